@@ -1,0 +1,1 @@
+"""Deputy: External IDs, proven roles, and short-lived credentials for a SaaS vendor's workers."""

@@ -1,0 +1,72 @@
+"""API keys. A key makes, sees and revokes only keys that are no stronger than itself."""
+
+from typing import Any
+from uuid import UUID
+
+from app.access import Scope, from_bits
+from app.api.rest import Blueprint, caller, fails, paged, requires, services
+from app.api.schemas import KeyCreated, KeyIn, KeyOut, PageQuery, page_of
+from app.db import Page
+from app.models import ApiKey
+
+bp = Blueprint(
+    "api_keys",
+    __name__,
+    noun="api_key",
+    description="Keys for programs and people, no stronger than their maker.",
+)
+
+
+@bp.route("/v1/api-keys", methods=["POST"])
+@requires(Scope.KEYS_WRITE)
+@fails(404)
+@bp.arguments(KeyIn)
+@bp.response(201, KeyCreated)
+def create_key(body: dict[str, Any]) -> dict[str, Any]:
+    """Create an API key; its text is in this answer and nowhere else"""
+    key, text = services().access.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
+    return _shown(key) | {"key": text}
+
+
+@bp.route("/v1/api-keys", methods=["GET"])
+@requires(Scope.KEYS_WRITE)
+@bp.arguments(PageQuery, location="query")
+@bp.response(200, page_of(KeyOut))
+def list_keys(query: dict[str, Any]) -> dict[str, Any]:
+    """List live API keys that are no stronger than the one in use, newest first"""
+
+    def fetch(*, limit: int, after: UUID | None) -> Page[ApiKey]:
+        return services().access.list_keys(caller(), limit=limit, after=after)
+
+    found = paged(query, fetch)
+    return found | {"items": [_shown(key) for key in found["items"]]}
+
+
+@bp.route("/v1/api-keys/<uuid:key_id>", methods=["GET"])
+@requires(Scope.KEYS_WRITE)
+@fails(404)
+@bp.response(200, KeyOut)
+def get_key(key_id: UUID) -> dict[str, Any]:
+    """Read an API key"""
+    return _shown(services().access.get_key(caller(), key_id))
+
+
+@bp.route("/v1/api-keys/<uuid:key_id>", methods=["DELETE"])
+@requires(Scope.KEYS_WRITE)
+@fails(404)
+@bp.response(204)
+def revoke_key(key_id: UUID) -> None:
+    """Revoke an API key: no request that begins after this answer is served with it"""
+    services().access.revoke_key(caller(), key_id)
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    scopes = sorted(from_bits(key.scope_bits))
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": scopes,
+        "tenant_id": key.tenant_id,
+        "expires_at": key.expires_at,
+        "created_at": key.created_at,
+    }

@@ -1,0 +1,109 @@
+"""Connections: a tenant's links to IAM roles, and their proofs."""
+
+from typing import Any
+from uuid import UUID
+
+from app.access import Scope
+from app.api.rest import Blueprint, caller, fails, paged, requires, services
+from app.api.schemas import ConnectionIn, ConnectionOut, ConnectionQuery, Reason, page_of
+from app.connections import Wanted
+from app.db import Page
+from app.models import Connection
+
+bp = Blueprint(
+    "connections", __name__, noun="connection", description="Links to IAM roles, and their proofs."
+)
+
+_ALL = "/v1/tenants/<uuid:tenant_id>/connections"
+_ONE = f"{_ALL}/<uuid:connection_id>"
+_ConnectionPage = page_of(ConnectionOut)
+
+
+@bp.route(_ALL, methods=["POST"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404, 409)
+@bp.arguments(ConnectionIn)
+@bp.response(201, ConnectionOut)
+def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
+    """Connect a role, and prove it once before answering
+
+    `verified` when the role accepts the tenant's External ID and refuses the broker without it and with another.
+    A role that refuses us is tried for up to 5 seconds, as it may be seconds old; then the answer is `pending`.
+    """
+    return services().connections.create(caller(), tenant_id, **body)
+
+
+@bp.route(_ALL, methods=["GET"])
+@requires(Scope.CONNECTIONS_READ)
+@fails(404)
+@bp.arguments(ConnectionQuery, location="query")
+@bp.response(200, _ConnectionPage)
+def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
+    """List a tenant's connections, newest first"""
+    wanted = Wanted(query["status"], query["account_id"])
+
+    def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
+        return services().connections.list(caller(), tenant_id, wanted, limit=limit, after=after)
+
+    return paged(query, fetch)
+
+
+@bp.route("/v1/connections", methods=["GET"])
+@requires(Scope.CONNECTIONS_READ)
+@bp.arguments(ConnectionQuery, location="query")
+@bp.response(200, _ConnectionPage)
+def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
+    """List connections across tenants, newest first"""
+    wanted = Wanted(query["status"], query["account_id"])
+
+    def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
+        return services().connections.list_all(caller(), wanted, limit=limit, after=after)
+
+    return paged(query, fetch)
+
+
+@bp.route(_ONE, methods=["GET"])
+@requires(Scope.CONNECTIONS_READ)
+@fails(404)
+@bp.response(200, ConnectionOut)
+def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
+    """Read a connection"""
+    return services().connections.get(caller(), tenant_id, connection_id)
+
+
+@bp.route(_ONE, methods=["DELETE"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404)
+@bp.response(204)
+def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
+    """Delete a connection: issuing stops at once"""
+    services().connections.delete(caller(), tenant_id, connection_id)
+
+
+@bp.route(f"{_ONE}/verify", methods=["POST"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404, 409)
+@bp.response(200, ConnectionOut)
+def verify_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
+    """Prove a connection again, now"""
+    return services().verification.verify(caller(), tenant_id, connection_id)
+
+
+@bp.route(f"{_ONE}/suspend", methods=["POST"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404, 409)
+@bp.arguments(Reason)
+@bp.response(200, ConnectionOut)
+def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+    """Suspend a connection: nothing is issued for it until it is resumed"""
+    return services().connections.suspend(caller(), tenant_id, connection_id, **body)
+
+
+@bp.route(f"{_ONE}/resume", methods=["POST"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404, 409)
+@bp.arguments(Reason)
+@bp.response(200, ConnectionOut)
+def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+    """Resume a suspended connection, and prove it once before answering"""
+    return services().connections.resume(caller(), tenant_id, connection_id, **body)

@@ -1,0 +1,171 @@
+"""Every refusal as RFC 9457 problem+json: the one place where an error gets its HTTP status.
+
+A refusal of an authenticated request also goes to the audit log. It is recorded under a tenant only when the
+request was about the caller's own; otherwise under none, where only keys that are bound to no tenant see it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import Flask, Response, current_app, g, request
+from marshmallow import Schema, fields
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
+
+from app import errors, log
+from app.api.rest import Blueprint, services
+from app.errors import AppError, StoreUnavailableError
+
+_log = log.get(__name__)
+
+# code: status and title. Every AppError's code is here (a test looks), and those that only HTTP knows.
+PROBLEMS: dict[str, tuple[int, str]] = {
+    errors.MalformedRequestError.code: (400, "Malformed request"),
+    errors.UnauthenticatedError.code: (401, "No valid API key"),
+    errors.ForbiddenError.code: (403, "Not allowed with this API key"),
+    errors.NotFoundError.code: (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    errors.ConflictError.code: (409, "Conflict"),
+    errors.ConnectionNotVerifiedError.code: (409, "Connection not verified"),
+    errors.SuspendedError.code: (409, "Suspended"),
+    errors.RoleRefusedError.code: (409, "Role refused"),
+    "payload_too_large": (413, "Payload too large"),
+    "unsupported_media_type": (415, "Unsupported media type"),
+    errors.ValidationFailedError.code: (422, "Validation failed"),
+    errors.RoleNotAllowedError.code: (422, "Role not allowed"),
+    "internal_error": (500, "Internal error"),
+    errors.StoreUnavailableError.code: (503, "Unavailable"),
+    errors.AwsUnavailableError.code: (503, "AWS unavailable"),
+}
+_BY_STATUS = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "validation_failed",
+    500: "internal_error",
+}
+_RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2}
+
+
+class ProblemSchema(Schema):
+    """RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
+
+    type = fields.String(required=True, metadata={"description": "A URN that ends in the code."})
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True)
+    code = fields.String(
+        required=True, metadata={"description": "Stable; programs decide by it.", "enum": [*PROBLEMS]}
+    )
+    request_id = fields.String(required=True)
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "What is wrong, by field of the request."},
+    )
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(AppError, _app_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+
+
+def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -> Response:
+    """The answer for a code. `problems`: field → messages."""
+    status, title = PROBLEMS[code]
+    body: dict[str, Any] = {
+        "type": f"urn:deputy:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": g.request_id,
+    }
+    if problems:
+        body["errors"] = problems
+    response = Response(json.dumps(body), status, content_type="application/problem+json")
+    if code in _RETRY_SECONDS:
+        response.headers["Retry-After"] = str(_RETRY_SECONDS[code])
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="deputy"'
+    return response
+
+
+def _app_error(error: AppError) -> Response:
+    if isinstance(error, errors.TryLaterError):
+        _log.warning("request.try_later", code=error.code, exc_info=error)
+    _audit(error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors)
+    return problem(error.code, error.detail, error.errors)
+
+
+def _http_error(error: HTTPException) -> Response:
+    """What Flask, werkzeug and webargs refuse by themselves."""
+    code = _BY_STATUS.get(
+        error.code or 500, "malformed_request" if (error.code or 500) < 500 else "internal_error"
+    )
+    messages = dict(_flat(getattr(error, "data", {}).get("messages", {})))
+    if isinstance(error, InternalServerError):
+        return problem(code, "Something went wrong here; the log knows it by the request id.")
+    _audit(code, tenant_id=None, connection_id=None, fields=messages)
+    details = {
+        "not_found": "There is nothing here that this API key can see.",
+        "method_not_allowed": "This method is not one that this URL has; see Allow.",
+        "payload_too_large": "The body may have 1 MiB at most.",
+        "validation_failed": "Some fields are not as they must be; see errors.",
+    }
+    response = problem(code, details.get(code) or error.description or "The request is malformed.", messages)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(set(error.valid_methods) - {"OPTIONS"}))
+    return response
+
+
+def _bug(error: Exception) -> Response:
+    """A bug of ours: the caller learns nothing but the request's id, and the log everything."""
+    _log.error("request.failed", exc_info=error)
+    return problem("internal_error", "Something went wrong here; the log knows it by the request id.")
+
+
+def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
+    """Webargs' {location: {field: {index: [message]}}} as field.index, [message]; the location says nothing."""
+    for key, value in messages.items():
+        here = (*path, str(key))
+        if isinstance(value, Mapping):
+            yield from _flat(value, here)
+        else:
+            yield (
+                ".".join(part for part in here[1:] if part != "_schema") or "body",
+                [str(item) for item in value],
+            )
+
+
+def _audit(
+    code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: Mapping[str, Any]
+) -> None:
+    """Record the refusal of an authenticated request; the answer stands even if that fails."""
+    who = g.get("caller")
+    blueprint = current_app.blueprints.get(request.blueprint or "")
+    if who is None or not isinstance(blueprint, Blueprint):
+        return
+    path = request.view_args or {}
+    if tenant_id is None and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
+        tenant_id = who.tenant_id
+    details = {
+        "code": code,
+        "method": request.method,
+        "route": str(request.url_rule),
+        "path": {name: str(value) for name, value in path.items()},
+        "fields": sorted(fields),
+    }
+    try:
+        services().audit.refused(
+            who.actor,
+            f"{blueprint.noun}.refused",
+            tenant_id=tenant_id,
+            connection_id=connection_id,
+            details=details,
+        )
+    except StoreUnavailableError:
+        _log.exception("audit.refusal_not_recorded", code=code)

@@ -1,0 +1,53 @@
+"""The onboarding kit, the template, and the permission sets it can ask for."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response
+
+from app import onboarding
+from app.access import Scope
+from app.api.rest import Blueprint, caller, fails, public, requires, services
+from app.api.schemas import Kit, KitQuery, PermissionSets, TemplateQuery
+
+bp = Blueprint(
+    "onboarding", __name__, noun="onboarding", description="What a customer is given to let the vendor in."
+)
+
+
+@bp.route("/v1/tenants/<uuid:tenant_id>/onboarding", methods=["GET"])
+@requires(Scope.CONNECTIONS_READ)
+@fails(404)
+@bp.arguments(KitQuery, location="query")
+@bp.response(200, Kit)
+def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
+    """The onboarding kit: launch link, template, trust policy, Terraform and AWS CLI"""
+    return services().onboarding.kit(caller(), tenant_id, **query)
+
+
+@bp.route("/v1/templates/customer-role.yaml", methods=["GET"])
+@public
+@bp.arguments(TemplateQuery, location="query")
+@bp.response(200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template")
+def get_template(query: dict[str, Any]) -> Response:
+    """The template itself, for people who want to read it before they launch it"""
+    template = services().onboarding.template(**query)
+    return Response(
+        template.body,
+        content_type="text/yaml; charset=utf-8",
+        headers={"X-Template-Version": template.version},
+    )
+
+
+@bp.route("/v1/permission-sets", methods=["GET"])
+@requires(Scope.CONNECTIONS_READ)
+@bp.response(200, PermissionSets)
+def list_permission_sets() -> dict[str, Any]:
+    """The permission sets: what the vendor can ask for, in words and as policies"""
+    found = services().onboarding.permission_sets()
+    names = ("name", "version", "title", "description", "access")
+    return {
+        "items": [
+            {name: getattr(chosen, name) for name in names} | {"policy": policy} for chosen, policy in found
+        ]
+    }

@@ -1,0 +1,164 @@
+"""What every resource shares: its blueprint class, strict bodies, the caller, signed page cursors, true OpenAPI.
+
+`requires(scope)` is the outermost decorator of every view that is not public: who calls, and whether they may, is
+settled before anything of the request is parsed, and scope before existence.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, ParamSpec, TypeVar, cast
+from uuid import UUID
+
+import flask_smorest
+from flask import Request, current_app, g, request
+from itsdangerous import BadSignature, URLSafeSerializer
+from marshmallow import RAISE
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+from app import strict_json
+from app.access import Caller, Scope
+from app.db import Page
+from app.errors import MalformedRequestError, UnauthenticatedError
+from app.services import Services
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_BODY_PROBLEMS = (400, 413, 415, 422)
+
+
+def services() -> Services:
+    return cast("Services", current_app.extensions["deputy"])
+
+
+def caller() -> Caller:
+    """Who calls. Only views behind `requires` have one."""
+    return cast("Caller", g.caller)
+
+
+def requires(scope: Scope, *, bare_key: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Admit only API keys with this scope. `bare_key`: the header may also hold the key without `Bearer`.
+
+    Raises UnauthenticatedError, then ForbiddenError.
+    """
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            g.caller = services().access.authenticate(_presented_key(bare=bare_key), g.request_id)
+            g.caller.require(scope)
+            return view(*args, **kwargs)
+
+        doc = guarded.__dict__.setdefault("_apidoc", {})
+        doc["scope"] = scope
+        return guarded
+
+    return decorate
+
+
+def public(view: Callable[P, R]) -> Callable[P, R]:
+    """Mark a view that needs no key; a test holds the list of those."""
+    view.__dict__.setdefault("_apidoc", {})["public"] = True
+    return view
+
+
+def fails(*statuses: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Document the refusals that a view's service may raise."""
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        view.__dict__.setdefault("_apidoc", {})["fails"] = statuses
+        return view
+
+    return decorate
+
+
+def _presented_key(*, bare: bool) -> str:
+    header = request.headers.get("Authorization", "")
+    scheme, _, key = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return key
+    if bare and header:
+        return header
+    raise UnauthenticatedError("This needs an API key: Authorization: Bearer dpk_…")
+
+
+class StrictParser(FlaskParser):
+    """Bodies and queries as they must be: JSON read strictly, unknown fields refused, an empty body is {}."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}
+
+    def load_json(self, req: Request, schema: Any) -> Any:  # noqa: ARG002  webargs' signature
+        raw = req.get_data(cache=True)
+        if not raw:
+            return {}
+        if req.mimetype != "application/json":
+            raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json")
+        try:
+            return strict_json.parse(raw)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
+    """A resource. Adds to each operation's OpenAPI what its decorators say: security and every refusal."""
+
+    ARGUMENTS_PARSER = StrictParser()
+
+    def __init__(
+        self, name: str, import_name: str, *, noun: str | None = None, description: str = ""
+    ) -> None:
+        super().__init__(name, import_name, description=description)
+        self.noun = noun  # what the audit log calls the things of this resource
+        self._prepare_doc_cbks.append(_refusals)
+
+
+def _refusals(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    statuses = {500, 503, *info.get("fails", ())}
+    parameters = info.get("arguments", {}).get("parameters", [])
+    for parameter in parameters:
+        statuses |= set(_BODY_PROBLEMS) if parameter["in"] == "json" else {400, 422}
+    if info.get("public"):
+        doc["security"] = []
+    else:
+        statuses |= {401, 403}
+        doc["description"] = f"Scope: `{info['scope'].value}`."
+    if "requestBody" in doc:
+        doc["requestBody"]["required"] = info.get("body_required", True)
+    responses = doc.setdefault("responses", {})
+    for status in sorted(statuses):
+        responses[status] = HTTPStatus(status).name
+    return doc
+
+
+def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str, Any]:
+    """One page of a list: `fetch(limit=…, after=…)` and the cursor of the next.
+
+    A cursor is signed together with the route, its ids and its filters: one that was made up, or comes from
+    another list, is a 400.
+    """
+    signer = _signer(query)
+    after = None
+    if query.get("cursor") is not None:
+        try:
+            after = UUID(signer.loads(query["cursor"]))
+        except (BadSignature, ValueError) as error:
+            raise MalformedRequestError(
+                "This cursor is not one of this list's; start without one."
+            ) from error
+    found = fetch(limit=query["limit"], after=after)
+    return {
+        "items": found.items,
+        "next_cursor": None if found.after is None else signer.dumps(str(found.after)),
+    }
+
+
+def _signer(query: Mapping[str, Any]) -> URLSafeSerializer:
+    filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
+    place = json.dumps([request.path, sorted(filters.items())])
+    keys = services().config.secret_keys
+    return URLSafeSerializer(
+        list(reversed(keys)), salt=f"deputy cursor {place}"
+    )  # itsdangerous signs with the last

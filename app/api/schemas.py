@@ -1,0 +1,314 @@
+"""What goes in and what comes out, field by field. Unknown fields are refused, and so says the OpenAPI document."""
+
+from datetime import datetime
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from app.access import Scope
+from app.ids import ACCOUNT_ID_PATTERN
+from app.models import ConnectionStatus, TenantStatus, Verdict
+from app.vending import DURATION_DEFAULT, DURATION_MIN
+
+
+class Strict(Schema):
+    class Meta:
+        unknown = RAISE  # the default; spelled out, as it also says additionalProperties: false in OpenAPI
+
+
+def text(maximum: int, **options: Any) -> fields.String:
+    """One line of printable text: databases, logs and CloudTrail all show it as it was meant."""
+    return fields.String(validate=[validate.Length(1, maximum), _printable], **options)
+
+
+def _printable(value: str) -> None:
+    if not value.isprintable():
+        raise ValidationError("Only printable characters, on one line.")
+    if not value.strip():
+        raise ValidationError("Must not be blank.")
+
+
+def time(**options: Any) -> fields.AwareDateTime:
+    """An ISO 8601 time with its offset."""
+    return fields.AwareDateTime(format="iso", validate=_sane, **options)
+
+
+def _sane(value: datetime) -> None:
+    if not 1970 <= value.year <= 9998:  # outside, turning it into UTC may overflow
+        raise ValidationError("Must be between the years 1970 and 9998.")
+
+
+# --- lists ---
+
+
+class PageQuery(Strict):
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200))
+    cursor = fields.String(
+        load_default=None,
+        validate=validate.Length(1, 500),
+        metadata={"description": "next_cursor of the page before."},
+    )
+
+
+def page_of(item: type[Schema]) -> type[Schema]:
+    """The schema of one page of a list."""
+    members = {
+        "items": fields.List(fields.Nested(item), required=True),
+        "next_cursor": fields.String(
+            required=True, allow_none=True, metadata={"description": "null after the last page."}
+        ),
+    }
+    return type(f"{item.__name__}Page", (Strict,), members)
+
+
+# --- tenants ---
+
+
+class Reason(Strict):
+    reason = text(200, required=True, metadata={"description": "For the audit log."})
+
+
+class TenantIn(Strict):
+    name = text(200, required=True)
+    reference = text(
+        200, load_default=None, allow_none=True, metadata={"description": "Your own id for it; unique."}
+    )
+
+
+class TenantChange(Strict):
+    name = text(200)
+    reference = text(200, allow_none=True)
+
+
+class TenantQuery(PageQuery):
+    reference = text(200, load_default=None)
+
+
+class TenantOut(Strict):
+    id = fields.UUID(required=True)
+    name = fields.String(required=True)
+    reference = fields.String(required=True, allow_none=True)
+    status = fields.Enum(TenantStatus, by_value=True, required=True)
+    external_id = fields.String(
+        required=True, metadata={"description": "Made here; not a secret; never changes hands."}
+    )
+    created_at = time(required=True)
+
+
+# --- onboarding ---
+
+
+class KitQuery(Strict):
+    region = fields.String(load_default=None, validate=validate.Regexp(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}\Z"))
+    permission_set = text(64, load_default=None)
+
+
+class Kit(Strict):
+    external_id = fields.String(required=True)
+    broker_principal_arn = fields.String(required=True)
+    role_name = fields.String(required=True)
+    stack_name = fields.String(required=True)
+    region = fields.String(required=True)
+    partition = fields.String(required=True)
+    permission_set = fields.String(required=True)
+    template_url = fields.String(required=True)
+    template_version = fields.String(required=True)
+    launch_stack_url = fields.String(required=True)
+    trust_policy = fields.Dict(required=True)
+    terraform = fields.String(required=True)
+    aws_cli = fields.String(required=True)
+
+
+class TemplateQuery(Strict):
+    permission_set = text(64, load_default=None)
+
+
+class PermissionSetOut(Strict):
+    name = fields.String(required=True)
+    version = fields.Integer(required=True)
+    title = fields.String(required=True)
+    description = fields.String(required=True)
+    access = fields.String(required=True, validate=validate.OneOf(["read", "write"]))
+    policy = fields.Dict(required=True, metadata={"description": "The IAM policy document."})
+
+
+class PermissionSets(Strict):
+    items = fields.List(fields.Nested(PermissionSetOut), required=True)
+
+
+# --- connections ---
+
+
+class ConnectionIn(Strict):
+    role_arn = fields.String(required=True, validate=validate.Length(20, 2048))
+    permission_set = text(64, load_default=None)
+
+
+class ConnectionQuery(PageQuery):
+    status = fields.Enum(
+        ConnectionStatus,
+        by_value=True,
+        load_default=None,
+        validate=validate.NoneOf([ConnectionStatus.DELETED]),
+    )
+    account_id = fields.String(load_default=None, validate=validate.Regexp(rf"{ACCOUNT_ID_PATTERN}\Z"))
+
+
+class CheckOut(Strict):
+    name = fields.String(required=True)
+    outcome = fields.String(
+        required=True, validate=validate.OneOf(["passed", "failed", "inconclusive", "skipped"])
+    )
+    detail = fields.String(
+        required=True, metadata={"description": "What to change, when there is something."}
+    )
+
+
+class VerificationOut(Strict):
+    verdict = fields.Enum(Verdict, by_value=True, required=True)
+    checks = fields.List(fields.Nested(CheckOut), required=True)
+    checked_at = time(required=True)
+
+
+class ConnectionOut(Strict):
+    id = fields.UUID(required=True)
+    tenant_id = fields.UUID(required=True)
+    role_arn = fields.String(required=True)
+    account_id = fields.String(required=True)
+    external_id = fields.String(required=True)
+    status = fields.Enum(ConnectionStatus, by_value=True, required=True)
+    permission_set = fields.String(required=True)
+    verification = fields.Nested(
+        VerificationOut,
+        attribute="proof",
+        required=True,
+        allow_none=True,
+        metadata={"description": "The latest proof; null until the first."},
+    )
+    created_at = time(required=True)
+    verified_at = time(required=True, allow_none=True, metadata={"description": "When it was last proven."})
+
+
+# --- credentials ---
+
+
+class SessionPolicy(fields.Field[Any]):
+    """An IAM policy document as a JSON object, or as a string that holds one."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> dict[str, Any] | str:  # noqa: ARG002
+        if not isinstance(value, dict | str):
+            raise ValidationError("Must be a JSON object, or a string that holds one.")
+        return value
+
+
+class IssueIn(Strict):
+    duration_seconds = fields.Integer(
+        strict=True,
+        load_default=None,
+        metadata={
+            "description": f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}.",
+            "minimum": DURATION_MIN,
+            "maximum": 43_200,
+        },
+    )
+    session_policy = SessionPolicy(
+        load_default=None,
+        metadata={
+            "oneOf": [{"type": "object"}, {"type": "string"}],
+            "description": "Narrows what the role may do, for this session only; it never widens.",
+        },
+    )
+    reason = text(200, load_default=None, metadata={"description": "For the audit log."})
+
+
+def expiration() -> fields.DateTime:
+    """UTC with a Z, the form that every AWS SDK parses (Java's Instant knows no +00:00)."""
+    return fields.DateTime(format="%Y-%m-%dT%H:%M:%SZ", required=True, attribute="session.expires_at")
+
+
+class ProcessCredentials(Strict):
+    """Exactly what credential_process must print."""
+
+    Version = fields.Constant(1, required=True)
+    AccessKeyId = fields.String(required=True, attribute="session.access_key_id")
+    SecretAccessKey = fields.String(required=True, attribute="session.secret_access_key")
+    SessionToken = fields.String(required=True, attribute="session.session_token")
+    Expiration = expiration()
+
+
+class ContainerCredentials(Strict):
+    """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer; note `Token`, where credential_process says SessionToken."""
+
+    AccessKeyId = fields.String(required=True, attribute="session.access_key_id")
+    SecretAccessKey = fields.String(required=True, attribute="session.secret_access_key")
+    Token = fields.String(required=True, attribute="session.session_token")
+    Expiration = expiration()
+    AccountId = fields.String(required=True, attribute="session.account_id")
+    RoleArn = fields.String(required=True, attribute="role_arn")
+
+
+# --- API keys ---
+
+
+class KeyIn(Strict):
+    name = text(200, required=True)
+    scopes = fields.List(
+        fields.Enum(Scope, by_value=True), required=True, validate=validate.Length(1, len(Scope))
+    )
+    tenant_id = fields.UUID(
+        load_default=None, allow_none=True, metadata={"description": "Confine it to one tenant."}
+    )
+    expires_at = time(load_default=None, allow_none=True)
+
+
+class KeyOut(Strict):
+    id = fields.UUID(required=True)
+    name = fields.String(required=True)
+    scopes = fields.List(fields.Enum(Scope, by_value=True), required=True)
+    tenant_id = fields.UUID(required=True, allow_none=True)
+    expires_at = time(required=True, allow_none=True)
+    created_at = time(required=True)
+
+
+class KeyCreated(KeyOut):
+    key = fields.String(required=True, metadata={"description": "Shown this once; only its hash is kept."})
+
+
+# --- audit ---
+
+
+class AuditQuery(PageQuery):
+    tenant_id = fields.UUID(load_default=None)
+    connection_id = fields.UUID(load_default=None)
+    action = fields.String(load_default=None, validate=validate.Regexp(r"[a-z_]{1,31}\.[a-z_]{1,31}\Z"))
+    since = time(load_default=None)
+    until = time(load_default=None)
+
+
+class ActorOut(Strict):
+    kind = fields.String(required=True, attribute="actor_kind")
+    id = fields.String(required=True, allow_none=True, attribute="actor_id")
+    name = fields.String(required=True, attribute="actor_name")
+
+
+class AuditEventOut(Strict):
+    id = fields.UUID(required=True)
+    at = time(required=True)
+    action = fields.String(required=True, metadata={"description": "noun.verb"})
+    outcome = fields.String(required=True, validate=validate.OneOf(["ok", "refused", "failed"]))
+    actor = fields.Function(
+        lambda event: ActorOut().dump(event),
+        required=True,
+        metadata={"type": "object", "description": "kind, id and name of whoever acted."},
+    )
+    tenant_id = fields.UUID(required=True, allow_none=True)
+    connection_id = fields.UUID(required=True, allow_none=True)
+    request_id = fields.String(required=True, allow_none=True)
+    details = fields.Dict(required=True)
+
+
+# --- health ---
+
+
+class Ok(Strict):
+    status = fields.Constant("ok", required=True)

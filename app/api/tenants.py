@@ -1,0 +1,83 @@
+"""Tenants."""
+
+from typing import Any
+from uuid import UUID
+
+from app.access import Scope
+from app.api.rest import Blueprint, caller, fails, paged, requires, services
+from app.api.schemas import Reason, TenantChange, TenantIn, TenantOut, TenantQuery, page_of
+from app.db import Page
+from app.models import Tenant
+
+bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")
+
+
+@bp.route("/v1/tenants", methods=["POST"])
+@requires(Scope.TENANTS_WRITE)
+@fails(409)
+@bp.arguments(TenantIn)
+@bp.response(201, TenantOut)
+def create_tenant(body: dict[str, Any]) -> Tenant:
+    """Create a tenant, with an External ID of its own"""
+    return services().tenants.create(caller(), **body)
+
+
+@bp.route("/v1/tenants", methods=["GET"])
+@requires(Scope.TENANTS_READ)
+@bp.arguments(TenantQuery, location="query")
+@bp.response(200, page_of(TenantOut))
+def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
+    """List tenants, newest first"""
+
+    def fetch(*, limit: int, after: UUID | None) -> Page[Tenant]:
+        return services().tenants.list(caller(), reference=query["reference"], limit=limit, after=after)
+
+    return paged(query, fetch)
+
+
+@bp.route("/v1/tenants/<uuid:tenant_id>", methods=["GET"])
+@requires(Scope.TENANTS_READ)
+@fails(404)
+@bp.response(200, TenantOut)
+def get_tenant(tenant_id: UUID) -> Tenant:
+    """Read a tenant"""
+    return services().tenants.get(caller(), tenant_id)
+
+
+@bp.route("/v1/tenants/<uuid:tenant_id>", methods=["PATCH"])
+@requires(Scope.TENANTS_WRITE)
+@fails(404, 409)
+@bp.arguments(TenantChange, required=False)
+@bp.response(200, TenantOut)
+def change_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
+    """Change a tenant's name or reference"""
+    return services().tenants.change(caller(), tenant_id, body)
+
+
+@bp.route("/v1/tenants/<uuid:tenant_id>", methods=["DELETE"])
+@requires(Scope.TENANTS_WRITE)
+@fails(404)
+@bp.response(204)
+def delete_tenant(tenant_id: UUID) -> None:
+    """Offboard a tenant: issuing stops at once and its External IDs retire for ever"""
+    services().tenants.delete(caller(), tenant_id)
+
+
+@bp.route("/v1/tenants/<uuid:tenant_id>/suspend", methods=["POST"])
+@requires(Scope.TENANTS_WRITE)
+@fails(404, 409)
+@bp.arguments(Reason)
+@bp.response(200, TenantOut)
+def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
+    """Suspend a tenant: nothing is issued for it until it is resumed"""
+    return services().tenants.suspend(caller(), tenant_id, **body)
+
+
+@bp.route("/v1/tenants/<uuid:tenant_id>/resume", methods=["POST"])
+@requires(Scope.TENANTS_WRITE)
+@fails(404, 409)
+@bp.arguments(Reason)
+@bp.response(200, TenantOut)
+def resume_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
+    """Resume a suspended tenant"""
+    return services().tenants.resume(caller(), tenant_id, **body)

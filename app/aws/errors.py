@@ -1,0 +1,76 @@
+"""What AWS answered, in three words: refused, misconfigured, unavailable.
+
+Classified by error code, never by text, but for one code that AWS uses for two things. Only `AccessDenied` is a
+refusal; whatever is not known here is unavailable and proves nothing (invariant 5). The exceptions carry our own
+words: AWS's text names the broker and its session, so it goes to the log and nowhere else.
+"""
+
+from typing import Literal
+
+from botocore.exceptions import ClientError
+
+from app import log
+
+_log = log.get(__name__)
+
+Field = Literal["duration_seconds", "session_policy"]
+
+
+class StsError(Exception):
+    """The base of what `app.aws.sts` raises."""
+
+
+class Refused(StsError):  # noqa: N818  the design's words: refused, misconfigured, unavailable
+    """AccessDenied: a wrong or missing External ID, no such role, or no trust. AWS doesn't tell which."""
+
+
+class Misconfigured(StsError):  # noqa: N818
+    """AWS would allow it, but not in this shape. `field` says which field of an issue request is to blame."""
+
+    def __init__(self, detail: str, field: Field | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class Unavailable(StsError):  # noqa: N818
+    """Throttled, timed out, failed, or an answer we don't know; the same call may succeed later."""
+
+
+_MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
+    "PackedPolicyTooLarge": ("Packed by AWS, this policy is too large; shorten it.", "session_policy"),
+    "MalformedPolicyDocument": ("AWS doesn't accept this as a policy document.", "session_policy"),
+    "RegionDisabledException": (
+        "The account has switched STS off in the region that Deputy works from.",
+        None,
+    ),
+}
+
+
+def classify(error: Exception) -> StsError:
+    """The StsError for whatever boto3 raised; the original is logged by its code, and chained by the caller."""
+    if not isinstance(error, ClientError):
+        _log.warning("aws.unreachable", error=type(error).__name__)
+        return Unavailable()
+    code = error.response.get("Error", {}).get("Code", "")
+    if code == "AccessDenied":
+        return Refused()
+    _log.warning(
+        "aws.error", code=code, aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId")
+    )
+    if code == "ValidationError":
+        return _validation(error.response.get("Error", {}).get("Message", ""))
+    if code in _MISCONFIGURED:
+        return Misconfigured(*_MISCONFIGURED[code])
+    return Unavailable()
+
+
+def _validation(message: str) -> StsError:
+    """ValidationError is AWS's word for both duration limits, told apart by their texts alone."""
+    if "MaxSessionDuration" in message:
+        return Misconfigured("This is more than the role's own maximum session duration.", "duration_seconds")
+    if "role chaining" in message:
+        return Misconfigured(
+            "AWS gives a broker that is itself an assumed role 3600 seconds at most.", "duration_seconds"
+        )
+    return Unavailable()

@@ -1,0 +1,163 @@
+"""THE door: the only place in Deputy from which a customer's account can be reached (invariant 2).
+
+Two ways through it. `assume` opens a session for a `Grant`, which only a stored connection can make. `probe` asks,
+for a proof, whether the role would let somebody in, with sessions that can do nothing and are thrown away. Both go
+through one raw call, `_assume_role`, which is the only `assume_role` in the code (an AST test counts them).
+
+A session policy, a session name and a duration are composed or checked before they come here: botocore checks no
+patterns and no maxima, and whatever AWS then says would be about us.
+"""
+
+import json
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config as BotoConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app.aws.errors import Misconfigured, Refused, StsError, Unavailable, classify
+from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id
+
+# A session under this policy can do nothing at all but ask who it is, which AWS never denies (invariant 6).
+INERT_POLICY = json.dumps(
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
+    separators=(",", ":"),
+)
+PROBE_SECONDS = 900  # AWS's minimum
+_PROBE_SESSION = "deputy-proof"
+
+# Short, as a worker waits at the other end; few tries, as AWS doesn't raise STS's rate and a storm of retries
+# would use up what other tenants need.
+_BOTO = BotoConfig(
+    connect_timeout=2,
+    read_timeout=3,
+    retries={"mode": "standard", "total_max_attempts": 2},
+    max_pool_connections=64,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Temporary credentials for a customer's role, and who AWS says they are. Its secrets are not in its repr."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    expires_at: datetime
+    account_id: AccountId
+    role_unique_id: str  # AROA…: the role itself, where its ARN is only its name
+
+
+class Sts:
+    """STS in the broker's region, under the broker's credentials. One per process: making a client is dear."""
+
+    def __init__(self, region: str) -> None:
+        self._boto = boto3.session.Session(region_name=region)
+        self._making_client = threading.Lock()  # a boto3 Session, unlike its clients, is not safe to share
+        self._client = self._client_for(None)
+
+    def assume(
+        self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
+    ) -> Session:
+        """A session for a proven connection. Raises Refused, Misconfigured or Unavailable."""
+        return self._assume_role(
+            grant.role_arn,
+            grant.external_id,
+            session_name,
+            duration_seconds,
+            {"Policy": policy} if policy else {},
+        )
+
+    def probe_own(self, grant: Grant) -> tuple[AccountId, str]:
+        """Try the tenant's own External ID: the account that AWS says it is, and the role's unique id.
+
+        The account is asked of the session itself (GetCallerIdentity), which must agree with the answer to
+        AssumeRole. Raises Refused, Misconfigured or Unavailable.
+        """
+        session = self._probe(grant.role_arn, grant.external_id)
+        account_id = self._account_of(session)
+        if account_id != session.account_id:
+            raise Unavailable
+        return account_id, session.role_unique_id
+
+    def probe_missing(self, grant: Grant) -> None:
+        """Try the role without any External ID. Returns when it let us in; raises Refused, as it should."""
+        self._probe(grant.role_arn, None)
+
+    def probe_foreign(self, grant: Grant) -> None:
+        """Try an External ID that was never issued. Returns when it let us in; raises Refused, as it should."""
+        self._probe(grant.role_arn, foreign_external_id(grant.external_id))
+
+    def caller_arn(self) -> str:
+        """Who we are to AWS. Raises Refused or Unavailable."""
+        try:
+            return str(self._client.get_caller_identity()["Arn"])
+        except (BotoCoreError, ClientError) as error:
+            raise classify(error) from error
+
+    def _probe(self, role_arn: RoleArn, external_id: ExternalId | None) -> Session:
+        return self._assume_role(
+            role_arn, external_id, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY}
+        )
+
+    def _account_of(self, session: Session) -> AccountId:
+        own = self._client_for(session)
+        try:
+            return AccountId(own.get_caller_identity()["Account"])
+        except (BotoCoreError, ClientError) as error:
+            failed = classify(error)
+            # Nobody can be denied this call, so a refusal here is a fault, not the role's answer.
+            raise (Unavailable() if isinstance(failed, Refused) else failed) from error
+
+    def _client_for(self, session: Session | None) -> Any:
+        """A client for the broker, or for a session. A Session of boto3's own per call would cost 25 times as much."""
+        with self._making_client:
+            return self._boto.client(
+                "sts",
+                config=_BOTO,
+                aws_access_key_id=session.access_key_id if session else None,
+                aws_secret_access_key=session.secret_access_key if session else None,
+                aws_session_token=session.session_token if session else None,
+            )
+
+    def _assume_role(
+        self,
+        role_arn: RoleArn,
+        external_id: ExternalId | None,
+        session_name: str,
+        duration_seconds: int,
+        extra: dict[str, str],
+    ) -> Session:
+        if external_id is not None:
+            extra = extra | {"ExternalId": external_id}
+        try:
+            answer = self._client.assume_role(
+                RoleArn=role_arn.text, RoleSessionName=session_name, DurationSeconds=duration_seconds, **extra
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise classify(error) from error
+        return _session(answer)
+
+
+def _session(answer: dict[str, Any]) -> Session:
+    """Raises Unavailable for an answer that lacks what STS documents (a proxy in between, say)."""
+    try:
+        credentials, user = answer["Credentials"], answer["AssumedRoleUser"]
+        return Session(
+            access_key_id=credentials["AccessKeyId"],
+            secret_access_key=credentials["SecretAccessKey"],
+            session_token=credentials["SessionToken"],
+            expires_at=credentials["Expiration"],
+            account_id=AccountId(
+                user["Arn"].split(":")[4]
+            ),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
+            role_unique_id=user["AssumedRoleId"].partition(":")[0],
+        )
+    except (KeyError, IndexError, AttributeError) as error:
+        raise Unavailable from error
+
+
+__all__ = ["INERT_POLICY", "Misconfigured", "Refused", "Session", "Sts", "StsError", "Unavailable"]

@@ -1,0 +1,121 @@
+"""The template that customers launch: rendered from cloudformation/customer-role.yaml, and published to S3.
+
+The file in the repository is valid as it lies there, with example values; rendering replaces each of them. The
+broker's ARN is baked in and is no parameter: with a parameter, anybody could send a victim the vendor's genuine
+template with their own principal in the link. CloudFormation opens templates only from S3, so each one is uploaded
+under a name that contains its content's hash: links stay valid when a newer one is published.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app.aws.errors import Unavailable
+from app.config import Config
+from app.permission_sets import PermissionSet
+
+_SOURCE = Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml"
+_BEGIN, _END = "# permissions: begin\n", "# permissions: end\n"
+_EXAMPLE_VERSION = "example-version"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A rendered template: `version` is the start of its content's SHA-256, `key` its name in the bucket."""
+
+    permission_set: str
+    version: str
+    key: str
+    body: str
+
+
+def render(config: Config, permission_set: PermissionSet) -> Template:
+    """The template for one permission set. Raises ValueError when the source lacks a value that must be replaced."""
+    broker = config.broker
+    text = _SOURCE.read_text(encoding="utf-8")
+    for example, value in (
+        ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
+        ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
+        ("Example Vendor", config.vendor_name),
+        ("MaxSessionDuration: 3600", f"MaxSessionDuration: {config.max_session_seconds}"),
+    ):
+        if example not in text:
+            raise ValueError(f"{_SOURCE.name} does not contain {example}")
+        text = text.replace(example, value)
+    text = _with_permissions(text, permission_set)
+    version = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Template(
+        permission_set=permission_set.name,
+        version=version,
+        key=f"templates/customer-role/{permission_set.name}/{version}.yaml",
+        body=text.replace(_EXAMPLE_VERSION, version),
+    )
+
+
+def _with_permissions(text: str, permission_set: PermissionSet) -> str:
+    """The statements between the two marks replaced, as JSON, which is YAML, at the marks' own indentation."""
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    indent = before[before.rindex("\n") + 1 :]
+    statements = [_with_sub(statement) for statement in permission_set.statements]
+    lines = [
+        line
+        for statement in statements
+        for line in f"- {json.dumps(statement, indent=2)}".splitlines(keepends=True)
+    ]
+    body = "".join(f"{indent}{'' if line.startswith('- ') else '  '}{line.rstrip()}\n" for line in lines)
+    return f"{before}{_BEGIN}{body}{indent}{_END}{after}"
+
+
+def _with_sub(value: Any) -> Any:
+    """Strings with a CloudFormation variable in them wrapped in Fn::Sub, which alone replaces it."""
+    if isinstance(value, str):
+        return {"Fn::Sub": value} if "${AWS::" in value else value
+    if isinstance(value, dict):
+        return {key: _with_sub(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_sub(item) for item in value]
+    return value
+
+
+class TemplateBucket:
+    """The bucket that launch links point into."""
+
+    def __init__(self, config: Config) -> None:
+        self._bucket = config.template_bucket
+        self._client = boto3.session.Session(region_name=config.region).client("s3")
+
+    def url(self, template: Template) -> str:
+        """Where CloudFormation, and anybody, reads the template; in the partition and region of the bucket."""
+        return f"{self._client.meta.endpoint_url}/{self._bucket}/{template.key}"
+
+    def publish(self, template: Template) -> bool:
+        """Upload; False when it is there already, which is never overwritten. Raises Unavailable."""
+        try:
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=template.key,
+                Body=template.body.encode(),
+                ContentType="text/yaml; charset=utf-8",
+                CacheControl="public, max-age=31536000, immutable",
+                IfNoneMatch="*",
+            )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "PreconditionFailed":
+                return False
+            raise Unavailable(str(error)) from error
+        except BotoCoreError as error:
+            raise Unavailable(str(error)) from error
+        return True
+
+
+@cache
+def regions(partition: str) -> frozenset[str]:
+    """The regions of a partition in which CloudFormation runs, as this release of botocore knows them."""
+    return frozenset(boto3.session.Session().get_available_regions("cloudformation", partition))

@@ -1,0 +1,141 @@
+"""Commands for the operator at the machine: `flask --app wsgi COMMAND --help`.
+
+They need no API key: whoever can run them has the database already. What they change is in the audit log too.
+"""
+
+import getpass
+from datetime import timedelta
+from typing import cast
+from uuid import UUID
+
+import click
+from alembic import command
+from flask import Flask, current_app
+from flask.cli import AppGroup, with_appcontext
+
+from app.access import Scope, from_bits, generate_key, is_live
+from app.audit import Actor
+from app.aws.errors import Unavailable
+from app.db import now
+from app.errors import AppError
+from app.health import alembic_config
+from app.models import ApiKey
+from app.services import Services
+
+
+def register_commands(app: Flask) -> None:
+    for command_or_group in (migrate, templates, keys):
+        app.cli.add_command(command_or_group)
+
+
+def _services() -> Services:
+    return cast("Services", current_app.extensions["deputy"])
+
+
+def _operator() -> Actor:
+    return Actor("operator", None, f"{getpass.getuser()} (command line)")
+
+
+@click.command("migrate")
+@with_appcontext
+def migrate() -> None:
+    """Bring the database's schema to this release's. Safe to repeat."""
+    command.upgrade(alembic_config(_services().db), "head")
+    click.echo("The database's schema is this release's.")
+
+
+templates = AppGroup("templates", help="The CloudFormation templates that customers launch.")
+keys = AppGroup("keys", help="API keys: make, list and revoke.")
+
+
+@templates.command("publish")
+def publish() -> None:
+    """Render every permission set and upload it to TEMPLATE_BUCKET, under its content's hash.
+
+    Run it with credentials that may put objects there, before the release that links to them. What is
+    published already is never overwritten, so links that customers hold stay valid.
+    """
+    try:
+        for url, new in _services().onboarding.publish():
+            click.echo(f"{'published' if new else 'there already'}  {url}")
+    except Unavailable as error:
+        raise click.ClickException(f"The bucket can't be written to: {error}") from error
+
+
+@keys.command("generate")
+def generate() -> None:
+    """Print a new full-strength key without storing it, for DEPUTY_BOOTSTRAP_KEY."""
+    click.echo(generate_key())
+
+
+@keys.command("bootstrap")
+def bootstrap() -> None:
+    """Install the key in DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope. Safe to repeat."""
+    text = _services().config.bootstrap_key
+    if text is None:
+        raise click.ClickException(
+            "DEPUTY_BOOTSTRAP_KEY is not set; make one with: flask --app wsgi keys generate"
+        )
+    try:
+        new = _services().access.install_key(_operator(), text, name="bootstrap admin")
+    except ValueError as error:
+        raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
+    click.echo("The bootstrap key is installed." if new else "The bootstrap key is there already.")
+
+
+@keys.command("create")
+@click.option("--name", required=True, help="Who or what will use it.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice([*(scope.value for scope in Scope), "all"]),
+    help="What it may do; repeat for several.",
+)
+@click.option("--tenant", "tenant_id", type=click.UUID, help="Confine it to this tenant.")
+@click.option("--days", type=click.IntRange(1, 3650), help="Expire after so many days (default: never).")
+def create(name: str, scopes: tuple[str, ...], tenant_id: UUID | None, days: int | None) -> None:
+    """Make an API key and print it, once."""
+    wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
+    try:
+        key, text = _services().access.issue_key(
+            _operator(),
+            name=name,
+            scopes=wanted,
+            tenant_id=tenant_id,
+            expires_at=now() + timedelta(days=days) if days else None,
+        )
+    except AppError as error:
+        raise click.ClickException("There is no such tenant.") from error
+    click.echo(f"id   {key.id}\nkey  {text}\n\nThe key is shown this once; only its hash is kept.")
+
+
+@keys.command("list")
+def list_all() -> None:
+    """List every API key, revoked and expired ones too."""
+    found = _services().access.all_keys()
+    width = max((len(key.name) for key in found), default=0)
+    for key in found:
+        scopes = from_bits(key.scope_bits)
+        shown = "all" if scopes == frozenset(Scope) else " ".join(sorted(scopes))
+        click.echo(
+            f"{key.id}  {_state(key):<7}  {key.name:<{width}}  {key.tenant_id or 'every tenant':<36}  {shown}"
+        )
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "live" if is_live(key, now()) else "expired"
+
+
+@keys.command("revoke")
+@click.argument("key_id", type=click.UUID)
+def revoke(key_id: UUID) -> None:
+    """Revoke an API key by its id: no request that begins afterwards is served with it."""
+    try:
+        _services().access.revoke_any(_operator(), key_id)
+    except AppError as error:
+        raise click.ClickException(error.detail) from error
+    click.echo("Revoked.")

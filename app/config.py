@@ -1,0 +1,171 @@
+"""The settings: environment variables read once, here and nowhere else, into one frozen object.
+
+Strict: every bad variable is reported, all at once, and the process doesn't start. No setting turns a safeguard
+off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of `DEPUTY_SECRET_KEYS`.
+AWS's own variables (credentials, AWS_ENDPOINT_URL) are boto3's to read; only the region is needed here too.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import environs
+from marshmallow import ValidationError
+
+from app.ids import ACCOUNT_ID_PATTERN, AccountId
+
+_PRINCIPAL = re.compile(
+    r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
+    r"/(?P<path>(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
+    re.ASCII,
+)
+ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
+SESSION_MAX = 43_200  # seconds; the most that any role allows
+
+
+class ConfigError(Exception):
+    """One or more settings are missing or wrong; the message has a line for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The vendor's AWS principal that customers' roles trust: an IAM role (the usual case) or an IAM user."""
+
+    arn: str
+    partition: str
+    account_id: AccountId
+    is_role: bool
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Broker":
+        found = _PRINCIPAL.fullmatch(text)
+        if found is None:
+            raise ValidationError("must be the ARN of an IAM role or an IAM user.")
+        return cls(
+            arn=text,
+            partition=found["partition"],
+            account_id=AccountId(found["account"]),
+            is_role=found["kind"] == "role",
+            name=found["name"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. Times are in seconds. Made by `Config.from_environment`."""
+
+    database_url: str = field(repr=False)  # it may hold a password
+    secret_keys: tuple[str, ...] = field(repr=False)  # the first signs, all verify
+    broker: Broker
+    vendor_account_ids: frozenset[AccountId]
+    vendor_name: str
+    template_bucket: str
+    region: str
+    public_url: str = "http://localhost:8000"
+    console_url: str | None = None
+    role_prefix: str = "deputy-"
+    max_session_seconds: int = ROLE_CHAINING_MAX
+    bootstrap_key: str | None = field(default=None, repr=False)
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_environment(cls) -> "Config":
+        """Raises ConfigError that names every bad variable."""
+        env = environs.FileAwareEnv(eager=False)
+        with env.prefixed("DEPUTY_"):
+            values: dict[str, Any] = {
+                "database_url": env.str("DATABASE_URL", validate=_database_url),
+                "secret_keys": env.list("SECRET_KEYS", validate=_secret_keys),
+                "broker": env.str("BROKER_PRINCIPAL_ARN", validate=Broker.parse),
+                "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=_account_ids),
+                "vendor_name": env.str(
+                    "VENDOR_NAME", validate=_matches(r"[A-Za-z0-9][A-Za-z0-9 .,&'()+-]{0,63}")
+                ),
+                "template_bucket": env.str(
+                    "TEMPLATE_BUCKET", validate=_matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+                ),
+                "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=_http_url),
+                "console_url": env.str("CONSOLE_URL", None, validate=_http_url),
+                "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=_matches(r"[\w+=,.@-]{0,50}")),
+                "max_session_seconds": env.int(
+                    "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds
+                ),
+                "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
+                "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
+            }
+        region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
+        problems = _problems(env)
+        if not region:
+            problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
+        if problems or not region:
+            raise ConfigError("\n".join(problems))
+        return cls(**_typed(values), region=region)
+
+
+def _problems(env: environs.Env) -> list[str]:
+    try:
+        env.seal()
+    except environs.EnvValidationError as error:
+        return [f"{name}: {' '.join(messages)}" for name, messages in sorted(_by_name(error).items())]
+    return []
+
+
+def _by_name(error: environs.EnvValidationError) -> dict[str, list[str]]:
+    return cast("dict[str, list[str]]", error.error_messages)
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    """The parsed values in their own types, and the one rule that needs two of them."""
+    broker = Broker.parse(values["broker"])
+    if broker.is_role and values["max_session_seconds"] > ROLE_CHAINING_MAX:
+        raise ConfigError(
+            f"DEPUTY_MAX_SESSION_SECONDS: at most {ROLE_CHAINING_MAX} while DEPUTY_BROKER_PRINCIPAL_ARN is a role:"
+            " AWS calls that role chaining and gives such a caller one hour."
+        )
+    accounts = {broker.account_id, *values["vendor_account_ids"]}
+    return values | {
+        "broker": broker,
+        "secret_keys": tuple(values["secret_keys"]),
+        "vendor_account_ids": frozenset(AccountId(account) for account in accounts),
+        "public_url": values["public_url"].rstrip("/"),
+        "console_url": values["console_url"] and values["console_url"].rstrip("/"),
+    }
+
+
+def _matches(pattern: str) -> Callable[[str], None]:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> None:
+        if not compiled.fullmatch(value):
+            raise ValidationError(f"must match {pattern}")
+
+    return check
+
+
+def _database_url(value: str) -> None:
+    if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise ValidationError("must start with sqlite:/// or postgresql+psycopg://")
+
+
+def _secret_keys(values: list[str]) -> None:
+    if not values or any(len(value) < 32 for value in values):
+        raise ValidationError("must be one or more keys of at least 32 characters each, separated by commas.")
+
+
+def _account_ids(values: list[str]) -> None:
+    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, value) for value in values):
+        raise ValidationError("must be AWS account ids of 12 digits, separated by commas.")
+
+
+def _http_url(value: str | None) -> None:
+    parts = urlsplit(value or "http://unset")
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+        raise ValidationError("must be an http:// or https:// URL without query or fragment.")
+
+
+def _session_seconds(value: int) -> None:
+    if not 900 <= value <= SESSION_MAX:
+        raise ValidationError(f"must be between 900 and {SESSION_MAX}.")

@@ -1,0 +1,174 @@
+"""Connections: a tenant's links to IAM roles, from the day they are given to us to the day they are deleted.
+
+Which roles may be given at all is decided here, before any call to AWS (invariant 7). A new connection is pending
+until a proof says otherwise, and so is one that is resumed.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app import audit, permission_sets
+from app.access import Caller, owned, tenant_of
+from app.config import Config
+from app.db import Database, Page, now, page
+from app.errors import ConflictError, RoleNotAllowedError, ValidationFailedError
+from app.ids import RoleArn
+from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
+from app.permission_sets import PermissionSet
+from app.verification import PATIENCE, Verification
+
+# Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
+_RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
+
+
+def allowed_role(config: Config, text: str) -> RoleArn:
+    """The role ARN, if Deputy may ever assume it. Raises ValidationFailedError or RoleNotAllowedError."""
+    try:
+        role = RoleArn.parse(text)
+    except ValueError as error:
+        raise ValidationFailedError({"role_arn": [str(error)]}) from error
+    if role.partition != config.broker.partition:
+        raise RoleNotAllowedError(
+            f"This deployment serves the partition {config.broker.partition}; a role can't be assumed across partitions."
+        )
+    if role.account_id in config.vendor_account_ids:
+        raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
+    if role.path.startswith(_RESERVED_PATHS):
+        raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
+    if not role.name.startswith(config.role_prefix):
+        raise RoleNotAllowedError(f"The role's name must start with {config.role_prefix}")
+    return role
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which connections to list; None means any."""
+
+    status: ConnectionStatus | None = None
+    account_id: str | None = None
+
+
+class Connections:
+    """Create, list, read, suspend, resume and delete connections."""
+
+    def __init__(
+        self, db: Database, verification: Verification, config: Config, sets: dict[str, PermissionSet]
+    ) -> None:
+        self._db = db
+        self._verification = verification
+        self._config = config
+        self._sets = sets
+
+    def create(
+        self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None
+    ) -> Connection:
+        """A new connection, proven once before it is returned (pending, if the proof did not succeed).
+
+        Raises ValidationFailedError, RoleNotAllowedError, NotFoundError, SuspendedError, and ConflictError when the
+        tenant has this role already. A deleted connection to the same role is forgotten: this is a new one.
+        """
+        role = allowed_role(self._config, role_arn)
+        chosen = permission_sets.choose(self._sets, permission_set)
+        try:
+            with self._db.write() as db:
+                connection_id = self._insert(db, caller, tenant_id, role, chosen.name)
+        except IntegrityError as error:  # two at once: the unique (tenant, role) lets one in
+            raise ConflictError("This tenant has a connection to this role already.") from error
+        return self._verification.verify(caller, tenant_id, connection_id, patience=PATIENCE)
+
+    def _insert(
+        self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn, permission_set: str
+    ) -> UUID:
+        tenant_of(db, caller, tenant_id, lock=True).ensure_active()
+        earlier = db.scalars(
+            select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
+        ).one_or_none()
+        if earlier is not None:
+            if earlier.status is not ConnectionStatus.DELETED:
+                raise ConflictError("This tenant has a connection to this role already.")
+            db.delete(earlier)  # the tombstone; only this call clears one (invariant 12)
+            db.flush()
+        external_id = db.scalars(
+            select(ExternalIdRow).where(
+                ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
+            )
+        ).one()
+        connection = Connection(
+            tenant_id=tenant_id,
+            external_id_id=external_id.id,
+            role_arn=role.text,
+            account_id=role.account_id,
+            permission_set=permission_set,
+        )
+        db.add(connection)
+        db.flush()
+        self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
+        return connection.id
+
+    def list(
+        self, caller: Caller, tenant_id: UUID, wanted: Wanted, *, limit: int, after: UUID | None
+    ) -> Page[Connection]:
+        """One tenant's connections, newest first. Raises NotFoundError."""
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            query = _live(wanted).where(Connection.tenant_id == tenant_id)
+            return page(db, query, Connection.id, limit=limit, after=after)
+
+    def list_all(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Connection]:
+        """Across tenants, newest first. Raises ForbiddenError for a bound key."""
+        caller.require_unbound()
+        with self._db.read() as db:
+            return page(db, _live(wanted), Connection.id, limit=limit, after=after)
+
+    def get(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
+        with self._db.read() as db:
+            return owned(db, caller, tenant_id, connection_id)
+
+    def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
+        """Stops issuing at once. Raises NotFoundError, ConflictError."""
+        with self._db.write() as db:
+            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            connection.suspend()
+            self._record(db, caller, connection, "connection.suspended", {"reason": reason})
+            return connection
+
+    def resume(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
+        """Back to pending, then proven once before it is returned: much may have changed meanwhile."""
+        with self._db.write() as db:
+            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            tenant_of(db, caller, tenant_id).ensure_active()  # or it could not be proven below
+            connection.resume()
+            self._record(db, caller, connection, "connection.resumed", {"reason": reason})
+        return self._verification.verify(caller, tenant_id, connection_id)
+
+    def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
+        """Issuing stops at once; the row stays as a tombstone."""
+        with self._db.write() as db:
+            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            connection.delete(now())
+            self._record(db, caller, connection, "connection.deleted", {"role_arn": connection.role_arn})
+
+    def _record(
+        self, db: Session, caller: Caller, connection: Connection, action: str, details: dict[str, str]
+    ) -> None:
+        audit.record(
+            db,
+            caller.actor,
+            action,
+            tenant_id=connection.tenant_id,
+            connection_id=connection.id,
+            details=details,
+        )
+
+
+def _live(wanted: Wanted) -> Select[Connection]:
+    query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
+    if wanted.status is not None:
+        query = query.where(Connection.status == wanted.status)
+    if wanted.account_id is not None:
+        query = query.where(Connection.account_id == wanted.account_id)
+    return query

@@ -1,0 +1,124 @@
+"""The Flask application: `create_app(config)`."""
+
+import time
+import uuid
+from typing import Any
+
+import flask_smorest
+import structlog
+from flask import Flask, Response, g, request
+from flask_swagger_ui import get_swaggerui_blueprint
+
+from app import log, services
+from app.api import api_keys, audit_events, connections, credentials, errors, health, onboarding, tenants
+from app.cli import register_commands
+from app.config import Config
+
+_log = log.get(__name__)
+
+_MAX_BODY = 1024 * 1024
+_RESOURCES = (tenants, onboarding, connections, credentials, api_keys, audit_events, health)
+_DOCS_CSP = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+
+
+class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
+    """flask-smorest, with our errors instead of its own."""
+
+    ERROR_SCHEMA = errors.ProblemSchema
+    DEFAULT_RESPONSE_CONTENT_TYPE: str
+
+    def _register_error_handlers(self) -> None:
+        """Ours are registered by app.api.errors."""
+
+    def _register_responses(self) -> None:
+        normal, self.DEFAULT_RESPONSE_CONTENT_TYPE = (
+            self.DEFAULT_RESPONSE_CONTENT_TYPE,
+            "application/problem+json",
+        )
+        super()._register_responses()
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = normal
+
+
+def create_app(config: Config) -> Flask:
+    """The service as a WSGI application. Connects to nothing until it is asked something."""
+    log.configure(config.log_level)
+    app = Flask("app", static_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=_MAX_BODY,
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request is a 405 like every other method that isn't there
+        API_TITLE="Deputy",
+        API_VERSION="v1",
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS=_SPEC,
+    )
+    app.url_map.strict_slashes = True
+    app.extensions["deputy"] = services.build(config)
+    errors.register(app)
+    _register_hooks(app)
+    api = RestApi(app)
+    for resource in _RESOURCES:
+        api.register_blueprint(resource.bp)
+    app.register_blueprint(
+        get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Deputy API"})
+    )
+    register_commands(app)
+    return app
+
+
+_SPEC: dict[str, Any] = {
+    "info": {
+        "description": "Proves customers' IAM roles, and issues short-lived credentials for them.",
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    },
+    "security": [{"apiKey": []}],
+    "components": {
+        "securitySchemes": {
+            "apiKey": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key: dpk_<16 hex>_<43 characters>",
+            }
+        }
+    },
+}
+
+
+def _register_hooks(app: Flask) -> None:
+    @app.before_request
+    def _begin() -> None:
+        # Made here and never taken from the client: the audit log joins on it.
+        g.request_id = uuid.uuid4().hex
+        g.began = time.perf_counter()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+    @app.after_request
+    def _finish(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        if request.path.startswith("/docs"):
+            response.headers["Content-Security-Policy"] = f"{_DOCS_CSP}; frame-ancestors 'none'"
+        else:
+            response.headers["Cache-Control"] = "no-store"
+            response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        _log_request(response)
+        return response
+
+
+def _log_request(response: Response) -> None:
+    """One line a request, but for issued credentials, whose record is the audit log, and for health checks."""
+    quiet = request.blueprint in {"credentials", "health", "swagger_ui"}
+    if quiet and response.status_code < 400:
+        return
+    caller = g.get("caller")
+    _log.info(
+        "request",
+        method=request.method,
+        route=str(request.url_rule) if request.url_rule else None,
+        status=response.status_code,
+        ms=round((time.perf_counter() - g.began) * 1000, 1),
+        api_key_id=str(caller.key_id) if caller else None,
+    )

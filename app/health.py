@@ -1,0 +1,74 @@
+"""Readiness: whether this process can do its work, and if not, what is missing."""
+
+import threading
+from pathlib import Path
+
+from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from cachetools import TTLCache, cached
+
+from app.aws.sts import Sts, StsError
+from app.config import Broker
+from app.db import Database
+from app.errors import StoreUnavailableError
+
+_ROOT = Path(__file__).parent.parent
+_IDENTITY_SECONDS = (
+    5  # readiness is public: asking AWS at every request would let anybody use up our STS rate
+)
+
+
+def alembic_config(db: Database) -> AlembicConfig:
+    """Alembic's configuration for this database; the migrations lie beside the package."""
+    config = AlembicConfig(str(_ROOT / "alembic.ini"))
+    config.set_main_option("script_location", str(_ROOT / "migrations"))
+    config.attributes["engine"] = db.engine
+    return config
+
+
+class Health:
+    """Checks the database, its migrations, and who we are to AWS."""
+
+    def __init__(self, db: Database, sts: Sts, broker: Broker) -> None:
+        self._db = db
+        self._head = ScriptDirectory.from_config(alembic_config(db)).get_current_head()
+        self._identity = cached(TTLCache(maxsize=1, ttl=_IDENTITY_SECONDS), lock=threading.Lock())(
+            lambda: _identity_problem(sts, broker)
+        )
+
+    def missing(self) -> dict[str, list[str]]:
+        """What is missing, by what it is missing for; empty when ready."""
+        found = {"database": self._database_problem(), "aws": self._identity()}
+        return {name: [problem] for name, problem in found.items() if problem}
+
+    def _database_problem(self) -> str | None:
+        try:
+            with self._db.read() as db:
+                at = MigrationContext.configure(db.connection()).get_current_revision()
+        except StoreUnavailableError as error:
+            return error.detail
+        if at != self._head:
+            return "The database's schema is not this release's; run: flask --app wsgi migrate"
+        return None
+
+
+def _identity_problem(sts: Sts, broker: Broker) -> str | None:
+    try:
+        arn = sts.caller_arn()
+    except StsError:
+        return "AWS does not answer, or knows no credentials of ours."
+    if not is_broker(arn, broker):
+        return "Our AWS credentials are not those of BROKER_PRINCIPAL_ARN."
+    return None
+
+
+def is_broker(arn: str, broker: Broker) -> bool:
+    """Whether GetCallerIdentity's ARN is the broker's, path aside: a session's ARN doesn't show the role's path."""
+    _, partition, service, _, account, resource = arn.split(":", 5)
+    kind, _, rest = resource.partition("/")
+    if (partition, account) != (broker.partition, broker.account_id):
+        return False
+    if broker.is_role:
+        return service == "sts" and kind == "assumed-role" and rest.split("/")[0] == broker.name
+    return service == "iam" and kind == "user" and rest.rsplit("/", 1)[-1] == broker.name

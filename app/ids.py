@@ -1,0 +1,87 @@
+r"""The values everything turns on: External IDs, role ARNs and the grant that pairs them.
+
+Strings from outside are parsed here once; inside, a `RoleArn` is known to be one. `re.ASCII` and `fullmatch`
+everywhere: in Python `\d` also matches other scripts' digits, and `$` lets a trailing newline pass.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import NewType
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+AccountId = NewType("AccountId", str)  # twelve ASCII digits
+ExternalId = NewType("ExternalId", str)  # made by new_external_id and nowhere else
+
+EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
+ACCOUNT_ID_PATTERN = r"[0-9]{12}"
+
+# IAM's own alphabet for role names and paths, and STS's length for RoleArn (20 to 2,048 characters).
+_ROLE_ARN = re.compile(
+    r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):role"
+    r"(?P<path>/(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
+    re.ASCII,
+)
+_ROLE_ARN_MAX = 2048
+_PATH_MAX = 512
+
+
+def new_id() -> UUID:
+    """A UUIDv7: unique without asking the database, and in order of creation, which pages rely on."""
+    return uuid7()
+
+
+@dataclass(frozen=True, slots=True)
+class RoleArn:
+    """An IAM role's ARN, taken apart."""
+
+    text: str
+    partition: str
+    account_id: AccountId
+    path: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "RoleArn":
+        """Raises ValueError, saying what is wrong, for anything but the ARN of an IAM role."""
+        if len(text) > _ROLE_ARN_MAX:
+            raise ValueError(f"A role ARN has at most {_ROLE_ARN_MAX} characters.")
+        found = _ROLE_ARN.fullmatch(text)
+        if found is None or len(found["path"]) > _PATH_MAX:
+            raise ValueError("This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>).")
+        return cls(text, found["partition"], AccountId(found["account"]), found["path"], found["name"])
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The pair that opens a customer's account, and the only thing that `app.aws.sts` accepts.
+
+    Both halves are required. Only `Connection.grant` makes one, from one row, whose foreign key ties the role to
+    the same tenant's External ID; so a caller's string can never become a grant (an AST test looks for that).
+    """
+
+    role_arn: RoleArn
+    external_id: ExternalId
+
+
+def new_external_id() -> ExternalId:
+    """`dpy-` and 64 hex digits from 256 random bits; within STS's alphabet and length (2 to 1,224)."""
+    return ExternalId(f"dpy-{secrets.token_hex(32)}")
+
+
+def foreign_external_id(own: ExternalId) -> ExternalId:
+    """A stranger's External ID, for the proof: `own` with its middle 32 hex digits drawn again.
+
+    It was never issued to anybody. It keeps the first and the last 16 digits, so a trust policy that compares
+    only a prefix, a suffix or a pattern of `?` accepts it and is found out by this one call.
+    """
+    digits = own.removeprefix("dpy-")
+    while True:
+        middle = secrets.token_hex(16)
+        if middle != digits[16:48]:
+            return ExternalId(f"dpy-{digits[:16]}{middle}{digits[48:]}")

@@ -1,0 +1,75 @@
+"""Log lines: one JSON object each, on standard error, with the request id bound to it.
+
+Secrets can't be printed: the objects that carry them hide them from `repr`, and `_redact` is the second net. What
+is logged about a request is its route, never its path or its query, since those may one day carry a token.
+"""
+
+import logging
+import re
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict
+
+# An API key, a session token's start as AWS writes them, and a secret access key named as such.
+_SECRETS = re.compile(
+    r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
+    r"|(?:FwoG|IQoJ|FQoG)[A-Za-z0-9+/=]{40,}"
+    r"|(?<=SecretAccessKey)[\"'=:\s>]+[A-Za-z0-9+/=]{30,}"
+)
+_SECRET_NAMES = frozenset(
+    {"authorization", "key", "secret", "password", "token", "session_token", "secret_access_key"}
+)
+_NOISY = ("alembic", "botocore", "boto3", "urllib3", "s3transfer", "werkzeug")
+
+
+def _scrub(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SECRETS.sub("[redacted]", value)
+    if isinstance(value, dict):
+        return {k: "[redacted]" if str(k).lower() in _SECRET_NAMES else _scrub(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrub(item) for item in value]
+    return value
+
+
+def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {k: "[redacted]" if k.lower() in _SECRET_NAMES else _scrub(v) for k, v in event.items()}
+
+
+def configure(level: str) -> None:
+    """Send the whole process's log lines, libraries' included, through one JSON renderer."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _redact,  # after the traceback has become text, so that it is scrubbed too
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _NOISY:  # at DEBUG, botocore prints whole requests, signatures and answers
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def get(name: str) -> Any:
+    """The logger for a module: `log = log.get(__name__)`; call it with an event name and key=value facts."""
+    return structlog.stdlib.get_logger(name)

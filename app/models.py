@@ -1,0 +1,339 @@
+"""The tables. What must never happen is refused here by the database itself, not only by the code above.
+
+- a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
+- an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers in the migration
+  refuse to change or delete one, and to change or delete an audit event;
+- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12).
+
+Deleted tenants and connections stay as rows, so that nothing of theirs is ever handed to somebody else.
+"""
+
+import enum
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, foreign, mapped_column, relationship
+
+from app.db import UtcDateTime, now
+from app.errors import ConflictError, SuspendedError
+from app.ids import ExternalId, Grant, RoleArn, new_id
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+def _state(kind: type[enum.StrEnum], name: str) -> Enum:
+    """A plain string column with a CHECK: adding a state later is an ordinary migration on every database."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=20,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+def _unique_where(name: str, column: str, condition: str) -> Index:
+    """A unique index over some of the rows; SQLite and PostgreSQL both have them."""
+    return Index(name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition))
+
+
+class TenantStatus(enum.StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class ExternalIdState(enum.StrEnum):
+    """`next` and `retiring` belong to a rotation; a live tenant has exactly one `current`."""
+
+    NEXT = "next"
+    CURRENT = "current"
+    RETIRING = "retiring"
+    RETIRED = "retired"
+
+
+class ConnectionStatus(enum.StrEnum):
+    PENDING = "pending"
+    VERIFIED = "verified"
+    BROKEN = "broken"
+    INSECURE = "insecure"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class Verdict(enum.StrEnum):
+    """What a proof says; `inconclusive` says nothing, and changes nothing."""
+
+    PROVEN = "proven"
+    INSECURE = "insecure"
+    UNASSUMABLE = "unassumable"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Tenant(Base):
+    """One customer of the vendor."""
+
+    __tablename__ = "tenants"
+    # The vendor's own id for a customer; free again once the tenant is deleted.
+    __table_args__ = (_unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(200))
+    reference: Mapped[str | None] = mapped_column(String(200))
+    status: Mapped[TenantStatus] = mapped_column(_state(TenantStatus, "status"), default=TenantStatus.ACTIVE)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    deleted_at: Mapped[datetime | None]
+
+    # The newest External ID; the older ones are history that only the audit log and the database care about.
+    current: Mapped["ExternalIdRow | None"] = relationship(
+        primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'current')",
+        viewonly=True,
+        lazy="joined",
+    )
+
+    @property
+    def external_id(self) -> str | None:
+        return self.current.value if self.current else None
+
+    def suspend(self) -> None:
+        if self.status is TenantStatus.SUSPENDED:
+            raise ConflictError("This tenant is suspended already.")
+        self.status = TenantStatus.SUSPENDED
+
+    def resume(self) -> None:
+        if self.status is not TenantStatus.SUSPENDED:
+            raise ConflictError("This tenant is not suspended.")
+        self.status = TenantStatus.ACTIVE
+
+    def ensure_active(self) -> None:
+        if self.status is not TenantStatus.ACTIVE:
+            raise SuspendedError("This tenant is suspended; resume it first.")
+
+
+class TenantOwned:
+    """A row that belongs to one tenant. Such rows are read through `access.owned`, which filters by tenant."""
+
+    @declared_attr
+    def tenant_id(cls) -> Mapped[UUID]:  # noqa: N805  SQLAlchemy passes the class
+        return mapped_column(ForeignKey("tenants.id"))
+
+
+class ExternalIdRow(TenantOwned, Base):
+    """An External ID, for ever: retired ones stay, so that none is ever issued twice."""
+
+    __tablename__ = "external_ids"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of connections points at
+        _unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
+        _unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    value: Mapped[str] = mapped_column(String(80), unique=True)
+    state: Mapped[ExternalIdState] = mapped_column(_state(ExternalIdState, "state"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    retired_at: Mapped[datetime | None]
+
+
+class Proof(TenantOwned, Base):
+    """The outcome of one verification. Kept as history; `Connection.proof` is the latest."""
+
+    __tablename__ = "proofs"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "connection_id"], ["connections.tenant_id", "connections.id"], ondelete="CASCADE"
+        ),
+        Index("ix_proofs_connection_id", "connection_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    connection_id: Mapped[UUID]
+    verdict: Mapped[Verdict] = mapped_column(_state(Verdict, "verdict"))
+    checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order in which they were made
+    checked_at: Mapped[datetime]
+
+
+class Connection(TenantOwned, Base):
+    """A tenant's link to one IAM role.
+
+    ::
+
+        pending ──proof──► verified ──role gone or refuses us──► broken ──proof──► verified
+           │                  │  └──role accepts strangers──► insecure ──proof──► verified
+           └──accepts strangers──► insecure
+        any ──suspend──► suspended ──resume──► pending          any ──delete──► deleted (the tombstone)
+
+    The role and the External ID never change; another role is another connection with a proof of its own.
+    `version` counts what a proof or an issuance relies on: a verdict counts only for the version that it tested.
+    """
+
+    __tablename__ = "connections"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of proofs points at
+        UniqueConstraint("tenant_id", "role_arn"),
+        ForeignKeyConstraint(["tenant_id", "external_id_id"], ["external_ids.tenant_id", "external_ids.id"]),
+        # Only a proof makes a connection verified, and a proof pins the role's unique id.
+        CheckConstraint(
+            "status <> 'verified' OR (role_unique_id IS NOT NULL AND verified_at IS NOT NULL)",
+            name="verified_is_proven",
+        ),
+        Index("ix_connections_account_id", "account_id", "id"),
+        Index("ix_connections_status", "status", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    external_id_id: Mapped[UUID]
+    role_arn: Mapped[str] = mapped_column(String(2048))
+    account_id: Mapped[str] = mapped_column(String(12))
+    permission_set: Mapped[str] = mapped_column(String(64))
+    status: Mapped[ConnectionStatus] = mapped_column(
+        _state(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
+    )
+    version: Mapped[int] = mapped_column(BigInteger, default=1)
+    role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
+    proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here
+    verified_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None] = mapped_column(
+        default=now
+    )  # when the next proof is due; None: not scheduled
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    deleted_at: Mapped[datetime | None]
+
+    external_id_row: Mapped[ExternalIdRow] = relationship(lazy="joined", innerjoin=True, viewonly=True)
+    proof: Mapped[Proof | None] = relationship(
+        primaryjoin=lambda: foreign(Connection.proof_id) == Proof.id, lazy="joined", viewonly=True
+    )
+
+    @property
+    def external_id(self) -> str:
+        return self.external_id_row.value
+
+    @property
+    def grant(self) -> Grant:
+        """The only place where a grant is made: from one row, whose two halves the database holds together."""
+        return Grant(
+            role_arn=RoleArn.parse(self.role_arn), external_id=ExternalId(self.external_id_row.value)
+        )
+
+    def ensure_not_suspended(self) -> None:
+        if self.status is ConnectionStatus.SUSPENDED:
+            raise SuspendedError("This connection is suspended; resume it first.")
+
+    def suspend(self) -> None:
+        if self.status is ConnectionStatus.SUSPENDED:
+            raise ConflictError("This connection is suspended already.")
+        self._become(ConnectionStatus.SUSPENDED)
+
+    def resume(self) -> None:
+        if self.status is not ConnectionStatus.SUSPENDED:
+            raise ConflictError("This connection is not suspended.")
+        self._become(ConnectionStatus.PENDING)
+
+    def delete(self, at: datetime) -> None:
+        self._become(ConnectionStatus.DELETED)
+        self.deleted_at = at
+        self.due_at = None
+
+    def role_was_recreated(self) -> None:
+        """A session showed another role id than the proven one: what was proven is gone (back to pending)."""
+        self._become(ConnectionStatus.PENDING)
+        self.role_unique_id = None
+        self.due_at = now()
+
+    def take(self, proof: Proof, role_unique_id: str | None) -> None:
+        """Apply the verdict of a proof of this very version."""
+        self.proof_id = proof.id
+        match proof.verdict:
+            case Verdict.PROVEN:
+                if self.role_unique_id != role_unique_id or self.status is not ConnectionStatus.VERIFIED:
+                    self._become(ConnectionStatus.VERIFIED)
+                self.role_unique_id = role_unique_id
+                self.verified_at = proof.checked_at
+                self.due_at = None
+            case Verdict.INSECURE:
+                self._become(ConnectionStatus.INSECURE)
+            case Verdict.UNASSUMABLE if self.status is not ConnectionStatus.PENDING:
+                self._become(ConnectionStatus.BROKEN)
+            case _:  # a pending role that can't be assumed yet stays pending; inconclusive changes nothing
+                pass
+
+    def _become(self, status: ConnectionStatus) -> None:
+        if status is not self.status or status is ConnectionStatus.VERIFIED:
+            self.version += 1
+        self.status = status
+
+
+class ApiKey(Base):
+    """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash and no salt."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    lookup: Mapped[str] = mapped_column(
+        String(16), unique=True
+    )  # the 16 hex digits in the key's text: not secret
+    digest: Mapped[bytes]
+    name: Mapped[str] = mapped_column(String(200))
+    scope_bits: Mapped[int]  # see access.Scope: a subset test is then one comparison, in SQL too
+    tenant_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("tenants.id"), index=True
+    )  # set: confined to it
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditEvent(Base):
+    """Who did what, when, to whose connection, and what came of it. Append-only; a trigger refuses anything else.
+
+    No foreign keys: an event outlives whatever it speaks of.
+    """
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_tenant", "tenant_id", "id"),
+        Index("ix_audit_events_connection", "connection_id", "id"),
+        Index("ix_audit_events_action", "action", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    at: Mapped[datetime] = mapped_column(default=now)
+    action: Mapped[str] = mapped_column(String(64))  # noun.verb
+    outcome: Mapped[str] = mapped_column(String(8))  # ok, refused, failed
+    actor_kind: Mapped[str] = mapped_column(String(16))  # api_key, operator
+    actor_id: Mapped[str | None] = mapped_column(String(64))
+    actor_name: Mapped[str] = mapped_column(String(200))
+    tenant_id: Mapped[UUID | None]
+    connection_id: Mapped[UUID | None]
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    details: Mapped[dict[str, Any]]

@@ -1,0 +1,51 @@
+"""The composition root: everything that the web, the CLI and the tests use, wired once. It knows no Flask."""
+
+from dataclasses import dataclass
+
+from app import permission_sets
+from app.access import Access
+from app.audit import AuditLog
+from app.aws.sts import Sts
+from app.aws.templates import TemplateBucket
+from app.config import Config
+from app.connections import Connections
+from app.db import Database
+from app.health import Health
+from app.onboarding import Onboarding
+from app.tenants import Tenants
+from app.vending import Vending
+from app.verification import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    config: Config
+    db: Database
+    access: Access
+    audit: AuditLog
+    tenants: Tenants
+    onboarding: Onboarding
+    verification: Verification
+    connections: Connections
+    vending: Vending
+    health: Health
+
+
+def build(config: Config) -> Services:
+    """Wire the services. Opens no connection; the STS client is made here, once for the process."""
+    db = Database(config.database_url)
+    sts = Sts(config.region)
+    sets = permission_sets.load()
+    verification = Verification(db, sts)
+    return Services(
+        config=config,
+        db=db,
+        access=Access(db),
+        audit=AuditLog(db),
+        tenants=Tenants(db),
+        onboarding=Onboarding(db, TemplateBucket(config), config, sets),
+        verification=verification,
+        connections=Connections(db, verification, config, sets),
+        vending=Vending(db, sts, config),
+        health=Health(db, sts, config.broker),
+    )

@@ -1,0 +1,131 @@
+"""Tenants: the vendor's customers, each with an External ID of their own from the moment they exist."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app import audit
+from app.access import Caller, tenant_of
+from app.db import Database, Page, now, page
+from app.errors import ConflictError
+from app.ids import new_external_id
+from app.models import (
+    ApiKey,
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Tenant,
+    TenantStatus,
+)
+
+_REFERENCE_TAKEN = "Another tenant has this reference."
+
+
+class Tenants:
+    """Create, read, change, suspend, resume and offboard tenants."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def create(self, caller: Caller, *, name: str, reference: str | None) -> Tenant:
+        """A new tenant and its External ID. Raises ForbiddenError for a bound key, ConflictError for the reference."""
+        caller.require_unbound()
+        try:
+            with self._db.write() as db:
+                tenant = Tenant(name=name, reference=reference)
+                db.add(tenant)
+                db.flush()
+                db.add(
+                    ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)
+                )
+                self._record(db, caller, tenant, "tenant.created", {"name": name, "reference": reference})
+                db.flush()
+                db.refresh(tenant)
+                return tenant
+        except IntegrityError as error:
+            raise ConflictError(_REFERENCE_TAKEN) from error
+
+    def list(self, caller: Caller, *, reference: str | None, limit: int, after: UUID | None) -> Page[Tenant]:
+        """Live tenants, newest first; for a bound key, its own."""
+        query = select(Tenant).where(Tenant.deleted_at.is_(None))
+        if caller.tenant_id is not None:
+            query = query.where(Tenant.id == caller.tenant_id)
+        if reference is not None:
+            query = query.where(Tenant.reference == reference)
+        with self._db.read() as db:
+            return page(db, query, Tenant.id, limit=limit, after=after)
+
+    def get(self, caller: Caller, tenant_id: UUID) -> Tenant:
+        with self._db.read() as db:
+            return tenant_of(db, caller, tenant_id)
+
+    def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
+        """Change the given ones of `name` and `reference`. Raises NotFoundError, ConflictError."""
+        try:
+            with self._db.write() as db:
+                tenant = tenant_of(db, caller, tenant_id, lock=True)
+                for field, value in fields.items():
+                    setattr(tenant, field, value)
+                self._record(db, caller, tenant, "tenant.changed", fields)
+                return tenant
+        except IntegrityError as error:
+            raise ConflictError(_REFERENCE_TAKEN) from error
+
+    def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
+        """Stops issuing for the whole tenant, at once. Raises NotFoundError, ConflictError."""
+        with self._db.write() as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant.suspend()
+            self._record(db, caller, tenant, "tenant.suspended", {"reason": reason})
+            return tenant
+
+    def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
+        with self._db.write() as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant.resume()
+            self._record(db, caller, tenant, "tenant.resumed", {"reason": reason})
+            return tenant
+
+    def delete(self, caller: Caller, tenant_id: UUID) -> None:
+        """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever.
+
+        Rows are taken in the order key, tenant, connection, which is the issue path's order too: no deadlock.
+        """
+        with self._db.write() as db:
+            tenant_of(db, caller, tenant_id)
+            at = now()
+            keys = db.execute(
+                update(ApiKey)
+                .where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
+                .values(revoked_at=at)
+                .returning(ApiKey.id)
+            ).all()
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
+            connections = db.execute(
+                update(Connection)
+                .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
+                .values(
+                    status=ConnectionStatus.DELETED,
+                    deleted_at=at,
+                    due_at=None,
+                    version=Connection.version + 1,
+                )
+                .returning(Connection.id)
+            ).all()
+            db.execute(
+                update(ExternalIdRow)
+                .where(ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED)
+                .values(state=ExternalIdState.RETIRED, retired_at=at)
+            )
+            details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
+            self._record(db, caller, tenant, "tenant.deleted", details)
+
+    def _record(
+        self, db: Session, caller: Caller, tenant: Tenant, action: str, details: dict[str, Any]
+    ) -> None:
+        audit.record(db, caller.actor, action, tenant_id=tenant.id, details=details)

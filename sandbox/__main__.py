@@ -1,0 +1,69 @@
+"""`python -m sandbox`: the local AWS with the vendor's stack deployed and two customers to onboard."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from sandbox.server import Sandbox
+from sandbox.vendor import CUSTOMERS, VENDOR_ACCOUNT, deploy_vendor, seed_customers
+
+_BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
+_EPILOG = f"""\
+Point anything that speaks AWS at it:
+  export AWS_ENDPOINT_URL=http://localhost:4566 AWS_DEFAULT_REGION=us-east-1
+  export AWS_ACCESS_KEY_ID=444455556666 AWS_SECRET_ACCESS_KEY=any     # 12 digits: the root of that account
+
+Accounts to start with: {VENDOR_ACCOUNT} (the vendor), {", ".join(f"{a} ({name})" for a, name in CUSTOMERS.items())};
+any other 12 digits are an empty account. To run a service as the vendor's broker, give it no key but
+  export AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost:4566/_sandbox/broker-credentials
+
+Open http://localhost:4566/console/ for the console. Everything is in memory and gone when it stops.
+"""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    sandbox = Sandbox(options.port, options.host)
+    try:
+        sandbox.start()
+    except OSError as error:
+        sys.stderr.write(f"the sandbox cannot listen on {options.host}:{options.port}: {error.strerror}\n")
+        return 1
+    try:
+        sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8")))
+        seed_customers(sandbox.url)
+        sys.stdout.write(
+            f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n"
+        )
+        sys.stdout.flush()
+        stop.wait()
+    finally:
+        sandbox.stop()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox",
+        description="A local AWS that enforces role trust policies, for development and demos.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--port", type=int, default=4566, help="where to listen; 0 takes a free port (default: 4566)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; it has no authentication (default: 127.0.0.1)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

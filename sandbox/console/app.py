@@ -1,0 +1,233 @@
+"""The console's pages, and the small JSON API behind its buttons."""
+
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from marshmallow import Schema, ValidationError, fields, post_load
+from marshmallow.validate import Length, OneOf, Regexp
+from werkzeug.exceptions import HTTPException
+
+from sandbox.console.stacks import Launch, Place, Stacks
+from sandbox.console.template import TemplateRefused
+from sandbox.vendor import CUSTOMERS
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+MOUNT = "/console"
+DEFAULT_REGION = "us-east-1"
+
+bp = Blueprint("console", __name__)
+
+
+def console_app(aws_url: Callable[[], str]) -> "WSGIApplication":
+    """The console, which answers everything under /console, however much of the path its server has taken off.
+
+    The sandbox's address is asked for at each request, as the console is made before the sandbox has a port.
+    """
+    app = _flask(aws_url)
+
+    def mounted(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if f"{path}/".startswith(f"{MOUNT}/"):
+            script = environ.get("SCRIPT_NAME", "") + MOUNT
+            environ = {**environ, "SCRIPT_NAME": script, "PATH_INFO": path.removeprefix(MOUNT)}
+        return app(environ, start_response)
+
+    return mounted
+
+
+def _flask(aws_url: Callable[[], str]) -> Flask:
+    app = Flask(__name__)
+    app.extensions["stacks"] = Stacks(aws_url)
+    app.extensions["places"] = {Place(account, DEFAULT_REGION) for account in CUSTOMERS}
+    app.jinja_env.globals["account_names"] = CUSTOMERS
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.register_blueprint(bp)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(TemplateRefused, _template_refused)
+    app.register_error_handler(ValidationError, _bad_request)
+    app.register_error_handler(ClientError, _aws_refused)
+    app.register_error_handler(BotoCoreError, _aws_unreachable)
+    app.after_request(_secure)
+    return app
+
+
+def stacks() -> Stacks:
+    found: Stacks = current_app.extensions["stacks"]
+    return found
+
+
+# What a browser may ask for.
+
+_account = Regexp(r"[0-9]{12}\Z", error="An AWS account id has 12 digits.")
+_region = Regexp(r"[a-z]{2}(-[a-z]+)+-[0-9]\Z", error="That is no AWS region.")
+_stack_name = Regexp(
+    r"[a-zA-Z][-a-zA-Z0-9]{0,127}\Z",
+    error="1 validation error detected: Value '{input}' at 'stackName' failed to satisfy constraint: "
+    "Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*",
+)
+
+
+class PlaceSchema(Schema):
+    account = fields.String(required=True, validate=_account)
+    region = fields.String(load_default=DEFAULT_REGION, validate=_region)
+
+
+class StackSchema(PlaceSchema):
+    stack = fields.String(required=True, validate=Length(1, 2048))
+
+
+class LaunchSchema(PlaceSchema):
+    template_url = fields.String(required=True)
+    stack_name = fields.String(required=True, validate=_stack_name)
+    parameters = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    capabilities = fields.List(
+        fields.String(validate=OneOf(["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"])), required=True
+    )
+
+    @post_load
+    def _launch(self, data: dict[str, Any], **_: Any) -> Launch:
+        return Launch(place=Place(data.pop("account"), data.pop("region")), **data)
+
+
+def _place_and_stack(values: Any) -> tuple[Place, str]:
+    data = StackSchema().load(values)
+    return Place(data["account"], data["region"]), data["stack"]
+
+
+# Pages.
+
+
+@bp.get("/")
+def index() -> str:
+    """The accounts that the console knows of, with their stacks."""
+    places: set[Place] = current_app.extensions["places"]
+    if request.args:
+        places.add(Place(**PlaceSchema().load(request.args)))
+    ordered = sorted(places, key=lambda place: (place.account, place.region))
+    return render_template(
+        "index.html",
+        default_region=DEFAULT_REGION,
+        places=[(place, stacks().all(place)) for place in ordered],
+    )
+
+
+@bp.get("/cloudformation/home")
+def home() -> str:
+    """Where AWS's links point. What they ask for is in the fragment, which only the browser sees."""
+    return render_template("home.html")
+
+
+@bp.get("/cloudformation/quick-create")
+def quick_create() -> str:
+    """The page for a fragment's `#/stacks/create/review?…`, with the fragment's query as its own."""
+    region = request.args.get("region", DEFAULT_REGION)
+    _region(region)
+    template_url = request.args.get("templateURL", "")
+    template = stacks().template(template_url)
+    # As in AWS, a link cannot fill in a NoEcho parameter, and one that the template hasn't is ignored.
+    values = {
+        parameter.name: parameter.default
+        if parameter.no_echo
+        else request.args.get(f"param_{parameter.name}", parameter.default)
+        for parameter in template.parameters
+    }
+    return render_template(
+        "quick_create.html",
+        region=region,
+        stack_name=request.args.get("stackName", ""),
+        template=template,
+        template_url=template_url,
+        values=values,
+    )
+
+
+@bp.get("/cloudformation/stack")
+def stack() -> str:
+    """One stack's status, outputs and events."""
+    place, name = _place_and_stack(request.args)
+    found, events = stacks().one(place, name)
+    return render_template("stack.html", place=place, stack=found, events=events)
+
+
+# The API. It takes JSON only, which a page of another origin cannot send without being asked for permission.
+
+
+@bp.post("/api/stacks")
+def create_stack() -> ResponseReturnValue:
+    """Create a stack, and say where to watch it."""
+    launch: Launch = LaunchSchema().load(request.get_json())
+    stacks().template(launch.template_url)
+    stack_id = stacks().create(launch)
+    current_app.extensions["places"].add(launch.place)
+    return {
+        "stack_id": stack_id,
+        "url": url_for(".stack", account=launch.place.account, region=launch.place.region, stack=stack_id),
+    }, HTTPStatus.CREATED
+
+
+@bp.delete("/api/stacks")
+def delete_stack() -> ResponseReturnValue:
+    """Begin to delete a stack."""
+    place, name = _place_and_stack(request.get_json())
+    stacks().delete(place, name)
+    return {"url": url_for(".index")}, HTTPStatus.ACCEPTED
+
+
+# Refusals, in the words of whoever refused.
+
+
+def _refusal(code: str, message: str, status: int) -> ResponseReturnValue:
+    if request.path.startswith("/api/"):
+        return jsonify(code=code, message=message), status
+    return render_template("error.html", code=code, message=message), status
+
+
+def _http_error(error: HTTPException) -> ResponseReturnValue:
+    return _refusal(error.name, error.description or "", error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _template_refused(error: TemplateRefused) -> ResponseReturnValue:
+    return _refusal("ValidationError", str(error), HTTPStatus.BAD_REQUEST)
+
+
+def _bad_request(error: ValidationError) -> ResponseReturnValue:
+    text = " ".join(_sentences(error.messages))
+    return _refusal("ValidationError", text, HTTPStatus.BAD_REQUEST)
+
+
+def _sentences(messages: list[Any] | dict[str, Any]) -> Iterator[str]:
+    """Messages are nested as the input was, and tell enough with their field's name."""
+    if isinstance(messages, dict):
+        for name, inner in messages.items():
+            for sentence in _sentences(inner):
+                yield f"{name}: {sentence}"
+    else:
+        yield from messages
+
+
+def _aws_refused(error: ClientError) -> ResponseReturnValue:
+    details = error.response["Error"]
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return _refusal(details.get("Code", ""), details.get("Message", ""), status)
+
+
+def _aws_unreachable(error: BotoCoreError) -> ResponseReturnValue:
+    return _refusal("SandboxUnavailable", str(error), HTTPStatus.BAD_GATEWAY)
+
+
+def _secure(response: Response) -> Response:
+    """A template is a stranger's text: nothing in it may become code of this page."""
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

@@ -1,0 +1,74 @@
+"""The sandbox's own HTTP interface under /_sandbox/: faults, recorded calls, reset, health, the broker's credentials."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.wrappers import Request, Response
+
+if TYPE_CHECKING:
+    from sandbox.server import Sandbox
+
+
+def control(sandbox: "Sandbox", request: Request) -> Response:
+    """Answers one request, which must be the person's own at the terminal or a test's: there is no authentication."""
+    route = _ROUTES.get((request.method, request.path))
+    if route is None:
+        return _json({"error": f"the sandbox has no {request.method} {request.path}"}, 404)
+    return route(sandbox, request)
+
+
+def _health(_sandbox: "Sandbox", _request: Request) -> Response:
+    return _json({"status": "ok"})
+
+
+def _calls(sandbox: "Sandbox", _request: Request) -> Response:
+    return _json({"sts_calls": [asdict(call) for call in sandbox.sts_calls]})
+
+
+def _reset(sandbox: "Sandbox", _request: Request) -> Response:
+    sandbox.reset()
+    return Response(status=204)
+
+
+def _clear_faults(sandbox: "Sandbox", _request: Request) -> Response:
+    sandbox.faults.clear()
+    return Response(status=204)
+
+
+def _add_fault(sandbox: "Sandbox", request: Request) -> Response:
+    try:
+        fault = sandbox.faults.add_json(json.loads(request.get_data()))
+    except (TypeError, ValueError) as error:
+        return _json({"error": str(error)}, 400)
+    return _json(fault, 201)
+
+
+def _broker_credentials(sandbox: "Sandbox", _request: Request) -> Response:
+    """What a container's agent answers, so that a service started with it is a role, and its AssumeRole role chaining."""
+    if sandbox.broker_arn is None:
+        return _json({"error": "the vendor's stack is not deployed"}, 404)
+    session = sandbox.open_session(sandbox.broker_arn, "deputy")
+    credentials = {
+        "RoleArn": sandbox.broker_arn,
+        "AccessKeyId": session.access_key_id,
+        "SecretAccessKey": session.secret_access_key,
+        "Token": session.token,
+        "Expiration": session.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    return _json(credentials, headers={"Cache-Control": "no-store"})
+
+
+def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(body), status, dict(headers or {}), content_type="application/json")
+
+
+_ROUTES: dict[tuple[str, str], Callable[["Sandbox", Request], Response]] = {
+    ("GET", "/_sandbox/health"): _health,
+    ("GET", "/_sandbox/calls"): _calls,
+    ("GET", "/_sandbox/broker-credentials"): _broker_credentials,
+    ("POST", "/_sandbox/reset"): _reset,
+    ("POST", "/_sandbox/faults"): _add_fault,
+    ("DELETE", "/_sandbox/faults"): _clear_faults,
+}

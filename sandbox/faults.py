@@ -1,0 +1,140 @@
+"""Trouble on demand: what STS may answer on a bad day, and roles that are still spreading through IAM."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sandbox.errors import AwsError, access_denied
+from sandbox.roles import trust_changed_at
+
+
+class FaultKind(StrEnum):
+    THROTTLE = "throttle"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    DENY = "deny"
+    REGION_DISABLED = "region_disabled"
+    EXPIRED_TOKEN = "expired_token"
+    PACKED_POLICY_TOO_LARGE = "packed_policy_too_large"
+    SPREADING = "spreading"
+
+
+class Dropped(Exception):  # noqa: N818 - an event, not an error of ours
+    """The connection is to be closed without an answer."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault and the STS calls that it strikes.
+
+    `external_id` is "missing", "own" (sent, and named by the role's trust policy), "foreign" (sent, and not named) or
+    the exact value. `seconds` is how long a timeout hangs, or a role's age below which it still spreads. `times` is
+    how often the fault strikes before it is spent: None for ever.
+    """
+
+    kind: FaultKind
+    role_arn: str | None = None
+    external_id: str | None = None
+    action: str = "AssumeRole"
+    seconds: float = 30
+    times: int | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The STS call that a fault may strike. `role` is moto's, or None if there is none of that ARN."""
+
+    action: str
+    caller_arn: str
+    account: str
+    role_arn: str | None = None
+    external_id: str | None = None
+    role: Any = None
+
+
+class Faults:
+    def __init__(self, stopping: threading.Event) -> None:
+        self._lock = threading.Lock()
+        self._stopping = stopping
+        self._faults: list[tuple[Fault, int | None]] = []
+
+    def add(self, kind: FaultKind | str, **matchers: Any) -> Fault:
+        """`add("throttle", role_arn=…, times=1)`: see `Fault` for the rest."""
+        fault = Fault(FaultKind(kind), **matchers)
+        with self._lock:
+            self._faults.append((fault, fault.times))
+        return fault
+
+    def add_json(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `add`, from the body of POST /_sandbox/faults. Raises ValueError or TypeError on what it does not know."""
+        return asdict(self.add(**body))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._faults.clear()
+
+    def strike(self, attempt: Attempt) -> None:
+        """Raises what the first fault that matches has in store, and counts it."""
+        fault = self._take(attempt)
+        if fault is None:
+            return
+        if fault.kind is FaultKind.TIMEOUT:
+            self._stopping.wait(fault.seconds)  # not sleep: the sandbox must be able to stop meanwhile
+            raise Dropped
+        raise _error(fault.kind, attempt)
+
+    def _take(self, attempt: Attempt) -> Fault | None:
+        with self._lock:
+            for place, (fault, left) in enumerate(self._faults):
+                if left == 0 or not _matches(fault, attempt):
+                    continue
+                if left is not None:
+                    self._faults[place] = (fault, left - 1)
+                return fault
+        return None
+
+
+def _matches(fault: Fault, attempt: Attempt) -> bool:
+    if fault.action != attempt.action or fault.role_arn not in {None, attempt.role_arn}:
+        return False
+    if fault.kind is FaultKind.SPREADING and not _is_spreading(attempt.role, fault.seconds):
+        return False
+    return fault.external_id is None or _external_id_matches(fault.external_id, attempt)
+
+
+def _external_id_matches(wanted: str, attempt: Attempt) -> bool:
+    sent = attempt.external_id
+    if sent is None or wanted == "missing":
+        return sent is None and wanted == "missing"
+    named = attempt.role is not None and f'"{sent}"' in attempt.role.assume_role_policy_document
+    return wanted in {sent, "own" if named else "foreign"}
+
+
+def _is_spreading(role: Any, seconds: float) -> bool:
+    return role is not None and (datetime.now(UTC) - trust_changed_at(role)).total_seconds() < seconds
+
+
+def _error(kind: FaultKind, attempt: Attempt) -> AwsError:
+    account = (attempt.role_arn or "").split(":")[4] if attempt.role_arn else attempt.account
+    match kind:
+        case FaultKind.THROTTLE:
+            return AwsError(400, "Throttling", "Rate exceeded")
+        case FaultKind.ERROR:
+            return AwsError(
+                500, "InternalFailure", "The request processing has failed because of an unknown error."
+            )
+        case FaultKind.REGION_DISABLED:
+            message = (
+                f"STS is not activated in this region for account:{account}. Your account administrator can activate"
+                " STS in this region using the IAM Console."
+            )
+            return AwsError(403, "RegionDisabledException", message)
+        case FaultKind.EXPIRED_TOKEN:
+            return AwsError(403, "ExpiredToken", "The security token included in the request is expired")
+        case FaultKind.PACKED_POLICY_TOO_LARGE:
+            return AwsError(400, "PackedPolicyTooLarge", "Packed policy consumes 157% of allotted space")
+        case _:  # deny, and a role that is still spreading: AWS answers both alike
+            return access_denied(attempt.caller_arn, f"sts:{attempt.action}", attempt.role_arn or "*")

@@ -1,0 +1,142 @@
+"""Stands in front of moto: tells who asks, refuses what AWS would refuse, and lets the rest through."""
+
+import io
+import logging
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from werkzeug.wrappers import Request as HttpRequest
+from werkzeug.wrappers import Response
+
+from sandbox import s3
+from sandbox.errors import AwsError, access_denied, render, unsupported
+from sandbox.faults import Dropped
+from sandbox.identity import Identities, Permissions, Signature, context_of, read_signature
+from sandbox.policy import Caller, Decision, Kind, Request, UnsupportedPolicy
+from sandbox.sts import Sts
+
+log = logging.getLogger("sandbox")
+_FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """A request and who signed it."""
+
+    request: HttpRequest
+    caller: Caller
+    signature: Signature | None
+
+    @property
+    def service(self) -> str:
+        return "s3" if self.signature is None else self.signature.service
+
+
+class Front:
+    """WSGI middleware over moto for all AWS requests."""
+
+    def __init__(self, moto: WSGIApplication, identities: Identities, sts: Sts) -> None:
+        self._moto = moto
+        self._identities = identities
+        self._sts = sts
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        _use_host_name(environ)
+        request = HttpRequest(environ)
+        signature = read_signature(request)
+        service = "s3" if signature is None else signature.service
+        try:
+            answer = self._answer(request, signature)
+        except AwsError as error:
+            answer = self._refusal(error, service, request)
+        except UnsupportedPolicy as error:
+            answer = self._refusal(unsupported(str(error)), service, request)
+        except Dropped:
+            _hang_up(environ)
+            answer = Response(status=500)
+        if answer is not None:
+            return answer(environ, start_response)
+        return self._moto(environ, start_response)
+
+    def _answer(self, request: HttpRequest, signature: Signature | None) -> Response | None:
+        """The sandbox's own answer, or None if moto shall give it."""
+        signed = _Signed(request, self._identities.authenticate(signature), signature)
+        if signature is None:
+            _check_unsigned(signed)
+            return None
+        # moto would otherwise search all accounts for the key, and knows neither 12 digits nor our sessions.
+        request.environ["HTTP_X_MOTO_ACCOUNT_ID"] = signed.caller.account
+        if signature.service == "sts":
+            return self._sts.handle(_form(request), signed.caller, signature.access_key_id)
+        self._authorise(signed, self._identities.permissions(signed.caller, signature.access_key_id))
+        return None
+
+    def _authorise(self, signed: _Signed, permissions: Permissions) -> None:
+        """Sessions may do what their policies allow. Roots may do everything in their account, and here users may too."""
+        if signed.caller.kind is Kind.USER:
+            permissions = Permissions(unlimited=True)
+        if signed.service == "s3":
+            s3.authorise(signed.request, signed.caller, permissions)
+        elif not permissions.unlimited:
+            _check_action(signed, permissions)
+
+    @staticmethod
+    def _refusal(error: AwsError, service: str, request: HttpRequest) -> Response:
+        if error.status == 501:
+            log.error("%s", error.message)
+        as_json = request.headers.get("X-Amz-Target") is not None or "json" in request.headers.get(
+            "Content-Type", ""
+        )
+        return render(error, service, as_json=as_json)
+
+
+def _check_unsigned(signed: _Signed) -> None:
+    request = signed.request
+    if request.path.startswith("/moto-api/") or request.method == "OPTIONS":
+        return
+    if request.mimetype == _FORM or "X-Amz-Target" in request.headers:
+        raise AwsError(403, "MissingAuthenticationToken", "Request is missing Authentication Token")
+    s3.authorise(request, signed.caller, Permissions())
+
+
+def _check_action(signed: _Signed, permissions: Permissions) -> None:
+    """For services other than S3 and STS by the name of the action alone: enough to keep a session to its trade."""
+    name = f"{signed.service}:{_action(signed.request)}"
+    if permissions.decide(Request(name, None, context_of(signed.caller))) is not Decision.ALLOWED:
+        raise access_denied(signed.caller.arn, name, "*")
+
+
+def _action(request: HttpRequest) -> str:
+    target = request.headers.get("X-Amz-Target")
+    if target is not None:
+        return target.rpartition(".")[2]
+    action = _form(request).get("Action") or request.args.get("Action")
+    if action is None:
+        raise unsupported(f"which action {request.method} {request.path} is")
+    return action
+
+
+def _form(request: HttpRequest) -> Mapping[str, str]:
+    """The fields of the body, which is put back for moto to read."""
+    if request.mimetype != _FORM:
+        return {}
+    body = request.get_data(cache=True, parse_form_data=False)
+    request.environ["wsgi.input"] = io.BytesIO(body)
+    return dict(parse_qsl(body.decode(), keep_blank_values=True))
+
+
+def _use_host_name(environ: WSGIEnvironment) -> None:
+    """Moto takes the first label of any other host for a bucket: of 127.0.0.1 that would be "127"."""
+    host, colon, port = environ.get("HTTP_HOST", "").partition(":")
+    if host == "127.0.0.1":
+        environ["HTTP_HOST"] = f"localhost{colon}{port}"
+
+
+def _hang_up(environ: Mapping[str, Any]) -> None:
+    connection: socket.socket | None = environ.get("werkzeug.socket")
+    if connection is not None:
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,236 @@
+"""Who signed a request, and what that identity is allowed.
+
+Three kinds of access keys are known: 12 digits (the root of that account, with any secret), the keys of IAM users, and
+those of sessions that the sandbox's own AssumeRole made. Signatures are not verified; session tokens are compared.
+"""
+
+import json
+import re
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from moto.iam.models import iam_backends
+from werkzeug.wrappers import Request as HttpRequest
+
+from sandbox.errors import AwsError, access_denied, unsupported
+from sandbox.policy import ANONYMOUS, Caller, Decision, Grant, Kind, Request, evaluate_identity
+
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_SCOPE = re.compile(r"Credential=([^/,\s]+)/[0-9]+/([^/,\s]+)/([^/,\s]+)/aws4_request")
+_ROLE_ARN = re.compile(r"arn:aws:iam::([0-9]{12}):role/(?:[!-~]+/)?[\w+=,.@-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What AssumeRole handed out, and on which terms."""
+
+    caller: Caller
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    token: str = field(repr=False)
+    expires_at: datetime
+    policy: str | None
+    role: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The part of a SigV4 signature that the sandbox reads: who, where and for which service."""
+
+    access_key_id: str
+    token: str | None
+    region: str
+    service: str
+
+
+def read_signature(request: HttpRequest) -> Signature | None:
+    """From the Authorization header, or from the query of a presigned URL. None if the request is unsigned."""
+    presigned = request.args.get("X-Amz-Credential")
+    text = f"Credential={presigned}" if presigned else request.headers.get("Authorization", "")
+    match = _SCOPE.search(text)
+    if match is None:
+        return None
+    token = request.headers.get("X-Amz-Security-Token") or request.args.get("X-Amz-Security-Token")
+    return Signature(match[1], token, match[2], match[3])
+
+
+class Identities:
+    """Finds callers by access key. Sessions are held here, by key, because moto searches all of them one by one."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._roles: dict[str, Any] = {}
+
+    def clear(self) -> None:
+        self._sessions.clear()
+        self._roles.clear()
+
+    def authenticate(self, signature: Signature | None) -> Caller:
+        """The caller, or AWS's answer to a key that is unknown or has expired."""
+        if signature is None:
+            return ANONYMOUS
+        key = signature.access_key_id
+        if _ACCOUNT.fullmatch(key):
+            arn = f"arn:aws:iam::{key}:root"
+            return Caller(Kind.ROOT, key, arn, arn, key)
+        session = self._sessions.get(key)
+        if session is None:
+            return _user(key, signature.service)
+        if signature.token is None or not secrets.compare_digest(signature.token, session.token):
+            raise _unknown_key(signature.service)
+        if datetime.now(UTC) >= session.expires_at:
+            raise AwsError(403, "ExpiredToken", "The security token included in the request is expired")
+        return session.caller
+
+    def role(self, arn: str) -> Any:
+        """Moto's role of exactly this ARN (case and path count), or None. Remembered, as accounts may hold thousands."""
+        match = _ROLE_ARN.fullmatch(arn)
+        if match is None:
+            return None
+        roles = iam_backends[match[1]]["aws"].roles
+        known = self._roles.get(arn)
+        if known is not None and roles.get(known.id) is known:
+            return known
+        found = next((role for role in list(roles.values()) if role.arn == arn), None)
+        if found is not None:
+            self._roles[arn] = found
+        return found
+
+    def open_session(self, role: Any, name: str, seconds: int, policy: str | None) -> Session:
+        """A session of the role. It carries the role's own unique id, so that a recreated role can be told apart."""
+        caller = Caller(
+            Kind.SESSION,
+            role.account_id,
+            f"arn:aws:sts::{role.account_id}:assumed-role/{role.name}/{name}",
+            role.arn,
+            f"{role.id}:{name}",
+        )
+        # AWS truncates the expiry to whole seconds in its answer; so does the sandbox, and then means it.
+        expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
+        key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(16))
+        session = Session(
+            caller, key, secrets.token_urlsafe(30), secrets.token_urlsafe(240), expires_at, policy, role
+        )
+        self._sessions[key] = session
+        return session
+
+    def permissions(self, caller: Caller, access_key_id: str) -> "Permissions":
+        if caller.kind is Kind.USER:
+            return _user_permissions(caller)
+        session = self._sessions.get(access_key_id)
+        if session is None:
+            return Permissions(unlimited=caller.kind is Kind.ROOT)
+        ceilings = [[session.policy]] if session.policy is not None else []
+        return _with_boundary(session.role, _documents(session.role), ceilings)
+
+
+def _user(key: str, service: str) -> Caller:
+    for account in list(iam_backends):
+        for user in list(iam_backends[account]["aws"].users.values()):
+            if any(owned.access_key_id == key and owned.status == "Active" for owned in user.access_keys):
+                return Caller(Kind.USER, account, user.arn, user.arn, user.id)
+    raise _unknown_key(service)
+
+
+def _unknown_key(service: str) -> AwsError:
+    if service == "s3":
+        message = "The AWS Access Key Id you provided does not exist in our records."
+        return AwsError(403, "InvalidAccessKeyId", message)
+    return AwsError(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """What an identity may do: its own policies, and ceilings (session policy, boundary) that must allow it as well."""
+
+    identity: Sequence[str] = ()
+    ceilings: Sequence[Sequence[str]] = ()
+    unlimited: bool = False
+
+    def decide(self, request: Request) -> Decision:
+        return self._combine([self.identity, *self.ceilings], request)
+
+    def permit(self, request: Request, grant: Grant, *, same_account: bool, identity_suffices: bool) -> bool:
+        """Combines the caller's side with the resource's. Across accounts both must say yes.
+
+        Within one account a resource policy that names the caller is enough by itself, but for ceilings; and for
+        resources other than roles (`identity_suffices`) so are the caller's own policies.
+        """
+        decision = self.decide(request)
+        if grant is Grant.DENIED or decision is Decision.DENIED:
+            return False
+        if grant is Grant.NONE and not (same_account and identity_suffices):
+            return False
+        if decision is Decision.ALLOWED or (same_account and grant is Grant.SESSION):
+            return True
+        named = same_account and grant is Grant.PRINCIPAL
+        return named and self._combine(self.ceilings, request) is Decision.ALLOWED
+
+    def _combine(self, groups: Sequence[Sequence[str]], request: Request) -> Decision:
+        if self.unlimited:
+            return Decision.ALLOWED
+        decisions = {evaluate_identity(group, request) for group in groups}
+        if Decision.DENIED in decisions:
+            return Decision.DENIED
+        return Decision.NOT_ALLOWED if Decision.NOT_ALLOWED in decisions else Decision.ALLOWED
+
+
+def _user_permissions(caller: Caller) -> Permissions:
+    backend = iam_backends[caller.account]["aws"]
+    user = next(user for user in backend.users.values() if user.arn == caller.arn)
+    groups = backend.get_groups_for_user(user.name)
+    return Permissions([text for owner in (user, *groups) for text in _documents(owner)])
+
+
+def _with_boundary(role: Any, identity: list[str], ceilings: list[list[str]]) -> Permissions:
+    arn = role.permissions_boundary_arn
+    if arn:
+        boundary = iam_backends[role.account_id]["aws"].managed_policies.get(arn)
+        if boundary is None:
+            raise unsupported(f"the permissions boundary {arn} is not in the sandbox")
+        ceilings.append([_default_version(boundary)])
+    return Permissions(identity, ceilings)
+
+
+def _documents(owner: Any) -> list[str]:
+    """The inline and managed policies of a user, a group or a role, as JSON texts."""
+    inline = [
+        text if isinstance(text, str) else json.dumps(text, default=str) for text in owner.policies.values()
+    ]
+    return inline + [_default_version(policy) for policy in owner.managed_policies.values()]
+
+
+def _default_version(policy: Any) -> str:
+    return next(str(version.document) for version in policy.versions if version.is_default)
+
+
+def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
+    """The condition keys that every request has, and those of `extra` that this one has."""
+    keys = {
+        "aws:PrincipalArn": caller.principal_arn,
+        "aws:PrincipalAccount": caller.account,
+        "aws:userid": caller.unique_id,
+        "aws:SourceIp": "127.0.0.1",
+        # A bucket policy that demands TLS is good practice, and the sandbox speaks plain HTTP only.
+        "aws:SecureTransport": "true",
+    }
+    if caller.kind is Kind.ANONYMOUS:
+        keys = {key: keys[key] for key in ("aws:SourceIp", "aws:SecureTransport")}
+    if caller.kind is Kind.USER:
+        keys["aws:username"] = caller.arn.rpartition("/")[2]
+    return keys | {key: value for key, value in extra.items() if value is not None}
+
+
+__all__ = [
+    "Identities",
+    "Permissions",
+    "Session",
+    "Signature",
+    "access_denied",
+    "context_of",
+    "read_signature",
+]

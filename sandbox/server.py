@@ -1,0 +1,143 @@
+"""The sandbox as a server in this process: `with Sandbox() as aws: aws.client("iam", "444455556666")`.
+
+moto keeps its state in module globals, so a process holds one sandbox at a time; `reset` empties it.
+"""
+
+import socket
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import boto3
+from botocore.config import Config
+from moto.moto_api._internal import moto_api_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wrappers import Request
+
+from sandbox import cloudformation, roles
+from sandbox.console import console_app
+from sandbox.control import control
+from sandbox.faults import Faults
+from sandbox.front import Front
+from sandbox.identity import Identities, Session
+from sandbox.sts import Sts, StsCall
+
+if TYPE_CHECKING:
+    from sandbox.vendor import VendorStack
+
+
+class _QuietHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is untyped here
+    """HTTP/1.1, so that clients may keep connections, and no line on the terminal for each request."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class Sandbox:
+    """A local AWS. `port=0` takes a free port."""
+
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self._address = (host, port)
+        self._server: BaseWSGIServer | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._identities = Identities()
+        self.faults = Faults(self._stopping)
+        self._sts = Sts(self._identities, self.faults)
+        self._vendor: VendorStack | None = None
+        self._aws = self._build()
+        self._console: WSGIApplication = console_app(lambda: self.url)
+
+    def _build(self) -> Front:
+        roles.install()
+        cloudformation.install()
+        return Front(DomainDispatcherApplication(create_backend_app), self._identities, self._sts)
+
+    @property
+    def url(self) -> str:
+        """With the name localhost, not the address: moto needs it for TemplateURL."""
+        if self._server is None:
+            raise RuntimeError("the sandbox is not started")
+        return f"http://localhost:{self._server.server_port}"
+
+    @property
+    def sts_calls(self) -> list[StsCall]:
+        """Every attempt to assume a role since the last reset."""
+        return self._sts.calls
+
+    @property
+    def broker_arn(self) -> str | None:
+        return None if self._vendor is None else self._vendor.broker_principal_arn
+
+    def start(self) -> Self:
+        """Raises OSError if the port is taken."""
+        self._stopping.clear()
+        host, _ = self._address
+        # Bound here, because werkzeug would print its own text about a taken port, and exit.
+        with socket.create_server(self._address) as listener:
+            port = listener.getsockname()[1]
+            self._server = make_server(
+                host, port, self, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, name="sandbox", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        if self._server is None or self._thread is None:
+            return
+        self._stopping.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._server = None
+
+    def reset(self) -> None:
+        """An empty AWS: no accounts' resources, sessions, faults or recorded calls."""
+        moto_api_backend.reset()
+        self._identities.clear()
+        self.faults.clear()
+        self._sts.calls.clear()
+        self._vendor = None
+
+    def use_vendor(self, vendor: "VendorStack") -> None:
+        """From now on /_sandbox/broker-credentials answers with sessions of this vendor's broker."""
+        self._vendor = vendor
+
+    def open_session(self, role_arn: str, name: str, seconds: int = 3600) -> Session:
+        """A session as AWS itself opens one for a task or an instance: without AssumeRole, and unrecorded."""
+        role = self._identities.role(role_arn)
+        if role is None:
+            raise LookupError(f"no role {role_arn}")
+        return self._identities.open_session(role, name, seconds, policy=None)
+
+    def client(self, service: str, account: str, region: str = "us-east-1", **options: Any) -> Any:
+        """A boto3 client as the root of an account. Close it, or use it in a `with closing(…)`."""
+        # boto3's own function would share a default session among threads, which it must not.
+        return boto3.session.Session().client(
+            service,  # type: ignore[call-overload]
+            region_name=region,
+            endpoint_url=self.url,
+            aws_access_key_id=account,
+            aws_secret_access_key="sandbox",
+            config=Config(retries={"total_max_attempts": 1}),
+            **options,
+        )
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path.startswith("/_sandbox/"):
+            return control(self, Request(environ))(environ, start_response)
+        if path == "/console" or path.startswith("/console/"):
+            return self._console(environ, start_response)
+        return self._aws(environ, start_response)

@@ -1,0 +1,82 @@
+"""The vendor's side and two customers, so that the sandbox has something to show. Real boto3 over real HTTP."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+VENDOR_ACCOUNT = "111122223333"
+VENDOR_REGION = "us-east-1"
+VENDOR_STACK = "deputy-broker"
+TEMPLATE_BUCKET = "deputy-templates-111122223333"
+CUSTOMERS = {"444455556666": "Acme", "777788889999": "Globex"}
+
+
+@dataclass(frozen=True)
+class VendorStack:
+    """The outputs of cloudformation/broker.yaml."""
+
+    broker_principal_arn: str
+    template_bucket: str
+    registration_topic_arn: str
+    registration_queue_url: str
+
+
+def deploy_vendor(
+    sandbox_url: str, template_text: str, *, vendor_account_ids: tuple[str, ...] = ()
+) -> VendorStack:
+    """Creates the vendor's stack as its administrator would. Raises RuntimeError, with AWS's reason, if that fails."""
+    parameters = {
+        "TemplateBucketName": TEMPLATE_BUCKET,
+        "VendorAccountIds": ",".join(vendor_account_ids),
+    }
+    with closing(_client(sandbox_url, "cloudformation", VENDOR_ACCOUNT)) as cloudformation:
+        cloudformation.create_stack(
+            StackName=VENDOR_STACK,
+            TemplateBody=template_text,
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        stack = cloudformation.describe_stacks(StackName=VENDOR_STACK)["Stacks"][0]
+    if stack["StackStatus"] != "CREATE_COMPLETE":
+        raise RuntimeError(
+            f"{VENDOR_STACK} is {stack['StackStatus']}: {stack.get('StackStatusReason', 'no reason given')}"
+        )
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    return _vendor_stack(sandbox_url, outputs)
+
+
+def _vendor_stack(sandbox_url: str, outputs: Mapping[str, str]) -> VendorStack:
+    # CloudFormation's Ref gives a queue's URL at AWS; SQS itself gives the one at which this sandbox answers.
+    name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
+    with closing(_client(sandbox_url, "sqs", VENDOR_ACCOUNT)) as sqs:
+        queue_url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    return VendorStack(
+        broker_principal_arn=outputs["BrokerPrincipalArn"],
+        template_bucket=outputs["TemplateBucket"],
+        registration_topic_arn=outputs["RegistrationTopicArn"],
+        registration_queue_url=queue_url,
+    )
+
+
+def seed_customers(sandbox_url: str) -> None:
+    """A bucket with an object in each customer's account, under a name that the permission sets let the vendor read."""
+    for account, name in CUSTOMERS.items():
+        bucket = f"deputy-shared-{name.lower()}"
+        with closing(_client(sandbox_url, "s3", account)) as s3:
+            s3.create_bucket(Bucket=bucket)
+            s3.put_object(Bucket=bucket, Key="hello.txt", Body=f"Only {name} should see this.\n".encode())
+
+
+def _client(sandbox_url: str, service: str, account: str) -> Any:
+    return boto3.session.Session().client(
+        service,  # type: ignore[call-overload]
+        region_name=VENDOR_REGION,
+        endpoint_url=sandbox_url,
+        aws_access_key_id=account,
+        aws_secret_access_key="sandbox",
+        config=Config(retries={"total_max_attempts": 1}),
+    )

@@ -1,0 +1,279 @@
+"""The console from a launch link to a deleted stack, over the sandbox."""
+
+import re
+import shutil
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
+
+from sandbox.console import console_app
+
+CUSTOMER_ROLE = (Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml").read_text()
+EXTERNAL_ID = "dpy-" + "0f" * 32
+ACME, GLOBEX, STRANGER = "444455556666", "777788889999", "123123123123"
+
+QUICK_CREATE = "/console/cloudformation/quick-create"
+STACKS = "/console/api/stacks"
+
+TWO_PARAMETERS = """
+Description: A topic <script>alert(1)</script>
+Parameters:
+  Colour: {Type: String, Default: red, AllowedValues: [red, blue]}
+  Secret: {Type: String, NoEcho: true, Default: hidden}
+Resources: {Topic: {Type: AWS::SNS::Topic}}
+"""
+
+
+def launch(url, name, **changes):
+    return {
+        "account": ACME,
+        "region": "us-east-1",
+        "template_url": url,
+        "stack_name": name,
+        "parameters": {
+            "ExternalId": EXTERNAL_ID,
+            "RoleName": name,
+            "RegistrationTopicArn": "",
+            "RegistrationToken": "",
+        },
+        "capabilities": ["CAPABILITY_NAMED_IAM"],
+    } | changes
+
+
+def has_role(aws, account, name):
+    with closing(aws.client("iam", account)) as iam:
+        return name in {role["RoleName"] for role in iam.list_roles()["Roles"]}
+
+
+def quick_create(browser, **query):
+    return browser.get(QUICK_CREATE, query_string=query)
+
+
+# The quick-create page.
+
+
+def test_it_shows_the_template_and_what_the_link_fills_in(browser, upload):
+    url = upload(CUSTOMER_ROLE)
+    page = quick_create(
+        browser,
+        templateURL=url,
+        stackName="deputy-acme",
+        region="eu-west-1",
+        param_ExternalId=EXTERNAL_ID,
+        param_RoleName="deputy-0f0f0f0f",
+    )
+
+    assert page.status_code == 200
+    assert 'value="deputy-acme"' in page.text
+    assert f'value="{EXTERNAL_ID}"' in page.text
+    assert 'value="deputy-0f0f0f0f"' in page.text
+    assert "Gives Example Vendor access to this account" in page.text
+    assert "# permissions: begin" in page.text
+    assert url in page.text
+    assert "eu-west-1" in page.text
+    assert "might create IAM resources with custom names" in page.text
+    assert re.search(r'type="submit" disabled>Create stack', page.text)
+
+
+def test_it_ignores_unknown_and_no_echo_parameters_of_a_link(browser, upload):
+    page = quick_create(
+        browser,
+        templateURL=upload(TWO_PARAMETERS),
+        param_Nonsense="zzz",
+        param_Secret="sss",
+        param_colour="zzz",
+    )
+
+    assert "zzz" not in page.text
+    assert "sss" not in page.text
+    assert "<option selected>red</option>" in page.text
+    assert 'type="password"' in page.text
+
+
+def test_a_links_value_beats_the_templates_default(browser, upload):
+    page = quick_create(browser, templateURL=upload(TWO_PARAMETERS), param_Colour="blue")
+    assert "<option selected>blue</option>" in page.text
+
+
+def test_it_asks_for_no_acknowledgement_that_the_template_does_not_need(browser, upload):
+    page = quick_create(browser, templateURL=upload(TWO_PARAMETERS))
+    assert "acknowledge" not in page.text
+    assert re.search(r'type="submit" *>Create stack', page.text)
+
+
+def test_a_templates_text_stays_text(browser, upload):
+    page = quick_create(browser, templateURL=upload(TWO_PARAMETERS), stackName='"><script>x</script>')
+    assert "<script>" not in page.text
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+
+
+def test_it_refuses_templates_from_elsewhere(browser):
+    page = quick_create(browser, templateURL="https://example.com/template.yaml")
+    assert page.status_code == 400
+    assert "TemplateURL must be a supported URL." in page.text
+
+
+def test_it_sees_no_template_that_was_not_published(browser, upload):
+    page = quick_create(browser, templateURL=upload(CUSTOMER_ROLE, folder="drafts"))
+    assert page.status_code == 400
+    assert "S3 error: Access Denied" in page.text
+
+
+def test_it_says_that_a_region_is_none(browser, upload):
+    page = quick_create(browser, templateURL=upload(CUSTOMER_ROLE), region="nowhere")
+    assert page.status_code == 400
+    assert "That is no AWS region." in page.text
+
+
+def test_pages_are_labelled_and_carry_no_code_of_their_own(browser, upload):
+    query = urlencode({"templateURL": upload(CUSTOMER_ROLE)})
+    for path in ("/console/", "/console/cloudformation/home", f"{QUICK_CREATE}?{query}", QUICK_CREATE):
+        text = browser.get(path).text
+        assert "Sandbox — not AWS." in text
+        assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", text)
+        assert set(re.findall(r'(?:src|href)="(https?:|//)', text)) == set()
+
+
+# Creating, watching and deleting a stack.
+
+
+def test_it_creates_the_stack_in_the_chosen_account_and_no_other(aws, browser, upload, name):
+    created = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, account=GLOBEX))
+
+    assert created.status_code == 201
+    assert f":{GLOBEX}:stack/{name}/" in created.json["stack_id"]
+    assert has_role(aws, GLOBEX, name)
+    assert not has_role(aws, ACME, name)
+
+    page = browser.get(created.json["url"])
+    assert page.status_code == 200
+    assert "CREATE_COMPLETE" in page.text
+    assert 'data-busy="false"' in page.text
+    assert f"arn:aws:iam::{GLOBEX}:role/{name}" in page.text
+    assert 'data-copy="output-RoleArn"' in page.text
+
+
+def test_it_says_in_awss_words_why_a_stack_was_not_created(browser, upload, name):
+    asked = launch(upload(CUSTOMER_ROLE), name)
+    assert browser.post(STACKS, json=asked).status_code == 201
+    again = browser.post(STACKS, json=asked)
+
+    assert again.status_code == 400
+    assert again.json["code"] == "AlreadyExistsException"
+    assert name in again.json["message"]
+
+
+def test_without_the_acknowledgement_aws_refuses(aws, browser, upload, name):
+    refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, capabilities=[]))
+
+    assert refused.status_code == 400
+    assert refused.json["code"] == "InsufficientCapabilitiesException"
+    assert not has_role(aws, ACME, name)
+
+
+def test_it_creates_nothing_from_a_template_that_was_not_published(aws, browser, upload, name):
+    refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE, folder="drafts"), name))
+
+    assert refused.json == {"code": "ValidationError", "message": "S3 error: Access Denied"}
+    assert not has_role(aws, ACME, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"account": "12"}, "12 digits"),
+        ({"account": "44445555666\N{ARABIC-INDIC DIGIT SIX}"}, "12 digits"),
+        ({"account": ACME + "\n"}, "12 digits"),
+        ({"region": "nowhere"}, "no AWS region"),
+        ({"stack_name": "9lives"}, "Value '9lives' at 'stackName' failed to satisfy constraint"),
+        ({"parameters": {"ExternalId": 3}}, "ExternalId"),
+        ({"capabilities": ["CAPABILITY_EVERYTHING"]}, "capabilities"),
+        ({"surprise": "x"}, "Unknown field"),
+    ],
+)
+def test_it_refuses_what_its_own_page_would_not_send(browser, upload, name, change, message):
+    refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, **change))
+
+    assert refused.status_code == 400
+    assert message in refused.json["message"]
+
+
+@pytest.mark.parametrize("call", [Client.post, Client.delete])
+def test_a_form_of_another_page_can_do_nothing(browser, call):
+    assert call(browser, STACKS, data={"account": ACME}).status_code == 415
+
+
+def test_the_index_lists_stacks_and_they_can_be_deleted(aws, browser, upload, name):
+    created = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name)).json
+    assert f">{name}</a>" in browser.get("/console/").text
+
+    gone = browser.delete(STACKS, json={"account": ACME, "region": "us-east-1", "stack": created["stack_id"]})
+
+    assert gone.status_code == 202
+    assert f">{name}</a>" not in browser.get("/console/").text
+    assert "DELETE_COMPLETE" in browser.get(created["url"]).text
+    assert not has_role(aws, ACME, name)
+
+
+def test_the_index_shows_the_examples_and_any_account_that_is_asked_for(browser):
+    assert "Acme" in browser.get("/console/").text
+    assert STRANGER not in browser.get("/console/").text
+
+    page = browser.get("/console/", query_string={"account": STRANGER, "region": "eu-west-1"})
+    assert f"{STRANGER}" in page.text
+    assert STRANGER in browser.get("/console/").text
+
+
+def test_a_stack_that_is_not_there(browser):
+    page = browser.get("/console/cloudformation/stack", query_string={"account": ACME, "stack": "nothing"})
+    assert page.status_code == 400
+    assert "Stack with id nothing does not exist" in page.text
+
+
+def test_a_sandbox_that_is_gone_is_said_to_be_gone():
+    browser = Client(console_app(lambda: "http://localhost:1"))
+    page = browser.get("/console/")
+    assert page.status_code == 502
+    assert "SandboxUnavailable" in page.text
+
+
+# How it is reached.
+
+
+def test_it_can_be_mounted_by_werkzeug_too(aws):
+    mounted = DispatcherMiddleware(Response("elsewhere", 404), {"/console": console_app(lambda: aws.url)})
+    page = Client(mounted).get("/console/")
+
+    assert page.status_code == 200
+    assert 'href="/console/static/console.css"' in page.text
+
+
+def test_the_bare_path_leads_to_the_index(browser):
+    assert browser.get("/console").location.endswith("/console/")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
+def test_a_browser_opens_the_launch_link(aws, upload, tmp_path):
+    """What stands after the # is read by the page's script, so only a browser can show that it is."""
+    link = (
+        f"{aws.url}/console/cloudformation/home?region=eu-west-1#/stacks/create/review"
+        f"?templateURL={quote(upload(CUSTOMER_ROLE), safe='')}&stackName=deputy-acme"
+        f"&param_ExternalId={EXTERNAL_ID}&param_RoleName={quote('deputy+x', safe='')}"
+    )
+    dom = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}",
+         "--virtual-time-budget=5000", "--dump-dom", link],
+        capture_output=True, check=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+
+    assert 'value="deputy-acme"' in dom
+    assert f'value="{EXTERNAL_ID}"' in dom
+    assert 'value="deputy+x"' in dom
+    assert 'data-region="eu-west-1"' in dom
