@@ -81,9 +81,7 @@ class Config:
                 "secret_keys": env.list("SECRET_KEYS", validate=_secret_keys),
                 "broker": env.str("BROKER_PRINCIPAL_ARN", validate=Broker.parse),
                 "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=_account_ids),
-                "vendor_name": env.str(
-                    "VENDOR_NAME", validate=_matches(r"[A-Za-z0-9][A-Za-z0-9 .,&'()+-]{0,63}")
-                ),
+                "vendor_name": env.str("VENDOR_NAME", validate=_matches(r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}")),
                 "template_bucket": env.str(
                     "TEMPLATE_BUCKET", validate=_matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
                 ),

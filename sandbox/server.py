@@ -62,7 +62,7 @@ class Sandbox:
         """With the name localhost, not the address: moto needs it for TemplateURL."""
         if self._server is None:
             raise RuntimeError("the sandbox is not started")
-        return f"http://localhost:{self._server.server_port}"
+        return f"http://localhost:{self._server.port}"
 
     @property
     def sts_calls(self) -> list[StsCall]:

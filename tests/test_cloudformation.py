@@ -239,6 +239,17 @@ def test_another_set_can_take_their_place():
     assert [str(f) for f in lint_all(text) if f.rule.severity != "informational"] == []
 
 
+@pytest.mark.parametrize("vendor", ["Example Ltd. (UK), R+D", "O'Neil-Co & Sons", "V" * 64])
+def test_any_vendors_name_can_take_the_examples_place(vendor, tmp_path):
+    path = tmp_path / "rendered.yaml"
+    path.write_text(CUSTOMER_ROLE.read_text().replace("Example Vendor", vendor))
+    rendered = load(path)
+
+    assert rendered["Description"].startswith(f"Gives {vendor} access")
+    assert rendered["Resources"]["Role"]["Properties"]["Tags"][0]["Value"] == vendor
+    assert rendered["Resources"]["Role"]["Properties"]["Description"]["Fn::Sub"].startswith(f"Lets {vendor} ")
+
+
 # The vendor's side.
 
 

@@ -52,12 +52,16 @@ class Session:
 
 
 class Sts:
-    """STS in the broker's region, under the broker's credentials. One per process: making a client is dear."""
+    """STS in the broker's region, under the broker's credentials. One per process: making a client is dear.
+
+    The client is made at the first call: making it fetches the broker's credentials, and a service whose
+    credentials are away must start all the same, say that it is not ready, and recover by itself.
+    """
 
     def __init__(self, region: str) -> None:
         self._boto = boto3.session.Session(region_name=region)
         self._making_client = threading.Lock()  # a boto3 Session, unlike its clients, is not safe to share
-        self._client = self._client_for(None)
+        self._made: Any = None
 
     def assume(
         self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
@@ -94,7 +98,7 @@ class Sts:
     def caller_arn(self) -> str:
         """Who we are to AWS. Raises Refused or Unavailable."""
         try:
-            return str(self._client.get_caller_identity()["Arn"])
+            return str(self._client().get_caller_identity()["Arn"])
         except (BotoCoreError, ClientError) as error:
             raise classify(error) from error
 
@@ -104,13 +108,17 @@ class Sts:
         )
 
     def _account_of(self, session: Session) -> AccountId:
-        own = self._client_for(session)
         try:
-            return AccountId(own.get_caller_identity()["Account"])
+            return AccountId(self._client_for(session).get_caller_identity()["Account"])
         except (BotoCoreError, ClientError) as error:
             failed = classify(error)
             # Nobody can be denied this call, so a refusal here is a fault, not the role's answer.
             raise (Unavailable() if isinstance(failed, Refused) else failed) from error
+
+    def _client(self) -> Any:
+        if self._made is None:
+            self._made = self._client_for(None)
+        return self._made
 
     def _client_for(self, session: Session | None) -> Any:
         """A client for the broker, or for a session. A Session of boto3's own per call would cost 25 times as much."""
@@ -134,7 +142,7 @@ class Sts:
         if external_id is not None:
             extra = extra | {"ExternalId": external_id}
         try:
-            answer = self._client.assume_role(
+            answer = self._client().assume_role(
                 RoleArn=role_arn.text, RoleSessionName=session_name, DurationSeconds=duration_seconds, **extra
             )
         except (BotoCoreError, ClientError) as error:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore import UNSIGNED
+from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.aws.errors import Unavailable
@@ -89,16 +91,20 @@ class TemplateBucket:
 
     def __init__(self, config: Config) -> None:
         self._bucket = config.template_bucket
-        self._client = boto3.session.Session(region_name=config.region).client("s3")
+        self._boto = boto3.session.Session(region_name=config.region)
+        # Unsigned: what the web needs is the bucket's address, and it has no credentials for anything in there.
+        self._endpoint = self._boto.client(
+            "s3", config=BotoConfig(signature_version=UNSIGNED)
+        ).meta.endpoint_url
 
     def url(self, template: Template) -> str:
         """Where CloudFormation, and anybody, reads the template; in the partition and region of the bucket."""
-        return f"{self._client.meta.endpoint_url}/{self._bucket}/{template.key}"
+        return f"{self._endpoint}/{self._bucket}/{template.key}"
 
     def publish(self, template: Template) -> bool:
         """Upload; False when it is there already, which is never overwritten. Raises Unavailable."""
         try:
-            self._client.put_object(
+            self._boto.client("s3").put_object(
                 Bucket=self._bucket,
                 Key=template.key,
                 Body=template.body.encode(),

@@ -1,0 +1,47 @@
+# Every command sets up what it needs. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check format lock clean
+
+help:
+	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
+	@echo "make demo    the whole story in the terminal, against the running service or one of its own"
+	@echo "make test    every test, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL for one of yours)"
+	@echo "make check   format, lint, types, architecture, migrations, CloudFormation"
+	@echo "make format  let ruff format and mend"
+	@echo "make lock    pin requirements.in and requirements-dev.in again"
+	@echo "make clean   remove the virtual environment and the data folder"
+
+$(INSTALLED): requirements-dev.txt dev/setup.py
+	@$(PYTHON) dev/setup.py
+
+run: $(INSTALLED)
+	@exec $(BIN)/python -m dev.run
+
+demo: $(INSTALLED)
+	@exec $(BIN)/python -m dev.demo
+
+test: $(INSTALLED)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m dev.check_migrations
+	$(BIN)/cfn-lint cloudformation/*.yaml
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(INSTALLED)
+	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 requirements.in -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+
+clean:
+	rm -rf .venv .data

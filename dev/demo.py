@@ -1,0 +1,230 @@
+"""`make demo`: the whole story in the terminal, through the API and the sandbox's AWS, as everybody in it would act.
+
+Against the running service when there is one (it finds `make run` by its data folder), else one of its own.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import boto3
+import requests
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from dev.stack import Settings, Stack, StackError, free_port, running
+
+ACME = "444455556666"
+GLOBEX = "777788889999"
+
+
+class DemoError(Exception):
+    """The story did not go as it must."""
+
+
+class Api:
+    """The REST API with one key, as a program would use it."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = url
+        self._http = requests.Session()
+        self._http.headers["Authorization"] = f"Bearer {key}"
+
+    def __call__(self, method: str, path: str, body: Any = None, *, expect: int) -> Any:
+        answer = self._http.request(method, f"{self._url}{path}", json=body, timeout=30)
+        if answer.status_code != expect:
+            raise DemoError(f"{method} {path} answered {answer.status_code}, not {expect}: {answer.text}")
+        return answer.json() if answer.content else None
+
+
+def main() -> int:
+    argparse.ArgumentParser(prog="make demo", description=__doc__).parse_args()
+    try:
+        with service() as (url, sandbox_url, admin_key):
+            tell(url, sandbox_url, admin_key)
+    except (StackError, DemoError, ClientError, requests.RequestException) as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+@contextmanager
+def service() -> Iterator[tuple[str, str, str]]:
+    """(URL, sandbox URL, admin key) of the running service, or of one that is stopped afterwards."""
+    settings = Settings.from_environment(os.environ)
+    if found := running(settings):
+        print(f"Using the service that runs at {found['url']}.")
+        yield found["url"], found["sandbox_url"], found["admin_key"]
+        return
+    print("No service runs; starting one for the demo (a few seconds) …", flush=True)
+    with tempfile.TemporaryDirectory(prefix="deputy-demo-") as folder:
+        own = replace(settings, port=free_port(), sandbox_port=free_port(), data=Path(folder))
+        with Stack(own, os.environ) as stack:
+            stack.prepare()
+            stack.start_sandbox()
+            stack.publish()
+            stack.start_web()
+            yield own.url, own.sandbox_url, stack.admin_key
+            print("\nStopping the service that was started for the demo.", flush=True)
+
+
+def tell(url: str, sandbox_url: str, admin_key: str) -> None:
+    admin = Api(url, admin_key)
+    acme, connection = onboard(admin, sandbox_url)
+    work(url, admin, sandbox_url, acme, connection)
+    globex = admin("POST", "/v1/tenants", {"name": "Globex"}, expect=201)
+    attack_with_a_stolen_role(admin, globex, connection["role_arn"])
+    attack_with_an_open_role(admin, sandbox_url, globex)
+    show_audit(admin)
+    print("\nThat was the whole story: onboarded, proven, used, and both attacks refused.")
+
+
+def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    step(1, "The vendor creates a tenant for its customer Acme")
+    acme = admin("POST", "/v1/tenants", {"name": "Acme"}, expect=201)
+    fact("External ID", acme["external_id"])
+
+    step(2, "Acme's administrator gets a launch link")
+    kit = admin("GET", f"/v1/tenants/{acme['id']}/onboarding", expect=200)
+    fact("link", kit["launch_stack_url"])
+    fact("asks for", f"the permission set {kit['permission_set']}, for the role {kit['role_name']}")
+
+    step(3, f"They open it in their own AWS account ({ACME}) and create the stack")
+    role_arn = launch(sandbox_url, ACME, kit["launch_stack_url"])
+    fact("role", role_arn)
+
+    step(4, "Deputy is given the role's ARN, and proves it before it believes it")
+    path = f"/v1/tenants/{acme['id']}/connections"
+    connection = admin("POST", path, {"role_arn": role_arn}, expect=201)
+    show_proof(connection)
+    expect(connection["status"] == "verified", "the connection must be verified")
+    return acme, connection
+
+
+def work(url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connection: dict[str, Any]) -> None:
+    step(5, "A worker of the vendor's asks for credentials, with a key that can do nothing else")
+    wanted = {"name": "demo worker", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
+    worker = Api(url, admin("POST", "/v1/api-keys", wanted, expect=201)["key"])
+    path = f"/v1/tenants/{tenant['id']}/connections/{connection['id']}/credentials"
+    issued = worker("POST", path, {"reason": "demo"}, expect=200)
+    fact("session", f"{issued['AccessKeyId']}, expires {issued['Expiration']}")
+
+    step(6, "With them it lists Acme's buckets, in Acme's account")
+    keys = (issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+    with closing(aws(sandbox_url, "s3", *keys)) as s3:
+        buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+        for bucket in buckets:
+            names = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+            fact("bucket", f"{bucket}: {', '.join(names) or 'empty'}")
+        expect("deputy-shared-acme" in buckets, "Acme's bucket must be listed")
+        denied = refusal(lambda: s3.put_object(Bucket=buckets[0], Key="x", Body=b"x"))
+    fact("writing", f"refused by AWS ({denied}): the permission set only reads")
+
+
+def attack_with_a_stolen_role(admin: Api, globex: dict[str, Any], role_arn: str) -> None:
+    step(7, "ATTACK: the customer Globex registers Acme's role as its own (a confused deputy)")
+    path = f"/v1/tenants/{globex['id']}/connections"
+    stolen = admin("POST", path, {"role_arn": role_arn}, expect=201)
+    show_proof(stolen)
+    expect(stolen["status"] == "pending", "a stolen role must stay pending")
+    refused = admin("POST", f"{path}/{stolen['id']}/credentials", expect=409)
+    fact("credentials", f"refused: {refused['code']}")
+    fact("why", "Deputy sent Globex's own External ID, and Acme's role accepts only Acme's")
+
+
+def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any]) -> None:
+    step(8, "DANGER: Globex makes a role that any customer of the vendor could be confused with")
+    kit = admin("GET", f"/v1/tenants/{globex['id']}/onboarding", expect=200)
+    trust = kit["trust_policy"]
+    del trust["Statement"][0]["Condition"]["StringEquals"]  # no External ID asked for
+    with closing(aws(sandbox_url, "iam", GLOBEX)) as iam:
+        role = iam.create_role(RoleName=kit["role_name"], AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    path = f"/v1/tenants/{globex['id']}/connections"
+    insecure = admin("POST", path, {"role_arn": role["Arn"]}, expect=201)
+    show_proof(insecure)
+    expect(insecure["status"] == "insecure", "a role that accepts strangers must be insecure")
+    refused = admin("POST", f"{path}/{insecure['id']}/credentials", expect=409)
+    fact("credentials", f"refused: {refused['code']}")
+    fact("why", next(c["detail"] for c in insecure["verification"]["checks"] if c["outcome"] == "failed"))
+
+
+def show_audit(admin: Api) -> None:
+    step(9, "All of it is in the audit log, the newest first")
+    for event in admin("GET", "/v1/audit-events?limit=8", expect=200)["items"]:
+        print(
+            f"     {event['at'][:19]}  {event['action']:<24} {event['outcome']:<8} {event['actor']['name']}"
+        )
+
+
+def launch(sandbox_url: str, account: str, link: str) -> str:
+    """What a click on the launch link and on "Create stack" does; returns the role's ARN."""
+    wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
+    parameters = [
+        {"ParameterKey": name.removeprefix("param_"), "ParameterValue": value}
+        for name, value in wanted.items()
+        if name.startswith("param_")
+    ]
+    with closing(aws(sandbox_url, "cloudformation", account)) as cloudformation:
+        cloudformation.create_stack(
+            StackName=wanted["stackName"],
+            TemplateURL=wanted["templateURL"],
+            Parameters=parameters,
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        stack = cloudformation.describe_stacks(StackName=wanted["stackName"])["Stacks"][0]
+    fact("stack", f"{stack['StackName']} {stack['StackStatus']}")
+    return str(next(output["OutputValue"] for output in stack["Outputs"] if output["OutputKey"] == "RoleArn"))
+
+
+def aws(sandbox_url: str, service: str, key: str, secret: str = "sandbox", token: str | None = None) -> Any:  # noqa: S107
+    """A boto3 client of the sandbox; twelve digits as the key are the root of that account."""
+    return boto3.session.Session().client(
+        service,  # type: ignore[call-overload]
+        region_name="us-east-1",
+        endpoint_url=sandbox_url,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        aws_session_token=token,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+def refusal(call: Any) -> str:
+    try:
+        call()
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    raise DemoError("AWS allowed what it must refuse")
+
+
+def show_proof(connection: dict[str, Any]) -> None:
+    for check in connection["verification"]["checks"]:
+        print(f"     {check['outcome']:<13} {check['name']}")
+    fact("connection", connection["status"])
+
+
+def step(number: int, text: str) -> None:
+    print(f"\n{number}. {text}", flush=True)
+
+
+def fact(name: str, text: str) -> None:
+    print(f"     {name + ':':<13} {text}", flush=True)
+
+
+def expect(truth: bool, text: str) -> None:  # noqa: FBT001
+    if not truth:
+        raise DemoError(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""`make run`: Deputy and its sandbox on this machine, until Ctrl-C."""
+
+import os
+import signal
+import sys
+import threading
+
+from dev.stack import Settings, Stack, StackError
+
+
+def main() -> int:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = Settings.from_environment(os.environ)
+        with Stack(settings, os.environ) as stack:
+            start(stack, stop)
+            return 0 if stop.is_set() else serve(stack, stop)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def start(stack: Stack, stop: threading.Event) -> None:
+    """Each step says what it does; Ctrl-C is heeded between two of them."""
+    steps = (
+        ("database and admin key", stack.prepare),
+        ("sandbox (a local AWS)", stack.start_sandbox),
+        ("CloudFormation templates", stack.publish),
+        ("web", stack.start_web),
+    )
+    for name, step in steps:
+        if stop.is_set():
+            return
+        print(f"starting  {name} …", flush=True)
+        step()
+    if not stop.is_set():
+        print(summary(stack), flush=True)
+
+
+def serve(stack: Stack, stop: threading.Event) -> int:
+    """Until Ctrl-C, or until make is gone, or a process ends that should not."""
+    parent = os.getppid()
+    while not stop.wait(0.5):
+        if os.getppid() != parent:
+            break
+        if name := stack.dead():
+            print(f"The {name} process ended by itself; see {stack.log(name)}", file=sys.stderr)
+            return 1
+    print("\nstopping …", flush=True)
+    return 0
+
+
+def summary(stack: Stack) -> str:
+    settings = stack.settings
+    if not stack.embedded:
+        state = "the database is yours and persists; the sandbox's AWS is in memory and starts fresh"
+    elif stack.fresh_from:
+        state = "fresh: the sandbox's AWS is in memory, so the last run's database was removed with it"
+    else:
+        state = "fresh: database and sandbox both start empty, and both start fresh at the next run"
+    return f"""
+Deputy is ready.
+
+  API          {settings.url}/v1
+  API docs     {settings.url}/docs/
+  sandbox      {settings.sandbox_url}          (the AWS that it talks to)
+  console      {settings.sandbox_url}/console/ (where launch links open)
+  admin key    {stack.admin_key}
+  logs         {stack.log("web")}, {stack.log("sandbox").name}
+  state        {state}
+
+Try next, in another terminal:
+
+  make demo                            the whole story, ending with two attacks that fail
+  curl -s {settings.url}/v1/tenants -H "Authorization: Bearer {stack.admin_key}" \\
+       -H "Content-Type: application/json" -d '{{"name": "Acme"}}'
+
+Ctrl-C stops everything."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Deputy and its sandbox on one machine: starts the processes, waits until they are ready, and stops them again.
+
+The sandbox keeps AWS in memory, so it starts fresh each time; the embedded database then starts fresh too, or it
+would hold connections to roles that no longer exist. A database of your own (DEPUTY_DATABASE_URL) is never touched.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+VENDOR_ACCOUNT = "111122223333"
+_READY_SECONDS = 60
+
+
+class StackError(Exception):
+    """Something can't start; the message is one clear line for a person."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where to listen and where to keep things; from PORT, SANDBOX_PORT and DEPUTY_DATA_DIR."""
+
+    port: int
+    sandbox_port: int
+    data: Path
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> "Settings":
+        data = Path(env.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute()
+        return cls(_port(env, "PORT", 8000), _port(env, "SANDBOX_PORT", 4566), data)
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def sandbox_url(self) -> str:
+        return f"http://localhost:{self.sandbox_port}"
+
+
+def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise StackError(f"{name}={text} is not a port; choose one from 1 to 65535.")
+    return int(text)
+
+
+class Stack:
+    """The running processes. Use it in a `with`: whatever was started is stopped at its end, however that comes."""
+
+    def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.admin_key = (
+            env.get("DEPUTY_BOOTSTRAP_KEY") or f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+        )
+        self.embedded = "DEPUTY_DATABASE_URL" not in env
+        self.fresh_from = False
+        self._given = env
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def prepare(self) -> None:
+        """Ports, data folder and database, in the order in which a mistake is cheapest to report."""
+        for name, port in (("PORT", self.settings.port), ("SANDBOX_PORT", self.settings.sandbox_port)):
+            _ensure_free(name, port)
+        self._take_data_dir()
+        if self.embedded:
+            for old in self.settings.data.glob("deputy.sqlite3*"):
+                old.unlink()
+                self.fresh_from = True
+        self._command("migrate")
+        self._command("keys", "bootstrap")
+
+    def start_sandbox(self) -> None:
+        self._spawn("sandbox", "-m", "sandbox", "--port", str(self.settings.sandbox_port))
+        self._await("sandbox", f"{self.settings.sandbox_url}/_sandbox/broker-credentials")
+
+    def publish(self) -> int:
+        """Publish the templates as the vendor's deploy pipeline would: with credentials of its own account."""
+        # Twelve digits are the root of that account to the sandbox, and to nobody else.
+        own = {"AWS_ACCESS_KEY_ID": VENDOR_ACCOUNT, "AWS_SECRET_ACCESS_KEY": "sandbox"}
+        return len(self._command("templates", "publish", extra=own).splitlines())
+
+    def start_web(self) -> None:
+        bind = f"127.0.0.1:{self.settings.port}"
+        self._spawn("web", "-m", "gunicorn", "--bind", bind, "--workers", "2", "wsgi:app")
+        self._await("web", f"{self.settings.url}/readyz")
+        note = {
+            "url": self.settings.url,
+            "sandbox_url": self.settings.sandbox_url,
+            "admin_key": self.admin_key,
+        }
+        _write_private(self.settings.data / "run.json", json.dumps(note))
+
+    def log(self, name: str) -> Path:
+        return self.settings.data / f"{name}.log"
+
+    def dead(self) -> str | None:
+        """The name of a process that ended by itself."""
+        return next((name for name, child in self._children.items() if child.poll() is not None), None)
+
+    def stop(self) -> None:
+        """Stop what was started, the last first, gently and then not."""
+        for child in reversed(self._children.values()):
+            _end(child)
+        self._children.clear()
+        if self._lock is not None:
+            (self.settings.data / "run.json").unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the service runs with. No AWS variable of the person's own gets in: their keys stay theirs."""
+        settings = self.settings
+        clean = {k: v for k, v in self._given.items() if not k.startswith(("AWS_", "DEPUTY_"))}
+        deputy = {
+            "DEPUTY_DATABASE_URL": f"sqlite:///{settings.data / 'deputy.sqlite3'}",
+            "DEPUTY_SECRET_KEYS": self._secret_key(),
+            "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker",
+            "DEPUTY_VENDOR_NAME": "Example Vendor",
+            "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{VENDOR_ACCOUNT}",
+            "DEPUTY_PUBLIC_URL": settings.url,
+            "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
+            **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_")},
+            "DEPUTY_BOOTSTRAP_KEY": self.admin_key,
+        }
+        aws = {
+            "AWS_ENDPOINT_URL": settings.sandbox_url,
+            "AWS_REGION": "us-east-1",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{settings.sandbox_url}/_sandbox/broker-credentials",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        return clean | deputy | aws
+
+    def _take_data_dir(self) -> None:
+        """One run at a time for a data folder: the next one would remove the database under the first."""
+        data = self.settings.data
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+            self._lock = (data / "run.lock").open("w")
+        except OSError as error:
+            raise StackError(f"DEPUTY_DATA_DIR={data} can't be used: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            self._lock = None
+            raise StackError(
+                f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder."
+            ) from None
+
+    def _secret_key(self) -> str:
+        path = self.settings.data / "secret-key"
+        if not path.exists():
+            _write_private(path, secrets.token_urlsafe(48))
+        return path.read_text()
+
+    def _command(self, *words: str, extra: Mapping[str, str] | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", *words],
+            cwd=ROOT,
+            env=self.environment | dict(extra or {}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            last = [line for line in done.stderr.splitlines() if line.strip()][-8:]
+            raise StackError("\n".join(line.removeprefix("Error: ") for line in last))
+        return done.stdout
+
+    def _spawn(self, name: str, *arguments: str) -> None:
+        with self.log(name).open("wb") as output:
+            # A session of its own: Ctrl-C reaches only us, and we end the others in the right order.
+            self._children[name] = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _await(self, name: str, url: str) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < deadline:
+            if self._children[name].poll() is not None:
+                break
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310  http, ours
+                return
+            time.sleep(0.1)
+        tail = self.log(name).read_text(errors="replace").strip().splitlines()[-8:]
+        raise StackError(f"The {name} process does not come up. Its last words:\n" + "\n".join(tail))
+
+
+def running(settings: Settings) -> dict[str, str] | None:
+    """What `make run` noted about itself in this data folder, if it still runs."""
+    try:
+        found: dict[str, str] = json.loads((settings.data / "run.json").read_text())
+        with urllib.request.urlopen(f"{found['url']}/healthz", timeout=2):  # noqa: S310  http, ours
+            return found
+    except OSError:
+        return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ensure_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StackError(
+                f"Port {port} is taken ({error.strerror}); choose another: {name}=… make run"
+            ) from error
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    if child.poll() is None:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(10)
+    # What it may have left of its own: gunicorn's workers, if gunicorn itself was killed.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
