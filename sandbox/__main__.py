@@ -1,6 +1,7 @@
 """`python -m sandbox`: the local AWS with the vendor's stack deployed and two customers to onboard."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         sandbox.start()
     except OSError as error:
-        sys.stderr.write(f"the sandbox cannot listen on {options.host}:{options.port}: {error.strerror}\n")
+        sys.stderr.write(f"the sandbox cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}\n")
         return 1
     try:
         sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8")))

@@ -10,6 +10,7 @@ patterns and no maxima, and whatever AWS then says would be about us.
 
 import json
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -109,7 +110,8 @@ class Sts:
 
     def _account_of(self, session: Session) -> AccountId:
         try:
-            return AccountId(self._client_for(session).get_caller_identity()["Account"])
+            with closing(self._client_for(session)) as own:
+                return AccountId(own.get_caller_identity()["Account"])
         except (BotoCoreError, ClientError) as error:
             failed = classify(error)
             # Nobody can be denied this call, so a refusal here is a fault, not the role's answer.

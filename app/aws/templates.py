@@ -8,6 +8,7 @@ under a name that contains its content's hash: links stay valid when a newer one
 
 import hashlib
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,14 +105,15 @@ class TemplateBucket:
     def publish(self, template: Template) -> bool:
         """Upload; False when it is there already, which is never overwritten. Raises Unavailable."""
         try:
-            self._boto.client("s3").put_object(
-                Bucket=self._bucket,
-                Key=template.key,
-                Body=template.body.encode(),
-                ContentType="text/yaml; charset=utf-8",
-                CacheControl="public, max-age=31536000, immutable",
-                IfNoneMatch="*",
-            )
+            with closing(self._boto.client("s3")) as s3:
+                s3.put_object(
+                    Bucket=self._bucket,
+                    Key=template.key,
+                    Body=template.body.encode(),
+                    ContentType="text/yaml; charset=utf-8",
+                    CacheControl="public, max-age=31536000, immutable",
+                    IfNoneMatch="*",
+                )
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") == "PreconditionFailed":
                 return False

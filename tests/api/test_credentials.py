@@ -1,0 +1,206 @@
+"""Issuing: the two shapes, who may, for what, and what is on record before anything leaves."""
+
+import datetime as dt
+import re
+import uuid
+from contextlib import closing
+
+import boto3
+import pytest
+
+from tests.cast import World, path_of
+
+
+@pytest.fixture
+def connection(world: World):
+    return world.connection()
+
+
+def test_it_issues_what_credential_process_prints(world: World, connection):
+    issued = world.worker(connection_tenant(connection))("POST", path_of(connection, "/credentials"))
+    assert sorted(issued) == ["AccessKeyId", "Expiration", "SecretAccessKey", "SessionToken", "Version"]
+    assert issued["Version"] == 1
+    left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)
+    assert 3500 < left.total_seconds() <= 3600
+    assert issued["Expiration"].endswith("Z")
+
+
+def test_they_work_in_the_customers_account_and_in_no_other(world: World, connection):
+    issued = world.admin("POST", path_of(connection, "/credentials"))
+    session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+    with closing(session.client("sts", endpoint_url=world.aws.url, region_name="us-east-1")) as sts:
+        who = sts.get_caller_identity()
+    assert who["Account"] == connection["account_id"]
+    assert who["Arn"].split("/")[1] == connection["role_arn"].rsplit("/", 1)[1]
+
+
+def test_it_answers_what_container_credentials_expects(world: World, connection):
+    got = world.admin("GET", path_of(connection, "/container-credentials"))
+    assert sorted(got) == ["AccessKeyId", "AccountId", "Expiration", "RoleArn", "SecretAccessKey", "Token"]
+    assert got["AccountId"] == connection["account_id"]
+    assert got["RoleArn"] == connection["role_arn"]
+
+
+def test_container_credentials_takes_the_bare_key_too(world: World, connection):
+    anonymous = world.admin.with_key(None)
+    header = {"Authorization": world.admin.key}
+    assert anonymous("GET", path_of(connection, "/container-credentials"), headers=header)["Token"]
+    anonymous.refused(
+        "POST", path_of(connection, "/credentials"), headers=header, expect=401, code="unauthenticated"
+    )
+
+
+def test_head_on_container_credentials_issues_nothing(world: World, connection):
+    before = len(world.calls_for(connection["role_arn"]))
+    assert world.admin.raw("HEAD", path_of(connection, "/container-credentials")).status_code == 405
+    assert len(world.calls_for(connection["role_arn"])) == before
+
+
+def test_every_answer_says_no_store(world: World, connection):
+    for response in (
+        world.admin.raw("POST", path_of(connection, "/credentials")),
+        world.admin.raw("GET", path_of(connection, "/container-credentials")),
+        world.admin.raw("POST", path_of(connection, "/credentials"), {"duration_seconds": 1}),
+    ):
+        assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_the_issuance_is_on_record_with_who_what_and_until_when(world: World, connection):
+    worker = world.worker(connection_tenant(connection))
+    issued = worker(
+        "POST", path_of(connection, "/credentials"), {"reason": "nightly scan", "duration_seconds": 900}
+    )
+    event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
+    assert event["outcome"] == "ok"
+    assert event["actor"]["kind"] == "api_key"
+    assert event["tenant_id"] == connection["tenant_id"]
+    assert event["details"]["access_key_id"] == issued["AccessKeyId"]
+    assert event["details"]["duration_seconds"] == 900
+    assert event["details"]["source"] == "sts"
+    assert event["details"]["reason"] == "nightly scan"
+    at = dt.datetime.fromisoformat(event["details"]["expires_at"])
+    assert at == dt.datetime.fromisoformat(issued["Expiration"])
+
+
+def test_its_request_id_joins_answer_and_audit_log(world: World, connection):
+    response = world.admin.raw("POST", path_of(connection, "/credentials"), headers={"X-Request-Id": "mine"})
+    event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
+    assert event["request_id"] == response.headers["X-Request-Id"] != "mine"
+
+
+def test_the_session_name_is_ours_and_tells_which_key(world: World, connection):
+    world.admin("POST", path_of(connection, "/credentials"))
+    event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
+    name = world.calls_for(connection["role_arn"])[-1].session_name
+    assert name == event["details"]["session_name"]
+    key = uuid.UUID(event["actor"]["id"]).hex
+    assert re.fullmatch(rf"deputy-{key}-[0-9a-f]{{24}}", name)
+    assert len(name) <= 64
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["role_arn", "external_id", "ExternalId", "session_name", "tags", "PolicyArns", "source_identity"],
+)
+def test_nothing_about_the_role_is_taken_from_the_caller(world: World, connection, field):
+    before = len(world.calls_for(connection["role_arn"]))
+    problem = world.admin.refused(
+        "POST", path_of(connection, "/credentials"), {field: "x"}, expect=422, code="validation_failed"
+    )
+    assert field in problem["errors"]
+    assert len(world.calls_for(connection["role_arn"])) == before
+
+
+@pytest.mark.parametrize(
+    "wanted", [0, -1, 899, 3601, 43_200, 43_201, 10**30, 900.0, 3600.5, "3600", True, [], {}]
+)
+def test_a_duration_is_a_whole_number_within_the_limits(world: World, connection, wanted):
+    problem = world.admin.refused(
+        "POST",
+        path_of(connection, "/credentials"),
+        {"duration_seconds": wanted},
+        expect=422,
+        code="validation_failed",
+    )
+    assert "duration_seconds" in problem["errors"]
+
+
+def test_a_duration_above_the_maximum_names_it(world: World, connection):
+    problem = world.admin("POST", path_of(connection, "/credentials"), {"duration_seconds": 7200}, expect=422)
+    assert "3600" in problem["errors"]["duration_seconds"][0]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"duration_seconds": 1e309}',
+        '{"duration_seconds": NaN}',
+        '{"duration_seconds": 9, "duration_seconds": 900}',
+    ],
+)
+def test_a_number_that_is_not_json_is_malformed(world: World, connection, raw):
+    world.admin.refused(
+        "POST",
+        path_of(connection, "/credentials"),
+        data=raw,
+        content_type="application/json",
+        expect=400,
+        code="malformed_request",
+    )
+
+
+def test_a_session_policy_reaches_aws_compact_and_only_narrows(world: World, connection):
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+    }
+    for given in (policy, __import__("json").dumps(policy, indent=4)):
+        issued = world.admin("POST", path_of(connection, "/credentials"), {"session_policy": given})
+        sent = world.calls_for(connection["role_arn"])[-1].policy
+        assert (
+            sent
+            == '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:ListBucket","Resource":"*"}]}'
+        )
+        assert issued["AccessKeyId"]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        {},
+        {"Version": "2012-10-17"},
+        {"Statement": []},
+        {"Statement": [{"Sid": "é" + "x" * 2048}]},
+        {"Statement": [{"Sid": "ł"}]},
+        "[" * 1000,
+        '{"Statement": ' + "[" * 500 + "]" * 500 + "}",
+        '{"Statement": [1], "Statement": [2]}',
+        3,
+        [],
+    ],
+)
+def test_a_bad_session_policy_is_refused_before_aws(world: World, connection, policy):
+    before = len(world.calls_for(connection["role_arn"]))
+    problem = world.admin.refused(
+        "POST",
+        path_of(connection, "/credentials"),
+        {"session_policy": policy},
+        expect=422,
+        code="validation_failed",
+    )
+    assert "session_policy" in problem["errors"]
+    assert len(world.calls_for(connection["role_arn"])) == before
+
+
+@pytest.mark.parametrize("reason", ["", " ", "x" * 201, "two\nlines", "nul\u0000", 5])
+def test_a_reason_is_short_and_printable(world: World, connection, reason):
+    expect = 400 if isinstance(reason, str) and "\0" in reason else 422
+    world.admin("POST", path_of(connection, "/credentials"), {"reason": reason}, expect=expect)
+
+
+def connection_tenant(connection):
+    return {"id": connection["tenant_id"]}

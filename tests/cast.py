@@ -1,0 +1,152 @@
+"""Who plays in the tests: programs with API keys, and customers with AWS accounts."""
+
+import copy
+import itertools
+import json
+import random
+from contextlib import closing
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from flask import Flask
+
+from sandbox.server import Sandbox
+
+_accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))
+_names = itertools.count(1)
+UNSET = object()
+
+
+class Api:
+    """The REST API with one key. `api("POST", path, body, expect=201)` returns the parsed answer."""
+
+    def __init__(self, app: Flask, key: str | None) -> None:
+        self.app = app
+        self.key = key
+        self._client = app.test_client()
+
+    def raw(self, method: str, path: str, body: Any = UNSET, **options: Any) -> Any:
+        """The response itself. `headers` are added; a `body` is sent as JSON."""
+        headers = dict(options.pop("headers", {}))
+        if self.key is not None:
+            headers.setdefault("Authorization", f"Bearer {self.key}")
+        if body is not UNSET:
+            options["json"] = body
+        return self._client.open(path, method=method, headers=headers, **options)
+
+    def __call__(
+        self, method: str, path: str, body: Any = UNSET, *, expect: int = 200, **options: Any
+    ) -> Any:
+        response = self.raw(method, path, body, **options)
+        assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text}"
+        return response.get_json() if response.data else None
+
+    def refused(
+        self, method: str, path: str, body: Any = UNSET, *, expect: int, code: str, **options: Any
+    ) -> Any:
+        """The problem, which must have this status and code."""
+        found = self(method, path, body, expect=expect, **options)
+        assert found["code"] == code, found
+        return found
+
+    def with_key(self, key: str | None) -> "Api":
+        return Api(self.app, key)
+
+
+class Customer:
+    """An AWS account of a customer's, whose administrator we can be."""
+
+    def __init__(self, aws: Sandbox) -> None:
+        self.account = f"{next(_accounts):012d}"
+        self._aws = aws
+
+    def role(self, name: str, trust: dict[str, Any], **options: Any) -> str:
+        """Create a role; returns its ARN."""
+        with closing(self._aws.client("iam", self.account)) as iam:
+            created = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options)
+            return created["Role"]["Arn"]
+
+    def retrust(self, name: str, trust: dict[str, Any]) -> None:
+        with closing(self._aws.client("iam", self.account)) as iam:
+            iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
+
+    def remove_role(self, name: str) -> None:
+        with closing(self._aws.client("iam", self.account)) as iam:
+            for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+                iam.delete_role_policy(RoleName=name, PolicyName=policy)
+            iam.delete_role(RoleName=name)
+
+    def launch(self, link: str, **changes: str) -> str:
+        """Create the stack that a launch link opens, with some parameters changed; returns the role's ARN."""
+        wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
+        parameters = {
+            k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
+        } | changes
+        with closing(self._aws.client("cloudformation", self.account)) as cloudformation:
+            cloudformation.create_stack(
+                StackName=wanted["stackName"],
+                TemplateURL=wanted["templateURL"],
+                Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
+                Capabilities=["CAPABILITY_NAMED_IAM"],
+            )
+            stack = cloudformation.describe_stacks(StackName=wanted["stackName"])["Stacks"][0]
+        return next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "RoleArn")
+
+
+class World:
+    """Makes what a test needs, through the API and through AWS."""
+
+    def __init__(self, aws: Sandbox, admin: Api) -> None:
+        self.aws = aws
+        self.admin = admin
+
+    def tenant(self, name: str = "Acme") -> dict[str, Any]:
+        return self.admin("POST", "/v1/tenants", {"name": f"{name} {next(_names)}"}, expect=201)
+
+    def kit(self, tenant: dict[str, Any]) -> dict[str, Any]:
+        return self.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding")
+
+    def role(self, tenant: dict[str, Any], customer: Customer | None = None, **options: Any) -> str:
+        """A role as the kit asks for it, in the customer's account; returns its ARN."""
+        kit = self.kit(tenant)
+        return (customer or Customer(self.aws)).role(kit["role_name"], kit["trust_policy"], **options)
+
+    def connect(self, tenant: dict[str, Any], role_arn: str, *, status: str = "verified") -> dict[str, Any]:
+        made = self.admin(
+            "POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201
+        )
+        assert made["status"] == status, made
+        return made
+
+    def connection(self, tenant: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A verified connection; of a new tenant unless one is given."""
+        tenant = tenant or self.tenant()
+        return self.connect(tenant, self.role(tenant))
+
+    def key(self, *scopes: str, tenant: dict[str, Any] | None = None, **more: Any) -> Api:
+        """A program with a key of its own."""
+        wanted = {"name": "a program", "scopes": list(scopes), "tenant_id": tenant and tenant["id"], **more}
+        return self.admin.with_key(self.admin("POST", "/v1/api-keys", wanted, expect=201)["key"])
+
+    def worker(self, tenant: dict[str, Any]) -> Api:
+        return self.key("credentials:issue", tenant=tenant)
+
+    def audit(self, **wanted: str) -> list[dict[str, Any]]:
+        """Audit events, newest first."""
+        query = "&".join(f"{name}={value}" for name, value in wanted.items())
+        return self.admin("GET", f"/v1/audit-events?limit=200&{query}")["items"]
+
+    def calls_for(self, role_arn: str) -> list[Any]:
+        """Every AssumeRole that AWS saw for this role."""
+        return [call for call in self.aws.sts_calls if call.role_arn == role_arn]
+
+
+def path_of(connection: dict[str, Any], what: str = "") -> str:
+    return f"/v1/tenants/{connection['tenant_id']}/connections/{connection['id']}{what}"
+
+
+def without_external_id(trust: dict[str, Any]) -> dict[str, Any]:
+    """The trust policy as people get it wrong most often."""
+    open_trust = copy.deepcopy(trust)
+    del open_trust["Statement"][0]["Condition"]["StringEquals"]
+    return open_trust

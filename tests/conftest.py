@@ -1,0 +1,196 @@
+"""Real parts: a sandbox AWS over HTTP, SQLite and a real PostgreSQL, real API keys. Nothing in app/ is replaced.
+
+The fixed cast: Acme and Globex are customers (tenants), each with AWS accounts of their own; `admin` is the vendor's
+key for everything; a worker's key is bound to one tenant and can only issue. Tests share one database per engine
+and keep apart by tenant, so none of them may expect an empty one.
+"""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic import command
+from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from app.access import Scope
+from app.audit import Actor
+from app.aws.sts import Sts
+from app.config import Broker, Config
+from app.db import Database
+from app.factory import create_app
+from app.health import alembic_config
+from dev.postgres import Postgres
+from sandbox.server import Sandbox
+from sandbox.vendor import VENDOR_ACCOUNT, deploy_vendor
+from tests.cast import Api, Customer, World
+
+BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
+OPERATOR = Actor("operator", None, "tests")
+_SERVER = pytest.StashKey[Postgres]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One PostgreSQL for the whole run, started by the controller; xdist's workers inherit its address."""
+    if not hasattr(config, "workerinput") and "TEST_DATABASE_URL" not in os.environ:
+        server = Postgres()
+        config.stash[_SERVER] = server.__enter__()
+        os.environ["TEST_DATABASE_URL"] = server.url()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if server := config.stash.get(_SERVER, None):
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        sandbox.use_vendor(deploy_vendor(sandbox.url, BROKER_TEMPLATE.read_text()))
+        given = {
+            "AWS_ENDPOINT_URL": sandbox.url,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{sandbox.url}/_sandbox/broker-credentials",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+                patch.delenv(name, raising=False)
+            for name, value in given.items():
+                patch.setenv(name, value)
+            yield sandbox
+
+
+@pytest.fixture
+def faults(aws: Sandbox) -> Iterator[object]:
+    """AWS's bad days; over at the end of the test."""
+    yield aws.faults
+    aws.faults.clear()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with empty_database(request.param, tmp_path_factory.mktemp("db")) as url:
+        migrate(url)
+        yield url
+
+
+class empty_database:  # noqa: N801  reads as a function
+    """A database of one's own, gone at the end: a SQLite file, or one made on the PostgreSQL server."""
+
+    def __init__(self, engine: str, folder: Path) -> None:
+        self._server = None if engine == "sqlite" else sqlalchemy.make_url(os.environ["TEST_DATABASE_URL"])
+        self._name = f"deputy_test_{uuid.uuid4().hex}"
+        self._folder = folder
+
+    def __enter__(self) -> str:
+        if self._server is None:
+            return f"sqlite:///{self._folder / self._name}.sqlite3"
+        self._admin(f"CREATE DATABASE {self._name}")
+        return self._server.set(database=self._name).render_as_string(hide_password=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._admin(f"DROP DATABASE {self._name} WITH (FORCE)")
+
+    def _admin(self, statement: str) -> None:
+        engine = sqlalchemy.create_engine(self._server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(statement))
+        engine.dispose()
+
+
+def migrate(url: str) -> None:
+    database = Database(url)
+    command.upgrade(alembic_config(database), "head")
+    database.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def config(database_url: str) -> Config:
+    return make_config(database_url)
+
+
+def make_config(database_url: str, **changes: object) -> Config:
+    return replace(
+        Config(
+            database_url=database_url,
+            secret_keys=(
+                "first-secret-key-of-the-tests-0123456789",
+                "older-secret-key-of-the-tests-0123456789",
+            ),
+            broker=Broker.parse(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"),
+            vendor_account_ids=frozenset({VENDOR_ACCOUNT, "999988887777"}),
+            vendor_name="Example Vendor",
+            template_bucket=f"deputy-templates-{VENDOR_ACCOUNT}",
+            region="us-east-1",
+        ),
+        **changes,
+    )
+
+
+@pytest.fixture(scope="session")
+def app(aws: Sandbox, config: Config) -> Iterator[Flask]:
+    application = create_app(config)
+    application.testing = False  # exceptions become answers, as in production
+    yield application
+    application.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def admin(app: Flask) -> Api:
+    """The vendor's key with every scope."""
+    _, text = app.extensions["deputy"].access.issue_key(
+        OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+    )
+    return Api(app, text)
+
+
+@pytest.fixture
+def world(aws: Sandbox, admin: Api) -> World:
+    """Makes tenants, customers' accounts, roles and connections, the way real people would."""
+    return World(aws, admin)
+
+
+@pytest.fixture
+def customer(aws: Sandbox) -> Customer:
+    return Customer(aws)
+
+
+class _OpenConnections(threading.local):
+    count = 0
+
+
+_open = _OpenConnections()
+
+
+@event.listens_for(Pool, "checkout")
+def _checked_out(*_: object) -> None:
+    _open.count += 1
+
+
+@event.listens_for(Pool, "checkin")
+def _checked_in(*_: object) -> None:
+    _open.count = max(0, _open.count - 1)
+
+
+@pytest.fixture(autouse=True)
+def no_aws_call_inside_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow AWS must never hold a lock: whoever calls STS while a database connection is out fails every test."""
+    for name in ("_assume_role", "_account_of", "caller_arn"):
+        inner = getattr(Sts, name)
+
+        def guarded(*args: object, _inner: object = inner, **kwargs: object) -> object:
+            assert _open.count == 0, "AWS was called while a transaction was open"
+            return _inner(*args, **kwargs)
+
+        monkeypatch.setattr(Sts, name, guarded)

@@ -1,0 +1,201 @@
+"""The evaluator by itself: against a tiny oracle written from AWS's documentation, and on documents it must refuse."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sandbox.policy import (
+    Caller,
+    Decision,
+    Grant,
+    Kind,
+    Request,
+    UnsupportedPolicy,
+    check_document,
+    evaluate_identity,
+    evaluate_resource,
+)
+
+USER = Caller(
+    Kind.USER, "111122223333", "arn:aws:iam::111122223333:user/u", "arn:aws:iam::111122223333:user/u", "AIDA"
+)
+ROLE = "arn:aws:iam::111122223333:role/R"
+SESSION = Caller(
+    Kind.SESSION, "111122223333", "arn:aws:sts::111122223333:assumed-role/R/s", ROLE, "AROAABCDEFGHIJKLMNOP:s"
+)
+
+VALUES = st.sampled_from(["a", "A", "b", "ab", "a*", "*", "?", ""])
+OPERATORS = st.sampled_from(
+    [
+        "StringEquals",
+        "StringNotEquals",
+        "StringEqualsIgnoreCase",
+        "StringNotEqualsIgnoreCase",
+        "StringLike",
+        "StringNotLike",
+    ]
+)
+
+
+def like(pattern: str, text: str) -> bool:
+    """Wildcards by recursion, unlike the evaluator's regular expressions."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return like(pattern[1:], text) or (bool(text) and like(pattern, text[1:]))
+    return bool(text) and pattern[0] in {"?", text[0]} and like(pattern[1:], text[1:])
+
+
+def oracle(operator: str, quantifier: str, if_exists: bool, wanted: list[str], have: str | None) -> bool:
+    negative = "Not" in operator
+    if have is None:
+        return if_exists or quantifier == "ForAllValues:" or (negative and not quantifier)
+    if "IgnoreCase" in operator:
+        hit = have.lower() in [value.lower() for value in wanted]
+    elif "Like" in operator:
+        hit = any(like(value, have) for value in wanted)
+    else:
+        hit = have in wanted
+    return hit is not negative
+
+
+@given(
+    operator=OPERATORS,
+    quantifier=st.sampled_from(["", "ForAllValues:", "ForAnyValue:"]),
+    if_exists=st.booleans(),
+    wanted=st.lists(VALUES, min_size=1, max_size=3),
+    have=st.none() | VALUES,
+)
+def test_conditions_agree_with_the_oracle(operator, quantifier, if_exists, wanted, have):
+    name = f"{quantifier}{operator}{'IfExists' if if_exists else ''}"
+    condition = {name: {"sts:ExternalId": wanted}}
+    context = {} if have is None else {"STS:ExternalID": have}
+    grant = evaluate_resource(trust(Condition=condition), USER, Request("sts:AssumeRole", "r", context), trust=True)
+    assert (grant is Grant.PRINCIPAL) == oracle(operator, quantifier, if_exists, wanted, have)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=5))
+def test_statements_agree_with_the_oracle(statements):
+    text = policy(
+        *(
+            {"Effect": "Deny" if deny else "Allow", "Action": "sts:AssumeRole" if hit else "s3:*", "Resource": "*"}
+            for deny, hit in statements
+        )
+    )
+    if (True, True) in statements:
+        wanted = Decision.DENIED
+    else:
+        wanted = Decision.ALLOWED if (False, True) in statements else Decision.NOT_ALLOWED
+    assert evaluate_identity([text], Request("sts:AssumeRole", "r")) is wanted
+
+
+def policy(*statements, version="2012-10-17"):
+    return json.dumps({"Version": version, "Statement": list(statements)})
+
+
+def trust(principal="*", **more):
+    return policy({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", **more})
+
+
+@pytest.mark.parametrize(
+    ("condition", "context", "holds"),
+    [
+        ({"NumericLessThanEquals": {"k": 5}}, {"k": "5"}, True),
+        ({"NumericGreaterThan": {"k": "5"}}, {"k": "5"}, False),
+        ({"NumericNotEquals": {"k": "5"}}, {"k": "6"}, True),
+        ({"NumericEquals": {"k": "5"}}, {"k": "five"}, False),
+        ({"DateLessThan": {"k": "2026-01-01T00:00:00Z"}}, {"k": "2025-12-31T23:59:59Z"}, True),
+        ({"DateGreaterThanEquals": {"k": "1700000000"}}, {"k": "2023-11-14T22:13:20Z"}, True),
+        ({"ArnLike": {"k": "arn:aws:iam::*:role/a"}}, {"k": "arn:aws:iam::1:role/a"}, True),
+        ({"ArnLike": {"k": "arn:aws:*:role/a"}}, {"k": "arn:aws:iam::1:role/a"}, None),
+        ({"ArnLike": {"k": "arn:aws:iam:*:*:role/*"}}, {"k": "nothing"}, False),
+        ({"ArnNotLike": {"k": "arn:aws:iam::*:role/a"}}, {}, True),
+        ({"IpAddress": {"k": "10.0.0.0/8"}}, {"k": "10.1.2.3"}, True),
+        ({"IpAddress": {"k": "10.0.0.0/8"}}, {"k": "::1"}, False),
+        ({"StringLike": {"k": "${v}*"}}, {"k": "a*b", "v": "a*"}, True),
+        ({"StringLike": {"k": "${v}"}}, {"k": "aab", "v": "a*"}, False),  # a variable's star is a star
+        ({"StringLike": {"k": "${*}"}}, {"k": "x"}, False),
+        ({"StringEquals": {"k": []}}, {"k": "x"}, None),
+        ({"StringEquals": {"k": {"a": "b"}}}, {"k": "x"}, None),
+        ({"NullIfExists": {"k": "true"}}, {"k": "x"}, None),
+        ({"Bool": {"k": "yes"}}, {"k": "true"}, None),
+        ({}, {}, None),
+    ],
+)
+def test_other_operators(condition, context, holds):
+    request = Request("sts:AssumeRole", "r", context)
+    if holds is None:
+        with pytest.raises(UnsupportedPolicy):
+            evaluate_resource(trust(Condition=condition), USER, request, trust=True)
+    else:
+        assert (evaluate_resource(trust(Condition=condition), USER, request, trust=True) > 0) is holds
+
+
+def test_before_2012_policies_have_no_variables():
+    statement = {"Effect": "Allow", "Action": "*", "Resource": "${aws:x}"}
+    assert evaluate_identity([policy(statement, version="2008-10-17")], Request("a:B", "${aws:x}")) is Decision.ALLOWED
+    with pytest.raises(UnsupportedPolicy, match="policy variable"):
+        evaluate_identity([policy(statement)], Request("a:B", "${aws:x}"))
+
+
+@pytest.mark.parametrize(
+    ("principal", "grant"),
+    [
+        ({"AWS": "111122223333"}, Grant.ACCOUNT),
+        ({"AWS": ROLE}, Grant.PRINCIPAL),
+        ({"AWS": SESSION.arn}, Grant.SESSION),
+        ({"AWS": "AROAABCDEFGHIJKLMNOP"}, Grant.PRINCIPAL),
+        ({"AWS": ["999999999999", "*"]}, Grant.PRINCIPAL),
+        ({"AWS": f"{SESSION.arn}x"}, Grant.NONE),
+        ({"Service": "ec2.amazonaws.com"}, Grant.NONE),
+    ],
+)
+def test_how_a_session_is_named(principal, grant):
+    assert evaluate_resource(trust(principal), SESSION, Request("sts:AssumeRole", "r"), trust=True) is grant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        "{}",
+        json.dumps({"Version": "2020-01-01", "Statement": []}),
+        json.dumps({"Version": "2012-10-17", "Statement": [], "Extra": 1}),
+        json.dumps({"Statement": ["x"]}),
+        policy({"Effect": "Permit", "Action": "*", "Resource": "*"}),
+        policy({"Effect": "Allow", "Resource": "*"}),
+        policy({"Effect": "Allow", "Action": "*", "NotAction": "*", "Resource": "*"}),
+        policy({"Effect": "Allow", "Action": "*"}),
+        policy({"Effect": "Allow", "Action": "*", "Resource": "*", "Principal": "*"}),
+        policy({"Effect": "Allow", "Action": "*", "Resource": "*", "Surprise": 1}),
+    ],
+)
+def test_malformed_documents_are_refused(text):
+    with pytest.raises(UnsupportedPolicy):
+        check_document(text)
+
+
+@pytest.mark.parametrize("principal", [{"AWS": "arn:aws:iam::111122223333:role/*"}, {"Martian": "x"}, {"AWS": []}, "x"])
+def test_unknown_principals_are_refused(principal):
+    with pytest.raises(UnsupportedPolicy):
+        evaluate_resource(trust(principal), USER, Request("sts:AssumeRole", "r"), trust=True)
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ({"Action": "sts:Assume*", "Resource": "arn:aws:iam::*:role/deputy-*"}, True),
+        ({"Action": "STS:assumerole", "Resource": "arn:aws:iam::*:role/*/deputy-*"}, False),
+        ({"NotAction": "s3:*", "Resource": "*"}, True),
+        ({"NotAction": "sts:*", "Resource": "*"}, False),
+        ({"Action": "*", "NotResource": "arn:aws:iam::1:role/deputy-x"}, False),
+        ({"Action": "*", "NotResource": "arn:aws:iam::2:*"}, True),
+    ],
+)
+def test_actions_and_resources(statement, allowed):
+    decision = evaluate_identity(
+        [policy({"Effect": "Allow", **statement})], Request("sts:AssumeRole", "arn:aws:iam::1:role/deputy-x")
+    )
+    assert (decision is Decision.ALLOWED) is allowed
