@@ -51,7 +51,7 @@ def create_app(config: Config) -> Flask:
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
-        API_SPEC_OPTIONS=_SPEC,
+        API_SPEC_OPTIONS=_SPEC | {"servers": [{"url": config.public_url}]},
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # answers read in the order of their schemas
     app.extensions["deputy"] = services.build(config)
@@ -66,6 +66,12 @@ def create_app(config: Config) -> Flask:
     register_commands(app)
     return app
 
+
+_DOCS = {
+    "app_name": "Deputy API",
+    "validatorUrl": None,  # or the page would show our document to a validator on the internet
+    "oauth2RedirectUrl": "",  # or it would be made from the Host header
+}
 
 _SPEC: dict[str, Any] = {
     "info": {

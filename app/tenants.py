@@ -68,9 +68,11 @@ class Tenants:
         try:
             with self._db.write() as db:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)
-                for field, value in fields.items():
-                    setattr(tenant, field, value)
-                self._record(db, caller, tenant, "tenant.changed", fields)
+                changes = {name: value for name, value in fields.items() if getattr(tenant, name) != value}
+                for name, value in changes.items():
+                    setattr(tenant, name, value)
+                if changes:
+                    self._record(db, caller, tenant, "tenant.changed", changes)
                 return tenant
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error

@@ -33,7 +33,9 @@ def main() -> int:
     try:
         sandbox.start()
     except OSError as error:
-        sys.stderr.write(f"the sandbox cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}\n")
+        sys.stderr.write(
+            f"the sandbox cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}\n"
+        )
         return 1
     try:
         sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8")))

@@ -20,6 +20,8 @@ from moto.sns.models import Topic, sns_backends
 from moto.sqs.models import sqs_backends
 
 _role_create = Role.create_from_cloudformation_json.__func__
+_role_delete = Role.delete_from_cloudformation_json.__func__
+_topic_update = Topic.update_from_cloudformation_json.__func__
 _bucket_create = FakeBucket.create_from_cloudformation_json.__func__
 
 
@@ -192,6 +194,14 @@ def _update_role(
     return role
 
 
+def _delete_role(cls: type, /, resource_name: str, template: Any, account_id: str, region_name: str) -> None:
+    """What the template attached goes with the role. Anything else that is attached keeps it alive, as at AWS."""
+    role = iam_backends[account_id]["aws"].get_role(resource_name)
+    for arn in role.__dict__.get("template_managed_policies", ()):
+        role.managed_policies.pop(arn, None)
+    _role_delete(cls, resource_name, template, account_id, region_name)
+
+
 def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
     """The policies that the template gives the role, and no longer those that an earlier template gave it."""
     role.max_session_duration = str(properties.get("MaxSessionDuration", 3600))
@@ -269,6 +279,17 @@ def _create_bucket(
     return bucket
 
 
+def _update_topic(
+    cls: type, /, original_resource: Any, *, cloudformation_json: dict[str, Any], **more: Any
+) -> Any:
+    """Moto makes a new topic at every change, without the subscriptions that other resources gave the old one."""
+    if cloudformation_json["Properties"].get("TopicName", original_resource.name) == original_resource.name:
+        return original_resource
+    return _topic_update(
+        cls, original_resource=original_resource, cloudformation_json=cloudformation_json, **more
+    )
+
+
 def _topic_attribute(self: Any, name: str) -> str:
     """Moto does not know the attribute TopicArn, which is what Ref gives as well."""
     return str(self.arn if name == "TopicArn" else self.name)
@@ -287,8 +308,10 @@ def install() -> None:
     )
     Role.create_from_cloudformation_json = classmethod(_create_role)
     Role.update_from_cloudformation_json = classmethod(_update_role)
+    Role.delete_from_cloudformation_json = classmethod(_delete_role)
     ManagedPolicy.update_from_cloudformation_json = classmethod(_update_managed_policy)
     ManagedPolicy.delete = _delete_managed_policy
     FakeBucket.create_from_cloudformation_json = classmethod(_create_bucket)
+    Topic.update_from_cloudformation_json = classmethod(_update_topic)
     Topic.has_cfn_attr = classmethod(lambda _cls, attribute: attribute in {"TopicName", "TopicArn"})
     Topic.get_cfn_attribute = _topic_attribute

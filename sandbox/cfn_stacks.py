@@ -90,6 +90,9 @@ def _clean_json(value: Any, resources: Any) -> Any:
 def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
     """Checks everything before it touches anything; afterwards, conditions that have changed take effect."""
     values = parameters or self.input_parameters
+    for resource in template["Resources"].values():
+        # Moto adds this to the templates that it has read, and then takes every such resource for changed.
+        resource.setdefault("Properties", {})
     ResourceMap(
         self.stack_id,
         self["AWS::StackName"],

@@ -47,9 +47,10 @@ class Front:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         _use_host_name(environ)
         request = HttpRequest(environ)
-        signature = read_signature(request)
-        service = "s3" if signature is None else signature.service
+        service = "s3"
         try:
+            signature = read_signature(request)
+            service = service if signature is None else signature.service
             answer = self._answer(request, signature)
         except AwsError as error:
             answer = self._refusal(error, service, request)

@@ -16,7 +16,7 @@ from typing import Any
 from moto.iam.models import iam_backends
 from werkzeug.wrappers import Request as HttpRequest
 
-from sandbox.errors import AwsError, access_denied, unsupported
+from sandbox.errors import AwsError, unsupported
 from sandbox.policy import ANONYMOUS, Caller, Decision, Grant, Kind, Request, evaluate_identity
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
@@ -49,13 +49,26 @@ class Signature:
 
 def read_signature(request: HttpRequest) -> Signature | None:
     """From the Authorization header, or from the query of a presigned URL. None if the request is unsigned."""
-    presigned = request.args.get("X-Amz-Credential")
+    query = {name.lower(): value for name, value in request.args.items()}
+    token = request.headers.get("X-Amz-Security-Token") or query.get("x-amz-security-token")
+    if "awsaccesskeyid" in query:
+        # The old manner of presigning, which boto3 still uses for us-east-1.
+        _check_presigned(float(query.get("expires", 0)))
+        return Signature(query["awsaccesskeyid"], token, "us-east-1", "s3")
+    presigned = query.get("x-amz-credential")
     text = f"Credential={presigned}" if presigned else request.headers.get("Authorization", "")
     match = _SCOPE.search(text)
     if match is None:
         return None
-    token = request.headers.get("X-Amz-Security-Token") or request.args.get("X-Amz-Security-Token")
+    if presigned:
+        signed_at = datetime.strptime(query["x-amz-date"], "%Y%m%dT%H%M%S%z")
+        _check_presigned(signed_at.timestamp() + float(query["x-amz-expires"]))
     return Signature(match[1], token, match[2], match[3])
+
+
+def _check_presigned(expires_at: float) -> None:
+    if datetime.now(UTC).timestamp() >= expires_at:
+        raise AwsError(403, "AccessDenied", "Request has expired")
 
 
 class Identities:
@@ -223,14 +236,3 @@ def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
     if caller.kind is Kind.USER:
         keys["aws:username"] = caller.arn.rpartition("/")[2]
     return keys | {key: value for key, value in extra.items() if value is not None}
-
-
-__all__ = [
-    "Identities",
-    "Permissions",
-    "Session",
-    "Signature",
-    "access_denied",
-    "context_of",
-    "read_signature",
-]

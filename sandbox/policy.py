@@ -18,6 +18,7 @@ __all__ = [
     "Caller",
     "Decision",
     "Grant",
+    "Kind",
     "Request",
     "UnsupportedPolicy",
     "check_document",

@@ -16,7 +16,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request
 
-from sandbox import cloudformation, roles
+from sandbox import cloudformation, roles, s3
 from sandbox.console import console_app
 from sandbox.control import control
 from sandbox.faults import Faults
@@ -45,6 +45,8 @@ class Sandbox:
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._boto = boto3.session.Session()
+        self._boto_lock = threading.Lock()
         self._identities = Identities()
         self.faults = Faults(self._stopping)
         self._sts = Sts(self._identities, self.faults)
@@ -55,6 +57,7 @@ class Sandbox:
     def _build(self) -> Front:
         roles.install()
         cloudformation.install()
+        s3.install()
         return Front(DomainDispatcherApplication(create_backend_app), self._identities, self._sts)
 
     @property
@@ -117,16 +120,17 @@ class Sandbox:
 
     def client(self, service: str, account: str, region: str = "us-east-1", **options: Any) -> Any:
         """A boto3 client as the root of an account. Close it, or use it in a `with closing(…)`."""
-        # boto3's own function would share a default session among threads, which it must not.
-        return boto3.session.Session().client(
-            service,  # type: ignore[call-overload]
-            region_name=region,
-            endpoint_url=self.url,
-            aws_access_key_id=account,
-            aws_secret_access_key="sandbox",
-            config=Config(retries={"total_max_attempts": 1}),
-            **options,
-        )
+        # One session, because each would parse AWS's service models anew; locked, because it is not thread-safe.
+        with self._boto_lock:
+            return self._boto.client(
+                service,  # type: ignore[call-overload]
+                region_name=region,
+                endpoint_url=self.url,
+                aws_access_key_id=account,
+                aws_secret_access_key="sandbox",
+                config=Config(retries={"total_max_attempts": 1}),
+                **options,
+            )
 
     def __enter__(self) -> Self:
         return self.start()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from app.access import Scope
 from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import ConnectionIn, ConnectionOut, ConnectionQuery, Reason, page_of
+from app.api.schemas import ConnectionIn, ConnectionOut, ConnectionQuery, Empty, Reason, page_of
 from app.connections import Wanted
 from app.db import Page
 from app.models import Connection
@@ -83,8 +83,9 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 @bp.route(f"{_ONE}/verify", methods=["POST"])
 @requires(Scope.CONNECTIONS_WRITE)
 @fails(404, 409)
+@bp.arguments(Empty, required=False)
 @bp.response(200, ConnectionOut)
-def verify_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
+def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again, now"""
     return services().verification.verify(caller(), tenant_id, connection_id)
 

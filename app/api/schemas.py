@@ -38,6 +38,10 @@ def _sane(value: datetime) -> None:
         raise ValidationError("Must be between the years 1970 and 9998.")
 
 
+class Empty(Strict):
+    """A body with nothing in it, for what needs no more than its path."""
+
+
 # --- lists ---
 
 

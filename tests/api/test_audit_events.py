@@ -1,0 +1,102 @@
+"""Reading the audit log."""
+
+import pytest
+
+from tests.cast import World, path_of
+
+
+def test_an_event_tells_who_what_when_and_whose(world: World):
+    tenant = world.tenant()
+    event = world.audit(tenant_id=tenant["id"], action="tenant.created")[0]
+    assert list(event) == [
+        "id",
+        "at",
+        "action",
+        "outcome",
+        "actor",
+        "tenant_id",
+        "connection_id",
+        "request_id",
+        "details",
+    ]
+    assert event["actor"]["kind"] == "api_key"
+    assert event["actor"]["name"] == "tests' admin"
+    assert event["details"]["name"] == tenant["name"]
+
+
+def test_filters_narrow_and_times_are_half_open(world: World):
+    connection = world.connection()
+    events = world.audit(connection_id=connection["id"])
+    assert {event["connection_id"] for event in events} == {connection["id"]}
+    newest, oldest = events[0], events[-1]
+    at = newest["at"].replace("+", "%2B")
+    since = world.audit(connection_id=connection["id"], since=at)
+    until = world.audit(connection_id=connection["id"], until=at)
+    assert newest in since
+    assert newest not in until
+    assert oldest in until
+
+
+def test_a_bound_key_sees_its_own_tenants_events_only(world: World):
+    acme, globex = world.tenant("Acme"), world.tenant("Globex")
+    reader = world.key("audit:read", tenant=acme)
+    assert {event["tenant_id"] for event in reader("GET", "/v1/audit-events?limit=200")["items"]} == {
+        acme["id"]
+    }
+    reader("GET", f"/v1/audit-events?tenant_id={acme['id']}")
+    reader.refused("GET", f"/v1/audit-events?tenant_id={globex['id']}", expect=404, code="not_found")
+
+
+def test_a_refusal_about_somebody_elses_is_recorded_under_no_tenant(world: World):
+    acme, theirs = world.tenant("Acme"), world.connection(world.tenant("Globex"))
+    worker = world.worker(acme)
+    problem = worker.refused("POST", path_of(theirs, "/credentials"), expect=404, code="not_found")
+    event = next(
+        e for e in world.audit(action="credentials.refused") if e["request_id"] == problem["request_id"]
+    )
+    assert event["outcome"] == "refused"
+    assert event["tenant_id"] is None
+    assert event["details"]["code"] == "not_found"
+
+
+def test_a_refusal_about_ones_own_is_recorded_under_the_tenant(world: World):
+    connection = world.connection()
+    world.admin("POST", path_of(connection, "/suspend"), {"reason": "x"})
+    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="suspended")
+    event = world.audit(connection_id=connection["id"], action="credentials.refused")[0]
+    assert event["tenant_id"] == connection["tenant_id"]
+    assert event["details"]["code"] == "suspended"
+
+
+def test_a_request_without_a_key_is_not_written(world: World):
+    anonymous = world.admin.with_key(None)
+    problem = anonymous.refused("GET", "/v1/tenants", expect=401, code="unauthenticated")
+    assert problem["request_id"] not in {event["request_id"] for event in world.audit()}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "action=x",
+        "action=Tenant.Created",
+        "since=yesterday",
+        "tenant_id=1",
+        "who=me",
+        "since=2026-01-01T00:00:00",
+    ],
+)
+def test_a_bad_filter_is_refused(world: World, query):
+    world.admin.refused("GET", f"/v1/audit-events?{query}", expect=422, code="validation_failed")
+
+
+def test_pages_of_the_log_join_without_gap_or_repeat(world: World):
+    connection = world.connection()
+    for _ in range(3):
+        world.admin("POST", path_of(connection, "/verify"))
+    whole = world.audit(connection_id=connection["id"])
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = world.admin("GET", f"/v1/audit-events?connection_id={connection['id']}&limit=2{cursor}")
+        seen += page["items"]
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+    assert seen == whole

@@ -1,0 +1,229 @@
+"""Connections: given, proven, found, stopped and deleted."""
+
+import pytest
+
+from tests.cast import Customer, World, path_of, without_external_id
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For roles that never will be assumable: don't wait five seconds for them."""
+    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+
+
+def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
+    tenant = world.tenant()
+    role_arn = world.role(tenant)
+    made = world.connect(tenant, role_arn)
+    assert list(made) == [
+        "id",
+        "tenant_id",
+        "role_arn",
+        "account_id",
+        "external_id",
+        "status",
+        "permission_set",
+        "verification",
+        "created_at",
+        "verified_at",
+    ]
+    assert made["role_arn"] == role_arn
+    assert made["account_id"] == role_arn.split(":")[4]
+    assert made["external_id"] == tenant["external_id"]
+    assert made["permission_set"] == "inventory"
+    assert made["verification"]["verdict"] == "proven"
+    assert [(c["name"], c["outcome"]) for c in made["verification"]["checks"]] == [
+        ("own_external_id_accepted", "passed"),
+        ("account_matches", "passed"),
+        ("missing_external_id_refused", "passed"),
+        ("foreign_external_id_refused", "passed"),
+    ]
+    assert world.admin("GET", path_of(made)) == made
+
+
+def test_a_proof_is_four_inert_calls_in_order(world: World):
+    made = world.connection()
+    calls = world.calls_for(made["role_arn"])
+    own = made["external_id"]
+    assert [call.external_id == own for call in calls] == [True, False, False, True]
+    assert calls[1].external_id is None
+    assert calls[2].external_id is not None
+    assert calls[2].external_id[:20] == own[:20]
+    assert calls[2].external_id[-16:] == own[-16:]
+    assert {call.duration for call in calls} == {900}
+    assert all('"Effect":"Deny","Action":"*","Resource":"*"' in call.policy for call in calls)
+
+
+def test_a_launched_stack_is_verified(world: World, customer: Customer):
+    tenant = world.tenant()
+    publish(world)
+    role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
+    assert role_arn.split(":")[4] == customer.account
+    world.connect(tenant, role_arn)
+
+
+def test_the_same_role_again_is_a_conflict(world: World):
+    made = world.connection()
+    path = f"/v1/tenants/{made['tenant_id']}/connections"
+    world.admin.refused("POST", path, {"role_arn": made["role_arn"]}, expect=409, code="conflict")
+
+
+def test_a_deleted_connection_can_be_made_anew_and_is_another_one(world: World):
+    made = world.connection()
+    world.admin("DELETE", path_of(made), expect=204)
+    world.admin.refused("GET", path_of(made), expect=404, code="not_found")
+    world.admin.refused("DELETE", path_of(made), expect=404, code="not_found")
+    world.admin.refused("POST", path_of(made, "/credentials"), expect=404, code="not_found")
+    again = world.connect({"id": made["tenant_id"]}, made["role_arn"])
+    assert again["id"] != made["id"]
+
+
+def test_a_role_that_asks_for_no_external_id_is_insecure(world: World, customer: Customer):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    made = world.connect(tenant, role_arn, status="insecure")
+    failed = [c for c in made["verification"]["checks"] if c["outcome"] == "failed"]
+    assert {c["name"] for c in failed} == {"missing_external_id_refused", "foreign_external_id_refused"}
+    assert "StringEquals" in failed[0]["detail"]
+    world.admin.refused("POST", path_of(made, "/credentials"), expect=409, code="connection_not_verified")
+
+
+def test_following_the_advice_makes_it_verified(world: World, customer: Customer):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    made = world.connect(tenant, role_arn, status="insecure")
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+def test_a_verified_role_that_is_gone_is_broken_and_back_again_verified(world: World, customer: Customer):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
+    customer.remove_role(kit["role_name"])
+    broken = world.admin("POST", path_of(made, "/verify"))
+    assert (broken["status"], broken["verification"]["verdict"]) == ("broken", "unassumable")
+    world.admin.refused("POST", path_of(made, "/credentials"), expect=409, code="connection_not_verified")
+    customer.role(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_absent_role_is_pending_and_says_what_to_check(world: World, customer: Customer):
+    tenant = world.tenant()
+    arn = f"arn:aws:iam::{customer.account}:role/deputy-absent"
+    made = world.connect(tenant, arn, status="pending")
+    assert made["verification"]["verdict"] == "unassumable"
+    assert [c["outcome"] for c in made["verification"]["checks"]] == [
+        "failed",
+        "skipped",
+        "skipped",
+        "skipped",
+    ]
+    assert made["verified_at"] is None
+
+
+def test_a_role_that_is_seconds_old_is_waited_for(world: World, customer: Customer, faults):
+    faults.add("spreading", seconds=1.5)
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
+
+
+def test_suspend_and_resume(world: World):
+    made = world.connection()
+    suspended = world.admin("POST", path_of(made, "/suspend"), {"reason": "incident 7"})
+    assert suspended["status"] == "suspended"
+    world.admin.refused("POST", path_of(made, "/credentials"), expect=409, code="suspended")
+    world.admin.refused("POST", path_of(made, "/verify"), expect=409, code="suspended")
+    world.admin.refused("POST", path_of(made, "/suspend"), {"reason": "x"}, expect=409, code="conflict")
+    before = len(world.calls_for(made["role_arn"]))
+    assert world.admin("POST", path_of(made, "/resume"), {"reason": "over"})["status"] == "verified"
+    assert len(world.calls_for(made["role_arn"])) == before + 4
+    world.admin.refused("POST", path_of(made, "/resume"), {"reason": "x"}, expect=409, code="conflict")
+
+
+def test_lists_filter_by_status_and_account(world: World):
+    tenant = world.tenant()
+    made = world.connection(tenant)
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    assert world.admin("GET", path)["items"] == [made]
+    assert world.admin("GET", f"{path}?status=verified")["items"] == [made]
+    assert world.admin("GET", f"{path}?status=broken")["items"] == []
+    assert world.admin("GET", f"{path}?account_id=000000000000")["items"] == []
+    assert world.admin("GET", f"/v1/connections?account_id={made['account_id']}")["items"] == [made]
+
+
+@pytest.mark.parametrize(
+    "query", ["status=deleted", "status=Verified", "status=", "account_id=12", "account_id=١٢٣٤٥٦٧٨٩٠١٢"]
+)
+def test_a_bad_filter_is_refused(world: World, query):
+    world.admin.refused("GET", f"/v1/connections?{query}", expect=422, code="validation_failed")
+
+
+@pytest.mark.parametrize(
+    ("role_arn", "code"),
+    [
+        ("deputy-role", "validation_failed"),
+        ("arn:aws:iam::444455556666:user/deputy-x", "validation_failed"),
+        ("arn:aws:iam::444455556666:role/deputy-x\n", "validation_failed"),
+        ("arn:aws:iam::٤٤٤٤٥٥٥٥٦٦٦٦:role/deputy-x", "validation_failed"),
+        ("arn:aws:iam::444455556666:role/" + "p/" * 300 + "deputy-x", "validation_failed"),
+        ("arn:aws-cn:iam::444455556666:role/deputy-x", "role_not_allowed"),
+        ("arn:aws:iam::111122223333:role/deputy-x", "role_not_allowed"),
+        ("arn:aws:iam::999988887777:role/deputy-x", "role_not_allowed"),
+        ("arn:aws:iam::444455556666:role/aws-service-role/x.amazonaws.com/deputy-x", "role_not_allowed"),
+        ("arn:aws:iam::444455556666:role/aws-reserved/sso.amazonaws.com/deputy-x", "role_not_allowed"),
+        ("arn:aws:iam::444455556666:role/Deputy-x", "role_not_allowed"),
+        ("arn:aws:iam::444455556666:role/admin", "role_not_allowed"),
+    ],
+)
+def test_what_is_never_assumed_is_refused_before_aws(world: World, role_arn, code):
+    tenant = world.tenant()
+    before = len(world.aws.sts_calls)
+    problem = world.admin.refused(
+        "POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=422, code=code
+    )
+    assert "role_arn" in problem["errors"]
+    assert len(world.aws.sts_calls) == before
+    assert world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"] == []
+
+
+def test_a_wrong_name_is_told_the_prefix(world: World):
+    tenant = world.tenant()
+    body = {"role_arn": "arn:aws:iam::444455556666:role/other"}
+    problem = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=422)
+    assert "deputy-" in problem["detail"]
+
+
+def test_an_unknown_permission_set_lists_what_there_is(world: World):
+    tenant = world.tenant()
+    body = {"role_arn": "arn:aws:iam::444455556666:role/deputy-x", "permission_set": "everything"}
+    problem = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=422)
+    assert "inventory" in problem["errors"]["permission_set"][0]
+
+
+def test_each_step_is_in_the_audit_log(world: World):
+    made = world.connection()
+    world.admin("POST", path_of(made, "/suspend"), {"reason": "x"})
+    world.admin("POST", path_of(made, "/resume"), {"reason": "y"})
+    world.admin("DELETE", path_of(made), expect=204)
+    assert [event["action"] for event in reversed(world.audit(connection_id=made["id"]))] == [
+        "connection.created",
+        "connection.verified",
+        "connection.suspended",
+        "connection.resumed",
+        "connection.verified",
+        "connection.deleted",
+    ]
+
+
+def publish(world: World) -> None:
+    """As the vendor's pipeline does, with credentials of the vendor's own account."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "111122223333")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+        done = world.admin.app.test_cli_runner().invoke(args=["templates", "publish"])
+    assert done.exit_code == 0, done.output

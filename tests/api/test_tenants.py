@@ -1,0 +1,124 @@
+"""Tenants: made with an External ID, found, changed, stopped and offboarded."""
+
+import re
+
+import pytest
+
+from tests.cast import World, path_of
+
+
+def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
+    made = world.admin(
+        "POST", "/v1/tenants", {"name": "Acme", "reference": "crm-1-" + world.tenant()["id"]}, expect=201
+    )
+    assert list(made) == ["id", "name", "reference", "status", "external_id", "created_at"]
+    assert made["status"] == "active"
+    assert re.fullmatch(r"dpy-[0-9a-f]{64}", made["external_id"])
+    assert world.admin("GET", f"/v1/tenants/{made['id']}") == made
+
+
+def test_reading_again_shows_the_same_external_id(world: World):
+    tenant = world.tenant()
+    for _ in range(3):
+        assert world.admin("GET", f"/v1/tenants/{tenant['id']}")["external_id"] == tenant["external_id"]
+        assert world.kit(tenant)["external_id"] == tenant["external_id"]
+
+
+def test_a_reference_is_unique_among_live_tenants(world: World):
+    reference = f"crm-{world.tenant()['id']}"
+    first = world.admin("POST", "/v1/tenants", {"name": "Acme", "reference": reference}, expect=201)
+    world.admin.refused(
+        "POST", "/v1/tenants", {"name": "Again", "reference": reference}, expect=409, code="conflict"
+    )
+    other = world.tenant()
+    world.admin.refused(
+        "PATCH", f"/v1/tenants/{other['id']}", {"reference": reference}, expect=409, code="conflict"
+    )
+    assert world.admin("GET", f"/v1/tenants?reference={reference}")["items"] == [first]
+    world.admin("DELETE", f"/v1/tenants/{first['id']}", expect=204)
+    world.admin("POST", "/v1/tenants", {"name": "Anew", "reference": reference}, expect=201)
+
+
+def test_a_tenant_can_be_renamed_and_lose_its_reference(world: World):
+    tenant = world.tenant()
+    path = f"/v1/tenants/{tenant['id']}"
+    assert world.admin("PATCH", path, {"name": "Acme & Söhne"})["name"] == "Acme & Söhne"
+    assert world.admin("PATCH", path, {"reference": path})["reference"] == path
+    assert world.admin("PATCH", path, {"reference": None})["reference"] is None
+    assert world.admin("PATCH", path, {})["name"] == "Acme & Söhne"
+    assert world.admin("PATCH", path)["external_id"] == tenant["external_id"]
+    assert [event["action"] for event in world.audit(tenant_id=tenant["id"])].count("tenant.changed") == 3
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 201, None, 7, "two\nlines", "\u202e\u0007"])
+def test_a_name_is_one_printable_line(world: World, name):
+    problem = world.admin.refused("POST", "/v1/tenants", {"name": name}, expect=422, code="validation_failed")
+    assert "name" in problem["errors"]
+
+
+def test_suspending_stops_issuing_and_resuming_starts_it_again(world: World):
+    connection = world.connection()
+    tenant = f"/v1/tenants/{connection['tenant_id']}"
+    assert world.admin("POST", f"{tenant}/suspend", {"reason": "unpaid"})["status"] == "suspended"
+    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="suspended")
+    world.admin.refused("POST", path_of(connection, "/verify"), expect=409, code="suspended")
+    world.admin.refused("POST", path_of(connection, "/resume"), {"reason": "x"}, expect=409, code="suspended")
+    world.admin.refused(
+        "POST", f"{tenant}/connections", {"role_arn": connection["role_arn"]}, expect=409, code="suspended"
+    )
+    assert world.admin("POST", f"{tenant}/resume", {"reason": "paid"})["status"] == "active"
+    world.admin("POST", path_of(connection, "/credentials"))
+    reasons = {
+        e["action"]: e["details"].get("reason") for e in world.audit(tenant_id=connection["tenant_id"])
+    }
+    assert reasons["tenant.suspended"] == "unpaid"
+    assert reasons["tenant.resumed"] == "paid"
+
+
+def test_suspending_twice_and_resuming_an_active_one_are_conflicts(world: World):
+    tenant = f"/v1/tenants/{world.tenant()['id']}"
+    world.admin.refused("POST", f"{tenant}/resume", {"reason": "x"}, expect=409, code="conflict")
+    world.admin("POST", f"{tenant}/suspend", {"reason": "x"})
+    world.admin.refused("POST", f"{tenant}/suspend", {"reason": "x"}, expect=409, code="conflict")
+
+
+def test_offboarding_ends_everything_of_the_tenants(world: World):
+    connection = world.connection()
+    tenant = {"id": connection["tenant_id"]}
+    worker = world.worker(tenant)
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    worker.refused("POST", path_of(connection, "/credentials"), expect=401, code="unauthenticated")
+    for path in (
+        f"/v1/tenants/{tenant['id']}",
+        path_of(connection),
+        f"/v1/tenants/{tenant['id']}/onboarding",
+    ):
+        world.admin.refused("GET", path, expect=404, code="not_found")
+    world.admin.refused("DELETE", f"/v1/tenants/{tenant['id']}", expect=404, code="not_found")
+    event = world.audit(tenant_id=tenant["id"], action="tenant.deleted")[0]
+    assert event["details"] == {"connections_deleted": 1, "api_keys_revoked": 1}
+
+
+def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world: World):
+    made = [world.tenant()["id"] for _ in range(5)]
+    seen, cursor = [], None
+    while len(seen) < 5:
+        query = f"?limit=2{f'&cursor={cursor}' if cursor else ''}"
+        page = world.admin("GET", f"/v1/tenants{query}")
+        assert len(page["items"]) <= 2
+        seen += [item["id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+    assert seen[:5] == made[::-1]
+
+
+def test_the_last_page_says_so(world: World):
+    tenant = world.tenant()
+    bound = world.key("tenants:read", tenant=tenant)
+    assert bound("GET", "/v1/tenants") == {"items": [tenant], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "limit=99999999999999999999", "page=2", "offset=1"]
+)
+def test_a_bad_page_query_is_refused(world: World, query):
+    world.admin.refused("GET", f"/v1/tenants?{query}", expect=422, code="validation_failed")
