@@ -133,6 +133,7 @@ def work(url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connect
 
 def attack_with_a_stolen_role(admin: Api, globex: dict[str, Any], role_arn: str) -> None:
     step(7, "ATTACK: the customer Globex registers Acme's role as its own (a confused deputy)")
+    print("     (a refused role is tried for 5 s, as it may be seconds old)", flush=True)
     path = f"/v1/tenants/{globex['id']}/connections"
     stolen = admin("POST", path, {"role_arn": role_arn}, expect=201)
     show_proof(stolen)

@@ -5,6 +5,7 @@ would hold connections to roles that no longer exist. A database of your own (DE
 """
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -202,6 +203,7 @@ class Stack:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  one C call, before any thread of ours exists
             )
 
     def _await(self, name: str, url: str) -> None:
@@ -241,6 +243,12 @@ def _ensure_free(name: str, port: int) -> None:
             raise StackError(
                 f"Port {port} is taken ({error.strerror}); choose another: {name}=… make run"
             ) from error
+
+
+def _end_with_parent() -> None:
+    """In the child: should we be killed outright, Linux ends it too (PR_SET_PDEATHSIG). Elsewhere it lives on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
