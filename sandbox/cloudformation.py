@@ -17,7 +17,7 @@ from moto.cloudformation.parsing import ResourceMap
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.s3.models import s3_backends
 
-from sandbox import cfn_resources, cfn_stacks, s3
+from sandbox import cfn_resources, cfn_roles, cfn_stacks, s3
 from sandbox.cfn_parameters import check_parameters, shown
 from sandbox.cfn_stacks import wanted
 from sandbox.identity import Permissions
@@ -168,4 +168,5 @@ def install() -> None:
     ResourceMap.load_parameters = _splitting_lists(ResourceMap.load_parameters)
     Stack.parameter_list = property(_parameter_list)
     cfn_resources.install()
+    cfn_roles.install()
     cfn_stacks.install()

@@ -53,7 +53,7 @@ def read_signature(request: HttpRequest) -> Signature | None:
     token = request.headers.get("X-Amz-Security-Token") or query.get("x-amz-security-token")
     if "awsaccesskeyid" in query:
         # The old manner of presigning, which boto3 still uses for us-east-1.
-        _check_presigned(float(query.get("expires", 0)))
+        _check_presigned(_seconds(query.get("expires")))
         return Signature(query["awsaccesskeyid"], token, "us-east-1", "s3")
     presigned = query.get("x-amz-credential")
     text = f"Credential={presigned}" if presigned else request.headers.get("Authorization", "")
@@ -61,9 +61,19 @@ def read_signature(request: HttpRequest) -> Signature | None:
     if match is None:
         return None
     if presigned:
-        signed_at = datetime.strptime(query["x-amz-date"], "%Y%m%dT%H%M%S%z")
-        _check_presigned(signed_at.timestamp() + float(query["x-amz-expires"]))
+        _check_presigned(_moment(query.get("x-amz-date")) + _seconds(query.get("x-amz-expires")))
     return Signature(match[1], token, match[2], match[3])
+
+
+def _seconds(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
+
+
+def _moment(text: str | None) -> float:
+    try:
+        return datetime.strptime(text or "", "%Y%m%dT%H%M%S%z").timestamp()
+    except ValueError:
+        return 0  # long ago: what cannot be read has expired
 
 
 def _check_presigned(expires_at: float) -> None:

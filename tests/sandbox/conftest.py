@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from sandbox.server import Sandbox
 from sandbox_people import VENDOR, People, statement
+
+from sandbox.server import Sandbox
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,15 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
 from sandbox.server import Sandbox
 
 VENDOR, CUSTOMER, STRANGER = "111122223333", "444455556666", "999999999999"
 OWN, FOREIGN = "dpy-own", "dpy-foreign"
 VENDOR_ROOT = {"AWS": f"arn:aws:iam::{VENDOR}:root"}
-DENY_ALL = json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}})
+DENY_ALL = json.dumps(
+    {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}}
+)
 DENIED = (403, "AccessDenied")
 _numbers = itertools.count()
 
@@ -27,11 +30,16 @@ class People:
     sandbox: Sandbox
     stack: ExitStack
     broker: dict[str, str] = field(default_factory=dict)
+    session: boto3.session.Session = field(default_factory=boto3.session.Session)
+    clients: dict[tuple, Any] = field(default_factory=dict)
 
     def client(self, service: str, keys: dict[str, str] | str) -> Any:
         if isinstance(keys, str):
             keys = {"aws_access_key_id": keys, "aws_secret_access_key": "any"}
-        made = boto3.session.Session().client(
+        known = (service, *sorted(keys.items()))
+        if known in self.clients:
+            return self.clients[known]
+        made = self.session.client(
             service,
             region_name="us-east-1",
             endpoint_url=self.sandbox.url,
@@ -39,6 +47,7 @@ class People:
             **keys,
         )
         self.stack.callback(made.close)
+        self.clients[known] = made
         return made
 
     def user(self, account: str, policy: dict | None = None) -> dict[str, str]:
@@ -65,12 +74,16 @@ class People:
         iam = self.client("iam", account)
         statements = [allow, *options.pop("extra", [])]
         policies = options.pop("policies", [])
-        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(*statements), **options)["Role"]
+        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(*statements), **options)[
+            "Role"
+        ]
         for number, policy in enumerate(policies):
             iam.put_role_policy(RoleName=name, PolicyName=f"p{number}", PolicyDocument=document(policy))
         return made["Arn"]
 
-    def assume(self, arn: str, external_id: str | None = None, who: Any = None, **options: Any) -> dict[str, str]:
+    def assume(
+        self, arn: str, external_id: str | None = None, who: Any = None, **options: Any
+    ) -> dict[str, str]:
         if external_id is not None:
             options["ExternalId"] = external_id
         options.setdefault("RoleSessionName", "sess")

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sandbox.policy import (
     Caller,
     Decision,
@@ -71,7 +72,9 @@ def test_conditions_agree_with_the_oracle(operator, quantifier, if_exists, wante
     name = f"{quantifier}{operator}{'IfExists' if if_exists else ''}"
     condition = {name: {"sts:ExternalId": wanted}}
     context = {} if have is None else {"STS:ExternalID": have}
-    grant = evaluate_resource(trust(Condition=condition), USER, Request("sts:AssumeRole", "r", context), trust=True)
+    grant = evaluate_resource(
+        trust(Condition=condition), USER, Request("sts:AssumeRole", "r", context), trust=True
+    )
     assert (grant is Grant.PRINCIPAL) == oracle(operator, quantifier, if_exists, wanted, have)
 
 
@@ -79,7 +82,11 @@ def test_conditions_agree_with_the_oracle(operator, quantifier, if_exists, wante
 def test_statements_agree_with_the_oracle(statements):
     text = policy(
         *(
-            {"Effect": "Deny" if deny else "Allow", "Action": "sts:AssumeRole" if hit else "s3:*", "Resource": "*"}
+            {
+                "Effect": "Deny" if deny else "Allow",
+                "Action": "sts:AssumeRole" if hit else "s3:*",
+                "Resource": "*",
+            }
             for deny, hit in statements
         )
     )
@@ -134,7 +141,10 @@ def test_other_operators(condition, context, holds):
 
 def test_before_2012_policies_have_no_variables():
     statement = {"Effect": "Allow", "Action": "*", "Resource": "${aws:x}"}
-    assert evaluate_identity([policy(statement, version="2008-10-17")], Request("a:B", "${aws:x}")) is Decision.ALLOWED
+    assert (
+        evaluate_identity([policy(statement, version="2008-10-17")], Request("a:B", "${aws:x}"))
+        is Decision.ALLOWED
+    )
     with pytest.raises(UnsupportedPolicy, match="policy variable"):
         evaluate_identity([policy(statement)], Request("a:B", "${aws:x}"))
 
@@ -177,7 +187,9 @@ def test_malformed_documents_are_refused(text):
         check_document(text)
 
 
-@pytest.mark.parametrize("principal", [{"AWS": "arn:aws:iam::111122223333:role/*"}, {"Martian": "x"}, {"AWS": []}, "x"])
+@pytest.mark.parametrize(
+    "principal", [{"AWS": "arn:aws:iam::111122223333:role/*"}, {"Martian": "x"}, {"AWS": []}, "x"]
+)
 def test_unknown_principals_are_refused(principal):
     with pytest.raises(UnsupportedPolicy):
         evaluate_resource(trust(principal), USER, Request("sts:AssumeRole", "r"), trust=True)

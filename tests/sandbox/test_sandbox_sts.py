@@ -5,8 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import ClientError
-from sandbox.policy import Caller
-from sandbox.sts import StsCall
 from sandbox_people import (
     CUSTOMER,
     DENIED,
@@ -18,6 +16,9 @@ from sandbox_people import (
     outcome,
     statement,
 )
+
+from sandbox.policy import Caller
+from sandbox.sts import StsCall
 
 INVALID = (400, "ValidationError")
 ASSUME_ANY = statement(Resource="*")
@@ -134,7 +135,11 @@ class TestRoles:
 class TestLimits:
     def test_durations(self, people):
         role, long = people.role(VENDOR_ROOT), people.role(VENDOR_ROOT, MaxSessionDuration=43200)
-        assert people.outcome(long, DurationSeconds=43200) == people.outcome(role, DurationSeconds=900) == "allowed"
+        assert (
+            people.outcome(long, DurationSeconds=43200)
+            == people.outcome(role, DurationSeconds=900)
+            == "allowed"
+        )
         assert text_of(lambda: people.assume(role, DurationSeconds=3601)).endswith(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
         )
@@ -174,8 +179,9 @@ class TestLimits:
 
     def test_the_texts_are_aws_s(self, people):
         role = people.role(VENDOR_ROOT)
-        assert r"Value 'a b' at 'externalId' failed to satisfy constraint: Member must satisfy regular" in text_of(
-            lambda: people.assume(role, "a b")
+        assert (
+            r"Value 'a b' at 'externalId' failed to satisfy constraint: Member must satisfy regular"
+            in text_of(lambda: people.assume(role, "a b"))
         )
         certificate = f"arn:aws:acm:us-east-1:{CUSTOMER}:certificate/x"
         assert text_of(lambda: people.assume(certificate)).endswith("Request ARN is invalid")
@@ -183,7 +189,9 @@ class TestLimits:
     def test_a_users_arn_is_denied_and_not_invalid(self, people):
         assert people.outcome(people.broker["arn"]) == DENIED
 
-    @pytest.mark.parametrize("policy", ["not json", "{}", '{"Version":"2012-10-17","Statement":{"Effect":"Allow"}}'])
+    @pytest.mark.parametrize(
+        "policy", ["not json", "{}", '{"Version":"2012-10-17","Statement":{"Effect":"Allow"}}']
+    )
     def test_malformed_session_policies(self, people, policy):
         outcome = people.outcome(people.role(VENDOR_ROOT), Policy=policy)
         assert outcome == (400, "MalformedPolicyDocument")
@@ -209,7 +217,8 @@ class TestSessionPolicies:
             ("ec2", lambda c: c.describe_instances()),
             ("cloudformation", lambda c: c.list_stacks()),
         ]:
-            status, code = outcome(lambda c=people.client(service, inert), call=call: call(c))
+            client = people.client(service, inert)
+            status, code = outcome(lambda call=call, client=client: call(client))
             assert status == 403, service
             assert code.startswith("AccessDenied"), service
 
@@ -233,7 +242,10 @@ class TestKeys:
         assert outcome(people.client("sqs", unknown).list_queues)[1] == "InvalidClientTokenId"
 
     def test_a_session_needs_its_token(self, people, task):
-        for wrong in ({**task, "aws_session_token": "x"}, {k: v for k, v in task.items() if "token" not in k}):
+        for wrong in (
+            {**task, "aws_session_token": "x"},
+            {k: v for k, v in task.items() if "token" not in k},
+        ):
             assert outcome(people.client("sts", wrong).get_caller_identity) == (403, "InvalidClientTokenId")
 
     def test_expired_sessions_are_refused_by_every_service(self, people, sandbox):
@@ -254,7 +266,9 @@ class TestKeys:
 
     def test_expirations_are_what_was_asked_for(self, people):
         sts = people.client("sts", VENDOR)
-        answer = sts.assume_role(RoleArn=people.role(VENDOR_ROOT), RoleSessionName="sess", DurationSeconds=900)
+        answer = sts.assume_role(
+            RoleArn=people.role(VENDOR_ROOT), RoleSessionName="sess", DurationSeconds=900
+        )
         remaining = answer["Credentials"]["Expiration"] - datetime.now(UTC)
         assert timedelta(seconds=890) < remaining <= timedelta(seconds=900)
 

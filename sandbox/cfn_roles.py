@@ -1,0 +1,110 @@
+"""AWS::IAM::Role from a template: moto hardly updates it, and ignores the managed policies that it is given."""
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from typing import Any
+
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import AWSManagedPolicy, Role, iam_backends
+
+_role_create = Role.create_from_cloudformation_json.__func__
+_role_delete = Role.delete_from_cloudformation_json.__func__
+
+
+def policy_text(document: Any) -> str:
+    """A policy as JSON. YAML reads an unquoted `Version: 2012-10-17` as a date."""
+    if isinstance(document, str):
+        return document
+    return json.dumps(
+        document, default=lambda value: value.isoformat() if isinstance(value, date) else str(value)
+    )
+
+
+def _create_role(
+    cls: type, /, name: str, template: dict[str, Any], account_id: str, region_name: str, **_: Any
+) -> Any:
+    properties = template["Properties"]
+    role = _role_create(cls, name, template, account_id, region_name)
+    try:
+        _apply_role(role, properties)
+    except Exception:
+        iam_backends[account_id]["aws"].roles.pop(role.id)
+        raise
+    return role
+
+
+def _update_role(
+    cls: type,
+    /,
+    original_resource: Any,
+    new_resource_name: str,
+    cloudformation_json: dict[str, Any],
+    **where: Any,
+) -> Any:
+    role, properties = original_resource, cloudformation_json["Properties"]
+    if properties.get("RoleName", role.name) != role.name or properties.get("Path", "/") != role.path:
+        name = properties.get("RoleName", new_resource_name)
+        created = _create_role(cls, name, cloudformation_json, **where)
+        Role.delete_from_cloudformation_json(role.name, cloudformation_json, **where)
+        return created
+    role.assume_role_policy_document = policy_text(properties["AssumeRolePolicyDocument"])
+    role.description = properties.get("Description", "")
+    role.permissions_boundary_arn = properties.get("PermissionsBoundary", "")
+    role.tags = properties.get("Tags", [])
+    _apply_role(role, properties)
+    return role
+
+
+def _delete_role(cls: type, /, resource_name: str, template: Any, account_id: str, region_name: str) -> None:
+    """What the template attached goes with the role. Anything else that is attached keeps it alive, as at AWS."""
+    role = iam_backends[account_id]["aws"].get_role(resource_name)
+    for arn in role.__dict__.get("template_managed_policies", ()):
+        role.managed_policies.pop(arn, None)
+    _role_delete(cls, resource_name, template, account_id, region_name)
+
+
+def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
+    """The policies that the template gives the role, and no longer those that an earlier template gave it."""
+    role.max_session_duration = str(properties.get("MaxSessionDuration", 3600))
+    for name in role.__dict__.get("template_policies", ()):
+        role.policies.pop(name, None)
+    for arn in role.__dict__.get("template_managed_policies", ()):
+        role.managed_policies.pop(arn, None)
+    policies = {
+        policy["PolicyName"]: policy_text(policy["PolicyDocument"])
+        for policy in properties.get("Policies", [])
+    }
+    role.policies.update(policies)
+    role.template_policies = set(policies)
+    role.template_managed_policies = set(properties.get("ManagedPolicyArns", []))
+    for arn in role.template_managed_policies:
+        role.managed_policies[arn] = _managed_policy(role.account_id, arn)
+
+
+def _managed_policy(account_id: str, arn: str) -> Any:
+    """The account's own, or AWS's: of those moto holds over a thousand, too many to load into each account."""
+    own = iam_backends[account_id]["aws"].managed_policies.get(arn)
+    if own is not None:
+        return own
+    found = _aws_managed_policies(account_id).get(arn)
+    if found is None:
+        raise NotFoundException(f"Policy {arn} does not exist or is not attachable.")
+    return found
+
+
+@cache
+def _aws_managed_policies(account_id: str) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(aws_managed_policies_data)
+    policies = [
+        AWSManagedPolicy.from_data(name, account_id, "us-east-1", data) for name, data in known.items()
+    ]
+    return {policy.arn: policy for policy in policies}
+
+
+def install() -> None:
+    Role.create_from_cloudformation_json = classmethod(_create_role)
+    Role.update_from_cloudformation_json = classmethod(_update_role)
+    Role.delete_from_cloudformation_json = classmethod(_delete_role)

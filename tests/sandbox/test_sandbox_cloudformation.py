@@ -1,0 +1,341 @@
+"""CloudFormation: what AWS checks, what moto gets wrong, and that failures leave nothing behind."""
+
+import itertools
+import json
+
+import pytest
+from botocore.exceptions import ClientError
+from sandbox_people import CUSTOMER, DENIED, OWN, STRANGER, VENDOR, VENDOR_ROOT, outcome, statement
+
+INVALID = (400, "ValidationError")
+_names = itertools.count()
+
+TEMPLATE = """
+Parameters:
+  ExternalId: {Type: String, NoEcho: true, MinLength: 2, MaxLength: 20, AllowedPattern: "dpy-[a-z0-9]*"}
+  Name: {Type: String}
+  Mode: {Type: String, Default: read, AllowedValues: [read, write]}
+  Accounts: {Type: CommaDelimitedList, Default: "111122223333, 222233334444"}
+  Hours: {Type: Number, Default: 1, MinValue: 1, MaxValue: 12}
+Conditions:
+  Write: !Equals [!Ref Mode, write]
+Resources:
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      RoleName: !Ref Name
+      Description: !Sub "mode ${Mode}"
+      MaxSessionDuration: 7200
+      AssumeRolePolicyDocument:
+        Version: 2012-10-17
+        Statement:
+          - Effect: Allow
+            Principal: {AWS: !Ref Accounts}
+            Action: sts:AssumeRole
+            Condition: {StringEquals: {"sts:ExternalId": !Ref ExternalId}}
+      Policies:
+        - PolicyName: read
+          PolicyDocument: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "s3:ListAllMyBuckets", Resource: "*"}}
+        - !If
+          - Write
+          - PolicyName: write
+            PolicyDocument: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "s3:PutObject", Resource: "*"}}
+          - !Ref AWS::NoValue
+      ManagedPolicyArns: ["arn:aws:iam::aws:policy/SecurityAudit"]
+  Extra:
+    Type: AWS::IAM::ManagedPolicy
+    Condition: Write
+    Properties:
+      Roles: [!Ref Role]
+      PolicyDocument: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "sqs:CreateQueue", Resource: "*"}}
+  Notify:
+    Type: Custom::Notify
+    Condition: Write
+    Properties: {ServiceToken: "arn:aws:sns:us-east-1:111122223333:x"}
+Outputs:
+  Arn: {Value: !GetAtt Role.Arn}
+"""
+QUIET = TEMPLATE[: TEMPLATE.index("  Notify:")] + TEMPLATE[TEMPLATE.index("Outputs:") :]
+
+
+class Stacks:
+    def __init__(self, people):
+        self.cloudformation, self.iam = (
+            people.client("cloudformation", CUSTOMER),
+            people.client("iam", CUSTOMER),
+        )
+        self.name, self.role = f"stack{next(_names)}", f"deputy-cfn-{next(_names)}"
+
+    def parameters(self, **changes):
+        values = {"ExternalId": OWN, "Name": self.role, **changes}
+        return [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+
+    def options(self, template, changes):
+        return {
+            "StackName": self.name,
+            "TemplateBody": template,
+            "Parameters": self.parameters(**changes),
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        }
+
+    def create(self, template=QUIET, **changes):
+        self.cloudformation.create_stack(**self.options(template, changes))
+        return self.describe()
+
+    def update(self, template=QUIET, **changes):
+        self.cloudformation.update_stack(**self.options(template, changes))
+        return self.describe()
+
+    def describe(self):
+        return self.cloudformation.describe_stacks(StackName=self.name)["Stacks"][0]
+
+    def policies(self):
+        attached = self.iam.list_attached_role_policies(RoleName=self.role)["AttachedPolicies"]
+        return self.iam.list_role_policies(RoleName=self.role)["PolicyNames"], len(attached)
+
+    def exists(self):
+        return outcome(lambda: self.iam.get_role(RoleName=self.role)) == "allowed"
+
+
+@pytest.fixture
+def stacks(people):
+    return Stacks(people)
+
+
+def test_a_role_from_a_stack_works(people, stacks):
+    stack = stacks.create()
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    arn = stack["Outputs"][0]["OutputValue"]
+    assert arn == f"arn:aws:iam::{CUSTOMER}:role/{stacks.role}"
+    assert [people.outcome(arn, id_) for id_ in (OWN, None, "dpy-x")] == ["allowed", DENIED, DENIED]
+    assert stacks.policies() == (["read"], 1)
+
+
+def test_parameters_are_shown_as_texts_and_secrets_not_at_all(stacks):
+    shown = {p["ParameterKey"]: p["ParameterValue"] for p in stacks.create()["Parameters"]}
+    assert shown["ExternalId"] == "****"
+    assert shown["Accounts"] == "111122223333,222233334444"
+    assert shown["Hours"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"ExternalId": "DPY-x"}, "must match pattern dpy-"),
+        ({"ExternalId": "dpy-" + "x" * 20}, "must contain at most 20"),
+        ({"ExternalId": "dpy-own\n"}, "must match pattern"),
+        ({"Mode": "admin"}, "must be one of AllowedValues"),
+        ({"Hours": "13"}, "not greater than 12"),
+        ({"Hours": "many"}, "must be a number"),
+        ({"Surprise": "x"}, "do not exist in the template"),
+    ],
+)
+def test_constraints_are_checked_on_create_and_update(stacks, change, text):
+    for call in (stacks.create, stacks.update):
+        with pytest.raises(ClientError, match=text):
+            call(**change)
+        if call == stacks.create:
+            assert not stacks.exists()
+            stacks.create()
+    assert stacks.describe()["StackStatus"] == "CREATE_COMPLETE"
+
+
+def test_list_members_and_descriptions(stacks):
+    template = """
+Parameters: {Ids: {Type: CommaDelimitedList, Default: "", AllowedPattern: "([0-9]+)?", ConstraintDescription: must be numbers.}}
+Resources: {Topic: {Type: AWS::SNS::Topic}}
+"""
+    options = {"StackName": stacks.name, "TemplateBody": template}
+    ids = lambda text: [{"ParameterKey": "Ids", "ParameterValue": text}]  # noqa: E731
+    with pytest.raises(ClientError, match="Parameter Ids failed to satisfy constraint: must be numbers"):
+        stacks.cloudformation.create_stack(**options, Parameters=ids("1,x"))
+    stacks.cloudformation.create_stack(**options, Parameters=ids("1, 2"))
+
+
+@pytest.mark.parametrize(
+    ("named", "given", "accepted"),
+    [
+        (True, [], False),
+        (True, ["CAPABILITY_IAM"], False),
+        (True, ["CAPABILITY_NAMED_IAM"], True),
+        (False, [], False),
+        (False, ["CAPABILITY_IAM"], True),
+    ],
+)
+def test_capabilities(stacks, named, given, accepted):
+    template = QUIET if named else QUIET.replace("RoleName: !Ref Name", "")
+    options = stacks.options(template, {}) | {"Capabilities": given}
+    wanted = "allowed" if accepted else (400, "InsufficientCapabilitiesException")
+    assert outcome(lambda: stacks.cloudformation.create_stack(**options)) == wanted
+
+
+def test_updates_reach_the_role(people, stacks):
+    arn = stacks.create()["Outputs"][0]["OutputValue"]
+    before = stacks.iam.get_role(RoleName=stacks.role)["Role"]
+    changed = QUIET.replace(
+        "MaxSessionDuration: 7200", "MaxSessionDuration: 3600\n      Tags: [{Key: a, Value: b}]"
+    )
+    assert stacks.update(changed, ExternalId="dpy-new", Mode="write")["StackStatus"] == "UPDATE_COMPLETE"
+    role = stacks.iam.get_role(RoleName=stacks.role)["Role"]
+    assert role["RoleId"] == before["RoleId"]
+    assert (role["Description"], role["MaxSessionDuration"]) == ("mode write", 3600)
+    assert role["Tags"] == [{"Key": "a", "Value": "b"}]
+    assert [people.outcome(arn, id_) for id_ in ("dpy-new", OWN)] == ["allowed", DENIED]
+    assert stacks.policies() == (["read", "write"], 2)  # a condition has turned true
+    stacks.update(changed, ExternalId="dpy-new", Mode="read")
+    assert stacks.policies() == (["read"], 1)  # and false again
+
+
+def test_a_changed_managed_policy_is_updated(people, stacks):
+    arn = stacks.create(Mode="write")["Outputs"][0]["OutputValue"]
+    stacks.update(QUIET.replace("sqs:CreateQueue", "sns:CreateTopic"), Mode="write")
+    keys = people.assume(arn, OWN)
+    assert outcome(lambda: people.client("sns", keys).create_topic(Name="t")) == "allowed"
+    assert outcome(lambda: people.client("sqs", keys).create_queue(QueueName="q"))[0] == 403
+
+
+def test_a_new_role_name_replaces_the_role(stacks):
+    stacks.create()
+    old, stacks.role = stacks.role, f"{stacks.role}-b"
+    stacks.update()
+    assert stacks.exists()
+    stacks.role = old
+    assert not stacks.exists()
+
+
+def test_an_update_that_cannot_be_is_refused_before_it_starts(stacks):
+    stacks.create()
+    with pytest.raises(ClientError, match="no custom resources yet"):
+        stacks.update(TEMPLATE, Mode="write")
+    assert stacks.policies() == (["read"], 1)
+
+
+def test_custom_resources_fail_loudly_unless_their_condition_is_false(stacks):
+    with pytest.raises(ClientError, match="no custom resources yet: resource Notify"):
+        stacks.create(TEMPLATE, Mode="write")
+    assert not stacks.exists()
+    assert stacks.create(TEMPLATE)["StackStatus"] == "CREATE_COMPLETE"
+
+
+def test_missing_resource_types_fail_loudly(stacks):
+    template = '{"Resources": {"X": {"Type": "AWS::Nothing::AtAll"}}}'
+    with pytest.raises(ClientError, match="no resource type AWS::Nothing::AtAll"):
+        stacks.cloudformation.create_stack(StackName=stacks.name, TemplateBody=template)
+    assert outcome(stacks.describe) == INVALID
+
+
+@pytest.mark.parametrize("body", ["", "just text", "[1, 2]", "Resources: {}", "{: :", "a: b: c"])
+def test_what_is_no_template_is_refused(stacks, body):
+    assert outcome(lambda: stacks.create(body or " "))[0] == 400
+
+
+def test_large_templates_must_come_from_s3(stacks):
+    assert outcome(lambda: stacks.create(QUIET + "#" * 52_000)) == INVALID
+
+
+def test_a_failed_stack_rolls_back_and_says_why(people, stacks):
+    people.role(VENDOR_ROOT, name=stacks.role)
+    template = QUIET.replace(
+        "Resources:\n",
+        "Resources:\n  Topic: {Type: AWS::SNS::Topic, Properties: {TopicName: rolled-back}}\n",
+        1,
+    )
+    stack = stacks.create(template)
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "Role" in stack["StackStatusReason"]
+    assert "already exists" in stack["StackStatusReason"]
+    assert "Outputs" not in stack
+    events = stacks.cloudformation.describe_stack_events(StackName=stacks.name)["StackEvents"]
+    failed = [event for event in events if event["ResourceStatus"] == "CREATE_FAILED"]
+    assert [event["LogicalResourceId"] for event in failed] == ["Role"]
+    topics = people.client("sns", CUSTOMER).list_topics()["Topics"]
+    assert not any("rolled-back" in topic["TopicArn"] for topic in topics)
+    assert stacks.exists()  # the role that was there before
+    assert outcome(stacks.update) == INVALID
+    stacks.cloudformation.delete_stack(StackName=stacks.name)
+    assert stacks.exists()
+
+
+def test_a_managed_policy_that_is_not_there_takes_the_role_with_it(stacks):
+    stack = stacks.create(QUIET.replace("policy/SecurityAudit", "policy/NoSuchPolicy"))
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert not stacks.exists()
+
+
+def test_deleting_a_stack_is_final(stacks):
+    stack_id = stacks.create(Mode="write")["StackId"]
+    stacks.cloudformation.delete_stack(StackName=stacks.name)
+    assert outcome(stacks.describe) == INVALID
+    stacks.cloudformation.describe_stacks(
+        StackName=stack_id
+    )  # moto would make the role again for its outputs
+    assert not stacks.exists()
+
+
+def test_change_sets(stacks):
+    options = stacks.options(QUIET, {}) | {"ChangeSetName": "c", "ChangeSetType": "CREATE"}
+    stacks.cloudformation.create_change_set(**options)
+    stacks.cloudformation.execute_change_set(ChangeSetName="c", StackName=stacks.name)
+    stack = stacks.describe()
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    assert stack["Outputs"][0]["OutputKey"] == "Arn"
+
+
+def test_templates_are_read_with_the_customers_permissions(people, sandbox, stacks):
+    s3, bucket = people.client("s3", VENDOR), f"templates{next(_names)}"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="templates/a.yaml", Body=QUIET.encode())
+    options = stacks.options(QUIET, {})
+    del options["TemplateBody"]
+    create = lambda url: outcome(lambda: stacks.cloudformation.create_stack(**options, TemplateURL=url))  # noqa: E731
+    url = f"{sandbox.url}/{bucket}/templates/a.yaml"
+    assert create(url) == INVALID
+    allow = statement("s3:GetObject", Principal="*", Resource=f"arn:aws:s3:::{bucket}/templates/*")
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
+    assert create("https://example.com/a.yaml") == create(f"{url}-gone") == INVALID
+    assert create(f"https://{bucket}.s3.us-east-1.amazonaws.com/templates/a.yaml") == "allowed"
+
+
+def test_the_policies_that_moto_lacks(people):
+    template = """
+Resources:
+  Topic: {Type: AWS::SNS::Topic}
+  Queue: {Type: AWS::SQS::Queue}
+  Subscription:
+    Type: AWS::SNS::Subscription
+    Properties: {TopicArn: !GetAtt Topic.TopicArn, Protocol: sqs, Endpoint: !GetAtt Queue.Arn, RawMessageDelivery: RAW}
+  TopicPolicy:
+    Type: AWS::SNS::TopicPolicy
+    Properties:
+      Topics: [!Ref Topic]
+      PolicyDocument: {Version: "2012-10-17", Statement: [{Sid: Mine, Effect: Allow, Principal: "*", Action: "sns:Publish", Resource: !Ref Topic}]}
+  QueuePolicy:
+    Type: AWS::SQS::QueuePolicy
+    Properties:
+      Queues: [!Ref Queue]
+      PolicyDocument: {Version: "2012-10-17", Statement: [{Sid: Mine, Effect: Allow, Principal: "*", Action: "sqs:SendMessage", Resource: !GetAtt Queue.Arn}]}
+Outputs:
+  Topic: {Value: !Ref Topic}
+  Queue: {Value: !Ref Queue}
+"""
+    name = f"stack{next(_names)}"
+    cloudformation, sns, sqs = (
+        people.client(service, STRANGER) for service in ("cloudformation", "sns", "sqs")
+    )
+    cloudformation.create_stack(StackName=name, TemplateBody=template.replace("RAW", "false"))
+    outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
+    topic, queue = (
+        next(o["OutputValue"] for o in outputs if o["OutputKey"] == key) for key in ("Topic", "Queue")
+    )
+    assert "Mine" in sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
+    assert (
+        "Mine" in sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"]
+    )
+    people.client("sns", CUSTOMER).publish(TopicArn=topic, Message="hello")
+    body = sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"]
+    assert json.loads(body)["Message"] == "hello"
+    cloudformation.update_stack(StackName=name, TemplateBody=template.replace("RAW", "true"))
+    sns.publish(TopicArn=topic, Message="raw")
+    assert [message["Body"] for message in sqs.receive_message(QueueUrl=queue)["Messages"]] == ["raw"]
+    cloudformation.delete_stack(StackName=name)
+    assert sns.list_subscriptions()["Subscriptions"] == []

@@ -1,0 +1,170 @@
+"""The vendor's own stack, the broker's credentials, and the command that starts it all."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from sandbox_people import CUSTOMER, DENIED, OWN, VENDOR, VENDOR_ROOT, outcome
+
+from sandbox.vendor import VendorStack, deploy_vendor, seed_customers
+
+ROOT = Path(__file__).parents[2]
+BROKER_YAML = (ROOT / "cloudformation" / "broker.yaml").read_text()
+
+
+def get(url):
+    with urllib.request.urlopen(url) as answer:
+        return json.loads(answer.read())
+
+
+@pytest.fixture(scope="module")
+def vendor(sandbox):
+    deployed = deploy_vendor(sandbox.url, BROKER_YAML, vendor_account_ids=("888877776666",))
+    sandbox.use_vendor(deployed)
+    return deployed
+
+
+@pytest.fixture
+def broker(sandbox, vendor):
+    made = get(f"{sandbox.url}/_sandbox/broker-credentials")
+    return {
+        "aws_access_key_id": made["AccessKeyId"],
+        "aws_secret_access_key": made["SecretAccessKey"],
+        "aws_session_token": made["Token"],
+    }
+
+
+def test_the_outputs(vendor, sandbox):
+    assert isinstance(vendor, VendorStack)
+    assert vendor.broker_principal_arn == f"arn:aws:iam::{VENDOR}:role/DeputyBroker"
+    assert vendor.registration_queue_url.startswith(f"{sandbox.url}/{VENDOR}/")
+
+
+def test_a_stack_that_fails_says_why(people, sandbox, vendor):
+    template = BROKER_YAML.replace("Default: DeputyBroker", "Default: DeputyBroker2")
+    with pytest.raises(Exception, match="deputy-broker already exists"):
+        deploy_vendor(sandbox.url, template)
+
+
+def test_the_broker_is_a_role_that_may_chain(people, broker, vendor):
+    who = people.client("sts", broker).get_caller_identity()["Arn"]
+    assert who == f"arn:aws:sts::{VENDOR}:assumed-role/DeputyBroker/deputy"
+    condition = {
+        "StringEquals": {"sts:ExternalId": OWN},
+        "ArnEquals": {"aws:PrincipalArn": vendor.broker_principal_arn},
+    }
+    role = people.role(VENDOR_ROOT, condition, MaxSessionDuration=43200)
+    assert people.outcome(role, OWN, who=broker) == "allowed"
+    assert people.outcome(role, who=broker) == DENIED
+    assert people.outcome(role, OWN, who=broker, DurationSeconds=7200) == (400, "ValidationError")
+
+
+@pytest.mark.parametrize("account", [VENDOR, "888877776666"])
+def test_the_broker_may_assume_no_role_of_the_vendors(people, broker, account):
+    role = people.role("*", account=account)
+    assert people.outcome(role, OWN, who=VENDOR) == "allowed"
+    assert people.outcome(role, OWN, who=broker) == DENIED
+
+
+def test_the_broker_may_assume_only_names_with_the_prefix(people, broker):
+    assert people.outcome(people.role(VENDOR_ROOT, name="other-name"), who=broker) == DENIED
+    assert (
+        people.outcome(people.role(VENDOR_ROOT, name="deputy-in-path", Path="/x/"), who=broker) == "allowed"
+    )
+
+
+def test_a_customer_launches_the_role(people, broker, vendor):
+    """The template that customers launch, without a topic: its custom resource is then not wanted."""
+    id_, cloudformation = f"dpy-{'0' * 64}", people.client("cloudformation", CUSTOMER)
+    parameters = {"ExternalId": id_, "RoleName": "deputy-launched"}
+    cloudformation.create_stack(
+        StackName="launched",
+        TemplateBody=(ROOT / "cloudformation" / "customer-role.yaml").read_text(),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    role = f"arn:aws:iam::{CUSTOMER}:role/deputy-launched"
+    assert [people.outcome(role, sent, who=broker) for sent in (id_, None, id_[:-1] + "1")] == [
+        "allowed",
+        DENIED,
+        DENIED,
+    ]
+    assert people.outcome(role, id_) == DENIED  # of the vendor's account, but not the broker
+
+
+def test_registrations_arrive(people, broker, vendor):
+    sns, sqs = people.client("sns", CUSTOMER), people.client("sqs", broker)
+    sns.publish(TopicArn=vendor.registration_topic_arn, Message="hello")
+    message = sqs.receive_message(QueueUrl=vendor.registration_queue_url)["Messages"][0]
+    envelope = json.loads(message["Body"])
+    assert (envelope["Message"], envelope["TopicArn"]) == ("hello", vendor.registration_topic_arn)
+    sqs.delete_message(QueueUrl=vendor.registration_queue_url, ReceiptHandle=message["ReceiptHandle"])
+    assert (
+        outcome(lambda: sqs.send_message(QueueUrl=vendor.registration_queue_url, MessageBody="x"))[0] == 403
+    )
+
+
+def test_published_templates_are_public_and_nothing_else(people, sandbox, vendor):
+    s3 = people.client("s3", VENDOR)
+    for key in ("templates/a.yaml", "draft.yaml"):
+        s3.put_object(Bucket=vendor.template_bucket, Key=key, Body=b"{}")
+    assert get(f"{sandbox.url}/{vendor.template_bucket}/templates/a.yaml") == {}
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+        get(f"{sandbox.url}/{vendor.template_bucket}/draft.yaml")
+    refused.value.close()
+    assert s3.get_bucket_versioning(Bucket=vendor.template_bucket)["Status"] == "Enabled"
+
+
+def test_the_broker_cannot_publish_templates(people, broker, vendor):
+    s3 = people.client("s3", broker)
+    put = lambda: s3.put_object(Bucket=vendor.template_bucket, Key="templates/evil", Body=b"")  # noqa: E731
+    assert outcome(put) == DENIED
+
+
+def test_customers_have_something_to_list(people, sandbox):
+    seed_customers(sandbox.url)
+    s3 = people.client("s3", CUSTOMER)
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket="deputy-shared-acme")["Contents"]] == [
+        "hello.txt"
+    ]
+
+
+def test_the_console_is_there(sandbox):
+    with urllib.request.urlopen(f"{sandbox.url}/console/") as answer:
+        assert answer.status == 200
+
+
+class TestCommand:
+    def run(self, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "sandbox", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def test_it_starts_and_stops(self):
+        with self.run("--port", "0") as interrupted, self.run("--port", "0") as terminated:
+            for process, number in ((interrupted, signal.SIGINT), (terminated, signal.SIGTERM)):
+                ready = process.stdout.readline()
+                url = re.match(r"sandbox ready at (http://localhost:\d+) ", ready)[1]
+                assert get(f"{url}/_sandbox/broker-credentials")["RoleArn"].endswith("role/DeputyBroker")
+                process.send_signal(number)
+            for process in (interrupted, terminated):
+                assert process.wait(30) == 0
+                assert process.stderr.read() == ""
+
+    def test_a_taken_port_is_one_line(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            with self.run("--port", port) as process:
+                _, error = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert error == f"the sandbox cannot listen on 127.0.0.1:{port}: Address already in use\n"
