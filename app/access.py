@@ -170,8 +170,8 @@ class Access:
         *,
         name: str,
         scopes: frozenset[Scope],
-        tenant_id: UUID | None,
-        expires_at: datetime | None,
+        tenant_id: UUID | None = None,
+        expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
         """A new key and its text, which is shown this once.
 
@@ -230,8 +230,8 @@ class Access:
         *,
         name: str,
         scopes: frozenset[Scope],
-        tenant_id: UUID | None,
-        expires_at: datetime | None,
+        tenant_id: UUID | None = None,
+        expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
         """A new key of any strength. Raises NotFoundError for an unknown tenant."""
         with self._db.write() as db:

@@ -64,7 +64,7 @@ class Connections:
         self._sets = sets
 
     def create(
-        self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None
+        self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None
     ) -> Connection:
         """A new connection, proven once before it is returned (pending, if the proof did not succeed).
 

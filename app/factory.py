@@ -27,6 +27,15 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
     ERROR_SCHEMA = errors.ProblemSchema
     DEFAULT_RESPONSE_CONTENT_TYPE: str
 
+    def _init_spec(self, **options: Any) -> None:
+        super()._init_spec(**options)
+        self.ma_plugin.converter.add_attribute_function(
+            lambda _, field, **__: field.metadata.get("openapi", {})
+        )
+
+    def _register_pagination_header(self) -> None:
+        """Pages are in bodies here, not in headers."""
+
     def _register_error_handlers(self) -> None:
         """Ours are registered by app.api.errors."""
 

@@ -63,7 +63,7 @@ class Onboarding:
         """Every set, with its policy as this deployment's partition has it."""
         return [(chosen, chosen.policy(self._config.broker.partition)) for chosen in self._sets.values()]
 
-    def template(self, permission_set: str | None) -> Template:
+    def template(self, permission_set: str | None = None) -> Template:
         """Raises ValidationFailedError for an unknown permission set."""
         return self._templates[permission_sets.choose(self._sets, permission_set).name]
 
@@ -74,7 +74,9 @@ class Onboarding:
             for template in self._templates.values()
         ]
 
-    def kit(self, caller: Caller, tenant_id: UUID, *, region: str | None, permission_set: str | None) -> Kit:
+    def kit(
+        self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None
+    ) -> Kit:
         """The kit of one tenant; asking again gives the same External ID. Raises NotFoundError, ValidationFailedError."""
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)

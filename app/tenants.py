@@ -31,7 +31,7 @@ class Tenants:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def create(self, caller: Caller, *, name: str, reference: str | None) -> Tenant:
+    def create(self, caller: Caller, *, name: str, reference: str | None = None) -> Tenant:
         """A new tenant and its External ID. Raises ForbiddenError for a bound key, ConflictError for the reference."""
         caller.require_unbound()
         try:

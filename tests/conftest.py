@@ -28,9 +28,10 @@ from app.factory import create_app
 from app.health import alembic_config
 from dev.postgres import Postgres
 from sandbox.server import Sandbox
-from sandbox.vendor import VENDOR_ACCOUNT, deploy_vendor
+from sandbox.vendor import VENDOR_ACCOUNT, VendorStack, deploy_vendor
 from tests.cast import Api, Customer, World
 
+OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 OPERATOR = Actor("operator", None, "tests")
 _SERVER = pytest.StashKey[Postgres]()
@@ -51,8 +52,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[Sandbox]:
+    """The one sandbox of this process: moto keeps its state in globals, so a second one would share it."""
     with Sandbox() as sandbox:
-        sandbox.use_vendor(deploy_vendor(sandbox.url, BROKER_TEMPLATE.read_text()))
         given = {
             "AWS_ENDPOINT_URL": sandbox.url,
             "AWS_REGION": "us-east-1",
@@ -68,6 +69,14 @@ def aws() -> Iterator[Sandbox]:
             for name, value in given.items():
                 patch.setenv(name, value)
             yield sandbox
+
+
+@pytest.fixture(scope="session")
+def vendor(aws: Sandbox) -> VendorStack:
+    """The vendor's side, as broker.yaml makes it."""
+    deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), vendor_account_ids=(OTHER_VENDOR_ACCOUNT,))
+    aws.use_vendor(deployed)
+    return deployed
 
 
 @pytest.fixture
@@ -129,7 +138,7 @@ def make_config(database_url: str, **changes: object) -> Config:
                 "older-secret-key-of-the-tests-0123456789",
             ),
             broker=Broker.parse(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"),
-            vendor_account_ids=frozenset({VENDOR_ACCOUNT, "999988887777"}),
+            vendor_account_ids=frozenset({VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT}),
             vendor_name="Example Vendor",
             template_bucket=f"deputy-templates-{VENDOR_ACCOUNT}",
             region="us-east-1",
@@ -139,7 +148,7 @@ def make_config(database_url: str, **changes: object) -> Config:
 
 
 @pytest.fixture(scope="session")
-def app(aws: Sandbox, config: Config) -> Iterator[Flask]:
+def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
     application = create_app(config)
     application.testing = False  # exceptions become answers, as in production
     yield application

@@ -161,7 +161,7 @@ def test_bucket_sync_stays_in_the_customers_account():
     bucket_sync = json.loads((CLOUDFORMATION / "permission-sets" / "bucket-sync.json").read_text())
 
     for statement in bucket_sync["statements"]:
-        assert statement["Condition"] == {"StringEquals": {"aws:ResourceAccount": "${AWS::AccountId}"}}
+        assert statement["Condition"] == {"StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}}
         assert all(
             arn.startswith("arn:${AWS::Partition}:s3:::deputy-shared-") for arn in statement["Resource"]
         )

@@ -40,7 +40,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
 @bp.response(200, _ConnectionPage)
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
-    wanted = Wanted(query["status"], query["account_id"])
+    wanted = Wanted(query.get("status"), query.get("account_id"))
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
         return services().connections.list(caller(), tenant_id, wanted, limit=limit, after=after)
@@ -54,7 +54,7 @@ def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
 @bp.response(200, _ConnectionPage)
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
-    wanted = Wanted(query["status"], query["account_id"])
+    wanted = Wanted(query.get("status"), query.get("account_id"))
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
         return services().connections.list_all(caller(), wanted, limit=limit, after=after)
@@ -83,7 +83,7 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 @bp.route(f"{_ONE}/verify", methods=["POST"])
 @requires(Scope.CONNECTIONS_WRITE)
 @fails(404, 409)
-@bp.arguments(Empty, required=False)
+@bp.arguments(Empty)
 @bp.response(200, ConnectionOut)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again, now"""

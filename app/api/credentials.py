@@ -21,7 +21,7 @@ _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 @bp.route(f"{_ONE}/credentials", methods=["POST"])
 @requires(Scope.CREDENTIALS_ISSUE)
 @fails(404, 409)
-@bp.arguments(IssueIn, required=False)
+@bp.arguments(IssueIn)
 @bp.response(200, ProcessCredentials)
 def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Issued:
     """Issue credentials for a verified connection, in the shape that credential_process prints"""

@@ -4,6 +4,7 @@
 settled before anything of the request is parsed, and scope before existence.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -52,8 +53,7 @@ def requires(scope: Scope, *, bare_key: bool = False) -> Callable[[Callable[P, R
             g.caller.require(scope)
             return view(*args, **kwargs)
 
-        doc = guarded.__dict__.setdefault("_apidoc", {})
-        doc["scope"] = scope
+        _document(guarded, scope=scope)
         return guarded
 
     return decorate
@@ -61,8 +61,17 @@ def requires(scope: Scope, *, bare_key: bool = False) -> Callable[[Callable[P, R
 
 def public(view: Callable[P, R]) -> Callable[P, R]:
     """Mark a view that needs no key; a test holds the list of those."""
-    view.__dict__.setdefault("_apidoc", {})["public"] = True
+    _document(view, public=True)
     return view
+
+
+def _document(view: Callable[..., Any], **facts: Any) -> None:
+    """Keep facts for the OpenAPI document, and the name that generated clients give the operation."""
+    doc = view.__dict__.setdefault("_apidoc", {})
+    _, _, explained = (view.__doc__ or "").partition("\n")
+    scope = f"Scope: `{facts['scope'].value}`." if "scope" in facts else "Needs no API key."
+    description = f"{inspect.cleandoc(explained)}\n\n{scope}".strip()
+    doc |= facts | {"manual_doc": {"operationId": view.__name__, "description": description}}
 
 
 def fails(*statuses: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -116,18 +125,25 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
 
 def _refusals(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """Every status that the operation can answer, one by one: a `default` would make any of them true."""
     statuses = {500, 503, *info.get("fails", ())}
-    parameters = info.get("arguments", {}).get("parameters", [])
-    for parameter in parameters:
-        statuses |= set(_BODY_PROBLEMS) if parameter["in"] == "json" else {400, 422}
     if info.get("public"):
         doc["security"] = []
     else:
         statuses |= {401, 403}
-        doc["description"] = f"Scope: `{info['scope'].value}`."
-    if "requestBody" in doc:
-        doc["requestBody"]["required"] = info.get("body_required", True)
+    if body := doc.get("requestBody"):
+        statuses |= set(_BODY_PROBLEMS)
+        schema = body["content"]["application/json"]["schema"]()
+        body["required"] = any(field.required for field in schema.fields.values())
+    if doc.get("parameters"):
+        statuses |= {422}
+        statuses |= (
+            {400}
+            if any("cursor" in parameter["schema"]().fields for parameter in doc["parameters"])
+            else set()
+        )
     responses = doc.setdefault("responses", {})
+    responses.pop("default", None)
     for status in sorted(statuses):
         responses[status] = HTTPStatus(status).name
     return doc
@@ -141,7 +157,7 @@ def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str
     """
     signer = _signer(query)
     after = None
-    if query.get("cursor") is not None:
+    if "cursor" in query:
         try:
             after = UUID(signer.loads(query["cursor"]))
         except (BadSignature, ValueError) as error:

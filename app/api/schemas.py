@@ -1,5 +1,7 @@
 """What goes in and what comes out, field by field. Unknown fields are refused, and so says the OpenAPI document."""
 
+import enum
+import re
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +30,19 @@ def _printable(value: str) -> None:
         raise ValidationError("Must not be blank.")
 
 
+class Matches(validate.Regexp):
+    """The whole text matches: `match` with `$`, as marshmallow does it, lets a trailing newline pass."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(f"^{pattern}$", re.ASCII)
+        self._whole = re.compile(pattern, re.ASCII)
+
+    def __call__(self, value: Any) -> Any:
+        if not self._whole.fullmatch(value):
+            raise ValidationError(f"Must match {self._whole.pattern}")
+        return value
+
+
 def time(**options: Any) -> fields.AwareDateTime:
     """An ISO 8601 time with its offset."""
     return fields.AwareDateTime(format="iso", validate=_sane, **options)
@@ -45,10 +60,22 @@ class Empty(Strict):
 # --- lists ---
 
 
+def status(kind: type[enum.StrEnum], **options: Any) -> fields.Enum[Any]:
+    """A status as it is shown: what is deleted is shown to nobody."""
+    shown = [member.value for member in kind if member.value != "deleted"]
+    return fields.Enum(
+        kind, by_value=True, validate=_not_deleted, metadata={"openapi": {"enum": shown}}, **options
+    )
+
+
+def _not_deleted(value: enum.StrEnum) -> None:
+    if value.value == "deleted":
+        raise ValidationError("What is deleted is not shown.")
+
+
 class PageQuery(Strict):
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 200))
     cursor = fields.String(
-        load_default=None,
         validate=validate.Length(1, 500),
         metadata={"description": "next_cursor of the page before."},
     )
@@ -74,9 +101,7 @@ class Reason(Strict):
 
 class TenantIn(Strict):
     name = text(200, required=True)
-    reference = text(
-        200, load_default=None, allow_none=True, metadata={"description": "Your own id for it; unique."}
-    )
+    reference = text(200, allow_none=True, metadata={"description": "Your own id for it; unique."})
 
 
 class TenantChange(Strict):
@@ -85,14 +110,14 @@ class TenantChange(Strict):
 
 
 class TenantQuery(PageQuery):
-    reference = text(200, load_default=None)
+    reference = text(200)
 
 
 class TenantOut(Strict):
     id = fields.UUID(required=True)
     name = fields.String(required=True)
     reference = fields.String(required=True, allow_none=True)
-    status = fields.Enum(TenantStatus, by_value=True, required=True)
+    status = status(TenantStatus, required=True)
     external_id = fields.String(
         required=True, metadata={"description": "Made here; not a secret; never changes hands."}
     )
@@ -103,8 +128,8 @@ class TenantOut(Strict):
 
 
 class KitQuery(Strict):
-    region = fields.String(load_default=None, validate=validate.Regexp(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}\Z"))
-    permission_set = text(64, load_default=None)
+    region = fields.String(validate=Matches(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"))
+    permission_set = text(64)
 
 
 class Kit(Strict):
@@ -124,7 +149,7 @@ class Kit(Strict):
 
 
 class TemplateQuery(Strict):
-    permission_set = text(64, load_default=None)
+    permission_set = text(64)
 
 
 class PermissionSetOut(Strict):
@@ -145,17 +170,12 @@ class PermissionSets(Strict):
 
 class ConnectionIn(Strict):
     role_arn = fields.String(required=True, validate=validate.Length(20, 2048))
-    permission_set = text(64, load_default=None)
+    permission_set = text(64)
 
 
 class ConnectionQuery(PageQuery):
-    status = fields.Enum(
-        ConnectionStatus,
-        by_value=True,
-        load_default=None,
-        validate=validate.NoneOf([ConnectionStatus.DELETED]),
-    )
-    account_id = fields.String(load_default=None, validate=validate.Regexp(rf"{ACCOUNT_ID_PATTERN}\Z"))
+    status = status(ConnectionStatus)
+    account_id = fields.String(validate=Matches(ACCOUNT_ID_PATTERN))
 
 
 class CheckOut(Strict):
@@ -180,7 +200,7 @@ class ConnectionOut(Strict):
     role_arn = fields.String(required=True)
     account_id = fields.String(required=True)
     external_id = fields.String(required=True)
-    status = fields.Enum(ConnectionStatus, by_value=True, required=True)
+    status = status(ConnectionStatus, required=True)
     permission_set = fields.String(required=True)
     verification = fields.Nested(
         VerificationOut,
@@ -208,7 +228,6 @@ class SessionPolicy(fields.Field[Any]):
 class IssueIn(Strict):
     duration_seconds = fields.Integer(
         strict=True,
-        load_default=None,
         metadata={
             "description": f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}.",
             "minimum": DURATION_MIN,
@@ -216,24 +235,28 @@ class IssueIn(Strict):
         },
     )
     session_policy = SessionPolicy(
-        load_default=None,
         metadata={
             "oneOf": [{"type": "object"}, {"type": "string"}],
             "description": "Narrows what the role may do, for this session only; it never widens.",
         },
     )
-    reason = text(200, load_default=None, metadata={"description": "For the audit log."})
+    reason = text(200, metadata={"description": "For the audit log."})
 
 
 def expiration() -> fields.DateTime:
     """UTC with a Z, the form that every AWS SDK parses (Java's Instant knows no +00:00)."""
-    return fields.DateTime(format="%Y-%m-%dT%H:%M:%SZ", required=True, attribute="session.expires_at")
+    return fields.DateTime(
+        format="%Y-%m-%dT%H:%M:%SZ",
+        required=True,
+        attribute="session.expires_at",
+        metadata={"openapi": {"type": "string", "format": "date-time", "pattern": "^.+Z$"}},
+    )
 
 
 class ProcessCredentials(Strict):
     """Exactly what credential_process must print."""
 
-    Version = fields.Constant(1, required=True)
+    Version = fields.Constant(1, required=True, metadata={"openapi": {"type": "integer", "const": 1}})
     AccessKeyId = fields.String(required=True, attribute="session.access_key_id")
     SecretAccessKey = fields.String(required=True, attribute="session.secret_access_key")
     SessionToken = fields.String(required=True, attribute="session.session_token")
@@ -259,10 +282,8 @@ class KeyIn(Strict):
     scopes = fields.List(
         fields.Enum(Scope, by_value=True), required=True, validate=validate.Length(1, len(Scope))
     )
-    tenant_id = fields.UUID(
-        load_default=None, allow_none=True, metadata={"description": "Confine it to one tenant."}
-    )
-    expires_at = time(load_default=None, allow_none=True)
+    tenant_id = fields.UUID(allow_none=True, metadata={"description": "Confine it to one tenant."})
+    expires_at = time(allow_none=True)
 
 
 class KeyOut(Strict):
@@ -282,11 +303,11 @@ class KeyCreated(KeyOut):
 
 
 class AuditQuery(PageQuery):
-    tenant_id = fields.UUID(load_default=None)
-    connection_id = fields.UUID(load_default=None)
-    action = fields.String(load_default=None, validate=validate.Regexp(r"[a-z_]{1,31}\.[a-z_]{1,31}\Z"))
-    since = time(load_default=None)
-    until = time(load_default=None)
+    tenant_id = fields.UUID()
+    connection_id = fields.UUID()
+    action = fields.String(validate=Matches(r"[a-z_]{1,31}\.[a-z_]{1,31}"))
+    since = time()
+    until = time()
 
 
 class ActorOut(Strict):

@@ -30,7 +30,7 @@ def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
     """List tenants, newest first"""
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Tenant]:
-        return services().tenants.list(caller(), reference=query["reference"], limit=limit, after=after)
+        return services().tenants.list(caller(), reference=query.get("reference"), limit=limit, after=after)
 
     return paged(query, fetch)
 
@@ -47,7 +47,7 @@ def get_tenant(tenant_id: UUID) -> Tenant:
 @bp.route("/v1/tenants/<uuid:tenant_id>", methods=["PATCH"])
 @requires(Scope.TENANTS_WRITE)
 @fails(404, 409)
-@bp.arguments(TenantChange, required=False)
+@bp.arguments(TenantChange)
 @bp.response(200, TenantOut)
 def change_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Change a tenant's name or reference"""

@@ -10,9 +10,8 @@ from sandbox.server import Sandbox
 
 
 @pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as running:
-        yield running
+def sandbox(aws: Sandbox) -> Sandbox:
+    return aws
 
 
 @pytest.fixture(scope="session")

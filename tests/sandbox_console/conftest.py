@@ -1,7 +1,4 @@
-"""A sandbox of its own, in which nothing is ever reset: moto's state belongs to the process, and so to other tests too.
-
-Instead each test uses names that no other uses.
-"""
+"""Nothing is ever reset: moto's state belongs to the process. Each test uses names that no other uses."""
 
 import itertools
 import json
@@ -10,28 +7,23 @@ import pytest
 from werkzeug.test import Client
 
 from sandbox.console import console_app
-from sandbox.server import Sandbox
 
 VENDOR = "999900001111"
 BUCKET = "console-tests"
 
 
 @pytest.fixture(scope="session")
-def aws():
-    with Sandbox() as aws:
-        s3 = aws.client("s3", VENDOR)
-        s3.create_bucket(Bucket=BUCKET)
-        public = {
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": "s3:GetObject",
-            "Resource": f"arn:aws:s3:::{BUCKET}/templates/*",
-        }
-        s3.put_bucket_policy(
-            Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [public]})
-        )
-        s3.close()
-        yield aws
+def bucket(aws):
+    s3 = aws.client("s3", VENDOR)
+    s3.create_bucket(Bucket=BUCKET)
+    public = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{BUCKET}/templates/*",
+    }
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [public]}))
+    s3.close()
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +38,7 @@ def name(_numbers):
 
 
 @pytest.fixture
-def upload(aws, name):
+def upload(aws, bucket, name):
     """Put a template into the bucket, where everyone may read it unless told otherwise, and name its URL."""
 
     def upload(text, folder="templates"):
