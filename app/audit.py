@@ -75,18 +75,19 @@ class AuditLog:
         self,
         actor: Actor,
         action: str,
+        outcome: Outcome,
         *,
         tenant_id: UUID | None,
         connection_id: UUID | None,
         details: dict[str, Any],
     ) -> None:
-        """A refusal, in a transaction of its own: the one that was refused has been rolled back."""
+        """A refusal or a failure, in a transaction of its own: the one that was refused has been rolled back."""
         with self._db.write() as db:
             record(
                 db,
                 actor,
                 action,
-                outcome="refused",
+                outcome=outcome,
                 tenant_id=tenant_id,
                 connection_id=connection_id,
                 details=details,

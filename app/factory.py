@@ -69,9 +69,7 @@ def create_app(config: Config) -> Flask:
     api = RestApi(app)
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
-    app.register_blueprint(
-        get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Deputy API"})
-    )
+    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=_DOCS))
     register_commands(app)
     return app
 

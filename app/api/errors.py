@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 
 from app import errors, log
 from app.api.rest import Blueprint, services
-from app.errors import AppError, StoreUnavailableError
+from app.errors import AppError, NotFoundError, StoreUnavailableError
 
 _log = log.get(__name__)
 
@@ -147,10 +147,10 @@ def _audit(
     """Record the refusal of an authenticated request; the answer stands even if that fails."""
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")
-    if who is None or not isinstance(blueprint, Blueprint):
+    if who is None or not isinstance(blueprint, Blueprint) or code == StoreUnavailableError.code:
         return
     path = request.view_args or {}
-    if tenant_id is None and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
+    if code != NotFoundError.code and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
         tenant_id = who.tenant_id
     details = {
         "code": code,
@@ -163,6 +163,7 @@ def _audit(
         services().audit.refused(
             who.actor,
             f"{blueprint.noun}.refused",
+            "failed" if PROBLEMS[code][0] >= 500 else "refused",
             tenant_id=tenant_id,
             connection_id=connection_id,
             details=details,
