@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, exists, or_, select
 from sqlalchemy.orm import Session
 
 from app import audit
@@ -159,7 +159,7 @@ class Access:
         if found is None:
             raise UnauthenticatedError(_BAD_KEY)
         with self._db.read() as db:
-            key = db.scalars(select(ApiKey).where(ApiKey.lookup == found[1])).one_or_none()
+            key = db.scalars(_of_live_tenant().where(ApiKey.lookup == found[1])).one_or_none()
         if key is None or not hmac.compare_digest(key.digest, _digest(text)) or not is_live(key, now()):
             raise UnauthenticatedError(_BAD_KEY)
         return Caller(key.id, key.name, from_bits(key.scope_bits), key.tenant_id, key.expires_at, request_id)
@@ -264,6 +264,12 @@ class Access:
         key.revoked_at = now()
         details = {"api_key_id": str(key.id), "name": key.name}
         audit.record(db, actor, "api_key.revoked", tenant_id=key.tenant_id, details=details)
+
+
+def _of_live_tenant() -> Select[ApiKey]:
+    """Keys whose tenant, if they have one, is there: a key may have been made while its tenant was being deleted."""
+    tenant_gone = exists().where(Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None))
+    return select(ApiKey).where(~tenant_gone)
 
 
 def _visible(caller: Caller) -> Select[ApiKey]:
