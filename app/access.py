@@ -1,8 +1,8 @@
 """Who is calling, what they may do, and which rows they can see.
 
 A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256 random bits. Keys
-can't be used to make stronger keys: a key makes, sees and revokes only keys whose scopes are a subset of its own,
-that are bound to its own tenant if it is bound, and that do not outlive it.
+can't be used to make stronger keys: a key makes, sees and revokes only keys whose scopes are a subset of its own and
+that are bound to its own tenant if it is bound; and it makes none that outlives it.
 """
 
 import enum

@@ -4,6 +4,8 @@ They need no API key: whoever can run them has the database already. What they c
 """
 
 import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import cast
 from uuid import UUID
@@ -16,8 +18,8 @@ from flask.cli import AppGroup, with_appcontext
 from app.access import Scope, from_bits, generate_key, is_live
 from app.audit import Actor
 from app.aws.errors import Unavailable
-from app.db import now
-from app.errors import AppError
+from app.db import now, unavailable
+from app.errors import AppError, NotFoundError
 from app.health import alembic_config
 from app.models import ApiKey
 from app.services import Services
@@ -32,6 +34,17 @@ def _services() -> Services:
     return cast("Services", current_app.extensions["deputy"])
 
 
+@contextmanager
+def _in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
+    """A refusal, or a database that is away, as one line for a person instead of a traceback."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise click.ClickException(absent) from error
+    except AppError as error:
+        raise click.ClickException(error.detail) from error
+
+
 def _operator() -> Actor:
     return Actor("operator", None, f"{getpass.getuser()} (command line)")
 
@@ -40,7 +53,8 @@ def _operator() -> Actor:
 @with_appcontext
 def migrate() -> None:
     """Bring the database's schema to this release's. Safe to repeat."""
-    command.upgrade(alembic_config(_services().db), "head")
+    with _in_one_line(), unavailable():
+        command.upgrade(alembic_config(_services().db), "head")
     click.echo("The database's schema is this release's.")
 
 
@@ -77,14 +91,22 @@ def bootstrap() -> None:
             "DEPUTY_BOOTSTRAP_KEY is not set; make one with: flask --app wsgi keys generate"
         )
     try:
-        new = _services().access.install_key(_operator(), text, name="bootstrap admin")
+        with _in_one_line():
+            new = _services().access.install_key(_operator(), text, name="bootstrap admin")
     except ValueError as error:
         raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
     click.echo("The bootstrap key is installed." if new else "The bootstrap key is there already.")
 
 
+def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """The API's rule for names: `keys list` and the audit log show them on one line."""
+    if not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip():
+        raise click.BadParameter("must be one line of 1 to 200 printable characters.")
+    return value
+
+
 @keys.command("create")
-@click.option("--name", required=True, help="Who or what will use it.")
+@click.option("--name", required=True, callback=_line, help="Who or what will use it.")
 @click.option(
     "--scope",
     "scopes",
@@ -98,7 +120,7 @@ def bootstrap() -> None:
 def create(name: str, scopes: tuple[str, ...], tenant_id: UUID | None, days: int | None) -> None:
     """Make an API key and print it, once."""
     wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
-    try:
+    with _in_one_line(absent="There is no such tenant."):
         key, text = _services().access.issue_key(
             _operator(),
             name=name,
@@ -106,21 +128,20 @@ def create(name: str, scopes: tuple[str, ...], tenant_id: UUID | None, days: int
             tenant_id=tenant_id,
             expires_at=now() + timedelta(days=days) if days else None,
         )
-    except AppError as error:
-        raise click.ClickException("There is no such tenant.") from error
     click.echo(f"id   {key.id}\nkey  {text}\n\nThe key is shown this once; only its hash is kept.")
 
 
 @keys.command("list")
 def list_all() -> None:
     """List every API key, revoked and expired ones too."""
-    found = _services().access.all_keys()
+    with _in_one_line():
+        found = _services().access.all_keys()
     width = max((len(key.name) for key in found), default=0)
     for key in found:
         scopes = from_bits(key.scope_bits)
         shown = "all" if scopes == frozenset(Scope) else " ".join(sorted(scopes))
         click.echo(
-            f"{key.id}  {_state(key):<7}  {key.name:<{width}}  {key.tenant_id or 'every tenant':<36}  {shown}"
+            f"{key.id}  {_state(key):<7}  {key.name:<{width}}  {key.tenant_id or 'every tenant'!s:<36}  {shown}"
         )
 
 
@@ -134,8 +155,6 @@ def _state(key: ApiKey) -> str:
 @click.argument("key_id", type=click.UUID)
 def revoke(key_id: UUID) -> None:
     """Revoke an API key by its id: no request that begins afterwards is served with it."""
-    try:
+    with _in_one_line():
         _services().access.revoke_any(_operator(), key_id)
-    except AppError as error:
-        raise click.ClickException(error.detail) from error
     click.echo("Revoked.")

@@ -21,6 +21,7 @@ _PRINCIPAL = re.compile(
     r"/(?P<path>(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
+_REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
 SESSION_MAX = 43_200  # seconds; the most that any role allows
 
@@ -74,7 +75,7 @@ class Config:
     @classmethod
     def from_environment(cls) -> "Config":
         """Raises ConfigError that names every bad variable."""
-        env = environs.FileAwareEnv(eager=False)
+        env = _Environment()
         with env.prefixed("DEPUTY_"):
             values: dict[str, Any] = {
                 "database_url": env.str("DATABASE_URL", validate=_database_url),
@@ -86,7 +87,7 @@ class Config:
                     "TEMPLATE_BUCKET", validate=_matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
                 ),
                 "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=_http_url),
-                "console_url": env.str("CONSOLE_URL", None, validate=_http_url),
+                "console_url": env.str("CONSOLE_URL", None, validate=_http_url_or_nothing),
                 "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=_matches(r"[\w+=,.@-]{0,50}")),
                 "max_session_seconds": env.int(
                     "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds
@@ -95,41 +96,64 @@ class Config:
                 "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
             }
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
-        problems = _problems(env)
-        if not region:
+        problems = env.problems()
+        if not region or not re.fullmatch(_REGION, region):
             problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
+        if _chained_too_long(values["broker"], values["max_session_seconds"]):
+            problems.append(_CHAINED_TOO_LONG)
         if problems or not region:
             raise ConfigError("\n".join(problems))
         return cls(**_typed(values), region=region)
 
 
-def _problems(env: environs.Env) -> list[str]:
+class _Environment(environs.FileAwareEnv):
+    """Reads variables and the files that `…_FILE` names, and keeps every problem until it is asked for them."""
+
+    def __init__(self) -> None:
+        super().__init__(eager=False, strip_whitespace=True)  # files end with a line feed, secrets don't
+        self._unreadable: list[str] = []
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        try:
+            return super()._get_value(env_key, default)
+        except ValueError:
+            self._unreadable.append(env_key)
+            return default
+
+    def problems(self) -> list[str]:
+        """One line for each bad variable, by name."""
+        found = {name: [f"{name}_FILE must name a file that can be read."] for name in self._unreadable}
+        try:
+            self.seal()
+        except environs.EnvValidationError as error:
+            found = cast("dict[str, list[str]]", error.error_messages) | found
+        return [f"{name}: {' '.join(messages)}" for name, messages in sorted(found.items())]
+
+
+_CHAINED_TOO_LONG = (
+    f"DEPUTY_MAX_SESSION_SECONDS: at most {ROLE_CHAINING_MAX} while DEPUTY_BROKER_PRINCIPAL_ARN is a role: AWS calls"
+    " that role chaining and gives such a caller one hour."
+)
+
+
+def _chained_too_long(broker: Any, seconds: Any) -> bool:
+    """Whether a broker that is a role wants more than AWS gives it; False while either value is bad by itself."""
     try:
-        env.seal()
-    except environs.EnvValidationError as error:
-        return [f"{name}: {' '.join(messages)}" for name, messages in sorted(_by_name(error).items())]
-    return []
-
-
-def _by_name(error: environs.EnvValidationError) -> dict[str, list[str]]:
-    return cast("dict[str, list[str]]", error.error_messages)
+        return Broker.parse(broker).is_role and int(seconds) > ROLE_CHAINING_MAX
+    except (TypeError, ValueError):  # marshmallow's ValidationError is a ValueError
+        return False
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """The parsed values in their own types, and the one rule that needs two of them."""
+    """The parsed values in their own types."""
     broker = Broker.parse(values["broker"])
-    if broker.is_role and values["max_session_seconds"] > ROLE_CHAINING_MAX:
-        raise ConfigError(
-            f"DEPUTY_MAX_SESSION_SECONDS: at most {ROLE_CHAINING_MAX} while DEPUTY_BROKER_PRINCIPAL_ARN is a role:"
-            " AWS calls that role chaining and gives such a caller one hour."
-        )
     accounts = {broker.account_id, *values["vendor_account_ids"]}
     return values | {
         "broker": broker,
         "secret_keys": tuple(values["secret_keys"]),
         "vendor_account_ids": frozenset(AccountId(account) for account in accounts),
         "public_url": values["public_url"].rstrip("/"),
-        "console_url": values["console_url"] and values["console_url"].rstrip("/"),
+        "console_url": (values["console_url"] or "").rstrip("/") or None,
     }
 
 
@@ -158,8 +182,16 @@ def _account_ids(values: list[str]) -> None:
         raise ValidationError("must be AWS account ids of 12 digits, separated by commas.")
 
 
-def _http_url(value: str | None) -> None:
-    parts = urlsplit(value or "http://unset")
+def _http_url_or_nothing(value: str | None) -> None:
+    if value:
+        _http_url(value)
+
+
+def _http_url(value: str) -> None:
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:
+        raise ValidationError(f"is not a URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
         raise ValidationError("must be an http:// or https:// URL without query or fragment.")
 

@@ -27,6 +27,7 @@ _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
     "PRAGMA foreign_keys=ON",  # off by default, and they carry invariant 3
+    "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE would delete an audit event past its trigger
     "PRAGMA busy_timeout=10000",
 )
 
@@ -37,7 +38,7 @@ def now() -> datetime:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database; SQLite forgets the zone, so it is put back here."""
+    """An aware UTC datetime on every database: SQLite forgets the zone, and PostgreSQL answers in the session's."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -48,9 +49,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
+        if value is None:
             return value
-        return value.replace(tzinfo=UTC)
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
 class Database:
@@ -63,18 +64,18 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for looking; whatever it changes is rolled back. Raises StoreUnavailableError."""
-        with _unavailable(), Session(self.engine, expire_on_commit=False) as session:
+        with unavailable(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: commits at the end, rolls back on any exception. Raises StoreUnavailableError."""
-        with _unavailable(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with unavailable(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def unavailable() -> Iterator[None]:
     """A database that is away, full or locked is a 503; a violated constraint is not, and passes."""
     try:
         yield

@@ -7,6 +7,7 @@ is logged about a request is its route, never its path or its query, since those
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -16,26 +17,37 @@ from structlog.typing import EventDict
 _SECRETS = re.compile(
     r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
     r"|(?:FwoG|IQoJ|FQoG)[A-Za-z0-9+/=]{40,}"
-    r"|(?<=SecretAccessKey)[\"'=:\s>]+[A-Za-z0-9+/=]{30,}"
+    r"|(?<=key)[\"'=:\s>]+[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])",
+    re.IGNORECASE,
 )
+# Names without their case and their separators, so that SessionToken and session_token are one.
 _SECRET_NAMES = frozenset(
-    {"authorization", "key", "secret", "password", "token", "session_token", "secret_access_key"}
+    {"authorization", "key", "apikey", "secret", "password", "token", "sessiontoken", "secretaccesskey"}
 )
 _NOISY = ("alembic", "botocore", "boto3", "urllib3", "s3transfer", "werkzeug")
 
 
 def _scrub(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SECRETS.sub("[redacted]", value)
-    if isinstance(value, dict):
-        return {k: "[redacted]" if str(k).lower() in _SECRET_NAMES else _scrub(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+    """The value as JSON will hold it, without what looks like a secret or is named like one."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {
+            _scrub(str(name)): "[redacted]" if _is_secret(name) else _scrub(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(item) for item in value]
-    return value
+    return _SECRETS.sub("[redacted]", value if isinstance(value, str) else repr(value))
+
+
+def _is_secret(name: Any) -> bool:
+    return re.sub(r"[^a-z]", "", str(name).lower()) in _SECRET_NAMES
 
 
 def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    return {k: "[redacted]" if k.lower() in _SECRET_NAMES else _scrub(v) for k, v in event.items()}
+    scrubbed: EventDict = _scrub(event)
+    return scrubbed
 
 
 def configure(level: str) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app import permission_sets
 from app.access import Caller, tenant_of
-from app.aws.templates import Template, TemplateBucket, regions, render
+from app.aws.templates import Template, TemplateBucket, regions, render, role_seconds
 from app.config import Broker, Config
 from app.db import Database
 from app.errors import ValidationFailedError
@@ -85,9 +85,7 @@ class Onboarding:
         template, broker = self._templates[chosen.name], self._config.broker
         external_id, name = tenant.external_id or "", self.role_name(tenant)
         trust, policy = trust_policy(broker, external_id), chosen.policy(broker.partition)
-        script = _Script(
-            name, self._description(external_id), self._config.max_session_seconds, trust, policy
-        )
+        script = _Script(name, self._description(external_id), role_seconds(self._config), trust, policy)
         return Kit(
             external_id=external_id,
             broker_principal_arn=broker.arn,

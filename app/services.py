@@ -32,7 +32,7 @@ class Services:
 
 
 def build(config: Config) -> Services:
-    """Wire the services. Opens no connection; the STS client is made here, once for the process."""
+    """Wire the services, once for a process. Opens no connection to anything."""
     db = Database(config.database_url)
     sts = Sts(config.region)
     sets = permission_sets.load()

@@ -71,7 +71,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the calls said. `role_unique_id` is set when the verdict is proven. `fresh` when waiting may help."""
+    """What the calls said. `role_unique_id` is set when the verdict is proven; `may_be_spreading` when waiting may help."""
 
     verdict: Verdict
     checks: tuple[Check, ...]

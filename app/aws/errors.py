@@ -7,11 +7,24 @@ words: AWS's text names the broker and its session, so it goes to the log and no
 
 from typing import Literal
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from app import log
 
 _log = log.get(__name__)
+
+# All that a call of boto3's raises. The last ones are its parser's, for an answer that is not as AWS documents it:
+# from a proxy in between, perhaps. They are caught around the call and the reading of its answer, and nothing else.
+AWS_ERRORS = (
+    BotoCoreError,
+    ClientError,
+    ResponseParserError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+)
 
 Field = Literal["duration_seconds", "session_policy"]
 

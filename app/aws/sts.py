@@ -17,9 +17,9 @@ from typing import Any
 
 import boto3
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import NoCredentialsError
 
-from app.aws.errors import Misconfigured, Refused, StsError, Unavailable, classify
+from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id
 
 # A session under this policy can do nothing at all but ask who it is, which AWS never denies (invariant 6).
@@ -100,8 +100,8 @@ class Sts:
         """Who we are to AWS. Raises Refused or Unavailable."""
         try:
             return str(self._client().get_caller_identity()["Arn"])
-        except (BotoCoreError, ClientError) as error:
-            raise classify(error) from error
+        except AWS_ERRORS as error:
+            raise self._failed(error) from error
 
     def _probe(self, role_arn: RoleArn, external_id: ExternalId | None) -> Session:
         return self._assume_role(
@@ -112,7 +112,7 @@ class Sts:
         try:
             with closing(self._client_for(session)) as own:
                 return AccountId(own.get_caller_identity()["Account"])
-        except (BotoCoreError, ClientError) as error:
+        except AWS_ERRORS as error:
             failed = classify(error)
             # Nobody can be denied this call, so a refusal here is a fault, not the role's answer.
             raise (Unavailable() if isinstance(failed, Refused) else failed) from error
@@ -121,6 +121,11 @@ class Sts:
         if self._made is None:
             self._made = self._client_for(None)
         return self._made
+
+    def _failed(self, error: Exception) -> StsError:
+        if isinstance(error, NoCredentialsError):
+            self._made = None  # a client that was made without credentials never looks for them again
+        return classify(error)
 
     def _client_for(self, session: Session | None) -> Any:
         """A client for the broker, or for a session. A Session of boto3's own per call would cost 25 times as much."""
@@ -147,27 +152,27 @@ class Sts:
             answer = self._client().assume_role(
                 RoleArn=role_arn.text, RoleSessionName=session_name, DurationSeconds=duration_seconds, **extra
             )
-        except (BotoCoreError, ClientError) as error:
-            raise classify(error) from error
-        return _session(answer)
+            return _session(answer)
+        except AWS_ERRORS as error:
+            raise self._failed(error) from error
 
 
 def _session(answer: dict[str, Any]) -> Session:
-    """Raises Unavailable for an answer that lacks what STS documents (a proxy in between, say)."""
-    try:
-        credentials, user = answer["Credentials"], answer["AssumedRoleUser"]
-        return Session(
-            access_key_id=credentials["AccessKeyId"],
-            secret_access_key=credentials["SecretAccessKey"],
-            session_token=credentials["SessionToken"],
-            expires_at=credentials["Expiration"],
-            account_id=AccountId(
-                user["Arn"].split(":")[4]
-            ),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
-            role_unique_id=user["AssumedRoleId"].partition(":")[0],
-        )
-    except (KeyError, IndexError, AttributeError) as error:
-        raise Unavailable from error
+    """Raises one of AWS_ERRORS for an answer that is not as STS documents it."""
+    credentials, user = answer["Credentials"], answer["AssumedRoleUser"]
+    role_unique_id, _, session_name = user["AssumedRoleId"].partition(":")
+    if not role_unique_id or not session_name:
+        raise ValueError("AssumedRoleId is not <role id>:<session name>")
+    return Session(
+        access_key_id=credentials["AccessKeyId"],
+        secret_access_key=credentials["SecretAccessKey"],
+        session_token=credentials["SessionToken"],
+        expires_at=credentials["Expiration"],
+        account_id=AccountId(
+            user["Arn"].split(":")[4]
+        ),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
+        role_unique_id=role_unique_id,
+    )
 
 
 __all__ = ["INERT_POLICY", "Misconfigured", "Refused", "Session", "Sts", "StsError", "Unavailable"]

@@ -18,6 +18,7 @@ import boto3
 from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from app.aws.errors import Unavailable
 from app.config import Config
@@ -46,11 +47,9 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
         ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
         ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
         ("Example Vendor", config.vendor_name),
-        ("MaxSessionDuration: 3600", f"MaxSessionDuration: {config.max_session_seconds}"),
+        ("MaxSessionDuration: 3600", f"MaxSessionDuration: {role_seconds(config)}"),
     ):
-        if example not in text:
-            raise ValueError(f"{_SOURCE.name} does not contain {example}")
-        text = text.replace(example, value)
+        text = _must_contain(text, example).replace(example, value)
     text = _with_permissions(text, permission_set)
     version = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Template(
@@ -61,10 +60,15 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
     )
 
 
+def role_seconds(config: Config) -> int:
+    """The role's MaxSessionDuration: as long as we may ask for, and IAM's own minimum at least."""
+    return max(3600, config.max_session_seconds)
+
+
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:
     """The statements between the two marks replaced, as JSON, which is YAML, at the marks' own indentation."""
-    before, _, rest = text.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
+    before, _, rest = _must_contain(text, _BEGIN).partition(_BEGIN)
+    _, _, after = _must_contain(rest, _END).partition(_END)
     indent = before[before.rindex("\n") + 1 :]
     statements = [_with_sub(statement) for statement in permission_set.statements]
     lines = [
@@ -74,6 +78,12 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
     ]
     body = "".join(f"{indent}{'' if line.startswith('- ') else '  '}{line.rstrip()}\n" for line in lines)
     return f"{before}{_BEGIN}{body}{indent}{_END}{after}"
+
+
+def _must_contain(text: str, mark: str) -> str:
+    if mark not in text:
+        raise ValueError(f"{_SOURCE.name} does not contain {mark.strip()}")
+    return text
 
 
 def _with_sub(value: Any) -> Any:
@@ -118,7 +128,7 @@ class TemplateBucket:
             if error.response.get("Error", {}).get("Code") == "PreconditionFailed":
                 return False
             raise Unavailable(str(error)) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, ResponseParserError) as error:
             raise Unavailable(str(error)) from error
         return True
 

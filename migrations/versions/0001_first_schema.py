@@ -214,6 +214,11 @@ def _refuse(table: str, events: str, message: str) -> None:
     """A trigger that raises `message` on these events; SQLite wants one trigger for each event."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute(_FUNCTION)
+        if "DELETE" in events:  # TRUNCATE deletes without asking for any row
+            op.execute(
+                f"CREATE TRIGGER {table}_refuse_truncate BEFORE TRUNCATE ON {table}"
+                f" FOR EACH STATEMENT EXECUTE FUNCTION deputy_refuse('{message}')"
+            )
         name = f"{table}_refuse_{'delete' if events == 'DELETE' else 'update'}"
         op.execute(
             f"CREATE TRIGGER {name} BEFORE {events} ON {table}"
