@@ -6,7 +6,7 @@ from typing import Any
 
 import flask_smorest
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from app import log, services
@@ -62,6 +62,7 @@ def create_app(config: Config) -> Flask:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS=_SPEC | {"servers": [{"url": config.public_url}]},
     )
+    app.url_map.merge_slashes = False  # it answers with a redirect, to wherever the Host header says
     app.json.sort_keys = False  # type: ignore[attr-defined]  # answers read in the order of their schemas
     app.extensions["deputy"] = services.build(config)
     errors.register(app)
@@ -70,6 +71,9 @@ def create_app(config: Config) -> Flask:
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=_DOCS))
+    app.add_url_rule(
+        "/docs", "docs", lambda: redirect("/docs/")
+    )  # werkzeug's own would name the Host header's host
     register_commands(app)
     return app
 

@@ -9,7 +9,6 @@ from alembic.script import ScriptDirectory
 from cachetools import TTLCache, cached
 
 from app.aws.sts import Sts, StsError
-from app.config import Broker
 from app.db import Database
 from app.errors import StoreUnavailableError
 
@@ -30,11 +29,11 @@ def alembic_config(db: Database) -> AlembicConfig:
 class Health:
     """Checks the database, its migrations, and who we are to AWS."""
 
-    def __init__(self, db: Database, sts: Sts, broker: Broker) -> None:
+    def __init__(self, db: Database, sts: Sts) -> None:
         self._db = db
         self._head = ScriptDirectory.from_config(alembic_config(db)).get_current_head()
         self._identity = cached(TTLCache(maxsize=1, ttl=_IDENTITY_SECONDS), lock=threading.Lock())(
-            lambda: _identity_problem(sts, broker)
+            lambda: _identity_problem(sts)
         )
 
     def missing(self) -> dict[str, list[str]]:
@@ -53,22 +52,10 @@ class Health:
         return None
 
 
-def _identity_problem(sts: Sts, broker: Broker) -> str | None:
+def _identity_problem(sts: Sts) -> str | None:
     try:
-        arn = sts.caller_arn()
+        if sts.is_broker():
+            return None
     except StsError:
         return "AWS does not answer, or knows no credentials of ours."
-    if not is_broker(arn, broker):
-        return "Our AWS credentials are not those of BROKER_PRINCIPAL_ARN."
-    return None
-
-
-def is_broker(arn: str, broker: Broker) -> bool:
-    """Whether GetCallerIdentity's ARN is the broker's, path aside: a session's ARN doesn't show the role's path."""
-    _, partition, service, _, account, resource = arn.split(":", 5)
-    kind, _, rest = resource.partition("/")
-    if (partition, account) != (broker.partition, broker.account_id):
-        return False
-    if broker.is_role:
-        return service == "sts" and kind == "assumed-role" and rest.split("/")[0] == broker.name
-    return service == "iam" and kind == "user" and rest.rsplit("/", 1)[-1] == broker.name
+    return "Our AWS credentials are not those of BROKER_PRINCIPAL_ARN."

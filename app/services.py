@@ -34,7 +34,7 @@ class Services:
 def build(config: Config) -> Services:
     """Wire the services, once for a process. Opens no connection to anything."""
     db = Database(config.database_url)
-    sts = Sts(config.region)
+    sts = Sts(config.region, config.broker)
     sets = permission_sets.load()
     verification = Verification(db, sts)
     return Services(
@@ -47,5 +47,5 @@ def build(config: Config) -> Services:
         verification=verification,
         connections=Connections(db, verification, config, sets),
         vending=Vending(db, sts, config),
-        health=Health(db, sts, config.broker),
+        health=Health(db, sts),
     )

@@ -42,7 +42,10 @@ class Settings:
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "Settings":
         data = Path(env.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute()
-        return cls(_port(env, "PORT", 8000), _port(env, "SANDBOX_PORT", 4566), data)
+        port, sandbox_port = _port(env, "PORT", 8000), _port(env, "SANDBOX_PORT", 4566)
+        if port == sandbox_port:
+            raise StackError(f"PORT and SANDBOX_PORT are both {port}; each needs a port of its own.")
+        return cls(port, sandbox_port, data)
 
     @property
     def url(self) -> str:
@@ -55,7 +58,7 @@ class Settings:
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name) or str(default)
-    if not text.isdecimal() or not 0 < int(text) < 65536:
+    if not (text.isascii() and text.isdecimal()) or not 0 < int(text) < 65536:
         raise StackError(f"{name}={text} is not a port; choose one from 1 to 65535.")
     return int(text)
 

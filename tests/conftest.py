@@ -195,7 +195,7 @@ def _checked_in(*_: object) -> None:
 @pytest.fixture(autouse=True)
 def no_aws_call_inside_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow AWS must never hold a lock: whoever calls STS while a database connection is out fails every test."""
-    for name in ("_assume_role", "_account_of", "caller_arn"):
+    for name in ("_assume_role", "_account_of", "is_broker"):
         inner = getattr(Sts, name)
 
         def guarded(*args: object, _inner: object = inner, **kwargs: object) -> object:

@@ -141,6 +141,11 @@ def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[t
             )
 
 
+def _known(fields: Mapping[str, Any]) -> set[str]:
+    """The fields that were wrong, by names of ours: an unknown one is the caller's text, a secret perhaps, or a MiB."""
+    return {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
+
+
 def _audit(
     code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: Mapping[str, Any]
 ) -> None:
@@ -157,7 +162,7 @@ def _audit(
         "method": request.method,
         "route": str(request.url_rule),
         "path": {name: str(value) for name, value in path.items()},
-        "fields": sorted(fields),
+        "fields": sorted(_known(fields)),
     }
     try:
         services().audit.refused(

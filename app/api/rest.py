@@ -17,7 +17,7 @@ from flask import Request, current_app, g, request
 from itsdangerous import BadSignature, URLSafeSerializer
 from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from app import strict_json
 from app.access import Caller, Scope
@@ -103,6 +103,9 @@ class StrictParser(FlaskParser):
         raw = req.get_data(cache=True)
         if not raw:
             return {}
+        # werkzeug cuts a body without a Content-Length at the limit, and says nothing.
+        if req.content_length is None and len(raw) == req.max_content_length:
+            raise RequestEntityTooLarge
         if req.mimetype != "application/json":
             raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json")
         try:

@@ -2,7 +2,7 @@
 
 import enum
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
@@ -43,14 +43,18 @@ class Matches(validate.Regexp):
         return value
 
 
-def time(**options: Any) -> fields.AwareDateTime:
-    """An ISO 8601 time with its offset."""
-    return fields.AwareDateTime(format="iso", validate=_sane, **options)
+class Time(fields.AwareDateTime):
+    """An ISO 8601 time with its offset, in UTC from here on."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
+        given: datetime = super()._deserialize(value, attr, data, **kwargs)
+        if not 1970 <= given.year <= 9998:  # outside, turning it into UTC may overflow
+            raise ValidationError("Must be between the years 1970 and 9998.")
+        return given.astimezone(UTC)
 
 
-def _sane(value: datetime) -> None:
-    if not 1970 <= value.year <= 9998:  # outside, turning it into UTC may overflow
-        raise ValidationError("Must be between the years 1970 and 9998.")
+def time(**options: Any) -> Time:
+    return Time(format="iso", **options)
 
 
 class Empty(Strict):

@@ -5,6 +5,7 @@ refusal; whatever is not known here is unavailable and proves nothing (invariant
 words: AWS's text names the broker and its session, so it goes to the log and nowhere else.
 """
 
+import re
 from typing import Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -51,7 +52,6 @@ class Unavailable(StsError):  # noqa: N818
 
 
 _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
-    "PackedPolicyTooLarge": ("Packed by AWS, this policy is too large; shorten it.", "session_policy"),
     "MalformedPolicyDocument": ("AWS doesn't accept this as a policy document.", "session_policy"),
     "RegionDisabledException": (
         "The account has switched STS off in the region that Deputy works from.",
@@ -71,11 +71,23 @@ def classify(error: Exception) -> StsError:
     _log.warning(
         "aws.error", code=code, aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId")
     )
+    message = str(error.response.get("Error", {}).get("Message", ""))
     if code == "ValidationError":
-        return _validation(error.response.get("Error", {}).get("Message", ""))
+        return _validation(message)
+    if code == "PackedPolicyTooLarge":
+        return _too_large(message)
     if code in _MISCONFIGURED:
         return Misconfigured(*_MISCONFIGURED[code])
     return Unavailable()
+
+
+def _too_large(message: str) -> Misconfigured:
+    """AWS packs session policies into a space of its own measure, and only it can tell how full that is."""
+    percent = re.search(r"([0-9]{1,6})\s?%", message)
+    taken = f"{percent[1]} % of" if percent else "more than"
+    return Misconfigured(
+        f"Packed by AWS, this policy takes {taken} the space that it may; shorten it.", "session_policy"
+    )
 
 
 def _validation(message: str) -> StsError:

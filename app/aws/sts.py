@@ -20,6 +20,7 @@ from botocore.config import Config as BotoConfig
 from botocore.exceptions import NoCredentialsError
 
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
+from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id
 
 # A session under this policy can do nothing at all but ask who it is, which AWS never denies (invariant 6).
@@ -59,7 +60,8 @@ class Sts:
     credentials are away must start all the same, say that it is not ready, and recover by itself.
     """
 
-    def __init__(self, region: str) -> None:
+    def __init__(self, region: str, broker: Broker) -> None:
+        self._broker = broker
         self._boto = boto3.session.Session(region_name=region)
         self._making_client = threading.Lock()  # a boto3 Session, unlike its clients, is not safe to share
         self._made: Any = None
@@ -82,7 +84,13 @@ class Sts:
         The account is asked of the session itself (GetCallerIdentity), which must agree with the answer to
         AssumeRole. Raises Refused, Misconfigured or Unavailable.
         """
-        session = self._probe(grant.role_arn, grant.external_id)
+        try:
+            session = self._probe(grant.role_arn, grant.external_id)
+        except Refused:
+            if self.is_broker():
+                raise
+            # With somebody else's credentials everybody refuses us, and no role is to blame.
+            raise Unavailable from None
         account_id = self._account_of(session)
         if account_id != session.account_id:
             raise Unavailable
@@ -96,10 +104,10 @@ class Sts:
         """Try an External ID that was never issued. Returns when it let us in; raises Refused, as it should."""
         self._probe(grant.role_arn, foreign_external_id(grant.external_id))
 
-    def caller_arn(self) -> str:
-        """Who we are to AWS. Raises Refused or Unavailable."""
+    def is_broker(self) -> bool:
+        """Whether our own credentials are the broker's, whom customers' roles trust. Raises Refused or Unavailable."""
         try:
-            return str(self._client().get_caller_identity()["Arn"])
+            return _same_principal(self._client().get_caller_identity()["Arn"], self._broker)
         except AWS_ERRORS as error:
             raise self._failed(error) from error
 
@@ -155,6 +163,17 @@ class Sts:
             return _session(answer)
         except AWS_ERRORS as error:
             raise self._failed(error) from error
+
+
+def _same_principal(arn: str, broker: Broker) -> bool:
+    """Whether GetCallerIdentity's ARN is the broker's, path aside: a session's ARN doesn't show the role's path."""
+    _, partition, service, _, account, resource = arn.split(":", 5)
+    kind, _, rest = resource.partition("/")
+    if (partition, account) != (broker.partition, broker.account_id):
+        return False
+    if broker.is_role:
+        return service == "sts" and kind == "assumed-role" and rest.split("/")[0] == broker.name
+    return service == "iam" and kind == "user" and rest.rsplit("/", 1)[-1] == broker.name
 
 
 def _session(answer: dict[str, Any]) -> Session:

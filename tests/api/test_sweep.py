@@ -14,6 +14,7 @@ PUBLIC = {
     "/healthz",
     "/readyz",
     "/openapi.json",
+    "/docs",
     "/docs/",
     "/docs/<path:path>",
 }
