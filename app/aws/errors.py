@@ -63,7 +63,12 @@ _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
 def classify(error: Exception) -> StsError:
     """The StsError for whatever boto3 raised; the original is logged by its code, and chained by the caller."""
     if not isinstance(error, ClientError):
-        _log.warning("aws.unreachable", error=type(error).__name__)
+        # With the traceback where it may be a bug of ours instead: a parser's error says nothing about AWS by itself.
+        _log.warning(
+            "aws.unreachable",
+            error=type(error).__name__,
+            exc_info=None if isinstance(error, BotoCoreError) else error,
+        )
         return Unavailable()
     code = error.response.get("Error", {}).get("Code", "")
     if code == "AccessDenied":

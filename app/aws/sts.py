@@ -105,11 +105,13 @@ class Sts:
         self._probe(grant.role_arn, foreign_external_id(grant.external_id))
 
     def is_broker(self) -> bool:
-        """Whether our own credentials are the broker's, whom customers' roles trust. Raises Refused or Unavailable."""
+        """Whether our own credentials are the broker's, whom customers' roles trust. Raises Unavailable."""
         try:
             return _same_principal(self._client().get_caller_identity()["Arn"], self._broker)
         except AWS_ERRORS as error:
-            raise self._failed(error) from error
+            # Nobody can be denied this call, so AccessDenied here is a fault and not an answer.
+            self._failed(error)
+            raise Unavailable from error
 
     def _probe(self, role_arn: RoleArn, external_id: ExternalId | None) -> Session:
         return self._assume_role(

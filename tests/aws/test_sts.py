@@ -1,0 +1,766 @@
+"""The door to customers' accounts: exactly what is sent, and what is made of whatever comes back.
+
+Requests and AWS's error codes against botocore's Stubber; what only HTTP can do (answers that are none, 500s, a
+server that is away, credentials that come and go) against a small real server. Roles that behave are in tests/api.
+"""
+
+import json
+import re
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl
+
+import pytest
+from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from botocore.stub import Stubber
+from botocore.utils import ContainerMetadataFetcher
+
+from app.aws.sts import INERT_POLICY, Misconfigured, Refused, Session, Sts, StsError, Unavailable
+from app.config import Broker
+from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id
+from dev.stack import free_port
+
+PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
+SESSION_OF_BROKER = "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"  # the path is not shown
+ACCOUNT = "444455556666"
+ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
+GRANT = Grant(RoleArn.parse(ARN), new_external_id())
+EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+SESSION = Session("ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE")
+# What AWS says when it refuses: it names the broker and its session.
+AWS_SAYS = f"User: {SESSION_OF_BROKER} is not authorized on resource: {ARN}"
+
+ANSWER = {
+    "Credentials": {
+        "AccessKeyId": SESSION.access_key_id,
+        "SecretAccessKey": SESSION.secret_access_key,
+        "SessionToken": SESSION.session_token,
+        "Expiration": EXPIRES,
+    },
+    "AssumedRoleUser": {
+        "AssumedRoleId": "AROAEXAMPLE:deputy-proof",
+        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deputy-0123abcd/deputy-proof",
+    },
+    "PackedPolicySize": 6,
+}
+
+
+class Door:
+    """The door, with a Stubber for the broker's client and one for a session's own."""
+
+    def __init__(self, sts: Sts, broker: object, own: object) -> None:
+        self.sts = sts
+        self.broker, self.own = Stubber(broker), Stubber(own)
+        self.calls: list[tuple[str, dict[str, object]]] = []
+        self.sessions: list[Session | None] = []
+
+    def let_in(self) -> "Door":
+        self.broker.add_response("assume_role", ANSWER)
+        return self
+
+    def refuse(self, code: str, message: str = AWS_SAYS, status: int = 403) -> "Door":
+        self.broker.add_client_error("assume_role", code, message, status)
+        return self
+
+    def say_who(self, account: str = ACCOUNT) -> "Door":
+        answer = {
+            "UserId": "AROAEXAMPLE:x",
+            "Account": account,
+            "Arn": f"arn:aws:sts::{account}:assumed-role/r/x",
+        }
+        self.own.add_response("get_caller_identity", answer)
+        return self
+
+    def is_somebody(self, arn: str) -> "Door":
+        """Whose credentials ours are, which is asked when a role refuses its own External ID."""
+        answer = {"UserId": "AROAEXAMPLE:x", "Account": arn.split(":")[4], "Arn": arn}
+        self.broker.add_response("get_caller_identity", answer)
+        return self
+
+    def assume(self, policy: str | None = None):
+        return self.sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=policy)
+
+
+@pytest.fixture(scope="module")
+def clients():
+    """Two clients as the service makes them; making one takes most of a test's time."""
+    sts = Sts("eu-west-1", PRINCIPAL)
+    return sts._client_for(SESSION), sts._client_for(SESSION)
+
+
+@pytest.fixture
+def door(clients, monkeypatch):
+    broker, own = clients
+    door = Door(Sts("eu-west-1", PRINCIPAL), broker, own)
+
+    def client_for(session):
+        door.sessions.append(session)
+        return own if session else broker
+
+    def note(params, model, **_):
+        door.calls.append((model.name, dict(params)))
+
+    monkeypatch.setattr(door.sts, "_client_for", client_for)
+    for client in clients:
+        client.meta.events.register_first("before-parameter-build.sts", note, unique_id="note")
+    with door.broker, door.own:
+        yield door
+        door.broker.assert_no_pending_responses()
+        door.own.assert_no_pending_responses()
+    for client in clients:
+        client.meta.events.unregister("before-parameter-build.sts", note, unique_id="note")
+
+
+# --- what is sent ---
+
+
+def test_issuing_sends_the_grant_and_what_it_was_given(door):
+    door.let_in()
+    session = door.sts.assume(
+        GRANT, session_name="deputy-abc-1", duration_seconds=1234, policy='{"Statement":[]}'
+    )
+    assert door.calls == [
+        (
+            "AssumeRole",
+            {
+                "RoleArn": ARN,
+                "ExternalId": GRANT.external_id,
+                "RoleSessionName": "deputy-abc-1",
+                "DurationSeconds": 1234,
+                "Policy": '{"Statement":[]}',
+            },
+        )
+    ]
+    assert session == SESSION
+    assert session.expires_at.utcoffset() == timedelta(0)
+
+
+def test_issuing_without_a_policy_sends_none(door):
+    """An empty one would be malformed, and an inert one would be worth nothing."""
+    door.let_in().assume(policy=None)
+    [(_, sent)] = door.calls
+    assert sorted(sent) == ["DurationSeconds", "ExternalId", "RoleArn", "RoleSessionName"]
+
+
+PROBE = {"RoleArn": ARN, "RoleSessionName": "deputy-proof", "DurationSeconds": 900, "Policy": INERT_POLICY}
+
+
+def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door):
+    door.let_in().say_who()
+    assert door.sts.probe_own(GRANT) == (ACCOUNT, "AROAEXAMPLE")
+    assert door.calls == [
+        ("AssumeRole", PROBE | {"ExternalId": GRANT.external_id}),
+        ("GetCallerIdentity", {}),
+    ]
+    assert door.sessions == [None, SESSION], "asked as the session itself, not as the broker"
+
+
+def test_the_missing_probe_sends_no_external_id_at_all(door):
+    door.let_in().sts.probe_missing(GRANT)
+    assert door.calls == [("AssumeRole", PROBE)]
+
+
+def test_the_foreign_probe_sends_one_that_was_never_issued(door):
+    sent = []
+    for _ in range(5):
+        door.let_in().sts.probe_foreign(GRANT)
+        name, params = door.calls.pop()
+        sent.append(params.pop("ExternalId"))
+        assert (name, params) == ("AssumeRole", PROBE)
+    assert len({*sent, GRANT.external_id}) == 6
+    for value in sent:
+        assert re.fullmatch(EXTERNAL_ID_PATTERN, value)
+        assert (value[:20], value[-16:]) == (GRANT.external_id[:20], GRANT.external_id[-16:])
+
+
+def test_strangers_probes_hand_nothing_out(door):
+    door.let_in().let_in()
+    assert door.sts.probe_missing(GRANT) is None
+    assert door.sts.probe_foreign(GRANT) is None
+
+
+def test_the_inert_policy_denies_everything_in_the_fewest_characters():
+    assert json.loads(INERT_POLICY) == {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}],
+    }
+    assert " " not in INERT_POLICY
+
+
+def test_all_of_it_goes_through_one_client(door):
+    door.let_in().let_in().let_in().say_who()
+    door.assume()
+    door.sts.probe_missing(GRANT)
+    door.sts.probe_own(GRANT)
+    assert door.sessions.count(None) == 1
+
+
+# --- what is made of AWS's refusals ---
+
+CALLS = {
+    "assume": lambda door: door.assume(),
+    "probe_own": lambda door: door.sts.probe_own(GRANT),
+    "probe_missing": lambda door: door.sts.probe_missing(GRANT),
+    "probe_foreign": lambda door: door.sts.probe_foreign(GRANT),
+}
+calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+INCONCLUSIVE = [
+    ("Throttling", 400, "Rate exceeded"),
+    ("ThrottlingException", 400, "Rate exceeded"),
+    ("TooManyRequestsException", 429, "Rate exceeded"),
+    ("RequestLimitExceeded", 503, "Request limit exceeded."),
+    ("SlowDown", 503, "Please reduce your request rate."),
+    ("ExpiredToken", 403, "The security token included in the request is expired"),
+    ("ExpiredTokenException", 400, "The security token included in the request is expired"),
+    ("InvalidClientTokenId", 403, "The security token included in the request is invalid"),
+    ("SignatureDoesNotMatch", 403, "Signature expired"),
+    ("IncompleteSignature", 400, "The request signature does not conform to AWS standards"),
+    ("OptInRequired", 403, "The AWS Access Key Id needs a subscription for the service"),
+    ("UnrecognizedClientException", 403, "The security token included in the request is invalid."),
+    ("InternalFailure", 500, "The request processing has failed"),
+    ("ServiceUnavailable", 503, "Service is unavailable"),
+    ("RequestTimeout", 408, "Request timed out"),
+    ("ValidationError", 400, "Request ARN is invalid"),
+    (
+        "ValidationError",
+        400,
+        "1 validation error detected: Value 'x' at 'externalId' failed to satisfy constraint",
+    ),
+    ("ValidationError", 400, ""),
+    ("RegionDisabledException", 403, f"STS is not activated in this region for account:{ACCOUNT}."),
+    ("IDPCommunicationError", 400, ""),
+    # Words that sound like a refusal and are not AWS's word for one.
+    ("AccessDeniedException", 403, AWS_SAYS),
+    ("accessdenied", 403, AWS_SAYS),
+    ("AccessDenied ", 403, AWS_SAYS),
+    ("UnauthorizedOperation", 403, AWS_SAYS),
+    ("Forbidden", 403, "Forbidden"),
+    ("403", 403, "Forbidden"),
+    ("", 403, AWS_SAYS),
+    ("Whatever.Comes.Next", 400, "AccessDenied: not authorized to perform: sts:AssumeRole"),
+]
+
+
+@calls
+def test_access_denied_is_a_refusal(door, call):
+    door.refuse("AccessDenied")
+    if call is CALLS["probe_own"]:
+        door.is_somebody(SESSION_OF_BROKER)
+    with pytest.raises(Refused) as caught:
+        call(door)
+    assert str(caught.value) == "", "AWS's text names the broker"
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:sts::111122223333:assumed-role/Other/i-1",
+        "arn:aws:sts::444455556666:assumed-role/DeputyBroker/i-1",
+        "arn:aws-cn:sts::111122223333:assumed-role/DeputyBroker/i-1",
+        "arn:aws:iam::111122223333:user/DeputyBroker",
+        "arn:aws:iam::111122223333:root",
+        "arn:aws:sts::111122223333:federated-user/DeputyBroker",
+    ],
+)
+def test_with_somebody_elses_credentials_a_refusal_proves_nothing(door, arn):
+    door.refuse("AccessDenied").is_somebody(arn)
+    with pytest.raises(Unavailable):
+        door.sts.probe_own(GRANT)
+
+
+@pytest.mark.parametrize(("code", "status", "message"), INCONCLUSIVE, ids=lambda value: str(value)[:40])
+def test_nothing_else_is_a_refusal(door, code, status, message):
+    for call in CALLS.values():
+        door.refuse(code, message, status)
+        with pytest.raises(StsError) as caught:
+            call(door)
+        assert not isinstance(caught.value, Refused)
+        assert "111122223333" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "field"),
+    [
+        (
+            "ValidationError",
+            "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
+            "duration_seconds",
+        ),
+        (
+            "ValidationError",
+            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.",
+            "duration_seconds",
+        ),
+        (
+            "PackedPolicyTooLarge",
+            "Packed policy consumes 157% of allotted space, please use smaller policy.",
+            "session_policy",
+        ),
+        ("MalformedPolicyDocument", "Syntax errors in policy.", "session_policy"),
+        ("RegionDisabledException", f"STS is not activated in this region for account:{ACCOUNT}.", None),
+    ],
+    ids=["max-session-duration", "role-chaining", "packed-policy", "malformed-policy", "region-disabled"],
+)
+def test_what_the_caller_or_the_customer_can_change_is_named(door, code, message, field):
+    door.refuse(code, message, 400)
+    with pytest.raises(Misconfigured) as caught:
+        door.assume()
+    assert caught.value.field == field
+    assert caught.value.detail.endswith(".")
+    for theirs in (message, ACCOUNT, "157%", "DurationSeconds"):
+        assert theirs not in caught.value.detail
+
+
+def test_throttling_is_unavailable_and_not_the_callers_fault(door):
+    door.refuse("Throttling", "Rate exceeded", 400)
+    with pytest.raises(Unavailable):
+        door.assume()
+
+
+def test_a_session_that_is_denied_its_own_name_is_a_fault_and_no_refusal(door):
+    """Nobody can be denied GetCallerIdentity, so this is not the role's answer."""
+    for code in ("AccessDenied", "ExpiredToken", "Throttling"):
+        door.let_in().own.add_client_error("get_caller_identity", code, AWS_SAYS, 403)
+        with pytest.raises(Unavailable):
+            door.sts.probe_own(GRANT)
+
+
+@pytest.mark.parametrize("code", ["Throttling", "ExpiredToken", "InternalFailure", "AccessDenied"])
+def test_a_refusal_proves_nothing_while_our_own_name_is_not_known(door, code):
+    """Nobody can be denied GetCallerIdentity, so even AccessDenied is a fault there."""
+    door.refuse("AccessDenied").broker.add_client_error("get_caller_identity", code, AWS_SAYS, 403)
+    with pytest.raises(Unavailable):
+        door.sts.probe_own(GRANT)
+
+
+USER = Broker.parse("arn:aws:iam::111122223333:user/service/deputy")
+
+
+@pytest.mark.parametrize(
+    ("broker", "arn", "same"),
+    [
+        (PRINCIPAL, SESSION_OF_BROKER, True),
+        (PRINCIPAL, SESSION_OF_BROKER.replace("DeputyBroker", "deputybroker"), False),
+        (PRINCIPAL, SESSION_OF_BROKER.replace("DeputyBroker", "DeputyBroker2"), False),
+        (PRINCIPAL, SESSION_OF_BROKER.replace("111122223333", "111122223334"), False),
+        (PRINCIPAL, SESSION_OF_BROKER.replace("arn:aws:", "arn:aws-cn:"), False),
+        (PRINCIPAL, SESSION_OF_BROKER.replace("DeputyBroker/i-1", "Other/DeputyBroker"), False),
+        (PRINCIPAL, "arn:aws:iam::111122223333:role/DeputyBroker", False),
+        (PRINCIPAL, "arn:aws:sts::111122223333:federated-user/DeputyBroker", False),
+        (PRINCIPAL, "arn:aws:iam::111122223333:root", False),
+        (USER, "arn:aws:iam::111122223333:user/service/deputy", True),
+        (USER, "arn:aws:iam::111122223333:user/deputy", True),
+        (USER, "arn:aws:iam::111122223333:user/deputy/other", False),
+        (USER, "arn:aws:sts::111122223333:assumed-role/deputy/i-1", False),
+        (USER, "arn:aws:sts::111122223333:federated-user/deputy", False),
+    ],
+)
+def test_it_knows_whether_we_are_the_broker(door, broker, arn, same):
+    door.sts._broker = broker
+    assert door.is_somebody(arn).sts.is_broker() is same
+
+
+def test_two_different_accounts_in_two_answers_prove_nothing(door):
+    door.let_in().say_who("777788889999")
+    with pytest.raises(Unavailable):
+        door.sts.probe_own(GRANT)
+
+
+def test_the_account_is_the_one_that_aws_names_and_not_the_arns(door):
+    """What the ARN says is a claim; comparing is the proof's work."""
+    role = replace(GRANT.role_arn, account_id="777788889999")
+    door.let_in().say_who()
+    assert door.sts.probe_own(replace(GRANT, role_arn=role))[0] == ACCOUNT
+
+
+# --- the client ---
+
+
+def test_the_client_is_regional_short_tempered_and_ready_for_many(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    made = Sts("eu-west-1", PRINCIPAL)._client_for(SESSION)
+    config = made.meta.config
+    assert made.meta.endpoint_url == "https://sts.eu-west-1.amazonaws.com"
+    assert (config.connect_timeout, config.read_timeout) == (2, 3)
+    assert config.retries == {"mode": "standard", "total_max_attempts": 2}
+    assert config.max_pool_connections == 64
+
+
+def test_other_partitions_have_other_endpoints(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    made = Sts("cn-north-1", PRINCIPAL)._client_for(SESSION)
+    assert made.meta.endpoint_url == "https://sts.cn-north-1.amazonaws.com.cn"
+
+
+def test_a_session_does_not_show_its_secrets():
+    for text in (repr(SESSION), str(SESSION), f"{SESSION}"):
+        assert "the secret" not in text
+        assert "the token" not in text
+        assert "ASIAEXAMPLE" in text
+
+
+# --- over HTTP ---
+
+NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
+
+
+def assumed(**changes: str) -> str:
+    """AssumeRole's answer as AWS writes it; a field set to None is left out."""
+    fields = {
+        "AssumedRoleId": "AROAEXAMPLE:deputy-proof",
+        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deputy-0123abcd/deputy-proof",
+        "AccessKeyId": SESSION.access_key_id,
+        "SecretAccessKey": "the secret",
+        "SessionToken": "the token",
+        "Expiration": "2030-01-02T03:04:05Z",
+    } | changes
+    user, credentials = (
+        "".join(f"<{name}>{fields[name]}</{name}>" for name in names if fields[name] is not None)
+        for names in (list(fields)[:2], list(fields)[2:])
+    )
+    return (
+        f"<AssumeRoleResponse {NAMESPACE}><AssumeRoleResult><AssumedRoleUser>{user}</AssumedRoleUser>"
+        f"<Credentials>{credentials}</Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    )
+
+
+def identity(**fields: str) -> str:
+    inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+    name = "GetCallerIdentity"
+    return f"<{name}Response {NAMESPACE}><{name}Result>{inner}</{name}Result></{name}Response>"
+
+
+def error(code: str) -> str:
+    return f"<ErrorResponse {NAMESPACE}><Error><Type>Sender</Type><Code>{code}</Code></Error></ErrorResponse>"
+
+
+WHO = identity(
+    Arn="arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy", Account=ACCOUNT, UserId="A:x"
+)
+CREDENTIALS = {
+    "AccessKeyId": "ASIABROKERBROKER0001",
+    "SecretAccessKey": "x",
+    "Token": "t",
+    "Expiration": "2040-01-01T00:00:00Z",
+}
+
+
+OWN_KEYS = {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}
+
+
+class Server:
+    """Answers each POST with the next (status, body), the last one for ever; GET gives the broker's credentials."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, str]] = [(200, WHO)]
+        self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                server.requests.append((dict(parse_qsl(body)), dict(self.headers)))
+                status, text = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                self._answer(status, text, "text/xml")
+
+            def do_GET(self) -> None:
+                self._answer(200, json.dumps(CREDENTIALS), "application/json")
+
+            def _answer(self, status: int, text: str, kind: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+@pytest.fixture(scope="module")
+def http():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(http):
+    http.answers, http.requests = [(200, WHO)], []
+    return http
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """A process without any AWS settings; `environment(NAME=value)` adds some."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # the pause before the second attempt
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+
+    def add(**more: str) -> None:
+        for name, value in more.items():
+            monkeypatch.setenv(name, value)
+
+    return add
+
+
+@pytest.fixture(scope="module")
+def broker(http):
+    """The door's own client, made once: making one takes longer than a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**OWN_KEYS, "AWS_ENDPOINT_URL": http.url}.items():
+            patch.setenv(name, value)
+        client = Sts("eu-west-1", PRINCIPAL)._client()
+        client.get_caller_identity()  # it reads its credentials when it signs for the first time
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def live(server, environment, broker):
+    """The door before the server, with credentials."""
+    environment(AWS_ENDPOINT_URL=server.url, **OWN_KEYS)
+    sts = Sts("eu-west-1", PRINCIPAL)
+    sts._made = broker
+    return sts
+
+
+def assume(sts: Sts) -> Session:
+    return sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=None)
+
+
+def test_over_http_it_is_what_aws_documents(live, server):
+    server.answers = [(200, assumed())]
+    assert assume(live) == SESSION
+    [(sent, headers)] = server.requests
+    assert sent == {
+        "Action": "AssumeRole",
+        "Version": "2011-06-15",
+        "RoleArn": ARN,
+        "RoleSessionName": "deputy-x",
+        "DurationSeconds": "900",
+        "ExternalId": GRANT.external_id,
+    }
+    assert "/eu-west-1/sts/aws4_request" in headers["Authorization"]
+    assert "Credential=AKIABROKER/" in headers["Authorization"]
+
+
+def test_the_session_itself_is_asked_who_it_is(live, server):
+    server.answers = [(200, assumed()), (200, WHO)]
+    assert live.probe_own(GRANT) == (ACCOUNT, "AROAEXAMPLE")
+    asked, headers = server.requests[1]
+    assert asked["Action"] == "GetCallerIdentity"
+    assert f"Credential={SESSION.access_key_id}/" in headers["Authorization"]
+    assert headers["X-Amz-Security-Token"] == "the token"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, error("InternalFailure")),
+        (503, ""),
+        (502, "<html><body>Bad Gateway</body></html>"),
+        (400, error("Throttling")),
+    ],
+    ids=["500", "503-empty", "502-html", "throttling"],
+)
+def test_a_passing_failure_is_tried_twice_and_then_unavailable(live, server, status, body):
+    server.answers = [(status, body)]
+    with pytest.raises(Unavailable):
+        assume(live)
+    assert len(server.requests) == 2
+
+
+def test_the_second_attempt_may_succeed(live, server):
+    server.answers = [(503, ""), (200, assumed())]
+    assert assume(live) == SESSION
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, ""),
+        (403, "<html><body>AccessDenied by the proxy</body></html>"),
+        (403, "AccessDenied"),
+        (403, error("")),
+        (403, error("Forbidden")),
+        (407, "Proxy Authentication Required"),
+        (404, "AccessDenied"),
+    ],
+    ids=["empty", "html", "text", "no-code", "other-code", "407", "404"],
+)
+def test_a_proxys_refusal_is_not_the_roles(live, server, status, body):
+    server.answers = [(status, body)]
+    for call in (live.probe_missing, live.probe_foreign):
+        with pytest.raises(Unavailable):
+            call(GRANT)
+
+
+def test_the_roles_refusal_is(live, server):
+    server.answers = [(403, error("AccessDenied"))]
+    with pytest.raises(Refused):
+        live.probe_missing(GRANT)
+    assert len(server.requests) == 1, "not asked twice: it was an answer"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "not xml",
+        "<html><body>Sign in to the hotel's network</body></html>",
+        f"<AssumeRoleResponse {NAMESPACE}></AssumeRoleResponse>",
+        f"<AssumeRoleResponse {NAMESPACE}><AssumeRoleResult></AssumeRoleResult></AssumeRoleResponse>",
+        assumed(AccessKeyId=None),
+        assumed(SecretAccessKey=None),
+        assumed(SessionToken=None),
+        assumed(Expiration=None),
+        assumed(Expiration="tomorrow"),
+        assumed(Arn=None),
+        assumed(Arn="arn:aws"),
+        assumed(Arn=""),
+        assumed(AssumedRoleId=None),
+        assumed(AssumedRoleId=""),  # an empty id would be pinned, and would match the next empty one
+        assumed(AssumedRoleId=":deputy"),
+    ],
+    ids=[
+        "empty",
+        "text",
+        "html",
+        "no-result",
+        "empty-result",
+        "no-key",
+        "no-secret",
+        "no-token",
+        "no-expiration",
+        "bad-expiration",
+        "no-arn",
+        "short-arn",
+        "empty-arn",
+        "no-role-id",
+        "empty-role-id",
+        "role-id-without-role",
+    ],
+)
+def test_an_answer_that_is_none_is_unavailable(live, server, body):
+    server.answers = [(200, body)]
+    with pytest.raises(Unavailable):
+        assume(live)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "not xml", "<html></html>", identity(), identity(Arn="x", Account="")],
+    ids=["empty", "text", "html", "no-identity", "no-arn"],
+)
+def test_so_is_one_to_who_are_you(live, server, body):
+    server.answers = [(200, body)]
+    with pytest.raises(Unavailable):
+        live.is_broker()
+    server.answers = [(200, assumed()), (200, body)]
+    with pytest.raises(Unavailable):
+        live.probe_own(GRANT)
+
+
+@pytest.mark.parametrize("kind", [ReadTimeoutError, ConnectTimeoutError])
+def test_a_timeout_is_unavailable_after_two_attempts(live, kind):
+    tried = []
+
+    def time_out(request, **_):
+        tried.append(request)
+        raise kind(endpoint_url=request.url)
+
+    events = live._client().meta.events
+    events.register("before-send.sts", time_out)
+    for call in CALLS.values():
+        with pytest.raises(Unavailable):
+            call(Door(live, live._client(), live._client()))
+    events.unregister("before-send.sts", time_out)
+    assert len(tried) == 2 * len(CALLS)
+
+
+def test_a_server_that_is_away_is_unavailable(environment):
+    url = f"http://127.0.0.1:{free_port()}"
+    environment(AWS_ENDPOINT_URL=url, **OWN_KEYS)
+    sts = Sts("eu-west-1", PRINCIPAL)
+    for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT)):
+        with pytest.raises(Unavailable):
+            call()
+    sts._client().close()
+
+
+# --- our own credentials ---
+
+
+def test_it_starts_without_credentials_and_says_so_when_asked(environment):
+    sts = Sts("eu-west-1", PRINCIPAL)
+    for call in (
+        sts.is_broker,
+        lambda: assume(sts),
+        lambda: sts.probe_missing(GRANT),
+        lambda: sts.probe_own(GRANT),
+    ):
+        with pytest.raises(Unavailable):
+            call()
+
+
+def test_it_recovers_when_the_credentials_endpoint_is_back(environment, server):
+    environment(
+        AWS_ENDPOINT_URL=server.url,
+        AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials",
+    )
+    sts = Sts("eu-west-1", PRINCIPAL)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            sts.is_broker()
+    environment(AWS_CONTAINER_CREDENTIALS_FULL_URI=f"{server.url}/credentials")
+    assert sts.is_broker()
+    [(_, headers)] = server.requests
+    assert "Credential=ASIABROKERBROKER0001/" in headers["Authorization"]
+    sts._client().close()
+
+
+def test_it_recovers_when_credentials_appear_where_there_were_none(environment, server, tmp_path):
+    """As after a start at which the instance's metadata did not answer: botocore then finds none, and raises nothing."""
+    environment(AWS_ENDPOINT_URL=server.url)
+    sts = Sts("eu-west-1", PRINCIPAL)
+    with pytest.raises(Unavailable):
+        sts.is_broker()
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n"
+    )
+    assert sts.is_broker()
+    sts._client().close()
+
+
+def test_threads_that_come_first_together_all_get_through(environment, server):
+    environment(AWS_ENDPOINT_URL=server.url, **OWN_KEYS)
+    server.answers = [(200, assumed())]
+    sts, found = Sts("eu-west-1", PRINCIPAL), []
+    threads = [threading.Thread(target=lambda: found.append(assume(sts))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [SESSION] * 8
+    sts._client().close()

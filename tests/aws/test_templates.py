@@ -1,0 +1,360 @@
+"""The template as each deployment renders it, and as it lies in the bucket: for everybody to read, never overwritten."""
+
+import hashlib
+import json
+import re
+import uuid
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+import requests
+from cfnlint.api import ManualArgs, lint
+from cfnlint.decode import decode_str
+from flask import Flask
+
+from app import permission_sets
+from app.aws import templates
+from app.aws.errors import Unavailable
+from app.aws.templates import TemplateBucket, regions, render
+from app.config import Broker
+from app.factory import create_app
+from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
+from tests.cast import root_client
+from tests.conftest import make_config
+
+SETS = permission_sets.load()
+OTHER_ACCOUNT = "123456789012"
+
+
+def config(partition="aws", account=OTHER_ACCOUNT, **changes):
+    broker = Broker.parse(f"arn:{partition}:iam::{account}:role/service/AcmeBroker")
+    accounts = frozenset({account})
+    return make_config(
+        "sqlite:////nonexistent",
+        **({"broker": broker, "vendor_name": "Acme 24", "vendor_account_ids": accounts} | changes),
+    )
+
+
+def parsed(template):
+    found, faults = decode_str(template.body)
+    assert faults == []
+    return found
+
+
+def role_of(template):
+    return parsed(template)["Resources"]["Role"]["Properties"]
+
+
+every_set = pytest.mark.parametrize("chosen", SETS.values(), ids=SETS)
+
+
+# --- rendering ---
+
+
+@pytest.mark.parametrize(
+    ("name", "partition", "region"),
+    [
+        ("inventory", "aws", "eu-west-1"),
+        ("bucket-sync", "aws", "us-east-1"),
+        ("bucket-sync", "aws-us-gov", "us-gov-west-1"),
+    ],
+)
+def test_it_is_a_template_that_cfn_lint_finds_nothing_wrong_with(name, partition, region):
+    found = lint(render(config(partition), SETS[name]).body, config=ManualArgs(regions=[region]))
+    assert [str(fault) for fault in found if fault.rule.severity != "informational"] == []
+
+
+@every_set
+@pytest.mark.parametrize("partition", ["aws", "aws-us-gov", "aws-cn"])
+def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partition):
+    template = render(config(partition), chosen)
+    [statement] = role_of(template)["AssumeRolePolicyDocument"]["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:{partition}:iam::{OTHER_ACCOUNT}:root"},
+        "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+        "Condition": {
+            "StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}},
+            "ArnEquals": {
+                "aws:PrincipalArn": f"arn:{partition}:iam::{OTHER_ACCOUNT}:role/service/AcmeBroker"
+            },
+        },
+    }
+    parameters = parsed(template)["Parameters"]
+    assert list(parameters) == ["ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
+
+
+@every_set
+def test_no_example_is_left(chosen):
+    body = render(config(), chosen).body
+    for example in ("111122223333", "DeputyBroker", "Example", "example"):
+        assert example not in body
+    assert re.findall(r"\d{12}", body) == [OTHER_ACCOUNT] * 2
+    assert "Gives Acme 24 access to this account" in body
+
+
+@every_set
+def test_the_permissions_are_the_sets_and_stay_right_in_any_partition(chosen):
+    [policy] = role_of(render(config(), chosen))["Policies"]
+    found = policy["PolicyDocument"]["Statement"]
+    assert len(found) == len(chosen.statements)
+    assert substituted(found, "aws-xy") == chosen.policy("aws-xy")["Statement"]
+
+
+def substituted(value, partition):
+    """What CloudFormation makes of Fn::Sub. A variable of its own that stands outside one would stay as it is."""
+    if isinstance(value, dict):
+        if list(value) == ["Fn::Sub"]:
+            return value["Fn::Sub"].replace("${AWS::Partition}", partition)
+        return {key: substituted(item, partition) for key, item in value.items()}
+    if isinstance(value, list):
+        return [substituted(item, partition) for item in value]
+    assert "${AWS::" not in str(value)
+    return value
+
+
+def test_iams_own_variables_are_not_cloudformations():
+    """`${aws:PrincipalAccount}` inside Fn::Sub would fail the stack: CloudFormation knows no such resource."""
+    statement = {
+        "Sid": "Own",
+        "Effect": "Allow",
+        "Action": ["s3:GetObject"],
+        "Resource": ["arn:${AWS::Partition}:s3:::a/*", "arn:aws:s3:::${aws:PrincipalTag/x}/*"],
+        "Condition": {"StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}},
+    }
+    chosen = replace(SETS["inventory"], statements=(statement,))
+    [policy] = role_of(render(config(), chosen))["Policies"]
+    [found] = policy["PolicyDocument"]["Statement"]
+    assert found["Resource"] == [
+        {"Fn::Sub": "arn:${AWS::Partition}:s3:::a/*"},
+        "arn:aws:s3:::${aws:PrincipalTag/x}/*",
+    ]
+    assert found["Condition"] == statement["Condition"]
+
+
+@pytest.mark.parametrize("seconds", [900, 3600, 43_200])
+def test_a_roles_own_maximum_is_one_that_iam_accepts(seconds):
+    """IAM takes 3,600 to 43,200; a deployment may hand out less."""
+    made = role_of(render(config(max_session_seconds=seconds), SETS["inventory"]))["MaxSessionDuration"]
+    assert max(seconds, 3600) == made
+
+
+def test_it_says_whose_role_it_is():
+    role = role_of(render(config(), SETS["inventory"]))
+    assert role["Tags"] == [
+        {"Key": "deputy:vendor", "Value": "Acme 24"},
+        {"Key": "deputy:external-id", "Value": {"Ref": "ExternalId"}},
+    ]
+    assert role["Description"]["Fn::Sub"].startswith("Lets Acme 24 reach this account")
+
+
+@pytest.mark.parametrize("name", ["A", "24", "3.5", "On", "A+B - C.D", "v" * 64, "x Example Vendor y"])
+def test_any_vendor_name_that_the_settings_allow_stays_text(name):
+    role = role_of(render(config(vendor_name=name), SETS["inventory"]))
+    assert role["Tags"][0]["Value"] == name
+
+
+# --- the name in the bucket ---
+
+
+def test_the_version_is_of_the_content_and_is_in_it():
+    template = render(config(), SETS["inventory"])
+    assert re.fullmatch(r"[0-9a-f]{16}", template.version)
+    assert template.key == f"templates/customer-role/inventory/{template.version}.yaml"
+    outputs = parsed(template)["Outputs"]
+    assert outputs["TemplateVersion"]["Value"] == template.version
+    assert parsed(template)["Resources"]["Registration"]["Properties"]["TemplateVersion"] == template.version
+    source = template.body.replace(template.version, "example-version")
+    assert hashlib.sha256(source.encode()).hexdigest().startswith(template.version)
+
+
+def test_the_same_content_has_the_same_name():
+    once = render(config(), SETS["inventory"])
+    again = render(
+        config(public_url="https://x.example", secret_keys=("k" * 40,), region="eu-west-1"), SETS["inventory"]
+    )
+    assert once == again
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        config(vendor_name="Acme 25"),
+        config(account="123456789013"),
+        config(broker=Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:role/AcmeBroker")),
+        config("aws-us-gov"),
+        config(
+            broker=Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:user/AcmeBroker"), max_session_seconds=43_200
+        ),
+    ],
+    ids=["vendor", "account", "path", "partition", "maximum"],
+)
+def test_other_content_has_another_name(changed):
+    assert render(changed, SETS["inventory"]).key != render(config(), SETS["inventory"]).key
+
+
+def test_one_more_action_is_other_content():
+    [first, *rest] = SETS["inventory"].statements
+    wider = replace(
+        SETS["inventory"], statements=(first | {"Action": [*first["Action"], "s3:GetBucketCORS"]}, *rest)
+    )
+    assert render(config(), wider).version != render(config(), SETS["inventory"]).version
+
+
+def test_a_source_without_the_value_to_replace_is_not_rendered(tmp_path, monkeypatch):
+    """Rather none than one that trusts the example's broker."""
+    source = tmp_path / "customer-role.yaml"
+    source.write_text(templates._SOURCE.read_text().replace("role/DeputyBroker", "role/Other"))
+    monkeypatch.setattr(templates, "_SOURCE", source)
+    with pytest.raises(ValueError, match="does not contain"):
+        render(config(), SETS["inventory"])
+
+
+@pytest.mark.parametrize("mark", ["# permissions: begin\n", "# permissions: end\n"])
+def test_a_source_without_a_mark_is_not_rendered(tmp_path, monkeypatch, mark):
+    source = tmp_path / "customer-role.yaml"
+    source.write_text(templates._SOURCE.read_text().replace(mark, ""))
+    monkeypatch.setattr(templates, "_SOURCE", source)
+    with pytest.raises(ValueError):
+        render(config(), SETS["inventory"])
+
+
+# --- publishing ---
+
+
+@pytest.fixture
+def pipeline(aws, vendor, monkeypatch):
+    """The vendor's deploy pipeline: with credentials that may write to the bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", VENDOR_ACCOUNT)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+    return aws
+
+
+@pytest.fixture
+def unpublished():
+    """A deployment whose templates nobody has published: its content is its own."""
+    return make_config("sqlite:////nonexistent", vendor_name=f"Vendor {uuid.uuid4().hex}")
+
+
+def objects(aws, key: str) -> list[dict]:
+    """Every version that the bucket has of this key."""
+    with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
+        return s3.list_object_versions(Bucket=TEMPLATE_BUCKET, Prefix=key).get("Versions", [])
+
+
+def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished):
+    bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
+    url = bucket.url(template)
+    assert url.endswith(f"/{TEMPLATE_BUCKET}/{template.key}")
+    assert requests.get(url, timeout=5).status_code in {403, 404}
+    assert bucket.publish(template) is True
+    answer = requests.get(url, timeout=5)
+    assert (answer.status_code, answer.text) == (200, template.body)
+    assert answer.headers["Content-Type"] == "text/yaml; charset=utf-8"
+    assert "immutable" in answer.headers["Cache-Control"]
+    with closing(root_client(pipeline, "s3", VENDOR_ACCOUNT)) as s3:
+        s3.put_object(Bucket=TEMPLATE_BUCKET, Key="private.txt", Body=b"x")
+    assert requests.get(url.replace(template.key, "private.txt"), timeout=5).status_code == 403
+    assert requests.get(url.replace(template.key, ""), timeout=5).status_code == 403
+
+
+def test_what_is_published_is_never_overwritten(pipeline, unpublished):
+    bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
+    assert bucket.publish(template) is True
+    [first] = objects(pipeline, template.key)
+    assert bucket.publish(template) is False
+    assert bucket.publish(replace(template, body="evil: true")) is False
+    assert objects(pipeline, template.key) == [first]
+    assert requests.get(bucket.url(template), timeout=5).text == template.body
+
+
+def test_links_to_an_older_template_stay_valid(pipeline, unpublished):
+    bucket, older = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
+    newer = render(replace(unpublished, vendor_name=f"{unpublished.vendor_name[:40]} 2"), SETS["inventory"])
+    assert [bucket.publish(template) for template in (older, newer)] == [True, True]
+    for template in (older, newer):
+        assert requests.get(bucket.url(template), timeout=5).text == template.body
+
+
+def test_the_broker_cannot_publish(vendor, unpublished):
+    """The service's own credentials are made to assume roles; templates are the deploy pipeline's."""
+    with pytest.raises(Unavailable, match="AccessDenied"):
+        TemplateBucket(unpublished).publish(render(unpublished, SETS["inventory"]))
+
+
+def test_a_url_needs_no_credentials_and_no_bucket(monkeypatch):
+    for name in ("AWS_ENDPOINT_URL", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        monkeypatch.delenv(name, raising=False)
+    template = render(config(), SETS["inventory"])
+    found = {
+        region: TemplateBucket(config(template_bucket="acme", region=region)).url(template)
+        for region in ("us-east-1", "eu-west-1", "cn-north-1")
+    }
+    key = f"acme/{template.key}"
+    assert found["eu-west-1"] == f"https://s3.eu-west-1.amazonaws.com/{key}"
+    assert found["cn-north-1"] == f"https://s3.cn-north-1.amazonaws.com.cn/{key}"
+    assert found["us-east-1"] in {
+        f"https://s3.amazonaws.com/{key}",
+        f"https://s3.us-east-1.amazonaws.com/{key}",
+    }
+    assert all(len(url) <= 1024 for url in found.values()), "CloudFormation's limit for a link's templateURL"
+
+
+# --- by the command ---
+
+
+def command(app: Flask):
+    return app.test_cli_runner().invoke(args=["templates", "publish"])
+
+
+def test_the_command_publishes_every_set_and_may_be_repeated(pipeline, unpublished):
+    app = create_app(unpublished)
+    first, second = command(app), command(app)
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    urls = [line.split() for line in first.output.splitlines()]
+    assert [words[0] for words in urls] == ["published"] * len(SETS)
+    assert [line.split("  ")[0] for line in second.output.splitlines()] == ["there already"] * len(SETS)
+    for (_, url), name in zip(urls, SETS, strict=True):
+        assert f"/customer-role/{name}/" in url
+        assert requests.get(url, timeout=5).status_code == 200
+
+
+def test_without_the_bucket_the_command_says_what_is_wrong(pipeline, unpublished):
+    done = command(create_app(replace(unpublished, template_bucket="no-such-bucket-here")))
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: The bucket can't be written to:")
+    assert "NoSuchBucket" in done.output
+    assert "Traceback" not in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+def test_without_credentials_it_does_so_too(pipeline, unpublished, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        monkeypatch.delenv(name)
+    done = command(create_app(unpublished))
+    assert done.exit_code == 1
+    assert done.output == "Error: The bucket can't be written to: Unable to locate credentials\n"
+
+
+# --- regions ---
+
+
+@pytest.mark.parametrize(
+    ("partition", "inside", "outside"),
+    [
+        ("aws", "eu-west-1", "us-gov-west-1"),
+        ("aws-us-gov", "us-gov-west-1", "us-east-1"),
+        ("aws-cn", "cn-north-1", "us-east-1"),
+    ],
+)
+def test_a_partition_has_its_own_regions(partition, inside, outside):
+    assert inside in regions(partition)
+    assert outside not in regions(partition)
+
+
+@every_set
+def test_the_body_is_small_enough_for_every_way_to_launch_it(chosen):
+    """51,200 bytes for --template-body; a link's template may be larger."""
+    assert len(render(config(), chosen).body.encode()) < 51_200
+    json.dumps(parsed(render(config(), chosen)))

@@ -1,0 +1,322 @@
+"""The rules of the architecture that import-linter can't see, read from the code's own syntax and registries.
+
+Each rule is a function from syntax trees to what breaks it; the first tests show that the rules can fail.
+"""
+
+import ast
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from app import errors
+from app.access import Scope
+from app.api.errors import PROBLEMS
+from app.errors import AppError
+from app.factory import create_app
+from app.ids import Grant
+from app.models import Base, TenantOwned
+from tests.conftest import make_config
+
+APP = Path(__file__).parent.parent / "app"
+SOURCES = {path.relative_to(APP.parent).as_posix(): path for path in sorted(APP.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+Trees = dict[str, ast.Module]
+
+# Open to anybody, each for a reason: load balancers, readers of a template, readers of the API's documentation.
+PUBLIC = {
+    "/healthz",
+    "/readyz",
+    "/v1/templates/customer-role.yaml",
+    "/openapi.json",
+    "/docs",
+    "/docs/",
+    "/docs/<path:path>",
+}
+# What flask-smorest and flask-swagger-ui serve, and the way there, carries no mark of ours.
+PUBLIC_BY_CONSTRUCTION = {"/openapi.json", "/docs", "/docs/", "/docs/<path:path>"}
+
+# Tables that name a tenant without being one tenant's property.
+NOT_OWNED = {
+    "api_keys": "a key may be bound to no tenant; its tenant_id confines it",
+    "audit_events": "an event outlives its tenant, and some are about none",
+}
+
+
+def nodes(trees: Trees, kind: type[ast.AST]) -> Iterator[tuple[str, typing.Any]]:
+    for name, tree in trees.items():
+        yield from ((name, node) for node in ast.walk(tree) if isinstance(node, kind))
+
+
+def called(call: ast.Call) -> str:
+    """The last name of what is called: `c` of `a.b.c(…)`."""
+    match call.func:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+    return ""
+
+
+def raw_assume_role(trees: Trees) -> list[str]:
+    """Where an operation of boto's that names a role is called, or assume_role reached by any other way."""
+    return [
+        name for name, node in nodes(trees, ast.Attribute) if node.attr in {"assume_role", "AssumeRole"}
+    ] + [
+        name
+        for name, node in nodes(trees, ast.Constant)
+        if node.value in {"assume_role", "AssumeRole"}  # getattr(sts, "assume_role"), a paginator, a waiter
+    ]
+
+
+def role_arn_keywords(trees: Trees) -> list[str]:
+    """`f(RoleArn=…)`, and what could be unpacked into it."""
+    keywords = [name for name, node in nodes(trees, ast.keyword) if node.arg == "RoleArn"]
+    keys = [(name, key) for name, node in nodes(trees, ast.Dict) for key in node.keys]
+    keys += [(name, node.slice) for name, node in nodes(trees, ast.Subscript)]
+    return keywords + [name for name, key in keys if isinstance(key, ast.Constant) and key.value == "RoleArn"]
+
+
+def sts_clients(trees: Trees) -> list[str]:
+    return [
+        name
+        for name, node in nodes(trees, ast.Constant)
+        if isinstance(node.value, str) and node.value == "sts" and in_call(trees[name], node, {"client"})
+    ]
+
+
+def in_call(tree: ast.Module, node: ast.AST, names: set[str]) -> bool:
+    return any(
+        isinstance(call, ast.Call)
+        and called(call) in names
+        and node in [*call.args, *map(value, call.keywords)]
+        for call in ast.walk(tree)
+    )
+
+
+def value(keyword: ast.keyword) -> ast.expr:
+    return keyword.value
+
+
+def clients_of_any_kind(trees: Trees) -> set[tuple[str, str]]:
+    """(file, service) of each client or resource of boto3's."""
+    found = set()
+    for name, call in nodes(trees, ast.Call):
+        if called(call) in {"client", "resource", "create_client"} and isinstance(call.func, ast.Attribute):
+            first = call.args[0] if call.args else None
+            found.add((name, first.value if isinstance(first, ast.Constant) else "?"))
+    return found
+
+
+def grants(trees: Trees) -> list[str]:
+    return [name for name, call in nodes(trees, ast.Call) if called(call) == "Grant"]
+
+
+def dynamic_imports(trees: Trees) -> list[str]:
+    named = [
+        f"{name}:{node.lineno}"
+        for name, node in nodes(trees, ast.Name)
+        if node.id in {"__import__", "importlib", "exec", "eval", "import_module", "import_string"}
+    ]
+    imported = [
+        f"{name}:{node.lineno}"
+        for kind in (ast.Import, ast.ImportFrom)
+        for name, node in nodes(trees, kind)
+        for alias in node.names
+        if {"importlib", "runpy", "pkgutil"} & {alias.name.split(".")[0], str(getattr(node, "module", ""))}
+        or alias.name == "import_string"
+    ]
+    return named + imported
+
+
+def catches_everything(trees: Trees) -> list[str]:
+    return [
+        f"{name}:{handler.lineno}"
+        for name, handler in nodes(trees, ast.ExceptHandler)
+        if handler.type is None
+        or {"Exception", "BaseException"}
+        & {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+    ]
+
+
+def long_functions(trees: Trees, limit: int = 40) -> list[str]:
+    return [
+        f"{name}:{node.lineno} {node.name} has {length} lines"
+        for kind in (ast.FunctionDef, ast.AsyncFunctionDef)
+        for name, node in nodes(trees, kind)
+        if (length := node.end_lineno - node.lineno + 1) > limit
+    ]
+
+
+# --- the rules can fail ---
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [
+        (raw_assume_role, "def f(sts): sts.assume_role()"),
+        (raw_assume_role, "def f(sts): getattr(sts, 'assume_role')()"),
+        (role_arn_keywords, "f(RoleArn=1)"),
+        (role_arn_keywords, "f(**{'RoleArn': 1})"),
+        (sts_clients, "boto3.client('sts')"),
+        (sts_clients, "session.client(service_name='sts')"),
+        (clients_of_any_kind, "session.client(name)"),
+        (grants, "ids.Grant(a, b)"),
+        (dynamic_imports, "import importlib.util"),
+        (dynamic_imports, "from importlib import import_module as load"),
+        (dynamic_imports, "__import__('boto3')"),
+        (dynamic_imports, "exec('import boto3')"),
+        (catches_everything, "try: f()\nexcept Exception: pass"),
+        (catches_everything, "try: f()\nexcept (ValueError, BaseException) as e: pass"),
+        (catches_everything, "try: f()\nexcept: pass"),
+        (long_functions, "def f():\n" + "    x = 1\n" * 40),
+    ],
+)
+def test_each_rule_finds_what_it_forbids(rule, source):
+    assert len(rule({"bad.py": ast.parse(source)})) == 1
+
+
+# --- the door ---
+
+
+def test_assume_role_is_called_in_one_place():
+    assert raw_assume_role(TREES) == ["app/aws/sts.py"]
+    assert role_arn_keywords(TREES) == ["app/aws/sts.py"]
+
+
+def test_one_place_makes_sts_clients():
+    assert sts_clients(TREES) == ["app/aws/sts.py"]
+    assert clients_of_any_kind(TREES) == {("app/aws/sts.py", "sts"), ("app/aws/templates.py", "s3")}
+
+
+def test_only_a_stored_connection_makes_a_grant():
+    assert grants(TREES) == ["app/models.py"]
+
+
+def test_both_halves_of_a_grant_are_required():
+    hints = typing.get_type_hints(Grant)
+    assert list(hints) == ["role_arn", "external_id"]
+    for hint in hints.values():
+        assert not isinstance(hint, types.UnionType)
+        assert typing.get_origin(hint) is not typing.Union
+    with pytest.raises(TypeError):
+        Grant(role_arn="arn")  # type: ignore[call-arg]
+
+
+# --- the code ---
+
+
+def test_nothing_is_imported_by_a_name_made_at_run_time():
+    assert dynamic_imports(TREES) == []
+
+
+def test_nothing_catches_everything():
+    assert catches_everything(TREES) == []
+
+
+def test_functions_have_40_lines_at_most():
+    assert long_functions(TREES) == []
+
+
+def test_files_have_400_lines_at_most():
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in SOURCES.items()}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+# --- the registries ---
+
+
+@pytest.fixture(scope="module")
+def app() -> Flask:
+    """With neither a database nor an AWS: none of these tests may get as far."""
+    return create_app(make_config("sqlite:////nonexistent/deputy.sqlite3"))
+
+
+def test_every_route_needs_a_scope_or_is_on_the_public_list(app):
+    public = set()
+    for rule in app.url_map.iter_rules():
+        doc = getattr(app.view_functions[rule.endpoint], "_apidoc", {})
+        if rule.rule in PUBLIC_BY_CONSTRUCTION or doc.get("public") is True:
+            assert "scope" not in doc, rule
+            public.add(rule.rule)
+        else:
+            assert isinstance(doc.get("scope"), Scope), f"{rule} declares no scope"
+    assert public == PUBLIC
+
+
+def test_a_route_that_is_not_public_answers_nobody_without_a_key(app):
+    """The marks above say what is meant; this is what happens."""
+    client = app.test_client()
+    some_id = "01890a5d-ac96-774b-bcce-b302099a8057"
+    tried = 0
+    for rule in app.url_map.iter_rules():
+        if rule.rule in PUBLIC:
+            continue
+        path = rule.rule
+        for argument in rule.arguments:
+            path = path.replace(f"<uuid:{argument}>", some_id)
+        for method in rule.methods:
+            response = client.open(path, method=method)
+            assert response.status_code == 401, f"{method} {rule}"
+            assert response.headers["WWW-Authenticate"].startswith("Bearer")
+            tried += 1
+    assert tried > 20
+
+
+def test_a_public_route_only_reads(app):
+    for rule in app.url_map.iter_rules():
+        if rule.rule in PUBLIC:
+            assert rule.methods <= {"GET", "HEAD", "OPTIONS"}, rule
+
+
+def test_every_table_that_names_a_tenant_is_owned_by_it():
+    owned = {
+        mapper.local_table.name for mapper in Base.registry.mappers if issubclass(mapper.class_, TenantOwned)
+    }
+    named = {table.name for table in Base.metadata.tables.values() if "tenant_id" in table.columns}
+    assert named - owned == set(NOT_OWNED)
+    for name in owned:
+        column = Base.metadata.tables[name].columns["tenant_id"]
+        assert not column.nullable
+        assert {key.target_fullname for key in column.foreign_keys} >= {"tenants.id"}
+
+
+def leaves(kind: type[AppError]) -> Iterator[type[AppError]]:
+    if not kind.__subclasses__():
+        yield kind
+    for child in kind.__subclasses__():
+        yield from leaves(child)
+
+
+def test_every_refusal_has_one_status():
+    found = list(leaves(AppError))
+    assert {kind.__name__ for kind in found} == {
+        name for name, kind in vars(errors).items() if isinstance(kind, type) and kind in found
+    }, "refusals are defined in app/errors.py"
+    codes = [kind.code for kind in found]
+    assert len(codes) == len(set(codes))
+    assert set(codes) <= set(PROBLEMS)
+    only_http = {"method_not_allowed", "payload_too_large", "unsupported_media_type", "internal_error"}
+    assert set(PROBLEMS) - set(codes) == only_http
+
+
+def test_every_code_of_the_design_has_its_status():
+    assert {code: status for code, (status, _) in PROBLEMS.items()} == {
+        "malformed_request": 400,
+        "unauthenticated": 401,
+        "forbidden": 403,
+        "not_found": 404,
+        "method_not_allowed": 405,
+        "conflict": 409,
+        "connection_not_verified": 409,
+        "suspended": 409,
+        "role_refused": 409,
+        "payload_too_large": 413,
+        "unsupported_media_type": 415,
+        "validation_failed": 422,
+        "role_not_allowed": 422,
+        "internal_error": 500,
+        "unavailable": 503,
+        "aws_unavailable": 503,
+    }

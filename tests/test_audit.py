@@ -1,0 +1,226 @@
+"""The audit log: stored with what it tells of or not at all, by many at once, and read by whom it concerns."""
+
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from app import audit
+from app.audit import Actor, AuditLog, Filter
+from app.db import Database, now
+from app.errors import NotFoundError
+from app.ids import new_id
+from app.models import AuditEvent, Tenant
+
+OPERATOR = Actor("operator", None, "the tests")
+KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-123")
+
+
+@pytest.fixture(scope="module")
+def database(database_url):
+    database = Database(database_url)
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def log(database):
+    return AuditLog(database)
+
+
+def write(database, action="tests.wrote", *, actor=OPERATOR, **fields) -> None:
+    with database.write() as db:
+        audit.record(db, actor, action, **fields)
+
+
+def found(log, confined_to=None, **wanted) -> list[AuditEvent]:
+    return log.events(confined_to, Filter(**wanted), limit=200, after=None).items
+
+
+def details(events) -> list[object]:
+    return [event.details.get("n") for event in events]
+
+
+# --- writing ---
+
+
+def test_an_event_says_who_did_what_to_whose_connection(database, log):
+    tenant, connection = new_id(), new_id()
+    before = now()
+    write(
+        database,
+        "connection.suspended",
+        actor=KEY,
+        outcome="failed",
+        tenant_id=tenant,
+        connection_id=connection,
+        details={"reason": "tidying up: ✓", "n": [1, {"a": None}]},
+    )
+    [event] = found(log, tenant_id=tenant)
+    assert before <= event.at <= now()
+    assert (event.action, event.outcome) == ("connection.suspended", "failed")
+    assert (event.actor_kind, event.actor_id, event.actor_name) == ("api_key", KEY.id, "a program")
+    assert event.request_id == "r-123"
+    assert (event.tenant_id, event.connection_id) == (tenant, connection)
+    assert event.details == {"reason": "tidying up: ✓", "n": [1, {"a": None}]}
+
+
+def test_what_is_not_said_is_empty(database, log):
+    action = f"tests.{uuid.uuid4().hex}"
+    write(database, action)
+    [event] = found(log, action=action)
+    assert (event.outcome, event.actor_kind, event.actor_id, event.request_id) == (
+        "ok",
+        "operator",
+        None,
+        None,
+    )
+    assert (event.tenant_id, event.connection_id, event.details) == (None, None, {})
+
+
+class OwnError(Exception):
+    pass
+
+
+def test_an_event_is_rolled_back_with_its_transaction(database, log):
+    tenant = Tenant(id=new_id(), name="never was")
+    with pytest.raises(OwnError), database.write() as db:  # noqa: PT012  the transaction is what raises
+        db.add(tenant)
+        audit.record(db, OPERATOR, "tenant.created", tenant_id=tenant.id)
+        db.flush()
+        raise OwnError
+    assert found(log, tenant_id=tenant.id) == []
+    with database.read() as db:
+        assert db.get(Tenant, tenant.id) is None
+
+
+def test_a_change_is_rolled_back_when_its_event_cannot_be_stored(database):
+    tenant = Tenant(id=new_id(), name="never was")
+    with pytest.raises(Exception, match="outcome"), database.write() as db:  # noqa: PT012
+        db.add(tenant)
+        audit.record(db, OPERATOR, "tenant.created", outcome=None, tenant_id=tenant.id)
+    with database.read() as db:
+        assert db.get(Tenant, tenant.id) is None
+
+
+def test_a_refusal_stands_by_itself(database, log):
+    tenant, connection = new_id(), new_id()
+    for outcome in ("refused", "failed"):
+        log.refused(
+            KEY,
+            f"connection.{outcome}",
+            outcome,
+            tenant_id=tenant,
+            connection_id=connection,
+            details={"code": "x"},
+        )
+    failed, refused = found(log, tenant_id=tenant)
+    assert (failed.outcome, failed.action) == ("failed", "connection.failed")
+    assert (refused.outcome, refused.action) == ("refused", "connection.refused")
+    assert refused.connection_id == failed.connection_id == connection
+    assert refused.details == {"code": "x"}
+
+
+def test_many_write_at_once_and_nothing_is_lost(database, log):
+    tenant, writers, each = new_id(), 8, 6
+    failures = []
+
+    def work(writer: int) -> None:
+        try:
+            for number in range(each):
+                write(database, tenant_id=tenant, details={"n": f"{writer}.{number}"})
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    events = found(log, tenant_id=tenant)
+    assert sorted(details(events)) == sorted(f"{w}.{n}" for w in range(writers) for n in range(each))
+    for writer in range(writers):  # each writer's own come in its order, newest first
+        own = [n for n in details(events) if n.startswith(f"{writer}.")]
+        assert own == [f"{writer}.{n}" for n in reversed(range(each))]
+
+
+# --- reading ---
+
+
+@pytest.fixture
+def history(database):
+    """Two tenants' events and one of nobody's, told apart by their numbers."""
+    acme, globex, connection = new_id(), new_id(), new_id()
+    action = f"tests.{uuid.uuid4().hex[:20]}"
+    write(database, action, tenant_id=acme, details={"n": 1})
+    write(database, action, tenant_id=acme, connection_id=connection, details={"n": 2})
+    write(database, "tests.other", tenant_id=acme, connection_id=connection, details={"n": 3})
+    write(database, action, tenant_id=globex, details={"n": 4})
+    write(database, action, tenant_id=None, details={"n": 5})
+    return acme, globex, connection, action
+
+
+def test_an_unbound_key_reads_everything_newest_first(log, history):
+    _, _, _, action = history
+    assert details(found(log, action=action)) == [5, 4, 2, 1]
+
+
+def test_filters_narrow_and_go_together(log, history):
+    acme, globex, connection, action = history
+    assert details(found(log, tenant_id=acme)) == [3, 2, 1]
+    assert details(found(log, tenant_id=globex)) == [4]
+    assert details(found(log, connection_id=connection)) == [3, 2]
+    assert details(found(log, connection_id=connection, action=action)) == [2]
+    assert details(found(log, tenant_id=globex, connection_id=connection)) == []
+    assert details(found(log, action="tests.nothing")) == []
+    assert details(found(log, tenant_id=acme, action="tests%")) == []
+
+
+def test_a_bound_key_sees_its_tenants_events_only(log, history):
+    acme, globex, connection, action = history
+    assert details(found(log, acme)) == [3, 2, 1]
+    assert details(found(log, acme, tenant_id=acme)) == [3, 2, 1]
+    assert details(found(log, acme, action=action)) == [2, 1]
+    assert details(found(log, globex)) == [4]
+    assert details(found(log, globex, connection_id=connection)) == [], (
+        "another's connection: as if it were none"
+    )
+
+
+def test_a_bound_key_that_asks_for_another_tenant_finds_nothing_there(log, history):
+    acme, globex, *_ = history
+    for other in (globex, new_id()):
+        with pytest.raises(NotFoundError):
+            found(log, acme, tenant_id=other)
+
+
+def test_since_is_included_and_until_is_not(database, log):
+    tenant = new_id()
+    for number in range(3):
+        write(database, tenant_id=tenant, details={"n": number})
+    with database.read() as db:
+        query = select(AuditEvent.at).where(AuditEvent.tenant_id == tenant).order_by(AuditEvent.at)
+        first, middle, last = db.scalars(query)
+    assert details(found(log, tenant_id=tenant, since=middle)) == [2, 1]
+    assert details(found(log, tenant_id=tenant, until=middle)) == [0]
+    assert details(found(log, tenant_id=tenant, since=first, until=last)) == [1, 0]
+    assert details(found(log, tenant_id=tenant, since=last + timedelta(seconds=1))) == []
+    assert details(found(log, tenant_id=tenant, since=last, until=first)) == []
+
+
+def test_it_is_read_page_by_page(database, log):
+    tenant = new_id()
+    for number in range(5):
+        write(database, tenant_id=tenant, details={"n": number})
+    seen, after = [], None
+    for expected in (2, 2, 1):
+        part = log.events(tenant, Filter(), limit=2, after=after)
+        assert len(part.items) == expected
+        seen += details(part.items)
+        after = part.after
+    assert after is None
+    assert seen == [4, 3, 2, 1, 0]

@@ -1,0 +1,271 @@
+"""The settings: read strictly, all mistakes told at once, and nothing secret ever shown."""
+
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from app.config import Broker, Config, ConfigError
+
+ROOT = Path(__file__).parent.parent
+ROLE = "arn:aws:iam::111122223333:role/service/DeputyBroker"
+USER = "arn:aws:iam::111122223333:user/deputy-broker"
+KEY = "first-secret-key-0123456789-abcdefgh"
+BOOTSTRAP = "dpk_0123456789abcdef_Abcdefghij0123456789_-ABCDEFGHIJ0123456789x"
+FULL_WIDTH = "".join(chr(0xFF10 + int(digit)) for digit in "111122223333")  # digits, to Python
+
+GOOD = {
+    "DEPUTY_DATABASE_URL": "postgresql+psycopg://deputy:hunter2@db.internal/deputy",
+    "DEPUTY_SECRET_KEYS": KEY,
+    "DEPUTY_BROKER_PRINCIPAL_ARN": ROLE,
+    "DEPUTY_VENDOR_NAME": "Example Vendor",
+    "DEPUTY_TEMPLATE_BUCKET": "deputy-templates",
+    "AWS_REGION": "eu-west-1",
+}
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """`read(NAME=value)`: the settings of a good environment with these changes; None removes."""
+
+    def read(**changes):
+        for name in [*os.environ]:
+            if name.startswith(("DEPUTY_", "AWS_")):
+                monkeypatch.delenv(name)
+        for name, value in (GOOD | changes).items():
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        return Config.from_environment()
+
+    return read
+
+
+def problems(read, **changes) -> dict[str, str]:
+    """Variable → what is said about it."""
+    with pytest.raises(ConfigError) as caught:
+        read(**changes)
+    return dict(line.split(": ", 1) for line in str(caught.value).splitlines())
+
+
+def test_it_reads_a_whole_environment(read):
+    config = read(
+        DEPUTY_SECRET_KEYS=f"{KEY},{KEY[::-1]}",
+        DEPUTY_VENDOR_ACCOUNT_IDS="222233334444,333344445555",
+        DEPUTY_PUBLIC_URL="https://deputy.example.com/",
+        DEPUTY_CONSOLE_URL="http://localhost:4566/console/",
+        DEPUTY_ROLE_PREFIX="acme-",
+        DEPUTY_MAX_SESSION_SECONDS="1800",
+        DEPUTY_BOOTSTRAP_KEY=BOOTSTRAP,
+        DEPUTY_LOG_LEVEL="WARNING",
+    )
+    assert config == Config(
+        database_url=GOOD["DEPUTY_DATABASE_URL"],
+        secret_keys=(KEY, KEY[::-1]),
+        broker=Broker(ROLE, "aws", "111122223333", is_role=True, name="DeputyBroker"),
+        vendor_account_ids=frozenset({"111122223333", "222233334444", "333344445555"}),
+        vendor_name="Example Vendor",
+        template_bucket="deputy-templates",
+        region="eu-west-1",
+        public_url="https://deputy.example.com",
+        console_url="http://localhost:4566/console",
+        role_prefix="acme-",
+        max_session_seconds=1800,
+        bootstrap_key=BOOTSTRAP,
+        log_level="WARNING",
+    )
+
+
+def test_what_may_be_left_out_has_a_safe_default(read):
+    config = read()
+    assert config.role_prefix == "deputy-"
+    assert config.max_session_seconds == 3600
+    assert config.vendor_account_ids == {"111122223333"}, "the broker's own account is always the vendor's"
+    assert config.bootstrap_key is None
+
+
+def test_every_bad_variable_is_told_at_once(read):
+    found = problems(
+        read,
+        DEPUTY_DATABASE_URL="mysql://x",
+        DEPUTY_SECRET_KEYS="short",
+        DEPUTY_BROKER_PRINCIPAL_ARN="arn:aws:sts::111122223333:assumed-role/x/y",
+        DEPUTY_VENDOR_ACCOUNT_IDS="12,34",
+        DEPUTY_VENDOR_NAME=None,
+        DEPUTY_TEMPLATE_BUCKET="Not_A_Bucket",
+        DEPUTY_PUBLIC_URL="ftp://x",
+        DEPUTY_CONSOLE_URL="console",
+        DEPUTY_ROLE_PREFIX="a b",
+        DEPUTY_MAX_SESSION_SECONDS="899",
+        DEPUTY_LOG_LEVEL="LOUD",
+        AWS_REGION=None,
+    )
+    assert sorted(found) == [
+        "AWS_REGION",
+        "DEPUTY_BROKER_PRINCIPAL_ARN",
+        "DEPUTY_CONSOLE_URL",
+        "DEPUTY_DATABASE_URL",
+        "DEPUTY_LOG_LEVEL",
+        "DEPUTY_MAX_SESSION_SECONDS",
+        "DEPUTY_PUBLIC_URL",
+        "DEPUTY_ROLE_PREFIX",
+        "DEPUTY_SECRET_KEYS",
+        "DEPUTY_TEMPLATE_BUCKET",
+        "DEPUTY_VENDOR_ACCOUNT_IDS",
+        "DEPUTY_VENDOR_NAME",
+    ]
+
+
+def test_an_empty_environment_names_what_it_needs(read):
+    found = problems(read, **dict.fromkeys(GOOD))
+    assert sorted(found) == sorted(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DEPUTY_DATABASE_URL", ""),
+        ("DEPUTY_DATABASE_URL", "sqlite://"),  # in memory: gone with the process
+        ("DEPUTY_DATABASE_URL", "postgresql://u@h/d"),
+        ("DEPUTY_SECRET_KEYS", ""),
+        ("DEPUTY_SECRET_KEYS", f"{KEY},"),
+        ("DEPUTY_SECRET_KEYS", f"{KEY},short"),
+        ("DEPUTY_BROKER_PRINCIPAL_ARN", ""),
+        ("DEPUTY_BROKER_PRINCIPAL_ARN", "arn:aws:iam::111122223333:root"),
+        ("DEPUTY_BROKER_PRINCIPAL_ARN", f"{ROLE}\n"),
+        ("DEPUTY_BROKER_PRINCIPAL_ARN", ROLE.replace("111122223333", FULL_WIDTH)),
+        ("DEPUTY_VENDOR_NAME", ""),
+        ("DEPUTY_VENDOR_NAME", " "),
+        ("DEPUTY_VENDOR_NAME", 'Vendor"\nEvil: true'),
+        ("DEPUTY_VENDOR_NAME", "${AWS::AccountId}"),
+        ("DEPUTY_VENDOR_NAME", "v" * 65),
+        ("DEPUTY_TEMPLATE_BUCKET", ""),
+        ("DEPUTY_TEMPLATE_BUCKET", "bucket/with/keys"),
+        ("DEPUTY_VENDOR_ACCOUNT_IDS", "111122223333,"),
+        ("DEPUTY_VENDOR_ACCOUNT_IDS", FULL_WIDTH),
+        ("DEPUTY_PUBLIC_URL", ""),
+        ("DEPUTY_PUBLIC_URL", "https://"),
+        ("DEPUTY_PUBLIC_URL", "https://[half"),
+        ("DEPUTY_PUBLIC_URL", "https://deputy.example.com/?x=1"),
+        ("DEPUTY_CONSOLE_URL", "javascript:alert(1)"),
+        ("DEPUTY_ROLE_PREFIX", "a/b"),
+        ("DEPUTY_ROLE_PREFIX", "ü"),
+        ("DEPUTY_MAX_SESSION_SECONDS", ""),
+        ("DEPUTY_MAX_SESSION_SECONDS", "true"),
+        ("DEPUTY_MAX_SESSION_SECONDS", "no"),
+        ("DEPUTY_MAX_SESSION_SECONDS", "3600.0"),
+        ("DEPUTY_MAX_SESSION_SECONDS", "0"),
+        ("DEPUTY_MAX_SESSION_SECONDS", "-900"),
+        ("DEPUTY_MAX_SESSION_SECONDS", "899"),
+        ("DEPUTY_MAX_SESSION_SECONDS", "43201"),
+        ("DEPUTY_LOG_LEVEL", ""),
+        ("DEPUTY_LOG_LEVEL", "info"),
+        ("AWS_REGION", ""),
+        ("AWS_REGION", "nowhere!"),
+    ],
+)
+def test_a_bad_value_is_refused_and_only_it(read, name, value):
+    assert [*problems(read, **{name: value})] == [name]
+
+
+def test_empty_means_none_where_none_is_meant(read):
+    config = read(DEPUTY_VENDOR_ACCOUNT_IDS="", DEPUTY_CONSOLE_URL="", DEPUTY_ROLE_PREFIX="")
+    assert config.vendor_account_ids == {"111122223333"}
+    assert not config.console_url
+    assert config.role_prefix == ""
+
+
+def test_the_region_may_have_its_older_name(read):
+    assert read(AWS_REGION=None, AWS_DEFAULT_REGION="eu-north-1").region == "eu-north-1"
+    assert read(AWS_REGION="eu-west-1", AWS_DEFAULT_REGION="eu-north-1").region == "eu-west-1"
+
+
+# --- session lengths ---
+
+
+@pytest.mark.parametrize("seconds", ["3601", "43200"])
+def test_a_broker_that_is_a_role_gives_an_hour_at_most(read, seconds):
+    found = problems(read, DEPUTY_MAX_SESSION_SECONDS=seconds)
+    assert "3600" in found["DEPUTY_MAX_SESSION_SECONDS"]
+    assert "role chaining" in found["DEPUTY_MAX_SESSION_SECONDS"]
+
+
+def test_that_is_told_together_with_the_other_mistakes(read):
+    found = problems(read, DEPUTY_MAX_SESSION_SECONDS="43200", DEPUTY_VENDOR_NAME=None, AWS_REGION=None)
+    assert sorted(found) == ["AWS_REGION", "DEPUTY_MAX_SESSION_SECONDS", "DEPUTY_VENDOR_NAME"]
+
+
+def test_a_broker_that_is_a_user_may_give_twelve(read):
+    config = read(DEPUTY_BROKER_PRINCIPAL_ARN=USER, DEPUTY_MAX_SESSION_SECONDS="43200")
+    assert config.max_session_seconds == 43_200
+    assert not config.broker.is_role
+    assert read(DEPUTY_BROKER_PRINCIPAL_ARN=USER).max_session_seconds == 3600
+
+
+# --- secrets ---
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SECRET_KEYS", f"{KEY},{KEY[::-1]}"),
+        ("BOOTSTRAP_KEY", BOOTSTRAP),
+        ("DATABASE_URL", GOOD["DEPUTY_DATABASE_URL"]),
+    ],
+    ids=["secret-keys", "bootstrap-key", "database-url"],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=["bare", "newline", "crlf"])
+def test_a_secret_may_come_from_a_file_as_editors_write_it(read, tmp_path, name, text, end):
+    file = tmp_path / "secret"
+    file.write_bytes((text + end).encode())
+    config = read(**{f"DEPUTY_{name}": None, f"DEPUTY_{name}_FILE": str(file)})
+    assert config == read(**{f"DEPUTY_{name}": text, f"DEPUTY_{name}_FILE": None})
+
+
+def test_a_file_that_cannot_be_read_is_told_with_the_rest(read, tmp_path):
+    found = problems(
+        read, DEPUTY_SECRET_KEYS=None, DEPUTY_SECRET_KEYS_FILE=str(tmp_path / "none"), DEPUTY_VENDOR_NAME=None
+    )
+    assert len(found) == 2
+    assert "DEPUTY_VENDOR_NAME" in found
+
+
+def test_a_bad_secret_is_not_shown(read):
+    for name in ("DEPUTY_SECRET_KEYS", "DEPUTY_DATABASE_URL"):
+        with pytest.raises(ConfigError) as caught:
+            read(**{name: "hunter2"})
+        assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_not_in_the_repr(read):
+    shown = repr(read(DEPUTY_BOOTSTRAP_KEY=BOOTSTRAP))
+    for secret in (KEY, BOOTSTRAP, "hunter2"):
+        assert secret not in shown
+    assert "Example Vendor" in shown
+
+
+def test_settings_cannot_be_changed(read):
+    with pytest.raises(FrozenInstanceError):
+        read().role_prefix = ""
+
+
+# --- the process ---
+
+
+def test_the_process_says_what_is_wrong_and_ends(tmp_path):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", "import wsgi"],
+        cwd=ROOT,
+        env=clean | GOOD | {"DEPUTY_VENDOR_NAME": "", "DEPUTY_MAX_SESSION_SECONDS": "ten"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    first, *rest = done.stderr.splitlines()
+    assert first == "Deputy can't start with these settings:"
+    assert [line.split(":")[0] for line in rest] == ["DEPUTY_MAX_SESSION_SECONDS", "DEPUTY_VENDOR_NAME"]
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,335 @@
+"""The database as the services use it: times, transactions, pages, and what happens when it is away."""
+
+import os
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+import sqlalchemy
+from sqlalchemy import Column, MetaData, String, Table, event, func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from app.db import Database, UtcDateTime, now, page
+from app.errors import StoreUnavailableError
+from app.ids import new_id
+from app.models import Tenant
+from dev.stack import free_port
+from tests.conftest import empty_database
+
+
+@pytest.fixture(scope="module")
+def database(database_url):
+    database = Database(database_url)
+    yield database
+    database.engine.dispose()
+
+
+def tenants(name: str, count: int) -> list[Tenant]:
+    return [Tenant(id=new_id(), name=name) for _ in range(count)]
+
+
+@pytest.fixture
+def named(database):
+    """`named(count)`: a name of one's own, and so many tenants that have it, oldest first."""
+
+    def make(count: int):
+        name = uuid.uuid4().hex
+        made = tenants(name, count)
+        with database.write() as db:
+            db.add_all(made)
+        return select(Tenant).where(Tenant.name == name), [tenant.id for tenant in made]
+
+    return make
+
+
+# --- times ---
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+        datetime(2030, 1, 2, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+        datetime(2029, 12, 31, 20, tzinfo=timezone(timedelta(hours=-11))),
+        datetime(1970, 1, 1, tzinfo=UTC),
+        datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    ],
+    ids=str,
+)
+def test_a_time_comes_back_as_the_same_moment_in_utc(database, named, value):
+    query, _ = named(1)
+    with database.write() as db:
+        db.scalars(query).one().created_at = value
+    with database.read() as db:
+        back = db.scalars(query).one().created_at
+        found = db.scalars(query.where(Tenant.created_at == value)).one_or_none()
+    assert back == value
+    assert back.utcoffset() == timedelta(0)
+    assert found is not None, "compared in SQL, it is the same moment too"
+
+
+def test_no_time_stays_none(database, named):
+    query, _ = named(1)
+    with database.read() as db:
+        assert db.scalars(query).one().deleted_at is None
+
+
+def test_times_are_utc_whatever_zone_the_server_keeps(tmp_path):
+    """PostgreSQL answers in the session's zone, which the server, the role or the database may set."""
+    with empty_database("postgresql", tmp_path) as url:
+        name = sqlalchemy.make_url(url).database
+        _execute(url, f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
+        table = Table("times", MetaData(), Column("at", UtcDateTime))
+        database = Database(url)
+        with database.write() as db:
+            table.create(db.connection())
+            db.execute(insert(table).values(at=datetime(2030, 1, 2, 3, tzinfo=UTC)))
+        with database.read() as db:
+            back = db.scalars(select(table.c.at)).one()
+        database.engine.dispose()
+    assert back == datetime(2030, 1, 2, 3, tzinfo=UTC)
+    assert back.isoformat() == "2030-01-02T03:00:00+00:00"
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def test_the_clock_is_in_utc():
+    assert now().utcoffset() == timedelta(0)
+    assert abs((datetime.now(UTC) - now()).total_seconds()) < 1
+
+
+# --- transactions ---
+
+
+def test_a_write_is_stored_at_its_end_and_not_before(database, named):
+    query, _ = named(0)
+    made = Tenant(name=query.compile().params["name_1"])
+    with database.write() as db:
+        db.add(made)
+        db.flush()
+        if database.engine.dialect.name == "postgresql":
+            with database.read() as other:
+                assert other.scalars(query).all() == []
+    with database.read() as db:
+        assert [tenant.id for tenant in db.scalars(query)] == [made.id]
+    assert made.name, "what was read stays readable after the transaction"
+
+
+class OwnError(Exception):
+    pass
+
+
+def test_a_write_that_raises_stores_nothing(database, named):
+    query, [only] = named(1)
+    with pytest.raises(OwnError), database.write() as db:  # noqa: PT012  the transaction is what raises
+        db.execute(update(Tenant).where(Tenant.id == only).values(name="lost"))
+        raise OwnError
+    with database.read() as db:
+        assert [tenant.id for tenant in db.scalars(query)] == [only]
+
+
+def test_a_read_stores_nothing(database, named):
+    query, [only] = named(1)
+    with database.read() as db:
+        db.execute(update(Tenant).where(Tenant.id == only).values(name="lost"))
+    with database.read() as db:
+        assert [tenant.id for tenant in db.scalars(query)] == [only]
+
+
+def test_a_violated_constraint_passes_as_it_is(database, named):
+    _, [only] = named(1)
+    with pytest.raises(IntegrityError), database.write() as db:
+        db.execute(insert(Tenant).values(id=only, name="again"))
+    with pytest.raises(IntegrityError), database.write() as db:
+        db.add(Tenant(id=only, name="again"))  # at the flush of the commit itself
+
+
+def test_a_bug_in_a_statement_is_not_called_unavailable():
+    """A 503 would be tried again and again; a bug is a 500 with a full log. SQLite's driver doesn't tell them apart."""
+    database = Database(os.environ["TEST_DATABASE_URL"])
+    with pytest.raises(ProgrammingError), database.read() as db:
+        db.execute(text("SELECT no_such_column FROM pg_database"))
+    database.engine.dispose()
+
+
+def sqlite(tmp_path) -> tuple[Database, Database]:
+    """Two engines on one file, as two processes have them."""
+    url = f"sqlite:///{tmp_path / 'db.sqlite3'}"
+    return Database(url), Database(url)
+
+
+COUNTER = Table("counter", MetaData(), Column("name", String), Column("value", sqlalchemy.Integer))
+
+
+def test_two_writers_on_sqlite_wait_for_each_other(tmp_path):
+    """Both read first and write later. Without BEGIN IMMEDIATE one fails at once, whatever the timeout."""
+    first, second = sqlite(tmp_path)
+    with first.write() as db:
+        COUNTER.create(db.connection())
+        db.execute(insert(COUNTER).values(name="c", value=0))
+    has_read, done = threading.Event(), []
+
+    def add(database: Database, while_open) -> None:
+        with database.write() as db:
+            value = db.scalars(select(COUNTER.c.value)).one()
+            while_open()
+            db.execute(update(COUNTER).values(value=value + 1))
+        done.append(value)
+
+    def second_writer() -> None:
+        has_read.wait()
+        add(second, lambda: None)
+
+    thread = threading.Thread(target=second_writer)
+    thread.start()
+    add(first, lambda: (has_read.set(), thread.join(0.2)))
+    thread.join()
+    assert done == [0, 1]
+    with first.read() as db:
+        assert db.scalars(select(COUNTER.c.value)).one() == 2
+    first.engine.dispose()
+    second.engine.dispose()
+
+
+def test_readers_on_sqlite_do_not_wait_for_a_writer(tmp_path):
+    first, second = sqlite(tmp_path)
+    with first.write() as db:
+        COUNTER.create(db.connection())
+        db.execute(insert(COUNTER).values(name="c", value=1))
+    with first.write() as db:
+        db.execute(update(COUNTER).values(value=2))
+        with second.read() as reader:
+            assert reader.scalars(select(COUNTER.c.value)).one() == 1
+    first.engine.dispose()
+    second.engine.dispose()
+
+
+def test_sqlite_keeps_what_it_promises(tmp_path):
+    """An audit row survives a power cut before credentials leave, and foreign keys hold."""
+    database, _ = sqlite(tmp_path)
+    with database.read() as db:
+        found = {
+            name: db.scalars(text(f"PRAGMA {name}")).one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    database.engine.dispose()
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+# --- away ---
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_a_database_that_cannot_be_opened_is_unavailable(way):
+    database = Database("sqlite:////nonexistent/deputy.sqlite3")
+    with pytest.raises(StoreUnavailableError) as caught, getattr(database, way)() as db:
+        db.execute(select(func.count()).select_from(Tenant))
+    assert caught.value.code == "unavailable"
+    assert "nonexistent" not in caught.value.detail
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_a_server_that_does_not_listen_is_unavailable(way):
+    database = Database(f"postgresql+psycopg://u:hunter2@127.0.0.1:{free_port()}/d")
+    with pytest.raises(StoreUnavailableError) as caught, getattr(database, way)() as db:
+        db.execute(text("SELECT 1"))
+    assert "hunter2" not in caught.value.detail
+    assert "127.0.0.1" not in caught.value.detail
+
+
+def test_a_file_that_is_no_database_is_unavailable_or_a_bug_but_no_success(tmp_path):
+    (tmp_path / "db.sqlite3").write_text("this is a text, and no database" * 100)
+    database, _ = sqlite(tmp_path)
+    with pytest.raises((StoreUnavailableError, sqlalchemy.exc.DBAPIError)), database.read() as db:
+        db.execute(text("SELECT 1"))
+    database.engine.dispose()
+
+
+def test_a_connection_lost_in_the_middle_is_unavailable_and_the_next_one_works(tmp_path):
+    with empty_database("postgresql", tmp_path) as url:
+        database = Database(url)
+        with pytest.raises(StoreUnavailableError), database.write() as db:  # noqa: PT012
+            _execute(url, f"SELECT pg_terminate_backend({db.scalars(text('SELECT pg_backend_pid()')).one()})")
+            db.execute(text("SELECT 1"))
+        with database.read() as db:
+            assert db.scalars(text("SELECT 1")).one() == 1
+        database.engine.dispose()
+
+
+def test_a_connection_lost_while_idle_is_not_even_noticed(tmp_path):
+    with empty_database("postgresql", tmp_path) as url:
+        database = Database(url)
+        with database.read() as db:
+            pid = db.scalars(text("SELECT pg_backend_pid()")).one()
+        _execute(url, f"SELECT pg_terminate_backend({pid})")
+        with database.read() as db:
+            assert db.scalars(text("SELECT pg_backend_pid()")).one() != pid
+        database.engine.dispose()
+
+
+def test_making_a_database_connects_to_nothing():
+    Database(f"postgresql+psycopg://u@127.0.0.1:{free_port()}/d")
+
+
+# --- pages ---
+
+
+def read_all(database, query, limit: int) -> list[list[uuid.UUID]]:
+    pages, after = [], None
+    while True:
+        with database.read() as db:
+            found = page(db, query, Tenant.id, limit=limit, after=after)
+        pages.append([tenant.id for tenant in found.items])
+        after = found.after
+        if after is None:
+            return pages
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"),
+    [(1, [1] * 7), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (8, [7]), (200, [7])],
+)
+def test_pages_hold_everything_once_newest_first(database, named, limit, sizes):
+    query, made = named(7)
+    pages = read_all(database, query, limit)
+    assert [len(found) for found in pages] == sizes
+    assert [tenant for found in pages for tenant in found] == made[::-1]
+
+
+def test_an_empty_list_is_one_empty_page(database, named):
+    query, _ = named(0)
+    assert read_all(database, query, 5) == [[]]
+
+
+def test_what_is_added_meanwhile_moves_nothing(database, named):
+    query, made = named(4)
+    with database.read() as db:
+        first = page(db, query, Tenant.id, limit=2, after=None)
+    with database.write() as db:
+        db.add_all(tenants(first.items[0].name, 3))
+    with database.read() as db:
+        second = page(db, query, Tenant.id, limit=2, after=first.after)
+    assert [t.id for t in (*first.items, *second.items)] == made[::-1]
+
+
+def test_a_page_is_one_statement_without_count_or_offset(database, named):
+    """Both cost more the deeper the page."""
+    query, _ = named(5)
+    seen = []
+    event.listen(database.engine, "before_cursor_execute", lambda *args: seen.append(args[2:4]))
+    with database.read() as db:
+        page(db, query, Tenant.id, limit=2, after=new_id())
+    [(statement, parameters)] = [found for found in seen if "SELECT" in found[0]]
+    assert "count(" not in statement.lower()
+    assert "id <" in statement
+    assert "ORDER BY tenants.id DESC" in statement
+    limits = parameters.values() if isinstance(parameters, dict) else parameters
+    assert [v for v in limits if isinstance(v, int)] in ([3], [3, 0]), (
+        "one more than asked tells of a next page"
+    )

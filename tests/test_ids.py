@@ -1,0 +1,210 @@
+"""The values everything turns on, against generated ones: what is a role's ARN and what only looks like one."""
+
+import re
+import string
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from app.ids import (
+    EXTERNAL_ID_PATTERN,
+    ExternalId,
+    RoleArn,
+    foreign_external_id,
+    new_external_id,
+    new_id,
+)
+
+DIGITS = string.digits
+NAME = string.ascii_letters + string.digits + "_+=,.@-"
+# IAM's paths: anything printable in ASCII but the space, between slashes.
+PATH = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "/")
+
+GOOD = "arn:aws:iam::444455556666:role/deputy-0123abcd"
+
+partitions = st.one_of(
+    st.sampled_from(["aws", "aws-cn", "aws-us-gov", "aws-iso", "aws-iso-b", "aws-eusc"]),
+    st.lists(st.text(string.ascii_lowercase + DIGITS, min_size=1, max_size=6), max_size=3).map(
+        lambda parts: "-".join(["aws", *parts])
+    ),
+)
+accounts = st.text(DIGITS, min_size=12, max_size=12)
+paths = st.lists(st.text(PATH, min_size=1, max_size=30), max_size=5).map(
+    lambda parts: "".join(f"/{part}" for part in parts) + "/"
+)
+names = st.text(NAME, min_size=1, max_size=64)
+
+
+def is_role_arn(text: str) -> bool:
+    """What IAM's reference says, without a regular expression: the oracle."""
+    parts = text.split(":", 5)
+    if len(parts) != 6 or len(text) > 2048:
+        return False
+    arn, partition, service, region, account, resource = parts
+    first, *more = partition.split("-")
+    kind, *steps = resource.split("/")
+    return (
+        (arn, service, region, kind, first) == ("arn", "iam", "", "role", "aws")
+        and all(part and set(part) <= set(string.ascii_lowercase + DIGITS) for part in more)
+        and len(account) == 12
+        and set(account) <= set(DIGITS)
+        and len(steps) >= 1
+        and all(step and set(step) <= set(PATH) for step in steps[:-1])
+        and sum(len(step) + 1 for step in steps[:-1]) + 1 <= 512
+        and 1 <= len(steps[-1]) <= 64
+        and set(steps[-1]) <= set(NAME)
+    )
+
+
+@given(partitions, accounts, paths, names)
+def test_it_takes_every_role_arn_apart_and_keeps_its_text(partition, account, path, name):
+    text = f"arn:{partition}:iam::{account}:role{path}{name}"
+    assert is_role_arn(text)
+    role = RoleArn.parse(text)
+    assert (role.partition, role.account_id, role.path, role.name) == (partition, account, path, name)
+    assert role.text == str(role) == text
+
+
+@given(
+    st.tuples(
+        st.just("arn:"),
+        st.one_of(partitions, st.text(max_size=8)),
+        st.sampled_from([":iam::", ":iam::", ":iam::", ":sts::", ":IAM::", ":iam:eu-west-1:", ":iam:", "::"]),
+        st.one_of(accounts, st.text(max_size=13)),
+        st.sampled_from([":role", ":role", ":role", ":user", ":assumed-role", ":Role", "/role", ":"]),
+        st.one_of(paths, st.text(max_size=12)),
+        st.one_of(names, st.text(max_size=70)),
+    )
+)
+def test_it_refuses_whatever_is_put_together_otherwise(parts):
+    assert_agrees("".join(parts))
+
+
+@given(st.data())
+def test_it_refuses_an_arn_with_one_character_changed_as_the_oracle_does(data):
+    at = data.draw(st.integers(0, len(GOOD)))
+    what = data.draw(
+        st.one_of(st.characters(), st.sampled_from(["", "/", ":", "\n", "\0", "٣", "\uff10", "é"]))
+    )
+    assert_agrees(GOOD[:at] + what + GOOD[at + data.draw(st.integers(0, 1)) :])
+
+
+@given(st.text())
+@example("")
+@example("role/deputy")
+def test_it_refuses_any_text_that_is_none(text):
+    assume(not is_role_arn(text))
+    assert_agrees(text)
+
+
+def assert_agrees(text: str) -> None:
+    if is_role_arn(text):
+        assert RoleArn.parse(text).text == text
+    else:
+        with pytest.raises(ValueError, match=r"role ARN|IAM role"):
+            RoleArn.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{GOOD}\n",
+        f"\n{GOOD}",
+        f" {GOOD}",
+        f"{GOOD}\0",
+        f"{GOOD}/",
+        GOOD.replace("444455556666", "".join(chr(0xFF10 + int(digit)) for digit in "444455556666")),
+        GOOD.replace("444455556666", "٤٤٤٤٥٥٥٥٦٦٦٦"),
+        GOOD.replace("444455556666", "44445555666"),
+        GOOD.replace("444455556666", "4444555566667"),
+        GOOD.replace("444455556666", ""),
+        GOOD.replace("deputy", "dépùty"),
+        GOOD.replace("deputy", "deputy*"),
+        GOOD.replace("deputy", "dep uty"),
+        GOOD.replace(":role/", ":user/"),
+        GOOD.replace(":role/", ":role//"),
+        GOOD.replace(":role/", ":role/a//"),
+        GOOD.replace(":role/", ":role:"),
+        GOOD.replace(":role/", ":ROLE/"),
+        GOOD.replace("iam", "sts").replace(":role/", ":assumed-role/"),
+        GOOD.replace("iam", "s3"),
+        GOOD.replace("iam::", "iam:us-east-1:"),
+        GOOD.replace("arn:aws", "arn:azure"),
+        GOOD.replace("arn:aws", "arn:AWS"),
+        GOOD.replace("arn:aws", "arn:aws-"),
+        GOOD.replace("arn:", "ARN:"),
+        "arn:aws:iam::444455556666:root",
+        "arn:aws:iam::444455556666:role/",
+        "arn:aws:iam::444455556666:oidc-provider/example.com",
+        "arn:aws:iam::444455556666:user/assumed-role/deputy-x/",
+        "444455556666",
+        "AROAEXAMPLEEXAMPLE",
+        f"arn:aws:iam::444455556666:role/{'n' * 65}",
+        f"arn:aws:iam::444455556666:role/{'p' * 511}/n",  # a path of 513 characters
+        f"arn:{'aws' + '-a' * 1020}:iam::444455556666:role/n",  # 2,074 characters
+    ],
+)
+def test_it_refuses_what_only_looks_like_a_role(text):
+    assert not is_role_arn(text)
+    with pytest.raises(ValueError, match=r"role ARN|IAM role"):
+        RoleArn.parse(text)
+
+
+def test_it_takes_the_longest_name_and_path():
+    assert RoleArn.parse(f"arn:aws:iam::444455556666:role/{'p' * 510}/{'n' * 64}").name == "n" * 64
+
+
+def test_what_is_wrong_is_said_without_repeating_it():
+    """It may hold anything: the text goes into an answer and into the log."""
+    with pytest.raises(ValueError) as caught:
+        RoleArn.parse("arn:aws:iam::444455556666:role/<script>")
+    assert "script" not in str(caught.value)
+
+
+# --- External IDs ---
+
+
+def test_10_000_external_ids_are_all_different_and_of_one_shape():
+    made = [new_external_id() for _ in range(10_000)]
+    assert len(set(made)) == 10_000
+    assert all(re.fullmatch(r"dpy-[0-9a-f]{64}", value, re.ASCII) for value in made)
+    assert EXTERNAL_ID_PATTERN == r"dpy-[0-9a-f]{64}"
+
+
+def test_every_digit_of_an_external_id_is_drawn():
+    """A constant or a counter in it would be a pattern that a trust policy, or an attacker, could use."""
+    made = [new_external_id() for _ in range(500)]
+    for place in range(4, 68):
+        assert len({value[place] for value in made}) == 16, f"digit {place}"
+
+
+@given(st.text("0123456789abcdef", min_size=64, max_size=64))
+def test_a_foreign_id_keeps_both_ends_and_draws_the_middle(digits):
+    own = ExternalId(f"dpy-{digits}")
+    foreign = foreign_external_id(own)
+    assert re.fullmatch(EXTERNAL_ID_PATTERN, foreign)
+    assert foreign != own
+    assert foreign[:20] == own[:20]
+    assert foreign[-16:] == own[-16:]
+    assert foreign[20:-16] != own[20:-16]
+
+
+def test_no_two_foreign_ids_are_the_same():
+    """A fixed one could be allowed by a trust policy, or issued to somebody."""
+    own = new_external_id()
+    assert len({foreign_external_id(own) for _ in range(1000)}) == 1000
+
+
+def test_a_foreign_id_is_drawn_again_when_it_comes_out_as_the_own_one(monkeypatch):
+    own = new_external_id()
+    drawn = iter([own[20:52], "5" * 32])
+    monkeypatch.setattr("app.ids.secrets.token_hex", lambda _: next(drawn))
+    assert foreign_external_id(own) == f"{own[:20]}{'5' * 32}{own[52:]}"
+
+
+def test_ids_come_in_order_of_creation():
+    made = [new_id() for _ in range(10_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == 10_000
+    assert made[0].version == 7

@@ -1,0 +1,499 @@
+"""What the database itself refuses, tried row by row on both engines, and the states that a connection can take."""
+
+import dataclasses
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+from sqlalchemy import delete, insert, literal_column, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from app.db import Database
+from app.errors import ConflictError, SuspendedError
+from app.ids import Grant, RoleArn, new_external_id, new_id
+from app.models import (
+    ApiKey,
+    AuditEvent,
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Proof,
+    Tenant,
+    TenantStatus,
+    Verdict,
+)
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def database(database_url):
+    database = Database(database_url)
+    yield database
+    database.engine.dispose()
+
+
+class Rows:
+    """Writes rows without any of the code that guards them, each in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def run(self, statement) -> None:
+        with self.database.write() as db:
+            db.execute(statement)
+
+    def tenant(self, **fields) -> uuid.UUID:
+        values = {"id": new_id(), "name": "Acme", "status": TenantStatus.ACTIVE, "created_at": NOW} | fields
+        self.run(insert(Tenant.__table__).values(**values))
+        return values["id"]
+
+    def external_id(self, tenant_id, **fields) -> uuid.UUID:
+        values = {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "value": new_external_id(),
+            "state": ExternalIdState.CURRENT,
+            "created_at": NOW,
+        } | fields
+        self.run(insert(ExternalIdRow.__table__).values(**values))
+        return values["id"]
+
+    def connection(self, tenant_id, external_id_id, **fields) -> uuid.UUID:
+        values = {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "external_id_id": external_id_id,
+            "role_arn": f"arn:aws:iam::444455556666:role/deputy-{uuid.uuid4().hex}",
+            "account_id": "444455556666",
+            "permission_set": "inventory",
+            "status": ConnectionStatus.PENDING,
+            "version": 1,
+            "created_at": NOW,
+        } | fields
+        self.run(insert(Connection.__table__).values(**values))
+        return values["id"]
+
+    def whole(self, **fields) -> tuple[uuid.UUID, uuid.UUID, uuid.UUID]:
+        """A tenant with an External ID and a connection."""
+        tenant = self.tenant()
+        external_id = self.external_id(tenant)
+        return tenant, external_id, self.connection(tenant, external_id, **fields)
+
+    def proof(self, tenant_id, connection_id, **fields) -> uuid.UUID:
+        values = {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "connection_id": connection_id,
+            "verdict": Verdict.PROVEN,
+            "checks": [],
+            "checked_at": NOW,
+        } | fields
+        self.run(insert(Proof.__table__).values(**values))
+        return values["id"]
+
+    def event(self, **fields) -> uuid.UUID:
+        values = {
+            "id": new_id(),
+            "at": NOW,
+            "action": "tests.wrote",
+            "outcome": "ok",
+            "actor_kind": "operator",
+            "actor_name": "tests",
+            "details": {},
+        } | fields
+        self.run(insert(AuditEvent.__table__).values(**values))
+        return values["id"]
+
+
+@pytest.fixture
+def rows(database) -> Rows:
+    return Rows(database)
+
+
+@contextmanager
+def refused(match: str | None = None):
+    """By the database, for a constraint and not because it is away."""
+    with pytest.raises(DBAPIError, match=match) as caught:
+        yield
+    assert not isinstance(caught.value, OperationalError)
+
+
+# --- invariant 3: a role and the tenant's own External ID ---
+
+
+def test_a_role_is_not_paired_with_another_tenants_external_id(rows):
+    acme, globex = rows.tenant(), rows.tenant()
+    theirs = rows.external_id(globex)
+    rows.external_id(acme)
+    with refused():
+        rows.connection(acme, theirs)
+    rows.connection(globex, theirs)
+
+
+def test_nor_is_a_connection_moved_to_one(rows):
+    acme, own, connection = rows.whole()
+    globex = rows.tenant()
+    theirs = rows.external_id(globex)
+    this = update(Connection.__table__).where(Connection.__table__.c.id == connection)
+    with refused():
+        rows.run(this.values(external_id_id=theirs))
+    with refused():
+        rows.run(this.values(tenant_id=globex))
+    rows.run(this.values(external_id_id=rows.external_id(acme, state=ExternalIdState.NEXT)))  # a rotation may
+    rows.run(this.values(external_id_id=own))
+
+
+def test_a_connection_needs_an_external_id_and_a_tenant(rows):
+    tenant = rows.tenant()
+    with refused():
+        rows.connection(tenant, new_id())
+    with refused():
+        rows.connection(tenant, None)
+    with refused():
+        rows.connection(None, rows.external_id(tenant))
+
+
+def test_a_proof_belongs_to_a_connection_of_the_same_tenant(rows):
+    tenant, _, connection = rows.whole()
+    with refused():
+        rows.proof(rows.tenant(), connection)
+    proof = rows.proof(tenant, connection)
+    rows.run(delete(Connection.__table__).where(Connection.__table__.c.id == connection))
+    with rows.database.read() as db:
+        assert db.get(Proof, proof) is None
+
+
+# --- invariant 4: External IDs ---
+
+
+@pytest.mark.parametrize("state", list(ExternalIdState))
+def test_an_external_id_is_unique_over_all_time(rows, state):
+    """Whatever became of the first one: retired rows count."""
+    value = new_external_id()
+    rows.external_id(rows.tenant(), value=value, state=state)
+    for again in ExternalIdState:
+        with refused():
+            rows.external_id(rows.tenant(), value=value, state=again)
+
+
+@pytest.mark.parametrize("state", [ExternalIdState.CURRENT, ExternalIdState.NEXT])
+def test_a_tenant_has_one_current_and_one_next(rows, state):
+    tenant = rows.tenant()
+    rows.external_id(tenant, state=state)
+    with refused():
+        rows.external_id(tenant, state=state)
+    rows.external_id(rows.tenant(), state=state)
+
+
+def test_no_other_one_is_made_current_by_a_change(rows):
+    tenant = rows.tenant()
+    rows.external_id(tenant)
+    upcoming = rows.external_id(tenant, state=ExternalIdState.NEXT)
+    with refused():
+        rows.run(
+            update(ExternalIdRow.__table__)
+            .where(ExternalIdRow.__table__.c.id == upcoming)
+            .values(state=ExternalIdState.CURRENT)
+        )
+
+
+def test_a_tenant_has_as_many_retired_ones_as_it_takes(rows):
+    tenant = rows.tenant()
+    for state in (
+        ExternalIdState.RETIRED,
+        ExternalIdState.RETIRED,
+        ExternalIdState.RETIRING,
+        ExternalIdState.CURRENT,
+    ):
+        rows.external_id(tenant, state=state)
+
+
+def test_an_external_id_is_never_changed_reassigned_or_deleted(rows):
+    tenant = rows.tenant()
+    table = ExternalIdRow.__table__
+    for state in ExternalIdState:
+        row = rows.external_id(tenant, state=state)
+        this = table.c.id == row
+        with refused("never changed or reassigned"):
+            rows.run(update(table).where(this).values(value=new_external_id()))
+        with refused("never changed or reassigned"):
+            rows.run(update(table).where(this).values(tenant_id=rows.tenant()))
+        with refused("kept for ever"):
+            rows.run(delete(table).where(this))
+        rows.run(update(table).where(this).values(state=ExternalIdState.RETIRED, retired_at=NOW))
+
+
+def test_a_tenant_with_an_external_id_is_not_removed(rows):
+    tenant = rows.tenant()
+    rows.external_id(tenant)
+    with refused():
+        rows.run(delete(Tenant.__table__).where(Tenant.__table__.c.id == tenant))
+
+
+# --- tenants and connections ---
+
+
+def test_a_tenant_has_a_role_once(rows):
+    tenant, external_id, connection = rows.whole(role_arn="arn:aws:iam::444455556666:role/deputy-once")
+    again = partial(
+        rows.connection, tenant, external_id, role_arn="arn:aws:iam::444455556666:role/deputy-once"
+    )
+    with refused():
+        again()
+    this = update(Connection.__table__).where(Connection.__table__.c.id == connection)
+    rows.run(this.values(status=ConnectionStatus.DELETED))
+    with refused():  # the tombstone holds the place
+        again()
+    rows.whole(role_arn="arn:aws:iam::444455556666:role/deputy-once")  # another tenant's is another matter
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [{"role_unique_id": None}, {"verified_at": None}, {"role_unique_id": None, "verified_at": None}],
+)
+def test_verified_is_proven(rows, missing):
+    proof = {"role_unique_id": "AROAONE", "verified_at": NOW}
+    _, _, connection = rows.whole(status=ConnectionStatus.VERIFIED, **proof)
+    with refused():
+        rows.whole(status=ConnectionStatus.VERIFIED, **(proof | missing))
+    with refused():
+        rows.run(
+            update(Connection.__table__).where(Connection.__table__.c.id == connection).values(**missing)
+        )
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        (Tenant.__table__, "status"),
+        (ExternalIdRow.__table__, "state"),
+        (Connection.__table__, "status"),
+        (Proof.__table__, "verdict"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("word", ["", "Verified", "PENDING", "active ", "gone"])
+def test_a_state_is_one_of_the_known_words(rows, table, column, word):
+    tenant, _, connection = rows.whole()
+    rows.proof(tenant, connection)
+    mine = table.c.id == tenant if table is Tenant.__table__ else table.c.tenant_id == tenant
+    with refused():
+        rows.run(update(table).where(mine).values({column: literal_column(f"'{word}'")}))
+
+
+def test_a_reference_is_unique_among_live_tenants(rows):
+    reference = uuid.uuid4().hex
+    first = rows.tenant(reference=reference)
+    with refused():
+        rows.tenant(reference=reference)
+    with refused():  # suspended is not gone
+        rows.tenant(reference=reference, status=TenantStatus.SUSPENDED)
+    rows.run(
+        update(Tenant.__table__)
+        .where(Tenant.__table__.c.id == first)
+        .values(deleted_at=NOW, status=TenantStatus.DELETED)
+    )
+    rows.tenant(reference=reference)
+    with refused():
+        rows.run(update(Tenant.__table__).where(Tenant.__table__.c.id == first).values(deleted_at=None))
+    for _ in range(2):
+        rows.tenant(reference=None)
+
+
+def test_a_keys_lookup_is_unique_and_its_tenant_exists(rows):
+    def key(**fields):
+        values = {"id": new_id(), "digest": b"x", "name": "k", "scope_bits": 1, "created_at": NOW} | fields
+        rows.run(insert(ApiKey.__table__).values(**values))
+
+    lookup = uuid.uuid4().hex[:16]
+    key(lookup=lookup)
+    with refused():
+        key(lookup=lookup)
+    with refused():
+        key(lookup=uuid.uuid4().hex[:16], tenant_id=new_id())
+
+
+# --- the audit log ---
+
+
+def test_an_audit_event_is_neither_changed_nor_deleted(rows):
+    event = rows.event()
+    this = AuditEvent.__table__.c.id == event
+    for column, value in (("outcome", "failed"), ("at", NOW), ("details", {"x": 1}), ("tenant_id", None)):
+        with refused("append-only"):
+            rows.run(update(AuditEvent.__table__).where(this).values({column: value}))
+    with refused("append-only"):
+        rows.run(delete(AuditEvent.__table__).where(this))
+    with rows.database.read() as db:
+        assert db.get(AuditEvent, event).outcome == "ok"
+
+
+@pytest.mark.parametrize(
+    "table", [AuditEvent.__table__, ExternalIdRow.__table__], ids=lambda table: table.name
+)
+def test_nor_is_it_lost_by_another_statement(rows, table):
+    """What fires no trigger for a row: TRUNCATE, and SQLite's INSERT OR REPLACE, which deletes the row in its way."""
+    row = rows.event() if table is AuditEvent.__table__ else rows.external_id(rows.tenant())
+    if rows.database.engine.dialect.name == "postgresql":
+        statement = text(f"TRUNCATE {table.name} CASCADE")
+    else:
+        names = [column.name for column in table.columns]
+        copy = select(*table.columns).where(table.c.id == row)
+        statement = insert(table).prefix_with("OR REPLACE").from_select(names, copy)
+    with rows.database.engine.connect() as connection, refused():  # closed without a commit, whatever happens
+        connection.execute(statement)
+
+
+def test_an_audit_event_outlives_what_it_speaks_of(rows):
+    rows.event(tenant_id=new_id(), connection_id=new_id())
+
+
+# --- a connection's states (design.md, 4) ---
+
+S, V = ConnectionStatus, Verdict
+
+
+def connection(status: ConnectionStatus, **fields) -> Connection:
+    values = {"role_unique_id": "AROAONE", "version": 7, "due_at": NOW} | fields
+    return Connection(status=status, **values)
+
+
+def proof(verdict: Verdict) -> Proof:
+    return Proof(id=new_id(), verdict=verdict, checked_at=NOW, checks=[])
+
+
+TAKEN = {
+    (S.PENDING, V.PROVEN): S.VERIFIED,
+    (S.PENDING, V.INSECURE): S.INSECURE,
+    (S.PENDING, V.UNASSUMABLE): S.PENDING,  # a role that isn't there yet
+    (S.PENDING, V.INCONCLUSIVE): S.PENDING,
+    (S.VERIFIED, V.PROVEN): S.VERIFIED,
+    (S.VERIFIED, V.INSECURE): S.INSECURE,
+    (S.VERIFIED, V.UNASSUMABLE): S.BROKEN,
+    (S.VERIFIED, V.INCONCLUSIVE): S.VERIFIED,
+    (S.BROKEN, V.PROVEN): S.VERIFIED,
+    (S.BROKEN, V.INSECURE): S.INSECURE,
+    (S.BROKEN, V.UNASSUMABLE): S.BROKEN,
+    (S.BROKEN, V.INCONCLUSIVE): S.BROKEN,
+    (S.INSECURE, V.PROVEN): S.VERIFIED,
+    (S.INSECURE, V.INSECURE): S.INSECURE,
+    (S.INSECURE, V.UNASSUMABLE): S.BROKEN,
+    (S.INSECURE, V.INCONCLUSIVE): S.INSECURE,
+}
+
+
+@pytest.mark.parametrize(("before", "verdict"), TAKEN, ids=lambda value: value.value)
+def test_a_verdict_moves_a_connection_along_the_diagram(before, verdict):
+    it, found = connection(before), proof(verdict)
+    it.take(found, "AROAONE" if verdict is V.PROVEN else None)
+    after = TAKEN[before, verdict]
+    assert it.status is after
+    assert it.proof_id == found.id
+    # What an issuance relies on has changed when the state has, and only then: a confirming proof is no change.
+    assert it.version == (7 if after is before else 8)
+
+
+def test_the_table_above_is_the_whole_of_it():
+    assert len(TAKEN) == 4 * len(Verdict)
+    assert {before for before, _ in TAKEN} == set(ConnectionStatus) - {S.SUSPENDED, S.DELETED}
+
+
+@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.INSECURE], ids=lambda s: s.value)
+def test_only_a_proof_pins_the_role_and_the_time(before):
+    it = connection(before, role_unique_id="AROAOLD", verified_at=None)
+    for verdict in (V.UNASSUMABLE, V.INCONCLUSIVE, V.INSECURE):
+        it.take(proof(verdict), None)
+        assert (it.role_unique_id, it.verified_at) == ("AROAOLD", None)
+    it.take(proof(V.PROVEN), "AROANEW")
+    assert (it.status, it.role_unique_id, it.verified_at, it.due_at) == (S.VERIFIED, "AROANEW", NOW, None)
+
+
+def test_a_proof_of_another_role_under_the_same_arn_is_a_change():
+    it = connection(S.VERIFIED, role_unique_id="AROAOLD")
+    it.take(proof(V.PROVEN), "AROANEW")
+    assert (it.status, it.version, it.role_unique_id) == (S.VERIFIED, 8, "AROANEW")
+
+
+@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.INSECURE], ids=lambda s: s.value)
+def test_any_state_can_be_suspended_and_comes_back_unproven(before):
+    it = connection(before)
+    it.ensure_not_suspended()
+    it.suspend()
+    assert (it.status, it.version) == (S.SUSPENDED, 8)
+    with pytest.raises(SuspendedError):
+        it.ensure_not_suspended()
+    with pytest.raises(ConflictError):
+        it.suspend()
+    it.resume()
+    assert (it.status, it.version) == (S.PENDING, 9)
+
+
+@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.INSECURE], ids=lambda s: s.value)
+def test_only_what_is_suspended_is_resumed(before):
+    it = connection(before)
+    with pytest.raises(ConflictError):
+        it.resume()
+    assert (it.status, it.version) == (before, 7)
+
+
+@pytest.mark.parametrize("before", [*S][:-1], ids=lambda s: s.value)
+def test_any_state_can_be_deleted_and_nothing_is_due_for_it(before):
+    it = connection(before)
+    it.delete(NOW)
+    assert (it.status, it.version, it.deleted_at, it.due_at) == (S.DELETED, 8, NOW, None)
+
+
+def test_a_recreated_role_is_pending_and_due_and_unpinned():
+    it = connection(S.VERIFIED, due_at=None)
+    it.role_was_recreated()
+    assert (it.status, it.version, it.role_unique_id) == (S.PENDING, 8, None)
+    assert it.due_at is not None
+
+
+def test_a_tenant_is_suspended_and_resumed_once():
+    tenant = Tenant(name="Acme", status=TenantStatus.ACTIVE)
+    tenant.ensure_active()
+    with pytest.raises(ConflictError):
+        tenant.resume()
+    tenant.suspend()
+    with pytest.raises(SuspendedError):
+        tenant.ensure_active()
+    with pytest.raises(ConflictError):
+        tenant.suspend()
+    tenant.resume()
+    assert tenant.status is TenantStatus.ACTIVE
+
+
+# --- the grant ---
+
+
+def test_a_grant_comes_from_one_row(rows):
+    _, external_id, connection_id = rows.whole()
+    with rows.database.read() as db:
+        it = db.get(Connection, connection_id)
+        own = db.get(ExternalIdRow, external_id)
+        assert it.grant == Grant(RoleArn.parse(it.role_arn), own.value)
+        assert it.external_id == own.value
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        it.grant.external_id = "x"
+
+
+def test_a_row_whose_role_is_none_gives_no_grant(rows):
+    """The column is text; should one ever hold something else, it stops here."""
+    _, _, connection_id = rows.whole(role_arn=f"arn:aws:iam::444455556666:user/{uuid.uuid4().hex}")
+    with rows.database.read() as db:
+        it = db.get(Connection, connection_id)
+        with pytest.raises(ValueError, match="IAM role"):
+            _ = it.grant
+
+
+def test_a_violation_is_an_integrity_error_on_both_engines(rows):
+    """What the services catch, to answer with a conflict."""
+    tenant = rows.tenant()
+    rows.external_id(tenant)
+    with pytest.raises(IntegrityError):
+        rows.external_id(tenant)

@@ -1,0 +1,98 @@
+"""JSON without Python's leniencies: what one program reads, every other reads too."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.strict_json import MAX_DEPTH, parse
+
+# No NUL and no half of a surrogate pair, which are refused below.
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(values, st.booleans())
+def test_it_reads_what_was_written(value, escaped):
+    text = json.dumps(value, ensure_ascii=escaped)
+    assert parse(text) == value
+    assert parse(text.encode()) == value
+
+
+@given(st.binary(max_size=30))
+def test_it_raises_nothing_but_value_errors(raw):
+    try:
+        parse(raw)
+    except ValueError as error:
+        assert str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not JSON"),
+        (" ", "not JSON"),
+        ("{", "not JSON"),
+        ("{'a': 1}", "not JSON"),
+        ('{"a": 1,}', "not JSON"),
+        ("[1] 2", "not JSON"),
+        ("01", "not JSON"),
+        ("+1", "not JSON"),
+        ("// x\n1", "not JSON"),
+        ('"\t"', "not JSON"),
+        ("\ufeff1", "not JSON"),
+        (b"\xef\xbb\xbf1", "not JSON"),
+        (b"\xff\xfe1\x00", "not UTF-8"),
+        (b'"\xff"', "not UTF-8"),
+        (b'"\xed\xa0\x80"', "not UTF-8"),  # a surrogate as CESU-8 writes it
+        (b'"\xc0\x80"', "not UTF-8"),  # an overlong NUL
+        ('{"a": 1, "a": 1}', "same key twice"),
+        ('{"a": 1, "\\u0061": 2}', "same key twice"),
+        ('[{"b": {"a": 1, "c": 2, "a": 3}}]', "same key twice"),
+        ("NaN", "not JSON"),
+        ("[Infinity]", "not JSON"),
+        ('{"a": -Infinity}', "not JSON"),
+        ("1e999", "too large"),
+        ("-1e999", "too large"),
+        ('"\\u0000"', "NUL"),
+        ('{"\\u0000": 1}', "NUL"),
+        ('[["a\\u0000b"]]', "NUL"),
+        ('"\\ud800"', "surrogate"),
+        ('"\\udc00\\ud800"', "surrogate"),
+        ('{"\\udfff": 1}', "surrogate"),
+        ('"\ud800"', "surrogate"),
+    ],
+)
+def test_it_refuses(text, said):
+    with pytest.raises(ValueError, match=said):
+        parse(text)
+
+
+def test_a_whole_surrogate_pair_is_a_character():
+    assert parse('"\\ud83d\\ude00"') == "😀"
+
+
+@pytest.mark.parametrize(("before", "after"), [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
+def test_nesting_ends_at_32(before, after):
+    assert MAX_DEPTH == 32
+    parse(before * 32 + "1" + after * 32)
+    with pytest.raises(ValueError, match="deeper than 32"):
+        parse(before * 33 + "1" + after * 33)
+
+
+@pytest.mark.parametrize("depth", [1_000, 100_000])
+@pytest.mark.parametrize("text", ["[", '{"a":', '[{"a":'])
+def test_nesting_without_end_is_no_crash(text, depth):
+    with pytest.raises(ValueError, match=r"deeper than 32|not JSON"):
+        parse(text * depth)
+
+
+def test_a_number_of_many_digits_is_refused_in_our_words():
+    with pytest.raises(ValueError) as caught:
+        parse("1" * 5_000)
+    assert "sys." not in str(caught.value)
