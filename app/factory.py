@@ -80,6 +80,7 @@ def create_app(config: Config) -> Flask:
 
 _DOCS = {
     "app_name": "Deputy API",
+    "layout": "BaseLayout",  # without the bar that opens other documents
     "validatorUrl": None,  # or the page would show our document to a validator on the internet
     "oauth2RedirectUrl": "",  # or it would be made from the Host header
 }

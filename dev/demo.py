@@ -48,7 +48,8 @@ class Api:
 def main() -> int:
     argparse.ArgumentParser(prog="make demo", description=__doc__).parse_args()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # the person's own profile and keys have no part in this
+        del os.environ[name]  # the person's own profile, keys and files have no part in this
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     try:
         with service() as (url, sandbox_url, admin_key):
             tell(url, sandbox_url, admin_key)

@@ -58,7 +58,7 @@ def progress(running: "subprocess.Popen[str]") -> list[str]:
         elif line.startswith("Installing collected packages"):
             if sys.stdout.isatty():
                 print("\r\033[K", end="")
-            say(f"  {packages} packages downloaded, installing …")
+            say(f"  {packages} packages downloaded, installing them (up to a minute) …")
     return lines
 
 
@@ -67,4 +67,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nStopped; run make again to go on from here.")

@@ -6,6 +6,7 @@ would hold connections to roles that no longer exist. A database of your own (DE
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -163,7 +164,7 @@ class Stack:
         """One run at a time for a data folder: the next one would remove the database under the first."""
         data = self.settings.data
         try:
-            data.mkdir(parents=True, exist_ok=True)
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)  # the database and the logs are nobody else's
             self._lock = (data / "run.lock").open("w")
         except OSError as error:
             raise StackError(f"DEPUTY_DATA_DIR={data} can't be used: {error.strerror}.") from error
@@ -243,9 +244,8 @@ def _ensure_free(name: str, port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise StackError(
-                f"Port {port} is taken ({error.strerror}); choose another: {name}=… make run"
-            ) from error
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
+            raise StackError(f"Port {port} {why}; choose another: {name}=… make run") from error
 
 
 def _end_with_parent() -> None:

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.access import Scope
 from app.factory import create_app
-from sandbox.server import Sandbox
+from sandbox.vendor import VendorStack
 from tests.api.test_openapi import DOCUMENT
 from tests.cast import Api, World
 from tests.conftest import OPERATOR, empty_database, make_config, migrate
@@ -70,7 +70,7 @@ document.app = SERVICE
 
 
 @pytest.fixture(scope="module")
-def admin(aws: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def admin(vendor: VendorStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """On SQLite alone: what differs between the databases, the other tests look for."""
     with empty_database("sqlite", tmp_path_factory.mktemp("schemathesis")) as url:
         migrate(url)
