@@ -1,0 +1,97 @@
+"""The scene of the attacks: Acme is the attacker's tenant (A), Globex the victim's (B), and Mallory holds every right in A.
+
+What is shared among tests is only looked at, or attacked in vain; a test that changes something makes its own tenants.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.access import Scope
+from app.aws.sts import Sts
+from app.config import Config
+from app.factory import create_app
+from sandbox.server import Sandbox
+from tests.attacks.evidence import Scene
+from tests.cast import Api, World
+
+SERVICES = "deputy"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused own-ID call of a new connection is not tried again, and boto3 tries again at once."""
+    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+
+
+@pytest.fixture(scope="session")
+def scene(aws: Sandbox, admin: Api) -> Scene:
+    world = World(aws, admin)
+    acme, globex = world.tenant("Acme"), world.tenant("Globex")
+    return Scene(
+        world=world,
+        acme=acme,
+        globex=globex,
+        ours=world.connection(acme),
+        theirs=world.connection(globex),
+        mallory=world.key(*Scope, tenant=acme),
+    )
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """`meanwhile("assume", act)`: right after AWS has answered that call, once, somebody else does `act` and gets done.
+
+    Returns a list that holds what `act` returned, as soon as it ran. The sandbox can hang up on a slow call but not
+    answer it late; so AWS's slowness is made here, around the call, and all else is real.
+    """
+
+    def arrange(call: str, act: Callable[[], Any]) -> list[Any]:
+        inner, happened = getattr(Sts, call), []
+
+        def slow(self: Sts, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return inner(self, *args, **kwargs)
+            finally:
+                if not happened:
+                    happened.append(None)
+                    happened[0] = in_another_thread(act)
+
+        monkeypatch.setattr(Sts, call, slow)
+        return happened
+
+    return arrange
+
+
+def in_another_thread(act: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result(timeout=30)
+
+
+@pytest.fixture
+def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Flask]]:
+    """`start({"AWS_…": …}, max_session_seconds=…)`: another process of the service, in that environment (None: unset)."""
+    started: list[Flask] = []
+
+    def begin(environment: dict[str, str | None], **settings: Any) -> Flask:
+        for name, value in environment.items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+        app = create_app(replace(config, **settings))
+        app.testing = False
+        started.append(app)
+        return app
+
+    yield begin
+    for app in started:
+        services = app.extensions[SERVICES]
+        services.db.engine.dispose()
+        if services.vending._sts._made is not None:
+            services.vending._sts._made.close()

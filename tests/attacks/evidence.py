@@ -1,0 +1,130 @@
+"""What every attack is held to: the answer, the audit log, and that the victim noticed nothing."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.cast import Api, World, path_of
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+# Never in an answer to a tenant: AWS's own text, the broker, and the insides of the service.
+LEAKS = (
+    "assumed-role",
+    "not authorized",
+    "DeputyBroker",
+    VENDOR_ACCOUNT,
+    "botocore",
+    "Traceback",
+    "sqlalchemy",
+    "psycopg",
+    "sqlite3",
+    "marshmallow",
+)
+SECRETS = ("SecretAccessKey", "SessionToken", '"Token"', "ASIA")
+
+
+@dataclass(frozen=True)
+class Scene:
+    world: World
+    acme: dict[str, Any]
+    globex: dict[str, Any]
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+    mallory: Api
+
+    def tells_of_globex(self, text: str) -> bool:
+        """Whether a text shows anything of the victim's."""
+        known = (
+            self.globex["id"],
+            self.globex["name"],
+            self.globex["external_id"],
+            self.theirs["id"],
+            self.theirs["role_arn"],
+            self.theirs["account_id"],
+        )
+        return any(value in text for value in known)
+
+
+def problem(response: Any, status: int, code: str) -> dict[str, Any]:
+    """The problem, which must be one of ours and show nothing; without its request id, for comparing."""
+    assert response.status_code == status, f"{response.status_code} {response.text}"
+    assert response.content_type == "application/problem+json"
+    body = response.get_json()
+    assert body["code"] == code, body
+    assert body["status"] == status
+    assert body.pop("request_id") == response.headers["X-Request-Id"]
+    assert set(body) <= {"type", "title", "status", "detail", "code", "errors"}
+    assert response.headers["Cache-Control"] == "no-store"
+    shows_nothing(response.text)
+    return body
+
+
+def shows_nothing(text: str) -> None:
+    assert [leak for leak in (*LEAKS, *SECRETS) if leak in text] == []
+
+
+def refusal(world: World, response: Any) -> dict[str, Any]:
+    """The audit event of a refused request, which is found by its request id."""
+    outcome = "failed" if response.status_code >= 500 else "refused"
+    events = [e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"]]
+    found = [event for event in events if event["outcome"] == outcome]
+    assert found, events
+    shows_no_secret(found[0])
+    return found[0]
+
+
+def newest(world: World, count: int = 25) -> list[dict[str, Any]]:
+    return world.admin("GET", f"/v1/audit-events?limit={count}")["items"]
+
+
+def shows_no_secret(event: dict[str, Any]) -> None:
+    text = json.dumps(event)
+    assert "dpk_" not in text
+    assert [word for word in SECRETS[:3] if word in text] == []
+
+
+@contextmanager
+def unchanged(world: World, *connections: dict[str, Any]) -> Iterator[None]:
+    """Tenant and connection stay exactly as they are, and AWS hears nothing of the role."""
+    before = [_state(world, connection) for connection in connections]
+    yield
+    assert [_state(world, connection) for connection in connections] == before
+
+
+@contextmanager
+def untouched(world: World, *connections: dict[str, Any]) -> Iterator[None]:
+    """Unchanged, and not even the tenant's own audit log tells that somebody tried."""
+    before = [world.audit(tenant_id=connection["tenant_id"]) for connection in connections]
+    with unchanged(world, *connections):
+        yield
+    assert [world.audit(tenant_id=connection["tenant_id"]) for connection in connections] == before
+
+
+def _state(world: World, connection: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        world.admin("GET", f"/v1/tenants/{connection['tenant_id']}"),
+        world.admin("GET", path_of(connection)),
+        world.calls_for(connection["role_arn"]),
+    )
+
+
+def check(connection: dict[str, Any], name: str) -> dict[str, Any]:
+    """One check of the connection's latest proof."""
+    return next(found for found in connection["verification"]["checks"] if found["name"] == name)
+
+
+def outcomes(connection: dict[str, Any]) -> list[str]:
+    """What own, account, missing and foreign came to."""
+    return [found["outcome"] for found in connection["verification"]["checks"]]
+
+
+def absent() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,79 @@
+"""Every route, as an attacker sees the list of them. A test fails when one is missing here."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+
+_TENANT = "/v1/tenants/{tenant_id}"
+_CONNECTION = f"{_TENANT}/connections/{{connection_id}}"
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+    scope: str
+    body: dict[str, Any] | None = None  # a good one, for routes that take a body
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    def at(self, **ids: str) -> str:
+        return self.path.format(**ids)
+
+
+ROUTES = (
+    Route("POST", "/v1/tenants", "tenants:write", {"name": "Mallory Ltd"}),
+    Route("GET", "/v1/tenants", "tenants:read"),
+    Route("GET", _TENANT, "tenants:read"),
+    Route("PATCH", _TENANT, "tenants:write", {"name": "Mallory Ltd"}),
+    Route("DELETE", _TENANT, "tenants:write"),
+    Route("POST", f"{_TENANT}/suspend", "tenants:write", {"reason": "mischief"}),
+    Route("POST", f"{_TENANT}/resume", "tenants:write", {"reason": "mischief"}),
+    Route("GET", f"{_TENANT}/onboarding", "connections:read"),
+    Route(
+        "POST",
+        f"{_TENANT}/connections",
+        "connections:write",
+        {"role_arn": "arn:aws:iam::123456789012:role/deputy-mallory"},
+    ),
+    Route("GET", f"{_TENANT}/connections", "connections:read"),
+    Route("GET", _CONNECTION, "connections:read"),
+    Route("DELETE", _CONNECTION, "connections:write"),
+    Route("POST", f"{_CONNECTION}/verify", "connections:write", {}),
+    Route("POST", f"{_CONNECTION}/suspend", "connections:write", {"reason": "mischief"}),
+    Route("POST", f"{_CONNECTION}/resume", "connections:write", {"reason": "mischief"}),
+    Route("POST", f"{_CONNECTION}/credentials", "credentials:issue", {"reason": "mischief"}),
+    Route("GET", f"{_CONNECTION}/container-credentials", "credentials:issue"),
+    Route("GET", "/v1/connections", "connections:read"),
+    Route("POST", "/v1/api-keys", "keys:write", {"name": "spare", "scopes": ["keys:write"]}),
+    Route("GET", "/v1/api-keys", "keys:write"),
+    Route("GET", "/v1/api-keys/{key_id}", "keys:write"),
+    Route("DELETE", "/v1/api-keys/{key_id}", "keys:write"),
+    Route("GET", "/v1/audit-events", "audit:read"),
+    Route("GET", "/v1/permission-sets", "connections:read"),
+)
+PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/v1/templates/customer-role.yaml")
+
+OF_A_TENANT = [route for route in ROUTES if "{tenant_id}" in route.path]
+OF_A_CONNECTION = [route for route in ROUTES if "{connection_id}" in route.path]
+WITH_BODY = [route for route in ROUTES if route.body is not None]
+LISTS = [
+    "/v1/tenants",
+    "/v1/tenants/{tenant_id}/connections",
+    "/v1/connections",
+    "/v1/api-keys",
+    "/v1/audit-events",
+]
+
+
+def routes_of(app: Flask) -> set[str]:
+    """What the application really serves and does not serve to everybody."""
+    found = set()
+    for rule in app.url_map.iter_rules():
+        path = re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule)
+        if not path.startswith(PUBLIC):
+            found |= {f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return found

@@ -1,0 +1,277 @@
+"""API keys: what is not one, what one may not do, and that none makes, sees or revokes a stronger one."""
+
+import datetime as dt
+from uuid import UUID
+
+import pytest
+
+from app.access import Scope, generate_key
+from tests.attacks.evidence import Scene, absent, newest, on_sqlite, problem, refusal, unchanged, untouched
+from tests.attacks.routes import ROUTES, Route
+from tests.cast import World, path_of
+from tests.conftest import OPERATOR
+
+NOT_A_KEY = {
+    "nothing": lambda key: "",
+    "only the scheme": lambda key: "Bearer",
+    "only the scheme and a space": lambda key: "Bearer ",
+    "another scheme": lambda key: f"Basic {key}",
+    "Token": lambda key: f"Token {key}",
+    "two spaces": lambda key: f"Bearer  {key}",
+    "a tab": lambda key: f"Bearer\t{key}",
+    "trailing space": lambda key: f"Bearer {key} ",
+    "trailing newline": lambda key: f"Bearer {key}\n",
+    "trailing NUL": lambda key: f"Bearer {key}\0",
+    "trailing comma": lambda key: f"Bearer {key},",
+    "upper case": lambda key: f"Bearer {key.upper()}",
+    "swapped case": lambda key: f"Bearer {key.swapcase()}",
+    "prefix in upper case": lambda key: f"Bearer DPK{key[3:]}",
+    "secret's case swapped": lambda key: f"Bearer {key[:21]}{key[21:].swapcase()}",
+    "truncated": lambda key: f"Bearer {key[:-1]}",
+    "longer": lambda key: f"Bearer {key}A",
+    "padded": lambda key: f"Bearer {key}=",
+    "last character changed": lambda key: f"Bearer {key[:-1]}{'A' if key[-1] != 'A' else 'B'}",
+    "first digit changed": lambda key: f"Bearer dpk_{'0' if key[4] != '0' else '1'}{key[5:]}",
+    "its lookup with another secret": lambda key: f"Bearer {key[:21]}{generate_key()[21:]}",
+    "its secret with another lookup": lambda key: f"Bearer {generate_key()[:21]}{key[21:]}",
+    "never issued": lambda key: f"Bearer {generate_key()}",
+    "twice": lambda key: f"Bearer {key}, Bearer {key}",
+    "twice the scheme": lambda key: f"Bearer Bearer {key}",
+    "quoted": lambda key: f'Bearer "{key}"',
+    "full-width digit": lambda key: f"Bearer dpk_\uff10{key[5:]}".encode().decode("latin-1"),
+    "umlaut": lambda key: f"Bearer {key}ü",
+    "SQL": lambda key: f"Bearer {key[:21]}' OR '1'='1",
+    "very long": lambda key: f"Bearer {key}{'A' * 60_000}",
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", NOT_A_KEY)
+@pytest.mark.parametrize("route", ["POST /credentials", "GET /container-credentials"])
+def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, name: str, route: str):
+    method, what = route.split()
+    environ = {"HTTP_AUTHORIZATION": NOT_A_KEY[name](scene.mallory.key)}
+    last = newest(scene.world, 1)
+    anonymous = scene.mallory.with_key(None)
+    with untouched(scene.world, scene.ours):
+        response = anonymous.raw(method, path_of(scene.ours, what), environ_overrides=environ)
+        found = problem(response, 401, "unauthenticated")
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    assert scene.mallory.key[21:] not in response.text
+    assert found["detail"].startswith("This needs a")
+    assert newest(scene.world, 1) == last
+
+
+@pytest.mark.parametrize("name", ["NOT_A_KEY", "Bearer twice", "Token", "space before"])
+def test_a_bare_key_is_taken_only_as_it_is(scene: Scene, name: str):
+    key = scene.mallory.key
+    text = {"NOT_A_KEY": key[:-1], "Bearer twice": f"{key} {key}", "Token": f"Token {key}"}.get(
+        name, f" {key}"
+    )
+    response = scene.mallory.with_key(None).raw(
+        "GET", path_of(scene.ours, "/container-credentials"), environ_overrides={"HTTP_AUTHORIZATION": text}
+    )
+    problem(response, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene, route: Route):
+    key = scene.world.admin.key
+    path = route.at(tenant_id=scene.acme["id"], connection_id=scene.ours["id"], key_id=absent())
+    last = newest(scene.world, 1)
+    with untouched(scene.world, scene.ours):
+        response = scene.mallory.with_key(None).raw(
+            route.method,
+            f"{path}?api_key={key}&access_token={key}&key={key}",
+            headers={"X-Api-Key": key, "Cookie": f"key={key}", "Proxy-Authorization": f"Bearer {key}"},
+            **({} if route.body is None else {"body": route.body}),
+        )
+    problem(response, 401, "unauthenticated")
+    assert newest(scene.world, 1) == last
+
+
+def issued(app, **wanted):
+    options = {"name": "a key", "scopes": frozenset(Scope), "tenant_id": None, "expires_at": None}
+    return app.extensions["deputy"].access.issue_key(OPERATOR, **(options | wanted))
+
+
+def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
+    tenant = world.tenant()
+    passed = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    of_deleted, revoked = world.key("tenants:read", tenant=tenant), world.key("tenants:read")
+    expired = world.admin.with_key(issued(app, expires_at=passed)[1])
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    revoked_id = next(
+        event["details"]["api_key_id"]
+        for event in world.audit(action="api_key.created")
+        if event["tenant_id"] is None and event["details"]["scopes"] == ["tenants:read"]
+    )
+    world.admin("DELETE", f"/v1/api-keys/{revoked_id}", expect=204)
+    never = world.admin.with_key(generate_key())
+    answers = [
+        problem(api.raw("GET", "/v1/tenants"), 401, "unauthenticated")
+        for api in (of_deleted, revoked, expired, never)
+    ]
+    assert answers == [answers[0]] * 4
+
+
+@pytest.fixture(scope="session")
+def without(scene: Scene):
+    """Keys that have every scope but one."""
+    made = {}
+
+    def get(scope: str):
+        if scope not in made:
+            made[scope] = scene.world.key(*(set(Scope) - {scope}))
+        return made[scope]
+
+    return get
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene, without, route: Route):
+    api = without(route.scope)
+    there = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"], "key_id": absent()}
+    nowhere = {name: absent() for name in there}
+    answers = []
+    with untouched(scene.world, scene.ours):
+        for ids, body in ((there, route.body), (nowhere, route.body), (nowhere, {"nonsense": 1})):
+            options = {} if route.body is None else {"body": body}
+            response = api.raw(route.method, route.at(**ids), **options)
+            answers.append(problem(response, 403, "forbidden"))
+            event = refusal(scene.world, response)
+            assert (event["tenant_id"], event["details"]["code"]) == (None, "forbidden")
+    assert answers == [answers[0]] * 3
+    assert route.scope in answers[0]["detail"]
+
+
+KEYS = "/v1/api-keys"
+
+
+@pytest.mark.parametrize("scope", sorted(set(Scope) - {"keys:write"}))
+def test_a_key_gives_away_only_what_it_has(scene: Scene, scope: str):
+    maker = scene.world.key("keys:write", tenant=scene.acme)
+    for scopes in ([scope], ["keys:write", scope], ["keys:write", "keys:write", scope]):
+        response = maker.raw("POST", KEYS, {"name": "stronger", "scopes": scopes})
+        problem(response, 403, "forbidden")
+        event = refusal(scene.world, response)
+        assert event["action"] == "api_key.refused"
+    assert maker("GET", KEYS)["items"][0]["name"] == "a program"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        [],
+        ["*"],
+        ["keys:*"],
+        ["admin"],
+        ["KEYS:WRITE"],
+        [" keys:write"],
+        ["keys:write\n"],
+        ["KEYS_WRITE"],
+        [255],
+        [None],
+        [["keys:write"]],
+        "keys:write",
+        {"keys:write": True},
+        255,
+        None,
+        ["keys:write"] * 9,
+    ],
+)
+def test_scopes_are_named_one_by_one(scene: Scene, scopes):
+    response = scene.world.admin.raw("POST", KEYS, {"name": "odd", "scopes": scopes})
+    problem(response, 422, "validation_failed")
+
+
+@pytest.mark.parametrize("how", ["left out", "null"])
+def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene: Scene, how: str):
+    body = {"name": "spare", "scopes": ["audit:read"]} | ({"tenant_id": None} if how == "null" else {})
+    made = scene.mallory("POST", KEYS, body, expect=201)
+    assert made["tenant_id"] == scene.acme["id"]
+    events = scene.mallory.with_key(made["key"])("GET", "/v1/audit-events?limit=200")["items"]
+    assert {event["tenant_id"] for event in events} == {scene.acme["id"]}
+
+
+def test_a_bound_key_makes_none_of_another_tenant(scene: Scene):
+    answers = []
+    with untouched(scene.world, scene.theirs):
+        for tenant in (scene.globex["id"], absent()):
+            body = {"name": "spare", "scopes": ["audit:read"], "tenant_id": tenant}
+            response = scene.mallory.raw("POST", KEYS, body)
+            answers.append(problem(response, 404, "not_found"))
+            assert refusal(scene.world, response)["tenant_id"] is None
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("odd", ["", "null", "*", 0, 5, [], "00000000-0000-0000-0000-00000000000g"])
+def test_a_tenant_is_named_by_its_id_or_not_at_all(scene: Scene, odd):
+    body = {"name": "spare", "scopes": ["audit:read"], "tenant_id": odd}
+    problem(scene.mallory.raw("POST", KEYS, body), 422, "validation_failed")
+
+
+def test_a_key_does_not_outlive_its_maker(scene: Scene):
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    maker = scene.world.key("keys:write", expires_at=at.isoformat())
+    body = {"name": "spare", "scopes": ["keys:write"]}
+    for later in (at + dt.timedelta(seconds=1), at.replace(year=9998)):
+        response = maker.raw("POST", KEYS, {**body, "expires_at": later.isoformat()})
+        assert set(problem(response, 422, "validation_failed")["errors"]) == {"expires_at"}
+    for same in ({}, {"expires_at": None}, {"expires_at": at.isoformat()}):
+        made = maker("POST", KEYS, body | same, expect=201)
+        assert dt.datetime.fromisoformat(made["expires_at"]) == at
+    grandchild = maker.with_key(made["key"])("POST", KEYS, body, expect=201)
+    assert dt.datetime.fromisoformat(grandchild["expires_at"]) == at
+    response = maker.raw("POST", KEYS, {**body, "expires_at": "2020-01-01T00:00:00Z"})
+    problem(response, 422, "validation_failed")
+
+
+def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app):
+    globex, acme = UUID(scene.globex["id"]), UUID(scene.acme["id"])
+    few = frozenset({Scope.KEYS_WRITE})
+    keys = {
+        "more scopes": issued(app, scopes=few | {Scope.TENANTS_READ}, tenant_id=acme),
+        "another scope": issued(app, scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=acme),
+        "another tenant": issued(app, scopes=few, tenant_id=globex),
+        "unbound": issued(app, scopes=few),
+    }
+    weak = scene.world.key("keys:write", "audit:read", tenant=scene.acme)
+    listed = {key["id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]}
+    nothing = problem(weak.raw("GET", f"{KEYS}/{absent()}"), 404, "not_found")
+    for why, (key, text) in keys.items():
+        assert str(key.id) not in listed, why
+        for method in ("GET", "DELETE"):
+            response = weak.raw(method, f"{KEYS}/{key.id}")
+            assert problem(response, 404, "not_found") == nothing, why
+            assert refusal(scene.world, response)["tenant_id"] is None
+        assert scene.world.admin.raw("GET", f"{KEYS}/{key.id}").status_code == 200, why
+        assert weak.with_key(text).raw("GET", KEYS).status_code in {200, 403}, why
+
+
+def test_how_long_another_key_lives_does_not_hide_it(scene: Scene, app):
+    """Scopes and tenant alone decide which keys one sees and revokes (design, API keys); an expiry only limits what one makes."""
+    lasting, _ = issued(app, scopes=frozenset({Scope.AUDIT_READ}))
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    passing = scene.world.key(*Scope, expires_at=at.isoformat())
+    assert passing("GET", f"{KEYS}/{lasting.id}")["expires_at"] is None
+    passing("DELETE", f"{KEYS}/{lasting.id}", expect=204)
+
+
+def test_no_key_is_shown_twice_nor_kept(scene: Scene, app):
+    made = scene.mallory("POST", KEYS, {"name": "spare", "scopes": ["audit:read"]}, expect=201)
+    secret = made["key"].rpartition("_")[2]
+    for path in (KEYS, f"{KEYS}/{made['id']}", "/v1/audit-events"):
+        response = scene.mallory.raw("GET", path)
+        assert response.status_code == 200
+        assert secret not in response.text
+        assert "digest" not in response.text
+
+
+@pytest.mark.parametrize("field", ["key", "id", "lookup", "digest", "scope_bits", "created_at", "revoked_at"])
+def test_no_part_of_a_key_is_chosen(scene: Scene, field: str):
+    with unchanged(scene.world, scene.ours):
+        body = {"name": "odd", "scopes": ["audit:read"], field: generate_key()}
+        response = scene.world.admin.raw("POST", KEYS, body)
+    assert field in problem(response, 422, "validation_failed")["errors"]

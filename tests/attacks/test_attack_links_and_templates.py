@@ -1,0 +1,269 @@
+"""Links and templates: made of the deployment's own settings, whatever Host, query, names or parameters say."""
+
+import dataclasses
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from app import permission_sets
+from app.aws.templates import render
+from app.config import Config, ConfigError
+from tests.attacks.evidence import Scene, on_sqlite, problem
+from tests.cast import Customer, World
+
+pytestmark = on_sqlite  # nothing here depends on the database
+
+EVIL = "evil.example"
+SPOOFED = {
+    "X-Forwarded-Host": EVIL,
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Prefix": f"/{EVIL}",
+    "X-Forwarded-Server": EVIL,
+    "X-Original-Host": EVIL,
+    "X-Host": EVIL,
+    "X-Original-URL": "/v1/tenants",
+    "X-Rewrite-URL": "/v1/tenants",
+    "Forwarded": f"host={EVIL};proto=https",
+}
+
+
+def spoofed(api, method: str, path: str, **options):
+    host = options.pop("host", EVIL)
+    return api.raw(method, path, headers=SPOOFED, environ_overrides={"HTTP_HOST": host}, **options)
+
+
+@pytest.mark.parametrize("host", [EVIL, f"{EVIL}:8000", f"localhost@{EVIL}", f"a b/{EVIL}", f'"><{EVIL}', ""])
+def test_the_kit_does_not_listen_to_host_headers(scene: Scene, host: str):
+    path = f"/v1/tenants/{scene.acme['id']}/onboarding"
+    response = spoofed(scene.mallory, "GET", path, host=host)
+    assert response.status_code < 500
+    assert EVIL not in response.text
+    if response.status_code == 200:
+        assert response.get_json() == scene.mallory("GET", path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/templates/customer-role.yaml", "/openapi.json", "/healthz", "/docs", "/docs/", "/nowhere"]
+)
+def test_public_pages_do_not_listen_to_host_headers(scene: Scene, path: str):
+    response = spoofed(scene.mallory.with_key(None), "GET", path)
+    assert response.status_code < 500
+    assert EVIL not in response.text + str(response.headers)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//v1/tenants", "/v1//tenants", f"//{EVIL}/v1/tenants", f"/\\{EVIL}", "/healthz/", "/v1/tenants/"],
+)
+def test_no_redirect_goes_where_a_host_header_says(scene: Scene, path: str):
+    response = spoofed(scene.mallory, "GET", path)
+    assert EVIL not in response.headers.get("Location", "")
+    assert response.status_code < 300 or response.status_code >= 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "external_id=dpy-x",
+        "ExternalId=dpy-x",
+        "param_ExternalId=dpy-x",
+        "broker=arn:aws:iam::666666666666:role/evil",
+        "BrokerArn=arn:aws:iam::666666666666:role/evil",
+        "vendor_account=666666666666",
+        "role_name=evil",
+        "vendor_name=Evil",
+        "template_url=https://evil.example/t.yaml",
+    ],
+)
+def test_nothing_of_a_link_or_template_is_taken_from_the_query(scene: Scene, query: str):
+    for api, path in (
+        (scene.mallory, f"/v1/tenants/{scene.acme['id']}/onboarding"),
+        (scene.mallory.with_key(None), "/v1/templates/customer-role.yaml"),
+    ):
+        problem(api.raw("GET", f"{path}?{query}"), 422, "validation_failed")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "region=us-east-1.evil.example",
+        "region=us-east-1%23",
+        "region=us-east-1/",
+        "region=us-east-1%0d%0aX:1",
+        "region=us-east-1%00",
+        "region=us-east-%D9%A1",
+        "region=cn-north-1",
+        "region=us-gov-west-1",
+        "region=xx-nowhere-9",
+        "region=",
+        "region=US-EAST-1",
+        "permission_set=../../etc/passwd",
+        "permission_set=inventory.json",
+        "permission_set=INVENTORY",
+        "permission_set=nothing",
+        "permission_set=inventory%00",
+        "permission_set=inventory%0a",
+        "permission_set=%20",
+        f"permission_set={'x' * 65}",
+    ],
+)
+def test_a_region_or_permission_set_is_one_that_there_is(scene: Scene, query: str):
+    response = scene.mallory.raw("GET", f"/v1/tenants/{scene.acme['id']}/onboarding?{query}")
+    problem(response, 422, "validation_failed")
+    if query.startswith("permission_set"):
+        response = scene.mallory.with_key(None).raw("GET", f"/v1/templates/customer-role.yaml?{query}")
+        problem(response, 422, "validation_failed")
+
+
+HOSTILE = [
+    "\"'`${AWS::AccountId}!Ref",
+    "&param_ExternalId=dpy-x#",
+    "</title><script>alert(1)</script>",
+    "$(reboot); `reboot`",
+    "%{ if true }${file(1)}",
+    "Globex: evil # comment",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_tenants_name_enters_no_kit(world: World, name: str):
+    tenant = world.admin("POST", "/v1/tenants", {"name": name}, expect=201)
+    kit = world.kit(tenant)
+    assert name not in str(kit)
+    link = urlsplit(kit["launch_stack_url"])
+    assert link.netloc == f"{kit['region']}.console.aws.amazon.com"
+    wanted = parse_qs(link.fragment.partition("?")[2])
+    assert wanted == {
+        "templateURL": [kit["template_url"]],
+        "stackName": [kit["stack_name"]],
+        "param_ExternalId": [tenant["external_id"]],
+        "param_RoleName": [kit["role_name"]],
+    }
+
+
+class Loader(yaml.CSafeLoader):
+    """YAML as CloudFormation reads it: a tag is kept beside its value."""
+
+
+def _tagged(loader: Loader, suffix: str, node: yaml.Node):
+    kind = {yaml.ScalarNode: loader.construct_scalar, yaml.SequenceNode: loader.construct_sequence}
+    return {suffix: kind[type(node)](node)}
+
+
+Loader.add_multi_constructor("!", _tagged)
+
+
+def parsed(config: Config, name: str):
+    template = render(dataclasses.replace(config, vendor_name=name), permission_sets.load()["inventory"])
+    return yaml.load(template.body.replace(template.version, "version"), Loader)  # noqa: S506  a SafeLoader of ours
+
+
+def renamed(value, name: str):
+    """The parsed template with another vendor's name put where Example Vendor's is, and no spaces, which YAML folds."""
+    if isinstance(value, str):
+        return re.sub(r"\s", "", value.replace("Example Vendor", name))
+    if isinstance(value, dict):
+        return {key: renamed(item, name) for key, item in value.items()}
+    return [renamed(item, name) for item in value] if isinstance(value, list) else value
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(name=st.from_regex(re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}", re.ASCII), fullmatch=True))
+@example(name="null")
+@example(name="1")
+@example(name="A - b")
+@example(name="A ")
+@example(name="yes ---")
+def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config: Config, name: str):
+    assert renamed(parsed(config, name), name) == renamed(parsed(config, "Example Vendor"), name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " Acme",
+        "A: b",
+        "A #b",
+        "A\nb",
+        "A\n",
+        'A"b',
+        "A'b",
+        "A{b",
+        "A${b}",
+        "A&b",
+        "Ä",
+        "A/b",
+        "A" * 65,
+        "-A",
+    ],
+)
+def test_a_vendor_name_that_could_is_refused_at_start(config: Config, monkeypatch, name: str):
+    for variable, value in {
+        "DATABASE_URL": "sqlite:///x",
+        "SECRET_KEYS": "x" * 32,
+        "BROKER_PRINCIPAL_ARN": config.broker.arn,
+        "TEMPLATE_BUCKET": config.template_bucket,
+        "VENDOR_NAME": name,
+    }.items():
+        monkeypatch.setenv(f"DEPUTY_{variable}", value)
+    with pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME"):
+        Config.from_environment()
+
+
+def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, config: Config):
+    text = scene.mallory.with_key(None).raw("GET", "/v1/templates/customer-role.yaml").text
+    template = yaml.load(text, Loader)  # noqa: S506
+    assert sorted(template["Parameters"]) == [
+        "ExternalId",
+        "RegistrationToken",
+        "RegistrationTopicArn",
+        "RoleName",
+    ]
+    trust = template["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert len(trust) == 1
+    assert trust[0]["Condition"] == {
+        "StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}},
+        "ArnEquals": {"aws:PrincipalArn": config.broker.arn},
+    }
+
+
+@pytest.fixture(scope="session")
+def published(aws, app):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+        patch.setenv("AWS_ACCESS_KEY_ID", "111122223333")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+        return app.extensions["deputy"].onboarding._bucket.publish(
+            app.extensions["deputy"].onboarding.template(None)
+        )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"ExternalId": "*"},
+        {"ExternalId": "dpy-*"},
+        {"ExternalId": ""},
+        {"ExternalId": "dpy-" + "0" * 63 + "?"},
+        {"ExternalId": 'dpy-x"},"AWS":"*'},
+        {"RoleName": "deputy-x/../admin"},
+        {"RoleName": ""},
+    ],
+)
+def test_a_link_with_hostile_parameters_makes_no_role(world: World, published, changed: dict[str, str]):
+    """Every parameter of a link can be edited; the template's own patterns stop what would make an open role."""
+    kit = world.kit(world.tenant())
+    with pytest.raises(Exception, match=r"(?i)ValidationError|AllowedPattern|failed to satisfy|must"):
+        Customer(world.aws).launch(kit["launch_stack_url"], **changed)
+
+
+def test_a_link_with_the_victims_id_in_it_opens_nothing(scene: Scene, world: World, published):
+    tenant = world.tenant("Mallory")
+    link = world.kit(tenant)["launch_stack_url"]
+    role = Customer(world.aws).launch(link, ExternalId=scene.globex["external_id"])
+    world.connect(tenant, role, status="pending")

@@ -1,0 +1,239 @@
+"""Bodies and queries that no client of ours sends: a 4xx with a problem, never a 5xx, and nothing is changed."""
+
+import datetime as dt
+import gzip
+import io
+import json
+import string
+
+import pytest
+
+from tests.attacks.evidence import Scene, newest, problem, shows_nothing, unchanged
+from tests.attacks.routes import LISTS, WITH_BODY
+from tests.cast import World, path_of
+
+JSON = "application/json"
+MIB = 1024 * 1024
+
+# name: content type, body, and the statuses that are right.
+MALFORMED = {
+    "no content type": ("", b'{"name": "x"}', {415}),
+    "text": ("text/plain", b'{"name": "x"}', {415}),
+    "form": ("application/x-www-form-urlencoded", b"name=x", {415}),
+    "form with JSON in it": ("application/x-www-form-urlencoded", b'{"name": "x"}', {415}),
+    "multipart": ("multipart/form-data; boundary=x", b"--x\r\n\r\nx\r\n--x--", {415}),
+    "XML": ("application/xml", b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>", {415}),
+    "YAML": ("application/yaml", b"!!python/object/apply:os.system ['id']", {415}),
+    "other JSON": ("application/vnd.api+json", b'{"name": "x"}', {415}),
+    "JSON patch": ("application/json-patch+json", b"[]", {415}),
+    "nothing but a space": (JSON, b" ", {400}),
+    "not JSON": (JSON, b"{", {400}),
+    "single quotes": (JSON, b"{'name': 'x'}", {400}),
+    "trailing comma": (JSON, b'{"name": "x",}', {400}),
+    "comment": (JSON, b'{"name": "x"} // x', {400}),
+    "two documents": (JSON, b'{"name": "x"}{"name": "y"}', {400}),
+    "UTF-8 with BOM": (JSON, b'\xef\xbb\xbf{"name": "x"}', {400}),
+    "UTF-16": (f"{JSON}; charset=utf-16", '{"name": "x"}'.encode("utf-16"), {400}),
+    "Latin-1": (JSON, '{"name": "Müller"}'.encode("latin-1"), {400}),
+    "overlong UTF-8": (JSON, b'{"name": "\xc0\xaf"}', {400}),
+    "a surrogate in UTF-8": (JSON, b'{"name": "\xed\xa0\x80"}', {400}),
+    "gzip": (JSON, gzip.compress(b'{"name": "x"}'), {400}),
+    "lone surrogate": (JSON, b'{"name": "\\ud800"}', {400}),
+    "lone surrogate as a key": (JSON, b'{"\\udfff": 1}', {400}),
+    "lone surrogate, deep": (JSON, b'{"name": [[{"a": "\\ud800"}]]}', {400}),
+    "NUL": (JSON, b'{"name": "a\\u0000b", "reason": "\\u0000"}', {400}),
+    "NUL as a key": (JSON, b'{"\\u0000": 1}', {400}),
+    "raw NUL": (JSON, b'{"name": "\x00"}', {400}),
+    "raw newline in a string": (JSON, b'{"name": "a\nb"}', {400}),
+    "the same key twice": (JSON, b'{"name": "x", "name": "y"}', {400}),
+    "the same key twice, spelled otherwise": (JSON, b'{"name": "x", "n\\u0061me": "y"}', {400}),
+    "the same key twice, deep": (JSON, b'{"name": {"a": 1, "a": 2}}', {400}),
+    "NaN": (JSON, b'{"name": NaN}', {400}),
+    "Infinity": (JSON, b'{"name": -Infinity}', {400}),
+    "too large a number": (JSON, b'{"name": 1e999}', {400}),
+    "5,000 digits": (JSON, b'{"name": ' + b"9" * 5000 + b"}", {400}),
+    "101 digits": (JSON, b'{"name": 1' + b"0" * 100 + b"}", {400}),
+    "a huge exponent": (JSON, b'{"name": 1e99999999999999999999}', {400}),
+    "33 deep": (JSON, b"[" * 33 + b"]" * 33, {400}),
+    "a depth bomb": (JSON, b"[" * 500_000, {400}),
+    "a depth bomb of objects": (JSON, b'{"a":' * 150_000, {400}),
+    "a list": (JSON, b"[]", {422}),
+    "a list of the right": (JSON, b'[{"name": "x", "reason": "x"}]', {422}),
+    "a text": (JSON, b'"x"', {422}),
+    "a number": (JSON, b"5", {422}),
+    "null": (JSON, b"null", {422}),
+    "false": (JSON, b"false", {422}),
+    "over 1 MiB": (JSON, b'{"name": "' + b"x" * MIB + b'"}', {413}),
+    "10 MiB": (JSON, b" " * (10 * MIB), {413}),
+    "10 MiB of something else": ("text/plain", b"x" * (10 * MIB), {413, 415}),
+    "a thousand unknown fields": (
+        JSON,
+        json.dumps({f"f{n}": 1 for n in range(1000)}).encode(),
+        {422},
+    ),
+}  # fmt: skip
+CODES = {
+    400: "malformed_request", 413: "payload_too_large", 415: "unsupported_media_type", 422: "validation_failed",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def places(scene: Scene):
+    """Every route with a body, on things of Acme's that are really there."""
+    ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
+    return [(route.method, route.at(**ids)) for route in WITH_BODY]
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_body_is_a_4xx_on_every_route(scene: Scene, places, name: str):
+    kind, body, expected = MALFORMED[name]
+    with unchanged(scene.world, scene.ours):
+        for method, path in places:
+            response = scene.world.admin.raw(method, path, data=body, content_type=kind)
+            assert response.status_code in expected, f"{method} {path}: {response.text[:300]}"
+            problem(response, response.status_code, CODES[response.status_code])
+            assert "sys.set_int_max_str_digits" not in response.text  # nor any other word of Python's
+
+
+@pytest.mark.parametrize("size", [MIB + 1, 3 * MIB])
+def test_a_body_without_a_length_is_measured_all_the_same(scene: Scene, places, size: int):
+    """Chunked, as the server hands it on."""
+    for method, path in places:
+        response = scene.world.admin.raw(
+            method,
+            path,
+            content_type=JSON,
+            input_stream=io.BytesIO(b" " * size),
+            environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
+        )
+        problem(response, 413, "payload_too_large")
+
+
+FIELDS = {
+    "/v1/tenants": ["name", "reference"],
+    "/v1/tenants/{tenant_id}": ["name", "reference"],
+    "/suspend": ["reason"],
+    "/resume": ["reason"],
+    "/connections": ["role_arn", "permission_set"],
+    "/credentials": ["duration_seconds", "session_policy", "reason"],
+    "/v1/api-keys": ["name", "scopes", "tenant_id", "expires_at"],
+    "/verify": [],
+}
+WRONG = ["x" * MIB, {"a": 1}, ["x"], 5, 1.5, True, False, "", " ", "\u202e", "a\tb", 10**400]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=range(len(WRONG)))
+def test_the_wrong_kind_of_value_is_a_4xx_in_every_field(scene: Scene, value):
+    ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
+    with unchanged(scene.world, scene.ours):
+        for route in WITH_BODY:
+            for field in FIELDS.get(route.path) or FIELDS[f"/{route.path.rpartition('/')[2]}"]:
+                body = {**route.body, field: value}
+                response = scene.world.admin.raw(route.method, route.at(**ids), body)
+                assert 400 <= response.status_code < 500, f"{route} {field}: {response.text[:300]}"
+                shows_nothing(response.text)
+
+
+QUERIES = [
+    "%00=x",
+    "cursor=%00",
+    "limit=%00",
+    "%ED%A0%80=x",
+    "%FF=%FE",
+    "a" * 5000,
+    "&".join(f"f{n}=1" for n in range(3000)),
+    "limit=" + "9" * 5000,
+    "limit=NaN",
+    "limit=1e3",
+    "limit=",
+    "cursor=",
+    "cursor=" + "A" * 501,
+    "=",
+    "limit=5&limit=-5&nothing",
+    "__proto__[x]=1",
+]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
+def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene, query: str):
+    for path in LISTS:
+        response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+        assert 400 <= response.status_code < 500, f"{path}: {response.text[:300]}"
+        problem(response, response.status_code, CODES[response.status_code])
+
+
+TIMES = [
+    "2026-01-01",
+    "2026-01-01T00:00:00",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59-23:59",
+    "2026-13-01T00:00:00Z",
+    "2026-02-30T00:00:00Z",
+    "2026-01-01T25:00:00Z",
+    "٢٠٢٦-01-01T00:00:00Z",
+    "1735689600",
+    "now",
+    "-infinity",
+    "",
+    "\0",
+]
+ODD_BUT_TIMES = [
+    "2030-01-01T00:00:00+23:59",
+    "2030-01-01T00:00:00-23:59",
+    "2030-01-01T00:00:00+15:59:59",
+    "2030-01-01T00:00:00+00:00:00.000001",
+    "1970-01-01T00:00:00+14:00",
+    "9998-12-31T23:59:59-14:00",
+    "2030-01-01T00:00:00.123456789Z",
+    "2030-W01-1T00:00:00Z",
+]
+
+
+@pytest.mark.parametrize("value", [*TIMES, *ODD_BUT_TIMES], ids=ascii)
+def test_a_time_is_read_or_refused_and_never_an_error_of_ours(scene: Scene, value: str):
+    expected = {400, 422} if value in TIMES else {200, 201, 422}
+    for field in ("since", "until"):
+        response = scene.mallory.raw("GET", "/v1/audit-events", query_string={field: value})
+        assert response.status_code in expected, response.text
+    body = {"name": "timed", "scopes": ["audit:read"], "expires_at": value}
+    response = scene.world.admin.raw("POST", "/v1/api-keys", body)
+    assert response.status_code in expected, response.text
+    if response.status_code == 201:
+        made = response.get_json()
+        kept = scene.world.admin("GET", f"/v1/api-keys/{made['id']}")
+        assert dt.datetime.fromisoformat(kept["expires_at"]) == dt.datetime.fromisoformat(made["expires_at"])
+
+
+def test_times_are_shown_in_utc_whatever_they_were_given_in(scene: Scene):
+    body = {"name": "timed", "scopes": ["audit:read"], "expires_at": "2030-01-01T12:00:00+05:30"}
+    made = scene.world.admin("POST", "/v1/api-keys", body, expect=201)
+    assert dt.datetime.fromisoformat(made["expires_at"]).utcoffset() == dt.timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/tenants/%00", "/v1/%ED%A0%80", "/%2e%2e/%2e%2e/etc/passwd", "/v1/tenants/" + "a" * 9000]
+)
+def test_an_odd_path_is_not_found(scene: Scene, path: str):
+    for method in ("GET", "POST", "DELETE"):
+        assert scene.world.admin.raw(method, path).status_code in {404, 405}
+
+
+def test_a_refusal_stays_small_in_the_log_whatever_was_sent(scene: Scene, world: World):
+    """The audit log is for ever: a caller's own text must not fill it."""
+    body = {string.ascii_letters * 20 + str(n): 1 for n in range(900)}
+    response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), body)
+    problem(response, 422, "validation_failed")
+    event = next(e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"])
+    assert len(json.dumps(event)) < 20_000
+
+
+def test_a_secret_sent_in_the_wrong_place_does_not_stay_in_the_log(scene: Scene, world: World):
+    """A key pasted as a field's name, in the body or the query, is not kept in clear (invariant 10)."""
+    for response in (
+        scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {scene.mallory.key: 1}),
+        scene.mallory.raw("GET", f"/v1/tenants?{scene.mallory.key}=1"),
+    ):
+        problem(response, 422, "validation_failed")
+        event = next(e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"])
+        assert scene.mallory.key not in json.dumps(event)

@@ -1,0 +1,271 @@
+"""Somebody suspends, deletes, revokes or loosens while AWS is answering: whatever has committed wins."""
+
+import datetime as dt
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app import access
+from tests.attacks.evidence import newest, on_postgresql, problem
+from tests.cast import Api, Customer, World, path_of, without_external_id
+
+REASON = {"reason": "an incident"}
+
+
+class Case:
+    """A verified connection, its worker, and the operator who acts in the middle."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.operator = world.admin.with_key(world.admin.key)
+        self.tenant, self.customer = world.tenant(), Customer(world.aws)
+        self.kit = world.kit(self.tenant)
+        role = self.customer.role(self.kit["role_name"], self.kit["trust_policy"])
+        self.connection = world.connect(self.tenant, role)
+        self.key = world.admin(
+            "POST",
+            "/v1/api-keys",
+            {"name": "w", "scopes": ["credentials:issue"], "tenant_id": self.tenant["id"]},
+            expect=201,
+        )
+        self.worker = world.admin.with_key(self.key["key"])
+
+    def suspend(self) -> None:
+        self.operator("POST", path_of(self.connection, "/suspend"), REASON)
+
+    def delete(self) -> None:
+        self.operator("DELETE", path_of(self.connection), expect=204)
+
+    def delete_and_connect_again(self) -> None:
+        self.delete()
+        self.world.connect(self.tenant, self.connection["role_arn"])
+
+    def suspend_and_resume(self) -> None:
+        self.suspend()
+        assert self.operator("POST", path_of(self.connection, "/resume"), REASON)["status"] == "verified"
+
+    def loosen_and_verify(self) -> None:
+        self.customer.retrust(self.kit["role_name"], without_external_id(self.kit["trust_policy"]))
+        assert self.operator("POST", path_of(self.connection, "/verify"))["status"] == "insecure"
+
+    def suspend_tenant(self) -> None:
+        self.operator("POST", f"/v1/tenants/{self.tenant['id']}/suspend", REASON)
+
+    def delete_tenant(self) -> None:
+        self.operator("DELETE", f"/v1/tenants/{self.tenant['id']}", expect=204)
+
+    def revoke(self) -> None:
+        self.operator("DELETE", f"/v1/api-keys/{self.key['id']}", expect=204)
+
+
+@pytest.fixture
+def case(world: World) -> Case:
+    return Case(world)
+
+
+BETWEEN = {
+    "suspend": (409, "suspended", "connection.suspended"),
+    "delete": (404, "not_found", "connection.deleted"),
+    "delete_and_connect_again": (404, "not_found", "connection.verified"),
+    "suspend_and_resume": (409, "connection_not_verified", "connection.verified"),
+    "loosen_and_verify": (409, "connection_not_verified", "connection.proof_failed"),
+    "suspend_tenant": (409, "suspended", "tenant.suspended"),
+    "delete_tenant": (401, "unauthenticated", "tenant.deleted"),
+    "revoke": (401, "unauthenticated", "api_key.revoked"),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+@pytest.mark.parametrize("shape", ["/credentials", "/container-credentials"])
+def test_credentials_that_aws_gave_meanwhile_are_dropped(
+    world: World, case: Case, meanwhile, what: str, shape: str
+):
+    status, code, action = BETWEEN[what]
+    happened = meanwhile("assume", getattr(case, what))
+    response = case.worker.raw("POST" if shape == "/credentials" else "GET", path_of(case.connection, shape))
+    problem(response, status, code)
+    assert happened
+    issues = [c for c in world.calls_for(case.connection["role_arn"]) if c.session_name != "deputy-proof"]
+    assert [call.outcome for call in issues] == ["allowed"]  # AWS did give a session; nobody has it
+    events = [e for e in newest(world) if e["tenant_id"] in {case.tenant["id"], None}]
+    assert events[0]["action"] == "credentials.refused"
+    assert events[0]["details"]["code"] == code
+    assert action in {event["action"] for event in events[1:5]}
+    assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
+
+
+def test_a_key_that_expires_meanwhile_gets_nothing(world: World, case: Case, meanwhile, monkeypatch):
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
+    worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
+    meanwhile(
+        "assume", lambda: monkeypatch.setattr("app.vending.now", lambda: soon + dt.timedelta(seconds=1))
+    )
+    problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")
+    assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
+
+
+def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case, monkeypatch):
+    """Invariant 9. No real part of ours fails on demand just there, so the write itself is made to."""
+
+    def full(*_args, **_kwargs):
+        raise OperationalError("INSERT", {}, Exception("disk full: dpk_ and other secrets"))
+
+    monkeypatch.setattr("app.vending.audit.record", full)
+    response = case.worker.raw("POST", path_of(case.connection, "/credentials"))
+    problem(response, 503, "unavailable")
+    assert "disk" not in response.text
+
+
+def test_a_role_made_again_between_proof_and_issue_gives_nothing(world: World, case: Case):
+    case.customer.remove_role(case.kit["role_name"])
+    again = case.customer.role(case.kit["role_name"], case.kit["trust_policy"])
+    assert again == case.connection["role_arn"]
+    response = case.worker.raw("POST", path_of(case.connection, "/credentials"))
+    problem(response, 409, "connection_not_verified")
+    assert world.admin("GET", path_of(case.connection))["status"] == "pending"
+    event = world.audit(connection_id=case.connection["id"], action="connection.role_recreated")[0]
+    assert (event["outcome"], event["tenant_id"]) == ("refused", case.tenant["id"])
+    calls = len(world.calls_for(again))
+    problem(case.worker.raw("POST", path_of(case.connection, "/credentials")), 409, "connection_not_verified")
+    assert len(world.calls_for(again)) == calls
+    assert world.admin("POST", path_of(case.connection, "/verify"))["status"] == "verified"
+    assert case.worker("POST", path_of(case.connection, "/credentials"))["AccessKeyId"]
+
+
+def test_a_role_made_again_without_a_condition_gives_nothing_either(world: World, case: Case):
+    case.customer.remove_role(case.kit["role_name"])
+    case.customer.role(case.kit["role_name"], without_external_id(case.kit["trust_policy"]))
+    problem(case.worker.raw("POST", path_of(case.connection, "/credentials")), 409, "connection_not_verified")
+    assert world.admin("POST", path_of(case.connection, "/verify"))["status"] == "insecure"
+
+
+GONE = [
+    ("probe_own", "delete"),
+    ("probe_missing", "delete"),
+    ("probe_foreign", "delete"),
+    ("probe_own", "suspend"),
+    ("probe_missing", "suspend"),
+    ("probe_foreign", "suspend"),
+    ("probe_own", "delete_and_connect_again"),
+    ("probe_own", "delete_tenant"),
+    ("probe_own", "suspend_tenant"),
+]
+
+
+@pytest.mark.parametrize("gone", GONE, ids=" then ".join)
+def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(
+    world: World, case: Case, meanwhile, gone: tuple[str, str]
+):
+    call, what = gone
+    expected = (409, "suspended") if what.startswith("suspend") else (404, "not_found")
+    meanwhile(call, getattr(case, what))
+    problem(world.admin.raw("POST", path_of(case.connection, "/verify")), *expected)
+    if what == "suspend":
+        assert world.admin("GET", path_of(case.connection))["status"] == "suspended"
+
+
+def test_a_proof_counts_only_for_the_version_that_it_tested(world: World, case: Case, meanwhile):
+    """The outer proof saw a sound role; a later one, quicker, found it loosened. The later word stands."""
+    world.admin("POST", path_of(case.connection, "/suspend"), REASON)
+    meanwhile("probe_foreign", case.loosen_and_verify)
+    found = world.admin("POST", path_of(case.connection, "/resume"), REASON)
+    assert found["status"] == "insecure"
+    assert world.admin("GET", path_of(case.connection))["status"] == "insecure"
+
+
+def test_a_suspended_connection_is_not_resumed_by_a_proof(world: World, case: Case):
+    case.suspend()
+    calls = len(world.calls_for(case.connection["role_arn"]))
+    problem(world.admin.raw("POST", path_of(case.connection, "/verify")), 409, "suspended")
+    problem(case.worker.raw("POST", path_of(case.connection, "/credentials")), 409, "suspended")
+    assert len(world.calls_for(case.connection["role_arn"])) == calls
+
+
+def at_once(jobs):
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [running.result(timeout=30) for running in [pool.submit(job) for job in jobs]]
+
+
+def test_the_same_role_at_once_is_one_connection(world: World):
+    tenant = world.tenant()
+    role = world.role(tenant)
+    path = f"/v1/tenants/{tenant['id']}/connections"
+
+    def post():
+        return world.admin.with_key(world.admin.key).raw("POST", path, {"role_arn": role})
+
+    answers = at_once([post] * 6)
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+    for answer in answers:
+        if answer.status_code == 409:
+            problem(answer, 409, "conflict")
+    assert len(world.admin("GET", path)["items"]) == 1
+
+
+def test_the_same_reference_at_once_is_one_tenant(world: World):
+    body = {"name": "Twin", "reference": f"twin-{world.tenant()['id']}"}
+
+    def post():
+        return world.admin.with_key(world.admin.key).raw("POST", "/v1/tenants", body).status_code
+
+    assert sorted(at_once([post] * 6)) == [201, 409, 409, 409, 409, 409]
+
+
+def test_a_storm_of_everything_at_once_ends_in_order(world: World, case: Case):
+    """No deadlock, no 500, and after the last word nothing is issued."""
+    one = path_of(case.connection)
+
+    def repeat(key: str, *requests):
+        api = Api(world.admin.app, key)
+        return [api.raw(*request).status_code for request in requests for _ in range(4)]
+
+    answers = at_once(
+        [
+            *[lambda: repeat(case.key["key"], ("POST", f"{one}/credentials"))] * 3,
+            lambda: repeat(world.admin.key, ("POST", f"{one}/suspend", REASON)),
+            lambda: repeat(world.admin.key, ("POST", f"{one}/resume", REASON)),
+            lambda: repeat(world.admin.key, ("POST", f"{one}/verify")),
+            lambda: repeat(world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/suspend", REASON)),
+            lambda: repeat(world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/resume", REASON)),
+        ]
+    )
+    assert {status for statuses in answers for status in statuses} <= {200, 409}
+    answers = at_once(
+        [
+            *[lambda: repeat(case.key["key"], ("POST", f"{one}/credentials"))] * 2,
+            lambda: repeat(world.admin.key, ("DELETE", f"/v1/api-keys/{case.key['id']}")),
+            lambda: repeat(world.admin.key, ("DELETE", f"/v1/tenants/{case.tenant['id']}")),
+            lambda: repeat(world.admin.key, ("DELETE", one)),
+        ]
+    )
+    assert {status for statuses in answers for status in statuses} <= {200, 204, 401, 404, 409}
+    problem(world.admin.raw("POST", f"{one}/credentials"), 404, "not_found")
+
+
+@on_postgresql  # SQLite has one writer at a time
+def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world: World, case: Case, monkeypatch):
+    """Everything bound to a tenant is revoked with it; a key that is being made just then must not slip by."""
+    looked_up, deleting, pool = access.tenant_of, [], ThreadPoolExecutor(1)
+
+    def slow(*args, **kwargs):
+        found = looked_up(*args, **kwargs)
+        if not deleting:
+            deleting.append(None)
+            deleting[0] = pool.submit(case.delete_tenant)
+            wait(deleting, timeout=1)  # no longer: a lock of ours may rightly hold it up
+        return found
+
+    monkeypatch.setattr(access, "tenant_of", slow)
+    made = world.admin.raw(
+        "POST",
+        "/v1/api-keys",
+        {"name": "late", "scopes": ["audit:read"], "tenant_id": case.tenant["id"]},
+    )
+    deleting[0].result(timeout=30)
+    pool.shutdown()
+    if made.status_code == 201:
+        late = world.admin.with_key(made.get_json()["key"])
+        problem(late.raw("GET", "/v1/audit-events"), 401, "unauthenticated")
+    else:
+        problem(made, 404, "not_found")

@@ -1,0 +1,182 @@
+"""What may never be assumed, or is no role at all, is refused before AWS hears of it."""
+
+import itertools
+
+import pytest
+
+from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
+from tests.cast import World, path_of
+
+_ROLE = "arn:aws:iam::444455556666:role/"
+
+NOT_A_ROLE = {
+    "user": "arn:aws:iam::444455556666:user/deputy-x",
+    "group": "arn:aws:iam::444455556666:group/deputy-x",
+    "root": "arn:aws:iam::444455556666:root",
+    "policy": "arn:aws:iam::444455556666:policy/deputy-x",
+    "instance profile": "arn:aws:iam::444455556666:instance-profile/deputy-x",
+    "oidc provider": "arn:aws:iam::444455556666:oidc-provider/deputy-x.example",
+    "saml provider": "arn:aws:iam::444455556666:saml-provider/deputy-x",
+    "server certificate": "arn:aws:iam::444455556666:server-certificate/deputy-x",
+    "assumed role": "arn:aws:sts::444455556666:assumed-role/deputy-x/session",
+    "federated user": "arn:aws:sts::444455556666:federated-user/deputy-x",
+    "bucket": "arn:aws:s3:::deputy-x-444455556666",
+    "function": "arn:aws:lambda:us-east-1:444455556666:function:deputy-x",
+    "with a region": "arn:aws:iam:us-east-1:444455556666:role/deputy-x",
+    "without an account": "arn:aws:iam:::role/deputy-x-0123456789",
+    "AWS's account": "arn:aws:iam::aws:role/deputy-x-01234",
+    "11 digits": "arn:aws:iam::44445555666:role/deputy-x",
+    "13 digits": "arn:aws:iam::4444555566667:role/deputy-x",
+    "a dashed account": "arn:aws:iam::4444-5555-6666:role/deputy-x",
+    "Arabic digits": "arn:aws:iam::٤٤٤٤٥٥٥٥٦٦٦٦:role/deputy-x",
+    "full-width digits": "arn:aws:iam::\uff14\uff14\uff14\uff14\uff15\uff15\uff15\uff15\uff16\uff16\uff16\uff16:role/deputy-x",
+    "one full-width digit": "arn:aws:iam::44445555666\uff16:role/deputy-x",
+    "a wildcard account": "arn:aws:iam::*:role/deputy-x-0123456789",
+    "newline at the end": f"{_ROLE}deputy-x\n",
+    "carriage return at the end": f"{_ROLE}deputy-x\r",
+    "newline within": f"{_ROLE}deputy-\nx",
+    "space at the end": f"{_ROLE}deputy-x ",
+    "space before": f" {_ROLE}deputy-x",
+    "tab": f"{_ROLE}deputy-\tx",
+    "no-break space": f"{_ROLE}deputy-x\u00a0",
+    "zero-width space": f"{_ROLE}deputy-\u200bx",
+    "umlaut": f"{_ROLE}deputy-ünï",
+    "full-width letters": f"{_ROLE}\uff44eputy-x",
+    "Kelvin sign": f"{_ROLE}deputy-\u212a",
+    "wildcard name": f"{_ROLE}deputy-*",
+    "question mark": f"{_ROLE}deputy-?",
+    "policy variable": f"{_ROLE}deputy-${{aws:username}}",
+    "65 characters": f"{_ROLE}deputy-{'x' * 58}",
+    "2,049 characters": f"{_ROLE}{'p' * 2000}/deputy-x".ljust(2049, "x"),
+    "a million characters": f"{_ROLE}deputy-{'x' * 1_000_000}",
+    "a path of 513 characters": f"{_ROLE}{'p' * 511}/deputy-x",
+    "no name": _ROLE,
+    "no slash": "arn:aws:iam::444455556666:role",
+    "empty path segment": f"{_ROLE}/deputy-x",
+    "empty path segment within": f"{_ROLE}a//deputy-x",
+    "slash at the end": f"{_ROLE}deputy-x/",
+    "space in the path": f"{_ROLE}a b/deputy-x",
+    "prefix in upper case": "ARN:AWS:IAM::444455556666:ROLE/deputy-x",
+    "Role": "arn:aws:iam::444455556666:Role/deputy-x",
+    "IAM": "arn:aws:IAM::444455556666:role/deputy-x",
+    "AWS": "arn:AWS:iam::444455556666:role/deputy-x",
+    "no partition": "arn::iam::444455556666:role/deputy-x",
+    "two ARNs": f"{_ROLE}deputy-x {_ROLE}deputy-y",
+    "percent": f"{_ROLE}deputy-x%20",
+    "percent-encoded": "arn%3Aaws%3Aiam%3A%3A444455556666%3Arole%2Fdeputy-x",
+    "quote": f"{_ROLE}deputy-x'--",
+    "URL": "https://444455556666.signin.aws.amazon.com/console",
+    "the name alone": "deputy-x-and-some-more-letters",
+}
+
+
+def never_called(world: World, role_arn: str, response, code: str, calls: int) -> None:
+    found = problem(response, 422, code)
+    assert set(found["errors"]) == {"role_arn"}
+    assert role_arn not in response.text
+    assert len(world.aws.sts_calls) == calls
+    event = refusal(world, response)
+    assert event["action"] == "connection.refused"
+    assert (event["details"]["code"], event["details"]["fields"]) == (code, ["role_arn"])
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", NOT_A_ROLE)
+def test_what_is_not_the_arn_of_a_role_is_refused_before_aws(scene: Scene, name: str):
+    calls = len(scene.world.aws.sts_calls)
+    with untouched(scene.world, scene.ours):
+        response = scene.world.admin.raw(
+            "POST", f"/v1/tenants/{scene.acme['id']}/connections", {"role_arn": NOT_A_ROLE[name]}
+        )
+    never_called(scene.world, NOT_A_ROLE[name], response, "validation_failed", calls)
+
+
+NOT_ALLOWED = {
+    "the broker itself": "arn:aws:iam::111122223333:role/DeputyBroker",
+    "a role beside the broker": "arn:aws:iam::111122223333:role/deputy-x",
+    "a role beside the broker, with a path": "arn:aws:iam::111122223333:role/a/b/deputy-x",
+    "a role in another account of the vendor's": "arn:aws:iam::999988887777:role/deputy-x",
+    "China": "arn:aws-cn:iam::444455556666:role/deputy-x",
+    "GovCloud": "arn:aws-us-gov:iam::444455556666:role/deputy-x",
+    "isolated": "arn:aws-iso-b:iam::444455556666:role/deputy-x",
+    "Europe's own": "arn:aws-eusc:iam::444455556666:role/deputy-x",
+    "no partition that there is": "arn:aws-fake:iam::444455556666:role/deputy-x",
+    "the vendor's account in another partition": "arn:aws-cn:iam::111122223333:role/deputy-x",
+    "service-linked": f"{_ROLE}aws-service-role/ecs.amazonaws.com/deputy-x",
+    "AWSServiceRole": f"{_ROLE}aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
+    "Identity Center": f"{_ROLE}aws-reserved/sso.amazonaws.com/eu-west-1/deputy-x",
+    "another prefix": f"{_ROLE}admin",
+    "the prefix in the path": f"{_ROLE}deputy-x/admin",
+    "the prefix later": f"{_ROLE}x-deputy-x",
+    "the prefix in another case": f"{_ROLE}Deputy-x",
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", NOT_ALLOWED)
+def test_what_is_never_assumed_is_refused_before_aws(scene: Scene, name: str):
+    calls = len(scene.world.aws.sts_calls)
+    with untouched(scene.world, scene.ours):
+        response = scene.world.admin.raw(
+            "POST", f"/v1/tenants/{scene.acme['id']}/connections", {"role_arn": NOT_ALLOWED[name]}
+        )
+    never_called(scene.world, NOT_ALLOWED[name], response, "role_not_allowed", calls)
+
+
+def test_it_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scene):
+    """Which roles are allowed is settled before anything is looked up, so the answer tells nothing of the tenant."""
+    for arn in ("arn:aws:iam::111122223333:role/deputy-x", "not an ARN but long enough"):
+        answers = [
+            scene.mallory.raw("POST", f"/v1/tenants/{tenant}/connections", {"role_arn": arn})
+            for tenant in (scene.globex["id"], scene.acme["id"])
+        ]
+        bodies = [{**answer.get_json(), "request_id": None} for answer in answers]
+        assert bodies[0] == bodies[1]
+        assert answers[0].status_code == 422
+
+
+@pytest.mark.parametrize("declared", ["account_id", "AccountId", "account", "accountId"])
+def test_an_account_is_not_declared_but_read_from_the_arn(scene: Scene, declared: str):
+    with unchanged(scene.world, scene.ours):
+        response = scene.mallory.raw(
+            "POST",
+            f"/v1/tenants/{scene.acme['id']}/connections",
+            {"role_arn": f"{_ROLE}deputy-x", declared: "123456789012"},
+        )
+    assert declared in problem(response, 422, "validation_failed")["errors"]
+
+
+def test_a_connections_role_never_changes(scene: Scene):
+    new = {"role_arn": f"{_ROLE}deputy-evil"}
+    with untouched(scene.world, scene.ours):
+        for method, api in itertools.product(("PATCH", "PUT"), (scene.mallory, scene.world.admin)):
+            problem(api.raw(method, path_of(scene.ours), new), 405, "method_not_allowed")
+
+
+def test_the_same_role_again_is_a_conflict_and_changes_nothing(scene: Scene):
+    path = f"/v1/tenants/{scene.acme['id']}/connections"
+    calls = scene.world.calls_for(scene.ours["role_arn"])
+    response = scene.mallory.raw("POST", path, {"role_arn": scene.ours["role_arn"]})
+    problem(response, 409, "conflict")
+    assert refusal(scene.world, response)["tenant_id"] == scene.acme["id"]
+    assert scene.world.admin("GET", path_of(scene.ours)) == scene.ours
+    assert scene.world.calls_for(scene.ours["role_arn"]) == calls
+
+
+@pytest.mark.parametrize("what", ["/verify", "/resume", "/suspend"])
+def test_no_other_route_takes_a_role(scene: Scene, world: World, what: str):
+    made = world.connection()
+    body = {"role_arn": f"{_ROLE}deputy-evil"} | ({} if what == "/verify" else {"reason": "a test"})
+    world.admin.raw("POST", path_of(made, what), body)
+    assert world.admin("GET", path_of(made))["role_arn"] == made["role_arn"]
+    assert world.calls_for(f"{_ROLE}deputy-evil") == []
+
+
+def test_another_spelling_of_a_proven_role_proves_nothing(world: World):
+    """IAM's names are unique whatever the case, but STS compares it: at most one spelling works."""
+    made = world.connection()
+    tenant = {"id": made["tenant_id"]}
+    head, _, name = made["role_arn"].rpartition("deputy-")
+    for spelling in (f"{head}deputy-{name.upper()}x", f"{head}path/deputy-{name}"):
+        other = world.connect(tenant, spelling, status="pending")
+        problem(world.admin.raw("POST", path_of(other, "/credentials")), 409, "connection_not_verified")

@@ -1,0 +1,139 @@
+"""Where secrets and AWS's words must not be: the database, the log, errors, the audit log, documents and caches."""
+
+import json
+import logging
+
+import pytest
+from sqlalchemy import MetaData, select
+
+from tests.attacks.evidence import Scene, newest, on_sqlite, problem, shows_nothing
+from tests.cast import Customer, World, path_of, without_external_id
+
+
+def everything_stored(app) -> str:
+    engine, meta = app.extensions["deputy"].db.engine, MetaData()
+    meta.reflect(engine)
+    with engine.connect() as connection:
+        return "\n".join(
+            str([bytes(value) if isinstance(value, memoryview) else value for value in row])
+            for table in meta.sorted_tables
+            for row in connection.execute(select(table))
+        )
+
+
+def test_neither_credentials_nor_keys_are_stored_or_logged(
+    world: World, app, caplog: pytest.LogCaptureFixture
+):
+    made = world.connection()
+    worker = world.worker({"id": made["tenant_id"]})
+    with caplog.at_level(logging.DEBUG):
+        process = worker("POST", path_of(made, "/credentials"), {"reason": "a test"})
+        container = worker("GET", path_of(made, "/container-credentials"))
+        for body in ({"duration_seconds": 1}, {"session_policy": {"Statement": "x"}}):
+            worker("POST", path_of(made, "/credentials"), body, expect=422)
+    secrets = [
+        process["SecretAccessKey"],
+        process["SessionToken"],
+        container["SecretAccessKey"],
+        container["Token"],
+        worker.key[21:],
+        world.admin.key[21:],
+    ]
+    stored, logged = everything_stored(app), caplog.text + str([record.__dict__ for record in caplog.records])
+    for secret in secrets:
+        assert secret not in stored
+        assert secret not in logged
+    assert process["AccessKeyId"] in stored  # which one it was, and no more
+    assert path_of(made) not in logged  # routes, never paths
+
+
+@pytest.mark.parametrize("kind", ["deny", "error"])
+def test_the_log_of_a_bad_day_has_no_secret_either(
+    world: World, faults, caplog: pytest.LogCaptureFixture, kind: str
+):
+    made = world.connection()
+    faults.add(kind, role_arn=made["role_arn"])
+    with caplog.at_level(logging.DEBUG):
+        world.admin.raw("POST", path_of(made, "/credentials"))
+        world.admin("POST", path_of(made, "/verify"))
+    assert world.admin.key[21:] not in caplog.text
+    assert "X-Amz-Security-Token" not in caplog.text
+
+
+def test_no_answer_may_be_kept_by_a_cache(scene: Scene):
+    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials"), ("GET", "")):
+        response = scene.mallory.raw(method, path_of(scene.ours, what))
+        assert response.status_code == 200
+        assert response.headers["Cache-Control"] == "no-store"
+        assert not {"ETag", "Last-Modified", "Expires", "Set-Cookie", "Age"} & set(response.headers.keys())
+
+
+def test_no_browser_page_may_read_an_answer(scene: Scene):
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    for method in ("GET", "OPTIONS"):
+        response = scene.mallory.raw(method, path_of(scene.ours, "/container-credentials"), headers=headers)
+        assert not [name for name in dict(response.headers) if name.startswith("Access-Control")]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene: Scene):
+    anonymous = scene.mallory.with_key(None)
+    for path in ("/openapi.json", "/v1/templates/customer-role.yaml", "/healthz", "/readyz"):
+        response = anonymous.raw("GET", path)
+        assert response.status_code == 200
+        assert not scene.tells_of_globex(response.text)
+        assert "ASIA" not in response.text
+        assert "wJalrXUtnFEMI" not in response.text
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda customer, kit: customer.remove_role(kit["role_name"]),
+        lambda customer, kit: customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"])),
+    ],
+)
+def test_what_a_proof_says_is_in_our_own_words(world: World, break_it):
+    tenant, customer = world.tenant(), Customer(world.aws)
+    kit = world.kit(tenant)
+    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
+    break_it(customer, kit)
+    reader = world.key("connections:write", "audit:read", tenant=tenant)
+    found = reader("POST", path_of(made, "/verify"))
+    assert found["status"] in {"broken", "insecure"}
+    shows_nothing(json.dumps(found))
+    shows_nothing(json.dumps(reader("GET", "/v1/audit-events?action=connection.proof_failed")))
+
+
+def test_a_bug_of_ours_says_nothing_and_is_no_trace_of_success(scene: Scene, monkeypatch):
+    """Nothing real fails in an unforeseen way, so one thing is made to."""
+
+    def bug(*_args, **_kwargs):
+        raise RuntimeError(
+            f"secret {scene.mallory.key} at arn:aws:sts::111122223333:assumed-role/DeputyBroker/x"
+        )
+
+    monkeypatch.setattr("app.vending.session_name", bug)
+    calls = len(scene.world.calls_for(scene.ours["role_arn"]))
+    response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"))
+    found = problem(response, 500, "internal_error")
+    assert "errors" not in found
+    assert len(scene.world.calls_for(scene.ours["role_arn"])) == calls
+
+
+@on_sqlite
+def test_unauthenticated_requests_are_never_written_down(scene: Scene):
+    """A durable commit for each junk request would be an attack in itself."""
+    last = newest(scene.world, 1)
+    anonymous = scene.mallory.with_key(None)
+    for path in ("/v1/tenants", "/v1/audit-events", path_of(scene.ours), "/nowhere"):
+        for method in ("GET", "POST", "DELETE"):
+            assert anonymous.raw(method, path, data=b"x" * 1000).status_code in {401, 404, 405}
+    assert newest(scene.world, 1) == last
+
+
+def test_what_is_told_of_a_refusal_is_no_secret(scene: Scene):
+    body = {"role_arn": "arn:aws:iam::999988887777:role/deputy-secret-name"}
+    response = scene.mallory.raw("POST", f"/v1/tenants/{scene.acme['id']}/connections", body)
+    problem(response, 422, "role_not_allowed")
+    assert "999988887777" not in response.text  # nor which accounts are the vendor's

@@ -1,0 +1,271 @@
+"""Trust policies as people and attackers write them: whoever lets a stranger in is found out and never issues."""
+
+import json
+
+import pytest
+
+from app.aws.sts import INERT_POLICY
+from tests.attacks.evidence import Scene, check, on_sqlite, outcomes, problem, refusal, untouched
+from tests.cast import Customer, World, path_of, without_external_id
+
+KEY = "sts:ExternalId"
+BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
+
+
+def allow(**conditions):
+    """The kit's statement under these conditions. Write a quantifier's colon as two underscores."""
+    wanted = {operator.replace("__", ":"): value for operator, value in conditions.items()}
+    return {
+        "Effect": "Allow",
+        "Principal": {"AWS": "arn:aws:iam::111122223333:root"},
+        "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+        "Condition": {"ArnEquals": {"aws:PrincipalArn": BROKER}, **wanted},
+    }
+
+
+def deny(**conditions):
+    return {
+        **allow(),
+        "Effect": "Deny",
+        "Condition": {k.replace("__", ":"): v for k, v in conditions.items()},
+    }
+
+
+def like(pattern):
+    return allow(StringLike={KEY: pattern})
+
+
+# What lets a stranger in: the statements, and which of the two strangers gets through.
+NO_ID, OTHER, BOTH = {"missing"}, {"foreign"}, {"missing", "foreign"}
+INSECURE = {
+    "no condition": (lambda own: [allow()], BOTH),
+    "StringLike *": (lambda own: [like("*")], OTHER),
+    "StringLike ?*": (lambda own: [like("?*")], OTHER),
+    "StringLike dpy-*": (lambda own: [like("dpy-*")], OTHER),
+    "StringLike, the prefix": (lambda own: [like(own[:20] + "*")], OTHER),
+    "StringLike, the suffix": (lambda own: [like("*" + own[-16:])], OTHER),
+    "StringLike, both ends": (lambda own: [like(own[:20] + "*" + own[-16:])], OTHER),
+    "StringLike, as many ? as it has characters": (lambda own: [like("?" * len(own))], OTHER),
+    "StringLike, both ends and ? between": (lambda own: [like(own[:20] + "?" * 32 + own[-16:])], OTHER),
+    "StringLike, one of a list": (lambda own: [like([own, "dpy-*"])], OTHER),
+    "StringEqualsIfExists": (lambda own: [allow(StringEqualsIfExists={KEY: own})], NO_ID),
+    "StringLikeIfExists": (lambda own: [allow(StringLikeIfExists={KEY: own})], NO_ID),
+    "StringEqualsIgnoreCaseIfExists": (lambda own: [allow(StringEqualsIgnoreCaseIfExists={KEY: own})], NO_ID),
+    "ForAllValues:StringEquals": (lambda own: [allow(ForAllValues__StringEquals={KEY: own})], NO_ID),
+    "ForAllValues:StringLike": (lambda own: [allow(ForAllValues__StringLike={KEY: "dpy-*"})], BOTH),
+    "ForAnyValue:StringLike": (lambda own: [allow(ForAnyValue__StringLike={KEY: "dpy-*"})], OTHER),
+    "StringNotEquals of somebody else's": (lambda own: [allow(StringNotEquals={KEY: "dpy-x"})], BOTH),
+    "StringNotLike": (lambda own: [allow(StringNotLike={KEY: "evil-*"})], BOTH),
+    "only that there is one (Null)": (lambda own: [allow(Null={KEY: "false"})], OTHER),
+    "or that there is none (Null)": (
+        lambda own: [allow(StringEquals={KEY: own}), allow(Null={KEY: "true"})],
+        NO_ID,
+    ),
+    "a second statement without": (lambda own: [allow(StringEquals={KEY: own}), allow()], BOTH),
+    "a second statement with a pattern": (lambda own: [allow(StringEquals={KEY: own}), like("*")], OTHER),
+    "a Deny that the missing one slips by": (
+        lambda own: [allow(), deny(ForAnyValue__StringNotEquals={KEY: own})],
+        NO_ID,
+    ),
+    "a Deny of the missing one alone": (lambda own: [allow(), deny(Null={KEY: "true"})], OTHER),
+    "everybody (Principal *)": (lambda own: [{**allow(), "Principal": "*", "Condition": {}}], BOTH),
+    "everybody but one (NotPrincipal)": (
+        lambda own: [
+            {
+                "Effect": "Allow",
+                "NotPrincipal": {"AWS": "arn:aws:iam::999999999999:root"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+        BOTH,
+    ),
+    "every action": (lambda own: [{**allow(), "Action": "sts:*"}], BOTH),
+    "every action but one": (
+        lambda own: [
+            {k: v for k, v in allow().items() if k != "Action"} | {"NotAction": "sts:TagSession"},
+        ],
+        BOTH,
+    ),
+    "a policy variable": (lambda own: [allow(StringEquals={KEY: "${sts:ExternalId}"})], OTHER),
+}
+
+
+def role_with(world: World, tenant, statements) -> str:
+    for statement in statements:
+        if statement.get("Condition") == {}:
+            del statement["Condition"]
+    trust = {"Version": "2012-10-17", "Statement": statements}
+    return Customer(world.aws).role(world.kit(tenant)["role_name"], trust)
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", INSECURE)
+def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: World, name: str):
+    make, strangers = INSECURE[name]
+    tenant = world.tenant("Sloppy")
+    statements = make(tenant["external_id"])
+    if (
+        name == "a policy variable"
+    ):  # it has no value when no ID is sent: the sandbox doesn't guess, so nor is it proven
+        made = world.connect(tenant, role_with(world, tenant, statements), status="insecure")
+        assert check(made, "foreign_external_id_refused")["outcome"] == "failed"
+    else:
+        made = world.connect(tenant, role_with(world, tenant, statements), status="insecure")
+        assert outcomes(made)[:2] == ["passed", "passed"]
+        failed = {
+            stranger
+            for stranger in BOTH
+            if check(made, f"{stranger}_external_id_refused")["outcome"] == "failed"
+        }
+        assert failed == strangers
+    assert made["verification"]["verdict"] == "insecure"
+    assert made["verified_at"] is None
+    calls = len(world.calls_for(made["role_arn"]))
+    response = world.worker(tenant).raw("POST", path_of(made, "/credentials"))
+    problem(response, 409, "connection_not_verified")
+    event = refusal(world, response)
+    assert (event["tenant_id"], event["connection_id"]) == (tenant["id"], made["id"])
+    assert len(world.calls_for(made["role_arn"])) == calls
+
+
+# What is as good as StringEquals. A proof can't see who else is trusted; it says so nowhere that it could.
+PROVEN = {
+    "a list with a spare ID": lambda own: [allow(StringEquals={KEY: [own, "dpy-" + "0" * 64]})],
+    "ForAnyValue:StringEquals": lambda own: [allow(ForAnyValue__StringEquals={KEY: own})],
+    "StringLike without a wildcard": lambda own: [like(own)],
+    # Accepts DPY-… too. No such ID is ever made, so nobody can be sent with one.
+    "StringEqualsIgnoreCase": lambda own: [allow(StringEqualsIgnoreCase={KEY: own})],
+    "a Deny of every other ID, missing ones included": lambda own: [
+        allow(),
+        deny(StringNotEquals={KEY: own}),
+    ],
+    # Not seen: sixteen IDs pass instead of one; none of the other fifteen is ever made.
+    "StringLike, all but the last digit": lambda own: [like(own[:-1] + "?")],
+    # Not seen: everybody whose ID begins with the same 128 random bits, which is nobody.
+    "StringLike, the first half": lambda own: [like(own[:36] + "*")],
+    # Not seen: whoever else the role trusts. The External ID keeps the vendor's other customers out all the same.
+    "everybody, with the ID": lambda own: [
+        {**allow(), "Principal": "*", "Condition": {"StringEquals": {KEY: own}}}
+    ],
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", PROVEN)
+def test_a_role_that_refuses_both_strangers_is_proven(world: World, name: str):
+    tenant = world.tenant("Careful")
+    made = world.connect(tenant, role_with(world, tenant, PROVEN[name](tenant["external_id"])))
+    assert outcomes(made) == ["passed"] * 4
+
+
+# What refuses us: not told apart from a role that isn't there.
+REFUSING = {
+    "another tenant's ID": lambda own, other: [allow(StringEquals={KEY: other})],
+    "the ID in upper case": lambda own, other: [allow(StringEquals={KEY: own.upper()})],
+    "the ID with a space": lambda own, other: [allow(StringEquals={KEY: own + " "})],
+    "the ID without its prefix": lambda own, other: [allow(StringEquals={KEY: own[4:]})],
+    "another principal": lambda own, other: [
+        {
+            **allow(StringEquals={KEY: own}),
+            "Condition": {"ArnEquals": {"aws:PrincipalArn": BROKER + "2"}, "StringEquals": {KEY: own}},
+        }
+    ],
+    "a Deny": lambda own, other: [allow(StringEquals={KEY: own}), deny(StringLike={KEY: "*"})],
+    "nothing but TagSession": lambda own, other: [
+        {**allow(StringEquals={KEY: own}), "Action": "sts:TagSession"}
+    ],
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", REFUSING)
+def test_a_role_that_refuses_us_is_like_none_at_all(scene: Scene, world: World, name: str):
+    tenant = world.tenant("Odd")
+    statements = REFUSING[name](tenant["external_id"], scene.globex["external_id"])
+    refusing = world.connect(tenant, role_with(world, tenant, statements), status="pending")
+    gone = world.connect(tenant, "arn:aws:iam::210987654321:role/deputy-gone", status="pending")
+    for made in (refusing, gone):
+        assert made["verification"].pop("checked_at")
+        assert outcomes(made) == ["failed", "skipped", "skipped", "skipped"]
+    assert refusing["verification"] == gone["verification"]
+    # Nothing is asked of a role that refuses its own ID: its refusals of strangers would prove nothing.
+    assert [call.external_id for call in world.calls_for(refusing["role_arn"])] == [tenant["external_id"]]
+
+
+def test_another_tenants_role_is_like_none_at_all(scene: Scene, world: World):
+    """Attack 5, the confused deputy itself: Mallory registers the victim's role as her own."""
+    tenant = world.tenant("Mallory")
+    mallory = world.key("connections:write", "connections:read", "credentials:issue", tenant=tenant)
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    theirs = world.admin("GET", path_of(scene.theirs))
+    gone = "arn:aws:iam::210987654321:role/deputy-gone"
+    made = [mallory("POST", path, {"role_arn": arn}, expect=201) for arn in (theirs["role_arn"], gone)]
+    for connection in made:
+        assert connection["status"] == "pending"
+        assert connection["external_id"] == tenant["external_id"]
+        for name in ("id", "role_arn", "account_id", "created_at"):
+            connection.pop(name)
+        connection["verification"].pop("checked_at")
+    assert made[0] == made[1]
+    assert not scene.tells_of_globex(json.dumps(made))
+    assert world.calls_for(theirs["role_arn"])[-1].external_id == tenant["external_id"]
+    assert world.calls_for(theirs["role_arn"])[-1].outcome == "AccessDenied"
+    mine = mallory("GET", path)["items"][-1]
+    with untouched(world, scene.theirs):
+        problem(mallory.raw("POST", path_of(mine, "/credentials")), 409, "connection_not_verified")
+    assert world.admin("GET", path_of(scene.theirs)) == theirs
+    assert world.worker(scene.globex)("POST", path_of(scene.theirs, "/credentials"))["SessionToken"]
+
+
+def test_the_victims_id_in_ones_own_role_opens_nothing(scene: Scene, world: World):
+    """The other way round: a role that trusts the victim's External ID never issues for the attacker."""
+    tenant = world.tenant("Mallory")
+    role = role_with(world, tenant, [allow(StringEquals={KEY: scene.globex["external_id"]})])
+    made = world.connect(tenant, role, status="pending")
+    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    assert {call.external_id for call in world.calls_for(role)} == {tenant["external_id"]}
+
+
+def test_trust_that_is_loosened_later_is_found_by_the_next_proof_and_stops_issuing(world: World):
+    tenant, customer = world.tenant("Drifting"), Customer(world.aws)
+    kit = world.kit(tenant)
+    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
+    worker = world.worker(tenant)
+    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
+
+    customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
+    found = world.admin("POST", path_of(made, "/verify"))
+    assert found["status"] == "insecure"
+    assert "StringEquals" in check(found, "missing_external_id_refused")["detail"]
+    event = world.audit(connection_id=made["id"], action="connection.proof_failed")[0]
+    assert (event["outcome"], event["details"]["verdict"]) == ("refused", "insecure")
+    calls = len(world.calls_for(made["role_arn"]))
+    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
+        response = worker.raw(method, path_of(made, what))
+        problem(response, 409, "connection_not_verified")
+        assert refusal(world, response)["connection_id"] == made["id"]
+    assert len(world.calls_for(made["role_arn"])) == calls
+
+    customer.remove_role(kit["role_name"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
+    customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
+
+
+def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene: Scene, world: World):
+    tenant = world.tenant()
+    made = world.connection(tenant)
+    world.admin("POST", path_of(made, "/verify"))
+    calls = world.calls_for(made["role_arn"])
+    assert len(calls) == 8
+    for call in calls:
+        assert (call.duration, call.policy, call.session_name) == (900, INERT_POLICY, "deputy-proof")
+    own, foreign = tenant["external_id"], [calls[2].external_id, calls[6].external_id]
+    assert [call.external_id for call in calls] == [own, None, foreign[0], own, own, None, foreign[1], own]
+    assert len({own, *foreign, scene.globex["external_id"]}) == 4
+    for stranger in foreign:
+        assert len(stranger) == len(own)
+        assert (stranger[:20], stranger[-16:]) == (own[:20], own[-16:])
