@@ -8,13 +8,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
-from tests.attacks.evidence import Scene, problem, refusal, unchanged, untouched
+from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
 from tests.cast import Customer, World, path_of
 
 CHOSEN = "dpy-" + "0123456789abcdef" * 4
 SPELLINGS = ["external_id", "externalId", "ExternalId", "sts:ExternalId", "external_id_id", "external-id"]
 
 
+@on_sqlite
 @pytest.mark.parametrize("field", SPELLINGS)
 def test_no_tenant_chooses_its_id(scene: Scene, field: str):
     response = scene.world.admin.raw("POST", "/v1/tenants", {"name": "Mallory Ltd", field: CHOSEN})
@@ -48,6 +49,7 @@ def test_nor_by_the_query_or_a_header(scene: Scene, field: str):
     assert made["external_id"] != CHOSEN
 
 
+@on_sqlite
 @pytest.mark.parametrize("field", SPELLINGS)
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
 def test_nobody_changes_it_not_even_to_one_seen_elsewhere(scene: Scene, field: str, method: str):

@@ -2,9 +2,11 @@
 
 import pytest
 
-from tests.attacks.evidence import Scene, problem, refusal, unchanged, untouched
+from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
 from tests.attacks.routes import ROUTES, WITH_BODY, Route
 from tests.cast import World, path_of
+
+pytestmark = on_sqlite  # all of it is refused before the database is asked
 
 EXTRA = {
     "id": "00000000-0000-7000-8000-000000000000",

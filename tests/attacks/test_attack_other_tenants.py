@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.attacks.evidence import Scene, absent, problem, refusal, untouched
+from tests.attacks.evidence import Scene, absent, on_sqlite, problem, refusal, untouched
 from tests.attacks.routes import OF_A_CONNECTION, OF_A_TENANT, ROUTES, Route, routes_of
 from tests.cast import Customer, path_of, without_external_id
 
@@ -79,6 +79,7 @@ def test_a_connection_has_no_other_name_than_its_id(scene: Scene, by: str, what:
             problem(response, 404, "not_found")
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "detour",
     [
