@@ -64,10 +64,13 @@ class Tenants:
             return tenant_of(db, caller, tenant_id)
 
     def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
-        """Change the given ones of `name` and `reference`. Raises NotFoundError, ConflictError."""
+        """Change the given ones of `name` and `reference`. Raises NotFoundError, ForbiddenError, ConflictError."""
         try:
             with self._db.write() as db:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)
+                if "reference" in fields:
+                    # The vendor's own id, unique among all tenants: a 409 would tell one customer of another's.
+                    caller.require_unbound()
                 changes = {name: value for name, value in fields.items() if getattr(tenant, name) != value}
                 for name, value in changes.items():
                     setattr(tenant, name, value)

@@ -70,13 +70,7 @@ class Sts:
         self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
     ) -> Session:
         """A session for a proven connection. Raises Refused, Misconfigured or Unavailable."""
-        return self._assume_role(
-            grant.role_arn,
-            grant.external_id,
-            session_name,
-            duration_seconds,
-            {"Policy": policy} if policy else {},
-        )
+        return self._with_own_id(grant, session_name, duration_seconds, {"Policy": policy} if policy else {})
 
     def probe_own(self, grant: Grant) -> tuple[AccountId, str]:
         """Try the tenant's own External ID: the account that AWS says it is, and the role's unique id.
@@ -84,13 +78,7 @@ class Sts:
         The account is asked of the session itself (GetCallerIdentity), which must agree with the answer to
         AssumeRole. Raises Refused, Misconfigured or Unavailable.
         """
-        try:
-            session = self._probe(grant.role_arn, grant.external_id)
-        except Refused:
-            if self.is_broker():
-                raise
-            # With somebody else's credentials everybody refuses us, and no role is to blame.
-            raise Unavailable from None
+        session = self._with_own_id(grant, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY})
         account_id = self._account_of(session)
         if account_id != session.account_id:
             raise Unavailable
@@ -98,11 +86,11 @@ class Sts:
 
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without any External ID. Returns when it let us in; raises Refused, as it should."""
-        self._probe(grant.role_arn, None)
+        self._as_stranger(grant.role_arn, None)
 
     def probe_foreign(self, grant: Grant) -> None:
         """Try an External ID that was never issued. Returns when it let us in; raises Refused, as it should."""
-        self._probe(grant.role_arn, foreign_external_id(grant.external_id))
+        self._as_stranger(grant.role_arn, foreign_external_id(grant.external_id))
 
     def is_broker(self) -> bool:
         """Whether our own credentials are the broker's, whom customers' roles trust. Raises Unavailable."""
@@ -113,10 +101,18 @@ class Sts:
             self._failed(error)
             raise Unavailable from error
 
-    def _probe(self, role_arn: RoleArn, external_id: ExternalId | None) -> Session:
-        return self._assume_role(
-            role_arn, external_id, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY}
-        )
+    def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:
+        """What a good role allows. With somebody else's credentials every role refuses us, and none is to blame."""
+        try:
+            return self._assume_role(grant.role_arn, grant.external_id, session_name, seconds, extra)
+        except Refused:
+            if self.is_broker():
+                raise
+            raise Unavailable from None
+
+    def _as_stranger(self, role_arn: RoleArn, external_id: ExternalId | None) -> None:
+        """What a good role refuses; the session of a bad one is inert, and dropped here."""
+        self._assume_role(role_arn, external_id, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY})
 
     def _account_of(self, session: Session) -> AccountId:
         try:

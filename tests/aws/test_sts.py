@@ -247,7 +247,7 @@ INCONCLUSIVE = [
 @calls
 def test_access_denied_is_a_refusal(door, call):
     door.refuse("AccessDenied")
-    if call is CALLS["probe_own"]:
+    if call in {CALLS["assume"], CALLS["probe_own"]}:
         door.is_somebody(SESSION_OF_BROKER)
     with pytest.raises(Refused) as caught:
         call(door)
@@ -266,9 +266,10 @@ def test_access_denied_is_a_refusal(door, call):
     ],
 )
 def test_with_somebody_elses_credentials_a_refusal_proves_nothing(door, arn):
-    door.refuse("AccessDenied").is_somebody(arn)
-    with pytest.raises(Unavailable):
-        door.sts.probe_own(GRANT)
+    for call in (CALLS["assume"], CALLS["probe_own"]):
+        door.refuse("AccessDenied").is_somebody(arn)
+        with pytest.raises(Unavailable):
+            call(door)
 
 
 @pytest.mark.parametrize(("code", "status", "message"), INCONCLUSIVE, ids=lambda value: str(value)[:40])
