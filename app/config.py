@@ -69,6 +69,9 @@ class Config:
     console_url: str | None = None
     role_prefix: str = "deputy-"
     max_session_seconds: int = ROLE_CHAINING_MAX
+    issue_rate: int = 200  # requests for credentials, per key and second
+    connection_rate: int = 120  # connections and verifications over HTTP, per tenant and minute
+    max_connections: int = 10_000  # per tenant
     bootstrap_key: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
 
@@ -92,6 +95,9 @@ class Config:
                 "max_session_seconds": env.int(
                     "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds
                 ),
+                "issue_rate": env.int("ISSUE_RATE", 200, validate=_positive),
+                "connection_rate": env.int("CONNECTION_RATE", 120, validate=_positive),
+                "max_connections": env.int("MAX_CONNECTIONS", 10_000, validate=_positive),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
                 "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
             }
@@ -194,6 +200,11 @@ def _http_url(value: str) -> None:
         raise ValidationError(f"is not a URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
         raise ValidationError("must be an http:// or https:// URL without query or fragment.")
+
+
+def _positive(value: int) -> None:
+    if not 1 <= value <= 1_000_000_000:
+        raise ValidationError("must be between 1 and 1000000000.")
 
 
 def _session_seconds(value: int) -> None:

@@ -7,7 +7,7 @@ until a proof says otherwise, and so is one that is resumed.
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,13 +15,14 @@ from app import audit, permission_sets
 from app.access import Caller, owned, tenant_of
 from app.config import Config
 from app.db import Database, Page, now, page
-from app.errors import ConflictError, RoleNotAllowedError, ValidationFailedError
+from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError, ValidationFailedError
 from app.ids import RoleArn
 from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 from app.permission_sets import PermissionSet
 from app.verification import PATIENCE, Verification
 
 # Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
+_FULL_RETRY_SECONDS = 3600  # nothing but deleting a connection makes room, so there is no hurry
 _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
 
@@ -92,6 +93,7 @@ class Connections:
                 raise ConflictError("This tenant has a connection to this role already.")
             db.delete(earlier)  # the tombstone; only this call clears one (invariant 12)
             db.flush()
+        self._ensure_room(db, tenant_id)
         external_id = db.scalars(
             select(ExternalIdRow).where(
                 ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
@@ -108,6 +110,17 @@ class Connections:
         db.flush()
         self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
         return connection.id
+
+    def _ensure_room(self, db: Session, tenant_id: UUID) -> None:
+        """The tenant's row is locked by now, so two at once can't both take the last place."""
+        live = select(func.count()).where(
+            Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+        )
+        limit = self._config.max_connections
+        if (db.scalar(live) or 0) >= limit:
+            raise RateLimitedError(
+                f"A tenant may have {limit} connections; delete one first.", retry_after=_FULL_RETRY_SECONDS
+            )
 
     def list(
         self, caller: Caller, tenant_id: UUID, wanted: Wanted, *, limit: int, after: UUID | None

@@ -101,3 +101,13 @@ class StoreUnavailableError(TryLaterError):
 
 class AwsUnavailableError(TryLaterError):
     code = "aws_unavailable"
+
+
+class RateLimitedError(TryLaterError):
+    """`retry_after`: seconds until the next attempt may be admitted."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after

@@ -12,6 +12,7 @@ from app.connections import Connections
 from app.db import Database
 from app.health import Health
 from app.onboarding import Onboarding
+from app.rates import Rates
 from app.tenants import Tenants
 from app.vending import Vending
 from app.verification import Verification
@@ -29,6 +30,7 @@ class Services:
     connections: Connections
     vending: Vending
     health: Health
+    rates: Rates
 
 
 def build(config: Config) -> Services:
@@ -48,4 +50,5 @@ def build(config: Config) -> Services:
         connections=Connections(db, verification, config, sets),
         vending=Vending(db, sts, config),
         health=Health(db, sts),
+        rates=Rates(config),
     )

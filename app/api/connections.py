@@ -21,7 +21,7 @@ _ConnectionPage = page_of(ConnectionOut)
 
 @bp.route(_ALL, methods=["POST"])
 @requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409)
+@fails(404, 409, 429)
 @bp.arguments(ConnectionIn)
 @bp.response(201, ConnectionOut)
 def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
@@ -30,6 +30,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     `verified` when the role accepts the tenant's External ID and refuses the broker without it and with another.
     A role that refuses us is tried for up to 5 seconds, as it may be seconds old; then the answer is `pending`.
     """
+    services().rates.attempt(caller(), tenant_id)
     return services().connections.create(caller(), tenant_id, **body)
 
 
@@ -82,11 +83,12 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 
 @bp.route(f"{_ONE}/verify", methods=["POST"])
 @requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409)
+@fails(404, 409, 429)
 @bp.arguments(Empty)
 @bp.response(200, ConnectionOut)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again, now"""
+    services().rates.attempt(caller(), tenant_id)
     return services().verification.verify(caller(), tenant_id, connection_id)
 
 
@@ -102,9 +104,10 @@ def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 
 @bp.route(f"{_ONE}/resume", methods=["POST"])
 @requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409)
+@fails(404, 409, 429)
 @bp.arguments(Reason)
 @bp.response(200, ConnectionOut)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering"""
+    services().rates.attempt(caller(), tenant_id)
     return services().connections.resume(caller(), tenant_id, connection_id, **body)

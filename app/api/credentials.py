@@ -20,17 +20,18 @@ _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 
 @bp.route(f"{_ONE}/credentials", methods=["POST"])
 @requires(Scope.CREDENTIALS_ISSUE)
-@fails(404, 409)
+@fails(404, 409, 429)
 @bp.arguments(IssueIn)
 @bp.response(200, ProcessCredentials)
 def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Issued:
     """Issue credentials for a verified connection, in the shape that credential_process prints"""
+    services().rates.issue(caller())
     return services().vending.issue(caller(), tenant_id, connection_id, **body)
 
 
 @bp.route(f"{_ONE}/container-credentials", methods=["GET"])
 @requires(Scope.CREDENTIALS_ISSUE, bare_key=True)
-@fails(404, 409, 422)
+@fails(404, 409, 422, 429)
 @bp.response(200, ContainerCredentials)
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> Issued:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects
@@ -39,4 +40,5 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Issued:
     """
     if request.method == "HEAD":  # Flask adds it to every GET; here it would issue credentials to nobody
         raise MethodNotAllowed(["GET"])
+    services().rates.issue(caller())
     return services().vending.issue(caller(), tenant_id, connection_id)

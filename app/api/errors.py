@@ -34,6 +34,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "Unsupported media type"),
     errors.ValidationFailedError.code: (422, "Validation failed"),
     errors.RoleNotAllowedError.code: (422, "Role not allowed"),
+    errors.RateLimitedError.code: (429, "Too many requests"),
     "internal_error": (500, "Internal error"),
     errors.StoreUnavailableError.code: (503, "Unavailable"),
     errors.AwsUnavailableError.code: (503, "AWS unavailable"),
@@ -95,6 +96,11 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
 
 
 def _app_error(error: AppError) -> Response:
+    if isinstance(error, errors.RateLimitedError):
+        # Not recorded: a durable commit for each request of a flood would be the flood's success.
+        response = problem(error.code, error.detail)
+        response.headers["Retry-After"] = str(error.retry_after)
+        return response
     if isinstance(error, errors.TryLaterError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
     _audit(error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors)

@@ -1,0 +1,31 @@
+"""boto3 sessions for your customers' AWS accounts, whose credentials refresh themselves through Deputy.
+
+import deputy_client
+
+aws = deputy_client.session(tenant_id, connection_id)
+for bucket in aws.client("s3").list_buckets()["Buckets"]: ...
+"""
+
+from deputy_client.credentials import session
+from deputy_client.errors import (
+    BadRequest,
+    ConfigurationError,
+    DeputyError,
+    NotPermitted,
+    NotVerified,
+    RoleRefused,
+    Suspended,
+    Unreachable,
+)
+
+__all__ = [
+    "BadRequest",
+    "ConfigurationError",
+    "DeputyError",
+    "NotPermitted",
+    "NotVerified",
+    "RoleRefused",
+    "Suspended",
+    "Unreachable",
+    "session",
+]

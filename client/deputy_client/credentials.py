@@ -1,0 +1,152 @@
+"""A boto3 session whose credentials come from Deputy, and come again before they expire.
+
+botocore's own RefreshableCredentials do the work and the locking. What is added: windows that suit sessions shorter
+than an hour, and a memory for failures, so that a Deputy that is down is not asked by every call of every thread.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import boto3.session
+import botocore.session
+from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
+
+from deputy_client.errors import ConfigurationError, DeputyError
+from deputy_client.service import ATTEMPTS, Issued, Question, Service
+
+# Before the end of a session of an hour or more; in proportion for shorter ones. In the first window one thread asks
+# and the others go on with what they have, as it does if it fails. In the second, all wait. The second is as long as
+# the clock skew that AWS tolerates, so that what we hold for valid is valid at AWS.
+ADVISORY_SECONDS = 15 * 60
+MANDATORY_SECONDS = 5 * 60
+_HOUR = 3600
+
+# How long a failure counts: while credentials are still good, and for threads that queued behind the one that failed.
+_REST_SECONDS = 30
+_QUEUE_SECONDS = 1
+
+
+def session(  # noqa: PLR0913  all but the two are options
+    tenant_id: UUID | str,
+    connection_id: UUID | str,
+    *,
+    url: str | None = None,
+    key: str | None = None,
+    duration_seconds: int | None = None,
+    session_policy: Mapping[str, Any] | str | None = None,
+    reason: str | None = None,
+    region_name: str | None = None,
+) -> boto3.session.Session:
+    """A boto3 session in the customer's account. Its credentials refresh themselves for as long as it is used.
+
+    Deputy is asked at once, so what is wrong is raised here: NotVerified, Suspended, RoleRefused, NotPermitted,
+    BadRequest, Unreachable or ConfigurationError, all of them a DeputyError. Should it be wrong later, calls go on
+    until the credentials are about to expire, and then raise the same.
+
+    `url` and `key` are those of Deputy; without them, DEPUTY_URL and DEPUTY_API_KEY_FILE or DEPUTY_API_KEY count, read
+    anew at each refresh. `session_policy` only narrows what the role may do; `reason` goes to Deputy's audit log.
+
+    Credentials are safe to share among threads. As with any boto3 session, make clients in one thread, or one session
+    for each thread.
+    """
+    question = Question.of(
+        tenant_id,
+        connection_id,
+        duration_seconds=duration_seconds,
+        session_policy=dict(session_policy) if isinstance(session_policy, Mapping) else session_policy,
+        reason=reason,
+    )
+    credentials = DeputyCredentials(Service(url, key), question)
+    inner = botocore.session.Session()
+    inner.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
+    return boto3.session.Session(botocore_session=inner, region_name=region_name)
+
+
+class DeputyCredentials(RefreshableCredentials):
+    """Credentials of one connection."""
+
+    def __init__(self, service: Service, question: Question) -> None:
+        self._service = service
+        self._question = question
+        self._failure: tuple[float, DeputyError] | None = None
+        self._lifetime = 0.0
+        first = self._ask(ATTEMPTS)
+        super().__init__(
+            access_key=first["access_key"],
+            secret_key=first["secret_key"],
+            token=first["token"],
+            expiry_time=_moment(first["expiry_time"]),
+            refresh_using=self._renew,
+            method=_Provider.METHOD,
+            advisory_timeout=ADVISORY_SECONDS,
+            mandatory_timeout=MANDATORY_SECONDS,
+        )
+
+    def refresh_needed(self, refresh_in: float | None = None) -> bool:
+        """Whether less than `refresh_in` seconds are left; of a short session, in proportion."""
+        window = ADVISORY_SECONDS if refresh_in is None else refresh_in
+        if window > MANDATORY_SECONDS and self._failed_within(_REST_SECONDS):
+            window = MANDATORY_SECONDS
+        return super().refresh_needed(window * min(1, self._lifetime / _HOUR))  # type: ignore[arg-type]
+
+    def _renew(self) -> dict[str, str]:
+        """What botocore calls with its lock held."""
+        if self._failure is not None and self._failed_within(_QUEUE_SECONDS):
+            raise self._failure[1].again()
+        must = self.refresh_needed(MANDATORY_SECONDS)
+        try:
+            renewed = self._ask(ATTEMPTS if must else 1)
+        except DeputyError as error:
+            self._failure = monotonic(), error.again()
+            raise
+        self._failure = None
+        return renewed
+
+    def _ask(self, attempts: int) -> dict[str, str]:
+        issued = self._service.issue(self._question, attempts=attempts)
+        self._lifetime = _seconds_left(issued)
+        return {
+            "access_key": issued.access_key_id,
+            "secret_key": issued.secret_access_key,
+            "token": issued.session_token,
+            "expiry_time": issued.expiration,
+        }
+
+    def _failed_within(self, seconds: float) -> bool:
+        failure = self._failure
+        return failure is not None and monotonic() - failure[0] < seconds
+
+
+class _Provider(CredentialProvider):
+    """The only source that the session has: no environment variable or profile gets between it and Deputy."""
+
+    METHOD = "deputy"
+    CANONICAL_NAME = "deputy"
+
+    def __init__(self, credentials: DeputyCredentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> DeputyCredentials:
+        return self._credentials
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _seconds_left(issued: Issued) -> float:
+    try:
+        left = (_moment(issued.expiration) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        raise ConfigurationError(
+            "What answers is not Deputy: its Expiration is no time. Check DEPUTY_URL."
+        ) from None
+    if left <= 0:
+        raise ConfigurationError(
+            "By this machine's clock the credentials had expired before they came. Set the clock (NTP)."
+        )
+    return left

@@ -1,0 +1,284 @@
+"""Deputy's API, as far as a worker needs it: one request, with short timeouts and few retries.
+
+The key goes to one place: over https or within this machine, no redirect is followed, and no message, repr or log
+line holds it. Address and key are looked up anew for each request, so that a rotated key is taken up.
+"""
+
+import ipaddress
+import json
+import os
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.exceptions import BotoCoreError, SSLError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
+
+from deputy_client.errors import (
+    BadRequest,
+    ConfigurationError,
+    DeputyError,
+    NotPermitted,
+    NotVerified,
+    RoleRefused,
+    Suspended,
+    Unreachable,
+)
+
+CONNECT_SECONDS = 3
+READ_SECONDS = 10
+ATTEMPTS = 4
+PATIENCE_SECONDS = 20  # no attempt begins later than this
+_FIRST_PAUSE_SECONDS = 0.5
+_TRY_AGAIN = {429, 502, 503, 504}
+
+_REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
+    "connection_not_verified": (
+        NotVerified,
+        "POST …/connections/{id}/verify says what the customer must change.",
+    ),
+    "suspended": (Suspended, "Nothing is issued until your operators resume it."),
+    "role_refused": (
+        RoleRefused,
+        "POST …/connections/{id}/verify says what the customer must change.",
+    ),
+    "unauthenticated": (NotPermitted, "Check DEPUTY_API_KEY_FILE or DEPUTY_API_KEY."),
+    "forbidden": (NotPermitted, "The key needs the scope credentials:issue."),
+    "not_found": (NotPermitted, "Check both ids, and that the key is not bound to another tenant."),
+}
+
+
+@dataclass(frozen=True)
+class Issued:
+    """Credentials as Deputy hands them out."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    expiration: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which credentials are wanted."""
+
+    path: str
+    body: bytes
+
+    @classmethod
+    def of(cls, tenant_id: UUID | str, connection_id: UUID | str, **wanted: Any) -> Self:
+        """`wanted` are the members of the body; those that are None are left to Deputy."""
+        tenant, connection = _uuid("tenant_id", tenant_id), _uuid("connection_id", connection_id)
+        given = {name: value for name, value in wanted.items() if value is not None}
+        try:
+            body = json.dumps(given, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise BadRequest(f"What is asked for can't be written as JSON: {error}.") from None
+        return cls(f"/v1/tenants/{tenant}/connections/{connection}/credentials", body)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A Deputy, and the key to ask it with. What is None comes from the environment."""
+
+    url: str | None = None
+    key: str | None = field(default=None, repr=False)
+    key_file: str | None = None
+
+    def issue(self, question: Question, *, attempts: int = ATTEMPTS) -> Issued:
+        """Raises DeputyError."""
+        latest = monotonic() + PATIENCE_SECONDS
+        for attempt in range(attempts):
+            answer = self._ask(question)
+            if isinstance(answer, Issued):
+                return answer
+            failure, again = answer
+            pause = max(failure.retry_after or 0, _pause(attempt))
+            if not again or attempt + 1 == attempts or monotonic() + pause > latest:
+                break
+            sleep(pause)
+        # Raised out here, where nothing of the request, which has the key in it, hangs on the exception.
+        raise failure
+
+    def _ask(self, question: Question) -> Issued | tuple[DeputyError, bool]:
+        """The credentials; or why there are none, and whether to ask again."""
+        url = _checked_url(self.url or os.environ.get("DEPUTY_URL", ""))
+        headers = {
+            "Authorization": f"Bearer {self._current_key()}",
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": _USER_AGENT,
+        }
+        request = AWSRequest("POST", url + question.path, headers, question.body).prepare()
+        http = _connection(url)
+        try:
+            response = http.send(request)
+        except BotoCoreError as error:
+            again = not isinstance(error, SSLError)  # a certificate does not mend itself
+            return Unreachable(f"Deputy at {url} can't be reached: {_clean(str(error))}"), again
+        finally:
+            http.close()
+        if response.status_code == 200:
+            return _credentials(response, url)
+        return _refusal(response, url), response.status_code in _TRY_AGAIN
+
+    def _current_key(self) -> str:
+        if self.key is not None:
+            return _checked_key(self.key, "key=")
+        path = self.key_file or os.environ.get("DEPUTY_API_KEY_FILE")
+        if path:
+            try:
+                text = Path(path).read_bytes().decode("latin-1")  # anything goes in; _checked_key decides
+            except OSError as error:
+                raise ConfigurationError(
+                    f"The API key's file {path} can't be read: {error.strerror}."
+                ) from None
+            return _checked_key(text.strip(), path)
+        if "DEPUTY_API_KEY" in os.environ:
+            return _checked_key(os.environ["DEPUTY_API_KEY"].strip(), "DEPUTY_API_KEY")
+        raise ConfigurationError(
+            "There is no API key: set DEPUTY_API_KEY_FILE or DEPUTY_API_KEY, or give key=."
+        )
+
+
+def _connection(url: str) -> URLLib3Session:
+    """A new one for each request: minutes pass in between, and nothing is left open."""
+    bundle = os.environ.get("DEPUTY_CA_BUNDLE") or os.environ.get("AWS_CA_BUNDLE")
+    return URLLib3Session(
+        verify=bundle or True,  # type: ignore[arg-type]  # a path is right; the stubs know only bool
+        proxies=get_environ_proxies(url) if url.startswith("https:") else {},
+        timeout=(CONNECT_SECONDS, READ_SECONDS),  # type: ignore[arg-type]  # likewise
+    )
+
+
+def _checked_url(text: str) -> str:
+    if not text:
+        raise ConfigurationError("Where is Deputy? Set DEPUTY_URL to its address, or give url=.")
+    try:
+        parts = urlsplit(text.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError(
+            "Deputy's address is not a URL; it must be like https://deputy.example.com."
+        ) from None
+    if not host or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigurationError(
+            "Deputy's address must be scheme, host, and port or path if need be: https://deputy.example.com."
+        )
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(host)):
+        raise ConfigurationError(
+            f"Deputy's address must be https://{host}: the API key and the credentials would cross the network in clear."
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _checked_key(key: str, source: str) -> str:
+    if not key:
+        raise ConfigurationError(f"The API key is empty ({source}).")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigurationError(f"The API key has characters that no key has ({source}).")
+    return key
+
+
+def _uuid(name: str, value: UUID | str) -> UUID:
+    try:
+        return value if isinstance(value, UUID) else UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise BadRequest("An id is not one of Deputy's.", errors={name: ["Must be a UUID."]}) from None
+
+
+def _pause(attempt: int) -> float:
+    """Doubles, with jitter, so that workers which failed together don't come back together."""
+    return _FIRST_PAUSE_SECONDS * float(2**attempt) * random.uniform(0.5, 1)  # noqa: S311  no secret
+
+
+def _credentials(response: AWSResponse, url: str) -> Issued | tuple[DeputyError, bool]:
+    body = _json_object(response)
+    names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+    values = [value for name in names if isinstance(value := body.get(name), str) and value]
+    if len(values) == len(names):
+        return Issued(*values)
+    text = (
+        f"What answered at {url} was cut short, or is not Deputy: no credentials are in it. Check DEPUTY_URL."
+    )
+    return Unreachable(text), True
+
+
+def _refusal(response: AWSResponse, url: str) -> DeputyError:
+    status, problem = response.status_code, _json_object(response)
+    code = problem.get("code")
+    if not isinstance(code, str):
+        return _stranger(status, url)
+    kind, advice = _REFUSALS.get(code) or (_by_status(status), "")
+    errors = problem.get("errors")
+    retry_after = response.headers.get("Retry-After", "")
+    return kind(
+        _clean(f"{problem.get('detail') or problem.get('title') or code} {advice}"),
+        code=_clean(code),
+        request_id=_clean(str(problem.get("request_id") or "")) or None,
+        errors=_field_errors(errors) if isinstance(errors, dict) else None,
+        retry_after=int(retry_after) if re.fullmatch(r"[0-9]{1,6}", retry_after) else None,
+    )
+
+
+def _by_status(status: int) -> type[DeputyError]:
+    if status == 429 or status >= 500:
+        return Unreachable
+    return BadRequest if status in {400, 405, 413, 415, 422} else DeputyError
+
+
+def _stranger(status: int, url: str) -> DeputyError:
+    """An answer that Deputy did not write: a load balancer's, a proxy's, another website's."""
+    if 300 <= status < 400:
+        text = f"{url} redirects, and the client follows no redirect with an API key. Set DEPUTY_URL to Deputy's own address."
+    elif status in _TRY_AGAIN:
+        text = f"What stands before Deputy at {url} answers {status}: Deputy is down or busy."
+    else:
+        text = f"What answers {status} at {url} is not Deputy. Check DEPUTY_URL."
+    return Unreachable(text)
+
+
+def _json_object(response: AWSResponse) -> dict[str, Any]:
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _field_errors(errors: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {
+        _clean(name): [_clean(str(text)) for text in (texts if isinstance(texts, list) else [texts])]
+        for name, texts in errors.items()
+    }
+
+
+def _clean(text: str) -> str:
+    """One line, fit for a terminal and a log."""
+    return "".join(c if c.isprintable() else " " for c in text[:1000]).strip()
+
+
+def _user_agent() -> str:
+    try:
+        return f"deputy-client/{version('deputy-client')}"
+    except PackageNotFoundError:  # imported from a checkout
+        return "deputy-client"
+
+
+_USER_AGENT = _user_agent()

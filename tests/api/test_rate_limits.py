@@ -1,0 +1,104 @@
+"""Rate limits: one caller can't use up what all share, and nobody can use up what is another's."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from app.access import Scope
+from app.factory import create_app
+from tests.cast import Api, World, path_of
+from tests.conftest import OPERATOR, make_config
+
+
+@pytest.fixture
+def tight(aws, vendor, config, monkeypatch) -> Iterator[World]:
+    """The same service with limits that a test can reach."""
+    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+    app: Flask = create_app(
+        make_config(config.database_url, issue_rate=3, connection_rate=3, max_connections=2)
+    )
+    services = app.extensions["deputy"]
+    _, key = services.access.issue_key(OPERATOR, name="tight", scopes=frozenset(Scope))
+    yield World(aws, Api(app, key))
+    services.db.engine.dispose()
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World):
+    connection = tight.connection()
+    worker = tight.worker({"id": connection["tenant_id"]})
+    calls = len(tight.calls_for(connection["role_arn"]))
+    answers = [worker.raw("POST", path_of(connection, "/credentials")) for _ in range(8)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    issued = [answer for answer in answers if answer.status_code == 200]
+    assert refused
+    assert len(issued) + len(refused) == 8
+    assert len(tight.calls_for(connection["role_arn"])) == calls + len(issued)
+    for answer in refused:
+        assert answer.get_json()["code"] == "rate_limited"
+        assert answer.content_type == "application/problem+json"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 2
+    time.sleep(2.1)
+    assert worker.raw("GET", path_of(connection, "/container-credentials")).status_code == 200
+
+
+def test_both_shapes_of_credentials_count_together(tight: World):
+    connection = tight.connection()
+    worker = tight.worker({"id": connection["tenant_id"]})
+    statuses = [
+        worker.raw(method, path_of(connection, what)).status_code
+        for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")) * 4
+    ]
+    assert 429 in statuses
+
+
+def test_another_key_is_not_affected(tight: World):
+    connection = tight.connection()
+    greedy, modest = (tight.worker({"id": connection["tenant_id"]}) for _ in range(2))
+    assert 429 in [greedy.raw("POST", path_of(connection, "/credentials")).status_code for _ in range(8)]
+    modest("POST", path_of(connection, "/credentials"))
+
+
+def test_trying_roles_is_limited_for_each_tenant(tight: World):
+    connection, other = tight.connection(), tight.connection()
+    answers = [tight.admin.raw("POST", path_of(connection, "/verify")) for _ in range(5)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert 1 <= int(refused[-1].headers["Retry-After"]) <= 60
+    tight.admin("POST", path_of(other, "/verify"))
+    for path in (path_of(connection, "/verify"), f"/v1/tenants/{connection['tenant_id']}/connections"):
+        body = {"role_arn": connection["role_arn"]} if path.endswith("connections") else {}
+        tight.admin.refused("POST", path, body, expect=429, code="rate_limited")
+
+
+def test_a_stranger_can_not_use_up_a_tenants_tries(tight: World):
+    victim = tight.connection()
+    mallory = tight.key(*Scope, tenant=tight.tenant("Mallory"))
+    for _ in range(6):
+        mallory.refused("POST", path_of(victim, "/verify"), expect=404, code="not_found")
+    tight.admin("POST", path_of(victim, "/verify"))
+
+
+def test_a_tenant_has_so_many_connections_and_no_more(tight: World):
+    tenant = tight.tenant()
+    first = tight.connection(tenant)
+    arn = f"arn:aws:iam::{first['account_id']}:role/deputy-another"
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    tight.admin("POST", path, {"role_arn": arn}, expect=201)
+    response = tight.admin.raw("POST", path, {"role_arn": f"{arn}-more"})
+    assert response.status_code == 429
+    assert "delete one" in response.get_json()["detail"]
+    assert response.headers["Retry-After"]
+    assert len(tight.admin("GET", path)["items"]) == 2
+
+
+def test_a_flood_is_not_written_to_the_audit_log(tight: World):
+    connection = tight.connection()
+    worker = tight.worker({"id": connection["tenant_id"]})
+    for _ in range(8):
+        worker.raw("POST", path_of(connection, "/credentials"))
+    actions = {
+        (e["action"], e["details"].get("code")) for e in tight.audit(tenant_id=connection["tenant_id"])
+    }
+    assert ("credentials.refused", "rate_limited") not in actions

@@ -1,0 +1,196 @@
+"""Who plays in these tests: a Deputy over HTTP, its workers as programs of their own, and the clock they share."""
+
+import datetime as dt
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import time_machine
+from flask import Flask
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from sandbox.server import Sandbox
+from tests.cast import Api, Customer, World, root_client, without_external_id
+
+ROOT = Path(__file__).parent.parent.parent
+CLIENT = ROOT / "client"
+DOCUMENT = (ROOT / "docs" / "workers.md").read_text()
+MAY_LIST = """{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
+    "Action": ["s3:ListAllMyBuckets", "s3:ListBucket"], "Resource": "*"}}"""
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(app: Any, **options: Any) -> Iterator[int]:
+    """A WSGI application over HTTP; gives its port."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet, **options)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # it stops at once
+    thread.start()
+    try:
+        yield server.port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Deputy:
+    """The real service behind a door that counts who comes in, and may answer in its stead."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self.requests: list[dict[str, str]] = []
+        self.instead: Callable[[], tuple[int, dict[str, str], bytes] | None] = lambda: None
+        self.url = ""
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        with self._lock:
+            self.requests.append({k: v for k, v in environ.items() if isinstance(v, str)})
+            answer = self.instead()
+        if answer is None:
+            return self._app(environ, start_response)
+        status, headers, body = answer
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start_response(f"{status} x", list(headers.items()))
+        return [body]
+
+    def answer_first(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
+        """The next answers; the service gives those after them."""
+        left = list(answers)
+        self.instead = lambda: left.pop(0) if left else None
+
+
+class Place:
+    """A customer's account with a verified connection, and a worker's key for it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.customer = Customer(world.aws)
+        self.tenant = world.tenant()
+        arn = world.role(self.tenant, self.customer)
+        self.role_name = arn.rsplit("/", 1)[1]
+        with closing(root_client(world.aws, "iam", self.customer.account)) as iam:
+            iam.put_role_policy(RoleName=self.role_name, PolicyName="list", PolicyDocument=MAY_LIST)
+        self.connection = world.connect(self.tenant, arn)
+        self.ids = (self.tenant["id"], self.connection["id"])
+        self.bucket = f"things-of-{self.customer.account}"
+        self.key = world.worker(self.tenant).key or ""
+
+    def fill(self, objects: int) -> None:
+        with closing(root_client(self.world.aws, "s3", self.customer.account)) as s3:
+            s3.create_bucket(Bucket=self.bucket)
+            for number in range(objects):
+                s3.put_object(Bucket=self.bucket, Key=f"{number:03}", Body=b"")
+
+    def open_the_role(self) -> None:
+        """The customer takes the External ID out of the role's trust policy."""
+        trust = self.world.kit(self.tenant)["trust_policy"]
+        self.customer.retrust(self.role_name, without_external_id(trust))
+
+    def admin(self, path: str, body: Any = None) -> Any:
+        here = f"/v1/tenants/{self.tenant['id']}/connections/{self.connection['id']}{path}"
+        api: Api = self.world.admin
+        return api("POST", here, body or {})
+
+
+class Clock:
+    """Simulated time for this process (service, sandbox) and for one worker, which confirms each step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.passed = 0.0
+        self._publish()
+
+    def __enter__(self) -> Self:
+        self._travel = time_machine.travel(dt.datetime.now(dt.UTC))
+        self._coordinates = self._travel.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._travel.stop()
+
+    def advance(self, seconds: float) -> None:
+        self.passed += seconds
+        self._coordinates.shift(seconds)
+        self._publish()
+        latest = time.monotonic() + 10
+        seen = self.folder / "seen"
+        while not seen.exists() or float(seen.read_text()) != self.passed:
+            assert time.monotonic() < latest, "the worker's clock does not follow"
+            time.sleep(0.001)
+
+    def _publish(self) -> None:
+        new = self.folder / "offset.new"
+        new.write_text(str(self.passed))
+        new.replace(self.folder / "offset")
+
+
+class TickingAws:
+    """The sandbox's AWS, where each answer takes minutes of simulated time. Remembers who asked with which key."""
+
+    def __init__(self, aws: Sandbox, clock: Clock, seconds: float) -> None:
+        self._aws = aws
+        self._clock = clock
+        self._seconds = seconds
+        self.seen: list[tuple[float, str, int]] = []  # when, with which access key, with what answer
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        began: list[Any] = []
+        body = b"".join(self._aws(environ, lambda *given, **_: began.extend(given)))
+        key = re.search(r"Credential=(\w+)/", environ.get("HTTP_AUTHORIZATION", ""))
+        self.seen.append((self._clock.passed, key[1] if key else "", int(began[0].split()[0])))
+        # Only now: what was valid when it was signed shall not expire on its way.
+        self._clock.advance(self._seconds)
+        start_response(*began)
+        return [body]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """A worker's: nothing of AWS or Deputy that is not given here."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "DEPUTY_", "CURL_"))}
+    given = {
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",  # the AWS CLI's
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHONPATH": str(CLIENT),
+        "PYTHONWARNINGS": "error::ResourceWarning",
+    }
+    return clean | given | variables
+
+
+def run(*words: str | Path, env: dict[str, str], timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def secret_of(key: str) -> str:
+    """The part of an API key that nobody may see; what is before it is its id."""
+    return key.split("_", 2)[-1]
+
+
+def beside_python(name: str) -> Path:
+    found = Path(sys.executable).parent / name
+    assert found.exists(), f"{name} is in requirements-dev.txt; it must be beside {sys.executable}"
+    return found
+
+
+def block(language: str, having: str) -> str:
+    """The code of docs/workers.md that has this text in it, exactly as people copy it."""
+    (found,) = [
+        code for code in re.findall(rf"```{language}\n(.*?)```", DOCUMENT, flags=re.DOTALL) if having in code
+    ]
+    return str(found)

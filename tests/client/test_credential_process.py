@@ -1,0 +1,106 @@
+"""deputy-credential-process, as a process: what it prints, where, and with which status it ends."""
+
+import datetime as dt
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from deputy_client.cli import main
+
+from tests.client.people import CLIENT, Deputy, Place, environment, run
+
+
+@pytest.fixture
+def key_file(place: Place, tmp_path: Path) -> Path:
+    file = tmp_path / "key"
+    file.write_text(f"{place.key}\n")
+    return file
+
+
+@pytest.fixture
+def invocation(deputy: Deputy, place: Place, key_file: Path, pauses) -> list[str]:
+    return [*asked(place), "--url", deputy.url, "--key-file", str(key_file)]
+
+
+def command(*arguments: str | Path, **variables: str):
+    return run(sys.executable, "-m", "deputy_client.cli", *arguments, env=environment(**variables))
+
+
+def asked(place: Place) -> tuple[str, ...]:
+    return ("--tenant", place.ids[0], "--connection", place.ids[1])
+
+
+def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: Place, key_file: Path):
+    done = command(*asked(place), "--url", deputy.url, "--key-file", key_file)
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = json.loads(done.stdout)
+    assert list(printed) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]
+    assert printed["Version"] == 1
+    assert dt.datetime.fromisoformat(printed["Expiration"]) > dt.datetime.now(dt.UTC)
+
+
+def test_it_takes_its_settings_from_the_environment_too(deputy: Deputy, place: Place, key_file: Path):
+    for variables in ({"DEPUTY_API_KEY": place.key}, {"DEPUTY_API_KEY_FILE": str(key_file)}):
+        done = command(
+            *asked(place), "--duration", "900", "--reason", "nightly", DEPUTY_URL=deputy.url, **variables
+        )
+        assert done.returncode == 0, done.stderr
+        details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0]["details"]
+        assert (details["duration_seconds"], details["reason"]) == (900, "nightly")
+
+
+@pytest.mark.parametrize(
+    ("extra", "status"),
+    [
+        (["--duration", "1"], 2),
+        (["--url", "http://deputy.example.com"], 2),
+        (["--tenant", "x"], 2),
+        (["--key-file", "/nowhere"], 2),
+        (["--connection", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88"], 3),
+        (["--url", "https://127.0.0.1:9"], 5),
+    ],
+)
+def test_its_status_tells_whose_turn_it_is(invocation, extra, status, capsys):
+    assert main([*invocation, *extra]) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch("deputy-credential-process: [^\\n]+\\n", printed.err)
+    assert "dpk_" not in printed.err
+
+
+def test_a_key_on_the_command_line_is_refused(place: Place):
+    done = command(*asked(place), "--key", "dpk_x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unrecognized arguments: --key" in done.stderr
+
+
+def test_a_connection_that_may_not_issue_is_status_4(deputy: Deputy, own_place: Place):
+    own_place.admin("/suspend", {"reason": "unpaid"})
+    done = command(*asked(own_place), DEPUTY_URL=deputy.url, DEPUTY_API_KEY=own_place.key)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("\n") == 1
+    assert "suspended" in done.stderr
+    assert "(request " in done.stderr
+
+
+def test_its_help_teaches():
+    done = command("--help")
+    assert done.returncode == 0
+    for taught in (
+        "~/.aws/config",
+        "credential_process = deputy-credential-process",
+        "exit status",
+        "DEPUTY_URL",
+    ):
+        assert taught in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_readme_names_its_options():
+    readme = (CLIENT / "README.md").read_text()
+    told = command("--help").stdout
+    for option in ("--url", "--key-file", "--tenant", "--connection"):
+        assert option in told
+        assert option in readme

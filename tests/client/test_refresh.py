@@ -1,0 +1,182 @@
+"""Credentials come again before they end: when, by how many threads, and what happens when there are none."""
+
+import datetime as dt
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import botocore.exceptions
+import deputy_client
+import pytest
+import time_machine
+
+from tests.client.people import Deputy, Place, secret_of
+
+DOWN = (503, {}, b"")
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(dt.datetime.now(dt.UTC)) as coordinates:
+        yield coordinates
+
+
+def key_of(credentials) -> str:
+    return credentials.get_frozen_credentials().access_key
+
+
+@pytest.mark.parametrize("duration", [3600, 1800, 900])
+def test_it_renews_in_the_last_quarter(deputy: Deputy, place: Place, clock, duration):
+    credentials = deputy_client.session(
+        *place.ids, key=place.key, duration_seconds=duration
+    ).get_credentials()
+    first = key_of(credentials)
+    clock.shift(duration * 0.75 - 5)
+    assert key_of(credentials) == first
+    clock.shift(6)
+    assert key_of(credentials) != first
+    assert len(deputy.requests) == 2
+
+
+def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Deputy, place: Place, clock):
+    """Deputy may hand out what has ten minutes left; botocore's own windows would renew that at every call."""
+    end = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)).isoformat()
+    body = (
+        f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{end}"}}'.encode()
+    )
+    deputy.instead = lambda: (200, {}, body)
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    for _ in range(60):
+        assert key_of(credentials) == "a"
+        clock.shift(9)
+    assert len(deputy.requests) < 6
+
+
+def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, own_place: Place, clock):
+    place = own_place
+    place.fill(1)
+    session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900, region_name="us-east-1")
+    stale = session.get_credentials().get_frozen_credentials()
+    with closing(session.client("s3")) as s3:
+        for _ in range(66):
+            assert len(s3.list_objects_v2(Bucket=place.bucket)["Contents"]) == 1
+            clock.shift(60)
+    assert 5 <= len(deputy.requests) <= 7
+    # What was not renewed has really ended.
+    with (
+        closing(
+            session.client(
+                "s3",
+                aws_access_key_id=stale.access_key,
+                aws_secret_access_key=stale.secret_key,
+                aws_session_token=stale.token,
+            )
+        ) as s3,
+        pytest.raises(botocore.exceptions.ClientError, match="ExpiredToken"),
+    ):
+        s3.list_buckets()
+
+
+@pytest.mark.parametrize("passed", [3000, 3500, 4000])
+def test_many_threads_make_one_call(deputy: Deputy, place: Place, clock, passed):
+    """In the advisory window, in the mandatory one, and after the end."""
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    first = key_of(credentials)
+    clock.shift(passed)
+    start = threading.Barrier(32)
+
+    def ask() -> str:
+        start.wait()
+        return key_of(credentials)
+
+    with ThreadPoolExecutor(32) as threads:
+        got = [future.result() for future in [threads.submit(ask) for _ in range(32)]]
+    assert len(deputy.requests) == 2
+    assert len(set(got)) <= 2
+    assert passed == 3000 or first not in got
+
+
+def test_a_rotated_key_is_taken_up(
+    deputy: Deputy, own_place: Place, clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    place, file = own_place, tmp_path / "key"
+    file.write_text(place.key)
+    monkeypatch.setenv("DEPUTY_API_KEY_FILE", str(file))
+    credentials = deputy_client.session(*place.ids).get_credentials()
+    new = place.world.worker(place.tenant).key
+    file.write_text(f"{new}\n")
+    clock.shift(3590)
+    key_of(credentials)
+    assert [request["HTTP_AUTHORIZATION"] for request in deputy.requests] == [
+        f"Bearer {place.key}",
+        f"Bearer {new}",
+    ]
+
+
+def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
+    deputy: Deputy, place: Place, clock, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    moment = [1000.0]
+    monkeypatch.setattr("deputy_client.credentials.monotonic", lambda: moment[0])
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    first = key_of(credentials)
+    deputy.instead = lambda: DOWN
+    clock.shift(3000)
+    for _ in range(10):
+        assert key_of(credentials) == first
+    assert len(deputy.requests) == 2, "one attempt, and then a rest"
+    moment[0] += 31
+    assert key_of(credentials) == first
+    assert len(deputy.requests) == 3
+    deputy.instead = lambda: None
+    moment[0] += 31
+    assert key_of(credentials) != first
+    assert pauses == []
+
+
+def test_when_they_end_the_reason_is_raised(deputy: Deputy, own_place: Place, clock):
+    session = deputy_client.session(*own_place.ids, key=own_place.key, region_name="us-east-1")
+    own_place.admin("/suspend", {"reason": "unpaid"})
+    with closing(session.client("s3")) as s3:
+        clock.shift(3200)
+        assert s3.list_buckets()
+        clock.shift(200)
+        with pytest.raises(deputy_client.Suspended, match="request"):
+            s3.list_buckets()
+
+
+def test_threads_that_queue_behind_a_failure_share_it(
+    deputy: Deputy, place: Place, clock, pauses: list[float]
+):
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    deputy.instead = lambda: DOWN
+    clock.shift(3590)
+    start = threading.Barrier(16)
+
+    def ask() -> BaseException | None:
+        start.wait()
+        try:
+            key_of(credentials)
+        except deputy_client.Unreachable as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(16) as threads:
+        got = [future.result() for future in [threads.submit(ask) for _ in range(16)]]
+    assert len({id(error) for error in got if error is not None}) == 16
+    assert len(deputy.requests) == 1 + 4, "not four for each thread"
+
+
+def test_what_botocore_logs_of_a_failure_is_no_secret(
+    deputy: Deputy, place: Place, clock, caplog: pytest.LogCaptureFixture, pauses
+):
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    deputy.instead = lambda: DOWN
+    clock.shift(3000)
+    with caplog.at_level(logging.WARNING, logger="botocore.credentials"):
+        key_of(credentials)
+    assert "Deputy is down or busy" in caplog.text
+    assert secret_of(place.key) not in caplog.text

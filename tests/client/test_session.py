@@ -1,0 +1,146 @@
+"""The session: it works in the customer's account, asks what it was told to ask, and keeps the key to itself."""
+
+import datetime as dt
+import json
+import sys
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import botocore.exceptions
+import deputy_client
+import pytest
+
+from sandbox.server import Sandbox
+from tests.cast import World
+from tests.client.people import Deputy, Place, environment, run, secret_of
+
+
+def account_of(session) -> str:
+    with closing(session.client("sts", region_name="us-east-1")) as sts:
+        return sts.get_caller_identity()["Account"]
+
+
+def test_it_works_in_the_customers_account(deputy: Deputy, own_place: Place):
+    place = own_place
+    place.fill(1)
+    session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
+    with closing(session.client("s3")) as s3:
+        assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [place.bucket]
+        with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
+            s3.put_object(Bucket=place.bucket, Key="x", Body=b"")
+    assert account_of(session) == place.customer.account
+    assert session.region_name == "us-east-1"
+    assert session.get_credentials().method == "deputy"
+    assert len(deputy.requests) == 1
+
+
+def test_ids_may_be_uuids(deputy: Deputy, place: Place):
+    tenant, connection = map(uuid.UUID, place.ids)
+    assert account_of(deputy_client.session(tenant, connection, key=place.key)) == place.customer.account
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_it_asks_for_what_it_was_told_to(deputy: Deputy, place: Place, as_text):
+    narrow = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}}
+    session = deputy_client.session(
+        *place.ids,
+        key=place.key,
+        duration_seconds=900,
+        session_policy=json.dumps(narrow) if as_text else narrow,
+        reason="nightly scan",
+        region_name="us-east-1",
+    )
+    with (
+        closing(session.client("s3")) as s3,
+        pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"),
+    ):
+        s3.list_buckets()
+    details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0]["details"]
+    assert details["reason"] == "nightly scan"
+    assert details["duration_seconds"] == 900
+
+
+def test_the_key_comes_from_the_file_then_from_the_variable(
+    deputy: Deputy, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("DEPUTY_API_KEY", place.key)
+    assert deputy_client.session(*place.ids)
+    monkeypatch.setenv("DEPUTY_API_KEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "key").write_text(f"{place.key}\n")
+    monkeypatch.setenv("DEPUTY_API_KEY", "dpk_wrong")
+    assert deputy_client.session(*place.ids)
+    with pytest.raises(deputy_client.NotPermitted):
+        deputy_client.session(*place.ids, key="dpk_wrong")
+
+
+def test_no_variable_of_aws_gets_between_it_and_deputy(
+    deputy: Deputy, place: Place, aws: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "999999999999")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+    assert account_of(deputy_client.session(*place.ids, key=place.key)) == place.customer.account
+
+
+def test_two_customers_do_not_mix(deputy: Deputy, place: Place, world: World):
+    other = Place(world)
+    sessions = [deputy_client.session(*each.ids, key=each.key) for each in (place, other)]
+    assert [account_of(session) for session in sessions] == [place.customer.account, other.customer.account]
+
+
+def test_over_tls_with_an_authority_of_ones_own(secure, place: Place, deputy: Deputy, monkeypatch, pauses):
+    with pytest.raises(deputy_client.Unreachable, match="certificate"):
+        deputy_client.session(*place.ids, url=secure.url, key=place.key)
+    assert (deputy.requests, pauses) == ([], [])
+    monkeypatch.setenv("DEPUTY_CA_BUNDLE", str(secure.ca))
+    assert deputy_client.session(*place.ids, url=secure.url, key=place.key)
+    with pytest.raises(deputy_client.Unreachable, match=r"127\.0\.0\.2"):  # not a name that it vouches for
+        deputy_client.session(*place.ids, url=secure.url.replace("localhost", "127.0.0.2"), key=place.key)
+
+
+def test_proxies_count_for_https_and_never_within_this_machine(
+    deputy: Deputy, place: Place, monkeypatch: pytest.MonkeyPatch, pauses
+):
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(deputy_client.Unreachable, match="proxy"):
+        deputy_client.session(*place.ids, key=place.key, url="https://deputy.example.com")
+    assert deputy_client.session(*place.ids, key=place.key)
+
+
+CHATTY = """
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+import deputy_client
+session = deputy_client.session(*sys.argv[1:])
+credentials = session.get_credentials()
+print(repr(session), repr(credentials), vars(credentials)["_service"], file=sys.stdout)
+frozen = credentials.get_frozen_credentials()
+print(frozen.secret_key, frozen.token, file=sys.stderr)
+"""
+
+
+def test_neither_key_nor_credentials_show(deputy: Deputy, place: Place):
+    """In a process of its own: in this one, the service logs as well."""
+    env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
+    done = run(sys.executable, "-c", CHATTY, *place.ids, env=env)
+    secrets = [place.key, secret_of(place.key), *done.stderr.split()]
+    assert len(secrets) == 4, done.stderr
+    assert "urllib3.connectionpool" in done.stdout
+    assert not [secret for secret in secrets if secret in done.stdout]
+
+
+def test_it_asks_with_its_name_and_for_json(deputy: Deputy, place: Place):
+    deputy_client.session(*place.ids, key=place.key)
+    (request,) = deputy.requests
+    assert request["HTTP_USER_AGENT"].startswith("deputy-client")
+    assert request["HTTP_ACCEPT"] == "application/json"
+    assert request["REQUEST_METHOD"] == "POST"
+
+
+def test_the_expiry_is_deputys(deputy: Deputy, place: Place):
+    credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=1800).get_credentials()
+    left = vars(credentials)["_expiry_time"] - dt.datetime.now(dt.UTC)
+    assert 1700 < left.total_seconds() <= 1800

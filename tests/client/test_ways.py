@@ -1,0 +1,249 @@
+"""docs/workers.md, word for word: its script, its profile and its variables, with the real AWS CLI, boto3 and curl.
+
+A worker of each kind is one process that lists a bucket page by page. Each page takes five minutes of simulated time,
+on one clock for the worker, the service and AWS, which refuses credentials that have expired.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from sandbox.server import Sandbox
+from tests.client.people import (
+    CLIENT,
+    Clock,
+    Deputy,
+    Place,
+    TickingAws,
+    beside_python,
+    block,
+    environment,
+    run,
+    secret_of,
+    served,
+)
+
+PAGES = 36  # three hours, on sessions of one
+PAGE_SECONDS = 300
+EXAMPLE = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88")
+BOTO3 = """
+import sys
+import boto3
+pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(
+    Bucket=sys.argv[1], PaginationConfig={"PageSize": 1})
+print(sum(len(page["Contents"]) for page in pages))
+"""
+CLIENTS = BOTO3.replace("import boto3", "import deputy_client").replace(
+    "boto3.client", "deputy_client.session(*sys.argv[2:]).client"
+)
+
+
+@pytest.fixture(scope="module")
+def full(world) -> Place:
+    place = Place(world)
+    place.fill(PAGES)
+    return place
+
+
+@pytest.fixture
+def aws_cli() -> Path:
+    return beside_python("aws")
+
+
+class Worker:
+    """Sets up the three ways in a home of its own."""
+
+    def __init__(self, home: Path, place: Place, deputy: Deputy, secure) -> None:
+        self.home = home
+        self.place = place
+        self._deputy = deputy
+        self._secure = secure
+        self.key_file = home / "deputy-key"
+        self.key_file.write_text(place.key)  # no newline: see "The newline trap"
+        self._script: Path | None = None
+
+    def profile_with_curl(self) -> dict[str, str]:
+        script = self.home / "deputy-credentials"
+        script.write_text(block("sh", "#!/bin/sh"))
+        script.chmod(0o700)
+        config = self.home / "config"
+        config.write_text(
+            self._with_own_ids(block("ini", "[profile acme]")).replace(
+                "/opt/deputy/deputy-credentials", str(script)
+            )
+        )
+        return {
+            "AWS_CONFIG_FILE": str(config),
+            "AWS_PROFILE": "acme",
+            "DEPUTY_URL": self._secure.url,
+            "DEPUTY_API_KEY_FILE": str(self.key_file),
+            "CURL_CA_BUNDLE": str(self._secure.ca),
+        }
+
+    def profile_with_the_command(self) -> dict[str, str]:
+        config = self.home / "config"
+        tenant, connection = self.place.ids
+        program = f"{sys.executable} -m deputy_client.cli"  # test_wheel.py has the command as it is installed
+        config.write_text(
+            f"[profile acme]\ncredential_process = {program} --url {self._deputy.url}"
+            f" --key-file {self.key_file} --tenant {tenant} --connection {connection}\n"
+        )
+        return {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "acme"}
+
+    def container_variables(self) -> dict[str, str]:
+        text = self._with_own_ids(block("sh", "export AWS_CONTAINER_CREDENTIALS_FULL_URI"))
+        text = text.replace("https://deputy.example.com", self._deputy.url)
+        text = text.replace("/run/secrets/deputy-key", str(self.key_file))
+        lines = [line.removeprefix("export ").partition("=") for line in text.splitlines()]
+        return {name: value for name, _, value in lines}
+
+    def client(self) -> dict[str, str]:
+        return {"DEPUTY_URL": self._deputy.url, "DEPUTY_API_KEY_FILE": str(self.key_file)}
+
+    def _with_own_ids(self, text: str) -> str:
+        for example, own in zip(EXAMPLE, self.place.ids, strict=True):
+            assert example in text
+            text = text.replace(example, own)
+        return text
+
+
+@pytest.fixture
+def worker(tmp_path: Path, full: Place, deputy: Deputy, secure) -> Worker:
+    return Worker(tmp_path, full, deputy, secure)
+
+
+@pytest.fixture
+def hours(tmp_path: Path, aws: Sandbox) -> Iterator[tuple[TickingAws, dict[str, str]]]:
+    """An AWS where time flies, and what a worker needs to live there."""
+    folder = tmp_path / "clock"
+    folder.mkdir()
+    with ExitStack() as stack:
+        clock = stack.enter_context(Clock(folder))
+        ticking = TickingAws(aws, clock, PAGE_SECONDS)
+        port = stack.enter_context(served(ticking))
+        path = f"{Path(__file__).parent / 'clock'}:{CLIENT}"
+        yield (
+            ticking,
+            {
+                "AWS_ENDPOINT_URL": f"http://localhost:{port}",
+                "TEST_CLOCK": str(folder),
+                "PYTHONPATH": path,
+            },
+        )
+
+
+def cli(place: Place) -> list[str]:
+    query = ["--query", "length(Contents)", "--output", "json"]
+    return ["s3api", "list-objects-v2", "--bucket", place.bucket, "--page-size", "1", *query]
+
+
+def check_three_hours(done, aws: TickingAws, deputy: Deputy) -> None:
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(PAGES), done.stdout
+    assert [answer for _, _, answer in aws.seen] == [200] * PAGES
+    used: dict[str, list[float]] = {}
+    for when, key, _ in aws.seen:
+        used.setdefault(key, []).append(when)
+    assert 4 <= len(used) <= 6, used
+    assert all(times[-1] - times[0] < 3600 for times in used.values())
+    assert len(deputy.requests) == len(used)
+
+
+@pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
+def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy, hours):
+    aws, there = hours
+    done = run(aws_cli, *cli(worker.place), env=environment(**there, **getattr(worker, way)()))
+    check_three_hours(done, aws, deputy)
+
+
+@pytest.mark.parametrize("way", ["profile_with_curl", "container_variables"])
+def test_a_boto3_program_runs_for_hours(way, worker: Worker, full: Place, deputy: Deputy, hours):
+    aws, there = hours
+    env = environment(**there, **getattr(worker, way)())
+    check_three_hours(run(sys.executable, "-c", BOTO3, full.bucket, env=env), aws, deputy)
+
+
+def test_a_program_with_the_client_runs_for_hours(worker: Worker, full: Place, deputy: Deputy, hours):
+    aws, there = hours
+    done = run(
+        sys.executable, "-c", CLIENTS, full.bucket, *full.ids, env=environment(**there, **worker.client())
+    )
+    check_three_hours(done, aws, deputy)
+
+
+def test_without_refreshing_they_would_have_expired(worker: Worker, full: Place, deputy: Deputy, hours):
+    """The proof that the tests above prove something: AWS keeps time, and a session of an hour ends."""
+    aws, there = hours
+    issued = full.admin("/credentials")
+    fixed = {
+        "AWS_ACCESS_KEY_ID": issued["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": issued["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": issued["SessionToken"],
+    }
+    done = run(sys.executable, "-c", BOTO3, full.bucket, env=environment(**there, **fixed))
+    assert "ExpiredToken" in done.stderr
+    assert [answer for _, _, answer in aws.seen] == [200] * 12 + [403]
+
+
+def test_the_script_prints_exactly_the_credentials(worker: Worker, deputy: Deputy, full: Place):
+    env = environment(**worker.profile_with_curl())
+    done = run(worker.home / "deputy-credentials", *full.ids, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["Version"] == 1
+
+
+def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: Deputy, full: Place):
+    deputy.answer_first((503, {"Retry-After": "1", "Content-Length": "2"}, b"{}"))
+    done = run(worker.home / "deputy-credentials", *full.ids, env=environment(**worker.profile_with_curl()))
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["Version"] == 1
+    assert len(deputy.requests) == 2
+
+
+def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, full: Place):
+    env = environment(**worker.profile_with_curl())
+    done = run(worker.home / "deputy-credentials", full.ids[0], full.ids[0], env=env)
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert "Deputy answered 404, request " in done.stderr
+    assert full.key not in done.stderr
+
+
+def test_the_script_sends_the_key_over_https_only(worker: Worker, deputy: Deputy, full: Place):
+    env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url})
+    done = run(worker.home / "deputy-credentials", *full.ids, env=env)
+    assert (done.returncode != 0, done.stdout, deputy.requests) == (True, "", [])
+
+
+def test_the_aws_cli_shows_why_there_are_none(
+    aws_cli, worker: Worker, own_place: Place, deputy: Deputy, aws: Sandbox
+):
+    own_place.admin("/suspend", {"reason": "unpaid"})
+    worker = Worker(worker.home, own_place, deputy, worker._secure)
+    env = environment(AWS_ENDPOINT_URL=aws.url, **worker.profile_with_the_command())
+    done = run(aws_cli, "s3api", "list-buckets", env=env)
+    assert done.returncode != 0
+    assert "suspended" in done.stderr
+    assert secret_of(own_place.key) not in done.stdout + done.stderr
+
+
+def test_the_newline_trap(worker: Worker, full: Place, deputy: Deputy, aws: Sandbox):
+    """The document says what happens; should an SDK begin to strip, the document may say less."""
+    worker.key_file.write_text(f"{full.key}\n")
+    env = environment(AWS_ENDPOINT_URL=aws.url, **worker.container_variables())
+    done = run(sys.executable, "-c", BOTO3, full.bucket, env=env)
+    assert "Auth token value is not a legal header value" in done.stderr
+    assert deputy.requests == []
+
+
+def test_the_key_may_stand_in_the_variable(worker: Worker, full: Place, deputy: Deputy, aws: Sandbox):
+    variables = worker.container_variables()
+    del variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]
+    for token in (full.key, f"Bearer {full.key}"):
+        variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = token
+        env = environment(AWS_ENDPOINT_URL=aws.url, **variables)
+        done = run(sys.executable, "-c", BOTO3, full.bucket, env=env)
+        assert done.stdout.strip() == str(PAGES), done.stderr
