@@ -316,6 +316,7 @@ def test_every_code_of_the_design_has_its_status():
         "unsupported_media_type": 415,
         "validation_failed": 422,
         "role_not_allowed": 422,
+        "rate_limited": 429,
         "internal_error": 500,
         "unavailable": 503,
         "aws_unavailable": 503,
