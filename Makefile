@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 	@exec $(BIN)/python -m dev.demo
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
