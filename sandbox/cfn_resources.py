@@ -4,6 +4,7 @@ Added: bucket, topic and queue policies, subscriptions, and role policies. Corre
 updates nor deletes them), topics and buckets; roles are in cfn_roles.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,11 +32,13 @@ class _Added(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
         self.region = region
         self.apply()
 
+    @abstractmethod
     def apply(self) -> None:
-        raise NotImplementedError
+        """Set it."""
 
+    @abstractmethod
     def revoke(self) -> None:
-        raise NotImplementedError
+        """Take it back."""
 
     @property
     def physical_resource_id(self) -> str:
