@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -64,6 +64,8 @@ class Caller:
     """An authenticated API key, for the time of one request."""
 
     key_id: UUID
+    lookup: str  # the digits of its text, by which the key is read again
+    digest: bytes = field(repr=False)
     name: str
     scopes: frozenset[Scope]
     tenant_id: UUID | None
@@ -73,6 +75,11 @@ class Caller:
     @property
     def actor(self) -> Actor:
         return Actor("api_key", str(self.key_id), self.name, self.request_id)
+
+    def ensure_live(self) -> None:
+        """Raises UnauthenticatedError when the key has expired since it was admitted."""
+        if self.expires_at is not None and self.expires_at <= now():
+            raise UnauthenticatedError(_BAD_KEY)
 
     def require(self, scope: Scope) -> None:
         """Raises ForbiddenError unless the key has the scope. Asked before anything is looked up."""
@@ -126,8 +133,38 @@ def is_live(key: ApiKey, at: datetime) -> bool:
     return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
 
 
-def _digest(text: str) -> bytes:
+def lookup_of(text: str) -> str:
+    """The digits that find a key, of its text. Raises UnauthenticatedError for what can't be a key."""
+    found = _KEY.fullmatch(text)
+    if found is None:
+        raise UnauthenticatedError(_BAD_KEY)
+    return found[1]
+
+
+def digest_of(text: str) -> bytes:
+    """What is kept of a key: the SHA-256 of its whole text."""
     return hashlib.sha256(text.encode("ascii")).digest()
+
+
+def key_by(db: Session, lookup: str) -> ApiKey | None:
+    """The key with these digits, unless the tenant that it is bound to is gone."""
+    return db.scalars(_of_live_tenant().where(ApiKey.lookup == lookup)).one_or_none()
+
+
+def admit(key: ApiKey | None, digest: bytes, request_id: str | None) -> Caller:
+    """The caller, if this is the key's text and the key is live now. Raises UnauthenticatedError."""
+    if key is None or not hmac.compare_digest(key.digest, digest) or not is_live(key, now()):
+        raise UnauthenticatedError(_BAD_KEY)
+    return Caller(
+        key_id=key.id,
+        lookup=key.lookup,
+        digest=key.digest,
+        name=key.name,
+        scopes=from_bits(key.scope_bits),
+        tenant_id=key.tenant_id,
+        expires_at=key.expires_at,
+        request_id=request_id,
+    )
 
 
 def _lookup_of_strong(text: str) -> str:
@@ -155,14 +192,10 @@ class Access:
 
     def authenticate(self, text: str, request_id: str | None) -> Caller:
         """The caller behind a key's text. Raises UnauthenticatedError, the same for every way to be wrong."""
-        found = _KEY.fullmatch(text)
-        if found is None:
-            raise UnauthenticatedError(_BAD_KEY)
+        lookup = lookup_of(text)
         with self._db.read() as db:
-            key = db.scalars(_of_live_tenant().where(ApiKey.lookup == found[1])).one_or_none()
-        if key is None or not hmac.compare_digest(key.digest, _digest(text)) or not is_live(key, now()):
-            raise UnauthenticatedError(_BAD_KEY)
-        return Caller(key.id, key.name, from_bits(key.scope_bits), key.tenant_id, key.expires_at, request_id)
+            key = key_by(db, lookup)
+        return admit(key, digest_of(text), request_id)
 
     def create_key(
         self,
@@ -218,7 +251,7 @@ class Access:
             if key is None:
                 self._add(db, actor, ApiKey(name=name, scope_bits=to_bits(Scope)), text)
                 return True
-            if not is_live(key, now()) or not hmac.compare_digest(key.digest, _digest(text)):
+            if not is_live(key, now()) or not hmac.compare_digest(key.digest, digest_of(text)):
                 raise ValueError(
                     "A key with these 16 digits exists and is revoked, expired or another; make a new one."
                 )
@@ -253,7 +286,7 @@ class Access:
             self._revoke(db, actor, key)
 
     def _add(self, db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:
-        key.lookup, key.digest = text[4:20], _digest(text)
+        key.lookup, key.digest = text[4:20], digest_of(text)
         db.add(key)
         db.flush()
         details = {"api_key_id": str(key.id), "name": key.name, "scopes": sorted(from_bits(key.scope_bits))}

@@ -1,31 +1,26 @@
 """The audit log: who did what, when, to whose connection, and what came of it. Never a secret.
 
 `record` writes into the caller's own transaction, so a change and its event are stored together or not at all.
+What changes nothing (an issuance, a refusal) stands alone, and shares its commit with what else does so just then.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.audit_batch import Actor, AuditBatch, Event, Outcome
 from app.db import Database, Page, page
 from app.errors import NotFoundError
+from app.group_commit import GroupCommit
 from app.models import AuditEvent
 
-Outcome = Literal["ok", "refused", "failed"]
+__all__ = ["Actor", "AuditLog", "Event", "Filter", "Outcome", "record"]
 
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Whoever acts: an API key, or the operator at the machine."""
-
-    kind: Literal["api_key", "operator"]
-    id: str | None
-    name: str
-    request_id: str | None = None
+PATIENCE = 1.5  # seconds to wait for a commit that others share
 
 
 def record(
@@ -70,28 +65,15 @@ class AuditLog:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._group = GroupCommit(AuditBatch(db).commit)
 
-    def refused(
-        self,
-        actor: Actor,
-        action: str,
-        outcome: Outcome,
-        *,
-        tenant_id: UUID | None,
-        connection_id: UUID | None,
-        details: dict[str, Any],
-    ) -> None:
-        """A refusal or a failure, in a transaction of its own: the one that was refused has been rolled back."""
-        with self._db.write() as db:
-            record(
-                db,
-                actor,
-                action,
-                outcome=outcome,
-                tenant_id=tenant_id,
-                connection_id=connection_id,
-                details=details,
-            )
+    def append(self, event: Event, *, patience: float = PATIENCE) -> int:
+        """Store one event, if it still holds: durable by the time that this returns.
+
+        Returns the configuration's epoch: a stamped event was stored if that is its stamp. Raises
+        StoreUnavailableError.
+        """
+        return self._group.add(event, patience)
 
     def events(
         self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID | None

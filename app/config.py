@@ -65,6 +65,7 @@ class Config:
     vendor_name: str
     template_bucket: str
     region: str
+    cache_url: str | None = field(default=None, repr=False)  # it may hold a password
     public_url: str = "http://localhost:8000"
     console_url: str | None = None
     role_prefix: str = "deputy-"
@@ -82,6 +83,7 @@ class Config:
         with env.prefixed("DEPUTY_"):
             values: dict[str, Any] = {
                 "database_url": env.str("DATABASE_URL", validate=_database_url),
+                "cache_url": env.str("CACHE_URL", None, validate=_cache_url),
                 "secret_keys": env.list("SECRET_KEYS", validate=_secret_keys),
                 "broker": env.str("BROKER_PRINCIPAL_ARN", validate=Broker.parse),
                 "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=_account_ids),
@@ -160,6 +162,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "vendor_account_ids": frozenset(AccountId(account) for account in accounts),
         "public_url": values["public_url"].rstrip("/"),
         "console_url": (values["console_url"] or "").rstrip("/") or None,
+        "cache_url": values["cache_url"] or None,
     }
 
 
@@ -181,6 +184,11 @@ def _database_url(value: str) -> None:
 def _secret_keys(values: list[str]) -> None:
     if not values or any(len(value) < 32 for value in values):
         raise ValidationError("must be one or more keys of at least 32 characters each, separated by commas.")
+
+
+def _cache_url(value: str | None) -> None:
+    if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValidationError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
 
 
 def _account_ids(values: list[str]) -> None:

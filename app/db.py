@@ -1,17 +1,24 @@
 """The database: engine, transactions, column types, and keyset pages.
 
-Two ways in, and no third: `Database.read()` for a look, `Database.write()` for one short transaction. On SQLite a
-writing transaction begins IMMEDIATE: one that reads first and writes later fails at once when another process
-wrote in between, whatever the timeout. No network call may happen inside either (the tests refuse it).
+Two ways in: `Database.read()` for a look, `Database.write()` for one short transaction; app/audit_batch.py, which
+issuing goes through, holds a connection of its own. On SQLite every writing transaction begins IMMEDIATE (one that
+reads first and writes later fails at once when another process wrote in between, whatever the timeout) and waits
+its turn at one file lock, off the gevent hub. No network call may happen inside either (the tests refuse it).
 """
 
-from collections.abc import Iterator
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
+import gevent
+import gevent.monkey
 from sqlalchemy import DateTime, Dialect, Engine, Select, create_engine, event
 from sqlalchemy.engine import Connection as DbConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -22,19 +29,37 @@ from sqlalchemy.types import TypeDecorator
 from app.errors import StoreUnavailableError
 
 Row = TypeVar("Row")
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
+_UNREACHABLE = "The database can't be reached right now; try again."
+_TURN_SECONDS = 10  # how long a writer waits for the writers before it
 _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
     "PRAGMA foreign_keys=ON",  # off by default, and they carry invariant 3
     "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE would delete an audit event past its trigger
-    "PRAGMA busy_timeout=10000",
+    f"PRAGMA busy_timeout={_TURN_SECONDS * 1000}",
 )
+# A commit that PostgreSQL answers before it is on its disk is none: not ours to give up, whoever configured it.
+_POSTGRESQL_DURABLE = (
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+)
+# Seconds until a database that doesn't answer counts as away. Workers behind container credentials wait for two.
+_POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 
 
 def now() -> datetime:
     """The clock: the only place that asks for the time."""
     return datetime.now(UTC)
+
+
+def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Run what blocks its thread (a file lock, an fsync) so that a gevent worker's other requests go on meanwhile."""
+    if not gevent.monkey.is_module_patched("threading"):
+        return work(*args, **kwargs)
+    outcome: Result = gevent.get_hub().threadpool.apply(work, args, kwargs)
+    return outcome
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -73,6 +98,14 @@ class Database:
         with unavailable(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
+    def dedicated(self) -> Any:
+        """A connection of the driver's own that the pool forgets. Raises StoreUnavailableError."""
+        with unavailable():
+            fairy = self.engine.raw_connection()
+            connection = fairy.driver_connection
+            fairy.detach()
+            return connection
+
 
 @contextmanager
 def unavailable() -> Iterator[None]:
@@ -80,28 +113,153 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        raise StoreUnavailableError("The database can't be reached right now; try again.") from error
+        raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise StoreUnavailableError("The database can't be reached right now; try again.") from error
+            raise StoreUnavailableError(_UNREACHABLE) from error
         raise
 
 
+class OneWriter:
+    """Whose turn it is to write to a SQLite file, among all threads of all processes.
+
+    SQLite lets waiting writers sleep and try again, so under load some wait for very long; the kernel wakes those
+    who wait at a file lock in turn. Only one thread of a process waits at the file, or the threads that wait could
+    take up every thread that the one who writes needs to finish.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = f"{path}.lock"
+        self._in_process = threading.Lock()
+        self._file: int | None = None
+
+    def take(self) -> None:
+        """Wait for one's turn. Raises sqlite3.OperationalError, as SQLite itself does for a busy database."""
+        if not self._in_process.acquire(timeout=_TURN_SECONDS):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            self._lock_file()
+        except BaseException as error:
+            self._in_process.release()
+            if isinstance(error, OSError):
+                raise sqlite3.OperationalError(f"no lock on {self._path}: {error.strerror}") from error
+            raise
+
+    def give(self) -> None:
+        """Let the next one write."""
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._in_process.release()
+
+    def _lock_file(self) -> None:
+        if self._file is None:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            off_hub(fcntl.flock, self._file, fcntl.LOCK_EX)
+
+
+class SqliteConnection(sqlite3.Connection):
+    """One that holds its turn from `begin_writing` to the end of the transaction."""
+
+    turn: OneWriter | None = None  # set for every connection of an engine
+    _holds_turn = False
+
+    def begin_writing(self) -> None:
+        """BEGIN IMMEDIATE, in turn. Raises sqlite3.OperationalError when it does not come."""
+        if self.turn is not None:
+            self.turn.take()
+            self._holds_turn = True
+        try:
+            off_hub(self.execute, "BEGIN IMMEDIATE")
+        except BaseException:
+            self._end_turn()
+            raise
+
+    def in_turn(self, work: Callable[[], Result]) -> Result:
+        """One whole writing transaction around `work`, in turn and off the hub."""
+        if self.turn is None:
+            return self._transaction(work)
+        self.turn.take()
+        try:
+            return off_hub(self._transaction, work)
+        finally:
+            self.turn.give()
+
+    def _transaction(self, work: Callable[[], Result]) -> Result:
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            outcome = work()
+            self.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:  # SQLite has rolled back by itself, after some errors
+                self.execute("ROLLBACK")
+            raise
+        return outcome
+
+    def commit(self) -> None:
+        try:
+            off_hub(super().commit)
+        finally:
+            self._end_turn()
+
+    def rollback(self) -> None:
+        try:
+            super().rollback()
+        finally:
+            self._end_turn()
+
+    def close(self) -> None:
+        super().close()
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._holds_turn and self.turn is not None:
+            self._holds_turn = False
+            self.turn.give()
+
+
 def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=16, max_overflow=16, pool_timeout=5, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"check_same_thread": False})
+    if url.startswith("sqlite"):
+        return _sqlite(url)
+    engine = create_engine(
+        url,
+        pool_size=16,
+        max_overflow=16,
+        pool_timeout=1.5,
+        pool_pre_ping=True,
+        connect_args=_POSTGRESQL_WAITS,
+    )
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
+        dbapi.execute(_POSTGRESQL_DURABLE)
+        dbapi.commit()
+
+    return engine
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"check_same_thread": False, "factory": SqliteConnection})
+    turn = OneWriter(engine.url.database) if engine.url.database else None
+
+    @event.listens_for(engine, "connect")
+    def _connect(dbapi: Any, _record: Any) -> None:
+        dbapi.turn = turn
         dbapi.isolation_level = None  # SQLAlchemy's BEGIN is ours to write, below
         for pragma in _SQLITE_PRAGMAS:
             dbapi.execute(pragma)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: DbConnection) -> None:
-        writes = connection.get_execution_options().get("deputy_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if not connection.get_execution_options().get("deputy_writes", False):
+            connection.exec_driver_sql("BEGIN")
+            return
+        try:
+            connection.connection.dbapi_connection.begin_writing()  # type: ignore[union-attr]  # there is one by now
+        except sqlite3.OperationalError as error:
+            raise OperationalError("BEGIN IMMEDIATE", None, error) from error
 
     return engine
 

@@ -17,6 +17,8 @@ _IDENTITY_SECONDS = (
     5  # readiness is public: asking AWS at every request would let anybody use up our STS rate
 )
 
+_AWS_SILENT = "AWS does not answer, or knows no credentials of ours."
+
 
 def alembic_config(db: Database) -> AlembicConfig:
     """Alembic's configuration for this database; the migrations lie beside the package."""
@@ -31,6 +33,7 @@ class Health:
 
     def __init__(self, db: Database, sts: Sts) -> None:
         self._db = db
+        self._sts = sts
         self._head = ScriptDirectory.from_config(alembic_config(db)).get_current_head()
         self._identity = cached(TTLCache(maxsize=1, ttl=_IDENTITY_SECONDS), lock=threading.Lock())(
             lambda: _identity_problem(sts)
@@ -38,8 +41,12 @@ class Health:
 
     def missing(self) -> dict[str, list[str]]:
         """What is missing, by what it is missing for; empty when ready."""
-        found = {"database": self._database_problem(), "aws": self._identity()}
+        found = {"database": self._database_problem(), "aws": self._aws_problem()}
         return {name: [problem] for name, problem in found.items() if problem}
+
+    def _aws_problem(self) -> str | None:
+        # The breaker first: it knows of this moment, where who we are may have been asked some seconds ago.
+        return _AWS_SILENT if self._sts.is_silent else self._identity()
 
     def _database_problem(self) -> str | None:
         try:
@@ -57,5 +64,5 @@ def _identity_problem(sts: Sts) -> str | None:
         if sts.is_broker():
             return None
     except StsError:
-        return "AWS does not answer, or knows no credentials of ours."
+        return _AWS_SILENT
     return "Our AWS credentials are not those of BROKER_PRINCIPAL_ARN."

@@ -3,7 +3,9 @@
 - a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
 - an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers in the migration
   refuse to change or delete one, and to change or delete an audit event;
-- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12).
+- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12);
+- whatever takes something away from a key, a tenant or a connection moves the configuration epoch in the same
+  transaction (triggers in the migration), by which every process knows that its memory is out of date (invariant 8).
 
 Deleted tenants and connections stay as rows, so that nothing of theirs is ever handed to somebody else.
 """
@@ -291,6 +293,16 @@ class Connection(TenantOwned, Base):
         if status is not self.status or status is ConnectionStatus.VERIFIED:
             self.version += 1
         self.status = status
+
+
+class Configuration(Base):
+    """One row. `epoch` moves when something is taken away; what was read at an earlier one must be read again."""
+
+    __tablename__ = "configuration"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(BigInteger)
 
 
 class ApiKey(Base):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app import permission_sets
 from app.access import Access
 from app.audit import AuditLog
+from app.authority import Authority
 from app.aws.sts import Sts
 from app.aws.templates import TemplateBucket
 from app.config import Config
@@ -13,6 +14,8 @@ from app.db import Database
 from app.health import Health
 from app.onboarding import Onboarding
 from app.rates import Rates
+from app.sessions import Sessions
+from app.shared_cache import SharedCache
 from app.tenants import Tenants
 from app.vending import Vending
 from app.verification import Verification
@@ -23,6 +26,7 @@ class Services:
     config: Config
     db: Database
     access: Access
+    authority: Authority
     audit: AuditLog
     tenants: Tenants
     onboarding: Onboarding
@@ -39,16 +43,27 @@ def build(config: Config) -> Services:
     sts = Sts(config.region, config.broker)
     sets = permission_sets.load()
     verification = Verification(db, sts)
+    log, authority = AuditLog(db), Authority(db)
+    shared = SharedCache(config.cache_url) if config.cache_url else None
+    sessions = Sessions(config.secret_keys, shared)
     return Services(
         config=config,
         db=db,
         access=Access(db),
-        audit=AuditLog(db),
+        authority=authority,
+        audit=log,
         tenants=Tenants(db),
         onboarding=Onboarding(db, TemplateBucket(config), config, sets),
         verification=verification,
         connections=Connections(db, verification, config, sets),
-        vending=Vending(db, sts, config),
+        vending=Vending(
+            db,
+            sts,
+            authority=authority,
+            sessions=sessions,
+            log=log,
+            max_session_seconds=config.max_session_seconds,
+        ),
         health=Health(db, sts),
-        rates=Rates(config),
+        rates=Rates(config, shared),
     )

@@ -1,36 +1,41 @@
 """Issuing: short-lived credentials for a proven connection.
 
 Act, record, then answer. Nothing about the role comes from the caller but its tenant and its connection (invariant
-1). A session that STS gave is worth nothing until its audit event is on durable storage, in a transaction that
-reads key, tenant and connection once more: whatever was revoked, suspended or deleted while AWS was answering wins,
-and the session is dropped here, inert to everybody (invariants 8 and 9).
+1). What the caller and the connection may do comes from memory, and the session perhaps from the cache; so nothing
+leaves until its audit event is on durable storage, and the statement that puts it there compares the epoch: whatever
+was revoked, suspended or deleted before that wins, and everything is looked at again (invariants 8 and 9). A session
+that nobody was given is inert.
 """
 
 import json
 import re
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session as DbSession
 
 from app import audit, strict_json
-from app.access import Caller, is_live, owned, tenant_of
+from app.access import Caller
+from app.audit import AuditLog, Event
+from app.authority import Authority, Issuable
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
-from app.config import Config
 from app.db import Database, now
 from app.errors import (
     AppError,
     AwsUnavailableError,
     ConnectionNotVerifiedError,
     RoleRefusedError,
-    UnauthenticatedError,
+    StoreUnavailableError,
+    TryLaterError,
     ValidationFailedError,
 )
-from app.ids import Grant
-from app.models import ApiKey, Connection, ConnectionStatus, Tenant
+from app.models import Connection
+from app.sessions import Sessions, Source
 
 DURATION_MIN = 900  # seconds; AWS's minimum
 DURATION_DEFAULT = 3600
@@ -39,7 +44,9 @@ DURATION_DEFAULT = 3600
 _POLICY_MAX = 2048
 _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 
-_NOT_VERIFIED = "This connection is not verified; verify it, and see what its verification says."
+# SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is the audit log's.
+_ANSWER_SECONDS = 1.8
+_COMMIT_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +59,50 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One issuance: the path, checked, and the state of the connection that the session will be made under."""
+    """One question: what may be issued, to whom, for how long, and how narrowed."""
 
-    tenant_id: UUID
-    connection_id: UUID
-    version: int
-    grant: Grant
-    role_unique_id: str | None
-    session_name: str
+    caller: Caller
+    connection: Issuable
     duration_seconds: int
     policy: str | None
-    reason: str | None
+
+    def question(self) -> bytes:
+        """Everything that an answer depends on, and the key that it is for: no session answers another question."""
+        connection = self.connection
+        return json.dumps(
+            [
+                connection.tenant_id.hex,
+                connection.connection_id.hex,
+                connection.version,
+                connection.grant.role_arn.text,
+                connection.grant.external_id,
+                connection.role_unique_id,
+                self.caller.key_id.hex,
+                self.duration_seconds,
+                self.policy,
+            ]
+        ).encode()
 
 
 class Vending:
     """Issues credentials; the only use case that hands a session of a customer's role to anybody."""
 
-    def __init__(self, db: Database, sts: Sts, config: Config) -> None:
+    def __init__(
+        self,
+        db: Database,
+        sts: Sts,
+        *,
+        authority: Authority,
+        sessions: Sessions,
+        log: AuditLog,
+        max_session_seconds: int,
+    ) -> None:
         self._db = db
         self._sts = sts
-        self._max_seconds = config.max_session_seconds
+        self._authority = authority
+        self._sessions = sessions
+        self._log = log
+        self._max_seconds = max_session_seconds
 
     def issue(
         self,
@@ -85,25 +116,26 @@ class Vending:
     ) -> Issued:
         """Credentials for a verified connection; durable in the audit log before they are returned.
 
-        `session_policy` only narrows what the role may do. Raises NotFoundError, SuspendedError,
-        ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError, AwsUnavailableError, and
-        StoreUnavailableError when the issuance can't be recorded.
+        `session_policy` only narrows what the role may do. Raises UnauthenticatedError, ForbiddenError,
+        NotFoundError, SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError,
+        AwsUnavailableError, and StoreUnavailableError when the issuance can't be recorded.
         """
-        asked = self._authorise(
-            caller,
-            (tenant_id, connection_id),
-            duration_seconds=self._duration(duration_seconds),
-            policy=None if session_policy is None else canonical_policy(session_policy),
-            reason=reason,
-        )
-        session = self._assume(asked)
-        if (
-            session.role_unique_id != asked.role_unique_id
-            or session.account_id != asked.grant.role_arn.account_id
-        ):
-            self._drop_recreated(caller, asked)
-        self._record(caller, asked, session)
-        return Issued(session, asked.grant.role_arn.text)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        duration = self._duration(duration_seconds)
+        policy = None if session_policy is None else canonical_policy(session_policy)
+        while True:
+            epoch, connection = self._authority.standing(caller, tenant_id, connection_id)
+            asked = _Asked(caller, connection, duration, policy)
+            issued = self._session(asked, deadline - time.monotonic() - _COMMIT_SECONDS)
+            caller.ensure_live()
+            event = _event(asked, issued, reason, stamp=epoch)
+            now_at = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
+            if now_at == epoch:
+                return Issued(issued[0], connection.grant.role_arn.text)
+            # Something was taken away meanwhile, from somebody: nothing was recorded, so nothing leaves.
+            self._authority.moved(now_at)
+            if time.monotonic() > deadline:
+                raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
     def _duration(self, wanted: int | None) -> int:
         if wanted is None:
@@ -113,104 +145,82 @@ class Vending:
             raise ValidationFailedError({"duration_seconds": [message]})
         return wanted
 
-    def _authorise(
-        self,
-        caller: Caller,
-        path: tuple[UUID, UUID],
-        *,
-        duration_seconds: int,
-        policy: str | None,
-        reason: str | None,
-    ) -> _Asked:
-        with self._db.read() as db:
-            connection = _issuable(db, caller, path)
-            return _Asked(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                version=connection.version,
-                grant=connection.grant,
-                role_unique_id=connection.role_unique_id,
-                session_name=session_name(caller.key_id),
-                duration_seconds=duration_seconds,
-                policy=policy,
-                reason=reason,
-            )
-
-    def _assume(self, asked: _Asked) -> Session:
+    def _session(self, asked: _Asked, patience: float) -> tuple[Session, Source]:
         try:
-            return self._sts.assume(
-                asked.grant,
-                session_name=asked.session_name,
+            return self._sessions.obtain(asked.question(), lambda: self._fetch(asked), patience)
+        except AppError as error:
+            if not isinstance(error, TryLaterError):
+                self._authority.forget(asked.connection)
+            raise _about(error, asked.connection) from error.__cause__
+
+    def _fetch(self, asked: _Asked) -> Session:
+        """A session from AWS, of the very role that was proven. Whoever else waits for it shares what comes of it."""
+        grant = asked.connection.grant
+        try:
+            session = self._sts.assume(
+                grant,
+                session_name=session_name(asked.caller.key_id),
                 duration_seconds=asked.duration_seconds,
                 policy=asked.policy,
             )
         except StsError as error:
             refusal = _as_app_error(error)
-            refusal.tenant_id, refusal.connection_id = asked.tenant_id, asked.connection_id
             if isinstance(refusal, RoleRefusedError):
-                self._make_due(asked)
+                self._make_due(asked.connection)
             raise refusal from error
+        proven = (asked.connection.role_unique_id, grant.role_arn.account_id)
+        if (session.role_unique_id, session.account_id) != proven:
+            self._drop_recreated(asked)
+        return session
 
-    def _record(self, caller: Caller, asked: _Asked, session: Session) -> None:
-        """The audit event, in the transaction that finds everything still as it was authorised.
-
-        Locks are taken for reading, so that issuing runs in parallel and a revoke waits for those under way.
-        """
-        with self._db.write() as db:
-            key = db.scalars(
-                select(ApiKey).where(ApiKey.id == caller.key_id).with_for_update(read=True)
-            ).one_or_none()
-            if key is None or not is_live(key, now()):
-                raise UnauthenticatedError("This API key has been revoked or has expired.")
-            db.scalars(select(Tenant.id).where(Tenant.id == asked.tenant_id).with_for_update(read=True)).one()
-            db.scalars(
-                select(Connection.id).where(Connection.id == asked.connection_id).with_for_update(read=True)
-            ).one_or_none()
-            connection = _issuable(db, caller, (asked.tenant_id, asked.connection_id))
-            if connection.version != asked.version:
-                raise _about(
-                    ConnectionNotVerifiedError("This connection changed just now; try again."), connection
-                )
-            audit.record(
-                db,
-                caller.actor,
-                "credentials.issued",
-                tenant_id=asked.tenant_id,
-                connection_id=asked.connection_id,
-                details={
-                    "access_key_id": session.access_key_id,
-                    "expires_at": session.expires_at.isoformat(),
-                    "duration_seconds": asked.duration_seconds,
-                    "source": "sts",
-                    "session_name": asked.session_name,
-                    "reason": asked.reason,
-                },
-            )
-
-    def _drop_recreated(self, caller: Caller, asked: _Asked) -> None:
+    def _drop_recreated(self, asked: _Asked) -> NoReturn:
         """The role is not the one that was proven: drop the session, and let a proof decide again."""
-        with self._db.write() as db:
-            connection = owned(db, caller, asked.tenant_id, asked.connection_id, lock=True)
-            if connection.version == asked.version:
+        with self._changing(asked.connection) as (db, connection):
+            if connection is not None:
                 connection.role_was_recreated()
                 audit.record(
                     db,
-                    caller.actor,
+                    asked.caller.actor,
                     "connection.role_recreated",
                     outcome="refused",
                     tenant_id=connection.tenant_id,
                     connection_id=connection.id,
                 )
-        raise _about(
-            ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it."),
-            connection,
+        raise ConnectionNotVerifiedError(
+            "The role was deleted and made again since it was proven; verify it."
         )
 
-    def _make_due(self, asked: _Asked) -> None:
-        with self._db.write() as db:
-            connection = db.get(Connection, asked.connection_id, with_for_update=True)
-            if connection is not None and connection.version == asked.version:
+    def _make_due(self, issuable: Issuable) -> None:
+        with self._changing(issuable) as (_, connection):
+            if connection is not None:
                 connection.due_at = now()
+
+    @contextmanager
+    def _changing(self, issuable: Issuable) -> Iterator[tuple[DbSession, Connection | None]]:
+        """The connection's row, locked, unless it is another version by now: then the news is about a past one."""
+        with self._db.write() as db:
+            connection = db.get(Connection, issuable.connection_id, with_for_update={"of": Connection})
+            current = connection is not None and connection.version == issuable.version
+            yield db, connection if current else None
+
+
+def _event(asked: _Asked, issued: tuple[Session, Source], reason: str | None, stamp: int) -> Event:
+    session, source = issued
+    return Event(
+        actor=asked.caller.actor,
+        action="credentials.issued",
+        tenant_id=asked.connection.tenant_id,
+        connection_id=asked.connection.connection_id,
+        details={
+            "access_key_id": session.access_key_id,
+            "expires_at": session.expires_at.isoformat(),
+            "duration_seconds": asked.duration_seconds,
+            "source": source,
+            "session_name": session.name,
+            "reason": reason,
+        },
+        stamp=stamp,
+    )
 
 
 def session_name(key_id: UUID) -> str:
@@ -248,21 +258,8 @@ def _bad_policy(message: str) -> ValidationFailedError:
     return ValidationFailedError({"session_policy": [message]})
 
 
-def _issuable(db: DbSession, caller: Caller, path: tuple[UUID, UUID]) -> Connection:
-    """The connection, if it may issue right now. Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError."""
-    connection = owned(db, caller, *path)
-    try:
-        tenant_of(db, caller, connection.tenant_id).ensure_active()
-        connection.ensure_not_suspended()
-        if connection.status is not ConnectionStatus.VERIFIED:
-            raise ConnectionNotVerifiedError(_NOT_VERIFIED)
-    except AppError as error:
-        raise _about(error, connection) from None
-    return connection
-
-
-def _about(error: AppError, connection: Connection) -> AppError:
-    error.tenant_id, error.connection_id = connection.tenant_id, connection.id
+def _about(error: AppError, connection: Issuable) -> AppError:
+    error.tenant_id, error.connection_id = connection.tenant_id, connection.connection_id
     return error
 
 

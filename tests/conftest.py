@@ -187,6 +187,7 @@ def _checked_out(*_: object) -> None:
     _open.count += 1
 
 
+@event.listens_for(Pool, "detach")  # the audit log's own, which holds no transaction between its statements
 @event.listens_for(Pool, "checkin")
 def _checked_in(*_: object) -> None:
     _open.count = max(0, _open.count - 1)

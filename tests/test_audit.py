@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app import audit
-from app.audit import Actor, AuditLog, Filter
+from app.audit import Actor, AuditLog, Event, Filter
 from app.db import Database, now
 from app.errors import NotFoundError
 from app.ids import new_id
@@ -108,13 +108,15 @@ def test_a_change_is_rolled_back_when_its_event_cannot_be_stored(database):
 def test_a_refusal_stands_by_itself(database, log):
     tenant, connection = new_id(), new_id()
     for outcome in ("refused", "failed"):
-        log.refused(
-            KEY,
-            f"connection.{outcome}",
-            outcome,
-            tenant_id=tenant,
-            connection_id=connection,
-            details={"code": "x"},
+        log.append(
+            Event(
+                actor=KEY,
+                action=f"connection.{outcome}",
+                outcome=outcome,
+                tenant_id=tenant,
+                connection_id=connection,
+                details={"code": "x"},
+            )
         )
     failed, refused = found(log, tenant_id=tenant)
     assert (failed.outcome, failed.action) == ("failed", "connection.failed")

@@ -55,10 +55,9 @@ def test_up_down_and_up_again(database):
         command.upgrade(config, "head")
         command.check(config)
         assert tables(database) == set(Base.metadata.tables)
-        assert {name.rpartition("_refuse_")[0] for name in triggers(database)} == {
-            "audit_events",
-            "external_ids",
-        }
+        refusing = [name for name in triggers(database) if not name.endswith("_moves_epoch")]
+        assert {name.rpartition("_refuse_")[0] for name in refusing} == {"audit_events", "external_ids"}
+        assert len(triggers(database)) - len(refusing) == 6
         assert revision(database) == head
         command.upgrade(config, "head")  # safe to repeat
         command.downgrade(config, "base")

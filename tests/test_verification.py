@@ -298,7 +298,16 @@ def test_what_waiting_does_not_change_is_not_tried_again(sleeps, script):
 
 # --- storing: a verdict counts for the version that was tested, and for no other ---
 
-CALLER = Caller(new_id(), "the tests", frozenset(Scope), None, None, None)
+CALLER = Caller(
+    key_id=new_id(),
+    lookup="0" * 16,
+    digest=b"",
+    name="the tests",
+    scopes=frozenset(Scope),
+    tenant_id=None,
+    expires_at=None,
+    request_id=None,
+)
 
 
 class Meanwhile:

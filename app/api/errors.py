@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 
 from app import errors, log
 from app.api.rest import Blueprint, services
+from app.audit import Event
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 
 _log = log.get(__name__)
@@ -171,13 +172,15 @@ def _audit(
         "fields": sorted(_known(fields)),
     }
     try:
-        services().audit.refused(
-            who.actor,
-            f"{blueprint.noun}.refused",
-            "failed" if PROBLEMS[code][0] >= 500 else "refused",
-            tenant_id=tenant_id,
-            connection_id=connection_id,
-            details=details,
+        services().audit.append(
+            Event(
+                actor=who.actor,
+                action=f"{blueprint.noun}.refused",
+                outcome="failed" if PROBLEMS[code][0] >= 500 else "refused",
+                tenant_id=tenant_id,
+                connection_id=connection_id,
+                details=details,
+            )
         )
     except StoreUnavailableError:
         _log.exception("audit.refusal_not_recorded", code=code)

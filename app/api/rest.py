@@ -40,16 +40,20 @@ def caller() -> Caller:
     return cast("Caller", g.caller)
 
 
-def requires(scope: Scope, *, bare_key: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Admit only API keys with this scope. `bare_key`: the header may also hold the key without `Bearer`.
+def requires(
+    scope: Scope, *, bare_key: bool = False, from_memory: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Admit only API keys with this scope. Raises UnauthenticatedError, then ForbiddenError.
 
-    Raises UnauthenticatedError, then ForbiddenError.
+    `bare_key`: the header may also hold the key without `Bearer`. `from_memory`: the key as this process remembers
+    it, perhaps revoked since; only for issuing, which finds that out before anything leaves.
     """
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            g.caller = services().access.authenticate(_presented_key(bare=bare_key), g.request_id)
+            keys = services().authority if from_memory else services().access
+            g.caller = keys.authenticate(_presented_key(bare=bare_key), g.request_id)
             g.caller.require(scope)
             return view(*args, **kwargs)
 
@@ -79,6 +83,19 @@ def fails(*statuses: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         view.__dict__.setdefault("_apidoc", {})["fails"] = statuses
+        return view
+
+    return decorate
+
+
+def documented(*decorators: Callable[[Any], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Take from flask-smorest's decorators what they document, and not what they do at each request."""
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        described: Any = view
+        for decorator in reversed(decorators):
+            described = decorator(described)
+        view.__dict__["_apidoc"] = described.__dict__["_apidoc"]
         return view
 
     return decorate

@@ -247,10 +247,13 @@ class IssueIn(Strict):
     reason = text(200, metadata={"description": "For the audit log."})
 
 
+EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the form that every AWS SDK parses (Java's Instant knows no +00:00)
+
+
 def expiration() -> fields.DateTime:
-    """UTC with a Z, the form that every AWS SDK parses (Java's Instant knows no +00:00)."""
+    """UTC with a Z."""
     return fields.DateTime(
-        format="%Y-%m-%dT%H:%M:%SZ",
+        format=EXPIRATION,
         required=True,
         attribute="session.expires_at",
         metadata={"openapi": {"type": "string", "format": "date-time", "pattern": "^.+Z$"}},

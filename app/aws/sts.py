@@ -19,6 +19,7 @@ import boto3
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import NoCredentialsError
 
+from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id
@@ -31,13 +32,13 @@ INERT_POLICY = json.dumps(
 PROBE_SECONDS = 900  # AWS's minimum
 _PROBE_SESSION = "deputy-proof"
 
-# Short, as a worker waits at the other end; few tries, as AWS doesn't raise STS's rate and a storm of retries
-# would use up what other tenants need.
+# Short, as a worker waits at the other end; one retry, and boto's quota for those, as AWS doesn't raise STS's rate and
+# a storm of retries would use up what other tenants need. As many connections as a worker serves requests at once.
 _BOTO = BotoConfig(
-    connect_timeout=2,
-    read_timeout=3,
+    connect_timeout=1,
+    read_timeout=2,
     retries={"mode": "standard", "total_max_attempts": 2},
-    max_pool_connections=64,
+    max_pool_connections=256,
 )
 
 
@@ -51,6 +52,7 @@ class Session:
     expires_at: datetime
     account_id: AccountId
     role_unique_id: str  # AROA…: the role itself, where its ARN is only its name
+    name: str  # the session's own, as the customer's CloudTrail shows it
 
 
 class Sts:
@@ -65,6 +67,12 @@ class Sts:
         self._boto = boto3.session.Session(region_name=region)
         self._making_client = threading.Lock()  # a boto3 Session, unlike its clients, is not safe to share
         self._made: Any = None
+        self._breaker = Breaker()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether AWS has not answered for a while, so that hardly anybody is let through to it."""
+        return self._breaker.is_open
 
     def assume(
         self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
@@ -95,7 +103,8 @@ class Sts:
     def is_broker(self) -> bool:
         """Whether our own credentials are the broker's, whom customers' roles trust. Raises Unavailable."""
         try:
-            return _same_principal(self._client().get_caller_identity()["Arn"], self._broker)
+            with self._breaker.call():
+                return _same_principal(self._client().get_caller_identity()["Arn"], self._broker)
         except AWS_ERRORS as error:
             # Nobody can be denied this call, so AccessDenied here is a fault and not an answer.
             self._failed(error)
@@ -116,7 +125,7 @@ class Sts:
 
     def _account_of(self, session: Session) -> AccountId:
         try:
-            with closing(self._client_for(session)) as own:
+            with self._breaker.call(), closing(self._client_for(session)) as own:
                 return AccountId(own.get_caller_identity()["Account"])
         except AWS_ERRORS as error:
             failed = classify(error)
@@ -155,10 +164,14 @@ class Sts:
         if external_id is not None:
             extra = extra | {"ExternalId": external_id}
         try:
-            answer = self._client().assume_role(
-                RoleArn=role_arn.text, RoleSessionName=session_name, DurationSeconds=duration_seconds, **extra
-            )
-            return _session(answer)
+            with self._breaker.call():
+                answer = self._client().assume_role(
+                    RoleArn=role_arn.text,
+                    RoleSessionName=session_name,
+                    DurationSeconds=duration_seconds,
+                    **extra,
+                )
+                return _session(answer)
         except AWS_ERRORS as error:
             raise self._failed(error) from error
 
@@ -189,6 +202,7 @@ def _session(answer: dict[str, Any]) -> Session:
             user["Arn"].split(":")[4]
         ),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
         role_unique_id=role_unique_id,
+        name=session_name,
     )
 
 

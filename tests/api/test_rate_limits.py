@@ -29,7 +29,8 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World):
     connection = tight.connection()
     worker = tight.worker({"id": connection["tenant_id"]})
     calls = len(tight.calls_for(connection["role_arn"]))
-    answers = [worker.raw("POST", path_of(connection, "/credentials")) for _ in range(8)]
+    durations = [{"duration_seconds": 900 + number} for number in range(8)]  # a session each
+    answers = [worker.raw("POST", path_of(connection, "/credentials"), body) for body in durations]
     refused = [answer for answer in answers if answer.status_code == 429]
     issued = [answer for answer in answers if answer.status_code == 200]
     assert refused

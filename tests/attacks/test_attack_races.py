@@ -4,7 +4,6 @@ import datetime as dt
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from app import access
 from tests.attacks.evidence import newest, on_postgresql, problem
@@ -68,7 +67,6 @@ BETWEEN = {
     "suspend": (409, "suspended", "connection.suspended"),
     "delete": (404, "not_found", "connection.deleted"),
     "delete_and_connect_again": (404, "not_found", "connection.verified"),
-    "suspend_and_resume": (409, "connection_not_verified", "connection.verified"),
     "loosen_and_verify": (409, "connection_not_verified", "connection.proof_failed"),
     "suspend_tenant": (409, "suspended", "tenant.suspended"),
     "delete_tenant": (401, "unauthenticated", "tenant.deleted"),
@@ -95,12 +93,20 @@ def test_credentials_that_aws_gave_meanwhile_are_dropped(
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
 
+def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world: World, case: Case, meanwhile):
+    meanwhile("assume", case.suspend_and_resume)
+    issued = case.worker("POST", path_of(case.connection, "/credentials"))
+    calls = [c for c in world.calls_for(case.connection["role_arn"]) if c.session_name != "deputy-proof"]
+    assert [call.outcome for call in calls] == ["allowed", "allowed"]
+    (event,) = world.audit(tenant_id=case.tenant["id"], action="credentials.issued")
+    assert event["details"]["access_key_id"] == issued["AccessKeyId"]
+    assert event["details"]["session_name"] == calls[-1].session_name
+
+
 def test_a_key_that_expires_meanwhile_gets_nothing(world: World, case: Case, meanwhile, monkeypatch):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
-    meanwhile(
-        "assume", lambda: monkeypatch.setattr("app.vending.now", lambda: soon + dt.timedelta(seconds=1))
-    )
+    meanwhile("assume", lambda: monkeypatch.setattr("app.access.now", lambda: soon + dt.timedelta(seconds=1)))
     problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
@@ -108,10 +114,13 @@ def test_a_key_that_expires_meanwhile_gets_nothing(world: World, case: Case, mea
 def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case, monkeypatch):
     """Invariant 9. No real part of ours fails on demand just there, so the write itself is made to."""
 
-    def full(*_args, **_kwargs):
-        raise OperationalError("INSERT", {}, Exception("disk full: dpk_ and other secrets"))
+    broken = world.admin.app.extensions["deputy"].db.engine.dialect.loaded_dbapi
 
-    monkeypatch.setattr("app.vending.audit.record", full)
+    def full(*_args, **_kwargs):
+        raise broken.OperationalError("disk full: dpk_ and other secrets")
+
+    monkeypatch.setattr("app.audit_batch._Sqlite.insert", full)
+    monkeypatch.setattr("app.audit_batch._Postgresql.insert", full)
     response = case.worker.raw("POST", path_of(case.connection, "/credentials"))
     problem(response, 503, "unavailable")
     assert "disk" not in response.text

@@ -28,7 +28,9 @@ ACCOUNT = "444455556666"
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-SESSION = Session("ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE")
+SESSION = Session(
+    "ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-proof"
+)
 # What AWS says when it refuses: it names the broker and its session.
 AWS_SAYS = f"User: {SESSION_OF_BROKER} is not authorized on resource: {ARN}"
 
@@ -385,9 +387,9 @@ def test_the_client_is_regional_short_tempered_and_ready_for_many(monkeypatch):
     made = Sts("eu-west-1", PRINCIPAL)._client_for(SESSION)
     config = made.meta.config
     assert made.meta.endpoint_url == "https://sts.eu-west-1.amazonaws.com"
-    assert (config.connect_timeout, config.read_timeout) == (2, 3)
+    assert (config.connect_timeout, config.read_timeout) == (1, 2)
     assert config.retries == {"mode": "standard", "total_max_attempts": 2}
-    assert config.max_pool_connections == 64
+    assert config.max_pool_connections == 256
 
 
 def test_other_partitions_have_other_endpoints(monkeypatch):

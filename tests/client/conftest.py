@@ -47,14 +47,9 @@ def world(aws: Sandbox, admin: Api) -> World:
     return World(aws, admin)
 
 
-@pytest.fixture(scope="session")
-def place(world: World) -> Place:
-    """For tests that change nothing about it."""
-    return Place(world)
-
-
 @pytest.fixture
-def own_place(world: World) -> Place:
+def place(world: World) -> Place:
+    """Each test its own: Deputy gives a session to whoever asks the same again, and some tests live in the future."""
     return Place(world)
 
 

@@ -76,9 +76,9 @@ def test_a_key_on_the_command_line_is_refused(place: Place):
     assert "unrecognized arguments: --key" in done.stderr
 
 
-def test_a_connection_that_may_not_issue_is_status_4(deputy: Deputy, own_place: Place):
-    own_place.admin("/suspend", {"reason": "unpaid"})
-    done = command(*asked(own_place), DEPUTY_URL=deputy.url, DEPUTY_API_KEY=own_place.key)
+def test_a_connection_that_may_not_issue_is_status_4(deputy: Deputy, place: Place):
+    place.admin("/suspend", {"reason": "unpaid"})
+    done = command(*asked(place), DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.count("\n") == 1
     assert "suspended" in done.stderr

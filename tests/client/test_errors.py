@@ -26,10 +26,10 @@ def refused(kind, place: Place, **options) -> deputy_client.DeputyError:
     return error
 
 
-def test_not_verified(own_place: Place, deputy: Deputy):
-    own_place.open_the_role()
-    assert own_place.admin("/verify")["status"] == "insecure"
-    error = refused(deputy_client.NotVerified, own_place)
+def test_not_verified(place: Place, deputy: Deputy):
+    place.open_the_role()
+    assert place.admin("/verify")["status"] == "insecure"
+    error = refused(deputy_client.NotVerified, place)
     assert error.code == "connection_not_verified"
     assert error.request_id
     assert error.request_id in str(error)
@@ -37,14 +37,14 @@ def test_not_verified(own_place: Place, deputy: Deputy):
     assert len(deputy.requests) == 1
 
 
-def test_suspended(own_place: Place):
-    own_place.admin("/suspend", {"reason": "unpaid"})
-    assert "resume" in str(refused(deputy_client.Suspended, own_place))
+def test_suspended(place: Place):
+    place.admin("/suspend", {"reason": "unpaid"})
+    assert "resume" in str(refused(deputy_client.Suspended, place))
 
 
-def test_role_refused(own_place: Place):
-    own_place.customer.remove_role(own_place.role_name)
-    error = refused(deputy_client.RoleRefused, own_place)
+def test_role_refused(place: Place):
+    place.customer.remove_role(place.role_name)
+    error = refused(deputy_client.RoleRefused, place)
     assert "/verify" in str(error)
     assert error.code == "role_refused"
 

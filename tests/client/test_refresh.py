@@ -55,8 +55,7 @@ def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Dep
     assert len(deputy.requests) < 6
 
 
-def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, own_place: Place, clock):
-    place = own_place
+def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, place: Place, clock):
     place.fill(1)
     session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900, region_name="us-east-1")
     stale = session.get_credentials().get_frozen_credentials()
@@ -100,9 +99,9 @@ def test_many_threads_make_one_call(deputy: Deputy, place: Place, clock, passed)
 
 
 def test_a_rotated_key_is_taken_up(
-    deputy: Deputy, own_place: Place, clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    deputy: Deputy, place: Place, clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    place, file = own_place, tmp_path / "key"
+    file = tmp_path / "key"
     file.write_text(place.key)
     monkeypatch.setenv("DEPUTY_API_KEY_FILE", str(file))
     credentials = deputy_client.session(*place.ids).get_credentials()
@@ -137,9 +136,9 @@ def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
     assert pauses == []
 
 
-def test_when_they_end_the_reason_is_raised(deputy: Deputy, own_place: Place, clock):
-    session = deputy_client.session(*own_place.ids, key=own_place.key, region_name="us-east-1")
-    own_place.admin("/suspend", {"reason": "unpaid"})
+def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: Place, clock):
+    session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
+    place.admin("/suspend", {"reason": "unpaid"})
     with closing(session.client("s3")) as s3:
         clock.shift(3200)
         assert s3.list_buckets()

@@ -21,8 +21,7 @@ def account_of(session) -> str:
         return sts.get_caller_identity()["Account"]
 
 
-def test_it_works_in_the_customers_account(deputy: Deputy, own_place: Place):
-    place = own_place
+def test_it_works_in_the_customers_account(deputy: Deputy, place: Place):
     place.fill(1)
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     with closing(session.client("s3")) as s3:

@@ -42,7 +42,7 @@ CLIENTS = BOTO3.replace("import boto3", "import deputy_client").replace(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def full(world) -> Place:
     place = Place(world)
     place.fill(PAGES)
@@ -219,15 +219,15 @@ def test_the_script_sends_the_key_over_https_only(worker: Worker, deputy: Deputy
 
 
 def test_the_aws_cli_shows_why_there_are_none(
-    aws_cli, worker: Worker, own_place: Place, deputy: Deputy, aws: Sandbox
+    aws_cli, worker: Worker, place: Place, deputy: Deputy, aws: Sandbox
 ):
-    own_place.admin("/suspend", {"reason": "unpaid"})
-    worker = Worker(worker.home, own_place, deputy, worker._secure)
+    place.admin("/suspend", {"reason": "unpaid"})
+    worker = Worker(worker.home, place, deputy, worker._secure)
     env = environment(AWS_ENDPOINT_URL=aws.url, **worker.profile_with_the_command())
     done = run(aws_cli, "s3api", "list-buckets", env=env)
     assert done.returncode != 0
     assert "suspended" in done.stderr
-    assert secret_of(own_place.key) not in done.stdout + done.stderr
+    assert secret_of(place.key) not in done.stdout + done.stderr
 
 
 def test_the_newline_trap(worker: Worker, full: Place, deputy: Deputy, aws: Sandbox):

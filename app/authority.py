@@ -1,0 +1,138 @@
+"""Who may have credentials for what, from memory: API keys and connections as they were at some epoch.
+
+Nothing here ages. What was taken away since has moved the configuration's epoch, and the statement that records an
+issuance compares it (app/audit_batch.py); told of another one, memory reads again whatever it is asked for. Nothing
+negative is kept: what is not there, or may not issue, is looked up each time.
+"""
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from cachetools import LRUCache
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.access import Caller, Scope, admit, digest_of, key_by, lookup_of, owned, tenant_of
+from app.db import Database
+from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError
+from app.ids import Grant
+from app.models import ApiKey, Configuration, ConnectionStatus
+
+_KEYS = 10_000  # how many are kept, at about 1 kB each
+_CONNECTIONS = 50_000
+
+_NOT_VERIFIED = "This connection is not verified; verify it, and see what its verification says."
+
+Name = TypeVar("Name", bound=Hashable)
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True, slots=True)
+class Issuable:
+    """A connection that may issue: what a session is made from."""
+
+    tenant_id: UUID
+    connection_id: UUID
+    version: int
+    grant: Grant
+    role_unique_id: str | None
+
+
+class Authority:
+    """Answers from memory what the database said at the epoch that memory believes in."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._epoch = 0
+        self._keys: _Memory[str, ApiKey | None] = _Memory(_KEYS)
+        self._connections: _Memory[tuple[UUID, UUID], Issuable] = _Memory(_CONNECTIONS)
+
+    def authenticate(self, text: str, request_id: str | None) -> Caller:
+        """As Access.authenticate, from memory: only for what is compared with the epoch before it counts."""
+        _, key = self._key(lookup_of(text))
+        return admit(key, digest_of(text), request_id)
+
+    def standing(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> tuple[int, Issuable]:
+        """The connection, if this caller may have credentials for it, and the epoch at which all of that held.
+
+        Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError.
+        """
+        key_epoch, key = self._key(caller.lookup)
+        admitted = admit(key, caller.digest, caller.request_id)
+        admitted.require(Scope.CREDENTIALS_ISSUE)
+        if admitted.tenant_id not in {None, tenant_id}:
+            raise NotFoundError  # before memory is asked: somebody else's request may have filled it
+        epoch, connection = self._connection(admitted, (tenant_id, connection_id))
+        return min(key_epoch, epoch), connection
+
+    def moved(self, epoch: int) -> None:
+        """The database says that this is the epoch: what was read at any other one is read again."""
+        self._epoch = epoch
+
+    def forget(self, connection: Issuable) -> None:
+        """AWS says otherwise: read this connection again when it is next asked for."""
+        self._connections.forget((connection.tenant_id, connection.connection_id))
+
+    def _key(self, lookup: str) -> tuple[int, ApiKey | None]:
+        return self._known(self._keys, lookup, lambda db: key_by(db, lookup))
+
+    def _connection(self, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, Issuable]:
+        return self._known(self._connections, path, lambda db: issuable(db, caller, path))
+
+    def _known(
+        self, memory: "_Memory[Name, Thing]", name: Name, read: Callable[[Session], Thing]
+    ) -> tuple[int, Thing]:
+        known = memory.get(name)
+        if known is not None and known[0] == self._epoch:
+            return known
+        with self._db.read() as db:
+            # The epoch first: a change between the two reads must leave the thing stamped too low, never too high.
+            epoch = db.scalars(select(Configuration.epoch)).one()
+            thing = read(db)
+        self.moved(epoch)
+        if thing is not None:
+            memory.put(name, (epoch, thing))
+        return epoch, thing
+
+
+class _Memory(Generic[Name, Thing]):
+    """The things last asked for, each with the epoch at which it was read."""
+
+    def __init__(self, size: int) -> None:
+        self._things: LRUCache[Name, tuple[int, Thing]] = LRUCache(size)
+        self._lock = threading.Lock()
+
+    def get(self, name: Name) -> tuple[int, Thing] | None:
+        with self._lock:
+            return self._things.get(name)
+
+    def forget(self, name: Name) -> None:
+        with self._lock:
+            self._things.pop(name, None)
+
+    def put(self, name: Name, known: tuple[int, Thing]) -> None:
+        with self._lock:
+            self._things[name] = known
+
+
+def issuable(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> Issuable:
+    """The connection, if it may issue right now. Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError."""
+    connection = owned(db, caller, *path)
+    try:
+        tenant_of(db, caller, connection.tenant_id).ensure_active()
+        connection.ensure_not_suspended()
+        if connection.status is not ConnectionStatus.VERIFIED:
+            raise ConnectionNotVerifiedError(_NOT_VERIFIED)
+    except AppError as error:
+        error.tenant_id, error.connection_id = connection.tenant_id, connection.id
+        raise
+    return Issuable(
+        tenant_id=connection.tenant_id,
+        connection_id=connection.id,
+        version=connection.version,
+        grant=connection.grant,
+        role_unique_id=connection.role_unique_id,
+    )

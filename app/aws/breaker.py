@@ -1,0 +1,82 @@
+"""A circuit breaker around AWS: when it doesn't answer, most callers are told at once and few keep asking.
+
+Otherwise every request of a slow minute would hold a place for as long as its timeouts and its retry last, until
+there is no place left for those who need no AWS at all.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import ClientError
+
+from app import log
+from app.aws.errors import AWS_ERRORS, Unavailable
+
+_log = log.get(__name__)
+
+_FAILURES = 10  # in a row, until nobody is let through
+_OPEN_SECONDS = 3.0  # until one caller may try again
+_SLOW_DOWN = frozenset(
+    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
+)
+
+
+class Breaker:
+    """Open after ten failures in a row; then one caller every three seconds may try, until one succeeds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._next_try = 0.0  # while open: when somebody may try again
+
+    @property
+    def is_open(self) -> bool:
+        return self._failures >= _FAILURES
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around one call. Raises Unavailable instead of letting it happen while AWS is silent."""
+        self._admit()
+        try:
+            yield
+        except AWS_ERRORS as error:
+            if _is_silence(error):
+                self._failed()
+            else:
+                self._answered()
+            raise
+        self._answered()
+
+    def _admit(self) -> None:
+        if not self.is_open:
+            return
+        with self._lock:
+            if time.monotonic() < self._next_try:
+                raise Unavailable
+            self._next_try = time.monotonic() + _OPEN_SECONDS  # it is this caller who tries
+
+    def _failed(self) -> None:
+        with self._lock:
+            self._failures += 1
+            self._next_try = time.monotonic() + _OPEN_SECONDS
+            if self._failures == _FAILURES:
+                _log.warning("aws.silent", failures=_FAILURES)
+
+    def _answered(self) -> None:
+        if self._failures:  # read without the lock: the hot path is the one without failures
+            with self._lock:
+                was_open, self._failures = self.is_open, 0
+            if was_open:
+                _log.info("aws.back")
+
+
+def _is_silence(error: Exception) -> bool:
+    """Whether this says something of AWS as a whole. An answer about one role or one policy does not, or a single
+    caller could shut the others out.
+    """
+    if not isinstance(error, ClientError):
+        return True
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
