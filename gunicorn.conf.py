@@ -1,11 +1,17 @@
-"""gunicorn's settings for the service: `gunicorn wsgi:app`. Flags on the command line win."""
+"""gunicorn's settings for the service: `gunicorn wsgi:app`. Flags on the command line win.
+
+gevent's workers serve every request on a thread of their own making, so whatever waits (AWS, the database, a commit
+that others share) holds up nobody else. For that the standard library must be patched before anything imports it:
+gunicorn does so when a worker starts, and only then is wsgi.py loaded. So no preloading, and nothing imported here.
+"""
 
 import multiprocessing
 
 bind = "0.0.0.0:8000"
 workers = multiprocessing.cpu_count()
-worker_class = "gthread"
-threads = 16  # a verification waits on AWS for some seconds; the others go on meanwhile
+worker_class = "gevent"
+worker_connections = 256  # requests at once, in each worker; the pools towards AWS and the cache are as wide
+preload_app = False
 timeout = 60
 graceful_timeout = 20
 keepalive = (

@@ -6,6 +6,7 @@ that are bound to its own tenant if it is bound; and it makes none that outlives
 """
 
 import enum
+import functools
 import hashlib
 import hmac
 import re
@@ -55,6 +56,7 @@ def to_bits(scopes: Iterable[Scope]) -> int:
     return sum(_BITS[scope] for scope in set(scopes))
 
 
+@functools.cache  # one for each combination of scopes that keys have
 def from_bits(bits: int) -> frozenset[Scope]:
     return frozenset(scope for scope, bit in _BITS.items() if bits & bit)
 
@@ -75,6 +77,19 @@ class Caller:
     @property
     def actor(self) -> Actor:
         return Actor("api_key", str(self.key_id), self.name, self.request_id)
+
+    def of(self, request_id: str | None) -> "Caller":
+        """The same caller, of one request. Written out, as dataclasses.replace takes four times as long."""
+        return Caller(
+            self.key_id,
+            self.lookup,
+            self.digest,
+            self.name,
+            self.scopes,
+            self.tenant_id,
+            self.expires_at,
+            request_id,
+        )
 
     def ensure_live(self) -> None:
         """Raises UnauthenticatedError when the key has expired since it was admitted."""
@@ -151,10 +166,10 @@ def key_by(db: Session, lookup: str) -> ApiKey | None:
     return db.scalars(_of_live_tenant().where(ApiKey.lookup == lookup)).one_or_none()
 
 
-def admit(key: ApiKey | None, digest: bytes, request_id: str | None) -> Caller:
-    """The caller, if this is the key's text and the key is live now. Raises UnauthenticatedError."""
-    if key is None or not hmac.compare_digest(key.digest, digest) or not is_live(key, now()):
-        raise UnauthenticatedError(_BAD_KEY)
+def caller_of(key: ApiKey | None) -> Caller | None:
+    """Whom this key lets in, of no request yet; None for no key, or a revoked one."""
+    if key is None or key.revoked_at is not None:
+        return None
     return Caller(
         key_id=key.id,
         lookup=key.lookup,
@@ -163,8 +178,16 @@ def admit(key: ApiKey | None, digest: bytes, request_id: str | None) -> Caller:
         scopes=from_bits(key.scope_bits),
         tenant_id=key.tenant_id,
         expires_at=key.expires_at,
-        request_id=request_id,
+        request_id=None,
     )
+
+
+def admitted(caller: Caller | None, digest: bytes) -> Caller:
+    """The caller, if that is the digest of its key and the key has not expired. Raises UnauthenticatedError."""
+    if caller is None or not hmac.compare_digest(caller.digest, digest):
+        raise UnauthenticatedError(_BAD_KEY)
+    caller.ensure_live()
+    return caller
 
 
 def _lookup_of_strong(text: str) -> str:
@@ -194,8 +217,8 @@ class Access:
         """The caller behind a key's text. Raises UnauthenticatedError, the same for every way to be wrong."""
         lookup = lookup_of(text)
         with self._db.read() as db:
-            key = key_by(db, lookup)
-        return admit(key, digest_of(text), request_id)
+            caller = caller_of(key_by(db, lookup))
+        return admitted(caller, digest_of(text)).of(request_id)
 
     def create_key(
         self,

@@ -5,7 +5,6 @@ configuration's epoch is still that one, compared by the statement that stores i
 has moved the epoch, so nothing is issued on the strength of it, and the log never says that something was.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import event
 
-from app.db import Database, now
+from app.db import Database, as_json, now
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 
@@ -124,7 +123,7 @@ class _Postgresql:
     def insert(self, events: Sequence[Event]) -> int:
         if time.monotonic() - self._used > _IDLE_SECONDS:
             self._connection.execute("SELECT 1")
-        rows = json.dumps([_postgresql_row(event) for event in events])
+        rows = as_json([_postgresql_row(event) for event in events])
         epoch, added = self._connection.execute(_POSTGRESQL, [rows]).fetchone()
         self._used = time.monotonic()
         if added != sum(event.stamp in {None, epoch} for event in events):
@@ -148,7 +147,7 @@ def _postgresql_row(event: Event) -> dict[str, Any]:
         "tenant_id": event.tenant_id.hex if event.tenant_id else None,
         "connection_id": event.connection_id.hex if event.connection_id else None,
         "request_id": event.actor.request_id,
-        "details": json.dumps(event.details),
+        "details": as_json(event.details),
     }
 
 
@@ -183,5 +182,5 @@ def _sqlite_row(event: Event) -> tuple[Any, ...]:
         event.tenant_id.hex if event.tenant_id else None,
         event.connection_id.hex if event.connection_id else None,
         event.actor.request_id,
-        json.dumps(event.details),
+        as_json(event.details),
     )

@@ -15,11 +15,11 @@ from cachetools import LRUCache
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access import Caller, Scope, admit, digest_of, key_by, lookup_of, owned, tenant_of
+from app.access import Caller, Scope, admitted, caller_of, digest_of, key_by, lookup_of, owned, tenant_of
 from app.db import Database
 from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError
 from app.ids import Grant
-from app.models import ApiKey, Configuration, ConnectionStatus
+from app.models import Configuration, ConnectionStatus
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -47,25 +47,25 @@ class Authority:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._epoch = 0
-        self._keys: _Memory[str, ApiKey | None] = _Memory(_KEYS)
+        self._callers: _Memory[str, Caller | None] = _Memory(_KEYS)
         self._connections: _Memory[tuple[UUID, UUID], Issuable] = _Memory(_CONNECTIONS)
 
     def authenticate(self, text: str, request_id: str | None) -> Caller:
         """As Access.authenticate, from memory: only for what is compared with the epoch before it counts."""
-        _, key = self._key(lookup_of(text))
-        return admit(key, digest_of(text), request_id)
+        _, caller = self._caller(lookup_of(text))
+        return admitted(caller, digest_of(text)).of(request_id)
 
     def standing(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> tuple[int, Issuable]:
         """The connection, if this caller may have credentials for it, and the epoch at which all of that held.
 
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError.
         """
-        key_epoch, key = self._key(caller.lookup)
-        admitted = admit(key, caller.digest, caller.request_id)
-        admitted.require(Scope.CREDENTIALS_ISSUE)
-        if admitted.tenant_id not in {None, tenant_id}:
+        key_epoch, known = self._caller(caller.lookup)
+        known = admitted(known, caller.digest)
+        known.require(Scope.CREDENTIALS_ISSUE)
+        if known.tenant_id is not None and known.tenant_id != tenant_id:
             raise NotFoundError  # before memory is asked: somebody else's request may have filled it
-        epoch, connection = self._connection(admitted, (tenant_id, connection_id))
+        epoch, connection = self._connection(known, (tenant_id, connection_id))
         return min(key_epoch, epoch), connection
 
     def moved(self, epoch: int) -> None:
@@ -76,8 +76,8 @@ class Authority:
         """AWS says otherwise: read this connection again when it is next asked for."""
         self._connections.forget((connection.tenant_id, connection.connection_id))
 
-    def _key(self, lookup: str) -> tuple[int, ApiKey | None]:
-        return self._known(self._keys, lookup, lambda db: key_by(db, lookup))
+    def _caller(self, lookup: str) -> tuple[int, Caller | None]:
+        return self._known(self._callers, lookup, lambda db: caller_of(key_by(db, lookup)))
 
     def _connection(self, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, Issuable]:
         return self._known(self._connections, path, lambda db: issuable(db, caller, path))

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import gevent
 import gevent.monkey
+import orjson
 from sqlalchemy import DateTime, Dialect, Engine, Select, create_engine, event
 from sqlalchemy.engine import Connection as DbConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -52,6 +53,11 @@ _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 def now() -> datetime:
     """The clock: the only place that asks for the time."""
     return datetime.now(UTC)
+
+
+def as_json(value: Any) -> str:
+    """How JSON columns are written, on every database and by whoever writes them."""
+    return orjson.dumps(value).decode()
 
 
 def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -229,6 +235,7 @@ def _engine(url: str) -> Engine:
         max_overflow=16,
         pool_timeout=1.5,
         pool_pre_ping=True,
+        json_serializer=as_json,
         connect_args=_POSTGRESQL_WAITS,
     )
 
@@ -241,7 +248,11 @@ def _engine(url: str) -> Engine:
 
 
 def _sqlite(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"check_same_thread": False, "factory": SqliteConnection})
+    engine = create_engine(
+        url,
+        connect_args={"check_same_thread": False, "factory": SqliteConnection},
+        json_serializer=as_json,
+    )
     turn = OneWriter(engine.url.database) if engine.url.database else None
 
     @event.listens_for(engine, "connect")

@@ -45,7 +45,7 @@ def build(config: Config) -> Services:
     verification = Verification(db, sts)
     log, authority = AuditLog(db), Authority(db)
     shared = SharedCache(config.cache_url) if config.cache_url else None
-    sessions = Sessions(config.secret_keys, shared)
+    sessions, rates = Sessions(config.secret_keys, shared), Rates(config, shared)
     return Services(
         config=config,
         db=db,
@@ -61,9 +61,10 @@ def build(config: Config) -> Services:
             sts,
             authority=authority,
             sessions=sessions,
+            rates=rates,
             log=log,
             max_session_seconds=config.max_session_seconds,
         ),
         health=Health(db, sts),
-        rates=Rates(config, shared),
+        rates=rates,
     )

@@ -10,7 +10,6 @@ question names, so that no session can answer another question. Three rules keep
 """
 
 import hashlib
-import json
 import random
 import threading
 import time
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import orjson
 from cachetools import LRUCache
 
 from app.aws.sts import Session
@@ -98,6 +98,11 @@ class Sessions:
         if held is not None and at < held[0].expires_at - _LAST_RESORT_SECONDS:
             return held[1], "cache"
         raise failure
+
+    def kept(self, question: bytes) -> Session | None:
+        """The session that is kept for this question, if it is good and not yet to be renewed."""
+        held = self._held(hashlib.sha256(question).digest(), question)
+        return held[1] if held is not None and now().timestamp() < held[0].renew_at else None
 
     def _held(self, name: bytes, question: bytes) -> tuple[_Kept, Session] | None:
         with self._lock:
@@ -207,7 +212,7 @@ def _shared_name(name: bytes) -> str:
 
 
 def _packed(session: Session, good_until: float) -> bytes:
-    return json.dumps(
+    return orjson.dumps(
         [
             good_until,
             session.expires_at.isoformat(),
@@ -218,11 +223,11 @@ def _packed(session: Session, good_until: float) -> bytes:
             session.role_unique_id,
             session.name,
         ]
-    ).encode()
+    )
 
 
 def _unpacked(secret: bytes) -> tuple[Session, float]:
-    good_until, expires_at, *rest = json.loads(secret)
+    good_until, expires_at, *rest = orjson.loads(secret)
     access_key_id, secret_access_key, session_token, account_id, role_unique_id, name = rest
     session = Session(
         access_key_id=access_key_id,

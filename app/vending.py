@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
 
+import orjson
 from sqlalchemy.orm import Session as DbSession
 
 from app import audit, strict_json
@@ -35,6 +36,7 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.models import Connection
+from app.rates import Rates
 from app.sessions import Sessions, Source
 
 DURATION_MIN = 900  # seconds; AWS's minimum
@@ -69,7 +71,7 @@ class _Asked:
     def question(self) -> bytes:
         """Everything that an answer depends on, and the key that it is for: no session answers another question."""
         connection = self.connection
-        return json.dumps(
+        return orjson.dumps(
             [
                 connection.tenant_id.hex,
                 connection.connection_id.hex,
@@ -81,7 +83,7 @@ class _Asked:
                 self.duration_seconds,
                 self.policy,
             ]
-        ).encode()
+        )
 
 
 class Vending:
@@ -94,6 +96,7 @@ class Vending:
         *,
         authority: Authority,
         sessions: Sessions,
+        rates: Rates,
         log: AuditLog,
         max_session_seconds: int,
     ) -> None:
@@ -101,6 +104,7 @@ class Vending:
         self._sts = sts
         self._authority = authority
         self._sessions = sessions
+        self._rates = rates
         self._log = log
         self._max_seconds = max_session_seconds
 
@@ -118,8 +122,9 @@ class Vending:
 
         `session_policy` only narrows what the role may do. Raises UnauthenticatedError, ForbiddenError,
         NotFoundError, SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError,
-        AwsUnavailableError, and StoreUnavailableError when the issuance can't be recorded.
+        AwsUnavailableError, RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
         """
+        self._rates.issue(caller)
         deadline = time.monotonic() + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
@@ -136,6 +141,23 @@ class Vending:
             self._authority.moved(now_at)
             if time.monotonic() > deadline:
                 raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
+
+    def issue_kept(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Issued | None:
+        """As `issue`, for a plain question whose answer is at hand; None when it is not, and nothing has been done.
+
+        Whatever it raises, `issue` raises too.
+        """
+        epoch, connection = self._authority.standing(caller, tenant_id, connection_id)
+        asked = _Asked(caller, connection, self._duration(None), None)
+        session = self._sessions.kept(asked.question())
+        if session is None:
+            return None
+        self._rates.issue(caller)
+        now_at = self._log.append(_event(asked, (session, "cache"), None, stamp=epoch))
+        if now_at == epoch:
+            return Issued(session, connection.grant.role_arn.text)
+        self._authority.moved(now_at)
+        return None
 
     def _duration(self, wanted: int | None) -> int:
         if wanted is None:

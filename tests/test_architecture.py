@@ -214,9 +214,11 @@ def test_nothing_is_imported_by_a_name_made_at_run_time():
 
 
 def test_nothing_catches_everything():
-    # A batch keeps what went wrong with each of its items, to raise it where the item came from.
     caught = [place.partition(":")[0] for place in catches_everything(TREES)]
-    assert caught == ["app/group_commit.py"]
+    assert caught == [
+        "app/api/fast_lane.py",  # a bug there is logged, and Flask answers instead
+        "app/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
+    ]
 
 
 def test_functions_have_40_lines_at_most():

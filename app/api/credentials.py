@@ -1,19 +1,21 @@
 """Credentials: the reason for everything else. Two shapes of the same session, as AWS's SDKs read them.
 
-The hot path. A request without a body has nothing to parse, and an answer is a handful of strings: neither goes
-through marshmallow, which would cost as much as all the rest. The schemas say what is written here; a test compares.
+A request without a body has nothing to parse, and an answer is a handful of strings: neither goes through
+marshmallow, which would cost as much as all the rest. The schemas say what is written here; a test compares.
 """
 
-import json
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import orjson
 from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.access import Scope
 from app.api.rest import Blueprint, caller, documented, fails, requires, services
 from app.api.schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
+from app.vending import Issued
 
 bp = Blueprint(
     "credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role."
@@ -30,17 +32,8 @@ _ISSUE_IN = IssueIn()
 def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials for a verified connection, in the shape that credential_process prints"""
     wanted = bp.ARGUMENTS_PARSER.parse(_ISSUE_IN, request, location="json") if _has_body() else {}
-    services().rates.issue(caller())
     issued = services().vending.issue(caller(), tenant_id, connection_id, **wanted)
-    return _json(
-        {
-            "Version": 1,
-            "AccessKeyId": issued.session.access_key_id,
-            "SecretAccessKey": issued.session.secret_access_key,
-            "SessionToken": issued.session.session_token,
-            "Expiration": issued.session.expires_at.strftime(EXPIRATION),
-        }
-    )
+    return _answer(process, issued)
 
 
 @bp.route(f"{_ONE}/container-credentials", methods=["GET"])
@@ -54,18 +47,7 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """
     if request.method == "HEAD":  # Flask adds it to every GET; here it would issue credentials to nobody
         raise MethodNotAllowed(["GET"])
-    services().rates.issue(caller())
-    issued = services().vending.issue(caller(), tenant_id, connection_id)
-    return _json(
-        {
-            "AccessKeyId": issued.session.access_key_id,
-            "SecretAccessKey": issued.session.secret_access_key,
-            "Token": issued.session.session_token,
-            "Expiration": issued.session.expires_at.strftime(EXPIRATION),
-            "AccountId": issued.session.account_id,
-            "RoleArn": issued.role_arn,
-        }
-    )
+    return _answer(container, services().vending.issue(caller(), tenant_id, connection_id))
 
 
 def _has_body() -> bool:
@@ -73,5 +55,35 @@ def _has_body() -> bool:
     return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
-def _json(answer: dict[str, Any]) -> Response:
-    return Response(json.dumps(answer), content_type="application/json")
+def process(issued: Issued) -> dict[str, Any]:
+    """ProcessCredentials, for JSON."""
+    return {
+        "Version": 1,
+        "AccessKeyId": issued.session.access_key_id,
+        "SecretAccessKey": issued.session.secret_access_key,
+        "SessionToken": issued.session.session_token,
+        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
+    }
+
+
+def container(issued: Issued) -> dict[str, Any]:
+    """ContainerCredentials, for JSON."""
+    return {
+        "AccessKeyId": issued.session.access_key_id,
+        "SecretAccessKey": issued.session.secret_access_key,
+        "Token": issued.session.session_token,
+        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
+        "AccountId": issued.session.account_id,
+        "RoleArn": issued.role_arn,
+    }
+
+
+# What the two routes' paths end in: how they are asked, and what they answer.
+SHAPES: dict[str, tuple[str, Callable[[Issued], dict[str, Any]]]] = {
+    "credentials": ("POST", process),
+    "container-credentials": ("GET", container),
+}
+
+
+def _answer(shape: Callable[[Issued], dict[str, Any]], issued: Issued) -> Response:
+    return Response(orjson.dumps(shape(issued)), content_type="application/json")
