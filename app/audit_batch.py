@@ -118,13 +118,14 @@ class _Postgresql:
         self._connection.prepare_threshold = 0  # one statement, over and over
         # A server that hangs must not hold up everybody for longer than their patience.
         self._connection.execute("SET statement_timeout = '1500ms'")
+        self._cursor = self._connection.cursor()
         self._used = time.monotonic()
 
     def insert(self, events: Sequence[Event]) -> int:
         if time.monotonic() - self._used > _IDLE_SECONDS:
-            self._connection.execute("SELECT 1")
+            self._cursor.execute("SELECT 1")
         rows = as_json([_postgresql_row(event) for event in events])
-        epoch, added = self._connection.execute(_POSTGRESQL, [rows]).fetchone()
+        epoch, added = self._cursor.execute(_POSTGRESQL, [rows]).fetchone()
         self._used = time.monotonic()
         if added != sum(event.stamp in {None, epoch} for event in events):
             raise AssertionError("the audit log stored other events than those that hold")

@@ -58,7 +58,8 @@ class GroupCommit(Generic[Item, Outcome]):
         return outcome
 
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
-        if not self._committing.acquire(timeout=max(0.0, patience)):
+        turn = self._committing.acquire(blocking=False)  # a wait with an end to it costs a timer
+        if not turn and not self._committing.acquire(timeout=max(0.0, patience)):
             self._close(batch)
             batch.outcomes = [StoreUnavailableError(_TOO_SLOW)] * len(batch.items)
             batch.done.set()

@@ -3,6 +3,9 @@
 They keep one caller from using up what all share: AWS gives an account some 600 STS calls a second and doesn't raise
 that. Every process counts in its own memory; with a shared cache, all processes count together too. Asking that for
 each request would cost more than the request, so a process takes several admissions at once and uses them up.
+
+In memory we count ourselves: the library's own counting there costs as much as a third of a hot request, with a
+timer thread beside it. What has to be atomic among processes is the library's.
 """
 
 import math
@@ -10,9 +13,9 @@ import threading
 import time
 from uuid import UUID
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
-from limits.storage import MemoryStorage, RedisStorage
+from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from app.access import Caller
@@ -21,38 +24,62 @@ from app.errors import RateLimitedError
 from app.shared_cache import SharedCache
 
 _PORTIONS = 20  # of a limit: what a process takes at once is one of them
+_CALLERS = 10_000  # the last ones who were counted
 
 
 class Rates:
-    """Each method counts one attempt, or raises RateLimitedError and counts nothing."""
+    """Each method counts one attempt, or raises RateLimitedError."""
 
     def __init__(self, config: Config, shared: SharedCache | None) -> None:
-        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._own = Windows()
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
         self._issue = RateLimitItemPerSecond(config.issue_rate, namespace="issue")
         self._attempt = RateLimitItemPerMinute(config.connection_rate, namespace="attempt")
 
     def issue(self, caller: Caller) -> None:
         """One request for credentials with this key, ISSUE_RATE a second at most."""
-        self._count(self._issue, caller.key_id.hex, "This API key asks for credentials too often")
+        self._count(self._issue, caller.key_id, "This API key asks for credentials too often")
 
     def attempt(self, caller: Caller, tenant_id: UUID) -> None:
         """One role to be tried for this tenant, CONNECTION_RATE a minute at most: it costs AWS calls, and a scanner many."""
         if caller.tenant_id not in {None, tenant_id}:
             return  # it will be told that there is no such tenant, and must not use up what that tenant has
-        self._count(self._attempt, tenant_id.hex, "Roles of this tenant are tried too often")
+        self._count(self._attempt, tenant_id, "Roles of this tenant are tried too often")
 
-    def _count(self, limit: RateLimitItem, who: str, what: str) -> None:
-        if not self._own.hit(limit, who):
-            wait = self._own.get_window_stats(limit, who).reset_time - time.time()
-        elif self._shared is not None and not self._shared.hit(limit, who):
-            wait = 0.0  # not known, and not worth asking for
-        else:
-            return
-        raise RateLimitedError(
-            f"{what}: {limit.amount} per {limit.GRANULARITY.name} at most.",
-            retry_after=max(1, math.ceil(wait)),
-        )
+    def _count(self, limit: RateLimitItem, who: UUID, what: str) -> None:
+        wait = self._own.hit((limit.namespace, who), limit.amount, limit.get_expiry())
+        if wait == 0 and self._shared is not None and not self._shared.hit(limit, who.hex):
+            wait = 1.0  # not known, and not worth asking for
+        if wait:
+            raise RateLimitedError(
+                f"{what}: {limit.amount} per {limit.GRANULARITY.name} at most.",
+                retry_after=max(1, math.ceil(wait)),
+            )
+
+
+class Windows:
+    """Sliding windows: what was counted in the last window fades as the present one goes on."""
+
+    def __init__(self) -> None:
+        # (number of the window, counted in it, counted in the one before)
+        self._counts: LRUCache[tuple[str, UUID], tuple[int, int, int]] = LRUCache(_CALLERS)
+        self._lock = threading.Lock()
+
+    def hit(self, name: tuple[str, UUID], amount: int, seconds: int) -> float:
+        """Count one and return 0; or count nothing, and return how many seconds to wait for the next."""
+        window, passed = divmod(time.monotonic(), seconds)
+        number = int(window)
+        with self._lock:
+            at, counted, before = self._counts.get(name, (number, 0, 0))
+            if at != number:
+                counted, before = 0, counted if at == number - 1 else 0
+            fading = before * (1 - passed / seconds)
+            if counted + fading + 1 <= amount:
+                self._counts[name] = (number, counted + 1, before)
+                return 0.0
+        if counted < amount:  # as soon as enough has faded
+            return (fading + counted + 1 - amount) * seconds / before
+        return seconds - passed + seconds / amount  # the next window, and a little of it
 
 
 class _Shared:
