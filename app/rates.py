@@ -79,7 +79,7 @@ class Windows:
                 return 0.0
         if counted < amount:  # as soon as enough has faded
             return (fading + counted + 1 - amount) * seconds / before
-        return seconds - passed + seconds / amount  # the next window, and a little of it
+        return min(float(seconds), seconds - passed + seconds / amount)  # the next window, and a little of it
 
 
 class _Shared:
