@@ -96,10 +96,7 @@ class Tenants:
             return tenant
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
-        """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever.
-
-        Rows are taken in the order key, tenant, connection, which is the issue path's order too: no deadlock.
-        """
+        """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever."""
         with self._db.write() as db:
             tenant_of(db, caller, tenant_id)
             at = now()
