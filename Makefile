@@ -4,11 +4,12 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lock clean
+.PHONY: help run demo bench test check format lock clean
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
 	@echo "make demo    the whole story in the terminal, against the running service or one of its own"
+	@echo "make bench   how fast it is, beside bare Flask and a peer; about eight minutes (docs/performance.md)"
 	@echo "make test    every test, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL for one of yours)"
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation"
 	@echo "make format  let ruff format and mend"
@@ -23,6 +24,9 @@ run: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@exec $(BIN)/python -m dev.demo
+
+bench: $(INSTALLED)
+	@exec $(BIN)/python -m bench $(ARGS)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
@@ -44,4 +48,4 @@ lock: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
 clean:
-	rm -rf .venv .data
+	rm -rf .venv .data .bench

@@ -70,6 +70,11 @@ class Authority:
 
     def moved(self, epoch: int) -> None:
         """The database says that this is the epoch: what was read at any other one is read again."""
+        if (
+            epoch < self._epoch
+        ):  # a backup was restored, and the same number will come again with another meaning
+            self._callers.clear()
+            self._connections.clear()
         self._epoch = epoch
 
     def forget(self, connection: Issuable) -> None:
@@ -108,6 +113,10 @@ class _Memory(Generic[Name, Thing]):
     def get(self, name: Name) -> tuple[int, Thing] | None:
         with self._lock:
             return self._things.get(name)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._things.clear()
 
     def forget(self, name: Name) -> None:
         with self._lock:

@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-import gevent
-import gevent.monkey
 import orjson
 from sqlalchemy import DateTime, Dialect, Engine, Select, create_engine, event
 from sqlalchemy.engine import Connection as DbConnection
@@ -28,9 +26,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
 from app.errors import StoreUnavailableError
+from app.hub import off_hub
 
 Row = TypeVar("Row")
-P = ParamSpec("P")
 Result = TypeVar("Result")
 
 _UNREACHABLE = "The database can't be reached right now; try again."
@@ -58,14 +56,6 @@ def now() -> datetime:
 def as_json(value: Any) -> str:
     """How JSON columns are written, on every database and by whoever writes them."""
     return orjson.dumps(value).decode()
-
-
-def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Run what blocks its thread (a file lock, an fsync) so that a gevent worker's other requests go on meanwhile."""
-    if not gevent.monkey.is_module_patched("threading"):
-        return work(*args, **kwargs)
-    outcome: Result = gevent.get_hub().threadpool.apply(work, args, kwargs)
-    return outcome
 
 
 class UtcDateTime(TypeDecorator[datetime]):

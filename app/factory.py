@@ -12,6 +12,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from app import log, services
 from app.api import api_keys, audit_events, connections, credentials, errors, health, onboarding, tenants
 from app.api.fast_lane import ALWAYS, FOR_PROGRAMS, FastLane
+from app.api.rest import REQUEST_ID
 from app.cli import register_commands
 from app.config import Config
 
@@ -109,7 +110,7 @@ def _register_hooks(app: Flask) -> None:
     @app.before_request
     def _begin() -> None:
         # Made here and never taken from the client: the audit log joins on it.
-        g.request_id = uuid.uuid4().hex
+        g.request_id = request.environ.get(REQUEST_ID) or uuid.uuid4().hex
         g.began = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)

@@ -1,8 +1,9 @@
 """Group commit: those who want something on disk at the same moment share one commit.
 
-Leader and followers, and no thread of its own: the first to join an open batch commits it for all, as soon as the
-batch before it is through; whoever joins meanwhile waits for that same commit. Under load a batch is what arrived
-during the last fsync; alone, a request waits for nobody.
+Leader and followers, and no writer thread: the first to join an open batch commits it for all, as soon as the batch
+before it is through; whoever joins meanwhile waits for that same commit. Under load a batch is what arrived during the
+last fsync; alone, a request waits for nobody. The leader, too, waits no longer than its patience: the commit goes on
+beside it.
 """
 
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from app.errors import StoreUnavailableError
+from app.hub import beside
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -47,8 +49,8 @@ class GroupCommit(Generic[Item, Outcome]):
             place = len(batch.items)
             batch.items.append(item)
         if place == 0:
-            self._lead(batch, patience)
-        elif not batch.done.wait(patience):
+            beside(self._lead, batch, patience)
+        if not batch.done.wait(patience):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]
         if isinstance(outcome, StoreUnavailableError):
@@ -58,26 +60,22 @@ class GroupCommit(Generic[Item, Outcome]):
         return outcome
 
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
+        """Commit for everybody in the batch. Whatever happens to this thread, they are told."""
+        outcomes: list[Outcome | BaseException] | None = None
         turn = self._committing.acquire(blocking=False)  # a wait with an end to it costs a timer
-        if not turn and not self._committing.acquire(timeout=max(0.0, patience)):
-            self._close(batch)
-            batch.outcomes = [StoreUnavailableError(_TOO_SLOW)] * len(batch.items)
-            batch.done.set()
-            return
+        turn = turn or self._committing.acquire(timeout=patience)
         try:
-            time.sleep(
-                0
-            )  # lets whoever is about to join do so: one turn of the hub, or of the interpreter's lock
-            self._close(batch)
-            batch.outcomes = self._store(batch.items)
-        except BaseException as error:  # the leader is being stopped; its followers must not wait for ever
-            self._close(batch)
-            batch.outcomes = [
-                error if isinstance(error, Exception) else StoreUnavailableError(_TOO_SLOW)
-            ] * len(batch.items)
-            raise
+            if turn:
+                time.sleep(
+                    0
+                )  # one turn of the hub, or of the interpreter's lock, for those who are about to join
+                self._close(batch)
+                outcomes = self._store(batch.items)
         finally:
-            self._committing.release()
+            self._close(batch)
+            batch.outcomes = outcomes or [StoreUnavailableError(_TOO_SLOW)] * len(batch.items)
+            if turn:
+                self._committing.release()
             batch.done.set()
 
     def _close(self, batch: _Batch[Item, Outcome]) -> None:

@@ -8,6 +8,7 @@ In memory we count ourselves: the library's own counting there costs as much as 
 timer thread beside it. What has to be atomic among processes is the library's.
 """
 
+import functools
 import math
 import threading
 import time
@@ -92,20 +93,32 @@ class _Shared:
         # What is left of a portion, for one second: then the window in which it was taken is over.
         self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
         self._lock = threading.Lock()
+        self._taking = threading.Lock()
 
     def hit(self, limit: RateLimitItem, who: str) -> bool:
         name = (limit.namespace, who)
+        if self._one_left(name):
+            return True
+        with self._taking:  # one portion for a herd, not one for each of it
+            return self._one_left(name) or self._take(limit, name)
+
+    def _one_left(self, name: tuple[str, str]) -> bool:
         with self._lock:
             left = self._left.get(name, 0)
             if left:
                 self._left[name] = left - 1
-                return True
+        return left > 0
+
+    def _take(self, limit: RateLimitItem, name: tuple[str, str]) -> bool:
+        """Take a portion, or at least one, and use one of it; whether that was admitted."""
         portion = max(1, limit.amount // _PORTIONS) if limit.get_expiry() == 1 else 1
-        taken = self._cache.ask(lambda: self._limiter.hit(limit, who, cost=portion))
-        if taken is False and portion > 1:
-            portion = 1
-            taken = self._cache.ask(lambda: self._limiter.hit(limit, who))
-        if taken and portion > 1:
-            with self._lock:
-                self._left[name] = self._left.get(name, 0) + portion - 1
-        return taken is not False
+        for cost in dict.fromkeys((portion, 1)):
+            hit = functools.partial(self._limiter.hit, limit, name[1], cost=cost)
+            taken = self._cache.ask(hit, writes=True)
+            if taken is None:
+                return True
+            if taken:
+                with self._lock:
+                    self._left[name] = self._left.get(name, 0) + cost - 1
+                return True
+        return False

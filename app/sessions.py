@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from cachetools import LRUCache
 from app.aws.sts import Session
 from app.db import now
 from app.errors import AppError, AwsUnavailableError, TryLaterError
+from app.hub import beside
 from app.ids import AccountId
 from app.sealing import Sealer
 from app.shared_cache import SharedCache
@@ -35,7 +36,6 @@ Source = Literal["sts", "cache"]
 Fetch = Callable[[], Session]
 
 _KEPT = 50_000  # sessions, at about 1.5 kB each
-_FLIGHTS = 64  # questions that this process asks AWS at once
 
 # How much life a session must have left to be handed out. SDKs renew 10 to 15 minutes before the end, and would come
 # back at every call for one that has less; half the life, where the whole is short.
@@ -70,7 +70,6 @@ class Sessions:
         self._kept: LRUCache[bytes, _Kept] = LRUCache(_KEPT)
         self._flights: dict[bytes, Future[tuple[Session, Source]]] = {}
         self._lock = threading.Lock()  # around the two above
-        self._pilots = ThreadPoolExecutor(_FLIGHTS, thread_name_prefix="sts")
 
     def obtain(self, question: bytes, fetch: Fetch, patience: float) -> tuple[Session, Source]:
         """A session that answers this question, and whether AWS was asked for it on this caller's behalf.
@@ -99,11 +98,6 @@ class Sessions:
             return held[1], "cache"
         raise failure
 
-    def kept(self, question: bytes) -> Session | None:
-        """The session that is kept for this question, if it is good and not yet to be renewed."""
-        held = self._held(hashlib.sha256(question).digest(), question)
-        return held[1] if held is not None and now().timestamp() < held[0].renew_at else None
-
     def _held(self, name: bytes, question: bytes) -> tuple[_Kept, Session] | None:
         with self._lock:
             kept = self._kept.get(name)
@@ -122,13 +116,8 @@ class Sessions:
             flight = self._flights.get(name)
             if flight is not None:
                 return flight, False
-            flight = self._flights[name] = self._pilots.submit(
-                copy_context().run,
-                self._fly,
-                name,
-                question,
-                fetch,  # its log lines name the request
-            )
+            in_context = copy_context().run  # so that its log lines name the request
+            flight = self._flights[name] = beside(in_context, self._fly, name, question, fetch)
             return flight, True
 
     def _fly(self, name: bytes, question: bytes, fetch: Fetch) -> tuple[Session, Source]:

@@ -43,8 +43,11 @@ class SharedCache:
         self._away = threading.Lock()  # held while it is away: only the first to find out says so
         self._ask_again_at = 0.0
 
-    def ask(self, ask: Callable[[], Answer]) -> Answer | None:
-        """What `ask` says over this cache's client, or None while the cache is away."""
+    def ask(self, ask: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
+        """What `ask` says over this cache's client, or None while the cache is away.
+
+        `writes`: it counts as back only once it takes what it is given; a full one still answers questions.
+        """
         if time.monotonic() < self._ask_again_at:
             return None
         try:
@@ -54,7 +57,7 @@ class SharedCache:
             if self._away.acquire(blocking=False):
                 _log.warning("cache.lost", error=type(error).__name__)
             return None
-        if self._away.locked():
+        if writes and self._away.locked():
             with suppress(RuntimeError):  # another thread has said it already
                 self._away.release()
                 _log.info("cache.back")
@@ -68,7 +71,7 @@ class SharedCache:
         return self.ask(lambda: cast("bytes | None", self.client.get(name)))
 
     def put(self, name: str, value: bytes, seconds: float) -> None:
-        self.ask(lambda: self.client.set(name, value, px=max(1, int(seconds * 1000))))
+        self.ask(lambda: self.client.set(name, value, px=max(1, int(seconds * 1000))), writes=True)
 
     def forget(self, name: str) -> None:
         self.ask(lambda: self.client.delete(name))
@@ -76,7 +79,7 @@ class SharedCache:
     def lock(self, name: str, seconds: float) -> str | None:
         """A token to unlock with, or None: somebody else holds it, or the cache is away."""
         token = secrets.token_hex(8)
-        taken = self.ask(lambda: self.client.set(name, token, nx=True, px=int(seconds * 1000)))
+        taken = self.ask(lambda: self.client.set(name, token, nx=True, px=int(seconds * 1000)), writes=True)
         return token if taken else None
 
     def unlock(self, name: str, token: str) -> None:

@@ -128,36 +128,22 @@ class Vending:
         deadline = time.monotonic() + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
+        fetched = None  # for this request, in an earlier round perhaps
         while True:
             epoch, connection = self._authority.standing(caller, tenant_id, connection_id)
             asked = _Asked(caller, connection, duration, policy)
-            issued = self._session(asked, deadline - time.monotonic() - _COMMIT_SECONDS)
+            session, source = self._session(asked, deadline - time.monotonic() - _COMMIT_SECONDS)
+            if source == "sts":
+                fetched = session
             caller.ensure_live()
-            event = _event(asked, issued, reason, stamp=epoch)
+            event = _event(asked, session, "sts" if session == fetched else "cache", reason, stamp=epoch)
             now_at = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
             if now_at == epoch:
-                return Issued(issued[0], connection.grant.role_arn.text)
+                return Issued(session, connection.grant.role_arn.text)
             # Something was taken away meanwhile, from somebody: nothing was recorded, so nothing leaves.
             self._authority.moved(now_at)
             if time.monotonic() > deadline:
                 raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
-
-    def issue_kept(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Issued | None:
-        """As `issue`, for a plain question whose answer is at hand; None when it is not, and nothing has been done.
-
-        Whatever it raises, `issue` raises too.
-        """
-        epoch, connection = self._authority.standing(caller, tenant_id, connection_id)
-        asked = _Asked(caller, connection, self._duration(None), None)
-        session = self._sessions.kept(asked.question())
-        if session is None:
-            return None
-        self._rates.issue(caller)
-        now_at = self._log.append(_event(asked, (session, "cache"), None, stamp=epoch))
-        if now_at == epoch:
-            return Issued(session, connection.grant.role_arn.text)
-        self._authority.moved(now_at)
-        return None
 
     def _duration(self, wanted: int | None) -> int:
         if wanted is None:
@@ -226,8 +212,7 @@ class Vending:
             yield db, connection if current else None
 
 
-def _event(asked: _Asked, issued: tuple[Session, Source], reason: str | None, stamp: int) -> Event:
-    session, source = issued
+def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, stamp: int) -> Event:
     return Event(
         actor=asked.caller.actor,
         action="credentials.issued",

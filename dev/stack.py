@@ -127,7 +127,7 @@ class Stack:
     def stop(self) -> None:
         """Stop what was started, the last first, gently and then not."""
         for child in reversed(self._children.values()):
-            _end(child)
+            end_process(child)
         self._children.clear()
         if self._lock is not None:
             (self.settings.data / "run.json").unlink(missing_ok=True)
@@ -207,7 +207,7 @@ class Stack:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  one C call, before any thread of ours exists
+                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call, before any thread of ours exists
             )
 
     def _await(self, name: str, url: str) -> None:
@@ -248,13 +248,13 @@ def _ensure_free(name: str, port: int) -> None:
             raise StackError(f"Port {port} {why}; choose another: {name}=… make run") from error
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: should we be killed outright, Linux ends it too (PR_SET_PDEATHSIG). Elsewhere it lives on."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
+def end_process(child: "subprocess.Popen[bytes]") -> None:
     if child.poll() is None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -22,7 +22,7 @@ bp = Blueprint(
 )
 
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
-_ISSUE_IN = IssueIn()
+ISSUE_IN = IssueIn()
 
 
 @bp.route(f"{_ONE}/credentials", methods=["POST"])
@@ -31,7 +31,7 @@ _ISSUE_IN = IssueIn()
 @documented(bp.arguments(IssueIn), bp.response(200, ProcessCredentials))
 def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials for a verified connection, in the shape that credential_process prints"""
-    wanted = bp.ARGUMENTS_PARSER.parse(_ISSUE_IN, request, location="json") if _has_body() else {}
+    wanted = bp.ARGUMENTS_PARSER.parse(ISSUE_IN, request, location="json") if _has_body() else {}
     issued = services().vending.issue(caller(), tenant_id, connection_id, **wanted)
     return _answer(process, issued)
 

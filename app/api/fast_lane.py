@@ -1,11 +1,12 @@
-"""The hot path without the framework: from WSGI to memory, to the audit log, and back.
+"""The hot path without the framework: from WSGI to a use case and back.
 
-It takes only what it can answer at once: a request for credentials without a body, by a live key, for a connection
-that memory knows, with a session that is kept. For everything else, all refusals among it, it has done nothing, and
-Flask starts from the beginning. The two give the same answers, header by header (a test compares).
+It takes the plain requests for credentials, those in the very form in which SDKs and our documents send them, and
+does what the views in app/api/credentials.py do. Whatever it does not take is untouched and goes to Flask; so does a
+refusal, together with who was refused, for Flask to say and to record. The answers are the same (tests compare).
 """
 
 import functools
+import io
 import re
 import secrets
 from collections.abc import Iterable
@@ -13,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
+from marshmallow import ValidationError
 
-from app import log
+from app import strict_json
 from app.access import Scope
-from app.api.credentials import SHAPES
+from app.api.credentials import ISSUE_IN, SHAPES
+from app.api.rest import REFUSED, REQUEST_ID, Refused
 from app.errors import AppError
 from app.services import Services
-from app.vending import Issued
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
-
-_log = log.get(__name__)
 
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 FOR_PROGRAMS = {
@@ -36,6 +36,7 @@ _HEADERS = [("Content-Type", "application/json"), *ALWAYS.items(), *FOR_PROGRAMS
 _uuid = functools.lru_cache(100_000)(UUID)  # parsing one takes longer than finding it
 _UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _PATH = re.compile(rf"/v1/tenants/{_UUID}/connections/{_UUID}/(credentials|container-credentials)", re.ASCII)
+_MAX_BODY = 16 * 1024  # longer ones are none of an SDK's
 
 
 class FastLane:
@@ -47,17 +48,19 @@ class FastLane:
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         found = _PATH.fullmatch(environ["PATH_INFO"])
-        if found is None or not _is_plain(environ):
+        wanted = _wanted(environ, found[3]) if found else None
+        if found is None or wanted is None:
             return self._long_way(environ, start_response)
-        request_id = secrets.token_hex(16)
+        request_id = environ[REQUEST_ID] = secrets.token_hex(16)
         try:
-            issued = self._issued(environ["HTTP_AUTHORIZATION"][7:], found, request_id)
+            caller = self._services.authority.authenticate(environ["HTTP_AUTHORIZATION"][7:], request_id)
+            caller.require(Scope.CREDENTIALS_ISSUE)
         except AppError:
-            issued = None  # Flask finds the same, and knows how to say it
-        except Exception as error:  # noqa: BLE001  it is logged, and Flask answers
-            _log.error("fast_lane.failed", exc_info=error)
-            issued = None
-        if issued is None:
+            return self._long_way(environ, start_response)
+        try:
+            issued = self._services.vending.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
+        except Exception as error:  # noqa: BLE001  Flask raises it again, and answers; bugs of ours too
+            environ[REFUSED] = Refused(caller, error)
             return self._long_way(environ, start_response)
         body = orjson.dumps(SHAPES[found[3]][1](issued))
         start_response(
@@ -65,19 +68,29 @@ class FastLane:
         )
         return [body]
 
-    def _issued(self, key: str, found: re.Match[str], request_id: str) -> Issued | None:
-        caller = self._services.authority.authenticate(key, request_id)
-        caller.require(Scope.CREDENTIALS_ISSUE)
-        return self._services.vending.issue_kept(caller, _uuid(found[1]), _uuid(found[2]))
+
+def _wanted(environ: dict[str, Any], shape: str) -> dict[str, Any] | None:
+    """What the request asks for beyond its path; None when it is not one of the plain ones."""
+    if (
+        environ["REQUEST_METHOD"] != SHAPES[shape][0]
+        or environ.get("QUERY_STRING")
+        or "HTTP_TRANSFER_ENCODING" in environ
+        or not environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer ")
+    ):
+        return None
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length == "0":
+        return {}
+    if shape != "credentials" or environ.get("CONTENT_TYPE") != "application/json" or not length.isdecimal():
+        return None
+    return _parsed(environ, int(length)) if int(length) <= _MAX_BODY else None
 
 
-def _is_plain(environ: dict[str, Any]) -> bool:
-    """Whether there is nothing in the request but its path and a key."""
-    method, _ = SHAPES[environ["PATH_INFO"].rpartition("/")[2]]
-    return (
-        environ["REQUEST_METHOD"] == method
-        and environ.get("CONTENT_LENGTH") in {None, "", "0"}
-        and "HTTP_TRANSFER_ENCODING" not in environ
-        and not environ.get("QUERY_STRING")
-        and environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer ")
-    )
+def _parsed(environ: dict[str, Any], length: int) -> dict[str, Any] | None:
+    raw = environ["wsgi.input"].read(length)
+    environ["wsgi.input"] = io.BytesIO(raw)  # for Flask, should it come to that
+    try:
+        wanted: dict[str, Any] = ISSUE_IN.load(strict_json.parse(raw))
+    except (ValueError, ValidationError):  # Flask will say what is wrong with it
+        return None
+    return wanted

@@ -7,6 +7,7 @@ settled before anything of the request is parsed, and scope before existence.
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar, cast
@@ -40,6 +41,19 @@ def caller() -> Caller:
     return cast("Caller", g.caller)
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A refusal that the fast lane met: by whom it was asked, and what Flask is to say and to record."""
+
+    caller: Caller
+    error: Exception
+
+
+# In the WSGI environ, where no header of a client's gets. The request's id, and the refusal, if Flask comes second.
+REQUEST_ID = "deputy.request_id"
+REFUSED = "deputy.refused"
+
+
 def requires(
     scope: Scope, *, bare_key: bool = False, from_memory: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -52,15 +66,43 @@ def requires(
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            keys = services().authority if from_memory else services().access
-            g.caller = keys.authenticate(_presented_key(bare=bare_key), g.request_id)
-            g.caller.require(scope)
-            return view(*args, **kwargs)
+            key = _presented_key(bare=bare_key)
+            if not from_memory:
+                g.caller = services().access.authenticate(key, g.request_id)
+                g.caller.require(scope)
+                return view(*args, **kwargs)
+            try:
+                g.caller = _remembered(key)
+                g.caller.require(scope)
+                return view(*args, **kwargs)
+            except UnauthenticatedError:
+                raise
+            except Exception:
+                # A refusal, too, is only for a key that is good now: it tells something, and it is recorded.
+                _ensure_good(key)
+                raise
 
         _document(guarded, scope=scope)
         return guarded
 
     return decorate
+
+
+def _remembered(key: str) -> Caller:
+    """The caller as memory knows it, unless the fast lane has met a refusal already: then that is raised here."""
+    refused: Refused | None = request.environ.get(REFUSED)
+    if refused is None:
+        return services().authority.authenticate(key, g.request_id)
+    g.caller = refused.caller
+    raise refused.error
+
+
+def _ensure_good(key: str) -> None:
+    """Raises UnauthenticatedError, and then nobody is known to have called."""
+    who = g.pop("caller", None)
+    services().access.authenticate(key, g.request_id)
+    if who is not None:
+        g.caller = who
 
 
 def public(view: Callable[P, R]) -> Callable[P, R]:

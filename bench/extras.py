@@ -1,0 +1,102 @@
+"""What each part of a hot issue costs, in the service itself: `python -m bench.extras`, in the service's environment.
+
+One request after the other in one process, with a clock around each part: requests without a body, as workers send
+them, and requests with one, which take the way through Flask. The limiter, the request id, the security headers and
+the metrics are what a deployment has on beside the issuing itself; together they may cost 100 µs.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from app.config import Config
+from app.factory import create_app
+from bench.client import BenchError
+from bench.servers import run_python
+from bench.stage import Stage
+
+_REQUESTS = 1_000  # of each kind
+_PLAIN, _BODY = "without a body", "with a body"
+_EXTRAS = ("rate limit", "before", "after")
+_PARTS = {
+    "rate limit": ("rates", "issue"),
+    "API key": ("authority", "authenticate"),
+    "connection": ("authority", "standing"),
+    "cached session": ("_sessions", "kept"),
+    "cached session, or AWS": ("_sessions", "obtain"),
+    "audit log, one durable commit": ("audit", "append"),
+}
+
+
+def measure(stage: Stage) -> None:
+    stage.say("extras: a clock around each part of a hot request")
+    hot = stage.on_postgres
+    place = hot.places[0]
+    given = json.dumps({"path": place.credentials, "key": place.key})
+    found = json.loads(run_python(("-m", "bench.extras"), hot.server.environment, given).splitlines()[-1])
+    through_flask = found[_BODY]
+    extras = sum(through_flask[name] for name in through_flask if name.startswith(_EXTRAS))
+    stage.found.facts["parts of one hot request, µs"] = found | {
+        "limit and hooks together, through Flask": extras
+    }
+
+
+class Clock:
+    """Takes the time of whatever it is put around."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {}
+
+    def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        times = self.times.setdefault(name, [])
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                times.append(time.perf_counter() - began)
+
+        return timed
+
+    def medians(self, times: int) -> dict[str, float]:
+        """Of what was done at each of so many times, give or take the first; then it begins anew."""
+        found = {
+            name: statistics.median(taken) * 1e6
+            for name, taken in self.times.items()
+            if len(taken) > times / 2
+        }
+        for taken in self.times.values():
+            taken.clear()
+        return found
+
+
+def main() -> None:
+    app, clock = create_app(Config.from_environment()), Clock()
+    services = app.extensions["deputy"]
+    for name, (part, method) in _PARTS.items():
+        owner = getattr(services, part, None) or getattr(services.vending, part)
+        setattr(owner, method, clock.around(name, getattr(owner, method)))
+    for when, hooks in (("before", app.before_request_funcs), ("after", app.after_request_funcs)):
+        hooks[None] = [clock.around(f"{when} a request: {_name(hook)}", hook) for hook in hooks.get(None, [])]
+    given = json.load(sys.stdin)
+    ask = clock.around("the whole request", app.test_client().post)
+    found = {}
+    for kind, body in ((_PLAIN, None), (_BODY, {})):
+        for _ in range(_REQUESTS):
+            answer = ask(given["path"], json=body, headers={"Authorization": f"Bearer {given['key']}"})
+            if answer.status_code != 200:
+                raise BenchError(f"A hot request was answered {answer.status_code}: {answer.text}")
+        found[kind] = clock.medians(_REQUESTS)
+    print(json.dumps(found))
+
+
+def _name(hook: Callable[..., Any]) -> str:
+    return hook.__name__.strip("_").replace("_", " ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The goals: what is measured, what must be reached, what should be, and what would be a surprise."""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.rounds import Spread
+
+Steps = tuple[float, float, float]
+
+
+class Level(enum.IntEnum):
+    MISSED = 0
+    MUST = 1
+    TARGET = 2
+    MOONSHOT = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was measured for a row, as a person reads it, which level that is, and the numbers behind it."""
+
+    row: int
+    measured: str
+    reached: Level
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One row. `steps`: must, target and moonshot, for each of its measures; `words` where no number says it."""
+
+    row: int
+    what: str
+    steps: tuple[Steps, ...] = ()
+    more_is_better: bool = False
+    unit: str = ""
+    words: tuple[str, str, str] = ("", "", "")
+
+    def step(self, level: Level) -> str:
+        """What a level asks for, as a person reads it."""
+        numbers = " · ".join(f"{steps[level - 1]:g}{self.unit}" for steps in self.steps)
+        return numbers or self.words[level - 1]
+
+    def judge(self, measured: str, *figures: float, values: dict[str, Any]) -> Result:
+        """The level that every one of the figures reaches; there is one for each of the goal's measures."""
+        each = [self._level(figure, steps) for figure, steps in zip(figures, self.steps, strict=True)]
+        return Result(self.row, measured, min(each), values)
+
+    def _level(self, figure: float, steps: Steps) -> Level:
+        return Level(sum(figure >= step if self.more_is_better else figure <= step for step in steps))
+
+
+HOT = Goal(
+    1, "hot issue / bare Flask, requests a second, PostgreSQL", ((0.45, 0.6, 0.8),), more_is_better=True
+)
+HOT_P99 = Goal(2, "its p99 / bare Flask's p99", ((1.5, 1.0, 0.2),))
+HOT_SQLITE = Goal(
+    3, "hot issue / bare Flask, SQLite with synchronous=FULL", ((0.4, 0.5, 0.7),), more_is_better=True
+)
+HOT_PEER = Goal(4, "hot issue / metadataproxy hot", ((0.7, 0.9, 1.2),), more_is_better=True)
+COLD = Goal(5, "cold issue (one STS call each) / metadataproxy cold", ((0.8, 1.2, 2.0),), more_is_better=True)
+HONESTY = Goal(6, "served after a revoke · answered without an audit row", ((0, 0, 0), (0, 0, 0)))
+BURST = Goal(7, "STS calls for 48 cold requests at once", words=("1 a process", "1 a machine", "1 a fleet"))
+GROWTH = Goal(8, "lookup at 1M / at 1k · page at 99 % / first page", ((1.5, 1.3, 1.1), (1.5, 1.2, 1.05)))
+MEMORY = Goal(9, "memory of a cached credential", ((4, 2, 1.5),), unit=" kB")
+GOALS = (HOT, HOT_P99, HOT_SQLITE, HOT_PEER, COLD, HONESTY, BURST, GROWTH, MEMORY)
+
+
+def shown(spread: Spread) -> str:
+    return f"{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f})"
+
+
+@dataclass(slots=True)
+class Findings:
+    """Everything that a run found out: the rows, the facts behind them, and the measurements that failed."""
+
+    results: list[Result] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)

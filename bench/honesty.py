@@ -1,0 +1,220 @@
+"""Row 6: is nobody served late, and is nothing served unrecorded? Against real gunicorn workers, under load.
+
+A request that began after the answer to a revoke (of its key, by suspending its tenant, by deleting its connection)
+was received began after the change had committed; it must not be served. And when every worker is killed with
+SIGKILL in the middle of the load, each answer that anybody received must be in the audit log: matched by request id
+and access key id, not counted. What a SIGKILL can't show is a power cut: for that the commits wait for fsync.
+"""
+
+import contextlib
+import http.client
+import itertools
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from bench.client import BenchError, Client
+from bench.goals import HONESTY
+from bench.population import Place, connect, issuing_key, role_arn
+from bench.servers import Deputy, InstantSts
+from bench.stage import Stage
+
+_HANDS = 16
+_BEFORE, _AFTER = 0.4, 0.4  # seconds of load around a revoke
+_A_WHILE = 100  # answers between two kills: new workers have to come up first
+_PATIENCE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One answer: when its request began, and what a 200 gave."""
+
+    began: float
+    status: int
+    request_id: str
+    access_key_id: str | None
+
+
+@dataclass(slots=True)
+class Load:
+    """Requests from several connections for as long as the `with` lasts; what came back is in `served`."""
+
+    port: int
+    places: Sequence[Place]
+    served: list[Served] = field(default_factory=list)
+    lost: int = 0  # connections that were cut: the client knows nothing of such a request
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._ask, args=(hand,)) for hand in range(_HANDS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            for thread in threads:
+                thread.join()
+
+    def go_on(self) -> None:
+        """Return when another hundred requests were answered."""
+        enough, deadline = len(self.served) + _A_WHILE, time.monotonic() + _PATIENCE
+        while len(self.served) < enough:
+            if time.monotonic() > deadline:
+                raise BenchError(f"No more answers come; {len(self.served)} came, {self.lost} were cut.")
+            time.sleep(0.05)
+
+    def _ask(self, hand: int) -> None:
+        client = Client(self.port, timeout=10)
+        for place in itertools.cycle((*self.places[hand:], *self.places[:hand])):
+            if self._ended.is_set():
+                break
+            began = time.perf_counter()
+            try:
+                answer = client.ask("POST", place.credentials, key=place.key)
+            except (OSError, http.client.HTTPException):
+                self.lost += 1
+                time.sleep(0.01)
+                continue
+            key = answer.json()["AccessKeyId"] if answer.status == 200 else None
+            self.served.append(Served(began, answer.status, answer.headers["X-Request-Id"], key))
+        client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Kills:
+    """`cut`: requests that were under way when their worker was killed, and whose client got no answer."""
+
+    killed: int
+    cut: int
+    answered: int
+    unrecorded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """One kind of revoke: of so many requests that began after it, so many were served."""
+
+    asked: int
+    served: int
+    statuses: Counter[int]
+
+
+def measure(stage: Stage) -> None:
+    late = asked = unrecorded = answered = 0
+    facts: dict[str, Any] = {}
+    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
+        stage.say(f"honesty on {name}: revoking under load, {stage.scale.revokes} times each way")
+        for kind, found in revokes(populated.server, stage.sts, stage.scale.revokes).items():
+            facts[f"{name}: began after {kind}"] = (
+                f"{found.served} served of {found.asked} {dict(found.statuses)}"
+            )
+            late, asked = late + found.served, asked + found.asked
+        stage.say(f"honesty on {name}: killing every worker under load, {stage.scale.kills} times")
+        shot = kills(populated.server, populated.places[:64], stage.scale.kills)
+        facts[f"{name}: without an audit row"] = (
+            f"{shot.unrecorded} of {shot.answered} answers, {shot.killed} workers killed, {shot.cut} requests cut"
+        )
+        unrecorded, answered = unrecorded + shot.unrecorded, answered + shot.answered
+    values = {"late": late, "began_after": asked, "unrecorded": unrecorded, "answered": answered}
+    stage.found.facts["honesty"] = facts
+    text = f"{late} of {asked:,} · {unrecorded} of {answered:,}"
+    stage.found.results.append(HONESTY.judge(text, late, unrecorded, values=values))
+
+
+def revokes(deputy: Deputy, sts: InstantSts, times: int) -> dict[str, Late]:
+    """Each way to take something away, under load, `times` over."""
+    return {kind: _revoked(deputy, sts, way, times) for kind, way in _WAYS.items()}
+
+
+def _revoked(deputy: Deputy, sts: InstantSts, way: "Way", times: int) -> Late:
+    statuses: Counter[int] = Counter()
+    with contextlib.closing(deputy.admin()) as admin:
+        for _ in range(times):
+            place, key_id = _fresh(admin, sts)
+            load = Load(deputy.port, [place])
+            with load.running():
+                time.sleep(_BEFORE)
+                way.take(admin, place, key_id)
+                committed = time.perf_counter()
+                time.sleep(_AFTER)
+            if not any(one.status == 200 for one in load.served if one.began < committed):
+                raise BenchError(f"Nothing was served before a revoke: {load.served[:3]}")
+            statuses.update(one.status for one in load.served if one.began > committed)
+    if odd := set(statuses) - {200, way.refusal}:
+        raise BenchError(f"After a revoke the answer is {way.refusal}, and here also {odd}: {statuses}")
+    return Late(statuses.total(), statuses[200], statuses)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to take something away, and what a request that comes later is told."""
+
+    take: Callable[[Client, Place, str], Any]
+    refusal: int
+
+
+_WAYS = {
+    "a key's revoke": Way(
+        lambda admin, _, key_id: admin.must("DELETE", f"/v1/api-keys/{key_id}", expect=204), 401
+    ),
+    "a tenant's suspension": Way(
+        lambda admin, place, _: admin.must(
+            "POST", f"/v1/tenants/{place.tenant_id}/suspend", {"reason": "bench"}
+        ),
+        409,
+    ),
+    "a connection's deletion": Way(
+        lambda admin, place, _: admin.must("DELETE", place.connection, expect=204), 404
+    ),
+}
+
+
+def _fresh(admin: Client, sts: InstantSts) -> tuple[Place, str]:
+    """A tenant, a proven connection and a key of their own, and the key's id."""
+    tenant = admin.must("POST", "/v1/tenants", {"name": "To be revoked"}, expect=201)
+    arn = role_arn(tenant["id"], 0)
+    sts.register({arn: tenant["external_id"]})
+    key_id, key = issuing_key(admin, "to be revoked")
+    return connect(admin, tenant["id"], arn, key), key_id
+
+
+def kills(deputy: Deputy, places: Sequence[Place], times: int) -> Kills:
+    """Kill all workers at once under load, `times` over, each time when the new ones have answered a while."""
+    killed = 0
+    load = Load(deputy.port, places)
+    with load.running():
+        for _ in range(times):
+            load.go_on()
+            for pid in deputy.workers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+        load.go_on()
+    answered = {(one.request_id, one.access_key_id) for one in load.served if one.status == 200}
+    missing = answered - recorded(deputy.database_url)
+    return Kills(killed, load.lost, len(answered), len(missing))
+
+
+def recorded(database_url: str) -> set[tuple[str, str | None]]:
+    """(request id, access key id) of every issuance in the audit log, read past the service."""
+    if database_url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as file:
+            rows = file.execute(_ISSUED.format(key="json_extract(details, '$.access_key_id')")).fetchall()
+    else:
+        with psycopg.connect(database_url.replace("+psycopg", "")) as server:
+            rows = server.execute(_ISSUED.format(key="details->>'access_key_id'").encode()).fetchall()
+    return {(request_id, key) for request_id, key in rows}
+
+
+_ISSUED = "SELECT request_id, {key} FROM audit_events WHERE action = 'credentials.issued'"

@@ -1,0 +1,199 @@
+"""A local STS that answers at once and counts: `python -m bench.instant_sts PORT`, on 127.0.0.1 only.
+
+It knows the roles that the bench tells it of, each with its External ID, and refuses every other call as AWS does,
+so connections are proven here as in life. It checks no signatures: it measures Deputy, and must cost little itself.
+
+Told and asked under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay` {"seconds": 0.05} (for what
+needs calls that overlap), and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+import time
+from typing import Any
+from urllib.parse import parse_qsl
+
+BROKER_KEY = "AKIABENCHBROKER00000"
+ACCOUNT = "111122223333"
+BROKER_ARN = f"arn:aws:iam::{ACCOUNT}:role/DeputyBroker"
+_BROKER_SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/DeputyBroker/bench"
+_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+_TOKEN = (
+    "FwoGZXIvYXdzE" + base64.b64encode(bytes(range(256)) * 2).decode()
+)  # STS's tokens have 700 to 900 characters
+
+
+class Roles:
+    """The roles, what was asked of them, and the sessions given. A session's key tells its role and its number."""
+
+    def __init__(self) -> None:
+        self.delay = 0.0
+        self.calls = {"AssumeRole": 0, "refused": 0, "GetCallerIdentity": 0}
+        self._external_ids: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._arns: list[str] = []
+
+    def register(self, roles: dict[str, str]) -> None:
+        for arn, external_id in roles.items():
+            self._external_ids[arn] = external_id
+            if arn not in self._numbers:
+                self._numbers[arn] = len(self._arns)
+                self._arns.append(arn)
+
+    def assume(self, query: dict[str, str]) -> bytes | None:
+        """The answer's XML, or None for a role that refuses: absent, no External ID, or another one."""
+        self.calls["AssumeRole"] += 1
+        arn = query.get("RoleArn", "")
+        if arn not in self._external_ids or query.get("ExternalId") != self._external_ids[arn]:
+            self.calls["refused"] += 1
+            return None
+        return self._session(arn, query["RoleSessionName"], int(query.get("DurationSeconds", 3600)))
+
+    def identity(self, access_key: str) -> tuple[str, str, str] | None:
+        """Account, ARN and user id of the broker, or of a session that was given here."""
+        self.calls["GetCallerIdentity"] += 1
+        if access_key == BROKER_KEY:
+            return ACCOUNT, _BROKER_SESSION, "AROABENCHBROKER000000:bench"
+        if not access_key.startswith("ASIA"):
+            return None
+        number = int(access_key[4:10], 32)
+        if number >= len(self._arns):
+            return None
+        arn = self._arns[number]
+        return arn.split(":")[4], _assumed(arn, "session"), f"{_role_id(number)}:session"
+
+    def _session(self, arn: str, name: str, seconds: int) -> bytes:
+        number, given = self._numbers[arn], self.calls["AssumeRole"]
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+        key = f"ASIA{_base32(number, 6)}{_base32(given, 10)}"
+        return (
+            f'<AssumeRoleResponse xmlns="{_NAMESPACE}"><AssumeRoleResult><AssumedRoleUser>'
+            f"<AssumedRoleId>{_role_id(number)}:{name}</AssumedRoleId><Arn>{_assumed(arn, name)}</Arn>"
+            f"</AssumedRoleUser><Credentials><AccessKeyId>{key}</AccessKeyId>"
+            f"<SecretAccessKey>wJalrXUtnFEMIK7MDENGbPxRfiCY{given:012d}</SecretAccessKey>"
+            f"<SessionToken>{_TOKEN}{given:012d}</SessionToken><Expiration>{expires}</Expiration></Credentials>"
+            f"</AssumeRoleResult><ResponseMetadata><RequestId>bench-{given}</RequestId></ResponseMetadata>"
+            "</AssumeRoleResponse>"
+        ).encode()
+
+
+def _assumed(arn: str, session: str) -> str:
+    account, role = arn.split(":")[4], arn.rsplit("/", 1)[-1]
+    return f"arn:aws:sts::{account}:assumed-role/{role}/{session}"
+
+
+def _role_id(number: int) -> str:
+    return f"AROABENCH{number:012d}"
+
+
+def _base32(number: int, width: int) -> str:
+    """Digits that `int(text, 32)` reads back, in the capitals of AWS's keys."""
+    text = ""
+    for _ in range(width):
+        number, digit = divmod(number, 32)
+        text = "0123456789ABCDEFGHIJKLMNOPQRSTUV"[digit] + text
+    return text
+
+
+def _error(code: str) -> bytes:
+    message = (
+        "is not authorized to perform: sts:AssumeRole" if code == "AccessDenied" else "The call is not valid."
+    )
+    return (
+        f'<ErrorResponse xmlns="{_NAMESPACE}"><Error><Type>Sender</Type><Code>{code}</Code>'
+        f"<Message>{message}</Message></Error><RequestId>bench</RequestId></ErrorResponse>"
+    ).encode()
+
+
+def _identity_xml(found: tuple[str, str, str]) -> bytes:
+    account, arn, user_id = found
+    return (
+        f'<GetCallerIdentityResponse xmlns="{_NAMESPACE}"><GetCallerIdentityResult><Arn>{arn}</Arn>'
+        f"<UserId>{user_id}</UserId><Account>{account}</Account></GetCallerIdentityResult>"
+        "<ResponseMetadata><RequestId>bench</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+    ).encode()
+
+
+class Http(asyncio.Protocol):
+    """Just enough HTTP/1.1 with keep-alive for boto3 and the bench; a framework would be the bottleneck."""
+
+    def __init__(self, roles: Roles) -> None:
+        self._roles = roles
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  what create_server gives
+        self._transport = transport
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while True:
+            head, gap, rest = self._buffer.partition(b"\r\n\r\n")
+            if not gap:
+                return
+            lines = head.decode("latin-1").split("\r\n")
+            headers = {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+            }
+            length = int(headers.get("content-length", 0))
+            if len(rest) < length:
+                return
+            self._buffer = rest[length:]
+            self._serve(lines[0], headers, rest[:length])
+
+    def _serve(self, line: str, headers: dict[str, str], body: bytes) -> None:
+        _, path, _ = line.split(" ")
+        if path.startswith("/_bench/"):
+            self._send("200 OK", "application/json", json.dumps(self._told(path, body)).encode())
+            return
+        status, answer = self._asked(dict(parse_qsl(body.decode())), headers)
+        if self._roles.delay:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._roles.delay, self._send, status, "text/xml", answer)
+        else:
+            self._send(status, "text/xml", answer)
+
+    def _told(self, path: str, body: bytes) -> Any:
+        if path == "/_bench/roles":
+            self._roles.register(json.loads(body))
+        elif path == "/_bench/delay":
+            self._roles.delay = float(json.loads(body)["seconds"])
+        return self._roles.calls
+
+    def _asked(self, query: dict[str, str], headers: dict[str, str]) -> tuple[str, bytes]:
+        access_key = headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
+        if query.get("Action") == "GetCallerIdentity":
+            found = self._roles.identity(access_key)
+            return (
+                ("200 OK", _identity_xml(found))
+                if found
+                else ("403 Forbidden", _error("InvalidClientTokenId"))
+            )
+        if query.get("Action") != "AssumeRole":
+            return "400 Bad Request", _error("InvalidAction")
+        session = self._roles.assume(query) if access_key == BROKER_KEY else None
+        return ("200 OK", session) if session else ("403 Forbidden", _error("AccessDenied"))
+
+    def _send(self, status: str, kind: str, body: bytes) -> None:
+        if self._transport is not None:
+            head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            self._transport.write(head.encode() + body)
+
+
+async def serve(port: int) -> None:
+    roles = Roles()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Http(roles), "127.0.0.1", port, backlog=1024
+    )
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1])))

@@ -1,0 +1,148 @@
+"""Load: wrk against one server of this machine, asking given questions in turn, and what came of it."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.client import BenchError
+from bench.servers import HOME
+
+CONNECTIONS = 32
+_DEBIAN = ("wrk", "libluajit-5.1-2", "libluajit-5.1-common")
+_NO_WRK = (
+    "The bench needs wrk, and there is none on PATH, nor could it be fetched with apt-get. Install it:\n"
+    "  Debian, Ubuntu   apt-get install wrk\n"
+    "  Fedora           dnf install wrk\n"
+    "  macOS            brew install wrk"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    method: str
+    path: str
+    key: str = ""
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What wrk measured. `sent` is more than `answered` by what was under way when the time was up."""
+
+    answered: int
+    sent: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+    refused: int  # answers of status 400 and above
+    lost: int  # connections refused or cut, and answers that did not come within 5 s
+
+    @property
+    def per_second(self) -> float:
+        return self.answered / self.seconds
+
+
+class Wrk:
+    """The load generator: the one on PATH, or Debian's, unpacked into .bench/ without being installed."""
+
+    def __init__(self) -> None:
+        self._command, self._env = _find()
+        self.name = self._command[0]
+        self._folder = HOME / "wrk-scripts"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._script = self._folder / "ask.lua"
+        self._script.write_text(_SCRIPT)
+
+    def ask(
+        self,
+        port: int,
+        questions: Sequence[Question],
+        seconds: int,
+        *,
+        connections: int = CONNECTIONS,
+        once: bool = False,
+    ) -> Answers:
+        """Ask these questions, over and over, or each `once` at most. Raises BenchError when they run out."""
+        listed = self._folder / "questions.tsv"
+        listed.write_text("".join(f"{q.method}\t{q.path}\t{q.key}\t{q.body}\n" for q in questions))
+        command = [*self._command, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency"]
+        command += ["-s", str(self._script), f"http://127.0.0.1:{port}", "--", str(listed)]
+        done = subprocess.run(command, env=self._env, capture_output=True, text=True, check=False)
+        _, found, said = done.stdout.partition("BENCH ")
+        if done.returncode or not found:
+            raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
+        answers = Answers(**json.loads(said.splitlines()[0]))
+        if once and answers.sent > len(questions):
+            raise BenchError(
+                f"{answers.sent} questions were asked, of {len(questions)} that may be asked once."
+            )
+        return answers
+
+
+def _find() -> tuple[list[str], dict[str, str] | None]:
+    """The command, and the environment that it needs (None: ours)."""
+    if found := shutil.which("wrk"):
+        return [found], None
+    unpacked = HOME / "wrk"
+    if not (unpacked / "usr/bin/wrk").exists():
+        _unpack(unpacked)
+    libraries = ":".join(str(folder) for folder in unpacked.glob("usr/lib/*") if folder.is_dir())
+    command, env = [str(unpacked / "usr/bin/wrk")], {"LD_LIBRARY_PATH": libraries}
+    try:
+        said = subprocess.run([*command, "-v"], env=env, capture_output=True, text=True, check=False).stdout
+    except OSError as error:
+        raise BenchError(_NO_WRK) from error
+    if "wrk" not in said:
+        raise BenchError(_NO_WRK)
+    return command, env
+
+
+def _unpack(into: Path) -> None:
+    """Debian's packages, without root: downloaded and unpacked, not installed."""
+    folder = HOME / "packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["apt-get", "download", "-qq", *_DEBIAN], cwd=folder, capture_output=True, check=True)
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", str(package), str(into)], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BenchError(_NO_WRK) from error
+
+
+# With one thread there is one state of Lua's, so a plain counter walks the questions. They are formatted before
+# the load starts: the generator must cost as little as it can on a machine that it shares with the server.
+_SCRIPT = """
+local asked = {}
+local thread_of_it
+sent = 0
+
+function setup(thread) thread_of_it = thread end
+
+function init(args)
+  for line in io.lines(args[1]) do
+    local method, path, key, body = line:match("^(.-)\\t(.-)\\t(.-)\\t(.*)$")
+    local headers = {}
+    if key ~= "" then headers["Authorization"] = "Bearer " .. key end
+    if body ~= "" then headers["Content-Type"] = "application/json" end
+    if body == "" then body = nil end
+    if method == "POST" and body == nil then headers["Content-Length"] = "0" end
+    asked[#asked + 1] = wrk.format(method, path, headers, body)
+  end
+end
+
+function request()
+  sent = sent + 1
+  return asked[(sent - 1) % #asked + 1]
+end
+
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    'BENCH {"answered": %d, "sent": %d, "seconds": %f, "p50_us": %f, "p99_us": %f, "refused": %d, "lost": %d}\\n',
+    summary.requests, thread_of_it:get("sent"), summary.duration / 1e6, latency:percentile(50),
+    latency:percentile(99), e.status, e.connect + e.read + e.write + e.timeout))
+end
+"""

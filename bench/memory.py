@@ -1,0 +1,76 @@
+"""Row 9: how much memory a cached credential takes: `python -m bench.memory COUNT` in a process of its own.
+
+The service's own cache, filled with sessions as STS gives them; what the operating system says the process has
+grown by, so Python's own overhead counts too.
+"""
+
+import gc
+import json
+import os
+import secrets
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from app.aws.sts import Session
+from app.db import now
+from app.ids import AccountId, new_id
+from app.sessions import Sessions
+from app.vending import session_name
+from bench.goals import MEMORY
+from bench.servers import PLAIN, run_python
+from bench.stage import Stage
+
+_FIRST = 1_000  # what threads and pools need is there by then
+
+
+def measure(stage: Stage) -> None:
+    count = stage.scale.credentials
+    stage.say(f"memory: {count:,} cached credentials")
+    found = json.loads(run_python(("-m", "bench.memory", str(count)), PLAIN).splitlines()[-1])
+    each = found["bytes"] / count
+    stage.found.facts["memory"] = {
+        "bytes of a cached credential": each,
+        "characters of its token": found["token"],
+    }
+    stage.found.results.append(MEMORY.judge(f"{each / 1000:.2f} kB", each / 1000, values={"bytes": each}))
+
+
+def main(count: int) -> None:
+    cache = Sessions((secrets.token_urlsafe(48),), None)
+    tokens = [_obtain(cache) for _ in range(_FIRST)]
+    gc.collect()
+    before = _resident()
+    for _ in range(count):
+        _obtain(cache)
+    gc.collect()
+    print(json.dumps({"bytes": _resident() - before, "token": sum(tokens) / len(tokens)}))
+
+
+def _obtain(cache: Sessions) -> int:
+    session = _session()
+    question = json.dumps([new_id().hex, new_id().hex, 2, session.role_unique_id]).encode()
+    cache.obtain(question, lambda: session, 10)
+    return len(session.session_token)
+
+
+def _session() -> Session:
+    """As STS gives them: their tokens have 700 to 900 characters."""
+    return Session(
+        access_key_id=f"ASIA{secrets.token_hex(8).upper()}",
+        secret_access_key=secrets.token_urlsafe(30),
+        session_token=secrets.token_urlsafe(525 + secrets.randbelow(151)),
+        expires_at=now() + timedelta(hours=1),
+        account_id=AccountId("444455556666"),
+        role_unique_id=f"AROA{secrets.token_hex(8).upper()}",
+        name=session_name(new_id()),
+    )
+
+
+def _resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,84 @@
+"""metadataproxy 2.2.0, the nearest peer that installs with pip: IAM credentials over HTTP, kept in memory.
+
+It asks nobody for a key and keeps no audit log. It runs as its README says (`gunicorn metadataproxy:app --workers=2
+-k gevent`) with nothing in it changed, and in its best configuration:
+
+- ROLE_MAPPING_FILE says which role an address gets, so it never asks a docker daemon; role, account and External ID
+  stand in it, so it never asks IAM either. A hot answer costs it two lookups in dicts.
+- Its own pins are of 2018 and don't build on today's Python, so it gets the very versions that Deputy runs on, of
+  Flask, gunicorn, gevent and boto3 alike. What is compared is then the two programs, not the years between them.
+- For the cold rounds ROLE_EXPIRATION_THRESHOLD is longer than a session lives, so each answer is one STS call.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.client import BenchError
+from bench.load import Question
+from bench.servers import HOME, InstantSts, Process, Workers, peer
+
+_NAME = "metadataproxy==2.2.0"
+_AS_DEPUTY = ("flask", "werkzeug", "gunicorn", "boto3", "botocore", "requests", "cachetools", "urllib3")
+_ITS_OWN = (
+    "packaging",
+    "docker-py==1.10.6",
+)  # for gunicorn; docker is only imported: with a mapping file it is never called
+_ACCOUNT, _ROLE, _EXTERNAL_ID = "444455556666", "deputy-bench-peer", "dpy-bench-peer"
+_SESSION_MINUTES = 60
+
+
+def python() -> Path:
+    """The Python of the peer's own environment in .bench/, made when it is not there yet."""
+    wanted = [*(f"{name}=={importlib.metadata.version(name)}" for name in _AS_DEPUTY), *_ITS_OWN, *_gevent()]
+    folder = HOME / "metadataproxy"
+    installed = folder / "installed"
+    if not installed.exists() or installed.read_text() != _marker(wanted):
+        _run("venv", "--clear", "--python", sys.executable, str(folder))
+        pip = ("pip", "install", "--python", str(folder / "bin/python"))
+        _run(*pip, *wanted)
+        _run(*pip, "--no-deps", _NAME)
+        installed.write_text(_marker(wanted))
+    return folder / "bin/python"
+
+
+def _gevent() -> list[str]:
+    """Absent while Deputy itself runs without it."""
+    try:
+        return [f"gevent=={importlib.metadata.version('gevent')}"]
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def _marker(wanted: Sequence[str]) -> str:
+    return "\n".join((sys.version, _NAME, *wanted))
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "uv", "--quiet", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchError(
+            f"metadataproxy can't be installed (uv {arguments[0]}):\n{done.stderr.strip()[-2000:]}"
+        )
+
+
+def start(sts: InstantSts, workers: Workers, *, cold: bool) -> Process:
+    sts.register({f"arn:aws:iam::{_ACCOUNT}:role/{_ROLE}": _EXTERNAL_ID})
+    interpreter = python()
+    mapping = HOME / "metadataproxy" / "roles.json"
+    role = {"name": _ROLE, "account_id": _ACCOUNT, "external_id": _EXTERNAL_ID}
+    mapping.write_text(json.dumps({"127.0.0.1": role}))
+    env = {name: value for name, value in sts.environment.items() if name != "AWS_REGION"}
+    # AWS_REGION would make it call AWS's own endpoint; boto3 takes the region from AWS_DEFAULT_REGION.
+    env |= {"ROLE_MAPPING_FILE": str(mapping)}
+    if cold:
+        env |= {"ROLE_EXPIRATION_THRESHOLD": str(_SESSION_MINUTES + 1)}
+    return peer(interpreter, "metadataproxy-cold" if cold else "metadataproxy", env, workers)
+
+
+QUESTION = Question("GET", f"/latest/meta-data/iam/security-credentials/{_ROLE}")

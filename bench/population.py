@@ -1,0 +1,89 @@
+"""Tenants, roles, connections and keys, made and proven through the API, as they come to be in life."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bench.client import BenchError, Client
+from bench.servers import Deputy, InstantSts
+
+_HANDS = 8
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One proven connection, and a key that may ask for its credentials."""
+
+    tenant_id: str
+    connection_id: str
+    role_arn: str
+    key: str
+
+    @property
+    def connection(self) -> str:
+        return f"/v1/tenants/{self.tenant_id}/connections/{self.connection_id}"
+
+    @property
+    def credentials(self) -> str:
+        return f"{self.connection}/credentials"
+
+
+def issuing_key(admin: Client, name: str) -> tuple[str, str]:
+    """(id, text) of a key that can only ask for credentials."""
+    made = admin.must("POST", "/v1/api-keys", {"name": name, "scopes": ["credentials:issue"]}, expect=201)
+    return made["id"], made["key"]
+
+
+def onboard(deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4) -> list[Place]:
+    """`tenants` times `connections` proven connections; each tenant's are asked for with one of `keys` keys."""
+    admin = deputy.admin()
+    texts = [issuing_key(admin, f"worker {number}")[1] for number in range(keys)]
+    admin.close()
+
+    def one(client: Client, number: int) -> list[Place]:
+        tenant = client.must("POST", "/v1/tenants", {"name": f"Customer {number}"}, expect=201)
+        arns = [role_arn(tenant["id"], place) for place in range(connections)]
+        sts.register(dict.fromkeys(arns, tenant["external_id"]))
+        return [connect(client, tenant["id"], arn, texts[number % keys]) for arn in arns]
+
+    made = spread(one, range(tenants), deputy.admin)
+    return [place for places in made for place in places]
+
+
+def role_arn(tenant_id: str, place: int) -> str:
+    """A role of this tenant's alone: each Deputy has its own tenants, and all of them one STS."""
+    return f"arn:aws:iam::{200_000_000_000 + place}:role/deputy-{tenant_id}-{place}"
+
+
+def connect(client: Client, tenant_id: str, arn: str, key: str) -> Place:
+    made = client.must("POST", f"/v1/tenants/{tenant_id}/connections", {"role_arn": arn}, expect=201)
+    if made["status"] != "verified":
+        raise BenchError(f"A good role was not proven: {made}")
+    return Place(tenant_id, made["id"], arn, key)
+
+
+def spread(
+    work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]
+) -> list[Made]:
+    """`work` for each of `given`, by some threads with a client each, in the order given. The first error ends it."""
+    own = threading.local()
+
+    def one(item: Given) -> Made:
+        return work(own.client, item)
+
+    with contextlib.ExitStack() as clients:
+
+        def begin() -> None:
+            own.client = clients.enter_context(contextlib.closing(client()))
+
+        hands = clients.enter_context(ThreadPoolExecutor(_HANDS, initializer=begin))
+        under_way = [hands.submit(one, item) for item in given]
+        try:
+            return [future.result() for future in under_way]
+        finally:
+            hands.shutdown(cancel_futures=True)

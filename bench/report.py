@@ -1,0 +1,81 @@
+"""What the bench says at its end: the table of goals, the details, the JSON, and whether a "must" was missed."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.goals import GOALS, Findings, Goal, Level, Result
+from bench.rounds import Spread
+
+_WIDTHS = (2, 54, 37, 11, 11, 11)
+_STEPS = (Level.MUST, Level.TARGET, Level.MOONSHOT)
+
+
+def table(results: Sequence[Result]) -> str:
+    """One line for each goal; a goal that was not measured says so."""
+    found = {result.row: result for result in results}
+    lines = [_line("#", "what", "measured (range)", "must", "target", "moonshot", "reached")]
+    lines.append("-" * (len(lines[0]) + 2))
+    for goal in GOALS:
+        result = found.get(goal.row)
+        measured, reached = (result.measured, _reached(result.reached)) if result else ("not measured", "")
+        lines.append(_line(str(goal.row), goal.what, measured, *map(goal.step, _STEPS), reached))
+    return "\n".join(lines)
+
+
+def missed(results: Sequence[Result]) -> list[int]:
+    """The rows whose "must" was missed."""
+    return sorted(result.row for result in results if result.reached is Level.MISSED)
+
+
+def details(facts: dict[str, Any]) -> str:
+    """Everything else that was measured, one fact a line."""
+    return "\n".join(line for name, value in facts.items() for line in _told(name, value, 0))
+
+
+def write(path: Path, about: dict[str, Any], findings: Findings) -> None:
+    """`about`: what was measured on, and how."""
+    found = {result.row: result for result in findings.results}
+    rows = [_as_json(goal, found.get(goal.row)) for goal in GOALS]
+    document = about | {"rows": rows, "failures": findings.failures, "details": findings.facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2, default=_plain) + "\n")
+
+
+def _line(*cells: str) -> str:
+    padded = [f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=False)]
+    return " ".join([*padded, *cells[len(_WIDTHS) :]]).rstrip()
+
+
+def _reached(level: Level) -> str:
+    return "MISSED" if level is Level.MISSED else str(level)
+
+
+def _as_json(goal: Goal, result: Result | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"row": goal.row, "what": goal.what}
+    row |= {str(level): goal.step(level) for level in _STEPS}
+    if result is None:
+        return row | {"measured": None, "reached": None}
+    return row | {"measured": result.measured, "reached": str(result.reached), "values": result.values}
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value)
+
+
+def _told(name: str, value: Any, depth: int) -> list[str]:
+    lead = "  " * depth
+    if isinstance(value, dict):
+        inner = [line for key, one in value.items() for line in _told(key, one, depth + 1)]
+        return [f"{lead}{name}", *inner]
+    return [f"{lead}{name:<{44 - len(lead)}} {_number(value)}"]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Spread):
+        return f"{_number(value.median)} ({_number(value.low)}-{_number(value.high)})"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

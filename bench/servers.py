@@ -1,0 +1,226 @@
+"""Everything that runs beside the load: started here, and stopped when the `with` ends, also on Ctrl-C."""
+
+import contextlib
+import http.client
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from bench import cpu
+from bench.client import BenchError, Client
+from bench.instant_sts import ACCOUNT, BROKER_ARN, BROKER_KEY
+from dev.stack import ROOT, end_process, end_with_parent, free_port
+
+HOME = (
+    ROOT / ".bench"
+)  # what is kept between runs: the peer's environment, a fetched wrk, logs, the last result
+_READY_SECONDS = 60
+
+
+class Process:
+    """A server on a port of its own. `arguments` may name the port as `{port}`."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], env: Mapping[str, str], *, ready: str, cwd: Path = ROOT
+    ) -> None:
+        self.name = name
+        self.port = free_port()
+        self._log = HOME / "logs" / f"{name}.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as output:
+            # A session of its own: Ctrl-C reaches only us, and we end the others in the right order.
+            self._child = subprocess.Popen(
+                [argument.replace("{port}", str(self.port)) for argument in arguments],
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call, before any thread of ours exists
+            )
+        try:
+            self._await(ready)
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        end_process(self._child)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def pids(self) -> list[int]:
+        return cpu.family(self._child.pid)
+
+    def workers(self) -> list[int]:
+        """The worker processes."""
+        return self.pids()[1:]
+
+    def _await(self, ready: str) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < deadline and self._child.poll() is None:
+            with (
+                contextlib.suppress(OSError, http.client.HTTPException),
+                contextlib.closing(Client(self.port, timeout=5)) as client,
+            ):
+                if client.ask("GET", ready).status < 500:
+                    return
+            time.sleep(0.05)
+        tail = self._log.read_text(errors="replace").strip().splitlines()[-12:]
+        raise BenchError(f"{self.name} does not come up. Its last words:\n" + "\n".join(tail))
+
+
+class InstantSts(Process):
+    """See bench/instant_sts.py."""
+
+    def __init__(self) -> None:
+        command = (sys.executable, "-m", "bench.instant_sts", "{port}")
+        super().__init__("instant-sts", command, PLAIN, ready="/_bench/calls")
+
+    def register(self, roles: Mapping[str, str]) -> None:
+        self._told("POST", "roles", dict(roles))
+
+    def answer_after(self, seconds: float) -> None:
+        self._told("POST", "delay", {"seconds": seconds})
+
+    def calls(self) -> dict[str, int]:
+        return self._told("GET", "calls")
+
+    def _told(self, method: str, what: str, body: Any = None) -> dict[str, int]:
+        with contextlib.closing(Client(self.port)) as control:  # one each: several threads tell it things
+            counted: dict[str, int] = control.must(method, f"/_bench/{what}", body)
+            return counted
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes any AWS SDK call this STS, as the broker."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": BROKER_KEY,
+            "AWS_SECRET_ACCESS_KEY": "bench",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+# No variable of the person's own gets in: not their AWS keys, not their DEPUTY_ settings.
+PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+class Deputy(Process):
+    """The service exactly as it is deployed, with every limit on but raised by its setting."""
+
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
+        self.admin_key = environment["DEPUTY_BOOTSTRAP_KEY"]
+        self.database_url = environment["DEPUTY_DATABASE_URL"]
+        command = (sys.executable, *_GUNICORN, "-c", "gunicorn.conf.py", "wsgi:app")
+        super().__init__(name, command, self.environment, ready="/readyz")
+
+    @classmethod
+    def on(cls, name: str, database_url: str, sts: InstantSts) -> "Deputy":
+        """On this database, which gets its tables and an admin key."""
+        deputy = {
+            "DEPUTY_DATABASE_URL": database_url,
+            "DEPUTY_SECRET_KEYS": secrets.token_urlsafe(48),
+            "DEPUTY_BROKER_PRINCIPAL_ARN": BROKER_ARN,
+            "DEPUTY_VENDOR_NAME": "Example Vendor",
+            "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
+            "DEPUTY_ISSUE_RATE": "1000000",
+            "DEPUTY_CONNECTION_RATE": "1000000",
+            "DEPUTY_BOOTSTRAP_KEY": f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}",
+        }
+        environment = PLAIN | sts.environment | deputy
+        for words in (("migrate",), ("keys", "bootstrap")):
+            command = ("-m", "flask", "--app", "wsgi", *words)
+            run_python(command, environment)
+        return cls(name, environment)
+
+    def twin(self, name: str, extra: Mapping[str, str] | None = None) -> "Deputy":
+        """Another machine of the same deployment: the same database and keys, processes of its own."""
+        return Deputy(name, self.environment | dict(extra or {}))
+
+    def client(self, key: str) -> Client:
+        return Client(self.port, key)
+
+    def admin(self) -> Client:
+        return self.client(self.admin_key)
+
+
+_GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}")
+
+
+def run_python(arguments: Sequence[str], env: Mapping[str, str], given: str = "") -> str:
+    """What a Python in this folder prints. Raises BenchError when it fails."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=dict(env), input=given, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchError(f"{' '.join(arguments)} failed:\n{done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """gunicorn's settings that decide how a Flask application runs; the peers get the same."""
+
+    worker_class: str
+    workers: int
+    threads: int
+    keepalive: int
+
+    @classmethod
+    def of_deputy(cls) -> Self:
+        """As gunicorn.conf.py has them. Read in a process of its own: the file may patch the one that reads it."""
+        return cls(**json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1]))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return (
+            *("--worker-class", self.worker_class),
+            *("--workers", str(self.workers)),
+            *("--threads", str(self.threads)),
+            *("--keep-alive", str(self.keepalive)),
+            "--no-control-socket",
+        )
+
+
+_READ_SETTINGS = """
+import json, runpy
+found = runpy.run_path("gunicorn.conf.py")
+names = {"worker_class": "sync", "workers": 1, "threads": 1, "keepalive": 2}
+print(json.dumps({name: found.get(name, default) for name, default in names.items()}))
+"""
+
+
+def bare_flask(answer: str, workers: Workers) -> Process:
+    """Flask alone, with the bytes of this answer of Deputy's."""
+    command = (sys.executable, *_GUNICORN, *workers.flags, "bench.bare:app")
+    return Process("bare-flask", command, PLAIN | {"BENCH_ANSWER": answer}, ready="/")
+
+
+def peer(python: Path, name: str, env: Mapping[str, str], workers: Workers) -> Process:
+    """An application of another environment, under the same gunicorn settings."""
+    command = (str(python), *_GUNICORN, *workers.flags, "metadataproxy:app")
+    return Process(
+        name, command, PLAIN | dict(env), ready="/latest/meta-data/iam/security-credentials/", cwd=HOME
+    )
