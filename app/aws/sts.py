@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import NoCredentialsError
 
@@ -39,6 +40,7 @@ _BOTO = BotoConfig(
     read_timeout=2,
     retries={"mode": "standard", "total_max_attempts": 2},
     max_pool_connections=256,
+    parameter_validation=False,  # everything is checked before it comes here, and more strictly
 )
 
 
@@ -64,7 +66,7 @@ class Sts:
 
     def __init__(self, region: str, broker: Broker) -> None:
         self._broker = broker
-        self._boto = boto3.session.Session(region_name=region)
+        self._boto = _boto_session(region)
         self._making_client = threading.Lock()  # a boto3 Session, unlike its clients, is not safe to share
         self._made: Any = None
         self._breaker = Breaker()
@@ -174,6 +176,13 @@ class Sts:
                 return _session(answer)
         except AWS_ERRORS as error:
             raise self._failed(error) from error
+
+
+def _boto_session(region: str) -> boto3.session.Session:
+    """A boto3 session that reads STS's times with the standard library: a twentieth of a call, otherwise."""
+    made = botocore.session.get_session()
+    made.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=datetime.fromisoformat)
+    return boto3.session.Session(region_name=region, botocore_session=made)
 
 
 def _same_principal(arn: str, broker: Broker) -> bool:
