@@ -12,14 +12,13 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from cachetools import LRUCache
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access import Caller, Scope, admitted, caller_of, digest_of, key_by, lookup_of, owned, tenant_of
+from app.access import Caller, Scope, admitted, caller_of, digest_of, key_at, lookup_of, owned_at
 from app.db import Database
 from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError
 from app.ids import Grant
-from app.models import Configuration, ConnectionStatus
+from app.models import ConnectionStatus, ensure_active
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -82,25 +81,28 @@ class Authority:
         self._connections.forget((connection.tenant_id, connection.connection_id))
 
     def _caller(self, lookup: str) -> tuple[int, Caller | None]:
-        return self._known(self._callers, lookup, lambda db: caller_of(key_by(db, lookup)))
+        return self._known(self._callers, lookup, lambda db: _caller_at(db, lookup))
 
     def _connection(self, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, Issuable]:
-        return self._known(self._connections, path, lambda db: issuable(db, caller, path))
+        return self._known(self._connections, path, lambda db: issuable_at(db, caller, path))
 
     def _known(
-        self, memory: "_Memory[Name, Thing]", name: Name, read: Callable[[Session], Thing]
+        self, memory: "_Memory[Name, Thing]", name: Name, read: Callable[[Session], tuple[int, Thing]]
     ) -> tuple[int, Thing]:
         known = memory.get(name)
         if known is not None and known[0] == self._epoch:
             return known
         with self._db.read() as db:
-            # The epoch first: a change between the two reads must leave the thing stamped too low, never too high.
-            epoch = db.scalars(select(Configuration.epoch)).one()
-            thing = read(db)
-        self.moved(epoch)
-        if thing is not None:
-            memory.put(name, (epoch, thing))
-        return epoch, thing
+            known = read(db)
+        if known[1] is not None:
+            self.moved(known[0])
+            memory.put(name, known)
+        return known
+
+
+def _caller_at(db: Session, lookup: str) -> tuple[int, Caller | None]:
+    found = key_at(db, lookup)
+    return (0, None) if found is None else (found[1], caller_of(found[0]))
 
 
 class _Memory(Generic[Name, Thing]):
@@ -127,18 +129,21 @@ class _Memory(Generic[Name, Thing]):
             self._things[name] = known
 
 
-def issuable(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> Issuable:
-    """The connection, if it may issue right now. Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError."""
-    connection = owned(db, caller, *path)
+def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, Issuable]:
+    """The epoch, and the connection if it may issue at it.
+
+    Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError.
+    """
+    connection, tenant_status, epoch = owned_at(db, caller, *path)
     try:
-        tenant_of(db, caller, connection.tenant_id).ensure_active()
+        ensure_active(tenant_status)
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
             raise ConnectionNotVerifiedError(_NOT_VERIFIED)
     except AppError as error:
         error.tenant_id, error.connection_id = connection.tenant_id, connection.id
         raise
-    return Issuable(
+    return epoch, Issuable(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,
         version=connection.version,

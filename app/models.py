@@ -102,6 +102,12 @@ class Verdict(enum.StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+def ensure_active(status: TenantStatus) -> None:
+    """Raises SuspendedError for a tenant that is not active."""
+    if status is not TenantStatus.ACTIVE:
+        raise SuspendedError("This tenant is suspended; resume it first.")
+
+
 class Tenant(Base):
     """One customer of the vendor."""
 
@@ -138,8 +144,7 @@ class Tenant(Base):
         self.status = TenantStatus.ACTIVE
 
     def ensure_active(self) -> None:
-        if self.status is not TenantStatus.ACTIVE:
-            raise SuspendedError("This tenant is suspended; resume it first.")
+        ensure_active(self.status)
 
 
 class TenantOwned:
