@@ -14,9 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import boto3
 import botocore.session
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import NoCredentialsError
 
@@ -147,13 +149,15 @@ class Sts:
     def _client_for(self, session: Session | None) -> Any:
         """A client for the broker, or for a session. A Session of boto3's own per call would cost 25 times as much."""
         with self._making_client:
-            return self._boto.client(
+            client = self._boto.client(
                 "sts",
                 config=_BOTO,
                 aws_access_key_id=session.access_key_id if session else None,
                 aws_secret_access_key=session.secret_access_key if session else None,
                 aws_session_token=session.session_token if session else None,
             )
+            client.meta.events.register_first("request-created.sts", _encode_once)
+            return client
 
     def _assume_role(
         self,
@@ -183,6 +187,12 @@ def _boto_session(region: str) -> boto3.session.Session:
     made = botocore.session.get_session()
     made.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=datetime.fromisoformat)
     return boto3.session.Session(region_name=region, botocore_session=made)
+
+
+def _encode_once(request: AWSRequest, **_: Any) -> None:
+    """The form that is sent, made before it is signed: botocore would make it for the signature and then again."""
+    if isinstance(request.data, dict):
+        request.data = urlencode(request.data)
 
 
 def _same_principal(arn: str, broker: Broker) -> bool:
