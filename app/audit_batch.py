@@ -5,6 +5,7 @@ configuration's epoch is still that one, compared by the statement that stores i
 has moved the epoch, so nothing is issued on the strength of it, and the log never says that something was.
 """
 
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import event
 
 from app.db import Database, as_json, now
@@ -71,6 +73,7 @@ class Event:
 
 
 class _Store(Protocol):
+    def is_there(self) -> bool: ...
     def insert(self, events: Sequence[Event]) -> int: ...
     def close(self) -> None: ...
 
@@ -90,10 +93,12 @@ class AuditBatch:
         """
         dbapi = self._db.engine.dialect.loaded_dbapi
         try:
+            if self._store is not None and not self._store.is_there():
+                self._forget()
             if self._store is None:
                 self._store = self._opened()
             epoch = self._store.insert(events)
-        except (dbapi.OperationalError, dbapi.InterfaceError) as error:
+        except (dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError) as error:
             self._forget()
             raise StoreUnavailableError(_UNREACHABLE) from error
         except BaseException:
@@ -121,9 +126,17 @@ class _Postgresql:
         self._cursor = self._connection.cursor()
         self._used = time.monotonic()
 
-    def insert(self, events: Sequence[Event]) -> int:
-        if time.monotonic() - self._used > _IDLE_SECONDS:
+    def is_there(self) -> bool:
+        """Asked after a pause, in which a server restarts or a firewall forgets: nothing has been sent yet."""
+        if time.monotonic() - self._used <= _IDLE_SECONDS:
+            return True
+        try:
             self._cursor.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def insert(self, events: Sequence[Event]) -> int:
         rows = as_json([_postgresql_row(event) for event in events])
         epoch, added = self._cursor.execute(_POSTGRESQL, [rows]).fetchone()
         self._used = time.monotonic()
@@ -155,6 +168,9 @@ def _postgresql_row(event: Event) -> dict[str, Any]:
 class _Sqlite:
     def __init__(self, db: Database) -> None:
         self._connection = db.dedicated()
+
+    def is_there(self) -> bool:
+        return True
 
     def insert(self, events: Sequence[Event]) -> int:
         epoch: int = self._connection.in_turn(lambda: self._insert(events))

@@ -45,8 +45,9 @@ class Health:
         return {name: [problem] for name, problem in found.items() if problem}
 
     def _aws_problem(self) -> str | None:
-        # The breaker first: it knows of this moment, where who we are may have been asked some seconds ago.
-        return _AWS_SILENT if self._sts.is_silent else self._identity()
+        # What was said some seconds ago does not count while AWS is silent; and as nobody sends requests to a process
+        # that is not ready, it is readiness that finds out when AWS is back. The breaker lets few calls through.
+        return _identity_problem(self._sts) if self._sts.is_silent else self._identity()
 
     def _database_problem(self) -> str | None:
         try:

@@ -83,9 +83,11 @@ class Sessions:
         at = now().timestamp()
         if held is not None and at < held[0].good_until:
             if at >= held[0].renew_at:
-                self._flight(name, question, fetch)
+                self._flight(name, question, fetch, held[0])
             return held[1], "cache"
-        flight, mine = self._flight(name, question, fetch)
+        flight, mine = self._flight(name, question, fetch, held[0] if held else None)
+        if flight is None:  # one has landed since
+            return self.obtain(question, fetch, patience)
         try:
             session, source = flight.result(timeout=max(0.0, patience))
         except FutureTimeoutError:
@@ -101,21 +103,30 @@ class Sessions:
     def _held(self, name: bytes, question: bytes) -> tuple[_Kept, Session] | None:
         with self._lock:
             kept = self._kept.get(name)
-        opened = None if kept is None else self._opened(kept.sealed, question)
-        return None if kept is None or opened is None else (kept, opened[0])
+        if kept is None:
+            return None
+        opened = self._opened(kept.sealed, question)
+        if opened is None:  # no use to anybody
+            with self._lock:
+                self._kept.pop(name, None)
+            return None
+        return kept, opened[0]
 
     def _opened(self, sealed: bytes, question: bytes) -> tuple[Session, float] | None:
         secret = self._sealer.open(sealed, question)
         return None if secret is None else _unpacked(secret)
 
     def _flight(
-        self, name: bytes, question: bytes, fetch: Fetch
-    ) -> tuple["Future[tuple[Session, Source]]", bool]:
-        """The flight for this question, and whether it was begun here."""
+        self, name: bytes, question: bytes, fetch: Fetch, seen: _Kept | None
+    ) -> "tuple[Future[tuple[Session, Source]] | None, bool]":
+        """The flight for this question, and whether it was begun here; None if one has landed since `seen` was kept."""
         with self._lock:
             flight = self._flights.get(name)
             if flight is not None:
                 return flight, False
+            kept = self._kept.get(name)
+            if kept is not None and kept is not seen:
+                return None, False
             in_context = copy_context().run  # so that its log lines name the request
             flight = self._flights[name] = beside(in_context, self._fly, name, question, fetch)
             return flight, True

@@ -8,7 +8,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar, cast
 
 import redis
@@ -40,32 +39,44 @@ class SharedCache:
             max_connections=_POOL,
         )
         self._unlock = self.client.register_script(_UNLOCK)
-        self._away = threading.Lock()  # held while it is away: only the first to find out says so
+        self.away = False
+        self._refuses = False  # what it failed at was a write
+        self._changes = 0  # how often it went away or came back
+        self._changing = threading.Lock()
         self._ask_again_at = 0.0
 
     def ask(self, ask: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
         """What `ask` says over this cache's client, or None while the cache is away.
 
-        `writes`: it counts as back only once it takes what it is given; a full one still answers questions.
+        `writes`: one that refused to be written to is back only once it is: a full one still answers questions.
         """
         if time.monotonic() < self._ask_again_at:
             return None
+        seen = self._changes
         try:
             answer = ask()
         except (redis.RedisError, OSError) as error:
-            self._ask_again_at = time.monotonic() + _LEAVE_ALONE_SECONDS
-            if self._away.acquire(blocking=False):
-                _log.warning("cache.lost", error=type(error).__name__)
+            self._is(True, seen, error=type(error).__name__)
+            self._refuses = writes
             return None
-        if writes and self._away.locked():
-            with suppress(RuntimeError):  # another thread has said it already
-                self._away.release()
-                _log.info("cache.back")
+        if self.away and (writes or not self._refuses):
+            self._is(False, seen)
         return answer
 
-    @property
-    def away(self) -> bool:
-        return self._away.locked()
+    def _is(self, away: bool, seen: int, **facts: str) -> None:  # noqa: FBT001  the one thing that it says
+        """News of the cache, unless it was asked before the last news: that is older, however late the answer came."""
+        with self._changing:
+            if seen != self._changes:
+                return
+            if away:
+                self._ask_again_at = time.monotonic() + _LEAVE_ALONE_SECONDS
+            if away == self.away:
+                return
+            self.away, self._changes = away, self._changes + 1
+        if away:
+            _log.warning("cache.lost", **facts)
+        else:
+            _log.info("cache.back")
 
     def get(self, name: str) -> bytes | None:
         return self.ask(lambda: cast("bytes | None", self.client.get(name)))

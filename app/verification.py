@@ -187,8 +187,10 @@ class Verification:
     ) -> Connection | None:
         """Compare-and-set: None when the connection is no longer the version that was tested."""
         with self._db.write() as db:
+            # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.
+            tenant = tenant_of(db, caller, path[0], lock=True)
             connection = owned(db, caller, *path, lock=True)
-            tenant_of(db, caller, connection.tenant_id).ensure_active()
+            tenant.ensure_active()
             connection.ensure_not_suspended()
             if connection.version != version:
                 return None

@@ -57,7 +57,8 @@ def test_up_down_and_up_again(database):
         assert tables(database) == set(Base.metadata.tables)
         refusing = [name for name in triggers(database) if not name.endswith("_moves_epoch")]
         assert {name.rpartition("_refuse_")[0] for name in refusing} == {"audit_events", "external_ids"}
-        assert len(triggers(database)) - len(refusing) == 6
+        truncates = 3 if database.engine.dialect.name == "postgresql" else 0
+        assert len(triggers(database)) - len(refusing) == 6 + truncates
         assert revision(database) == head
         command.upgrade(config, "head")  # safe to repeat
         command.downgrade(config, "base")

@@ -59,6 +59,11 @@ def upgrade() -> None:
     postgresql = op.get_bind().dialect.name == "postgresql"
     if postgresql:
         op.execute(_FUNCTION)
+        for table in ("api_keys", "tenants", "connections"):  # deletes without asking for any row
+            op.execute(
+                f"CREATE TRIGGER {table}_truncate_moves_epoch AFTER TRUNCATE ON {table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION deputy_move_epoch()"
+            )
     for table, event, condition in _TAKES_AWAY:
         when = f" WHEN ({condition})" if condition else ""
         name = f"{table}_{event.lower()}_moves_epoch"
@@ -76,6 +81,8 @@ def downgrade() -> None:
         on = f" ON {table}" if op.get_bind().dialect.name == "postgresql" else ""
         op.execute(f"DROP TRIGGER {table}_{event.lower()}_moves_epoch{on}")
     if op.get_bind().dialect.name == "postgresql":
+        for table in ("api_keys", "tenants", "connections"):
+            op.execute(f"DROP TRIGGER {table}_truncate_moves_epoch ON {table}")
         op.execute("DROP FUNCTION deputy_move_epoch()")
     op.drop_table("configuration")
 
