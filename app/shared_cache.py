@@ -40,7 +40,7 @@ class SharedCache:
         )
         self._unlock = self.client.register_script(_UNLOCK)
         self.away = False
-        self._refuses = False  # what it failed at was a write
+        self._refuses = False  # it answered, but took nothing
         self._changes = 0  # how often it went away or came back
         self._changing = threading.Lock()
         self._ask_again_at = 0.0
@@ -57,7 +57,7 @@ class SharedCache:
             answer = ask()
         except (redis.RedisError, OSError) as error:
             self._is(True, seen, error=type(error).__name__)
-            self._refuses = writes
+            self._refuses = writes and isinstance(error, redis.ResponseError)
             return None
         if self.away and (writes or not self._refuses):
             self._is(False, seen)
