@@ -1,0 +1,579 @@
+"""Issuing from the cache, over HTTP: the same session for the same question, and a record of its own for each answer."""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from uuid import UUID
+
+import boto3
+import pytest
+import sqlalchemy
+import time_machine
+
+from app import vending
+from app.api.schemas import ContainerCredentials, ProcessCredentials
+from app.authority import Issuable
+from app.db import now
+from app.factory import create_app
+from app.ids import Grant, RoleArn, new_external_id, new_id
+from app.rates import Rates
+from tests.attacks.evidence import on_postgresql, on_sqlite, problem
+from tests.cast import Api, Customer, World, path_of
+from tests.conftest import OPERATOR, make_config
+from tests.rows import ADMIN, ByHand, Role, at_once, place, until
+from tests.valkey import Valkey
+
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+}
+
+
+class Scene:
+    """A verified connection to a role that is there, and its worker."""
+
+    def __init__(self, world: World, role: Role) -> None:
+        services = world.admin.app.extensions["deputy"]
+        made = place(services, role)
+        self.world, self._role = world, role
+        self.tenant = {"id": str(made.tenant_id)}
+        self.connection = {
+            "id": str(made.connection_id),
+            "tenant_id": str(made.tenant_id),
+            "role_arn": role.arn,
+            "account_id": role.arn.split(":")[4],
+        }
+        self.worker = world.admin.with_key(made.key)
+        self._before = len(world.calls_for(role.arn))
+
+    def issue(self, body=None, *, by: Api | None = None, **options):
+        options |= {} if body is None else {"body": body}
+        return (by or self.worker)("POST", path_of(self.connection, "/credentials"), **options)
+
+    def container(self, *, by: Api | None = None, **options):
+        return (by or self.worker)("GET", path_of(self.connection, "/container-credentials"), **options)
+
+    @property
+    def calls(self) -> list:
+        """What AWS has been asked for since this began."""
+        return self.world.calls_for(self._role.arn)[self._before :]
+
+    @property
+    def session_names(self) -> list[str]:
+        return [call.session_name for call in self.calls]
+
+    @property
+    def events(self) -> list[dict]:
+        """Oldest first."""
+        return self.world.audit(connection_id=self.connection["id"], action="credentials.issued")[::-1]
+
+    @property
+    def sources(self) -> list[str]:
+        return [event["details"]["source"] for event in self.events]
+
+
+@pytest.fixture(scope="module")
+def role(app, aws, vendor, config) -> Role:
+    return Role.of(Customer(aws), config.broker.arn, app.extensions["deputy"])
+
+
+@pytest.fixture
+def scene(world: World, role: Role) -> Scene:
+    return Scene(world, role)
+
+
+# --- whose session ---
+
+
+def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene: Scene):
+    path = path_of(scene.connection, "/credentials")
+    answers = [scene.worker.raw("POST", path) for _ in range(3)]
+    first = answers[0].get_json()
+    assert [answer.get_json() for answer in answers] == [first] * 3
+    assert scene.sources == ["sts", "cache", "cache"]
+    assert [event["request_id"] for event in scene.events] == [a.headers["X-Request-Id"] for a in answers]
+    assert len({event["request_id"] for event in scene.events}) == 3
+    assert len({event["id"] for event in scene.events}) == 3
+    assert len(scene.session_names) == 1
+    for event in scene.events:
+        assert event["outcome"] == "ok"
+        assert event["details"]["access_key_id"] == first["AccessKeyId"]
+        assert event["details"]["session_name"] == scene.session_names[0]
+        assert event["details"]["expires_at"].startswith(first["Expiration"].rstrip("Z"))
+        assert event["details"]["duration_seconds"] == 3600
+
+
+@on_sqlite
+def test_an_answer_from_the_cache_works(scene: Scene):
+    scene.issue()
+    issued = scene.issue()
+    session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+    with closing(session.client("sts", endpoint_url=scene.world.aws.url, region_name="us-east-1")) as sts:
+        assert sts.get_caller_identity()["Arn"].endswith(f"/{scene.session_names[0]}")
+
+
+def test_another_key_gets_a_session_with_its_own_name(scene: Scene):
+    """The customer's CloudTrail shows the session's name, so it must be true."""
+    other = scene.world.worker(scene.tenant)
+    mine, theirs = scene.issue(), scene.issue(by=other)
+    assert (scene.issue(), scene.issue(by=other)) == (mine, theirs)
+    assert mine["AccessKeyId"] != theirs["AccessKeyId"]
+    keys = [UUID(event["actor"]["id"]).hex for event in scene.events]
+    assert len(set(keys)) == 2
+    assert keys == [name.split("-")[1] for name in (e["details"]["session_name"] for e in scene.events)]
+    assert [name.split("-")[1] for name in scene.session_names] == keys[:2]
+
+
+@on_sqlite
+def test_another_question_gets_another_session(scene: Scene):
+    narrower = POLICY | {"Statement": [POLICY["Statement"][0] | {"Resource": "arn:aws:s3:::one"}]}
+    questions = [
+        None,
+        {"duration_seconds": 900},
+        {"duration_seconds": 901},
+        {"session_policy": POLICY},
+        {"session_policy": narrower},
+        {"session_policy": POLICY, "duration_seconds": 900},
+    ]
+    first = [scene.issue(question)["AccessKeyId"] for question in questions]
+    assert len(set(first)) == len(questions)
+    assert [scene.issue(question)["AccessKeyId"] for question in questions] == first
+    assert scene.sources == ["sts"] * 6 + ["cache"] * 6
+    policies = [call.policy for call in scene.calls]
+    assert [policy is None for policy in policies] == [True, True, True, False, False, False]
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"duration_seconds": 3600},
+        {"reason": "nightly scan"},
+        {"reason": "another", "duration_seconds": 3600},
+    ],
+    ids=json.dumps,
+)
+def test_the_same_question_in_other_words_gets_the_same_session(scene: Scene, body):
+    first = scene.issue()
+    assert scene.issue(body) == first
+    assert scene.events[1]["details"]["reason"] == body.get("reason")
+
+
+@on_sqlite
+def test_a_policy_is_the_same_however_it_is_written(scene: Scene):
+    first = scene.issue({"session_policy": POLICY})
+    assert scene.issue({"session_policy": json.dumps(POLICY, indent=2)}) == first
+
+
+@on_sqlite
+def test_another_connection_to_another_role_gets_another_session(scene: Scene):
+    other = scene.world.connection(scene.tenant)
+    mine = scene.issue()
+    theirs = scene.worker("POST", path_of(other, "/credentials"))
+    assert mine["AccessKeyId"] != theirs["AccessKeyId"]
+
+
+@on_sqlite
+def test_a_connection_that_was_proven_anew_gets_a_new_session(world: World):
+    connection = world.connection()
+    path = path_of(connection)
+    before = world.admin("POST", f"{path}/credentials")
+    world.admin("POST", f"{path}/suspend", {"reason": "x"})
+    world.admin("POST", f"{path}/resume", {"reason": "x"})
+    after = world.admin("POST", f"{path}/credentials")
+    assert after["AccessKeyId"] != before["AccessKeyId"]
+    world.admin("POST", f"{path}/verify")
+    assert world.admin("POST", f"{path}/credentials") == after, "a proof that confirms changes nothing"
+
+
+@on_sqlite
+def test_a_session_is_asked_for_again_when_too_little_is_left_of_it(scene: Scene):
+    first = scene.issue()
+    with time_machine.travel(now().timestamp() + 2401):
+        assert scene.issue()["AccessKeyId"] != first["AccessKeyId"]
+    assert scene.sources == ["sts", "sts"]
+
+
+GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-one"), new_external_id())
+ISSUABLE = {
+    "tenant_id": new_id(),
+    "connection_id": new_id(),
+    "version": 1,
+    "grant": GRANT,
+    "role_unique_id": "AROAX",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tenant_id": new_id()},
+        {"connection_id": new_id()},
+        {"version": 2},
+        {"grant": replace(GRANT, external_id=new_external_id())},
+        {"grant": replace(GRANT, role_arn=RoleArn.parse("arn:aws:iam::444455556666:role/deputy-two"))},
+        {"role_unique_id": "AROAY"},
+        {"role_unique_id": None},
+        {"key_id": new_id()},
+        {"duration_seconds": 900},
+        {"policy": "{}"},
+        {"policy": ""},
+    ],
+    ids="-".join,
+)
+def test_everything_that_an_answer_depends_on_is_in_the_question(change):
+    """One by one, where life would change several at once."""
+
+    def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
+        issuable = Issuable(**ISSUABLE | of_connection)
+        return vending._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).question()
+
+    assert question() == question()
+    assert question(**change) != question()
+
+
+# --- the shapes ---
+
+
+@on_sqlite
+def test_both_shapes_are_of_the_same_session(scene: Scene):
+    issued, got = scene.issue(), scene.container()
+    assert got["AccessKeyId"] == issued["AccessKeyId"]
+    assert got["SecretAccessKey"] == issued["SecretAccessKey"]
+    assert got["Token"] == issued["SessionToken"]
+    assert got["Expiration"] == issued["Expiration"]
+    assert (got["AccountId"], got["RoleArn"]) == (
+        scene.connection["account_id"],
+        scene.connection["role_arn"],
+    )
+    assert scene.container() == got
+    assert scene.sources == ["sts", "cache", "cache"]
+
+
+@on_sqlite
+def test_every_answer_is_what_its_schema_says(scene: Scene, app):
+    """Fresh, and kept, and by the long way: written without marshmallow, and as marshmallow would."""
+    services = app.extensions["deputy"]
+    caller = services.access.authenticate(scene.worker.key, None)
+    asked = (caller, UUID(scene.tenant["id"]), UUID(scene.connection["id"]))
+    answers = [scene.issue(), scene.issue(), scene.issue({}), scene.issue({"reason": "x"})]
+    issued = services.vending.issue(*asked)
+    wanted = ProcessCredentials().dump(issued)
+    assert answers == [wanted] * 4
+    assert [*answers[0]] == [*wanted], "in the same order"
+    wanted = ContainerCredentials().dump(issued)
+    bare = scene.worker.with_key(None)
+    answers = [scene.container(), scene.container(by=bare, headers={"Authorization": scene.worker.key})]
+    assert answers == [wanted] * 2
+    assert [*answers[0]] == [*wanted]
+
+
+def headers_of(response) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name != "X-Request-Id"}
+
+
+@on_sqlite
+def test_fresh_kept_and_by_the_long_way_it_is_the_same_answer_header_by_header(scene: Scene):
+    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
+        path = path_of(scene.connection, what)
+        answers = [
+            scene.worker.raw(method, path),
+            scene.worker.raw(method, path),
+            scene.worker.raw(method, f"{path}?"),
+        ]
+        long_way = scene.worker.raw(method, path, headers={"Authorization": f"bearer {scene.worker.key}"})
+        for answer in (*answers, long_way):
+            assert answer.status_code == 200
+            assert headers_of(answer) == headers_of(answers[0])
+            assert answer.data == answers[0].data
+            assert len(answer.headers["X-Request-Id"]) == 32
+    assert answers[0].headers["Cache-Control"] == "no-store"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"duration_seconds": 901},
+        {"duration_seconds": 1},
+        {"no_such_field": 1},
+        {"reason": ""},
+        [],
+        3,
+        None,
+    ],
+    ids=json.dumps,
+)
+def test_so_it_is_with_a_body_good_or_bad(scene: Scene, body):
+    path, data = path_of(scene.connection, "/credentials"), json.dumps(body)
+    answers = [
+        scene.worker.raw("POST", path, data=data, content_type=content_type)
+        for content_type in ("application/json", "application/json", "application/json; charset=utf-8")
+    ]
+    found = [answer.get_json() for answer in answers]
+    for answer, shown in zip(answers, found, strict=True):
+        assert headers_of(answer) == headers_of(answers[0])
+        assert shown.pop("request_id", None) in {answer.headers["X-Request-Id"], None}
+        assert shown == found[0]
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"headers": {"Authorization": "Bearer"}}, 401),
+        ({"headers": {"Authorization": "Bearer  dpk_x"}}, 401),
+        ({"headers": {"Authorization": "Basic x"}}, 401),
+        ({"query_string": "duration_seconds=900"}, 200),
+        ({"method": "GET"}, 405),
+        ({"method": "OPTIONS"}, 405),
+        ({"data": b"{", "content_type": "application/json"}, 400),
+        ({"data": b"{}", "content_type": "text/plain"}, 415),
+    ],
+    ids=str,
+)
+def test_a_warm_connection_makes_no_bad_request_good(scene: Scene, change, status):
+    scene.issue(), scene.issue()
+    change = dict(change)
+    response = scene.worker.raw(
+        change.pop("method", "POST"), path_of(scene.connection, "/credentials"), **change
+    )
+    assert response.status_code == status
+
+
+@on_sqlite
+def test_a_chunked_body_is_read_too(scene: Scene):
+    """It has no length to tell that it is there."""
+    scene.issue()
+    chunked = {
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "wsgi.input_terminated": True,
+        "wsgi.input": io.BytesIO(b'{"duration_seconds": 1}'),
+        "CONTENT_TYPE": "application/json",
+    }
+    response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"), environ_overrides=chunked)
+    problem(response, 422, "validation_failed")
+
+
+@on_sqlite
+def test_container_credentials_take_nothing_from_a_body(scene: Scene):
+    first = scene.container()
+    path = path_of(scene.connection, "/container-credentials")
+    assert scene.worker("GET", path, {"duration_seconds": 900}) == first
+    assert scene.events[-1]["details"]["duration_seconds"] == 3600
+
+
+@on_sqlite
+def test_a_refusal_is_recorded_under_the_request_id_that_the_answer_shows(scene: Scene):
+    scene.issue()
+    scene.world.admin("POST", path_of(scene.connection, "/suspend"), {"reason": "x"})
+    for body in ({}, {"body": {"duration_seconds": 901}}):
+        response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"), **body)
+        problem(response, 409, "suspended")
+        (event,) = scene.world.audit(connection_id=scene.connection["id"], action="credentials.refused")[:1]
+        assert event["request_id"] == response.headers["X-Request-Id"]
+        assert event["outcome"] == "refused"
+
+
+# --- while something is taken away from somebody else ---
+
+
+def elsewhere(app) -> Callable[[], None]:
+    """Take something away from somebody who has nothing to do with the test."""
+    services = app.extensions["deputy"]
+    other = place(services)
+    return lambda: services.access.revoke_any(OPERATOR, other.key_id)
+
+
+def test_it_is_recorded_as_what_it_was_though_the_record_had_to_be_tried_twice(
+    scene: Scene, app, monkeypatch
+):
+    """AWS was asked for this very answer, whatever happened to somebody else before it was recorded."""
+    take_away, event, done = elsewhere(app), vending._event, []
+
+    def meanwhile(*args, **kwargs):
+        if not done:
+            done.append(take_away())
+        return event(*args, **kwargs)
+
+    monkeypatch.setattr(vending, "_event", meanwhile)
+    scene.issue()
+    assert done
+    assert len(scene.session_names) == 1
+    assert scene.sources == ["sts"]
+
+
+def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
+    scene.issue(), scene.issue()
+    elsewhere(app)()
+    count, counted = Rates.issue, []
+
+    def counting(self, caller):
+        counted.append(caller.request_id)
+        count(self, caller)
+
+    monkeypatch.setattr(Rates, "issue", counting)
+    scene.issue()
+    assert len(counted) == 1
+
+
+# --- many at once, and a slow AWS ---
+
+
+def test_a_crowd_of_one_key_makes_one_call(scene: Scene):
+    apis = [scene.worker.with_key(scene.worker.key) for _ in range(16)]
+    found = at_once([lambda api=api: scene.issue(by=api)["AccessKeyId"] for api in apis])
+    assert len(set(found)) == 1
+    assert len(scene.session_names) == 1
+    assert len(scene.events) == 16
+    assert scene.sources.count("sts") == 1
+
+
+@on_sqlite
+def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene: Scene, faults, monkeypatch):
+    monkeypatch.setattr("app.vending._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    faults.add("timeout", role_arn=scene.connection["role_arn"], seconds=0.6, times=1)
+    began = time.monotonic()
+    response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"))
+    assert time.monotonic() - began < 0.55
+    assert problem(response, 503, "aws_unavailable")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert scene.events == []
+    until(lambda: "allowed" in {c.outcome for c in scene.calls[-1:]})
+    monkeypatch.undo()
+    scene.issue()
+    assert len(scene.session_names) == 2, "the one that hung, and boto's second try"
+    assert scene.sources == ["cache"]
+
+
+@on_postgresql
+def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene: Scene, config):
+    """After two seconds nobody is listening any more; warm or not."""
+    scene.issue(), scene.issue()
+    by_hand, before = ByHand(config.database_url), len(scene.events)
+    with by_hand.engine.begin() as other:
+        other.execute(sqlalchemy.text("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE"))
+        began = time.monotonic()
+        response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"))
+        took = time.monotonic() - began
+    problem(response, 503, "unavailable")
+    assert took < 2
+    assert len(scene.events) == before, "what was not handed out was not issued"
+
+
+# --- with a cache that processes share ---
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start(aws, vendor, config, valkey, admin) -> Iterator[Callable[..., Api]]:
+    """`start(…)`: one more process of the service, with the same Valkey; the admin's API there."""
+    valkey.revive()
+    started = []
+
+    def begin(**settings: object) -> Api:
+        app = create_app(make_config(config.database_url, cache_url=valkey.url, **settings))
+        app.testing = False
+        started.append(app)
+        return Api(app, admin.key)
+
+    yield begin
+    for app in started:
+        services = app.extensions["deputy"]
+        services.db.engine.dispose()
+        services.vending._sessions._shared.client.close()
+
+
+@on_sqlite
+def test_two_processes_share_a_session(scene: Scene, start):
+    one, two = (start().with_key(scene.worker.key) for _ in range(2))
+    first = scene.issue(by=one)
+    assert scene.issue(by=two) == first
+    assert scene.container(by=two)["AccessKeyId"] == first["AccessKeyId"]
+    assert scene.sources == ["sts", "cache", "cache"]
+    assert len(scene.session_names) == 1
+
+
+@on_sqlite
+def test_a_crowd_at_two_processes_makes_one_call(scene: Scene, start):
+    one, two = start(), start()
+    apis = [api.with_key(scene.worker.key) for api in (one, two) for _ in range(6)]
+    found = at_once([lambda api=api: scene.issue(by=api)["AccessKeyId"] for api in apis])
+    assert len(set(found)) == 1
+    assert len(scene.session_names) == 1
+
+
+@on_sqlite
+def test_what_one_process_takes_away_is_not_found_in_the_shared_cache_by_another(scene: Scene, start):
+    one, two = (start().with_key(scene.worker.key) for _ in range(2))
+    for api in (one, two):
+        scene.issue(by=api)
+    scene.world.admin("POST", path_of(scene.connection, "/suspend"), {"reason": "x"})
+    for api in (one, two):
+        problem(api.raw("POST", path_of(scene.connection, "/credentials")), 409, "suspended")
+    assert len(scene.events) == 2
+
+
+def admitted(apis: list[Api], path: str, each: int) -> tuple[int, float]:
+    """How many of so many requests at each process were, and how long all of them took."""
+    began = time.monotonic()
+
+    def ask(api: Api) -> int:
+        return [api.raw("POST", path).status_code for _ in range(each)].count(200)
+
+    with ThreadPoolExecutor(len(apis)) as pool:
+        return sum(pool.map(ask, apis)), time.monotonic() - began
+
+
+RATE = 20
+
+
+@on_sqlite
+def test_the_rate_of_a_key_is_counted_over_all_processes(scene: Scene, start):
+    one, two = (start(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
+    for api in (one, two):
+        scene.issue(by=api)
+    served, took = admitted([one, two], path_of(scene.connection, "/credentials"), RATE)
+    assert served <= RATE * (1 + took), "as many as one process would admit"
+    if took < 0.8:
+        assert served < 2 * RATE
+    assert served >= RATE - 4
+
+
+@on_sqlite
+def test_another_keys_rate_is_its_own(scene: Scene, start):
+    one = start(issue_rate=3)
+    greedy, modest = one.with_key(scene.worker.key), one.with_key(scene.world.worker(scene.tenant).key)
+    statuses = [greedy.raw("POST", path_of(scene.connection, "/credentials")).status_code for _ in range(8)]
+    assert 429 in statuses
+    scene.issue(by=modest)
+
+
+@on_sqlite
+def test_while_the_cache_is_away_each_process_still_counts_for_itself(scene: Scene, start, valkey):
+    one, two = (start(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
+    for api in (one, two):
+        scene.issue(by=api)
+    valkey.kill()
+    served, took = admitted([one, two], path_of(scene.connection, "/credentials"), 2 * RATE)
+    assert RATE <= served <= 2 * RATE * (1 + took)
+    response = next(
+        found
+        for found in (one.raw("POST", path_of(scene.connection, "/credentials")) for _ in range(3 * RATE))
+        if found.status_code != 200
+    )
+    problem(response, 429, "rate_limited")
+    assert 1 <= int(response.headers["Retry-After"]) <= 2

@@ -1,0 +1,329 @@
+"""The breaker: opens when AWS as a whole is silent, and for no single role, policy or caller; closes by itself."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+from structlog.testing import capture_logs
+
+from app.aws.breaker import Breaker
+from app.aws.errors import Unavailable
+from app.factory import create_app
+from tests.attacks.evidence import on_sqlite
+from tests.cast import Api, Customer
+from tests.rows import Place, Role, place
+
+OPEN = 0.2  # seconds, in these tests
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Three seconds are too long for a test, and so are boto's pauses."""
+    monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", OPEN)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+
+
+def answer(code: str, status: int = 400) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AssumeRole"
+    )
+
+
+SILENCE = [
+    ConnectTimeoutError(endpoint_url="x"),
+    ReadTimeoutError(endpoint_url="x"),
+    EndpointConnectionError(endpoint_url="x"),
+    NoCredentialsError(),
+    answer("InternalFailure", 500),
+    answer("ServiceUnavailable", 503),
+    answer("Throttling"),
+    answer("ThrottlingException"),
+    answer("RequestLimitExceeded", 503),
+    answer("TooManyRequestsException", 429),
+    answer("Whatever", 429),
+    ValueError("what a proxy said is no XML"),
+    ClientError({}, "AssumeRole"),
+]
+ABOUT_ONE = [
+    answer("AccessDenied", 403),
+    answer("ValidationError"),
+    answer("MalformedPolicyDocument"),
+    answer("PackedPolicyTooLarge"),
+    answer("RegionDisabledException", 403),
+    answer("ExpiredToken", 403),
+    answer("InvalidClientTokenId", 403),
+    answer("SomethingNew", 409),
+]
+
+
+def names(error: Exception) -> str:
+    return (
+        error.response.get("Error", {}).get("Code", "no code")
+        if isinstance(error, ClientError)
+        else type(error).__name__
+    )
+
+
+def fail(breaker: Breaker, error: Exception, times: int = 1) -> None:
+    for _ in range(times):
+        with pytest.raises(type(error)), breaker.call():
+            raise error
+
+
+def shut_out(breaker: Breaker) -> bool:
+    """Whether a call is refused before it is made."""
+    made = []
+    try:
+        with breaker.call():
+            made.append(1)
+    except Unavailable:
+        assert not made
+        return True
+    return False
+
+
+@pytest.fixture
+def opened() -> Breaker:
+    breaker = Breaker()
+    fail(breaker, SILENCE[0], 10)
+    return breaker
+
+
+@pytest.mark.parametrize("error", SILENCE, ids=names)
+def test_ten_silences_in_a_row_open_it(error):
+    breaker = Breaker()
+    fail(breaker, error, 9)
+    assert not breaker.is_open
+    fail(breaker, error)
+    assert breaker.is_open
+    assert shut_out(breaker)
+
+
+@pytest.mark.parametrize("error", ABOUT_ONE, ids=names)
+def test_answers_about_one_role_or_one_policy_never_do(error):
+    breaker = Breaker()
+    fail(breaker, error, 40)
+    assert not breaker.is_open
+    fail(breaker, SILENCE[0], 9)
+    fail(breaker, error)
+    fail(breaker, SILENCE[0], 9)
+    assert not breaker.is_open, "and each is an answer, which ends the row"
+
+
+def test_a_success_ends_the_row():
+    breaker = Breaker()
+    for _ in range(3):
+        fail(breaker, SILENCE[0], 9)
+        assert not shut_out(breaker)
+    assert not breaker.is_open
+
+
+def test_what_is_no_word_of_awss_changes_nothing():
+    """A caller that went away in the middle says nothing about AWS."""
+    breaker = Breaker()
+    fail(breaker, SILENCE[0], 9)
+    for error in (KeyboardInterrupt(), AssertionError()):
+        with pytest.raises(type(error)), breaker.call():
+            raise error
+    fail(breaker, SILENCE[0])
+    assert breaker.is_open
+
+
+def test_while_it_is_open_nobody_waits(opened):
+    began = time.monotonic()
+    assert all(shut_out(opened) for _ in range(1000))
+    assert time.monotonic() - began < OPEN
+
+
+@pytest.mark.parametrize(
+    "how", [None, ABOUT_ONE[0], ABOUT_ONE[1]], ids=["success", "AccessDenied", "ValidationError"]
+)
+def test_one_answer_closes_it(opened, how):
+    time.sleep(OPEN)
+    if how is None:
+        assert not shut_out(opened)
+    else:
+        fail(opened, how)
+    assert not opened.is_open
+    assert not shut_out(opened)
+
+
+def test_a_failed_trial_keeps_it_open_for_another_while(opened):
+    for _ in range(2):
+        time.sleep(OPEN)
+        fail(opened, SILENCE[0])
+        assert opened.is_open
+        assert shut_out(opened)
+
+
+def test_one_tries_and_the_others_are_told_at_once(opened):
+    time.sleep(OPEN)
+    trying, go_on = threading.Event(), threading.Event()
+
+    def trial() -> None:
+        with opened.call():
+            trying.set()
+            assert go_on.wait(5)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(trial)
+        assert trying.wait(5)
+        assert all(shut_out(opened) for _ in range(20))
+        go_on.set()
+        running.result(5)
+    assert not opened.is_open
+
+
+def test_of_many_who_come_at_the_same_moment_one_tries(opened):
+    time.sleep(OPEN)
+    ready, let_in, go_on = threading.Barrier(16), [], threading.Event()
+
+    def come() -> None:
+        ready.wait(5)
+        try:
+            with opened.call():
+                let_in.append(1)
+                go_on.wait(0.05)
+        except Unavailable:
+            pass
+
+    with ThreadPoolExecutor(16) as pool:
+        for running in [pool.submit(come) for _ in range(16)]:
+            running.result(5)
+    assert len(let_in) == 1
+
+
+def test_it_is_logged_once_when_it_opens_and_once_when_it_closes():
+    breaker = Breaker()
+    with capture_logs() as lines:
+        fail(breaker, SILENCE[0], 10)
+        for _ in range(20):
+            shut_out(breaker)
+        time.sleep(OPEN)
+        fail(breaker, SILENCE[0])
+        time.sleep(OPEN)
+        for _ in range(3):
+            assert not shut_out(breaker)
+    assert [line["event"] for line in lines] == ["aws.silent", "aws.back"]
+
+
+# --- in the service ---
+
+
+class Own:
+    """A process of its own, whose breaker nobody else uses; one customer's role that can be struck, and a neighbour's."""
+
+    def __init__(self, app, key: str, roles: list[Role], faults) -> None:
+        self.api = Api(app, key)
+        self.services = app.extensions["deputy"]
+        self.struck, self.neighbour = (place(self.services, role) for role in roles)
+        self.role, self.faults = roles[0], faults
+
+    @property
+    def sts(self):
+        return self.services.vending._sts
+
+    def ask(self, connection: Place, status: int, times: int = 1) -> None:
+        for _ in range(times):
+            self.api("POST", connection.path(), expect=status)
+
+    def silence(self, kind: str = "error") -> None:
+        """Ten in a row."""
+        self.faults.add(kind, role_arn=self.role.arn)
+        self.ask(self.struck, 503, times=10)
+
+    def ready(self, status: int):
+        return self.api.with_key(None)("GET", "/readyz", expect=status)
+
+
+@pytest.fixture(scope="module")
+def roles(app, aws, vendor, config) -> list[Role]:
+    return [Role.of(Customer(aws), config.broker.arn, app.extensions["deputy"]) for _ in range(2)]
+
+
+@pytest.fixture
+def own(config, admin, roles, faults) -> Iterator[Own]:
+    app = create_app(config)
+    app.testing = False
+    yield Own(app, admin.key, roles, faults)
+    app.extensions["deputy"].db.engine.dispose()
+
+
+@on_sqlite
+@pytest.mark.parametrize("kind", ["deny", "packed_policy_too_large", "region_disabled"])
+def test_one_callers_bad_role_or_policy_shuts_nobody_out(own: Own, kind):
+    own.faults.add(kind, role_arn=own.role.arn)
+    own.ask(own.struck, 422 if kind == "packed_policy_too_large" else 409, times=11)
+    assert not own.sts.is_silent
+    own.ask(own.neighbour, 200)
+    own.ready(200)
+
+
+@on_sqlite
+def test_a_throttled_account_is_left_alone_for_a_while(own: Own, aws, monkeypatch):
+    monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", 30)
+    own.silence("throttle")
+    calls = len(aws.sts_calls)
+    for each in (own.struck, own.neighbour):
+        response = own.api.raw("POST", each.path())
+        assert (response.status_code, response.get_json()["code"]) == (503, "aws_unavailable")
+        assert int(response.headers["Retry-After"]) >= 1
+    assert len(aws.sts_calls) == calls, "said at once, and not asked"
+    assert "aws" in own.ready(503)["errors"]
+
+
+@on_sqlite
+def test_whoever_has_credentials_kept_notices_nothing(own: Own):
+    own.ask(own.neighbour, 200)
+    own.silence()
+    assert own.sts.is_silent
+    own.ask(own.neighbour, 200, times=3)
+
+
+@on_sqlite
+def test_it_is_ready_again_after_somebody_got_through(own: Own):
+    own.silence()
+    own.ready(503)
+    own.faults.clear()
+    time.sleep(OPEN)
+    own.ask(own.struck, 200)
+    own.ready(200)
+
+
+@on_sqlite
+def test_it_is_ready_again_without_anybody_asking_for_credentials(own: Own):
+    """A load balancer sends nobody to a process that is not ready, so readiness must find out by itself."""
+    own.silence()
+    own.ready(503)
+    own.faults.clear()
+    deadline = time.monotonic() + 5 * OPEN
+    while own.api.with_key(None).raw("GET", "/readyz").status_code != 200:
+        assert time.monotonic() < deadline, "nobody finds out that AWS is back"
+        time.sleep(OPEN / 4)
+    own.ask(own.struck, 200)
+
+
+@on_sqlite
+def test_readiness_of_many_does_not_ask_a_silent_aws_again_and_again(own: Own):
+    own.faults.add("error", action="GetCallerIdentity")
+    own.silence()
+    began, calls = time.monotonic(), []
+    inner = own.sts._client().get_caller_identity
+
+    def counted(**options):
+        calls.append(1)
+        return inner(**options)
+
+    own.sts._client().get_caller_identity = counted
+    for _ in range(30):
+        own.ready(503)
+    assert len(calls) <= 1 + (time.monotonic() - began) / OPEN

