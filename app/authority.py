@@ -7,6 +7,7 @@ negative is kept: what is not there, or may not issue, is looked up each time.
 
 import threading
 from collections.abc import Callable, Hashable
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -16,12 +17,14 @@ from sqlalchemy.orm import Session
 
 from app.access import Caller, Scope, admitted, caller_of, digest_of, key_at, lookup_of, owned_at
 from app.db import Database
-from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError
+from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError, StoreUnavailableError
+from app.hub import beside
 from app.ids import Grant
 from app.models import ConnectionStatus, ensure_active
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
+_READ_SECONDS = 1.5
 
 _NOT_VERIFIED = "This connection is not verified; verify it, and see what its verification says."
 
@@ -71,7 +74,7 @@ class Authority:
         """The database says that this is the epoch: what was read at any other one is read again."""
         if (
             epoch < self._epoch
-        ):  # a backup was restored, and the same number will come again with another meaning
+        ):  # a backup was restored: the same number will come again, with another meaning
             self._callers.clear()
             self._connections.clear()
         self._epoch = epoch
@@ -92,12 +95,19 @@ class Authority:
         known = memory.get(name)
         if known is not None and known[0] == self._epoch:
             return known
-        with self._db.read() as db:
-            known = read(db)
+        try:
+            known = beside(self._read, read).result(timeout=_READ_SECONDS)
+        except FutureTimeoutError as error:  # a server that hangs keeps its connections, and answers nothing
+            raise StoreUnavailableError("The database can't be reached right now; try again.") from error
         if known[1] is not None:
-            self.moved(known[0])
             memory.put(name, known)
+            if known[0] > self._epoch:  # a lower one may only have been read slowly; a commit will tell
+                self.moved(known[0])
         return known
+
+    def _read(self, read: Callable[[Session], tuple[int, Thing]]) -> tuple[int, Thing]:
+        with self._db.read() as db:
+            return read(db)
 
 
 def _caller_at(db: Session, lookup: str) -> tuple[int, Caller | None]:

@@ -138,10 +138,10 @@ class Vending:
             caller.ensure_live()
             event = _event(asked, session, "sts" if session == fetched else "cache", reason, stamp=epoch)
             now_at = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
+            self._authority.moved(now_at)
             if now_at == epoch:
                 return Issued(session, connection.grant.role_arn.text)
             # Something was taken away meanwhile, from somebody: nothing was recorded, so nothing leaves.
-            self._authority.moved(now_at)
             if time.monotonic() > deadline:
                 raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
 

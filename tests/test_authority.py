@@ -499,15 +499,24 @@ def test_an_epoch_that_went_back_is_as_good_as_one_that_moved_on(warm: Warm, by_
     problem(warm.ask(), 401, "unauthenticated")
 
 
-def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(warm: Warm, warm_up, by_hand):
+GONE = {
+    "key": ("DELETE FROM api_keys WHERE id = '{0.key_id.hex}'", (401, "unauthenticated")),
+    "connection": ("DELETE FROM connections WHERE id = '{0.connection_id.hex}'", (404, "not_found")),
+}
+
+
+@pytest.mark.parametrize("thing", GONE)
+def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(
+    warm: Warm, warm_up, by_hand, thing
+):
     """Restored from a backup while the processes run: the same number, and not the same world."""
-    neighbour = warm_up()
+    neighbour, (statement, expected) = warm_up(), GONE[thing]
     assert warm.ask().status_code == 200
     by_hand("UPDATE configuration SET epoch = epoch - 1")
     assert neighbour.ask().status_code == 200
-    by_hand(f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'")  # noqa: S608
+    by_hand(statement.format(warm.place))
     assert neighbour.ask().status_code == 200
-    problem(warm.ask(), 401, "unauthenticated")
+    problem(warm.ask(), *expected)
 
 
 # --- the database is away ---

@@ -20,7 +20,6 @@ from app import strict_json
 from app.access import Scope
 from app.api.credentials import ISSUE_IN, SHAPES
 from app.api.rest import REFUSED, REQUEST_ID, Refused
-from app.errors import AppError
 from app.services import Services
 
 if TYPE_CHECKING:
@@ -52,12 +51,10 @@ class FastLane:
         if found is None or wanted is None:
             return self._long_way(environ, start_response)
         request_id = environ[REQUEST_ID] = secrets.token_hex(16)
+        caller = None
         try:
             caller = self._services.authority.authenticate(environ["HTTP_AUTHORIZATION"][7:], request_id)
             caller.require(Scope.CREDENTIALS_ISSUE)
-        except AppError:
-            return self._long_way(environ, start_response)
-        try:
             issued = self._services.vending.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
         except Exception as error:  # noqa: BLE001  Flask raises it again, and answers; bugs of ours too
             environ[REFUSED] = Refused(caller, error)

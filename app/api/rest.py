@@ -23,7 +23,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from app import strict_json
 from app.access import Caller, Scope
 from app.db import Page
-from app.errors import MalformedRequestError, UnauthenticatedError
+from app.errors import MalformedRequestError, TryLaterError, UnauthenticatedError
 from app.services import Services
 
 P = ParamSpec("P")
@@ -43,9 +43,9 @@ def caller() -> Caller:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A refusal that the fast lane met: by whom it was asked, and what Flask is to say and to record."""
+    """A refusal that the fast lane met: who asked, if that is known, and what Flask is to say and to record."""
 
-    caller: Caller
+    caller: Caller | None
     error: Exception
 
 
@@ -75,7 +75,10 @@ def requires(
                 g.caller = _remembered(key)
                 g.caller.require(scope)
                 return view(*args, **kwargs)
-            except UnauthenticatedError:
+            except (
+                UnauthenticatedError,
+                TryLaterError,
+            ):  # the second tells nothing, and must not wait any longer
                 raise
             except Exception:
                 # A refusal, too, is only for a key that is good now: it tells something, and it is recorded.
@@ -93,7 +96,8 @@ def _remembered(key: str) -> Caller:
     refused: Refused | None = request.environ.get(REFUSED)
     if refused is None:
         return services().authority.authenticate(key, g.request_id)
-    g.caller = refused.caller
+    if refused.caller is not None:
+        g.caller = refused.caller
     raise refused.error
 
 

@@ -1,0 +1,38 @@
+"""One deployment for each database, which the tests of this folder share; a test that breaks one has its own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import empty_database
+from tests.honesty.deployment import Deployment
+from tests.honesty.front import Aws
+
+
+@pytest.fixture(scope="package")
+def front() -> Iterator[Aws]:
+    with Aws() as front:
+        yield front
+
+
+def _deployed(engine: str, front: Aws, folders: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = folders.mktemp(engine)
+    with empty_database(engine, folder) as url, Deployment(folder, url, front) as service:
+        yield service
+
+
+@pytest.fixture(scope="package")
+def on_sqlite(front: Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    yield from _deployed("sqlite", front, tmp_path_factory)
+
+
+@pytest.fixture(scope="package")
+def on_postgresql(front: Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    yield from _deployed("postgresql", front, tmp_path_factory)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def service(request: pytest.FixtureRequest) -> Deployment:
+    deployment: Deployment = request.getfixturevalue(f"on_{request.param}")
+    deployment.admin.close()  # it connects anew: a test before this one may have killed its worker
+    return deployment

@@ -1,0 +1,390 @@
+"""The service as it is deployed: `python -m gunicorn` with gunicorn.conf.py, and clients that know their worker."""
+
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+import psutil
+import sqlalchemy
+
+from app.access import Access
+from app.db import Database
+from bench.instant_sts import ACCOUNT, BROKER_ARN
+from dev.stack import ROOT, end_with_parent, free_port
+from tests.conftest import OPERATOR, migrate
+from tests.honesty.front import Aws
+
+HANDS = 8
+PATIENCE = 20  # seconds until something that takes a moment has failed, on a busy machine too
+_accounts = itertools.count(444455556666)
+
+
+def until(truth: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """What `truth` says once it is true; it must come true in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := truth()):
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """When its request began and its answer had come, by the monotonic clock, and what it was."""
+
+    began: float
+    ended: float
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def request_id(self) -> str:
+        return self.headers["X-Request-Id"]
+
+    @cached_property
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else None
+
+    @property
+    def issued(self) -> tuple[str, str]:
+        """What ties a 200 to its audit event."""
+        return self.request_id, self.json["AccessKeyId"]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.status} in {self.seconds:.2f} s{'' if self.status == 200 else f': {self.body.decode()}'}"
+        )
+
+
+class Client:
+    """One kept connection, and so one worker. Not for sharing between threads."""
+
+    def __init__(self, port: int, key: str | None = None) -> None:
+        self.key = key
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def connect(self) -> None:
+        self._http.connect()
+
+    def close(self) -> None:
+        self._http.close()
+
+    @property
+    def local_port(self) -> int:
+        port: int = self._http.sock.getsockname()[1]
+        return port
+
+    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
+        """Raises OSError or HTTPException when the connection is cut; the next call connects anew."""
+        headers = {"Authorization": f"Bearer {key or self.key}"}
+        data = None
+        if body is not None:
+            headers["Content-Type"], data = "application/json", json.dumps(body)
+        began = time.monotonic()
+        try:
+            self._http.request(method, path, data, headers)
+            found = self._http.getresponse()
+            return Answer(began, time.monotonic(), found.status, dict(found.headers), found.read())
+        except (OSError, http.client.HTTPException):
+            self._http.close()
+            raise
+
+    def must(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
+        answer = self.ask(method, path, body)
+        assert answer.status == expect, f"{method} {path}: {answer}"
+        return answer.json
+
+
+@dataclass(frozen=True)
+class Place:
+    """A connection that was proven through the API, and a worker's key for it."""
+
+    tenant_id: str
+    connection_id: str
+    role_arn: str
+    key_id: str
+    key: str
+
+    @property
+    def tenant(self) -> str:
+        return f"/v1/tenants/{self.tenant_id}"
+
+    @property
+    def connection(self) -> str:
+        return f"{self.tenant}/connections/{self.connection_id}"
+
+    @property
+    def credentials(self) -> str:
+        return f"{self.connection}/credentials"
+
+    @property
+    def container_credentials(self) -> str:
+        return f"{self.connection}/container-credentials"
+
+    def ask(self, client: Client, turn: int = 0) -> Answer:
+        """Credentials in one of the two shapes; both give the same session."""
+        if turn % 2:
+            return client.ask("GET", self.container_credentials, key=self.key)
+        return client.ask("POST", self.credentials, key=self.key)
+
+    def ask_anew(self, client: Client, seconds: int) -> Answer:
+        """A question of its own for each duration, so that nothing is cached for it yet."""
+        return client.ask("POST", self.credentials, {"duration_seconds": seconds}, key=self.key)
+
+
+class Deployment:
+    """Use it in a `with`. `settings` are DEPUTY_ variables, without the prefix."""
+
+    def __init__(
+        self, folder: Path, database_url: str, aws: Aws, *, workers: int = 2, **settings: str
+    ) -> None:
+        self.database_url = database_url
+        self.aws = aws
+        self.port = free_port()
+        self.log = folder / "service.log"
+        self._workers = workers
+        self._admin_key = f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+        deputy = {
+            "DATABASE_URL": database_url,
+            "SECRET_KEYS": secrets.token_urlsafe(48),
+            "BROKER_PRINCIPAL_ARN": BROKER_ARN,
+            "VENDOR_NAME": "Example Vendor",
+            "TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
+            "ISSUE_RATE": "1000000",
+            "CONNECTION_RATE": "1000000",
+            **settings,
+        }
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONWARNINGS": "error",  # gevent warns when it patches too late
+            **aws.environment,
+            **{f"DEPUTY_{name}": value for name, value in deputy.items()},
+        }
+
+    def __enter__(self) -> Self:
+        migrate(self.database_url)
+        database = Database(self.database_url)
+        Access(database).install_key(OPERATOR, self._admin_key, name="admin")
+        database.engine.dispose()
+        self.engine = sqlalchemy.create_engine(self.database_url)  # past the service
+        with self.log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
+                    *("--workers", str(self._workers), "wsgi:app"),
+                ],
+                cwd=ROOT,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
+            )
+        try:
+            self.await_workers()
+        except BaseException:
+            self.__exit__()
+            raise
+        self.admin = Client(self.port, self._admin_key)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.engine.dispose()
+        if hasattr(self, "admin"):
+            self.admin.close()
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def logged(self, event: str, since: int = 0) -> int:
+        """How many log lines of this event there are, from this offset of the log on."""
+        return self.said[since:].count(f'"event": "{event}"')
+
+    def workers(self) -> list[int]:
+        return sorted(child.pid for child in psutil.Process(self._process.pid).children())
+
+    def await_workers(self) -> list[int]:
+        """Return when as many workers as there should be serve requests."""
+
+        def serving() -> bool:
+            assert self._process.poll() is None, self.said
+            booted = [pid for pid in self.workers() if f"Booting worker with pid: {pid}" in self.said]
+            return len(booted) == self._workers
+
+        until(serving, "the workers start")
+        with self.clients(1):  # one on each
+            return self.workers()
+
+    @contextmanager
+    def clients(self, each: int) -> Iterator[dict[int, list[Client]]]:
+        """So many clients on each worker, by worker."""
+        found: dict[int, list[Client]] = {}
+        spare: list[Client] = []
+        with contextlib.ExitStack() as closing:
+
+            def enough() -> bool:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    self._more(closing, found, spare, each)
+                return len(found) == self._workers and all(len(mine) == each for mine in found.values())
+
+            until(enough, "every worker takes connections")
+            for client in spare:
+                client.close()
+            yield found
+
+    def _more(
+        self, closing: contextlib.ExitStack, found: dict[int, list[Client]], spare: list[Client], each: int
+    ) -> None:
+        """Connect several at once, so that more than one worker wakes, and see who took them."""
+        new = [closing.enter_context(contextlib.closing(Client(self.port))) for _ in range(2 * self._workers)]
+        for client in new:
+            client.connect()
+        for client in new:
+            client.must("GET", "/healthz")
+        taken = self._taken()
+        for client in new:
+            mine = found.setdefault(taken[client.local_port], [])
+            (mine if len(mine) < each else spare).append(client)
+
+    def _taken(self) -> dict[int, int]:
+        """Which worker has the connection from which port."""
+        return {
+            connection.raddr.port: pid
+            for pid in self.workers()
+            for connection in psutil.Process(pid).net_connections("tcp4")
+            if connection.raddr and connection.laddr.port == self.port
+        }
+
+    def place(self) -> Place:
+        """A tenant, its role, the connection that was proven, and a key that may only issue."""
+        tenant = self.admin.must("POST", "/v1/tenants", {"name": "Acme"}, expect=201)
+        role_arn = f"arn:aws:iam::{next(_accounts):012d}:role/deputy-{secrets.token_hex(4)}"
+        self.aws.register(role_arn, tenant["external_id"])
+        path = f"/v1/tenants/{tenant['id']}/connections"
+        connection = self.admin.must("POST", path, {"role_arn": role_arn}, expect=201)
+        assert connection["status"] == "verified", connection
+        wanted = {"name": "a worker", "scopes": ["credentials:issue"]}
+        key = self.admin.must("POST", "/v1/api-keys", wanted, expect=201)
+        return Place(tenant["id"], connection["id"], role_arn, key["id"], key["key"])
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        """Past the service, in a transaction of its own."""
+        with self.engine.begin() as db:
+            done = db.execute(sqlalchemy.text(statement), values)
+            return list(done.all()) if done.returns_rows else []
+
+    def events(self) -> list["Event"]:
+        """The audit log, in order."""
+        rows = self.sql("SELECT id, action, request_id, tenant_id, details FROM audit_events ORDER BY id")
+        return [
+            Event(UUID(str(id_)), action, request_id, tenant_id and UUID(str(tenant_id)), _parsed(details))
+            for id_, action, request_id, tenant_id, details in rows
+        ]
+
+    def issued(self) -> list[tuple[str, str]]:
+        """Every issuance in the audit log, as answers have it."""
+        return [event.issued for event in self.events() if event.issued]
+
+
+@dataclass(frozen=True)
+class Event:
+    """An audit event."""
+
+    id: UUID
+    action: str
+    request_id: str
+    tenant_id: UUID | None
+    details: Mapping[str, Any]
+
+    @property
+    def issued(self) -> tuple[str, str] | None:
+        if self.action != "credentials.issued":
+            return None
+        return self.request_id, self.details["access_key_id"]
+
+    def is_of(self, place: Place) -> bool:
+        """Of this tenant, or of its worker's key, which is bound to no tenant."""
+        return self.tenant_id == UUID(place.tenant_id) or self.details.get("api_key_id") == place.key_id
+
+
+def _parsed(details: Any) -> Any:
+    """SQLite gives JSON as text."""
+    return json.loads(details) if isinstance(details, str) else details
+
+
+@dataclass
+class Load:
+    """Requests from several threads for as long as the `with` lasts. `ask(client, turn)` makes one."""
+
+    clients: Sequence[Client]
+    ask: Callable[[Client, int], Answer]
+    answers: list[Answer] = field(default_factory=list)
+    lost: int = 0  # their connection was cut: the client knows nothing of such a request
+    _errors: list[BaseException] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        turns = itertools.count()
+        self._threads = [
+            threading.Thread(target=self._keep_asking, args=(client, turns)) for client in self.clients
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def go_on(self, count: int) -> None:
+        """Return when so many more requests, that begin from now on, were answered."""
+        now = time.monotonic()
+        until(
+            lambda: self._errors or sum(one.began > now for one in self.answers[:]) >= count,
+            f"{count} more answers",
+        )
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status for answer in self.answers)
+
+    def _keep_asking(self, client: Client, turns: Iterator[int]) -> None:
+        try:
+            while not self._ended.is_set():
+                try:
+                    self.answers.append(self.ask(client, next(turns)))
+                except (OSError, http.client.HTTPException):
+                    self.lost += 1
+                    time.sleep(0.01)
+        except BaseException as error:
+            self._errors.append(error)
+            raise

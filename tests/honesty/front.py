@@ -1,0 +1,186 @@
+"""AWS as the deployed service sees it: the bench's instant STS, and in front of it a door that has bad days."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode
+
+from bench.instant_sts import BROKER_KEY
+from dev.stack import ROOT, end_with_parent, free_port
+
+_THROTTLED = (
+    '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
+    "<Code>Throttling</Code><Message>Rate exceeded</Message></Error><RequestId>front</RequestId></ErrorResponse>"
+)
+
+
+class Aws:
+    """Use it in a `with`. Every call goes through here, is noted, and on good days is answered by the instant STS."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str | None]] = []  # (action, role ARN)
+        self._delay = 0.0
+        self._silent = False
+        self._throttling = False
+        self._external_ids: dict[str, str] = {}
+        self._open_roles: set[str] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._sts_port, self._port = free_port(), free_port()
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "bench.instant_sts", str(self._sts_port)]
+        self._sts = subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_parent)  # noqa: PLW1509  one C call
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+            self._await_sts()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        self._sts.kill()
+        self._sts.wait()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes any AWS SDK call this AWS, as the broker."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": BROKER_KEY,
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def register(self, role_arn: str, external_id: str) -> None:
+        """A role that asks for this External ID."""
+        self._external_ids[role_arn] = external_id
+        self._tell(json.dumps({role_arn: external_id}))
+
+    def stop_asking_for_external_id(self, role_arn: str) -> None:
+        self._open_roles.add(role_arn)
+
+    def assumed(self, role_arn: str) -> int:
+        """How many AssumeRole came for it."""
+        return self.calls.count(("AssumeRole", role_arn))
+
+    @contextmanager
+    def slow(self, seconds: float) -> Iterator[None]:
+        self._delay = seconds
+        try:
+            yield
+        finally:
+            self._delay = 0.0
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """It takes calls and never answers."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
+
+    @contextmanager
+    def throttling(self) -> Iterator[None]:
+        self._throttling = True
+        try:
+            yield
+        finally:
+            self._throttling = False
+
+    def _tell(self, roles: str) -> None:
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self._sts_port, timeout=5)
+        ) as control:
+            control.request("POST", "/_bench/roles", roles)
+            assert control.getresponse().status == 200
+
+    def _await_sts(self) -> None:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return self._tell("{}")
+            except OSError:
+                assert self._sts.poll() is None, "the instant STS does not start"
+                assert time.monotonic() < deadline, "the instant STS does not come up"
+                time.sleep(0.02)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
+
+    async def _end(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of the service's."""
+        sts: Any = None
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(_length(head))
+                query = dict(parse_qsl(body.decode()))
+                self.calls.append((query["Action"], query.get("RoleArn")))
+                if self._silent:
+                    await reader.read()  # until the other side gives up
+                    return
+                await asyncio.sleep(self._delay)
+                if self._throttling:
+                    writer.write(_answer("400 Bad Request", _THROTTLED))
+                    continue
+                sts = sts or await asyncio.open_connection("127.0.0.1", self._sts_port)
+                writer.write(await _asked(*sts, head, self._as_told(query)))
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            for end in (writer, sts[1] if sts else writer):
+                end.close()
+
+    def _as_told(self, query: dict[str, str]) -> bytes:
+        """The call; for a role that lets anybody in, with the External ID that the role behind it wants."""
+        role_arn = query.get("RoleArn")
+        if role_arn in self._open_roles:
+            query = query | {"ExternalId": self._external_ids[role_arn]}
+        return urlencode(query).encode()
+
+
+async def _asked(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes
+) -> bytes:
+    lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"content-length")]
+    writer.write(b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body]))
+    answer = await reader.readuntil(b"\r\n\r\n")
+    return answer + await reader.readexactly(_length(answer))
+
+
+def _length(head: bytes) -> int:
+    lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+    return lengths[0] if lengths else 0
+
+
+def _answer(status: str, body: str) -> bytes:
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    )

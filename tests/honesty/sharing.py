@@ -1,0 +1,29 @@
+"""A deployment whose processes share a real Valkey."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conftest import empty_database
+from tests.honesty.deployment import Deployment
+from tests.honesty.front import Aws
+from tests.valkey import Valkey
+
+
+@contextmanager
+def sharing(folder: Path, aws: Aws, **settings: str) -> Iterator[tuple[Deployment, Valkey]]:
+    with contextlib.ExitStack() as ending:
+        valkey = Valkey()
+        ending.callback(valkey.kill)
+        url = ending.enter_context(empty_database("sqlite", folder))
+        deployment = Deployment(folder, url, aws, CACHE_URL=valkey.url, **settings)
+        yield ending.enter_context(deployment), valkey
+
+
+def sigkill(valkey: Valkey) -> None:
+    process = valkey._server._process
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()

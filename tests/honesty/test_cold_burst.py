@@ -1,0 +1,77 @@
+"""Many who ask for the same at once, when nothing is cached: one call to AWS, and an audit event for each of them."""
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, Place
+from tests.honesty.front import Aws
+from tests.honesty.sharing import sharing
+
+BURST = 48
+BURSTS = 3
+
+
+def burst(service: Deployment, place: Place) -> list[Answer]:
+    """All requests at the same moment, half of them to each of two workers; AWS takes long enough for all to meet."""
+    ready = threading.Barrier(BURST)
+
+    def ask(client: Client) -> Answer:
+        ready.wait(10)
+        return place.ask(client, 1)
+
+    with service.clients(BURST // 2) as by_worker, service.aws.slow(0.05), ThreadPoolExecutor(BURST) as pool:
+        return list(pool.map(ask, itertools.chain(*by_worker.values())))
+
+
+def called_for(service: Deployment, place: Place) -> int:
+    """How often AWS was asked for one burst, of which everybody was served and recorded as it was."""
+    before = service.aws.assumed(place.role_arn)
+    answers = burst(service, place)
+    calls = service.aws.assumed(place.role_arn) - before
+    assert Counter(answer.status for answer in answers) == {200: BURST}
+    events = [event for event in service.events() if event.is_of(place) and event.issued]
+    assert sorted(event.issued for event in events) == sorted(answer.issued for answer in answers)
+    assert len({event.request_id for event in events}) == BURST
+    assert [event.details["source"] for event in events].count("sts") == calls
+    assert len({answer.json["AccessKeyId"] for answer in answers}) == calls
+    return calls
+
+
+def test_every_process_asks_aws_once(service):
+    for _ in range(BURSTS):
+        assert 1 <= called_for(service, service.place()) <= 2
+
+
+@pytest.fixture(scope="module")
+def limited(front: Aws, tmp_path_factory) -> Iterator[Deployment]:
+    """As it is by default: 200 a second for each key."""
+    with sharing(tmp_path_factory.mktemp("limited"), front, ISSUE_RATE="200") as (service, _):
+        yield service
+
+
+def test_processes_that_share_a_cache_ask_aws_once_together_and_no_limit_is_in_the_way(limited):
+    for _ in range(BURSTS):
+        assert called_for(limited, limited.place()) == 1
+
+
+def test_processes_keep_a_limit_together(front, tmp_path):
+    """Each alone would admit as many again. A window's edge: those of one second may come at its end, and the next
+    second's at once; so over some seconds no more than for one second longer."""
+    rate, seconds = 10, 2
+    with sharing(tmp_path, front, ISSUE_RATE=str(rate)) as (service, _):
+        place = service.place()
+        with service.clients(HANDS // 2) as by_worker:
+            clients = [*itertools.chain(*by_worker.values())]
+            began = time.monotonic()
+            with Load(clients, place.ask) as load:
+                time.sleep(seconds)
+        took = time.monotonic() - began
+    assert set(load.statuses) == {200, 429}
+    assert rate <= load.statuses[200] <= rate * (took + 1)
+    assert {answer.headers["Retry-After"] for answer in load.answers if answer.status == 429} <= {"1", "2"}

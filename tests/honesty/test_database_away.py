@@ -1,0 +1,207 @@
+"""The database hangs, is locked by somebody, loses its connections or restarts: nobody waits for it, nothing is lost.
+
+Requests that wait do so for 1.8 s, as SDKs give up after 2. Half of those that wait must be answered by then; every
+one within `BOUND`, which leaves room for what two busy cores add, here and in the service, and for no second wait.
+"""
+
+import itertools
+import shlex
+import sqlite3
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy
+
+from dev.postgres import Postgres
+from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, Place, until
+from tests.honesty.front import Aws
+
+AWAY = 3  # seconds: more than a request, or two of its waits, may take
+SDK_PATIENCE = 2.0
+BOUND = 2.5
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """One of its own, as nobody else's may be stopped."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def on_own_server(server: Postgres, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
+    with Deployment(tmp_path_factory.mktemp("own-postgresql"), server.url(), front) as service:
+        yield service
+
+
+class Asking:
+    """What memory has, what only AWS has, and what only the database has, in turn."""
+
+    def __init__(self, service: Deployment) -> None:
+        self._known = service.place()
+        self._unknown = [service.place() for _ in range(16)]
+        self._seconds, self._lock = itertools.count(900), threading.Lock()
+
+    def __call__(self, client: Client, turn: int) -> Answer:
+        kind, turn = turn % 4, turn // 4
+        if kind < 2:
+            return self._known.ask(client, kind)
+        if kind == 2:
+            with self._lock:
+                seconds = next(self._seconds)
+            return self._known.ask_anew(client, seconds)
+        return self._unknown[turn % len(self._unknown)].ask(client, 1)
+
+
+def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[], None]) -> list[Answer]:
+    """The answers during the trouble, under load on every worker."""
+    ask = Asking(service)
+    with ExitStack() as closing_clients:
+        by_worker = closing_clients.enter_context(service.clients(HANDS // 2))
+        with Load([*itertools.chain(*by_worker.values())], ask) as load:
+            load.go_on(HANDS)
+            began = time.monotonic()
+            trouble()
+            over = time.monotonic()
+            until(
+                lambda: sum(one.began > over and one.status == 200 for one in load.answers[:]) > 20,
+                "recovery",
+            )
+    assert load.lost == 0
+    assert_honest(service, load.answers)
+    return [answer for answer in load.answers if began < answer.ended and answer.began < over]
+
+
+def assert_honest(service: Deployment, answers: list[Answer]) -> None:
+    for answer in answers:
+        assert answer.status in {200, 503}, answer
+        if answer.status == 503:
+            assert answer.json["code"] in {"unavailable", "aws_unavailable"}, answer
+            assert int(answer.headers["Retry-After"]) > 0
+    service.engine.dispose()  # its connections may be from before
+    recorded = service.issued()
+    assert not {answer.issued for answer in answers if answer.status == 200} - set(recorded)
+    assert len(set(recorded)) == len(recorded)
+    waited = [answer.seconds for answer in answers if answer.seconds > 1]
+    assert max(waited, default=0) < BOUND
+    assert statistics.median(waited or [0]) < SDK_PATIENCE
+
+
+# --- PostgreSQL ---
+
+
+def test_the_audit_table_is_locked_by_another_session(on_own_server):
+    def lock() -> None:
+        with on_own_server.engine.begin() as db:
+            db.execute(sqlalchemy.text("LOCK TABLE audit_events"))
+            time.sleep(AWAY)
+
+    answers = assert_nobody_is_hurt_by(on_own_server, lock)
+    assert 503 in {answer.status for answer in answers}, "nobody met the lock"
+
+
+def test_the_server_hangs(server, on_own_server):
+    """The kernel still takes what is sent to it, so no timeout of TCP's ends that wait."""
+
+    def hang() -> None:
+        with stopped(server):
+            time.sleep(AWAY)
+
+    answers = assert_nobody_is_hurt_by(on_own_server, hang)
+    assert 503 in {answer.status for answer in answers}, "nobody met the hanging server"
+
+
+@contextmanager
+def stopped(server: Postgres) -> Iterator[None]:
+    postmaster = psutil.Process(int((server._data / "postmaster.pid").read_text().split()[0]))
+    everybody = [postmaster, *postmaster.children(recursive=True)]
+    try:
+        for process in everybody:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in everybody:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def test_every_connection_is_cut(on_own_server):
+    def cut() -> None:
+        for _ in range(5):
+            on_own_server.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+            time.sleep(0.1)
+
+    assert_nobody_is_hurt_by(on_own_server, cut)
+
+
+def test_the_server_restarts(server, on_own_server):
+    """Answers go on at once, without a restart of ours."""
+    data, home = str(server._data), str(server._home)
+
+    def restart() -> None:
+        options = shlex.split((server._data / "postmaster.opts").read_text())[3:]  # as it was started
+        server._run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+        time.sleep(0.5)
+        server._run("pg_ctl", "-D", data, "-w", "-l", f"{home}/log", "-o", shlex.join(options), "start")
+
+    answers = assert_nobody_is_hurt_by(on_own_server, restart)
+    assert 503 in {answer.status for answer in answers}, "nobody met the absent server"
+
+
+# --- SQLite ---
+
+
+def test_somebody_else_holds_the_write_lock_of_the_file(on_sqlite):
+    """A backup, or a person at a prompt: they know nothing of our turns."""
+    path = Path(sqlalchemy.make_url(on_sqlite.database_url).database)
+
+    def hold() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
+            foreign.execute("BEGIN IMMEDIATE")
+            time.sleep(AWAY)
+            foreign.execute("ROLLBACK")
+
+    answers = assert_nobody_is_hurt_by(on_sqlite, hold)
+    assert 503 in {answer.status for answer in answers}, "nobody met the lock"
+
+
+def test_two_processes_that_write_one_file_never_fail(service):
+    """Issuing, onboarding and suspending at once, by both; PostgreSQL had better manage as well."""
+    places = [service.place() for _ in range(3)]
+    seconds = itertools.count(900)
+
+    def issue(client: Client, turn: int) -> Answer:
+        answer = places[0].ask(client, turn) if turn % 2 else places[0].ask_anew(client, next(seconds))
+        assert answer.status == 200, answer
+        return answer
+
+    def onboard(client: Client, turn: int) -> Answer:
+        return client.ask("POST", "/v1/tenants", {"name": f"Tenant {turn}"}, key=service.admin.key)
+
+    def suspend(client: Client, turn: int) -> Answer:
+        what = "resume" if turn % 2 else "suspend"
+        return client.ask("POST", f"{places[1].tenant}/{what}", {"reason": "test"}, key=service.admin.key)
+
+    def refused(client: Client, turn: int) -> Answer:
+        return Place.ask(places[1], client, turn)
+
+    kinds = (issue, issue, onboard, suspend, refused)
+
+    def ask(client: Client, turn: int) -> Answer:
+        return kinds[turn % len(kinds)](client, turn // len(kinds))
+
+    with service.clients(HANDS // 2) as by_worker, Load([*itertools.chain(*by_worker.values())], ask) as load:
+        load.go_on(400)
+    assert load.lost == 0
+    assert {answer.status for answer in load.answers if answer.status >= 500} == set()
+    assert {200, 201, 409} <= set(load.statuses)

@@ -1,0 +1,32 @@
+"""Whoever has credentials is in the audit log, also when every worker is killed with SIGKILL in the middle."""
+
+import os
+import signal
+from collections import Counter
+
+from tests.honesty.deployment import HANDS, Client, Deployment, Load
+
+KILLS = 2
+
+
+def test_every_answer_is_recorded_though_all_workers_are_killed_again_and_again(service: Deployment):
+    places = [service.place() for _ in range(4)]
+    clients = [Client(service.port) for _ in range(HANDS)]  # they connect anew, to whoever is there
+    with Load(clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)) as load:
+        for _ in range(KILLS):
+            load.go_on(50)
+            killed = service.workers()
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            assert not set(killed) & set(service.await_workers())
+        load.go_on(50)
+    for client in clients:
+        client.close()
+    assert load.lost > 0, "no request was under way when the workers died"
+    assert set(load.statuses) == {200}
+    events = [event for event in service.events() if any(event.is_of(place) for place in places)]
+    recorded = [event.issued for event in events if event.issued]
+    answered = [answer.issued for answer in load.answers]
+    assert not Counter(answered) - Counter(recorded)
+    # What was recorded for nobody are requests that were cut in between, and no more of them than that.
+    assert len(recorded) - len(answered) <= load.lost

@@ -1,0 +1,120 @@
+"""AWS is slow, silent or throttles: who needs it is told in time, who doesn't is served, and it all ends by itself.
+
+The service lets a caller wait 1.5 s for AWS, and has 0.3 s more for its audit log; SDKs give up after 2 s. `BOUND` is
+just below that: on two busy cores the service must still be in time, for that is what its 1.8 s are for.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.honesty.deployment import Answer, Client, Deployment, Load, Place, until
+
+BOUND = 1.95
+AT_ONCE = 0.7  # without any wait for AWS, which would be 1.5 s, on two busy cores
+COLD = 12  # requests that wait, on each worker; ten failures open its breaker
+
+
+@pytest.fixture
+def service(on_sqlite: Deployment) -> Deployment:
+    """AWS is the same whatever the database is."""
+    on_sqlite.admin.close()
+    return on_sqlite
+
+
+def all_at_once(jobs: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [job.result() for job in [pool.submit(job) for job in jobs]]
+
+
+def asking(places: Sequence[Place], clients: Sequence[Client]) -> list[Callable[[], Answer]]:
+    """Each client for the container credentials of another place."""
+    return [
+        lambda place=place, client=client: place.ask(client, 1)
+        for place, client in zip(places, clients, strict=True)
+    ]
+
+
+def assert_told_to_come_back(answer: Answer, within: float) -> None:
+    assert (answer.status, answer.json["code"]) == (503, "aws_unavailable"), answer
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.seconds < within, answer
+
+
+def test_a_silent_aws(service):
+    """Two dozen at once wait beside each other; then nobody waits, until AWS is back."""
+    hot, cold = service.place(), [service.place() for _ in range(COLD)]
+    before, since = {place: service.aws.assumed(place.role_arn) for place in cold}, len(service.said)
+    with service.clients(COLD + 2) as by_worker:
+        waiting = [client for clients in by_worker.values() for client in clients[:COLD]]
+        others = [client for clients in by_worker.values() for client in clients[COLD:-1]]
+        lookouts = [clients[-1] for clients in by_worker.values()]
+        for client in others:
+            assert hot.ask(client).status == 200
+        with service.aws.silent(), Load(others, hot.ask) as load:
+            jobs = asking(cold * len(by_worker), waiting)
+            for answer in all_at_once(jobs):
+                assert_told_to_come_back(answer, BOUND)
+            until(lambda: service.logged("aws.silent", since) == len(by_worker), "the breakers open")
+            load.go_on(20)
+            asked = len(service.aws.calls)
+            for answer in all_at_once(jobs):
+                assert answer.status == 503
+            at_once = [answer.seconds < AT_ONCE for answer in all_at_once(jobs)]
+            assert sum(not soon for soon in at_once) <= 2 * len(by_worker), "only those who try for all wait"
+            assert len(service.aws.calls) - asked <= 4 * len(by_worker)
+            for lookout in lookouts:
+                ready = lookout.ask("GET", "/readyz")
+                assert ready.status == 503
+                assert set(ready.json["errors"]) == {"aws"}
+        for place in cold:  # a call and its retry, for each process; and perhaps one that tried for all
+            assert service.aws.assumed(place.role_arn) - before[place] <= 2 * len(by_worker) + 2
+        assert_all_is_well_again(service, cold[0], lookouts, since)
+    assert set(load.statuses) == {200}
+    assert max(answer.seconds for answer in load.answers) < AT_ONCE
+
+
+def assert_all_is_well_again(service: Deployment, place: Place, clients: list[Client], since: int) -> None:
+    for client in clients:
+        until(lambda client=client: place.ask(client, 1).status == 200, "AWS is asked again")
+        until(lambda client=client: client.ask("GET", "/readyz").status == 200, "ready again")
+    assert service.logged("aws.back", since) == len(clients)
+    assert service.logged("aws.silent", since) == len(clients)
+
+
+def test_an_aws_that_takes_a_second(service):
+    """All wait beside each other: one after the other, the second would be too late already."""
+    cold = [service.place() for _ in range(COLD)]
+    with service.clients(COLD) as by_worker, service.aws.slow(1):
+        answers = all_at_once(asking(cold * 2, [*itertools.chain(*by_worker.values())]))
+    for answer in answers:
+        assert answer.status == 200, answer
+        assert 1 <= answer.seconds < BOUND, answer
+
+
+def test_a_throttling_aws(service):
+    """It answers, and must be left alone: a retry for each, and nothing that lasts."""
+    hot, cold = service.place(), [service.place() for _ in range(4)]
+    with service.clients(3) as by_worker:
+        clients, others = [*itertools.chain(*by_worker.values())][:4], [own[-1] for own in by_worker.values()]
+        for client in others:
+            assert hot.ask(client).status == 200
+        before = {place: service.aws.assumed(place.role_arn) for place in cold}
+        with service.aws.throttling(), Load(others[1:], hot.ask) as load:
+            for answer in all_at_once(asking(cold, clients)):
+                assert_told_to_come_back(answer, BOUND)
+            load.go_on(20)
+        assert set(load.statuses) == {200}
+        for place in cold:
+            assert service.aws.assumed(place.role_arn) - before[place] <= 2
+        for answer in all_at_once(asking(cold, clients)):
+            assert answer.status == 200, answer
+
+
+def test_workers_start_patched_and_without_a_warning(service):
+    """They run under PYTHONWARNINGS=error, in which gevent's warning about a late patch ends them."""
+    service.await_workers()
+    assert "Using worker: gevent" in service.said
+    assert "Warning" not in service.said
