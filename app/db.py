@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -209,6 +209,11 @@ class SqliteConnection(sqlite3.Connection):
     def close(self) -> None:
         super().close()
         self._end_turn()
+
+    def __del__(self) -> None:
+        """Close what is left of the audit log's own connection, which no pool does; since 3.13 Python complains."""
+        with suppress(sqlite3.ProgrammingError):  # it was never opened
+            self.close()
 
     def _end_turn(self) -> None:
         if self._holds_turn and self.turn is not None:
