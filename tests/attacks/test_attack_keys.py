@@ -261,7 +261,7 @@ def test_how_long_another_key_lives_does_not_hide_it(scene: Scene, app):
 
 def test_no_key_is_shown_twice_nor_kept(scene: Scene, app):
     made = scene.mallory("POST", KEYS, {"name": "spare", "scopes": ["audit:read"]}, expect=201)
-    secret = made["key"].rpartition("_")[2]
+    secret = made["key"].split("_", 2)[2]  # which may have more of them
     for path in (KEYS, f"{KEYS}/{made['id']}", "/v1/audit-events"):
         response = scene.mallory.raw("GET", path)
         assert response.status_code == 200
