@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import select
 
 from app import verification
-from app.access import Caller, Scope
 from app.aws.sts import Misconfigured, Refused, Unavailable
 from app.db import Database, now
 from app.errors import ConflictError, NotFoundError, SuspendedError
@@ -25,6 +24,7 @@ from app.models import (
     Verdict,
 )
 from app.verification import prove
+from tests.rows import ADMIN
 
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
 # AWS's text, which names the broker: it must not come out anywhere.
@@ -298,17 +298,6 @@ def test_what_waiting_does_not_change_is_not_tried_again(sleeps, script):
 
 # --- storing: a verdict counts for the version that was tested, and for no other ---
 
-CALLER = Caller(
-    key_id=new_id(),
-    lookup="0" * 16,
-    digest=b"",
-    name="the tests",
-    scopes=frozenset(Scope),
-    tenant_id=None,
-    expires_at=None,
-    request_id=None,
-)
-
 
 class Meanwhile:
     """A door at which something happens to the connection while each of the first proofs is being made."""
@@ -366,7 +355,7 @@ def stored(database):
 
 
 def verify(database, stored, door):
-    return verification.Verification(database, door).verify(CALLER, stored.tenant_id, stored.id)
+    return verification.Verification(database, door).verify(ADMIN, stored.tenant_id, stored.id)
 
 
 def read(database, stored) -> tuple[ConnectionStatus, int]:

@@ -75,11 +75,8 @@ def requires(
                 g.caller = _remembered(key)
                 g.caller.require(scope)
                 return view(*args, **kwargs)
-            except (
-                UnauthenticatedError,
-                TryLaterError,
-            ):  # the second tells nothing, and must not wait any longer
-                raise
+            except (UnauthenticatedError, TryLaterError):
+                raise  # the first is the answer already; the second tells nothing, and has waited long enough
             except Exception:
                 # A refusal, too, is only for a key that is good now: it tells something, and it is recorded.
                 _ensure_good(key)
