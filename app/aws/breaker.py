@@ -9,18 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import ClientError
-
 from app import log
-from app.aws.errors import AWS_ERRORS, Unavailable
+from app.aws.errors import AWS_ERRORS, Unavailable, is_silence
 
 _log = log.get(__name__)
 
 _FAILURES = 10  # in a row, until nobody is let through
 _OPEN_SECONDS = 3.0  # until one caller may try again
-_SLOW_DOWN = frozenset(
-    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
-)
 
 
 class Breaker:
@@ -42,7 +37,7 @@ class Breaker:
         try:
             yield
         except AWS_ERRORS as error:
-            if _is_silence(error):
+            if is_silence(error):
                 self._failed()
             else:
                 self._answered()
@@ -70,13 +65,3 @@ class Breaker:
                 was_open, self._failures = self.is_open, 0
             if was_open:
                 _log.info("aws.back")
-
-
-def _is_silence(error: Exception) -> bool:
-    """Whether this says something of AWS as a whole. An answer about one role or one policy does not, or a single
-    caller could shut the others out.
-    """
-    if not isinstance(error, ClientError):
-        return True
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-    return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN

@@ -27,6 +27,10 @@ AWS_ERRORS = (
     ValueError,
 )
 
+_SLOW_DOWN = frozenset(
+    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
+)
+
 Field = Literal["duration_seconds", "session_policy"]
 
 
@@ -84,6 +88,16 @@ def classify(error: Exception) -> StsError:
     if code in _MISCONFIGURED:
         return Misconfigured(*_MISCONFIGURED[code])
     return Unavailable()
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether this says something of AWS as a whole, and may pass. An answer about one role or one policy does not, or
+    a single caller could shut the others out.
+    """
+    if not isinstance(error, ClientError):
+        return True
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
 
 
 def _too_large(message: str) -> Misconfigured:

@@ -9,21 +9,15 @@ patterns and no maxima, and whatever AWS then says would be about us.
 """
 
 import json
-import threading
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
-import boto3
-import botocore.session
-from botocore.awsrequest import AWSRequest
-from botocore.config import Config as BotoConfig
-from botocore.exceptions import NoCredentialsError
+from botocore.credentials import ReadOnlyCredentials
 
 from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
+from app.aws.query import QueryApi
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id
 
@@ -34,16 +28,6 @@ INERT_POLICY = json.dumps(
 )
 PROBE_SECONDS = 900  # AWS's minimum
 _PROBE_SESSION = "deputy-proof"
-
-# Short, as a worker waits at the other end; one retry, and boto's quota for those, as AWS doesn't raise STS's rate and
-# a storm of retries would use up what other tenants need. As many connections as a worker serves requests at once.
-_BOTO = BotoConfig(
-    connect_timeout=1,
-    read_timeout=2,
-    retries={"mode": "standard", "total_max_attempts": 2},
-    max_pool_connections=256,
-    parameter_validation=False,  # everything is checked before it comes here, and more strictly
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +44,15 @@ class Session:
 
 
 class Sts:
-    """STS in the broker's region, under the broker's credentials. One per process: making a client is dear.
+    """STS in the broker's region, under the broker's credentials. One per process: it holds the connections.
 
-    The client is made at the first call: making it fetches the broker's credentials, and a service whose
-    credentials are away must start all the same, say that it is not ready, and recover by itself.
+    It starts without credentials as well: a service whose credentials are away must say that it is not ready, and
+    recover by itself.
     """
 
     def __init__(self, region: str, broker: Broker) -> None:
         self._broker = broker
-        self._boto = _boto_session(region)
-        self._making_client = threading.Lock()  # a boto3 Session, unlike its clients, is not safe to share
-        self._made: Any = None
+        self._api = QueryApi(region)
         self._breaker = Breaker()
 
     @property
@@ -107,12 +89,10 @@ class Sts:
     def is_broker(self) -> bool:
         """Whether our own credentials are the broker's, whom customers' roles trust. Raises Unavailable."""
         try:
-            with self._breaker.call():
-                return _same_principal(self._client().get_caller_identity()["Arn"], self._broker)
-        except AWS_ERRORS as error:
-            # Nobody can be denied this call, so AccessDenied here is a fault and not an answer.
-            self._failed(error)
+            _, arn = self._who_is(None)
+        except Misconfigured as error:
             raise Unavailable from error
+        return _same_principal(arn, self._broker)
 
     def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:
         """What a good role allows. With somebody else's credentials every role refuses us, and none is to blame."""
@@ -128,36 +108,25 @@ class Sts:
         self._assume_role(role_arn, external_id, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY})
 
     def _account_of(self, session: Session) -> AccountId:
+        own = ReadOnlyCredentials(
+            session.access_key_id, session.secret_access_key, session.session_token, None
+        )
+        return self._who_is(own)[0]
+
+    def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
+        """Whose these credentials are, or ours: the account, and the six parts of the ARN that AWS gives them.
+
+        Raises Misconfigured or Unavailable.
+        """
         try:
-            with self._breaker.call(), closing(self._client_for(session)) as own:
-                return AccountId(own.get_caller_identity()["Account"])
+            with self._breaker.call():
+                answer = self._api.call("GetCallerIdentity", {}, credentials)
+                _, _, _, _, _, _ = arn = answer["Arn"].split(":", 5)
+                return AccountId(answer["Account"]), arn
         except AWS_ERRORS as error:
             failed = classify(error)
-            # Nobody can be denied this call, so a refusal here is a fault, not the role's answer.
+            # Nobody can be denied this call, so a refusal here is a fault and no answer.
             raise (Unavailable() if isinstance(failed, Refused) else failed) from error
-
-    def _client(self) -> Any:
-        if self._made is None:
-            self._made = self._client_for(None)
-        return self._made
-
-    def _failed(self, error: Exception) -> StsError:
-        if isinstance(error, NoCredentialsError):
-            self._made = None  # a client that was made without credentials never looks for them again
-        return classify(error)
-
-    def _client_for(self, session: Session | None) -> Any:
-        """A client for the broker, or for a session. A Session of boto3's own per call would cost 25 times as much."""
-        with self._making_client:
-            client = self._boto.client(
-                "sts",
-                config=_BOTO,
-                aws_access_key_id=session.access_key_id if session else None,
-                aws_secret_access_key=session.secret_access_key if session else None,
-                aws_session_token=session.session_token if session else None,
-            )
-            client.meta.events.register_first("request-created.sts", _encode_once)
-            return client
 
     def _assume_role(
         self,
@@ -167,37 +136,23 @@ class Sts:
         duration_seconds: int,
         extra: dict[str, str],
     ) -> Session:
+        form = {
+            "RoleArn": role_arn.text,
+            "RoleSessionName": session_name,
+            "DurationSeconds": str(duration_seconds),
+        }
         if external_id is not None:
-            extra = extra | {"ExternalId": external_id}
+            form["ExternalId"] = external_id
         try:
             with self._breaker.call():
-                answer = self._client().assume_role(
-                    RoleArn=role_arn.text,
-                    RoleSessionName=session_name,
-                    DurationSeconds=duration_seconds,
-                    **extra,
-                )
-                return _session(answer)
+                return _session(self._api.call("AssumeRole", form | extra))
         except AWS_ERRORS as error:
-            raise self._failed(error) from error
+            raise classify(error) from error
 
 
-def _boto_session(region: str) -> boto3.session.Session:
-    """A boto3 session that reads STS's times with the standard library: a twentieth of a call, otherwise."""
-    made = botocore.session.get_session()
-    made.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=datetime.fromisoformat)
-    return boto3.session.Session(region_name=region, botocore_session=made)
-
-
-def _encode_once(request: AWSRequest, **_: Any) -> None:
-    """The form that is sent, made before it is signed: botocore would make it for the signature and then again."""
-    if isinstance(request.data, dict):
-        request.data = urlencode(request.data)
-
-
-def _same_principal(arn: str, broker: Broker) -> bool:
+def _same_principal(arn: list[str], broker: Broker) -> bool:
     """Whether GetCallerIdentity's ARN is the broker's, path aside: a session's ARN doesn't show the role's path."""
-    _, partition, service, _, account, resource = arn.split(":", 5)
+    _, partition, service, _, account, resource = arn
     kind, _, rest = resource.partition("/")
     if (partition, account) != (broker.partition, broker.account_id):
         return False

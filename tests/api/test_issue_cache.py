@@ -438,7 +438,7 @@ def test_a_crowd_of_one_key_makes_one_call(scene: Scene):
 @on_sqlite
 def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene: Scene, faults, monkeypatch):
     monkeypatch.setattr("app.vending._ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.setattr("app.aws.query.PAUSE", 0)
     faults.add("timeout", role_arn=scene.connection["role_arn"], seconds=0.6, times=1)
     began = time.monotonic()
     response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"))

@@ -26,7 +26,7 @@ SERVICES = "deputy"
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused own-ID call of a new connection is not tried again, and boto3 tries again at once."""
     monkeypatch.setattr("app.connections.PATIENCE", 0.0)
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.setattr("app.aws.query.PAUSE", 0)
 
 
 @pytest.fixture(scope="session")
@@ -93,5 +93,4 @@ def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     for app in started:
         services = app.extensions[SERVICES]
         services.db.engine.dispose()
-        if services.vending._sts._made is not None:
-            services.vending._sts._made.close()
+        services.vending._sts._api.close()

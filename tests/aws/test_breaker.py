@@ -29,7 +29,7 @@ OPEN = 0.2  # seconds, in these tests
 def quick(monkeypatch):
     """Three seconds are too long for a test, and so are boto's pauses."""
     monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", OPEN)
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.setattr("app.aws.query.PAUSE", 0)
 
 
 def answer(code: str, status: int = 400) -> ClientError:
@@ -317,13 +317,13 @@ def test_readiness_of_many_does_not_ask_a_silent_aws_again_and_again(own: Own):
     own.faults.add("error", action="GetCallerIdentity")
     own.silence()
     began, calls = time.monotonic(), []
-    inner = own.sts._client().get_caller_identity
+    inner = own.sts._api.call
 
-    def counted(**options):
-        calls.append(1)
-        return inner(**options)
+    def counted(action, *options):
+        calls.append(action)
+        return inner(action, *options)
 
-    own.sts._client().get_caller_identity = counted
+    own.sts._api.call = counted
     for _ in range(30):
         own.ready(503)
     assert len(calls) <= 1 + (time.monotonic() - began) / OPEN

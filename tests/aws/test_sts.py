@@ -1,118 +1,155 @@
 """The door to customers' accounts: exactly what is sent, and what is made of whatever comes back.
 
-Requests and AWS's error codes against botocore's Stubber; what only HTTP can do (answers that are none, 500s, a
-server that is away, credentials that come and go) against a small real server. Roles that behave are in tests/api.
+Over HTTP, before a server that answers what it is told (tests/aws/fake_sts.py). Roles that behave are in tests/api.
 """
 
 import json
 import re
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qsl
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
-from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
-from botocore.stub import Stubber
+from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError, SSLError
+from botocore.retries.quota import RetryQuota
 from botocore.utils import ContainerMetadataFetcher
 
+from app.aws.breaker import Breaker
 from app.aws.sts import INERT_POLICY, Misconfigured, Refused, Session, Sts, StsError, Unavailable
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id
 from dev.stack import free_port
+from tests.aws.fake_sts import ACCOUNT, NAMESPACE, SESSION, WHO, FakeSts, assumed, error, identity
 
 PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
 SESSION_OF_BROKER = "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"  # the path is not shown
-ACCOUNT = "444455556666"
+OWN_KEYS = {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
-EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-SESSION = Session(
-    "ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-proof"
-)
 # What AWS says when it refuses: it names the broker and its session.
 AWS_SAYS = f"User: {SESSION_OF_BROKER} is not authorized on resource: {ARN}"
 
-ANSWER = {
-    "Credentials": {
-        "AccessKeyId": SESSION.access_key_id,
-        "SecretAccessKey": SESSION.secret_access_key,
-        "SessionToken": SESSION.session_token,
-        "Expiration": EXPIRES,
-    },
-    "AssumedRoleUser": {
-        "AssumedRoleId": "AROAEXAMPLE:deputy-proof",
-        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deputy-0123abcd/deputy-proof",
-    },
-    "PackedPolicySize": 6,
-}
+NOTHING_MORE = (500, "the test told nothing more")
+
+
+class Patient(Breaker):
+    """A breaker that never opens, for a test of what happens behind it."""
+
+    is_open = False  # type: ignore[assignment]
 
 
 class Door:
-    """The door, with a Stubber for the broker's client and one for a session's own."""
+    """The door, and what AWS will answer; it does not try twice."""
 
-    def __init__(self, sts: Sts, broker: object, own: object) -> None:
-        self.sts = sts
-        self.broker, self.own = Stubber(broker), Stubber(own)
-        self.calls: list[tuple[str, dict[str, object]]] = []
-        self.sessions: list[Session | None] = []
+    def __init__(self, sts: Sts, server: FakeSts) -> None:
+        self.sts, self._server = sts, server
+        server.answers = [NOTHING_MORE]
+
+    @property
+    def calls(self) -> list[tuple[str, dict[str, str]]]:
+        """What was asked: each action with its form, in order."""
+        return [
+            (form["Action"], {name: form[name] for name in form if name not in {"Action", "Version"}})
+            for form, _ in self._server.requests
+        ]
+
+    @property
+    def asked_as(self) -> list[tuple[str, str | None]]:
+        """Who asked: each call's access key, and its session token."""
+        return [
+            (
+                headers["Authorization"].split("Credential=")[1].split("/")[0],
+                headers.get("X-Amz-Security-Token"),
+            )
+            for _, headers in self._server.requests
+        ]
+
+    @property
+    def expects_more(self) -> bool:
+        return self._server.answers != [NOTHING_MORE]
+
+    def answers(self, status: int, body: str) -> "Door":
+        self._server.answers.insert(-1, (status, body))
+        return self
 
     def let_in(self) -> "Door":
-        self.broker.add_response("assume_role", ANSWER)
-        return self
+        return self.answers(200, assumed())
 
     def refuse(self, code: str, message: str = AWS_SAYS, status: int = 403) -> "Door":
-        self.broker.add_client_error("assume_role", code, message, status)
-        return self
+        return self.answers(status, error(code, message))
 
     def say_who(self, account: str = ACCOUNT) -> "Door":
-        answer = {
-            "UserId": "AROAEXAMPLE:x",
-            "Account": account,
-            "Arn": f"arn:aws:sts::{account}:assumed-role/r/x",
-        }
-        self.own.add_response("get_caller_identity", answer)
-        return self
+        return self.is_somebody(f"arn:aws:sts::{account}:assumed-role/r/x")
 
     def is_somebody(self, arn: str) -> "Door":
-        """Whose credentials ours are, which is asked when a role refuses its own External ID."""
-        answer = {"UserId": "AROAEXAMPLE:x", "Account": arn.split(":")[4], "Arn": arn}
-        self.broker.add_response("get_caller_identity", answer)
-        return self
+        """Whose credentials these are: asked of a proof's session, and of ours when a role refuses its own ID."""
+        return self.answers(200, identity(UserId="AROAEXAMPLE:x", Account=arn.split(":")[4], Arn=arn))
 
     def assume(self, policy: str | None = None):
         return self.sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=policy)
 
 
 @pytest.fixture(scope="module")
-def clients():
-    """Two clients as the service makes them; making one takes most of a test's time."""
-    sts = Sts("eu-west-1", PRINCIPAL)
-    return sts._client_for(SESSION), sts._client_for(SESSION)
+def http():
+    server = FakeSts()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def door(clients, monkeypatch):
-    broker, own = clients
-    door = Door(Sts("eu-west-1", PRINCIPAL), broker, own)
+def server(http):
+    http.answers, http.requests = [(200, WHO)], []
+    return http
 
-    def client_for(session):
-        door.sessions.append(session)
-        return own if session else broker
 
-    def note(params, model, **_):
-        door.calls.append((model.name, dict(params)))
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """A process without any AWS settings; `environment(NAME=value)` adds some."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
 
-    monkeypatch.setattr(door.sts, "_client_for", client_for)
-    for client in clients:
-        client.meta.events.register_first("before-parameter-build.sts", note, unique_id="note")
-    with door.broker, door.own:
-        yield door
-        door.broker.assert_no_pending_responses()
-        door.own.assert_no_pending_responses()
-    for client in clients:
-        client.meta.events.unregister("before-parameter-build.sts", note, unique_id="note")
+    def add(**more: str) -> None:
+        for name, value in more.items():
+            monkeypatch.setenv(name, value)
+
+    return add
+
+
+@pytest.fixture(scope="module")
+def sts(http):
+    """The door before the server, made once: finding the endpoint takes longer than a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**OWN_KEYS, "AWS_ENDPOINT_URL": http.url}.items():
+            patch.setenv(name, value)
+        sts = Sts("eu-west-1", PRINCIPAL)
+        sts._api._own_credentials()  # they are looked for at the first call
+    yield sts
+    sts._api.close()
+
+
+@pytest.fixture
+def live(server, sts, monkeypatch):
+    """The door as it is, which tries twice."""
+    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+    sts._breaker, sts._broker = Breaker(), PRINCIPAL
+    sts._api._quota = RetryQuota()
+    return sts
+
+
+@pytest.fixture
+def door(live, server):
+    live._api._quota = RetryQuota(0)
+    door = Door(live, server)
+    yield door
+    assert not door.expects_more
 
 
 # --- what is sent ---
@@ -130,7 +167,7 @@ def test_issuing_sends_the_grant_and_what_it_was_given(door):
                 "RoleArn": ARN,
                 "ExternalId": GRANT.external_id,
                 "RoleSessionName": "deputy-abc-1",
-                "DurationSeconds": 1234,
+                "DurationSeconds": "1234",
                 "Policy": '{"Statement":[]}',
             },
         )
@@ -146,7 +183,7 @@ def test_issuing_without_a_policy_sends_none(door):
     assert sorted(sent) == ["DurationSeconds", "ExternalId", "RoleArn", "RoleSessionName"]
 
 
-PROBE = {"RoleArn": ARN, "RoleSessionName": "deputy-proof", "DurationSeconds": 900, "Policy": INERT_POLICY}
+PROBE = {"RoleArn": ARN, "RoleSessionName": "deputy-proof", "DurationSeconds": "900", "Policy": INERT_POLICY}
 
 
 def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door):
@@ -156,7 +193,7 @@ def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door
         ("AssumeRole", PROBE | {"ExternalId": GRANT.external_id}),
         ("GetCallerIdentity", {}),
     ]
-    assert door.sessions == [None, SESSION], "asked as the session itself, not as the broker"
+    assert door.asked_as == [("AKIABROKER", None), (SESSION.access_key_id, SESSION.session_token)]
 
 
 def test_the_missing_probe_sends_no_external_id_at_all(door):
@@ -168,7 +205,7 @@ def test_the_foreign_probe_sends_one_that_was_never_issued(door):
     sent = []
     for _ in range(5):
         door.let_in().sts.probe_foreign(GRANT)
-        name, params = door.calls.pop()
+        name, params = door.calls[-1]
         sent.append(params.pop("ExternalId"))
         assert (name, params) == ("AssumeRole", PROBE)
     assert len({*sent, GRANT.external_id}) == 6
@@ -191,12 +228,12 @@ def test_the_inert_policy_denies_everything_in_the_fewest_characters():
     assert " " not in INERT_POLICY
 
 
-def test_all_of_it_goes_through_one_client(door):
-    door.let_in().let_in().let_in().say_who()
-    door.assume()
-    door.sts.probe_missing(GRANT)
+def test_a_proofs_session_is_asked_and_forgotten(door):
+    """The calls after it are the broker's again."""
+    door.let_in().say_who().let_in()
     door.sts.probe_own(GRANT)
-    assert door.sessions.count(None) == 1
+    door.assume()
+    assert [key for key, _ in door.asked_as] == ["AKIABROKER", SESSION.access_key_id, "AKIABROKER"]
 
 
 # --- what is made of AWS's refusals ---
@@ -326,7 +363,7 @@ def test_throttling_is_unavailable_and_not_the_callers_fault(door):
 def test_a_session_that_is_denied_its_own_name_is_a_fault_and_no_refusal(door):
     """Nobody can be denied GetCallerIdentity, so this is not the role's answer."""
     for code in ("AccessDenied", "ExpiredToken", "Throttling"):
-        door.let_in().own.add_client_error("get_caller_identity", code, AWS_SAYS, 403)
+        door.let_in().refuse(code)
         with pytest.raises(Unavailable):
             door.sts.probe_own(GRANT)
 
@@ -334,7 +371,7 @@ def test_a_session_that_is_denied_its_own_name_is_a_fault_and_no_refusal(door):
 @pytest.mark.parametrize("code", ["Throttling", "ExpiredToken", "InternalFailure", "AccessDenied"])
 def test_a_refusal_proves_nothing_while_our_own_name_is_not_known(door, code):
     """Nobody can be denied GetCallerIdentity, so even AccessDenied is a fault there."""
-    door.refuse("AccessDenied").broker.add_client_error("get_caller_identity", code, AWS_SAYS, 403)
+    door.refuse("AccessDenied").refuse(code)
     with pytest.raises(Unavailable):
         door.sts.probe_own(GRANT)
 
@@ -379,23 +416,68 @@ def test_the_account_is_the_one_that_aws_names_and_not_the_arns(door):
     assert door.sts.probe_own(replace(GRANT, role_arn=role))[0] == ACCOUNT
 
 
-# --- the client ---
+# --- the endpoint, and how it is asked ---
 
 
-def test_the_client_is_regional_short_tempered_and_ready_for_many(monkeypatch):
+@pytest.mark.parametrize(
+    ("region", "more", "url"),
+    [
+        ("eu-west-1", {}, "https://sts.eu-west-1.amazonaws.com/"),
+        ("us-east-1", {"AWS_STS_REGIONAL_ENDPOINTS": "legacy"}, "https://sts.us-east-1.amazonaws.com/"),
+        ("us-east-1", {"AWS_USE_FIPS_ENDPOINT": "true"}, "https://sts-fips.us-east-1.amazonaws.com/"),
+        ("us-gov-west-1", {}, "https://sts.us-gov-west-1.amazonaws.com/"),
+        ("cn-north-1", {}, "https://sts.cn-north-1.amazonaws.com.cn/"),
+        ("eu-west-1", {"AWS_ENDPOINT_URL_STS": "https://sts.internal"}, "https://sts.internal/"),
+    ],
+)
+def test_it_asks_the_regional_endpoint_of_its_partition(environment, monkeypatch, region, more, url):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    made = Sts("eu-west-1", PRINCIPAL)._client_for(SESSION)
-    config = made.meta.config
-    assert made.meta.endpoint_url == "https://sts.eu-west-1.amazonaws.com"
-    assert (config.connect_timeout, config.read_timeout) == (1, 2)
-    assert config.retries == {"mode": "standard", "total_max_attempts": 2}
-    assert config.max_pool_connections == 256
+    environment(**more)
+    assert Sts(region, PRINCIPAL)._api.url == url
 
 
-def test_other_partitions_have_other_endpoints(monkeypatch):
+def test_it_is_short_tempered_and_ready_for_many(sts):
+    http = sts._api._http
+    assert http._timeout.connect_timeout == 1
+    assert http._timeout.read_timeout == 2
+    assert http._max_pool_connections == 256
+
+
+def test_it_believes_the_cas_that_it_was_told_and_goes_through_the_proxy(environment, monkeypatch, tmp_path):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    made = Sts("cn-north-1", PRINCIPAL)._client_for(SESSION)
-    assert made.meta.endpoint_url == "https://sts.cn-north-1.amazonaws.com.cn"
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    bundle = tmp_path / "ca.pem"
+    for name in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):  # the last one wins
+        environment(**{name: f"{bundle}.{name}"})
+        assert Sts("eu-west-1", PRINCIPAL)._api._http._verify == f"{bundle}.{name}"
+    environment(HTTPS_PROXY="http://proxy.internal:3128")
+    made = Sts("eu-west-1", PRINCIPAL)._api
+    assert made._http._proxy_config.proxy_url_for(made.url) == "http://proxy.internal:3128"
+    assert Sts("eu-west-1", PRINCIPAL)._api._http._verify is not False
+
+
+def test_certificates_are_checked_when_nothing_is_said(environment, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    environment()
+    assert Sts("eu-west-1", PRINCIPAL)._api._http._verify is True
+
+
+def test_retries_are_no_storm(live, server):
+    """A hundred in a row, and then each call is tried once, until calls succeed again."""
+    live._breaker = Patient()
+    server.answers = [(400, error("Throttling"))]
+    for _ in range(120):
+        with pytest.raises(Unavailable):
+            assume(live)
+    assert len(server.requests) == 220
+    server.answers = [(200, assumed())]
+    for _ in range(5):
+        assume(live)
+    server.requests.clear()
+    server.answers = [(503, ""), (200, assumed())]
+    assert assume(live) == SESSION
+    assert len(server.requests) == 2
 
 
 def test_a_session_does_not_show_its_secrets():
@@ -405,147 +487,7 @@ def test_a_session_does_not_show_its_secrets():
         assert "ASIAEXAMPLE" in text
 
 
-# --- over HTTP ---
-
-NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
-
-
-def assumed(**changes: str) -> str:
-    """AssumeRole's answer as AWS writes it; a field set to None is left out."""
-    fields = {
-        "AssumedRoleId": "AROAEXAMPLE:deputy-proof",
-        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deputy-0123abcd/deputy-proof",
-        "AccessKeyId": SESSION.access_key_id,
-        "SecretAccessKey": "the secret",
-        "SessionToken": "the token",
-        "Expiration": "2030-01-02T03:04:05Z",
-    } | changes
-    user, credentials = (
-        "".join(f"<{name}>{fields[name]}</{name}>" for name in names if fields[name] is not None)
-        for names in (list(fields)[:2], list(fields)[2:])
-    )
-    return (
-        f"<AssumeRoleResponse {NAMESPACE}><AssumeRoleResult><AssumedRoleUser>{user}</AssumedRoleUser>"
-        f"<Credentials>{credentials}</Credentials></AssumeRoleResult></AssumeRoleResponse>"
-    )
-
-
-def identity(**fields: str) -> str:
-    inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
-    name = "GetCallerIdentity"
-    return f"<{name}Response {NAMESPACE}><{name}Result>{inner}</{name}Result></{name}Response>"
-
-
-def error(code: str) -> str:
-    return f"<ErrorResponse {NAMESPACE}><Error><Type>Sender</Type><Code>{code}</Code></Error></ErrorResponse>"
-
-
-WHO = identity(
-    Arn="arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy", Account=ACCOUNT, UserId="A:x"
-)
-CREDENTIALS = {
-    "AccessKeyId": "ASIABROKERBROKER0001",
-    "SecretAccessKey": "x",
-    "Token": "t",
-    "Expiration": "2040-01-01T00:00:00Z",
-}
-
-
-OWN_KEYS = {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}
-
-
-class Server:
-    """Answers each POST with the next (status, body), the last one for ever; GET gives the broker's credentials."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, str]] = [(200, WHO)]
-        self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                server.requests.append((dict(parse_qsl(body)), dict(self.headers)))
-                status, text = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
-                self._answer(status, text, "text/xml")
-
-            def do_GET(self) -> None:
-                self._answer(200, json.dumps(CREDENTIALS), "application/json")
-
-            def _answer(self, status: int, text: str, kind: str) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-
-@pytest.fixture(scope="module")
-def http():
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(http):
-    http.answers, http.requests = [(200, WHO)], []
-    return http
-
-
-@pytest.fixture
-def environment(monkeypatch, tmp_path):
-    """A process without any AWS settings; `environment(NAME=value)` adds some."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # the pause before the second attempt
-    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
-
-    def add(**more: str) -> None:
-        for name, value in more.items():
-            monkeypatch.setenv(name, value)
-
-    return add
-
-
-@pytest.fixture(scope="module")
-def broker(http):
-    """The door's own client, made once: making one takes longer than a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**OWN_KEYS, "AWS_ENDPOINT_URL": http.url}.items():
-            patch.setenv(name, value)
-        client = Sts("eu-west-1", PRINCIPAL)._client()
-        client.get_caller_identity()  # it reads its credentials when it signs for the first time
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def live(server, environment, broker):
-    """The door before the server, with credentials."""
-    environment(AWS_ENDPOINT_URL=server.url, **OWN_KEYS)
-    sts = Sts("eu-west-1", PRINCIPAL)
-    sts._made = broker
-    return sts
+# --- answers that are none ---
 
 
 def assume(sts: Sts) -> Session:
@@ -685,20 +627,18 @@ def test_so_is_one_to_who_are_you(live, server, body):
         live.probe_own(GRANT)
 
 
-@pytest.mark.parametrize("kind", [ReadTimeoutError, ConnectTimeoutError])
-def test_a_timeout_is_unavailable_after_two_attempts(live, kind):
+@pytest.mark.parametrize("kind", [ReadTimeoutError, ConnectTimeoutError, SSLError, ConnectionClosedError])
+def test_a_failed_connection_is_unavailable_after_two_attempts(live, monkeypatch, kind):
     tried = []
 
-    def time_out(request, **_):
+    def fail(request):
         tried.append(request)
-        raise kind(endpoint_url=request.url)
+        raise kind(endpoint_url=request.url, error="reset")
 
-    events = live._client().meta.events
-    events.register("before-send.sts", time_out)
+    monkeypatch.setattr(live._api._http, "send", fail)
     for call in CALLS.values():
         with pytest.raises(Unavailable):
-            call(Door(live, live._client(), live._client()))
-    events.unregister("before-send.sts", time_out)
+            call(SimpleNamespace(sts=live, assume=lambda: assume(live)))
     assert len(tried) == 2 * len(CALLS)
 
 
@@ -709,7 +649,7 @@ def test_a_server_that_is_away_is_unavailable(environment):
     for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT)):
         with pytest.raises(Unavailable):
             call()
-    sts._client().close()
+    sts._api.close()
 
 
 # --- our own credentials ---
@@ -740,7 +680,7 @@ def test_it_recovers_when_the_credentials_endpoint_is_back(environment, server):
     assert sts.is_broker()
     [(_, headers)] = server.requests
     assert "Credential=ASIABROKERBROKER0001/" in headers["Authorization"]
-    sts._client().close()
+    sts._api.close()
 
 
 def test_it_recovers_when_credentials_appear_where_there_were_none(environment, server, tmp_path):
@@ -753,7 +693,7 @@ def test_it_recovers_when_credentials_appear_where_there_were_none(environment, 
         "[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n"
     )
     assert sts.is_broker()
-    sts._client().close()
+    sts._api.close()
 
 
 def test_threads_that_come_first_together_all_get_through(environment, server):
@@ -766,4 +706,4 @@ def test_threads_that_come_first_together_all_get_through(environment, server):
     for thread in threads:
         thread.join()
     assert found == [SESSION] * 8
-    sts._client().close()
+    sts._api.close()

@@ -1,0 +1,126 @@
+"""STS's Query protocol: one form, signed, sent and read with botocore's own parts, at half the price of a client's call.
+
+A call of a boto3 client spends most of its time on events, endpoint rules and checks of what is checked already; and
+a client signs for one identity alone, so that asking as a fresh session would take a client of its own. Here the
+identity comes with the call. What is hard stays botocore's: where STS is, whose credentials ours are and when they
+are renewed, Signature Version 4, TLS and proxies, and the reading of answers and errors.
+"""
+
+import os
+import random
+import socket
+import threading
+import time
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import botocore.session
+from botocore import UNSIGNED
+from botocore import __version__ as botocore_version
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config as BotoConfig
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as NoConnection
+from botocore.httpsession import URLLib3Session
+from botocore.parsers import QueryParser
+from botocore.retries.quota import RetryQuota
+from botocore.utils import get_environ_proxies
+
+from app.aws.errors import is_silence
+
+# Short, as a worker waits at the other end; as many connections as a worker serves requests at once.
+_TIMEOUTS = (1.0, 2.0)  # seconds: to connect, to read
+_CONNECTIONS = 256
+
+# One more attempt after a passing failure, while there is quota: AWS doesn't raise STS's rate, and a storm of retries
+# would use up what other tenants need. A hundred in a row, earned back as calls succeed, as in boto's standard mode.
+PAUSE = 0.3  # seconds at most, before the second attempt
+_QUOTA = 500
+_RETRY_COST = 5
+
+_HEADERS = {
+    "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
+    "User-Agent": f"Deputy Botocore/{botocore_version}",  # the customer sees it in CloudTrail
+}
+
+
+class QueryApi:
+    """STS in one region, over one pool of connections; safe to share among threads and greenlets.
+
+    Endpoint, CA and proxies are found where boto3 finds them, once (AWS_ENDPOINT_URL, AWS_CA_BUNDLE, HTTPS_PROXY, the
+    profile). The service's own credentials are looked for until there are some, and renew themselves from then on.
+    """
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._boto = botocore.session.get_session()
+        self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
+        # Never asked anything: it knows the endpoint, which takes partition, FIPS and the environment into account.
+        self._boto.set_config_variable("sts_regional_endpoints", "regional")
+        known = self._boto.create_client("sts", region, config=BotoConfig(signature_version=UNSIGNED)).meta
+        self.url = f"{known.endpoint_url.rstrip('/')}/"
+        self._model = known.service_model
+        # With the standard library's reading of times: botocore's own takes thirty times as long.
+        self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
+        self._quota = RetryQuota(_QUOTA)
+        settings: dict[str, Any] = {
+            "verify": self._boto.get_config_variable("ca_bundle") or _requests_ca_bundle() or True,
+            "proxies": get_environ_proxies(self.url),
+            "timeout": _TIMEOUTS,
+            "max_pool_connections": _CONNECTIONS,
+            # Otherwise the kernel waits 40 ms for more to send before each form.
+            "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        }
+        self._http = URLLib3Session(**settings)
+
+    def call(
+        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
+    ) -> dict[str, Any]:
+        """STS's answer to `action`, asked with these credentials or our own.
+
+        Raises ClientError for an error that STS answers, and what else is in AWS_ERRORS, as a boto3 client does.
+        """
+        body = urlencode({"Action": action, "Version": self._model.api_version} | form)
+        credentials = credentials or self._own_credentials()
+        try:
+            answer = self._ask(action, body, credentials)
+        except (ClientError, NoConnection, HTTPClientError) as error:
+            if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
+                raise
+            time.sleep(random.uniform(0, PAUSE))  # noqa: S311  so that those who failed together don't return together
+            answer = self._ask(action, body, credentials)
+            self._quota.release(_RETRY_COST)
+        self._quota.release(1)
+        return answer
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _ask(self, action: str, body: str, credentials: ReadOnlyCredentials) -> dict[str, Any]:
+        request = AWSRequest(method="POST", url=self.url, data=body, headers=_HEADERS)
+        SigV4Auth(credentials, "sts", self._region).add_auth(request)
+        response = self._http.send(request.prepare())
+        shape: Any = self._model.operation_model(action).output_shape
+        answer: dict[str, Any] = self._parser.parse(
+            {"status_code": response.status_code, "headers": response.headers, "body": response.content},
+            shape,
+        )
+        if response.status_code >= 300:
+            failed: Any = answer
+            raise ClientError(failed, action)
+        return answer
+
+    def _own_credentials(self) -> ReadOnlyCredentials:
+        with self._finding_credentials:
+            found = self._boto.get_credentials()  # kept by the session once there are some
+        if found is None:
+            raise NoCredentialsError
+        return found.get_frozen_credentials()
+
+
+def _requests_ca_bundle() -> str | None:
+    """The second place where botocore looks for CAs; the first is AWS_CA_BUNDLE, or the profile."""
+    return os.environ.get("REQUESTS_CA_BUNDLE")  # noqa: TID251  a setting of AWS's SDKs, not one of Deputy's

@@ -1,0 +1,102 @@
+"""A server that answers as STS would, or as nobody should: what was told, in order, and it keeps what was asked.
+
+Only this can send what the sandbox never would: every error code, answers that are none, and two that disagree.
+"""
+
+import json
+import threading
+from datetime import UTC, datetime
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl
+
+from app.aws.sts import Session
+
+ACCOUNT = "444455556666"
+EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+SESSION = Session(
+    "ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-proof"
+)
+NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
+
+
+def assumed(**changes: str) -> str:
+    """AssumeRole's answer as AWS writes it; a field set to None is left out."""
+    fields = {
+        "AssumedRoleId": "AROAEXAMPLE:deputy-proof",
+        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deputy-0123abcd/deputy-proof",
+        "AccessKeyId": SESSION.access_key_id,
+        "SecretAccessKey": "the secret",
+        "SessionToken": "the token",
+        "Expiration": "2030-01-02T03:04:05Z",
+    } | changes
+    user, credentials = (
+        "".join(f"<{name}>{fields[name]}</{name}>" for name in names if fields[name] is not None)
+        for names in (list(fields)[:2], list(fields)[2:])
+    )
+    return (
+        f"<AssumeRoleResponse {NAMESPACE}><AssumeRoleResult><AssumedRoleUser>{user}</AssumedRoleUser>"
+        f"<Credentials>{credentials}</Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    )
+
+
+def identity(**fields: str) -> str:
+    inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+    name = "GetCallerIdentity"
+    return f"<{name}Response {NAMESPACE}><{name}Result>{inner}</{name}Result></{name}Response>"
+
+
+def error(code: str, message: str = "") -> str:
+    inner = f"<Type>Sender</Type><Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+    return f"<ErrorResponse {NAMESPACE}><Error>{inner}</Error></ErrorResponse>"
+
+
+WHO = identity(
+    Arn="arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy", Account=ACCOUNT, UserId="A:x"
+)
+CREDENTIALS = {
+    "AccessKeyId": "ASIABROKERBROKER0001",
+    "SecretAccessKey": "x",
+    "Token": "t",
+    "Expiration": "2040-01-01T00:00:00Z",
+}
+
+
+class FakeSts:
+    """Answers each POST with the next (status, body), the last one for ever; GET gives the broker's credentials."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, str]] = [(200, WHO)]
+        self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                server.requests.append((dict(parse_qsl(body)), dict(self.headers)))
+                status, text = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                self._answer(status, text, "text/xml")
+
+            def do_GET(self) -> None:
+                self._answer(200, json.dumps(CREDENTIALS), "application/json")
+
+            def _answer(self, status: int, text: str, kind: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
