@@ -18,6 +18,7 @@ from bench.servers import Process
 from bench.stage import Populated, Stage
 
 _DURATIONS = range(900, 3600)  # 3600 is the hot rounds' default
+_WARM_UP = 5  # seconds: until each worker process has met every key and every connection
 _MOST_A_SECOND = 4_000  # more questions than a round can ask
 
 
@@ -54,7 +55,7 @@ def measure(stage: Stage) -> None:
     other = Counted(stage, "metadataproxy cold", stage.peer(cold=True), lambda: [peer.QUESTION])
     everybody = (own, other, sqlite)
     for one in everybody:
-        one.run(stage.wrk, 1)
+        one.run(stage.wrk, _WARM_UP)
     stage.say(
         f"cold: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}"
     )
@@ -66,7 +67,7 @@ def measure(stage: Stage) -> None:
 
 def _deputy(stage: Stage, name: str, populated: Populated) -> Counted:
     left = unique(populated.places)
-    most = _MOST_A_SECOND * stage.scale.seconds
+    most = _MOST_A_SECOND * max(stage.scale.seconds, _WARM_UP)
     found = Counted(stage, f"Deputy on {name}", populated.server, lambda: list(itertools.islice(left, most)))
     found.once, found.database = True, populated.database
     return found

@@ -10,16 +10,18 @@ from typing import Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from app import log
 
 _log = log.get(__name__)
 
-# All that a call of boto3's raises. The last ones are its parser's, for an answer that is not as AWS documents it:
+# All that a call to AWS raises. The last ones are botocore's parser's, for an answer that is not as AWS documents it:
 # from a proxy in between, perhaps. They are caught around the call and the reading of its answer, and nothing else.
 AWS_ERRORS = (
     BotoCoreError,
     ClientError,
+    HTTPError,
     ResponseParserError,
     LookupError,
     AttributeError,
@@ -71,7 +73,7 @@ def classify(error: Exception) -> StsError:
         _log.warning(
             "aws.unreachable",
             error=type(error).__name__,
-            exc_info=None if isinstance(error, BotoCoreError) else error,
+            exc_info=None if isinstance(error, BotoCoreError | HTTPError) else error,
         )
         return Unavailable()
     code = error.response.get("Error", {}).get("Code", "")

@@ -13,27 +13,30 @@ import threading
 import time
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import botocore.session
+import urllib3
 from botocore import UNSIGNED
 from botocore import __version__ as botocore_version
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config as BotoConfig
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
-from botocore.exceptions import ConnectionError as NoConnection
-from botocore.httpsession import URLLib3Session
+from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.httpsession import ProxyConfiguration, get_cert_path
 from botocore.parsers import QueryParser
 from botocore.retries.quota import RetryQuota
 from botocore.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
 
 from app.aws.errors import is_silence
 
 # Short, as a worker waits at the other end; as many connections as a worker serves requests at once.
-_TIMEOUTS = (1.0, 2.0)  # seconds: to connect, to read
+_TIMEOUTS = urllib3.Timeout(connect=1, read=2)  # seconds
 _CONNECTIONS = 256
+_MOMENT = 1.0  # seconds: AWS keeps idle connections open for longer
 
 # One more attempt after a passing failure, while there is quota: AWS doesn't raise STS's rate, and a storm of retries
 # would use up what other tenants need. A hundred in a row, earned back as calls succeed, as in boto's standard mode.
@@ -62,19 +65,14 @@ class QueryApi:
         self._boto.set_config_variable("sts_regional_endpoints", "regional")
         known = self._boto.create_client("sts", region, config=BotoConfig(signature_version=UNSIGNED)).meta
         self.url = f"{known.endpoint_url.rstrip('/')}/"
+        # With the host, or botocore finds it out of the address for each signature, twice.
+        self._headers = _HEADERS | {"Host": urlsplit(self.url).netloc}
         self._model = known.service_model
         # With the standard library's reading of times: botocore's own takes thirty times as long.
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
         self._quota = RetryQuota(_QUOTA)
-        settings: dict[str, Any] = {
-            "verify": self._boto.get_config_variable("ca_bundle") or _requests_ca_bundle() or True,
-            "proxies": get_environ_proxies(self.url),
-            "timeout": _TIMEOUTS,
-            "max_pool_connections": _CONNECTIONS,
-            # Otherwise the kernel waits 40 ms for more to send before each form.
-            "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        }
-        self._http = URLLib3Session(**settings)
+        ca: Any = self._boto.get_config_variable("ca_bundle") or _requests_ca_bundle() or True
+        self._pool, self._target = _pool(self.url, get_cert_path(ca))
 
     def call(
         self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
@@ -87,7 +85,7 @@ class QueryApi:
         credentials = credentials or self._own_credentials()
         try:
             answer = self._ask(action, body, credentials)
-        except (ClientError, NoConnection, HTTPClientError) as error:
+        except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
             time.sleep(random.uniform(0, PAUSE))  # noqa: S311  so that those who failed together don't return together
@@ -97,18 +95,25 @@ class QueryApi:
         return answer
 
     def close(self) -> None:
-        self._http.close()
+        self._pool.close()
 
     def _ask(self, action: str, body: str, credentials: ReadOnlyCredentials) -> dict[str, Any]:
-        request = AWSRequest(method="POST", url=self.url, data=body, headers=_HEADERS)
+        request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
         SigV4Auth(credentials, "sts", self._region).add_auth(request)
-        response = self._http.send(request.prepare())
+        response = self._pool.urlopen(
+            "POST",
+            self._target,
+            body=body.encode(),
+            headers=dict(request.headers.items()),
+            retries=False,
+            redirect=False,
+            assert_same_host=False,  # which takes a proxy for another host
+        )
         shape: Any = self._model.operation_model(action).output_shape
         answer: dict[str, Any] = self._parser.parse(
-            {"status_code": response.status_code, "headers": response.headers, "body": response.content},
-            shape,
+            {"status_code": response.status, "headers": response.headers, "body": response.data}, shape
         )
-        if response.status_code >= 300:
+        if response.status >= 300:
             failed: Any = answer
             raise ClientError(failed, action)
         return answer
@@ -119,6 +124,66 @@ class QueryApi:
         if found is None:
             raise NoCredentialsError
         return found.get_frozen_credentials()
+
+
+class _Prompt(HTTPConnection):
+    """A connection that sends a request in one piece, and trusts itself to be open when it was used a moment ago.
+
+    urllib3 sends head and form apart (two packets, and the other end wakes twice) and asks the kernel before each
+    request whether the connection still stands. One that was closed that soon costs a second attempt.
+    """
+
+    _held: list[bytes] | None = None
+    _used = -_MOMENT
+
+    @property
+    def is_connected(self) -> bool:
+        just_used = self.sock is not None and time.monotonic() - self._used < _MOMENT
+        return just_used or super().is_connected
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._held = []
+        try:
+            super().request(*args, **kwargs)
+            whole = b"".join(self._held)
+        finally:
+            self._held = None
+        super().send(whole)
+        self._used = time.monotonic()
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)  # a tunnel's CONNECT
+        else:
+            self._held.append(data)
+
+
+class _PromptTls(_Prompt, HTTPSConnection):
+    """The same, encrypted."""
+
+
+def _pool(url: str, ca_certs: str | None) -> tuple[urllib3.HTTPConnectionPool, str]:
+    """The connections to `url`, through the proxy if the environment names one, and what to ask for on them."""
+    settings: dict[str, Any] = {
+        "maxsize": _CONNECTIONS,
+        "timeout": _TIMEOUTS,
+        "cert_reqs": "CERT_REQUIRED",
+        "ca_certs": ca_certs,
+        # Otherwise the kernel waits 40 ms for more to send before each form.
+        "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    }
+    parts, proxies = urlsplit(url), ProxyConfiguration(get_environ_proxies(url))
+    proxy: Any = proxies.proxy_url_for(url)
+    if proxy is None:
+        return _prompt(urllib3.PoolManager(**settings).connection_from_url(url)), parts.path
+    manager = urllib3.ProxyManager(proxy, proxy_headers=proxies.proxy_headers_for(proxy), **settings)
+    # A proxy is told the whole address of what is not encrypted, and a tunnel's end the path alone.
+    return _prompt(manager.connection_from_url(url)), url if parts.scheme == "http" else parts.path
+
+
+def _prompt(pool: urllib3.HTTPConnectionPool) -> urllib3.HTTPConnectionPool:
+    pool.ConnectionCls = _PromptTls if pool.scheme == "https" else _Prompt
+    return pool
 
 
 def _requests_ca_bundle() -> str | None:

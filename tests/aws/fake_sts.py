@@ -4,10 +4,12 @@ Only this can send what the sandbox never would: every error code, answers that 
 """
 
 import json
+import ssl
 import threading
 from datetime import UTC, datetime
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from app.aws.sts import Session
@@ -65,7 +67,8 @@ CREDENTIALS = {
 class FakeSts:
     """Answers each POST with the next (status, body), the last one for ever; GET gives the broker's credentials."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        self.paths: list[str] = []
         self.answers: list[tuple[int, str]] = [(200, WHO)]
         self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
         server = self
@@ -73,6 +76,7 @@ class FakeSts:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                server.paths.append(self.path)
                 server.requests.append((dict(parse_qsl(body)), dict(self.headers)))
                 status, text = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
                 self._answer(status, text, "text/xml")
@@ -92,7 +96,11 @@ class FakeSts:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        if certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*certificate)
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 

@@ -8,12 +8,13 @@ import re
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError, SSLError
 from botocore.retries.quota import RetryQuota
 from botocore.utils import ContainerMetadataFetcher
+from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutError, SSLError
 
 from app.aws.breaker import Breaker
 from app.aws.sts import INERT_POLICY, Misconfigured, Refused, Session, Sts, StsError, Unavailable
@@ -21,6 +22,7 @@ from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id
 from dev.stack import free_port
 from tests.aws.fake_sts import ACCOUNT, NAMESPACE, SESSION, WHO, FakeSts, assumed, error, identity
+from tests.certificates import self_signed
 
 PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
 SESSION_OF_BROKER = "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"  # the path is not shown
@@ -99,8 +101,17 @@ def http():
 
 @pytest.fixture
 def server(http):
-    http.answers, http.requests = [(200, WHO)], []
+    http.answers, http.requests, http.paths = [(200, WHO)], [], []
     return http
+
+
+@pytest.fixture
+def impostor(tmp_path):
+    """STS's answers, under a certificate that nobody vouches for but itself."""
+    server = FakeSts(self_signed(tmp_path))
+    server.answers = [(200, assumed())]
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -437,30 +448,59 @@ def test_it_asks_the_regional_endpoint_of_its_partition(environment, monkeypatch
 
 
 def test_it_is_short_tempered_and_ready_for_many(sts):
-    http = sts._api._http
-    assert http._timeout.connect_timeout == 1
-    assert http._timeout.read_timeout == 2
-    assert http._max_pool_connections == 256
+    pool = sts._api._pool
+    assert (pool.timeout.connect_timeout, pool.timeout.read_timeout) == (1, 2)
+    assert pool.pool.maxsize == 256
 
 
-def test_it_believes_the_cas_that_it_was_told_and_goes_through_the_proxy(environment, monkeypatch, tmp_path):
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    bundle = tmp_path / "ca.pem"
+@pytest.fixture
+def public(environment, monkeypatch):
+    """A process that is told neither an endpoint nor CAs, until `public(NAME=value)`."""
+    for name in ("AWS_ENDPOINT_URL", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return environment
+
+
+def test_certificates_are_checked_with_the_cas_that_it_was_told(public, tmp_path):
+    pool = Sts("eu-west-1", PRINCIPAL)._api._pool
+    assert pool.cert_reqs == "CERT_REQUIRED"
+    assert Path(pool.ca_certs).is_file()
     for name in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):  # the last one wins
-        environment(**{name: f"{bundle}.{name}"})
-        assert Sts("eu-west-1", PRINCIPAL)._api._http._verify == f"{bundle}.{name}"
-    environment(HTTPS_PROXY="http://proxy.internal:3128")
+        public(**{name: f"{tmp_path}/{name}"})
+        pool = Sts("eu-west-1", PRINCIPAL)._api._pool
+        assert (pool.cert_reqs, pool.ca_certs) == ("CERT_REQUIRED", f"{tmp_path}/{name}")
+
+
+def test_a_certificate_of_nobodys_is_unavailable(environment, impostor, tmp_path):
+    """Whoever sits in between could otherwise say that a role refuses strangers."""
+    environment(AWS_ENDPOINT_URL=impostor.url, **OWN_KEYS)
+    sts = Sts("eu-west-1", PRINCIPAL)
+    with pytest.raises(Unavailable):
+        sts.probe_missing(GRANT)
+    assert impostor.requests == []
+    environment(AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
+    sts = Sts("eu-west-1", PRINCIPAL)
+    sts.probe_missing(GRANT)
+    assert len(impostor.requests) == 1
+    sts._api.close()
+
+
+def test_it_goes_through_the_proxy_that_it_was_told(public, server):
+    """Plain HTTP, so that the proxy can be asked what it heard: the whole address, and who is allowed to use it."""
+    public(
+        AWS_ENDPOINT_URL="http://sts.internal", HTTP_PROXY=server.url.replace("//", "//us:er@"), **OWN_KEYS
+    )
+    server.answers = [(200, assumed())]
+    sts = Sts("eu-west-1", PRINCIPAL)
+    assert assume(sts) == SESSION
+    [(_, headers)] = server.requests
+    assert headers["Host"] == "sts.internal"
+    assert headers["Proxy-Authorization"] == "Basic dXM6ZXI="
+    assert server.paths == ["http://sts.internal/"]
+    sts._api.close()
+    public(HTTPS_PROXY="http://proxy.internal:3128", AWS_ENDPOINT_URL="https://sts.internal")
     made = Sts("eu-west-1", PRINCIPAL)._api
-    assert made._http._proxy_config.proxy_url_for(made.url) == "http://proxy.internal:3128"
-    assert Sts("eu-west-1", PRINCIPAL)._api._http._verify is not False
-
-
-def test_certificates_are_checked_when_nothing_is_said(environment, monkeypatch):
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    environment()
-    assert Sts("eu-west-1", PRINCIPAL)._api._http._verify is True
+    assert (made._pool.proxy.host, made._target) == ("proxy.internal", "/")
 
 
 def test_retries_are_no_storm(live, server):
@@ -627,15 +667,15 @@ def test_so_is_one_to_who_are_you(live, server, body):
         live.probe_own(GRANT)
 
 
-@pytest.mark.parametrize("kind", [ReadTimeoutError, ConnectTimeoutError, SSLError, ConnectionClosedError])
+@pytest.mark.parametrize("kind", [ReadTimeoutError, ConnectTimeoutError, SSLError, ProtocolError])
 def test_a_failed_connection_is_unavailable_after_two_attempts(live, monkeypatch, kind):
     tried = []
 
-    def fail(request):
-        tried.append(request)
-        raise kind(endpoint_url=request.url, error="reset")
+    def fail(*_, **__):
+        tried.append(1)
+        raise kind.__new__(kind)
 
-    monkeypatch.setattr(live._api._http, "send", fail)
+    monkeypatch.setattr(live._api._pool, "urlopen", fail)
     for call in CALLS.values():
         with pytest.raises(Unavailable):
             call(SimpleNamespace(sts=live, assume=lambda: assume(live)))

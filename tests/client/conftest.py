@@ -1,16 +1,11 @@
 """Deputy over HTTP, in this process and on SQLite: one engine is enough for those who only see its API."""
 
-import datetime as dt
-import ipaddress
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask
 
 from app.access import Scope
@@ -18,6 +13,7 @@ from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack
 from tests.cast import Api, World
+from tests.certificates import self_signed
 from tests.client.people import CLIENT, Deputy, Place, served
 from tests.conftest import OPERATOR, empty_database, make_config, migrate
 
@@ -89,25 +85,6 @@ class Secure:
 @pytest.fixture
 def secure(_door: Deputy, tmp_path: Path) -> Iterator[Secure]:
     """The service over TLS, under a certificate that only `ca` vouches for."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "deputy")])
-    now = dt.datetime.now(dt.UTC)
-    names = x509.SubjectAlternativeName(
-        [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    )
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=2))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (tmp_path / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    (tmp_path / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    with served(_door, ssl_context=(str(tmp_path / "ca.pem"), str(tmp_path / "key.pem"))) as port:
-        yield Secure(f"https://localhost:{port}", tmp_path / "ca.pem")
+    ca, key = self_signed(tmp_path)
+    with served(_door, ssl_context=(str(ca), str(key))) as port:
+        yield Secure(f"https://localhost:{port}", ca)
