@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select, exists, or_, select
@@ -109,7 +109,24 @@ class Caller:
             raise ForbiddenError("This API key is confined to one tenant.")
 
 
-def tenant_of(db: Session, caller: Caller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
+class Somebody(Protocol):
+    """Whoever acts, and the tenant that they are confined to, if they are: a key, or what has none (`OnBehalf`)."""
+
+    @property
+    def actor(self) -> Actor: ...
+    @property
+    def tenant_id(self) -> UUID | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalf:
+    """Deputy itself, at work for one tenant and unable to see any other."""
+
+    actor: Actor
+    tenant_id: UUID
+
+
+def tenant_of(db: Session, caller: Somebody, tenant_id: UUID, *, lock: bool = False) -> Tenant:
     """The live tenant, if this caller can see it. Raises NotFoundError."""
     query = select(Tenant).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
     if caller.tenant_id is not None:
@@ -118,7 +135,7 @@ def tenant_of(db: Session, caller: Caller, tenant_id: UUID, *, lock: bool = Fals
 
 
 def owned(
-    db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
+    db: Session, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
 ) -> Connection:
     """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
     query = _owned(caller, tenant_id, connection_id)
@@ -137,7 +154,7 @@ def owned_at(
     return connection, status, epoch
 
 
-def _owned(caller: Caller, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
+def _owned(caller: Somebody, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
     query = (
         select(Connection)
         .join(Tenant, Tenant.id == Connection.tenant_id)

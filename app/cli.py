@@ -4,6 +4,8 @@ They need no API key: whoever can run them has the database already. What they c
 """
 
 import getpass
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,10 +25,11 @@ from app.errors import AppError, NotFoundError
 from app.health import alembic_config
 from app.models import ApiKey
 from app.services import Services
+from app.worker import Worker
 
 
 def register_commands(app: Flask) -> None:
-    for command_or_group in (migrate, templates, keys):
+    for command_or_group in (migrate, worker, templates, keys):
         app.cli.add_command(command_or_group)
 
 
@@ -56,6 +59,20 @@ def migrate() -> None:
     with _in_one_line(), unavailable():
         command.upgrade(alembic_config(_services().db), "head")
     click.echo("The database's schema is this release's.")
+
+
+@click.command("worker")
+@with_appcontext
+def worker() -> None:
+    """Do what is due in the background, on this machine, until Ctrl-C: prove connections.
+
+    It needs no broker. Beyond one machine set DEPUTY_BROKER_URL and run: celery --app worker worker --beat
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    click.echo("The worker is running; Ctrl-C ends it.")
+    Worker(_services(), stop).run()
 
 
 templates = AppGroup("templates", help="The CloudFormation templates that customers launch.")

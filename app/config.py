@@ -66,15 +66,22 @@ class Config:
     template_bucket: str
     region: str
     cache_url: str | None = field(default=None, repr=False)  # it may hold a password
+    broker_url: str | None = field(default=None, repr=False)  # Celery's; it may hold a password
     public_url: str = "http://localhost:8000"
     console_url: str | None = None
     role_prefix: str = "deputy-"
     max_session_seconds: int = ROLE_CHAINING_MAX
+    sts_budget: int = 100  # calls a second for proofs in the background, of all tenants together
     issue_rate: int = 200  # requests for credentials, per key and second
     connection_rate: int = 120  # connections and verifications over HTTP, per tenant and minute
     max_connections: int = 10_000  # per tenant
     bootstrap_key: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
+
+    @property
+    def proofs_a_second(self) -> int:
+        """How many proofs the STS budget allows: one makes six calls at most."""
+        return max(1, self.sts_budget // 6)
 
     @classmethod
     def from_environment(cls) -> "Config":
@@ -84,6 +91,7 @@ class Config:
             values: dict[str, Any] = {
                 "database_url": env.str("DATABASE_URL", validate=_database_url),
                 "cache_url": env.str("CACHE_URL", None, validate=_cache_url),
+                "broker_url": env.str("BROKER_URL", None, validate=_celery_url),
                 "secret_keys": env.list("SECRET_KEYS", validate=_secret_keys),
                 "broker": env.str("BROKER_PRINCIPAL_ARN", validate=Broker.parse),
                 "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=_account_ids),
@@ -97,6 +105,7 @@ class Config:
                 "max_session_seconds": env.int(
                     "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds
                 ),
+                "sts_budget": env.int("STS_BUDGET", 100, validate=_positive),
                 "issue_rate": env.int("ISSUE_RATE", 200, validate=_positive),
                 "connection_rate": env.int("CONNECTION_RATE", 120, validate=_positive),
                 "max_connections": env.int("MAX_CONNECTIONS", 10_000, validate=_positive),
@@ -163,6 +172,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "public_url": values["public_url"].rstrip("/"),
         "console_url": (values["console_url"] or "").rstrip("/") or None,
         "cache_url": values["cache_url"] or None,
+        "broker_url": values["broker_url"] or None,
     }
 
 
@@ -189,6 +199,11 @@ def _secret_keys(values: list[str]) -> None:
 def _cache_url(value: str | None) -> None:
     if value and not value.startswith(("redis://", "rediss://", "unix://")):
         raise ValidationError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
+
+
+def _celery_url(value: str | None) -> None:
+    if value and not value.startswith(("redis://", "rediss://", "sqs://", "amqp://", "amqps://")):
+        raise ValidationError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
 
 
 def _account_ids(values: list[str]) -> None:

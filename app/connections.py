@@ -4,6 +4,8 @@ Which roles may be given at all is decided here, before any call to AWS (invaria
 until a proof says otherwise, and so is one that is resumed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,13 +18,15 @@ from app.access import Caller, owned, tenant_of
 from app.config import Config
 from app.db import Database, Page, now, page
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError, ValidationFailedError
-from app.ids import RoleArn
+from app.ids import RoleArn, kit_role_name
 from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 from app.permission_sets import PermissionSet
 from app.verification import PATIENCE, Verification
 
 # Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
 _FULL_RETRY_SECONDS = 3600  # nothing but deleting a connection makes room, so there is no hurry
+_MOST_SOUGHT = 50
+_THERE_ALREADY = "This tenant has a connection to this role already."
 _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
 
@@ -64,6 +68,21 @@ class Connections:
         self._config = config
         self._sets = sets
 
+    def seek(
+        self, caller: Caller, tenant_id: UUID, *, account_id: str, permission_set: str | None = None
+    ) -> Connection:
+        """A pending connection to the kit's role in that account, which Deputy looks for by itself from now on.
+
+        An account without the role, and one whose role refuses us, look the same (AWS says the same of both). Raises
+        as `create` does, and RateLimitedError when too many roles are looked for: or a tenant could scan accounts.
+        """
+        partition, name = self._config.broker.partition, kit_role_name(self._config.role_prefix, tenant_id)
+        role = allowed_role(self._config, f"arn:{partition}:iam::{account_id}:role/{name}")
+        chosen = permission_sets.choose(self._sets, permission_set)
+        with self._new() as db:
+            connection_id = self._insert(db, caller, tenant_id, role, chosen.name, sought=True)
+        return self.get(caller, tenant_id, connection_id)
+
     def create(
         self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None
     ) -> Connection:
@@ -74,15 +93,27 @@ class Connections:
         """
         role = allowed_role(self._config, role_arn)
         chosen = permission_sets.choose(self._sets, permission_set)
-        try:
-            with self._db.write() as db:
-                connection_id = self._insert(db, caller, tenant_id, role, chosen.name)
-        except IntegrityError as error:  # two at once: the unique (tenant, role) lets one in
-            raise ConflictError("This tenant has a connection to this role already.") from error
+        with self._new() as db:
+            connection_id = self._insert(db, caller, tenant_id, role, chosen.name)
         return self._verification.verify(caller, tenant_id, connection_id, patience=PATIENCE)
 
+    @contextmanager
+    def _new(self) -> Iterator[Session]:
+        try:
+            with self._db.write() as db:
+                yield db
+        except IntegrityError as error:  # two at once: the unique (tenant, role) lets one in
+            raise ConflictError(_THERE_ALREADY) from error
+
     def _insert(
-        self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn, permission_set: str
+        self,
+        db: Session,
+        caller: Caller,
+        tenant_id: UUID,
+        role: RoleArn,
+        permission_set: str,
+        *,
+        sought: bool = False,
     ) -> UUID:
         tenant_of(db, caller, tenant_id, lock=True).ensure_active()
         earlier = db.scalars(
@@ -90,10 +121,10 @@ class Connections:
         ).one_or_none()
         if earlier is not None:
             if earlier.status is not ConnectionStatus.DELETED:
-                raise ConflictError("This tenant has a connection to this role already.")
+                raise ConflictError(_THERE_ALREADY)
             db.delete(earlier)  # the tombstone; only this call clears one (invariant 12)
             db.flush()
-        self._ensure_room(db, tenant_id)
+        self._ensure_room(db, tenant_id, sought=sought)
         external_id = db.scalars(
             select(ExternalIdRow).where(
                 ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
@@ -105,13 +136,16 @@ class Connections:
             role_arn=role.text,
             account_id=role.account_id,
             permission_set=permission_set,
+            sought=sought,
         )
+        if sought:
+            connection.seek(now())
         db.add(connection)
         db.flush()
         self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
         return connection.id
 
-    def _ensure_room(self, db: Session, tenant_id: UUID) -> None:
+    def _ensure_room(self, db: Session, tenant_id: UUID, *, sought: bool) -> None:
         """The tenant's row is locked by now, so two at once can't both take the last place."""
         live = select(func.count()).where(
             Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
@@ -120,6 +154,15 @@ class Connections:
         if (db.scalar(live) or 0) >= limit:
             raise RateLimitedError(
                 f"A tenant may have {limit} connections; delete one first.", retry_after=_FULL_RETRY_SECONDS
+            )
+        looked_for = live.where(
+            Connection.sought, Connection.status == ConnectionStatus.PENDING, Connection.due_at.is_not(None)
+        )
+        if sought and (db.scalar(looked_for) or 0) >= _MOST_SOUGHT:
+            raise RateLimitedError(
+                f"Roles are looked for in at most {_MOST_SOUGHT} accounts of a tenant at once; delete one that is pending,"
+                " or give the ARN of a role that is there.",
+                retry_after=_FULL_RETRY_SECONDS,
             )
 
     def list(
@@ -130,6 +173,17 @@ class Connections:
             tenant_of(db, caller, tenant_id)
             query = _live(wanted).where(Connection.tenant_id == tenant_id)
             return page(db, query, Connection.id, limit=limit, after=after)
+
+    def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
+        """How many connections a tenant has in each status; those that it has none in are left out. Raises NotFoundError."""
+        counts = (
+            select(Connection.status, func.count().label("n"))
+            .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
+            .group_by(Connection.status)
+        )
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            return {row.status: row.n for row in db.execute(counts)}
 
     def list_all(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Connection]:
         """Across tenants, newest first. Raises ForbiddenError for a bound key."""

@@ -33,6 +33,15 @@ def new_id() -> UUID:
     return uuid7()
 
 
+def kit_role_name(prefix: str, tenant_id: UUID) -> str:
+    """The name that a tenant's role has unless its administrator chooses another.
+
+    The prefix, and eight hex digits of the tenant, as two tenants may share an AWS account. The last eight: a UUIDv7
+    begins with the time, and tenants made in the same minute share those digits.
+    """
+    return f"{prefix}{tenant_id.hex[-8:]}"
+
+
 @dataclass(frozen=True, slots=True)
 class RoleArn:
     """An IAM role's ARN, taken apart."""

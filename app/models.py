@@ -26,10 +26,12 @@ from sqlalchemy import (
     MetaData,
     String,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, foreign, mapped_column, relationship
 
+from app import schedule
 from app.db import UtcDateTime, now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
@@ -216,6 +218,7 @@ class Connection(TenantOwned, Base):
         ),
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
+        Index("ix_connections_due_at", "due_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -230,9 +233,12 @@ class Connection(TenantOwned, Base):
     role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
     proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here
     verified_at: Mapped[datetime | None]
-    due_at: Mapped[datetime | None] = mapped_column(
-        default=now
-    )  # when the next proof is due; None: not scheduled
+    # When the next proof is due (None: not scheduled), and since when the connection is on this schedule: searched for
+    # since then, or proven since then. See app/schedule.py.
+    due_at: Mapped[datetime | None] = mapped_column(default=now)
+    due_since: Mapped[datetime | None]
+    # Given by its account alone, so that it is we who look for a role there; such searches are few for each tenant.
+    sought: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
 
@@ -260,11 +266,19 @@ class Connection(TenantOwned, Base):
         if self.status is ConnectionStatus.SUSPENDED:
             raise ConflictError("This connection is suspended already.")
         self._become(ConnectionStatus.SUSPENDED)
+        self.due_at = None
 
     def resume(self) -> None:
         if self.status is not ConnectionStatus.SUSPENDED:
             raise ConflictError("This connection is not suspended.")
         self._become(ConnectionStatus.PENDING)
+        self.seek(now())
+
+    def seek(self, at: datetime) -> None:
+        """Prove it at `at`; and unless it is proven by then, look for its role from there on."""
+        self.due_at = at
+        if self.status is not ConnectionStatus.VERIFIED:
+            self.due_since = at
 
     def delete(self, at: datetime) -> None:
         self._become(ConnectionStatus.DELETED)
@@ -275,24 +289,34 @@ class Connection(TenantOwned, Base):
         """A session showed another role id than the proven one: what was proven is gone (back to pending)."""
         self._become(ConnectionStatus.PENDING)
         self.role_unique_id = None
-        self.due_at = now()
+        self.seek(now())
 
     def take(self, proof: Proof, role_unique_id: str | None) -> None:
         """Apply the verdict of a proof of this very version."""
         self.proof_id = proof.id
+        before = self.status, self.role_unique_id
         match proof.verdict:
             case Verdict.PROVEN:
                 if self.role_unique_id != role_unique_id or self.status is not ConnectionStatus.VERIFIED:
                     self._become(ConnectionStatus.VERIFIED)
                 self.role_unique_id = role_unique_id
                 self.verified_at = proof.checked_at
-                self.due_at = None
             case Verdict.INSECURE:
                 self._become(ConnectionStatus.INSECURE)
             case Verdict.UNASSUMABLE if self.status is not ConnectionStatus.PENDING:
                 self._become(ConnectionStatus.BROKEN)
             case _:  # a pending role that can't be assumed yet stays pending; inconclusive changes nothing
                 pass
+        if (self.status, self.role_unique_id) != before or self.due_since is None:
+            self.due_since = proof.checked_at
+        self.due_at = self._next_due(proof, self.due_since)
+
+    def _next_due(self, proof: Proof, since: datetime) -> datetime | None:
+        if self.status is not ConnectionStatus.VERIFIED:
+            return schedule.next_search(since, proof.checked_at)
+        if proof.verdict is Verdict.INCONCLUSIVE:
+            return proof.checked_at + schedule.UNCLEAR
+        return schedule.next_settling(since, proof.checked_at)
 
     def _become(self, status: ConnectionStatus) -> None:
         if status is not self.status or status is ConnectionStatus.VERIFIED:

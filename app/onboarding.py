@@ -16,6 +16,7 @@ from app.aws.templates import Template, TemplateBucket, regions, render, role_se
 from app.config import Broker, Config
 from app.db import Database
 from app.errors import ValidationFailedError
+from app.ids import kit_role_name
 from app.models import Tenant
 from app.permission_sets import PermissionSet
 
@@ -83,7 +84,7 @@ class Onboarding:
         region = self._region(region)
         chosen = permission_sets.choose(self._sets, permission_set)
         template, broker = self._templates[chosen.name], self._config.broker
-        external_id, name = tenant.external_id or "", self.role_name(tenant)
+        external_id, name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
         trust, policy = trust_policy(broker, external_id), chosen.policy(broker.partition)
         script = _Script(name, self._description(external_id), role_seconds(self._config), trust, policy)
         return Kit(
@@ -101,13 +102,6 @@ class Onboarding:
             terraform=script.terraform(),
             aws_cli=script.aws_cli(),
         )
-
-    def role_name(self, tenant: Tenant) -> str:
-        """The prefix, and eight hex digits of the tenant, as two tenants may share an AWS account.
-
-        The last eight: a UUIDv7 begins with the time, and tenants made in the same minute share those digits.
-        """
-        return f"{self._config.role_prefix}{tenant.id.hex[-8:]}"
 
     def _description(self, external_id: str) -> str:
         return f"Lets {self._config.vendor_name} reach this account for the customer with External ID {external_id}"

@@ -25,17 +25,20 @@ from app.errors import RateLimitedError
 from app.shared_cache import SharedCache
 
 _PORTIONS = 20  # of a limit: what a process takes at once is one of them
+_EVERYBODY = UUID(int=0)  # of whom there is one
+_PROOF_WAIT = 0.1  # seconds until the next look whether there is room for another proof
 _CALLERS = 10_000  # the last ones who were counted
 
 
 class Rates:
-    """Each method counts one attempt, or raises RateLimitedError."""
+    """Each method counts one attempt; those of callers raise RateLimitedError, and the background waits."""
 
     def __init__(self, config: Config, shared: SharedCache | None) -> None:
         self._own = Windows()
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
         self._issue = RateLimitItemPerSecond(config.issue_rate, namespace="issue")
         self._attempt = RateLimitItemPerMinute(config.connection_rate, namespace="attempt")
+        self._proof = RateLimitItemPerSecond(config.proofs_a_second, namespace="proof")
 
     def issue(self, caller: Caller) -> None:
         """One request for credentials with this key, ISSUE_RATE a second at most."""
@@ -47,15 +50,24 @@ class Rates:
             return  # it will be told that there is no such tenant, and must not use up what that tenant has
         self._count(self._attempt, tenant_id, "Roles of this tenant are tried too often")
 
+    def wait_for_proof(self) -> None:
+        """Returns when the background may make one more proof, STS_BUDGET calls a second at most for all of them."""
+        while wait := self._wait(self._proof, _EVERYBODY):
+            time.sleep(min(wait, _PROOF_WAIT))
+
     def _count(self, limit: RateLimitItem, who: UUID, what: str) -> None:
-        wait = self._own.hit((limit.namespace, who), limit.amount, limit.get_expiry())
-        if wait == 0 and self._shared is not None and not self._shared.hit(limit, who.hex):
-            wait = 1.0  # not known, and not worth asking for
-        if wait:
+        if wait := self._wait(limit, who):
             raise RateLimitedError(
                 f"{what}: {limit.amount} per {limit.GRANULARITY.name} at most.",
                 retry_after=max(1, math.ceil(wait)),
             )
+
+    def _wait(self, limit: RateLimitItem, who: UUID) -> float:
+        """Count one and return 0; or count nothing, and return the seconds to wait."""
+        wait = self._own.hit((limit.namespace, who), limit.amount, limit.get_expiry())
+        if wait == 0 and self._shared is not None and not self._shared.hit(limit, who.hex):
+            wait = 1.0  # not known, and not worth asking for
+        return wait
 
 
 class Windows:

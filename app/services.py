@@ -11,6 +11,7 @@ from app.aws.templates import TemplateBucket
 from app.config import Config
 from app.connections import Connections
 from app.db import Database
+from app.due import Due
 from app.health import Health
 from app.onboarding import Onboarding
 from app.rates import Rates
@@ -34,6 +35,7 @@ class Services:
     connections: Connections
     vending: Vending
     health: Health
+    due: Due
     rates: Rates
 
 
@@ -66,5 +68,6 @@ def build(config: Config) -> Services:
             max_session_seconds=config.max_session_seconds,
         ),
         health=Health(db, sts),
+        due=Due(db, verification, rates),
         rates=rates,
     )

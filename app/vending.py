@@ -201,7 +201,7 @@ class Vending:
     def _make_due(self, issuable: Issuable) -> None:
         with self._changing(issuable) as (_, connection):
             if connection is not None:
-                connection.due_at = now()
+                connection.seek(now())
 
     @contextmanager
     def _changing(self, issuable: Issuable) -> Iterator[tuple[DbSession, Connection | None]]:

@@ -11,12 +11,15 @@ What a proof can't see is who else the role trusts.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from sqlalchemy.orm import Session as DbSession
+
 from app import audit
-from app.access import Caller, owned, tenant_of
-from app.audit import Outcome
+from app.access import Somebody, owned, tenant_of
+from app.audit import Actor, Outcome
 from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable
 from app.db import Database, now
 from app.errors import ConflictError
@@ -152,26 +155,28 @@ class Verification:
         self._sts = sts
 
     def verify(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, patience: float = 0.0
+        self, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, patience: float = 0.0
     ) -> Connection:
         """The connection with a fresh proof. `patience`: seconds to keep trying a role that refuses its own ID.
 
         Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
         """
         for _ in range(_TRIES):
-            grant, version = self._to_test(caller, tenant_id, connection_id)
+            grant, version, due_at = self._to_test(caller, tenant_id, connection_id)
             finding = self._prove_patiently(grant, patience)
-            tested = self._store(caller, (tenant_id, connection_id), version, finding)
+            tested = self._store(caller, (tenant_id, connection_id), (version, due_at), finding)
             if tested is not None:
                 return tested
         raise ConflictError("This connection changed while it was being verified; try again.")
 
-    def _to_test(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> tuple[Grant, int]:
+    def _to_test(
+        self, caller: Somebody, tenant_id: UUID, connection_id: UUID
+    ) -> tuple[Grant, int, datetime | None]:
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             tenant_of(db, caller, tenant_id).ensure_active()
             connection.ensure_not_suspended()
-            return connection.grant, connection.version
+            return connection.grant, connection.version, connection.due_at
 
     def _prove_patiently(self, grant: Grant, patience: float) -> Finding:
         deadline = time.monotonic() + patience
@@ -183,7 +188,7 @@ class Verification:
         return finding
 
     def _store(
-        self, caller: Caller, path: tuple[UUID, UUID], version: int, finding: Finding
+        self, caller: Somebody, path: tuple[UUID, UUID], before: tuple[int, datetime | None], finding: Finding
     ) -> Connection | None:
         """Compare-and-set: None when the connection is no longer the version that was tested."""
         with self._db.write() as db:
@@ -192,35 +197,49 @@ class Verification:
             connection = owned(db, caller, *path, lock=True)
             tenant.ensure_active()
             connection.ensure_not_suspended()
+            version, due_at = before
             if connection.version != version:
                 return None
-            proof = Proof(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                verdict=finding.verdict,
-                checks=[{"name": c.name, "outcome": c.outcome, "detail": c.detail} for c in finding.checks],
-                checked_at=now(),
-            )
+            asked_again = connection.due_at if connection.due_at != due_at else None
+            proof = _proof(connection, finding)
             db.add(proof)
             db.flush()
             connection.take(proof, finding.role_unique_id)
-            action, outcome = _EVENTS[finding.verdict]
-            audit.record(
-                db,
-                caller.actor,
-                action,
-                outcome=outcome,
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                details={
-                    "verdict": finding.verdict.value,
-                    "status": connection.status.value,
-                    "checks": {c.name: c.outcome for c in finding.checks},
-                },
-            )
+            if asked_again is not None:
+                connection.due_at = (
+                    asked_again  # somebody made it due meanwhile, for a reason that came after our calls
+                )
+            _record(db, caller.actor, connection, finding)
             db.flush()
             db.refresh(connection)
             return connection
+
+
+def _proof(connection: Connection, finding: Finding) -> Proof:
+    return Proof(
+        tenant_id=connection.tenant_id,
+        connection_id=connection.id,
+        verdict=finding.verdict,
+        checks=[{"name": c.name, "outcome": c.outcome, "detail": c.detail} for c in finding.checks],
+        checked_at=now(),
+    )
+
+
+def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding) -> None:
+    action, outcome = _EVENTS[finding.verdict]
+    audit.record(
+        db,
+        actor,
+        action,
+        outcome=outcome,
+        tenant_id=connection.tenant_id,
+        connection_id=connection.id,
+        details={
+            "verdict": finding.verdict.value,
+            "status": connection.status.value,
+            "checks": {c.name: c.outcome for c in finding.checks},
+        },
+    )
 
 
 _EVENTS: dict[Verdict, tuple[str, Outcome]] = {

@@ -28,6 +28,7 @@ def start(stack: Stack, stop: threading.Event) -> None:
         ("database and admin key", stack.prepare),
         ("sandbox (a local AWS)", stack.start_sandbox),
         ("CloudFormation templates", stack.publish),
+        ("background worker", stack.start_worker),
         ("web", stack.start_web),
     )
     for name, step in steps:
@@ -68,7 +69,7 @@ Deputy is ready.
   sandbox      {settings.sandbox_url}          (the AWS that it talks to)
   console      {settings.sandbox_url}/console/ (where launch links open)
   admin key    {stack.admin_key}
-  logs         {stack.log("web")}, {stack.log("sandbox").name}
+  logs         {stack.log("web")}, {stack.log("worker").name}, {stack.log("sandbox").name}
   state        {state}
 
 Try next, in another terminal:

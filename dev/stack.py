@@ -117,6 +117,9 @@ class Stack:
         }
         _write_private(self.settings.data / "run.json", json.dumps(note))
 
+    def start_worker(self) -> None:
+        self._spawn("worker", "-m", "flask", "--app", "wsgi", "worker")
+
     def log(self, name: str) -> Path:
         return self.settings.data / f"{name}.log"
 

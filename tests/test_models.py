@@ -409,7 +409,7 @@ def test_only_a_proof_pins_the_role_and_the_time(before):
         it.take(proof(verdict), None)
         assert (it.role_unique_id, it.verified_at) == ("AROAOLD", None)
     it.take(proof(V.PROVEN), "AROANEW")
-    assert (it.status, it.role_unique_id, it.verified_at, it.due_at) == (S.VERIFIED, "AROANEW", NOW, None)
+    assert (it.status, it.role_unique_id, it.verified_at) == (S.VERIFIED, "AROANEW", NOW)
 
 
 def test_a_proof_of_another_role_under_the_same_arn_is_a_change():

@@ -5,7 +5,15 @@ from uuid import UUID
 
 from app.access import Scope
 from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import ConnectionIn, ConnectionOut, ConnectionQuery, Empty, Reason, page_of
+from app.api.schemas import (
+    ConnectionIn,
+    ConnectionOut,
+    ConnectionQuery,
+    ConnectionSummary,
+    Empty,
+    Reason,
+    page_of,
+)
 from app.connections import Wanted
 from app.db import Page
 from app.models import Connection
@@ -28,10 +36,15 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering
 
     `verified` when the role accepts the tenant's External ID and refuses the broker without it and with another.
-    A role that refuses us is tried for up to 5 seconds, as it may be seconds old; then the answer is `pending`.
+    A role that refuses us is tried for up to 5 seconds, as it may be seconds old; then the answer is `pending`, and
+    it is tried again after 5, 15, 30 and 60 seconds, and then hourly for 14 days.
+
+    With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that account by itself, on
+    the same schedule: the answer is `pending`. It can't tell a role that is absent from one that refuses.
     """
     services().rates.attempt(caller(), tenant_id)
-    return services().connections.create(caller(), tenant_id, **body)
+    make = services().connections.seek if "account_id" in body else services().connections.create
+    return make(caller(), tenant_id, **body)
 
 
 @bp.route(_ALL, methods=["GET"])
@@ -47,6 +60,16 @@ def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
         return services().connections.list(caller(), tenant_id, wanted, limit=limit, after=after)
 
     return paged(query, fetch)
+
+
+@bp.route(f"{_ALL}/summary", methods=["GET"])
+@requires(Scope.CONNECTIONS_READ)
+@fails(404)
+@bp.response(200, ConnectionSummary)
+def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
+    """Count a tenant's connections by status"""
+    counts = services().connections.summary(caller(), tenant_id)
+    return {"total": sum(counts.values()), "by_status": counts}
 
 
 @bp.route("/v1/connections", methods=["GET"])

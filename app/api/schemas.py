@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.access import Scope
 from app.ids import ACCOUNT_ID_PATTERN
@@ -173,8 +173,29 @@ class PermissionSets(Strict):
 
 
 class ConnectionIn(Strict):
-    role_arn = fields.String(required=True, validate=validate.Length(20, 2048))
+    role_arn = fields.String(validate=validate.Length(20, 2048))
+    account_id = fields.String(
+        validate=Matches(ACCOUNT_ID_PATTERN),
+        metadata={
+            "description": "Instead of role_arn: Deputy looks for the onboarding kit's role in this account by itself."
+        },
+    )
     permission_set = text(64)
+
+    @validates_schema
+    def _names_one_role(self, data: dict[str, Any], **_: Any) -> None:
+        if len({"role_arn", "account_id"} & data.keys()) != 1:
+            raise ValidationError("Give either role_arn or account_id.", "role_arn")
+
+
+class ConnectionSummary(Strict):
+    total = fields.Integer(required=True)
+    by_status = fields.Dict(
+        keys=fields.Enum(ConnectionStatus, by_value=True),
+        values=fields.Integer(),
+        required=True,
+        metadata={"description": "How many there are in each status; a status that none is in is left out."},
+    )
 
 
 class ConnectionQuery(PageQuery):

@@ -1,0 +1,47 @@
+"""The background worker beyond one machine: Celery carries what the database says is due.
+
+Over the broker that BROKER_URL names: `celery --app worker worker --beat`, as often as one likes. A broker that loses
+its messages and a worker that is killed lose nothing: what is due is in the database (app/due.py).
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+
+from app.config import Config
+from app.due import Claim
+from app.services import Services
+
+
+def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
+    """Celery's application: a tick that claims what is due, and one task for each claim.
+
+    `services` is called in the process that works, as neither connections nor locks survive its fork.
+    """
+    celery = Celery("deputy", broker=config.broker_url, set_as_current=False)
+    celery.conf.update(
+        task_ignore_result=True,
+        task_acks_late=True,  # a worker that is killed gives its task back
+        worker_prefetch_multiplier=1,
+        task_default_queue="deputy",
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"visibility_timeout": 300},
+        worker_hijack_root_logger=False,
+        timezone="UTC",
+        beat_schedule={"due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}}},
+    )
+
+    @celery.task(name="deputy.due")  # type: ignore[untyped-decorator]
+    def due() -> None:
+        for claim in services().due.claim(config.proofs_a_second):
+            prove.delay(claim.tenant_id.hex, claim.connection_id.hex, claim.lease.isoformat())
+
+    @celery.task(name="deputy.prove")  # type: ignore[untyped-decorator]
+    def prove(tenant_id: str, connection_id: str, lease: str) -> Any:
+        claim = Claim(UUID(tenant_id), UUID(connection_id), datetime.fromisoformat(lease))
+        return services().due.prove(claim)
+
+    return celery

@@ -1,0 +1,51 @@
+"""The background worker of one machine: `flask --app wsgi worker`. No broker; one loop and a few threads.
+
+It may run beside others, and be killed at any moment: what is due is in the database (app/due.py).
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from app import log
+from app.errors import StoreUnavailableError
+from app.services import Services
+
+_log = log.get(__name__)
+
+_THREADS = 16  # proofs at once; nearly all of their time is waiting for AWS
+_TICK = 0.5  # seconds between two looks at what is due
+_AFTER_FAILURE = 5.0  # seconds, while the database is away
+
+
+class Worker:
+    """Does what is due until `stop` is set."""
+
+    def __init__(self, services: Services, stop: threading.Event) -> None:
+        self._services = services
+        self._stop = stop
+
+    def run(self) -> None:
+        """Returns when `stop` is set and what was begun is done."""
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="proof") as pool:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                busy = self._guarded(lambda: self._round(pool))
+                if not busy:
+                    self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))
+
+    def _round(self, pool: ThreadPoolExecutor) -> bool:
+        """Prove what is due, and say whether there may be more of it."""
+        claims = self._services.due.claim(_THREADS)
+        list(pool.map(self._services.due.prove, claims))
+        return len(claims) == _THREADS
+
+    def _guarded(self, work: Callable[[], bool]) -> bool:
+        """A database that is away must not end the worker."""
+        try:
+            return work()
+        except StoreUnavailableError:
+            _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
+            self._stop.wait(_AFTER_FAILURE)
+            return False

@@ -1,0 +1,119 @@
+"""Connections given by their account alone: Deputy looks for the role itself. And how many there are in each status."""
+
+from collections import Counter
+
+import pytest
+
+from tests.cast import Customer, path_of
+
+
+def seek(world, tenant, account, *, expect=201, **more):
+    body = {"account_id": account, **more}
+    return world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=expect)
+
+
+def test_an_account_is_enough(world):
+    tenant, customer = world.tenant(), Customer(world.aws)
+    made = seek(world, tenant, customer.account, permission_set="inventory")
+    kit = world.kit(tenant)
+    assert made["role_arn"] == f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    assert (made["account_id"], made["status"], made["verification"]) == (customer.account, "pending", None)
+    assert made["external_id"] == tenant["external_id"]
+    assert world.calls_for(made["role_arn"]) == [], "the request itself asks AWS nothing"
+    [event] = world.audit(connection_id=made["id"])
+    assert event["action"] == "connection.created"
+    customer.role(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+def test_an_absent_role_and_one_that_refuses_read_alike(world):
+    tenant = world.tenant()
+    kit, there = world.kit(tenant), Customer(world.aws)
+    there.role(kit["role_name"], kit["trust_policy"] | {"Statement": [_nobody()]})
+    read = []
+    for account in (there.account, Customer(world.aws).account):
+        found = world.admin("POST", path_of(seek(world, tenant, account), "/verify"))
+        for name in ("id", "role_arn", "account_id", "created_at"):
+            del found[name]
+        del found["verification"]["checked_at"]
+        read.append(found)
+    assert read[0] == read[1]
+
+
+def _nobody():
+    return {
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Principal": {"AWS": "arn:aws:iam::123456789012:root"},
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"account_id": "111111111111", "role_arn": "arn:aws:iam::111111111111:role/deputy-x"},
+        {"account_id": "11111111111"},
+        {"account_id": "1111111111111"},
+        {"account_id": "\u0661" * 12},
+        {"account_id": 111111111111},
+        {"account_id": None},
+        {"account_id": "111111111111\n"},
+    ],
+    ids=lambda body: str(body)[:40],
+)
+def test_one_or_the_other_and_well_formed(world, body):
+    tenant = world.tenant()
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    found = world.admin.refused("POST", path, body, expect=422, code="validation_failed")
+    assert set(found["errors"]) <= {"role_arn", "account_id"}
+    assert world.admin("GET", path)["items"] == []
+
+
+def test_the_vendors_own_accounts_are_not_looked_into(world):
+    found = seek(world, world.tenant(), "111122223333", expect=422)
+    assert found["code"] == "role_not_allowed"
+
+
+def test_the_same_account_again_is_a_conflict_and_so_is_its_role(world):
+    tenant, customer = world.tenant(), Customer(world.aws)
+    made = seek(world, tenant, customer.account)
+    seek(world, tenant, customer.account, expect=409)
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    world.admin("POST", path, {"role_arn": made["role_arn"]}, expect=409)
+
+
+def test_fifty_searches_are_enough(world):
+    """Who guesses account ids must not be able to have them all tried."""
+    tenant = world.tenant()
+    customers = [Customer(world.aws) for _ in range(51)]
+    made = [seek(world, tenant, customer.account) for customer in customers[:50]]
+    refused = seek(world, tenant, customers[50].account, expect=429)
+    assert "50" in refused["detail"]
+    world.connect(tenant, world.role(tenant))  # a role that is there is no search
+    kit = world.kit(tenant)
+    customers[0].role(kit["role_name"], kit["trust_policy"])
+    world.admin("POST", path_of(made[0], "/verify"))
+    seek(world, tenant, customers[50].account)
+
+
+def test_a_summary_counts_by_status(world):
+    tenant = world.tenant()
+    path = f"/v1/tenants/{tenant['id']}/connections/summary"
+    assert world.admin("GET", path) == {"total": 0, "by_status": {}}
+    world.connection(tenant)
+    for _ in range(2):
+        seek(world, tenant, Customer(world.aws).account)
+    gone = seek(world, tenant, Customer(world.aws).account)
+    world.admin("DELETE", path_of(gone), expect=204)
+    found = world.admin("GET", path)
+    assert found == {"total": 3, "by_status": {"verified": 1, "pending": 2}}
+    listed = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
+    assert Counter(one["status"] for one in listed) == found["by_status"]
+
+
+def test_a_summary_of_another_tenant_is_not_there(world):
+    ours, theirs = world.tenant(), world.tenant()
+    key = world.key("connections:read", tenant=ours)
+    key("GET", f"/v1/tenants/{ours['id']}/connections/summary")
+    key("GET", f"/v1/tenants/{theirs['id']}/connections/summary", expect=404)

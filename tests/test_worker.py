@@ -1,0 +1,205 @@
+"""The background worker, as `flask --app wsgi worker` runs it, and as Celery does over a real Valkey that is killed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from app import services as composition
+from app.db import now
+from app.errors import StoreUnavailableError
+from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
+from app.onboarding import trust_policy
+from app.worker import Worker
+from tests.cast import Customer
+from tests.conftest import empty_database, make_config, migrate
+from tests.rows import Role, connection_row, tenant_row
+from tests.valkey import Valkey
+
+ROOT = Path(__file__).parent.parent
+MANY = 200
+
+
+def until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def services(request, tmp_path, aws, vendor):
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        found = composition.build(make_config(url, sts_budget=100_000))
+        yield found
+        found.db.engine.dispose()
+
+
+class Crowd:
+    """Tenants whose role is one and the same: it accepts each of their External IDs, and nobody else's."""
+
+    def __init__(self, services, aws):
+        self._services, self._customer = services, Customer(aws)
+        self._ids, self._arn = [], None
+
+    def pending(self, count):
+        """So many more, all due now."""
+        services = self._services
+        tenants = [tenant_row(services.db) for _ in range(count)]
+        with services.db.read() as db:
+            self._ids += db.scalars(
+                sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants))
+            )
+        trust = trust_policy(services.config.broker, "")
+        trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = self._ids
+        if self._arn is None:
+            self._arn = self._customer.role("deputy-crowd", trust)
+        else:
+            self._customer.retrust("deputy-crowd", trust)
+        changes = {"status": ConnectionStatus.PENDING, "role_unique_id": None, "verified_at": None}
+        return [connection_row(services.db, tenant, Role(self._arn, ""), **changes) for tenant in tenants]
+
+
+@pytest.fixture
+def crowd(services, aws):
+    return Crowd(services, aws)
+
+
+def statuses(services):
+    with services.db.read() as db:
+        return Counter(db.scalars(sqlalchemy.select(Connection.status)))
+
+
+def proven_times(services):
+    """How often each connection was proven, as the audit log has it."""
+    with services.db.read() as db:
+        query = sqlalchemy.select(AuditEvent.connection_id).where(AuditEvent.action == "connection.verified")
+        return Counter(db.scalars(query))
+
+
+@contextlib.contextmanager
+def working(services):
+    stop = threading.Event()
+    thread = threading.Thread(target=Worker(services, stop).run)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_the_worker_proves_what_is_due(services, crowd):
+    made = crowd.pending(40)
+    with working(services):
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 40})
+        more = crowd.pending(3)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 43})
+    assert proven_times(services) == dict.fromkeys(made + more, 1)
+
+
+def test_two_workers_do_nothing_twice(services, crowd):
+    made = crowd.pending(60)
+    with working(services), working(services):
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 60})
+    assert proven_times(services) == dict.fromkeys(made, 1)
+
+
+def test_the_worker_outlives_a_database_that_is_away(services, crowd, monkeypatch):
+    monkeypatch.setattr("app.worker._AFTER_FAILURE", 0.05)
+    inner, failures = services.due.claim, iter(range(3))
+
+    def claim(most):
+        if next(failures, None) is not None:
+            raise StoreUnavailableError("away")
+        return inner(most)
+
+    monkeypatch.setattr(services.due, "claim", claim)
+    crowd.pending(1)
+    with working(services):
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 1})
+    assert next(failures, None) is None
+
+
+def environment(services, aws, **more):
+    config = services.config
+    return os.environ | {
+        "DEPUTY_DATABASE_URL": config.database_url,
+        "DEPUTY_SECRET_KEYS": ",".join(config.secret_keys),
+        "DEPUTY_BROKER_PRINCIPAL_ARN": config.broker.arn,
+        "DEPUTY_VENDOR_NAME": config.vendor_name,
+        "DEPUTY_TEMPLATE_BUCKET": config.template_bucket,
+        "DEPUTY_STS_BUDGET": "600",
+        **more,
+    }
+
+
+def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
+    crowd.pending(5)
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(services, aws), stdout=subprocess.PIPE
+    ) as process:
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 5})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert b"Ctrl-C" in process.stdout.read()
+
+
+class Celery:
+    """`celery --app worker worker --beat` over a Valkey of its own, both to be killed at will."""
+
+    def __init__(self, services, aws, folder):
+        self.valkey, self._folder = Valkey(), folder
+        self._env = environment(services, aws, DEPUTY_BROKER_URL=self.valkey.url)
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-m", "celery", "--app", "worker", "worker", "--beat", "--pool", "threads"]
+        command += ["--concurrency", "4", "--schedule", str(self._folder / "beat"), "--loglevel", "WARNING"]
+        with (self._folder / "celery.log").open("ab") as log:
+            self._worker = subprocess.Popen(
+                command, cwd=ROOT, env=self._env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._worker.pid, signal.SIGKILL)
+        self._worker.wait()
+
+
+@pytest.fixture
+def celery(services, aws, tmp_path):
+    made = Celery(services, aws, tmp_path)
+    yield made
+    made.kill()
+    made.valkey.kill()
+
+
+def test_killing_the_broker_and_the_worker_in_the_middle_loses_and_repeats_nothing(services, crowd, celery):
+    made = crowd.pending(MANY)
+    for share in (0.15, 0.4):
+        until(lambda share=share: statuses(services)[ConnectionStatus.VERIFIED] >= share * MANY, 60)
+        celery.valkey.kill()
+        celery.kill()
+        celery.valkey.start()  # as Valkey keeps nothing here, every message is lost
+        celery.start()
+        lapse(services)
+    until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: MANY}, 60)
+    time.sleep(1)  # for what might yet be done twice
+    assert proven_times(services) == dict.fromkeys(made, 1)
+
+
+def lapse(services):
+    """Two minutes later: the leases of what was claimed and not finished are over."""
+    with services.db.write() as db:
+        waiting = sqlalchemy.update(Connection).where(Connection.status == ConnectionStatus.PENDING)
+        db.execute(waiting.values(due_at=now()))

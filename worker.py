@@ -1,0 +1,21 @@
+"""What Celery loads, on machines that share a broker: `celery --app worker worker --beat`.
+
+One machine needs no broker: `flask --app wsgi worker`.
+"""
+
+import functools
+import sys
+
+from app import log
+from app.config import Config, ConfigError
+from app.jobs import create_celery
+from app.services import build
+
+try:
+    config = Config.from_environment()
+except ConfigError as error:
+    sys.exit(f"Deputy can't start with these settings:\n{error}")
+if config.broker_url is None:
+    sys.exit("DEPUTY_BROKER_URL is not set. Without a broker, run: flask --app wsgi worker")
+log.configure(config.log_level)
+celery = create_celery(config, functools.cache(lambda: build(config)))
