@@ -84,7 +84,9 @@ def found(verdict: Verdict, role_unique_id: str | None = None):
         """The verdict of a proof, stored as proofs are."""
         version = services.connections.get(ADMIN, here.tenant_id, here.connection_id).version
         path = (here.tenant_id, here.connection_id)
-        assert services.verification._store(ADMIN, path, version, Finding(verdict, (), role_unique_id))
+        assert services.verification._store(
+            ADMIN, path, (version, None), Finding(verdict, (), role_unique_id)
+        )
 
     return verify
 
@@ -370,7 +372,7 @@ def judge(services, here: Place, number: int):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
     version = services.connections.get(ADMIN, *path).version
-    services.verification._store(ADMIN, path, version, Finding(Verdict.INSECURE, ()))
+    services.verification._store(ADMIN, path, (version, None), Finding(Verdict.INSECURE, ()))
 
 
 AGAINST = {
@@ -439,6 +441,6 @@ def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_ha
     )
     before = by_hand.epoch
     finding = Finding(Verdict.PROVEN, (), "AROAEXAMPLE")
-    services.verification._store(ADMIN, (here.tenant_id, made), 1, finding)
+    services.verification._store(ADMIN, (here.tenant_id, made), (1, None), finding)
     assert services.connections.get(ADMIN, here.tenant_id, made).status is ConnectionStatus.VERIFIED
     assert by_hand.epoch == before

@@ -188,7 +188,13 @@ def assert_it_says_what_a_person_needs(run: Run, key: str) -> None:
     assert re.search(rf"admin key +{key}$", said, re.MULTILINE)
     assert "make demo" in said
     starting = re.findall(r"^starting +(.+) …$", said, re.MULTILINE)
-    assert starting == ["database and admin key", "sandbox (a local AWS)", "CloudFormation templates", "web"]
+    assert starting == [
+        "database and admin key",
+        "sandbox (a local AWS)",
+        "CloudFormation templates",
+        "background worker",
+        "web",
+    ]
 
 
 def assert_the_docs_are_served(run: Run) -> None:

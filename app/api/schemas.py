@@ -184,8 +184,11 @@ class ConnectionIn(Strict):
 
     @validates_schema
     def _names_one_role(self, data: dict[str, Any], **_: Any) -> None:
-        if len({"role_arn", "account_id"} & data.keys()) != 1:
-            raise ValidationError("Give either role_arn or account_id.", "role_arn")
+        given = {"role_arn", "account_id"} & data.keys()
+        if len(given) != 1:
+            raise ValidationError(
+                "Give either role_arn or account_id.", "account_id" if given else "role_arn"
+            )
 
 
 class ConnectionSummary(Strict):

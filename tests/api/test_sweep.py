@@ -95,7 +95,9 @@ def test_another_tenants_things_are_as_absent_as_what_does_not_exist(world: Worl
                 (ours["id"], theirs["id"], nothing),  # its own tenant in the path, another's connection
             )
             if not (
-                rule.endswith(("<uuid:tenant_id>", "/suspend", "/resume", "/onboarding", "/connections"))
+                rule.endswith(
+                    ("<uuid:tenant_id>", "/suspend", "/resume", "/onboarding", "/connections", "/summary")
+                )
                 and "connection_id" not in rule
                 and ids[0] == ours["id"]
             )

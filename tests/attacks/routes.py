@@ -40,6 +40,7 @@ ROUTES = (
         {"role_arn": "arn:aws:iam::123456789012:role/deputy-mallory"},
     ),
     Route("GET", f"{_TENANT}/connections", "connections:read"),
+    Route("GET", f"{_TENANT}/connections/summary", "connections:read"),
     Route("GET", _CONNECTION, "connections:read"),
     Route("DELETE", _CONNECTION, "connections:write"),
     Route("POST", f"{_CONNECTION}/verify", "connections:write", {}),
