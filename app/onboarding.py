@@ -3,21 +3,27 @@
 Whatever the customer changes on the way (every parameter of a launch link can be edited) is found out by the proof.
 """
 
-import json
-import shlex
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from app import permission_sets
+from app import kit_scripts, permission_sets
 from app.access import Caller, tenant_of
-from app.aws.templates import Template, TemplateBucket, regions, render, role_seconds
-from app.config import Broker, Config
+from app.aws.templates import (
+    Template,
+    TemplateBucket,
+    partition_of,
+    regions,
+    render,
+    render_organization,
+    role_seconds,
+)
+from app.config import Broker, Config, ConfigError
 from app.db import Database
 from app.errors import ValidationFailedError
 from app.ids import kit_role_name
-from app.models import Tenant
+from app.kit_scripts import KitRole
 from app.permission_sets import PermissionSet
 
 # AWS's consoles; their names are in none of botocore's data.
@@ -42,6 +48,7 @@ class Kit:
     template_url: str
     template_version: str
     launch_stack_url: str
+    organization_launch_url: str
     trust_policy: dict[str, Any]
     terraform: str
     aws_cli: str
@@ -53,12 +60,17 @@ class Onboarding:
     def __init__(
         self, db: Database, bucket: TemplateBucket, config: Config, sets: dict[str, PermissionSet]
     ) -> None:
+        """Raises ConfigError when the settings lead to no console, or to two partitions."""
         self._db = db
         self._bucket = bucket
         self._config = config
+        self._console = _console(config)
         self._sets = sets
         # Rendered once: the result depends on nothing that changes while the process lives.
         self._templates = {name: render(config, chosen) for name, chosen in sets.items()}
+        self._organization = {
+            name: render_organization(config, template) for name, template in self._templates.items()
+        }
 
     def permission_sets(self) -> list[tuple[PermissionSet, dict[str, Any]]]:
         """Every set, with its policy as this deployment's partition has it."""
@@ -68,11 +80,15 @@ class Onboarding:
         """Raises ValidationFailedError for an unknown permission set."""
         return self._templates[permission_sets.choose(self._sets, permission_set).name]
 
+    def organization_template(self, permission_set: str | None = None) -> Template:
+        """The one for a whole organisation. Raises ValidationFailedError for an unknown permission set."""
+        return self._organization[permission_sets.choose(self._sets, permission_set).name]
+
     def publish(self) -> list[tuple[str, bool]]:
         """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable."""
         return [
             (self._bucket.url(template), self._bucket.publish(template))
-            for template in self._templates.values()
+            for template in (*self._templates.values(), *self._organization.values())
         ]
 
     def kit(
@@ -84,54 +100,86 @@ class Onboarding:
         region = self._region(region)
         chosen = permission_sets.choose(self._sets, permission_set)
         template, broker = self._templates[chosen.name], self._config.broker
-        external_id, name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
-        trust, policy = trust_policy(broker, external_id), chosen.policy(broker.partition)
-        script = _Script(name, self._description(external_id), role_seconds(self._config), trust, policy)
+        external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
+        role = self._role(role_name, external_id, chosen)
+        stack_name = f"deputy-{tenant.id.hex[-8:]}"
+        parameters = {"ExternalId": external_id, "RoleName": role_name}
         return Kit(
             external_id=external_id,
             broker_principal_arn=broker.arn,
-            role_name=name,
-            stack_name=_stack_name(tenant),
+            role_name=role_name,
+            stack_name=stack_name,
             region=region,
             partition=broker.partition,
             permission_set=chosen.name,
             template_url=self._bucket.url(template),
             template_version=template.version,
-            launch_stack_url=self._launch_url(region, template, _stack_name(tenant), external_id, name),
-            trust_policy=trust,
-            terraform=script.terraform(),
-            aws_cli=script.aws_cli(),
+            launch_stack_url=self._launch_url(region, template, stack_name, parameters),
+            organization_launch_url=self._launch_url(
+                region, self._organization[chosen.name], f"{stack_name}-organization", parameters
+            ),
+            trust_policy=role.trust,
+            terraform=kit_scripts.terraform(role),
+            aws_cli=kit_scripts.aws_cli(role),
         )
 
-    def _description(self, external_id: str) -> str:
-        return f"Lets {self._config.vendor_name} reach this account for the customer with External ID {external_id}"
+    def _role(self, name: str, external_id: str, chosen: PermissionSet) -> KitRole:
+        config = self._config
+        return KitRole(
+            name=name,
+            description=f"Lets {config.vendor_name} reach this account for the customer with External ID {external_id}",
+            vendor=config.vendor_name,
+            external_id=external_id,
+            region=config.region,
+            max_seconds=role_seconds(config),
+            trust=trust_policy(config.broker, external_id),
+            policy=chosen.policy(config.broker.partition),
+        )
 
     def _region(self, region: str | None) -> str:
         if region is None:
             return self._config.region
-        partition = self._config.broker.partition
-        if region not in regions(partition):
-            message = f"Must be a region with CloudFormation in the partition {partition}, which this deployment serves."
-            raise ValidationFailedError({"region": [message]})
-        return region
+        ours = self._config.broker.partition
+        if region in regions(ours):
+            return region
+        theirs = partition_of(region)
+        if theirs not in {None, ours}:
+            message = (
+                f"Is a region of the partition {theirs}. This deployment's broker is in the partition {ours}, and no"
+                " role of another partition can be assumed from there: ask a deployment of that partition."
+            )
+        else:
+            message = (
+                f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
+            )
+        raise ValidationFailedError({"region": [message]})
 
     def _launch_url(
-        self, region: str, template: Template, stack_name: str, external_id: str, role: str
+        self, region: str, template: Template, stack_name: str, parameters: dict[str, str]
     ) -> str:
         """AWS's quick-create link. Everything after # is one fragment with a query of its own."""
-        console = self._config.console_url or f"https://{region}.{_CONSOLES[self._config.broker.partition]}"
-        wanted = {
-            "templateURL": self._bucket.url(template),
-            "stackName": stack_name,
-            "param_ExternalId": external_id,
-            "param_RoleName": role,
-        }
+        console = self._config.console_url or f"https://{region}.{self._console}"
+        wanted = {"templateURL": self._bucket.url(template), "stackName": stack_name}
+        wanted |= {f"param_{name}": value for name, value in parameters.items()}
         query = urlencode(wanted, quote_via=quote, safe="")
         return f"{console}/cloudformation/home?region={region}#/stacks/create/review?{query}"
 
 
-def _stack_name(tenant: Tenant) -> str:
-    return f"deputy-{tenant.id.hex[-8:]}"
+def _console(config: Config) -> str:
+    """The domain of AWS's console. Raises ConfigError for a partition without one here, or a region outside it."""
+    ours, theirs = config.broker.partition, partition_of(config.region)
+    if theirs != ours:
+        place = f"the partition {theirs}" if theirs else "no partition that is known here"
+        raise ConfigError(
+            f"AWS_REGION: {config.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in {ours}."
+            " A deployment serves the one partition of its broker, and its region must be there."
+        )
+    console = _CONSOLES.get(ours)
+    if console is None and config.console_url is None:
+        raise ConfigError(
+            f"DEPUTY_CONSOLE_URL: must be set, as the console of the partition {ours} is not known here."
+        )
+    return console or ""
 
 
 def trust_policy(broker: Broker, external_id: str) -> dict[str, Any]:
@@ -154,49 +202,3 @@ def trust_policy(broker: Broker, external_id: str) -> dict[str, Any]:
             }
         ],
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    """The same role for those who don't launch stacks."""
-
-    role_name: str
-    description: str
-    max_seconds: int
-    trust: dict[str, Any]
-    policy: dict[str, Any]
-
-    def terraform(self) -> str:
-        return (
-            'resource "aws_iam_role" "deputy" {\n'
-            f"  name                 = {_hcl(self.role_name)}\n"
-            f"  description          = {_hcl(self.description)}\n"
-            f"  max_session_duration = {self.max_seconds}\n"
-            f"  assume_role_policy   = jsonencode({_hcl(self.trust)})\n"
-            "}\n\n"
-            'resource "aws_iam_role_policy" "deputy" {\n'
-            '  name   = "permissions"\n'
-            "  role   = aws_iam_role.deputy.id\n"
-            f"  policy = jsonencode({_hcl(self.policy)})\n"
-            "}\n\n"
-            'output "role_arn" {\n'
-            "  value = aws_iam_role.deputy.arn\n"
-            "}\n"
-        )
-
-    def aws_cli(self) -> str:
-        name = shlex.quote(self.role_name)
-        return (
-            "set -eu\n"
-            f"aws iam create-role --role-name {name} --max-session-duration {self.max_seconds} \\\n"
-            f"  --description {shlex.quote(self.description)} \\\n"
-            f"  --assume-role-policy-document {shlex.quote(json.dumps(self.trust))} --output text --query Role.Arn\n"
-            f"aws iam put-role-policy --role-name {name} --policy-name permissions \\\n"
-            f"  --policy-document {shlex.quote(json.dumps(self.policy))}\n"
-        )
-
-
-def _hcl(value: Any) -> str:
-    """JSON is valid in Terraform's language but for its own two markers inside strings."""
-    text = json.dumps(value, indent=2).replace("${", "$${").replace("%{", "%%{")
-    return text.replace("\n", "\n  ")

@@ -26,11 +26,12 @@ SOURCES = {path.relative_to(APP.parent).as_posix(): path for path in sorted(APP.
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 Trees = dict[str, ast.Module]
 
-# Open to anybody, each for a reason: load balancers, readers of a template, readers of the API's documentation.
+# Open to anybody, each for a reason: load balancers, readers of templates, readers of the API's documentation.
 PUBLIC = {
     "/healthz",
     "/readyz",
     "/v1/templates/customer-role.yaml",
+    "/v1/templates/customer-org.yaml",
     "/openapi.json",
     "/docs",
     "/docs/",

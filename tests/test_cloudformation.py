@@ -16,6 +16,7 @@ from cfnlint.decode import decode
 CLOUDFORMATION = Path(__file__).parent.parent / "cloudformation"
 TEMPLATES = sorted(CLOUDFORMATION.glob("*.yaml"))
 CUSTOMER_ROLE = CLOUDFORMATION / "customer-role.yaml"
+CUSTOMER_ORG = CLOUDFORMATION / "customer-org.yaml"
 
 BROKER_ROOT = "arn:aws:iam::111122223333:root"
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
@@ -248,6 +249,93 @@ def test_any_vendors_name_can_take_the_examples_place(vendor, tmp_path):
     assert rendered["Description"].startswith(f"Gives {vendor} access")
     assert rendered["Resources"]["Role"]["Properties"]["Tags"][0]["Value"] == vendor
     assert rendered["Resources"]["Role"]["Properties"]["Description"]["Fn::Sub"].startswith(f"Lets {vendor} ")
+
+
+# What they launch for a whole organisation.
+
+
+@pytest.fixture(scope="module")
+def organization():
+    return load(CUSTOMER_ORG)
+
+
+def test_it_takes_the_units_and_what_a_single_account_takes(customer, organization):
+    """Neither the broker nor a template is a parameter: a link could carry somebody else's."""
+    parameters = organization["Parameters"]
+    assert list(parameters) == ["OrganizationalUnitIds", "CallAs", *customer["Parameters"]]
+    for name, parameter in customer["Parameters"].items():
+        assert parameters[name] == parameter
+    assert parameters["OrganizationalUnitIds"]["Type"] == "CommaDelimitedList"
+    assert "Default" not in parameters["OrganizationalUnitIds"]
+    assert parameters["CallAs"]["AllowedValues"] == ["SELF", "DELEGATED_ADMIN"]
+    assert parameters["CallAs"]["Default"] == "SELF"
+    assert all("NoEcho" not in parameter for parameter in parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("unit", "accepted"),
+    [
+        ("r-ab12", True),
+        ("ou-ab12-1a2b3c4d", True),
+        ("ou-ab12", False),
+        ("ou-AB12-1a2b3c4d", False),
+        ("123456789012", False),
+        ("", False),
+        ("*", False),
+        ("r-ab12\n", False),
+    ],
+)
+def test_a_unit_is_a_unit_or_the_root(organization, unit, accepted):
+    pattern = organization["Parameters"]["OrganizationalUnitIds"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, unit)) is accepted
+
+
+def test_the_console_shows_the_organisations_parameters_with_labels(organization):
+    interface = organization["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert grouped == list(organization["Parameters"])
+    assert list(interface["ParameterLabels"]) == grouped
+    assert all(parameter["Description"] for parameter in organization["Parameters"].values())
+
+
+def test_the_stack_set_is_exactly_this(organization):
+    stack_set = organization["Resources"]["Accounts"]
+    assert stack_set["Type"] == "AWS::CloudFormation::StackSet"
+    properties = dict(stack_set["Properties"])
+    assert properties.pop("Description")
+    delegate = {"Fn::If": ["CalledByDelegate", "DIFFERENCE", {"Ref": "AWS::NoValue"}]}
+    itself = {"Fn::If": ["CalledByDelegate", [{"Ref": "AWS::AccountId"}], {"Ref": "AWS::NoValue"}]}
+    assert properties == {
+        "StackSetName": {"Ref": "AWS::StackName"},
+        "PermissionModel": "SERVICE_MANAGED",
+        "CallAs": {"Ref": "CallAs"},
+        "AutoDeployment": {"Enabled": True, "RetainStacksOnAccountRemoval": False},
+        "ManagedExecution": {"Active": True},
+        "OperationPreferences": {
+            "FailureTolerancePercentage": 100,
+            "MaxConcurrentPercentage": 100,
+            "RegionConcurrencyType": "PARALLEL",
+        },
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        "Parameters": [
+            {"ParameterKey": name, "ParameterValue": {"Ref": name}}
+            for name in ("ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken")
+        ],
+        "StackInstancesGroup": [
+            {
+                "DeploymentTargets": {
+                    "OrganizationalUnitIds": {"Ref": "OrganizationalUnitIds"},
+                    "AccountFilterType": delegate,
+                    "Accounts": itself,
+                },
+                "Regions": [{"Ref": "AWS::Region"}],
+            }
+        ],
+        "TemplateBody": "example-template-body",
+    }
+    assert organization["Conditions"] == {
+        "CalledByDelegate": {"Fn::Equals": [{"Ref": "CallAs"}, "DELEGATED_ADMIN"]}
+    }
 
 
 # The vendor's side.

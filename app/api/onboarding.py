@@ -32,11 +32,21 @@ def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
 def get_template(query: dict[str, Any]) -> Response:
     """The template itself, for people who want to read it before they launch it"""
     template = services().onboarding.template(**query)
-    return Response(
-        template.body,
-        content_type="text/yaml; charset=utf-8",
-        headers={"X-Template-Version": template.version},
-    )
+    return _yaml(template.body, template.version)
+
+
+@bp.route("/v1/templates/customer-org.yaml", methods=["GET"])
+@public
+@bp.arguments(TemplateQuery, location="query")
+@bp.response(200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template")
+def get_organization_template(query: dict[str, Any]) -> Response:
+    """The template that puts the role into every account of an organisation's units, now and later"""
+    template = services().onboarding.organization_template(**query)
+    return _yaml(template.body, template.version)
+
+
+def _yaml(body: str, version: str) -> Response:
+    return Response(body, content_type="text/yaml; charset=utf-8", headers={"X-Template-Version": version})
 
 
 @bp.route("/v1/permission-sets", methods=["GET"])

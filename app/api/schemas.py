@@ -147,6 +147,13 @@ class Kit(Strict):
     template_url = fields.String(required=True)
     template_version = fields.String(required=True)
     launch_stack_url = fields.String(required=True)
+    organization_launch_url = fields.String(
+        required=True,
+        metadata={
+            "description": "A launch link for a whole AWS organisation, to be opened in its management account or in "
+            "a delegated administrator's. The administrator fills in the organizational units."
+        },
+    )
     trust_policy = fields.Dict(required=True)
     terraform = fields.String(required=True)
     aws_cli = fields.String(required=True)

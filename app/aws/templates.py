@@ -1,13 +1,18 @@
-"""The template that customers launch: rendered from cloudformation/customer-role.yaml, and published to S3.
+"""The templates that customers launch: rendered from the files in cloudformation/, and published to S3.
 
-The file in the repository is valid as it lies there, with example values; rendering replaces each of them. The
-broker's ARN is baked in and is no parameter: with a parameter, anybody could send a victim the vendor's genuine
-template with their own principal in the link. CloudFormation opens templates only from S3, so each one is uploaded
-under a name that contains its content's hash: links stay valid when a newer one is published.
+customer-role.yaml makes the role in one account. customer-org.yaml makes it in every account of an organisation; the
+rendered customer-role.yaml is part of its text, so nothing is fetched later, and no link can put another in its place.
+
+A file in the repository is valid as it lies there, with example values; rendering replaces each of them. The broker's
+ARN is baked in and is no parameter: with a parameter, anybody could send a victim the vendor's genuine template with
+their own principal in the link. CloudFormation opens templates only from S3, so each one is uploaded under a name that
+contains its content's hash: links stay valid when a newer one is published.
 """
 
 import hashlib
 import json
+import re
+import textwrap
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -17,16 +22,20 @@ from typing import Any
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 from botocore.parsers import ResponseParserError
 
 from app.aws.errors import Unavailable
 from app.config import Config
 from app.permission_sets import PermissionSet
 
-_SOURCE = Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml"
+_FOLDER = Path(__file__).parents[2] / "cloudformation"
+_SOURCE = _FOLDER / "customer-role.yaml"
+_ORGANIZATION_SOURCE = _FOLDER / "customer-org.yaml"
 _BEGIN, _END = "# permissions: begin\n", "# permissions: end\n"
+_VENDOR = "Example Vendor"
 _EXAMPLE_VERSION = "example-version"
+_EXAMPLE_BODY = "TemplateBody: example-template-body\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +55,40 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
     for example, value in (
         ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
         ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
-        ("Example Vendor", config.vendor_name),
+        (_VENDOR, config.vendor_name),
         ("MaxSessionDuration: 3600", f"MaxSessionDuration: {role_seconds(config)}"),
     ):
         text = _must_contain(text, example).replace(example, value)
     text = _with_permissions(text, permission_set)
+    return _versioned(text, _SOURCE.stem, permission_set.name)
+
+
+def render_organization(config: Config, role: Template) -> Template:
+    """The template for a whole organisation around the rendered `role`. Raises ValueError as `render` does."""
+    text = _must_contain(_ORGANIZATION_SOURCE.read_text(encoding="utf-8"), _VENDOR)
+    text = text.replace(_VENDOR, config.vendor_name)
+    for name in ("Conditions", "Resources", "Outputs"):
+        mark = f"  # customer-role.yaml: {name}\n"
+        text = _must_contain(text, mark).replace(mark, _section(role.body, name))
+    body = textwrap.indent(role.body, " " * 8)
+    text = _must_contain(text, _EXAMPLE_BODY).replace(_EXAMPLE_BODY, f"TemplateBody: |\n{body}")
+    return _versioned(text, _ORGANIZATION_SOURCE.stem, role.permission_set)
+
+
+def _versioned(text: str, name: str, permission_set: str) -> Template:
     version = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Template(
-        permission_set=permission_set.name,
+        permission_set=permission_set,
         version=version,
-        key=f"templates/customer-role/{permission_set.name}/{version}.yaml",
+        key=f"templates/{name}/{permission_set}/{version}.yaml",
         body=text.replace(_EXAMPLE_VERSION, version),
     )
+
+
+def _section(text: str, name: str) -> str:
+    """What stands below a key of a template's top level, up to the next such key."""
+    _, _, rest = _must_contain(text, f"\n{name}:\n").partition(f"\n{name}:\n")
+    return re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0].rstrip() + "\n"
 
 
 def role_seconds(config: Config) -> int:
@@ -82,7 +113,7 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
 
 def _must_contain(text: str, mark: str) -> str:
     if mark not in text:
-        raise ValueError(f"{_SOURCE.name} does not contain {mark.strip()}")
+        raise ValueError(f"The template does not contain {mark.strip()}")
     return text
 
 
@@ -137,3 +168,11 @@ class TemplateBucket:
 def regions(partition: str) -> frozenset[str]:
     """The regions of a partition in which CloudFormation runs, as this release of botocore knows them."""
     return frozenset(boto3.session.Session().get_available_regions("cloudformation", partition))
+
+
+def partition_of(region: str) -> str | None:
+    """The partition that a region's name belongs to, also of a region newer than this botocore; None for no name."""
+    try:
+        return boto3.session.Session().get_partition_for_region(region)
+    except UnknownRegionError:
+        return None

@@ -1,16 +1,22 @@
 """The kit, the template and the permission sets."""
 
-import itertools
 import json
-import shlex
+from contextlib import closing
+from string import ascii_letters, digits
+from textwrap import dedent, indent
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from botocore.exceptions import ClientError
 
+from app import permission_sets
 from app.access import Scope
+from app.config import Broker, ConfigError
 from app.factory import create_app
 from app.ids import RoleArn
-from tests.cast import Api, Customer, World
+from tests import hcl
+from tests.cast import Api, Customer, World, root_client
 from tests.conftest import OPERATOR, make_config
 
 
@@ -28,6 +34,7 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
         "template_url",
         "template_version",
         "launch_stack_url",
+        "organization_launch_url",
         "trust_policy",
         "terraform",
         "aws_cli",
@@ -85,40 +92,191 @@ def test_a_region_of_another_partition_or_of_none_is_refused(world: World, regio
     assert "region" in problem["errors"]
 
 
-def test_console_url_says_where_links_point(aws, config):
-    app = create_app(make_config(config.database_url, console_url="http://localhost:4566/console"))
-    services = app.extensions["deputy"]
+def test_the_organisations_link_differs_in_template_and_stack_alone(world: World):
+    kit = world.kit(world.tenant())
+    single, whole = opened(kit["launch_stack_url"]), opened(kit["organization_launch_url"])
+    assert kit["organization_launch_url"].partition("?")[0] == kit["launch_stack_url"].partition("?")[0]
+    assert "/templates/customer-org/inventory/" in whole.pop("templateURL")
+    assert whole.pop("stackName") == f"{single.pop('stackName')}-organization"
+    assert single.pop("templateURL") == kit["template_url"]
+    assert whole == single  # the administrator fills in the units
+    assert len(kit["organization_launch_url"]) < 2000
 
-    _, key = services.access.issue_key(
-        OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=None, expires_at=None
-    )
-    world = World(aws, Api(app, key))
+
+def opened(link: str) -> dict[str, str]:
+    """What the console reads from a launch link."""
+    return dict(parse_qsl(urlsplit(link).fragment.partition("?")[2], strict_parsing=True))
+
+
+def test_an_organisations_stack_makes_a_role_that_is_verified_where_it_is_launched(
+    world: World, customer: Customer
+):
+    """All of the stack but the StackSet; and what the StackSet would launch, in an account of its own."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    text = world.admin.raw("GET", "/v1/templates/customer-org.yaml").text
+    own, _, rest = text.partition("  Accounts:\n")
+    stack_set, _, outputs = rest.rpartition("\nOutputs:\n")
+    own += f"Outputs:\n{outputs.partition('  StackSetId:')[0]}"
+    members = dedent(stack_set.partition("TemplateBody: |\n")[2])
+    assert members == world.admin.raw("GET", "/v1/templates/customer-role.yaml").text
+    values = {"ExternalId": kit["external_id"], "RoleName": kit["role_name"]}
+    for account, template, more in (
+        (customer, own, {"OrganizationalUnitIds": "r-ab12"}),
+        (Customer(world.aws), members, {}),
+    ):
+        parameters = [{"ParameterKey": k, "ParameterValue": v} for k, v in (values | more).items()]
+        with closing(root_client(world.aws, "cloudformation", account.account)) as cloudformation:
+            cloudformation.create_stack(
+                StackName="organization",
+                TemplateBody=template,
+                Parameters=parameters,
+                Capabilities=["CAPABILITY_NAMED_IAM"],
+            )
+        world.connect(tenant, f"arn:aws:iam::{account.account}:role/{kit['role_name']}")
+
+
+def test_an_organisations_stack_needs_its_units(world: World, customer: Customer, published):
+    link = world.kit(world.tenant())["organization_launch_url"]
+    for changes in ({}, {"OrganizationalUnitIds": "123456789012"}):
+        with pytest.raises(ClientError, match="OrganizationalUnitIds"):
+            customer.launch(link, **changes)
+
+
+@pytest.fixture
+def published(app, monkeypatch):
+    """As the vendor's deploy pipeline does it: with credentials that may write to the bucket."""
+    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "111122223333")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+    app.extensions["deputy"].onboarding.publish()
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def deploy(aws, config):
+    """Another deployment on the same database, with some settings changed; its world."""
+    apps = []
+
+    def make(**changes) -> World:
+        app = create_app(make_config(config.database_url, **changes))
+        apps.append(app)
+        _, key = app.extensions["deputy"].access.issue_key(
+            OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        )
+        return World(aws, Api(app, key))
+
+    yield make
+    for app in apps:
+        app.extensions["deputy"].db.engine.dispose()
+
+
+def test_console_url_says_where_links_point(deploy):
+    world = deploy(console_url="http://localhost:4566/console")
     assert world.kit(world.tenant())["launch_stack_url"].startswith(
         "http://localhost:4566/console/cloudformation/home?region=us-east-1#/stacks/create/review?"
     )
-    services.db.engine.dispose()
 
 
-def test_the_aws_cli_kit_makes_a_role_that_is_verified(world: World, customer: Customer):
-    """Its two commands, run through boto3 word by word, as the shell would split them."""
+def broker_in(partition: str) -> Broker:
+    return Broker.parse(f"arn:{partition}:iam::111122223333:role/DeputyBroker")
+
+
+class Place(NamedTuple):
+    """A partition: two regions of it, and the domains of its console and of its services."""
+
+    partition: str
+    home: str
+    other: str
+    console: str
+    suffix: str
+
+
+PLACES = [
+    Place("aws", "eu-west-1", "ap-southeast-2", "console.aws.amazon.com", "amazonaws.com"),
+    Place("aws-us-gov", "us-gov-west-1", "us-gov-east-1", "console.amazonaws-us-gov.com", "amazonaws.com"),
+    Place("aws-cn", "cn-north-1", "cn-northwest-1", "console.amazonaws.cn", "amazonaws.com.cn"),
+]
+every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.partition)
+
+
+@every_place
+def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Place):
+    """With a name whose characters all mean something in a URL, to see that each value arrives as it was."""
+    partition, home, other, console, suffix = place
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    world = deploy(
+        broker=broker_in(partition), region=home, template_bucket="acme", role_prefix="a+b=c,d@e.f-"
+    )
     tenant = world.tenant()
-    kit = world.kit(tenant)
-    words = shlex.split(kit["aws_cli"].replace("\\\n", " "), comments=True)
-    create = words[words.index("create-role") : words.index("put-role-policy")]
-    options = dict(itertools.pairwise(create))
-    trust = json.loads(options["--assume-role-policy-document"])
-    assert trust == kit["trust_policy"]
-    policy = json.loads(words[words.index("--policy-document") + 1])
-    assert {"Effect", "Action", "Resource"} <= set(policy["Statement"][0])
-    role_arn = customer.role(options["--role-name"], trust, Description=options["--description"])
-    world.connect(tenant, role_arn)
+    for region in (home, other):
+        kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region={region}")
+        assert (kit["partition"], kit["region"]) == (partition, region)
+        for link in (kit["launch_stack_url"], kit["organization_launch_url"]):
+            assert link.startswith(
+                f"https://{region}.{console}/cloudformation/home?region={region}#/stacks/create/review?"
+            )
+            query = link.partition("review?")[2]
+            assert set(query) <= set(ascii_letters + digits + "-._~%=&"), "everything else is encoded"
+            wanted = opened(link)
+            # The bucket is where it is, whatever region the link opens.
+            assert wanted["templateURL"].startswith(f"https://s3.{home}.{suffix}/acme/templates/customer-")
+            assert wanted["param_RoleName"] == kit["role_name"]
+            assert wanted["param_ExternalId"] == tenant["external_id"]
+        assert kit["broker_principal_arn"].startswith(f"arn:{partition}:")
+        assert f"arn:{partition}:iam::111122223333:root" in kit["terraform"]
+        assert f"arn:{partition}:iam::111122223333:root" in kit["aws_cli"]
+        assert f"AWS_REGION={home} " in kit["aws_cli"]
 
 
-def test_the_terraform_kit_holds_the_same_role(world: World):
-    kit = world.kit(world.tenant())
-    assert f'"{kit["role_name"]}"' in kit["terraform"]
-    assert kit["external_id"] in kit["terraform"]
-    assert "jsonencode(" in kit["terraform"]
+@every_place
+def test_a_region_of_another_partition_is_refused_with_the_names_of_both(deploy, place: Place):
+    partition = place.partition
+    world = deploy(broker=broker_in(partition), region=place.home)
+    path = f"/v1/tenants/{world.tenant()['id']}/onboarding?region="
+    for theirs, region, *_ in PLACES:
+        if theirs != partition:
+            problem = world.admin.refused("GET", path + region, expect=422, code="validation_failed")
+            [message] = problem["errors"]["region"]
+            assert f"the partition {theirs}." in message
+            assert f"in the partition {partition}," in message
+
+
+@pytest.mark.parametrize(
+    ("partition", "region", "message"),
+    [
+        ("aws-cn", "us-east-1", "AWS_REGION: us-east-1 is in the partition aws, but .* in aws-cn"),
+        ("aws", "us-gov-west-1", "AWS_REGION: us-gov-west-1 is in the partition aws-us-gov, but .* in aws"),
+        ("aws", "xx-nowhere-9", "AWS_REGION: xx-nowhere-9 is in no partition that is known here"),
+        ("aws-iso", "us-iso-east-1", "DEPUTY_CONSOLE_URL: must be set"),
+    ],
+)
+def test_settings_that_lead_nowhere_are_refused_at_start(config, partition: str, region: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        create_app(make_config(config.database_url, broker=broker_in(partition), region=region))
+
+
+def test_a_partition_without_a_known_console_is_served_with_console_url(deploy):
+    world = deploy(broker=broker_in("aws-iso"), region="us-iso-east-1", console_url="https://console.example")
+    assert world.kit(world.tenant())["launch_stack_url"].startswith("https://console.example/cloudformation/")
+
+
+@pytest.mark.parametrize("permission_set", permission_sets.load())
+def test_the_terraform_kit_holds_the_same_role(world: World, permission_set: str):
+    tenant = world.tenant()
+    kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}")
+    found = hcl.parse(kit["terraform"])["resource"]
+    role, policy = (
+        hcl.evaluate(block["deputy"], {"aws_iam_role.deputy.id": "it"})
+        for resource in found
+        for block in resource.values()
+    )
+    assert role["name"] == kit["role_name"]
+    assert role["max_session_duration"] == 3600
+    assert role["tags"] == {"deputy:vendor": "Example Vendor", "deputy:external-id": kit["external_id"]}
+    assert json.loads(role["assume_role_policy"]) == kit["trust_policy"]
+    wanted = {item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]}
+    assert json.loads(policy["policy"]) == wanted[permission_set]
 
 
 def test_the_template_can_be_read_without_a_key(world: World):
@@ -132,6 +290,19 @@ def test_the_template_can_be_read_without_a_key(world: World):
     assert other.headers["X-Template-Version"] != response.headers["X-Template-Version"]
     anonymous.refused(
         "GET", "/v1/templates/customer-role.yaml?permission_set=x", expect=422, code="validation_failed"
+    )
+
+
+def test_the_organisations_template_can_be_read_without_a_key(world: World):
+    anonymous = world.admin.with_key(None)
+    response = anonymous.raw("GET", "/v1/templates/customer-org.yaml?permission_set=bucket-sync")
+    assert response.status_code == 200
+    assert response.content_type.startswith("text/yaml")
+    assert response.headers["X-Template-Version"] in response.text
+    single = anonymous.raw("GET", "/v1/templates/customer-role.yaml?permission_set=bucket-sync")
+    assert indent(single.text, " " * 8) in response.text
+    anonymous.refused(
+        "GET", "/v1/templates/customer-org.yaml?permission_set=x", expect=422, code="validation_failed"
     )
 
 

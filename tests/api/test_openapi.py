@@ -18,7 +18,12 @@ from tests.conftest import make_config
 APP: Flask = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
 DOCUMENT: dict[str, Any] = APP.test_client().get("/openapi.json").get_json()
 
-PUBLIC = {("GET", "/v1/templates/customer-role.yaml"), ("GET", "/healthz"), ("GET", "/readyz")}
+PUBLIC = {
+    ("GET", "/v1/templates/customer-role.yaml"),
+    ("GET", "/v1/templates/customer-org.yaml"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+}
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 

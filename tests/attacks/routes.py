@@ -56,7 +56,14 @@ ROUTES = (
     Route("GET", "/v1/audit-events", "audit:read"),
     Route("GET", "/v1/permission-sets", "connections:read"),
 )
-PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/v1/templates/customer-role.yaml")
+PUBLIC = (
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/v1/templates/customer-role.yaml",
+    "/v1/templates/customer-org.yaml",
+)
 
 OF_A_TENANT = [route for route in ROUTES if "{tenant_id}" in route.path]
 OF_A_CONNECTION = [route for route in ROUTES if "{connection_id}" in route.path]

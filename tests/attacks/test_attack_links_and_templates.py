@@ -47,7 +47,16 @@ def test_the_kit_does_not_listen_to_host_headers(scene: Scene, host: str):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/templates/customer-role.yaml", "/openapi.json", "/healthz", "/docs", "/docs/", "/nowhere"]
+    "path",
+    [
+        "/v1/templates/customer-role.yaml",
+        "/v1/templates/customer-org.yaml",
+        "/openapi.json",
+        "/healthz",
+        "/docs",
+        "/docs/",
+        "/nowhere",
+    ],
 )
 def test_public_pages_do_not_listen_to_host_headers(scene: Scene, path: str):
     response = spoofed(scene.mallory.with_key(None), "GET", path)
@@ -83,6 +92,7 @@ def test_nothing_of_a_link_or_template_is_taken_from_the_query(scene: Scene, que
     for api, path in (
         (scene.mallory, f"/v1/tenants/{scene.acme['id']}/onboarding"),
         (scene.mallory.with_key(None), "/v1/templates/customer-role.yaml"),
+        (scene.mallory.with_key(None), "/v1/templates/customer-org.yaml"),
     ):
         problem(api.raw("GET", f"{path}?{query}"), 422, "validation_failed")
 

@@ -16,7 +16,7 @@ from flask import Flask
 from app import permission_sets
 from app.aws import templates
 from app.aws.errors import Unavailable
-from app.aws.templates import TemplateBucket, regions, render
+from app.aws.templates import TemplateBucket, partition_of, regions, render, render_organization
 from app.config import Broker
 from app.factory import create_app
 from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
@@ -220,6 +220,104 @@ def test_a_source_without_a_mark_is_not_rendered(tmp_path, monkeypatch, mark):
         render(config(), SETS["inventory"])
 
 
+# --- the organisation's ---
+
+
+def organization(chosen, **changes):
+    made = config(**changes)
+    return render_organization(made, render(made, chosen))
+
+
+def accounts_of(template):
+    return parsed(template)["Resources"]["Accounts"]["Properties"]
+
+
+@every_set
+def test_every_account_gets_the_template_of_a_single_one_to_the_letter(chosen):
+    assert accounts_of(organization(chosen))["TemplateBody"] == render(config(), chosen).body
+
+
+@every_set
+def test_the_launching_account_gets_the_same_role_and_registration(chosen):
+    """A service-managed StackSet never reaches the management account."""
+    single, whole = parsed(render(config(), chosen)), parsed(organization(chosen))
+    assert {name: whole["Resources"][name] for name in single["Resources"]} == single["Resources"]
+    assert list(whole["Resources"]) == ["Role", "Registration", "Accounts"]
+    assert whole["Conditions"].items() >= single["Conditions"].items()
+    assert whole["Outputs"].items() >= single["Outputs"].items()
+
+
+@pytest.mark.parametrize(
+    ("name", "partition", "region"),
+    [("inventory", "aws", "eu-west-1"), ("bucket-sync", "aws-us-gov", "us-gov-west-1")],
+)
+def test_cfn_lint_finds_nothing_wrong_with_the_organisations_either(name, partition, region):
+    body = organization(SETS[name], partition=partition).body
+    found = lint(body, config=ManualArgs(regions=[region]))
+    assert [str(fault) for fault in found if fault.rule.severity != "informational"] == []
+
+
+@every_set
+def test_no_example_is_left_in_the_organisations(chosen):
+    body = organization(chosen).body
+    for left in ("111122223333", "DeputyBroker", "Example", "example", "customer-role.yaml: "):
+        assert left not in body
+    assert set(re.findall(r"\d{12}", body)) == {OTHER_ACCOUNT}
+
+
+def test_nothing_but_the_publisher_chooses_the_template_of_the_accounts():
+    """Neither a parameter nor an address: what the administrator reads is what every account gets."""
+    template = organization(SETS["inventory"])
+    assert "TemplateURL" not in template.body
+    assert isinstance(accounts_of(template)["TemplateBody"], str)
+
+
+def test_the_organisations_version_is_of_its_content_and_the_roles_is_in_it():
+    role, whole = render(config(), SETS["inventory"]), organization(SETS["inventory"])
+    assert whole.key == f"templates/customer-org/inventory/{whole.version}.yaml"
+    outputs = parsed(whole)["Outputs"]
+    assert outputs["OrganizationTemplateVersion"]["Value"] == whole.version
+    assert outputs["TemplateVersion"]["Value"] == role.version
+    source = whole.body.replace(whole.version, "example-version")
+    assert hashlib.sha256(source.encode()).hexdigest().startswith(whole.version)
+    assert organization(SETS["inventory"], vendor_name="Acme 25").key != whole.key
+    assert organization(SETS["bucket-sync"]).version != whole.version
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "  # customer-role.yaml: Conditions\n",
+        "  # customer-role.yaml: Resources\n",
+        "  # customer-role.yaml: Outputs\n",
+        "TemplateBody: example-template-body\n",
+    ],
+)
+def test_an_organisations_source_without_a_mark_is_not_rendered(tmp_path, monkeypatch, mark):
+    source = tmp_path / "customer-org.yaml"
+    source.write_text(templates._ORGANIZATION_SOURCE.read_text().replace(mark, "\n"))
+    monkeypatch.setattr(templates, "_ORGANIZATION_SOURCE", source)
+    with pytest.raises(ValueError, match="does not contain"):
+        organization(SETS["inventory"])
+
+
+@pytest.mark.parametrize("name", ["A", "24", "On", "A+B - C.D", "v" * 64, "x Example Vendor y"])
+def test_any_vendor_name_stays_text_in_the_organisations_too(name):
+    whole = organization(SETS["inventory"], vendor_name=name)
+    assert parsed(whole)["Description"].startswith(f"Gives {name} access")
+    assert len(parsed(whole)["Description"]) <= 1024
+    assert accounts_of(whole)["Description"].startswith(f"The IAM role through which {name} ")
+    assert accounts_of(whole)["TemplateBody"] == render(config(vendor_name=name), SETS["inventory"]).body
+
+
+@every_set
+def test_the_organisations_is_small_enough(chosen):
+    """51,200 bytes for the body of a StackSet, 1 MB for a template in S3."""
+    whole = organization(chosen)
+    assert len(accounts_of(whole)["TemplateBody"].encode()) < 51_200
+    assert len(whole.body.encode()) < 1_000_000
+
+
 # --- publishing ---
 
 
@@ -313,10 +411,11 @@ def test_the_command_publishes_every_set_and_may_be_repeated(pipeline, unpublish
     first, second = command(app), command(app)
     assert (first.exit_code, second.exit_code) == (0, 0)
     urls = [line.split() for line in first.output.splitlines()]
-    assert [words[0] for words in urls] == ["published"] * len(SETS)
-    assert [line.split("  ")[0] for line in second.output.splitlines()] == ["there already"] * len(SETS)
-    for (_, url), name in zip(urls, SETS, strict=True):
-        assert f"/customer-role/{name}/" in url
+    wanted = [f"/{kind}/{name}/" for kind in ("customer-role", "customer-org") for name in SETS]
+    assert [words[0] for words in urls] == ["published"] * len(wanted)
+    assert [line.split("  ")[0] for line in second.output.splitlines()] == ["there already"] * len(wanted)
+    for (_, url), part in zip(urls, wanted, strict=True):
+        assert part in url
         assert requests.get(url, timeout=5).status_code == 200
 
 
@@ -351,6 +450,21 @@ def test_without_credentials_it_does_so_too(pipeline, unpublished, monkeypatch):
 def test_a_partition_has_its_own_regions(partition, inside, outside):
     assert inside in regions(partition)
     assert outside not in regions(partition)
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("eu-west-1", "aws"),
+        ("us-west-99", "aws"),
+        ("us-gov-east-1", "aws-us-gov"),
+        ("cn-northwest-1", "aws-cn"),
+        ("xx-nowhere-9", None),
+    ],
+)
+def test_a_region_belongs_to_a_partition(region, partition):
+    """Also one that botocore doesn't know yet, by its name."""
+    assert partition_of(region) == partition
 
 
 @every_set

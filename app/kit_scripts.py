@@ -1,0 +1,171 @@
+"""The role of the template once more, for those who don't launch stacks: as Terraform, and as a shell script.
+
+Names and policies are written into code of another language, so each value goes through that language's own quoting,
+and none stands in a comment: whatever a value holds, it stays a value.
+"""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+# What a string of Terraform's can't hold as it is: quotes, control characters, and the two marks that begin a template
+# in it. A variable of IAM's, such as ${aws:PrincipalAccount}, is the one such mark that policies do hold.
+_HCL_SPECIAL = re.compile(
+    r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KitRole:
+    """The role that a kit asks for. `vendor` is the vendor's name, `region` any of the partition's, `max_seconds` its MaxSessionDuration."""
+
+    name: str
+    description: str
+    vendor: str
+    external_id: str
+    region: str
+    max_seconds: int
+    trust: dict[str, Any]
+    policy: dict[str, Any]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The template's: whoever finds the role in a year sees whose it is."""
+        return {"deputy:vendor": self.vendor, "deputy:external-id": self.external_id}
+
+
+def terraform(role: KitRole) -> str:
+    """Resources that can be applied in an empty folder, or stand beside others in one that is in use."""
+    return _TERRAFORM.format(
+        name=_hcl(role.name),
+        description=_hcl(role.description),
+        max_seconds=role.max_seconds,
+        trust=_hcl(role.trust, indent="  "),
+        policy=_hcl(role.policy, indent="  "),
+        tags=_hcl(role.tags, indent="  "),
+    )
+
+
+def aws_cli(role: KitRole) -> str:
+    """A script for sh: makes the role or brings it up to date, and prints its ARN as the only line of its output."""
+    tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
+    return _AWS_CLI.format(
+        vendor=shlex.quote(role.vendor),
+        region=shlex.quote(role.region),
+        name=shlex.quote(role.name),
+        description=shlex.quote(role.description),
+        max_seconds=role.max_seconds,
+        tags=shlex.quote(json.dumps(tags)),
+        trust=shlex.quote(json.dumps(role.trust, indent=2)),
+        policy=shlex.quote(json.dumps(role.policy, indent=2)),
+    )
+
+
+def _hcl(value: Any, *, indent: str = "") -> str:
+    """A value of JSON's as an expression of Terraform's, its further lines indented by `indent`."""
+    inner = f"{indent}  "
+    if isinstance(value, dict) and value:
+        items = [f"{_hcl(key)} = {_hcl(item, indent=inner)}" for key, item in value.items()]
+        return "{\n" + "".join(f"{inner}{item}\n" for item in items) + f"{indent}}}"
+    if isinstance(value, list) and value:
+        return "[\n" + "".join(f"{inner}{_hcl(item, indent=inner)},\n" for item in value) + f"{indent}]"
+    if isinstance(value, str):
+        return f'"{_HCL_SPECIAL.sub(_hcl_escape, value)}"'
+    return json.dumps(value)
+
+
+def _hcl_escape(found: re.Match[str]) -> str:
+    """`$${…}` for a variable of IAM's, as people write it; any other mark by its number, which nothing misreads."""
+    if found["variable"]:
+        return "$$"
+    return f"\\{found[0]}" if found[0] in '"\\' else f"\\u{ord(found[0]):04x}"
+
+
+_TERRAFORM = """\
+# The IAM role through which the vendor reaches this AWS account. In a folder of its own, with credentials of the
+# account and a region in AWS_REGION: terraform init, then terraform apply. The output role_arn is what the vendor needs.
+
+resource "aws_iam_role" "deputy" {{
+  name                 = {name}
+  description          = {description}
+  max_session_duration = {max_seconds}
+
+  # Only the vendor's broker, and only with the External ID that is yours alone. Keep both conditions.
+  assume_role_policy = jsonencode({trust})
+
+  tags = {tags}
+}}
+
+resource "aws_iam_role_policy" "deputy" {{
+  name = "permissions"
+  role = aws_iam_role.deputy.id
+
+  policy = jsonencode({policy})
+}}
+
+output "role_arn" {{
+  value = aws_iam_role.deputy.arn
+}}
+"""
+
+# A role that is there already is changed only if it bears the vendor's tag. The error of create-role says that it is
+# there: a look beforehand could be wrong by then, and would be one more permission.
+_AWS_CLI = """\
+#!/bin/sh
+# Makes the IAM role through which the vendor reaches this AWS account. Run it with sh and with credentials of the
+# account; it needs the AWS CLI, version 1 or 2. Run it again to bring the role back to what is written here.
+set -eu
+export AWS_PAGER=''
+# IAM is the same in every region: this only says in which part of AWS, and that none has to be configured.
+export AWS_REGION={region} AWS_DEFAULT_REGION={region}
+
+vendor={vendor}
+role_name={name}
+description={description}
+max_session_seconds={max_seconds}
+tags={tags}
+
+# Who may use the role: only the vendor's broker, and only with the External ID that is yours alone.
+# shellcheck disable=SC2016 # IAM fills in what looks like a variable, not the shell
+trust_policy={trust}
+
+# What they may do with it.
+# shellcheck disable=SC2016 # the same
+permissions={policy}
+
+if message=$(aws iam create-role --role-name="$role_name" --description="$description" \\
+  --max-session-duration="$max_session_seconds" --tags "$tags" \\
+  --assume-role-policy-document "$trust_policy" 2>&1); then
+  printf 'Made the role %s.\\n' "$role_name" >&2
+else
+  case $message in
+    *EntityAlreadyExists*) ;;
+    *)
+      printf '%s\\n' "$message" >&2
+      exit 1
+      ;;
+  esac
+  owner=$(aws iam list-role-tags --role-name="$role_name" \\
+    --query "Tags[?Key=='deputy:vendor'].Value | [0]" --output text)
+  if [ "$owner" != "$vendor" ]; then
+    printf 'This account has a role %s already, and it does not bear the tag deputy:vendor = %s.\\n' \\
+      "$role_name" "$vendor" >&2
+    printf 'Nothing was changed. If nothing needs that role, delete it and run this again; else ask %s.\\n' "$vendor" >&2
+    exit 1
+  fi
+  aws iam update-role --role-name="$role_name" --description="$description" \\
+    --max-session-duration="$max_session_seconds"
+  aws iam update-assume-role-policy --role-name="$role_name" --policy-document "$trust_policy"
+  aws iam tag-role --role-name="$role_name" --tags "$tags"
+  printf 'The role %s was there already, and is up to date now.\\n' "$role_name" >&2
+fi
+aws iam put-role-policy --role-name="$role_name" --policy-name permissions --policy-document "$permissions"
+role_arn=$(aws iam get-role --role-name="$role_name" --query Role.Arn --output text)
+
+printf '\\nThis is its ARN:\\n\\n' >&2
+printf '%s\\n' "$role_arn"
+printf '\\nNow give the ARN to %s, where you were given this script. They prove that the role lets them in\\n' "$vendor" >&2
+printf 'with your External ID and refuses everybody without it. To end the access, delete the role.\\n' >&2
+"""

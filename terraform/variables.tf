@@ -1,0 +1,66 @@
+variable "external_id" {
+  type        = string
+  description = "Your External ID, exactly as the vendor shows it to you."
+
+  validation {
+    condition     = can(regex("^dpy-[0-9a-f]{64}$", var.external_id))
+    error_message = "Must be \"dpy-\" and 64 hexadecimal digits in lower case, exactly as the vendor shows it."
+  }
+}
+
+variable "role_name" {
+  type        = string
+  description = "The role's name. The vendor looks for the name that they gave you, so keep it."
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_+=,.@-]{1,64}$", var.role_name))
+    error_message = "Must be 1 to 64 letters, digits or any of _+=,.@-"
+  }
+}
+
+variable "broker_principal_arn" {
+  type        = string
+  description = "The vendor's principal, which alone may use the role: broker_principal_arn of the onboarding kit."
+
+  validation {
+    condition     = can(regex("^arn:aws(-[a-z0-9]+)*:iam::[0-9]{12}:(role|user)/([!-.0-~]+/)*[A-Za-z0-9_+=,.@-]{1,64}$", var.broker_principal_arn))
+    error_message = "Must be the ARN of one IAM role or IAM user, without any pattern."
+  }
+
+  # ArnEquals reads * and ? as patterns, and a path may hold them.
+  validation {
+    condition     = can(regex("^[^*?$]+$", var.broker_principal_arn))
+    error_message = "Must not hold *, ? or $."
+  }
+}
+
+variable "vendor_name" {
+  type        = string
+  description = "The vendor's name, for the role's description and its tags."
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}$", var.vendor_name))
+    error_message = "Must be 1 to 64 letters, digits, spaces or any of .+- and begin with a letter or a digit."
+  }
+}
+
+variable "permissions_policy" {
+  type        = string
+  description = "What the vendor may do, as the JSON of an IAM policy: policy of one of the vendor's permission sets."
+
+  validation {
+    condition     = can(jsondecode(var.permissions_policy).Statement)
+    error_message = "Must be an IAM policy document in JSON."
+  }
+}
+
+variable "max_session_duration" {
+  type        = number
+  description = "How long one session may last at most, in seconds."
+  default     = 3600
+
+  validation {
+    condition     = var.max_session_duration >= 3600 && var.max_session_duration <= 43200
+    error_message = "Must be between 3600 and 43200."
+  }
+}

@@ -1,0 +1,108 @@
+"""The kit's script, run in a customer's account by real shells with the real AWS CLI."""
+
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from app import permission_sets
+from tests.attacks.evidence import on_sqlite
+from tests.cast import Customer, World, path_of, root_client, without_external_id
+
+pytestmark = on_sqlite  # nothing here depends on the database
+
+
+@pytest.fixture
+def shell(world: World, customer: Customer, tmp_path: Path):
+    """Runs a script in the customer's account with the real AWS CLI."""
+
+    def run(script: str, program: str = "sh") -> subprocess.CompletedProcess[str]:
+        path = tmp_path / "deputy.sh"
+        path.write_text(script)
+        return subprocess.run(
+            [shutil.which(program), path],
+            env={
+                "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+                "HOME": str(tmp_path),
+                "AWS_ENDPOINT_URL": world.aws.url,
+                "AWS_ACCESS_KEY_ID": customer.account,
+                "AWS_SECRET_ACCESS_KEY": "sandbox",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("permission_set", permission_sets.load())
+@pytest.mark.parametrize("program", ["sh", "bash"])
+def test_the_aws_cli_kit_makes_a_role_that_is_verified(
+    world: World, customer: Customer, shell, program: str, permission_set: str
+):
+    tenant = world.tenant()
+    kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}")
+    done = shell(kit["aws_cli"], program)
+    assert done.returncode == 0, done.stderr
+    role_arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    assert done.stdout == f"{role_arn}\n"
+    assert "give the ARN to Example Vendor" in done.stderr
+    world.connect(tenant, role_arn)
+    with closing(root_client(world.aws, "iam", customer.account)) as iam:
+        role = iam.get_role(RoleName=kit["role_name"])["Role"]
+        policies = iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
+        policy = iam.get_role_policy(RoleName=kit["role_name"], PolicyName="permissions")["PolicyDocument"]
+    assert role["AssumeRolePolicyDocument"] == kit["trust_policy"]
+    assert role["MaxSessionDuration"] == 3600
+    assert kit["external_id"] in role["Description"]
+    assert {tag["Key"]: tag["Value"] for tag in role["Tags"]} == {
+        "deputy:vendor": "Example Vendor",
+        "deputy:external-id": kit["external_id"],
+    }
+    wanted = {item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]}
+    assert policies == ["permissions"]
+    assert policy == wanted[permission_set]
+
+
+def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world: World, customer: Customer, shell):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    vendors = [{"Key": "deputy:vendor", "Value": "Example Vendor"}]
+    loose = without_external_id(kit["trust_policy"])
+    role_arn = customer.role(kit["role_name"], loose, Tags=vendors, MaxSessionDuration=7200)
+    made = world.connect(tenant, role_arn, status="insecure")
+    done = shell(kit["aws_cli"])
+    assert (done.returncode, done.stdout) == (0, f"{role_arn}\n"), done.stderr
+    assert "there already" in done.stderr
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    with closing(root_client(world.aws, "iam", customer.account)) as iam:
+        role = iam.get_role(RoleName=kit["role_name"])["Role"]
+    assert role["MaxSessionDuration"] == 3600
+    assert {"Key": "deputy:external-id", "Value": kit["external_id"]} in role["Tags"]
+
+
+def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(world: World, customer: Customer, shell):
+    kit = world.kit(world.tenant())
+    theirs = {"Version": "2012-10-17", "Statement": []}
+    customer.role(kit["role_name"], theirs, Tags=[{"Key": "deputy:vendor", "Value": "Somebody Else"}])
+    done = shell(kit["aws_cli"])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"has a role {kit['role_name']} already" in done.stderr
+    assert "Nothing was changed" in done.stderr
+    with closing(root_client(world.aws, "iam", customer.account)) as iam:
+        assert iam.get_role(RoleName=kit["role_name"])["Role"]["AssumeRolePolicyDocument"] == theirs
+        assert iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"] == []
+
+
+def test_the_aws_cli_kit_passes_on_any_other_refusal(world: World, customer: Customer, shell):
+    """Here the AWS CLI's own, of a duration that no role has; and nothing is made."""
+    kit = world.kit(world.tenant())
+    done = shell(kit["aws_cli"].replace("max_session_seconds=3600", "max_session_seconds=36"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "MaxSessionDuration" in done.stderr
+    with closing(root_client(world.aws, "iam", customer.account)) as iam:
+        assert iam.list_roles()["Roles"] == []

@@ -1,0 +1,70 @@
+"""As much of Terraform's language as our files use, evaluated: python-hcl2 parses, this works out what comes of it."""
+
+import json
+import re
+from typing import Any
+
+import hcl2
+
+_OPTIONS = hcl2.SerializationOptions(with_comments=False, explicit_blocks=False)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
+_TOKEN = re.compile(
+    r"\$\$\{|%%\{|\$\{(?P<expression>[^}]*)\}|\\u(?P<code>[0-9a-f]{4})|\\(?P<escape>.)|%\{", re.DOTALL
+)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The file's blocks by type, as lists; names without their quotes."""
+    return _unquoted_keys(hcl2.loads(text, serialization_options=_OPTIONS))
+
+
+def _unquoted_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            (text_of(key, {}) if key.startswith('"') else key): _unquoted_keys(item)
+            for key, item in value.items()
+        }
+    return [_unquoted_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def evaluate(value: Any, names: dict[str, Any]) -> Any:
+    """A parsed value, with `names` for what it refers to: {"var.x": …}. Raises ValueError for what isn't known here."""
+    if isinstance(value, dict):
+        return {key: evaluate(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [evaluate(item, names) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value.startswith('"'):
+        return text_of(value, names)
+    return _expression(value.removeprefix("${").removesuffix("}"), names)
+
+
+def _expression(text: str, names: dict[str, Any]) -> Any:
+    if text in names:
+        return names[text]
+    if found := re.fullmatch(r"([\w.]+)\[(\d+)\]", text):
+        return names[found[1]][int(found[2])]
+    if found := re.fullmatch(r'split\("(.)", ([\w.]+)\)', text):
+        return names[found[2]].split(found[1])
+    if found := re.fullmatch(r"jsonencode\((.*)\)", text, re.DOTALL):
+        inner = parse(f"x = {found[1]}\n")["x"]
+        return json.dumps(evaluate(inner, names))
+    raise ValueError(f"{text} is not known here")
+
+
+def text_of(quoted: str, names: dict[str, Any]) -> str:
+    """A quoted string's value: escapes undone, and what stands in ${…} put in."""
+
+    def one(found: re.Match[str]) -> str:
+        if found["expression"] is not None:
+            return str(_expression(found["expression"], names))
+        if found["code"]:
+            return chr(int(found["code"], 16))
+        if found["escape"]:
+            return _ESCAPES[found["escape"]]
+        if found[0] == "%{":
+            raise ValueError("a directive of a template")
+        return found[0][1:]
+
+    return _TOKEN.sub(one, quoted[1:-1])
