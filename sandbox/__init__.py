@@ -15,12 +15,19 @@ Enforced, as AWS does:
   only those services know are not looked at.
 - CloudFormation: capabilities, parameters' constraints, NoEcho, conditions, updates of roles, rollback, and who may read
   a TemplateURL. What it has no support for fails loudly, and is never left out in silence.
+- Custom resources behind an SNS topic: the stack stays in progress until somebody has PUT an answer to the ResponseURL,
+  or ServiceTimeout is over. The URL is AWS's in path style on the sandbox's own address, and takes one answer:
+    http://localhost:4566/cloudformation-custom-resource-response-useast1/<StackId>%7C<LogicalId>%7C<RequestId>?X-Amz-…
+  They are made after everything else in their stack, so that no other resource can use what they return.
+- StackSets, service-managed, as a resource of a stack (AWS::CloudFormation::StackSet): a stack in every account of the
+  chosen organisational units, also in those that join later, and never in the account that launches it.
 
 Not enforced: signatures (any secret will do), policies of IAM users outside STS, policies of topics and queues, service
-control policies, quotas. IAM is consistent at once unless the fault "spreading" is set. Custom resources, STS's other
-calls, session tags and AssumeRole's PolicyArns are not supported, and say so.
+control policies, quotas. IAM is consistent at once unless the fault "spreading" is set. Custom resources behind Lambda,
+self-managed StackSets, STS's other calls, session tags and AssumeRole's PolicyArns are not supported, and say so.
 
 Trouble on demand (see sandbox.faults), in Python by `Sandbox.faults.add("throttle", role_arn=…, times=1)`, over HTTP:
     POST /_sandbox/faults {"kind": "spreading", "seconds": 5}     DELETE /_sandbox/faults     GET /_sandbox/calls
+    POST /_sandbox/organization {"ous": {"ou-abcd-11111111": ["100000000001"]}}     (replaces the organisation)
     POST /_sandbox/reset     GET /_sandbox/health     GET /_sandbox/broker-credentials     and the console: /console/
 """

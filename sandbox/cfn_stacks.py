@@ -2,16 +2,23 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from moto.cloudformation import parsing
 from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
-from moto.cloudformation.models import CloudFormationBackend, Event, Stack
+from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.parsing import ResourceMap
+
+from sandbox import cfn_waiting
+from sandbox.cfn_parameters import shown
+from sandbox.cfn_waiting import Failure
 
 _SUB_REFERENCE = re.compile(r"\$\{([A-Za-z0-9:]+)\}")
 
 _originals: dict[str, Callable[..., Any]] = {}
+_all_outputs = Stack.outputs
 
 
 def wanted(resources: Any, resource: Mapping[str, Any]) -> bool:
@@ -37,33 +44,54 @@ def _create_resources(self: Any) -> None:
     try:
         _originals["create_resources"](self)
     except Exception as error:  # noqa: BLE001 - whatever moto's hundred resource types raise
-        _roll_back(self, error)
+        _quick_failure(self, error)
+    else:
+        if self.status == "CREATE_IN_PROGRESS":  # something slow is among them
+            cfn_waiting.settle(self, partial(_created, self), partial(_roll_back, self))
+    cfn_waiting.flush()
 
 
-def _roll_back(stack: Any, error: Exception) -> None:
+def _created(stack: Any) -> None:
+    try:
+        list(stack.output_map.values())  # they may ask for what a custom resource has not given
+    except ValidationError as error:
+        _roll_back(stack, Failure("", error.message))
+    else:
+        cfn_waiting.end(stack, "CREATE_COMPLETE")
+
+
+def _quick_failure(stack: Any, error: Exception) -> None:
     reason = str(getattr(error, "message", "")) or str(error) or type(error).__name__
     logical_id = getattr(error, "logical_id", None)
     if logical_id is not None:
         kind = stack.template_dict["Resources"][logical_id]["Type"]
-        stack.events.append(
-            Event(
-                stack.stack_id,
-                stack.name,
-                logical_id,
-                "",
-                kind,
-                "CREATE_FAILED",
-                reason,
-                resource_properties=None,
-            )
-        )
-        reason = f"The following resource(s) failed to create: [{logical_id}]. {reason}"
+        failed = SimpleNamespace(logical_id=logical_id, physical_id="", kind=kind)
+        cfn_waiting.add_event(stack, failed, "CREATE_FAILED", reason)
+    _roll_back(stack, Failure(logical_id or "", reason))
+
+
+def _roll_back(stack: Any, failure: Failure) -> None:
+    reason = failure.reason
+    if failure.logical_id:
+        reason = f"The following resource(s) failed to create: [{failure.logical_id}]. {reason}"
+    stack.status, stack.stack_status_reason = "ROLLBACK_IN_PROGRESS", reason
     stack._add_stack_event("ROLLBACK_IN_PROGRESS", resource_status_reason=reason)
-    stack.resource_map.delete()
+    cfn_waiting.remove_all(
+        stack,
+        partial(_remove_the_rest, stack, "ROLLBACK", reason),
+        lambda second: cfn_waiting.end(stack, "ROLLBACK_FAILED", second.reason),
+    )
+
+
+def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
+    try:
+        stack.resource_map.delete()
+    except Exception as error:  # noqa: BLE001 - whatever moto's hundred resource types raise
+        cfn_waiting.end(stack, f"{verb}_FAILED", str(error))
+        return
     _forget(stack)
-    stack.status = "ROLLBACK_COMPLETE"
-    stack.stack_status_reason = reason
-    stack._add_stack_event("ROLLBACK_COMPLETE")
+    stack.custom_resources.clear()
+    cfn_waiting.end(stack, f"{verb}_COMPLETE", reason)
 
 
 def _forget(stack: Any) -> None:
@@ -145,28 +173,120 @@ def _references(template: Any) -> list[str]:
     return found
 
 
-def _delete(self: Any) -> None:
-    _originals["delete"](self)
-    _forget(self)
+def _update_stack(
+    self: Any,
+    template: str,
+    role_arn: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    tags: dict[str, str] | None = None,
+) -> None:
+    """Moto's own steps. A stack with slow resources stays in progress until they have followed."""
+    before = (self.template, {name: shown(v) for name, v in self.resource_map.resolved_parameters.items()})
+    _use_template(self, template)
+    try:
+        self.resource_map.update(self.template_dict, parameters)
+    except ValidationError:
+        _use_template(self, before[0])
+        raise
+    self.status, self.stack_status_reason = "UPDATE_IN_PROGRESS", None
+    self._add_stack_event("UPDATE_IN_PROGRESS", resource_status_reason="User Initiated")
+    self.parameters, self.role_arn = parameters or self.parameters, role_arn
+    self.tags = self.tags if tags is None else tags
+    cfn_waiting.settle(
+        self, partial(_updated, self, "UPDATE_COMPLETE"), partial(_roll_back_update, self, *before)
+    )
+    cfn_waiting.flush()
 
 
-def _execute_change_set(self: Any, change_set_name: str, stack_name: str | None = None) -> None:
-    """Moto leaves the stack with the template and the outputs from before the change set."""
-    change_set = self.describe_change_set(change_set_name)
-    _originals["execute_change_set"](self, change_set_name, stack_name)
-    stack = change_set.stack
+def _use_template(stack: Any, template: str) -> None:
+    stack.template = template
     stack._parse_template()
-    stack.parameters = change_set.parameters
+
+
+def _updated(stack: Any, status: str, reason: str | None = None) -> None:
+    for name in [name for name, resource in stack.custom_resources.items() if resource.removed]:
+        stack.custom_resources.pop(name)
     stack.output_map = stack._create_output_map()
+    cfn_waiting.end(stack, status, reason)
+
+
+def _roll_back_update(stack: Any, template: str, parameters: dict[str, str], failure: Failure) -> None:
+    reason = f"The following resource(s) failed to update: [{failure.logical_id}]. {failure.reason}"
+    stack.status = "UPDATE_ROLLBACK_IN_PROGRESS"
+    stack._add_stack_event("UPDATE_ROLLBACK_IN_PROGRESS", resource_status_reason=reason)
+    _use_template(stack, template)
+    stack.resource_map.update(stack.template_dict, parameters)
+    stack.parameters = parameters
+    cfn_waiting.settle(
+        stack,
+        partial(_updated, stack, "UPDATE_ROLLBACK_COMPLETE", reason),
+        lambda second: cfn_waiting.end(stack, "UPDATE_ROLLBACK_FAILED", second.reason),
+    )
+
+
+def _delete_stack(self: Any, name_or_stack_id: str) -> None:
+    """Moto deletes within the call. A stack with slow resources stays until they have gone, and the rest after them."""
+    stack = self.stacks.get(name_or_stack_id) or next(
+        (stack for stack in self.stacks.values() if stack.name == name_or_stack_id), None
+    )
+    with cfn_waiting.lock:
+        if stack is None or stack.status == "DELETE_IN_PROGRESS":
+            return
+        stack.status = "DELETE_IN_PROGRESS"
+        stack._add_stack_event("DELETE_IN_PROGRESS", resource_status_reason="User Initiated")
+        cfn_waiting.remove_all(
+            stack,
+            partial(_deleted, self, stack),
+            lambda failure: cfn_waiting.end(stack, "DELETE_FAILED", failure.reason),
+        )
+    cfn_waiting.flush()
+
+
+def _deleted(backend: Any, stack: Any) -> None:
+    exports = [export.name for export in stack.exports]
+    _remove_the_rest(stack, "DELETE", None)
+    if stack.status == "DELETE_FAILED":
+        return
+    backend.deleted_stacks[stack.stack_id] = backend.stacks.pop(stack.stack_id)
+    for name in exports:
+        backend.exports.pop(name, None)
+
+
+def _outputs(self: Any) -> Any:
+    """None until the stack is made, as at AWS, nor when it is gone: what a custom resource gives is not known then."""
+    if self.status.startswith(("CREATE_IN", "ROLLBACK", "DELETE")):
+        return None
+    return _all_outputs.fget(self)
+
+
+def _resources(self: Any) -> list[Any]:
+    """Moto lists those whose condition is false as well, without a name."""
+    return [resource for resource in self.resource_map.values() if resource is not None]
+
+
+def _execute_change_set(self: Any, change_set_name: str, stack_name: str | None = None) -> None:  # noqa: ARG001
+    """Moto knows neither rollback here nor anything slow, and keeps the old template's outputs."""
+    change_set = self.describe_change_set(change_set_name)
+    stack = change_set.stack
+    change_set.execution_status = "EXECUTE_COMPLETE"
+    if change_set.change_set_type == "UPDATE":
+        stack.update(change_set.template, parameters=change_set.parameters)
+        return
+    _use_template(stack, change_set.template)
+    stack.parameters = change_set.parameters
+    stack.resource_map = stack._create_resource_map()
+    stack.output_map = stack._create_output_map()
+    stack._add_stack_event("CREATE_IN_PROGRESS", resource_status_reason="User Initiated")
+    stack.create_resources()
 
 
 def install() -> None:
     """Patches moto. Only to be called once, for each patch calls what it replaces."""
     for owner, name, replacement in (
         (CloudFormationBackend, "create_stack", _create_stack),
+        (CloudFormationBackend, "delete_stack", _delete_stack),
         (CloudFormationBackend, "execute_change_set", _execute_change_set),
         (Stack, "create_resources", _create_resources),
-        (Stack, "delete", _delete),
         (ResourceMap, "update", _update),
         (parsing, "parse_and_create_resource", _create_resource),
         (parsing, "parse_and_update_resource", _update_resource),
@@ -175,3 +295,6 @@ def install() -> None:
     ):
         _originals[name] = getattr(owner, name)
         setattr(owner, name, replacement)
+    Stack.update = _update_stack
+    Stack.outputs = property(_outputs)
+    Stack.stack_resources = property(_resources)

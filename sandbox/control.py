@@ -1,4 +1,4 @@
-"""The sandbox's own HTTP interface under /_sandbox/: faults, recorded calls, reset, health, the broker's credentials."""
+"""The sandbox's own HTTP interface under /_sandbox/: faults, recorded calls, the organisation, and more."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wrappers import Request, Response
+
+from sandbox.organization import organization
 
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
@@ -60,6 +62,14 @@ def _broker_credentials(sandbox: "Sandbox", _request: Request) -> Response:
     return _json(credentials, headers={"Cache-Control": "no-store"})
 
 
+def _organization(_sandbox: "Sandbox", request: Request) -> Response:
+    """Answers once the StackSets with AutoDeployment have begun to follow."""
+    try:
+        return _json(organization.change(json.loads(request.get_data())))
+    except (TypeError, ValueError) as error:
+        return _json({"error": str(error)}, 400)
+
+
 def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(json.dumps(body), status, dict(headers or {}), content_type="application/json")
 
@@ -71,4 +81,5 @@ _ROUTES: dict[tuple[str, str], Callable[["Sandbox", Request], Response]] = {
     ("POST", "/_sandbox/reset"): _reset,
     ("POST", "/_sandbox/faults"): _add_fault,
     ("DELETE", "/_sandbox/faults"): _clear_faults,
+    ("POST", "/_sandbox/organization"): _organization,
 }

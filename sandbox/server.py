@@ -16,12 +16,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request
 
-from sandbox import cloudformation, roles, s3
+from sandbox import cfn_waiting, cloudformation, custom_resources, roles, s3, sqs
 from sandbox.console import console_app
 from sandbox.control import control
 from sandbox.faults import Faults
 from sandbox.front import Front
 from sandbox.identity import Identities, Session
+from sandbox.organization import organization
 from sandbox.sts import Sts, StsCall
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Sandbox:
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self._address = (host, port)
         self._server: BaseWSGIServer | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._boto = boto3.session.Session()
         self._boto_lock = threading.Lock()
@@ -58,6 +59,7 @@ class Sandbox:
         roles.install()
         cloudformation.install()
         s3.install()
+        sqs.install()
         return Front(DomainDispatcherApplication(create_backend_app), self._identities, self._sts)
 
     @property
@@ -86,21 +88,34 @@ class Sandbox:
             self._server = make_server(
                 host, port, self, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, name="sandbox", daemon=True)
-        self._thread.start()
+        custom_resources.serve_at(self.url)
+        self._threads = [
+            threading.Thread(target=self._server.serve_forever, name="sandbox", daemon=True),
+            threading.Thread(target=self._expire, name="sandbox-deadlines", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
         return self
 
+    def _expire(self) -> None:
+        while not self._stopping.wait(0.2):
+            custom_resources.expire()
+
     def stop(self) -> None:
-        if self._server is None or self._thread is None:
+        if self._server is None:
             return
         self._stopping.set()
         self._server.shutdown()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._server.server_close()
         self._server = None
 
     def reset(self) -> None:
         """An empty AWS: no accounts' resources, sessions, faults or recorded calls."""
+        custom_resources.clear()
+        cfn_waiting.clear()
+        organization.clear()
         moto_api_backend.reset()
         self._identities.clear()
         self.faults.clear()
@@ -142,6 +157,8 @@ class Sandbox:
         path = environ.get("PATH_INFO", "")
         if path.startswith("/_sandbox/"):
             return control(self, Request(environ))(environ, start_response)
+        if path.startswith(custom_resources.RESPONSE_PREFIX):
+            return custom_resources.respond(Request(environ))(environ, start_response)
         if path == "/console" or path.startswith("/console/"):
             return self._console(environ, start_response)
         return self._aws(environ, start_response)

@@ -11,7 +11,7 @@ from marshmallow import Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
 from werkzeug.exceptions import HTTPException
 
-from sandbox.console.stacks import Launch, Place, Stacks
+from sandbox.console.stacks import Launch, Place, Stacks, Update
 from sandbox.console.template import TemplateRefused
 from sandbox.vendor import CUSTOMERS
 
@@ -82,13 +82,30 @@ class StackSchema(PlaceSchema):
     stack = fields.String(required=True, validate=Length(1, 2048))
 
 
-class LaunchSchema(PlaceSchema):
-    template_url = fields.String(required=True)
-    stack_name = fields.String(required=True, validate=_stack_name)
+class ChoiceSchema(PlaceSchema):
     parameters = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     capabilities = fields.List(
         fields.String(validate=OneOf(["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"])), required=True
     )
+
+
+class UpdateSchema(ChoiceSchema):
+    stack = fields.String(required=True, validate=Length(1, 2048))
+
+    @post_load
+    def _update(self, data: dict[str, Any], **_: Any) -> Update:
+        return Update(place=Place(data.pop("account"), data.pop("region")), **data)
+
+
+class TrustSchema(PlaceSchema):
+    role_name = fields.String(required=True, validate=Length(1, 64))
+    policy = fields.String(required=True)
+
+
+class LaunchSchema(ChoiceSchema):
+    template_url = fields.String(required=True)
+    stack_name = fields.String(required=True, validate=_stack_name)
+    without_external_id = fields.Boolean(load_default=False)
 
     @post_load
     def _launch(self, data: dict[str, Any], **_: Any) -> Launch:
@@ -149,10 +166,26 @@ def quick_create() -> str:
 
 @bp.get("/cloudformation/stack")
 def stack() -> str:
-    """One stack's status, outputs and events."""
+    """One stack's status, outputs and events, and whom its roles trust."""
     place, name = _place_and_stack(request.args)
     found, events = stacks().one(place, name)
-    return render_template("stack.html", place=place, stack=found, events=events)
+    # Not while it is being made or unmade: the page is drawn anew then, also under the hands of whoever edits.
+    at_rest = found["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
+    policies = stacks().trust_policies(place, found["StackId"]) if at_rest else {}
+    return render_template("stack.html", place=place, stack=found, events=events, trust_policies=policies)
+
+
+@bp.get("/cloudformation/update")
+def update() -> str:
+    """Where a stack's parameters are changed."""
+    place, name = _place_and_stack(request.args)
+    found, _ = stacks().one(place, name)
+    template = stacks().template_of(place, name)
+    values = {shown["ParameterKey"]: shown["ParameterValue"] for shown in found.get("Parameters", [])}
+    for parameter in template.parameters:
+        if parameter.no_echo:
+            values[parameter.name] = ""
+    return render_template("update.html", place=place, stack=found, template=template, values=values)
 
 
 # The API. It takes JSON only, which a page of another origin cannot send without being asked for permission.
@@ -169,6 +202,25 @@ def create_stack() -> ResponseReturnValue:
         "stack_id": stack_id,
         "url": url_for(".stack", account=launch.place.account, region=launch.place.region, stack=stack_id),
     }, HTTPStatus.CREATED
+
+
+@bp.put("/api/stacks")
+def update_stack() -> ResponseReturnValue:
+    """Begin to update a stack, and say where to watch it."""
+    chosen: Update = UpdateSchema().load(request.get_json())
+    stacks().update(chosen)
+    place = chosen.place
+    return {
+        "url": url_for(".stack", account=place.account, region=place.region, stack=chosen.stack)
+    }, HTTPStatus.ACCEPTED
+
+
+@bp.put("/api/trust-policy")
+def set_trust_policy() -> ResponseReturnValue:
+    """Store whom a role trusts."""
+    data = TrustSchema().load(request.get_json())
+    stacks().set_trust_policy(Place(data["account"], data["region"]), data["role_name"], data["policy"])
+    return {}, HTTPStatus.OK
 
 
 @bp.delete("/api/stacks")

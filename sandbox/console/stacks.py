@@ -1,22 +1,24 @@
 """The console's calls to the sandbox's AWS: plain boto over HTTP, with the rights of the account that was chosen."""
 
+import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from sandbox.cfn_templates import without_external_id
 from sandbox.console.template import MAX_TEMPLATE_BYTES, Template, TemplateRefused, object_named_by, read
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.literals import CapabilityType
-    from mypy_boto3_cloudformation.type_defs import StackEventTypeDef, StackTypeDef
+    from mypy_boto3_cloudformation.type_defs import ParameterTypeDef, StackEventTypeDef, StackTypeDef
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,17 @@ class Launch:
     place: Place
     template_url: str
     stack_name: str
+    parameters: dict[str, str]
+    capabilities: "list[CapabilityType]"
+    without_external_id: bool = False
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the person chose on the page that updates a stack. A parameter that is not given keeps its value."""
+
+    place: Place
+    stack: str
     parameters: dict[str, str]
     capabilities: "list[CapabilityType]"
 
@@ -70,9 +83,13 @@ class Stacks:
     def create(self, launch: Launch) -> str:
         """The new stack's id. CloudFormation answers at once; how it went is in the stack's status."""
         with self._cloudformation(launch.place) as cloudformation:
+            template: Any = {"TemplateURL": launch.template_url}
+            if launch.without_external_id:
+                text = self.template(launch.template_url).text
+                template = {"TemplateBody": without_external_id(text)}
             return cloudformation.create_stack(
                 StackName=launch.stack_name,
-                TemplateURL=launch.template_url,
+                **template,
                 Parameters=[
                     {"ParameterKey": name, "ParameterValue": value}
                     for name, value in launch.parameters.items()
@@ -94,12 +111,61 @@ class Stacks:
         with self._cloudformation(place) as cloudformation:
             cloudformation.delete_stack(StackName=stack)
 
+    def template_of(self, place: Place, stack: str) -> Template:
+        """The template that a stack has now."""
+        with self._cloudformation(place) as cloudformation:
+            body: Any = cloudformation.get_template(StackName=stack)["TemplateBody"]
+        return read(body if isinstance(body, str) else json.dumps(body))
+
+    def update(self, update: Update) -> None:
+        """With the template that the stack has. What has not changed, CloudFormation does not touch."""
+        names = [parameter.name for parameter in self.template_of(update.place, update.stack).parameters]
+        parameters: list[ParameterTypeDef] = [
+            {"ParameterKey": name, "ParameterValue": update.parameters[name]}
+            if name in update.parameters
+            else {"ParameterKey": name, "UsePreviousValue": True}
+            for name in names
+        ]
+        with self._cloudformation(update.place) as cloudformation:
+            cloudformation.update_stack(
+                StackName=update.stack,
+                UsePreviousTemplate=True,
+                Parameters=parameters,
+                Capabilities=update.capabilities,
+            )
+
+    def trust_policies(self, place: Place, stack: str) -> dict[str, str]:
+        """By the names of the stack's roles, as JSON to read and edit. They need not be the template's any more."""
+        with self._cloudformation(place) as cloudformation:
+            found = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
+        names = [
+            resource["PhysicalResourceId"]
+            for resource in found
+            if resource["ResourceType"] == "AWS::IAM::Role"
+        ]
+        policies = {}
+        with self._client(place, "iam") as iam:
+            for name in names:
+                with suppress(iam.exceptions.NoSuchEntityException):  # somebody deleted it by hand
+                    role = iam.get_role(RoleName=name)["Role"]
+                    policies[name] = json.dumps(role["AssumeRolePolicyDocument"], indent=2)
+        return policies
+
+    def set_trust_policy(self, place: Place, role_name: str, policy: str) -> None:
+        with self._client(place, "iam") as iam:
+            iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=policy)
+
     @contextmanager
     def _cloudformation(self, place: Place) -> "Iterator[CloudFormationClient]":
+        with self._client(place, "cloudformation") as client:
+            yield client
+
+    @contextmanager
+    def _client(self, place: Place, service: str) -> "Iterator[Any]":
         """An access key of 12 digits is, in the sandbox, the root of that account."""
         with self._making_clients:
             client = self._session.client(
-                "cloudformation",
+                service,  # type: ignore[call-overload]
                 endpoint_url=self._aws_url(),
                 region_name=place.region,
                 aws_access_key_id=place.account,

@@ -11,6 +11,7 @@ from moto.moto_api._internal import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sns.models import Topic, sns_backends
+from moto.sqs import models as sqs_models
 from moto.sqs.models import sqs_backends
 
 ACCOUNT = "121212121212"
@@ -80,15 +81,31 @@ def test_buckets_know_their_owner():
     [
         (
             responses.CloudFormationResponse,
-            ["create_stack", "update_stack", "create_change_set", "_get_stack_from_s3_url"],
+            [
+                "create_stack",
+                "update_stack",
+                "create_change_set",
+                "_get_stack_from_s3_url",
+                "_validate_status",
+            ],
         ),
-        (models.CloudFormationBackend, ["create_stack", "execute_change_set", "describe_change_set"]),
+        (
+            models.CloudFormationBackend,
+            [
+                "create_stack",
+                "delete_stack",
+                "execute_change_set",
+                "describe_change_set",
+                "create_stack_set",
+            ],
+        ),
         (
             models.Stack,
             [
                 "create_resources",
                 "update",
-                "delete",
+                "outputs",
+                "stack_resources",
                 "_add_stack_event",
                 "_create_output_map",
                 "parse_template",
@@ -101,7 +118,8 @@ def test_buckets_know_their_owner():
         ),
         (parsing.ResourceMap, ["validate_outputs", "update", "delete", "_delete_resource"]),
         (parsing, ["get_model_map", "parse_and_create_resource", "parse_and_update_resource", "clean_json"]),
-        (parsing, ["get_references_from_template"]),
+        (parsing, ["get_references_from_template", "CustomModel"]),
+        (sqs_models, ["unix_time_millis"]),
         (
             Role,
             [
@@ -127,6 +145,15 @@ def test_resources_are_kept_by_name():
     assert "_parsed_resources" in source
     assert "_resource_json_map" in source
     assert "_output_json_map" in inspect.getsource(parsing.OutputMap)
+
+
+def test_a_stack_knows_its_custom_resources_and_a_stack_set_its_instances():
+    assert "self.custom_resources: dict" in inspect.getsource(models.Stack)
+    stack_set = models.cloudformation_backends[ACCOUNT]["us-east-1"].create_stack_set(
+        "contract", "{}", {}, {}, "SERVICE_MANAGED", None, None, None
+    )
+    assert stack_set.instances.stack_instances == []
+    assert stack_set.status == "ACTIVE"
 
 
 def test_topics_and_queues():

@@ -48,14 +48,11 @@ Resources:
     Properties:
       Roles: [!Ref Role]
       PolicyDocument: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "sqs:CreateQueue", Resource: "*"}}
-  Notify:
-    Type: Custom::Notify
-    Condition: Write
-    Properties: {ServiceToken: "arn:aws:sns:us-east-1:111122223333:x"}
+  Missing: {Type: AWS::Nothing::AtAll, Condition: Write}
 Outputs:
   Arn: {Value: !GetAtt Role.Arn}
 """
-QUIET = TEMPLATE[: TEMPLATE.index("  Notify:")] + TEMPLATE[TEMPLATE.index("Outputs:") :]
+QUIET = TEMPLATE[: TEMPLATE.index("  Missing:")] + TEMPLATE[TEMPLATE.index("Outputs:") :]
 
 
 class Stacks:
@@ -205,16 +202,21 @@ def test_a_new_role_name_replaces_the_role(stacks):
 
 def test_an_update_that_cannot_be_is_refused_before_it_starts(stacks):
     stacks.create()
-    with pytest.raises(ClientError, match="no custom resources yet"):
+    with pytest.raises(ClientError, match="no resource type AWS::Nothing::AtAll"):
         stacks.update(TEMPLATE, Mode="write")
     assert stacks.policies() == (["read"], 1)
+    assert stacks.describe()["StackStatus"] == "CREATE_COMPLETE"
+    assert stacks.cloudformation.get_template(StackName=stacks.name)["TemplateBody"] == QUIET
 
 
-def test_custom_resources_fail_loudly_unless_their_condition_is_false(stacks):
-    with pytest.raises(ClientError, match="no custom resources yet: resource Notify"):
-        stacks.create(TEMPLATE, Mode="write")
-    assert not stacks.exists()
+def test_a_missing_type_does_no_harm_while_its_condition_is_false(stacks):
     assert stacks.create(TEMPLATE)["StackStatus"] == "CREATE_COMPLETE"
+
+
+def test_a_resource_whose_condition_is_false_is_not_listed(stacks):
+    stacks.create()
+    listed = stacks.cloudformation.describe_stack_resources(StackName=stacks.name)["StackResources"]
+    assert [resource.get("LogicalResourceId") for resource in listed] == ["Role"]
 
 
 def test_missing_resource_types_fail_loudly(stacks):

@@ -1,5 +1,6 @@
 """The console from a launch link to a deleted stack, over the sandbox."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from sandbox.console import console_app
 
 CUSTOMER_ROLE = (Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml").read_text()
 EXTERNAL_ID = "dpy-" + "0f" * 32
+VENDOR = "999900001111"
 ACME, GLOBEX, STRANGER = "444455556666", "777788889999", "123123123123"
 
 QUICK_CREATE = "/console/cloudformation/quick-create"
@@ -204,9 +206,104 @@ def test_it_refuses_what_its_own_page_would_not_send(browser, upload, name, chan
     assert message in refused.json["message"]
 
 
-@pytest.mark.parametrize("call", [Client.post, Client.delete])
+@pytest.mark.parametrize("call", [Client.post, Client.put, Client.delete])
 def test_a_form_of_another_page_can_do_nothing(browser, call):
     assert call(browser, STACKS, data={"account": ACME}).status_code == 415
+
+
+# Changing a stack, and whom its role trusts.
+
+
+@pytest.fixture
+def made(browser, upload, name):
+    """The address of a stack's page, and how the API names the stack."""
+    created = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name)).json
+    return created["url"], {"account": ACME, "region": "us-east-1", "stack": created["stack_id"]}
+
+
+def update(browser, stack, **changes):
+    return browser.put(
+        STACKS, json=stack | {"parameters": {}, "capabilities": ["CAPABILITY_NAMED_IAM"]} | changes
+    )
+
+
+def trust(aws, role_name):
+    with closing(aws.client("iam", ACME)) as iam:
+        return iam.get_role(RoleName=role_name)["Role"]["AssumeRolePolicyDocument"]
+
+
+def test_a_stacks_parameters_can_be_changed(aws, browser, made, name):
+    page, stack = made
+    assert "Update stack</a>" in browser.get(page).text
+    form = browser.get("/console/cloudformation/update", query_string=stack)
+    assert form.status_code == 200
+    assert f'value="{EXTERNAL_ID}"' in form.text
+    other = "dpy-" + "1e" * 32
+    answer = update(browser, stack, parameters={"ExternalId": other})
+    assert answer.status_code == 202
+    assert "UPDATE_COMPLETE" in browser.get(answer.json["url"]).text
+    condition = trust(aws, name)["Statement"][0]["Condition"]
+    assert condition["StringEquals"] == {"sts:ExternalId": other}
+
+
+def test_an_update_that_changes_nothing_is_refused_as_aws_does(browser, made):
+    answer = update(browser, made[1])
+    assert (answer.status_code, answer.json["message"]) == (400, "No updates are to be performed.")
+
+
+def test_a_secret_parameter_is_not_shown_when_a_stack_is_updated(browser, upload, name):
+    asked = launch(upload(TWO_PARAMETERS), name, parameters={"Secret": "swordfish"}, capabilities=[])
+    stack_id = browser.post(STACKS, json=asked).json["stack_id"]
+    form = browser.get("/console/cloudformation/update", query_string={"account": ACME, "stack": stack_id})
+    assert "swordfish" not in form.text
+    assert "****" not in form.text
+
+
+def test_a_roles_trust_policy_can_be_edited(aws, browser, made, name):
+    page = browser.get(made[0]).text
+    assert "Trust policy" in page
+    assert "sts:ExternalId" in page
+    policy = trust(aws, name)
+    policy["Statement"][0].pop("Condition")
+    asked = {"account": ACME, "region": "us-east-1", "role_name": name, "policy": json.dumps(policy)}
+    assert browser.put("/console/api/trust-policy", json=asked).status_code == 200
+    assert trust(aws, name) == policy
+    refused = browser.put("/console/api/trust-policy", json=asked | {"policy": "{"})
+    assert (refused.status_code, refused.json["code"]) == (400, "MalformedPolicyDocument")
+    assert trust(aws, name) == policy
+
+
+def test_a_role_that_was_deleted_by_hand_has_no_trust_policy_to_show(aws, browser, made, name):
+    with closing(aws.client("iam", ACME)) as iam:
+        iam.delete_role_policy(RoleName=name, PolicyName="permissions")
+        iam.delete_role(RoleName=name)
+    page = browser.get(made[0])
+    assert page.status_code == 200
+    assert "Trust policy" not in page.text
+
+
+def test_the_mistake_can_be_made(aws, browser, upload, name):
+    url = upload(CUSTOMER_ROLE)
+    assert "Make the mistake" in quick_create(browser, templateURL=url).text
+    assert "Make the mistake" not in quick_create(browser, templateURL=upload(TWO_PARAMETERS)).text
+    url = upload(CUSTOMER_ROLE)
+    assert browser.post(STACKS, json=launch(url, name, without_external_id=True)).status_code == 201
+    [statement] = trust(aws, name)["Statement"]
+    assert list(statement["Condition"]) == ["ArnEquals"]
+
+
+def test_a_busy_stack_is_followed_without_scripts_too(aws, browser, upload, name):
+    with closing(aws.client("sns", VENDOR)) as sns:
+        topic = sns.create_topic(Name=name)["TopicArn"]
+    asked = launch(upload(CUSTOMER_ROLE), name)
+    asked["parameters"]["RegistrationTopicArn"] = topic
+    page = browser.get(browser.post(STACKS, json=asked).json["url"]).text
+    assert 'data-busy="true"' in page
+    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in page
+    assert "Registration<br>" in page
+    assert "Update stack</a>" not in page
+    assert "Trust policy" not in page
+    assert "Delete stack</button>" in page
 
 
 def test_the_index_lists_stacks_and_they_can_be_deleted(aws, browser, upload, name):

@@ -52,23 +52,16 @@ function checkPattern(input) {
   input.setCustomValidity(fits ? "" : `Parameter ${input.name} failed to satisfy constraint: ${wanted}`);
 }
 
-function prepareForm(form) {
-  const account = document.getElementById("account");
-  const other = document.getElementById("other-account");
+// What the pages that create and update a stack share: `send` makes the call once the person has chosen.
+function prepareForm(form, { busy, prepare = () => {}, send }) {
   const tick = document.getElementById("acknowledge");
   const submit = form.querySelector("[type=submit]");
   const parameters = [...form.querySelectorAll("[data-parameter]")];
+  const rest = submit.textContent;
 
-  const showOther = () => {
-    const wanted = account.value === "";
-    document.getElementById("other-account-field").hidden = !wanted;
-    other.required = wanted;
-    other.disabled = !wanted;
-  };
   const allow = () => {
     submit.disabled = tick !== null && !tick.checked;
   };
-  account.addEventListener("change", showOther);
   tick?.addEventListener("change", allow);
   for (const input of parameters) {
     if (!("allowedPattern" in input.dataset)) continue;
@@ -77,27 +70,65 @@ function prepareForm(form) {
   }
   // A browser that comes back to this page fills the form in again, without saying so.
   addEventListener("pageshow", () => {
-    showOther();
+    prepare();
     allow();
   });
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     submit.disabled = true;
-    submit.textContent = "Creating…";
+    submit.textContent = busy;
     document.getElementById("failure").hidden = true;
-    const created = await call("POST", form.dataset.api, {
-      account: account.value || other.value,
+    const answer = await send({
       region: form.dataset.region,
-      template_url: form.dataset.templateUrl,
-      stack_name: document.getElementById("stack-name").value,
-      parameters: Object.fromEntries(parameters.map((input) => [input.name, input.value])),
+      // What a NoEcho parameter holds is not shown: left empty on the page that updates, it stays as it is.
+      parameters: Object.fromEntries(
+        parameters.filter((input) => form.id === "create" || input.type !== "password" || input.value)
+          .map((input) => [input.name, input.value]),
+      ),
       capabilities: tick?.checked ? [tick.value] : [],
     });
-    submit.textContent = "Create stack";
+    submit.textContent = rest;
     allow();
-    if (created) location.assign(created.url);
+    if (answer) location.assign(answer.url);
   });
+}
+
+function prepareCreate(form) {
+  const account = document.getElementById("account");
+  const other = document.getElementById("other-account");
+  const showOther = () => {
+    const wanted = account.value === "";
+    document.getElementById("other-account-field").hidden = !wanted;
+    other.required = wanted;
+    other.disabled = !wanted;
+  };
+  account.addEventListener("change", showOther);
+  prepareForm(form, {
+    busy: "Creating…",
+    prepare: showOther,
+    send: (chosen) => call("POST", form.dataset.api, {
+      ...chosen,
+      account: account.value || other.value,
+      template_url: form.dataset.templateUrl,
+      stack_name: document.getElementById("stack-name").value,
+      without_external_id: document.getElementById("without-external-id")?.checked ?? false,
+    }),
+  });
+}
+
+function prepareUpdate(form) {
+  const { account, api, stack } = form.dataset;
+  prepareForm(form, { busy: "Updating…", send: (chosen) => call("PUT", api, { ...chosen, account, stack }) });
+}
+
+async function saveTrust(form) {
+  const { account, region, role, trust } = form.dataset;
+  const saved = form.querySelector("[data-saved]");
+  saved.textContent = "";
+  document.getElementById("failure").hidden = true;
+  const answer = await call("PUT", trust, { account, region, role_name: role, policy: form.elements.policy.value });
+  if (answer) saved.textContent = "Saved.";
 }
 
 // The server draws the stack; this fetches its drawing again until the stack has come to rest.
@@ -157,6 +188,14 @@ if (link) {
   openLink(link);
   addEventListener("hashchange", () => openLink(link));
 }
-const form = document.getElementById("create");
-if (form) prepareForm(form);
+document.addEventListener("submit", (event) => {
+  if (!("trust" in event.target.dataset)) return;
+  event.preventDefault();
+  saveTrust(event.target);
+});
+
+const creation = document.getElementById("create");
+if (creation) prepareCreate(creation);
+const update = document.getElementById("update");
+if (update) prepareUpdate(update);
 follow();

@@ -1,0 +1,110 @@
+"""CloudFormation templates: where they are read from, how they are parsed, and which capabilities they need."""
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import yaml
+from moto.cloudformation.exceptions import CloudFormationError, ValidationError
+from moto.cloudformation.models import Stack
+from moto.s3.models import s3_backends
+
+from sandbox import s3
+from sandbox.identity import Permissions
+from sandbox.policy import Caller, Kind
+
+_IAM_TYPES = re.compile(r"AWS::IAM::\w+")
+_NAME_PROPERTIES = {"RoleName", "UserName", "GroupName", "ManagedPolicyName", "InstanceProfileName"}
+
+_moto_parse = Stack.parse_template
+
+
+class InsufficientCapabilitiesError(CloudFormationError):  # type: ignore[misc]  # moto is untyped here
+    code = "InsufficientCapabilitiesException"
+
+
+def parse(body: str) -> Mapping[str, Any]:
+    """Raises ValidationError for text that is no template."""
+    try:
+        template = Stack.parse_template(body)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValidationError(message=f"Template format error: {error}") from None
+    if (
+        not isinstance(template, dict)
+        or not isinstance(template.get("Resources"), dict)
+        or not template["Resources"]
+    ):
+        raise ValidationError(message="Template format error: At least one Resources member must be defined.")
+    return cast("Mapping[str, Any]", template)
+
+
+@lru_cache(maxsize=64)
+def _parsed(body: str) -> Any:
+    return _moto_parse(body)
+
+
+def _parse_once(body: str) -> Any:
+    """A StackSet makes the same template a thousand times, and parsing takes longer than all the rest of a stack."""
+    return copy.deepcopy(_parsed(body))  # moto writes into what it has parsed
+
+
+def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
+    iam = [r for r in template["Resources"].values() if _IAM_TYPES.fullmatch(str(r.get("Type")))]
+    if not iam or "CAPABILITY_NAMED_IAM" in given:
+        return
+    named = any(_NAME_PROPERTIES & set(resource.get("Properties") or {}) for resource in iam)
+    if named or "CAPABILITY_IAM" not in given:
+        raise InsufficientCapabilitiesError(
+            f"Requires capabilities : [CAPABILITY_{'NAMED_' if named else ''}IAM]"
+        )
+
+
+def read(url: str, account: str) -> str:
+    """Moto reads any object of anybody. AWS reads S3 only, and with the permissions of whoever makes the stack."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host == "localhost" or re.fullmatch(r"s3[a-z0-9.-]*\.amazonaws\.com", host):
+        bucket, _, key = parts.path.lstrip("/").partition("/")
+    elif re.fullmatch(r"[a-z0-9.-]+\.s3[a-z0-9.-]*\.amazonaws\.com", host):
+        bucket, key = host.partition(".s3")[0], parts.path.lstrip("/")
+    else:
+        raise ValidationError(message="TemplateURL must be a supported URL.")
+    root = f"arn:aws:iam::{account}:root"
+    if not s3.allowed(
+        Caller(Kind.ROOT, account, root, root, account),
+        Permissions(unlimited=True),
+        "s3:GetObject",
+        bucket,
+        key,
+    ):
+        raise ValidationError(message="S3 error: Access Denied")
+    owner = s3_backends.bucket_accounts.get(bucket)
+    found = s3_backends[owner[1]][owner[0]].get_object(bucket, key) if owner else None
+    if found is None:
+        raise ValidationError(message="S3 error: The specified key does not exist.")
+    return str(found.value.decode())
+
+
+def without_external_id(body: str) -> str:
+    """A copy of a template whose roles ask for no External ID: the mistake that the service has to find."""
+    template = _parse_once(body)
+    for resource in template["Resources"].values():
+        if resource.get("Type") != "AWS::IAM::Role":
+            continue
+        statements = resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        for statement in statements if isinstance(statements, list) else [statements]:
+            conditions = {
+                operator: {key: value for key, value in keys.items() if key.lower() != "sts:externalid"}
+                for operator, keys in statement.pop("Condition", {}).items()
+            }
+            if kept := {operator: keys for operator, keys in conditions.items() if keys}:
+                statement["Condition"] = kept
+    return json.dumps(template, default=str)
+
+
+def install() -> None:
+    Stack.parse_template = staticmethod(_parse_once)

@@ -1,0 +1,240 @@
+"""Resources that take their time, and the stacks that wait for them: custom resources and StackSets.
+
+Moto makes a stack within the call that asks for it. Here the call returns once everything quick is made; then the slow
+resources begin, and whoever ends the last of them (an answer, a deadline, another stack) completes the stack.
+"""
+
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from moto.cloudformation import parsing
+from moto.cloudformation.models import Event, cloudformation_backends
+from moto.core.common_models import CloudFormationModel
+
+# Held while a stack changes its state, never while a message is sent: the receiver may answer at once, in a call of
+# its own. What shall be sent therefore waits in the outbox until `flush`.
+lock = threading.RLock()
+_outbox: deque[Callable[[], None]] = deque()
+_settled_calls: dict[str, list[Callable[[Any], None]]] = {}
+
+
+class Kind(StrEnum):
+    CREATE = "Create"
+    UPDATE = "Update"
+    DELETE = "Delete"
+
+
+class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
+    """A resource that is begun after the quick ones, and tells its `Wait` when it has finished.
+
+    `sent` holds the properties that were last begun with, also if that failed: None before the first time.
+    """
+
+    def __init__(self, name: str, stack_id: str, logical_id: str, kind: str) -> None:
+        self.physical_id = name
+        self.stack_id = stack_id
+        self.logical_id = logical_id
+        self.kind = kind
+        self.account_id, self.region = stack_id.split(":")[4], stack_id.split(":")[3]
+        self.sent: dict[str, Any] | None = None
+        self.removed = False
+
+    @abstractmethod
+    def begin(self, wait: "Wait", kind: Kind, properties: dict[str, Any]) -> None:
+        """Called with the lock held. Must lead to `wait.finish(self)`, later or at once."""
+
+    @property
+    def physical_resource_id(self) -> str:
+        return self.physical_id
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, _json: Any, account_id: str, region_name: str, **of: str
+    ) -> "Slow":
+        stack = cloudformation_backends[account_id][region_name].get_stack(of["StackId"])
+        known = stack.custom_resources.get(of["LogicalId"])
+        if known is None or type(known) is not cls:
+            known = cls(resource_name, of["StackId"], of["LogicalId"], of["ResourceType"])
+            stack.custom_resources[of["LogicalId"]] = known
+        known.removed = False  # an update took it away, and its rollback brings it back
+        return known
+
+    @classmethod
+    def update_from_cloudformation_json(cls, original_resource: "Slow", **_: Any) -> "Slow":
+        """Whether it changes is seen by `settle`, from the properties that it would have."""
+        return original_resource
+
+    def delete(self, account_id: str, region_name: str) -> None:  # noqa: ARG002 - moto's signature
+        self.removed = True
+
+    def is_created(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A resource that failed, and why."""
+
+    logical_id: str
+    reason: str
+
+
+class Wait:
+    """What a stack waits for at one time. The first failure ends it."""
+
+    def __init__(
+        self,
+        stack: Any,
+        steps: Mapping[Slow, Kind],
+        done: Callable[[], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        self._stack = stack
+        self._left = dict(steps)
+        self._done = done
+        self._failed = failed
+        self.over = False
+
+    def begin(self) -> None:
+        if not self._left:
+            self._end(self._done)
+        for resource, kind in list(self._left.items()):
+            wanted = (resource.sent or {}) if kind is Kind.DELETE else properties_of(self._stack, resource)
+            add_event(self._stack, resource, f"{kind.upper()}_IN_PROGRESS")
+            resource.begin(self, kind, wanted)
+
+    def finish(self, resource: Slow, error: str | None = None) -> None:
+        with lock:
+            if self.over or resource not in self._left:
+                return
+            kind = self._left.pop(resource)
+            outcome = "COMPLETE" if error is None else "FAILED"
+            add_event(self._stack, resource, f"{kind.upper()}_{outcome}", error)
+            if error is not None:
+                self._end(lambda: self._failed(Failure(resource.logical_id, error)))
+            elif not self._left:
+                self._end(self._done)
+
+    def cancel(self) -> None:
+        self.over = True
+
+    def _end(self, then: Callable[[], None]) -> None:
+        self.over = True
+        then()
+
+
+def properties_of(stack: Any, resource: Slow) -> dict[str, Any]:
+    """As the stack's template has them now, with all their functions resolved."""
+    template = stack.template_dict["Resources"][resource.logical_id]
+    properties: dict[str, Any] = parsing.clean_json(template.get("Properties", {}), stack.resource_map)
+    return properties
+
+
+def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
+    """Brings the slow resources to what the template says: creations and updates first, removals last, as AWS does."""
+    steps = {
+        resource: Kind.CREATE if resource.sent is None else Kind.UPDATE
+        for resource in stack.custom_resources.values()
+        if not resource.removed and resource.sent != properties_of(stack, resource)
+    }
+
+    def clean_up() -> None:
+        removed = _removals(stack)
+        if removed:
+            stack.status = stack.status.replace("_IN_PROGRESS", "_COMPLETE_CLEANUP_IN_PROGRESS")
+            stack._add_stack_event(stack.status)
+        # Like AWS, an update is complete even if something that it no longer has cannot be removed.
+        _wait(stack, removed, done, lambda _failure: done())
+
+    _wait(stack, steps, clean_up, failed)
+
+
+def remove_all(stack: Any, done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
+    """Before the quick resources go, on which the slow ones depend."""
+    for resource in stack.custom_resources.values():
+        resource.removed = True
+    _wait(stack, _removals(stack), done, failed)
+
+
+def _removals(stack: Any) -> dict[Slow, Kind]:
+    """What has never begun is gone without a word."""
+    return {
+        resource: Kind.DELETE
+        for resource in stack.custom_resources.values()
+        if resource.removed and resource.sent is not None
+    }
+
+
+def _wait(
+    stack: Any, steps: Mapping[Slow, Kind], done: Callable[[], None], failed: Callable[[Failure], None]
+) -> None:
+    with lock:
+        earlier = getattr(stack, "wait", None)
+        if earlier is not None:
+            earlier.cancel()
+        stack.wait = Wait(stack, steps, done, failed)
+        stack.wait.begin()
+
+
+def add_event(stack: Any, resource: Any, status: str, reason: str | None = None) -> None:
+    kind = stack.template_dict["Resources"].get(resource.logical_id, {}).get("Type", resource.kind)
+    stack.events.append(
+        Event(
+            stack.stack_id,
+            stack.name,
+            resource.logical_id,
+            resource.physical_id,
+            kind,
+            status,
+            reason,
+            resource_properties=None,
+        )
+    )
+
+
+def end(stack: Any, status: str, reason: str | None = None) -> None:
+    """The stack has come to rest."""
+    with lock:
+        stack.status = status
+        stack.stack_status_reason = reason
+        stack._add_stack_event(status, resource_status_reason=reason)
+        calls = _settled_calls.pop(stack.stack_id, [])
+    for call in calls:
+        call(stack)
+
+
+def when_settled(stack: Any, call: Callable[[Any], None]) -> None:
+    """Calls at once if the stack is at rest already."""
+    with lock:
+        if stack.status.endswith("_IN_PROGRESS"):
+            _settled_calls.setdefault(stack.stack_id, []).append(call)
+            return
+    call(stack)
+
+
+def post(action: Callable[[], None]) -> None:
+    """To be done by `flush`, when no lock is held."""
+    _outbox.append(action)
+
+
+def flush() -> None:
+    while True:
+        try:
+            action = _outbox.popleft()
+        except IndexError:
+            return
+        action()
+
+
+def clear() -> None:
+    _outbox.clear()
+    _settled_calls.clear()

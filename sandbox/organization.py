@@ -1,0 +1,63 @@
+"""The organisation that service-managed StackSets reach: organisational units, and the accounts in them."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_UNIT = re.compile(r"(ou-[a-z0-9]{4,32}-[a-z0-9]{8,32}|r-[a-z0-9]{4,32})")
+_ACCOUNT = re.compile(r"[0-9]{12}")
+
+
+class UnknownUnitError(Exception):
+    """In AWS's words."""
+
+
+class Organization:
+    """One, for the whole sandbox. Whoever wants to know of changes puts a function into `listeners`."""
+
+    def __init__(self) -> None:
+        self._units: dict[str, list[str]] = {}
+        self.listeners: list[Callable[[], None]] = []
+
+    def change(self, body: Any) -> dict[str, int]:
+        """Takes {"ous": {unit: [account, …]}}, which replaces what was. Returns the number of accounts in each unit.
+
+        Raises TypeError or ValueError for anything else.
+        """
+        units = body.get("ous") if isinstance(body, Mapping) else None
+        if not isinstance(units, Mapping):
+            raise TypeError('expected {"ous": {"ou-abcd-11111111": ["100000000001"]}}')
+        for unit, accounts in units.items():
+            if not _UNIT.fullmatch(unit):
+                raise ValueError(f"{unit} is no id of an organisational unit or root")
+            if not isinstance(accounts, list) or not all(_is_account(account) for account in accounts):
+                raise ValueError(f"{unit} must hold a list of account ids, each a text of 12 digits")
+        self._units = {unit: list(accounts) for unit, accounts in units.items()}
+        for listener in list(self.listeners):
+            listener()
+        return {unit: len(accounts) for unit, accounts in self._units.items()}
+
+    def check(self, units: list[str]) -> None:
+        """Raises UnknownUnitError."""
+        if not self._units:
+            raise UnknownUnitError(
+                "You must enable organizations access to operate a service managed stack set"
+            )
+        for unit in units:
+            if unit not in self._units:
+                raise UnknownUnitError(f"Organizational unit {unit} does not exist in the organization")
+
+    def accounts(self, units: list[str]) -> list[str]:
+        """The accounts in these units, each once. A unit that has gone since it was chosen has none."""
+        return list(dict.fromkeys(account for unit in units for account in self._units.get(unit, [])))
+
+    def clear(self) -> None:
+        self._units = {}
+        self.listeners.clear()
+
+
+def _is_account(value: Any) -> bool:
+    return isinstance(value, str) and _ACCOUNT.fullmatch(value) is not None
+
+
+organization = Organization()

@@ -1,0 +1,252 @@
+"""AWS::CloudFormation::StackSet, service-managed: a stack in every account of the chosen organisational units.
+
+Each is a normal stack in its account, which fails or succeeds by itself. They are made behind the call that asked for
+them, one after the other; the StackSet is ready when all have come to rest.
+"""
+
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from moto.cloudformation import parsing
+from moto.cloudformation.models import cloudformation_backends
+
+from sandbox import cfn_templates, cfn_waiting
+from sandbox.cfn_waiting import Kind, Slow, Wait
+from sandbox.organization import organization
+
+Target = tuple[str, str]  # account and region
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the properties of a StackSet ask for."""
+
+    template: str
+    parameters: dict[str, str]
+    units: list[str]
+    regions: list[str]
+    tolerated_count: int
+    tolerated_percentage: int
+
+    @classmethod
+    def of(cls, properties: Mapping[str, Any], account: str) -> "_Plan":
+        """Raises what CloudFormation raises for a template, and ValueError for what the sandbox does not know."""
+        if properties.get("PermissionModel") != "SERVICE_MANAGED":
+            raise ValueError("The sandbox knows service-managed StackSets only.")
+        groups = properties.get("StackInstancesGroup", [])
+        if len(groups) != 1:
+            raise ValueError("The sandbox takes exactly one StackInstancesGroup.")
+        template = properties.get("TemplateBody") or cfn_templates.read(properties["TemplateURL"], account)
+        cfn_templates.check_capabilities(cfn_templates.parse(template), properties.get("Capabilities", []))
+        preferences = properties.get("OperationPreferences", {})
+        return cls(
+            template=template,
+            parameters=_pairs(properties.get("Parameters", []))
+            | _pairs(groups[0].get("ParameterOverrides", [])),
+            units=groups[0]["DeploymentTargets"]["OrganizationalUnitIds"],
+            regions=groups[0]["Regions"],
+            tolerated_count=int(preferences.get("FailureToleranceCount", 0)),
+            tolerated_percentage=int(preferences.get("FailureTolerancePercentage", 0)),
+        )
+
+    def targets(self, launching_account: str) -> list[Target]:
+        """Service-managed StackSets never reach the account that they are launched in."""
+        accounts = [account for account in organization.accounts(self.units) if account != launching_account]
+        return [(account, region) for region in self.regions for account in accounts]
+
+    def tolerates(self, failures: int, targets: int) -> bool:
+        return failures <= max(self.tolerated_count, targets * self.tolerated_percentage // 100)
+
+
+class StackSet(Slow):
+    def __init__(self, *args: str) -> None:
+        super().__init__(*args)
+        self._one_operation = threading.Lock()
+        self._stacks: dict[Target, Any] = {}
+        self._shown: Any = None
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        return attr == "StackSetId"
+
+    def get_cfn_attribute(self, name: str) -> str:  # noqa: ARG002 - there is only one
+        return self.physical_id
+
+    def begin(self, wait: Wait, kind: Kind, properties: dict[str, Any]) -> None:
+        self.sent = None if kind is Kind.DELETE else properties
+        work = threading.Thread(target=self._run, args=(wait, kind, properties), daemon=True)
+        cfn_waiting.post(work.start)
+
+    def _run(self, wait: Wait, kind: Kind, properties: dict[str, Any]) -> None:
+        done = partial(wait.finish, self)
+        with self._one_operation:
+            if kind is Kind.DELETE:
+                self._forget()
+                _Operation(None, done).run(partial(self._delete, target) for target in list(self._stacks))
+                return
+            try:
+                plan = _Plan.of(properties, self.account_id)
+                organization.check(plan.units)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the properties fails the resource
+                done(str(getattr(error, "message", "") or error))
+                return
+            self._show(properties, plan)
+            steps = self._steps(plan, plan.targets(self.account_id), update=kind is Kind.UPDATE)
+            _Operation(plan, done).run(steps)
+
+    def _steps(self, plan: _Plan, targets: list[Target], *, update: bool) -> Iterable[Any]:
+        gone = [target for target in self._stacks if target not in set(targets)]
+        for target in gone:
+            yield partial(self._delete, target)
+        for target in targets:
+            if target not in self._stacks:
+                yield partial(self._create, target, plan)
+            elif update:
+                yield partial(self._update, target, plan)
+
+    def follow(self) -> None:
+        """AutoDeployment: the organisation has changed."""
+        automatic = (self.sent or {}).get("AutoDeployment", {})
+        if str(automatic.get("Enabled")).lower() != "true":
+            return
+        retain = str(automatic.get("RetainStacksOnAccountRemoval")).lower() == "true"
+        with self._one_operation:
+            plan = _Plan.of(self.sent or {}, self.account_id)
+            targets = plan.targets(self.account_id)
+            kept = [target for target in self._stacks if retain and target not in targets]
+            _Operation(None, lambda _error: None).run(self._steps(plan, targets + kept, update=False))
+
+    def _create(self, target: Target, plan: _Plan) -> Any:
+        name = f"StackSet-{self._shown.name}-{uuid.uuid4()}"
+        account, region = target
+        stack = cloudformation_backends[account][region].create_stack(
+            name=name, template=plan.template, parameters=dict(plan.parameters)
+        )
+        self._stacks[target] = stack
+        self._shown.instances.stack_instances.append(_Instance(self._shown.id, target, stack))
+        return stack
+
+    def _update(self, target: Target, plan: _Plan) -> Any:
+        stack = self._stacks[target]
+        stack.update(plan.template, parameters=dict(plan.parameters))
+        return stack
+
+    def _delete(self, target: Target) -> Any:
+        stack = self._stacks.pop(target)
+        shown = self._shown.instances.stack_instances
+        shown[:] = [instance for instance in shown if instance.stack is not stack]
+        cloudformation_backends[target[0]][target[1]].delete_stack(stack.stack_id)
+        return stack
+
+    def _show(self, properties: Mapping[str, Any], plan: _Plan) -> None:
+        """So that DescribeStackSet and ListStackInstances know of it."""
+        organization.listeners[:] = [*filter(lambda known: known != self.follow, organization.listeners)]
+        organization.listeners.append(self.follow)
+        if self._shown is not None:
+            self._shown.template, self._shown.parameters = plan.template, plan.parameters
+            return
+        backend = cloudformation_backends[self.account_id][self.region]
+        self._shown = backend.create_stack_set(
+            name=str(properties["StackSetName"]),
+            template=plan.template,
+            parameters=plan.parameters,
+            tags={},
+            permission_model="SERVICE_MANAGED",
+            admin_role=None,
+            exec_role=None,
+            description=properties.get("Description"),
+        )
+        self.physical_id = self._shown.id
+
+    def _forget(self) -> None:
+        organization.listeners[:] = [*filter(lambda known: known != self.follow, organization.listeners)]
+        if self._shown is not None:
+            self._shown.delete()
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """A stack instance, as moto lists it."""
+
+    stack_set_id: str
+    target: Target
+    stack: Any
+
+    @property
+    def account_id(self) -> str:
+        return self.target[0]
+
+    @property
+    def region_name(self) -> str:
+        return self.target[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        current = self.stack.status in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
+        busy = self.stack.status.endswith("_IN_PROGRESS")
+        detailed = "RUNNING" if busy else "SUCCEEDED" if current else "FAILED"
+        return {
+            "StackSetId": self.stack_set_id,
+            "Region": self.region_name,
+            "Account": self.account_id,
+            "StackId": self.stack.stack_id,
+            "ParameterOverrides": [],
+            "Status": "CURRENT" if current else "OUTDATED",
+            "StatusReason": getattr(self.stack, "stack_status_reason", None),
+            "StackInstanceStatus": {"DetailedStatus": detailed},
+        }
+
+
+class _Operation:
+    """Starts stacks, and says when all of them have come to rest, and whether too many failed."""
+
+    def __init__(self, plan: _Plan | None, done: Any) -> None:
+        self._plan = plan
+        self._done = done
+        self._lock = threading.Lock()
+        self._left = 1  # the one is `run` itself
+        self._begun = 0
+        self._reasons: list[str] = []
+
+    def run(self, steps: Iterable[Any]) -> None:
+        for step in steps:
+            with self._lock:
+                self._left += 1
+                self._begun += 1
+            try:
+                stack = step()
+            except Exception as error:  # noqa: BLE001 - one account's refusal is that account's alone
+                self._one_less(str(getattr(error, "message", "") or error))
+            else:
+                cfn_waiting.when_settled(stack, self._settled)
+        self._one_less(None)
+
+    def _settled(self, stack: Any) -> None:
+        good = stack.status in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
+        self._one_less(None if good else f"{stack.account_id}: {stack.status}")
+
+    def _one_less(self, reason: str | None) -> None:
+        with self._lock:
+            self._left -= 1
+            self._reasons += [] if reason is None else [reason]
+            if self._left:
+                return
+        failures = len(self._reasons)
+        if failures and self._plan is not None and not self._plan.tolerates(failures, self._begun):
+            self._done(
+                f"{failures} of {self._begun} stack instances failed, more than tolerated: {self._reasons[0]}"
+            )
+        else:
+            self._done(None)
+        cfn_waiting.flush()
+
+
+def _pairs(parameters: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return {pair["ParameterKey"]: str(pair["ParameterValue"]) for pair in parameters}
+
+
+def install() -> None:
+    parsing.get_model_map()["AWS::CloudFormation::StackSet"] = StackSet
