@@ -51,6 +51,7 @@ class Wanted:
 
     status: ConnectionStatus | None = None
     account_id: str | None = None
+    role_arn: str | None = None
 
 
 class Connections:
@@ -131,6 +132,17 @@ class Connections:
             query = _live(wanted).where(Connection.tenant_id == tenant_id)
             return page(db, query, Connection.id, limit=limit, after=after)
 
+    def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
+        """How many live connections one tenant has in each status that occurs. Raises NotFoundError."""
+        counted = (
+            select(Connection.status, func.count())
+            .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
+            .group_by(Connection.status)
+        )
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            return {status: count for status, count in db.execute(counted)}  # noqa: C416  rows are no pairs to mypy
+
     def list_all(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Connection]:
         """Across tenants, newest first. Raises ForbiddenError for a bound key."""
         caller.require_unbound()
@@ -184,4 +196,6 @@ def _live(wanted: Wanted) -> Select[Connection]:
         query = query.where(Connection.status == wanted.status)
     if wanted.account_id is not None:
         query = query.where(Connection.account_id == wanted.account_id)
+    if wanted.role_arn is not None:
+        query = query.where(Connection.role_arn == wanted.role_arn)
     return query

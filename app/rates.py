@@ -15,7 +15,7 @@ import time
 from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
-from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
@@ -36,6 +36,8 @@ class Rates:
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
         self._issue = RateLimitItemPerSecond(config.issue_rate, namespace="issue")
         self._attempt = RateLimitItemPerMinute(config.connection_rate, namespace="attempt")
+        self._paste = RateLimitItemPerHour(config.link_rate, namespace="paste")
+        self._again = RateLimitItemPerHour(config.link_rate, namespace="again")
 
     def issue(self, caller: Caller) -> None:
         """One request for credentials with this key, ISSUE_RATE a second at most."""
@@ -46,6 +48,16 @@ class Rates:
         if caller.tenant_id not in {None, tenant_id}:
             return  # it will be told that there is no such tenant, and must not use up what that tenant has
         self._count(self._attempt, tenant_id, "Roles of this tenant are tried too often")
+
+    def paste(self, caller: Caller, tenant_id: UUID) -> None:
+        """One role given through this onboarding link, LINK_RATE an hour at most; and an attempt."""
+        self._count(self._paste, caller.key_id, "Roles are entered through this link too often")
+        self.attempt(caller, tenant_id)
+
+    def check_again(self, caller: Caller, tenant_id: UUID) -> None:
+        """One check asked for through this onboarding link, LINK_RATE an hour at most; and an attempt."""
+        self._count(self._again, caller.key_id, "Checks are asked for through this link too often")
+        self.attempt(caller, tenant_id)
 
     def _count(self, limit: RateLimitItem, who: UUID, what: str) -> None:
         wait = self._own.hit((limit.namespace, who), limit.amount, limit.get_expiry())
