@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select, exists, or_, select
@@ -65,20 +65,21 @@ def from_bits(bits: int) -> frozenset[Scope]:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated API key, for the time of one request."""
+    """An authenticated API key, or an onboarding link (app/links.py), for the time of one request."""
 
-    key_id: UUID
-    lookup: str  # the digits of its text, by which the key is read again
+    key_id: UUID  # or the link's
+    lookup: str  # the digits of its text, by which the key is read again; a link has none
     digest: bytes = field(repr=False)
     name: str
     scopes: frozenset[Scope]
     tenant_id: UUID | None
     expires_at: datetime | None
     request_id: str | None
+    kind: Literal["api_key", "onboarding_link"] = "api_key"
 
     @property
     def actor(self) -> Actor:
-        return Actor("api_key", str(self.key_id), self.name, self.request_id)
+        return Actor(self.kind, str(self.key_id), self.name, self.request_id)
 
     def of(self, request_id: str | None) -> "Caller":
         """The same caller, of one request. Written out, as dataclasses.replace takes four times as long."""
@@ -91,6 +92,7 @@ class Caller:
             self.tenant_id,
             self.expires_at,
             request_id,
+            self.kind,
         )
 
     def ensure_live(self) -> None:

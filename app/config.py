@@ -75,6 +75,7 @@ class Config:
     issue_rate: int = 200  # requests for credentials, per key and second
     connection_rate: int = 120  # connections and verifications over HTTP, per tenant and minute
     max_connections: int = 10_000  # per tenant
+    link_rate: int = 20  # roles entered, and checks asked for, per onboarding link and hour
     bootstrap_key: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
 
@@ -109,6 +110,7 @@ class Config:
                 "issue_rate": env.int("ISSUE_RATE", 200, validate=_positive),
                 "connection_rate": env.int("CONNECTION_RATE", 120, validate=_positive),
                 "max_connections": env.int("MAX_CONNECTIONS", 10_000, validate=_positive),
+                "link_rate": env.int("LINK_RATE", 20, validate=_positive),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
                 "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
             }

@@ -55,6 +55,7 @@ class Wanted:
 
     status: ConnectionStatus | None = None
     account_id: str | None = None
+    role_arn: str | None = None
 
 
 class Connections:
@@ -238,4 +239,6 @@ def _live(wanted: Wanted) -> Select[Connection]:
         query = query.where(Connection.status == wanted.status)
     if wanted.account_id is not None:
         query = query.where(Connection.account_id == wanted.account_id)
+    if wanted.role_arn is not None:
+        query = query.where(Connection.role_arn == wanted.role_arn)
     return query

@@ -10,16 +10,27 @@ from flask import Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from app import log, services
-from app.api import api_keys, audit_events, connections, credentials, errors, health, onboarding, tenants
+from app.api import (
+    api_keys,
+    audit_events,
+    connections,
+    credentials,
+    errors,
+    health,
+    onboarding,
+    onboarding_links,
+    tenants,
+)
 from app.api.fast_lane import ALWAYS, FOR_PROGRAMS, FastLane
 from app.api.rest import REQUEST_ID
 from app.cli import register_commands
 from app.config import Config
+from app.web import pages
 
 _log = log.get(__name__)
 
 _MAX_BODY = 1024 * 1024
-_RESOURCES = (tenants, onboarding, connections, credentials, api_keys, audit_events, health)
+_RESOURCES = (tenants, onboarding, onboarding_links, connections, credentials, api_keys, audit_events, health)
 _DOCS_CSP = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
@@ -72,6 +83,7 @@ def create_app(config: Config) -> Flask:
     api = RestApi(app)
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
+    app.register_blueprint(pages.bp)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=_DOCS))
     app.add_url_rule(
         "/docs", "docs", lambda: redirect("/docs/")
@@ -121,6 +133,8 @@ def _register_hooks(app: Flask) -> None:
         response.headers.update(ALWAYS)
         if request.path.startswith("/docs"):
             response.headers["Content-Security-Policy"] = f"{_DOCS_CSP}; frame-ancestors 'none'"
+        elif pages.covers(request.path):
+            pages.secure(response)
         else:
             response.headers.update(FOR_PROGRAMS)
         _log_request(response)
@@ -128,8 +142,11 @@ def _register_hooks(app: Flask) -> None:
 
 
 def _log_request(response: Response) -> None:
-    """One line a request, but for issued credentials, whose record is the audit log, and for health checks."""
-    quiet = request.blueprint in {"credentials", "health", "swagger_ui"}
+    """One line a request, but for issued credentials, whose record is the audit log, and for what is asked all the time.
+
+    With its route, never its path: that of an onboarding page holds the link's token.
+    """
+    quiet = request.blueprint in {"credentials", "health", "swagger_ui"} or request.endpoint in pages.QUIET
     if quiet and response.status_code < 400:
         return
     caller = g.get("caller")
@@ -139,5 +156,5 @@ def _log_request(response: Response) -> None:
         route=str(request.url_rule) if request.url_rule else None,
         status=response.status_code,
         ms=round((time.perf_counter() - g.began) * 1000, 1),
-        api_key_id=str(caller.key_id) if caller else None,
+        **{f"{caller.kind}_id" if caller else "api_key_id": str(caller.key_id) if caller else None},
     )

@@ -13,9 +13,10 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-# An API key, a session token's start as AWS writes them, and a secret access key named as such.
+# An API key, an onboarding link's token where a URL has it, a session token's start as AWS writes them, and a secret access key named as such.
 _SECRETS = re.compile(
     r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
+    r"|(?<=/onboard/)[A-Za-z0-9_-]{43}"
     r"|(?:FwoG|IQoJ|FQoG)[A-Za-z0-9+/=]{40,}"
     r"|(?<=key)[\"'=:\s>]+[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])",
     re.IGNORECASE,
@@ -50,6 +51,17 @@ def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return scrubbed
 
 
+class _Scrubbed(logging.Filter):
+    """For a logger that writes by itself: gunicorn's, which names the path of a request that it couldn't finish."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _SECRETS.sub("[redacted]", record.getMessage()), ()
+        return True
+
+
+_scrubbed = _Scrubbed()
+
+
 def configure(level: str) -> None:
     """Send the whole process's log lines, libraries' included, through one JSON renderer."""
     shared: list[Any] = [
@@ -80,6 +92,7 @@ def configure(level: str) -> None:
     root.setLevel(level)
     for name in _NOISY:  # at DEBUG, botocore prints whole requests, signatures and answers
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("gunicorn.error").addFilter(_scrubbed)
 
 
 def get(name: str) -> Any:

@@ -354,6 +354,21 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class OnboardingLink(TenantOwned, Base):
+    """A URL that shows one tenant's onboarding page to whoever has it. Only the SHA-256 of its token is kept."""
+
+    __tablename__ = "onboarding_links"
+    __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    permission_set: Mapped[str] = mapped_column(String(64))
+    region: Mapped[str] = mapped_column(String(32))  # the one that the page begins with
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
 class AuditEvent(Base):
     """Who did what, when, to whose connection, and what came of it. Append-only; a trigger refuses anything else.
 
@@ -371,7 +386,7 @@ class AuditEvent(Base):
     at: Mapped[datetime] = mapped_column(default=now)
     action: Mapped[str] = mapped_column(String(64))  # noun.verb
     outcome: Mapped[str] = mapped_column(String(8))  # ok, refused, failed
-    actor_kind: Mapped[str] = mapped_column(String(16))  # api_key, operator
+    actor_kind: Mapped[str] = mapped_column(String(16))  # api_key, onboarding_link, operator
     actor_id: Mapped[str | None] = mapped_column(String(64))
     actor_name: Mapped[str] = mapped_column(String(200))
     tenant_id: Mapped[UUID | None]

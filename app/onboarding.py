@@ -76,6 +76,10 @@ class Onboarding:
         """Every set, with its policy as this deployment's partition has it."""
         return [(chosen, chosen.policy(self._config.broker.partition)) for chosen in self._sets.values()]
 
+    def regions(self) -> list[str]:
+        """Where a customer's stack may run."""
+        return sorted(regions(self._config.broker.partition))
+
     def template(self, permission_set: str | None = None) -> Template:
         """Raises ValidationFailedError for an unknown permission set."""
         return self._templates[permission_sets.choose(self._sets, permission_set).name]

@@ -15,7 +15,7 @@ import time
 from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
-from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
@@ -39,6 +39,8 @@ class Rates:
         self._issue = RateLimitItemPerSecond(config.issue_rate, namespace="issue")
         self._attempt = RateLimitItemPerMinute(config.connection_rate, namespace="attempt")
         self._proof = RateLimitItemPerSecond(config.proofs_a_second, namespace="proof")
+        self._paste = RateLimitItemPerHour(config.link_rate, namespace="paste")
+        self._again = RateLimitItemPerHour(config.link_rate, namespace="again")
 
     def issue(self, caller: Caller) -> None:
         """One request for credentials with this key, ISSUE_RATE a second at most."""
@@ -54,6 +56,16 @@ class Rates:
         """Returns when the background may make one more proof, STS_BUDGET calls a second at most for all of them."""
         while wait := self._wait(self._proof, _EVERYBODY):
             time.sleep(min(wait, _PROOF_WAIT))
+
+    def paste(self, caller: Caller, tenant_id: UUID) -> None:
+        """One role given through this onboarding link, LINK_RATE an hour at most; and an attempt."""
+        self._count(self._paste, caller.key_id, "Roles are entered through this link too often")
+        self.attempt(caller, tenant_id)
+
+    def check_again(self, caller: Caller, tenant_id: UUID) -> None:
+        """One check asked for through this onboarding link, LINK_RATE an hour at most; and an attempt."""
+        self._count(self._again, caller.key_id, "Checks are asked for through this link too often")
+        self.attempt(caller, tenant_id)
 
     def _count(self, limit: RateLimitItem, who: UUID, what: str) -> None:
         if wait := self._wait(limit, who):

@@ -13,6 +13,7 @@ from app.connections import Connections
 from app.db import Database
 from app.due import Due
 from app.health import Health
+from app.links import Links
 from app.onboarding import Onboarding
 from app.rates import Rates
 from app.sessions import Sessions
@@ -33,6 +34,7 @@ class Services:
     onboarding: Onboarding
     verification: Verification
     connections: Connections
+    links: Links
     vending: Vending
     health: Health
     due: Due
@@ -48,6 +50,8 @@ def build(config: Config) -> Services:
     log, authority = AuditLog(db), Authority(db)
     shared = SharedCache(config.cache_url) if config.cache_url else None
     sessions, rates = Sessions(config.secret_keys, shared), Rates(config, shared)
+    onboarding = Onboarding(db, TemplateBucket(config), config, sets)
+    connections = Connections(db, verification, config, sets)
     return Services(
         config=config,
         db=db,
@@ -55,9 +59,10 @@ def build(config: Config) -> Services:
         authority=authority,
         audit=log,
         tenants=Tenants(db),
-        onboarding=Onboarding(db, TemplateBucket(config), config, sets),
+        onboarding=onboarding,
         verification=verification,
-        connections=Connections(db, verification, config, sets),
+        connections=connections,
+        links=Links(db, onboarding, connections, verification, config),
         vending=Vending(
             db,
             sts,

@@ -15,6 +15,7 @@ from app.factory import create_app
 from tests.conftest import make_config
 
 API_KEY = "dpk_0123456789abcdef_Abcdefghij0123456789_-ABCDEFGHIJ0123456789x"
+LINK_TOKEN = "Lk9" + "aB-_5" * 8
 TOKEN = "IQoJb3JpZ2luX2VjEJr" + "b/+9" * 40
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SESSION = Session(
@@ -158,6 +159,7 @@ def test_a_request_is_logged_by_its_route_and_answered_id(lines, monkeypatch):
         {"error": ValueError(f"bad key {API_KEY}")},
         {"errors": [ValueError(f"bad key {API_KEY}")]},
         {"session": SESSION},
+        {"path": f"/onboard/{LINK_TOKEN}/status"},
         {API_KEY: 1},
     ],
     ids=lambda facts: str(facts)[:60],
@@ -169,7 +171,7 @@ def test_a_secret_is_scrubbed_from_what_is_logged(lines, facts):
 
 
 def assert_no_secret(text: str) -> None:
-    for secret in (API_KEY, TOKEN, SECRET, "of another shape", "a password"):
+    for secret in (API_KEY, LINK_TOKEN, TOKEN, SECRET, "of another shape", "a password"):
         assert secret not in text
         assert json.dumps(secret)[1:-1] not in text
 
@@ -194,6 +196,18 @@ def test_a_secret_is_scrubbed_from_tracebacks(lines):
         assert "RuntimeError" in line["exception"]
         assert "KeyError" in line["exception"]
     assert_no_secret(lines.text)
+
+
+def test_gunicorns_own_lines_hold_no_links_token(lines):
+    """It names the path of a request that it could not finish, and writes past our handler."""
+    logger, stream = logging.getLogger("gunicorn.error"), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    try:
+        logger.error("Error handling request %s", f"/onboard/{LINK_TOKEN}")
+    finally:
+        logger.removeHandler(handler)
+    assert stream.getvalue() == "Error handling request /onboard/[redacted]\n"
 
 
 def test_what_is_no_secret_stays_readable(lines):

@@ -9,6 +9,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate, valida
 
 from app.access import Scope
 from app.ids import ACCOUNT_ID_PATTERN
+from app.links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
 from app.models import ConnectionStatus, TenantStatus, Verdict
 from app.vending import DURATION_DEFAULT, DURATION_MIN
 
@@ -131,8 +132,11 @@ class TenantOut(Strict):
 # --- onboarding ---
 
 
+_REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
+
+
 class KitQuery(Strict):
-    region = fields.String(validate=Matches(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"))
+    region = fields.String(validate=Matches(_REGION))
     permission_set = text(64)
 
 
@@ -157,6 +161,37 @@ class Kit(Strict):
     trust_policy = fields.Dict(required=True)
     terraform = fields.String(required=True)
     aws_cli = fields.String(required=True)
+
+
+class LinkIn(Strict):
+    permission_set = text(64)
+    region = fields.String(
+        validate=Matches(_REGION), metadata={"description": "The one that the page begins with."}
+    )
+    expires_in = fields.Integer(
+        strict=True,
+        load_default=LINK_SECONDS,
+        validate=validate.Range(LINK_SECONDS_MIN, LINK_SECONDS_MAX),
+        metadata={"description": "Seconds until it stops working; 30 days unless given."},
+    )
+
+
+class LinkOut(Strict):
+    id = fields.UUID(required=True)
+    permission_set = fields.String(required=True)
+    region = fields.String(required=True)
+    created_at = time(required=True)
+    expires_at = time(required=True)
+    revoked_at = time(required=True, allow_none=True)
+
+
+class LinkCreated(Strict):
+    id = fields.UUID(required=True)
+    url = fields.String(
+        required=True,
+        metadata={"description": "For the customer; shown this once, as only its hash is kept."},
+    )
+    expires_at = time(required=True)
 
 
 class TemplateQuery(Strict):

@@ -33,6 +33,7 @@ BEYOND_THE_DOCUMENT = {
     "cursor",  # signed, and good for one list only
     "duration_seconds",  # the maximum depends on the broker
     "expires_at",  # must lie in the future
+    "expires_in",  # written without a fraction, even .0
     "permission_set",  # those that the deployment has
     "region",  # those that the partition has
     "role_arn",  # the deployment's partition, accounts and prefix
@@ -95,7 +96,13 @@ class Home:
         key = self.world.admin(
             "POST", "/v1/api-keys", {"name": "short-lived", "scopes": ["tenants:read"]}, expect=201
         )
-        self.ids = {"tenant_id": tenant["id"], "connection_id": connection["id"], "key_id": key["id"]}
+        link = self.world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+        self.ids = {
+            "tenant_id": tenant["id"],
+            "connection_id": connection["id"],
+            "key_id": key["id"],
+            "link_id": link["id"],
+        }
 
     def suspend(self, path: str) -> None:
         """So that there is something to resume; it may be suspended already."""

@@ -7,18 +7,7 @@ from flask import Flask
 
 from app.access import Scope
 from tests.cast import Api, World
-
-# Routes that need no key, each for a reason of its own.
-PUBLIC = {
-    "/v1/templates/customer-role.yaml",  # customers read them before they trust anybody
-    "/v1/templates/customer-org.yaml",
-    "/healthz",
-    "/readyz",
-    "/openapi.json",
-    "/docs",
-    "/docs/",
-    "/docs/<path:path>",
-}
+from tests.test_architecture import PUBLIC
 
 
 def operations(app: Flask):
@@ -36,7 +25,7 @@ def guarded(app: Flask):
 
 
 def filled(rule: str, tenant_id: str, connection_id: str, key_id: str) -> str:
-    ids = {"tenant_id": tenant_id, "connection_id": connection_id, "key_id": key_id}
+    ids = {"tenant_id": tenant_id, "connection_id": connection_id, "key_id": key_id, "link_id": key_id}
     return re.sub(r"<uuid:(\w+)>", lambda found: ids[found[1]], rule)
 
 
@@ -97,7 +86,15 @@ def test_another_tenants_things_are_as_absent_as_what_does_not_exist(world: Worl
             )
             if not (
                 rule.endswith(
-                    ("<uuid:tenant_id>", "/suspend", "/resume", "/onboarding", "/connections", "/summary")
+                    (
+                        "<uuid:tenant_id>",
+                        "/suspend",
+                        "/resume",
+                        "/onboarding",
+                        "/onboarding-links",
+                        "/connections",
+                        "/summary",
+                    )
                 )
                 and "connection_id" not in rule
                 and ids[0] == ours["id"]

@@ -21,7 +21,7 @@ class Route:
         return f"{self.method} {self.path}"
 
     def at(self, **ids: str) -> str:
-        return self.path.format(**ids)
+        return self.path.format(**{"link_id": "01890000-0000-7000-8000-000000000000"} | ids)
 
 
 ROUTES = (
@@ -33,6 +33,9 @@ ROUTES = (
     Route("POST", f"{_TENANT}/suspend", "tenants:write", {"reason": "mischief"}),
     Route("POST", f"{_TENANT}/resume", "tenants:write", {"reason": "mischief"}),
     Route("GET", f"{_TENANT}/onboarding", "connections:read"),
+    Route("POST", f"{_TENANT}/onboarding-links", "connections:write", {"expires_in": 3600}),
+    Route("GET", f"{_TENANT}/onboarding-links", "connections:write"),
+    Route("DELETE", f"{_TENANT}/onboarding-links/{{link_id}}", "connections:write"),
     Route(
         "POST",
         f"{_TENANT}/connections",
@@ -63,6 +66,7 @@ PUBLIC = (
     "/docs",
     "/v1/templates/customer-role.yaml",
     "/v1/templates/customer-org.yaml",
+    "/onboard",
 )
 
 OF_A_TENANT = [route for route in ROUTES if "{tenant_id}" in route.path]
@@ -71,6 +75,7 @@ WITH_BODY = [route for route in ROUTES if route.body is not None]
 LISTS = [
     "/v1/tenants",
     "/v1/tenants/{tenant_id}/connections",
+    "/v1/tenants/{tenant_id}/onboarding-links",
     "/v1/connections",
     "/v1/api-keys",
     "/v1/audit-events",

@@ -115,6 +115,7 @@ FIELDS = {
     "/suspend": ["reason"],
     "/resume": ["reason"],
     "/connections": ["role_arn", "permission_set"],
+    "/onboarding-links": ["permission_set", "region", "expires_in"],
     "/credentials": ["duration_seconds", "session_policy", "reason"],
     "/v1/api-keys": ["name", "scopes", "tenant_id", "expires_at"],
     "/verify": [],

@@ -87,7 +87,8 @@ def test_the_method_is_the_method(scene: Scene, override: str):
 @pytest.mark.parametrize("path", sorted({route.path for route in ROUTES}))
 def test_methods_that_are_not_there_are_not_there(scene: Scene, path: str):
     there = {route.method for route in ROUTES if route.path == path}
-    ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"], "key_id": scene.acme["id"]}
+    nothing = scene.acme["id"]
+    ids = {"tenant_id": nothing, "connection_id": scene.ours["id"], "key_id": nothing, "link_id": nothing}
     with unchanged(scene.world, scene.ours):
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "OPTIONS", "FOO"} - there:
             response = scene.world.admin.raw(method, path.format(**ids))

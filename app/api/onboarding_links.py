@@ -1,0 +1,57 @@
+"""Onboarding links: what the vendor sends to a customer's administrator. The page itself is app/web."""
+
+from typing import Any
+from uuid import UUID
+
+from app.access import Scope
+from app.api.rest import Blueprint, caller, fails, paged, requires, services
+from app.api.schemas import LinkCreated, LinkIn, LinkOut, PageQuery, page_of
+from app.db import Page
+from app.models import OnboardingLink
+
+bp = Blueprint(
+    "onboarding_links",
+    __name__,
+    noun="onboarding_link",
+    description="URLs that need no account, for customers' administrators.",
+)
+
+_ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
+
+
+@bp.route(_ALL, methods=["POST"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404, 409)
+@bp.arguments(LinkIn)
+@bp.response(201, LinkCreated)
+def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
+    """Create an onboarding link; its URL is in this answer and nowhere else
+
+    Whoever has the URL sees the tenant's onboarding page and can connect roles to the tenant: give it to the
+    customer's administrator. It stops working when it expires or is revoked, and while the tenant is suspended.
+    """
+    link, url = services().links.create(caller(), tenant_id, **body)
+    return {"id": link.id, "url": url, "expires_at": link.expires_at}
+
+
+@bp.route(_ALL, methods=["GET"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404)
+@bp.arguments(PageQuery, location="query")
+@bp.response(200, page_of(LinkOut))
+def list_onboarding_links(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
+    """List a tenant's onboarding links, newest first, without their URLs"""
+
+    def fetch(*, limit: int, after: UUID | None) -> Page[OnboardingLink]:
+        return services().links.list(caller(), tenant_id, limit=limit, after=after)
+
+    return paged(query, fetch)
+
+
+@bp.route(f"{_ALL}/<uuid:link_id>", methods=["DELETE"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404)
+@bp.response(204)
+def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
+    """Revoke an onboarding link: its page is gone from this answer on"""
+    services().links.revoke(caller(), tenant_id, link_id)

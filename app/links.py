@@ -1,0 +1,179 @@
+"""Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who has no account.
+
+The token in the URL is 256 random bits and the whole authority; only its SHA-256 is stored, so whoever reads the
+database can't open a page. A link sees one tenant and may give it roles and have them tried, nothing else. One that
+is unknown, malformed, expired, revoked, or of a tenant that is suspended or gone, is as good as absent.
+"""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app import audit
+from app.access import Caller, Scope, tenant_of
+from app.config import Config
+from app.connections import Connections, Wanted
+from app.db import Database, Page, now, page
+from app.errors import NotFoundError
+from app.models import Connection, OnboardingLink, Tenant, TenantStatus
+from app.onboarding import Onboarding
+from app.verification import Verification
+
+LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
+LINK_SECONDS_MIN = 60
+LINK_SECONDS_MAX = 90 * 86_400
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An opened link: whoever has it, as a caller that is confined to its tenant."""
+
+    caller: Caller
+    tenant: Tenant
+    link: OnboardingLink
+
+
+class Links:
+    """Make, list, revoke and open onboarding links, and do what their pages offer."""
+
+    def __init__(
+        self,
+        db: Database,
+        onboarding: Onboarding,
+        connections: Connections,
+        verification: Verification,
+        config: Config,
+    ) -> None:
+        self._db = db
+        self._onboarding = onboarding
+        self._connections = connections
+        self._verification = verification
+        self._public_url = config.public_url
+
+    def create(
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        *,
+        permission_set: str | None = None,
+        region: str | None = None,
+        expires_in: int = LINK_SECONDS,
+    ) -> tuple[OnboardingLink, str]:
+        """A new link and its URL, which is shown this once. `expires_in`: seconds.
+
+        Raises NotFoundError, SuspendedError, and ValidationFailedError for an unknown permission set or region.
+        """
+        # The kit that the page will show; what can't be shown is refused here and not before the customer's eyes.
+        kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
+        token = secrets.token_urlsafe(32)
+        with self._db.write() as db:
+            tenant_of(db, caller, tenant_id, lock=True).ensure_active()
+            link = OnboardingLink(
+                tenant_id=tenant_id,
+                digest=_digest(token),
+                permission_set=kit.permission_set,
+                region=kit.region,
+                expires_at=now() + timedelta(seconds=expires_in),
+            )
+            db.add(link)
+            db.flush()
+            details = {
+                "onboarding_link_id": str(link.id),
+                "permission_set": link.permission_set,
+                "expires_at": link.expires_at.isoformat(),
+            }
+            audit.record(db, caller.actor, "onboarding_link.created", tenant_id=tenant_id, details=details)
+            return link, f"{self._public_url}/onboard/{token}"
+
+    def list(
+        self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None
+    ) -> Page[OnboardingLink]:
+        """One tenant's links, newest first, the expired and revoked ones too. Raises NotFoundError."""
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            query = select(OnboardingLink).where(OnboardingLink.tenant_id == tenant_id)
+            return page(db, query, OnboardingLink.id, limit=limit, after=after)
+
+    def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
+        """From the commit on, its page is gone. Raises NotFoundError; also for one that is revoked already."""
+        with self._db.write() as db:
+            tenant_of(db, caller, tenant_id)
+            link = db.scalars(
+                select(OnboardingLink)
+                .where(
+                    OnboardingLink.id == link_id,
+                    OnboardingLink.tenant_id == tenant_id,
+                    OnboardingLink.revoked_at.is_(None),
+                )
+                .with_for_update()
+            ).one_or_none()
+            if link is None:
+                raise NotFoundError
+            link.revoked_at = now()
+            details = {"onboarding_link_id": str(link.id)}
+            audit.record(db, caller.actor, "onboarding_link.revoked", tenant_id=tenant_id, details=details)
+
+    # What follows is for whoever has a link.
+
+    def open(self, token: str, request_id: str | None) -> Visit:
+        """Raises NotFoundError, the same for every way in which a link can be no good."""
+        if not _TOKEN.fullmatch(token):
+            raise NotFoundError
+        # Looked up by digest: how long that takes tells nothing about a token that anybody could use.
+        query = (
+            select(OnboardingLink, Tenant)
+            .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
+            .where(
+                OnboardingLink.digest == _digest(token),
+                OnboardingLink.revoked_at.is_(None),
+                OnboardingLink.expires_at > now(),
+                Tenant.status == TenantStatus.ACTIVE,
+                Tenant.deleted_at.is_(None),
+            )
+        )
+        with self._db.read() as db:
+            found = db.execute(query).unique().one_or_none()
+        if found is None:
+            raise NotFoundError
+        link, tenant = found
+        return Visit(_caller(link, request_id), tenant, link)
+
+    def connect(self, visit: Visit, role_arn: str) -> Connection:
+        """The tenant's connection to this role, made if there is none, with a fresh proof.
+
+        Raises what Connections.create and Verification.verify raise.
+        """
+        known = self._connections.list(
+            visit.caller, visit.tenant.id, Wanted(role_arn=role_arn), limit=1, after=None
+        ).items
+        if known:
+            return self._verification.verify(visit.caller, visit.tenant.id, known[0].id)
+        return self._connections.create(
+            visit.caller, visit.tenant.id, role_arn=role_arn, permission_set=visit.link.permission_set
+        )
+
+
+def _caller(link: OnboardingLink, request_id: str | None) -> Caller:
+    return Caller(
+        key_id=link.id,
+        lookup="",
+        digest=link.digest,
+        name="onboarding link",
+        scopes=_SCOPES,
+        tenant_id=link.tenant_id,
+        expires_at=link.expires_at,
+        request_id=request_id,
+        kind="onboarding_link",
+    )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("ascii")).digest()

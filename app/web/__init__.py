@@ -1,0 +1,1 @@
+"""Pages for people: the hosted onboarding page. Server-rendered; they work without JavaScript."""

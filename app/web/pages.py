@@ -1,0 +1,261 @@
+"""The hosted onboarding page, for whoever has an onboarding link. A GET changes nothing: mail scanners open links.
+
+There are no cookies. The token in the path is the whole authority, so it must not leave: the pages tell no other
+site where they were (no-referrer), no cache keeps them, and the log has the route and never the path.
+"""
+
+import hashlib
+import json
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from app import log
+from app.api.errors import PROBLEMS
+from app.api.rest import public, services
+from app.connections import Wanted
+from app.errors import (
+    AppError,
+    CallerFaultError,
+    CustomerSetupError,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitedError,
+    TryLaterError,
+)
+from app.links import Visit
+from app.models import ConnectionStatus
+from app.web.progress import (
+    STATUS_WORDS,
+    WAITING,
+    accounts_by_failed_check,
+    headline,
+    progress,
+    trust_command,
+)
+
+_log = log.get(__name__)
+
+bp = Blueprint("web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates")
+
+
+@bp.app_template_filter("pretty")
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2)
+
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Robots-Tag": "noindex, nofollow",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+QUIET = {"web.static", "web.status"}  # asked for all the time; the log has them only when they fail
+WAYS = ("stack", "terraform", "cli", "organization")
+_SHOWN = 50  # connections, the newest
+_STATUS_SECONDS = {False: 3, True: 30}  # between two looks: while there is something to wait for, and after
+
+
+@bp.route("/<token>", methods=["GET"])
+@public
+def page(token: str) -> str:
+    """The page"""
+    return _page(_visit(token), token)
+
+
+@bp.route("/<token>/status", methods=["GET"])
+@public
+def status(token: str) -> ResponseReturnValue:
+    """The part of the page that changes by itself; 204 when it is as the browser has it (`?seen=`)"""
+    live = _live(_visit(token), token)
+    if request.args.get("seen") == live["seen"]:
+        return "", 204
+    return render_template("onboard/live.html", announce=True, **live)
+
+
+@bp.route("/<token>/connections", methods=["POST"])
+@public
+def connect(token: str) -> ResponseReturnValue:
+    """Connect a role by its ARN, and prove it once; again, if it is connected already"""
+    _ensure_own_form()
+    visit = _visit(token)
+    services().rates.paste(visit.caller, visit.tenant.id)
+    given = request.form.get("role_arn", "")
+    try:
+        services().links.connect(visit, given.strip())
+    except (CallerFaultError, CustomerSetupError) as error:  # beside the field, which keeps what was typed
+        said = error.errors.get("role_arn", [error.detail])
+        return _page(visit, token, role_arn=given, problems=said), PROBLEMS[error.code][0]
+    return _back(token)
+
+
+@bp.route("/<token>/connections", methods=["GET"])
+@public
+def entered(token: str) -> ResponseReturnValue:
+    """Where the browser is after a form with a mistake, should it be asked to reload"""
+    _visit(token)
+    return _back(token)
+
+
+@bp.route("/<token>/connections/<uuid:connection_id>/verify", methods=["POST"])
+@public
+def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
+    """Prove a connection again, now"""
+    _ensure_own_form()
+    visit = _visit(token)
+    services().rates.check_again(visit.caller, visit.tenant.id)
+    services().verification.verify(visit.caller, visit.tenant.id, connection_id)
+    return _back(token)
+
+
+def covers(path: str) -> bool:
+    return path == "/onboard" or path.startswith("/onboard/")
+
+
+@bp.before_app_request
+def _nothing_else() -> Response | None:
+    """What is no page here, and what no page does (PUT …), is answered as a page too: as a link that is no good."""
+    if request.routing_exception is not None and covers(request.path):
+        return _error(404, "onboard/gone.html")
+    return None
+
+
+def _visit(token: str) -> Visit:
+    visit = services().links.open(token, g.request_id)
+    g.caller = visit.caller
+    return visit
+
+
+def _back(token: str) -> ResponseReturnValue:
+    return redirect(url_for("web.page", token=token, _anchor="status"), 303)
+
+
+def _ensure_own_form() -> None:
+    """Raises ForbiddenError for a form that the browser says another site has sent.
+
+    Browsers that say nothing of it send `Origin: null` from our pages, as these have no referrer.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "null")
+    own = urlsplit(services().config.public_url)
+    ours = site == "same-origin" if site else origin in {"null", f"{own.scheme}://{own.netloc}"}
+    if not ours:
+        raise ForbiddenError("Another site sent this form. Open your link again and send it from there.")
+
+
+def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()) -> str:
+    onboarding, link = services().onboarding, visit.link
+    regions, asked = onboarding.regions(), request.args.get("region", "")
+    kit = onboarding.kit(
+        visit.caller,
+        visit.tenant.id,
+        region=asked if asked in regions else link.region,
+        permission_set=link.permission_set,
+    )
+    wanted, policy = next(
+        found for found in onboarding.permission_sets() if found[0].name == link.permission_set
+    )
+    way = request.args.get("way", "")
+    return render_template(
+        "onboard/page.html",
+        link=link,
+        kit=kit,
+        # One stack for a whole organisation, if this deployment's kit has one.
+        organization_launch_url=getattr(kit, "organization_launch_url", None),
+        permission_set=wanted,
+        policy=policy,
+        regions=regions,
+        way=way if way in WAYS else WAYS[0],
+        role_arn=role_arn,
+        problems=problems,
+        **_live(visit, token),
+    )
+
+
+def _live(visit: Visit, token: str) -> dict[str, Any]:
+    """What changes by itself, rendered, and a mark by which the browser says what it has."""
+    connections, onboarding = services().connections, services().onboarding
+    counts = connections.summary(visit.caller, visit.tenant.id)
+    newest = connections.list(visit.caller, visit.tenant.id, Wanted(), limit=_SHOWN, after=None)
+    shown = [progress(connection) for connection in newest.items]
+    trust = onboarding.kit(
+        visit.caller, visit.tenant.id, permission_set=visit.link.permission_set
+    ).trust_policy
+    summary = headline(counts)
+    connected = bool(counts) and set(counts) == {ConnectionStatus.VERIFIED}
+    body = render_template(
+        "onboard/progress.html",
+        token=token,
+        vendor=_vendor(),
+        waiting=WAITING,
+        shown=shown,
+        counts=[
+            (STATUS_WORDS[status], status, counts[status]) for status in STATUS_WORDS if status in counts
+        ],
+        total=sum(counts.values()),
+        failed=accounts_by_failed_check(shown),
+        unclear=next((one.unclear for one in shown if one.unclear), None),
+        trust_policy=trust,
+        command=trust_command(shown[0].role_name, trust) if len(shown) == 1 else None,
+    )
+    return {
+        "token": token,
+        "vendor": _vendor(),
+        "tenant": visit.tenant,
+        "summary": summary,
+        "connected": connected,
+        "body": body,
+        "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
+        "seconds": _STATUS_SECONDS[connected],
+    }
+
+
+def _vendor() -> str:
+    return services().config.vendor_name
+
+
+def secure(response: Response) -> None:
+    """Set the headers of everything under /onboard."""
+    for name, value in HEADERS.items():
+        if (
+            name != "Cache-Control" or request.endpoint != "web.static"
+        ):  # those files hold nothing of anybody's
+            response.headers[name] = value
+
+
+@bp.errorhandler(AppError)
+def _refused(error: AppError) -> Response:
+    if isinstance(error, NotFoundError):
+        return _error(404, "onboard/gone.html")
+    if isinstance(error, TryLaterError) and not isinstance(error, RateLimitedError):
+        _log.warning("request.try_later", code=error.code, exc_info=error)
+        return _error(503, "onboard/error.html", detail=error.detail, retry_after=2)
+    retry_after = error.retry_after if isinstance(error, RateLimitedError) else None
+    return _error(PROBLEMS[error.code][0], "onboard/error.html", detail=error.detail, retry_after=retry_after)
+
+
+@bp.errorhandler(HTTPException)
+def _http_error(error: HTTPException) -> Response:
+    """What Flask refuses by itself: a form that is too big, above all."""
+    return _error(error.code or 500, "onboard/error.html", detail="This could not be read.", retry_after=None)
+
+
+@bp.errorhandler(Exception)
+def _bug(error: Exception) -> Response:
+    _log.error("request.failed", exc_info=error)
+    detail = "Something went wrong on our side. Nothing in your account was changed."
+    return _error(500, "onboard/error.html", detail=detail, retry_after=None)
+
+
+def _error(status: int, template: str, *, retry_after: int | None = None, **words: Any) -> Response:
+    response = make_response(
+        render_template(template, vendor=_vendor(), retry_after=retry_after, **words), status
+    )
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response

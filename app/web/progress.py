@@ -1,0 +1,161 @@
+"""How far a connection has come, as the onboarding page tells it. From rows to words; asks nobody.
+
+AWS answers alike for a role that is absent and one that refuses us, so "role found" and "your External ID accepted"
+become true together.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.ids import RoleArn
+from app.models import Connection, ConnectionStatus
+from app.verification import ACCOUNT, FOREIGN, MISSING, OWN
+
+StepState = Literal["done", "now", "failed", "unclear", "todo"]
+
+STEPS = ("Your stack", "Role found", "Your External ID accepted", "Strangers refused", "Connected")
+STATUS_WORDS = {
+    ConnectionStatus.VERIFIED: "Connected",
+    ConnectionStatus.INSECURE: "Needs a change",
+    ConnectionStatus.BROKEN: "Access lost",
+    ConnectionStatus.PENDING: "Waiting",
+    ConnectionStatus.SUSPENDED: "Paused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    state: StepState
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`failed`: the checks that did not pass, by name. `may_check`: whether another check can change anything."""
+
+    connection: Connection
+    role_name: str
+    status: str
+    steps: tuple[Step, ...]
+    failed: tuple[str, ...]
+    unclear: str | None  # why the last check gave no answer, if it gave none
+    may_check: bool
+
+
+WAITING = (
+    Step(STEPS[0], "now", "Nothing has reached us yet. Choose a way above; this page follows along."),
+    *(Step(name, "todo", "") for name in STEPS[1:]),
+)
+
+
+def progress(connection: Connection) -> Progress:
+    checks = {check["name"]: check for check in connection.proof.checks} if connection.proof else {}
+    unclear = [check["detail"] for check in checks.values() if check["outcome"] == "inconclusive"]
+    status = connection.status
+    settled = status in {ConnectionStatus.VERIFIED, ConnectionStatus.SUSPENDED}
+    return Progress(
+        connection=connection,
+        role_name=RoleArn.parse(connection.role_arn).name,
+        status=STATUS_WORDS[status],
+        steps=_steps(status, {name: check["outcome"] for name, check in checks.items()}),
+        failed=() if settled else tuple(name for name, c in checks.items() if c["outcome"] == "failed"),
+        unclear=None if settled or not unclear else unclear[0],
+        may_check=not settled,
+    )
+
+
+def _steps(status: ConnectionStatus, outcomes: dict[str, str]) -> tuple[Step, ...]:
+    if status is ConnectionStatus.VERIFIED:
+        return _all_done()
+    if status is ConnectionStatus.SUSPENDED:
+        return (*_all_done()[:1], Step(STEPS[1], "unclear", "Paused."), *_todo(2))
+    if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
+        return (*_all_done()[:3], _strangers(outcomes), *_todo(4))
+    return (*_all_done()[:1], _looking(outcomes), *_todo(2))
+
+
+def _looking(outcomes: dict[str, str]) -> Step:
+    """The step at the role itself, which did not let us in, or not yet."""
+    if not outcomes:
+        return Step(STEPS[1], "now", "Being checked.")
+    if outcomes.get(OWN) == "failed":
+        return Step(STEPS[1], "failed", "Not yet. It is absent, or it refuses us; AWS does not say which.")
+    if outcomes.get(ACCOUNT) == "failed":
+        return Step(STEPS[1], "failed", "It is in another account than its ARN says.")
+    return Step(STEPS[1], "unclear", "AWS gave no clear answer yet.")
+
+
+def _strangers(outcomes: dict[str, str]) -> Step:
+    if outcomes.get(MISSING) == "failed":
+        return Step(STEPS[3], "failed", "The role lets us in without your External ID.")
+    if outcomes.get(FOREIGN) == "failed":
+        return Step(STEPS[3], "failed", "The role lets us in with somebody else's External ID.")
+    return Step(STEPS[3], "unclear", "AWS gave no clear answer yet.")
+
+
+def _all_done() -> tuple[Step, ...]:
+    notes = (
+        "A role was reported.",
+        "AWS knows it, in the account that its ARN names.",
+        "It let us in with it.",
+        "It refused us without it, and with another one.",
+        "All checks passed.",
+    )
+    return tuple(Step(name, "done", note) for name, note in zip(STEPS, notes, strict=True))
+
+
+def _todo(start: int) -> tuple[Step, ...]:
+    return tuple(Step(name, "todo", "") for name in STEPS[start:])
+
+
+def accounts_by_failed_check(shown: Iterable[Progress]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in shown:
+        for name in one.failed:
+            found.setdefault(name, []).append(one.connection.account_id)
+    return found
+
+
+def headline(counts: dict[ConnectionStatus, int]) -> str:
+    """Where things stand, in one sentence; a screen reader says it whenever it changes."""
+    total = sum(counts.values())
+    if not total:
+        return "Waiting for your stack."
+    if total == 1:
+        return _HEADLINES[next(iter(counts))]
+    connected = counts.get(ConnectionStatus.VERIFIED, 0)
+    if connected == total:
+        return f"All {total} accounts are connected."
+    others = [
+        f"{counts[status]} {words[counts[status] > 1]}"
+        for status, words in _COUNTED.items()
+        if counts.get(status)
+    ]
+    return f"{connected} of {total} connected; {', '.join(others)}."
+
+
+_HEADLINES = {
+    ConnectionStatus.PENDING: "Your role does not let us in yet.",
+    ConnectionStatus.VERIFIED: "Connected. There is nothing left to do.",
+    ConnectionStatus.BROKEN: "Your role no longer lets us in.",
+    ConnectionStatus.INSECURE: "Your role also lets strangers in. Its trust policy needs a change.",
+    ConnectionStatus.SUSPENDED: "This connection is paused.",
+}
+_COUNTED = {
+    ConnectionStatus.INSECURE: ("needs a change", "need a change"),
+    ConnectionStatus.BROKEN: ("lost access", "lost access"),
+    ConnectionStatus.PENDING: ("waiting", "waiting"),
+    ConnectionStatus.SUSPENDED: ("paused", "paused"),
+}
+
+
+def trust_command(role_name: str, trust_policy: dict[str, Any]) -> str:
+    """What puts the trust policy right, for a terminal."""
+    return (
+        f"aws iam update-assume-role-policy --role-name {shlex.quote(role_name)} \\\n"
+        f"  --policy-document {shlex.quote(json.dumps(trust_policy))}"
+    )

@@ -1,0 +1,168 @@
+"""Attacks on onboarding links: guessing, outliving, crossing over, and sending forms from elsewhere."""
+
+import hashlib
+import secrets
+
+import pytest
+import sqlalchemy
+
+from tests.attacks.evidence import Scene
+from tests.web.conftest import Visitor, visit
+
+
+def expire(visitor: Visitor) -> None:
+    with visitor.world.admin.app.extensions["deputy"].db.write() as db:
+        db.execute(
+            sqlalchemy.text("UPDATE onboarding_links SET expires_at = created_at WHERE digest = :digest"),
+            {"digest": hashlib.sha256(visitor.path.rpartition("/")[2].encode()).digest()},
+        )
+
+
+def revoke(visitor: Visitor) -> None:
+    path = f"/v1/tenants/{visitor.tenant['id']}/onboarding-links/{visitor.link_id}"
+    visitor.world.admin("DELETE", path, expect=204)
+
+
+def suspend(visitor: Visitor) -> None:
+    visitor.world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/suspend", {"reason": "x"})
+
+
+def offboard(visitor: Visitor) -> None:
+    visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
+
+
+def guess(visitor: Visitor) -> None:
+    visitor.path = f"/onboard/{secrets.token_urlsafe(32)}"
+
+
+def malform(visitor: Visitor) -> None:
+    visitor.path = visitor.path[:-1]
+
+
+def lengthen(visitor: Visitor) -> None:
+    visitor.path += "%0a"
+
+
+def change_case(visitor: Visitor) -> None:
+    visitor.path = f"/onboard/{visitor.path.rpartition('/')[2].swapcase()}"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [expire, revoke, suspend, offboard, guess, malform, lengthen, change_case],
+    ids=lambda f: f.__name__,
+)
+def test_every_link_that_is_no_good_reads_alike(scene: Scene, end):
+    """One body for all, so nobody learns that a link was good once, or whose tenant is suspended."""
+    world = scene.world
+    visitor = visit(world, world.tenant())
+    assert visitor.raw().status_code == 200
+    absent = Visitor(world, visitor.tenant, f"/onboard/{secrets.token_urlsafe(32)}", "")
+    end(visitor)
+    calls = len(world.aws.sts_calls)
+    some_id = "01890000-0000-7000-8000-000000000000"
+    for method, what in (
+        ("GET", ""),
+        ("HEAD", ""),
+        ("GET", "/status"),
+        ("POST", "/connections"),
+        ("POST", f"/connections/{some_id}/verify"),
+        ("DELETE", ""),
+    ):
+        options = (
+            {"data": {"role_arn": "arn:aws:iam::123456789012:role/deputy-x"}} if method == "POST" else {}
+        )
+        found, nothing = visitor.raw(what, method, **options), absent.raw(what, method, **options)
+        assert found.status_code == nothing.status_code == 404
+        assert found.data == nothing.data
+        assert set(found.headers.keys()) == set(nothing.headers.keys())
+        assert found.content_type == "text/html; charset=utf-8"
+    assert len(world.aws.sts_calls) == calls
+
+
+def test_a_resumed_tenants_link_works_again(scene: Scene):
+    visitor = visit(scene.world, scene.world.tenant())
+    suspend(visitor)
+    scene.world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/resume", {"reason": "x"})
+    assert visitor.raw().status_code == 200
+
+
+def test_a_link_reaches_no_other_tenants_connection(scene: Scene):
+    mine = visit(scene.world, scene.world.tenant("Mallory"))
+    calls = len(scene.world.aws.sts_calls)
+    theirs = mine.raw(f"/connections/{scene.theirs['id']}/verify", "POST")
+    nothing = mine.raw("/connections/01890000-0000-7000-8000-000000000000/verify", "POST")
+    assert theirs.status_code == nothing.status_code == 404
+    assert theirs.data == nothing.data
+    assert len(scene.world.aws.sts_calls) == calls
+    assert scene.theirs["account_id"] not in mine.raw().text
+
+
+def test_another_tenants_role_is_not_connected_by_pasting_its_arn(scene: Scene):
+    """Attack 1: the victim's role wants the victim's External ID, and gets the attacker's."""
+    mine = visit(scene.world, scene.world.tenant("Mallory"))
+    mine.paste(scene.theirs["role_arn"])
+    made = scene.world.admin("GET", f"/v1/tenants/{mine.tenant['id']}/connections")["items"]
+    assert [connection["status"] for connection in made] == ["pending"]
+
+
+def test_a_link_is_no_api_key(scene: Scene):
+    visitor = visit(scene.world, scene.world.tenant())
+    token = visitor.path.rpartition("/")[2]
+    path = f"/v1/tenants/{visitor.tenant['id']}"
+    scene.world.admin.with_key(token).refused("GET", path, expect=401, code="unauthenticated")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost:8000"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:8000.evil.example"},
+        {"Origin": "http://localhost:8001"},
+    ],
+    ids=str,
+)
+def test_a_form_from_another_site_is_refused(scene: Scene, headers):
+    visitor = visit(scene.world, scene.world.tenant())
+    made = scene.world.connection(visitor.tenant)
+    calls = len(scene.world.aws.sts_calls)
+    for what in ("/connections", f"/connections/{made['id']}/verify"):
+        assert (
+            visitor.raw(what, "POST", data={"role_arn": made["role_arn"]}, headers=headers).status_code == 403
+        )
+    assert len(scene.world.aws.sts_calls) == calls
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:8000"},
+    ],
+    ids=str,
+)
+def test_a_form_of_the_pages_own_is_taken(scene: Scene, headers):
+    visitor = visit(scene.world, scene.world.tenant())
+    assert visitor.paste(scene.world.role(visitor.tenant), headers=headers).status_code == 303
+
+
+def test_a_forged_host_shows_up_nowhere(scene: Scene):
+    visitor = visit(scene.world, scene.world.tenant())
+    headers = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    assert "evil.example" not in visitor.raw(headers=headers).text
+    made = visitor.paste(scene.world.role(visitor.tenant), headers=headers)
+    assert made.headers["Location"] == f"{visitor.path}#status"
+
+
+def test_a_form_that_is_too_big_is_a_page_and_not_an_error_of_ours(scene: Scene):
+    visitor = visit(scene.world, scene.world.tenant())
+    for size in (600_000, 2_000_000):
+        answer = visitor.paste("x" * size)
+        assert answer.status_code in {413, 422}
+        assert answer.content_type == "text/html; charset=utf-8"

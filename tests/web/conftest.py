@@ -1,0 +1,51 @@
+"""A customer with an onboarding link in their browser, and no key."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.cast import World
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role that refuses its own External ID is not tried again."""
+    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+
+
+@dataclass
+class Visitor:
+    """Whoever has the link."""
+
+    world: World
+    tenant: dict[str, Any]
+    path: str
+    link_id: str
+
+    def raw(self, what: str = "", method: str = "GET", **options: Any) -> Any:
+        return self.world.admin.app.test_client().open(f"{self.path}{what}", method=method, **options)
+
+    def page(self, what: str = "") -> BeautifulSoup:
+        response = self.raw(what)
+        assert response.status_code == 200, response.text
+        return BeautifulSoup(response.text, "html.parser")
+
+    def paste(self, role_arn: str, **options: Any) -> Any:
+        return self.raw("/connections", "POST", data={"role_arn": role_arn}, **options)
+
+    def steps(self) -> list[str]:
+        return [step["class"][0] for step in self.page().select(".steps li")]
+
+
+@pytest.fixture
+def visitor(world: World) -> Visitor:
+    return visit(world, world.tenant())
+
+
+def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
+    made = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", wanted, expect=201)
+    base = world.admin.app.extensions["deputy"].config.public_url
+    assert made["url"].startswith(f"{base}/onboard/")
+    return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])

@@ -1,0 +1,309 @@
+"""The hosted onboarding page as a browser without JavaScript sees it."""
+
+import json
+import logging
+
+import pytest
+
+from app.access import Scope
+from app.factory import create_app
+from app.web.pages import HEADERS
+from sandbox.server import Sandbox
+from tests.cast import Api, Customer, World, without_external_id
+from tests.conftest import OPERATOR, make_config
+from tests.web.conftest import Visitor, visit
+
+
+def text_of(found) -> str:
+    return " ".join(found.get_text(" ").split())
+
+
+# --- what it says ---
+
+
+def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
+    page = visitor.page()
+    kit = visitor.world.kit(visitor.tenant)
+    shown = text_of(page.main)
+    assert visitor.tenant["name"] in shown
+    assert "Example Vendor asks for read-only access" in shown
+    assert "We cannot read what is inside any object" in shown
+    assert json.loads(page.find(id="trust").text) == kit["trust_policy"]
+    sets = visitor.world.admin("GET", "/v1/permission-sets")["items"]
+    assert json.loads(page.find(id="policy").text) == next(
+        found["policy"] for found in sets if found["name"] == "inventory"
+    )
+    assert page.find(id="external-id").text == kit["external_id"]
+    assert "It is not a password" in shown
+    assert "can't see who else" in shown.replace(" else ", " else ")
+
+
+def test_the_four_ways_are_the_kits(visitor: Visitor):
+    page, kit = visitor.page(), visitor.world.kit(visitor.tenant)
+    assert page.select_one("a.launch")["href"] == kit["launch_stack_url"]
+    assert page.find(id="terraform").text == kit["terraform"]
+    assert page.find(id="aws-cli").text == kit["aws_cli"]
+    assert [label.text for label in page.select(".tabs label")] == [
+        "Launch stack",
+        "Terraform",
+        "AWS CLI",
+        "Whole organization",
+    ]
+
+
+def test_the_link_chooses_the_permission_set_and_the_region(world: World):
+    visitor = visit(world, world.tenant(), permission_set="bucket-sync", region="eu-west-1")
+    page = visitor.page()
+    assert "read and write access" in text_of(page.main)
+    assert page.select_one("option[selected]").text == "eu-west-1"
+    assert "region=eu-west-1#" in page.select_one("a.launch")["href"]
+    visitor.paste(world.role(visitor.tenant))
+    made = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    assert [connection["permission_set"] for connection in made] == ["bucket-sync"]
+
+
+def test_the_region_and_the_way_are_chosen_without_javascript(visitor: Visitor):
+    page = visitor.page("?way=terraform&region=eu-north-1")
+    assert page.select_one("input[checked]")["id"] == "way-terraform"
+    assert "region=eu-north-1#" in page.select_one("a.launch")["href"]
+    for junk in ("?region=cn-north-1", "?region=<script>", "?way=<script>", "?region=" + "x" * 5000):
+        page = visitor.page(junk)
+        assert page.select_one("option[selected]").text == "us-east-1"
+        assert page.select_one("input[checked]")["id"] == "way-stack"
+        assert "<script>" not in str(page.main)
+
+
+def test_a_tenants_name_is_text_and_never_markup(world: World):
+    tenant = world.admin("POST", "/v1/tenants", {"name": "<script>alert(1)</script>"}, expect=201)
+    page = visit(world, tenant).page()
+    assert "alert(1)" in text_of(page.main)
+    assert not page.main.find_all("script")
+
+
+# --- live status ---
+
+
+def test_waiting_then_refused_then_connected(visitor: Visitor):
+    world, customer = visitor.world, Customer(visitor.world.aws)
+    assert visitor.steps() == ["now", "todo", "todo", "todo", "todo"]
+    kit = world.kit(visitor.tenant)
+    arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    assert visitor.paste(f"  {arn}\n").status_code == 303
+    assert visitor.steps() == ["done", "failed", "todo", "todo", "todo"]
+    page = visitor.page()
+    assert json.loads(page.find(id="trust-should-be").text) == kit["trust_policy"]
+    assert kit["role_name"] in page.find(id="trust-command").text
+    customer.role(kit["role_name"], kit["trust_policy"])
+    assert visitor.raw(again(page), "POST").status_code == 303
+    assert visitor.steps() == ["done"] * 5
+    page = visitor.page()
+    assert text_of(page.find(id="summary")) == "Connected. There is nothing left to do."
+    assert page.find(id="trust-should-be") is None
+    assert page.find("button", string=lambda s: s and "Check again" in s) is None
+
+
+def test_a_role_that_lets_strangers_in_is_told_what_to_change_and_turns_green(visitor: Visitor):
+    world, customer = visitor.world, Customer(visitor.world.aws)
+    kit = world.kit(visitor.tenant)
+    visitor.paste(customer.role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    assert visitor.steps() == ["done", "done", "done", "failed", "todo"]
+    page = visitor.page()
+    assert "The role can be used without your External ID" in text_of(page.select_one(".advice"))
+    customer.retrust(kit["role_name"], json.loads(page.find(id="trust-should-be").text))
+    visitor.raw(again(page), "POST")
+    assert visitor.steps() == ["done"] * 5
+
+
+def test_a_day_without_aws_is_unclear_and_blames_nobody(visitor: Visitor, faults):
+    arn = visitor.world.role(visitor.tenant)
+    faults.add("throttle", role_arn=arn, times=50)
+    visitor.paste(arn)
+    assert visitor.steps() == ["done", "unclear", "todo", "todo", "todo"]
+    assert visitor.page().select_one(".advice") is None
+
+
+def test_a_suspended_connection_is_paused_and_offers_no_check(visitor: Visitor):
+    made = visitor.world.connection(visitor.tenant)
+    path = f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}"
+    visitor.world.admin("POST", f"{path}/suspend", {"reason": "unpaid"})
+    assert text_of(visitor.page().find(id="summary")) == "This connection is paused."
+    assert visitor.page().select("form[action$=verify]") == []
+    assert visitor.raw(f"/connections/{made['id']}/verify", "POST").status_code == 409
+
+
+def test_many_accounts_are_a_table_with_counts(visitor: Visitor):
+    world, kit = visitor.world, visitor.world.kit(visitor.tenant)
+    for _ in range(2):
+        visitor.paste(world.role(visitor.tenant))
+    customer = Customer(world.aws)
+    visitor.paste(customer.role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    page = visitor.page()
+    assert text_of(page.find(id="summary")) == "2 of 3 connected; 1 needs a change."
+    assert [text_of(item) for item in page.select(".counts li")] == ["2 connected", "1 needs a change"]
+    assert len(page.select("tbody tr")) == 3
+    assert f"Account {customer.account} :" in text_of(page.select_one(".advice")).replace(":", " :", 1)
+
+
+def test_the_fragment_is_sent_only_when_it_says_something_new(visitor: Visitor):
+    first = visitor.raw("/status")
+    assert first.status_code == 200
+    seen = visitor.page().select_one("[hx-get]")["hx-get"]
+    assert visitor.world.admin.app.test_client().get(seen).status_code == 204
+    visitor.world.connection(visitor.tenant)
+    changed = visitor.world.admin.app.test_client().get(seen)
+    assert changed.status_code == 200
+    assert 'hx-swap-oob="innerHTML:#summary"' in changed.text
+    assert "every 30s" in changed.text
+
+
+def again(page) -> str:
+    action = page.select_one("form[action$=verify]")["action"]
+    return "/connections/" + action.partition("/connections/")[2]
+
+
+# --- entering a role ---
+
+
+@pytest.mark.parametrize(
+    ("arn", "status", "said"),
+    [
+        ("", 422, "not the ARN of an IAM role"),
+        ("<b>bold</b>", 422, "not the ARN of an IAM role"),
+        ("arn:aws:iam::123456789012:user/x", 422, "not the ARN of an IAM role"),
+        ("arn:aws:iam::111122223333:role/deputy-x", 422, "vendor's own accounts"),
+        ("arn:aws-cn:iam::123456789012:role/deputy-x", 422, "across partitions"),
+        ("arn:aws:iam::123456789012:role/admin", 422, "must start with deputy-"),
+        ("arn:aws:iam::123456789012:role/" + "x" * 3000, 422, "at most 2048"),
+        ("\0", 422, "not the ARN of an IAM role"),
+    ],
+)
+def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor: Visitor, arn, status, said):
+    response = visitor.paste(arn)
+    assert response.status_code == status
+    assert said in response.text.replace("&#39;", "'")
+    assert 'aria-invalid="true"' in response.text
+    assert "<b>bold" not in response.text
+    if arn.startswith("arn:"):
+        assert f'value="{arn}"' in response.text
+
+
+def test_a_role_that_is_connected_already_is_checked_again(visitor: Visitor):
+    arn = visitor.world.role(visitor.tenant)
+    assert visitor.paste(arn).status_code == 303
+    calls = len(visitor.world.calls_for(arn))
+    response = visitor.paste(arn)
+    assert response.status_code == 303
+    assert response.headers["Location"] == f"{visitor.path}#status"
+    assert len(visitor.world.calls_for(arn)) == 2 * calls
+
+
+def test_what_a_visitor_does_is_audited_as_the_links(visitor: Visitor):
+    visitor.paste(visitor.world.role(visitor.tenant))
+    verified, created, *_ = visitor.world.audit(tenant_id=visitor.tenant["id"])
+    assert (verified["action"], created["action"]) == ("connection.verified", "connection.created")
+    actor = {"kind": "onboarding_link", "id": visitor.link_id, "name": "onboarding link"}
+    assert verified["actor"] == created["actor"] == actor
+
+
+def test_roles_and_checks_are_limited_for_each_link(aws: Sandbox, vendor, config):
+    app = create_app(make_config(config.database_url, link_rate=3))
+    _, key = app.extensions["deputy"].access.issue_key(OPERATOR, name="tight", scopes=frozenset(Scope))
+    world = World(aws, Api(app, key))
+    visitor = visit(world, world.tenant())
+    made = world.connection(visitor.tenant)
+    for what in ("/connections", f"/connections/{made['id']}/verify"):
+        answers = [visitor.raw(what, "POST") for _ in range(4)]
+        assert answers[-1].status_code == 429
+        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 3600
+        assert answers[-1].content_type == "text/html; charset=utf-8"
+        assert [answer.status_code for answer in answers[:3]].count(429) == 0
+    assert visit(world, visitor.tenant).raw("/connections", "POST").status_code == 422
+    app.extensions["deputy"].db.engine.dispose()
+
+
+# --- as HTTP ---
+
+
+def test_a_get_changes_nothing(visitor: Visitor):
+    visitor.world.connection(visitor.tenant)
+    events = visitor.world.audit(tenant_id=visitor.tenant["id"])
+    calls = len(visitor.world.aws.sts_calls)
+    for what in ("", "/status", "?way=cli", "/connections"):
+        for method in ("GET", "HEAD"):
+            visitor.raw(what, method)
+    assert visitor.world.audit(tenant_id=visitor.tenant["id"]) == events
+    assert len(visitor.world.aws.sts_calls) == calls
+
+
+@pytest.mark.parametrize("what", ["", "/status", "/nothing", "/static/onboard.css"])
+def test_the_pages_headers_are_their_own(visitor: Visitor, what):
+    path = f"/onboard{what}" if "static" in what else f"{visitor.path}{what}"
+    with visitor.world.admin.app.test_client().get(path) as response:
+        headers = response.headers
+    csp = headers["Content-Security-Policy"]
+    assert csp == HEADERS["Content-Security-Policy"]
+    assert "unsafe" not in csp
+    assert "frame-ancestors 'none'" in csp
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Robots-Tag"] == "noindex, nofollow"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Request-Id"]
+    assert "Set-Cookie" not in headers
+    assert ("no-store" in headers["Cache-Control"]) is ("static" not in what)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
+@pytest.mark.parametrize(
+    "path", ["/onboard", "/onboard/", "/onboard/a/b/c", "/onboard/static/", "/onboard/x%0a"]
+)
+def test_whatever_else_is_asked_for_is_a_page_too(visitor: Visitor, method, path):
+    response = visitor.world.admin.raw(method, path)
+    assert response.status_code == 404
+    assert response.text == visitor.raw("x").text
+    assert response.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
+
+
+def test_only_these_pages_are_html(visitor: Visitor):
+    for path in ("/onboardx", "/v1/onboard"):
+        visitor.world.admin.refused("GET", path, expect=404, code="not_found")
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(visitor: Visitor):
+    visitor.world.connection(visitor.tenant)
+    visitor.paste(f"arn:aws:iam::123456789012:role/{visitor.world.kit(visitor.tenant)['role_name']}")
+    page = visitor.page()
+    assert all(script.get("src") and not script.text for script in page.find_all("script"))
+    assert page.find_all("style") == []
+    for tag in page.find_all(True):
+        assert not [name for name in tag.attrs if name == "style" or name.startswith(("on", "hx-on"))], tag
+    sources = [tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link", "img"])]
+    assert sources
+    assert all(source.startswith("/onboard/static/") for source in sources)
+    client = visitor.world.admin.app.test_client()
+    for source in sources:
+        with client.get(source) as response:
+            assert response.status_code == 200, source
+
+
+def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
+    token = visitor.path.rpartition("/")[2]
+    with caplog.at_level(logging.DEBUG):
+        visitor.raw()
+        visitor.raw("/status")
+        visitor.raw("/elsewhere")
+        visitor.raw("/connections", "PUT")
+        visitor.paste("nonsense")
+        visitor.raw(f"/connections/{token}/verify", "POST")
+    assert "'route': '/onboard/<token>'" in str([record.msg for record in caplog.records])
+    assert token not in str([(record.msg, record.args, record.exc_text) for record in caplog.records])
+
+
+def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypatch, capfd, caplog):
+    monkeypatch.setattr("app.web.pages.headline", lambda counts: 1 / 0)
+    response = visitor.raw()
+    assert response.status_code == 500
+    assert response.content_type == "text/html; charset=utf-8"
+    assert "division" not in response.text
+    assert "ZeroDivisionError" in str([record.msg for record in caplog.records])
+    out, err = capfd.readouterr()
+    assert visitor.path.rpartition("/")[2] not in out + err + caplog.text
