@@ -17,7 +17,7 @@ from sqlalchemy import select
 from app import audit
 from app.access import Caller, Scope, tenant_of
 from app.config import Config
-from app.connections import Connections, Wanted
+from app.connections import Connections, Wanted, allowed_role
 from app.db import Database, Page, now, page
 from app.errors import NotFoundError
 from app.models import Connection, OnboardingLink, Tenant, TenantStatus
@@ -56,7 +56,7 @@ class Links:
         self._onboarding = onboarding
         self._connections = connections
         self._verification = verification
-        self._public_url = config.public_url
+        self._config = config
 
     def create(
         self,
@@ -91,7 +91,7 @@ class Links:
                 "expires_at": link.expires_at.isoformat(),
             }
             audit.record(db, caller.actor, "onboarding_link.created", tenant_id=tenant_id, details=details)
-            return link, f"{self._public_url}/onboard/{token}"
+            return link, f"{self._config.public_url}/onboard/{token}"
 
     def list(
         self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None
@@ -151,8 +151,9 @@ class Links:
 
         Raises what Connections.create and Verification.verify raise.
         """
+        role = allowed_role(self._config, role_arn)  # before a database is asked for what may be no text at all
         known = self._connections.list(
-            visit.caller, visit.tenant.id, Wanted(role_arn=role_arn), limit=1, after=None
+            visit.caller, visit.tenant.id, Wanted(role_arn=role.text), limit=1, after=None
         ).items
         if known:
             return self._verification.verify(visit.caller, visit.tenant.id, known[0].id)
