@@ -49,9 +49,9 @@ Outcome = Literal["ok", "refused", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Whoever acts: an API key, or the operator at the machine."""
+    """Whoever acts: an API key, the operator at the machine, or a customer's stack that registers its role."""
 
-    kind: Literal["api_key", "operator"]
+    kind: Literal["api_key", "operator", "registration"]
     id: str | None
     name: str
     request_id: str | None = None

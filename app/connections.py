@@ -45,6 +45,39 @@ def allowed_role(config: Config, text: str) -> RoleArn:
     return role
 
 
+def add_pending(
+    db: Session, config: Config, tenant_id: UUID, role: RoleArn, permission_set: str
+) -> Connection:
+    """A new row, pending and due at once. The tenant's row must be locked. Raises RateLimitedError when it is full."""
+    _ensure_room(db, tenant_id, config.max_connections)
+    external_id = db.scalars(
+        select(ExternalIdRow).where(
+            ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
+        )
+    ).one()
+    connection = Connection(
+        tenant_id=tenant_id,
+        external_id_id=external_id.id,
+        role_arn=role.text,
+        account_id=role.account_id,
+        permission_set=permission_set,
+    )
+    db.add(connection)
+    db.flush()
+    return connection
+
+
+def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
+    """The tenant's row is locked by now, so two at once can't both take the last place."""
+    live = select(func.count()).where(
+        Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+    )
+    if (db.scalar(live) or 0) >= limit:
+        raise RateLimitedError(
+            f"A tenant may have {limit} connections; delete one first.", retry_after=_FULL_RETRY_SECONDS
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which connections to list; None means any."""
@@ -93,34 +126,9 @@ class Connections:
                 raise ConflictError("This tenant has a connection to this role already.")
             db.delete(earlier)  # the tombstone; only this call clears one (invariant 12)
             db.flush()
-        self._ensure_room(db, tenant_id)
-        external_id = db.scalars(
-            select(ExternalIdRow).where(
-                ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
-            )
-        ).one()
-        connection = Connection(
-            tenant_id=tenant_id,
-            external_id_id=external_id.id,
-            role_arn=role.text,
-            account_id=role.account_id,
-            permission_set=permission_set,
-        )
-        db.add(connection)
-        db.flush()
+        connection = add_pending(db, self._config, tenant_id, role, permission_set)
         self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
         return connection.id
-
-    def _ensure_room(self, db: Session, tenant_id: UUID) -> None:
-        """The tenant's row is locked by now, so two at once can't both take the last place."""
-        live = select(func.count()).where(
-            Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-        )
-        limit = self._config.max_connections
-        if (db.scalar(live) or 0) >= limit:
-            raise RateLimitedError(
-                f"A tenant may have {limit} connections; delete one first.", retry_after=_FULL_RETRY_SECONDS
-            )
 
     def list(
         self, caller: Caller, tenant_id: UUID, wanted: Wanted, *, limit: int, after: UUID | None

@@ -121,6 +121,8 @@ class Tenant(Base):
     status: Mapped[TenantStatus] = mapped_column(_state(TenantStatus, "status"), default=TenantStatus.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
+    # What its registration tokens must name; raising it voids those that customers hold.
+    registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
     # The newest External ID; the older ones are history that only the audit log and the database care about.
     current: Mapped["ExternalIdRow | None"] = relationship(
@@ -266,6 +268,10 @@ class Connection(TenantOwned, Base):
             raise ConflictError("This connection is not suspended.")
         self._become(ConnectionStatus.PENDING)
 
+    def seek(self, at: datetime) -> None:
+        """Somebody says that the role is there, or gone: look for it from this time on."""
+        self.due_at = at
+
     def delete(self, at: datetime) -> None:
         self._become(ConnectionStatus.DELETED)
         self.deleted_at = at
@@ -298,6 +304,21 @@ class Connection(TenantOwned, Base):
         if status is not self.status or status is ConnectionStatus.VERIFIED:
             self.version += 1
         self.status = status
+
+
+class Registration(TenantOwned, Base):
+    """A stack's message that was acted upon, so that it is acted upon once, however often it comes.
+
+    The tenant is part of the key: another tenant's message must not be able to make this one's a repetition.
+    """
+
+    __tablename__ = "registrations"
+    __table_args__ = (UniqueConstraint("tenant_id", "stack_id", "request_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    stack_id: Mapped[str] = mapped_column(String(512))
+    request_id: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Configuration(Base):
@@ -347,7 +368,7 @@ class AuditEvent(Base):
     at: Mapped[datetime] = mapped_column(default=now)
     action: Mapped[str] = mapped_column(String(64))  # noun.verb
     outcome: Mapped[str] = mapped_column(String(8))  # ok, refused, failed
-    actor_kind: Mapped[str] = mapped_column(String(16))  # api_key, operator
+    actor_kind: Mapped[str] = mapped_column(String(16))  # api_key, operator, registration
     actor_id: Mapped[str | None] = mapped_column(String(64))
     actor_name: Mapped[str] = mapped_column(String(200))
     tenant_id: Mapped[UUID | None]

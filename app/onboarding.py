@@ -18,6 +18,7 @@ from app.db import Database
 from app.errors import ValidationFailedError
 from app.models import Tenant
 from app.permission_sets import PermissionSet
+from app.registration_token import RegistrationTokens
 
 # AWS's consoles; their names are in none of botocore's data.
 _CONSOLES = {
@@ -41,6 +42,7 @@ class Kit:
     template_url: str
     template_version: str
     launch_stack_url: str
+    registers_itself: bool
     trust_policy: dict[str, Any]
     terraform: str
     aws_cli: str
@@ -56,6 +58,7 @@ class Onboarding:
         self._bucket = bucket
         self._config = config
         self._sets = sets
+        self._tokens = RegistrationTokens(config.secret_keys)
         # Rendered once: the result depends on nothing that changes while the process lives.
         self._templates = {name: render(config, chosen) for name, chosen in sets.items()}
 
@@ -96,7 +99,8 @@ class Onboarding:
             permission_set=chosen.name,
             template_url=self._bucket.url(template),
             template_version=template.version,
-            launch_stack_url=self._launch_url(region, template, _stack_name(tenant), external_id, name),
+            launch_stack_url=self._launch_url(region, template, tenant),
+            registers_itself=region == self._config.registration_region,
             trust_policy=trust,
             terraform=script.terraform(),
             aws_cli=script.aws_cli(),
@@ -114,24 +118,25 @@ class Onboarding:
 
     def _region(self, region: str | None) -> str:
         if region is None:
-            return self._config.region
+            return self._config.registration_region or self._config.region
         partition = self._config.broker.partition
         if region not in regions(partition):
             message = f"Must be a region with CloudFormation in the partition {partition}, which this deployment serves."
             raise ValidationFailedError({"region": [message]})
         return region
 
-    def _launch_url(
-        self, region: str, template: Template, stack_name: str, external_id: str, role: str
-    ) -> str:
+    def _launch_url(self, region: str, template: Template, tenant: Tenant) -> str:
         """AWS's quick-create link. Everything after # is one fragment with a query of its own."""
         console = self._config.console_url or f"https://{region}.{_CONSOLES[self._config.broker.partition]}"
         wanted = {
             "templateURL": self._bucket.url(template),
-            "stackName": stack_name,
-            "param_ExternalId": external_id,
-            "param_RoleName": role,
+            "stackName": _stack_name(tenant),
+            "param_ExternalId": tenant.external_id or "",
+            "param_RoleName": self.role_name(tenant),
         }
+        if region == self._config.registration_region:  # in any other, a stack that names the topic fails
+            wanted["param_RegistrationTopicArn"] = self._config.registration_topic_arn or ""
+            wanted["param_RegistrationToken"] = self._tokens.make(tenant.id, tenant.registration_generation)
         query = urlencode(wanted, quote_via=quote, safe="")
         return f"{console}/cloudformation/home?region={region}#/stacks/create/review?{query}"
 

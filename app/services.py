@@ -6,6 +6,7 @@ from app import permission_sets
 from app.access import Access
 from app.audit import AuditLog
 from app.authority import Authority
+from app.aws.registrations import RegistrationQueue, replies
 from app.aws.sts import Sts
 from app.aws.templates import TemplateBucket
 from app.config import Config
@@ -13,7 +14,9 @@ from app.connections import Connections
 from app.db import Database
 from app.health import Health
 from app.onboarding import Onboarding
+from app.permission_sets import PermissionSet
 from app.rates import Rates
+from app.registrations import Registrations
 from app.sessions import Sessions
 from app.shared_cache import SharedCache
 from app.tenants import Tenants
@@ -32,6 +35,7 @@ class Services:
     onboarding: Onboarding
     verification: Verification
     connections: Connections
+    registrations: Registrations | None  # None: no topic is configured
     vending: Vending
     health: Health
     rates: Rates
@@ -56,6 +60,7 @@ def build(config: Config) -> Services:
         onboarding=Onboarding(db, TemplateBucket(config), config, sets),
         verification=verification,
         connections=Connections(db, verification, config, sets),
+        registrations=_registrations(db, config, sets),
         vending=Vending(
             db,
             sts,
@@ -68,3 +73,11 @@ def build(config: Config) -> Services:
         health=Health(db, sts),
         rates=rates,
     )
+
+
+def _registrations(db: Database, config: Config, sets: dict[str, PermissionSet]) -> Registrations | None:
+    region, url = config.registration_region, config.registration_queue_url
+    if region is None or url is None:
+        return None
+    queue = RegistrationQueue(region, url)
+    return Registrations(db, config, sets, queue, replies(region, config.broker.partition))

@@ -147,6 +147,10 @@ class Kit(Strict):
     template_url = fields.String(required=True)
     template_version = fields.String(required=True)
     launch_stack_url = fields.String(required=True)
+    registers_itself = fields.Boolean(
+        required=True,
+        metadata={"description": "Whether a stack launched by the link tells Deputy its role's ARN."},
+    )
     trust_policy = fields.Dict(required=True)
     terraform = fields.String(required=True)
     aws_cli = fields.String(required=True)

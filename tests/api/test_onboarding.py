@@ -28,6 +28,7 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
         "template_url",
         "template_version",
         "launch_stack_url",
+        "registers_itself",
         "trust_policy",
         "terraform",
         "aws_cli",
