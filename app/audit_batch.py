@@ -49,9 +49,11 @@ Outcome = Literal["ok", "refused", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Whoever acts: an API key, whoever has an onboarding link, the operator at the machine, or the background worker."""
+    """Whoever acts: an API key, whoever has an onboarding link, the operator at the machine, the background worker, or
+    a customer's stack that registers its role.
+    """
 
-    kind: Literal["api_key", "onboarding_link", "operator", "worker"]
+    kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
     id: str | None
     name: str
     request_id: str | None = None

@@ -22,6 +22,11 @@ _PRINCIPAL = re.compile(
     re.ASCII,
 )
 _REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
+_TOPIC = re.compile(
+    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{_REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}",
+    re.ASCII,
+)
+_REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}  # how their regions begin; no other partition's do
 ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
 SESSION_MAX = 43_200  # seconds; the most that any role allows
 
@@ -76,6 +81,8 @@ class Config:
     connection_rate: int = 120  # connections and verifications over HTTP, per tenant and minute
     max_connections: int = 10_000  # per tenant
     link_rate: int = 20  # roles entered, and checks asked for, per onboarding link and hour
+    registration_topic_arn: str | None = None  # with the queue or not at all
+    registration_queue_url: str | None = None
     bootstrap_key: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
 
@@ -83,6 +90,11 @@ class Config:
     def proofs_a_second(self) -> int:
         """How many proofs the STS budget allows: one makes six calls at most."""
         return max(1, self.sts_budget // 6)
+
+    @property
+    def registration_region(self) -> str | None:
+        """The one region whose stacks can register by themselves: CloudFormation demands that the topic is there."""
+        return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
 
     @classmethod
     def from_environment(cls) -> "Config":
@@ -111,6 +123,10 @@ class Config:
                 "connection_rate": env.int("CONNECTION_RATE", 120, validate=_positive),
                 "max_connections": env.int("MAX_CONNECTIONS", 10_000, validate=_positive),
                 "link_rate": env.int("LINK_RATE", 20, validate=_positive),
+                "registration_topic_arn": env.str("REGISTRATION_TOPIC_ARN", None, validate=_topic_or_nothing),
+                "registration_queue_url": env.str(
+                    "REGISTRATION_QUEUE_URL", None, validate=_http_url_or_nothing
+                ),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
                 "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
             }
@@ -120,6 +136,7 @@ class Config:
             problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
         if _chained_too_long(values["broker"], values["max_session_seconds"]):
             problems.append(_CHAINED_TOO_LONG)
+        problems += _registration_problems(values, problems)
         if problems or not region:
             raise ConfigError("\n".join(problems))
         return cls(**_typed(values), region=region)
@@ -163,6 +180,21 @@ def _chained_too_long(broker: Any, seconds: Any) -> bool:
         return False
 
 
+def _registration_problems(values: dict[str, Any], known: list[str]) -> list[str]:
+    """What is wrong with topic and queue together, or with topic and broker, when each is good by itself."""
+    if any(problem.startswith("DEPUTY_REGISTRATION_") for problem in known):
+        return []
+    topic, queue = values["registration_topic_arn"], values["registration_queue_url"]
+    if bool(topic) != bool(queue):
+        missing = "DEPUTY_REGISTRATION_QUEUE_URL" if topic else "DEPUTY_REGISTRATION_TOPIC_ARN"
+        return [f"{missing}: the topic and the queue belong together; set both or neither."]
+    found = _TOPIC.fullmatch(topic or "")
+    broker = _PRINCIPAL.fullmatch(values["broker"] or "")
+    if found and broker and broker["partition"] != found["partition"]:
+        return ["DEPUTY_REGISTRATION_TOPIC_ARN: must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."]
+    return []
+
+
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
     """The parsed values in their own types."""
     broker = Broker.parse(values["broker"])
@@ -175,6 +207,8 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "console_url": (values["console_url"] or "").rstrip("/") or None,
         "cache_url": values["cache_url"] or None,
         "broker_url": values["broker_url"] or None,
+        "registration_topic_arn": values["registration_topic_arn"] or None,
+        "registration_queue_url": values["registration_queue_url"] or None,
     }
 
 
@@ -216,6 +250,16 @@ def _account_ids(values: list[str]) -> None:
 def _http_url_or_nothing(value: str | None) -> None:
     if value:
         _http_url(value)
+
+
+def _topic_or_nothing(value: str | None) -> None:
+    found = _TOPIC.fullmatch(value) if value else None
+    if value and found is None:
+        raise ValidationError("must be the ARN of an SNS topic.")
+    if found is not None:
+        theirs = next((p for p, start in _REGIONS_OF.items() if found["region"].startswith(start)), "aws")
+        if theirs != found["partition"]:
+            raise ValidationError(f"names a region that is not in the partition {found['partition']}.")
 
 
 def _http_url(value: str) -> None:

@@ -49,6 +49,54 @@ def allowed_role(config: Config, text: str) -> RoleArn:
     return role
 
 
+def add_pending(
+    db: Session, config: Config, tenant_id: UUID, role: RoleArn, permission_set: str
+) -> Connection:
+    """A new row, pending and due at once. The tenant's row must be locked. Raises RateLimitedError when it is full."""
+    _ensure_room(db, tenant_id, config.max_connections)
+    external_id = db.scalars(
+        select(ExternalIdRow).where(
+            ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
+        )
+    ).one()
+    connection = Connection(
+        tenant_id=tenant_id,
+        external_id_id=external_id.id,
+        role_arn=role.text,
+        account_id=role.account_id,
+        permission_set=permission_set,
+    )
+    db.add(connection)
+    db.flush()
+    return connection
+
+
+def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
+    """The tenant's row is locked by now, so two at once can't both take the last place."""
+    live = select(func.count()).where(
+        Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+    )
+    if (db.scalar(live) or 0) >= limit:
+        raise RateLimitedError(
+            f"A tenant may have {limit} connections; delete one first.", retry_after=_FULL_RETRY_SECONDS
+        )
+
+
+def _ensure_few_sought(db: Session, tenant_id: UUID) -> None:
+    searches = select(func.count()).where(
+        Connection.tenant_id == tenant_id,
+        Connection.sought,
+        Connection.status == ConnectionStatus.PENDING,
+        Connection.due_at.is_not(None),
+    )
+    if (db.scalar(searches) or 0) >= _MOST_SOUGHT:
+        raise RateLimitedError(
+            f"Roles are looked for in at most {_MOST_SOUGHT} accounts of a tenant at once; delete one that is pending,"
+            " or give the ARN of a role that is there.",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which connections to list; None means any."""
@@ -123,48 +171,19 @@ class Connections:
         if earlier is not None:
             if earlier.status is not ConnectionStatus.DELETED:
                 raise ConflictError(_THERE_ALREADY)
-            db.delete(earlier)  # the tombstone; only this call clears one (invariant 12)
+            if caller.kind != "api_key":
+                raise ConflictError(
+                    "This connection was removed. Ask whoever sent you the link to add it again."
+                )
+            db.delete(earlier)  # the tombstone; only this call, by the vendor, clears one (invariant 12)
             db.flush()
-        self._ensure_room(db, tenant_id, sought=sought)
-        external_id = db.scalars(
-            select(ExternalIdRow).where(
-                ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
-            )
-        ).one()
-        connection = Connection(
-            tenant_id=tenant_id,
-            external_id_id=external_id.id,
-            role_arn=role.text,
-            account_id=role.account_id,
-            permission_set=permission_set,
-            sought=sought,
-        )
+        connection = add_pending(db, self._config, tenant_id, role, permission_set)
         if sought:
+            _ensure_few_sought(db, tenant_id)
+            connection.sought = True
             connection.seek(now())
-        db.add(connection)
-        db.flush()
         self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
         return connection.id
-
-    def _ensure_room(self, db: Session, tenant_id: UUID, *, sought: bool) -> None:
-        """The tenant's row is locked by now, so two at once can't both take the last place."""
-        live = select(func.count()).where(
-            Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-        )
-        limit = self._config.max_connections
-        if (db.scalar(live) or 0) >= limit:
-            raise RateLimitedError(
-                f"A tenant may have {limit} connections; delete one first.", retry_after=_FULL_RETRY_SECONDS
-            )
-        looked_for = live.where(
-            Connection.sought, Connection.status == ConnectionStatus.PENDING, Connection.due_at.is_not(None)
-        )
-        if sought and (db.scalar(looked_for) or 0) >= _MOST_SOUGHT:
-            raise RateLimitedError(
-                f"Roles are looked for in at most {_MOST_SOUGHT} accounts of a tenant at once; delete one that is pending,"
-                " or give the ARN of a role that is there.",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
 
     def list(
         self, caller: Caller, tenant_id: UUID, wanted: Wanted, *, limit: int, after: UUID | None

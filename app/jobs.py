@@ -17,7 +17,7 @@ from app.services import Services
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is due, and one task for each claim.
+    """Celery's application: a tick that claims what is due, one task for each claim, and a tick for registrations.
 
     `services` is called in the process that works, as neither connections nor locks survive its fork.
     """
@@ -31,7 +31,10 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
         broker_transport_options={"visibility_timeout": 300},
         worker_hijack_root_logger=False,
         timezone="UTC",
-        beat_schedule={"due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}}},
+        beat_schedule={
+            "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
+            "registrations": {"task": "deputy.registrations", "schedule": 2.0, "options": {"expires": 5}},
+        },
     )
 
     @celery.task(name="deputy.due")  # type: ignore[untyped-decorator]
@@ -43,5 +46,12 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     def prove(tenant_id: str, connection_id: str, lease: str) -> Any:
         claim = Claim(UUID(tenant_id), UUID(connection_id), datetime.fromisoformat(lease))
         return services().due.prove(claim)
+
+    @celery.task(name="deputy.registrations")  # type: ignore[untyped-decorator]
+    def registrations() -> None:
+        """Everything that customers' stacks have said by now. The queue is their store: nothing of it rides on ours."""
+        queue = services().registrations
+        while queue is not None and queue.receive(wait_seconds=1):
+            pass
 
     return celery

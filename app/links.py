@@ -151,7 +151,9 @@ class Links:
 
         Raises what Connections.create and Verification.verify raise.
         """
-        role = allowed_role(self._config, role_arn)  # before a database is asked for what may be no text at all
+        role = allowed_role(
+            self._config, role_arn
+        )  # before a database is asked for what may be no text at all
         known = self._connections.list(
             visit.caller, visit.tenant.id, Wanted(role_arn=role.text), limit=1, after=None
         ).items

@@ -123,6 +123,8 @@ class Tenant(Base):
     status: Mapped[TenantStatus] = mapped_column(_state(TenantStatus, "status"), default=TenantStatus.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
+    # What its registration tokens must name; raising it voids those that customers hold.
+    registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
     # The newest External ID; the older ones are history that only the audit log and the database care about.
     current: Mapped["ExternalIdRow | None"] = relationship(
@@ -275,10 +277,11 @@ class Connection(TenantOwned, Base):
         self.seek(now())
 
     def seek(self, at: datetime) -> None:
-        """Prove it at `at`; and unless it is proven by then, look for its role from there on."""
-        self.due_at = at
-        if self.status is not ConnectionStatus.VERIFIED:
-            self.due_since = at
+        """Somebody says that the role is there, or changed, or gone: prove it at `at`, and its schedule begins anew.
+
+        Also a proven one's, whose stack is being deleted: its role is there for some seconds more.
+        """
+        self.due_at = self.due_since = at
 
     def delete(self, at: datetime) -> None:
         self._become(ConnectionStatus.DELETED)
@@ -322,6 +325,21 @@ class Connection(TenantOwned, Base):
         if status is not self.status or status is ConnectionStatus.VERIFIED:
             self.version += 1
         self.status = status
+
+
+class Registration(TenantOwned, Base):
+    """A stack's message that was acted upon, so that it is acted upon once, however often it comes.
+
+    The tenant is part of the key: another tenant's message must not be able to make this one's a repetition.
+    """
+
+    __tablename__ = "registrations"
+    __table_args__ = (UniqueConstraint("tenant_id", "stack_id", "request_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    stack_id: Mapped[str] = mapped_column(String(512))
+    request_id: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Configuration(Base):
@@ -386,7 +404,8 @@ class AuditEvent(Base):
     at: Mapped[datetime] = mapped_column(default=now)
     action: Mapped[str] = mapped_column(String(64))  # noun.verb
     outcome: Mapped[str] = mapped_column(String(8))  # ok, refused, failed
-    actor_kind: Mapped[str] = mapped_column(String(16))  # api_key, onboarding_link, operator
+    # api_key, onboarding_link, operator, worker, registration
+    actor_kind: Mapped[str] = mapped_column(String(16))
     actor_id: Mapped[str | None] = mapped_column(String(64))
     actor_name: Mapped[str] = mapped_column(String(200))
     tenant_id: Mapped[UUID | None]

@@ -24,7 +24,9 @@ from app.db import Database
 from app.errors import ValidationFailedError
 from app.ids import kit_role_name
 from app.kit_scripts import KitRole
+from app.models import Tenant
 from app.permission_sets import PermissionSet
+from app.registration_token import RegistrationTokens
 
 # AWS's consoles; their names are in none of botocore's data.
 _CONSOLES = {
@@ -49,6 +51,7 @@ class Kit:
     template_version: str
     launch_stack_url: str
     organization_launch_url: str
+    registers_itself: bool
     trust_policy: dict[str, Any]
     terraform: str
     aws_cli: str
@@ -66,6 +69,7 @@ class Onboarding:
         self._config = config
         self._console = _console(config)
         self._sets = sets
+        self._tokens = RegistrationTokens(config.secret_keys)
         # Rendered once: the result depends on nothing that changes while the process lives.
         self._templates = {name: render(config, chosen) for name, chosen in sets.items()}
         self._organization = {
@@ -107,7 +111,7 @@ class Onboarding:
         external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
         role = self._role(role_name, external_id, chosen)
         stack_name = f"deputy-{tenant.id.hex[-8:]}"
-        parameters = {"ExternalId": external_id, "RoleName": role_name}
+        parameters = {"ExternalId": external_id, "RoleName": role_name} | self._registration(tenant, region)
         return Kit(
             external_id=external_id,
             broker_principal_arn=broker.arn,
@@ -122,10 +126,19 @@ class Onboarding:
             organization_launch_url=self._launch_url(
                 region, self._organization[chosen.name], f"{stack_name}-organization", parameters
             ),
+            registers_itself=region == self._config.registration_region,
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
         )
+
+    def _registration(self, tenant: Tenant, region: str) -> dict[str, str]:
+        """What lets a stack tell us of its role. In any region but the topic's, a stack that names the topic fails."""
+        topic = self._config.registration_topic_arn
+        if topic is None or region != self._config.registration_region:
+            return {}
+        token = self._tokens.make(tenant.id, tenant.registration_generation)
+        return {"RegistrationTopicArn": topic, "RegistrationToken": token}
 
     def _role(self, name: str, external_id: str, chosen: PermissionSet) -> KitRole:
         config = self._config
@@ -142,7 +155,7 @@ class Onboarding:
 
     def _region(self, region: str | None) -> str:
         if region is None:
-            return self._config.region
+            return self._config.registration_region or self._config.region
         ours = self._config.broker.partition
         if region in regions(ours):
             return region

@@ -21,7 +21,7 @@ class Sealer:
     """Seals with the first of the secret keys and opens with any. `purpose` keeps one use's keys from another's."""
 
     def __init__(self, secret_keys: tuple[str, ...], purpose: str) -> None:
-        keys = [_derived(secret, purpose) for secret in secret_keys]
+        keys = [derived(secret, purpose) for secret in secret_keys]
         self._keys = {
             key_id: AESGCM(key) for key_id, key in reversed(keys)
         }  # the first wins, should ids collide
@@ -42,7 +42,7 @@ class Sealer:
             return None
 
 
-def _derived(secret: str, purpose: str) -> tuple[bytes, bytes]:
+def derived(secret: str, purpose: str) -> tuple[bytes, bytes]:
     """A key's id and the key itself. SECRET_KEYS are random, so HKDF needs no salt (RFC 5869, 3.1)."""
     made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(
         secret.encode()

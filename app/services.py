@@ -6,6 +6,7 @@ from app import permission_sets
 from app.access import Access
 from app.audit import AuditLog
 from app.authority import Authority
+from app.aws.registrations import RegistrationQueue, replies
 from app.aws.sts import Sts
 from app.aws.templates import TemplateBucket
 from app.config import Config
@@ -15,7 +16,9 @@ from app.due import Due
 from app.health import Health
 from app.links import Links
 from app.onboarding import Onboarding
+from app.permission_sets import PermissionSet
 from app.rates import Rates
+from app.registrations import Registrations
 from app.sessions import Sessions
 from app.shared_cache import SharedCache
 from app.tenants import Tenants
@@ -35,6 +38,7 @@ class Services:
     verification: Verification
     connections: Connections
     links: Links
+    registrations: Registrations | None  # None: no topic is configured
     vending: Vending
     health: Health
     due: Due
@@ -63,6 +67,7 @@ def build(config: Config) -> Services:
         verification=verification,
         connections=connections,
         links=Links(db, onboarding, connections, verification, config),
+        registrations=_registrations(db, config, sets),
         vending=Vending(
             db,
             sts,
@@ -76,3 +81,11 @@ def build(config: Config) -> Services:
         due=Due(db, verification, rates),
         rates=rates,
     )
+
+
+def _registrations(db: Database, config: Config, sets: dict[str, PermissionSet]) -> Registrations | None:
+    region, url = config.registration_region, config.registration_queue_url
+    if region is None or url is None:
+        return None
+    queue = RegistrationQueue(region, url)
+    return Registrations(db, config, sets, queue, replies(region, config.broker.partition))

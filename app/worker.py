@@ -9,14 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app import log
-from app.errors import StoreUnavailableError
+from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.services import Services
 
 _log = log.get(__name__)
 
 _THREADS = 16  # proofs at once; nearly all of their time is waiting for AWS
 _TICK = 0.5  # seconds between two looks at what is due
-_AFTER_FAILURE = 5.0  # seconds, while the database is away
+_AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
+_LISTEN = 2  # seconds that the queue holds a question open; an end waits for no more than that
 
 
 class Worker:
@@ -28,12 +29,21 @@ class Worker:
 
     def run(self) -> None:
         """Returns when `stop` is set and what was begun is done."""
+        listening = threading.Thread(target=self._listen, name="registrations")
+        listening.start()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="proof") as pool:
             while not self._stop.is_set():
                 began = time.monotonic()
                 busy = self._guarded(lambda: self._round(pool))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))
+        listening.join()
+
+    def _listen(self) -> None:
+        """Take what customers' stacks say, as it comes: a stack waits for its answer."""
+        registrations = self._services.registrations
+        while registrations is not None and not self._stop.is_set():
+            self._guarded(lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
 
     def _round(self, pool: ThreadPoolExecutor) -> bool:
         """Prove what is due, and say whether there may be more of it."""
@@ -42,10 +52,10 @@ class Worker:
         return len(claims) == _THREADS
 
     def _guarded(self, work: Callable[[], bool]) -> bool:
-        """A database that is away must not end the worker."""
+        """A database or an AWS that is away must not end the worker."""
         try:
             return work()
-        except StoreUnavailableError:
+        except (StoreUnavailableError, AwsUnavailableError):
             _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
             self._stop.wait(_AFTER_FAILURE)
             return False

@@ -77,6 +77,7 @@ class Stack:
         self._given = env
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock: IO[str] | None = None
+        self._registration: dict[str, str] = {}  # known once the vendor's side of AWS is there
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +100,12 @@ class Stack:
     def start_sandbox(self) -> None:
         self._spawn("sandbox", "-m", "sandbox", "--port", str(self.settings.sandbox_port))
         self._await("sandbox", f"{self.settings.sandbox_url}/_sandbox/broker-credentials")
+        with urllib.request.urlopen(f"{self.settings.sandbox_url}/_sandbox/vendor", timeout=5) as answer:  # noqa: S310
+            vendor = json.load(answer)
+        self._registration = {
+            "DEPUTY_REGISTRATION_TOPIC_ARN": vendor["registration_topic_arn"],
+            "DEPUTY_REGISTRATION_QUEUE_URL": vendor["registration_queue_url"],
+        }
 
     def publish(self) -> int:
         """Publish the templates as the vendor's deploy pipeline would: with credentials of its own account."""
@@ -150,6 +157,7 @@ class Stack:
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{VENDOR_ACCOUNT}",
             "DEPUTY_PUBLIC_URL": settings.url,
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
+            **self._registration,
             **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_")},
             "DEPUTY_BOOTSTRAP_KEY": self.admin_key,
         }

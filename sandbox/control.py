@@ -25,6 +25,11 @@ def _health(_sandbox: "Sandbox", _request: Request) -> Response:
     return _json({"status": "ok"})
 
 
+def _vendor(sandbox: "Sandbox", _request: Request) -> Response:
+    """The outputs of the vendor's stack, as its operator would read them in the console."""
+    return _json(asdict(sandbox.vendor)) if sandbox.vendor else _json({"error": "there is no vendor"}, 404)
+
+
 def _calls(sandbox: "Sandbox", _request: Request) -> Response:
     return _json({"sts_calls": [asdict(call) for call in sandbox.sts_calls]})
 
@@ -77,6 +82,7 @@ def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str]
 _ROUTES: dict[tuple[str, str], Callable[["Sandbox", Request], Response]] = {
     ("GET", "/_sandbox/health"): _health,
     ("GET", "/_sandbox/calls"): _calls,
+    ("GET", "/_sandbox/vendor"): _vendor,
     ("GET", "/_sandbox/broker-credentials"): _broker_credentials,
     ("POST", "/_sandbox/reset"): _reset,
     ("POST", "/_sandbox/faults"): _add_fault,

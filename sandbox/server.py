@@ -126,6 +126,11 @@ class Sandbox:
         """From now on /_sandbox/broker-credentials answers with sessions of this vendor's broker."""
         self._vendor = vendor
 
+    @property
+    def vendor(self) -> "VendorStack | None":
+        """What was given to `use_vendor`."""
+        return self._vendor
+
     def open_session(self, role_arn: str, name: str, seconds: int = 3600) -> Session:
         """A session as AWS itself opens one for a task or an instance: without AssumeRole, and unrecorded."""
         role = self._identities.role(role_arn)

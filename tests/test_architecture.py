@@ -209,7 +209,12 @@ def test_assume_role_is_called_in_one_place():
 
 def test_one_place_makes_sts_clients():
     assert sts_clients(TREES) == ["app/aws/query.py"]
-    assert clients_of_any_kind(TREES) == {("app/aws/query.py", "sts"), ("app/aws/templates.py", "s3")}
+    assert clients_of_any_kind(TREES) == {
+        ("app/aws/query.py", "sts"),
+        ("app/aws/templates.py", "s3"),
+        ("app/aws/registrations.py", "s3"),
+        ("app/aws/registrations.py", "sqs"),
+    }
     assert importers(TREES, "app.aws.query") == ["app/aws/sts.py"]
 
 

@@ -16,6 +16,8 @@ USER = "arn:aws:iam::111122223333:user/deputy-broker"
 KEY = "first-secret-key-0123456789-abcdefgh"
 BOOTSTRAP = "dpk_0123456789abcdef_Abcdefghij0123456789_-ABCDEFGHIJ0123456789x"
 FULL_WIDTH = "".join(chr(0xFF10 + int(digit)) for digit in "111122223333")  # digits, to Python
+TOPIC = "arn:aws:sns:us-east-1:111122223333:registrations"
+QUEUE = "https://sqs.us-east-1.amazonaws.com/111122223333/registrations"
 
 GOOD = {
     "DEPUTY_DATABASE_URL": "postgresql+psycopg://deputy:hunter2@db.internal/deputy",
@@ -180,6 +182,60 @@ def test_empty_means_none_where_none_is_meant(read):
 def test_the_region_may_have_its_older_name(read):
     assert read(AWS_REGION=None, AWS_DEFAULT_REGION="eu-north-1").region == "eu-north-1"
     assert read(AWS_REGION="eu-west-1", AWS_DEFAULT_REGION="eu-north-1").region == "eu-west-1"
+
+
+# --- registration ---
+
+
+def test_a_topic_and_its_queue(read):
+    config = read(DEPUTY_REGISTRATION_TOPIC_ARN=TOPIC, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE)
+    assert (config.registration_topic_arn, config.registration_queue_url) == (TOPIC, QUEUE)
+    assert config.registration_region == "us-east-1", "not that of AWS_REGION"
+    for nothing in (None, ""):
+        config = read(DEPUTY_REGISTRATION_TOPIC_ARN=nothing, DEPUTY_REGISTRATION_QUEUE_URL=nothing)
+        assert config.registration_topic_arn is config.registration_queue_url is None
+        assert config.registration_region is None
+
+
+def test_neither_goes_without_the_other(read):
+    assert [*problems(read, DEPUTY_REGISTRATION_TOPIC_ARN=TOPIC)] == ["DEPUTY_REGISTRATION_QUEUE_URL"]
+    assert [*problems(read, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE)] == ["DEPUTY_REGISTRATION_TOPIC_ARN"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "why"),
+    [
+        ("arn:aws:sqs:us-east-1:111122223333:x", "SNS topic"),
+        ("arn:aws:sns:us-east-1:1111:x", "SNS topic"),
+        (f"{TOPIC}:subscription", "SNS topic"),
+        (f"{TOPIC}.fifo", "SNS topic"),
+        ("arn:aws:sns:cn-north-1:111122223333:x", "not in the partition aws."),
+        ("arn:aws-cn:sns:us-gov-west-1:111122223333:x", "not in the partition aws-cn."),
+        ("arn:aws-cn:sns:cn-north-1:111122223333:x", "the partition of DEPUTY_BROKER_PRINCIPAL_ARN"),
+    ],
+)
+def test_the_topic_is_one_in_the_brokers_partition(read, topic, why):
+    found = problems(read, DEPUTY_REGISTRATION_TOPIC_ARN=topic, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE)
+    assert [*found] == ["DEPUTY_REGISTRATION_TOPIC_ARN"]
+    assert why in found["DEPUTY_REGISTRATION_TOPIC_ARN"]
+
+
+def test_china_has_a_topic_of_its_own(read):
+    broker, topic = (text.replace("arn:aws:", "arn:aws-cn:") for text in (ROLE, TOPIC))
+    topic = topic.replace("us-east-1", "cn-north-1")
+    config = read(
+        DEPUTY_BROKER_PRINCIPAL_ARN=broker,
+        DEPUTY_REGISTRATION_TOPIC_ARN=topic,
+        DEPUTY_REGISTRATION_QUEUE_URL=QUEUE,
+    )
+    assert config.registration_region == "cn-north-1"
+
+
+@pytest.mark.parametrize("url", ["sqs", "ftp://x/q", "https://sqs.us-east-1.amazonaws.com/1/q?x=1"])
+def test_the_queue_is_a_url(read, url):
+    found = problems(read, DEPUTY_REGISTRATION_TOPIC_ARN=TOPIC, DEPUTY_REGISTRATION_QUEUE_URL=url)
+    assert [*found] == ["DEPUTY_REGISTRATION_QUEUE_URL"]
+    assert "URL" in found["DEPUTY_REGISTRATION_QUEUE_URL"]
 
 
 # --- session lengths ---

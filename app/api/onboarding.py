@@ -7,8 +7,8 @@ from flask import Response
 
 from app import onboarding
 from app.access import Scope
+from app.api.onboarding_schemas import Kit, KitQuery, PermissionSets, TemplateQuery
 from app.api.rest import Blueprint, caller, fails, public, requires, services
-from app.api.schemas import Kit, KitQuery, PermissionSets, TemplateQuery
 
 bp = Blueprint(
     "onboarding", __name__, noun="onboarding", description="What a customer is given to let the vendor in."

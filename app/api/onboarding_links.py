@@ -4,8 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from app.access import Scope
+from app.api.onboarding_schemas import LinkCreated, LinkIn, LinkOut
 from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import LinkCreated, LinkIn, LinkOut, PageQuery, page_of
+from app.api.schemas import PageQuery, page_of
 from app.db import Page
 from app.models import OnboardingLink
 

@@ -35,6 +35,7 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
         "template_version",
         "launch_stack_url",
         "organization_launch_url",
+        "registers_itself",
         "trust_policy",
         "terraform",
         "aws_cli",

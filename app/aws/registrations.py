@@ -1,0 +1,253 @@
+"""What customers' stacks say through the registration topic: the queue it comes from, its form, and the way back.
+
+A stack's custom resource publishes a request to the topic, SNS wraps it into an envelope and puts it into the queue,
+and whoever acts on it answers with a PUT to the address in the request. Anyone may publish, so that address is a
+stranger's: only AWS's own bucket for such answers is ever called. It is as good as a password to the stack, and is
+never logged; nor is the message.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+from urllib.parse import unquote, urlsplit
+
+import boto3
+import botocore.session
+from botocore import UNSIGNED
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config as BotoConfig
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
+
+from app import log, strict_json
+from app.aws.errors import AWS_ERRORS, Unavailable, classify
+
+_log = log.get(__name__)
+
+LONGEST_WAIT = 20  # seconds; SQS's limit
+_MESSAGE_MAX = 65_536  # characters; CloudFormation's are some 3,000
+_URL_MAX = 8192
+_ATTEMPTS = 2  # the second at once; the third is the message's next delivery
+_TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
+
+# Those parts of a request that the answer repeats: in ASCII and within AWS's lengths, so that it stays below the
+# 4,096 bytes that CloudFormation reads.
+_STACK_ID = re.compile(
+    r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
+    r":stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}",
+    re.ASCII,
+)
+_REPEATED = {
+    "StackId": _STACK_ID,
+    "RequestId": re.compile(r"[A-Za-z0-9-]{1,128}", re.ASCII),
+    "LogicalResourceId": re.compile(r"[A-Za-z0-9]{1,255}", re.ASCII),
+    "PhysicalResourceId": re.compile(r"[ -~]{1,1024}", re.ASCII),
+}
+
+RequestType = Literal["Create", "Update", "Delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """CloudFormation's request to a custom resource. Everything in it is what somebody says."""
+
+    kind: RequestType
+    stack_id: str
+    partition: str  # of the stack's id
+    account_id: str  # of the stack's id
+    request_id: str
+    logical_id: str
+    physical_id: str
+    response_url: str = field(repr=False)
+    properties: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def parse(cls, body: str, topic_arn: str) -> "Request":
+        """The request in an SNS envelope. Raises ValueError when it could not even be answered."""
+        envelope = _object(body)
+        if envelope.get("Type") != "Notification" or envelope.get("TopicArn") != topic_arn:
+            raise ValueError("This does not come from the registration topic.")
+        request = _object(envelope.get("Message"))
+        kind, url = request.get("RequestType"), request.get("ResponseURL")
+        if kind not in ("Create", "Update", "Delete") or not isinstance(url, str):
+            raise ValueError("This is not a request to a custom resource.")
+        stack_id, logical_id = _repeated(request, "StackId"), _repeated(request, "LogicalResourceId")
+        stack = cast("re.Match[str]", _STACK_ID.fullmatch(stack_id))
+        properties = request.get("ResourceProperties")
+        return cls(
+            kind=kind,
+            stack_id=stack_id,
+            partition=stack["partition"],
+            account_id=stack["account"],
+            request_id=_repeated(request, "RequestId"),
+            logical_id=logical_id,
+            # An update that answers with another id makes CloudFormation delete the first one.
+            physical_id=_repeated(request, "PhysicalResourceId")
+            if kind != "Create" and "PhysicalResourceId" in request
+            else _physical_id(stack_id, logical_id),
+            response_url=url,
+            properties=properties if isinstance(properties, dict) else {},
+        )
+
+    def property(self, name: str) -> str:
+        """Empty when it is absent or no string."""
+        value = self.properties.get(name)
+        return value if isinstance(value, str) else ""
+
+    def answer(self, refusal: str | None) -> bytes:
+        """What CloudFormation is told: SUCCESS, or FAILED for this reason, which the customer reads."""
+        said = {
+            "Status": "FAILED" if refusal else "SUCCESS",
+            "PhysicalResourceId": self.physical_id,
+            "StackId": self.stack_id,
+            "RequestId": self.request_id,
+            "LogicalResourceId": self.logical_id,
+        }
+        return json.dumps(said | ({"Reason": refusal} if refusal else {})).encode()
+
+
+def _object(text: Any) -> dict[str, Any]:
+    if not isinstance(text, str) or len(text) > _MESSAGE_MAX:
+        raise ValueError("This is no text, or too long.")
+    value = strict_json.parse(text)
+    if isinstance(value, dict):
+        return value
+    raise ValueError("This is not a JSON object.")
+
+
+def _repeated(request: dict[str, Any], name: str) -> str:
+    value = request.get(name)
+    if not isinstance(value, str) or not _REPEATED[name].fullmatch(value):
+        raise ValueError(f"{name} is not as CloudFormation writes it.")
+    return value
+
+
+def _physical_id(stack_id: str, logical_id: str) -> str:
+    """The same for each delivery of a Create."""
+    return "deputy-" + hashlib.sha256(f"{stack_id}\0{logical_id}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the queue, for the time until SQS shows it again."""
+
+    body: str = field(repr=False)
+    receipt: str = field(repr=False)
+
+
+class RegistrationQueue:
+    """The queue behind the topic. A message that is not deleted comes again, and ends among the dead letters: the
+    queue's redrive policy sees to that (cloudformation/broker.yaml).
+    """
+
+    def __init__(self, region: str, url: str) -> None:
+        self._url = url
+        self._sqs = boto3.session.Session(region_name=region).client(
+            "sqs",
+            config=BotoConfig(
+                retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5
+            ),
+        )
+
+    def receive(self, max_messages: int, wait_seconds: int) -> list[Message]:
+        """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises Unavailable."""
+        try:
+            answer = self._sqs.receive_message(
+                QueueUrl=self._url, MaxNumberOfMessages=max_messages, WaitTimeSeconds=wait_seconds
+            )
+            return [Message(found["Body"], found["ReceiptHandle"]) for found in answer.get("Messages", [])]
+        except AWS_ERRORS as error:
+            classify(error)
+            raise Unavailable from error
+
+    def delete(self, message: Message) -> None:
+        """It is dealt with. Raises Unavailable; it then comes again."""
+        try:
+            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message.receipt)
+        except AWS_ERRORS as error:
+            classify(error)
+            raise Unavailable from error
+
+
+class Replies:
+    """Answers stacks, at AWS's own addresses for that and at no other.
+
+    `endpoint` is where S3 is when it is not AWS's, as the standard AWS_ENDPOINT_URL says: answers then go there alone.
+    """
+
+    def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
+        self._allowed = _allowed(region, partition, endpoint)
+        boto = botocore.session.get_session()
+        self._http = URLLib3Session(
+            verify=boto.get_config_variable("ca_bundle") or True,
+            proxies=get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}"),
+            timeout=_TIMEOUTS,
+        )
+
+    def allows(self, url: str) -> bool:
+        """Whether this is an address that CloudFormation itself would give."""
+        found = self._allowed.fullmatch(url) if len(url) <= _URL_MAX else None
+        # A server that takes a path apart must not find another bucket in it.
+        return found is not None and not {".", ".."} & set(re.split(r"[/\\]", unquote(found["path"])))
+
+    def put(self, request: Request, refusal: str | None) -> bool:
+        """Whether the stack has been told. Raises ValueError for an address that is not allowed."""
+        if not self.allows(request.response_url):
+            raise ValueError("This address is not one of AWS's for answers.")
+        body = request.answer(refusal)
+        # The address is signed for an empty Content-Type. Redirects are not followed: that is boto's way.
+        sent = AWSRequest("PUT", request.response_url, headers={"Content-Type": ""}, data=body).prepare()
+        problem: str | int = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                problem = self._http.send(sent).status_code
+            except BotoCoreError as error:  # its text holds the address
+                problem = type(error).__name__
+            else:
+                if 200 <= problem < 300:
+                    return True
+        _log.warning("registration.unanswered", problem=problem)
+        return False
+
+
+def replies(region: str, partition: str) -> Replies:
+    """For the topic's region, with the environment's S3."""
+    endpoint: str = (
+        boto3.session.Session(region_name=region)
+        .client("s3", config=BotoConfig(signature_version=UNSIGNED))
+        .meta.endpoint_url
+    )
+    parts = urlsplit(endpoint)
+    aws_own = (parts.hostname or "").endswith(f".{_suffix(partition)}")
+    return Replies(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
+
+
+def _suffix(partition: str) -> str:
+    """The partition's domain, as this release of botocore knows it."""
+    known: Any = botocore.session.get_session().get_data("partitions")
+    return next(
+        str(found["outputs"]["dnsSuffix"]) for found in known["partitions"] if found["id"] == partition
+    )
+
+
+def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
+    """The whole of an address, in lower case and without anything that two readers could read in two ways.
+
+    The bucket's name alone says nothing: with anything before or after it, it is somebody else's. Nor does the
+    region-less domain outside the partition `aws`, in which the same name may be a stranger's.
+    """
+    bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
+    suffix = _suffix(partition)
+    if endpoint:
+        start = rf"{re.escape(endpoint)}(?P<path>/{bucket}/"
+    else:
+        domains = [f"s3.{region}.{suffix}", f"s3-{region}.{suffix}"]
+        if partition == "aws":
+            domains.append(f"s3.{suffix}")
+        hosts = "|".join(re.escape(f"{bucket}.{domain}") for domain in domains)
+        start = rf"https://(?:{hosts})(?::443)?(?P<path>/"
+    characters = r"[A-Za-z0-9._~!$&'()*+,;=:@%-]"
+    return re.compile(rf"{start}(?:{characters}|/)*)(?:\?(?:{characters}|[/?])*)?", re.ASCII)

@@ -1,0 +1,205 @@
+"""Registrations: what the message of a customer's stack may do, which is little (invariant 12).
+
+Everything in it is a claim. Its token says for which tenant; the account of its stack must be the role's; then there
+is a pending connection, or the one that is there becomes due, and only the proof, made later and by others, decides.
+A message never verifies, moves, suspends, resumes or removes a connection, nor brings one back, and AWS is not asked
+about its role here. The stack is answered as soon as the claim is stored: a slow proof must not roll it back.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app import audit, log, permission_sets
+from app.audit import Actor, Outcome
+from app.aws.errors import Unavailable
+from app.aws.registrations import Message, RegistrationQueue, Replies, Request
+from app.config import Config
+from app.connections import add_pending, allowed_role
+from app.db import Database, now
+from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError
+from app.ids import RoleArn
+from app.models import Connection, ConnectionStatus, Registration, Tenant, TenantStatus
+from app.permission_sets import PermissionSet
+from app.registration_token import RegistrationTokens
+
+_log = log.get(__name__)
+
+# One text, whatever is wrong, or it would tell a stranger whether a tenant exists. The customer's administrator reads
+# it among the stack's events.
+REFUSAL = (
+    "The registration was not accepted. Launch the stack from the link that you were given, with its parameters as"
+    " they are; if it still fails, ask for a new link."
+)
+_AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a message says, as far as it can be checked without the database."""
+
+    request: Request
+    tenant_id: UUID
+    generation: int
+    role: RoleArn
+
+
+class _Void(Exception):  # noqa: N818  a claim that counts for nothing
+    """`cause`: what is wrong, in a word for our own log."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class Registrations:
+    """Takes messages from the queue, stores what they claim, and answers the stacks. Safe to share among threads."""
+
+    def __init__(
+        self,
+        db: Database,
+        config: Config,
+        sets: dict[str, PermissionSet],
+        queue: RegistrationQueue,
+        replies: Replies,
+    ) -> None:
+        self._db = db
+        self._config = config
+        self._permission_set = permission_sets.choose(sets, None).name
+        self._tokens = RegistrationTokens(config.secret_keys)
+        self._queue = queue
+        self._replies = replies
+
+    def receive(self, *, max_messages: int = 10, wait_seconds: int = 20) -> int:
+        """Ask the queue once, and handle what came, all at the same time; how many messages that were.
+
+        No message makes it fail. Raises AwsUnavailableError when the queue does not answer and StoreUnavailableError
+        when the database does not: wait a moment then, and call again.
+        """
+        with self._db.read() as db:  # a database that is away for some minutes must not make dead letters
+            db.execute(select(1))
+        try:
+            messages = self._queue.receive(max_messages, wait_seconds)
+        except Unavailable as error:
+            raise AwsUnavailableError("The registration queue does not answer.") from error
+        if messages:
+            with ThreadPoolExecutor(len(messages)) as pool:
+                list(pool.map(self._take, messages))
+        return len(messages)
+
+    def handle(self, body: str) -> bool:
+        """Act on one message and answer its stack; True when it is done with.
+
+        False leaves it in the queue: it can't be read, its answer would go to a stranger, or AWS did not take the
+        answer. It comes again some times, and then it is a dead letter. Raises StoreUnavailableError.
+        """
+        try:
+            request = Request.parse(body, self._config.registration_topic_arn or "")
+        except ValueError:
+            _log.warning("registration.unreadable")
+            return False
+        if not self._replies.allows(request.response_url):
+            _log.warning("registration.strange_response_url", account_id=request.account_id)
+            return False
+        return self._replies.put(request, self._refusal(request))
+
+    def _take(self, message: Message) -> None:
+        try:
+            if self.handle(message.body):
+                self._queue.delete(message)
+        except (AppError, SQLAlchemyError, Unavailable) as error:  # it comes again
+            _log.warning("registration.postponed", error=type(error).__name__)
+
+    def _refusal(self, request: Request) -> str | None:
+        try:
+            claim = self._claim(request)
+            with self._db.write() as db:
+                self._store(db, claim)
+        except _Void as void:
+            _log.info("registration.void", cause=void.cause, account_id=request.account_id)
+            # A stack outlives tokens and tenants, and must always be able to go.
+            return None if request.kind == "Delete" else REFUSAL
+        return None
+
+    def _claim(self, request: Request) -> _Claim:
+        """Reads no row. Raises _Void."""
+        named = self._tokens.read(request.property("RegistrationToken"))
+        if named is None:
+            raise _Void("token")
+        try:
+            role = allowed_role(self._config, request.property("RoleArn"))
+        except CallerFaultError as error:
+            raise _Void("role") from error
+        if (role.partition, role.account_id) != (request.partition, request.account_id):
+            raise _Void("account")
+        return _Claim(request, *named, role)
+
+    def _store(self, db: Session, claim: _Claim) -> None:
+        """Once for each request of a stack. Raises _Void."""
+        request = claim.request
+        # Locked, so that of two deliveries at once the second sees what the first one did.
+        query = select(Tenant.status).where(
+            Tenant.id == claim.tenant_id, Tenant.registration_generation == claim.generation
+        )
+        if db.scalars(query.with_for_update()).one_or_none() is not TenantStatus.ACTIVE:
+            raise _Void("tenant")
+        same = (
+            Registration.tenant_id == claim.tenant_id,
+            Registration.stack_id == request.stack_id,
+            Registration.request_id == request.request_id,
+        )
+        if db.scalars(select(Registration.id).where(*same)).one_or_none() is not None:
+            return
+        registration = Registration(
+            tenant_id=claim.tenant_id, stack_id=request.stack_id, request_id=request.request_id
+        )
+        db.add(registration)
+        db.flush()
+        self._act(db, claim, Actor("registration", str(registration.id), "a customer's stack"))
+
+    def _act(self, db: Session, claim: _Claim, actor: Actor) -> None:
+        connection = db.scalars(
+            select(Connection)
+            .where(Connection.tenant_id == claim.tenant_id, Connection.role_arn == claim.role.text)
+            .with_for_update(of=Connection)
+        ).one_or_none()
+        deleting = claim.request.kind == "Delete"
+        if connection is None:
+            if not deleting:  # or it came before its Create, and there is nothing to prove
+                _record(db, actor, claim, self._add(db, claim), action="connection.registered")
+        elif connection.status in _AT_REST:
+            _record(db, actor, claim, connection, action="connection.registration_ignored", outcome="refused")
+        else:
+            connection.seek(now())
+            action = "connection.stack_deleted" if deleting else "connection.registered_again"
+            _record(db, actor, claim, connection, action=action)
+
+    def _add(self, db: Session, claim: _Claim) -> Connection:
+        try:
+            connection = add_pending(db, self._config, claim.tenant_id, claim.role, self._permission_set)
+        except RateLimitedError as error:
+            raise _Void("full") from error
+        connection.seek(now())
+        return connection
+
+
+def _record(
+    db: Session, actor: Actor, claim: _Claim, connection: Connection, *, action: str, outcome: Outcome = "ok"
+) -> None:
+    audit.record(
+        db,
+        actor,
+        action,
+        outcome=outcome,
+        tenant_id=claim.tenant_id,
+        connection_id=connection.id,
+        details={
+            "role_arn": claim.role.text,
+            "stack_id": claim.request.stack_id,
+            "request_type": claim.request.kind,
+        },
+    )

@@ -1,0 +1,260 @@
+"""Anyone may publish to the registration topic: whatever a message says, only a proof opens anything."""
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from app import permission_sets
+from app.aws.registrations import RegistrationQueue, Replies
+from app.registration_token import RegistrationTokens
+from app.registrations import Registrations
+from tests.attacks.evidence import Scene, problem, shows_nothing, unchanged, untouched
+from tests.cast import Customer, World, path_of
+from tests.rows import at_once
+from tests.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
+
+REASON = {"reason": "an incident"}
+
+
+class Desk:
+    """The worker that handles registrations, beside the web's services and with the same database."""
+
+    def __init__(self, config, db, queue_url: str, answers: Answers) -> None:
+        self.answers = answers
+        self.tokens = RegistrationTokens(config.secret_keys)
+        self.registrations = Registrations(
+            db,
+            replace(config, registration_topic_arn=TOPIC),
+            permission_sets.load(),
+            RegistrationQueue("us-east-1", queue_url),
+            Replies("us-east-1", "aws", answers.url),
+        )
+
+    def stack(self, tenant: dict, role_arn: str, **more) -> Stack:
+        return Stack(self.answers.url, self.tokens.make(uuid.UUID(tenant["id"]), 1), role_arn, **more)
+
+    def handle(self, message: str) -> str:
+        """What the stack was told."""
+        assert self.registrations.handle(message)
+        shows_nothing(json.dumps(self.answers.said[-1]))
+        return self.answers.statuses[-1]
+
+
+@pytest.fixture
+def desk(config, app, vendor):
+    with Answers() as answers:
+        yield Desk(config, app.extensions["deputy"].db, vendor.registration_queue_url, answers)
+
+
+def connections(world: World, tenant: dict) -> list[dict]:
+    return world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
+
+
+# --- whose role, whose tenant ---
+
+
+def test_the_victims_role_under_the_attackers_token_opens_nothing(scene: Scene, desk: Desk):
+    """Mallory reads the role's ARN somewhere and publishes it with her own token, from a stack that she makes up."""
+    acme = scene.world.tenant("Acme again")
+    mallory = scene.world.key("connections:write", "credentials:issue", tenant=acme)
+    with untouched(scene.world, scene.theirs):
+        assert desk.handle(desk.stack(acme, scene.theirs["role_arn"]).message()) == "SUCCESS"
+        [made] = connections(scene.world, acme)
+        assert made["status"] == "pending"
+        problem(mallory.raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    assert mallory("POST", path_of(made, "/verify"))["status"] == "pending"
+    with unchanged(scene.world, scene.theirs):
+        problem(mallory.raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+
+
+def test_the_attackers_role_under_the_victims_token_issues_nothing(scene: Scene, desk: Desk):
+    """It would make Globex's workers work in Mallory's account, if a message were enough."""
+    globex, customer = scene.world.tenant("Globex again"), Customer(scene.world.aws)
+    trap = customer.role(scene.world.kit(globex)["role_name"], scene.world.kit(scene.acme)["trust_policy"])
+    assert desk.handle(desk.stack(globex, trap).message()) == "SUCCESS"
+    [made] = connections(scene.world, globex)
+    assert made["status"] == "pending"
+    worker = scene.world.worker(globex)
+    problem(worker.raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    assert scene.world.admin("POST", path_of(made, "/verify"))["status"] == "pending"
+
+
+def test_a_stack_of_another_account_than_the_roles_is_void(scene: Scene, desk: Desk):
+    with untouched(scene.world, scene.theirs):
+        for kind in ("Create", "Update"):
+            stack = desk.stack(scene.globex, scene.theirs["role_arn"], account="999900001111")
+            assert desk.handle(stack.message(kind)) == "FAILED"
+        assert desk.handle(stack.message("Delete")) == "SUCCESS"
+
+
+def test_the_role_in_the_old_properties_or_elsewhere_counts_for_nothing(scene: Scene, desk: Desk):
+    acme = scene.world.tenant("Acme again")
+    stack = desk.stack(acme, "arn:aws:iam::444455556666:role/deputy-mine")
+    forged = {
+        "RoleArn": scene.theirs["role_arn"],
+        "RegistrationToken": desk.stack(scene.globex, stack.role_arn).token,
+    }
+    with untouched(scene.world, scene.theirs):
+        more = {"OldResourceProperties": forged, "tenant_id": scene.globex["id"], "status": "verified"}
+        assert desk.handle(stack.message("Update", **more, **forged)) == "SUCCESS"
+    assert [c["role_arn"] for c in connections(scene.world, acme)] == [stack.role_arn]
+
+
+def test_another_tenants_message_can_not_make_ours_a_repetition(scene: Scene, desk: Desk):
+    acme, globex = scene.world.tenant("Acme again"), scene.world.tenant("Globex again")
+    ours = desk.stack(globex, "arn:aws:iam::444455556666:role/deputy-ours")
+    theirs = desk.stack(acme, ours.role_arn)
+    theirs.stack_id = ours.stack_id
+    for stack in (theirs, ours):
+        assert desk.handle(stack.message(RequestId="the-same")) == "SUCCESS"
+    assert len(connections(scene.world, globex)) == 1
+
+
+# --- what is proven, suspended or deleted ---
+
+
+def test_no_message_changes_a_verified_connection(world: World, desk: Desk):
+    made = world.connection()
+    stack = desk.stack({"id": made["tenant_id"]}, made["role_arn"])
+    worker = world.worker({"id": made["tenant_id"]})
+    with unchanged(world, made):
+        for kind in ("Create", "Update", "Delete"):
+            assert desk.handle(stack.message(kind)) == "SUCCESS"
+    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
+
+
+def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world: World, desk: Desk):
+    tenant = world.tenant()
+    suspended, deleted = (
+        world.connection(tenant),
+        world.connect(tenant, world.role(tenant, Customer(world.aws))),
+    )
+    world.admin("POST", path_of(suspended, "/suspend"), REASON)
+    world.admin("DELETE", path_of(deleted), expect=204)
+    calls = len(world.aws.sts_calls)
+    for connection in (suspended, deleted):
+        stack = desk.stack(tenant, connection["role_arn"])
+        for kind in ("Create", "Update", "Delete", "Create"):
+            assert desk.handle(stack.message(kind)) == "SUCCESS"
+    assert [(c["id"], c["status"]) for c in connections(world, tenant)] == [(suspended["id"], "suspended")]
+    world.admin.refused("GET", path_of(deleted), expect=404, code="not_found")
+    assert len(world.aws.sts_calls) == calls
+    ignored = world.audit(tenant_id=tenant["id"], action="connection.registration_ignored")
+    assert len(ignored) == 8
+    assert {event["actor"]["kind"] for event in ignored} == {"registration"}
+    assert world.connect(tenant, deleted["role_arn"])["id"] != deleted["id"], "an explicit connect does"
+
+
+@pytest.mark.parametrize("end", ["suspend", "delete"])
+def test_a_tenant_that_is_suspended_or_gone_takes_no_registration(world: World, desk: Desk, end: str):
+    tenant = world.tenant()
+    path = f"/v1/tenants/{tenant['id']}"
+    if end == "suspend":
+        world.admin("POST", f"{path}/suspend", REASON)
+    else:
+        world.admin("DELETE", path, expect=204)
+    before = world.audit(tenant_id=tenant["id"])
+    stack = desk.stack(tenant, "arn:aws:iam::444455556666:role/deputy-late")
+    absent = desk.stack({"id": str(uuid.uuid4())}, stack.role_arn)
+    answers = []
+    for asked in (stack, absent):
+        for kind, told in (("Create", "FAILED"), ("Update", "FAILED"), ("Delete", "SUCCESS")):
+            assert desk.handle(asked.message(kind, RequestId="1", StackId=stack.stack_id)) == told
+            answers.append(desk.answers.got[-1][2])
+    assert answers[:3] == answers[3:], "it does not tell whether the tenant exists"
+    assert world.audit(tenant_id=tenant["id"]) == before
+
+
+# --- load ---
+
+
+def test_hammering_costs_no_call_to_sts(world: World, desk: Desk):
+    made = world.connection()
+    stack = desk.stack({"id": made["tenant_id"]}, made["role_arn"])
+    calls = len(world.aws.sts_calls)
+    messages = [stack.message() for _ in range(10)] * 2
+    assert at_once([lambda m=m: desk.registrations.handle(m) for m in messages]) == [True] * 20
+    assert len(world.aws.sts_calls) == calls
+    again = world.audit(tenant_id=made["tenant_id"], action="connection.registered_again")
+    assert len(again) == 10, "once for each request, not for each delivery"
+
+
+# --- the way back ---
+
+_listening: list[list[object]] = []
+
+
+def _hook(event: str, arguments: tuple[object, ...]) -> None:
+    if _listening and event in {"socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.sendmsg"}:
+        _listening[-1].append((event, arguments[-1]))
+
+
+@pytest.fixture(scope="session")
+def audit_hook() -> None:
+    sys.addaudithook(_hook)  # it can't be taken away again, and does nothing while nobody listens
+
+
+@contextmanager
+def no_network(audit_hook: None) -> Iterator[None]:
+    """Python itself tells of every lookup and every connection."""
+    _listening.append([])
+    try:
+        yield
+    finally:
+        seen = _listening.pop()
+    assert seen == []
+
+
+def test_an_address_that_is_not_awss_is_never_called(desk: Desk, scene: Scene, audit_hook, config):
+    stack = desk.stack(scene.acme, scene.ours["role_arn"])
+    at_aws = Registrations(
+        desk.registrations._db,
+        replace(config, registration_topic_arn=TOPIC),
+        permission_sets.load(),
+        desk.registrations._queue,
+        Replies("us-east-1", "aws", None),
+    )
+    with Answers() as trap, capture_logs() as lines, no_network(audit_hook):
+        local = [
+            f"{trap.url}/",
+            f"{trap.url}/{stack.stack_id}",
+            f"https://x@{trap.url.removeprefix('http://')}/",
+        ]
+        for url in [*HOSTILE_URLS, *local]:
+            for kind in ("Create", "Update", "Delete"):
+                assert not at_aws.handle(stack.message(kind, ResponseURL=url)), url
+        assert trap.got == []
+    assert {line["event"] for line in lines} <= {
+        "registration.strange_response_url",
+        "registration.unreadable",
+    }
+    assert "169.254" not in repr(lines)
+    assert "evil" not in repr(lines)
+
+
+def test_the_hook_would_see_a_call(desk: Desk, scene: Scene, audit_hook):
+    stack = desk.stack(scene.acme, scene.ours["role_arn"])
+    with pytest.raises(AssertionError), no_network(audit_hook):
+        desk.handle(stack.message("Delete", ResourceProperties={}))
+
+
+def test_a_message_with_a_strange_address_has_no_effect_at_all(world: World, desk: Desk):
+    tenant = world.tenant()
+    stack = desk.stack(tenant, "arn:aws:iam::444455556666:role/deputy-x")
+    assert not desk.registrations.handle(stack.message(ResponseURL="https://evil.tld/"))
+    assert connections(world, tenant) == []
+
+
+def test_a_redirecting_bucket_leads_nowhere(config, app, vendor, scene: Scene):
+    with Answers() as trap, Answers(301, location=f"{trap.url}/elsewhere") as answers:
+        desk = Desk(config, app.extensions["deputy"].db, vendor.registration_queue_url, answers)
+        stack = desk.stack(scene.acme, "arn:aws:iam::444455556666:role/deputy-x")
+        assert not desk.registrations.handle(stack.message("Delete"))
+        assert trap.got == []
+        assert answers.got

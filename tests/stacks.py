@@ -1,0 +1,176 @@
+"""Customers' stacks as far as registration goes: the messages they send, and a place that takes the answers."""
+
+import json
+import threading
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+BUCKET = "cloudformation-custom-resource-response-useast1"
+HOST = f"{BUCKET}.s3.amazonaws.com"
+PATH = "/arn%3Aaws%3Acloudformation%3Aus-east-1%3A444455556666%3Astack/s/1%7CRegistration%7C2?X-Amz-Date=1&X-Amz-Signature=ab%2Fc"
+TOPIC = "arn:aws:sns:us-east-1:111122223333:registrations"
+
+
+class Answers:
+    """An HTTP server that takes PUTs as S3 would, and keeps them. `statuses`: what it says, the last one for ever."""
+
+    def __init__(self, *statuses: int, location: str | None = None) -> None:
+        self.got: list[tuple[str, dict[str, str], bytes]] = []
+        statuses_left = list(statuses or (200,))
+        got = self.got
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                got.append((self.path, dict(self.headers.items()), body))
+                self.send_response(statuses_left.pop(0) if len(statuses_left) > 1 else statuses_left[0])
+                if location:
+                    self.send_header("Location", location)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, _, body in self.got]
+
+    @property
+    def statuses(self) -> list[str]:
+        return [answer["Status"] for answer in self.said]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Stack:
+    """One customer's stack. Each request has an id of its own, as CloudFormation's have."""
+
+    def __init__(self, answers: str, token: str, role_arn: str, *, account: str | None = None) -> None:
+        self.account = account or role_arn.split(":")[4]
+        self.stack_id = f"arn:aws:cloudformation:us-east-1:{self.account}:stack/deputy-{uuid.uuid4().hex[:8]}/{uuid.uuid4()}"
+        self.answers, self.token, self.role_arn = answers, token, role_arn
+
+    def request(self, kind: str = "Create", **changes: Any) -> dict[str, Any]:
+        """CloudFormation's request; a change to None leaves the field out."""
+        known = {} if kind == "Create" else {"PhysicalResourceId": "deputy-as-answered"}
+        made = {
+            "RequestType": kind,
+            "ResponseURL": f"{self.answers}/{BUCKET}/{uuid.uuid4()}%7CRegistration?X-Amz-Signature=secret-signature",
+            "StackId": self.stack_id,
+            "RequestId": str(uuid.uuid4()),
+            "LogicalResourceId": "Registration",
+            "ResourceType": "Custom::DeputyRegistration",
+            "ResourceProperties": {
+                "ServiceToken": TOPIC,
+                "RegistrationToken": self.token,
+                "RoleArn": self.role_arn,
+                "TemplateVersion": "0123456789abcdef",
+            },
+        }
+        return {name: value for name, value in (made | known | changes).items() if value is not None}
+
+    def message(self, kind: str = "Create", **changes: Any) -> str:
+        return envelope(json.dumps(self.request(kind, **changes)))
+
+
+def envelope(message: Any, **changes: Any) -> str:
+    made = {"Type": "Notification", "MessageId": str(uuid.uuid4()), "TopicArn": TOPIC, "Message": message}
+    return json.dumps(made | changes)
+
+
+# What must never be called, for a topic in us-east-1.
+HOSTILE_URLS = [
+    "",
+    "https://evil/",
+    "http://169.254.169.254/latest/meta-data/",
+    "https://169.254.169.254/",
+    f"http://{HOST}{PATH}",
+    f"ftp://{HOST}{PATH}",
+    f"//{HOST}{PATH}",
+    f"HTTPS://{HOST}{PATH}",
+    f"https://{HOST.upper()}{PATH}",
+    f"https://{HOST}.evil.tld{PATH}",
+    f"https://{HOST}.{PATH}",
+    f"https://{HOST}:8443{PATH}",
+    f"https://{HOST}:80{PATH}",
+    f"https://{HOST}:{PATH}",
+    f"https://{HOST}:0443{PATH}",
+    f"https://{HOST}:443:443{PATH}",
+    f"https://{HOST}:443@evil.tld{PATH}",
+    f"https://{HOST}@evil.tld{PATH}",
+    f"https://x@{HOST}{PATH}",
+    f"https://x:y@{HOST}{PATH}",
+    f"https://@{HOST}{PATH}",
+    f"https://evil.tld/{HOST}{PATH}",
+    f"https://evil.tld\\@{HOST}{PATH}",
+    f"https://{HOST}\\@evil.tld{PATH}",
+    f"https://{HOST}\\.evil.tld{PATH}",
+    f"https://{HOST}#@evil.tld{PATH}",
+    f"https://{HOST}?@evil.tld{PATH}",
+    f"https://{HOST}?x=1",
+    f"https://{HOST}",
+    f"https://{HOST}{PATH}#fragment",
+    f"https://{HOST}%2eevil.tld{PATH}",
+    f"https://{HOST}%00.evil.tld{PATH}",
+    f"https://{HOST}%2f@evil.tld{PATH}",
+    f"https:/{HOST}{PATH}",
+    f"https:///{HOST}{PATH}",
+    f"https:{HOST}{PATH}",
+    f"https:\\\\{HOST}{PATH}",
+    f" https://{HOST}{PATH}",
+    f"https://{HOST}{PATH} ",
+    f"https://{HOST}{PATH}\n",
+    f"https://{HOST}{PATH}\r\nHost: evil.tld",
+    f"https://{HOST}\n{PATH}",
+    f"https://{HOST}\t{PATH}",
+    f"https://\t{HOST}{PATH}",
+    f"https://{HOST}/a b",
+    f"https://{HOST}/\u00e9",
+    f"https://{HOST}/\x7f",
+    f"https://{HOST.replace('s3', chr(0xFF53) + '3')}{PATH}",  # a full-width s
+    f"https://{HOST.replace('o', chr(0x043E))}{PATH}",  # a Cyrillic o
+    f"https://{HOST.replace('.', chr(0x3002))}{PATH}",  # an ideographic full stop, which IDNA reads as a dot
+    f"https://{HOST.replace('1', chr(0x0661))}{PATH}",  # an Arabic digit
+    "https://[::1]/",
+    "https://[::ffff:169.254.169.254]/",
+    f"https://[{HOST}]{PATH}",
+    f"https://{BUCKET}-evil.s3.amazonaws.com{PATH}",
+    f"https://evil-{BUCKET}.s3.amazonaws.com{PATH}",
+    f"https://evil.{HOST}{PATH}",
+    f"https://{BUCKET}.evil.s3.amazonaws.com{PATH}",
+    "https://cloudformation-custom-resource-response-evil.s3.amazonaws.com/x",
+    "https://cloudformation-custom-resource-response-useast2.s3.amazonaws.com/x",
+    "https://cloudformation-custom-resource-response-euwest1.s3.eu-west-1.amazonaws.com/x",
+    f"https://{BUCKET}.s3.eu-west-1.amazonaws.com/x",
+    f"https://{BUCKET}.s3.us-east-1.amazonaws.com.cn/x",
+    "https://cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn/x",
+    f"https://{BUCKET}.s3-website-us-east-1.amazonaws.com/x",
+    f"https://{BUCKET}.s3-accelerate.amazonaws.com/x",
+    f"https://{BUCKET}xs3.amazonaws.com/x",
+    f"https://{BUCKET}.s3xamazonaws.com/x",
+    f"https://s3.amazonaws.com/{BUCKET}/x",
+    f"https://s3.us-east-1.amazonaws.com/{BUCKET}-evil/x",
+    f"https://{HOST}/../other/x",
+    f"https://{HOST}/a/%2E%2e/x",
+    f"https://{HOST}/a%2f..%2fx",
+    f"https://{HOST}/..%5cx",
+    f"https://{HOST}/{'x' * 9000}",
+    "http://localhost:4566/cloudformation-custom-resource-response-useast1/x",
+]
