@@ -185,7 +185,7 @@ def _update_stack(
     _use_template(self, template)
     try:
         self.resource_map.update(self.template_dict, parameters)
-    except ValidationError:
+    except Exception:
         _use_template(self, before[0])
         raise
     self.status, self.stack_status_reason = "UPDATE_IN_PROGRESS", None

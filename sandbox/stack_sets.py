@@ -93,6 +93,7 @@ class StackSet(Slow):
                 organization.check(plan.units)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the properties fails the resource
                 done(str(getattr(error, "message", "") or error))
+                cfn_waiting.flush()
                 return
             self._show(properties, plan)
             steps = self._steps(plan, plan.targets(self.account_id), update=kind is Kind.UPDATE)
@@ -223,6 +224,7 @@ class _Operation:
             else:
                 cfn_waiting.when_settled(stack, self._settled)
         self._one_less(None)
+        cfn_waiting.flush()
 
     def _settled(self, stack: Any) -> None:
         good = stack.status in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
@@ -241,7 +243,6 @@ class _Operation:
             )
         else:
             self._done(None)
-        cfn_waiting.flush()
 
 
 def _pairs(parameters: Iterable[Mapping[str, Any]]) -> dict[str, str]:
