@@ -125,12 +125,16 @@ class Connections:
         An account without the role, and one whose role refuses us, look the same (AWS says the same of both). Raises
         as `create` does, and RateLimitedError when too many roles are looked for: or a tenant could scan accounts.
         """
-        partition, name = self._config.broker.partition, kit_role_name(self._config.role_prefix, tenant_id)
-        role = allowed_role(self._config, f"arn:{partition}:iam::{account_id}:role/{name}")
+        role = allowed_role(self._config, self.kit_role(tenant_id, account_id))
         chosen = permission_sets.choose(self._sets, permission_set)
         with self._new() as db:
             connection_id = self._insert(db, caller, tenant_id, role, chosen.name, sought=True)
         return self.get(caller, tenant_id, connection_id)
+
+    def kit_role(self, tenant_id: UUID, account_id: str) -> str:
+        """The ARN of the onboarding kit's role in that account."""
+        name = kit_role_name(self._config.role_prefix, tenant_id)
+        return f"arn:{self._config.broker.partition}:iam::{account_id}:role/{name}"
 
     def create(
         self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None

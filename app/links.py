@@ -20,6 +20,7 @@ from app.config import Config
 from app.connections import Connections, Wanted, allowed_role
 from app.db import Database, Page, now, page
 from app.errors import NotFoundError
+from app.ids import ACCOUNT_ID_PATTERN
 from app.models import Connection, OnboardingLink, Tenant, TenantStatus
 from app.onboarding import Onboarding
 from app.verification import Verification
@@ -28,6 +29,7 @@ LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
 LINK_SECONDS_MIN = 60
 LINK_SECONDS_MAX = 90 * 86_400
 
+_ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
 
@@ -146,11 +148,13 @@ class Links:
         link, tenant = found
         return Visit(_caller(link, request_id), tenant, link)
 
-    def connect(self, visit: Visit, role_arn: str) -> Connection:
+    def connect(self, visit: Visit, text: str) -> Connection:
         """The tenant's connection to this role, made if there is none, with a fresh proof.
 
-        Raises what Connections.create and Verification.verify raise.
+        `text`: the role's ARN; or an account's id alone, and then the kit's role is looked for there. Raises what
+        Connections.create, Connections.seek and Verification.verify raise.
         """
+        role_arn = self._connections.kit_role(visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
         role = allowed_role(
             self._config, role_arn
         )  # before a database is asked for what may be no text at all
@@ -159,6 +163,10 @@ class Links:
         ).items
         if known:
             return self._verification.verify(visit.caller, visit.tenant.id, known[0].id)
+        if role_arn != text:
+            return self._connections.seek(
+                visit.caller, visit.tenant.id, account_id=text, permission_set=visit.link.permission_set
+            )
         return self._connections.create(
             visit.caller, visit.tenant.id, role_arn=role_arn, permission_set=visit.link.permission_set
         )

@@ -30,6 +30,7 @@ def start(stack: Stack, stop: threading.Event) -> None:
         ("CloudFormation templates", stack.publish),
         ("background worker", stack.start_worker),
         ("web", stack.start_web),
+        ("a first customer's onboarding link", stack.onboard),
     )
     for name, step in steps:
         if stop.is_set():
@@ -61,9 +62,10 @@ def summary(stack: Stack) -> str:
         state = "fresh: the sandbox's AWS is in memory, so the last run's database was removed with it"
     else:
         state = "fresh: database and sandbox both start empty, and both start fresh at the next run"
+    link = f"\n  onboarding   {stack.onboarding_url}\n               (what Acme's administrator sees: open it, launch the stack, watch it turn green)"
     return f"""
 Deputy is ready.
-
+{link if stack.onboarding_url else ""}
   API          {settings.url}/v1
   API docs     {settings.url}/docs/
   sandbox      {settings.sandbox_url}          (the AWS that it talks to)

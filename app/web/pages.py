@@ -165,8 +165,6 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
         "onboard/page.html",
         link=link,
         kit=kit,
-        # One stack for a whole organisation, if this deployment's kit has one.
-        organization_launch_url=getattr(kit, "organization_launch_url", None),
         permission_set=wanted,
         policy=policy,
         regions=regions,

@@ -1,0 +1,96 @@
+"""The whole of it, as a customer's administrator clicks through it: `make run`, a real browser, the sandbox's console.
+
+Link → page → launch → "Create stack" → back on the page, which says "connected" without being loaded again. Then the
+same with a role whose trust policy lacks the condition: the page's advice, followed to the letter, turns it green.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+
+from tests.test_run import Run, call
+from tests.web.test_browser import CHROMIUM
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: no test in a browser")
+
+PATIENCE = 30_000  # ms
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with Run("run", tmp_path_factory.mktemp("run") / "data") as run:
+        yield run.ready()
+
+
+@pytest.fixture
+def browser() -> Iterator[BrowserContext]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = started.new_context(permissions=["clipboard-read", "clipboard-write"])
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        yield context
+        started.close()
+
+
+def page_of_a_new_tenant(run: Run, browser: BrowserContext, name: str) -> Page:
+    (admin,) = re.findall(r"admin key +(dpk_\S+)", run.output)
+    tenant = call(run, admin, "POST", "/v1/tenants", {"name": name}, expect=201)
+    link = call(run, admin, "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    page = browser.new_page()
+    page.goto(link["url"])
+    page.evaluate("window.sameDocument = true")
+    expect(page.locator("#summary")).to_have_text("Waiting for your stack.")
+    return page
+
+
+def launch(page: Page, browser: BrowserContext, account: str) -> Page:
+    """Follow the launch link to the console, as that account; the form of the stack, filled in."""
+    with browser.expect_page() as opened:
+        page.get_by_role("button", name=re.compile("^Launch stack in")).click()
+    console = opened.value
+    console.select_option("#account", account)
+    console.check("#acknowledge")
+    return console
+
+
+def assert_connected(page: Page) -> None:
+    expect(page.locator("#summary")).to_contain_text("Connected", timeout=60_000)
+    assert page.evaluate("window.sameDocument"), "it was loaded again"
+
+
+def test_a_stack_launched_from_the_page_turns_it_green(run: Run, browser: BrowserContext):
+    page = page_of_a_new_tenant(run, browser, "Globex")
+    console = launch(page, browser, "777788889999")
+    console.get_by_role("button", name="Create stack").click()
+    expect(console.get_by_role("status").first).to_contain_text("CREATE_COMPLETE")
+    page.bring_to_front()
+    assert_connected(page)
+
+
+def test_a_mistake_is_explained_and_mended_by_following_the_advice(run: Run, browser: BrowserContext):
+    page = page_of_a_new_tenant(run, browser, "Initech")
+    console = launch(page, browser, "444455556666")
+    console.check("#without-external-id")
+    console.get_by_role("button", name="Create stack").click()
+    expect(console.get_by_role("status").first).to_contain_text("CREATE_COMPLETE")
+    page.bring_to_front()
+    expect(page.locator(".advice")).to_contain_text(
+        "The role can be used without your External ID.", timeout=60_000
+    )
+    page.locator(".advice").get_by_role("button", name="Copy").first.click()
+    policy = page.evaluate("navigator.clipboard.readText()")
+    assert policy == page.locator("#trust-should-be").inner_text()
+    console.bring_to_front()
+    console.fill("textarea[name=policy]", policy)
+    console.get_by_role("button", name="Save trust policy").click()
+    expect(console.locator("[data-saved]")).not_to_be_empty()
+    page.bring_to_front()
+    page.evaluate("window.sameDocument = true")
+    assert_connected(page)
+    assert run.process.poll() is None
+    said = Path(run.data / "web.log").read_text() + Path(run.data / "worker.log").read_text()
+    assert page.url.rpartition("/")[2].split("#")[0] not in said, "the token is in a log"
