@@ -6,6 +6,7 @@ and keep apart by tenant, so none of them may expect an empty one.
 """
 
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ from tests.cast import Api, Customer, World
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 OPERATOR = Actor("operator", None, "tests")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 _SERVER = pytest.StashKey[Postgres]()
 
 
@@ -48,6 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if server := config.stash.get(_SERVER, None):
         server.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A machine without a browser must not look as if everything had been tried."""
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests in a browser were skipped: {NO_BROWSER}.")
 
 
 @pytest.fixture(scope="session")

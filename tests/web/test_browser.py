@@ -1,6 +1,5 @@
 """The onboarding page in a real browser: live updates, tabs, copying, under the strict Content-Security-Policy."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 
@@ -9,11 +8,10 @@ from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
 
 from tests.cast import Customer, without_external_id
+from tests.conftest import CHROMIUM, in_a_browser
 from tests.web.conftest import Visitor
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: no test in a browser")
+pytestmark = in_a_browser
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
+from tests.conftest import CHROMIUM, in_a_browser
 from tests.test_run import Run, call
-from tests.web.test_browser import CHROMIUM
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: no test in a browser")
+pytestmark = in_a_browser
 
 PATIENCE = 30_000  # ms
 
