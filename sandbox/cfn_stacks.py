@@ -131,7 +131,10 @@ def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | No
         template,
         self.cross_stack_resources,
     ).load()
+    gone = set(self._resource_json_map) - set(template["Resources"])
     _originals["update"](self, template, parameters)
+    for name in gone:  # moto would take it for there if a later template brings it back
+        self._parsed_resources.pop(name, None)
     for name, resource in template["Resources"].items():
         _settle(self, name, resource)
 

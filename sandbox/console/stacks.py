@@ -99,7 +99,8 @@ class Stacks:
 
     def all(self, place: Place) -> "list[StackTypeDef]":
         with self._cloudformation(place) as cloudformation:
-            return cloudformation.describe_stacks()["Stacks"]
+            pages = cloudformation.get_paginator("describe_stacks").paginate()
+            return [stack for page in pages for stack in page["Stacks"]]
 
     def one(self, place: Place, stack: str) -> "tuple[StackTypeDef, list[StackEventTypeDef]]":
         """A stack and its events, newest first, as AWS gives them."""

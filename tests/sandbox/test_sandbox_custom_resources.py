@@ -294,6 +294,29 @@ def test_a_registration_can_be_taken_away_and_brought_back(created, desk):
     assert len(desk.read(10)) == 1
 
 
+def test_a_refused_removal_does_not_fail_the_update_and_is_not_tried_again(created, desk):
+    created.update(Topic="")
+    respond(desk.next("Delete"), "FAILED", Reason="No.")
+    assert created.status == "UPDATE_COMPLETE"
+    created.delete()
+    assert created.status == "DELETE_COMPLETE"
+    assert desk.read() == []
+
+
+def test_a_refused_update_brings_back_what_it_took_away(stack, desk):
+    second = "Resources:\n  Second: {Type: Custom::Second, Properties: {ServiceToken: !Ref Topic}}\n"
+    template = CUSTOMER_STACK.replace("Resources:\n", second)
+    stack.id = stack.cloudformation.create_stack(**stack.options({}, template))["StackId"]
+    desk.serve(lambda: stack.status == "CREATE_COMPLETE")
+    stack.update(Token="second")  # with the template that has no Second
+    respond(desk.next("Update"), "FAILED", Reason="No.")
+    respond(desk.next("Update"))
+    assert stack.status == "UPDATE_ROLLBACK_COMPLETE"
+    stack.delete()
+    asked = desk.serve(lambda: stack.status == "DELETE_COMPLETE")
+    assert {request["LogicalResourceId"] for request in asked} == {"Registration", "Second"}
+
+
 # Delete.
 
 
@@ -319,6 +342,22 @@ def test_a_refused_deletion_keeps_the_stack(created, desk):
     created.delete()
     respond(desk.next("Delete"))
     assert created.status == "DELETE_COMPLETE"
+
+
+def test_what_is_deleted_is_not_deleted_again_when_the_rest_fails(created, desk):
+    role = f"deputy-{created.name}"
+    policy = (
+        '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}}'
+    )
+    arn = created.iam.create_policy(PolicyName=role, PolicyDocument=policy)["Policy"]["Arn"]
+    created.iam.attach_role_policy(RoleName=role, PolicyArn=arn)
+    created.delete()
+    respond(desk.next("Delete"))
+    assert created.status == "DELETE_FAILED"
+    created.iam.detach_role_policy(RoleName=role, PolicyArn=arn)
+    created.delete()
+    assert created.status == "DELETE_COMPLETE"
+    assert desk.read() == []
 
 
 def test_a_stack_that_still_waits_can_be_deleted(stack, desk):

@@ -318,6 +318,15 @@ def test_the_index_lists_stacks_and_they_can_be_deleted(aws, browser, upload, na
     assert not has_role(aws, ACME, name)
 
 
+def test_the_index_lists_all_stacks_however_many(aws, browser):
+    account = "555500001111"
+    with closing(aws.client("cloudformation", account)) as cloudformation:
+        for number in range(51):  # one more than CloudFormation gives at a time
+            cloudformation.create_stack(StackName=f"many-{number}", TemplateBody=TWO_PARAMETERS)
+    page = browser.get("/console/", query_string={"account": account})
+    assert page.text.count(">many-") == 51
+
+
 def test_the_index_shows_the_examples_and_any_account_that_is_asked_for(browser):
     assert "Acme" in browser.get("/console/").text
     assert STRANGER not in browser.get("/console/").text
