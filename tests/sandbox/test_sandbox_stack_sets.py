@@ -7,6 +7,7 @@ from contextlib import closing
 from urllib.error import HTTPError
 
 import pytest
+from sandbox_people import outcome
 from sandbox_vendor import CUSTOMER_STACK, Desk, respond, until
 
 _names = itertools.count()
@@ -202,6 +203,7 @@ def test_nobody_joins_a_stack_set_that_is_gone(organisation, desk):
     desk.serve(lambda: organisation.status == "DELETE_COMPLETE")
     organisation.accounts(organisation.members(2))
     assert organisation.roles(organisation.members(2)) == 0
+    assert outcome(organisation.instances) == (404, "StackSetNotFoundException")
 
 
 @pytest.mark.parametrize(("tolerated", "outcome"), [("100", "CREATE_COMPLETE"), ("25", "ROLLBACK_COMPLETE")])
