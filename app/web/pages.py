@@ -33,6 +33,7 @@ from app.web.progress import (
     STATUS_WORDS,
     WAITING,
     accounts_by_failed_check,
+    counted_as,
     headline,
     progress,
     trust_command,
@@ -168,6 +169,7 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
         permission_set=wanted,
         policy=policy,
         regions=regions,
+        registering=services().config.registration_region,
         way=way if way in WAYS else WAYS[0],
         role_arn=role_arn,
         problems=problems,
@@ -193,10 +195,13 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
         waiting=WAITING,
         shown=shown,
         counts=[
-            (STATUS_WORDS[status], status, counts[status]) for status in STATUS_WORDS if status in counts
+            (counted_as(status, counts[status]), status, counts[status])
+            for status in STATUS_WORDS
+            if status in counts
         ],
         total=sum(counts.values()),
         failed=accounts_by_failed_check(shown),
+        searching=any(one.connection.due_at for one in shown if one.may_check),
         unclear=next((one.unclear for one in shown if one.unclear), None),
         trust_policy=trust,
         command=trust_command(shown[0].role_name, trust) if len(shown) == 1 else None,

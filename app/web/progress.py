@@ -99,7 +99,7 @@ def _strangers(outcomes: dict[str, str]) -> Step:
 
 def _all_done() -> tuple[Step, ...]:
     notes = (
-        "A role was reported.",
+        "We know which role to try.",
         "AWS knows it, in the account that its ARN names.",
         "It let us in with it.",
         "It refused us without it, and with another one.",
@@ -131,11 +131,16 @@ def headline(counts: dict[ConnectionStatus, int]) -> str:
     if connected == total:
         return f"All {total} accounts are connected."
     others = [
-        f"{counts[status]} {words[counts[status] > 1]}"
-        for status, words in _COUNTED.items()
-        if counts.get(status)
+        f"{counts[status]} {counted_as(status, counts[status])}" for status in _COUNTED if counts.get(status)
     ]
     return f"{connected} of {total} connected; {', '.join(others)}."
+
+
+def counted_as(status: ConnectionStatus, count: int) -> str:
+    """What so many accounts are: "needs a change", "need a change"."""
+    if status is ConnectionStatus.VERIFIED:
+        return "connected"
+    return _COUNTED[status][count > 1]
 
 
 _HEADLINES = {

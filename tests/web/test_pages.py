@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,25 @@ def test_the_link_chooses_the_permission_set_and_the_region(world: World):
     visitor.paste(world.role(visitor.tenant))
     made = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
     assert [connection["permission_set"] for connection in made] == ["bucket-sync"]
+
+
+def test_where_stacks_cannot_register_the_page_offers_the_region_in_which_they_can(config, aws, admin):
+    topic = {
+        "registration_topic_arn": "arn:aws:sns:us-east-1:111122223333:registrations",
+        "registration_queue_url": f"{aws.url}/111122223333/registrations",
+    }
+    app = create_app(replace(config, **topic))
+    world = World(aws, Api(app, admin.key))
+    visitor = visit(world, world.tenant())
+    for way in ("stack", "organization"):
+        assert "can't tell us" not in text_of(visitor.page(f"?way={way}").select_one(f".{way}"))
+        advice = visitor.page(f"?way={way}&region=eu-west-1").select_one(f".{way}")
+        assert "A stack in eu-west-1 can't tell us that it is there. Launch it in us-east-1" in text_of(
+            advice
+        )
+        (offered,) = (link["href"] for link in advice.select("a") if link.text == "Launch it in us-east-1")
+        assert f"?way={way}&region=us-east-1#" in offered
+    app.extensions["deputy"].db.engine.dispose()
 
 
 def test_the_region_and_the_way_are_chosen_without_javascript(visitor: Visitor):
@@ -142,6 +162,11 @@ def test_many_accounts_are_a_table_with_counts(visitor: Visitor):
     assert [text_of(item) for item in page.select(".counts li")] == ["2 connected", "1 needs a change"]
     assert len(page.select("tbody tr")) == 3
     assert f"Account {customer.account} :" in text_of(page.select_one(".advice")).replace(":", " :", 1)
+    visitor.paste(Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    page = visitor.page()
+    assert text_of(page.find(id="summary")) == "2 of 4 connected; 2 need a change."
+    assert [text_of(item) for item in page.select(".counts li")] == ["2 connected", "2 need a change"]
+    assert "Accounts " in text_of(page.select_one(".advice"))
 
 
 def test_the_fragment_is_sent_only_when_it_says_something_new(visitor: Visitor):
