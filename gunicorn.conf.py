@@ -20,6 +20,9 @@ keepalive = (
     65  # longer than a load balancer's 60 s, so that it is never us who closes an idle connection first
 )
 control_socket_disable = True
+# No header moves the application, not even one that a proxy on this machine hands on: gunicorn takes SCRIPT_NAME from
+# there, shifts every path by it, and answers 500 when it does not fit. The service's address is DEPUTY_PUBLIC_URL.
+forwarder_headers = ""
 accesslog = None  # the application writes its own line for each request, with the route and never the path
 
 

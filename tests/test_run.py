@@ -161,6 +161,7 @@ def test_from_the_first_start_to_the_end_of_the_second(data: Path):
         run.ready()
         assert_it_says_what_a_person_needs(run, key)
         assert_the_docs_are_served(run)
+        assert_no_header_moves_it(run)
         assert_the_persons_aws_credentials_stay_theirs(run)
         assert_only_its_owner_can_read(data / "run.json", data / "secret-key")
         assert_the_story_works(run, key)
@@ -208,6 +209,12 @@ def assert_the_docs_are_served(run: Run) -> None:
         assert requests.get(urljoin(page.url, asset), timeout=5).status_code == 200, asset
     assert requests.get(f"{run.url}/openapi.json", timeout=5).json()["servers"] == [{"url": run.url}]
     assert requests.get(f"{run.sandbox_url}/console/", timeout=5).status_code == 200
+
+
+def assert_no_header_moves_it(run: Run) -> None:
+    for name in ("SCRIPT_NAME", "PATH_INFO"):
+        answer = requests.get(f"{run.url}/healthz", headers={name: "/elsewhere"}, timeout=5)
+        assert answer.status_code == 200, answer.text
 
 
 def assert_the_persons_aws_credentials_stay_theirs(run: Run) -> None:

@@ -6,7 +6,8 @@ settled before anything of the request is parsed, and scope before existence.
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from flask import Request, current_app, g, request
 from itsdangerous import BadSignature, URLSafeSerializer
 from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from app import strict_json
 from app.access import Caller, Scope
@@ -154,13 +155,25 @@ def _presented_key(*, bare: bool) -> str:
     raise UnauthenticatedError("This needs an API key: Authorization: Bearer dpk_…")
 
 
+@contextmanager
+def whole_body() -> Iterator[None]:
+    """While a body is read. Raises BadRequest when its chunks are malformed, of which the server learns only then."""
+    try:
+        yield
+    except HTTPException:
+        raise
+    except Exception as error:  # each server has its own, and gunicorn's are of no common kind
+        raise BadRequest("The body could not be read to its end.") from error
+
+
 class StrictParser(FlaskParser):
     """Bodies and queries as they must be: JSON read strictly, unknown fields refused, an empty body is {}."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}
 
     def load_json(self, req: Request, schema: Any) -> Any:  # noqa: ARG002  webargs' signature
-        raw = req.get_data(cache=True)
+        with whole_body():
+            raw = req.get_data(cache=True)
         if not raw:
             return {}
         # werkzeug cuts a body without a Content-Length at the limit, and says nothing.

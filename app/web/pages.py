@@ -12,11 +12,11 @@ from uuid import UUID
 
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import log
 from app.api.errors import PROBLEMS
-from app.api.rest import public, services
+from app.api.rest import public, services, whole_body
 from app.connections import Wanted
 from app.errors import (
     AppError,
@@ -87,7 +87,8 @@ def connect(token: str) -> ResponseReturnValue:
     _ensure_own_form()
     visit = _visit(token)
     services().rates.paste(visit.caller, visit.tenant.id)
-    given = request.form.get("role_arn", "")
+    with whole_body():
+        given = request.form.get("role_arn", "")
     try:
         services().links.connect(visit, given.strip())
     except (CallerFaultError, CustomerSetupError) as error:  # beside the field, which keeps what was typed
@@ -121,8 +122,11 @@ def covers(path: str) -> bool:
 
 @bp.before_app_request
 def _nothing_else() -> Response | None:
-    """What is no page here, and what no page does (PUT …), is answered as a page too: as a link that is no good."""
-    if request.routing_exception is not None and covers(request.path):
+    """What is no page here, and what no page does (PUT …), is answered as a page too: as a link that is no good.
+
+    But not when the Host header is none: then nothing knows where it is, and no page could name its own files.
+    """
+    if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and covers(request.path):
         return _error(404, "onboard/gone.html")
     return None
 

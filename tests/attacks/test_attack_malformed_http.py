@@ -8,6 +8,7 @@ import string
 
 import pytest
 
+from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
 from tests.attacks.evidence import Scene, newest, problem, shows_nothing, unchanged
 from tests.attacks.routes import LISTS, WITH_BODY
 from tests.cast import World, path_of
@@ -107,6 +108,15 @@ def test_a_body_without_a_length_is_measured_all_the_same(scene: Scene, places, 
             environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
         )
         problem(response, 413, "payload_too_large")
+
+
+@pytest.mark.parametrize("chunks", MALFORMED_CHUNKS)
+def test_malformed_chunks_are_a_4xx_on_every_route(scene: Scene, places, chunks: bytes):
+    """The server finds them out only while we read, by an exception of its own."""
+    with unchanged(scene.world, scene.ours):
+        for method, path in places:
+            response = scene.world.admin.raw(method, path, content_type=JSON, **chunked(chunks))
+            problem(response, 400, "malformed_request")
 
 
 FIELDS = {

@@ -6,6 +6,7 @@ import secrets
 import pytest
 import sqlalchemy
 
+from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
 from tests.attacks.evidence import Scene
 from tests.web.conftest import Visitor, visit
 
@@ -166,3 +167,21 @@ def test_a_form_that_is_too_big_is_a_page_and_not_an_error_of_ours(scene: Scene)
         answer = visitor.paste("x" * size)
         assert answer.status_code in {413, 422}
         assert answer.content_type == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("chunks", MALFORMED_CHUNKS)
+def test_a_form_in_malformed_chunks_is_no_error_of_ours(scene: Scene, chunks: bytes):
+    visitor = visit(scene.world, scene.world.tenant())
+    form = {"content_type": "application/x-www-form-urlencoded"}
+    answer = visitor.raw("/connections", "POST", **form, **chunked(chunks))
+    assert answer.status_code == 400
+    assert "could not be read" in answer.text
+
+
+@pytest.mark.parametrize("host", [".", "a..b", "x" * 64])
+def test_a_host_that_is_none_is_no_error_of_ours(scene: Scene, host: str):
+    visitor = visit(scene.world, scene.world.tenant())
+    for what, method in (("", "GET"), ("/connections", "POST"), ("/nothing/here", "GET")):
+        answer = visitor.raw(what, method, headers={"Host": host})
+        assert answer.status_code == 400
+        assert answer.headers["Cache-Control"] == "no-store"
