@@ -7,7 +7,7 @@ AWS's own variables (credentials, AWS_ENDPOINT_URL) are boto3's to read; only th
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -99,7 +99,7 @@ class Config:
     @classmethod
     def from_environment(cls) -> "Config":
         """Raises ConfigError that names every bad variable."""
-        env = _Environment()
+        env, defaults = _Environment(), _defaults(cls)
         with env.prefixed("DEPUTY_"):
             values: dict[str, Any] = {
                 "database_url": env.str("DATABASE_URL", validate=_database_url),
@@ -118,18 +118,15 @@ class Config:
                 "max_session_seconds": env.int(
                     "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds
                 ),
-                "sts_budget": env.int("STS_BUDGET", 100, validate=_positive),
-                "issue_rate": env.int("ISSUE_RATE", 200, validate=_positive),
-                "connection_rate": env.int("CONNECTION_RATE", 120, validate=_positive),
-                "max_connections": env.int("MAX_CONNECTIONS", 10_000, validate=_positive),
-                "link_rate": env.int("LINK_RATE", 20, validate=_positive),
+                "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
+                "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
                 "registration_topic_arn": env.str("REGISTRATION_TOPIC_ARN", None, validate=_topic_or_nothing),
                 "registration_queue_url": env.str(
                     "REGISTRATION_QUEUE_URL", None, validate=_http_url_or_nothing
                 ),
-                "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
-                "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
             }
+            for name in ("sts_budget", "issue_rate", "connection_rate", "max_connections", "link_rate"):
+                values[name] = env.int(name.upper(), defaults[name], validate=_positive)
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
         problems = env.problems()
         if not region or not re.fullmatch(_REGION, region):
@@ -140,6 +137,10 @@ class Config:
         if problems or not region:
             raise ConfigError("\n".join(problems))
         return cls(**_typed(values), region=region)
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    return {setting.name: setting.default for setting in fields(settings)}
 
 
 class _Environment(environs.FileAwareEnv):

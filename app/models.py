@@ -12,63 +12,27 @@ Deleted tenants and connections stay as rows, so that nothing of theirs is ever 
 
 import enum
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
-    Enum,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    MetaData,
     String,
     UniqueConstraint,
     false,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, foreign, mapped_column, relationship
+from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship
 
 from app import schedule
-from app.db import UtcDateTime, now
+from app.db import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-    }
-
-
-def _state(kind: type[enum.StrEnum], name: str) -> Enum:
-    """A plain string column with a CHECK: adding a state later is an ordinary migration on every database."""
-    return Enum(
-        kind,
-        name=name,
-        native_enum=False,
-        create_constraint=True,
-        length=20,
-        values_callable=lambda members: [member.value for member in members],
-    )
-
-
-def _unique_where(name: str, column: str, condition: str) -> Index:
-    """A unique index over some of the rows; SQLite and PostgreSQL both have them."""
-    return Index(name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition))
+from app.tables import Base, state_column, unique_where
 
 
 class TenantStatus(enum.StrEnum):
@@ -115,12 +79,14 @@ class Tenant(Base):
 
     __tablename__ = "tenants"
     # The vendor's own id for a customer; free again once the tenant is deleted.
-    __table_args__ = (_unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),)
+    __table_args__ = (unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(String(200))
     reference: Mapped[str | None] = mapped_column(String(200))
-    status: Mapped[TenantStatus] = mapped_column(_state(TenantStatus, "status"), default=TenantStatus.ACTIVE)
+    status: Mapped[TenantStatus] = mapped_column(
+        state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
+    )
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
     # What its registration tokens must name; raising it voids those that customers hold.
@@ -165,13 +131,13 @@ class ExternalIdRow(TenantOwned, Base):
     __tablename__ = "external_ids"
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of connections points at
-        _unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
-        _unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
+        unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
+        unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     value: Mapped[str] = mapped_column(String(80), unique=True)
-    state: Mapped[ExternalIdState] = mapped_column(_state(ExternalIdState, "state"))
+    state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
     created_at: Mapped[datetime] = mapped_column(default=now)
     retired_at: Mapped[datetime | None]
 
@@ -189,7 +155,7 @@ class Proof(TenantOwned, Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     connection_id: Mapped[UUID]
-    verdict: Mapped[Verdict] = mapped_column(_state(Verdict, "verdict"))
+    verdict: Mapped[Verdict] = mapped_column(state_column(Verdict, "verdict"))
     checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order in which they were made
     checked_at: Mapped[datetime]
 
@@ -229,7 +195,7 @@ class Connection(TenantOwned, Base):
     account_id: Mapped[str] = mapped_column(String(12))
     permission_set: Mapped[str] = mapped_column(String(64))
     status: Mapped[ConnectionStatus] = mapped_column(
-        _state(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
+        state_column(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
     )
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another

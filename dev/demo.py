@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -24,6 +25,8 @@ from dev.stack import Settings, Stack, StackError, free_port, running
 
 ACME = "444455556666"
 GLOBEX = "777788889999"
+
+_PATIENCE = 60  # seconds
 
 
 class DemoError(Exception):
@@ -76,6 +79,7 @@ def service() -> Iterator[tuple[str, str, str]]:
             stack.prepare()
             stack.start_sandbox()
             stack.publish()
+            stack.start_worker()
             stack.start_web()
             yield own.url, own.sandbox_url, stack.admin_key
             print("\nStopping the service that was started for the demo.", flush=True)
@@ -103,12 +107,11 @@ def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any
     fact("asks for", f"the permission set {kit['permission_set']}, for the role {kit['role_name']}")
 
     step(3, f"They open it in their own AWS account ({ACME}) and create the stack")
-    role_arn = launch(sandbox_url, ACME, kit["launch_stack_url"])
-    fact("role", role_arn)
+    launch(sandbox_url, ACME, kit["launch_stack_url"])
 
-    step(4, "Deputy is given the role's ARN, and proves it before it believes it")
-    path = f"/v1/tenants/{acme['id']}/connections"
-    connection = admin("POST", path, {"role_arn": role_arn}, expect=201)
+    step(4, "The stack itself tells Deputy its role, which is proven before it is believed")
+    connection = arrived(admin, f"/v1/tenants/{acme['id']}/connections")
+    fact("role", connection["role_arn"])
     show_proof(connection)
     expect(connection["status"] == "verified", "the connection must be verified")
     return acme, connection
@@ -170,8 +173,19 @@ def show_audit(admin: Api) -> None:
         )
 
 
-def launch(sandbox_url: str, account: str, link: str) -> str:
-    """What a click on the launch link and on "Create stack" does; returns the role's ARN."""
+def arrived(admin: Api, path: str) -> dict[str, Any]:
+    """The tenant's connection, once its stack has registered it and the worker has proven it."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        for connection in admin("GET", path, expect=200)["items"]:
+            if connection["status"] == "verified":
+                return dict(connection)
+        time.sleep(0.2)
+    raise DemoError("the stack's role must register by itself, and be proven")
+
+
+def launch(sandbox_url: str, account: str, link: str) -> None:
+    """What a click on the launch link and on "Create stack" does."""
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
     parameters = [
         {"ParameterKey": name.removeprefix("param_"), "ParameterValue": value}
@@ -185,9 +199,14 @@ def launch(sandbox_url: str, account: str, link: str) -> str:
             Parameters=parameters,
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
-        stack = cloudformation.describe_stacks(StackName=wanted["stackName"])["Stacks"][0]
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            stack = cloudformation.describe_stacks(StackName=wanted["stackName"])["Stacks"][0]
+            if stack["StackStatus"] != "CREATE_IN_PROGRESS" or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
     fact("stack", f"{stack['StackName']} {stack['StackStatus']}")
-    return str(next(output["OutputValue"] for output in stack["Outputs"] if output["OutputKey"] == "RoleArn"))
+    expect(stack["StackStatus"] == "CREATE_COMPLETE", "the stack must be complete")
 
 
 def aws(sandbox_url: str, service: str, key: str, secret: str = "sandbox", token: str | None = None) -> Any:  # noqa: S107

@@ -245,6 +245,7 @@ def test_nothing_catches_everything():
         caught
         == [
             "app/api/fast_lane.py",  # Flask raises it again, and answers
+            "app/api/rest.py",  # what goes wrong while a server reads a body is of no common kind
             "app/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
             "app/hub.py",  # and so does a future
         ]

@@ -177,6 +177,7 @@ def refused_beyond_the_document(response: Any) -> bool:
     if "cursor" in problem["detail"]:
         return True
     return bool(problem.get("errors")) and all(
-        name in BEYOND_THE_DOCUMENT or messages == ["Only printable characters, on one line."]
+        name in BEYOND_THE_DOCUMENT
+        or messages in (["Only printable characters, on one line."], ["Give either role_arn or account_id."])
         for name, messages in problem["errors"].items()
     )
