@@ -1,7 +1,7 @@
 """Log lines: one JSON object each, on standard error, with the request id bound to it.
 
 Secrets can't be printed: the objects that carry them hide them from `repr`, and `_redact` is the second net. What
-is logged about a request is its route, never its path or its query, since those may one day carry a token.
+is logged about a request is its route, never its path or its query, since those of onboarding pages hold their tokens.
 """
 
 import logging
