@@ -17,7 +17,6 @@ from app.audit import Actor
 from app.db import Database, now
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.models import Connection, ConnectionStatus, Tenant, TenantStatus
-from app.rates import Rates
 from app.verification import Verification
 
 _log = log.get(__name__)
@@ -39,10 +38,9 @@ class Claim:
 class Due:
     """Claims what is due and proves it."""
 
-    def __init__(self, db: Database, verification: Verification, rates: Rates) -> None:
+    def __init__(self, db: Database, verification: Verification) -> None:
         self._db = db
         self._verification = verification
-        self._rates = rates
 
     def claim(self, most: int) -> list[Claim]:
         """The longest due, at most so many; nobody else gets these until the lease is over."""
@@ -73,8 +71,7 @@ class Due:
         return [Claim(tenant_id, connection_id, lease) for connection_id, tenant_id in found]
 
     def prove(self, claim: Claim) -> bool:
-        """Prove one, within the STS budget; False when somebody else did, or it is no longer there to be proven."""
-        self._rates.wait_for_proof()
+        """Prove one; False when somebody else did, or it is no longer there to be proven."""
         if not self._begin(claim):
             return False
         who = OnBehalf(_WORKER, claim.tenant_id)

@@ -12,6 +12,9 @@ import functools
 import math
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
@@ -26,7 +29,7 @@ from app.shared_cache import SharedCache
 
 _PORTIONS = 20  # of a limit: what a process takes at once is one of them
 _EVERYBODY = UUID(int=0)  # of whom there is one
-_PROOF_WAIT = 0.1  # seconds until the next look whether there is room for another proof
+_PAUSE = 0.1  # seconds until the next look whether there is room for another call, when nobody knows when
 _CALLERS = 10_000  # the last ones who were counted
 
 
@@ -38,7 +41,8 @@ class Rates:
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
         self._issue = RateLimitItemPerSecond(config.issue_rate, namespace="issue")
         self._attempt = RateLimitItemPerMinute(config.connection_rate, namespace="attempt")
-        self._proof = RateLimitItemPerSecond(config.proofs_a_second, namespace="proof")
+        self._sts = RateLimitItemPerSecond(config.sts_budget, namespace="sts")
+        self._budget = CallBudget(config.sts_budget)
         self._paste = RateLimitItemPerHour(config.link_rate, namespace="paste")
         self._again = RateLimitItemPerHour(config.link_rate, namespace="again")
 
@@ -52,10 +56,13 @@ class Rates:
             return  # it will be told that there is no such tenant, and must not use up what that tenant has
         self._count(self._attempt, tenant_id, "Roles of this tenant are tried too often")
 
-    def wait_for_proof(self) -> None:
-        """Returns when the background may make one more proof, STS_BUDGET calls a second at most for all of them."""
-        while wait := self._wait(self._proof, _EVERYBODY):
-            time.sleep(min(wait, _PROOF_WAIT))
+    @contextmanager
+    def background_call(self) -> Iterator[None]:
+        """Around one call to STS for a proof in the background; waits until STS_BUDGET has room for it."""
+        while self._shared is not None and not self._shared.hit(self._sts, _EVERYBODY.hex):
+            time.sleep(_PAUSE)
+        with self._budget.call():
+            yield
 
     def paste(self, caller: Caller, tenant_id: UUID) -> None:
         """One role given through this onboarding link, LINK_RATE an hour at most; and an attempt."""
@@ -80,6 +87,42 @@ class Rates:
         if wait == 0 and self._shared is not None and not self._shared.hit(limit, who.hex):
             wait = 1.0  # not known, and not worth asking for
         return wait
+
+
+class CallBudget:
+    """At most so many calls in any one second, as whoever is called counts them.
+
+    They may be counted at any moment between their beginning and their end. So a call takes its place when it begins,
+    and gives it back a second after it has ended.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way = 0
+        self._ends: deque[float] = deque()  # of the calls that ended during the last second
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        while wait := self._begin():
+            time.sleep(wait)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                self._ends.append(time.monotonic())
+
+    def _begin(self) -> float:
+        """Take a place and return 0; or return the seconds until there may be one."""
+        with self._lock:
+            over = time.monotonic() - 1
+            while self._ends and self._ends[0] <= over:
+                self._ends.popleft()
+            if self._under_way + len(self._ends) < self._most:
+                self._under_way += 1
+                return 0.0
+            return self._ends[0] - over if self._ends else _PAUSE
 
 
 class Windows:

@@ -78,7 +78,7 @@ def build(config: Config) -> Services:
             max_session_seconds=config.max_session_seconds,
         ),
         health=Health(db, sts),
-        due=Due(db, verification, rates),
+        due=Due(db, Verification(db, sts.held_to(rates.background_call))),
         rates=rates,
     )
 

@@ -67,7 +67,8 @@ HONESTY = Goal(6, "served after a revoke · answered without an audit row", ((0,
 BURST = Goal(7, "STS calls for 48 cold requests at once", words=("1 a process", "1 a machine", "1 a fleet"))
 GROWTH = Goal(8, "lookup at 1M / at 1k · page at 99 % / first page", ((1.5, 1.3, 1.1), (1.5, 1.2, 1.05)))
 MEMORY = Goal(9, "memory of a cached credential", ((4, 2, 1.5),), unit=" kB")
-GOALS = (HOT, HOT_P99, HOT_SQLITE, HOT_PEER, COLD, HONESTY, BURST, GROWTH, MEMORY)
+ORGANIZATION = Goal(10, "accounts lost or twice · STS calls a second / budget", ((0, 0, 0), (1, 1, 1)))
+GOALS = (HOT, HOT_P99, HOT_SQLITE, HOT_PEER, COLD, HONESTY, BURST, GROWTH, MEMORY, ORGANIZATION)
 
 
 def shown(spread: Spread) -> str:

@@ -34,11 +34,19 @@ class Scale:
     kills: int = 4
     growth: tuple[int, ...] = (1_000, 100_000, 1_000_000)
     credentials: int = 20_000
+    accounts: tuple[int, ...] = (200, 1_000)
 
     @classmethod
     def quick(cls) -> "Scale":
         return cls(
-            tenants=10, rounds=2, seconds=1, revokes=1, kills=1, growth=(1_000, 10_000), credentials=2_000
+            tenants=10,
+            rounds=2,
+            seconds=1,
+            revokes=1,
+            kills=1,
+            growth=(1_000, 10_000),
+            credentials=2_000,
+            accounts=(20,),
         )
 
 
@@ -67,7 +75,7 @@ class Stage:
         HOME.mkdir(exist_ok=True)
         if machine.file_system(Path(tempfile.gettempdir())) == "tmpfs":
             tempfile.tempdir = "/var/tmp"  # noqa: S108  PostgreSQL's files belong on a disk: fsync must cost what it costs
-        self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=HOME)))
+        self.folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=HOME)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,7 +134,7 @@ class Stage:
 
     @cached_property
     def on_sqlite(self) -> Populated:
-        url = f"sqlite:///{self._folder / 'deputy.sqlite3'}"
+        url = f"sqlite:///{self.folder / 'deputy.sqlite3'}"
         server = self.start(Deputy.on("deputy-sqlite", url, self.sts))
         return Populated(server, self._onboard(server, self.scale.tenants // 2), None)
 

@@ -31,7 +31,8 @@ def _vendor(sandbox: "Sandbox", _request: Request) -> Response:
 
 
 def _calls(sandbox: "Sandbox", _request: Request) -> Response:
-    return _json({"sts_calls": [asdict(call) for call in sandbox.sts_calls]})
+    calls = [asdict(call) for call in list(sandbox.sts_calls)]
+    return _json({"sts_calls": calls, "sts_times": list(sandbox.sts_times)})
 
 
 def _reset(sandbox: "Sandbox", _request: Request) -> Response:

@@ -75,6 +75,11 @@ class Sandbox:
         return self._sts.calls
 
     @property
+    def sts_times(self) -> list[float]:
+        """When STS was asked anything at all since the last reset, in seconds since 1970."""
+        return self._sts.times
+
+    @property
     def broker_arn(self) -> str | None:
         return None if self._vendor is None else self._vendor.broker_principal_arn
 
@@ -119,7 +124,7 @@ class Sandbox:
         moto_api_backend.reset()
         self._identities.clear()
         self.faults.clear()
-        self._sts.calls.clear()
+        self._sts.clear()
         self._vendor = None
 
     def use_vendor(self, vendor: "VendorStack") -> None:

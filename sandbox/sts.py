@@ -5,6 +5,7 @@ policies, role chaining and the role's limits are enforced, and every attempt is
 """
 
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,8 +49,14 @@ class Sts:
         self._identities = identities
         self._faults = faults
         self.calls: list[StsCall] = []
+        self.times: list[float] = []  # of all calls, in seconds since 1970
+
+    def clear(self) -> None:
+        self.calls.clear()
+        self.times.clear()
 
     def handle(self, form: Mapping[str, str], caller: Caller, access_key_id: str) -> Response:
+        self.times.append(time.time())
         match form.get("Action"):
             case "AssumeRole":
                 return self._recorded(form, caller, access_key_id)

@@ -177,6 +177,15 @@ def admin(app: Flask) -> Api:
     return Api(app, text)
 
 
+def publish_templates(app: Flask) -> None:
+    """As the vendor's deploy pipeline does it: with credentials that may write to the bucket."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+        patch.setenv("AWS_ACCESS_KEY_ID", VENDOR_ACCOUNT)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+        app.extensions["deputy"].onboarding.publish()
+
+
 @pytest.fixture
 def world(aws: Sandbox, admin: Api) -> World:
     """Makes tenants, customers' accounts, roles and connections, the way real people would."""

@@ -13,6 +13,7 @@ from bench import report
 from bench.client import BenchError
 from bench.goals import GOALS, GROWTH, HONESTY, HOT, MEMORY, Findings, Level, Result
 from bench.load import Answers, Question
+from bench.organization import Arrived, judge, most_in_a_second
 from bench.rounds import Contender, Spread, interleave, ratio
 from bench.servers import InstantSts
 
@@ -101,6 +102,26 @@ def test_only_the_broker_and_known_sessions_are_somebody(sts):
 )
 def test_a_goal_is_reached_as_far_as_its_worst_figure_reaches(goal, figures, reached):
     assert goal.judge("", *figures, values={}).reached is reached
+
+
+def arrived(**changes):
+    found = {"accounts": 201, "registered": 9.0, "verified": 12.5, "stacks": 12.6}
+    return Arrived(**found | {"lost": 0, "twice": 0, "complete": 201, "most_calls": 100} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [({}, False), ({"lost": 1}, True), ({"twice": 1}, True), ({"most_calls": 101}, True)],
+)
+def test_one_account_lost_or_one_call_too_many_is_missed(changes, missed):
+    result = judge([arrived(), arrived(**changes)])
+    assert (result.reached is Level.MISSED) == missed
+
+
+def test_the_busiest_second_may_begin_anywhere():
+    assert most_in_a_second([]) == 0
+    assert most_in_a_second([2.9, 0.1, 0.9, 1.0, 1.05, 1.89, 2.0]) == 4
+    assert most_in_a_second([0.0, 1.0, 2.0]) == 1
 
 
 def test_the_table_has_every_goal_and_says_which_was_reached():

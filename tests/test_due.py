@@ -1,7 +1,7 @@
 """What is due is claimed by one, proven once, and never lost: on both databases, with real roles."""
 
 import time
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -14,6 +14,8 @@ from app.db import now
 from app.due import LEASE
 from app.models import Connection, ConnectionStatus, Proof
 from app.onboarding import trust_policy
+from app.rates import CallBudget
+from bench.organization import most_in_a_second
 from tests.cast import Customer
 from tests.conftest import empty_database, make_config, migrate
 from tests.rows import Role, at_once, connection_row, tenant_row
@@ -192,7 +194,7 @@ def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults)
 def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
     """As when its stack is deleted just then: the calls may have been made before, and say what is no longer true."""
     connection = scene.pending()
-    inner = scene.services.verification._prove_patiently
+    inner = scene.due._verification._prove_patiently
 
     def slow(*args):
         found = inner(*args)
@@ -200,7 +202,7 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
             db.get(Connection, connection).seek(now())
         return found
 
-    monkeypatch.setattr(scene.services.verification, "_prove_patiently", slow)
+    monkeypatch.setattr(scene.due._verification, "_prove_patiently", slow)
     [claim] = scene.due.claim(1)
     assert scene.due.prove(claim)
     assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
@@ -219,9 +221,37 @@ def test_what_was_suspended_meanwhile_is_left_alone(scene):
     assert scene.row(connection).due_at is not None
 
 
-def test_the_budget_is_kept(scene):
-    """Sixteen proofs a second, for a budget of a hundred calls: thirty-three take more than a second."""
-    rates = composition.Rates(replace(scene.services.config, sts_budget=100), None)
+def test_no_second_has_more_calls_than_the_budget():
+    """Wherever AWS counts a call between its beginning and its end, here at the end; and no time is wasted."""
+    budget, counted = CallBudget(20), []
+
+    def call(number):
+        with budget.call():
+            time.sleep(0.3 * (number % 4 == 0))
+            counted.append(time.monotonic())
+
     began = time.monotonic()
-    at_once([rates.wait_for_proof] * 33)
-    assert time.monotonic() - began > 1.0
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(call, range(70)))
+    assert most_in_a_second(counted) <= 20
+    assert 3 < time.monotonic() - began < 15
+
+
+def test_a_call_that_fails_gives_its_place_back():
+    budget = CallBudget(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), budget.call():
+            raise ZeroDivisionError
+
+
+def test_every_call_of_a_proof_is_within_the_budget(scene, aws):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.due.claim(1)
+    before, taken = len(aws.sts_times), CallBudget.call
+    with pytest.MonkeyPatch.context() as patch:
+        places = []
+        patch.setattr(CallBudget, "call", lambda self: places.append(1) or taken(self))
+        assert scene.due.prove(claim)
+    assert len(places) == len(aws.sts_times) - before == 6

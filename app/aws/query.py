@@ -6,11 +6,14 @@ identity comes with the call. What is hard stays botocore's: where STS is, whose
 are renewed, Signature Version 4, TLS and proxies, and the reading of answers and errors.
 """
 
+import copy
 import os
 import random
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -49,6 +52,8 @@ _HEADERS = {
     "User-Agent": f"Deputy Botocore/{botocore_version}",  # the customer sees it in CloudTrail
 }
 
+Budget = Callable[[], AbstractContextManager[None]]  # what is around a request, and may make it wait
+
 
 class QueryApi:
     """STS in one region, over one pool of connections; safe to share among threads and greenlets.
@@ -73,6 +78,13 @@ class QueryApi:
         self._quota = RetryQuota(_QUOTA)
         ca: Any = self._boto.get_config_variable("ca_bundle") or _requests_ca_bundle() or True
         self._pool, self._target = _pool(self.url, get_cert_path(ca))
+        self._budget: Budget = nullcontext
+
+    def held_to(self, budget: Budget) -> "QueryApi":
+        """The same connections, with `budget` around each request, also one that is made again."""
+        held = copy.copy(self)
+        held._budget = budget  # noqa: SLF001  a copy of ours
+        return held
 
     def call(
         self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
@@ -84,12 +96,14 @@ class QueryApi:
         body = urlencode({"Action": action, "Version": self._model.api_version} | form)
         credentials = credentials or self._own_credentials()
         try:
-            answer = self._ask(action, body, credentials)
+            with self._budget():
+                answer = self._ask(action, body, credentials)
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
             time.sleep(random.uniform(0, PAUSE))  # noqa: S311  so that those who failed together don't return together
-            answer = self._ask(action, body, credentials)
+            with self._budget():
+                answer = self._ask(action, body, credentials)
             self._quota.release(_RETRY_COST)
         self._quota.release(1)
         return answer

@@ -8,6 +8,7 @@ A session policy, a session name and a duration are composed or checked before t
 patterns and no maxima, and whatever AWS then says would be about us.
 """
 
+import copy
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
-from app.aws.query import QueryApi
+from app.aws.query import Budget, QueryApi
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id
 
@@ -54,6 +55,12 @@ class Sts:
         self._broker = broker
         self._api = QueryApi(region)
         self._breaker = Breaker()
+
+    def held_to(self, budget: Budget) -> "Sts":
+        """The same door, through which each call waits for its place in the budget."""
+        held = copy.copy(self)
+        held._api = self._api.held_to(budget)  # noqa: SLF001  a copy of ours
+        return held
 
     @property
     def is_silent(self) -> bool:

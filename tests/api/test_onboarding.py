@@ -17,7 +17,7 @@ from app.factory import create_app
 from app.ids import RoleArn
 from tests import hcl
 from tests.cast import Api, Customer, World, root_client
-from tests.conftest import OPERATOR, make_config
+from tests.conftest import OPERATOR, make_config, publish_templates
 
 
 def test_the_kit_has_all_that_a_customer_needs(world: World):
@@ -145,13 +145,8 @@ def test_an_organisations_stack_needs_its_units(world: World, customer: Customer
 
 
 @pytest.fixture
-def published(app, monkeypatch):
-    """As the vendor's deploy pipeline does it: with credentials that may write to the bucket."""
-    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "111122223333")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
-    app.extensions["deputy"].onboarding.publish()
-    monkeypatch.undo()
+def published(app):
+    publish_templates(app)
 
 
 @pytest.fixture

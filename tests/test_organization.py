@@ -1,0 +1,140 @@
+"""An organisation, from one stack in its management account: every account registers by itself and is proven, within
+the STS budget; one that joins later as well; and when the stack is deleted, none of them is proven any longer."""
+
+import contextlib
+import threading
+from collections import Counter
+from contextlib import closing
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import sqlalchemy
+
+from app.access import Scope
+from app.db import now
+from app.factory import create_app
+from app.models import Connection
+from app.worker import Worker
+from bench.organization import most_in_a_second
+from sandbox.organization import organization
+from tests.cast import Api, Customer, World, root_client
+from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
+from tests.test_worker import until
+
+UNIT = "ou-abcd-00000020"
+ACCOUNTS = [f"3{number:011}" for number in range(20)]
+NEWCOMER = "399999999999"
+BUDGET = 60
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def app(request, tmp_path, aws, vendor):
+    """A deployment of its own, whose registrations arrive, and its worker."""
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        made = create_app(
+            make_config(
+                url,
+                sts_budget=BUDGET,
+                registration_topic_arn=vendor.registration_topic_arn,
+                registration_queue_url=vendor.registration_queue_url,
+            )
+        )
+        publish_templates(made)
+        services, stop = made.extensions["deputy"], threading.Event()
+        worker = threading.Thread(target=Worker(services, stop).run)
+        worker.start()
+        yield made
+        stop.set()
+        worker.join(30)
+        services.db.engine.dispose()
+
+
+class Organisation:
+    """The customer: a tenant, and its management account with the stack that the kit's link opens."""
+
+    def __init__(self, app, aws):
+        self.aws, self.services = aws, app.extensions["deputy"]
+        _, key = self.services.access.issue_key(
+            OPERATOR, name="tests", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        )
+        self.world = World(aws, Api(app, key))
+        self.tenant = self.world.tenant("An organisation")
+        self.path = f"/v1/tenants/{self.tenant['id']}/connections"
+        self.account = Customer(aws).account
+        self.cloudformation = root_client(aws, "cloudformation", self.account)
+
+    def has(self, *accounts):
+        organization.change({"ous": {UNIT: list(accounts)}})
+
+    def launch(self):
+        link = dict(
+            parse_qsl(
+                urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition("?")[2]
+            )
+        )
+        given = {k.removeprefix("param_"): v for k, v in link.items() if k.startswith("param_")}
+        given["OrganizationalUnitIds"] = UNIT
+        self.stack_id = self.cloudformation.create_stack(
+            StackName=link["stackName"],
+            TemplateURL=link["templateURL"],
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )["StackId"]
+
+    @property
+    def stack_status(self):
+        return self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"][0]["StackStatus"]
+
+    def instances(self):
+        """Each account's stack. CURRENT is one that was created, so its registration was answered SUCCESS."""
+        found = self.cloudformation.list_stack_instances(StackSetName=self.stack_id.split("/")[1])
+        return {instance["Account"]: instance["Status"] for instance in found["Summaries"]}
+
+    def summary(self):
+        return self.world.admin("GET", f"{self.path}/summary")
+
+    def accounts(self, status):
+        items = self.world.admin("GET", f"{self.path}?limit=200&status={status}")["items"]
+        return Counter(item["account_id"] for item in items)
+
+    def await_all(self, status, count):
+        until(lambda: self.summary() == {"total": count, "by_status": {status: count}}, 60)
+
+    def make_due(self):
+        """As it is two minutes after the last registration."""
+        with self.services.db.write() as db:
+            db.execute(sqlalchemy.update(Connection).values(due_at=now()))
+
+
+@pytest.fixture
+def organisation(app, aws):
+    made = Organisation(app, aws)
+    with closing(made.cloudformation), contextlib.ExitStack() as after:
+        after.callback(made.has)
+        yield made
+
+
+def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
+    asked_before = len(aws.sts_times)
+    organisation.has(*ACCOUNTS)
+    organisation.launch()
+    members = [*ACCOUNTS, organisation.account]
+    until(lambda: organisation.stack_status == "CREATE_COMPLETE", 60)
+    assert organisation.instances() == dict.fromkeys(ACCOUNTS, "CURRENT")
+    organisation.await_all("verified", len(members))
+    assert organisation.accounts("verified") == dict.fromkeys(members, 1)
+
+    organisation.has(*ACCOUNTS, NEWCOMER)
+    members.append(NEWCOMER)
+    organisation.await_all("verified", len(members))
+    assert organisation.instances()[NEWCOMER] == "CURRENT"
+
+    organisation.cloudformation.delete_stack(StackName=organisation.stack_id)
+    until(lambda: organisation.stack_status == "DELETE_COMPLETE", 60)
+    events = organisation.world.audit(tenant_id=organisation.tenant["id"], action="connection.stack_deleted")
+    assert len({event["connection_id"] for event in events}) == len(members)
+    organisation.make_due()
+    organisation.await_all("broken", len(members))
+    assert organisation.accounts("broken") == dict.fromkeys(members, 1)
+    assert most_in_a_second(aws.sts_times[asked_before:]) <= BUDGET
