@@ -52,10 +52,15 @@ class Worker:
         return len(claims) == _THREADS
 
     def _guarded(self, work: Callable[[], bool]) -> bool:
-        """A database or an AWS that is away must not end the worker."""
+        """Nothing ends the worker: no database or AWS that is away, and no bug of ours either.
+
+        One thread that ended would leave a process that looks alive and proves, or hears, nothing more.
+        """
         try:
             return work()
         except (StoreUnavailableError, AwsUnavailableError):
             _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
-            self._stop.wait(_AFTER_FAILURE)
-            return False
+        except Exception as error:  # noqa: BLE001  what is due, and what the queue holds, comes again
+            _log.error("worker.failed", exc_info=error)
+        self._stop.wait(_AFTER_FAILURE)
+        return False

@@ -113,13 +113,14 @@ def test_two_workers_do_nothing_twice(services, crowd):
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 
-def test_the_worker_outlives_a_database_that_is_away(services, crowd, monkeypatch):
+@pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
+def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
     monkeypatch.setattr("app.worker._AFTER_FAILURE", 0.05)
     inner, failures = services.due.claim, iter(range(3))
 
     def claim(most):
         if next(failures, None) is not None:
-            raise StoreUnavailableError("away")
+            raise failure
         return inner(most)
 
     monkeypatch.setattr(services.due, "claim", claim)
