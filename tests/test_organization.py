@@ -13,13 +13,13 @@ import sqlalchemy
 from app.access import Scope
 from app.db import now
 from app.factory import create_app
-from app.models import Connection
+from app.models import AuditEvent, Connection
 from app.worker import Worker
 from bench.organization import most_in_a_second
 from sandbox.organization import organization
 from tests.cast import Api, Customer, World, root_client
 from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
-from tests.test_worker import until
+from tests.test_worker import Celery, lapse, until
 
 UNIT = "ou-abcd-00000020"
 ACCOUNTS = [f"3{number:011}" for number in range(20)]
@@ -28,8 +28,8 @@ BUDGET = 60
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def app(request, tmp_path, aws, vendor):
-    """A deployment of its own, whose registrations arrive, and its worker."""
+def idle(request, tmp_path, aws, vendor):
+    """A deployment of its own, with a registration topic, and nobody at work."""
     with empty_database(request.param, tmp_path) as url:
         migrate(url)
         made = create_app(
@@ -41,13 +41,19 @@ def app(request, tmp_path, aws, vendor):
             )
         )
         publish_templates(made)
-        services, stop = made.extensions["deputy"], threading.Event()
-        worker = threading.Thread(target=Worker(services, stop).run)
-        worker.start()
         yield made
-        stop.set()
-        worker.join(30)
-        services.db.engine.dispose()
+        made.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.fixture
+def app(idle):
+    """The same, with its worker."""
+    stop = threading.Event()
+    worker = threading.Thread(target=Worker(idle.extensions["deputy"], stop).run)
+    worker.start()
+    yield idle
+    stop.set()
+    worker.join(30)
 
 
 class Organisation:
@@ -98,6 +104,14 @@ class Organisation:
         items = self.world.admin("GET", f"{self.path}?limit=200&status={status}")["items"]
         return Counter(item["account_id"] for item in items)
 
+    def audited(self, action):
+        """How often that happened to each account."""
+        with self.services.db.read() as db:
+            query = sqlalchemy.select(Connection.account_id).join(
+                AuditEvent, AuditEvent.connection_id == Connection.id
+            )
+            return Counter(db.scalars(query.where(AuditEvent.action == action)))
+
     def await_all(self, status, count):
         until(lambda: self.summary() == {"total": count, "by_status": {status: count}}, 60)
 
@@ -107,11 +121,17 @@ class Organisation:
             db.execute(sqlalchemy.update(Connection).values(due_at=now()))
 
 
-@pytest.fixture
-def organisation(app, aws):
+@contextlib.contextmanager
+def organisation_of(app, aws):
     made = Organisation(app, aws)
     with closing(made.cloudformation), contextlib.ExitStack() as after:
         after.callback(made.has)
+        yield made
+
+
+@pytest.fixture
+def organisation(app, aws):
+    with organisation_of(app, aws) as made:
         yield made
 
 
@@ -138,3 +158,30 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     organisation.await_all("broken", len(members))
     assert organisation.accounts("broken") == dict.fromkeys(members, 1)
     assert most_in_a_second(aws.sts_times[asked_before:]) <= BUDGET
+
+
+MANY = [f"4{number:011}" for number in range(199)]  # and the management account
+
+
+@pytest.mark.parametrize(
+    "idle", ["postgresql"], indirect=True
+)  # SQS shows a message again after a minute: once is enough
+def test_killing_broker_and_worker_in_the_middle_of_200_registrations_loses_and_repeats_nothing(
+    idle, aws, tmp_path
+):
+    celery = Celery(idle.extensions["deputy"], aws, tmp_path)
+    with organisation_of(idle, aws) as organisation, contextlib.ExitStack() as after:
+        after.callback(celery.close)
+        organisation.has(*MANY)
+        organisation.launch()
+        for share in (0.2, 0.6):
+            until(lambda share=share: organisation.summary()["total"] >= share * 200, 60)
+            celery.valkey.kill()
+            celery.kill()
+            celery.valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
+            celery.start()
+            lapse(organisation.services)
+        until(lambda: organisation.summary() == {"total": 200, "by_status": {"verified": 200}}, 120)
+        until(lambda: organisation.stack_status == "CREATE_COMPLETE", 60)
+        for action in ("connection.registered", "connection.verified"):
+            assert organisation.audited(action) == dict.fromkeys([*MANY, organisation.account], 1)
