@@ -18,6 +18,7 @@ from app import audit, log, permission_sets
 from app.audit import Actor, Outcome
 from app.aws.errors import Unavailable
 from app.aws.registrations import Message, RegistrationQueue, Replies, Request
+from app.aws.templates import render
 from app.config import Config
 from app.connections import add_pending, allowed_role
 from app.db import Database, now
@@ -70,6 +71,8 @@ class Registrations:
         self._db = db
         self._config = config
         self._permission_set = permission_sets.choose(sets, None).name
+        # A stack says which template it was made from, and so what it was asked for; an older release's is not known.
+        self._by_version = {render(config, chosen).version: name for name, chosen in sets.items()}
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._replies = replies
@@ -179,8 +182,10 @@ class Registrations:
             _record(db, actor, claim, connection, action=action)
 
     def _add(self, db: Session, claim: _Claim) -> Connection:
+        version = claim.request.property("TemplateVersion")
+        permission_set = self._by_version.get(version, self._permission_set)
         try:
-            connection = add_pending(db, self._config, claim.tenant_id, claim.role, self._permission_set)
+            connection = add_pending(db, self._config, claim.tenant_id, claim.role, permission_set)
         except RateLimitedError as error:
             raise _Void("full") from error
         connection.seek(now())

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from app import permission_sets
 from app.aws.registrations import RegistrationQueue, Replies
+from app.aws.templates import render
 from app.db import Database, now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
@@ -96,6 +97,19 @@ def desk(config, aws, vendor):
 
 
 # --- what a message does ---
+
+
+@pytest.mark.parametrize("permission_set", permission_sets.load())
+def test_a_connection_has_the_permission_set_of_the_template_that_its_stack_was_made_from(
+    desk, permission_set
+):
+    version = render(desk.config, permission_sets.load()[permission_set]).version
+    stack = desk.stack()
+    message = stack.message().replace("0123456789abcdef", version)
+    assert version in message
+    desk.handle(message)
+    [connection] = desk.connections()
+    assert connection.permission_set == permission_set
 
 
 def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):
