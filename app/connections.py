@@ -7,6 +7,7 @@ until a proof says otherwise, and so is one that is resumed.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
@@ -26,6 +27,9 @@ from app.verification import PATIENCE, Verification
 # Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
 _FULL_RETRY_SECONDS = 3600  # nothing but deleting a connection makes room, so there is no hurry
 _MOST_SOUGHT = 50
+# The request that makes a connection proves it as well. The worker leaves it alone meanwhile, and takes over when the
+# request never came to its end.
+_OWN_PROOF = timedelta(seconds=30)
 _THERE_ALREADY = "This tenant has a connection to this role already."
 _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
@@ -186,6 +190,8 @@ class Connections:
             _ensure_few_sought(db, tenant_id)
             connection.sought = True
             connection.seek(now())
+        else:
+            connection.due_at = now() + _OWN_PROOF
         self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
         return connection.id
 
@@ -233,6 +239,7 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant_of(db, caller, tenant_id).ensure_active()  # or it could not be proven below
             connection.resume()
+            connection.due_at = now() + _OWN_PROOF
             self._record(db, caller, connection, "connection.resumed", {"reason": reason})
         return self._verification.verify(caller, tenant_id, connection_id)
 

@@ -155,9 +155,8 @@ class Links:
         Connections.create, Connections.seek and Verification.verify raise.
         """
         role_arn = self._connections.kit_role(visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
-        role = allowed_role(
-            self._config, role_arn
-        )  # before a database is asked for what may be no text at all
+        # Before a database is asked for what it may not take as text.
+        role = allowed_role(self._config, role_arn)
         known = self._connections.list(
             visit.caller, visit.tenant.id, Wanted(role_arn=role.text), limit=1, after=None
         ).items

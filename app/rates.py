@@ -75,18 +75,14 @@ class Rates:
         self.attempt(caller, tenant_id)
 
     def _count(self, limit: RateLimitItem, who: UUID, what: str) -> None:
-        if wait := self._wait(limit, who):
+        wait = self._own.hit((limit.namespace, who), limit.amount, limit.get_expiry())
+        if wait == 0 and self._shared is not None and not self._shared.hit(limit, who.hex):
+            wait = 1.0  # not known, and not worth asking for
+        if wait:
             raise RateLimitedError(
                 f"{what}: {limit.amount} per {limit.GRANULARITY.name} at most.",
                 retry_after=max(1, math.ceil(wait)),
             )
-
-    def _wait(self, limit: RateLimitItem, who: UUID) -> float:
-        """Count one and return 0; or count nothing, and return the seconds to wait."""
-        wait = self._own.hit((limit.namespace, who), limit.amount, limit.get_expiry())
-        if wait == 0 and self._shared is not None and not self._shared.hit(limit, who.hex):
-            wait = 1.0  # not known, and not worth asking for
-        return wait
 
 
 class CallBudget:

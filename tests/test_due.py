@@ -18,7 +18,7 @@ from app.rates import CallBudget
 from bench.organization import most_in_a_second
 from tests.cast import Customer
 from tests.conftest import empty_database, make_config, migrate
-from tests.rows import Role, at_once, connection_row, tenant_row
+from tests.rows import ADMIN, Role, at_once, connection_row, tenant_row
 
 S = ConnectionStatus
 
@@ -206,6 +206,24 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
     [claim] = scene.due.claim(1)
     assert scene.due.prove(claim)
     assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
+
+
+def test_the_worker_leaves_alone_what_a_request_is_proving(scene, monkeypatch):
+    """Or each new role would be tried twice at once."""
+    tenant, claimed = tenant_row(scene.db), []
+    inner = scene.services.verification._prove_patiently
+
+    def proving(*args):
+        claimed.append(scene.due.claim(10))
+        return inner(*args)
+
+    monkeypatch.setattr(scene.services.verification, "_prove_patiently", proving)
+    monkeypatch.setattr("app.connections.PATIENCE", 0)
+    made = scene.services.connections.create(ADMIN, tenant, role_arn=scene.nowhere.arn)
+    scene.services.connections.suspend(ADMIN, tenant, made.id, reason="a test")
+    scene.services.connections.resume(ADMIN, tenant, made.id, reason="a test")
+    assert claimed == [[], []]
+    assert scene.row(made.id).due_at > now(), "and it is looked for again, by itself"
 
 
 def test_what_was_suspended_meanwhile_is_left_alone(scene):

@@ -7,7 +7,6 @@ are renewed, Signature Version 4, TLS and proxies, and the reading of answers an
 """
 
 import copy
-import os
 import random
 import socket
 import threading
@@ -35,6 +34,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from app.aws.errors import is_silence
+from app.aws.tls import ca_bundle
 
 # Short, as a worker waits at the other end; as many connections as a worker serves requests at once.
 _TIMEOUTS = urllib3.Timeout(connect=1, read=2)  # seconds
@@ -76,7 +76,7 @@ class QueryApi:
         # With the standard library's reading of times: botocore's own takes thirty times as long.
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
         self._quota = RetryQuota(_QUOTA)
-        ca: Any = self._boto.get_config_variable("ca_bundle") or _requests_ca_bundle() or True
+        ca: Any = ca_bundle(self._boto)
         self._pool, self._target = _pool(self.url, get_cert_path(ca))
         self._budget: Budget = nullcontext
 
@@ -198,8 +198,3 @@ def _pool(url: str, ca_certs: str | None) -> tuple[urllib3.HTTPConnectionPool, s
 def _prompt(pool: urllib3.HTTPConnectionPool) -> urllib3.HTTPConnectionPool:
     pool.ConnectionCls = _PromptTls if pool.scheme == "https" else _Prompt
     return pool
-
-
-def _requests_ca_bundle() -> str | None:
-    """The second place where botocore looks for CAs; the first is AWS_CA_BUNDLE, or the profile."""
-    return os.environ.get("REQUESTS_CA_BUNDLE")  # noqa: TID251  a setting of AWS's SDKs, not one of Deputy's

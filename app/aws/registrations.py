@@ -24,6 +24,7 @@ from botocore.utils import get_environ_proxies
 
 from app import log, strict_json
 from app.aws.errors import AWS_ERRORS, Unavailable, classify
+from app.aws.tls import ca_bundle
 
 _log = log.get(__name__)
 
@@ -180,9 +181,9 @@ class Replies:
 
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
         self._allowed = _allowed(region, partition, endpoint)
-        boto = botocore.session.get_session()
+        ca: Any = ca_bundle(botocore.session.get_session())
         self._http = URLLib3Session(
-            verify=boto.get_config_variable("ca_bundle") or True,
+            verify=ca,
             proxies=get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}"),
             timeout=_TIMEOUTS,
         )

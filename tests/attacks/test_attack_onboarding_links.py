@@ -8,6 +8,7 @@ import sqlalchemy
 
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
 from tests.attacks.evidence import Scene
+from tests.cast import path_of
 from tests.web.conftest import Visitor, visit
 
 
@@ -105,6 +106,22 @@ def test_another_tenants_role_is_not_connected_by_pasting_its_arn(scene: Scene):
     mine.paste(scene.theirs["role_arn"])
     made = scene.world.admin("GET", f"/v1/tenants/{mine.tenant['id']}/connections")["items"]
     assert [connection["status"] for connection in made] == ["pending"]
+
+
+@pytest.mark.parametrize("what", ["role_arn", "account_id"])
+def test_what_the_vendor_removed_is_not_brought_back_through_a_link(scene: Scene, what: str):
+    """Invariant 12: only POST …/connections with the vendor's key clears a tombstone."""
+    world = scene.world
+    tenant = world.tenant("Mallory")
+    connection = world.connection(tenant)
+    world.admin("DELETE", path_of(connection), expect=204)
+    mine, calls = visit(world, tenant), len(world.aws.sts_calls)
+    answer = mine.paste(connection[what])
+    assert answer.status_code == 409
+    assert "removed" in answer.text
+    assert len(world.aws.sts_calls) == calls
+    assert world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"] == []
+    world.connect(tenant, connection["role_arn"])
 
 
 def test_a_link_is_no_api_key(scene: Scene):

@@ -332,3 +332,17 @@ def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypa
     assert "ZeroDivisionError" in str([record.msg for record in caplog.records])
     out, err = capfd.readouterr()
     assert visitor.path.rpartition("/")[2] not in out + err + caplog.text
+
+
+def test_an_account_id_is_enough_for_a_search(visitor: Visitor):
+    """For a stack that can't tell us: the kit's role is looked for in that account."""
+    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    assert visitor.paste(f" {customer.account} ").status_code == 303
+    path = f"/v1/tenants/{visitor.tenant['id']}/connections"
+    [made] = visitor.world.admin("GET", path)["items"]
+    assert made["role_arn"] == f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    assert (made["status"], made["verification"]) == ("pending", None)
+    customer.role(kit["role_name"], kit["trust_policy"])
+    assert visitor.paste(customer.account).status_code == 303  # tried at once, as it is known by now
+    [made] = visitor.world.admin("GET", path)["items"]
+    assert made["status"] == "verified"
