@@ -35,7 +35,7 @@ from app.errors import (
     TryLaterError,
     ValidationFailedError,
 )
-from app.models import Connection
+from app.models import ISSUED, Connection
 from app.rates import Rates
 from app.sessions import Sessions, Source
 
@@ -215,7 +215,7 @@ class Vending:
 def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, stamp: int) -> Event:
     return Event(
         actor=asked.caller.actor,
-        action="credentials.issued",
+        action=ISSUED,
         tenant_id=asked.connection.tenant_id,
         connection_id=asked.connection.connection_id,
         details={

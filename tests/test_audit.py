@@ -5,14 +5,14 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app import audit
 from app.audit import Actor, AuditLog, Event, Filter
 from app.db import Database, now
 from app.errors import NotFoundError
 from app.ids import new_id
-from app.models import AuditEvent, Tenant
+from app.models import ISSUED, AuditEvent, Tenant
 
 OPERATOR = Actor("operator", None, "the tests")
 KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-123")
@@ -226,3 +226,36 @@ def test_it_is_read_page_by_page(database, log):
         after = part.after
     assert after is None
     assert seen == [4, 3, 2, 1, 0]
+
+
+def test_a_rare_action_is_found_by_its_index_in_which_no_issuance_is(database, log):
+    with database.write() as db:
+        db.add_all(
+            AuditEvent(action=ISSUED, outcome="ok", actor_kind="api_key", actor_name="a program", details={})
+            for _ in range(2_000)
+        )
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE audit_events")
+        connection.commit()
+    rare, common = plan(database, log, "tests.rare"), plan(database, log, ISSUED)
+    assert "ix_audit_events_action" in rare
+    assert "ix_audit_events_action" not in common
+    assert found(log, action=ISSUED)
+
+
+def plan(database, log, action) -> str:
+    """How the database looks for events of this action."""
+    asked = []
+
+    def note(_connection, _cursor, statement, parameters, *_) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        found(log, action=action)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+    statement, parameters = asked[-1]  # on SQLite, BEGIN comes before it
+    explain = "EXPLAIN QUERY PLAN" if database.engine.dialect.name == "sqlite" else "EXPLAIN"
+    with database.engine.connect() as connection:
+        return str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all())
