@@ -3,21 +3,27 @@
 A second Deputy on the same database, as another machine of the same deployment, is given 50 new tenants and 50
 proofs a second, at a fixed rate whatever comes back, of the very connections that the first one is issuing for.
 
-On two cores both share them, and a proof is six calls to AWS: so much work takes more than there is, fewer requests
-a second are served in any case, and the report says how much of the work was really done and what it used. Whether
-the first Deputy noticed is seen elsewhere: in the configuration's epoch, which must not move, since each move makes
-every process read its memory again; and in the CPU time that it spends on each of its own requests.
+A proof is six calls to AWS, so that is most of a core's work, and on a small machine issuing would be slower only
+because it has less of the machine. So each has cores of its own here: the first Deputy, its database sessions and its
+load on one half of them, the second one with all that belongs to it on the other. What they still share is what
+they share in life: the database's tables, locks and log, and the disk under it. Whether the first one noticed is
+seen in what it serves beside what it serves alone, in the CPU time of its requests, and in the configuration's epoch,
+which must not move, since each move makes every process read its memory again.
 """
 
+import contextlib
+import os
 import resource
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
 import psycopg
 
 from bench import cpu
+from bench.client import BenchError
 from bench.hot import contender, warm
 from bench.load import Wrk
 from bench.population import Place
@@ -27,15 +33,36 @@ from bench.stage import Stage
 
 _A_SECOND = 50  # of each kind
 _HANDS = 24  # of each kind; enough that a slow answer doesn't slow the rate
-_SETTLE_SECONDS = 0.5
+_SETTLE_SECONDS = 1.0
+_NAME = "deputy-background"  # of the second Deputy, also towards the database
+
+
+class Halves:
+    """The machine's cores in two halves. Raises BenchError when there is only one."""
+
+    def __init__(self) -> None:
+        self.all = sorted(os.sched_getaffinity(0))
+        self.one, self.other = self.all[: len(self.all) // 2], self.all[len(self.all) // 2 :]
+        if not self.one:
+            raise BenchError("it takes two cores to see whether one load disturbs another")
+
+    @contextlib.contextmanager
+    def on(self, cores: list[int]) -> Iterator[None]:
+        """Keep the thread, and whatever it starts meanwhile, on these cores."""
+        os.sched_setaffinity(0, cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self.all)
 
 
 class Background:
     """The work, for as long as the `with` lasts."""
 
-    def __init__(self, deputy: Deputy, places: list[Place]) -> None:
+    def __init__(self, deputy: Deputy, places: list[Place], cores: list[int]) -> None:
         self._deputy = deputy
         self._places = places
+        self._cores = cores
         self._ended = threading.Event()
         self.done = {"tenants": 0, "proofs": 0, "refusals": 0}
 
@@ -57,6 +84,7 @@ class Background:
 
     def _work(self, kind: str, hand: int) -> None:
         """Every hand has its own times to start at, and takes none back when it is late."""
+        os.sched_setaffinity(0, self._cores)  # of this thread
         client = self._deputy.admin()
         turn = hand
         while not self._ended.wait(max(0.0, self._began + turn / _A_SECOND - time.perf_counter())):
@@ -69,17 +97,44 @@ class Background:
         client.close()
 
 
-@dataclass
-class Busy(Contender):
-    """Hot rounds with the background at work; what that used is kept for the report."""
+@dataclass(frozen=True)
+class Neighbour:
+    """The second Deputy and what it uses, on the other half of the cores."""
 
-    other: Deputy = field(kw_only=True)
+    deputy: Deputy
+    sts: InstantSts
+    halves: Halves
+
+
+@dataclass
+class Half(Contender):
+    """Hot rounds on one half of the cores."""
+
+    beside: Neighbour = field(kw_only=True)
+
+    def run(self, wrk: Wrk, seconds: int) -> Round:
+        self._separate()
+        halves = self.beside.halves
+        with halves.on(halves.one):
+            return super().run(wrk, seconds)
+
+    def _separate(self) -> None:
+        """Each round anew: the database has a process for each session, and sessions come and go."""
+        beside, theirs = self.beside, _sessions(self.beside.deputy)
+        cpu.keep_on(beside.halves.other, [*beside.deputy.pids(), *beside.sts.pids(), *theirs])
+        database = cpu.family(self.database) if self.database else []
+        cpu.keep_on(beside.halves.one, [*self.server.pids(), *(pid for pid in database if pid not in theirs)])
+
+
+@dataclass
+class Busy(Half):
+    """The same with the background at work on the other half; what that used is kept for the report."""
+
     places: list[Place] = field(kw_only=True)
-    sts: InstantSts = field(kw_only=True)
     rates: list[dict[str, float]] = field(default_factory=list)
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
-        with Background(self.other, self.places) as background:
+        with Background(self.beside.deputy, self.places, self.beside.halves.other) as background:
             time.sleep(_SETTLE_SECONDS)
             before, began, done = self._used(), time.perf_counter(), dict(background.done)
             found = super().run(wrk, seconds)
@@ -93,37 +148,34 @@ class Busy(Contender):
     def _used(self) -> dict[str, float]:
         own = resource.getrusage(resource.RUSAGE_SELF)
         return {
-            "the second Deputy": cpu.seconds(self.other.pids()),
-            "its STS": cpu.seconds(self.sts.pids()),
+            "the second Deputy": cpu.seconds(self.beside.deputy.pids()),
+            "its database sessions": cpu.seconds(_sessions(self.beside.deputy)),
+            "its STS": cpu.seconds(self.beside.sts.pids()),
             "asking it": own.ru_utime + own.ru_stime,
-            "PostgreSQL, for both": cpu.seconds(cpu.family(self.database) if self.database else []),
         }
 
 
 def measure(stage: Stage) -> None:
-    hot = stage.on_postgres
-    alone = contender("alone", hot)
-    with hot.server.twin("deputy-background") as other:
-        busy = Busy(
-            "beside it",
-            hot.server,
-            hot.hot,
-            database=hot.database,
-            other=other,
-            places=hot.places,
-            sts=stage.sts,
-        )
-        warm(stage, alone)
+    hot, halves = stage.on_postgres, Halves()
+    with hot.server.twin(_NAME, {"PGAPPNAME": _NAME}) as other:
+        beside = Neighbour(other, stage.sts, halves)
+        alone = Half("alone", hot.server, hot.hot, database=hot.database, beside=beside)
+        busy = Busy("beside it", hot.server, hot.hot, database=hot.database, beside=beside, places=hot.places)
+        warm(stage, contender("alone", hot))
         busy.run(stage.wrk, 1)
         busy.rates.clear()
         scale, epoch = stage.scale, _epoch(hot.server)
         stage.say(
             f"background: {scale.rounds} rounds with and without {_A_SECOND} tenants and proofs a second"
         )
-        interleave(stage.wrk, (alone, busy), rounds=scale.rounds, seconds=scale.seconds)
+        try:
+            interleave(stage.wrk, (alone, busy), rounds=scale.rounds, seconds=scale.seconds)
+        finally:
+            everybody = [*hot.server.pids(), *stage.sts.pids(), *cpu.family(stage.postmaster)]
+            cpu.keep_on(halves.all, everybody)
     moved = _epoch(hot.server) - epoch
     stage.found.facts[
-        f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, by a second Deputy"
+        f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, each on its half of the cores"
     ] = {
         "moves of the configuration's epoch": moved,
         "requests a second / alone": ratio(busy, alone, lambda one: one.per_second),
@@ -133,6 +185,13 @@ def measure(stage: Stage) -> None:
         "alone": alone.facts(),
         "beside it": busy.facts(),
     }
+
+
+def _sessions(deputy: Deputy) -> list[int]:
+    """The database's processes that serve the second Deputy."""
+    with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
+        found = server.execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", [_NAME])
+        return [pid for (pid,) in found]
 
 
 def _epoch(deputy: Deputy) -> int:

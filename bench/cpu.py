@@ -1,6 +1,7 @@
-"""CPU time of a process and all its descendants, to the nanosecond, as the Linux scheduler counts it."""
+"""CPU time of a process and all its descendants, to the nanosecond, as the Linux scheduler counts it; and its cores."""
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def seconds(pids: Iterable[int]) -> float:
             with contextlib.suppress(OSError):  # a thread that ended meanwhile
                 total += int((task / "schedstat").read_text().split()[0])
     return total / 1e9
+
+
+def keep_on(cores: Iterable[int], pids: Iterable[int]) -> None:
+    """Let these processes run on these cores only, with all their threads; what they start inherits that."""
+    for pid in pids:
+        for task in _tasks(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def _tasks(pid: int) -> list[Path]:
