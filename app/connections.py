@@ -234,10 +234,16 @@ class Connections:
             return connection
 
     def resume(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
-        """Back to pending, then proven once before it is returned: much may have changed meanwhile."""
+        """Back to pending, then proven once before it is returned: much may have changed meanwhile.
+
+        Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError when too many roles are looked for.
+        """
         with self._db.write() as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)  # before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            tenant_of(db, caller, tenant_id).ensure_active()  # or it could not be proven below
+            tenant.ensure_active()  # or it could not be proven below
+            if connection.sought:  # or suspended searches would pile up beside others, to be resumed together
+                _ensure_few_sought(db, tenant_id)
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
             self._record(db, caller, connection, "connection.resumed", {"reason": reason})

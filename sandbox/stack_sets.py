@@ -28,6 +28,8 @@ class _Plan:
     template: str
     parameters: dict[str, str]
     units: list[str]
+    left_out: list[str]
+    by_delegate: bool
     regions: list[str]
     tolerated_count: int
     tolerated_percentage: int
@@ -43,23 +45,37 @@ class _Plan:
         template = properties.get("TemplateBody") or cfn_templates.read(properties["TemplateURL"], account)
         cfn_templates.check_capabilities(cfn_templates.parse(template), properties.get("Capabilities", []))
         preferences = properties.get("OperationPreferences", {})
+        targets = groups[0]["DeploymentTargets"]
         return cls(
             template=template,
             parameters=_pairs(properties.get("Parameters", []))
             | _pairs(groups[0].get("ParameterOverrides", [])),
-            units=groups[0]["DeploymentTargets"]["OrganizationalUnitIds"],
+            units=targets["OrganizationalUnitIds"],
+            left_out=_left_out(targets),
+            by_delegate=properties.get("CallAs", "SELF") == "DELEGATED_ADMIN",
             regions=groups[0]["Regions"],
             tolerated_count=int(preferences.get("FailureToleranceCount", 0)),
             tolerated_percentage=int(preferences.get("FailureTolerancePercentage", 0)),
         )
 
     def targets(self, launching_account: str) -> list[Target]:
-        """Service-managed StackSets never reach the account that they are launched in."""
-        accounts = [account for account in organization.accounts(self.units) if account != launching_account]
+        """Service-managed StackSets never reach the management account; a delegate's is one like the others."""
+        left_out = self.left_out if self.by_delegate else [*self.left_out, launching_account]
+        accounts = [account for account in organization.accounts(self.units) if account not in left_out]
         return [(account, region) for region in self.regions for account in accounts]
 
     def tolerates(self, failures: int, targets: int) -> bool:
         return failures <= max(self.tolerated_count, targets * self.tolerated_percentage // 100)
+
+
+def _left_out(targets: Mapping[str, Any]) -> list[str]:
+    """The accounts of the units that are not meant. Raises ValueError for a filter that the sandbox does not know."""
+    kind = targets.get("AccountFilterType", "NONE")
+    if kind not in ("NONE", "DIFFERENCE"):
+        raise ValueError("Of the account filters the sandbox knows DIFFERENCE only.")
+    if (kind == "DIFFERENCE") != bool(targets.get("Accounts")):
+        raise ValueError("Accounts and the AccountFilterType DIFFERENCE belong together.")
+    return list(targets.get("Accounts", []))
 
 
 class StackSet(Slow):

@@ -163,6 +163,8 @@ HOSTILE_URLS = [
     "https://cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn/x",
     f"https://{BUCKET}.s3-website-us-east-1.amazonaws.com/x",
     f"https://{BUCKET}.s3-accelerate.amazonaws.com/x",
+    f"https://{BUCKET}.s3.dualstack.us-east-1.amazonaws.com/x",
+    f"https://{BUCKET}.s3-fips.us-east-1.amazonaws.com/x",
     f"https://{BUCKET}xs3.amazonaws.com/x",
     f"https://{BUCKET}.s3xamazonaws.com/x",
     f"https://s3.amazonaws.com/{BUCKET}/x",

@@ -177,7 +177,7 @@ def test_the_registration_exists_only_with_a_topic(customer):
         "Condition": "HasRegistrationTopic",
         "Properties": {
             "ServiceToken": {"Ref": "RegistrationTopicArn"},
-            "ServiceTimeout": "300",
+            "ServiceTimeout": "1800",
             "RegistrationToken": {"Ref": "RegistrationToken"},
             "ExternalId": {"Ref": "ExternalId"},  # or an update of it alone would not be told
             "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},

@@ -73,14 +73,14 @@ class Organisation:
     def has(self, *accounts):
         organization.change({"ous": {UNIT: list(accounts)}})
 
-    def launch(self):
+    def launch(self, call_as="SELF"):
         link = dict(
             parse_qsl(
                 urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition("?")[2]
             )
         )
         given = {k.removeprefix("param_"): v for k, v in link.items() if k.startswith("param_")}
-        given["OrganizationalUnitIds"] = UNIT
+        given |= {"OrganizationalUnitIds": UNIT, "CallAs": call_as}
         self.stack_id = self.cloudformation.create_stack(
             StackName=link["stackName"],
             TemplateURL=link["templateURL"],
@@ -158,6 +158,17 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     organisation.await_all("broken", len(members))
     assert organisation.accounts("broken") == dict.fromkeys(members, 1)
     assert most_in_a_second(aws.sts_times[asked_before:]) <= BUDGET
+
+
+def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_of_the_unit(organisation):
+    """Which a StackSet of theirs does reach: a second role of that name there would fail."""
+    members = [*ACCOUNTS[:2], organisation.account]
+    organisation.has(*members)
+    organisation.launch(call_as="DELEGATED_ADMIN")
+    until(lambda: organisation.stack_status == "CREATE_COMPLETE", 60)
+    assert organisation.instances() == dict.fromkeys(ACCOUNTS[:2], "CURRENT")
+    organisation.await_all("verified", len(members))
+    assert organisation.audited("connection.registered") == dict.fromkeys(members, 1)
 
 
 MANY = [f"4{number:011}" for number in range(199)]  # and the management account

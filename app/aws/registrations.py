@@ -31,13 +31,13 @@ _log = log.get(__name__)
 LONGEST_WAIT = 20  # seconds; SQS's limit
 _MESSAGE_MAX = 65_536  # characters; CloudFormation's are some 3,000
 _URL_MAX = 8192
-_ATTEMPTS = 2  # the second at once; the third is the message's next delivery
+_ATTEMPTS = 2  # the second at once, unless AWS said no; the third is the message's next delivery
 _TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 
 # Those parts of a request that the answer repeats: in ASCII and within AWS's lengths, so that it stays below the
 # 4,096 bytes that CloudFormation reads.
 _STACK_ID = re.compile(
-    r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
+    r"arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
     r":stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}",
     re.ASCII,
 )
@@ -210,6 +210,8 @@ class Replies:
             else:
                 if 200 <= problem < 300:
                     return True
+                if problem < 500:  # AWS says no, and would say it again
+                    break
         _log.warning("registration.unanswered", problem=problem)
         return False
 

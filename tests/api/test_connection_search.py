@@ -84,7 +84,7 @@ def test_the_same_account_again_is_a_conflict_and_so_is_its_role(world):
 
 
 def test_fifty_searches_are_enough(world):
-    """Who guesses account ids must not be able to have them all tried."""
+    """What costs the vendor hourly calls for two weeks must not be had by listing account ids."""
     tenant = world.tenant()
     customers = [Customer(world.aws) for _ in range(51)]
     made = [seek(world, tenant, customer.account) for customer in customers[:50]]
@@ -95,6 +95,18 @@ def test_fifty_searches_are_enough(world):
     customers[0].role(kit["role_name"], kit["trust_policy"])
     world.admin("POST", path_of(made[0], "/verify"))
     seek(world, tenant, customers[50].account)
+
+
+def test_suspended_searches_are_no_way_round_that(world):
+    tenant = world.tenant()
+    made = [seek(world, tenant, Customer(world.aws).account) for _ in range(50)]
+    world.admin("POST", path_of(made[0], "/suspend"), {"reason": "to make room"})
+    another = seek(world, tenant, Customer(world.aws).account)
+    refused = world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"}, expect=429)
+    assert "50" in refused["detail"]
+    assert world.admin("GET", path_of(made[0]))["status"] == "suspended"
+    world.admin("DELETE", path_of(another), expect=204)
+    assert world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"})["status"] == "pending"
 
 
 def test_a_summary_counts_by_status(world):

@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.aws.registrations import Replies, Request, replies
+from app.registrations import REFUSAL
 from tests.stacks import BUCKET, HOST, HOSTILE_URLS, PATH, TOPIC, Answers, Stack, envelope
 
 ROLE = "arn:aws:iam::444455556666:role/deputy-0123abcd"
@@ -130,7 +131,7 @@ def test_the_answer_is_as_cloudformation_wants_it():
 def test_a_redirect_is_not_followed():
     with Answers() as trap, Answers(307, location=f"{trap.url}/{BUCKET}/x") as answers:
         assert not Replies.put(*to(answers), None)
-        assert len(answers.got) == 2
+        assert len(answers.got) == 1
         assert trap.got == []
 
 
@@ -138,8 +139,16 @@ def test_an_answer_that_is_not_taken_is_tried_once_more():
     with Answers(503, 200) as answers:
         assert Replies.put(*to(answers), None)
         assert len(answers.got) == 2
+    with Answers(503) as answers:
+        assert not Replies.put(*to(answers), None)
+        assert len(answers.got) == 2
+
+
+def test_an_answer_that_aws_refuses_is_not_tried_again_at_once():
+    """Its address has expired, or was never signed: junk must not cost twice what it has to."""
     with Answers(403) as answers:
         assert not Replies.put(*to(answers), None)
+        assert len(answers.got) == 1
 
 
 def test_nobody_there_is_an_answer_not_given_and_no_address_is_logged():
@@ -159,14 +168,15 @@ def test_put_itself_refuses_a_strange_address(virginia):
 
 
 def test_the_longest_answer_is_within_4096_bytes():
+    partition = "aws" + f"-{'p' * 16}" * 3
     request = parsed(
         "Delete",
-        StackId=f"arn:aws-us-gov:cloudformation:{'r' * 32}:444455556666:stack/{'s' * 128}/{'i' * 64}",
+        StackId=f"arn:{partition}:cloudformation:{'r' * 32}:444455556666:stack/{'s' * 128}/{'i' * 64}",
         RequestId="r" * 128,
         LogicalResourceId="L" * 255,
         PhysicalResourceId='"' * 1024,
     )
-    assert len(request.answer("x" * 200)) <= 4096
+    assert 3000 < len(request.answer(REFUSAL)) <= 4096
 
 
 def test_the_physical_id_is_the_same_for_each_delivery_and_kept_afterwards():
@@ -191,10 +201,14 @@ BAD_REQUESTS = {
     "an account in other digits": {"StackId": STACK.stack_id.replace("4", chr(0xFF14))},
     "a stack with a line feed": {"StackId": STACK.stack_id + "\n"},
     "a long stack": {"StackId": STACK.stack_id + "0" * 600},
+    "a long partition": {"StackId": STACK.stack_id.replace("arn:aws:", f"arn:aws-{'p' * 17}:")},
+    "a partition of many parts": {"StackId": STACK.stack_id.replace("arn:aws:", f"arn:aws{'-p' * 4}:")},
+    "a long region": {"StackId": STACK.stack_id.replace("us-east-1", "r" * 33)},
     "no request": {"RequestId": None},
     "a long request": {"RequestId": "x" * 129},
     "no resource": {"LogicalResourceId": None},
     "a resource with a quote": {"LogicalResourceId": '"'},
+    "a long resource": {"LogicalResourceId": "L" * 256},
     "too much": {"More": "x" * 70_000},
     "half a surrogate pair": {"More": "\ud800"},
     "NUL": {"More": "\0"},
