@@ -324,7 +324,7 @@ def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
 
 
 def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypatch, capfd, caplog):
-    monkeypatch.setattr("app.web.pages.headline", lambda counts: 1 / 0)
+    monkeypatch.setattr("app.web.pages.headline", lambda *_: 1 / 0)
     response = visitor.raw()
     assert response.status_code == 500
     assert response.content_type == "text/html; charset=utf-8"
