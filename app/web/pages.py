@@ -255,7 +255,7 @@ def _refused(error: AppError) -> Response:
         return _error(404, "onboard/gone.html")
     if isinstance(error, TryLaterError) and not isinstance(error, RateLimitedError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
-        return _error(503, "onboard/error.html", detail=error.detail, retry_after=2)
+        return _error(503, "onboard/error.html", detail=f"{_vendor()} can't answer right now.", retry_after=2)
     retry_after = error.retry_after if isinstance(error, RateLimitedError) else None
     return _error(PROBLEMS[error.code][0], "onboard/error.html", detail=error.detail, retry_after=retry_after)
 
