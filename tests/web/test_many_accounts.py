@@ -1,6 +1,5 @@
 """A tenant with more accounts than fit on a page: who has something to mend comes first, and all can be reached."""
 
-import itertools
 import json
 from uuid import UUID
 
@@ -11,8 +10,7 @@ from app.connections import Place, Standing
 from app.ids import new_id
 from app.models import Connection, ConnectionStatus
 from tests.cast import Customer, path_of, without_external_id
-from tests.rows import connection_row
-from tests.web.conftest import Visitor, visit
+from tests.web.conftest import Visitor, many, visit
 
 PENDING, VERIFIED = ConnectionStatus.PENDING, ConnectionStatus.VERIFIED
 NO_PLACES = (
@@ -34,7 +32,6 @@ NO_PLACES = (
     "' OR 1=1 --",
     "<script>",
 )
-_numbers = itertools.count(100_000_000_000)
 
 
 def accounts(page: BeautifulSoup) -> list[str]:
@@ -44,22 +41,6 @@ def accounts(page: BeautifulSoup) -> list[str]:
 def follow(visitor: Visitor, page: BeautifulSoup, link: str) -> BeautifulSoup | None:
     found = page.find(id=link)
     return found and visitor.page(found["href"].removeprefix(visitor.path).partition("#")[0])
-
-
-def many(visitor: Visitor, status: ConnectionStatus = VERIFIED, count: int = 100) -> list[str]:
-    """Rows without roles; their accounts' ids, newest first."""
-    database, made = visitor.world.admin.app.extensions["deputy"].db, []
-    for _ in range(count):
-        made.append(f"{next(_numbers):012d}")
-        connection_row(
-            database,
-            UUID(visitor.tenant["id"]),
-            number=int(made[-1]),
-            account_id=made[-1],
-            status=status,
-            due_at=None,
-        )
-    return made[::-1]
 
 
 def test_whoever_has_something_to_mend_comes_first_and_the_newest_of_each(visitor: Visitor):
