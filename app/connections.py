@@ -4,13 +4,15 @@ Which roles may be given at all is decided here, before any call to AWS (invaria
 until a proof says otherwise, and so is one that is resumed.
 """
 
+import enum
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -20,7 +22,7 @@ from app.config import Config
 from app.db import Database, Page, now, page
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError, ValidationFailedError
 from app.ids import RoleArn, kit_role_name
-from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
+from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Proof, Verdict
 from app.permission_sets import PermissionSet
 from app.verification import PATIENCE, Verification
 
@@ -108,6 +110,58 @@ class Wanted:
     status: ConnectionStatus | None = None
     account_id: str | None = None
     role_arn: str | None = None
+
+
+class Standing(enum.IntEnum):
+    """Who has something to mend, and who only waits: a pending role has refused us, or was not tried to the end yet."""
+
+    INSECURE = 0
+    BROKEN = 1
+    REFUSED = 2
+    WAITING = 3
+    CONNECTED = 4
+    PAUSED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a list by standing goes on: after this connection, or where the standing begins.
+
+    It holds the standing, as that may have changed since: what is proven meanwhile must not move the rest of the list.
+    """
+
+    standing: Standing
+    after: UUID | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Place | None":
+        """From `str()` of one; None for anything else."""
+        found = _PLACE.fullmatch(text)
+        if found is None:
+            return None
+        return cls(Standing[found[1].upper()], UUID(found[2]) if found[2] else None)
+
+    def __str__(self) -> str:
+        return self.standing.name.lower() + (f"-{self.after.hex}" if self.after else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ByStanding:
+    """Some of a tenant's connections, and where the rest of them begins (None after the last)."""
+
+    items: list[Connection]
+    rest: Place | None
+
+
+_PLACE = re.compile(f"({'|'.join(s.name.lower() for s in Standing)})(?:-([0-9a-f]{{32}}))?", re.ASCII)
+_standing = case(
+    (Connection.status == ConnectionStatus.INSECURE, literal(Standing.INSECURE.value)),
+    (Connection.status == ConnectionStatus.BROKEN, literal(Standing.BROKEN.value)),
+    (Connection.status == ConnectionStatus.VERIFIED, literal(Standing.CONNECTED.value)),
+    (Connection.status == ConnectionStatus.SUSPENDED, literal(Standing.PAUSED.value)),
+    (Connection.proof.has(Proof.verdict == Verdict.UNASSUMABLE), literal(Standing.REFUSED.value)),
+    else_=literal(Standing.WAITING.value),
+)
 
 
 class Connections:
@@ -204,6 +258,30 @@ class Connections:
             query = _live(wanted).where(Connection.tenant_id == tenant_id)
             return page(db, query, Connection.id, limit=limit, after=after)
 
+    def list_by_standing(
+        self, caller: Caller, tenant_id: UUID, *, limit: int, start: Place | None
+    ) -> "ByStanding":
+        """One tenant's connections, those with something to mend first, then newest first. Raises NotFoundError."""
+        ranked = select(Connection.id, _standing.label("standing")).where(
+            Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+        )
+        if start is not None:
+            ranked = ranked.where(_from(start))
+        # First only which rows, then the rows: a proof is large, and is not to be sorted for each of a thousand.
+        chosen = ranked.order_by(_standing, Connection.id.desc()).limit(limit + 1).subquery()
+        query = (
+            select(Connection, chosen.c.standing)
+            .join(chosen, chosen.c.id == Connection.id)
+            .order_by(chosen.c.standing, Connection.id.desc())
+        )
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            rows = db.execute(query).all()
+        more = len(rows) > limit
+        rows = rows[:limit]
+        rest = Place(Standing(rows[-1].standing), rows[-1].Connection.id) if more else None
+        return ByStanding([row.Connection for row in rows], rest)
+
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """How many connections a tenant has in each status; those that it has none in are left out. Raises NotFoundError."""
         counts = (
@@ -267,6 +345,12 @@ class Connections:
             connection_id=connection.id,
             details=details,
         )
+
+
+def _from(start: Place) -> ColumnElement[bool]:
+    if start.after is None:
+        return _standing >= start.standing
+    return or_(_standing > start.standing, and_(_standing == start.standing, Connection.id < start.after))
 
 
 def _live(wanted: Wanted) -> Select[Connection]:

@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from app import log
 from app.api.errors import PROBLEMS
 from app.api.rest import public, services, whole_body
-from app.connections import Wanted
+from app.connections import Place
 from app.errors import (
     AppError,
     CallerFaultError,
@@ -30,8 +30,10 @@ from app.errors import (
 from app.links import Visit
 from app.models import ConnectionStatus
 from app.web.progress import (
+    BEGINS_WITH,
     STATUS_WORDS,
     WAITING,
+    Progress,
     accounts_by_failed_check,
     counted_as,
     headline,
@@ -59,7 +61,7 @@ HEADERS = {
 }
 QUIET = {"web.static", "web.status"}  # asked for all the time; the log has them only when they fail
 WAYS = ("stack", "terraform", "cli", "organization")
-_SHOWN = 50  # connections, the newest
+_SHOWN = 25  # connections at a time
 _STATUS_SECONDS = {False: 3, True: 30}  # between two looks: while there is something to wait for, and after
 
 
@@ -113,7 +115,7 @@ def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     visit = _visit(token)
     services().rates.check_again(visit.caller, visit.tenant.id)
     services().verification.verify(visit.caller, visit.tenant.id, connection_id)
-    return _back(token)
+    return _back(token, start=_start())
 
 
 def covers(path: str) -> bool:
@@ -137,8 +139,13 @@ def _visit(token: str) -> Visit:
     return visit
 
 
-def _back(token: str) -> ResponseReturnValue:
-    return redirect(url_for("web.page", token=token, _anchor="status"), 303)
+def _back(token: str, start: Place | None = None) -> ResponseReturnValue:
+    return redirect(url_for("web.page", token=token, start=start, _anchor="status"), 303)
+
+
+def _start() -> Place | None:
+    """Which part of a long list is shown. What is no place in it is the beginning."""
+    return Place.parse(request.args.get("start", ""))
 
 
 def _ensure_own_form() -> None:
@@ -183,35 +190,17 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
 
 def _live(visit: Visit, token: str) -> dict[str, Any]:
     """What changes by itself, rendered, and a mark by which the browser says what it has."""
-    connections, onboarding = services().connections, services().onboarding
+    connections = services().connections
     counts = connections.summary(visit.caller, visit.tenant.id)
-    newest = connections.list(visit.caller, visit.tenant.id, Wanted(), limit=_SHOWN, after=None)
-    shown = [progress(connection) for connection in newest.items]
-    trust = onboarding.kit(
-        visit.caller, visit.tenant.id, permission_set=visit.link.permission_set
-    ).trust_policy
-    summary = headline(counts)
+    start = _start() if sum(counts.values()) > 1 else None  # a single one is told step by step
+    listed = connections.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
+    shown = [progress(connection) for connection in listed.items]
+    summary = headline(counts, shown)
     connected = bool(counts) and set(counts) == {ConnectionStatus.VERIFIED}
-    body = render_template(
-        "onboard/progress.html",
-        token=token,
-        vendor=_vendor(),
-        waiting=WAITING,
-        shown=shown,
-        counts=[
-            (counted_as(status, counts[status]), status, counts[status])
-            for status in STATUS_WORDS
-            if status in counts
-        ],
-        total=sum(counts.values()),
-        failed=accounts_by_failed_check(shown),
-        searching=any(one.connection.due_at for one in shown if one.may_check),
-        unclear=next((one.unclear for one in shown if one.unclear), None),
-        trust_policy=trust,
-        command=trust_command(shown[0].role_name, trust) if len(shown) == 1 else None,
-    )
+    body = _body(visit, counts, shown, token=token, start=start, rest=listed.rest)
     return {
         "token": token,
+        "start": start,
         "vendor": _vendor(),
         "tenant": visit.tenant,
         "summary": summary,
@@ -220,6 +209,31 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
         "seconds": _STATUS_SECONDS[connected],
     }
+
+
+def _body(
+    visit: Visit, counts: dict[ConnectionStatus, int], shown: list[Progress], **places: str | Place | None
+) -> str:
+    kit = services().onboarding.kit(visit.caller, visit.tenant.id, permission_set=visit.link.permission_set)
+    return render_template(
+        "onboard/progress.html",
+        vendor=_vendor(),
+        waiting=WAITING,
+        shown=shown,
+        counts=[
+            (counted_as(status, counts[status]), status, counts[status], Place(BEGINS_WITH[status]))
+            for status in STATUS_WORDS
+            if status in counts
+        ],
+        total=sum(counts.values()),
+        failed=accounts_by_failed_check(shown),
+        searching=any(one.connection.due_at for one in shown if one.may_check),
+        unclear=next((one.unclear for one in shown if one.unclear), None),
+        role_name=kit.role_name,
+        trust_policy=kit.trust_policy,
+        command=trust_command(shown[0].role_name, kit.trust_policy) if len(shown) == 1 else None,
+        **places,
+    )
 
 
 def _vendor() -> str:
@@ -241,7 +255,7 @@ def _refused(error: AppError) -> Response:
         return _error(404, "onboard/gone.html")
     if isinstance(error, TryLaterError) and not isinstance(error, RateLimitedError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
-        return _error(503, "onboard/error.html", detail=error.detail, retry_after=2)
+        return _error(503, "onboard/error.html", detail=f"{_vendor()} can't answer right now.", retry_after=2)
     retry_after = error.retry_after if isinstance(error, RateLimitedError) else None
     return _error(PROBLEMS[error.code][0], "onboard/error.html", detail=error.detail, retry_after=retry_after)
 

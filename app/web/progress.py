@@ -6,10 +6,11 @@ become true together.
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.connections import Standing
 from app.ids import RoleArn
 from app.models import Connection, ConnectionStatus
 from app.verification import ACCOUNT, FOREIGN, MISSING, OWN
@@ -17,12 +18,20 @@ from app.verification import ACCOUNT, FOREIGN, MISSING, OWN
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 
 STEPS = ("Your stack", "Role found", "Your External ID accepted", "Strangers refused", "Connected")
+REFUSED = "No access yet"  # a pending one that was tried
 STATUS_WORDS = {
     ConnectionStatus.VERIFIED: "Connected",
     ConnectionStatus.INSECURE: "Needs a change",
     ConnectionStatus.BROKEN: "Access lost",
     ConnectionStatus.PENDING: "Waiting",
     ConnectionStatus.SUSPENDED: "Paused",
+}
+BEGINS_WITH = {  # where those of a status begin in the list
+    ConnectionStatus.VERIFIED: Standing.CONNECTED,
+    ConnectionStatus.INSECURE: Standing.INSECURE,
+    ConnectionStatus.BROKEN: Standing.BROKEN,
+    ConnectionStatus.PENDING: Standing.REFUSED,
+    ConnectionStatus.SUSPENDED: Standing.PAUSED,
 }
 
 
@@ -35,13 +44,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`failed`: the checks that did not pass, by name. `may_check`: whether another check can change anything."""
+    """`failed`: the check that did not pass, by name. `may_check`: whether another check can change anything."""
 
     connection: Connection
     role_name: str
     status: str
     steps: tuple[Step, ...]
-    failed: tuple[str, ...]
+    failed: str | None
     unclear: str | None  # why the last check gave no answer, if it gave none
     may_check: bool
 
@@ -55,14 +64,15 @@ WAITING = (
 def progress(connection: Connection) -> Progress:
     checks = {check["name"]: check for check in connection.proof.checks} if connection.proof else {}
     unclear = [check["detail"] for check in checks.values() if check["outcome"] == "inconclusive"]
+    failed = next((name for name, check in checks.items() if check["outcome"] == "failed"), None)
     status = connection.status
     settled = status in {ConnectionStatus.VERIFIED, ConnectionStatus.SUSPENDED}
     return Progress(
         connection=connection,
         role_name=RoleArn.parse(connection.role_arn).name,
-        status=STATUS_WORDS[status],
+        status=REFUSED if failed and status is ConnectionStatus.PENDING else STATUS_WORDS[status],
         steps=_steps(status, {name: check["outcome"] for name, check in checks.items()}),
-        failed=() if settled else tuple(name for name, c in checks.items() if c["outcome"] == "failed"),
+        failed=None if settled else failed,
         unclear=None if settled or not unclear else unclear[0],
         may_check=not settled,
     )
@@ -72,18 +82,19 @@ def _steps(status: ConnectionStatus, outcomes: dict[str, str]) -> tuple[Step, ..
     if status is ConnectionStatus.VERIFIED:
         return _all_done()
     if status is ConnectionStatus.SUSPENDED:
-        return (*_all_done()[:1], Step(STEPS[1], "unclear", "Paused."), *_todo(2))
+        return ()
     if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
         return (*_all_done()[:3], _strangers(outcomes), *_todo(4))
-    return (*_all_done()[:1], _looking(outcomes), *_todo(2))
+    return (*_all_done()[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
 
 
-def _looking(outcomes: dict[str, str]) -> Step:
+def _looking(outcomes: dict[str, str], *, lost: bool) -> Step:
     """The step at the role itself, which did not let us in, or not yet."""
     if not outcomes:
         return Step(STEPS[1], "now", "Being checked.")
     if outcomes.get(OWN) == "failed":
-        return Step(STEPS[1], "failed", "Not yet. It is absent, or it refuses us; AWS does not say which.")
+        when = "No longer" if lost else "Not yet"
+        return Step(STEPS[1], "failed", f"{when}. It is absent, or it refuses us; AWS does not say which.")
     if outcomes.get(ACCOUNT) == "failed":
         return Step(STEPS[1], "failed", "It is in another account than its ARN says.")
     return Step(STEPS[1], "unclear", "AWS gave no clear answer yet.")
@@ -112,21 +123,21 @@ def _todo(start: int) -> tuple[Step, ...]:
     return tuple(Step(name, "todo", "") for name in STEPS[start:])
 
 
-def accounts_by_failed_check(shown: Iterable[Progress]) -> dict[str, list[str]]:
+def accounts_by_failed_check(shown: Sequence[Progress]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for one in shown:
-        for name in one.failed:
-            found.setdefault(name, []).append(one.connection.account_id)
+        if one.failed:
+            found.setdefault(one.failed, []).append(one.connection.account_id)
     return found
 
 
-def headline(counts: dict[ConnectionStatus, int]) -> str:
+def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> str:
     """Where things stand, in one sentence; a screen reader says it whenever it changes."""
     total = sum(counts.values())
     if not total:
         return "Waiting for your stack."
     if total == 1:
-        return _HEADLINES[next(iter(counts))]
+        return _headline_of_one(next(iter(counts)), shown)
     connected = counts.get(ConnectionStatus.VERIFIED, 0)
     if connected == total:
         return f"All {total} accounts are connected."
@@ -134,6 +145,14 @@ def headline(counts: dict[ConnectionStatus, int]) -> str:
         f"{counts[status]} {counted_as(status, counts[status])}" for status in _COUNTED if counts.get(status)
     ]
     return f"{connected} of {total} connected; {', '.join(others)}."
+
+
+def _headline_of_one(status: ConnectionStatus, shown: Sequence[Progress]) -> str:
+    if status is ConnectionStatus.PENDING and not any(one.failed for one in shown):
+        if any(one.unclear for one in shown):
+            return "Not connected yet: AWS gave no clear answer."
+        return "Your role is being checked."
+    return _HEADLINES[status]
 
 
 def counted_as(status: ConnectionStatus, count: int) -> str:

@@ -1,12 +1,18 @@
 """A customer with an onboarding link in their browser, and no key."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 from bs4 import BeautifulSoup
 
+from app.models import ConnectionStatus
 from tests.cast import World
+from tests.rows import connection_row
+
+_numbers = itertools.count(100_000_000_000)
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +55,21 @@ def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
     base = world.admin.app.extensions["deputy"].config.public_url
     assert made["url"].startswith(f"{base}/onboard/")
     return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])
+
+
+def many(
+    visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100
+) -> list[str]:
+    """Rows without roles; their accounts' ids, newest first."""
+    database, made = visitor.world.admin.app.extensions["deputy"].db, []
+    for _ in range(count):
+        made.append(f"{next(_numbers):012d}")
+        connection_row(
+            database,
+            UUID(visitor.tenant["id"]),
+            number=int(made[-1]),
+            account_id=made[-1],
+            status=status,
+            due_at=None,
+        )
+    return made[::-1]

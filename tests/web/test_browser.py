@@ -7,11 +7,38 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
 
+from app.models import ConnectionStatus
 from tests.cast import Customer, without_external_id
 from tests.conftest import CHROMIUM, in_a_browser
-from tests.web.conftest import Visitor
+from tests.web.conftest import Visitor, many
 
 pytestmark = in_a_browser
+
+# Text with less than 4.5:1 (WCAG AA) on what is behind it, and its ratio.
+FAINT = """() => {
+  const rgba = (said) => { const [r, g, b, a = 1] = said.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const over = (top, below) => below.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
+  const light = (colour) => colour
+    .map((value) => value / 255)
+    .map((value) => (value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => element
+    ? over(rgba(getComputedStyle(element).backgroundColor), behind(element.parentElement)) : [255, 255, 255];
+  const shown = [...document.querySelectorAll("input[placeholder]")].map((e) => [e, e.placeholder, "::placeholder"]);
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) shown.push([walker.currentNode.parentElement, walker.currentNode.data.trim()]);
+  return shown.filter(([element, text]) => text && element.checkVisibility()).map(([element, text, part]) => {
+    const back = behind(element);
+    const front = over(rgba(getComputedStyle(element, part).color), back);
+    const [less, more] = [light(front), light(back)].sort((a, b) => a - b);
+    return [text, (more + 0.05) / (less + 0.05)];
+  }).filter(([, ratio]) => ratio < 4.5);
+}"""
+# How far the page reaches to the right of the window, and below its own text.
+BEYOND = """() => {
+  const page = document.documentElement;
+  return [page.scrollWidth - page.clientWidth, page.scrollHeight - document.querySelector("main").offsetHeight];
+}"""
 
 
 @pytest.fixture
@@ -61,3 +88,74 @@ def test_the_tabs_work_with_the_arrow_keys(url: str, browser_page: Page):
         browser_page.keyboard.press("ArrowRight")
         assert browser_page.is_visible(shown)
     assert not browser_page.is_visible("#terraform")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_is_readable_and_fits_a_small_phone(visitor: Visitor, url: str, browser_page: Page, scheme):
+    browser_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+
+    def look(way: str = "stack") -> None:
+        for width in (320, 1280):
+            browser_page.set_viewport_size({"width": width, "height": 600})
+            browser_page.goto(f"{url}?way={way}")
+            browser_page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+            assert browser_page.evaluate(FAINT) == []
+            assert browser_page.evaluate(BEYOND) == [0, 0]
+
+    for way in ("stack", "terraform", "cli", "organization"):
+        look(way)
+    kit = visitor.world.kit(visitor.tenant)
+    visitor.paste(
+        Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    )
+    look()
+    for status in set(ConnectionStatus) - {ConnectionStatus.DELETED}:
+        many(visitor, status, 5)
+    visitor.paste(f"arn:aws:iam::123456789012:role/deputy-{'long-name' * 6}")
+    look()
+
+
+def test_whatever_the_tab_key_reaches_shows_that_it_did(visitor: Visitor, url: str, browser_page: Page):
+    many(visitor, ConnectionStatus.PENDING, 30)
+    browser_page.goto(url)
+    reached = []
+    while "BODY" not in reached:
+        browser_page.keyboard.press("Tab")
+        name, ring = browser_page.evaluate("""() => {
+          const at = document.activeElement, { outlineStyle, outlineWidth } = getComputedStyle(at);
+          return [at.id || at.tagName, `${outlineStyle} ${outlineWidth}`];
+        }""")
+        reached.append(name)
+        assert ring == "solid 2px" or name in {"way-stack", "BODY"}, name  # a tab's ring is its label's
+    expected = ["way-stack", "region", "list-refused", "list-next", "role-arn"]
+    assert [name for name in reached if name in expected] == expected
+
+
+def test_without_javascript_the_tabs_turn_and_the_list_goes_on(
+    visitor: Visitor, url: str, browser_page: Page
+):
+    listed = many(visitor, count=30)
+    plain = browser_page.context.browser.new_page(java_script_enabled=False)
+    plain.goto(url)
+    for way, shown in (("terraform", "#terraform"), ("cli", "#aws-cli"), ("stack", "#region")):
+        plain.click(f"label[for=way-{way}]")
+        assert plain.is_visible(shown)
+    assert not plain.is_visible("#copy-external-id")
+    plain.select_option("#region", "eu-west-1")
+    plain.click("text=Use this region")
+    assert plain.is_visible("text=Launch stack in eu-west-1")
+    plain.click("#list-next")
+    assert plain.locator("tbody code").all_inner_texts() == listed[25:]
+
+
+def test_what_the_page_shows_of_a_list_stays_when_it_refreshes(
+    visitor: Visitor, url: str, browser_page: Page
+):
+    many(visitor, ConnectionStatus.PENDING, 60)
+    browser_page.goto(url)
+    browser_page.click("#list-next")
+    shown = browser_page.locator("tbody th").all_inner_texts()
+    assert len(shown) == 25
+    many(visitor, ConnectionStatus.INSECURE, 1)
+    browser_page.wait_for_selector("text=1 needs a change")
+    assert browser_page.locator("tbody th").all_inner_texts() == shown

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.access import Scope
+from app.errors import StoreUnavailableError
 from app.factory import create_app
 from app.web.pages import HEADERS
 from sandbox.server import Sandbox
@@ -28,6 +29,7 @@ def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
     shown = text_of(page.main)
     assert visitor.tenant["name"] in shown
     assert "Example Vendor asks for read-only access" in shown
+    assert f"Example Vendor comes as one AWS identity, {kit['broker_principal_arn']}" in shown
     assert "We cannot read what is inside any object" in shown
     assert json.loads(page.find(id="trust").text) == kit["trust_policy"]
     sets = visitor.world.admin("GET", "/v1/permission-sets")["items"]
@@ -36,7 +38,8 @@ def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
     )
     assert page.find(id="external-id").text == kit["external_id"]
     assert "It is not a password" in shown
-    assert "can't see who else" in shown.replace(" else ", " else ")
+    assert "They can't see who else your role trusts" in shown
+    assert "Nor do they look at what the role permits" in shown
 
 
 def test_the_four_ways_are_the_kits(visitor: Visitor):
@@ -50,6 +53,13 @@ def test_the_four_ways_are_the_kits(visitor: Visitor):
         "AWS CLI",
         "Whole organization",
     ]
+    for way, template in (
+        ("stack", kit["template_url"]),
+        ("organization", "/v1/templates/customer-org.yaml"),
+    ):
+        (to_read,) = (link["href"] for link in page.select(f".{way} a") if link.text == "the template")
+        assert to_read.startswith(template)
+    assert visitor.world.admin.with_key(None).raw("GET", to_read).status_code == 200
 
 
 def test_the_link_chooses_the_permission_set_and_the_region(world: World):
@@ -139,7 +149,10 @@ def test_a_day_without_aws_is_unclear_and_blames_nobody(visitor: Visitor, faults
     faults.add("throttle", role_arn=arn, times=50)
     visitor.paste(arn)
     assert visitor.steps() == ["done", "unclear", "todo", "todo", "todo"]
-    assert visitor.page().select_one(".advice") is None
+    page = visitor.page()
+    assert page.select_one(".advice") is None
+    assert text_of(page.find(id="summary")) == "Not connected yet: AWS gave no clear answer."
+    assert "We also try again by ourselves" in text_of(page.find(id="live"))
 
 
 def test_a_suspended_connection_is_paused_and_offers_no_check(visitor: Visitor):
@@ -147,7 +160,9 @@ def test_a_suspended_connection_is_paused_and_offers_no_check(visitor: Visitor):
     path = f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}"
     visitor.world.admin("POST", f"{path}/suspend", {"reason": "unpaid"})
     assert text_of(visitor.page().find(id="summary")) == "This connection is paused."
-    assert visitor.page().select("form[action$=verify]") == []
+    page = visitor.page()
+    assert page.select("form[action$=verify], .steps") == []
+    assert "Example Vendor has paused it" in text_of(page.find(id="live"))
     assert visitor.raw(f"/connections/{made['id']}/verify", "POST").status_code == 409
 
 
@@ -324,7 +339,7 @@ def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
 
 
 def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypatch, capfd, caplog):
-    monkeypatch.setattr("app.web.pages.headline", lambda counts: 1 / 0)
+    monkeypatch.setattr("app.web.pages.headline", lambda *_: 1 / 0)
     response = visitor.raw()
     assert response.status_code == 500
     assert response.content_type == "text/html; charset=utf-8"
@@ -332,6 +347,17 @@ def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypa
     assert "ZeroDivisionError" in str([record.msg for record in caplog.records])
     out, err = capfd.readouterr()
     assert visitor.path.rpartition("/")[2] not in out + err + caplog.text
+
+
+def test_a_database_that_is_away_is_told_as_ours_and_to_be_tried_again(visitor: Visitor, monkeypatch):
+    def away(*_: object) -> str:
+        raise StoreUnavailableError("The database can't be reached right now; try again.")
+
+    monkeypatch.setattr("app.web.pages.headline", away)
+    response = visitor.raw()
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert "Example Vendor can't answer right now" in response.text.replace("&#39;", "'")
+    assert "database" not in response.text
 
 
 def test_an_account_id_is_enough_for_a_search(visitor: Visitor):
@@ -342,7 +368,18 @@ def test_an_account_id_is_enough_for_a_search(visitor: Visitor):
     [made] = visitor.world.admin("GET", path)["items"]
     assert made["role_arn"] == f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
     assert (made["status"], made["verification"]) == ("pending", None)
+    assert text_of(visitor.page().find(id="summary")) == "Your role is being checked."
     customer.role(kit["role_name"], kit["trust_policy"])
     assert visitor.paste(customer.account).status_code == 303  # tried at once, as it is known by now
     [made] = visitor.world.admin("GET", path)["items"]
     assert made["status"] == "verified"
+
+
+def test_a_role_that_was_removed_is_told_so_and_its_removal_is_no_mistake(visitor: Visitor):
+    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    made = visitor.world.connect(visitor.tenant, visitor.world.role(visitor.tenant, customer))
+    customer.remove_role(kit["role_name"])
+    visitor.raw(f"/connections/{made['id']}/verify", "POST")
+    live = text_of(visitor.page().find(id="live"))
+    assert "No longer. It is absent, or it refuses us" in live
+    assert "If you removed the role on purpose, there is nothing to change" in live

@@ -1,0 +1,191 @@
+"""A tenant with more accounts than fit on a page: who has something to mend comes first, and all can be reached."""
+
+import json
+from uuid import UUID
+
+from bs4 import BeautifulSoup
+from sqlalchemy import event, update
+
+from app.connections import Place, Standing
+from app.ids import new_id
+from app.models import Connection, ConnectionStatus
+from tests.cast import Customer, path_of, without_external_id
+from tests.web.conftest import Visitor, many, visit
+
+PENDING, VERIFIED = ConnectionStatus.PENDING, ConnectionStatus.VERIFIED
+NO_PLACES = (
+    "",
+    "x",
+    "0",
+    "-1",
+    "WAITING",
+    "connected-",
+    "connected-x",
+    f"connected-{'g' * 32}",
+    f"connected-{'0' * 31}",
+    "connected-019a0000-0000-7000-8000-000000000000",
+    f"{'connected' * 5000}",
+    "%00",
+    "%ff",
+    "connected%0a",
+    "%D9%A1",
+    "' OR 1=1 --",
+    "<script>",
+)
+
+
+def accounts(page: BeautifulSoup) -> list[str]:
+    return [cell.text for cell in page.select("#live tbody th code")]
+
+
+def follow(visitor: Visitor, page: BeautifulSoup, link: str) -> BeautifulSoup | None:
+    found = page.find(id=link)
+    return found and visitor.page(found["href"].removeprefix(visitor.path).partition("#")[0])
+
+
+def test_whoever_has_something_to_mend_comes_first_and_the_newest_of_each(visitor: Visitor):
+    world, kit = visitor.world, visitor.world.kit(visitor.tenant)
+    customers = [Customer(world.aws) for _ in range(8)]
+    paused, connected, waiting, refused, broken, older, newer, last = customers
+    suspended = world.connect(visitor.tenant, world.role(visitor.tenant, paused))
+    world.admin("POST", path_of(suspended, "/suspend"), {"reason": "unpaid"})
+    world.connect(visitor.tenant, world.role(visitor.tenant, connected))
+    visitor.paste(waiting.account)
+    visitor.paste(f"arn:aws:iam::{refused.account}:role/{kit['role_name']}")
+    lost = world.connect(visitor.tenant, world.role(visitor.tenant, broken))
+    broken.remove_role(kit["role_name"])
+    world.admin("POST", path_of(lost, "/verify"))
+    for customer in (older, newer):
+        visitor.paste(customer.role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    world.connect(visitor.tenant, world.role(visitor.tenant, last))
+    page = visitor.page()
+    in_order = (newer, older, broken, refused, waiting, last, connected, paused)
+    assert accounts(page) == [customer.account for customer in in_order]
+    assert [pill.text for pill in page.select(".pill")] == [
+        "Needs a change",
+        "Needs a change",
+        "Access lost",
+        "No access yet",
+        "Waiting",
+        "Connected",
+        "Connected",
+        "Paused",
+    ]
+    assert page.select("nav.pages") == []
+    listed = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    assert [one["account_id"] for one in listed] == [
+        customer.account for customer in (last, newer, older, broken, refused, waiting, connected, paused)
+    ]
+
+
+def test_every_account_is_reached_by_links(visitor: Visitor):
+    expected = [account for status in (PENDING, VERIFIED) for account in many(visitor, status, 50)]
+    expected = many(visitor, ConnectionStatus.INSECURE, 20) + expected
+    page, seen = visitor.page(), []
+    while page is not None:
+        assert len(accounts(page)) <= 25
+        seen += accounts(page)
+        last, page = page, follow(visitor, page, "list-next")
+    assert seen == expected
+    assert accounts(follow(visitor, last, "list-first")) == seen[:25]
+
+
+def test_each_count_leads_to_where_those_begin(visitor: Visitor):
+    many(visitor)
+    waiting, paused = many(visitor, PENDING, 2), many(visitor, ConnectionStatus.SUSPENDED, 3)
+    page = visitor.page()
+    assert accounts(follow(visitor, page, "list-refused"))[:2] == waiting
+    assert not set(accounts(follow(visitor, page, "list-connected"))) & set(waiting)
+    end = follow(visitor, page, "list-paused")
+    assert accounts(end) == paused
+    assert end.find(id="list-next") is None
+
+
+def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor: Visitor):
+    waiting = many(visitor, PENDING, 60)
+    page = visitor.page()
+    services = visitor.world.admin.app.extensions["deputy"]
+    with services.db.write() as db:
+        moved = update(Connection).where(
+            Connection.tenant_id == UUID(visitor.tenant["id"]), Connection.account_id.in_(waiting[20:25])
+        )
+        db.execute(moved.values(status=VERIFIED))
+    assert accounts(follow(visitor, page, "list-next")) == waiting[25:50]
+
+
+def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor: Visitor):
+    many(visitor, PENDING, 60)
+    page = follow(visitor, visitor.page(), "list-next")
+    status = page.select_one("[hx-get]")["hx-get"].removeprefix(visitor.path)
+    assert visitor.raw(status).status_code == 204
+    fragment = visitor.page(status.partition("&seen=")[0])
+    assert [cell.text for cell in fragment.select("tbody th code")] == accounts(page)
+    assert fragment.select_one("[hx-get]")["hx-get"] == page.select_one("[hx-get]")["hx-get"]
+    action = page.select_one("tbody form")["action"].removeprefix(visitor.path)
+    assert (
+        visitor.raw(action, "POST").headers["Location"]
+        == f"{visitor.path}{action[action.index('?') :]}#status"
+    )
+    assert page.select_one(".nojs a")["href"] == f"{visitor.path}{action[action.index('?') :]}#status"
+
+
+def test_what_is_no_place_in_the_list_is_its_beginning(visitor: Visitor):
+    many(visitor, count=30)
+    for what in ("", "/status"):
+        beginning = visitor.raw(what).text
+        for text in NO_PLACES:
+            assert visitor.raw(f"{what}?start={text}").text == beginning, text
+
+
+def test_a_place_of_another_tenants_list_shows_nothing_of_it(visitor: Visitor):
+    other = visit(visitor.world, visitor.world.tenant())
+    foreign, own = many(other, count=60), many(visitor, count=60)
+    theirs = other.page().find(id="list-next")["href"].removeprefix(other.path).partition("#")[0]
+    for what in (theirs, f"/status{theirs}"):
+        answer = visitor.raw(what)
+        assert answer.status_code == 200
+        assert not [account for account in foreign if account in answer.text]
+    assert set(accounts(visitor.page(theirs))) <= set(own)
+    page = visitor.page(f"?start={Place(Standing.PAUSED, new_id())}")
+    assert accounts(page) == []
+    assert accounts(follow(visitor, page, "list-first")) == own[:25]
+
+
+def test_a_single_account_has_no_places(visitor: Visitor):
+    many(visitor, count=1)
+    assert visitor.raw("?start=paused").text == visitor.raw().text
+    assert visitor.raw("/status?start=paused").text == visitor.raw("/status").text
+
+
+def test_a_look_costs_no_more_statements_for_many_accounts(visitor: Visitor):
+    engine, statements = visitor.world.admin.app.extensions["deputy"].db.engine, []
+
+    def look() -> int:
+        statements.clear()
+        assert visitor.raw("/status").status_code == 200
+        return len(statements)
+
+    def note(*said: object) -> None:
+        statements.append(said[2])
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        many(visitor, count=2)
+        few = look()
+        many(visitor, PENDING)
+        assert look() == few
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def test_each_mistake_has_its_own_advice_and_names_a_few_of_its_accounts(visitor: Visitor):
+    world, kit = visitor.world, visitor.world.kit(visitor.tenant)
+    pattern = json.loads(json.dumps(kit["trust_policy"]).replace('"StringEquals"', '"StringLike"'))
+    pattern["Statement"][0]["Condition"]["StringLike"]["sts:ExternalId"] = "dpy-*"
+    like = Customer(world.aws)
+    visitor.paste(like.role(kit["role_name"], pattern))
+    for _ in range(5):
+        visitor.paste(Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    missing, foreign, *_ = [" ".join(said.text.split()) for said in visitor.page().select(".advice p")]
+    assert "and 2 more in this list: The role can be used without your External ID" in missing
+    assert foreign.startswith(f"Account {like.account}: The role also accepts an External ID")
