@@ -1,4 +1,4 @@
-"""The background worker, as `flask --app wsgi worker` runs it, and as Celery does over a real Valkey that is killed."""
+"""The background worker: `flask --app wsgi worker`, and Celery over RabbitMQ (tests/test_organization.py: Valkey)."""
 
 import contextlib
 import os
@@ -21,8 +21,9 @@ from app.onboarding import trust_policy
 from app.worker import Worker
 from tests.cast import Customer
 from tests.conftest import empty_database, make_config, migrate
+from tests.rabbitmq import SERVER as RABBITMQ
+from tests.rabbitmq import RabbitMQ
 from tests.rows import Role, connection_row, tenant_row
-from tests.valkey import Valkey
 
 ROOT = Path(__file__).parent.parent
 
@@ -157,11 +158,11 @@ def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
 
 
 class Celery:
-    """`celery --app worker worker --beat` over a Valkey of its own, both to be killed at will."""
+    """`celery --app worker worker --beat` over this broker, to be killed at will."""
 
-    def __init__(self, services, aws, folder):
-        self.valkey, self._folder = Valkey(), folder
-        self._env = environment(services, aws, DEPUTY_BROKER_URL=self.valkey.url)
+    def __init__(self, services, aws, folder, broker_url, **more):
+        self._folder = folder
+        self._env = environment(services, aws, DEPUTY_BROKER_URL=broker_url, **more)
         self.start()
 
     def start(self):
@@ -177,13 +178,39 @@ class Celery:
             os.killpg(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
 
-    def close(self):
-        self.kill()
-        self.valkey.kill()
-
 
 def lapse(services):
     """Two minutes later: the leases of what was claimed and not finished are over."""
     with services.db.write() as db:
         waiting = sqlalchemy.update(Connection).where(Connection.status == ConnectionStatus.PENDING)
         db.execute(waiting.values(due_at=now()))
+
+
+def proven_once(services, crowd, celery, meanwhile=lambda: None):
+    """The worker is killed in the middle; everything is proven in the end, and nothing twice."""
+    try:
+        made = crowd.pending(20)
+        until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, 60)
+        celery.kill()
+        meanwhile()
+        lapse(services)
+        celery.start()
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20}, 60)
+    finally:
+        celery.kill()
+    assert proven_times(services) == dict.fromkeys(made, 1)
+
+
+@pytest.mark.skipif(RABBITMQ is None, reason="there is no rabbitmq-server on this machine")
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_rabbitmq_carries_what_is_due(services, crowd, aws, tmp_path):
+    rabbitmq = RabbitMQ(tmp_path)
+
+    def meanwhile():
+        rabbitmq.kill()
+        rabbitmq.start()
+
+    try:
+        proven_once(services, crowd, Celery(services, aws, tmp_path, rabbitmq.url), meanwhile)
+    finally:
+        rabbitmq.close()
