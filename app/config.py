@@ -26,6 +26,7 @@ _TOPIC = re.compile(
     rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{_REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}",
     re.ASCII,
 )
+_SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}  # how their regions begin; no other partition's do
 ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
 SESSION_MAX = 43_200  # seconds; the most that any role allows
@@ -241,6 +242,8 @@ def _cache_url(value: str | None) -> None:
 def _celery_url(value: str | None) -> None:
     if value and not value.startswith(("redis://", "rediss://", "sqs://", "amqp://", "amqps://")):
         raise ValidationError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
+    if value and value.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, value):
+        raise ValidationError("must be a queue's URL with sqs:// for https://, and hold no keys.")
 
 
 def _account_ids(values: list[str]) -> None:

@@ -10,10 +10,24 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from celery.apps.worker import Worker
 
 from app.config import Config
 from app.due import Claim
 from app.services import Services
+
+_QUEUE = "deputy"
+
+
+class _SqsWorker(Worker):  # type: ignore[misc]  # celery is untyped
+    """Asks SQS through boto3 and waits for the answer.
+
+    Celery's own way is an event loop with curl. There one refusal of SQS's can end the asking, and the process goes on
+    without it. Here it ends the process, and whoever supervises that starts another.
+    """
+
+    def should_use_eventloop(self) -> bool:
+        return False
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
@@ -21,14 +35,14 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     `services` is called in the process that works, as neither connections nor locks survive its fork.
     """
-    celery = Celery("deputy", broker=config.broker_url, set_as_current=False)
+    celery = _over_broker(config)
     celery.conf.update(
         task_ignore_result=True,
         task_acks_late=True,  # a worker that is killed gives its task back
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # a proof cut off would wait for its lease
         worker_prefetch_multiplier=1,
-        task_default_queue="deputy",
+        task_default_queue=_QUEUE,
         broker_connection_retry_on_startup=True,
-        broker_transport_options={"visibility_timeout": 300},
         worker_hijack_root_logger=False,
         timezone="UTC",
         beat_schedule={
@@ -54,4 +68,23 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
         while queue is not None and queue.receive(wait_seconds=1):
             pass
 
+    return celery
+
+
+def _over_broker(config: Config) -> Celery:
+    """Celery with its broker and what is peculiar to that kind."""
+    url = config.broker_url or ""
+    sqs = url.startswith("sqs://")
+    celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
+    if not sqs:
+        celery.conf.broker_transport_options = {"visibility_timeout": 300}  # Redis's; RabbitMQ has none
+        return celery
+    celery.Worker = celery.subclass_with_self(_SqsWorker)
+    celery.conf.broker_transport_options = {
+        "region": config.region,  # the SDK itself reads AWS_DEFAULT_REGION alone
+        # One that is there: a worker may neither list nor make queues. Its visibility timeout is its own.
+        "predefined_queues": {_QUEUE: {"url": f"https://{url.removeprefix('sqs://')}"}},
+        "wait_time_seconds": 2,  # that the queue holds a question open; an end waits for no more than that
+        "polling_interval": 0.1,  # seconds until it looks whether a hand is free; Celery's own is one
+    }
     return celery

@@ -238,6 +238,44 @@ def test_the_queue_is_a_url(read, url):
     assert "URL" in found["DEPUTY_REGISTRATION_QUEUE_URL"]
 
 
+# --- Celery's broker ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@cache.internal:6379/0",
+        "rediss://cache.internal/1",
+        "amqp://deputy:hunter2@rabbit.internal:5672/deputy",
+        "amqps://deputy:hunter2@rabbit.internal/deputy",
+        "sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work",
+        "sqs://localhost:4566/111122223333/deputy-work",
+    ],
+)
+def test_what_carries_work(read, url):
+    config = read(DEPUTY_BROKER_URL=url)
+    assert config.broker_url == url
+    assert "hunter2" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("memory://", "must start with"),
+        ("https://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work", "must start with"),
+        ("sqs://", "a queue's URL"),
+        ("sqs://AKIAIOSFODNN7EXAMPLE:secret@", "no keys"),
+        ("sqs://AKIAIOSFODNN7EXAMPLE:secret@sqs.eu-west-1.amazonaws.com/111122223333/deputy-work", "no keys"),
+        ("sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy.fifo", "a queue's URL"),
+    ],
+)
+def test_what_cannot_carry_work(read, url, why):
+    found = problems(read, DEPUTY_BROKER_URL=url)
+    assert [*found] == ["DEPUTY_BROKER_URL"]
+    assert why in found["DEPUTY_BROKER_URL"]
+    assert "secret" not in found["DEPUTY_BROKER_URL"]
+
+
 # --- session lengths ---
 
 

@@ -20,6 +20,7 @@ from sandbox.organization import organization
 from tests.cast import Api, Customer, World, root_client
 from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
 from tests.test_worker import Celery, lapse, until
+from tests.valkey import Valkey
 
 UNIT = "ou-abcd-00000020"
 ACCOUNTS = [f"3{number:011}" for number in range(20)]
@@ -180,16 +181,18 @@ MANY = [f"4{number:011}" for number in range(199)]  # and the management account
 def test_killing_broker_and_worker_in_the_middle_of_200_registrations_loses_and_repeats_nothing(
     idle, aws, tmp_path
 ):
-    celery = Celery(idle.extensions["deputy"], aws, tmp_path)
+    valkey = Valkey()
+    celery = Celery(idle.extensions["deputy"], aws, tmp_path, valkey.url)
     with organisation_of(idle, aws) as organisation, contextlib.ExitStack() as after:
-        after.callback(celery.close)
+        after.callback(valkey.kill)
+        after.callback(celery.kill)
         organisation.has(*MANY)
         organisation.launch()
         for share in (0.2, 0.6):
             until(lambda share=share: organisation.summary()["total"] >= share * 200, 60)
-            celery.valkey.kill()
+            valkey.kill()
             celery.kill()
-            celery.valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
+            valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
             celery.start()
             lapse(organisation.services)
         until(lambda: organisation.summary() == {"total": 200, "by_status": {"verified": 200}}, 120)

@@ -1,6 +1,7 @@
-"""The background worker, as `flask --app wsgi worker` runs it, and as Celery does over a real Valkey that is killed."""
+"""The background worker: `flask --app wsgi worker`, and Celery over SQS and RabbitMQ (tests/test_organization.py: Valkey)."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
@@ -19,12 +21,22 @@ from app.errors import StoreUnavailableError
 from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from app.onboarding import trust_policy
 from app.worker import Worker
+from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Customer
 from tests.conftest import empty_database, make_config, migrate
+from tests.rabbitmq import SERVER as RABBITMQ
+from tests.rabbitmq import RabbitMQ
 from tests.rows import Role, connection_row, tenant_row
-from tests.valkey import Valkey
 
 ROOT = Path(__file__).parent.parent
+SQS_REGION = "eu-west-1"
+SQS_ACTIONS = [
+    "SendMessage",
+    "ReceiveMessage",
+    "DeleteMessage",
+    "ChangeMessageVisibility",
+    "GetQueueAttributes",
+]
 
 
 def until(condition, seconds=30.0):
@@ -157,11 +169,11 @@ def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
 
 
 class Celery:
-    """`celery --app worker worker --beat` over a Valkey of its own, both to be killed at will."""
+    """`celery --app worker worker --beat` over this broker, to be killed at will."""
 
-    def __init__(self, services, aws, folder):
-        self.valkey, self._folder = Valkey(), folder
-        self._env = environment(services, aws, DEPUTY_BROKER_URL=self.valkey.url)
+    def __init__(self, services, aws, folder, broker_url, **more):
+        self._folder = folder
+        self._env = environment(services, aws, DEPUTY_BROKER_URL=broker_url, **more)
         self.start()
 
     def start(self):
@@ -172,14 +184,14 @@ class Celery:
                 command, cwd=ROOT, env=self._env, stdout=log, stderr=log, start_new_session=True
             )
 
+    @property
+    def ended(self):
+        return self._worker.poll() is not None
+
     def kill(self):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
-
-    def close(self):
-        self.kill()
-        self.valkey.kill()
 
 
 def lapse(services):
@@ -187,3 +199,74 @@ def lapse(services):
     with services.db.write() as db:
         waiting = sqlalchemy.update(Connection).where(Connection.status == ConnectionStatus.PENDING)
         db.execute(waiting.values(due_at=now()))
+
+
+@pytest.fixture
+def work_queue(aws, vendor):
+    """A queue away from the SDK's own region, and the broker with the rights on it that docs/operations.md names."""
+    allowed = {"Effect": "Allow", "Action": [f"sqs:{action}" for action in SQS_ACTIONS], "Resource": "*"}
+    policy = {"RoleName": "DeputyBroker", "PolicyName": "carry-work"}
+    with (
+        contextlib.closing(aws.client("iam", VENDOR_ACCOUNT)) as iam,
+        contextlib.closing(aws.client("sqs", VENDOR_ACCOUNT, SQS_REGION)) as sqs,
+    ):
+        iam.put_role_policy(
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}), **policy
+        )
+        url = sqs.create_queue(QueueName="deputy-work")["QueueUrl"]
+        yield SimpleNamespace(
+            url=url.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=url)
+        )
+        with contextlib.suppress(sqs.exceptions.QueueDoesNotExist):
+            sqs.delete_queue(QueueUrl=url)
+        iam.delete_role_policy(**policy)
+
+
+def proven_once(services, crowd, celery, meanwhile=lambda: None):
+    """The worker is killed in the middle; everything is proven in the end, and nothing twice."""
+    try:
+        made = crowd.pending(20)
+        until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, 60)
+        celery.kill()
+        meanwhile()
+        lapse(services)
+        celery.start()
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20}, 60)
+    finally:
+        celery.kill()
+    assert proven_times(services) == dict.fromkeys(made, 1)
+
+
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # the broker is what differs
+def test_sqs_carries_what_is_due(services, crowd, aws, work_queue, tmp_path):
+    proven_once(services, crowd, Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION))
+
+
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_a_worker_that_sqs_refuses_ends_and_does_not_stay_alive_and_deaf(
+    services, crowd, aws, work_queue, tmp_path
+):
+    celery = Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION)
+    try:
+        crowd.pending(1)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 1}, 60)
+        assert not celery.ended
+        work_queue.delete()
+        until(lambda: celery.ended, 60)
+    finally:
+        celery.kill()
+
+
+@pytest.mark.skipif(RABBITMQ is None, reason="there is no rabbitmq-server on this machine")
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_rabbitmq_carries_what_is_due(services, crowd, aws, tmp_path):
+    rabbitmq = RabbitMQ(tmp_path)
+
+    def meanwhile():
+        rabbitmq.kill()
+        rabbitmq.start()
+
+    try:
+        proven_once(services, crowd, Celery(services, aws, tmp_path, rabbitmq.url), meanwhile)
+    finally:
+        rabbitmq.close()
