@@ -4,17 +4,20 @@ Over the broker that BROKER_URL names: `celery --app worker worker --beat`, as o
 its messages and a worker that is killed lose nothing: what is due is in the database (app/due.py).
 """
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.apps.worker import Worker
+from celery.worker.components import Beat
 
 from app.config import Config
 from app.due import Claim
 from app.services import Services
+from app.worker import THREADS, listen
 
 _QUEUE = "deputy"
 
@@ -31,9 +34,9 @@ class _SqsWorker(Worker):  # type: ignore[misc]  # celery is untyped
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is due, one task for each claim, and a tick for registrations.
+    """Celery's application: a tick that claims what is due, and one task for each claim. Stacks are listened to beside.
 
-    `services` is called in the process that works, as neither connections nor locks survive its fork.
+    `services` gives the same ones each time. It is called in the process that works.
     """
     celery = _over_broker(config)
     celery.conf.update(
@@ -41,15 +44,16 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
         task_acks_late=True,  # a worker that is killed gives its task back
         worker_cancel_long_running_tasks_on_connection_loss=False,  # a proof cut off would wait for its lease
         worker_prefetch_multiplier=1,
+        # A proof is waiting for AWS. So threads, and one process, which keeps its one STS budget.
+        worker_pool="threads",
+        worker_concurrency=THREADS,
         task_default_queue=_QUEUE,
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
         timezone="UTC",
-        beat_schedule={
-            "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
-            "registrations": {"task": "deputy.registrations", "schedule": 2.0, "options": {"expires": 5}},
-        },
+        beat_schedule={"due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}}},
     )
+    celery.steps["worker"].add(_listening(services))
 
     @celery.task(name="deputy.due")  # type: ignore[untyped-decorator]
     def due() -> None:
@@ -61,14 +65,31 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
         claim = Claim(UUID(tenant_id), UUID(connection_id), datetime.fromisoformat(lease))
         return services().due.prove(claim)
 
-    @celery.task(name="deputy.registrations")  # type: ignore[untyped-decorator]
-    def registrations() -> None:
-        """Everything that customers' stacks have said by now. The queue is their store: nothing of it rides on ours."""
-        queue = services().registrations
-        while queue is not None and queue.receive(wait_seconds=1):
-            pass
-
     return celery
+
+
+def _listening(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
+    class Listening(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
+        """Beside the tasks and none of them: the queue of registrations is their store, and nothing rides on Celery's."""
+
+        requires = (Beat,)  # which forks: no thread of ours, and no connection, must be there by then
+
+        def __init__(self, worker: Any, **options: Any) -> None:
+            super().__init__(worker, **options)
+            self._end = threading.Event()
+
+        def start(self, _worker: Any) -> None:
+            registrations = services().registrations
+            self._thread = threading.Thread(
+                target=listen, args=(registrations, self._end), name="registrations", daemon=True
+            )
+            self._thread.start()
+
+        def stop(self, _worker: Any) -> None:
+            self._end.set()
+            self._thread.join()
+
+    return Listening
 
 
 def _over_broker(config: Config) -> Celery:

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app import log
 from app.errors import AwsUnavailableError, StoreUnavailableError
+from app.registrations import Registrations
 from app.services import Services
 
 _log = log.get(__name__)
 
-_THREADS = 16  # proofs at once; nearly all of their time is waiting for AWS
+THREADS = 16  # proofs at once; nearly all of their time is waiting for AWS
 _TICK = 0.5  # seconds between two looks at what is due
 _AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
 _LISTEN = 2  # seconds that the queue holds a question open; an end waits for no more than that
@@ -29,38 +30,44 @@ class Worker:
 
     def run(self) -> None:
         """Returns when `stop` is set and what was begun is done."""
-        listening = threading.Thread(target=self._listen, name="registrations")
+        listening = threading.Thread(
+            target=listen, args=(self._services.registrations, self._stop), name="registrations"
+        )
         listening.start()
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="proof") as pool:
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
             while not self._stop.is_set():
                 began = time.monotonic()
-                busy = self._guarded(lambda: self._round(pool))
+                busy = _guarded(self._stop, lambda: self._round(pool))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))
         listening.join()
 
-    def _listen(self) -> None:
-        """Take what customers' stacks say, as it comes: a stack waits for its answer."""
-        registrations = self._services.registrations
-        while registrations is not None and not self._stop.is_set():
-            self._guarded(lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
-
     def _round(self, pool: ThreadPoolExecutor) -> bool:
         """Prove what is due, and say whether there may be more of it."""
-        claims = self._services.due.claim(_THREADS)
+        claims = self._services.due.claim(THREADS)
         list(pool.map(self._services.due.prove, claims))
-        return len(claims) == _THREADS
+        return len(claims) == THREADS
 
-    def _guarded(self, work: Callable[[], bool]) -> bool:
-        """Nothing ends the worker: no database or AWS that is away, and no bug of ours either.
 
-        One thread that ended would leave a process that looks alive and proves, or hears, nothing more.
-        """
-        try:
-            return work()
-        except (StoreUnavailableError, AwsUnavailableError):
-            _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
-        except Exception as error:  # noqa: BLE001  what is due, and what the queue holds, comes again
-            _log.error("worker.failed", exc_info=error)
-        self._stop.wait(_AFTER_FAILURE)
-        return False
+def listen(registrations: Registrations | None, stop: threading.Event) -> None:
+    """Take what customers' stacks say, as it comes, until `stop` is set; None: there is no queue to listen to.
+
+    On a thread of its own: a stack waits for its answer, and behind proofs that take long it would give up.
+    """
+    while registrations is not None and not stop.is_set():
+        _guarded(stop, lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
+
+
+def _guarded(stop: threading.Event, work: Callable[[], bool]) -> bool:
+    """Nothing ends the worker: no database or AWS that is away, and no bug of ours either.
+
+    One thread that ended would leave a process that looks alive and proves, or hears, nothing more.
+    """
+    try:
+        return work()
+    except (StoreUnavailableError, AwsUnavailableError):
+        _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
+    except Exception as error:  # noqa: BLE001  what is due, and what the queue holds, comes again
+        _log.error("worker.failed", exc_info=error)
+    stop.wait(_AFTER_FAILURE)
+    return False

@@ -386,6 +386,18 @@ def test_the_broker_can_do_nothing_else(broker):
     ]
 
 
+def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alone(broker):
+    assert broker["WorkQueue"]["Condition"] == broker["CarryWork"]["Condition"] == "HasWorkQueue"
+    policy = broker["CarryWork"]["Properties"]
+    assert policy["Roles"] == [{"Ref": "Broker"}]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
+    assert {action.split(":")[0] for action in statement["Action"]} == {"sqs"}
+    assert not [
+        action for action in statement["Action"] if "*" in action or "Create" in action or "List" in action
+    ]
+
+
 def test_publishing_templates_is_not_the_brokers(broker):
     publisher = broker["TemplatePublisher"]["Properties"]
 

@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,26 +19,23 @@ import sqlalchemy
 
 from app import services as composition
 from app.db import now
+from app.due import LEASE
 from app.errors import StoreUnavailableError
 from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from app.onboarding import trust_policy
-from app.worker import Worker
+from app.registration_token import RegistrationTokens
+from app.worker import THREADS, Worker
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.cast import Customer
+from tests.cast import Customer, root_client
 from tests.conftest import empty_database, make_config, migrate
 from tests.rabbitmq import SERVER as RABBITMQ
 from tests.rabbitmq import RabbitMQ
 from tests.rows import Role, connection_row, tenant_row
+from tests.stacks import Stack
+from tests.valkey import Valkey
 
 ROOT = Path(__file__).parent.parent
 SQS_REGION = "eu-west-1"
-SQS_ACTIONS = [
-    "SendMessage",
-    "ReceiveMessage",
-    "DeleteMessage",
-    "ChangeMessageVisibility",
-    "GetQueueAttributes",
-]
 
 
 def until(condition, seconds=30.0):
@@ -124,6 +123,91 @@ def test_two_workers_do_nothing_twice(services, crowd):
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 
+class Slow:
+    """An AWS that answers every call with one letter a moment, so that none is ever over and none times out."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self._callers = []
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        self._server.settimeout(0.05)
+        while not self._closed.is_set():
+            with contextlib.suppress(TimeoutError):
+                self._callers.append(self._server.accept()[0])
+            for caller in self._callers:
+                with contextlib.suppress(OSError):
+                    caller.send(b"H")
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+        for open_socket in (*self._callers, self._server):
+            open_socket.close()
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    aws = Slow()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", aws.url)
+    yield aws
+    aws.close()
+
+
+@contextlib.contextmanager
+def celery_over_valkey(services, aws, folder):
+    valkey = Valkey()
+    celery = Celery(services, aws, folder, valkey.url)
+    try:
+        yield
+    finally:
+        celery.kill()
+        valkey.kill()
+
+
+@pytest.mark.parametrize("kind", ["flask", "celery"])
+def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tmp_path, kind):
+    """Behind them it would wait until it gave up, and took the role back."""
+    with empty_database("sqlite", tmp_path) as url:
+        migrate(url)
+        topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
+        config = make_config(
+            url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue
+        )
+        services = composition.build(config)
+        Crowd(services, aws).pending(40)
+        with working(services) if kind == "flask" else celery_over_valkey(services, aws, tmp_path):
+            until(lambda: begun(services) == THREADS)
+            stack = registering_stack(services, aws)
+            with contextlib.closing(root_client(aws, "sns", stack.account)) as sns:
+                sns.publish(TopicArn=topic, Message=json.dumps(stack.request()))
+            until(lambda: "connection.registered" in actions(services))
+            assert "connection.proof_failed" not in actions(services)
+            slow.close()
+        services.db.engine.dispose()
+
+
+def begun(services) -> int:
+    """How many proofs have used up their claims."""
+    with services.db.read() as db:
+        later = Connection.due_at > now() + 1.5 * LEASE
+        return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(later))
+
+
+def registering_stack(services, aws):
+    token = RegistrationTokens(services.config.secret_keys).make(tenant_row(services.db), 1)
+    return Stack(aws.url, token, f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering")
+
+
+def actions(services) -> set[str]:
+    with services.db.read() as db:
+        return set(db.scalars(sqlalchemy.select(AuditEvent.action)))
+
+
 @pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
 def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
     monkeypatch.setattr("app.worker._AFTER_FAILURE", 0.05)
@@ -177,8 +261,8 @@ class Celery:
         self.start()
 
     def start(self):
-        command = [sys.executable, "-m", "celery", "--app", "worker", "worker", "--beat", "--pool", "threads"]
-        command += ["--concurrency", "4", "--schedule", str(self._folder / "beat"), "--loglevel", "WARNING"]
+        command = [sys.executable, "-m", "celery", "--app", "worker", "worker", "--beat"]
+        command += ["--schedule", str(self._folder / "beat"), "--loglevel", "WARNING"]
         with (self._folder / "celery.log").open("ab") as log:
             self._worker = subprocess.Popen(
                 command, cwd=ROOT, env=self._env, stdout=log, stderr=log, start_new_session=True
@@ -202,24 +286,34 @@ def lapse(services):
 
 
 @pytest.fixture
-def work_queue(aws, vendor):
-    """A queue away from the SDK's own region, and the broker with the rights on it that docs/operations.md names."""
-    allowed = {"Effect": "Allow", "Action": [f"sqs:{action}" for action in SQS_ACTIONS], "Resource": "*"}
-    policy = {"RoleName": "DeputyBroker", "PolicyName": "carry-work"}
+def work_queue(aws):
+    """The queue that broker.yaml makes where it is asked to, away from the SDK's own region, and what its broker may do
+    there: the worker acts as the sandbox's broker, which gets that very policy.
+    """
+    name = f"deputy-{uuid.uuid4().hex[:8]}"  # its bucket outlives the stack
+    parameters = {"BrokerRoleName": name, "TemplateBucketName": name, "CeleryOverSqs": "yes"}
     with (
+        contextlib.closing(aws.client("cloudformation", VENDOR_ACCOUNT, SQS_REGION)) as cloudformation,
         contextlib.closing(aws.client("iam", VENDOR_ACCOUNT)) as iam,
         contextlib.closing(aws.client("sqs", VENDOR_ACCOUNT, SQS_REGION)) as sqs,
     ):
-        iam.put_role_policy(
-            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}), **policy
+        cloudformation.create_stack(
+            StackName=name,
+            TemplateBody=(ROOT / "cloudformation/broker.yaml").read_text(),
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
         )
-        url = sqs.create_queue(QueueName="deputy-work")["QueueUrl"]
+        outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
+        (url,) = (one["OutputValue"] for one in outputs if one["OutputKey"] == "CeleryBrokerUrl")
+        (policy,) = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+        attached = {"RoleName": "DeputyBroker", "PolicyArn": policy["PolicyArn"]}
+        iam.attach_role_policy(**attached)
+        here = sqs.get_queue_url(QueueName=url.rpartition("/")[2])["QueueUrl"]
         yield SimpleNamespace(
-            url=url.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=url)
+            url=here.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=here)
         )
-        with contextlib.suppress(sqs.exceptions.QueueDoesNotExist):
-            sqs.delete_queue(QueueUrl=url)
-        iam.delete_role_policy(**policy)
+        iam.detach_role_policy(**attached)
+        cloudformation.delete_stack(StackName=name)
 
 
 def proven_once(services, crowd, celery, meanwhile=lambda: None):
