@@ -17,6 +17,7 @@ from app.health import Health
 from app.links import Links
 from app.onboarding import Onboarding
 from app.permission_sets import PermissionSet
+from app.quotas import Quotas
 from app.rates import Rates
 from app.registrations import Registrations
 from app.sessions import Sessions
@@ -43,6 +44,7 @@ class Services:
     health: Health
     due: Due
     rates: Rates
+    quotas: Quotas
 
 
 def build(config: Config) -> Services:
@@ -80,6 +82,7 @@ def build(config: Config) -> Services:
         health=Health(db, sts),
         due=Due(db, Verification(db, sts.held_to(rates.background_call))),
         rates=rates,
+        quotas=Quotas(db, config),
     )
 
 

@@ -123,7 +123,7 @@ def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
         for _ in range(2):
             assert operator.run("migrate") == "The database's schema is this release's.\n"
         with operator.db.engine.connect() as connection:
-            assert MigrationContext.configure(connection).get_current_revision() == "0005"
+            assert MigrationContext.configure(connection).get_current_revision() == "0006"
         assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
         operator.db.engine.dispose()
 

@@ -86,7 +86,7 @@ def connect(token: str) -> ResponseReturnValue:
     """Connect a role by its ARN, and prove it once; again, if it is connected already"""
     _ensure_own_form()
     visit = _visit(token)
-    services().rates.paste(visit.caller, visit.tenant.id)
+    services().quotas.paste(visit.caller, visit.tenant.id)
     with whole_body():
         given = request.form.get("role_arn", "")
     try:
@@ -111,7 +111,7 @@ def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again, now"""
     _ensure_own_form()
     visit = _visit(token)
-    services().rates.check_again(visit.caller, visit.tenant.id)
+    services().quotas.check_again(visit.caller, visit.tenant.id)
     services().verification.verify(visit.caller, visit.tenant.id, connection_id)
     return _back(token)
 
