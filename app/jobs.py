@@ -13,11 +13,12 @@ from celery import Celery
 
 from app.config import Config
 from app.due import Claim
+from app.housekeeping import EVERY
 from app.services import Services
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is due, one task for each claim, and a tick for registrations.
+    """Celery's application: a tick that claims what is due, one task for each claim, and ticks for the rest.
 
     `services` is called in the process that works, as neither connections nor locks survive its fork.
     """
@@ -34,6 +35,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
         beat_schedule={
             "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
             "registrations": {"task": "deputy.registrations", "schedule": 2.0, "options": {"expires": 5}},
+            "tidy": {"task": "deputy.tidy", "schedule": float(EVERY), "options": {"expires": EVERY}},
         },
     )
 
@@ -53,5 +55,9 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
         queue = services().registrations
         while queue is not None and queue.receive(wait_seconds=1):
             pass
+
+    @celery.task(name="deputy.tidy")  # type: ignore[untyped-decorator]
+    def tidy() -> None:
+        services().housekeeping.tidy()
 
     return celery
