@@ -29,7 +29,7 @@ from app.worker import Worker
 
 
 def register_commands(app: Flask) -> None:
-    for command_or_group in (migrate, worker, templates, keys):
+    for command_or_group in (migrate, worker, templates, keys, registrations):
         app.cli.add_command(command_or_group)
 
 
@@ -77,6 +77,7 @@ def worker() -> None:
 
 templates = AppGroup("templates", help="The CloudFormation templates that customers launch.")
 keys = AppGroup("keys", help="API keys: make, list and revoke.")
+registrations = AppGroup("registrations", help="What customers' stacks may say of themselves.")
 
 
 @templates.command("publish")
@@ -175,3 +176,24 @@ def revoke(key_id: UUID) -> None:
     with _in_one_line():
         _services().access.revoke_any(_operator(), key_id)
     click.echo("Revoked.")
+
+
+@registrations.command("void")
+@click.argument("tenant_id", type=click.UUID)
+def void(tenant_id: UUID) -> None:
+    """Void every registration token that a tenant was given so far, when one is in the wrong hands.
+
+    Launch links and stacks hold the old token. A stack that is created or updated with it fails, an organisation's
+    stack for each new account too; deleting one still succeeds, and connections stay as they are.
+
+    Show customers their kit again (reload the page, send the new link). A stack or StackSet that is there takes the
+    new token as its parameter RegistrationToken.
+    """
+    with _in_one_line(absent="There is no such tenant."):
+        _services().tenants.void_registrations(_operator(), tenant_id)
+    click.echo(
+        "The registration tokens that this tenant was given so far are void. Kits must be shown again: what is launched"
+        " with an old one fails.\n"
+        "Stacks that run with an old token stay, and so do connections. Their Update messages fail until they are given"
+        " the new one as RegistrationToken; Delete still succeeds."
+    )

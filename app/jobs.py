@@ -16,6 +16,7 @@ from celery.worker.components import Beat
 
 from app.config import Config
 from app.due import Claim
+from app.housekeeping import EVERY
 from app.services import Services
 from app.worker import THREADS, listen
 
@@ -34,9 +35,9 @@ class _SqsWorker(Worker):  # type: ignore[misc]  # celery is untyped
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is due, and one task for each claim. Stacks are listened to beside.
+    """Celery's application: a tick that claims what is due, one task for each claim, and what keeps house.
 
-    `services` gives the same ones each time. It is called in the process that works.
+    Stacks are listened to beside. `services` gives the same ones each time. It is called in the process that works.
     """
     celery = _over_broker(config)
     celery.conf.update(
@@ -51,7 +52,10 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
         timezone="UTC",
-        beat_schedule={"due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}}},
+        beat_schedule={
+            "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
+            "tidy": {"task": "deputy.tidy", "schedule": float(EVERY), "options": {"expires": EVERY}},
+        },
     )
     celery.steps["worker"].add(_listening(services))
 
@@ -64,6 +68,10 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     def prove(tenant_id: str, connection_id: str, lease: str) -> Any:
         claim = Claim(UUID(tenant_id), UUID(connection_id), datetime.fromisoformat(lease))
         return services().due.prove(claim)
+
+    @celery.task(name="deputy.tidy")  # type: ignore[untyped-decorator]
+    def tidy() -> None:
+        services().housekeeping.tidy()
 
     return celery
 

@@ -308,6 +308,19 @@ class Registration(TenantOwned, Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class QuotaUse(Base):
+    """How much of a quota one tenant, or one onboarding link, has used lately. See app/quotas.py."""
+
+    __tablename__ = "quota_uses"
+    __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
+
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # the tenant's or the link's, which need not exist
+    number: Mapped[int] = mapped_column(BigInteger)  # of the window: the time, divided by its length
+    counted: Mapped[int]  # in that window
+    counted_before: Mapped[int]  # in the one before
+
+
 class Configuration(Base):
     """One row. `epoch` moves when something is taken away; what was read at an earlier one must be read again."""
 

@@ -1,8 +1,9 @@
-"""Rate limits: how often a key may ask for credentials, and a tenant may have roles tried.
+"""Rate limits: how often a key may ask for credentials, and the background may call STS, each second.
 
 They keep one caller from using up what all share: AWS gives an account some 600 STS calls a second and doesn't raise
 that. Every process counts in its own memory; with a shared cache, all processes count together too. Asking that for
-each request would cost more than the request, so a process takes several admissions at once and uses them up.
+each request would cost more than the request, so a process takes several admissions at once and uses them up. What is
+asked for less often is counted exactly, in the database (app/quotas.py).
 
 In memory we count ourselves: the library's own counting there costs as much as a third of a hot request, with a
 timer thread beside it. What has to be atomic among processes is the library's.
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
-from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
@@ -34,27 +35,25 @@ _CALLERS = 10_000  # the last ones who were counted
 
 
 class Rates:
-    """Each method counts one attempt; those of callers raise RateLimitedError, and the background waits."""
+    """Each method counts one; a caller's raises RateLimitedError, and the background waits."""
 
     def __init__(self, config: Config, shared: SharedCache | None) -> None:
         self._own = Windows()
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
         self._issue = RateLimitItemPerSecond(config.issue_rate, namespace="issue")
-        self._attempt = RateLimitItemPerMinute(config.connection_rate, namespace="attempt")
         self._sts = RateLimitItemPerSecond(config.sts_budget, namespace="sts")
         self._budget = CallBudget(config.sts_budget)
-        self._paste = RateLimitItemPerHour(config.link_rate, namespace="paste")
-        self._again = RateLimitItemPerHour(config.link_rate, namespace="again")
 
     def issue(self, caller: Caller) -> None:
         """One request for credentials with this key, ISSUE_RATE a second at most."""
-        self._count(self._issue, caller.key_id, "This API key asks for credentials too often")
-
-    def attempt(self, caller: Caller, tenant_id: UUID) -> None:
-        """One role to be tried for this tenant, CONNECTION_RATE a minute at most: it costs AWS calls, and a scanner many."""
-        if caller.tenant_id not in {None, tenant_id}:
-            return  # it will be told that there is no such tenant, and must not use up what that tenant has
-        self._count(self._attempt, tenant_id, "Roles of this tenant are tried too often")
+        wait = self._own.hit(caller.key_id, self._issue.amount)
+        if wait == 0 and self._shared is not None and not self._shared.hit(self._issue, caller.key_id.hex):
+            wait = 1.0  # not known, and not worth asking for
+        if wait:
+            raise RateLimitedError(
+                f"This API key asks for credentials too often: {self._issue.amount} per second at most.",
+                retry_after=max(1, math.ceil(wait)),
+            )
 
     @contextmanager
     def background_call(self) -> Iterator[None]:
@@ -63,26 +62,6 @@ class Rates:
             time.sleep(_PAUSE)
         with self._budget.call():
             yield
-
-    def paste(self, caller: Caller, tenant_id: UUID) -> None:
-        """One role given through this onboarding link, LINK_RATE an hour at most; and an attempt."""
-        self._count(self._paste, caller.key_id, "Roles are entered through this link too often")
-        self.attempt(caller, tenant_id)
-
-    def check_again(self, caller: Caller, tenant_id: UUID) -> None:
-        """One check asked for through this onboarding link, LINK_RATE an hour at most; and an attempt."""
-        self._count(self._again, caller.key_id, "Checks are asked for through this link too often")
-        self.attempt(caller, tenant_id)
-
-    def _count(self, limit: RateLimitItem, who: UUID, what: str) -> None:
-        wait = self._own.hit((limit.namespace, who), limit.amount, limit.get_expiry())
-        if wait == 0 and self._shared is not None and not self._shared.hit(limit, who.hex):
-            wait = 1.0  # not known, and not worth asking for
-        if wait:
-            raise RateLimitedError(
-                f"{what}: {limit.amount} per {limit.GRANULARITY.name} at most.",
-                retry_after=max(1, math.ceil(wait)),
-            )
 
 
 class CallBudget:
@@ -122,28 +101,32 @@ class CallBudget:
 
 
 class Windows:
-    """Sliding windows: what was counted in the last window fades as the present one goes on."""
+    """Sliding windows of a second: what was counted in the last one fades as the present one goes on."""
 
     def __init__(self) -> None:
         # (number of the window, counted in it, counted in the one before)
-        self._counts: LRUCache[tuple[str, UUID], tuple[int, int, int]] = LRUCache(_CALLERS)
+        self._counts: LRUCache[UUID, tuple[int, int, int]] = LRUCache(_CALLERS)
         self._lock = threading.Lock()
 
-    def hit(self, name: tuple[str, UUID], amount: int, seconds: int) -> float:
+    def hit(self, who: UUID, amount: int) -> float:
         """Count one and return 0; or count nothing, and return how many seconds to wait for the next."""
-        window, passed = divmod(time.monotonic(), seconds)
+        window, passed = divmod(time.monotonic(), 1)
         number = int(window)
         with self._lock:
-            at, counted, before = self._counts.get(name, (number, 0, 0))
+            at, counted, before = self._counts.get(who, (number, 0, 0))
             if at != number:
                 counted, before = 0, counted if at == number - 1 else 0
-            fading = before * (1 - passed / seconds)
-            if counted + fading + 1 <= amount:
-                self._counts[name] = (number, counted + 1, before)
+            if counted + before * (1 - passed) + 1 <= amount:
+                self._counts[who] = (number, counted + 1, before)
                 return 0.0
-        if counted < amount:  # as soon as enough has faded
-            return (fading + counted + 1 - amount) * seconds / before
-        return min(float(seconds), seconds - passed + seconds / amount)  # the next window, and a little of it
+        return until_room(amount, counted, before, passed)
+
+
+def until_room(amount: int, counted: int, before: int, passed: float, seconds: int = 1) -> float:
+    """How many seconds until one more is admitted, when so many of the present window have passed."""
+    if counted < amount:  # as soon as enough has faded
+        return (before * (seconds - passed) + (counted + 1 - amount) * seconds) / before
+    return min(float(seconds), seconds - passed + seconds / amount)  # the next window, and a little of it
 
 
 class _Shared:
@@ -174,7 +157,7 @@ class _Shared:
 
     def _take(self, limit: RateLimitItem, name: tuple[str, str]) -> bool:
         """Take a portion, or at least one, and use one of it; whether that was admitted."""
-        portion = max(1, limit.amount // _PORTIONS) if limit.get_expiry() == 1 else 1
+        portion = max(1, limit.amount // _PORTIONS)
         for cost in dict.fromkeys((portion, 1)):
             hit = functools.partial(self._limiter.hit, limit, name[1], cost=cost)
             taken = self._cache.ask(hit, writes=True)

@@ -14,9 +14,11 @@ from app.connections import Connections
 from app.db import Database
 from app.due import Due
 from app.health import Health
+from app.housekeeping import Housekeeping
 from app.links import Links
 from app.onboarding import Onboarding
 from app.permission_sets import PermissionSet
+from app.quotas import Quotas
 from app.rates import Rates
 from app.registrations import Registrations
 from app.sessions import Sessions
@@ -42,7 +44,9 @@ class Services:
     vending: Vending
     health: Health
     due: Due
+    housekeeping: Housekeeping
     rates: Rates
+    quotas: Quotas
 
 
 def build(config: Config) -> Services:
@@ -79,7 +83,9 @@ def build(config: Config) -> Services:
         ),
         health=Health(db, sts),
         due=Due(db, Verification(db, sts.held_to(rates.background_call))),
+        housekeeping=Housekeeping(db),
         rates=rates,
+        quotas=Quotas(db, config),
     )
 
 

@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import audit
-from app.access import Caller, tenant_of
+from app.access import Caller, OnBehalf, tenant_of
+from app.audit import Actor
 from app.db import Database, Page, now, page
 from app.errors import ConflictError
 from app.ids import new_external_id
@@ -126,6 +127,17 @@ class Tenants:
             )
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
             self._record(db, caller, tenant, "tenant.deleted", details)
+
+    def void_registrations(self, actor: Actor, tenant_id: UUID) -> None:
+        """Registration tokens that were handed out so far count for nothing from the commit on. Raises NotFoundError.
+
+        For the operator at the machine. What the tenant's stacks have registered stays.
+        """
+        with self._db.write() as db:
+            tenant = tenant_of(db, OnBehalf(actor, tenant_id), tenant_id, lock=True)
+            tenant.registration_generation += 1
+            details = {"generation": tenant.registration_generation}
+            audit.record(db, actor, "tenant.registrations_voided", tenant_id=tenant.id, details=details)
 
     def _record(
         self, db: Session, caller: Caller, tenant: Tenant, action: str, details: dict[str, Any]

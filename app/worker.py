@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app import log
 from app.errors import AwsUnavailableError, StoreUnavailableError
+from app.housekeeping import EVERY
 from app.registrations import Registrations
 from app.services import Services
 
@@ -34,9 +35,13 @@ class Worker:
             target=listen, args=(self._services.registrations, self._stop), name="registrations"
         )
         listening.start()
+        tidy_at = 0.0
         with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
             while not self._stop.is_set():
                 began = time.monotonic()
+                if began >= tidy_at:
+                    tidy_at = began + EVERY
+                    _guarded(self._stop, lambda: self._services.housekeeping.tidy() > 0)
                 busy = _guarded(self._stop, lambda: self._round(pool))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))

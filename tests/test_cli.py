@@ -87,7 +87,7 @@ def made_by(output: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], ["migrate", "templates", "keys"]),
+        ([], ["migrate", "templates", "keys", "registrations"]),
         (["migrate"], ["Bring the database's schema to this release's", "Safe to repeat"]),
         (["templates"], ["publish"]),
         (["templates", "publish"], ["TEMPLATE_BUCKET", "never overwritten"]),
@@ -97,6 +97,8 @@ def made_by(output: str) -> tuple[str, str]:
         (["keys", "create"], ["--name", "--scope", "--tenant", "--days", "credentials:issue", "all"]),
         (["keys", "list"], ["revoked and expired"]),
         (["keys", "revoke"], ["KEY_ID", "no request"]),
+        (["registrations"], ["void"]),
+        (["registrations", "void"], ["TENANT_ID", "wrong hands", "kit again", "updated with it fails"]),
     ],
     ids=lambda value: " ".join(value) if value and " " not in value[0] else "",
 )
@@ -107,7 +109,7 @@ def test_help_says_what_a_command_does(operator, words, said):
 
 
 def test_every_command_has_a_help_text():
-    for group in (cli.keys, cli.templates):
+    for group in (cli.keys, cli.templates, cli.registrations):
         for command in group.commands.values():
             assert command.help, command.name
     assert cli.migrate.help
@@ -123,7 +125,7 @@ def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
         for _ in range(2):
             assert operator.run("migrate") == "The database's schema is this release's.\n"
         with operator.db.engine.connect() as connection:
-            assert MigrationContext.configure(connection).get_current_revision() == "0005"
+            assert MigrationContext.configure(connection).get_current_revision() == "0006"
         assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
         operator.db.engine.dispose()
 
@@ -377,3 +379,20 @@ def test_revoke_needs_the_id_of_a_key(operator, word, code):
     assert "Error: " in output
     if code == 1:
         assert "key" in output.lower()
+
+
+# --- registrations void ---
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "unknown"])
+def test_void_needs_a_tenant_that_is_there(operator, deleted):
+    tenant = Tenant(id=new_id(), name="gone", deleted_at=now())
+    if deleted:
+        with operator.db.write() as db:
+            db.add(tenant)
+    output = operator.run("registrations", "void", str(tenant.id), fails=1)
+    assert output == "Error: There is no such tenant.\n"
+
+
+def test_void_needs_an_id(operator):
+    assert "Error: " in operator.run("registrations", "void", "acme", fails=2)

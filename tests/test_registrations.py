@@ -4,7 +4,7 @@ import json
 import secrets
 import uuid
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,7 +23,7 @@ from app.registration_token import RegistrationTokens
 from app.registrations import REFUSAL, Registrations
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Api, World, root_client
-from tests.rows import at_once, connection_row, tenant_row
+from tests.rows import ADMIN, at_once, connection_row, tenant_row
 from tests.stacks import TOPIC, Answers, Stack, envelope
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -333,6 +333,37 @@ def test_raising_the_generation_voids_the_tokens_that_are_out(desk):
     desk.change(Tenant, desk.tenant_id, registration_generation=2)
     desk.handle(old.message(), "FAILED")
     desk.handle(Stack(desk.answers.url, desk.tokens.make(desk.tenant_id, 2), old.role_arn).message())
+
+
+def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(desk):
+    application = create_app(desk.config)
+    services = application.extensions["deputy"]
+
+    def shown() -> str:
+        return link(asdict(services.onboarding.kit(ADMIN, desk.tenant_id)))["param_RegistrationToken"]
+
+    old, other = desk.stack(), desk.stack(tenant_id=tenant_row(desk.db))
+    assert old.token == shown()
+    desk.handle(old.message())
+    services.tenants.suspend(ADMIN, desk.tenant_id, reason="nor does it need to be active")
+    done = application.test_cli_runner().invoke(args=["registrations", "void", str(desk.tenant_id)])
+    services.tenants.resume(ADMIN, desk.tenant_id, reason="")
+    assert done.exit_code == 0, done.output
+    for text in ("Kits must be shown again", "Update messages fail", "Delete still succeeds"):
+        assert text in done.output
+    [voided] = [event for event in desk.events() if event.action == "tenant.registrations_voided"]
+    assert (voided.actor_kind, voided.outcome, voided.details) == ("operator", "ok", {"generation": 2})
+    [connection], before = desk.connections(), desk.actions()
+    desk.handle(desk.stack().message(), "FAILED")
+    desk.handle(old.message("Update"), "FAILED")
+    desk.handle(old.message("Delete"), "SUCCESS")
+    desk.handle(other.message())
+    assert (desk.actions(), [row.id for row in desk.connections()]) == (before, [connection.id])
+    assert shown() != old.token
+    old.token = shown()
+    desk.handle(old.message("Update"))
+    assert desk.actions() == [*before, "connection.registered_again"]
+    services.db.engine.dispose()
 
 
 def test_a_token_that_does_not_verify_needs_no_database(desk, tmp_path):

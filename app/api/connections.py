@@ -42,7 +42,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that account by itself, on
     the same schedule: the answer is `pending`. It can't tell a role that is absent from one that refuses.
     """
-    services().rates.attempt(caller(), tenant_id)
+    services().quotas.attempt(caller(), tenant_id)
     make = services().connections.seek if "account_id" in body else services().connections.create
     return make(caller(), tenant_id, **body)
 
@@ -111,7 +111,7 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 @bp.response(200, ConnectionOut)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again, now"""
-    services().rates.attempt(caller(), tenant_id)
+    services().quotas.attempt(caller(), tenant_id)
     return services().verification.verify(caller(), tenant_id, connection_id)
 
 
@@ -132,5 +132,5 @@ def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 @bp.response(200, ConnectionOut)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering"""
-    services().rates.attempt(caller(), tenant_id)
+    services().quotas.attempt(caller(), tenant_id)
     return services().connections.resume(caller(), tenant_id, connection_id, **body)

@@ -6,6 +6,7 @@ request was about the caller's own; otherwise under none, where only keys that a
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 
 from app import errors, log
 from app.api.rest import Blueprint, services
-from app.audit import Event
+from app.audit import Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 
 _log = log.get(__name__)
@@ -110,9 +111,7 @@ def _app_error(error: AppError) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     """What Flask, werkzeug and webargs refuse by themselves."""
-    code = _BY_STATUS.get(
-        error.code or 500, "malformed_request" if (error.code or 500) < 500 else "internal_error"
-    )
+    code = code_of(error)
     messages = dict(_flat(getattr(error, "data", {}).get("messages", {})))
     if isinstance(error, InternalServerError):
         return problem(code, "Something went wrong here; the log knows it by the request id.")
@@ -127,6 +126,11 @@ def _http_error(error: HTTPException) -> Response:
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(set(error.valid_methods) - {"OPTIONS"}))
     return response
+
+
+def code_of(error: HTTPException) -> str:
+    status = error.code or 500
+    return _BY_STATUS.get(status, "malformed_request" if status < 500 else "internal_error")
 
 
 def _bug(error: Exception) -> Response:
@@ -156,14 +160,27 @@ def _known(fields: Mapping[str, Any]) -> set[str]:
 def _audit(
     code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: Mapping[str, Any]
 ) -> None:
-    """Record the refusal of an authenticated request; the answer stands even if that fails."""
+    """Record the refusal of an authenticated request."""
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")
-    if who is None or not isinstance(blueprint, Blueprint) or code == StoreUnavailableError.code:
+    if who is None or not isinstance(blueprint, Blueprint):
         return
     path = request.view_args or {}
     if code != NotFoundError.code and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
         tenant_id = who.tenant_id
+    about = Event(
+        who.actor, f"{blueprint.noun}.refused", {}, tenant_id=tenant_id, connection_id=connection_id
+    )
+    record_refusal(about, code, path, fields)
+
+
+def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Store that event, with what the request was; the answer stands even if that fails.
+
+    `path`: those ids of the URL that may be kept.
+    """
+    if code == StoreUnavailableError.code:
+        return
     details = {
         "code": code,
         "method": request.method,
@@ -171,16 +188,8 @@ def _audit(
         "path": {name: str(value) for name, value in path.items()},
         "fields": sorted(_known(fields)),
     }
+    outcome: Outcome = "failed" if PROBLEMS[code][0] >= 500 else "refused"
     try:
-        services().audit.append(
-            Event(
-                actor=who.actor,
-                action=f"{blueprint.noun}.refused",
-                outcome="failed" if PROBLEMS[code][0] >= 500 else "refused",
-                tenant_id=tenant_id,
-                connection_id=connection_id,
-                details=details,
-            )
-        )
+        services().audit.append(replace(about, outcome=outcome, details=details))
     except StoreUnavailableError:
         _log.exception("audit.refusal_not_recorded", code=code)

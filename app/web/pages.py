@@ -15,8 +15,9 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import log
-from app.api.errors import PROBLEMS
+from app.api.errors import PROBLEMS, code_of, record_refusal
 from app.api.rest import public, services, whole_body
+from app.audit import Event
 from app.connections import Place
 from app.errors import (
     AppError,
@@ -86,14 +87,15 @@ def status(token: str) -> ResponseReturnValue:
 @public
 def connect(token: str) -> ResponseReturnValue:
     """Connect a role by its ARN, and prove it once; again, if it is connected already"""
-    _ensure_own_form()
     visit = _visit(token)
-    services().rates.paste(visit.caller, visit.tenant.id)
+    services().quotas.paste(visit.caller, visit.tenant.id)
+    _ensure_own_form()
     with whole_body():
         given = request.form.get("role_arn", "")
     try:
         services().links.connect(visit, given.strip())
     except (CallerFaultError, CustomerSetupError) as error:  # beside the field, which keeps what was typed
+        _record(error.code, error)
         said = error.errors.get("role_arn", [error.detail])
         return _page(visit, token, role_arn=given, problems=said), PROBLEMS[error.code][0]
     return _back(token)
@@ -111,9 +113,9 @@ def entered(token: str) -> ResponseReturnValue:
 @public
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again, now"""
-    _ensure_own_form()
     visit = _visit(token)
-    services().rates.check_again(visit.caller, visit.tenant.id)
+    services().quotas.check_again(visit.caller, visit.tenant.id)
+    _ensure_own_form()
     services().verification.verify(visit.caller, visit.tenant.id, connection_id)
     return _back(token, start=_start())
 
@@ -249,8 +251,25 @@ def secure(response: Response) -> None:
             response.headers[name] = value
 
 
+def _record(code: str, error: AppError | None = None) -> None:
+    """Put a refused form of a good link into the audit log, as the API does with requests.
+
+    Forms are counted before anything else is refused, so a link can't fill the log. What a GET is refused is left out:
+    it changes nothing, and a page asks again every few seconds. The token in the path is a secret, and stays out.
+    """
+    visitor = g.get("caller")
+    if visitor is None or request.method != "POST":
+        return
+    ids = {name: value for name, value in (request.view_args or {}).items() if name == "connection_id"}
+    tenant_id = None if code == NotFoundError.code else visitor.tenant_id  # that id may be another tenant's
+    about = Event(visitor.actor, "connection.refused", {}, tenant_id=tenant_id)
+    record_refusal(about, code, ids, error.errors if error else {})
+
+
 @bp.errorhandler(AppError)
 def _refused(error: AppError) -> Response:
+    if not isinstance(error, RateLimitedError):  # nor does the API record a flood
+        _record(error.code, error)
     if isinstance(error, NotFoundError):
         return _error(404, "onboard/gone.html")
     if isinstance(error, TryLaterError) and not isinstance(error, RateLimitedError):
@@ -263,6 +282,7 @@ def _refused(error: AppError) -> Response:
 @bp.errorhandler(HTTPException)
 def _http_error(error: HTTPException) -> Response:
     """What Flask refuses by itself: a form that is too big, above all."""
+    _record(code_of(error))
     return _error(error.code or 500, "onboard/error.html", detail="This could not be read.", retry_after=None)
 
 

@@ -6,8 +6,11 @@ import secrets
 import pytest
 import sqlalchemy
 
+from app.audit import AuditLog
+from app.errors import StoreUnavailableError
+from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene
+from tests.attacks.evidence import Scene, newest, refusal
 from tests.cast import path_of
 from tests.web.conftest import Visitor, visit
 
@@ -202,3 +205,120 @@ def test_a_host_that_is_none_is_no_error_of_ours(scene: Scene, host: str):
         answer = visitor.raw(what, method, headers={"Host": host})
         assert answer.status_code == 400
         assert answer.headers["Cache-Control"] == "no-store"
+
+
+# --- what is refused is on record ---
+
+NOWHERE = "/connections/01890000-0000-7000-8000-000000000000/verify"
+VENDORS_ROLE = f"arn:aws:iam::{VENDOR_ACCOUNT}:role/deputy-x"
+FOREIGN = {"Sec-Fetch-Site": "cross-site"}
+
+
+@pytest.mark.parametrize(
+    ("what", "sent", "refused"),
+    [
+        ("/connections", {"data": {"role_arn": "nonsense"}}, (422, "validation_failed", ["role_arn"])),
+        ("/connections", {"data": {"role_arn": VENDORS_ROLE}}, (422, "role_not_allowed", ["role_arn"])),
+        ("/connections", {"data": {"role_arn": "x"}, "headers": FOREIGN}, (403, "forbidden", [])),
+        ("/connections", {"data": {"role_arn": "x" * 2_000_000}}, (413, "payload_too_large", [])),
+        (NOWHERE, {"headers": FOREIGN}, (403, "forbidden", [])),
+    ],
+    ids=["no ARN", "the vendor's role", "foreign form", "too big", "foreign check"],
+)
+def test_a_refused_form_is_recorded_as_the_links(scene: Scene, what, sent, refused):
+    status, code, fields = refused
+    visitor = visit(scene.world, scene.world.tenant())
+    answer = visitor.raw(what, "POST", **sent)
+    assert answer.status_code == status
+    event = refusal(scene.world, answer)
+    assert (event["action"], event["tenant_id"]) == ("connection.refused", visitor.tenant["id"])
+    assert event["actor"] == {"kind": "onboarding_link", "id": visitor.link_id, "name": "onboarding link"}
+    assert event["details"] == {
+        "code": code,
+        "method": "POST",
+        "route": "/onboard/<token>/connections" + ("/<uuid:connection_id>/verify" if what == NOWHERE else ""),
+        "path": {"connection_id": NOWHERE.split("/")[2]} if what == NOWHERE else {},
+        "fields": fields,
+    }
+
+
+def test_a_refusal_about_what_is_there_is_recorded_under_the_tenant(scene: Scene):
+    world = scene.world
+    tenant = world.tenant("Mallory")
+    suspended, removed = world.connection(tenant), world.connection(tenant)
+    world.admin("POST", path_of(suspended, "/suspend"), {"reason": "x"})
+    world.admin("DELETE", path_of(removed), expect=204)
+    mine = visit(world, tenant)
+    for answer, code in (
+        (mine.raw(f"/connections/{suspended['id']}/verify", "POST"), "suspended"),
+        (mine.paste(suspended["role_arn"]), "suspended"),
+        (mine.paste(removed["role_arn"]), "conflict"),
+    ):
+        assert answer.status_code == 409
+        event = refusal(world, answer)
+        assert (event["tenant_id"], event["details"]["code"]) == (tenant["id"], code)
+
+
+def test_an_id_that_the_link_can_not_see_is_recorded_under_no_tenant(scene: Scene):
+    mine = visit(scene.world, scene.world.tenant("Mallory"))
+    for connection_id in (scene.theirs["id"], NOWHERE.split("/")[2]):
+        answer = mine.raw(f"/connections/{connection_id}/verify", "POST")
+        event = refusal(scene.world, answer)
+        assert (answer.status_code, event["tenant_id"], event["connection_id"]) == (404, None, None)
+        assert event["details"]["path"] == {"connection_id": connection_id}
+
+
+def test_the_token_of_a_refused_form_is_not_kept(scene: Scene):
+    mine = visit(scene.world, scene.world.tenant("Mallory"))
+    token = mine.path.rpartition("/")[2]
+    for answer in (mine.paste(token), mine.raw(NOWHERE, "POST"), mine.paste("x" * 2_000_000)):
+        assert token not in str(refusal(scene.world, answer))
+
+
+@pytest.mark.parametrize("end", [expire, revoke, suspend, offboard, guess, malform], ids=lambda f: f.__name__)
+def test_a_link_that_opens_nothing_leaves_no_record(scene: Scene, end):
+    visitor = visit(scene.world, scene.world.tenant())
+    end(visitor)
+    before = newest(scene.world)
+    for what in ("", "/status", "/connections", NOWHERE, "/nothing/here"):
+        for headers in ({}, FOREIGN):
+            for method in ("POST", "GET", "PUT"):
+                visitor.raw(what, method, headers=headers)
+    assert newest(scene.world) == before
+
+
+def test_a_link_can_not_fill_the_audit_log(scene: Scene):
+    """Each form counts, a foreign one too, and those beyond the limit are not recorded."""
+    mine = visit(scene.world, scene.world.tenant("Mallory"))
+    for what in ("/connections", NOWHERE):
+        answers = [mine.raw(what, "POST", headers=FOREIGN if n % 2 else {}).status_code for n in range(25)]
+        assert answers[20:] == [429] * 5
+    events = [e for e in newest(scene.world, 200) if e["actor"]["id"] == mine.link_id]
+    assert len(events) == 40
+    assert "rate_limited" not in {event["details"]["code"] for event in events}
+
+
+def test_a_page_that_is_refused_again_and_again_leaves_no_record(scene: Scene):
+    """A browser asks every few seconds, and a GET changes nothing."""
+    mine = visit(scene.world, scene.world.tenant("Mallory"))
+    with scene.world.admin.app.extensions["deputy"].db.write() as db:
+        db.execute(
+            sqlalchemy.text(
+                "UPDATE onboarding_links SET permission_set = 'withdrawn' WHERE digest = :digest"
+            ),
+            {"digest": hashlib.sha256(mine.path.rpartition("/")[2].encode()).digest()},
+        )
+    before = newest(scene.world)
+    assert [mine.raw(what).status_code for what in ("", "/status")] == [422, 422]
+    assert newest(scene.world) == before
+
+
+def test_a_refusal_stands_though_it_can_not_be_recorded(scene: Scene, monkeypatch):
+    mine = visit(scene.world, scene.world.tenant("Mallory"))
+
+    def away(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    monkeypatch.setattr(AuditLog, "append", away)
+    assert mine.paste("nonsense").status_code == 422
+    assert mine.raw(NOWHERE, "POST").status_code == 404

@@ -1,0 +1,115 @@
+"""Quotas: how often roles are tried for a tenant, and entered or checked through an onboarding link.
+
+Such a request is rare and writes anyway, so it is counted in the database: exactly, by all processes together. What
+is asked for all the time is counted in memory (app/rates.py). The windows slide: what was counted in the last one
+fades as the present one goes on.
+"""
+
+import math
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Uuid, bindparam, delete, select, text
+from sqlalchemy.orm import Session
+
+from app.access import Caller
+from app.config import Config
+from app.db import Database, now
+from app.errors import RateLimitedError
+from app.models import QuotaUse
+from app.rates import until_room
+
+_MINUTE, _HOUR = 60, 3600
+_FORGOTTEN = 20  # rows, by whoever begins a window: more than are made, so that they don't pile up
+# Made or found, the row is locked: of two first ones at once, the second waits and sees what the first one counted.
+_LOCK = text(
+    "INSERT INTO quota_uses (name, id, number, counted, counted_before) VALUES (:name, :id, 0, 0, 0)"
+    " ON CONFLICT (name, id) DO UPDATE SET name = excluded.name"
+).bindparams(bindparam("id", type_=Uuid()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Quota:
+    name: str
+    amount: int
+    seconds: int
+    refusal: str
+
+    def with_one_more(self, used: QuotaUse) -> tuple[int, int, int]:
+        """The present window, what is counted in it then, and in the one before. Raises RateLimitedError."""
+        present, passed = divmod(now().timestamp(), self.seconds)
+        number, counted, before = int(present), used.counted, used.counted_before
+        if used.number == number + 1:  # begun by a machine whose clock is a little ahead of ours
+            number, passed = used.number, passed - self.seconds
+        elif used.number != number:
+            counted, before = 0, counted if used.number == number - 1 else 0
+        if before * (self.seconds - passed) > (self.amount - counted - 1) * self.seconds:
+            wait = until_room(self.amount, counted, before, passed, self.seconds)
+            raise RateLimitedError(self.refusal, retry_after=max(1, math.ceil(wait)))
+        return number, counted + 1, before
+
+
+class Quotas:
+    """Each method counts one attempt; or it raises RateLimitedError, and then nothing was counted or written."""
+
+    def __init__(self, db: Database, config: Config) -> None:
+        self._db = db
+        tries, through_link = config.connection_rate, config.link_rate
+        self._attempt = _Quota(
+            "attempt",
+            tries,
+            _MINUTE,
+            f"Roles of this tenant are tried too often: {tries} per minute at most.",
+        )
+        self._paste = _Quota(
+            "paste",
+            through_link,
+            _HOUR,
+            f"Roles are entered through this link too often: {through_link} per hour at most.",
+        )
+        self._again = _Quota(
+            "again",
+            through_link,
+            _HOUR,
+            f"Checks are asked for through this link too often: {through_link} per hour at most.",
+        )
+
+    def attempt(self, caller: Caller, tenant_id: UUID) -> None:
+        """One role to be tried for this tenant, CONNECTION_RATE a minute at most: it costs AWS calls, and a scanner many."""
+        if caller.tenant_id not in {None, tenant_id}:
+            return  # it will be told that there is no such tenant, and must not use up what that tenant has
+        self._count((self._attempt, tenant_id))
+
+    def paste(self, caller: Caller, tenant_id: UUID) -> None:
+        """One role given through this onboarding link, LINK_RATE an hour at most; and an attempt."""
+        self._count((self._paste, caller.key_id), (self._attempt, tenant_id))
+
+    def check_again(self, caller: Caller, tenant_id: UUID) -> None:
+        """One check asked for through this onboarding link, LINK_RATE an hour at most; and an attempt."""
+        self._count((self._again, caller.key_id), (self._attempt, tenant_id))
+
+    def _count(self, *wanted: tuple[_Quota, UUID]) -> None:
+        """One of each, or none. The attempt comes last everywhere, so that no two wait for each other's rows."""
+        with self._db.read() as db:  # a flood that is refused must not queue among those who write
+            for quota, who in wanted:
+                if (used := db.get(QuotaUse, (quota.name, who))) is not None:
+                    quota.with_one_more(used)
+        with self._db.write() as db:
+            for quota, who in wanted:
+                db.execute(_LOCK, {"name": quota.name, "id": who})
+                used = db.get_one(QuotaUse, (quota.name, who))
+                used.number, used.counted, used.counted_before = quota.with_one_more(used)
+                if used.counted == 1:
+                    _forget(db, quota.name, before=used.number - 1)
+
+
+def _forget(db: Session, name: str, *, before: int) -> None:
+    """Delete some rows that count for nothing any more, and wait for nobody who has one of them."""
+    old = (
+        select(QuotaUse.id)
+        .where(QuotaUse.name == name, QuotaUse.number < before)
+        .limit(_FORGOTTEN)
+        .with_for_update(skip_locked=True)
+    )
+    query = delete(QuotaUse).where(QuotaUse.name == name, QuotaUse.id.in_(old))
+    db.execute(query, execution_options={"synchronize_session": False})
