@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import select
 
 from app import access, cli
@@ -14,6 +15,7 @@ from app.access import Access, Scope, from_bits, generate_key
 from app.db import Database, now
 from app.errors import UnauthenticatedError
 from app.factory import create_app
+from app.health import alembic_config
 from app.ids import new_id
 from app.models import ApiKey, AuditEvent, Tenant
 from tests.conftest import empty_database, make_config
@@ -125,7 +127,8 @@ def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
         for _ in range(2):
             assert operator.run("migrate") == "The database's schema is this release's.\n"
         with operator.db.engine.connect() as connection:
-            assert MigrationContext.configure(connection).get_current_revision() == "0006"
+            head = ScriptDirectory.from_config(alembic_config(operator.db)).get_current_head()
+            assert MigrationContext.configure(connection).get_current_revision() == head is not None
         assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
         operator.db.engine.dispose()
 
