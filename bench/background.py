@@ -14,6 +14,8 @@ which must not move, since each move makes every process read its memory again.
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +32,7 @@ from bench.population import Place
 from bench.rounds import Contender, Round, Spread, interleave, ratio
 from bench.servers import Deputy, InstantSts
 from bench.stage import Stage
+from dev.stack import end_process, end_with_parent
 
 _A_SECOND = 50  # of each kind
 _HANDS = 24  # of each kind; enough that a slow answer doesn't slow the rate
@@ -37,6 +40,13 @@ _STRIDE = (
     11  # more than a tenant has connections: proofs at the same time are of different tenants, as in life
 )
 _SETTLE_SECONDS = 1.0
+# JSON to and fro: as much memory and as many objects as a service that is asked.
+_WORK = """
+import json
+things = {str(number): [number] * 5 for number in range(20_000)}
+while True:
+    things = json.loads(json.dumps(things))
+"""
 _NAME = "deputy-background"  # of the second Deputy, also towards the database
 
 
@@ -131,6 +141,27 @@ class Half(Contender):
 
 
 @dataclass
+class Elsewhere(Half):
+    """The same while the other half works at something that shares nothing with Deputy but the machine."""
+
+    def run(self, wrk: Wrk, seconds: int) -> Round:
+        halves = self.beside.halves
+        with halves.on(halves.other):
+            working = [_working() for _ in halves.other]
+        try:
+            time.sleep(_SETTLE_SECONDS)
+            return super().run(wrk, seconds)
+        finally:
+            for process in working:
+                end_process(process)
+
+
+def _working() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", _WORK]
+    return subprocess.Popen(command, preexec_fn=end_with_parent)  # noqa: PLW1509  one C call
+
+
+@dataclass
 class Busy(Half):
     """The same with the background at work on the other half; what that used is kept for the report."""
 
@@ -164,30 +195,37 @@ def measure(stage: Stage) -> None:
     with hot.server.twin(_NAME, {"PGAPPNAME": _NAME}) as other:
         beside = Neighbour(other, stage.sts, halves)
         alone = Half("alone", hot.server, hot.hot, database=hot.database, beside=beside)
+        elsewhere = Elsewhere("beside other work", hot.server, hot.hot, database=hot.database, beside=beside)
         busy = Busy("beside it", hot.server, hot.hot, database=hot.database, beside=beside, places=hot.places)
         warm(stage, contender("alone", hot))
         busy.run(stage.wrk, 1)
         busy.rates.clear()
-        scale, epoch = stage.scale, _epoch(hot.server)
+        epoch, scale = _epoch(hot.server), stage.scale
         stage.say(
-            f"background: {scale.rounds} rounds with and without {_A_SECOND} tenants and proofs a second"
+            f"background: {scale.rounds} rounds alone, beside {_A_SECOND} tenants and proofs a second, and other work"
         )
         try:
-            interleave(stage.wrk, (alone, busy), rounds=scale.rounds, seconds=scale.seconds)
+            interleave(stage.wrk, (alone, busy, elsewhere), rounds=scale.rounds, seconds=scale.seconds)
         finally:
-            everybody = [*hot.server.pids(), *stage.sts.pids(), *cpu.family(stage.postmaster)]
-            cpu.keep_on(halves.all, everybody)
-    moved = _epoch(hot.server) - epoch
+            cpu.keep_on(halves.all, [*hot.server.pids(), *stage.sts.pids(), *cpu.family(stage.postmaster)])
+        moved = _epoch(hot.server) - epoch
     stage.found.facts[
         f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, each on its half of the cores"
     ] = {
         "moves of the configuration's epoch": moved,
-        "requests a second / alone": ratio(busy, alone, lambda one: one.per_second),
-        "CPU for each request / alone": ratio(busy, alone, lambda one: one.cpu_us),
-        "p99 / alone": ratio(busy, alone, lambda one: one.p99_us),
+        "beside it / beside other work": _compared(busy, elsewhere),
+        "beside it / alone": _compared(busy, alone),
+        "beside other work / alone": _compared(elsewhere, alone),
         **{name: Spread.of([one[name] for one in busy.rates]) for name in busy.rates[0]},
-        "alone": alone.facts(),
-        "beside it": busy.facts(),
+        **{one.name: one.facts() for one in (alone, busy, elsewhere)},
+    }
+
+
+def _compared(one: Contender, other: Contender) -> dict[str, Spread]:
+    return {
+        "requests a second": ratio(one, other, lambda found: found.per_second),
+        "CPU for each request": ratio(one, other, lambda found: found.cpu_us),
+        "p99": ratio(one, other, lambda found: found.p99_us),
     }
 
 
