@@ -14,6 +14,7 @@ from app.connections import Connections
 from app.db import Database
 from app.due import Due
 from app.health import Health
+from app.housekeeping import Housekeeping
 from app.links import Links
 from app.onboarding import Onboarding
 from app.permission_sets import PermissionSet
@@ -43,6 +44,7 @@ class Services:
     vending: Vending
     health: Health
     due: Due
+    housekeeping: Housekeeping
     rates: Rates
     quotas: Quotas
 
@@ -81,6 +83,7 @@ def build(config: Config) -> Services:
         ),
         health=Health(db, sts),
         due=Due(db, Verification(db, sts.held_to(rates.background_call))),
+        housekeeping=Housekeeping(db),
         rates=rates,
         quotas=Quotas(db, config),
     )

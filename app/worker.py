@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app import log
 from app.errors import AwsUnavailableError, StoreUnavailableError
+from app.housekeeping import EVERY
 from app.services import Services
 
 _log = log.get(__name__)
@@ -31,9 +32,13 @@ class Worker:
         """Returns when `stop` is set and what was begun is done."""
         listening = threading.Thread(target=self._listen, name="registrations")
         listening.start()
+        tidy_at = 0.0
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="proof") as pool:
             while not self._stop.is_set():
                 began = time.monotonic()
+                if began >= tidy_at:
+                    tidy_at = began + EVERY
+                    self._guarded(lambda: self._services.housekeeping.tidy() > 0)
                 busy = self._guarded(lambda: self._round(pool))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))
