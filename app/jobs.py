@@ -21,6 +21,23 @@ from app.services import Services
 from app.worker import THREADS, listen
 
 _QUEUE = "deputy"
+_SETTINGS = {
+    "task_ignore_result": True,
+    "task_acks_late": True,  # a worker that is killed gives its task back
+    "worker_cancel_long_running_tasks_on_connection_loss": False,  # a proof cut off would wait for its lease
+    "worker_prefetch_multiplier": 1,
+    # A proof is waiting for AWS. So threads, and one process, which keeps its one STS budget.
+    "worker_pool": "threads",
+    "worker_concurrency": THREADS,
+    "task_default_queue": _QUEUE,
+    "broker_connection_retry_on_startup": True,
+    "worker_hijack_root_logger": False,
+    "timezone": "UTC",
+    "beat_schedule": {
+        "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
+        "tidy": {"task": "deputy.tidy", "schedule": float(EVERY), "options": {"expires": EVERY}},
+    },
+}
 
 
 class _SqsWorker(Worker):  # type: ignore[misc]  # celery is untyped
@@ -40,36 +57,20 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     Stacks are listened to beside. `services` gives the same ones each time. It is called in the process that works.
     """
     celery = _over_broker(config)
-    celery.conf.update(
-        task_ignore_result=True,
-        task_acks_late=True,  # a worker that is killed gives its task back
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # a proof cut off would wait for its lease
-        worker_prefetch_multiplier=1,
-        # A proof is waiting for AWS. So threads, and one process, which keeps its one STS budget.
-        worker_pool="threads",
-        worker_concurrency=THREADS,
-        task_default_queue=_QUEUE,
-        broker_connection_retry_on_startup=True,
-        worker_hijack_root_logger=False,
-        timezone="UTC",
-        beat_schedule={
-            "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
-            "tidy": {"task": "deputy.tidy", "schedule": float(EVERY), "options": {"expires": EVERY}},
-        },
-    )
+    celery.conf.update(_SETTINGS)
     celery.steps["worker"].add(_listening(services))
 
-    @celery.task(name="deputy.due")  # type: ignore[untyped-decorator]
+    @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
         for claim in services().due.claim(config.proofs_a_second):
             prove.delay(claim.tenant_id.hex, claim.connection_id.hex, claim.lease.isoformat())
 
-    @celery.task(name="deputy.prove")  # type: ignore[untyped-decorator]
+    @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]
     def prove(tenant_id: str, connection_id: str, lease: str) -> Any:
         claim = Claim(UUID(tenant_id), UUID(connection_id), datetime.fromisoformat(lease))
         return services().due.prove(claim)
 
-    @celery.task(name="deputy.tidy")  # type: ignore[untyped-decorator]
+    @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
         services().housekeeping.tidy()
 
