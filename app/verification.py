@@ -110,7 +110,7 @@ def prove(sts: Sts, grant: Grant) -> Finding:
 def _accepted_again(sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[Check, ...]) -> Finding:
     """The last call: without it the refusals might be those of a role that refuses everybody."""
     try:
-        _, again = sts.probe_own(grant)
+        again = sts.probe_again(grant)
     except StsError as error:
         spreading = isinstance(error, Refused)
         own = Check(OWN, "inconclusive", _STILL_SPREADING if spreading else _AWS_SILENT)

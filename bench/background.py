@@ -3,7 +3,7 @@
 A second Deputy on the same database, as another machine of the same deployment, is given 50 new tenants and 50
 proofs a second, at a fixed rate whatever comes back, of the very connections that the first one is issuing for.
 
-A proof is six calls to AWS, so that is most of a core's work, and on a small machine issuing would be slower only
+A proof is five calls to AWS, so that is most of a core's work, and on a small machine issuing would be slower only
 because it has less of the machine. So each has cores of its own here: the first Deputy, its database sessions and its
 load on one half of them, the second one with all that belongs to it on the other. What they still share is what
 they share in life: the database's tables, locks and log, and the disk under it. Whether the first one noticed is

@@ -272,4 +272,4 @@ def test_every_call_of_a_proof_is_within_the_budget(scene, aws):
         places = []
         patch.setattr(CallBudget, "call", lambda self: places.append(1) or taken(self))
         assert scene.due.prove(claim)
-    assert len(places) == len(aws.sts_times) - before == 6
+    assert len(places) == len(aws.sts_times) - before == 5

@@ -85,6 +85,15 @@ class Sts:
             raise Unavailable
         return account_id, session.role_unique_id
 
+    def probe_again(self, grant: Grant) -> str:
+        """Try the tenant's own External ID once more: the role's unique id. Raises as `probe_own`.
+
+        The account is not asked again: only whether the role still lets us in, and is the same one.
+        """
+        return self._with_own_id(
+            grant, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY}
+        ).role_unique_id
+
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without any External ID. Returns when it let us in; raises Refused, as it should."""
         self._as_stranger(grant.role_arn, None)

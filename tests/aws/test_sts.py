@@ -207,6 +207,12 @@ def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door
     assert door.asked_as == [("AKIABROKER", None), (SESSION.access_key_id, SESSION.session_token)]
 
 
+def test_the_own_id_is_tried_again_by_one_call(door):
+    door.let_in()
+    assert door.sts.probe_again(GRANT) == "AROAEXAMPLE"
+    assert door.calls == [("AssumeRole", PROBE | {"ExternalId": GRANT.external_id})]
+
+
 def test_the_missing_probe_sends_no_external_id_at_all(door):
     door.let_in().sts.probe_missing(GRANT)
     assert door.calls == [("AssumeRole", PROBE)]
@@ -252,6 +258,7 @@ def test_a_proofs_session_is_asked_and_forgotten(door):
 CALLS = {
     "assume": lambda door: door.assume(),
     "probe_own": lambda door: door.sts.probe_own(GRANT),
+    "probe_again": lambda door: door.sts.probe_again(GRANT),
     "probe_missing": lambda door: door.sts.probe_missing(GRANT),
     "probe_foreign": lambda door: door.sts.probe_foreign(GRANT),
 }
@@ -297,7 +304,7 @@ INCONCLUSIVE = [
 @calls
 def test_access_denied_is_a_refusal(door, call):
     door.refuse("AccessDenied")
-    if call in {CALLS["assume"], CALLS["probe_own"]}:
+    if call in {CALLS["assume"], CALLS["probe_own"], CALLS["probe_again"]}:
         door.is_somebody(SESSION_OF_BROKER)
     with pytest.raises(Refused) as caught:
         call(door)
@@ -316,7 +323,7 @@ def test_access_denied_is_a_refusal(door, call):
     ],
 )
 def test_with_somebody_elses_credentials_a_refusal_proves_nothing(door, arn):
-    for call in (CALLS["assume"], CALLS["probe_own"]):
+    for call in (CALLS["assume"], CALLS["probe_own"], CALLS["probe_again"]):
         door.refuse("AccessDenied").is_somebody(arn)
         with pytest.raises(Unavailable):
             call(door)
