@@ -4,6 +4,7 @@ One machine needs no broker: `flask --app wsgi worker`.
 """
 
 import functools
+import os
 import sys
 
 from app import log
@@ -18,4 +19,7 @@ except ConfigError as error:
 if config.broker_url is None:
     sys.exit("DEPUTY_BROKER_URL is not set. Without a broker, run: flask --app wsgi worker")
 log.configure(config.log_level)
-celery = create_celery(config, functools.cache(lambda: build(config)))
+_of_process = functools.cache(
+    lambda _pid: build(config)
+)  # a connection that was inherited is somebody else's
+celery = create_celery(config, lambda: _of_process(os.getpid()))

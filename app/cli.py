@@ -186,8 +186,9 @@ def void(tenant_id: UUID) -> None:
     Launch links and stacks hold the old token. A stack that is created or updated with it fails, an organisation's
     stack for each new account too; deleting one still succeeds, and connections stay as they are.
 
-    Show customers their kit again (reload the page, send the new link). A stack or StackSet that is there takes the
-    new token as its parameter RegistrationToken.
+    Revoke the tenant's onboarding links first, if they are in the wrong hands: their pages show the new token. Show
+    customers their kit again (reload the page, send the new link). A stack or StackSet that is there takes the new
+    token as its parameter RegistrationToken. That one with an old token is deleted, Deputy does not hear.
     """
     with _in_one_line(absent="There is no such tenant."):
         _services().tenants.void_registrations(_operator(), tenant_id)

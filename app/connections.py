@@ -320,7 +320,7 @@ class Connections:
             tenant = tenant_of(db, caller, tenant_id, lock=True)  # before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()  # or it could not be proven below
-            if connection.sought:  # or suspended searches would pile up beside others, to be resumed together
+            if connection.is_suspended_search:  # or many would pile up beside others, to be resumed together
                 _ensure_few_sought(db, tenant_id)
             connection.resume()
             connection.due_at = now() + _OWN_PROOF

@@ -13,7 +13,7 @@ from app.models import Registration
 
 EVERY = 900  # seconds between two times, for whoever calls
 _KEPT = timedelta(days=30)
-_MOST = 1000  # rows at a time: 96,000 a day
+_MOST = 10_000  # rows at a time: nearly a million a day
 
 
 class Housekeeping:

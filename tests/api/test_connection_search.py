@@ -109,6 +109,21 @@ def test_suspended_searches_are_no_way_round_that(world):
     assert world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"})["status"] == "pending"
 
 
+def test_what_was_proven_once_is_resumed_however_many_are_looked_for(world):
+    """It is no search any more; and what is not suspended is told so first."""
+    tenant, customer = world.tenant(), Customer(world.aws)
+    kit = world.kit(tenant)
+    customer.role(kit["role_name"], kit["trust_policy"])
+    made = seek(world, tenant, customer.account)
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    searches = [seek(world, tenant, Customer(world.aws).account) for _ in range(50)]
+    world.admin("POST", path_of(made, "/suspend"), {"reason": "in doubt"})
+    assert world.admin("POST", path_of(made, "/resume"), {"reason": "explained"})["status"] == "verified"
+    world.admin.refused(
+        "POST", path_of(searches[0], "/resume"), {"reason": "not suspended"}, expect=409, code="conflict"
+    )
+
+
 def test_a_summary_counts_by_status(world):
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}/connections/summary"
