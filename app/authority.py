@@ -7,6 +7,7 @@ negative is kept: what is not there, or may not issue, is looked up each time.
 
 import threading
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -95,19 +96,46 @@ class Authority:
         known = memory.get(name)
         if known is not None and known[0] == self._epoch:
             return known
+        # One look for everybody who wants the same just now: a new process has many, and so has each move of the epoch.
+        under_way = memory.look(name, known, lambda: beside(self._look, memory, name, read))
+        if under_way is None:  # one has ended since
+            return self._known(memory, name, read)
+        look, mine = under_way
         try:
-            known = beside(self._read, read).result(timeout=_READ_SECONDS)
-        except FutureTimeoutError as error:  # a server that hangs keeps its connections, and answers nothing
-            raise StoreUnavailableError("The database can't be reached right now; try again.") from error
-        if known[1] is not None:
-            memory.put(name, known)
-            if known[0] > self._epoch:  # a lower one may only have been read slowly; a commit will tell
-                self.moved(known[0])
-        return known
+            found = _awaited(look, memory, name)
+        except AppError:
+            if mine:
+                raise
+        else:
+            if mine or found[1] is not None:
+                return found
+        # Good news may be a little older than the request that hears it, as the commit compares the epoch. Nothing
+        # compares bad news, so whoever did not begin that look looks again.
+        return _awaited(beside(self._look, memory, name, read), memory, name)
 
-    def _read(self, read: Callable[[Session], tuple[int, Thing]]) -> tuple[int, Thing]:
-        with self._db.read() as db:
-            return read(db)
+    def _look(
+        self, memory: "_Memory[Name, Thing]", name: Name, read: Callable[[Session], tuple[int, Thing]]
+    ) -> tuple[int, Thing]:
+        try:
+            with self._db.read() as db:
+                found = read(db)
+            if found[1] is not None:
+                memory.put(name, found)
+                if found[0] > self._epoch:  # a lower one may only have been read slowly; a commit will tell
+                    self.moved(found[0])
+            return found
+        finally:
+            memory.over(name)
+
+
+def _awaited(
+    look: "Future[tuple[int, Thing]]", memory: "_Memory[Name, Thing]", name: Name
+) -> tuple[int, Thing]:
+    try:
+        return look.result(timeout=_READ_SECONDS)
+    except FutureTimeoutError as error:  # a server that hangs keeps its connections, and answers nothing
+        memory.over(name)  # the next one tries anew, over another connection
+        raise StoreUnavailableError("The database can't be reached right now; try again.") from error
 
 
 def _caller_at(db: Session, lookup: str) -> tuple[int, Caller | None]:
@@ -116,11 +144,32 @@ def _caller_at(db: Session, lookup: str) -> tuple[int, Caller | None]:
 
 
 class _Memory(Generic[Name, Thing]):
-    """The things last asked for, each with the epoch at which it was read."""
+    """The things last asked for, each with the epoch at which it was read; and the looks that are under way."""
 
     def __init__(self, size: int) -> None:
         self._things: LRUCache[Name, tuple[int, Thing]] = LRUCache(size)
-        self._lock = threading.Lock()
+        self._looks: dict[Name, Future[tuple[int, Thing]]] = {}
+        self._lock = threading.Lock()  # around the two above
+
+    def look(
+        self, name: Name, seen: tuple[int, Thing] | None, begin: "Callable[[], Future[tuple[int, Thing]]]"
+    ) -> "tuple[Future[tuple[int, Thing]], bool] | None":
+        """The look that is under way for this, or one that is begun now, and whether it was; None if something else was
+        put here since `seen` was got.
+        """
+        with self._lock:
+            look = self._looks.get(name)
+            if look is not None:
+                return look, False
+            if self._things.get(name) is not seen:
+                return None
+            look = self._looks[name] = begin()
+            return look, True
+
+    def over(self, name: Name) -> None:
+        """Whoever asks from here on begins another look."""
+        with self._lock:
+            self._looks.pop(name, None)
 
     def get(self, name: Name) -> tuple[int, Thing] | None:
         with self._lock:

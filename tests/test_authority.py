@@ -2,8 +2,10 @@
 
 import datetime as dt
 import secrets
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -14,13 +16,13 @@ from sqlalchemy import select
 from app import services, vending
 from app.access import Scope, generate_key
 from app.authority import Authority
-from app.errors import AppError
+from app.errors import AppError, StoreUnavailableError, UnauthenticatedError
 from app.models import AuditEvent, ConnectionStatus
 from app.services import Services
 from tests.attacks.evidence import problem
 from tests.cast import Api, Customer
 from tests.conftest import OPERATOR
-from tests.rows import ADMIN, ByHand, Place, Role, connection_row, place, tenant_row
+from tests.rows import ADMIN, ByHand, Place, Role, at_once, connection_row, place, tenant_row
 
 
 @pytest.fixture(scope="module")
@@ -533,3 +535,69 @@ def test_no_memory_is_so_warm_that_it_issues_without_the_database(warm: Warm, he
     began = time.monotonic()
     problem(warm.ask(), 503, "unavailable")
     assert time.monotonic() - began < 2
+
+
+# --- many at once who remember nothing ---
+
+
+class Held:
+    """The first look of a process at some table, which is held up until it is told to go on."""
+
+    def __init__(self, cold: Services, table: str) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self._table, self._first = table, threading.Lock()
+        sqlalchemy.event.listen(cold.db.engine, "after_cursor_execute", self._hold)
+
+    def _hold(self, _connection, _cursor, statement: str, *_) -> None:
+        if f"FROM {self._table}" in statement and self._first.acquire(blocking=False):
+            self.begun.set()
+            assert self.go_on.wait(10)
+
+
+@pytest.fixture
+def cold(here, config) -> Iterator[Services]:
+    made = services.build(config)
+    yield made
+    made.db.engine.dispose()
+
+
+def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm):
+    seen, place = statements(cold), warm.place
+
+    def issue():
+        caller = cold.authority.authenticate(place.key, None)
+        return cold.authority.standing(caller, place.tenant_id, place.connection_id)
+
+    found = at_once([issue] * 12)
+    assert len({connection.connection_id for _, connection in found}) == 1
+    looks = [statement for statement in seen if statement.startswith("SELECT")]
+    assert len(looks) == 2, "one for the key, one for the connection"
+
+
+def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there, role):
+    text = generate_key()
+    held = Held(cold, "api_keys")
+    with ThreadPoolExecutor(2) as pool:
+        early = pool.submit(cold.authority.authenticate, text, None)
+        assert held.begun.wait(10)
+        there.access.install_key(OPERATOR, text, name="just now")
+        late = pool.submit(cold.authority.authenticate, text, None)
+        time.sleep(0.2)  # by now it waits for the same look
+        held.go_on.set()
+        with pytest.raises(UnauthenticatedError):
+            early.result()
+        assert late.result().name == "just now"
+
+
+def test_a_look_that_hangs_holds_up_those_who_wait_for_it_and_nobody_after_them(
+    cold: Services, warm: Warm, monkeypatch
+):
+    monkeypatch.setattr("app.authority._READ_SECONDS", 0.3)
+    held = Held(cold, "api_keys")
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(cold.authority.authenticate, warm.place.key, None)
+        assert held.begun.wait(10)
+        with pytest.raises(StoreUnavailableError):
+            hanging.result()
+        assert cold.authority.authenticate(warm.place.key, None).key_id == warm.place.key_id
+        held.go_on.set()
