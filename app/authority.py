@@ -103,6 +103,8 @@ class Authority:
         look, mine = under_way
         try:
             found = _awaited(look, memory, name)
+        except StoreUnavailableError as error:  # nobody has the time to wait twice
+            raise StoreUnavailableError(error.detail) from error
         except AppError:
             if mine:
                 raise

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from app import services, vending
 from app.access import Scope, generate_key
 from app.authority import Authority
-from app.errors import AppError, StoreUnavailableError, UnauthenticatedError
+from app.errors import AppError, ConnectionNotVerifiedError, StoreUnavailableError, UnauthenticatedError
 from app.models import AuditEvent, ConnectionStatus
 from app.services import Services
 from tests.attacks.evidence import problem
@@ -587,6 +587,24 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
         with pytest.raises(UnauthenticatedError):
             early.result()
         assert late.result().name == "just now"
+
+
+def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role):
+    made = place(there, role)
+    by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
+    caller = cold.access.authenticate(made.key, None)
+    cold.authority.authenticate(made.key, None)
+    held = Held(cold, "connections")
+    with ThreadPoolExecutor(2) as pool:
+        early = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
+        assert held.begun.wait(10)
+        by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
+        late = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
+        time.sleep(0.2)
+        held.go_on.set()
+        with pytest.raises(ConnectionNotVerifiedError):
+            early.result()
+        assert late.result()[1].connection_id == made.connection_id
 
 
 def test_a_look_that_hangs_holds_up_those_who_wait_for_it_and_nobody_after_them(
