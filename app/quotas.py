@@ -1,4 +1,4 @@
-"""Quotas: how often roles are tried for a tenant, and entered or checked through an onboarding link.
+"""Quotas: how often roles are tried for a tenant, entered or checked through an onboarding link, and spoken of by stacks.
 
 Such a request is rare and writes anyway, so it is counted in the database: exactly, by all processes together. What
 is asked for all the time is counted in memory (app/rates.py). The windows slide: what was counted in the last one
@@ -96,11 +96,28 @@ class Quotas:
                     quota.with_one_more(used)
         with self._db.write() as db:
             for quota, who in wanted:
-                db.execute(_LOCK, {"name": quota.name, "id": who})
-                used = db.get_one(QuotaUse, (quota.name, who))
-                used.number, used.counted, used.counted_before = quota.with_one_more(used)
-                if used.counted == 1:
-                    _forget(db, quota.name, before=used.number - 1)
+                _take(db, quota, who)
+
+
+# What a stack says when it is made, changed and deleted; whoever says more says nothing new, and would fill the log.
+_MESSAGES = _Quota("registration", 20, _HOUR, "Stacks speak of this role too often.")
+
+
+def keeps_message(db: Session, connection_id: UUID) -> bool:
+    """Whether one more message about this connection is to be kept, counted in the transaction at hand."""
+    try:
+        _take(db, _MESSAGES, connection_id)
+    except RateLimitedError:
+        return False
+    return True
+
+
+def _take(db: Session, quota: _Quota, who: UUID) -> None:
+    db.execute(_LOCK, {"name": quota.name, "id": who})
+    used = db.get_one(QuotaUse, (quota.name, who))
+    used.number, used.counted, used.counted_before = quota.with_one_more(used)
+    if used.counted == 1:
+        _forget(db, quota.name, before=used.number - 1)
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import audit, log, permission_sets
-from app.audit import Actor, Outcome
+from app.audit import Actor
 from app.aws.errors import Unavailable
 from app.aws.registrations import Message, RegistrationQueue, Replies, Request
 from app.aws.templates import render
@@ -26,6 +26,7 @@ from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimi
 from app.ids import RoleArn
 from app.models import Connection, ConnectionStatus, Registration, Tenant, TenantStatus
 from app.permission_sets import PermissionSet
+from app.quotas import keeps_message
 from app.registration_token import RegistrationTokens
 
 _log = log.get(__name__)
@@ -36,6 +37,7 @@ REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with its parameters as"
     " they are; if it still fails, ask for a new link."
 )
+_IGNORED = "connection.registration_ignored"
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
@@ -162,9 +164,11 @@ class Registrations:
         )
         db.add(registration)
         db.flush()
-        self._act(db, claim, Actor("registration", str(registration.id), "a customer's stack"))
+        if not self._act(db, claim, Actor("registration", str(registration.id), "a customer's stack")):
+            db.delete(registration)
 
-    def _act(self, db: Session, claim: _Claim, actor: Actor) -> None:
+    def _act(self, db: Session, claim: _Claim, actor: Actor) -> bool:
+        """Whether it is to be remembered. A flood about one role makes it due all the same, and leaves no trace."""
         connection = db.scalars(
             select(Connection)
             .where(Connection.tenant_id == claim.tenant_id, Connection.role_arn == claim.role.text)
@@ -173,13 +177,17 @@ class Registrations:
         deleting = claim.request.kind == "Delete"
         if connection is None:
             if not deleting:  # or it came before its Create, and there is nothing to prove
-                _record(db, actor, claim, self._add(db, claim), action="connection.registered")
-        elif connection.status in _AT_REST:
-            _record(db, actor, claim, connection, action="connection.registration_ignored", outcome="refused")
+                _record(db, actor, claim, self._add(db, claim), "connection.registered")
+            return True
+        if connection.status in _AT_REST:
+            action = _IGNORED
         else:
             connection.seek(now())
             action = "connection.stack_deleted" if deleting else "connection.registered_again"
-            _record(db, actor, claim, connection, action=action)
+        kept = keeps_message(db, connection.id)
+        if kept:
+            _record(db, actor, claim, connection, action)
+        return kept
 
     def _add(self, db: Session, claim: _Claim) -> Connection:
         version = claim.request.property("TemplateVersion")
@@ -192,14 +200,12 @@ class Registrations:
         return connection
 
 
-def _record(
-    db: Session, actor: Actor, claim: _Claim, connection: Connection, *, action: str, outcome: Outcome = "ok"
-) -> None:
+def _record(db: Session, actor: Actor, claim: _Claim, connection: Connection, action: str) -> None:
     audit.record(
         db,
         actor,
         action,
-        outcome=outcome,
+        outcome="refused" if action == _IGNORED else "ok",
         tenant_id=claim.tenant_id,
         connection_id=connection.id,
         details={

@@ -5,7 +5,7 @@ import secrets
 import uuid
 from contextlib import closing
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -72,6 +72,10 @@ class Desk:
         with self.db.read() as db:
             query = select(AuditEvent).where(AuditEvent.tenant_id == self.tenant_id)
             return list(db.scalars(query.order_by(AuditEvent.id)))
+
+    def registered(self) -> list[Registration]:
+        with self.db.read() as db:
+            return list(db.scalars(select(Registration).where(Registration.tenant_id == self.tenant_id)))
 
     def change(self, row_type, row_id, **changes) -> None:
         with self.db.write() as db:
@@ -249,6 +253,23 @@ def test_the_order_does_not_matter(desk, order):
     assert connection.due_at <= now()
     # A delete that comes before there is a connection has nothing to do.
     assert len(desk.actions()) == len(order) - (order[0] == "Delete")
+
+
+@pytest.mark.parametrize("status", [ConnectionStatus.PENDING, ConnectionStatus.SUSPENDED])
+def test_a_flood_about_one_role_fills_neither_the_log_nor_the_table(desk, monkeypatch, status):
+    """Twenty an hour are kept; whoever has a token may send any number. A role that can be proven is due all the same."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [connection] = desk.connections()
+    later = now() + timedelta(days=1)
+    desk.change(Connection, connection.id, status=status, due_at=later)
+    for number in range(30):
+        desk.handle(stack.message("Delete" if number % 2 else "Update"))
+    assert len(desk.actions()) == len(desk.registered()) == 1 + 20
+    assert (desk.connections()[0].due_at < later) is (status is ConnectionStatus.PENDING)
+    monkeypatch.setattr("app.quotas.now", lambda: now() + timedelta(hours=2))
+    desk.handle(stack.message("Update"))
+    assert len(desk.actions()) == 1 + 20 + 1
 
 
 def test_a_stack_is_told_success_as_soon_as_the_claim_is_stored(desk):
