@@ -122,9 +122,10 @@ class Authority:
             with self._db.read() as db:
                 found = read(db)
             if found[1] is not None:
-                memory.put(name, found)
+                # Before it is there to be found, or it would look old to whoever finds it in between.
                 if found[0] > self._epoch:  # a lower one may only have been read slowly; a commit will tell
                     self.moved(found[0])
+                memory.put(name, found)
             return found
         finally:
             memory.over(name)

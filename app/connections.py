@@ -320,8 +320,11 @@ class Connections:
             tenant = tenant_of(db, caller, tenant_id, lock=True)  # before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()  # or it could not be proven below
-            if connection.is_suspended_search:  # or many would pile up beside others, to be resumed together
-                _ensure_few_sought(db, tenant_id)
+            never_proven = connection.sought and connection.verified_at is None
+            if never_proven and connection.status is ConnectionStatus.SUSPENDED:
+                _ensure_few_sought(
+                    db, tenant_id
+                )  # or many would pile up beside others, to be resumed together
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
             self._record(db, caller, connection, "connection.resumed", {"reason": reason})

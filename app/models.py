@@ -236,11 +236,6 @@ class Connection(TenantOwned, Base):
         self._become(ConnectionStatus.SUSPENDED)
         self.due_at = None
 
-    @property
-    def is_suspended_search(self) -> bool:
-        """Whether resuming it would begin a search for a role that was never proven."""
-        return self.status is ConnectionStatus.SUSPENDED and self.sought and self.verified_at is None
-
     def resume(self) -> None:
         if self.status is not ConnectionStatus.SUSPENDED:
             raise ConflictError("This connection is not suspended.")

@@ -22,7 +22,7 @@ from app.services import Services
 from tests.attacks.evidence import problem
 from tests.cast import Api, Customer
 from tests.conftest import OPERATOR
-from tests.rows import ADMIN, ByHand, Place, Role, at_once, connection_row, place, tenant_row
+from tests.rows import ADMIN, ByHand, Place, Role, at_once, connection_row, place, tenant_row, until
 
 
 @pytest.fixture(scope="module")
@@ -558,6 +558,7 @@ class Held:
 def cold(here, config) -> Iterator[Services]:
     made = services.build(config)
     yield made
+    until(lambda: made.db.engine.pool.checkedout() == 0)  # a look may go on for longer than who asked for it
     made.db.engine.dispose()
 
 
