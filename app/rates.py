@@ -126,7 +126,7 @@ def until_room(amount: int, counted: int, before: int, passed: float, seconds: i
     """How many seconds until one more is admitted, when so many of the present window have passed."""
     if counted < amount:  # as soon as enough has faded
         return (before * (seconds - passed) + (counted + 1 - amount) * seconds) / before
-    return seconds - passed + seconds / amount  # the next window, and a little of it
+    return min(float(seconds), seconds - passed + seconds / amount)  # the next window, and a little of it
 
 
 class _Shared:

@@ -144,7 +144,7 @@ def test_a_strangers_key_counts_nothing_for_a_tenant(processes, clock):
     assert uses(processes[0]) == {}
 
 
-@pytest.mark.parametrize(("first", "asked"), [(0, 0), (0, 30), (0, 59), (30, 59), (50, 61), (50, 100)])
+@pytest.mark.parametrize(("first", "asked"), [(0, 30), (0, 59), (30, 59), (50, 61), (50, 100)])
 def test_whoever_waits_as_long_as_told_is_admitted_and_not_a_second_before(processes, clock, first, asked):
     quotas, tenant = processes[0].quotas, new_id()
     clock(first)
@@ -154,7 +154,7 @@ def test_whoever_waits_as_long_as_told_is_admitted_and_not_a_second_before(proce
     while admitted(quotas.attempt, ADMIN, tenant):  # what has faded by then
         pass
     wait = retry_after(quotas.attempt, ADMIN, tenant)
-    assert 1 <= wait <= 61
+    assert 1 <= wait <= 60
     clock(asked + wait - 1)
     assert not admitted(quotas.attempt, ADMIN, tenant)
     clock(asked + wait)
