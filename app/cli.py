@@ -188,7 +188,8 @@ def void(tenant_id: UUID) -> None:
 
     Revoke the tenant's onboarding links first, if they are in the wrong hands: their pages show the new token. Show
     customers their kit again (reload the page, send the new link). A stack or StackSet that is there takes the new
-    token as its parameter RegistrationToken. That one with an old token is deleted, Deputy does not hear.
+    token as its parameter RegistrationToken. Deputy does not hear that a stack with an
+    old token is deleted.
     """
     with _in_one_line(absent="There is no such tenant."):
         _services().tenants.void_registrations(_operator(), tenant_id)

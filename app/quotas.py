@@ -1,6 +1,6 @@
 """Quotas: how often roles are tried for a tenant, entered or checked through an onboarding link, and spoken of by stacks.
 
-Such a request is rare and writes anyway, so it is counted in the database: exactly, by all processes together. What
+Such a request is rare and writes anyway, so it is counted in the database, by all processes together. What
 is asked for all the time is counted in memory (app/rates.py). The windows slide: what was counted in the last one
 fades as the present one goes on.
 """

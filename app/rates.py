@@ -3,7 +3,7 @@
 They keep one caller from using up what all share: AWS gives an account some 600 STS calls a second and doesn't raise
 that. Every process counts in its own memory; with a shared cache, all processes count together too. Asking that for
 each request would cost more than the request, so a process takes several admissions at once and uses them up. What is
-asked for less often is counted exactly, in the database (app/quotas.py).
+asked for less often is counted in the database, by all processes together (app/quotas.py).
 
 In memory we count ourselves: the library's own counting there costs as much as a third of a hot request, with a
 timer thread beside it. What has to be atomic among processes is the library's.
