@@ -82,6 +82,26 @@ class Finding:
     may_be_spreading: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """The connection as it was before the calls were made."""
+
+    version: int
+    proof_id: UUID | None
+    due_at: datetime | None
+
+    def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
+        """Whether a verdict on what was tested may be stored on the connection as it is now.
+
+        A second insecure verdict leaves the version as it is. So the latest proof is compared as well: calls that
+        began before it must not overrule it. An equal verdict overrules nothing, and two checks at once both end.
+        """
+        if connection.version != self.version:
+            return False
+        latest = connection.proof
+        return connection.proof_id == self.proof_id or (latest is not None and latest.verdict is verdict)
+
+
 def prove(sts: Sts, grant: Grant) -> Finding:
     """Make the calls and judge them. Opens no transaction and stores nothing."""
     try:
@@ -162,21 +182,19 @@ class Verification:
         Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
         """
         for _ in range(_TRIES):
-            grant, version, due_at = self._to_test(caller, tenant_id, connection_id)
+            grant, before = self._to_test(caller, tenant_id, connection_id)
             finding = self._prove_patiently(grant, patience)
-            tested = self._store(caller, (tenant_id, connection_id), (version, due_at), finding)
-            if tested is not None:
-                return tested
+            stored = self._store(caller, (tenant_id, connection_id), before, finding)
+            if stored is not None:
+                return stored
         raise ConflictError("This connection changed while it was being verified; try again.")
 
-    def _to_test(
-        self, caller: Somebody, tenant_id: UUID, connection_id: UUID
-    ) -> tuple[Grant, int, datetime | None]:
+    def _to_test(self, caller: Somebody, tenant_id: UUID, connection_id: UUID) -> tuple[Grant, _Tested]:
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             tenant_of(db, caller, tenant_id).ensure_active()
             connection.ensure_not_suspended()
-            return connection.grant, connection.version, connection.due_at
+            return connection.grant, _Tested(connection.version, connection.proof_id, connection.due_at)
 
     def _prove_patiently(self, grant: Grant, patience: float) -> Finding:
         deadline = time.monotonic() + patience
@@ -188,19 +206,18 @@ class Verification:
         return finding
 
     def _store(
-        self, caller: Somebody, path: tuple[UUID, UUID], before: tuple[int, datetime | None], finding: Finding
+        self, caller: Somebody, path: tuple[UUID, UUID], before: _Tested, finding: Finding
     ) -> Connection | None:
-        """Compare-and-set: None when the connection is no longer the version that was tested."""
+        """Compare-and-set: None when the connection is no longer what was tested."""
         with self._db.write() as db:
             # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.
             tenant = tenant_of(db, caller, path[0], lock=True)
             connection = owned(db, caller, *path, lock=True)
             tenant.ensure_active()
             connection.ensure_not_suspended()
-            version, due_at = before
-            if connection.version != version:
+            if not before.still_holds(connection, finding.verdict):
                 return None
-            asked_again = connection.due_at if connection.due_at != due_at else None
+            asked_again = connection.due_at if connection.due_at != before.due_at else None
             proof = _proof(connection, finding)
             db.add(proof)
             db.flush()

@@ -427,3 +427,40 @@ def test_what_was_suspended_and_resumed_meanwhile_is_proven_anew(database, store
     door = Meanwhile(database, stored.id, [there_and_back])
     assert verify(database, stored, door).status is ConnectionStatus.VERIFIED
     assert door.proofs == 2
+
+
+class Overtaken(Meanwhile):
+    """A door whose first proof is slow: another proof, through `quicker`, begins later and is stored before it."""
+
+    def __init__(self, database, stored, quicker: Meanwhile) -> None:
+        super().__init__(database, stored.id, [])
+        self._stored, self._quicker = stored, quicker
+
+    def probe_missing(self, grant) -> None:
+        if self.proofs == 0:
+            verify(self._database, self._stored, self._quicker)
+            self._script = self._quicker._script  # what the role says from now on
+            self.proofs += 1
+            raise Refused  # what it had said before
+        super().probe_missing(grant)
+
+
+OPEN = (ACCEPTED, ACCEPTED, REFUSED, ACCEPTED)
+CLOSED = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
+
+
+def test_a_slow_proof_does_not_overrule_an_insecure_verdict_stored_meanwhile(database, stored):
+    """A second insecure verdict leaves the version as it is, so the latest proof has to be compared too."""
+    verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
+    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
+    assert verify(database, stored, slow).status is ConnectionStatus.INSECURE
+    assert slow.proofs == 2
+    assert read(database, stored) == (ConnectionStatus.INSECURE, 3)
+
+
+def test_two_proofs_at_once_with_one_verdict_are_both_stored(database, stored):
+    verify(database, stored, Meanwhile(database, stored.id, []))
+    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=CLOSED))
+    assert verify(database, stored, slow).status is ConnectionStatus.VERIFIED
+    assert slow.proofs == 1
+    assert read(database, stored) == (ConnectionStatus.VERIFIED, 3)
