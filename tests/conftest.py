@@ -8,13 +8,16 @@ and keep apart by tenant, so none of them may expect an empty one.
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy
+import urllib3
 from alembic import command
 from flask import Flask
 from sqlalchemy import event
@@ -226,3 +229,37 @@ def no_aws_call_inside_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
             return _inner(*args, **kwargs)
 
         monkeypatch.setattr(Sts, name, guarded)
+
+
+class StoppedClock:
+    """What limits are counted by: the middle of a second, and of a minute, until it is moved."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+
+    def move(self, seconds: float) -> None:
+        self._passed += seconds
+
+    def monotonic(self) -> float:
+        return 1_000_000.5 + self._passed
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 31, 12, 0, 30, tzinfo=UTC) + timedelta(seconds=self._passed)
+
+    sleep = staticmethod(time.sleep)
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    clock = StoppedClock()
+    monkeypatch.setattr("app.rates.time", clock)
+    monkeypatch.setattr("app.quotas.now", clock.now)
+    return clock
+
+
+@pytest.fixture
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that is not about them: what gives up on a caller after two seconds waits for a slow machine."""
+    monkeypatch.setattr("app.vending._ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr("app.authority._READ_SECONDS", 60.0)
+    monkeypatch.setattr("app.aws.query._TIMEOUTS", urllib3.Timeout(connect=60, read=60))
