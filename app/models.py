@@ -160,6 +160,9 @@ class Proof(TenantOwned, Base):
     checked_at: Mapped[datetime]
 
 
+NEVER_TRIED = text("proof_id IS NULL")  # a claim takes these first, so that they need an index of their own
+
+
 class Connection(TenantOwned, Base):
     """A tenant's link to one IAM role.
 
@@ -187,6 +190,7 @@ class Connection(TenantOwned, Base):
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
         Index("ix_connections_due_at", "due_at"),
+        Index("ix_connections_due_first", "due_at", sqlite_where=NEVER_TRIED, postgresql_where=NEVER_TRIED),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -12,6 +12,7 @@ from app.access import OnBehalf
 from app.audit import Actor
 from app.db import now
 from app.due import LEASE
+from app.ids import new_id
 from app.models import Connection, ConnectionStatus, Proof
 from app.onboarding import trust_policy
 from app.rates import CallBudget
@@ -87,6 +88,38 @@ def test_what_is_due_is_claimed_once(scene):
 def test_the_longest_due_come_first(scene):
     made = [scene.pending(due_at=now() - timedelta(seconds=seconds)) for seconds in (10, 30, 20)]
     assert [claim.connection_id for claim in scene.due.claim(2)] == [made[1], made[2]]
+
+
+def flood(scene, *, rows: int, **changes):
+    """A tenant with so many connections that have been due for an hour."""
+    tenant = tenant_row(scene.db)
+    for number in range(1, rows + 1):
+        scene.pending(number=number, tenant=tenant, due_at=now() - timedelta(hours=1), **changes)
+    return tenant
+
+
+def test_another_tenants_flood_does_not_hold_up_a_first_proof(scene):
+    flooding = flood(scene, rows=200)
+    victim = scene.pending()
+    claims = scene.due.claim(16)
+    assert victim in {claim.connection_id for claim in claims}
+    assert len(claims) == 16, "what others do not need goes to the tenant that has much to do"
+    assert [claim.tenant_id for claim in claims].count(flooding) == 15
+
+
+def test_a_first_proof_comes_before_roles_that_were_tried(scene):
+    tried = [flood(scene, rows=4, proof_id=new_id()) for _ in range(12)]
+    new = scene.pending()
+    claims = scene.due.claim(8)
+    assert claims[0].connection_id == new
+    assert len({claim.tenant_id for claim in claims} & set(tried)) == 7
+
+
+def test_new_connections_of_many_tenants_leave_room_for_those_that_were_tried(scene):
+    for _ in range(20):
+        flood(scene, rows=2)
+    tried = scene.pending(proof_id=new_id())
+    assert tried in {claim.connection_id for claim in scene.due.claim(8)}
 
 
 def test_what_is_at_rest_is_not_due(scene):
