@@ -108,6 +108,10 @@ class QueryApi:
         self._quota.release(1)
         return answer
 
+    def own_key_id(self) -> str | None:
+        """The access key id of the service's own credentials. Raises one of AWS_ERRORS when there are none."""
+        return self._own_credentials().access_key
+
     def close(self) -> None:
         self._pool.close()
 

@@ -10,6 +10,8 @@ patterns and no maxima, and whatever AWS then says would be about us.
 
 import copy
 import json
+import threading
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,6 +31,7 @@ INERT_POLICY = json.dumps(
 )
 PROBE_SECONDS = 900  # AWS's minimum
 _PROBE_SESSION = "deputy-proof"
+_KNOWN_SECONDS = 5.0  # how long it counts, after a refusal, that these credentials were the broker's
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,15 @@ class Session:
     name: str  # the session's own, as the customer's CloudTrail shows it
 
 
+@dataclass(slots=True)
+class _KnownKey:
+    """The access key that was the broker's when AWS was last asked, and until when that counts (monotonic seconds)."""
+
+    key_id: str | None = None
+    until: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Sts:
     """STS in the broker's region, under the broker's credentials. One per process: it holds the connections.
 
@@ -55,6 +67,7 @@ class Sts:
         self._broker = broker
         self._api = QueryApi(region)
         self._breaker = Breaker()
+        self._known = _KnownKey()
 
     def held_to(self, budget: Budget) -> "Sts":
         """The same door, through which each call waits for its place in the budget."""
@@ -115,9 +128,23 @@ class Sts:
         try:
             return self._assume_role(grant.role_arn, grant.external_id, session_name, seconds, extra)
         except Refused:
-            if self.is_broker():
+            if self._is_known_broker():
                 raise
             raise Unavailable from None
+
+    def _is_known_broker(self) -> bool:
+        """As `is_broker`, asked once in some seconds for these credentials: a thousand absent roles refuse us at once."""
+        with self._known.lock:  # one asks, and the others that were refused meanwhile share the answer
+            try:
+                key_id = self._api.own_key_id()
+            except AWS_ERRORS as error:  # they were there a moment ago
+                raise Unavailable from error
+            if key_id == self._known.key_id and time.monotonic() < self._known.until:
+                return True
+            if not self.is_broker():
+                return False
+            self._known.key_id, self._known.until = key_id, time.monotonic() + _KNOWN_SECONDS
+            return True
 
     def _as_stranger(self, role_arn: RoleArn, external_id: ExternalId | None) -> None:
         """What a good role refuses; the session of a bad one is inert, and dropped here."""

@@ -158,6 +158,7 @@ def live(server, sts, monkeypatch):
 @pytest.fixture
 def door(live, server):
     live._api._quota = RetryQuota(0)
+    live._known.until = 0.0  # another test's refusal
     door = Door(live, server)
     yield door
     assert not door.expects_more
@@ -432,6 +433,44 @@ def test_the_account_is_the_one_that_aws_names_and_not_the_arns(door):
     role = replace(GRANT.role_arn, account_id="777788889999")
     door.let_in().say_who()
     assert door.sts.probe_own(replace(GRANT, role_arn=role))[0] == ACCOUNT
+
+
+# --- how often we ask who we are, when roles refuse us ---
+
+
+def refused(door, *, asks: bool) -> None:
+    """One more role refuses us; `asks`: whether AWS is then asked who we are."""
+    before = len(door.asked_as)
+    door.refuse("AccessDenied")
+    if asks:
+        door.is_somebody(SESSION_OF_BROKER)
+    with pytest.raises(Refused):
+        door.assume()
+    assert len(door.asked_as) - before == (2 if asks else 1)
+
+
+def test_after_many_refusals_aws_is_asked_once_who_we_are(door, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("app.aws.sts.time.monotonic", lambda: clock[0])
+    refused(door, asks=True)
+    for _ in range(3):
+        refused(door, asks=False)
+    clock[0] += 6
+    refused(door, asks=True)
+
+
+def test_other_credentials_are_asked_about_at_once(door, monkeypatch):
+    refused(door, asks=True)
+    monkeypatch.setattr(door.sts._api, "own_key_id", lambda: "AKIAANOTHERKEY")
+    refused(door, asks=True)
+    refused(door, asks=False)
+
+
+def test_that_we_were_not_the_broker_is_not_remembered(door):
+    door.refuse("AccessDenied").is_somebody("arn:aws:iam::111122223333:root")
+    with pytest.raises(Unavailable):
+        door.assume()
+    refused(door, asks=True)
 
 
 # --- the endpoint, and how it is asked ---
