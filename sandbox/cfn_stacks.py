@@ -11,9 +11,9 @@ from moto.cloudformation.exceptions import AlreadyExistsException, ValidationErr
 from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.parsing import ResourceMap
 
-from sandbox import cfn_waiting
+from sandbox import cfn_retention, cfn_waiting
 from sandbox.cfn_parameters import shown
-from sandbox.cfn_waiting import Failure
+from sandbox.cfn_waiting import Failure, Slow
 
 _SUB_REFERENCE = re.compile(r"\$\{([A-Za-z0-9:]+)\}")
 
@@ -100,13 +100,23 @@ def _forget(stack: Any) -> None:
     stack.output_map._output_json_map = {}
 
 
-def _create_resource(logical_id: str, *args: Any, **kwargs: Any) -> Any:
+def _create_resource(logical_id: str, definition: Any, resources: Any, *args: Any, **kwargs: Any) -> Any:
+    cfn_retention.created(resources, logical_id)
     try:
-        return _originals["parse_and_create_resource"](logical_id, *args, **kwargs)
+        return _originals["parse_and_create_resource"](logical_id, definition, resources, *args, **kwargs)
     except Exception as error:
         if not hasattr(error, "logical_id"):  # the innermost is the one that failed
             error.logical_id = logical_id  # type: ignore[attr-defined]
         raise
+
+
+def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) -> None:
+    """Moto looks at DeletionPolicy when a whole stack is deleted, and does not know RetainExceptOnCreate."""
+    name, policy = getattr(resource, "logical_resource_id", ""), definition.get("DeletionPolicy")
+    if isinstance(resource, Slow) or not cfn_retention.kept(
+        self, name, policy
+    ):  # cfn_waiting asks for slow ones
+        _originals["_delete_resource"](self, resource, definition)
 
 
 def _clean_json(value: Any, resources: Any) -> Any:
@@ -186,6 +196,7 @@ def _update_stack(
     """Moto's own steps. A stack with slow resources stays in progress until they have followed."""
     before = (self.template, {name: shown(v) for name, v in self.resource_map.resolved_parameters.items()})
     _use_template(self, template)
+    cfn_retention.next_operation(self.resource_map)
     try:
         self.resource_map.update(self.template_dict, parameters)
     except Exception:
@@ -236,6 +247,7 @@ def _delete_stack(self: Any, name_or_stack_id: str) -> None:
         if stack is None or stack.status == "DELETE_IN_PROGRESS":
             return
         stack.status = "DELETE_IN_PROGRESS"
+        cfn_retention.next_operation(stack.resource_map)
         stack._add_stack_event("DELETE_IN_PROGRESS", resource_status_reason="User Initiated")
         cfn_waiting.remove_all(
             stack,
@@ -291,6 +303,7 @@ def install() -> None:
         (CloudFormationBackend, "execute_change_set", _execute_change_set),
         (Stack, "create_resources", _create_resources),
         (ResourceMap, "update", _update),
+        (ResourceMap, "_delete_resource", _delete_resource),
         (parsing, "parse_and_create_resource", _create_resource),
         (parsing, "parse_and_update_resource", _update_resource),
         (parsing, "get_references_from_template", _references),

@@ -16,6 +16,8 @@ from moto.cloudformation import parsing
 from moto.cloudformation.models import Event, cloudformation_backends
 from moto.core.common_models import CloudFormationModel
 
+from sandbox import cfn_retention
+
 # Held while a stack changes its state, never while a message is sent: the receiver may answer at once, in a call of
 # its own. What shall be sent therefore waits in the outbox until `flush`.
 lock = threading.RLock()
@@ -43,6 +45,7 @@ class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
         self.account_id, self.region = stack_id.split(":")[4], stack_id.split(":")[3]
         self.sent: dict[str, Any] | None = None
         self.removed = False
+        self.deletion_policy: str | None = None  # the last template's that had it
 
     @abstractmethod
     def begin(self, wait: "Wait", kind: Kind, properties: dict[str, Any]) -> None:
@@ -141,6 +144,10 @@ def properties_of(stack: Any, resource: Slow) -> dict[str, Any]:
 
 def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
     """Brings the slow resources to what the template says: creations and updates first, removals last, as AWS does."""
+    for resource in stack.custom_resources.values():
+        if not resource.removed:
+            definition = stack.template_dict["Resources"][resource.logical_id]
+            resource.deletion_policy = definition.get("DeletionPolicy")
     steps = {
         resource: Kind.CREATE if resource.sent is None else Kind.UPDATE
         for resource in stack.custom_resources.values()
@@ -166,12 +173,13 @@ def remove_all(stack: Any, done: Callable[[], None], failed: Callable[[Failure],
 
 
 def _removals(stack: Any) -> dict[Slow, Kind]:
-    """What has never begun is gone without a word."""
-    return {
-        resource: Kind.DELETE
-        for resource in stack.custom_resources.values()
-        if resource.removed and resource.sent is not None
-    }
+    """What has never begun is gone without a word, and so is what the stack leaves behind."""
+    gone = [r for r in stack.custom_resources.values() if r.removed and r.sent is not None]
+    for resource in gone:
+        if cfn_retention.kept(stack.resource_map, resource.logical_id, resource.deletion_policy):
+            add_event(stack, resource, "DELETE_SKIPPED")
+            resource.sent = None
+    return {resource: Kind.DELETE for resource in gone if resource.sent is not None}
 
 
 def _wait(

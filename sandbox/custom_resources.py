@@ -268,6 +268,7 @@ def _replace(resource: CustomResource, properties: dict[str, Any] | None) -> Non
     old = copy.copy(resource)
     old.removed, old.sent = True, properties
     stack = cloudformation_backends[resource.account_id][resource.region].get_stack(resource.stack_id)
+    old.deletion_policy = stack.template_dict["Resources"][resource.logical_id].get("UpdateReplacePolicy")
     stack.custom_resources[f"{resource.logical_id} {resource.physical_id}"] = old
 
 

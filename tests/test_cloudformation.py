@@ -175,6 +175,8 @@ def test_the_registration_exists_only_with_a_topic(customer):
     assert registration == {
         "Type": "Custom::DeputyRegistration",
         "Condition": "HasRegistrationTopic",
+        "DeletionPolicy": "RetainExceptOnCreate",  # a deletion must wait for nobody; a rollback says so
+        "UpdateReplacePolicy": "Retain",
         "Properties": {
             "ServiceToken": {"Ref": "RegistrationTopicArn"},
             "ServiceTimeout": "1800",

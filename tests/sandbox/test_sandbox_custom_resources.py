@@ -110,6 +110,13 @@ def test_the_vendors_own_stack_hears_of_a_customers(sandbox, vendor):
         assert request["ResourceProperties"]["RoleArn"] == f"arn:aws:iam::{CUSTOMER}:role/deputy-{stack.name}"
         respond(request)
         assert stack.status == "CREATE_COMPLETE"
+        stack.delete()  # which waits for nobody
+        assert stack.status == "DELETE_COMPLETE"
+        assert desk.read() == []
+        stack.id = stack.cloudformation.create_stack(**options)["StackId"]
+        respond(desk.next("Create"), "FAILED", Reason="No.")
+        respond(desk.next("Delete"))
+        assert stack.status == "ROLLBACK_COMPLETE"
 
 
 def test_a_refusal_takes_the_role_away_and_says_why(stack, desk):

@@ -1,0 +1,31 @@
+"""DeletionPolicy: what stays when its stack is deleted, or when an update no longer has it.
+
+`RetainExceptOnCreate` keeps a resource like `Retain`, but not from the rollback of the operation that created it:
+https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html
+"""
+
+from moto.cloudformation.parsing import ResourceMap
+
+_EXCEPT_ON_CREATE = "RetainExceptOnCreate"
+_KEPT = ("Retain", _EXCEPT_ON_CREATE)
+
+
+def created(resources: ResourceMap, logical_id: str) -> None:
+    """Remembers that the operation at hand created it."""
+    _fresh(resources).add(logical_id)
+
+
+def next_operation(resources: ResourceMap) -> None:
+    """What was created so far is as old as all the rest from here on."""
+    _fresh(resources).clear()
+
+
+def kept(resources: ResourceMap, logical_id: str, policy: str | None) -> bool:
+    if policy == _EXCEPT_ON_CREATE:
+        return logical_id not in _fresh(resources)
+    return policy in _KEPT
+
+
+def _fresh(resources: ResourceMap) -> set[str]:
+    found: set[str] = resources.__dict__.setdefault("fresh", set())
+    return found
