@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session, lazyload
 from app import audit
 from app.audit import Actor
 from app.db import Database, Page, now, page
+from app.deployment import Configuration
 from app.errors import (
     ConflictError,
     ForbiddenError,
@@ -30,7 +31,7 @@ from app.errors import (
     UnauthenticatedError,
     ValidationFailedError,
 )
-from app.models import ApiKey, Configuration, Connection, ConnectionStatus, Tenant, TenantStatus
+from app.models import ApiKey, Connection, ConnectionStatus, Tenant, TenantStatus
 
 _KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"

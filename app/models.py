@@ -325,16 +325,6 @@ class QuotaUse(Base):
     counted_before: Mapped[int]  # in the one before
 
 
-class Configuration(Base):
-    """One row. `epoch` moves when something is taken away; what was read at an earlier one must be read again."""
-
-    __tablename__ = "configuration"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    epoch: Mapped[int] = mapped_column(BigInteger)
-
-
 class ApiKey(Base):
     """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash and no salt."""
 

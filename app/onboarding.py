@@ -21,10 +21,10 @@ from app.aws.templates import (
 )
 from app.config import Broker, Config, ConfigError
 from app.db import Database
+from app.deployment import deployment_id
 from app.errors import ValidationFailedError
 from app.ids import kit_role_name
 from app.kit_scripts import KitRole
-from app.models import Tenant
 from app.permission_sets import PermissionSet
 from app.registration_token import RegistrationTokens
 
@@ -105,13 +105,14 @@ class Onboarding:
         """The kit of one tenant; asking again gives the same External ID. Raises NotFoundError, ValidationFailedError."""
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
+            token = self._tokens.make(deployment_id(db), tenant.id, tenant.registration_generation)
         region = self._region(region)
         chosen = permission_sets.choose(self._sets, permission_set)
         template, broker = self._templates[chosen.name], self._config.broker
         external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
         role = self._role(role_name, external_id, chosen)
         stack_name = f"deputy-{tenant.id.hex[-8:]}"
-        parameters = {"ExternalId": external_id, "RoleName": role_name} | self._registration(tenant, region)
+        parameters = {"ExternalId": external_id, "RoleName": role_name} | self._registration(token, region)
         return Kit(
             external_id=external_id,
             broker_principal_arn=broker.arn,
@@ -132,12 +133,11 @@ class Onboarding:
             aws_cli=kit_scripts.aws_cli(role),
         )
 
-    def _registration(self, tenant: Tenant, region: str) -> dict[str, str]:
+    def _registration(self, token: str, region: str) -> dict[str, str]:
         """What lets a stack tell us of its role. In any region but the topic's, a stack that names the topic fails."""
         topic = self._config.registration_topic_arn
         if topic is None or region != self._config.registration_region:
             return {}
-        token = self._tokens.make(tenant.id, tenant.registration_generation)
         return {"RegistrationTopicArn": topic, "RegistrationToken": token}
 
     def _role(self, name: str, external_id: str, chosen: PermissionSet) -> KitRole:

@@ -1,23 +1,39 @@
 """Registration tokens: which tenant a customer's stack claims to be for. They give no authority.
 
-A token is `dpt_` and the tenant, its generation and their HMAC-SHA-256 in URL-safe base64. It is made again whenever
-a kit is shown, and nothing is stored: raising the tenant's `registration_generation` voids those that are out. One
-that isn't ours is found out by one HMAC for each secret key, before any row is read.
+A token is `dpt_` and, in URL-safe base64: one byte for the form, the deployment's id, the tenant's, its generation and
+the HMAC-SHA-256 of all that. It is made again whenever a kit is shown, and nothing is stored: raising the tenant's
+`registration_generation` voids those that are out. One that isn't ours is found out by one HMAC for each secret key,
+before any row is read.
+
+The deployment stands at the same place in every form, and is read without a key: of another deployment's token nothing
+else can be read. A further form may have more between the generation and the MAC, 18 bytes at most. Tokens of 54 bytes
+are older, name no deployment, and count for as long as their MAC verifies.
 """
 
 import base64
 import hashlib
 import hmac
 import re
+from dataclasses import dataclass
 from uuid import UUID
 
 from app.sealing import derived
 
-_TOKEN = re.compile(
-    r"dpt_([A-Za-z0-9_-]{72})", re.ASCII
-)  # 54 bytes fill it exactly: each token has one spelling
-_GENERATION = 6  # bytes
-_CLAIM = 16 + _GENERATION  # bytes of the tenant and its generation, before the 32 of the MAC
+# Each length in bytes is divisible by three, so that a token has one spelling.
+_TOKEN = re.compile(r"dpt_((?:[A-Za-z0-9_-]{4}){18,29})", re.ASCII)
+_FORM = b"\x01"
+_ID, _GENERATION, _MAC = 16, 4, 32  # bytes
+_LENGTH = len(_FORM) + 2 * _ID + _GENERATION + _MAC
+_OLD_GENERATION = 6
+_OLD_LENGTH = _ID + _OLD_GENERATION + _MAC
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClaim:
+    """What a token of ours names. Neither need exist."""
+
+    tenant_id: UUID
+    generation: int
 
 
 class RegistrationTokens:
@@ -26,21 +42,36 @@ class RegistrationTokens:
     def __init__(self, secret_keys: tuple[str, ...]) -> None:
         self._keys = [derived(secret, "registration tokens")[1] for secret in secret_keys]
 
-    def make(self, tenant_id: UUID, generation: int) -> str:
-        """The tenant's token, 76 characters; the same one each time."""
-        claim = tenant_id.bytes + generation.to_bytes(_GENERATION, "big")
+    def make(self, deployment_id: UUID, tenant_id: UUID, generation: int) -> str:
+        """The tenant's token, 96 characters; the same one each time."""
+        claim = _FORM + deployment_id.bytes + tenant_id.bytes + generation.to_bytes(_GENERATION, "big")
         return "dpt_" + base64.urlsafe_b64encode(claim + _mac(self._keys[0], claim)).decode()
 
-    def read(self, text: str) -> tuple[UUID, int] | None:
-        """The tenant and the generation that a token of ours names, or None. Neither need exist."""
-        found = _TOKEN.fullmatch(text)
-        if found is None:
+    def read(self, text: str) -> TokenClaim | None:
+        """What a token of ours names, or None. Whose deployment it names is `deployment_of`'s to say."""
+        token = _bytes(text)
+        claim, mac = token[:-_MAC], token[-_MAC:]
+        if len(token) == _OLD_LENGTH:
+            named = claim
+        elif len(token) == _LENGTH and claim.startswith(_FORM):
+            named = claim[len(_FORM) + _ID :]
+        else:
             return None
-        token = base64.urlsafe_b64decode(found[1])
-        claim, mac = token[:_CLAIM], token[_CLAIM:]
         if not any([hmac.compare_digest(_mac(key, claim), mac) for key in self._keys]):  # noqa: C419  all of them
             return None
-        return UUID(bytes=claim[:16]), int.from_bytes(claim[16:], "big")
+        return TokenClaim(UUID(bytes=named[:_ID]), int.from_bytes(named[_ID:], "big"))
+
+
+def deployment_of(text: str) -> UUID | None:
+    """The deployment that a token names, ours or not, proven by nothing; None for an old one, and for other text."""
+    token = _bytes(text)
+    return UUID(bytes=token[len(_FORM) : len(_FORM) + _ID]) if len(token) >= _LENGTH else None
+
+
+def _bytes(text: str) -> bytes:
+    """Empty when this can't be a token."""
+    found = _TOKEN.fullmatch(text)
+    return base64.urlsafe_b64decode(found[1]) if found else b""
 
 
 def _mac(key: bytes, claim: bytes) -> bytes:

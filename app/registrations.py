@@ -6,10 +6,12 @@ A message never verifies, moves, suspends, resumes or removes a connection, nor 
 about its role here. The stack is answered as soon as the claim is stored: a slow proof must not roll it back.
 """
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from uuid import UUID
 
+from cachetools import TTLCache
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -22,12 +24,13 @@ from app.aws.templates import render
 from app.config import Config
 from app.connections import add_pending, allowed_role
 from app.db import Database, now
+from app.deployment import deployment_id
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError
 from app.ids import RoleArn
 from app.models import Connection, ConnectionStatus, Registration, Tenant, TenantStatus
 from app.permission_sets import PermissionSet
 from app.quotas import keeps_message
-from app.registration_token import RegistrationTokens
+from app.registration_token import RegistrationTokens, deployment_of
 
 _log = log.get(__name__)
 
@@ -38,6 +41,7 @@ REFUSAL = (
     " they are; if it still fails, ask for a new link."
 )
 _IGNORED = "connection.registration_ignored"
+_OTHERS, _HOUR = 20, 3600  # other deployments that the log names, in so many seconds
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
@@ -78,6 +82,10 @@ class Registrations:
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._replies = replies
+        self._deployment_id: UUID | None = None  # until it is read
+        # What was logged in the last hour. A stranger may name any number of deployments.
+        self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)
+        self._logging_others = threading.Lock()
 
     def receive(self, *, max_messages: int = 10, wait_seconds: int = 20) -> int:
         """Ask the queue once, and handle what came, all at the same time; how many messages that were.
@@ -99,18 +107,40 @@ class Registrations:
     def handle(self, body: str) -> bool:
         """Act on one message and answer its stack; True when it is done with.
 
-        False leaves it in the queue: it can't be read, its answer would go to a stranger, or AWS did not take the
-        answer. It comes again some times, and then it is a dead letter. Raises StoreUnavailableError.
+        A message for another deployment is done with unanswered: that one hears it through its own queue, and a
+        FAILED of ours would roll its customer's stack back. False leaves it in the queue: it can't be read, its answer
+        would go to a stranger, or AWS did not take the answer. It comes again some times, and then it is a dead letter.
+        Raises StoreUnavailableError.
         """
         try:
             request = Request.parse(body, self._config.registration_topic_arn or "")
         except ValueError:
             _log.warning("registration.unreadable")
             return False
+        if self._is_for_another(request):
+            return True
         if not self._replies.allows(request.response_url):
             _log.warning("registration.strange_response_url", account_id=request.account_id)
             return False
         return self._replies.put(request, self._refusal(request))
+
+    def _is_for_another(self, request: Request) -> bool:
+        named = deployment_of(request.property("RegistrationToken"))
+        if named is None or named == self._own_id():
+            return False
+        with self._logging_others:
+            new = named not in self._others and len(self._others) < _OTHERS
+            if new:
+                self._others[named] = True
+        if new:
+            _log.warning("registration.other_deployment", deployment_id=str(named))
+        return True
+
+    def _own_id(self) -> UUID:
+        if self._deployment_id is None:
+            with self._db.read() as db:
+                self._deployment_id = deployment_id(db)
+        return self._deployment_id
 
     def _take(self, message: Message) -> None:
         try:
@@ -141,7 +171,7 @@ class Registrations:
             raise _Void("role") from error
         if (role.partition, role.account_id) != (request.partition, request.account_id):
             raise _Void("account")
-        return _Claim(request, *named, role)
+        return _Claim(request, named.tenant_id, named.generation, role)
 
     def _store(self, db: Session, claim: _Claim) -> None:
         """Once for each request of a stack. Raises _Void."""

@@ -4,9 +4,10 @@ from typing import Any, Literal
 
 from alembic import context
 
+from app import deployment, models  # noqa: F401  the tables
 from app.config import Config
 from app.db import Database, UtcDateTime
-from app.models import Base
+from app.tables import Base
 
 
 def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:

@@ -15,8 +15,10 @@ from sqlalchemy.pool import NullPool
 from app.access import Caller, Scope
 from app.audit import Actor
 from app.db import Database, now
+from app.deployment import deployment_id
 from app.ids import RoleArn, new_external_id, new_id
 from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
+from app.registration_token import RegistrationTokens
 from app.services import Services
 from tests.cast import Customer
 from tests.conftest import OPERATOR
@@ -118,6 +120,14 @@ def connection_row(
     return connection.id
 
 
+def registration_token(
+    database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1
+) -> str:
+    """As this deployment's kit shows it."""
+    with database.read() as db:
+        return RegistrationTokens(secret_keys).make(deployment_id(db), tenant_id, generation)
+
+
 class ByHand:
     """Whoever has a SQL prompt on the database: no ORM, no pool and no pragma of ours."""
 
@@ -174,6 +184,7 @@ __all__ = [
     "at_once",
     "connection_row",
     "place",
+    "registration_token",
     "tenant_row",
     "until",
 ]

@@ -19,11 +19,10 @@ from app.db import Database, now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.models import AuditEvent, Connection, ConnectionStatus, Registration, Tenant, TenantStatus
-from app.registration_token import RegistrationTokens
 from app.registrations import REFUSAL, Registrations
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Api, World, root_client
-from tests.rows import ADMIN, at_once, connection_row, tenant_row
+from tests.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
 from tests.stacks import TOPIC, Answers, Stack, envelope
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -35,7 +34,6 @@ class Desk:
     def __init__(self, config, db: Database, queue: RegistrationQueue) -> None:
         self.config, self.db, self.queue = config, db, queue
         self.answers = Answers()
-        self.tokens = RegistrationTokens(config.secret_keys)
         self.registrations = self.process()
         self.tenant_id = tenant_row(db)
 
@@ -48,9 +46,12 @@ class Desk:
             Replies("us-east-1", "aws", answers or self.answers.url),
         )
 
+    def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
+        return registration_token(self.db, self.config.secret_keys, tenant_id or self.tenant_id, generation)
+
     def stack(self, role_arn: str | None = None, *, tenant_id: uuid.UUID | None = None, **more) -> Stack:
         account = f"{secrets.randbelow(10**12):012d}"
-        token = self.tokens.make(tenant_id or self.tenant_id, 1)
+        token = self.token(tenant_id)
         return Stack(
             self.answers.url, token, role_arn or f"arn:aws:iam::{account}:role/deputy-{account}", **more
         )
@@ -305,7 +306,7 @@ def test_all_void_claims_get_one_answer_and_leave_no_trace(desk):
     suspended, gone = tenant_row(desk.db), tenant_row(desk.db)
     desk.change(Tenant, suspended, status=TenantStatus.SUSPENDED)
     desk.change(Tenant, gone, status=TenantStatus.DELETED, deleted_at=now())
-    stranger = RegistrationTokens(("another-secret-key-of-somebody-else-01",)).make(desk.tenant_id, 1)
+    stranger = registration_token(desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id)
     void = [
         desk.stack(role, account="999900001111"),
         desk.stack("arn:aws:iam::444455556666:role/other-name"),
@@ -318,8 +319,8 @@ def test_all_void_claims_get_one_answer_and_leave_no_trace(desk):
         desk.stack(tenant_id=uuid.uuid4()),
         desk.stack(tenant_id=suspended),
         desk.stack(tenant_id=gone),
-        Stack(desk.answers.url, desk.tokens.make(desk.tenant_id, 2), role),
-        Stack(desk.answers.url, desk.tokens.make(desk.tenant_id, 0), role),
+        Stack(desk.answers.url, desk.token(generation=2), role),
+        Stack(desk.answers.url, desk.token(generation=0), role),
         Stack(desk.answers.url, stranger, role),
         Stack(desk.answers.url, "", role),
     ]
@@ -353,7 +354,7 @@ def test_raising_the_generation_voids_the_tokens_that_are_out(desk):
     old = desk.stack()
     desk.change(Tenant, desk.tenant_id, registration_generation=2)
     desk.handle(old.message(), "FAILED")
-    desk.handle(Stack(desk.answers.url, desk.tokens.make(desk.tenant_id, 2), old.role_arn).message())
+    desk.handle(Stack(desk.answers.url, desk.token(generation=2), old.role_arn).message())
 
 
 def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(desk):
@@ -414,34 +415,6 @@ def test_two_at_once_do_not_both_take_the_last_place(desk):
     at_once([lambda m=m: full.handle(m) for m in messages])
     assert len(desk.connections()) == 1
     assert sorted(desk.answers.statuses) == ["FAILED"] * 3 + ["SUCCESS"]
-
-
-# --- tokens ---
-
-KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
-
-
-def test_a_token_names_its_tenant_and_generation():
-    tenant_id = uuid.uuid4()
-    token = RegistrationTokens(KEYS).make(tenant_id, 70_000)
-    assert token == RegistrationTokens(KEYS).make(tenant_id, 70_000)
-    assert RegistrationTokens(KEYS).read(token) == (tenant_id, 70_000)
-    assert RegistrationTokens(KEYS[::-1]).read(token) == (tenant_id, 70_000), "any key verifies"
-    assert RegistrationTokens(KEYS[1:]).read(token) is None
-    assert len(token) <= 128
-    assert token.startswith("dpt_")
-
-
-def test_no_other_text_is_a_token():
-    tokens = RegistrationTokens(KEYS)
-    token = tokens.make(uuid.uuid4(), 1)
-    for place in range(4, len(token)):
-        other = "A" if token[place] != "A" else "B"
-        assert tokens.read(token[:place] + other + token[place + 1 :]) is None
-    full_width = token[:-1] + "\uff10"
-    for text in ("", "dpt_", token[:-1], token + "A", token + "\n", token + "=", token.upper(), f" {token}"):
-        assert tokens.read(text) is None
-    assert tokens.read(full_width) is None
 
 
 # --- the queue ---
@@ -582,7 +555,7 @@ def test_the_kit_registers_itself_in_the_topics_region_and_only_there(config, aw
     assert (kit["region"], kit["registers_itself"]) == ("eu-west-1", True)
     token = link(kit)["param_RegistrationToken"]
     assert link(kit)["param_RegistrationTopicArn"] == topic
-    assert RegistrationTokens(config.secret_keys).read(token) == (uuid.UUID(tenant["id"]), 1)
+    assert token == registration_token(services.db, config.secret_keys, uuid.UUID(tenant["id"]))
     assert len(kit["launch_stack_url"]) < 2000
     assert kit == world.kit(tenant)
     elsewhere = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region=us-east-1")

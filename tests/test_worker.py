@@ -23,14 +23,13 @@ from app.due import LEASE
 from app.errors import StoreUnavailableError
 from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from app.onboarding import trust_policy
-from app.registration_token import RegistrationTokens
 from app.worker import THREADS, Worker
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Customer, root_client
 from tests.conftest import empty_database, make_config, migrate
 from tests.rabbitmq import SERVER as RABBITMQ
 from tests.rabbitmq import RabbitMQ
-from tests.rows import Role, connection_row, tenant_row
+from tests.rows import Role, connection_row, registration_token, tenant_row
 from tests.stacks import Stack
 from tests.valkey import Valkey
 
@@ -199,7 +198,7 @@ def begun(services) -> int:
 
 
 def registering_stack(services, aws):
-    token = RegistrationTokens(services.config.secret_keys).make(tenant_row(services.db), 1)
+    token = registration_token(services.db, services.config.secret_keys, tenant_row(services.db))
     return Stack(aws.url, token, f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering")
 
 

@@ -12,11 +12,10 @@ from structlog.testing import capture_logs
 
 from app import permission_sets
 from app.aws.registrations import RegistrationQueue, Replies
-from app.registration_token import RegistrationTokens
 from app.registrations import Registrations
 from tests.attacks.evidence import Scene, problem, shows_nothing, unchanged, untouched
 from tests.cast import Customer, World, path_of
-from tests.rows import at_once
+from tests.rows import at_once, registration_token
 from tests.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
 
 REASON = {"reason": "an incident"}
@@ -27,7 +26,7 @@ class Desk:
 
     def __init__(self, config, db, queue_url: str, answers: Answers) -> None:
         self.answers = answers
-        self.tokens = RegistrationTokens(config.secret_keys)
+        self.config, self.db = config, db
         self.registrations = Registrations(
             db,
             replace(config, registration_topic_arn=TOPIC),
@@ -37,7 +36,8 @@ class Desk:
         )
 
     def stack(self, tenant: dict, role_arn: str, **more) -> Stack:
-        return Stack(self.answers.url, self.tokens.make(uuid.UUID(tenant["id"]), 1), role_arn, **more)
+        token = registration_token(self.db, self.config.secret_keys, uuid.UUID(tenant["id"]))
+        return Stack(self.answers.url, token, role_arn, **more)
 
     def handle(self, message: str) -> str:
         """What the stack was told."""
