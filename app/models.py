@@ -10,8 +10,7 @@
 Deleted tenants and connections stay as rows, so that nothing of theirs is ever handed to somebody else.
 """
 
-import enum
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,46 +31,31 @@ from app import schedule
 from app.db import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
+from app.states import ConnectionStatus, ExternalIdState, TenantStatus, Verdict, ensure_active
 from app.tables import Base, state_column, unique_where
 
+__all__ = [
+    "ISSUED",
+    "NOT_ISSUED",
+    "ApiKey",
+    "AuditEvent",
+    "Configuration",
+    "Connection",
+    "ConnectionStatus",
+    "ExternalIdRow",
+    "ExternalIdState",
+    "OnboardingLink",
+    "Proof",
+    "QuotaUse",
+    "Registration",
+    "Tenant",
+    "TenantOwned",
+    "TenantStatus",
+    "Verdict",
+    "ensure_active",
+]
 
-class TenantStatus(enum.StrEnum):
-    ACTIVE = "active"
-    SUSPENDED = "suspended"
-    DELETED = "deleted"
-
-
-class ExternalIdState(enum.StrEnum):
-    """`next` and `retiring` belong to a rotation; a live tenant has exactly one `current`."""
-
-    NEXT = "next"
-    CURRENT = "current"
-    RETIRING = "retiring"
-    RETIRED = "retired"
-
-
-class ConnectionStatus(enum.StrEnum):
-    PENDING = "pending"
-    VERIFIED = "verified"
-    BROKEN = "broken"
-    INSECURE = "insecure"
-    SUSPENDED = "suspended"
-    DELETED = "deleted"
-
-
-class Verdict(enum.StrEnum):
-    """What a proof says; `inconclusive` says nothing, and changes nothing."""
-
-    PROVEN = "proven"
-    INSECURE = "insecure"
-    UNASSUMABLE = "unassumable"
-    INCONCLUSIVE = "inconclusive"
-
-
-def ensure_active(status: TenantStatus) -> None:
-    """Raises SuspendedError for a tenant that is not active."""
-    if status is not TenantStatus.ACTIVE:
-        raise SuspendedError("This tenant is suspended; resume it first.")
+_REPORTS_APART = timedelta(minutes=1)
 
 
 class Tenant(Base):
@@ -211,6 +195,7 @@ class Connection(TenantOwned, Base):
     due_since: Mapped[datetime | None]
     # Given by its account alone, so that it is we who look for a role there; such searches are few for each tenant.
     sought: Mapped[bool] = mapped_column(default=False, server_default=false())
+    refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
 
@@ -252,6 +237,17 @@ class Connection(TenantOwned, Base):
         Also a proven one's, whose stack is being deleted: its role is there for some seconds more.
         """
         self.due_at = self.due_since = at
+
+    def heeds_report(self, at: datetime) -> bool:
+        """Whether a worker's report that AWS refused it takes effect: once a minute, and not while suspended."""
+        lately = self.refused_at is not None and self.refused_at > at - _REPORTS_APART
+        return self.status is not ConnectionStatus.SUSPENDED and not lately
+
+    def report_refused(self, at: datetime) -> None:
+        """Prove it again, and hand out no session that was made before: those are of the version that ends here."""
+        self.refused_at = at
+        self.version += 1
+        self.seek(at)
 
     def delete(self, at: datetime) -> None:
         self._become(ConnectionStatus.DELETED)

@@ -6,6 +6,7 @@ fades as the present one goes on.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -92,8 +93,7 @@ class Quotas:
         """One of each, or none. The attempt comes last everywhere, so that no two wait for each other's rows."""
         with self._db.read() as db:  # a flood that is refused must not queue among those who write
             for quota, who in wanted:
-                if (used := db.get(QuotaUse, (quota.name, who))) is not None:
-                    quota.with_one_more(used)
+                _look(db, quota, who)
         with self._db.write() as db:
             for quota, who in wanted:
                 _take(db, quota, who)
@@ -101,15 +101,37 @@ class Quotas:
 
 # What a stack says when it is made, changed and deleted; whoever says more says nothing new, and would fill the log.
 _MESSAGES = _Quota("registration", 20, _HOUR, "Stacks speak of this role too often.")
+# Each one that takes effect makes every process read again what it knows, other tenants' connections too.
+_REPORTS = _Quota("report", 60, _MINUTE, "Refusals are reported for this tenant too often.")
 
 
 def keeps_message(db: Session, connection_id: UUID) -> bool:
     """Whether one more message about this connection is to be kept, counted in the transaction at hand."""
+    return _admits(_take, db, _MESSAGES, connection_id)
+
+
+def has_room_for_report(db: Session, tenant_id: UUID) -> bool:
+    """Whether `heeds_report` would say yes. It reads only: a flood must not queue among those who write."""
+    return _admits(_look, db, _REPORTS, tenant_id)
+
+
+def heeds_report(db: Session, tenant_id: UUID) -> bool:
+    """Whether one more report of a refusal takes effect for this tenant, counted in the transaction at hand."""
+    return _admits(_take, db, _REPORTS, tenant_id)
+
+
+def _admits(count: Callable[[Session, _Quota, UUID], None], db: Session, quota: _Quota, who: UUID) -> bool:
     try:
-        _take(db, _MESSAGES, connection_id)
+        count(db, quota, who)
     except RateLimitedError:
         return False
     return True
+
+
+def _look(db: Session, quota: _Quota, who: UUID) -> None:
+    """Raises RateLimitedError when there is no room for one more."""
+    if (used := db.get(QuotaUse, (quota.name, who))) is not None:
+        quota.with_one_more(used)
 
 
 def _take(db: Session, quota: _Quota, who: UUID) -> None:

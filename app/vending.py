@@ -20,8 +20,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy.orm import Session as DbSession
 
-from app import audit, strict_json
-from app.access import Caller
+from app import audit, quotas, strict_json
+from app.access import Caller, owned
 from app.audit import AuditLog, Event
 from app.authority import Authority, Issuable
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
@@ -144,6 +144,30 @@ class Vending:
             # Something was taken away meanwhile, from somebody: nothing was recorded, so nothing leaves.
             if time.monotonic() > deadline:
                 raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
+
+    def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
+        """A worker says that AWS refuses the session that it was given: no process hands it out again, and a proof is due.
+
+        Once a minute for a connection and 60 times for a tenant; more than that does nothing. Raises NotFoundError, and
+        RateLimitedError as `issue` does.
+        """
+        self._rates.issue(caller)
+        with self._db.read() as db:
+            connection = owned(db, caller, tenant_id, connection_id)
+            if not (connection.heeds_report(now()) and quotas.has_room_for_report(db, tenant_id)):
+                return
+        with self._db.write() as db:
+            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            if connection.heeds_report(now()) and quotas.heeds_report(db, tenant_id):
+                connection.report_refused(now())
+                audit.record(
+                    db,
+                    caller.actor,
+                    "connection.refusal_reported",
+                    tenant_id=tenant_id,
+                    connection_id=connection_id,
+                    details={"status": connection.status.value},
+                )
 
     def _duration(self, wanted: int | None) -> int:
         if wanted is None:

@@ -134,3 +134,18 @@ def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
     """Resume a suspended connection, and prove it once before answering"""
     services().quotas.attempt(caller(), tenant_id)
     return services().connections.resume(caller(), tenant_id, connection_id, **body)
+
+
+@bp.route(f"{_ONE}/report-refused", methods=["POST"])
+@requires(Scope.CREDENTIALS_ISSUE)
+@fails(404, 429)
+@bp.arguments(Empty)
+@bp.response(202, Empty)
+def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
+    """Report that AWS refused the credentials that were issued
+
+    The cached sessions of the connection are not handed out again, and a proof of it is due now. That happens at most
+    once a minute for a connection, and 60 times a minute for a tenant; the answer is 202 either way.
+    """
+    services().vending.report_refused(caller(), tenant_id, connection_id)
+    return {}

@@ -51,6 +51,7 @@ ROUTES = (
     Route("POST", f"{_CONNECTION}/resume", "connections:write", {"reason": "mischief"}),
     Route("POST", f"{_CONNECTION}/credentials", "credentials:issue", {"reason": "mischief"}),
     Route("GET", f"{_CONNECTION}/container-credentials", "credentials:issue"),
+    Route("POST", f"{_CONNECTION}/report-refused", "credentials:issue", {}),
     Route("GET", "/v1/connections", "connections:read"),
     Route("POST", "/v1/api-keys", "keys:write", {"name": "spare", "scopes": ["keys:write"]}),
     Route("GET", "/v1/api-keys", "keys:write"),

@@ -1,0 +1,44 @@
+"""The states that tenants, External IDs and connections can be in, and what a proof can say."""
+
+import enum
+
+from app.errors import SuspendedError
+
+
+class TenantStatus(enum.StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class ExternalIdState(enum.StrEnum):
+    """`next` and `retiring` belong to a rotation; a live tenant has exactly one `current`."""
+
+    NEXT = "next"
+    CURRENT = "current"
+    RETIRING = "retiring"
+    RETIRED = "retired"
+
+
+class ConnectionStatus(enum.StrEnum):
+    PENDING = "pending"
+    VERIFIED = "verified"
+    BROKEN = "broken"
+    INSECURE = "insecure"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class Verdict(enum.StrEnum):
+    """What a proof says; `inconclusive` says nothing, and changes nothing."""
+
+    PROVEN = "proven"
+    INSECURE = "insecure"
+    UNASSUMABLE = "unassumable"
+    INCONCLUSIVE = "inconclusive"
+
+
+def ensure_active(status: TenantStatus) -> None:
+    """Raises SuspendedError for a tenant that is not active."""
+    if status is not TenantStatus.ACTIVE:
+        raise SuspendedError("This tenant is suspended; resume it first.")

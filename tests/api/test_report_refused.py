@@ -1,0 +1,205 @@
+"""A worker says that AWS refused it: no process hands that session out again, and the role is proven."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from uuid import UUID
+
+import pytest
+import sqlalchemy
+import time_machine
+
+from app import quotas
+from app.db import now
+from app.factory import create_app
+from app.models import Connection
+from tests.attacks.evidence import on_sqlite
+from tests.cast import Api, Customer, World, path_of
+from tests.conftest import make_config
+from tests.rows import ByHand, at_once, place
+from tests.valkey import Valkey
+
+REPORTED = "connection.refusal_reported"
+
+
+def report(worker: Api, connection) -> None:
+    answer = worker.raw("POST", path_of(connection, "/report-refused"))
+    assert (answer.status_code, answer.get_json()) == (202, {})
+
+
+def reports(world: World, connection) -> list[dict]:
+    return world.audit(connection_id=connection["id"], action=REPORTED)
+
+
+def due_at(world: World, connection):
+    with world.admin.app.extensions["deputy"].db.read() as db:
+        query = sqlalchemy.select(Connection.due_at, Connection.version)
+        return tuple(db.execute(query.where(Connection.id == UUID(connection["id"]))).one())
+
+
+@pytest.fixture
+def by_hand(config) -> ByHand:
+    return ByHand(config.database_url)
+
+
+def test_a_role_that_was_deleted_by_hand_is_found_out_by_one_report(world: World):
+    """Without it, the cached session of a role that is gone was handed out on, and the connection stayed verified."""
+    tenant, customer = world.tenant(), Customer(world.aws)
+    connection = world.connect(tenant, world.role(tenant, customer))
+    worker = world.worker(tenant)
+    path = path_of(connection, "/credentials")
+    first = worker("POST", path)
+    customer.remove_role(connection["role_arn"].rpartition("/")[2])
+    assert worker("POST", path) == first, "nobody knows yet"
+    report(worker, connection)
+    assert due_at(world, connection)[0] <= now()
+    worker.refused("POST", path, expect=409, code="role_refused")
+    services = world.admin.app.extensions["deputy"]
+    claims = iter(lambda: services.due.claim(100), [])
+    [claim] = [c for some in claims for c in some if str(c.connection_id) == connection["id"]]
+    assert services.due.prove(claim)
+    assert world.admin("GET", path_of(connection))["status"] == "broken"
+
+
+def test_an_event_says_who_reported(world: World):
+    connection = world.connection()
+    worker = world.worker({"id": connection["tenant_id"]})
+    answer = worker.raw("POST", path_of(connection, "/report-refused"), {})
+    [event] = reports(world, connection)
+    assert (event["outcome"], event["details"]) == ("ok", {"status": "verified"})
+    assert (event["actor"]["kind"], event["actor"]["name"]) == ("api_key", "a program")
+    assert event["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_a_role_that_is_there_gives_a_new_session_and_stays_verified(world: World):
+    connection = world.connection()
+    worker = world.worker({"id": connection["tenant_id"]})
+    first = worker("POST", path_of(connection, "/credentials"))
+    report(worker, connection)
+    second = worker("POST", path_of(connection, "/credentials"))
+    assert second["AccessKeyId"] != first["AccessKeyId"]
+    assert worker("POST", path_of(connection, "/credentials")) == second
+    assert world.admin("POST", path_of(connection, "/verify"))["status"] == "verified"
+
+
+def test_once_a_minute_it_takes_effect_and_otherwise_nothing_happens(world: World, by_hand):
+    connection = world.connection()
+    worker = world.worker({"id": connection["tenant_id"]})
+    with time_machine.travel(now(), tick=False) as clock:
+        report(worker, connection)
+        before = due_at(world, connection), by_hand.epoch
+        issued = worker("POST", path_of(connection, "/credentials"))
+        clock.shift(59)
+        for _ in range(3):
+            report(worker, connection)
+        assert (due_at(world, connection), by_hand.epoch) == before
+        assert worker("POST", path_of(connection, "/credentials")) == issued
+        assert len(reports(world, connection)) == 1
+        clock.shift(1)
+        report(worker, connection)
+        assert (due_at(world, connection)[0], by_hand.epoch) == (now(), before[1] + 1)
+        assert worker("POST", path_of(connection, "/credentials")) != issued
+    assert len(reports(world, connection)) == 2
+
+
+def test_many_reports_at_once_are_one(world: World, by_hand):
+    connection = world.connection()
+    worker, before = world.worker({"id": connection["tenant_id"]}), by_hand.epoch
+    at_once([lambda: report(worker.with_key(worker.key), connection)] * 8)
+    assert by_hand.epoch == before + 1
+    assert len(reports(world, connection)) == 1
+
+
+def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(world: World, by_hand, monkeypatch):
+    """Each that takes effect moves the epoch, which is all tenants'."""
+    assert quotas._REPORTS.amount == 60
+    monkeypatch.setattr(quotas, "_REPORTS", quotas._Quota("report", 3, 60, "Too often."))
+    services = world.admin.app.extensions["deputy"]
+    many, other = place(services, connections=5), place(services)
+    worker = world.admin.with_key(many.key)
+    with time_machine.travel(now(), tick=False):
+        before = by_hand.epoch
+        for number in range(5):
+            assert worker.raw("POST", many.path("/report-refused", number)).status_code == 202
+        assert by_hand.epoch == before + 3
+        assert len(world.audit(tenant_id=str(many.tenant_id), action=REPORTED)) == 3
+        assert world.admin.with_key(other.key).raw("POST", other.path("/report-refused")).status_code == 202
+        assert by_hand.epoch == before + 4, "another tenant's count for themselves"
+
+
+def test_beyond_the_tenants_limit_nothing_is_written(world: World, monkeypatch):
+    monkeypatch.setattr(quotas, "_REPORTS", quotas._Quota("report", 1, 60, "Too often."))
+    services = world.admin.app.extensions["deputy"]
+    many = place(services, connections=2)
+    worker = world.admin.with_key(many.key)
+    with time_machine.travel(now(), tick=False):
+        worker.raw("POST", many.path("/report-refused", 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(services.db, "write", None)
+            assert worker.raw("POST", many.path("/report-refused", 1)).status_code == 202
+
+
+def test_a_suspended_connection_takes_no_report(world: World, by_hand):
+    connection = world.connection()
+    worker = world.worker({"id": connection["tenant_id"]})
+    world.admin("POST", path_of(connection, "/suspend"), {"reason": "x"})
+    before = due_at(world, connection), by_hand.epoch
+    report(worker, connection)
+    assert (due_at(world, connection), by_hand.epoch) == before
+    assert reports(world, connection) == []
+
+
+def test_what_is_not_verified_is_made_due_as_well(world: World, by_hand):
+    tenant = world.tenant()
+    arn = f"arn:aws:iam::{Customer(world.aws).account}:role/{world.kit(tenant)['role_name']}"
+    body = {"account_id": arn.split(":")[4]}
+    connection = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
+    before = by_hand.epoch
+    report(world.worker(tenant), connection)
+    assert by_hand.epoch == before, "nothing was handed out that could be taken away"
+    assert len(reports(world, connection)) == 1
+
+
+def test_reports_count_as_requests_for_credentials(world: World, config):
+    app = create_app(make_config(config.database_url, issue_rate=2))
+    try:
+        here = place(app.extensions["deputy"])
+        worker = Api(app, here.key)
+        found = [worker.raw("POST", here.path("/report-refused")).status_code for _ in range(12)]
+        assert set(found) == {202, 429}
+    finally:
+        app.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start(aws, vendor, config, valkey, admin) -> Iterator[Callable[[], Api]]:
+    """One more process of the service, with the same Valkey."""
+    with ExitStack() as ends:
+
+        def begin() -> Api:
+            app = create_app(make_config(config.database_url, cache_url=valkey.url))
+            services = app.extensions["deputy"]
+            ends.callback(services.db.engine.dispose)
+            ends.callback(services.vending._sessions._shared.client.close)
+            return Api(app, admin.key)
+
+        yield begin
+
+
+@on_sqlite
+def test_no_process_hands_the_old_session_out_again(world: World, start):
+    connection = world.connection()
+    path = path_of(connection, "/credentials")
+    worker = world.worker({"id": connection["tenant_id"]})
+    one, two, three = (start().with_key(worker.key) for _ in range(3))
+    [first] = {api("POST", path)["AccessKeyId"] for api in (one, two)}
+    report(one, connection)
+    again = {api("POST", path)["AccessKeyId"] for api in (two, one, three)}
+    assert len(again) == 1, "they still share"
+    assert first not in again
