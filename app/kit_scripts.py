@@ -1,12 +1,14 @@
 """The role of the template once more, for those who don't launch stacks: as Terraform, and as a shell script.
 
-Names and policies are written into code of another language, so each value goes through that language's own quoting,
-and none stands in a comment: whatever a value holds, it stays a value.
+Names and policies are written into code of another language, so each value goes through that language's own quoting:
+whatever a value holds, it stays a value. In comments stands the vendor's name alone, in one line.
 """
 
+import itertools
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,7 @@ class KitRole:
 def terraform(role: KitRole) -> str:
     """Resources that can be applied in an empty folder, or stand beside others in one that is in use."""
     return _TERRAFORM.format(
+        who=_comment(role.vendor),
         name=_hcl(role.name),
         description=_hcl(role.description),
         max_seconds=role.max_seconds,
@@ -52,6 +55,7 @@ def aws_cli(role: KitRole) -> str:
     """A script for sh: makes the role or brings it up to date, and prints its ARN as the only line of its output."""
     tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
     return _AWS_CLI.format(
+        who=_comment(role.vendor),
         vendor=shlex.quote(role.vendor),
         region=shlex.quote(role.region),
         name=shlex.quote(role.name),
@@ -67,13 +71,26 @@ def _hcl(value: Any, *, indent: str = "") -> str:
     """A value of JSON's as an expression of Terraform's, its further lines indented by `indent`."""
     inner = f"{indent}  "
     if isinstance(value, dict) and value:
-        items = [f"{_hcl(key)} = {_hcl(item, indent=inner)}" for key, item in value.items()]
-        return "{\n" + "".join(f"{inner}{item}\n" for item in items) + f"{indent}}}"
+        items = [(_hcl(key), _hcl(item, indent=inner)) for key, item in value.items()]
+        return "{\n" + "".join(f"{inner}{line}\n" for line in _aligned(items)) + f"{indent}}}"
     if isinstance(value, list) and value:
         return "[\n" + "".join(f"{inner}{_hcl(item, indent=inner)},\n" for item in value) + f"{indent}]"
     if isinstance(value, str):
         return f'"{_HCL_SPECIAL.sub(_hcl_escape, value)}"'
     return json.dumps(value)
+
+
+def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
+    """As `terraform fmt` does: neighbours of one line each have their = in one column."""
+    for several_lines, run in itertools.groupby(items, key=lambda item: "\n" in item[1]):
+        neighbours = list(run)
+        width = 0 if several_lines else max(len(key) for key, _ in neighbours)
+        yield from (f"{key:{width}} = {value}" for key, value in neighbours)
+
+
+def _comment(text: str) -> str:
+    """A line of a comment: whatever ends a line in some language is a blank here."""
+    return " ".join(text.split())
 
 
 def _hcl_escape(found: re.Match[str]) -> str:
@@ -84,15 +101,16 @@ def _hcl_escape(found: re.Match[str]) -> str:
 
 
 _TERRAFORM = """\
-# The IAM role through which the vendor reaches this AWS account. In a folder of its own, with credentials of the
-# account and a region in AWS_REGION: terraform init, then terraform apply. The output role_arn is what the vendor needs.
+# The IAM role through which {who} reaches this AWS account.
+# In a folder of its own, with credentials of the account and a region in AWS_REGION: terraform init, then terraform
+# apply. The output role_arn is what {who} needs.
 
 resource "aws_iam_role" "deputy" {{
   name                 = {name}
   description          = {description}
   max_session_duration = {max_seconds}
 
-  # Only the vendor's broker, and only with the External ID that is yours alone. Keep both conditions.
+  # One AWS identity of {who}, and only with the External ID that is yours alone. Keep both conditions.
   assume_role_policy = jsonencode({trust})
 
   tags = {tags}
@@ -114,8 +132,9 @@ output "role_arn" {{
 # there: a look beforehand could be wrong by then, and would be one more permission.
 _AWS_CLI = """\
 #!/bin/sh
-# Makes the IAM role through which the vendor reaches this AWS account. Run it with sh and with credentials of the
-# account; it needs the AWS CLI, version 1 or 2. Run it again to bring the role back to what is written here.
+# Makes the IAM role through which {who} reaches this AWS account.
+# Run it with sh and with credentials of the account; it needs the AWS CLI, version 1 or 2. Run it again to bring the
+# role back to what is written here.
 set -eu
 export AWS_PAGER=''
 # IAM is the same in every region: this only says in which part of AWS, and that none has to be configured.
@@ -127,7 +146,7 @@ description={description}
 max_session_seconds={max_seconds}
 tags={tags}
 
-# Who may use the role: only the vendor's broker, and only with the External ID that is yours alone.
+# Who may use the role: one AWS identity of {who}, and only with the External ID that is yours alone.
 # shellcheck disable=SC2016 # IAM fills in what looks like a variable, not the shell
 trust_policy={trust}
 

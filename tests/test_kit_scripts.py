@@ -75,6 +75,38 @@ def test_terraform_makes_exactly_the_role(role: KitRole):
     assert made_by(kit_scripts.terraform(role)) == role
 
 
+@every_role
+def test_terraform_fmt_would_change_nothing(role: KitRole):
+    written = kit_scripts.terraform(role)
+    assert hcl.formatted(written) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ('a = 1\nlong = "="\n', 'a    = 1\nlong = "="\n'),
+        ("x = {\n    a   = 1\n  }\n", "x = {\n  a = 1\n}\n"),
+        ("x = f({\na = [\n1,\n]\n})\n", "x = f({\n  a = [\n    1,\n  ]\n})\n"),
+        (
+            "x = {\na = 1\nbbb = {\nc = 2\n}\ndd = 3\n}\n",
+            "x = {\n  a = 1\n  bbb = {\n    c = 2\n  }\n  dd = 3\n}\n",
+        ),
+        ("a = 1\n\nbbb = 2\n# c\ncc = 3\n", "a = 1\n\nbbb = 2\n# c\ncc = 3\n"),
+        ('x = {\n"}" = "{"\nbb = "[#"\n}\n', 'x = {\n  "}" = "{"\n  bb  = "[#"\n}\n'),
+    ],
+)
+def test_the_formatter_of_these_tests_does_as_hashicorps(written: str, expected: str):
+    """Each was put through hclwrite's own Format, as were the kit's files and forty disarranged ones."""
+    assert hcl.formatted(written) == expected
+
+
+@pytest.mark.parametrize("script", [kit_scripts.terraform(ROLE), kit_scripts.aws_cli(ROLE)])
+def test_the_comments_name_the_vendor(script: str):
+    comments = [line for line in script.splitlines() if line.lstrip().startswith("#")]
+    assert sum("Acme" in line for line in comments) >= 2
+    assert "the vendor" not in script
+
+
 # What would end a string, begin a template or a comment, or be a control character in one language or the other.
 HOSTILE = [
     "${file(1)}",

@@ -43,6 +43,12 @@ def test_it_has_the_files_that_a_module_has():
     ]
 
 
+@pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)
+def test_terraform_fmt_would_change_nothing(path):
+    written = path.read_text(encoding="utf-8")
+    assert hcl.formatted(written) == written
+
+
 @pytest.mark.parametrize("chosen", SETS.values(), ids=SETS)
 @pytest.mark.parametrize(
     "arn",
