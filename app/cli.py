@@ -17,12 +17,13 @@ from alembic import command
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
-from app.access import Scope, from_bits, generate_key, is_live
+from app.access import Scope, from_bits
 from app.audit import Actor
 from app.aws.errors import Unavailable
 from app.db import now, unavailable
 from app.errors import AppError, NotFoundError
 from app.health import alembic_config
+from app.keys import generate_key, is_live
 from app.models import ApiKey
 from app.services import Services
 from app.worker import Worker

@@ -185,7 +185,7 @@ class Connections:
         """
         role = allowed_role(self._config, self.kit_role(tenant_id, account_id))
         chosen = permission_sets.choose(self._sets, permission_set)
-        with self._new() as db:
+        with self._new(caller) as db:
             connection_id = self._insert(db, caller, tenant_id, role, chosen.name, sought=True)
         return self.get(caller, tenant_id, connection_id)
 
@@ -204,14 +204,14 @@ class Connections:
         """
         role = allowed_role(self._config, role_arn)
         chosen = permission_sets.choose(self._sets, permission_set)
-        with self._new() as db:
+        with self._new(caller) as db:
             connection_id = self._insert(db, caller, tenant_id, role, chosen.name)
         return self._verification.verify(caller, tenant_id, connection_id, patience=PATIENCE)
 
     @contextmanager
-    def _new(self) -> Iterator[Session]:
+    def _new(self, caller: Caller) -> Iterator[Session]:
         try:
-            with self._db.write() as db:
+            with self._db.write(caller) as db:
                 yield db
         except IntegrityError as error:  # two at once: the unique (tenant, role) lets one in
             raise ConflictError(_THERE_ALREADY) from error
@@ -305,7 +305,7 @@ class Connections:
 
     def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.suspend()
             self._record(db, caller, connection, "connection.suspended", {"reason": reason})
@@ -316,7 +316,7 @@ class Connections:
 
         Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError when too many roles are looked for.
         """
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)  # before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()  # or it could not be proven below
@@ -332,7 +332,7 @@ class Connections:
 
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
         """Issuing stops at once; the row stays as a tombstone."""
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.delete(now())
             self._record(db, caller, connection, "connection.deleted", {"role_arn": connection.role_arn})

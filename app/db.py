@@ -1,6 +1,6 @@
 """The database: engine, transactions, column types, and keyset pages.
 
-Two ways in: `Database.read()` for a look, `Database.write()` for one short transaction; app/audit_batch.py, which
+Two ways in: `Database.read()` for a look, `Database.write(caller)` for one short transaction; app/audit_batch.py, which
 issuing goes through, holds a connection of its own. On SQLite every writing transaction begins IMMEDIATE (one that
 reads first and writes later fails at once when another process wrote in between, whatever the timeout) and waits
 its turn at one file lock, off the gevent hub. No network call may happen inside either (the tests refuse it).
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
@@ -25,13 +25,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
-from app.errors import StoreUnavailableError
+from app.errors import ConflictError, StoreUnavailableError
 from app.hub import off_hub
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 _UNREACHABLE = "The database can't be reached right now; try again."
+_COLLISIONS = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
+_COLLIDED = "Another request changed the same things at the same time; try again."
 _TURN_SECONDS = 10  # how long a writer waits for the writers before it
 _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -75,6 +77,21 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
+class Writer(Protocol):
+    """On whose behalf a transaction writes: an API key, an onboarding link, or Deputy itself."""
+
+    def admit(self, db: Session) -> None:
+        """Read again, in the transaction at hand, that they may still act. Raises an AppError when they may not."""
+
+
+class _System:
+    def admit(self, db: Session) -> None:
+        """Nothing to read: there is no key that could have been revoked."""
+
+
+SYSTEM = _System()  # the background worker, stacks' messages, housekeeping, and the operator at the machine
+
+
 class Database:
     """The engine and its two kinds of transactions. Cheap to make; it connects when first used."""
 
@@ -89,9 +106,15 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """One transaction: commits at the end, rolls back on any exception. Raises StoreUnavailableError."""
+    def write(self, writer: Writer) -> Iterator[Session]:
+        """One transaction: commits at the end, rolls back on any exception.
+
+        `writer` is read again first. A key may have been revoked since its request began, which lasts as long as its
+        body takes to arrive; no use case can forget to look. Raises what `writer.admit` raises, ConflictError when
+        PostgreSQL broke up a deadlock, and StoreUnavailableError.
+        """
         with unavailable(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+            writer.admit(session)
             yield session
 
     def dedicated(self) -> Any:
@@ -109,6 +132,8 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        if getattr(error.orig if isinstance(error, DBAPIError) else None, "sqlstate", None) in _COLLISIONS:
+            raise ConflictError(_COLLIDED) from error  # rolled back; the other one went on
         raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
         if error.connection_invalidated:

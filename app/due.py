@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app import log
 from app.access import OnBehalf
 from app.audit import Actor
-from app.db import Database, now
+from app.db import SYSTEM, Database, now
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.models import Connection, ConnectionStatus, Tenant, TenantStatus
 from app.verification import Verification
@@ -66,7 +66,7 @@ class Due:
         if not chosen:
             return []
         lease = at + LEASE
-        with self._db.write() as db:
+        with self._db.write(SYSTEM) as db:
             # A claim at the same moment takes the rows that are not locked, and waits for none.
             locked = (
                 _waiting(at).where(Connection.id.in_(chosen)).with_for_update(of=Connection, skip_locked=True)
@@ -91,7 +91,7 @@ class Due:
 
     def _begin(self, claim: Claim) -> bool:
         """Whether this claim is the connection's latest. From here on it is used up."""
-        with self._db.write() as db:
+        with self._db.write(SYSTEM) as db:
             begun = db.execute(
                 update(Connection)
                 .where(

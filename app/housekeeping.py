@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, select
 
-from app.db import Database, now
+from app.db import SYSTEM, Database, now
 from app.models import Registration
 
 EVERY = 900  # seconds between two times, for whoever calls
@@ -35,7 +35,7 @@ class Housekeeping:
             select(Registration.id).order_by(Registration.id).limit(_MOST).with_for_update(skip_locked=True)
         )
         old = delete(Registration).where(Registration.id.in_(some), Registration.created_at < limit)
-        with self._db.write() as db:
+        with self._db.write(SYSTEM) as db:
             gone = db.execute(
                 old.returning(Registration.id), execution_options={"synchronize_session": False}
             )

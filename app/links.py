@@ -15,13 +15,13 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app import audit
-from app.access import Caller, Scope, tenant_of
+from app.access import Caller, Scope, live_links, tenant_of
 from app.config import Config
 from app.connections import Connections, Wanted, allowed_role
 from app.db import Database, Page, now, page
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID_PATTERN
-from app.models import Connection, OnboardingLink, Tenant, TenantStatus
+from app.models import Connection, OnboardingLink, Tenant
 from app.onboarding import Onboarding
 from app.verification import Verification
 
@@ -76,7 +76,7 @@ class Links:
         # The kit that the page will show; what can't be shown is refused here and not before the customer's eyes.
         kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
         token = secrets.token_urlsafe(32)
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id, lock=True).ensure_active()
             link = OnboardingLink(
                 tenant_id=tenant_id,
@@ -106,7 +106,7 @@ class Links:
 
     def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
         """From the commit on, its page is gone. Raises NotFoundError; also for one that is revoked already."""
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id)
             link = db.scalars(
                 select(OnboardingLink)
@@ -130,17 +130,7 @@ class Links:
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
         # Looked up by digest: how long that takes tells nothing about a token that anybody could use.
-        query = (
-            select(OnboardingLink, Tenant)
-            .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
-            .where(
-                OnboardingLink.digest == _digest(token),
-                OnboardingLink.revoked_at.is_(None),
-                OnboardingLink.expires_at > now(),
-                Tenant.status == TenantStatus.ACTIVE,
-                Tenant.deleted_at.is_(None),
-            )
-        )
+        query = live_links().where(OnboardingLink.digest == _digest(token))
         with self._db.read() as db:
             found = db.execute(query).unique().one_or_none()
         if found is None:

@@ -79,22 +79,22 @@ class Quotas:
         """One role to be tried for this tenant, CONNECTION_RATE a minute at most: it costs AWS calls, and a scanner many."""
         if caller.tenant_id not in {None, tenant_id}:
             return  # it will be told that there is no such tenant, and must not use up what that tenant has
-        self._count((self._attempt, tenant_id))
+        self._count(caller, (self._attempt, tenant_id))
 
     def paste(self, caller: Caller, tenant_id: UUID) -> None:
         """One role given through this onboarding link, LINK_RATE an hour at most; and an attempt."""
-        self._count((self._paste, caller.key_id), (self._attempt, tenant_id))
+        self._count(caller, (self._paste, caller.key_id), (self._attempt, tenant_id))
 
     def check_again(self, caller: Caller, tenant_id: UUID) -> None:
         """One check asked for through this onboarding link, LINK_RATE an hour at most; and an attempt."""
-        self._count((self._again, caller.key_id), (self._attempt, tenant_id))
+        self._count(caller, (self._again, caller.key_id), (self._attempt, tenant_id))
 
-    def _count(self, *wanted: tuple[_Quota, UUID]) -> None:
+    def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
         """One of each, or none. The attempt comes last everywhere, so that no two wait for each other's rows."""
         with self._db.read() as db:  # a flood that is refused must not queue among those who write
             for quota, who in wanted:
                 _look(db, quota, who)
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             for quota, who in wanted:
                 _take(db, quota, who)
 

@@ -23,7 +23,7 @@ from app.aws.registrations import Message, RegistrationQueue, Replies, Request
 from app.aws.templates import render
 from app.config import Config
 from app.connections import add_pending, allowed_role
-from app.db import Database, now
+from app.db import SYSTEM, Database, now
 from app.deployment import deployment_id
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError
 from app.ids import RoleArn
@@ -152,7 +152,7 @@ class Registrations:
     def _refusal(self, request: Request) -> str | None:
         try:
             claim = self._claim(request)
-            with self._db.write() as db:
+            with self._db.write(SYSTEM) as db:
                 self._store(db, claim)
         except _Void as void:
             _log.info("registration.void", cause=void.cause, account_id=request.account_id)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from app import permission_sets
-from app.access import Access
 from app.audit import AuditLog
 from app.authority import Authority
 from app.aws.registrations import RegistrationQueue, replies
@@ -15,6 +14,7 @@ from app.db import Database
 from app.due import Due
 from app.health import Health
 from app.housekeeping import Housekeeping
+from app.keys import Access
 from app.links import Links
 from app.onboarding import Onboarding
 from app.permission_sets import PermissionSet

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import audit
 from app.access import Caller, OnBehalf, tenant_of
 from app.audit import Actor
-from app.db import Database, Page, now, page
+from app.db import SYSTEM, Database, Page, now, page
 from app.errors import ConflictError
 from app.ids import new_external_id
 from app.models import (
@@ -36,7 +36,7 @@ class Tenants:
         """A new tenant and its External ID. Raises ForbiddenError for a bound key, ConflictError for the reference."""
         caller.require_unbound()
         try:
-            with self._db.write() as db:
+            with self._db.write(caller) as db:
                 tenant = Tenant(name=name, reference=reference)
                 db.add(tenant)
                 db.flush()
@@ -67,7 +67,7 @@ class Tenants:
     def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
         """Change the given ones of `name` and `reference`. Raises NotFoundError, ForbiddenError, ConflictError."""
         try:
-            with self._db.write() as db:
+            with self._db.write(caller) as db:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)
                 if "reference" in fields:
                     # The vendor's own id, unique among all tenants: a 409 would tell one customer of another's.
@@ -83,14 +83,14 @@ class Tenants:
 
     def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
         """Stops issuing for the whole tenant, at once. Raises NotFoundError, ConflictError."""
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.suspend()
             self._record(db, caller, tenant, "tenant.suspended", {"reason": reason})
             return tenant
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.resume()
             self._record(db, caller, tenant, "tenant.resumed", {"reason": reason})
@@ -98,7 +98,7 @@ class Tenants:
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
         """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever."""
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id)
             at = now()
             keys = db.execute(
@@ -133,7 +133,7 @@ class Tenants:
 
         For the operator at the machine. What the tenant's stacks have registered stays.
         """
-        with self._db.write() as db:
+        with self._db.write(SYSTEM) as db:
             tenant = tenant_of(db, OnBehalf(actor, tenant_id), tenant_id, lock=True)
             tenant.registration_generation += 1
             details = {"generation": tenant.registration_generation}

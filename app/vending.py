@@ -25,7 +25,7 @@ from app.access import Caller, owned
 from app.audit import AuditLog, Event
 from app.authority import Authority, Issuable
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
-from app.db import Database, now
+from app.db import SYSTEM, Database, now
 from app.errors import (
     AppError,
     AwsUnavailableError,
@@ -156,7 +156,7 @@ class Vending:
             connection = owned(db, caller, tenant_id, connection_id)
             if not (connection.heeds_report(now()) and quotas.has_room_for_report(db, tenant_id)):
                 return
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             if connection.heeds_report(now()) and quotas.heeds_report(db, tenant_id):
                 connection.report_refused(now())
@@ -230,7 +230,7 @@ class Vending:
     @contextmanager
     def _changing(self, issuable: Issuable) -> Iterator[tuple[DbSession, Connection | None]]:
         """The connection's row, locked, unless it is another version by now: then the news is about a past one."""
-        with self._db.write() as db:
+        with self._db.write(SYSTEM) as db:
             connection = db.get(Connection, issuable.connection_id, with_for_update={"of": Connection})
             current = connection is not None and connection.version == issuable.version
             yield db, connection if current else None

@@ -209,7 +209,7 @@ class Verification:
         self, caller: Somebody, path: tuple[UUID, UUID], before: _Tested, finding: Finding
     ) -> Connection | None:
         """Compare-and-set: None when the connection is no longer what was tested."""
-        with self._db.write() as db:
+        with self._db.write(caller) as db:
             # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.
             tenant = tenant_of(db, caller, path[0], lock=True)
             connection = owned(db, caller, *path, lock=True)

@@ -9,7 +9,7 @@ from sqlalchemy import event, select
 
 from app import audit
 from app.audit import Actor, AuditLog, Event, Filter
-from app.db import Database, now
+from app.db import SYSTEM, Database, now
 from app.errors import NotFoundError
 from app.ids import new_id
 from app.models import ISSUED, AuditEvent, Tenant
@@ -31,7 +31,7 @@ def log(database):
 
 
 def write(database, action="tests.wrote", *, actor=OPERATOR, **fields) -> None:
-    with database.write() as db:
+    with database.write(SYSTEM) as db:
         audit.record(db, actor, action, **fields)
 
 
@@ -86,7 +86,7 @@ class OwnError(Exception):
 
 def test_an_event_is_rolled_back_with_its_transaction(database, log):
     tenant = Tenant(id=new_id(), name="never was")
-    with pytest.raises(OwnError), database.write() as db:  # noqa: PT012  the transaction is what raises
+    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012  the transaction is what raises
         db.add(tenant)
         audit.record(db, OPERATOR, "tenant.created", tenant_id=tenant.id)
         db.flush()
@@ -98,7 +98,7 @@ def test_an_event_is_rolled_back_with_its_transaction(database, log):
 
 def test_a_change_is_rolled_back_when_its_event_cannot_be_stored(database):
     tenant = Tenant(id=new_id(), name="never was")
-    with pytest.raises(Exception, match="outcome"), database.write() as db:  # noqa: PT012
+    with pytest.raises(Exception, match="outcome"), database.write(SYSTEM) as db:  # noqa: PT012
         db.add(tenant)
         audit.record(db, OPERATOR, "tenant.created", outcome=None, tenant_id=tenant.id)
     with database.read() as db:
@@ -229,7 +229,7 @@ def test_it_is_read_page_by_page(database, log):
 
 
 def test_a_rare_action_is_found_by_its_index_in_which_no_issuance_is(database, log):
-    with database.write() as db:
+    with database.write(SYSTEM) as db:
         db.add_all(
             AuditEvent(action=ISSUED, outcome="ok", actor_kind="api_key", actor_name="a program", details={})
             for _ in range(2_000)

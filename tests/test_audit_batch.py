@@ -14,7 +14,7 @@ import time_machine
 from app import audit
 from app.audit import Actor, AuditLog, Event
 from app.audit_batch import AuditBatch
-from app.db import Database
+from app.db import SYSTEM, Database
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.models import AuditEvent
@@ -96,7 +96,7 @@ def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, at, 
     fields = {"actor": KEY, "details": {}, "tenant_id": new_id()} | fields
     with time_machine.travel(at, tick=False):
         made = Event(action=action, **fields)
-        with database.write() as db:
+        with database.write(SYSTEM) as db:
             audit.record(db, fields.pop("actor"), action, **fields)
     with database.read() as db:
         (orm_id,) = db.scalars(sqlalchemy.select(AuditEvent.id).where(AuditEvent.action == action))
@@ -235,7 +235,7 @@ def test_it_is_durable_where_the_database_says_that_it_need_not_be(tmp_path):
         batch = AuditBatch(database)
         batch.commit([event(new_id())])
         assert batch._store._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
-        with database.write() as db:
+        with database.write(SYSTEM) as db:
             assert db.scalar(sqlalchemy.text("SHOW synchronous_commit")) == "on"
         database.engine.dispose()
 

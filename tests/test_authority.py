@@ -14,9 +14,10 @@ import time_machine
 from sqlalchemy import select
 
 from app import services, vending
-from app.access import Scope, generate_key
+from app.access import Scope
 from app.authority import Authority
 from app.errors import AppError, ConnectionNotVerifiedError, StoreUnavailableError, UnauthenticatedError
+from app.keys import generate_key
 from app.models import AuditEvent, ConnectionStatus
 from app.services import Services
 from tests.attacks.evidence import problem

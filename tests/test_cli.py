@@ -11,12 +11,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select
 
 from app import access, cli
-from app.access import Access, Scope, from_bits, generate_key
-from app.db import Database, now
+from app.access import Scope, from_bits
+from app.db import SYSTEM, Database, now
 from app.errors import UnauthenticatedError
 from app.factory import create_app
 from app.health import alembic_config
 from app.ids import new_id
+from app.keys import Access, generate_key
 from app.models import ApiKey, AuditEvent, Tenant
 from tests.conftest import empty_database, make_config
 
@@ -276,7 +277,7 @@ def test_only_a_hash_of_the_key_is_stored(operator):
 
 def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
     tenant = Tenant(id=new_id(), name="Acme")
-    with operator.db.write() as db:
+    with operator.db.write(SYSTEM) as db:
         db.add(tenant)
     words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id), "--days", "30"]
     _, text = made_by(operator.run("keys", "create", *words))
@@ -291,7 +292,7 @@ def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
 def test_create_needs_a_tenant_that_is_there(operator, deleted):
     tenant = Tenant(id=new_id(), name="gone", deleted_at=now())
     if deleted:
-        with operator.db.write() as db:
+        with operator.db.write(SYSTEM) as db:
             db.add(tenant)
     words = ["--name", "worker", "--scope", "all", "--tenant", str(tenant.id)]
     assert operator.run("keys", "create", *words, fails=1) == "Error: There is no such tenant.\n"
@@ -332,7 +333,7 @@ def test_list_shows_every_key_and_its_state_and_no_secret(operator):
         operator.run("keys", "create", "--name", "an old one", "--scope", "keys:write", "--days", "1")
     )
     operator.run("keys", "revoke", gone_id)
-    with operator.db.write() as db:
+    with operator.db.write(SYSTEM) as db:
         db.get(ApiKey, uuid.UUID(old_id)).expires_at = now() - timedelta(seconds=1)
     output = operator.run("keys", "list")
     lines = {line.split()[0]: line for line in output.splitlines()}
@@ -352,7 +353,7 @@ def test_list_shows_every_key_and_its_state_and_no_secret(operator):
 
 def test_list_shows_a_confined_keys_tenant(operator):
     tenant = Tenant(id=new_id(), name="Acme")
-    with operator.db.write() as db:
+    with operator.db.write(SYSTEM) as db:
         db.add(tenant)
     words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id)]
     key_id, _ = made_by(operator.run("keys", "create", *words))
@@ -391,7 +392,7 @@ def test_revoke_needs_the_id_of_a_key(operator, word, code):
 def test_void_needs_a_tenant_that_is_there(operator, deleted):
     tenant = Tenant(id=new_id(), name="gone", deleted_at=now())
     if deleted:
-        with operator.db.write() as db:
+        with operator.db.write(SYSTEM) as db:
             db.add(tenant)
     output = operator.run("registrations", "void", str(tenant.id), fails=1)
     assert output == "Error: There is no such tenant.\n"

@@ -10,7 +10,7 @@ import sqlalchemy
 from sqlalchemy import Column, MetaData, String, Table, event, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from app.db import Database, UtcDateTime, now, page
+from app.db import SYSTEM, Database, UtcDateTime, now, page
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.models import Tenant
@@ -36,7 +36,7 @@ def named(database):
     def make(count: int):
         name = uuid.uuid4().hex
         made = tenants(name, count)
-        with database.write() as db:
+        with database.write(SYSTEM) as db:
             db.add_all(made)
         return select(Tenant).where(Tenant.name == name), [tenant.id for tenant in made]
 
@@ -59,7 +59,7 @@ def named(database):
 )
 def test_a_time_comes_back_as_the_same_moment_in_utc(database, named, value):
     query, _ = named(1)
-    with database.write() as db:
+    with database.write(SYSTEM) as db:
         db.scalars(query).one().created_at = value
     with database.read() as db:
         back = db.scalars(query).one().created_at
@@ -82,7 +82,7 @@ def test_times_are_utc_whatever_zone_the_server_keeps(tmp_path):
         _execute(url, f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
         table = Table("times", MetaData(), Column("at", UtcDateTime))
         database = Database(url)
-        with database.write() as db:
+        with database.write(SYSTEM) as db:
             table.create(db.connection())
             db.execute(insert(table).values(at=datetime(2030, 1, 2, 3, tzinfo=UTC)))
         with database.read() as db:
@@ -110,7 +110,7 @@ def test_the_clock_is_in_utc():
 def test_a_write_is_stored_at_its_end_and_not_before(database, named):
     query, _ = named(0)
     made = Tenant(name=query.compile().params["name_1"])
-    with database.write() as db:
+    with database.write(SYSTEM) as db:
         db.add(made)
         db.flush()
         if database.engine.dialect.name == "postgresql":
@@ -127,7 +127,7 @@ class OwnError(Exception):
 
 def test_a_write_that_raises_stores_nothing(database, named):
     query, [only] = named(1)
-    with pytest.raises(OwnError), database.write() as db:  # noqa: PT012  the transaction is what raises
+    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012  the transaction is what raises
         db.execute(update(Tenant).where(Tenant.id == only).values(name="lost"))
         raise OwnError
     with database.read() as db:
@@ -144,9 +144,9 @@ def test_a_read_stores_nothing(database, named):
 
 def test_a_violated_constraint_passes_as_it_is(database, named):
     _, [only] = named(1)
-    with pytest.raises(IntegrityError), database.write() as db:
+    with pytest.raises(IntegrityError), database.write(SYSTEM) as db:
         db.execute(insert(Tenant).values(id=only, name="again"))
-    with pytest.raises(IntegrityError), database.write() as db:
+    with pytest.raises(IntegrityError), database.write(SYSTEM) as db:
         db.add(Tenant(id=only, name="again"))  # at the flush of the commit itself
 
 
@@ -170,13 +170,13 @@ COUNTER = Table("counter", MetaData(), Column("name", String), Column("value", s
 def test_two_writers_on_sqlite_wait_for_each_other(tmp_path):
     """Both read first and write later. Without BEGIN IMMEDIATE one fails at once, whatever the timeout."""
     first, second = sqlite(tmp_path)
-    with first.write() as db:
+    with first.write(SYSTEM) as db:
         COUNTER.create(db.connection())
         db.execute(insert(COUNTER).values(name="c", value=0))
     has_read, done = threading.Event(), []
 
     def add(database: Database, while_open) -> None:
-        with database.write() as db:
+        with database.write(SYSTEM) as db:
             value = db.scalars(select(COUNTER.c.value)).one()
             while_open()
             db.execute(update(COUNTER).values(value=value + 1))
@@ -199,10 +199,10 @@ def test_two_writers_on_sqlite_wait_for_each_other(tmp_path):
 
 def test_readers_on_sqlite_do_not_wait_for_a_writer(tmp_path):
     first, second = sqlite(tmp_path)
-    with first.write() as db:
+    with first.write(SYSTEM) as db:
         COUNTER.create(db.connection())
         db.execute(insert(COUNTER).values(name="c", value=1))
-    with first.write() as db:
+    with first.write(SYSTEM) as db:
         db.execute(update(COUNTER).values(value=2))
         with second.read() as reader:
             assert reader.scalars(select(COUNTER.c.value)).one() == 1
@@ -225,19 +225,22 @@ def test_sqlite_keeps_what_it_promises(tmp_path):
 # --- away ---
 
 
-@pytest.mark.parametrize("way", ["read", "write"])
+WAYS = [Database.read, lambda database: database.write(SYSTEM)]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_database_that_cannot_be_opened_is_unavailable(way):
     database = Database("sqlite:////nonexistent/deputy.sqlite3")
-    with pytest.raises(StoreUnavailableError) as caught, getattr(database, way)() as db:
+    with pytest.raises(StoreUnavailableError) as caught, way(database) as db:
         db.execute(select(func.count()).select_from(Tenant))
     assert caught.value.code == "unavailable"
     assert "nonexistent" not in caught.value.detail
 
 
-@pytest.mark.parametrize("way", ["read", "write"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_server_that_does_not_listen_is_unavailable(way):
     database = Database(f"postgresql+psycopg://u:hunter2@127.0.0.1:{free_port()}/d")
-    with pytest.raises(StoreUnavailableError) as caught, getattr(database, way)() as db:
+    with pytest.raises(StoreUnavailableError) as caught, way(database) as db:
         db.execute(text("SELECT 1"))
     assert "hunter2" not in caught.value.detail
     assert "127.0.0.1" not in caught.value.detail
@@ -254,7 +257,7 @@ def test_a_file_that_is_no_database_is_unavailable_or_a_bug_but_no_success(tmp_p
 def test_a_connection_lost_in_the_middle_is_unavailable_and_the_next_one_works(tmp_path):
     with empty_database("postgresql", tmp_path) as url:
         database = Database(url)
-        with pytest.raises(StoreUnavailableError), database.write() as db:  # noqa: PT012
+        with pytest.raises(StoreUnavailableError), database.write(SYSTEM) as db:  # noqa: PT012
             _execute(url, f"SELECT pg_terminate_backend({db.scalars(text('SELECT pg_backend_pid()')).one()})")
             db.execute(text("SELECT 1"))
         with database.read() as db:
@@ -311,7 +314,7 @@ def test_what_is_added_meanwhile_moves_nothing(database, named):
     query, made = named(4)
     with database.read() as db:
         first = page(db, query, Tenant.id, limit=2, after=None)
-    with database.write() as db:
+    with database.write(SYSTEM) as db:
         db.add_all(tenants(first.items[0].name, 3))
     with database.read() as db:
         second = page(db, query, Tenant.id, limit=2, after=first.after)

@@ -10,7 +10,7 @@ import sqlalchemy
 from app import services as composition
 from app.access import OnBehalf
 from app.audit import Actor
-from app.db import now
+from app.db import SYSTEM, now
 from app.due import LEASE
 from app.ids import new_id
 from app.models import Connection, ConnectionStatus, Proof
@@ -48,7 +48,7 @@ class Scene:
             )
 
     def make_due(self, connection_id, **changes) -> None:
-        with self.db.write() as db:
+        with self.db.write(SYSTEM) as db:
             db.execute(
                 sqlalchemy.update(Connection)
                 .where(Connection.id == connection_id)
@@ -231,7 +231,7 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
 
     def slow(*args):
         found = inner(*args)
-        with scene.db.write() as db:
+        with scene.db.write(SYSTEM) as db:
             db.get(Connection, connection).seek(now())
         return found
 

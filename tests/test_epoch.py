@@ -10,6 +10,7 @@ import sqlalchemy
 
 from app import audit
 from app.audit import Event
+from app.db import SYSTEM
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
 from app.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Verdict
@@ -263,7 +264,7 @@ def test_whatever_takes_away_by_hand_moves_it_too(services, here, by_hand, what)
 
 def test_another_external_id_moves_it_too(services, here, by_hand):
     """As a rotation will do it."""
-    with services.db.write() as db:
+    with services.db.write(SYSTEM) as db:
         rotated = ExternalIdRow(tenant_id=here.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
         db.add(rotated)
     before = by_hand.epoch
@@ -321,7 +322,7 @@ def test_truncating_a_table_moves_it_too(by_hand, table):
 def test_nobody_sees_it_before_the_change_and_nobody_the_change_before_it(services, here, by_hand):
     """Both become visible at the commit."""
     before = by_hand.epoch
-    with services.db.write() as db:
+    with services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{here.key_id.hex}'"))  # noqa: S608
         assert by_hand.epoch == before
         assert services.access.authenticate(here.key, None)
@@ -425,7 +426,7 @@ def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, here,
     epoch = by_hand.epoch
     if by_hand.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
-    with services.db.write() as db:
+    with services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{here.key_id.hex}'"))  # noqa: S608
         assert services.audit.append(Event(OPERATOR, "tests.wrote", {}, stamp=epoch), patience=5) == epoch
 

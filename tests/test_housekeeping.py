@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.db import now
+from app.db import SYSTEM, now
 from app.ids import new_id
 from app.jobs import create_celery
 from app.models import Registration
@@ -42,7 +42,7 @@ def registrations(services, *ages: timedelta) -> list:
         for age in ages
     ]
     ids = [row.id for row in rows]
-    with services.db.write() as db:
+    with services.db.write(SYSTEM) as db:
         db.add_all(rows)
     return ids
 
@@ -91,7 +91,7 @@ def holding(services, statement: str):
     begun, done = threading.Event(), threading.Event()
 
     def write() -> None:
-        with services.db.write() as db:
+        with services.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.text(statement))
             begun.set()
             assert done.wait(5), "it was waited for"

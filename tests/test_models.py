@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import delete, insert, literal_column, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from app.db import Database
+from app.db import SYSTEM, Database
 from app.errors import ConflictError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.models import (
@@ -43,7 +43,7 @@ class Rows:
         self.database = database
 
     def run(self, statement) -> None:
-        with self.database.write() as db:
+        with self.database.write(SYSTEM) as db:
             db.execute(statement)
 
     def tenant(self, **fields) -> uuid.UUID:

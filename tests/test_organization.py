@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 
 from app.access import Scope
-from app.db import now
+from app.db import SYSTEM, now
 from app.factory import create_app
 from app.models import AuditEvent, Connection
 from app.worker import Worker
@@ -118,7 +118,7 @@ class Organisation:
 
     def make_due(self):
         """As it is when their next proof is."""
-        with self.services.db.write() as db:
+        with self.services.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(Connection).values(due_at=now()))
 
 

@@ -10,6 +10,7 @@ import sqlalchemy
 from sqlalchemy import event
 
 from app import services as composition
+from app.db import SYSTEM
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.models import QuotaUse
@@ -93,7 +94,7 @@ def test_a_refused_one_writes_nothing_and_does_not_queue_to_write(processes, clo
         one.quotas.paste(visitor, tenant)
     before, statements = uses(one), []
     event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    with ThreadPoolExecutor(1) as pool, other.db.write() as db:  # the one writer that SQLite has
+    with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:  # the one writer that SQLite has
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
         refused = pool.submit(admitted, one.quotas.paste, visitor, tenant)
         assert refused.result(timeout=5) is False
@@ -117,7 +118,7 @@ def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_n
     tenant = new_id()
     one.quotas.attempt(ADMIN, tenant)
     with ThreadPoolExecutor(1) as pool:
-        with other.db.write() as db:
+        with other.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
             late = pool.submit(admitted, one.quotas.paste, link(tenant), tenant)
             time.sleep(0.3)  # by now it has looked, and waits
@@ -220,7 +221,7 @@ def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(processes, 
     one, other = processes
     one.quotas.attempt(ADMIN, new_id())
     clock(120)
-    with ThreadPoolExecutor(1) as pool, other.db.write() as db:
+    with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
         assert pool.submit(admitted, one.quotas.attempt, ADMIN, new_id()).result(timeout=5)
 

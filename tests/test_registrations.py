@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from app import permission_sets
 from app.aws.registrations import RegistrationQueue, Replies
 from app.aws.templates import render
-from app.db import Database, now
+from app.db import SYSTEM, Database, now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.models import AuditEvent, Connection, ConnectionStatus, Registration, Tenant, TenantStatus
@@ -79,7 +79,7 @@ class Desk:
             return list(db.scalars(select(Registration).where(Registration.tenant_id == self.tenant_id)))
 
     def change(self, row_type, row_id, **changes) -> None:
-        with self.db.write() as db:
+        with self.db.write(SYSTEM) as db:
             row = db.get(row_type, row_id)
             for name, value in changes.items():
                 setattr(row, name, value)

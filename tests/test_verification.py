@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app import verification
 from app.aws.sts import Misconfigured, Refused, Unavailable
-from app.db import Database, now
+from app.db import SYSTEM, Database, now
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.models import (
@@ -325,7 +325,7 @@ class Meanwhile:
     def probe_missing(self, _grant) -> None:
         self.proofs += 1
         if self._changes:
-            with self._database.write() as db:
+            with self._database.write(SYSTEM) as db:
                 self._changes.pop(0)(db.get(Connection, self._connection_id))
         if self._script[1] == REFUSED:
             raise Refused
@@ -345,7 +345,7 @@ def database(database_url):
 def stored(database):
     """A pending connection of a new tenant's."""
     tenant = Tenant(id=new_id(), name="Acme")
-    with database.write() as db:
+    with database.write(SYSTEM) as db:
         db.add(tenant)
         db.flush()
         own = ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)

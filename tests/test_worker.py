@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.db import now
+from app.db import SYSTEM, now
 from app.due import LEASE
 from app.errors import StoreUnavailableError
 from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
@@ -279,7 +279,7 @@ class Celery:
 
 def lapse(services):
     """Two minutes later: the leases of what was claimed and not finished are over."""
-    with services.db.write() as db:
+    with services.db.write(SYSTEM) as db:
         waiting = sqlalchemy.update(Connection).where(Connection.status == ConnectionStatus.PENDING)
         db.execute(waiting.values(due_at=now()))
 

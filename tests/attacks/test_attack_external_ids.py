@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from app.db import SYSTEM
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
 from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
 from tests.cast import Customer, World, path_of
@@ -130,7 +131,7 @@ def store(app):
 
 
 def run(app, statement: str, **values: str) -> None:
-    with store(app).write() as db:
+    with store(app).write(SYSTEM) as db:
         assert db.execute(text(statement), values).rowcount != 0
 
 

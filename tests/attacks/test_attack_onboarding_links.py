@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy
 
 from app.audit import AuditLog
+from app.db import SYSTEM
 from app.errors import StoreUnavailableError
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
@@ -16,7 +17,7 @@ from tests.web.conftest import Visitor, visit
 
 
 def expire(visitor: Visitor) -> None:
-    with visitor.world.admin.app.extensions["deputy"].db.write() as db:
+    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.execute(
             sqlalchemy.text("UPDATE onboarding_links SET expires_at = created_at WHERE digest = :digest"),
             {"digest": hashlib.sha256(visitor.path.rpartition("/")[2].encode()).digest()},
@@ -301,7 +302,7 @@ def test_a_link_can_not_fill_the_audit_log(scene: Scene):
 def test_a_page_that_is_refused_again_and_again_leaves_no_record(scene: Scene):
     """A browser asks every few seconds, and a GET changes nothing."""
     mine = visit(scene.world, scene.world.tenant("Mallory"))
-    with scene.world.admin.app.extensions["deputy"].db.write() as db:
+    with scene.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.execute(
             sqlalchemy.text(
                 "UPDATE onboarding_links SET permission_set = 'withdrawn' WHERE digest = :digest"

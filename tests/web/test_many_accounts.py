@@ -7,6 +7,7 @@ from bs4 import BeautifulSoup
 from sqlalchemy import event, update
 
 from app.connections import Place, Standing
+from app.db import SYSTEM
 from app.ids import new_id
 from app.models import Connection, ConnectionStatus
 from tests.cast import Customer, path_of, without_external_id
@@ -105,7 +106,7 @@ def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor: Vi
     waiting = many(visitor, PENDING, 60)
     page = visitor.page()
     services = visitor.world.admin.app.extensions["deputy"]
-    with services.db.write() as db:
+    with services.db.write(SYSTEM) as db:
         moved = update(Connection).where(
             Connection.tenant_id == UUID(visitor.tenant["id"]), Connection.account_id.in_(waiting[20:25])
         )
