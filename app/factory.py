@@ -2,12 +2,14 @@
 
 import time
 import uuid
+from http import HTTPStatus
 from typing import Any
 
 import flask_smorest
 import structlog
 from flask import Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
+from werkzeug.routing import UUIDConverter
 
 from app import log, services
 from app.api import (
@@ -22,6 +24,7 @@ from app.api import (
     tenants,
 )
 from app.api.fast_lane import ALWAYS, FOR_PROGRAMS, FastLane
+from app.api.openapi import UUID_PARAMETER, Plugin
 from app.api.rest import REQUEST_ID
 from app.cli import register_commands
 from app.config import Config
@@ -38,13 +41,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
     """flask-smorest, with our errors instead of its own."""
 
     ERROR_SCHEMA = errors.ProblemSchema
-    DEFAULT_RESPONSE_CONTENT_TYPE: str
-
-    def _init_spec(self, **options: Any) -> None:
-        super()._init_spec(**options)
-        self.ma_plugin.converter.add_attribute_function(
-            lambda _, field, **__: field.metadata.get("openapi", {})
-        )
+    DEFAULT_ERROR_RESPONSE_NAME = None
 
     def _register_pagination_header(self) -> None:
         """Pages are in bodies here, not in headers."""
@@ -53,12 +50,15 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         """Ours are registered by app.api.errors."""
 
     def _register_responses(self) -> None:
-        normal, self.DEFAULT_RESPONSE_CONTENT_TYPE = (
-            self.DEFAULT_RESPONSE_CONTENT_TYPE,
-            "application/problem+json",
-        )
-        super()._register_responses()
-        self.DEFAULT_RESPONSE_CONTENT_TYPE = normal
+        """One for each status that a problem may have, with an example of each code."""
+        self.flask_plugin.register_converter(UUIDConverter, lambda _: UUID_PARAMETER)
+        for status in sorted({status for status, _ in errors.PROBLEMS.values()}):
+            content = {"schema": self.ERROR_SCHEMA, "examples": errors.examples(status)}
+            answer = {
+                "description": HTTPStatus(status).phrase,
+                "content": {"application/problem+json": content},
+            }
+            self.spec.components.response(HTTPStatus(status).name, answer, lazy=True)
 
 
 def create_app(config: Config) -> Flask:
@@ -73,14 +73,14 @@ def create_app(config: Config) -> Flask:
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
-        API_SPEC_OPTIONS=_SPEC | {"servers": [{"url": config.public_url}]},
+        API_SPEC_OPTIONS=_SPEC | _about(config),
     )
     app.url_map.merge_slashes = False  # it answers with a redirect, to wherever the Host header says
     app.json.sort_keys = False  # type: ignore[attr-defined]  # answers read in the order of their schemas
     app.extensions["deputy"] = services.build(config)
     errors.register(app)
     _register_hooks(app)
-    api = RestApi(app)
+    api = RestApi(app, spec_kwargs={"marshmallow_plugin": Plugin()})
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(pages.bp)
@@ -101,10 +101,6 @@ _DOCS = {
 }
 
 _SPEC: dict[str, Any] = {
-    "info": {
-        "description": "Proves customers' IAM roles, and issues short-lived credentials for them.",
-        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-    },
     "security": [{"apiKey": []}],
     "components": {
         "securitySchemes": {
@@ -116,6 +112,17 @@ _SPEC: dict[str, Any] = {
         }
     },
 }
+
+
+def _about(config: Config) -> dict[str, Any]:
+    return {
+        "info": {
+            "description": "Proves customers' IAM roles, and issues short-lived credentials for them.",
+            "contact": {"name": config.vendor_name, "url": config.public_url},
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": config.public_url}],
+    }
 
 
 def _register_hooks(app: Flask) -> None:

@@ -141,7 +141,7 @@ def _read(text: str) -> _Document:
         raise UnsupportedPolicy("the policy is not JSON") from None
     if not isinstance(raw, dict) or not set(raw) <= {"Version", "Id", "Statement"} or "Statement" not in raw:
         raise UnsupportedPolicy("a policy is an object with Version, Id and Statement only")
-    if raw.get("Version", "2008-10-17") not in {"2008-10-17", "2012-10-17"}:
+    if raw.get("Version", "2008-10-17") not in ("2008-10-17", "2012-10-17"):
         raise UnsupportedPolicy(f"unknown policy version {raw['Version']!r}")
     statements = raw["Statement"] if isinstance(raw["Statement"], list) else [raw["Statement"]]
     for statement in statements:
@@ -152,7 +152,7 @@ def _read(text: str) -> _Document:
 def _check_statement(statement: Any) -> None:
     if not isinstance(statement, dict) or not set(statement) <= _STATEMENT_KEYS | set(_MATCHERS):
         raise UnsupportedPolicy(f"not a statement that the sandbox knows: {statement!r}")
-    if statement.get("Effect") not in {"Allow", "Deny"}:
+    if statement.get("Effect") not in ("Allow", "Deny"):
         raise UnsupportedPolicy(f"Effect must be Allow or Deny, not {statement.get('Effect')!r}")
     if ("Action" in statement) == ("NotAction" in statement):
         raise UnsupportedPolicy("a statement has either Action or NotAction")

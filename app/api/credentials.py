@@ -30,7 +30,7 @@ ISSUE_IN = IssueIn()
 @fails(404, 409, 429)
 @documented(bp.arguments(IssueIn), bp.response(200, ProcessCredentials))
 def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
-    """Issue credentials for a verified connection, in the shape that credential_process prints"""
+    """Issue credentials for a verified connection, as credential_process prints them"""
     wanted = bp.ARGUMENTS_PARSER.parse(ISSUE_IN, request, location="json") if _has_body() else {}
     issued = services().vending.issue(caller(), tenant_id, connection_id, **wanted)
     return _answer(process, issued)

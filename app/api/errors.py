@@ -11,11 +11,13 @@ from typing import Any
 from uuid import UUID
 
 from flask import Flask, Response, current_app, g, request
-from marshmallow import Schema, fields
+from marshmallow import fields
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 
 from app import errors, log
+from app.api.openapi import example_of
 from app.api.rest import Blueprint, services
+from app.api.schemas import Answer, like
 from app.audit import Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 
@@ -33,6 +35,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     errors.SuspendedError.code: (409, "Suspended"),
     errors.RoleRefusedError.code: (409, "Role refused"),
     "payload_too_large": (413, "Payload too large"),
+    "uri_too_long": (414, "URI too long"),
     "unsupported_media_type": (415, "Unsupported media type"),
     errors.ValidationFailedError.code: (422, "Validation failed"),
     errors.RoleNotAllowedError.code: (422, "Role not allowed"),
@@ -45,6 +48,7 @@ _BY_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     413: "payload_too_large",
+    414: "uri_too_long",
     415: "unsupported_media_type",
     422: "validation_failed",
     500: "internal_error",
@@ -52,22 +56,45 @@ _BY_STATUS = {
 _RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2}
 
 
-class ProblemSchema(Schema):
+class ProblemSchema(Answer):
     """RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
 
-    type = fields.String(required=True, metadata={"description": "A URN that ends in the code."})
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True)
-    code = fields.String(
-        required=True, metadata={"description": "Stable; programs decide by it.", "enum": [*PROBLEMS]}
+    type = fields.String(
+        required=True, metadata=like("urn:deputy:problem:not_found", "A URN that ends in the code.")
     )
-    request_id = fields.String(required=True)
+    title = fields.String(required=True, metadata=like("Not found"))
+    status = fields.Integer(required=True, metadata=like(404))
+    detail = fields.String(required=True, metadata=like("There is nothing here that this API key can see."))
+    code = fields.String(
+        required=True,
+        metadata=like(
+            "not_found",
+            "Stable; programs decide by it.",
+            component="ProblemCode",
+            openapi={"enum": [*PROBLEMS]},
+        ),
+    )
+    request_id = fields.String(required=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
-        metadata={"description": "What is wrong, by field of the request."},
+        metadata=like({"name": ["Must not be blank."]}, "What is wrong, by field of the request."),
     )
+
+
+def examples(status: int) -> dict[str, Any]:
+    """What a problem of this status may look like, by code."""
+    whole = example_of(ProblemSchema(exclude=() if status == 422 else ("errors",)))
+    return {
+        code: {"value": whole | _facts(code) | {"detail": f"{title}."}}
+        for code, (of_code, title) in PROBLEMS.items()
+        if of_code == status
+    }
+
+
+def _facts(code: str) -> dict[str, Any]:
+    status, title = PROBLEMS[code]
+    return {"type": f"urn:deputy:problem:{code}", "title": title, "status": status, "code": code}
 
 
 def register(app: Flask) -> None:
@@ -78,15 +105,8 @@ def register(app: Flask) -> None:
 
 def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -> Response:
     """The answer for a code. `problems`: field → messages."""
-    status, title = PROBLEMS[code]
-    body: dict[str, Any] = {
-        "type": f"urn:deputy:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": g.request_id,
-    }
+    status, _ = PROBLEMS[code]
+    body = _facts(code) | {"detail": detail, "request_id": g.request_id}
     if problems:
         body["errors"] = problems
     response = Response(json.dumps(body), status, content_type="application/problem+json")

@@ -21,6 +21,6 @@ def healthz() -> dict[str, str]:
 @public
 @bp.response(200, Ok)
 def readyz() -> dict[str, str] | Response:
-    """Database, migrations and AWS identity are as they must be; otherwise says which is not"""
+    """Database, migrations and AWS identity are as they must be; or which is not"""
     missing = services().health.missing()
     return problem("unavailable", "Not ready; see errors for what is missing.", missing) if missing else {}

@@ -40,7 +40,7 @@ def get_template(query: dict[str, Any]) -> Response:
 @bp.arguments(TemplateQuery, location="query")
 @bp.response(200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template")
 def get_organization_template(query: dict[str, Any]) -> Response:
-    """The template that puts the role into every account of an organisation's units, now and later"""
+    """The template that puts the role into every account of an organisation's units"""
     template = services().onboarding.organization_template(**query)
     return _yaml(template.body, template.version)
 

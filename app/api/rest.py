@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -23,14 +22,13 @@ from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
 from app import strict_json
 from app.access import Caller, Scope
+from app.api.openapi import describe
 from app.db import Page
 from app.errors import MalformedRequestError, TryLaterError, UnauthenticatedError
 from app.services import Services
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_BODY_PROBLEMS = (400, 413, 415, 422)
 
 
 def services() -> Services:
@@ -197,32 +195,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     ) -> None:
         super().__init__(name, import_name, description=description)
         self.noun = noun  # what the audit log calls the things of this resource
-        self._prepare_doc_cbks.append(_refusals)
-
-
-def _refusals(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
-    """Every status that the operation can answer, one by one: a `default` would make any of them true."""
-    statuses = {500, 503, *info.get("fails", ())}
-    if info.get("public"):
-        doc["security"] = []
-    else:
-        statuses |= {401, 403}
-    if body := doc.get("requestBody"):
-        statuses |= set(_BODY_PROBLEMS)
-        schema = body["content"]["application/json"]["schema"]()
-        body["required"] = any(field.required for field in schema.fields.values())
-    if doc.get("parameters"):
-        statuses |= {422}
-        statuses |= (
-            {400}
-            if any("cursor" in parameter["schema"]().fields for parameter in doc["parameters"])
-            else set()
-        )
-    responses = doc.setdefault("responses", {})
-    responses.pop("default", None)
-    for status in sorted(statuses):
-        responses[status] = HTTPStatus(status).name
-    return doc
+        self._prepare_doc_cbks.append(describe)
 
 
 def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str, Any]:

@@ -1,14 +1,19 @@
-"""What goes in and what comes out, field by field. Unknown fields are refused, and so says the OpenAPI document."""
+"""What goes in and what comes out, field by field.
+
+Unknown fields of a request are refused, and so says the OpenAPI document. Answers may gain fields in later releases:
+the document does not close them.
+"""
 
 import enum
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.access import Scope
-from app.ids import ACCOUNT_ID_PATTERN
+from app.api.openapi import UUID_EXAMPLE
+from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.models import ConnectionStatus, TenantStatus, Verdict
 from app.vending import DURATION_DEFAULT, DURATION_MIN
 
@@ -18,9 +23,26 @@ class Strict(Schema):
         unknown = RAISE  # the default; spelled out, as it also says additionalProperties: false in OpenAPI
 
 
-def text(maximum: int, **options: Any) -> fields.String:
+class Answer(Schema):
+    class Meta:
+        unknown = (
+            EXCLUDE  # no answer is ever loaded; said because it leaves additionalProperties out of OpenAPI
+        )
+
+
+def like(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
+    """A field's metadata: what it may look like, and what it is."""
+    return {"examples": [example]} | ({"description": description} if description else {}) | more
+
+
+def text(maximum: int, example: str, description: str | None = None, **options: Any) -> fields.String:
     """One line of printable text: databases, logs and CloudTrail all show it as it was meant."""
-    return fields.String(validate=[validate.Length(1, maximum), _printable], **options)
+    metadata = like(example, description, openapi={"pattern": _LINE})
+    return fields.String(validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options)
+
+
+# What of `_printable` every dialect of regular expressions can say: no line break or control character, not blank.
+_LINE = r"^ *[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u00a0\u2028\u2029]*$"
 
 
 def _printable(value: str) -> None:
@@ -57,6 +79,13 @@ def time(**options: Any) -> Time:
     return Time(format="iso", **options)
 
 
+class Whole(fields.Nested):
+    """A nested object that is made of the very object it is nested in."""
+
+    def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
+        return obj
+
+
 class Empty(Strict):
     """A body with nothing in it, for what needs no more than its path."""
 
@@ -64,12 +93,10 @@ class Empty(Strict):
 # --- lists ---
 
 
-def status(kind: type[enum.StrEnum], **options: Any) -> fields.Enum[Any]:
+def status(kind: type[enum.StrEnum], example: str, **options: Any) -> fields.Enum[Any]:
     """A status as it is shown: what is deleted is shown to nobody."""
-    shown = [member.value for member in kind if member.value != "deleted"]
-    return fields.Enum(
-        kind, by_value=True, validate=_not_deleted, metadata={"openapi": {"enum": shown}}, **options
-    )
+    metadata = like(example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]})
+    return fields.Enum(kind, by_value=True, validate=_not_deleted, metadata=metadata, **options)
 
 
 def _not_deleted(value: enum.StrEnum) -> None:
@@ -77,11 +104,20 @@ def _not_deleted(value: enum.StrEnum) -> None:
         raise ValidationError("What is deleted is not shown.")
 
 
+def one_of(component: str, *values: str) -> fields.String:
+    """One of a few words, in an answer. `component`: what generated clients call the type."""
+    return fields.String(
+        required=True, validate=validate.OneOf(values), metadata=like(values[0], component=component)
+    )
+
+
+_CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
+
+
 class PageQuery(Strict):
-    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200))
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200), metadata=like(50))
     cursor = fields.String(
-        validate=validate.Length(1, 500),
-        metadata={"description": "next_cursor of the page before."},
+        validate=validate.Length(1, 500), metadata=like(_CURSOR, "next_cursor of the page before.")
     )
 
 
@@ -90,40 +126,44 @@ def page_of(item: type[Schema]) -> type[Schema]:
     members = {
         "items": fields.List(fields.Nested(item), required=True),
         "next_cursor": fields.String(
-            required=True, allow_none=True, metadata={"description": "null after the last page."}
+            required=True, allow_none=True, metadata=like(_CURSOR, "null after the last page.")
         ),
     }
-    return type(f"{item.__name__}Page", (Strict,), members)
+    return type(f"{item.__name__}Page", (Answer,), members)
 
 
 # --- tenants ---
 
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/deputy-7a2b6c18"
+EXTERNAL_ID = "dpy-" + "0123456789abcdef" * 4
+
 
 class Reason(Strict):
-    reason = text(200, required=True, metadata={"description": "For the audit log."})
+    reason = text(200, "Ticket 4711", "For the audit log.", required=True)
 
 
 class TenantIn(Strict):
-    name = text(200, required=True)
-    reference = text(200, allow_none=True, metadata={"description": "Your own id for it; unique."})
+    name = text(200, "Acme", required=True)
+    reference = text(200, "customer-42", "Your own id for it; unique.", allow_none=True)
 
 
 class TenantChange(Strict):
-    name = text(200)
-    reference = text(200, allow_none=True)
+    name = text(200, "Acme")
+    reference = text(200, "customer-42", allow_none=True)
 
 
 class TenantQuery(PageQuery):
-    reference = text(200)
+    reference = text(200, "customer-42")
 
 
-class TenantOut(Strict):
+class TenantOut(Answer):
     id = fields.UUID(required=True)
-    name = fields.String(required=True)
-    reference = fields.String(required=True, allow_none=True)
-    status = status(TenantStatus, required=True)
+    name = fields.String(required=True, metadata=like("Acme"))
+    reference = fields.String(required=True, allow_none=True, metadata=like("customer-42"))
+    status = status(TenantStatus, "active", required=True)
     external_id = fields.String(
-        required=True, metadata={"description": "Made here; not a secret; never changes hands."}
+        required=True, metadata=like(EXTERNAL_ID, "Made here; not a secret; never changes hands.")
     )
     created_at = time(required=True)
 
@@ -132,14 +172,20 @@ class TenantOut(Strict):
 
 
 class ConnectionIn(Strict):
-    role_arn = fields.String(validate=validate.Length(20, 2048))
+    EXAMPLE: ClassVar = {"role_arn": ROLE, "permission_set": "inventory"}
+    OPENAPI: ClassVar = {"oneOf": [{"required": ["role_arn"]}, {"required": ["account_id"]}]}
+
+    role_arn = fields.String(
+        validate=validate.Length(20, 2048), metadata=like(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"})
+    )
     account_id = fields.String(
         validate=Matches(ACCOUNT_ID_PATTERN),
-        metadata={
-            "description": "Instead of role_arn: Deputy looks for the onboarding kit's role in this account by itself."
-        },
+        metadata=like(
+            ACCOUNT,
+            "Instead of role_arn: Deputy looks for the onboarding kit's role in this account by itself.",
+        ),
     )
-    permission_set = text(64)
+    permission_set = text(64, "inventory")
 
     @validates_schema
     def _names_one_role(self, data: dict[str, Any], **_: Any) -> None:
@@ -150,45 +196,47 @@ class ConnectionIn(Strict):
             )
 
 
-class ConnectionSummary(Strict):
-    total = fields.Integer(required=True)
+class ConnectionSummary(Answer):
+    total = fields.Integer(required=True, metadata=like(3))
     by_status = fields.Dict(
         keys=fields.Enum(ConnectionStatus, by_value=True),
         values=fields.Integer(),
         required=True,
-        metadata={"description": "How many there are in each status; a status that none is in is left out."},
+        metadata=like(
+            {"verified": 2, "pending": 1},
+            "How many there are in each status; a status that none is in is left out.",
+        ),
     )
 
 
 class ConnectionQuery(PageQuery):
-    status = status(ConnectionStatus)
-    account_id = fields.String(validate=Matches(ACCOUNT_ID_PATTERN))
+    status = status(ConnectionStatus, "verified")
+    account_id = fields.String(validate=Matches(ACCOUNT_ID_PATTERN), metadata=like(ACCOUNT))
 
 
-class CheckOut(Strict):
-    name = fields.String(required=True)
-    outcome = fields.String(
-        required=True, validate=validate.OneOf(["passed", "failed", "inconclusive", "skipped"])
-    )
+class CheckOut(Answer):
+    name = fields.String(required=True, metadata=like("own_external_id_accepted"))
+    outcome = one_of("CheckOutcome", "passed", "failed", "inconclusive", "skipped")
     detail = fields.String(
-        required=True, metadata={"description": "What to change, when there is something."}
+        required=True,
+        metadata=like("AWS let us in with this External ID.", "What to change, when there is something."),
     )
 
 
-class VerificationOut(Strict):
+class VerificationOut(Answer):
     verdict = fields.Enum(Verdict, by_value=True, required=True)
     checks = fields.List(fields.Nested(CheckOut), required=True)
     checked_at = time(required=True)
 
 
-class ConnectionOut(Strict):
+class ConnectionOut(Answer):
     id = fields.UUID(required=True)
     tenant_id = fields.UUID(required=True)
-    role_arn = fields.String(required=True)
-    account_id = fields.String(required=True)
-    external_id = fields.String(required=True)
-    status = status(ConnectionStatus, required=True)
-    permission_set = fields.String(required=True)
+    role_arn = fields.String(required=True, metadata=like(ROLE))
+    account_id = fields.String(required=True, metadata=like(ACCOUNT))
+    external_id = fields.String(required=True, metadata=like(EXTERNAL_ID))
+    status = status(ConnectionStatus, "verified", required=True)
+    permission_set = fields.String(required=True, metadata=like("inventory"))
     verification = fields.Nested(
         VerificationOut,
         attribute="proof",
@@ -201,6 +249,21 @@ class ConnectionOut(Strict):
 
 
 # --- credentials ---
+
+_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+}
+_ANY_OBJECT = {"type": "object", "additionalProperties": True}
+_POLICY_OBJECT = {
+    "type": "object",
+    "properties": {
+        "Version": {"type": "string"},
+        "Statement": {"oneOf": [{"type": "array", "items": _ANY_OBJECT, "minItems": 1}, _ANY_OBJECT]},
+    },
+    "required": ["Statement"],
+    "additionalProperties": True,
+}
 
 
 class SessionPolicy(fields.Field[Any]):
@@ -215,19 +278,21 @@ class SessionPolicy(fields.Field[Any]):
 class IssueIn(Strict):
     duration_seconds = fields.Integer(
         strict=True,
-        metadata={
-            "description": f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}.",
-            "minimum": DURATION_MIN,
-            "maximum": 43_200,
-        },
+        metadata=like(
+            DURATION_DEFAULT,
+            f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}.",
+            minimum=DURATION_MIN,
+            maximum=43_200,
+        ),
     )
     session_policy = SessionPolicy(
-        metadata={
-            "oneOf": [{"type": "object"}, {"type": "string"}],
-            "description": "Narrows what the role may do, for this session only; it never widens.",
-        },
+        metadata=like(
+            _POLICY,
+            "Narrows what the role may do, for this session only; it never widens.",
+            oneOf=[_POLICY_OBJECT, {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}],
+        ),
     )
-    reason = text(200, metadata={"description": "For the audit log."})
+    reason = text(200, "Nightly inventory", "For the audit log.")
 
 
 EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the form that every AWS SDK parses (Java's Instant knows no +00:00)
@@ -239,54 +304,82 @@ def expiration() -> fields.DateTime:
         format=EXPIRATION,
         required=True,
         attribute="session.expires_at",
-        metadata={"openapi": {"type": "string", "format": "date-time", "pattern": "^.+Z$"}},
+        metadata=like(
+            "2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}
+        ),
     )
 
 
-class ProcessCredentials(Strict):
-    """Exactly what credential_process must print."""
+# The examples are AWS's own, which its documentation shows everywhere and AWS gives to nobody.
+def _key_id() -> fields.String:
+    return fields.String(
+        required=True, attribute="session.access_key_id", metadata=like("ASIAIOSFODNN7EXAMPLE")
+    )
+
+
+def _secret() -> fields.String:
+    example = like("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    return fields.String(required=True, attribute="session.secret_access_key", metadata=example)
+
+
+def _session_token() -> fields.String:
+    example = like("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN")
+    return fields.String(required=True, attribute="session.session_token", metadata=example)
+
+
+class ProcessCredentials(Answer):
+    """What credential_process must print."""
 
     Version = fields.Constant(1, required=True, metadata={"openapi": {"type": "integer", "const": 1}})
-    AccessKeyId = fields.String(required=True, attribute="session.access_key_id")
-    SecretAccessKey = fields.String(required=True, attribute="session.secret_access_key")
-    SessionToken = fields.String(required=True, attribute="session.session_token")
+    AccessKeyId = _key_id()
+    SecretAccessKey = _secret()
+    SessionToken = _session_token()
     Expiration = expiration()
 
 
-class ContainerCredentials(Strict):
+class ContainerCredentials(Answer):
     """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer; note `Token`, where credential_process says SessionToken."""
 
-    AccessKeyId = fields.String(required=True, attribute="session.access_key_id")
-    SecretAccessKey = fields.String(required=True, attribute="session.secret_access_key")
-    Token = fields.String(required=True, attribute="session.session_token")
+    AccessKeyId = _key_id()
+    SecretAccessKey = _secret()
+    Token = _session_token()
     Expiration = expiration()
-    AccountId = fields.String(required=True, attribute="session.account_id")
-    RoleArn = fields.String(required=True, attribute="role_arn")
+    AccountId = fields.String(required=True, attribute="session.account_id", metadata=like(ACCOUNT))
+    RoleArn = fields.String(required=True, attribute="role_arn", metadata=like(ROLE))
 
 
 # --- API keys ---
 
 
-class KeyIn(Strict):
-    name = text(200, required=True)
-    scopes = fields.List(
-        fields.Enum(Scope, by_value=True), required=True, validate=validate.Length(1, len(Scope))
+def scopes(**options: Any) -> fields.List[Any]:
+    return fields.List(
+        fields.Enum(Scope, by_value=True), required=True, metadata=like(["credentials:issue"]), **options
     )
+
+
+class KeyIn(Strict):
+    EXAMPLE: ClassVar = {"name": "nightly worker", "scopes": ["credentials:issue"]}
+
+    name = text(200, "nightly worker", required=True)
+    scopes = scopes(validate=validate.Length(1, len(Scope)))
     tenant_id = fields.UUID(allow_none=True, metadata={"description": "Confine it to one tenant."})
     expires_at = time(allow_none=True)
 
 
-class KeyOut(Strict):
+class KeyOut(Answer):
     id = fields.UUID(required=True)
-    name = fields.String(required=True)
-    scopes = fields.List(fields.Enum(Scope, by_value=True), required=True)
+    name = fields.String(required=True, metadata=like("nightly worker"))
+    scopes = scopes()
     tenant_id = fields.UUID(required=True, allow_none=True)
     expires_at = time(required=True, allow_none=True)
     created_at = time(required=True)
 
 
 class KeyCreated(KeyOut):
-    key = fields.String(required=True, metadata={"description": "Shown this once; only its hash is kept."})
+    key = fields.String(
+        required=True,
+        metadata=like("dpk_<16 hex>_<43 characters>", "Shown this once; only its hash is kept."),
+    )
 
 
 # --- audit ---
@@ -295,35 +388,35 @@ class KeyCreated(KeyOut):
 class AuditQuery(PageQuery):
     tenant_id = fields.UUID()
     connection_id = fields.UUID()
-    action = fields.String(validate=Matches(r"[a-z_]{1,31}\.[a-z_]{1,31}"))
+    action = fields.String(
+        validate=Matches(r"[a-z_]{1,31}\.[a-z_]{1,31}"), metadata=like("connection.suspended")
+    )
     since = time()
     until = time()
 
 
-class ActorOut(Strict):
-    kind = fields.String(required=True, attribute="actor_kind")
-    id = fields.String(required=True, allow_none=True, attribute="actor_id")
-    name = fields.String(required=True, attribute="actor_name")
+class ActorOut(Answer):
+    kind = fields.String(required=True, attribute="actor_kind", metadata=like("api_key"))
+    id = fields.String(required=True, allow_none=True, attribute="actor_id", metadata=like(UUID_EXAMPLE))
+    name = fields.String(required=True, attribute="actor_name", metadata=like("nightly worker"))
 
 
-class AuditEventOut(Strict):
+class AuditEventOut(Answer):
     id = fields.UUID(required=True)
     at = time(required=True)
-    action = fields.String(required=True, metadata={"description": "noun.verb"})
-    outcome = fields.String(required=True, validate=validate.OneOf(["ok", "refused", "failed"]))
-    actor = fields.Function(
-        lambda event: ActorOut().dump(event),
-        required=True,
-        metadata={"type": "object", "description": "kind, id and name of whoever acted."},
-    )
+    action = fields.String(required=True, metadata=like("connection.suspended", "noun.verb"))
+    outcome = one_of("AuditOutcome", "ok", "refused", "failed")
+    actor = Whole(ActorOut, required=True, metadata={"description": "Who or what acted."})
     tenant_id = fields.UUID(required=True, allow_none=True)
     connection_id = fields.UUID(required=True, allow_none=True)
-    request_id = fields.String(required=True, allow_none=True)
-    details = fields.Dict(required=True)
+    request_id = fields.String(
+        required=True, allow_none=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d")
+    )
+    details = fields.Dict(required=True, metadata=like({"reason": "Ticket 4711"}))
 
 
 # --- health ---
 
 
-class Ok(Strict):
-    status = fields.Constant("ok", required=True)
+class Ok(Answer):
+    status = fields.Constant("ok", required=True, metadata={"openapi": {"type": "string", "const": "ok"}})

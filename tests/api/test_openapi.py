@@ -3,15 +3,19 @@
 import json
 import re
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pytest
 from flask import Flask
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.api.errors import PROBLEMS
 from app.api.rest import Blueprint
 from app.factory import create_app
+from tests.cast import World
 from tests.conftest import make_config
 
 # A connection-less configuration: the document depends on no database and no AWS.
@@ -72,6 +76,10 @@ def objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from objects(item, f"{path}/{index}")
 
 
+def schema_of(name: str) -> dict[str, Any]:
+    return DOCUMENT["components"]["schemas"][name]
+
+
 def body_schema(operation: Operation) -> dict[str, Any]:
     content = operation.spec["requestBody"]["content"]
     assert list(content) == ["application/json"]
@@ -128,9 +136,10 @@ def test_patterns_mean_the_same_in_every_regex_dialect():
 
 
 def test_examples_and_defaults_hold_no_secrets():
-    secret = re.compile(r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|(?:AKIA|ASIA)[A-Z2-7]{16}|dpy-[0-9a-f]{64}")
+    """AWS's documented example keys are nobody's, and the External ID of the examples is no random one."""
+    secret = re.compile(r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|(?:AKIA|ASIA)[A-Z0-9]{16}|dpy-[0-9a-f]{64}")
     text = json.dumps(DOCUMENT)
-    assert not secret.search(text)
+    assert set(secret.findall(text)) == {"ASIAIOSFODNN7EXAMPLE", "dpy-" + "0123456789abcdef" * 4}
     for given in APP.extensions["deputy"].config.secret_keys:
         assert given not in text
 
@@ -179,7 +188,7 @@ def endpoint(operation: Operation) -> str:
 
 def expected_refusals(operation: Operation) -> set[str]:
     """The least that must be documented; an operation's own conflicts come on top."""
-    wanted = {"500", "503"}
+    wanted = {"414", "500", "503"}
     if not operation.is_public:
         wanted |= {"401", "403"}
     if "{" in operation.path:
@@ -221,9 +230,7 @@ def test_no_refusal_hides_behind_a_default(operation: Operation):
 
 
 def test_a_problem_lists_every_code():
-    assert sorted(DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) == sorted(
-        PROBLEMS
-    )
+    assert sorted(resolve(schema_of("Problem")["properties"]["code"])["enum"]) == sorted(PROBLEMS)
 
 
 # --- what goes in ---
@@ -249,12 +256,14 @@ def test_path_parameters_are_ids(operation: Operation):
     wanted = re.findall(r"\{(\w+)\}", operation.path)
     found = [p for p in DOCUMENT["paths"][operation.path].get("parameters", ()) if p["in"] == "path"]
     assert [parameter["name"] for parameter in found] == wanted
-    assert all(parameter["schema"] == {"type": "string", "format": "uuid"} for parameter in found)
+    assert all(
+        parameter["schema"].items() >= {"type": "string", "format": "uuid"}.items() for parameter in found
+    )
 
 
 @each
 def test_it_has_a_summary_a_tag_and_a_name_for_generated_clients(operation: Operation):
-    assert operation.spec["summary"]
+    assert 0 < len(operation.spec["summary"]) <= 80
     assert operation.spec["tags"]
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+|healthz|readyz", operation.spec["operationId"])
 
@@ -264,12 +273,161 @@ def test_those_names_are_unique():
     assert len(set(names)) == len(names)
 
 
+def valid(value: Any, schema: dict[str, Any]) -> bool:
+    return OAS31Validator(schema | {"components": DOCUMENT["components"]}).is_valid(value)
+
+
+def body_allows(operation_id: str, value: Any) -> bool:
+    operation = next(one for one in OPERATIONS if one.spec["operationId"] == operation_id)
+    return valid(value, body_schema(operation))
+
+
+@pytest.mark.parametrize(
+    ("body", "allowed"),
+    [
+        ({"role_arn": "arn:aws:iam::123456789012:role/path/deputy-x"}, True),
+        ({"account_id": "123456789012", "permission_set": "inventory"}, True),
+        ({}, False),
+        ({"role_arn": "arn:aws:iam::123456789012:role/x", "account_id": "123456789012"}, False),
+        ({"role_arn": "arn:aws:iam::123456789012:user/somebody"}, False),
+        ({"account_id": "12345678901"}, False),
+    ],
+)
+def test_a_connection_names_one_role_and_the_document_says_so(body: dict[str, str], allowed: bool):
+    assert body_allows("create_connection", body) is allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("Müller & Co., 東京", True),
+        (" x ", True),
+        ("", False),
+        ("  ", False),
+        ("a\nb", False),
+        ("a\x00", False),
+    ],
+)
+def test_a_line_of_text_is_printable_and_the_document_says_so(text: str, allowed: bool):
+    assert body_allows("create_tenant", {"name": text}) is allowed
+
+
+@pytest.mark.parametrize(
+    ("policy", "allowed"),
+    [
+        ({"Version": "2012-10-17", "Statement": [{"Effect": "Deny"}]}, True),
+        ({"Statement": {"Effect": "Deny"}, "Id": "x"}, True),
+        ('{"Statement": []}', True),  # what the text holds, no schema tells
+        ({"Version": "2012-10-17"}, False),
+        ({"Statement": []}, False),
+        ("[]", False),
+        (5, False),
+    ],
+)
+def test_a_session_policy_is_an_object_with_statements_or_its_text(policy: Any, allowed: bool):
+    assert body_allows("issue_credentials", {"session_policy": policy}) is allowed
+
+
+# --- for generated clients ---
+
+
+def properties() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every property of every component, and every parameter."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        for property_name, found in schema.get("properties", {}).items():
+            yield f"{name}.{property_name}", found
+    for path, item in DOCUMENT["paths"].items():
+        for owner in (item, *(item[method] for method in METHODS if method in item)):
+            for parameter in owner.get("parameters", ()):
+                yield f"{path}?{parameter['name']}", parameter["schema"]
+
+
+def test_every_property_has_a_type():
+    """What has none, generated clients call `unknown` or, worse, an object without properties."""
+    for place, schema in properties():
+        assert len({"type", "$ref", "anyOf", "oneOf"} & set(schema)) == 1, place
+        if schema.get("type") == "object":
+            assert "additionalProperties" in schema, place
+
+
+def test_every_enum_is_a_component_with_a_name():
+    named = {f"/{name}" for name, schema in DOCUMENT["components"]["schemas"].items() if "enum" in schema}
+    found = {place for place, value in objects(DOCUMENT["components"]["schemas"]) if "enum" in value}
+    assert found == named
+    assert {"/ConnectionStatus", "/TenantStatus", "/Scope", "/Verdict", "/ProblemCode"} <= named
+    assert not [place for place, value in objects(DOCUMENT["paths"]) if "enum" in value]
+
+
+def test_every_property_has_an_example_that_is_valid():
+    for place, schema in properties():
+        inner = schema.get("items", schema)
+        if not {"$ref", "anyOf", "const"} & set(inner):  # a component has its own; a constant is one
+            assert schema.get("examples") or inner.get("examples"), place
+        for example in schema.get("examples", ()):
+            assert valid(example, schema), place
+
+
+def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every body in JSON: of requests, of answers, and of problems."""
+    for operation in OPERATIONS:
+        for name, part in (
+            ("request", operation.spec.get("requestBody")),
+            *operation.spec["responses"].items(),
+        ):
+            for kind, media in (resolve(part) if part else {}).get("content", {}).items():
+                if "json" in kind:
+                    yield f"{operation} {name}", media
+
+
+def test_every_body_has_an_example_that_is_valid():
+    for place, media in bodies():
+        several = [example["value"] for example in media.get("examples", {}).values()]
+        examples = [media["example"]] if "example" in media else several
+        assert examples, place
+        for example in examples:
+            assert valid(example, media["schema"]), place
+
+
+def test_the_examples_of_problems_have_their_own_status():
+    for name, response in DOCUMENT["components"]["responses"].items():
+        for code, example in response["content"]["application/problem+json"]["examples"].items():
+            assert (example["value"]["code"], example["value"]["status"]) == (code, HTTPStatus[name])
+
+
+@each_with_body
+def test_the_service_takes_the_example_of_a_request(operation: Operation, world: World):
+    """On a connection that is there; suspended, where it is to be resumed."""
+    connection = world.connection()
+    ids = {"tenant_id": connection["tenant_id"], "connection_id": connection["id"]}
+    path = operation.path.format(**ids)
+    if path.endswith("/resume"):
+        world.admin("POST", path.replace("/resume", "/suspend"), {"reason": "to be resumed"})
+    example = operation.spec["requestBody"]["content"]["application/json"]["example"]
+    reference = {"reference": str(uuid4())} if "reference" in example else {}  # unique
+    response = world.admin.raw(operation.method, path, example | reference)
+    assert response.status_code < 300, response.text
+
+
 # --- what comes out ---
+
+
+def test_requests_are_closed_and_answers_may_gain_fields():
+    taken = {id(body_schema(operation)) for operation in WITH_BODY}
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert (schema.get("additionalProperties") is False) is (id(schema) in taken), name
+
+
+def test_there_is_somebody_to_ask():
+    assert DOCUMENT["info"]["contact"] == {"name": "Example Vendor", "url": "http://localhost:8000"}
+
+
+def test_health_says_ok_and_nothing_else():
+    assert schema_of("Ok")["properties"]["status"] == {"type": "string", "const": "ok", "default": "ok"}
 
 
 @pytest.mark.parametrize("name", ["TenantOut", "ConnectionOut"])
 def test_a_deleted_thing_is_never_shown(name: str):
-    assert "deleted" not in DOCUMENT["components"]["schemas"][name]["properties"]["status"]["enum"]
+    assert "deleted" not in resolve(schema_of(name)["properties"]["status"])["enum"]
 
 
 def test_credentials_are_described_as_precisely_as_sdks_read_them():

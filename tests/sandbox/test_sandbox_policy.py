@@ -172,6 +172,8 @@ def test_how_a_session_is_named(principal, grant):
         "[]",
         "{}",
         json.dumps({"Version": "2020-01-01", "Statement": []}),
+        json.dumps({"Version": {}, "Statement": []}),
+        json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": []}]}),
         json.dumps({"Version": "2012-10-17", "Statement": [], "Extra": 1}),
         json.dumps({"Statement": ["x"]}),
         policy({"Effect": "Permit", "Action": "*", "Resource": "*"}),
