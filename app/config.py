@@ -32,6 +32,17 @@ ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an 
 SESSION_MAX = 43_200  # seconds; the most that any role allows
 
 
+_LIMITS = (
+    "sts_budget",
+    "issue_rate",
+    "connection_rate",
+    "max_connections",
+    "link_rate",
+    "tenant_miss_rate",
+    "tenant_revokes",
+)
+
+
 class ConfigError(Exception):
     """One or more settings are missing or wrong; the message has a line for each."""
 
@@ -79,6 +90,13 @@ class Config:
     max_session_seconds: int = ROLE_CHAINING_MAX
     sts_budget: int = 100  # calls a second for proofs in the background, of all tenants together
     issue_rate: int = 200  # requests for credentials, per key and second
+    tenant_issue_rate: int = 1000  # the same per tenant and second; five times ISSUE_RATE unless set
+    tenant_miss_rate: int = (
+        100  # calls to STS for sessions of one tenant, per second; bursts of five seconds' worth
+    )
+    tenant_revokes: int = (
+        5  # changes by its keys that stop issuing, per tenant and second; bursts of four seconds' worth
+    )
     connection_rate: int = 120  # connections and verifications over HTTP, per tenant and minute
     max_connections: int = 10_000  # per tenant
     link_rate: int = 20  # roles entered, and checks asked for, per onboarding link and hour
@@ -126,8 +144,9 @@ class Config:
                     "REGISTRATION_QUEUE_URL", None, validate=_http_url_or_nothing
                 ),
             }
-            for name in ("sts_budget", "issue_rate", "connection_rate", "max_connections", "link_rate"):
+            for name in _LIMITS:
                 values[name] = env.int(name.upper(), defaults[name], validate=_positive)
+            values["tenant_issue_rate"] = env.int("TENANT_ISSUE_RATE", None, validate=_positive_or_nothing)
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
         problems = env.problems()
         if not region or not re.fullmatch(_REGION, region):
@@ -208,6 +227,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "public_url": values["public_url"].rstrip("/"),
         "console_url": (values["console_url"] or "").rstrip("/") or None,
         "cache_url": values["cache_url"] or None,
+        "tenant_issue_rate": values["tenant_issue_rate"] or 5 * values["issue_rate"],
         "broker_url": values["broker_url"] or None,
         "registration_topic_arn": values["registration_topic_arn"] or None,
         "registration_queue_url": values["registration_queue_url"] or None,
@@ -278,6 +298,11 @@ def _http_url(value: str) -> None:
 def _positive(value: int) -> None:
     if not 1 <= value <= 1_000_000_000:
         raise ValidationError("must be between 1 and 1000000000.")
+
+
+def _positive_or_nothing(value: int | None) -> None:
+    if value is not None:
+        _positive(value)
 
 
 def _session_seconds(value: int) -> None:

@@ -32,28 +32,54 @@ _PORTIONS = 20  # of a limit: what a process takes at once is one of them
 _EVERYBODY = UUID(int=0)  # of whom there is one
 _PAUSE = 0.1  # seconds until the next look whether there is room for another call, when nobody knows when
 _CALLERS = 10_000  # the last ones who were counted
+_MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once: a nightly run over a thousand accounts
 
 
 class Rates:
     """Each method counts one; a caller's raises RateLimitedError, and the background waits."""
 
     def __init__(self, config: Config, shared: SharedCache | None) -> None:
-        self._own = Windows()
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
-        self._issue = RateLimitItemPerSecond(config.issue_rate, namespace="issue")
+        self._key = _Limit("issue", config.issue_rate, 1)
+        self._tenant = _Limit("tenant", config.tenant_issue_rate, 1)
+        self._miss = _Limit("miss", config.tenant_miss_rate * _MISS_BURST, _MISS_BURST)
         self._sts = RateLimitItemPerSecond(config.sts_budget, namespace="sts")
         self._budget = CallBudget(config.sts_budget)
+        self._miss_rate = config.tenant_miss_rate
 
-    def issue(self, caller: Caller) -> None:
-        """One request for credentials with this key, ISSUE_RATE a second at most."""
-        wait = self._own.hit(caller.key_id, self._issue.amount)
-        if wait == 0 and self._shared is not None and not self._shared.hit(self._issue, caller.key_id.hex):
-            wait = 1.0  # not known, and not worth asking for
-        if wait:
-            raise RateLimitedError(
-                f"This API key asks for credentials too often: {self._issue.amount} per second at most.",
-                retry_after=max(1, math.ceil(wait)),
+    def issue(self, caller: Caller, tenant_id: UUID) -> None:
+        """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
+
+        A key that may not see the tenant is refused later, and uses up nothing of that tenant's.
+        """
+        if wait := self._hit(self._key, caller.key_id):
+            raise _too_often(
+                f"This API key asks for credentials too often: {self._key.amount} per second at most.", wait
             )
+        if caller.tenant_id in {None, tenant_id} and (wait := self._hit(self._tenant, tenant_id)):
+            raise _too_often(
+                f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.",
+                wait,
+            )
+
+    def miss(self, tenant_id: UUID) -> None:
+        """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds' worth at once.
+
+        AWS gives the account some 600 calls a second for all tenants together. Every new session policy is a call.
+        """
+        if wait := self._hit(self._miss, tenant_id):
+            raise _too_often(
+                f"This tenant needs too many new sessions: {self._miss_rate} per second at most. A session that was"
+                " handed out can be used until it expires.",
+                wait,
+            )
+
+    def _hit(self, limit: "_Limit", who: UUID) -> float:
+        """Count one and return 0; or return how many seconds to wait for the next."""
+        wait = limit.own.hit(who)
+        if wait == 0 and self._shared is not None and not self._shared.hit(limit.item, who.hex):
+            return 1.0  # not known, and asking the cache for it costs more than it is worth
+        return wait
 
     @contextmanager
     def background_call(self) -> Iterator[None]:
@@ -100,26 +126,41 @@ class CallBudget:
             return self._ends[0] - over if self._ends else _PAUSE
 
 
-class Windows:
-    """Sliding windows of a second: what was counted in the last one fades as the present one goes on."""
+class _Limit:
+    """So many in so many seconds for each of those who are counted: in this process, and in the shared cache."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, amount: int, seconds: int) -> None:
+        self.amount = amount
+        self.own = Windows(amount, seconds)
+        self.item = RateLimitItemPerSecond(amount, seconds, namespace=name)
+
+
+def _too_often(detail: str, wait: float) -> RateLimitedError:
+    return RateLimitedError(detail, retry_after=max(1, math.ceil(wait)))
+
+
+class Windows:
+    """Sliding windows of some seconds: what was counted in the last one fades as the present one goes on."""
+
+    def __init__(self, amount: int, seconds: int = 1) -> None:
+        self._amount, self._seconds = amount, seconds
         # (number of the window, counted in it, counted in the one before)
         self._counts: LRUCache[UUID, tuple[int, int, int]] = LRUCache(_CALLERS)
         self._lock = threading.Lock()
 
-    def hit(self, who: UUID, amount: int) -> float:
+    def hit(self, who: UUID) -> float:
         """Count one and return 0; or count nothing, and return how many seconds to wait for the next."""
-        window, passed = divmod(time.monotonic(), 1)
+        amount, seconds = self._amount, self._seconds
+        window, passed = divmod(time.monotonic(), seconds)
         number = int(window)
         with self._lock:
             at, counted, before = self._counts.get(who, (number, 0, 0))
             if at != number:
                 counted, before = 0, counted if at == number - 1 else 0
-            if counted + before * (1 - passed) + 1 <= amount:
+            if counted + before * (1 - passed / seconds) + 1 <= amount:
                 self._counts[who] = (number, counted + 1, before)
                 return 0.0
-        return until_room(amount, counted, before, passed)
+        return until_room(amount, counted, before, passed, seconds)
 
 
 def until_room(amount: int, counted: int, before: int, passed: float, seconds: int = 1) -> float:

@@ -10,9 +10,11 @@ question names, so that no session can answer another question. Three rules keep
 """
 
 import hashlib
+import itertools
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -20,13 +22,13 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 import orjson
-from cachetools import LRUCache
 
 from app.aws.sts import Session
 from app.db import now
-from app.errors import AppError, AwsUnavailableError, TryLaterError
+from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
 from app.hub import beside
 from app.ids import AccountId
 from app.sealing import Sealer
@@ -36,6 +38,8 @@ Source = Literal["sts", "cache"]
 Fetch = Callable[[], Session]
 
 _KEPT = 50_000  # sessions, at about 1.5 kB each
+_KEPT_OF_TENANT = 5_000  # so that one tenant's misses evict a tenth of the others' sessions at most
+_CLEARED = 500  # of a tenant's sessions at once, when it has as many: looking for them costs a pass over all
 
 # How much life a session must have left to be handed out. SDKs renew 10 to 15 minutes before the end, and would come
 # back at every call for one that has less; half the life, where the whole is short.
@@ -51,6 +55,20 @@ _OTHERS_SECONDS = 1.2  # how long they wait before they ask AWS themselves
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
 
+class Question:
+    """What a session answers, and whose share of the cache it takes.
+
+    `text` names everything that the session depends on and whom it is for.
+    """
+
+    __slots__ = ("name", "tenant_id", "text")
+
+    def __init__(self, tenant_id: UUID, text: bytes) -> None:
+        self.tenant_id = tenant_id
+        self.text = text
+        self.name = hashlib.sha256(text).digest()
+
+
 @dataclass(slots=True)
 class _Kept:
     """A sealed session. Times are seconds since 1970."""
@@ -59,6 +77,45 @@ class _Kept:
     expires_at: float
     good_until: float
     renew_at: float
+    tenant: int  # the hash of its tenant's id, which is smaller than the id
+
+
+class _Store:
+    """Sealed sessions by name, the least recently used first; of all tenants and of each one at most so many.
+
+    A dict, as its order is that of insertion: cachetools' LRU and OrderedDict take 60 to 200 bytes more an entry.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[bytes, _Kept] = {}
+        self._of_tenant: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, name: bytes) -> _Kept | None:
+        kept = self._sessions.pop(name, None)
+        if kept is not None:
+            self._sessions[name] = kept  # at the end
+        return kept
+
+    def put(self, name: bytes, kept: _Kept) -> None:
+        self.pop(name)
+        if self._of_tenant[kept.tenant] >= _KEPT_OF_TENANT:
+            own = (name for name, other in self._sessions.items() if other.tenant == kept.tenant)
+            for oldest in tuple(itertools.islice(own, _CLEARED)):
+                self.pop(oldest)
+        if len(self._sessions) >= _KEPT:
+            self.pop(next(iter(self._sessions)))
+        self._sessions[name] = kept
+        self._of_tenant[kept.tenant] += 1
+
+    def pop(self, name: bytes) -> None:
+        kept = self._sessions.pop(name, None)
+        if kept is not None:
+            self._of_tenant[kept.tenant] -= 1
+            if not self._of_tenant[kept.tenant]:
+                del self._of_tenant[kept.tenant]
 
 
 class Sessions:
@@ -67,32 +124,30 @@ class Sessions:
     def __init__(self, secret_keys: tuple[str, ...], shared: SharedCache | None) -> None:
         self._sealer = Sealer(secret_keys, "sessions")
         self._shared = shared
-        self._kept: LRUCache[bytes, _Kept] = LRUCache(_KEPT)
+        self._kept = _Store()
         self._flights: dict[bytes, Future[tuple[Session, Source]]] = {}
         self._lock = threading.Lock()  # around the two above
 
-    def obtain(self, question: bytes, fetch: Fetch, patience: float) -> tuple[Session, Source]:
+    def obtain(self, question: Question, fetch: Fetch, patience: float) -> tuple[Session, Source]:
         """A session that answers this question, and whether AWS was asked for it on this caller's behalf.
 
-        `question` names everything that the session depends on and whom it is for; `patience` is how many seconds
-        the caller can wait for AWS. Raises AwsUnavailableError, also
-        when the answer takes too long, and whatever `fetch` raises.
+        `patience` is how many seconds the caller can wait for AWS. Raises AwsUnavailableError, also when the answer
+        takes too long, and whatever `fetch` raises.
         """
-        name = hashlib.sha256(question).digest()
-        held = self._held(name, question)
+        held = self._held(question)
         at = now().timestamp()
         if held is not None and at < held[0].good_until:
             if at >= held[0].renew_at:
-                self._flight(name, question, fetch, held[0])
+                self._flight(question, fetch, held[0])
             return held[1], "cache"
-        flight, mine = self._flight(name, question, fetch, held[0] if held else None)
+        flight, mine = self._flight(question, fetch, held[0] if held else None)
         if flight is None:  # one has landed since
             return self.obtain(question, fetch, patience)
         try:
             session, source = flight.result(timeout=max(0.0, patience))
         except FutureTimeoutError:
             failure: AppError = AwsUnavailableError(_SLOW)
-        except AwsUnavailableError as error:
+        except (AwsUnavailableError, RateLimitedError) as error:
             failure = error
         else:
             return session, source if mine else "cache"
@@ -100,60 +155,60 @@ class Sessions:
             return held[1], "cache"
         raise failure
 
-    def _held(self, name: bytes, question: bytes) -> tuple[_Kept, Session] | None:
+    def _held(self, question: Question) -> tuple[_Kept, Session] | None:
         with self._lock:
-            kept = self._kept.get(name)
+            kept = self._kept.get(question.name)
         if kept is None:
             return None
         opened = self._opened(kept.sealed, question)
         if opened is None:  # no use to anybody
             with self._lock:
-                self._kept.pop(name, None)
+                self._kept.pop(question.name)
             return None
         return kept, opened[0]
 
-    def _opened(self, sealed: bytes, question: bytes) -> tuple[Session, float] | None:
-        secret = self._sealer.open(sealed, question)
+    def _opened(self, sealed: bytes, question: Question) -> tuple[Session, float] | None:
+        secret = self._sealer.open(sealed, question.text)
         return None if secret is None else _unpacked(secret)
 
     def _flight(
-        self, name: bytes, question: bytes, fetch: Fetch, seen: _Kept | None
+        self, question: Question, fetch: Fetch, seen: _Kept | None
     ) -> "tuple[Future[tuple[Session, Source]] | None, bool]":
         """The flight for this question, and whether it was begun here; None if one has landed since `seen` was kept."""
         with self._lock:
-            flight = self._flights.get(name)
+            flight = self._flights.get(question.name)
             if flight is not None:
                 return flight, False
-            kept = self._kept.get(name)
+            kept = self._kept.get(question.name)
             if kept is not None and kept is not seen:
                 return None, False
             in_context = copy_context().run  # so that its log lines name the request
-            flight = self._flights[name] = beside(in_context, self._fly, name, question, fetch)
+            flight = self._flights[question.name] = beside(in_context, self._fly, question, fetch)
             return flight, True
 
-    def _fly(self, name: bytes, question: bytes, fetch: Fetch) -> tuple[Session, Source]:
+    def _fly(self, question: Question, fetch: Fetch) -> tuple[Session, Source]:
         try:
-            return self._asked(name, question, fetch)
+            return self._asked(question, fetch)
         except TryLaterError:
-            self._put_off(name)
+            self._put_off(question.name)
             raise
         except AppError:  # the role refuses us, or is another: what is kept of it is over
             with self._lock:
-                self._kept.pop(name, None)
+                self._kept.pop(question.name)
             if self._shared is not None:
-                self._shared.forget(_shared_name(name))
+                self._shared.forget(_shared_name(question.name))
             raise
         finally:
             with self._lock:
-                del self._flights[name]
+                del self._flights[question.name]
 
-    def _asked(self, name: bytes, question: bytes, fetch: Fetch) -> tuple[Session, Source]:
+    def _asked(self, question: Question, fetch: Fetch) -> tuple[Session, Source]:
         if self._shared is None:
-            return self._keep(name, question, fetch()), "sts"
-        lock = f"{_shared_name(name)}:lock"
+            return self._keep(question, fetch()), "sts"
+        lock = f"{_shared_name(question.name)}:lock"
         deadline = time.monotonic() + _OTHERS_SECONDS
         while True:
-            if (session := self._adopted(self._shared, name, question)) is not None:
+            if (session := self._adopted(self._shared, question)) is not None:
                 return session, "cache"
             token = self._shared.lock(lock, _LOCK_SECONDS)
             if token is not None or self._shared.away or time.monotonic() > deadline:
@@ -161,38 +216,36 @@ class Sessions:
             time.sleep(_LOOK_SECONDS)
         try:
             # Whoever held the lock before us may have put the answer there in between.
-            if token is not None and (session := self._adopted(self._shared, name, question)) is not None:
+            if token is not None and (session := self._adopted(self._shared, question)) is not None:
                 return session, "cache"
-            return self._keep(name, question, fetch(), self._shared), "sts"
+            return self._keep(question, fetch(), self._shared), "sts"
         finally:
             if token is not None:
                 self._shared.unlock(lock, token)
 
-    def _adopted(self, shared: SharedCache, name: bytes, question: bytes) -> Session | None:
+    def _adopted(self, shared: SharedCache, question: Question) -> Session | None:
         """The shared cache's session, if it is good and lives longer than our own."""
-        sealed = shared.get(_shared_name(name))
+        sealed = shared.get(_shared_name(question.name))
         opened = None if sealed is None else self._opened(sealed, question)
         if sealed is None or opened is None:
             return None
         session, good_until = opened
-        kept = _kept(sealed, session, good_until)
+        kept = _kept(sealed, session, good_until, question.tenant_id)
         with self._lock:
-            own = self._kept.get(name)
+            own = self._kept.get(question.name)
             if now().timestamp() >= good_until or (own is not None and kept.expires_at <= own.expires_at):
                 return None
-            self._kept[name] = kept
+            self._kept.put(question.name, kept)
         return session
 
-    def _keep(
-        self, name: bytes, question: bytes, session: Session, shared: SharedCache | None = None
-    ) -> Session:
+    def _keep(self, question: Question, session: Session, shared: SharedCache | None = None) -> Session:
         at, expires_at = now().timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - at) / 2)
-        sealed = self._sealer.seal(_packed(session, good_until), question)
+        sealed = self._sealer.seal(_packed(session, good_until), question.text)
         with self._lock:
-            self._kept[name] = _kept(sealed, session, good_until)
+            self._kept.put(question.name, _kept(sealed, session, good_until, question.tenant_id))
         if shared is not None:
-            shared.put(_shared_name(name), sealed, good_until - at)
+            shared.put(_shared_name(question.name), sealed, good_until - at)
         return session
 
     def _put_off(self, name: bytes) -> None:
@@ -202,9 +255,10 @@ class Sessions:
                 kept.renew_at = now().timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311  no secret
 
 
-def _kept(sealed: bytes, session: Session, good_until: float) -> _Kept:
+def _kept(sealed: bytes, session: Session, good_until: float, tenant_id: UUID) -> _Kept:
     early = random.uniform(0, _RENEW_EARLY) * (good_until - now().timestamp())  # noqa: S311  no secret
-    return _Kept(sealed, session.expires_at.timestamp(), good_until, good_until - early)
+    expires_at = session.expires_at.timestamp()
+    return _Kept(sealed, expires_at, good_until, good_until - early, hash(tenant_id))
 
 
 def _shared_name(name: bytes) -> str:

@@ -37,7 +37,7 @@ from app.errors import (
 )
 from app.models import ISSUED, Connection
 from app.rates import Rates
-from app.sessions import Sessions, Source
+from app.sessions import Question, Sessions, Source
 
 DURATION_MIN = 900  # seconds; AWS's minimum
 DURATION_DEFAULT = 3600
@@ -68,10 +68,10 @@ class _Asked:
     duration_seconds: int
     policy: str | None
 
-    def question(self) -> bytes:
+    def question(self) -> Question:
         """Everything that an answer depends on, and the key that it is for: no session answers another question."""
         connection = self.connection
-        return orjson.dumps(
+        text = orjson.dumps(
             [
                 connection.tenant_id.hex,
                 connection.connection_id.hex,
@@ -84,6 +84,7 @@ class _Asked:
                 self.policy,
             ]
         )
+        return Question(connection.tenant_id, text)
 
 
 class Vending:
@@ -124,7 +125,7 @@ class Vending:
         NotFoundError, SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError,
         AwsUnavailableError, RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
         """
-        self._rates.issue(caller)
+        self._rates.issue(caller, tenant_id)
         deadline = time.monotonic() + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
@@ -188,6 +189,7 @@ class Vending:
     def _fetch(self, asked: _Asked) -> Session:
         """A session from AWS, of the very role that was proven. Whoever else waits for it shares what comes of it."""
         grant = asked.connection.grant
+        self._rates.miss(asked.connection.tenant_id)
         try:
             session = self._sts.assume(
                 grant,

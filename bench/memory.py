@@ -15,7 +15,7 @@ from pathlib import Path
 from app.aws.sts import Session
 from app.db import now
 from app.ids import AccountId, new_id
-from app.sessions import Sessions
+from app.sessions import Question, Sessions
 from app.vending import session_name
 from bench.goals import MEMORY
 from bench.servers import PLAIN, run_python
@@ -49,8 +49,9 @@ def main(count: int) -> None:
 
 def _obtain(cache: Sessions) -> int:
     session = _session()
-    question = json.dumps([new_id().hex, new_id().hex, 2, session.role_unique_id]).encode()
-    cache.obtain(question, lambda: session, 10)
+    tenant_id = new_id()
+    text = json.dumps([tenant_id.hex, new_id().hex, 2, session.role_unique_id]).encode()
+    cache.obtain(Question(tenant_id, text), lambda: session, 10)
     return len(session.session_token)
 
 

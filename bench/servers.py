@@ -145,6 +145,7 @@ class Deputy(Process):
             "DEPUTY_VENDOR_NAME": "Example Vendor",
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
             "DEPUTY_ISSUE_RATE": "1000000",
+            "DEPUTY_TENANT_MISS_RATE": "1000000",
             "DEPUTY_CONNECTION_RATE": "1000000",
             "DEPUTY_BOOTSTRAP_KEY": f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}",
         }

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 import redis
@@ -20,19 +21,21 @@ from app.errors import (
     RoleRefusedError,
     StoreUnavailableError,
 )
-from app.sessions import Sessions
+from app.ids import new_id
+from app.sessions import Question, Sessions
 from app.shared_cache import SharedCache
 from tests.rows import at_once, until
 from tests.valkey import Valkey, cache_at, logged
 
 KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
 PATIENCE = 10.0
+ACME, GLOBEX = new_id(), new_id()
 _numbers = itertools.count(1)
 
 
-def question() -> bytes:
-    """One that nobody has asked before."""
-    return f'["acme", {next(_numbers)}]'.encode()
+def question(tenant_id: UUID = ACME) -> Question:
+    """One that was not asked before."""
+    return Question(tenant_id, f'["acme", {next(_numbers)}]'.encode())
 
 
 class Aws:
@@ -122,18 +125,18 @@ def landed(*processes: Sessions) -> None:
         until(lambda each=each: not each._flights)
 
 
-def kept_of(sessions: Sessions, asked: bytes):
-    return sessions._kept[module.hashlib.sha256(asked).digest()]
+def kept_of(sessions: Sessions, asked: Question):
+    return sessions._kept.get(asked.name)
 
 
-def opened(sessions: Sessions, asked: bytes) -> Session | None:
+def opened(sessions: Sessions, asked: Question) -> Session | None:
     """What is kept for this question, if it opens."""
-    held = sessions._held(module.hashlib.sha256(asked).digest(), asked)
+    held = sessions._held(asked)
     return held and held[1]
 
 
-def shared_name(asked: bytes) -> str:
-    return f"deputy:session:{module.hashlib.sha256(asked).hexdigest()}"
+def shared_name(asked: Question) -> str:
+    return f"deputy:session:{asked.name.hex()}"
 
 
 # --- one question, one answer ---
@@ -219,11 +222,34 @@ def test_it_keeps_so_many_and_no_more(process, aws, monkeypatch):
     assert opened(sessions, asked[3]) is None
 
 
+def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, aws, monkeypatch):
+    monkeypatch.setattr(module, "_KEPT_OF_TENANT", 4)
+    monkeypatch.setattr(module, "_CLEARED", 2)
+    sessions, others = process(), [question(GLOBEX) for _ in range(3)]
+    own = [question(ACME) for _ in range(9)]
+    for each in (*others, *own):
+        sessions.obtain(each, aws, PATIENCE)
+    assert all(opened(sessions, each) for each in others)
+    assert [opened(sessions, each) is not None for each in own] == [False] * 6 + [True] * 3
+
+
+def test_a_tenant_whose_sessions_went_has_its_whole_share_again(process, aws, monkeypatch):
+    monkeypatch.setattr(module, "_KEPT_OF_TENANT", 4)
+    sessions = process()
+    for _ in range(3):
+        own = [question(ACME) for _ in range(4)]
+        for each in own:
+            sessions.obtain(each, aws, PATIENCE)
+        assert all(opened(sessions, each) for each in own)
+        for each in own:
+            sessions._kept.pop(each.name)
+
+
 # --- in clear nowhere ---
 
 
 def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(process, aws, shared, valkey):
-    asked = b'["acme", "dpy-external-id", "a policy"]' + question()
+    asked = Question(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
     with redis.Redis.from_url(valkey.url) as admin, admin.monitor() as monitor:
         sessions = process(shared)
         session, _ = sessions.obtain(asked, aws, PATIENCE)
@@ -284,8 +310,8 @@ def test_one_who_comes_just_as_the_flight_lands_does_not_begin_another(sessions,
     asked = question()
     look, looked = sessions._held, []
 
-    def slow_look(name: bytes, question: bytes):
-        found = look(name, question)
+    def slow_look(question: Question):
+        found = look(question)
         if not looked:
             looked.append(found)
             sessions.obtain(asked, aws, PATIENCE)
@@ -510,9 +536,10 @@ def test_the_lock_is_there_during_the_call_and_gone_after_it(process, aws, share
     assert 7_000 < left[0] <= 8_000
     assert shared.get(lock) is None
     aws.trouble = RoleRefusedError("no")
+    refused = question()
     with pytest.raises(RoleRefusedError):
-        process(shared).obtain(asked + b"!", aws, PATIENCE)
-    assert shared.client.keys(f"{shared_name(asked + b'!')}*") == []
+        process(shared).obtain(refused, aws, PATIENCE)
+    assert shared.client.keys(f"{shared_name(refused)}*") == []
 
 
 def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(process, aws, shared, shared_too):

@@ -2,6 +2,9 @@
 
 Otherwise every request of a slow minute would hold a place for as long as its timeouts and its retry last, until
 there is no place left for those who need no AWS at all.
+
+Throttling counts once for the same account in a row: AWS can be too slow for the calls of one tenant, whom the others
+must not pay for. Calls that get no answer at all count each.
 """
 
 import threading
@@ -10,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app import log
-from app.aws.errors import AWS_ERRORS, Unavailable, is_silence
+from app.aws.errors import AWS_ERRORS, Unavailable, is_silence, is_throttling
 
 _log = log.get(__name__)
 
@@ -25,20 +28,23 @@ class Breaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._next_try = 0.0  # while open: when somebody may try again
+        self._throttled: str | None = None  # the account whose call was throttled last
 
     @property
     def is_open(self) -> bool:
         return self._failures >= _FAILURES
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around one call. Raises Unavailable instead of letting it happen while AWS is silent."""
+    def call(self, account_id: str) -> Iterator[None]:
+        """Around one call about a role in this account. Raises Unavailable instead of letting it happen while AWS is
+        silent.
+        """
         self._admit()
         try:
             yield
         except AWS_ERRORS as error:
             if is_silence(error):
-                self._failed()
+                self._failed(account_id if is_throttling(error) else None)
             else:
                 self._answered()
             raise
@@ -52,8 +58,11 @@ class Breaker:
                 raise Unavailable
             self._next_try = time.monotonic() + _OPEN_SECONDS  # it is this caller who tries
 
-    def _failed(self) -> None:
+    def _failed(self, throttled: str | None) -> None:
         with self._lock:
+            if self._failures and throttled is not None and throttled == self._throttled:
+                return
+            self._throttled = throttled
             self._failures += 1
             self._next_try = time.monotonic() + _OPEN_SECONDS
             if self._failures == _FAILURES:

@@ -98,8 +98,18 @@ def is_silence(error: Exception) -> bool:
     """
     if not isinstance(error, ClientError):
         return True
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-    return status >= 500 or status == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
+    return _status(error) >= 500 or is_throttling(error)
+
+
+def is_throttling(error: Exception) -> bool:
+    """Whether AWS asks for fewer calls. It counts them by account, so it may be about one tenant's."""
+    if not isinstance(error, ClientError):
+        return False
+    return _status(error) == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
+
+
+def _status(error: ClientError) -> int:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
 
 
 def _too_large(message: str) -> Misconfigured:

@@ -162,7 +162,7 @@ class Sts:
         Raises Misconfigured or Unavailable.
         """
         try:
-            with self._breaker.call():
+            with self._breaker.call(self._broker.account_id):
                 answer = self._api.call("GetCallerIdentity", {}, credentials)
                 _, _, _, _, _, _ = arn = answer["Arn"].split(":", 5)
                 return AccountId(answer["Account"]), arn
@@ -187,7 +187,7 @@ class Sts:
         if external_id is not None:
             form["ExternalId"] = external_id
         try:
-            with self._breaker.call():
+            with self._breaker.call(role_arn.account_id):
                 return _session(self._api.call("AssumeRole", form | extra))
         except AWS_ERRORS as error:
             raise classify(error) from error

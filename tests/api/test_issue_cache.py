@@ -231,7 +231,9 @@ def test_everything_that_an_answer_depends_on_is_in_the_question(change):
 
     def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
         issuable = Issuable(**ISSUABLE | of_connection)
-        return vending._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).question()
+        return (
+            vending._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).question().text
+        )
 
     assert question() == question()
     assert question(**change) != question()
@@ -414,9 +416,9 @@ def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene: Sc
     elsewhere(app)()
     count, counted = Rates.issue, []
 
-    def counting(self, caller):
+    def counting(self, caller, tenant_id):
         counted.append(caller.request_id)
-        count(self, caller)
+        count(self, caller, tenant_id)
 
     monkeypatch.setattr(Rates, "issue", counting)
     scene.issue()

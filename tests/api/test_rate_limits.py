@@ -3,10 +3,13 @@
 The clock that the limits are counted by stands still, so a slow machine sees the same answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.factory import create_app
@@ -17,16 +20,24 @@ pytestmark = pytest.mark.usefixtures("no_hurry")
 
 
 @pytest.fixture
-def tight(aws, vendor, config, monkeypatch, stopped_clock) -> Iterator[World]:
-    """The same service with limits that a test can reach."""
+def start(aws, vendor, config, monkeypatch, stopped_clock) -> Iterator[Callable[..., World]]:
+    """`start(limit=…)`: the same service with limits that a test can reach."""
     monkeypatch.setattr("app.connections.PATIENCE", 0.0)
-    app: Flask = create_app(
-        make_config(config.database_url, issue_rate=3, connection_rate=3, max_connections=2)
-    )
-    services = app.extensions["deputy"]
-    _, key = services.access.issue_key(OPERATOR, name="tight", scopes=frozenset(Scope))
-    yield World(aws, Api(app, key))
-    services.db.engine.dispose()
+    with ExitStack() as stack:
+
+        def begin(**limits: int) -> World:
+            app: Flask = create_app(make_config(config.database_url, **limits))
+            services = app.extensions["deputy"]
+            stack.callback(services.db.engine.dispose)
+            _, key = services.access.issue_key(OPERATOR, name="tight", scopes=frozenset(Scope))
+            return World(aws, Api(app, key))
+
+        yield begin
+
+
+@pytest.fixture
+def tight(start) -> World:
+    return start(issue_rate=3, connection_rate=3, max_connections=2)
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World, stopped_clock: StoppedClock):
@@ -61,6 +72,53 @@ def test_another_key_is_not_affected(tight: World):
     statuses = [greedy.raw("POST", path_of(connection, "/credentials")).status_code for _ in range(4)]
     assert statuses == [200] * 3 + [429]
     modest("POST", path_of(connection, "/credentials"))
+
+
+@pytest.fixture
+def narrow(start) -> World:
+    """A tenant's limits are within a test's reach, and a key's are not."""
+    return start(issue_rate=100, tenant_issue_rate=4, tenant_miss_rate=1)
+
+
+def statuses(*asking: Callable[[], TestResponse]) -> list[int]:
+    return [ask().status_code for ask in asking]
+
+
+def test_the_keys_of_a_tenant_share_its_limit(narrow: World, stopped_clock: StoppedClock):
+    connection, other = narrow.connection(), narrow.connection()
+    keys = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(3)]
+    asking = [partial(key.raw, "POST", path_of(connection, "/credentials")) for key in keys * 2]
+    assert statuses(*asking) == [200] * 4 + [429] * 2
+    narrow.admin("POST", path_of(other, "/credentials"))
+    stopped_clock.move(1)
+    assert statuses(*asking[:1]) == [200]
+
+
+def test_a_stranger_can_not_use_up_what_a_tenant_may_ask_for(narrow: World):
+    connection = narrow.connection()
+    mallory = narrow.worker(narrow.tenant("Mallory"))
+    for _ in range(6):
+        mallory.refused("POST", path_of(connection, "/credentials"), expect=404, code="not_found")
+    narrow.admin("POST", path_of(connection, "/credentials"))
+
+
+def test_a_tenant_has_a_share_of_the_calls_to_sts(start, stopped_clock: StoppedClock):
+    """Each session policy is a session of its own. Five seconds' worth may come at once."""
+    world = start(tenant_miss_rate=1)
+    connection, other = world.connection(), world.connection()
+    worker = world.worker({"id": connection["tenant_id"]})
+    calls = len(world.calls_for(connection["role_arn"]))
+    path = path_of(connection, "/credentials")
+    durations = [{"duration_seconds": 900 + number} for number in range(8)]
+    answers = [worker.raw("POST", path, body) for body in durations]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
+    assert answers[-1].get_json()["code"] == "rate_limited"
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 5
+    assert len(world.calls_for(connection["role_arn"])) == calls + 5
+    assert worker.raw("POST", path, durations[0]).status_code == 200, "it is kept, and costs no call"
+    world.admin("POST", path_of(other, "/credentials"))
+    stopped_clock.move(6)
+    assert worker.raw("POST", path, durations[7]).status_code == 200
 
 
 def test_trying_roles_is_limited_for_each_tenant(tight: World):

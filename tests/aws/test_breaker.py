@@ -1,5 +1,6 @@
 """The breaker: opens when AWS as a whole is silent, and for no single role, policy or caller; closes by itself."""
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.cast import Api, Customer
 from tests.rows import Place, Role, place
 
+ACCOUNT = "444455556666"
 OPEN = 0.2  # seconds, in these tests
 
 
@@ -73,9 +75,10 @@ def names(error: Exception) -> str:
     )
 
 
-def fail(breaker: Breaker, error: Exception, times: int = 1) -> None:
+def fail(breaker: Breaker, error: Exception, times: int = 1, account: str | None = None) -> None:
+    """So many calls fail, each about an account of its own unless one is named."""
     for _ in range(times):
-        with pytest.raises(type(error)), breaker.call():
+        with pytest.raises(type(error)), breaker.call(account or secrets.token_hex(6)):
             raise error
 
 
@@ -83,7 +86,7 @@ def shut_out(breaker: Breaker) -> bool:
     """Whether a call is refused before it is made."""
     made = []
     try:
-        with breaker.call():
+        with breaker.call(ACCOUNT):
             made.append(1)
     except Unavailable:
         assert not made
@@ -119,6 +122,22 @@ def test_answers_about_one_role_or_one_policy_never_do(error):
     assert not breaker.is_open, "and each is an answer, which ends the row"
 
 
+@pytest.mark.parametrize("error", [answer("Throttling"), answer("SlowDown", 503)], ids=names)
+def test_throttling_of_one_account_shuts_the_others_out_never(error):
+    breaker = Breaker()
+    fail(breaker, error, 40, ACCOUNT)
+    assert not breaker.is_open
+    fail(breaker, error, 9)
+    assert breaker.is_open, "and of many accounts it counts each time"
+
+
+def test_one_accounts_calls_without_an_answer_open_it():
+    """Deputy may serve a single customer, and must not wait for an AWS that is away."""
+    breaker = Breaker()
+    fail(breaker, EndpointConnectionError(endpoint_url="https://sts"), 10, ACCOUNT)
+    assert breaker.is_open
+
+
 def test_a_success_ends_the_row():
     breaker = Breaker()
     for _ in range(3):
@@ -132,7 +151,7 @@ def test_what_is_no_word_of_awss_changes_nothing():
     breaker = Breaker()
     fail(breaker, SILENCE[0], 9)
     for error in (KeyboardInterrupt(), AssertionError()):
-        with pytest.raises(type(error)), breaker.call():
+        with pytest.raises(type(error)), breaker.call(ACCOUNT):
             raise error
     fail(breaker, SILENCE[0])
     assert breaker.is_open
@@ -170,7 +189,7 @@ def test_one_tries_and_the_others_are_told_at_once(opened):
     trying, go_on = threading.Event(), threading.Event()
 
     def trial() -> None:
-        with opened.call():
+        with opened.call(ACCOUNT):
             trying.set()
             assert go_on.wait(5)
 
@@ -190,7 +209,7 @@ def test_of_many_who_come_at_the_same_moment_one_tries(opened):
     def come() -> None:
         ready.wait(5)
         try:
-            with opened.call():
+            with opened.call(ACCOUNT):
                 let_in.append(1)
                 go_on.wait(0.05)
         except Unavailable:
@@ -269,9 +288,20 @@ def test_one_callers_bad_role_or_policy_shuts_nobody_out(own: Own, kind):
 
 
 @on_sqlite
-def test_a_throttled_account_is_left_alone_for_a_while(own: Own, aws, monkeypatch):
+def test_throttling_that_one_tenant_causes_shuts_nobody_out(own: Own):
+    own.faults.add("throttle", role_arn=own.role.arn)
+    own.ask(own.struck, 503, times=12)
+    assert not own.sts.is_silent
+    own.ask(own.neighbour, 200)
+
+
+@on_sqlite
+def test_a_throttled_aws_is_left_alone_for_a_while(own: Own, aws, monkeypatch):
     monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", 30)
-    own.silence("throttle")
+    own.faults.add("throttle")
+    for _ in range(5):
+        own.ask(own.struck, 503)
+        own.ask(own.neighbour, 503)
     calls = len(aws.sts_calls)
     for each in (own.struck, own.neighbour):
         response = own.api.raw("POST", each.path())

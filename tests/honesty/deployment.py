@@ -172,6 +172,7 @@ class Deployment:
             "VENDOR_NAME": "Example Vendor",
             "TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
             "ISSUE_RATE": "1000000",
+            "TENANT_MISS_RATE": "1000000",
             "CONNECTION_RATE": "1000000",
             **settings,
         }
