@@ -78,10 +78,11 @@ class Caller:
     expires_at: datetime | None
     request_id: str | None
     kind: Literal["api_key", "onboarding_link"] = "api_key"
+    client_address: str | None = None
 
     @property
     def actor(self) -> Actor:
-        return Actor(self.kind, str(self.key_id), self.name, self.request_id)
+        return Actor(self.kind, str(self.key_id), self.name, self.request_id, self.client_address)
 
     def admit(self, db: Session) -> None:
         """Raises UnauthenticatedError for a key, and NotFoundError for a link, that is live no longer.
@@ -98,7 +99,7 @@ class Caller:
         if db.scalar(key.with_for_update(read=True, of=ApiKey)) is None:
             raise UnauthenticatedError(_BAD_KEY)
 
-    def of(self, request_id: str | None) -> "Caller":
+    def of(self, request_id: str | None, client_address: str | None) -> "Caller":
         """The same caller, of one request. Written out, as dataclasses.replace takes four times as long."""
         return Caller(
             self.key_id,
@@ -110,6 +111,7 @@ class Caller:
             self.expires_at,
             request_id,
             self.kind,
+            client_address,
         )
 
     def ensure_live(self) -> None:

@@ -44,6 +44,7 @@ def record(
             tenant_id=tenant_id,
             connection_id=connection_id,
             request_id=actor.request_id,
+            client_address=actor.client_address,
             details=details or {},
         )
     )

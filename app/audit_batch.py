@@ -28,20 +28,21 @@ _POSTGRESQL = """
 WITH now AS (SELECT epoch FROM configuration WHERE id = 1),
 added AS (
     INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
-        request_id, details)
+        request_id, client_address, details)
     SELECT id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
-        request_id, details::json
+        request_id, client_address, details::json
     FROM json_to_recordset(%s::json) AS e(
         stamp bigint, id uuid, at timestamptz, action varchar, outcome varchar, actor_kind varchar, actor_id varchar,
-        actor_name varchar, tenant_id uuid, connection_id uuid, request_id varchar, details varchar)
+        actor_name varchar, tenant_id uuid, connection_id uuid, request_id varchar,
+        client_address varchar, details varchar)
     WHERE stamp IS NULL OR stamp = (SELECT epoch FROM now)
     RETURNING id)
 SELECT epoch, (SELECT count(*) FROM added) FROM now
 """
 _SQLITE = """
 INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
-    request_id, details)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    request_id, client_address, details)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 Outcome = Literal["ok", "refused", "failed"]
@@ -57,6 +58,7 @@ class Actor:
     id: str | None
     name: str
     request_id: str | None = None
+    client_address: str | None = None  # of the request, if it was one
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def _postgresql_row(event: Event) -> dict[str, Any]:
         "tenant_id": event.tenant_id.hex if event.tenant_id else None,
         "connection_id": event.connection_id.hex if event.connection_id else None,
         "request_id": event.actor.request_id,
+        "client_address": event.actor.client_address,
         "details": as_json(event.details),
     }
 
@@ -201,5 +204,6 @@ def _sqlite_row(event: Event) -> tuple[Any, ...]:
         event.tenant_id.hex if event.tenant_id else None,
         event.connection_id.hex if event.connection_id else None,
         event.actor.request_id,
+        event.actor.client_address,
         as_json(event.details),
     )

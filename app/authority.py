@@ -53,10 +53,10 @@ class Authority:
         self._callers: _Memory[str, Caller | None] = _Memory(_KEYS)
         self._connections: _Memory[tuple[UUID, UUID], Issuable] = _Memory(_CONNECTIONS)
 
-    def authenticate(self, text: str, request_id: str | None) -> Caller:
+    def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
         """As Access.authenticate, from memory: only for what is compared with the epoch before it counts."""
         _, caller = self._caller(lookup_of(text))
-        return admitted(caller, digest_of(text)).of(request_id)
+        return admitted(caller, digest_of(text)).of(request_id, client_address)
 
     def standing(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> tuple[int, Issuable]:
         """The connection, if this caller may have credentials for it, and the epoch at which all of that held.

@@ -103,6 +103,7 @@ class Config:
     registration_topic_arn: str | None = None  # with the queue or not at all
     registration_queue_url: str | None = None
     bootstrap_key: str | None = field(default=None, repr=False)
+    proxy_hops: int = 0  # proxies in front, each of which appends whom it sees to X-Forwarded-For
     log_level: str = "INFO"
 
     @property
@@ -138,6 +139,7 @@ class Config:
                     "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds
                 ),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
+                "proxy_hops": env.int("PROXY_HOPS", 0, validate=_hops),
                 "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
                 "registration_topic_arn": env.str("REGISTRATION_TOPIC_ARN", None, validate=_topic_or_nothing),
                 "registration_queue_url": env.str(
@@ -308,3 +310,8 @@ def _positive_or_nothing(value: int | None) -> None:
 def _session_seconds(value: int) -> None:
     if not 900 <= value <= SESSION_MAX:
         raise ValidationError(f"must be between 900 and {SESSION_MAX}.")
+
+
+def _hops(value: int) -> None:
+    if not 0 <= value <= 10:
+        raise ValidationError("must be between 0 and 10.")

@@ -23,6 +23,7 @@ from app.api import (
     onboarding_links,
     tenants,
 )
+from app.api.client_address import client_address
 from app.api.fast_lane import ALWAYS, FOR_PROGRAMS, FastLane
 from app.api.openapi import UUID_PARAMETER, Plugin
 from app.api.rest import REQUEST_ID
@@ -126,13 +127,16 @@ def _about(config: Config) -> dict[str, Any]:
 
 
 def _register_hooks(app: Flask) -> None:
+    hops = app.extensions["deputy"].config.proxy_hops
+
     @app.before_request
     def _begin() -> None:
         # Made here and never taken from the client: the audit log joins on it.
         g.request_id = request.environ.get(REQUEST_ID) or uuid.uuid4().hex
+        g.client_address = client_address(request.environ, hops)
         g.began = time.perf_counter()
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
 
     @app.after_request
     def _finish(response: Response) -> Response:

@@ -62,12 +62,13 @@ class Access:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def authenticate(self, text: str, request_id: str | None) -> Caller:
+    def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
         """The caller behind a key's text. Raises UnauthenticatedError, the same for every way to be wrong."""
         lookup = lookup_of(text)
         with self._db.read() as db:
             found = key_at(db, lookup)
-        return admitted(caller_of(found[0]) if found else None, digest_of(text)).of(request_id)
+        caller = admitted(caller_of(found[0]) if found else None, digest_of(text))
+        return caller.of(request_id, client_address)
 
     def create_key(
         self,

@@ -125,7 +125,7 @@ class Links:
 
     # What follows is for whoever has a link.
 
-    def open(self, token: str, request_id: str | None) -> Visit:
+    def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
         """Raises NotFoundError, the same for every way in which a link can be no good."""
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
@@ -136,7 +136,7 @@ class Links:
         if found is None:
             raise NotFoundError
         link, tenant = found
-        return Visit(_caller(link, request_id), tenant, link)
+        return Visit(_caller(link, request_id, client_address), tenant, link)
 
     def connect(self, visit: Visit, text: str) -> Connection:
         """The tenant's connection to this role, made if there is none, with a fresh proof.
@@ -161,7 +161,7 @@ class Links:
         )
 
 
-def _caller(link: OnboardingLink, request_id: str | None) -> Caller:
+def _caller(link: OnboardingLink, request_id: str | None, client_address: str | None) -> Caller:
     return Caller(
         key_id=link.id,
         lookup="",
@@ -171,6 +171,7 @@ def _caller(link: OnboardingLink, request_id: str | None) -> Caller:
         tenant_id=link.tenant_id,
         expires_at=link.expires_at,
         request_id=request_id,
+        client_address=client_address,
         kind="onboarding_link",
     )
 

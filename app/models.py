@@ -39,7 +39,6 @@ __all__ = [
     "NOT_ISSUED",
     "ApiKey",
     "AuditEvent",
-    "Configuration",
     "Connection",
     "ConnectionStatus",
     "ExternalIdRow",
@@ -386,4 +385,5 @@ class AuditEvent(Base):
     tenant_id: Mapped[UUID | None]
     connection_id: Mapped[UUID | None]
     request_id: Mapped[str | None] = mapped_column(String(64))
+    client_address: Mapped[str | None] = mapped_column(String(45))
     details: Mapped[dict[str, Any]]

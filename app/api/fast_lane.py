@@ -18,6 +18,7 @@ from marshmallow import ValidationError
 
 from app import strict_json
 from app.access import Scope
+from app.api.client_address import client_address
 from app.api.credentials import ISSUE_IN, SHAPES
 from app.api.rest import REFUSED, REQUEST_ID, Refused
 from app.services import Services
@@ -53,7 +54,9 @@ class FastLane:
         request_id = environ[REQUEST_ID] = secrets.token_hex(16)
         caller = None
         try:
-            caller = self._services.authority.authenticate(environ["HTTP_AUTHORIZATION"][7:], request_id)
+            address = client_address(environ, self._services.config.proxy_hops)
+            key = environ["HTTP_AUTHORIZATION"][7:]
+            caller = self._services.authority.authenticate(key, request_id, address)
             caller.require(Scope.CREDENTIALS_ISSUE)
             issued = self._services.vending.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
         except Exception as error:  # noqa: BLE001  Flask raises it again, and answers; bugs of ours too

@@ -67,7 +67,7 @@ def requires(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = _presented_key(bare=bare_key)
             if not from_memory:
-                g.caller = services().access.authenticate(key, g.request_id)
+                g.caller = services().access.authenticate(key, g.request_id, g.client_address)
                 g.caller.require(scope)
                 return view(*args, **kwargs)
             try:
@@ -91,7 +91,7 @@ def _remembered(key: str) -> Caller:
     """The caller as memory knows it, unless the fast lane has met a refusal already: then that is raised here."""
     refused: Refused | None = request.environ.get(REFUSED)
     if refused is None:
-        return services().authority.authenticate(key, g.request_id)
+        return services().authority.authenticate(key, g.request_id, g.client_address)
     if refused.caller is not None:
         g.caller = refused.caller
     raise refused.error

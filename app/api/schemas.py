@@ -412,6 +412,11 @@ class AuditEventOut(Answer):
     request_id = fields.String(
         required=True, allow_none=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d")
     )
+    client_address = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=like("203.0.113.9", "Where the request came from; null for what was no request."),
+    )
     details = fields.Dict(required=True, metadata=like({"reason": "Ticket 4711"}))
 
 

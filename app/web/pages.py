@@ -136,7 +136,7 @@ def _nothing_else() -> Response | None:
 
 
 def _visit(token: str) -> Visit:
-    visit = services().links.open(token, g.request_id)
+    visit = services().links.open(token, g.request_id, g.client_address)
     g.caller = visit.caller
     return visit
 

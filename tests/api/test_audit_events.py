@@ -17,6 +17,7 @@ def test_an_event_tells_who_what_when_and_whose(world: World):
         "tenant_id",
         "connection_id",
         "request_id",
+        "client_address",
         "details",
     ]
     assert event["actor"]["kind"] == "api_key"
