@@ -152,7 +152,7 @@ class Vending:
         Once a minute for a connection and 60 times for a tenant; more than that does nothing. Raises NotFoundError, and
         RateLimitedError as `issue` does.
         """
-        self._rates.issue(caller)
+        self._rates.issue(caller, tenant_id)
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             if not (connection.heeds_report(now()) and quotas.has_room_for_report(db, tenant_id)):
