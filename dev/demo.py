@@ -50,9 +50,7 @@ class Api:
 
 def main() -> int:
     argparse.ArgumentParser(prog="make demo", description=__doc__).parse_args()
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # the person's own profile, keys and files have no part in this
-    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    forget_own_aws()
     try:
         with service() as (url, sandbox_url, admin_key):
             tell(url, sandbox_url, admin_key)
@@ -62,6 +60,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def forget_own_aws() -> None:
+    """The person's own profile, keys and files have no part in this."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
 @contextmanager
@@ -181,7 +186,7 @@ def arrived(admin: Api, path: str) -> dict[str, Any]:
             if connection["status"] == "verified":
                 return dict(connection)
         time.sleep(0.2)
-    raise DemoError("the stack's role must register by itself, and be proven")
+    raise DemoError(f"No role was registered and proven within {_PATIENCE} seconds. Is its stack created?")
 
 
 def launch(sandbox_url: str, account: str, link: str) -> None:

@@ -1,0 +1,57 @@
+"""What the README's tour can't do with curl alone; `dev/tour.sh` calls it.
+
+python -m dev.tour                        where `make run` is, as assignments for the shell
+python -m dev.tour launch ACCOUNT LINK    creates the stack that a launch link opens
+python -m dev.tour verified TENANT        waits for a verified connection, and prints its id
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+
+import requests
+from botocore.exceptions import ClientError
+
+from dev import demo
+from dev.stack import Settings, running
+
+
+def main(words: list[str]) -> int:
+    """1 when nothing runs, which the shell says, or when something went wrong, which is said here."""
+    found = running(Settings.from_environment({"DEPUTY_DATA_DIR": os.environ.get("DEPUTY_DATA_DIR", "")}))
+    if found is None:
+        return 1
+    try:
+        _COMMANDS[words[0] if words else "where"](found, *words[1:])
+    except (demo.DemoError, requests.RequestException) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def where(found: dict[str, str]) -> None:
+    for name, value in (("URL", "url"), ("AWS", "sandbox_url"), ("KEY", "admin_key")):
+        print(f"{name}={shlex.quote(found[value])}")
+
+
+def launch(found: dict[str, str], account: str, link: str) -> None:
+    demo.forget_own_aws()
+    try:
+        demo.launch(found["sandbox_url"], account, link)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "AlreadyExistsException":
+            raise demo.DemoError(str(error)) from error
+        demo.fact("stack", "it is there already")
+
+
+def verified(found: dict[str, str], tenant_id: str) -> None:
+    api = demo.Api(found["url"], found["admin_key"])
+    print(demo.arrived(api, f"/v1/tenants/{tenant_id}/connections")["id"])
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"where": where, "launch": launch, "verified": verified}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
