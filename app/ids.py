@@ -45,6 +45,15 @@ def kit_role_name(prefix: str, tenant_id: UUID) -> str:
     return f"{prefix}{tenant_id.hex[-8:]}"
 
 
+def stack_name(prefix: str, name: str) -> str:
+    """A stack's name that begins as roles' names do, where CloudFormation allows it.
+
+    A stack's name has letters, digits and hyphens, and a letter first; IAM takes more, and the prefix may be empty.
+    """
+    plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
+    return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class RoleArn:
     """An IAM role's ARN, taken apart."""

@@ -72,6 +72,7 @@ Deputy is ready.
   console      {settings.sandbox_url}/console/ (where launch links open)
   admin key    {stack.admin_key}
   logs         {stack.log("web")}, {stack.log("worker").name}, {stack.log("sandbox").name}
+  settings     {stack.environment_file}          (source it before: .venv/bin/flask --app wsgi …)
   state        {state}
 
 Try next, in another terminal:

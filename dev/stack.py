@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -23,9 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
+from app.ids import stack_name
+
 ROOT = Path(__file__).resolve().parent.parent
 VENDOR_ACCOUNT = "111122223333"
 _READY_SECONDS = 60
+_BROKER = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]{1,64})")
+_QUOTE = "'\"'\"'"  # ends the shell's quotes, says one, and begins them again
 
 
 class StackError(Exception):
@@ -70,9 +75,9 @@ class Stack:
     def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
         self.settings = settings
         self.admin_key = (
-            env.get("DEPUTY_BOOTSTRAP_KEY") or f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+            setting(env, "DEPUTY_BOOTSTRAP_KEY") or f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
         )
-        self.embedded = "DEPUTY_DATABASE_URL" not in env
+        self.embedded = setting(env, "DEPUTY_DATABASE_URL") is None
         self.fresh_from = False
         self._given = env
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -99,7 +104,8 @@ class Stack:
         self._command("keys", "bootstrap")
 
     def start_sandbox(self) -> None:
-        self._spawn("sandbox", "-m", "sandbox", "--port", str(self.settings.sandbox_port))
+        port = str(self.settings.sandbox_port)
+        self._spawn("sandbox", "-m", "sandbox", "--port", port, *vendor_arguments(self.environment))
         self._await("sandbox", f"{self.settings.sandbox_url}/_sandbox/broker-credentials")
         with urllib.request.urlopen(f"{self.settings.sandbox_url}/_sandbox/vendor", timeout=5) as answer:  # noqa: S310
             vendor = json.load(answer)
@@ -111,7 +117,8 @@ class Stack:
     def publish(self) -> int:
         """Publish the templates as the vendor's deploy pipeline would: with credentials of its own account."""
         # Twelve digits are the root of that account to the sandbox, and to nobody else.
-        own = {"AWS_ACCESS_KEY_ID": VENDOR_ACCOUNT, "AWS_SECRET_ACCESS_KEY": "sandbox"}
+        account, _ = broker(self.environment)
+        own = {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": "sandbox"}
         return len(self._command("templates", "publish", extra=own).splitlines())
 
     def start_web(self) -> None:
@@ -124,6 +131,7 @@ class Stack:
             "admin_key": self.admin_key,
         }
         _write_private(self.settings.data / "run.json", json.dumps(note))
+        _write_private(self.environment_file, exports(self.environment))
 
     def onboard(self) -> None:
         """A first customer, and the link that its administrator would be sent. A database of one's own is left alone."""
@@ -143,6 +151,11 @@ class Stack:
     def start_worker(self) -> None:
         self._spawn("worker", "-m", "flask", "--app", "wsgi", "worker")
 
+    @property
+    def environment_file(self) -> Path:
+        """What a person sources before `flask --app wsgi …`; there as long as the service runs."""
+        return self.settings.data / "env"
+
     def log(self, name: str) -> Path:
         return self.settings.data / f"{name}.log"
 
@@ -156,9 +169,13 @@ class Stack:
             end_process(child)
         self._children.clear()
         if self._lock is not None:
-            (self.settings.data / "run.json").unlink(missing_ok=True)
+            self._remove_notes()
             self._lock.close()
             self._lock = None
+
+    def _remove_notes(self) -> None:
+        for note in (self.settings.data / "run.json", self.environment_file):
+            note.unlink(missing_ok=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -174,7 +191,8 @@ class Stack:
             "DEPUTY_PUBLIC_URL": settings.url,
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
             **self._registration,
-            **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_")},
+            # Where a run keeps its files is the run's own; the service has no such setting.
+            **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_") and k != "DEPUTY_DATA_DIR"},
             "DEPUTY_BOOTSTRAP_KEY": self.admin_key,
         }
         aws = {
@@ -203,6 +221,7 @@ class Stack:
             raise StackError(
                 f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder."
             ) from None
+        self._remove_notes()  # of a run that was killed outright
 
     def _secret_key(self) -> str:
         path = self.settings.data / "secret-key"
@@ -257,6 +276,49 @@ def running(settings: Settings) -> dict[str, str] | None:
             return found
     except OSError:
         return None
+
+
+def setting(env: Mapping[str, str], name: str) -> str | None:
+    """As the service reads it: from the file that NAME_FILE names, or from NAME. Which files it can't read, it says."""
+    if path := env.get(f"{name}_FILE"):
+        with contextlib.suppress(OSError):
+            return Path(path).read_text().strip()
+    return env.get(name)
+
+
+def broker(env: Mapping[str, str]) -> tuple[str, str]:
+    """The account and the name of the role that the service acts as. Raises StackError for what broker.yaml can't make."""
+    found = _BROKER.fullmatch(setting(env, "DEPUTY_BROKER_PRINCIPAL_ARN") or "")
+    if found is None:
+        raise StackError(
+            "DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from cloudformation/broker.yaml, a role without"
+            " a path; give arn:aws:iam::<account>:role/<name>, or leave it out."
+        )
+    return found["account"], found["name"]
+
+
+def vendor_arguments(env: Mapping[str, str]) -> list[str]:
+    """The sandbox's, for a vendor's stack that fits the service's settings: those that broker.yaml has a twin of."""
+    account, name = broker(env)
+    prefix = setting(env, "DEPUTY_ROLE_PREFIX")
+    twins = {
+        "BrokerRoleName": name,
+        "RolePrefix": prefix,
+        "TemplateBucketName": setting(env, "DEPUTY_TEMPLATE_BUCKET"),
+        "VendorAccountIds": setting(env, "DEPUTY_VENDOR_ACCOUNT_IDS"),
+    }
+    stack = stack_name("deputy-" if prefix is None else prefix, "broker")
+    arguments = ["--vendor-account", account, "--vendor-stack", stack]
+    for parameter, value in twins.items():
+        if value is not None:
+            arguments += ["--vendor-parameter", f"{parameter}={value}"]
+    return arguments
+
+
+def exports(env: Mapping[str, str]) -> str:
+    """The service's settings and AWS's variables as a file for the shell. Nothing in a value means anything to it."""
+    names = (name for name in sorted(env) if re.fullmatch(r"(DEPUTY|AWS)_[A-Za-z0-9_]+", name))
+    return "".join("export {}='{}'\n".format(name, env[name].replace("'", _QUOTE)) for name in names)
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from sandbox.server import Sandbox
-from sandbox.vendor import CUSTOMERS, VENDOR_ACCOUNT, deploy_vendor, seed_customers
+from sandbox.vendor import CUSTOMERS, VENDOR_ACCOUNT, VENDOR_STACK, Vendor, deploy_vendor, seed_customers
 
 _BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 _EPILOG = f"""\
@@ -38,7 +38,8 @@ def main() -> int:
         )
         return 1
     try:
-        sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8")))
+        vendor = Vendor(options.vendor_account, options.vendor_stack, dict(options.vendor_parameter))
+        sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8"), vendor))
         seed_customers(sandbox.url)
         sys.stdout.write(
             f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n"
@@ -65,7 +66,24 @@ def _parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         help="address to listen on; it has no authentication (default: 127.0.0.1)",
     )
+    parser.add_argument("--vendor-account", default=VENDOR_ACCOUNT, help="the vendor's account id")
+    parser.add_argument("--vendor-stack", default=VENDOR_STACK, help="the name of the vendor's stack")
+    parser.add_argument(
+        "--vendor-parameter",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=VALUE",
+        help="a parameter of cloudformation/broker.yaml; repeat for several",
+    )
     return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("must be NAME=VALUE")
+    return name, value
 
 
 if __name__ == "__main__":

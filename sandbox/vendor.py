@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
@@ -25,34 +25,38 @@ class VendorStack:
     registration_queue_url: str
 
 
-def deploy_vendor(
-    sandbox_url: str, template_text: str, *, vendor_account_ids: tuple[str, ...] = ()
-) -> VendorStack:
+@dataclass(frozen=True)
+class Vendor:
+    """Where the vendor's stack is made, under which name, and which of broker.yaml's parameters it is given."""
+
+    account: str = VENDOR_ACCOUNT
+    stack_name: str = VENDOR_STACK
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def deploy_vendor(sandbox_url: str, template_text: str, vendor: Vendor | None = None) -> VendorStack:
     """Creates the vendor's stack as its administrator would. Raises RuntimeError, with AWS's reason, if that fails."""
-    parameters = {
-        "TemplateBucketName": TEMPLATE_BUCKET,
-        "VendorAccountIds": ",".join(vendor_account_ids),
-    }
-    with closing(_client(sandbox_url, "cloudformation", VENDOR_ACCOUNT)) as cloudformation:
+    vendor = vendor or Vendor()
+    parameters = {"TemplateBucketName": TEMPLATE_BUCKET, **vendor.parameters}
+    with closing(_client(sandbox_url, "cloudformation", vendor.account)) as cloudformation:
         cloudformation.create_stack(
-            StackName=VENDOR_STACK,
+            StackName=vendor.stack_name,
             TemplateBody=template_text,
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
-        stack = cloudformation.describe_stacks(StackName=VENDOR_STACK)["Stacks"][0]
+        stack = cloudformation.describe_stacks(StackName=vendor.stack_name)["Stacks"][0]
     if stack["StackStatus"] != "CREATE_COMPLETE":
-        raise RuntimeError(
-            f"{VENDOR_STACK} is {stack['StackStatus']}: {stack.get('StackStatusReason', 'no reason given')}"
-        )
+        reason = stack.get("StackStatusReason", "no reason given")
+        raise RuntimeError(f"{vendor.stack_name} is {stack['StackStatus']}: {reason}")
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    return _vendor_stack(sandbox_url, outputs)
+    return _vendor_stack(sandbox_url, vendor.account, outputs)
 
 
-def _vendor_stack(sandbox_url: str, outputs: Mapping[str, str]) -> VendorStack:
+def _vendor_stack(sandbox_url: str, account: str, outputs: Mapping[str, str]) -> VendorStack:
     # CloudFormation's Ref gives a queue's URL at AWS; SQS itself gives the one at which this sandbox answers.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
-    with closing(_client(sandbox_url, "sqs", VENDOR_ACCOUNT)) as sqs:
+    with closing(_client(sandbox_url, "sqs", account)) as sqs:
         queue_url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     return VendorStack(
         broker_principal_arn=outputs["BrokerPrincipalArn"],

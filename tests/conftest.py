@@ -32,7 +32,7 @@ from app.factory import create_app
 from app.health import alembic_config
 from dev.postgres import Postgres
 from sandbox.server import Sandbox
-from sandbox.vendor import VENDOR_ACCOUNT, VendorStack, deploy_vendor
+from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_vendor
 from tests.cast import Api, Customer, World
 
 OTHER_VENDOR_ACCOUNT = "999988887777"
@@ -90,7 +90,8 @@ def aws() -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def vendor(aws: Sandbox) -> VendorStack:
     """The vendor's side, as broker.yaml makes it."""
-    deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), vendor_account_ids=(OTHER_VENDOR_ACCOUNT,))
+    others = Vendor(parameters={"VendorAccountIds": OTHER_VENDOR_ACCOUNT})
+    deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), others)
     aws.use_vendor(deployed)
     return deployed
 

@@ -14,6 +14,7 @@ from app.ids import (
     foreign_external_id,
     new_external_id,
     new_id,
+    stack_name,
 )
 
 DIGITS = string.digits
@@ -208,3 +209,26 @@ def test_ids_come_in_order_of_creation():
     assert made == sorted(made)
     assert len(set(made)) == 10_000
     assert made[0].version == 7
+
+
+@given(st.text(NAME, max_size=50), st.text("0123456789abcdef", min_size=8, max_size=8))
+@example("", "0123abcd")
+@example("_acme.", "0123abcd")
+def test_a_stacks_name_is_one_that_cloudformation_takes_whatever_the_prefix_is(prefix, tenant):
+    name = stack_name(prefix, tenant)
+    assert re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", name)
+    assert name.endswith(tenant)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [
+        ("deputy-", "deputy-1a"),
+        ("Acme-", "Acme-1a"),
+        ("a.b_", "a-b-1a"),
+        ("", "deputy-1a"),
+        ("9x", "deputy-9x1a"),
+    ],
+)
+def test_a_stacks_name_begins_as_its_roles_names_do(prefix, name):
+    assert stack_name(prefix, "1a") == name
