@@ -4,16 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from app.access import Scope
+from app.api.connection_schemas import ConnectionIn, ConnectionOut, ConnectionQuery, ConnectionSummary, Reason
 from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import (
-    ConnectionIn,
-    ConnectionOut,
-    ConnectionQuery,
-    ConnectionSummary,
-    Empty,
-    Reason,
-    page_of,
-)
+from app.api.schemas import Empty, page_of
 from app.connections import Wanted
 from app.db import Page
 from app.models import Connection

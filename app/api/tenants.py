@@ -4,8 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from app.access import Scope
+from app.api.connection_schemas import Reason, TenantChange, TenantIn, TenantOut, TenantQuery
 from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import Reason, TenantChange, TenantIn, TenantOut, TenantQuery, page_of
+from app.api.schemas import page_of
 from app.db import Page
 from app.models import Tenant
 
