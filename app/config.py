@@ -135,20 +135,14 @@ class Config:
                 "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=_http_url),
                 "console_url": env.str("CONSOLE_URL", None, validate=_http_url_or_nothing),
                 "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=_matches(r"[\w+=,.@-]{0,50}")),
-                "max_session_seconds": env.int(
-                    "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds
-                ),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
-                "proxy_hops": env.int("PROXY_HOPS", 0, validate=_hops),
                 "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
                 "registration_topic_arn": env.str("REGISTRATION_TOPIC_ARN", None, validate=_topic_or_nothing),
                 "registration_queue_url": env.str(
                     "REGISTRATION_QUEUE_URL", None, validate=_http_url_or_nothing
                 ),
             }
-            for name in _LIMITS:
-                values[name] = env.int(name.upper(), defaults[name], validate=_positive)
-            values["tenant_issue_rate"] = env.int("TENANT_ISSUE_RATE", None, validate=_positive_or_nothing)
+            values |= _numbers(env, defaults)
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
         problems = env.problems()
         if not region or not re.fullmatch(_REGION, region):
@@ -159,6 +153,15 @@ class Config:
         if problems or not region:
             raise ConfigError("\n".join(problems))
         return cls(**_typed(values), region=region)
+
+
+def _numbers(env: environs.Env, defaults: dict[str, Any]) -> dict[str, Any]:
+    limits = {name: env.int(name.upper(), defaults[name], validate=_positive) for name in _LIMITS}
+    return limits | {
+        "tenant_issue_rate": env.int("TENANT_ISSUE_RATE", None, validate=_positive_or_nothing),
+        "max_session_seconds": env.int("MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds),
+        "proxy_hops": env.int("PROXY_HOPS", 0, validate=_hops),
+    }
 
 
 def _defaults(settings: Any) -> dict[str, Any]:
