@@ -15,6 +15,7 @@ import environs
 from marshmallow import ValidationError
 
 from app.ids import ACCOUNT_ID_PATTERN, AccountId
+from app.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, is_name, stands_for_the_name
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
@@ -85,6 +86,7 @@ class Config:
     cache_url: str | None = field(default=None, repr=False)  # it may hold a password
     broker_url: str | None = field(default=None, repr=False)  # Celery's; it may hold a password
     public_url: str = "http://localhost:8000"
+    vendor_name_ascii: str | None = None
     console_url: str | None = None
     role_prefix: str = "deputy-"
     max_session_seconds: int = ROLE_CHAINING_MAX
@@ -105,6 +107,11 @@ class Config:
     bootstrap_key: str | None = field(default=None, repr=False)
     proxy_hops: int = 0  # proxies in front, each of which appends whom it sees to X-Forwarded-For
     log_level: str = "INFO"
+
+    @property
+    def vendor_in_aws(self) -> str:
+        """The vendor's name in templates, and in descriptions and tags of roles."""
+        return self.vendor_name_ascii or ascii_form(self.vendor_name)
 
     @property
     def proofs_a_second(self) -> int:
@@ -128,7 +135,8 @@ class Config:
                 "secret_keys": env.list("SECRET_KEYS", validate=_secret_keys),
                 "broker": env.str("BROKER_PRINCIPAL_ARN", validate=Broker.parse),
                 "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=_account_ids),
-                "vendor_name": env.str("VENDOR_NAME", validate=_matches(r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}")),
+                "vendor_name": env.str("VENDOR_NAME", validate=_vendor_name),
+                "vendor_name_ascii": env.str("VENDOR_NAME_ASCII", None, validate=_ascii_or_nothing),
                 "template_bucket": env.str(
                     "TEMPLATE_BUCKET", validate=_matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
                 ),
@@ -150,6 +158,7 @@ class Config:
         if _chained_too_long(values["broker"], values["max_session_seconds"]):
             problems.append(_CHAINED_TOO_LONG)
         problems += _registration_problems(values, problems)
+        problems += _name_problems(values, problems)
         if problems or not region:
             raise ConfigError("\n".join(problems))
         return cls(**_typed(values), region=region)
@@ -221,6 +230,22 @@ def _registration_problems(values: dict[str, Any], known: list[str]) -> list[str
     return []
 
 
+_NO_ASCII = (
+    "must be set, to the name that customers see in their AWS accounts: AWS takes ASCII alone in some places, and there"
+    f" a name has 2 letters at least and {NAME_MAX} characters at most."
+)
+
+
+def _name_problems(values: dict[str, Any], known: list[str]) -> list[str]:
+    """What is wrong with the name's ASCII form, when the name is good by itself and no other form is given."""
+    if values["vendor_name_ascii"] or any(problem.startswith("DEPUTY_VENDOR_NAME") for problem in known):
+        return []
+    form = ascii_form(values["vendor_name"])
+    if stands_for_the_name(form):
+        return []
+    return [f"DEPUTY_VENDOR_NAME_ASCII: {_NO_ASCII} What is left of DEPUTY_VENDOR_NAME is {form!r}."]
+
+
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
     """The parsed values in their own types."""
     broker = Broker.parse(values["broker"])
@@ -230,6 +255,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "secret_keys": tuple(values["secret_keys"]),
         "vendor_account_ids": frozenset(AccountId(account) for account in accounts),
         "public_url": values["public_url"].rstrip("/"),
+        "vendor_name_ascii": values["vendor_name_ascii"] or None,
         "console_url": (values["console_url"] or "").rstrip("/") or None,
         "cache_url": values["cache_url"] or None,
         "tenant_issue_rate": values["tenant_issue_rate"] or 5 * values["issue_rate"],
@@ -247,6 +273,18 @@ def _matches(pattern: str) -> Callable[[str], None]:
             raise ValidationError(f"must match {pattern}")
 
     return check
+
+
+def _vendor_name(value: str) -> None:
+    if not is_name(value):
+        raise ValidationError(
+            f"must be one line of 1 to {NAME_MAX} printable characters, without white space around it."
+        )
+
+
+def _ascii_or_nothing(value: str | None) -> None:
+    if value:
+        _matches(ASCII_PATTERN)(value)
 
 
 def _database_url(value: str) -> None:

@@ -21,11 +21,16 @@ _HCL_SPECIAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class KitRole:
-    """The role that a kit asks for. `vendor` is the vendor's name, `region` any of the partition's, `max_seconds` its MaxSessionDuration."""
+    """The role that a kit asks for.
+
+    `vendor` is the vendor's name for people, `vendor_tag` the one in tags; `region` is any of the partition's,
+    `max_seconds` its MaxSessionDuration.
+    """
 
     name: str
     description: str
     vendor: str
+    vendor_tag: str
     external_id: str
     region: str
     max_seconds: int
@@ -35,7 +40,7 @@ class KitRole:
     @property
     def tags(self) -> dict[str, str]:
         """The template's: whoever finds the role in a year sees whose it is."""
-        return {"deputy:vendor": self.vendor, "deputy:external-id": self.external_id}
+        return {"deputy:vendor": self.vendor_tag, "deputy:external-id": self.external_id}
 
 
 def terraform(role: KitRole) -> str:
@@ -57,6 +62,7 @@ def aws_cli(role: KitRole) -> str:
     return _AWS_CLI.format(
         who=_comment(role.vendor),
         vendor=shlex.quote(role.vendor),
+        vendor_tag=shlex.quote(role.vendor_tag),
         region=shlex.quote(role.region),
         name=shlex.quote(role.name),
         description=shlex.quote(role.description),
@@ -141,6 +147,7 @@ export AWS_PAGER=''
 export AWS_REGION={region} AWS_DEFAULT_REGION={region}
 
 vendor={vendor}
+vendor_tag={vendor_tag}
 role_name={name}
 description={description}
 max_session_seconds={max_seconds}
@@ -168,9 +175,9 @@ else
   esac
   owner=$(aws iam list-role-tags --role-name="$role_name" \\
     --query "Tags[?Key=='deputy:vendor'].Value | [0]" --output text)
-  if [ "$owner" != "$vendor" ]; then
+  if [ "$owner" != "$vendor_tag" ]; then
     printf 'This account has a role %s already, and it does not bear the tag deputy:vendor = %s.\\n' \\
-      "$role_name" "$vendor" >&2
+      "$role_name" "$vendor_tag" >&2
     printf 'Nothing was changed. If nothing needs that role, delete it and run this again; else ask %s.\\n' "$vendor" >&2
     exit 1
   fi

@@ -144,8 +144,9 @@ class Onboarding:
         config = self._config
         return KitRole(
             name=name,
-            description=f"Lets {config.vendor_name} reach this account for the customer with External ID {external_id}",
+            description=f"Lets {config.vendor_in_aws} reach this account for the customer with External ID {external_id}",
             vendor=config.vendor_name,
+            vendor_tag=config.vendor_in_aws,
             external_id=external_id,
             region=config.region,
             max_seconds=role_seconds(config),

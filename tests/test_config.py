@@ -141,7 +141,6 @@ def test_an_empty_environment_names_what_it_needs(read):
         ("DEPUTY_VENDOR_NAME", ""),
         ("DEPUTY_VENDOR_NAME", " "),
         ("DEPUTY_VENDOR_NAME", 'Vendor"\nEvil: true'),
-        ("DEPUTY_VENDOR_NAME", "${AWS::AccountId}"),
         ("DEPUTY_VENDOR_NAME", "v" * 65),
         ("DEPUTY_TEMPLATE_BUCKET", ""),
         ("DEPUTY_TEMPLATE_BUCKET", "bucket/with/keys"),

@@ -28,7 +28,8 @@ every_role = pytest.mark.parametrize(
         KitRole(
             name="deputy-1a2b3c4d",
             description="Lets Acme 24 reach this account",
-            vendor="Acme 24",
+            vendor="Müller, 'Söhne' & Co. 東京",
+            vendor_tag="Muller Sohne Co.",
             external_id=EXTERNAL_ID,
             region="us-east-1",
             max_seconds=7200,
@@ -42,11 +43,13 @@ every_role = pytest.mark.parametrize(
     ],
     ids=[f"{name}-{partition}" for name in SETS for partition in PARTITIONS],
 )
-ROLE = KitRole("deputy-x", "words", "Acme", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]})
+ROLE = KitRole(
+    "deputy-x", "words", "Acme, Inc.", "Acme Inc.", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]}
+)
 
 
-def made_by(terraform: str) -> KitRole:
-    """The role that applying it would make."""
+def made_by(terraform: str, *, vendor: str) -> KitRole:
+    """The role that applying it would make; `vendor` stands in comments alone."""
     found = hcl.parse(terraform)
     assert set(found) == {"resource", "output"}
     [role], [policy] = (
@@ -61,7 +64,8 @@ def made_by(terraform: str) -> KitRole:
     return KitRole(
         name=role["name"],
         description=role["description"],
-        vendor=role["tags"]["deputy:vendor"],
+        vendor=vendor,
+        vendor_tag=role["tags"]["deputy:vendor"],
         external_id=role["tags"]["deputy:external-id"],
         region="us-east-1",  # the provider's affair
         max_seconds=role["max_session_duration"],
@@ -72,7 +76,7 @@ def made_by(terraform: str) -> KitRole:
 
 @every_role
 def test_terraform_makes_exactly_the_role(role: KitRole):
-    assert made_by(kit_scripts.terraform(role)) == role
+    assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
 
 
 @every_role
@@ -139,19 +143,20 @@ def test_in_terraform_any_text_stays_text(text: str):
         name=text,
         description=text,
         vendor=text,
+        vendor_tag=text,
         external_id=text,
         trust={text: [text]},
         policy={"x": text},
     )
-    assert made_by(kit_scripts.terraform(role)) == role
+    assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
 
 
 @settings(max_examples=60, deadline=None, database=None)
 @given(text=st.text(st.sampled_from("$%{}\"\\\n'#/*ab(<~"), max_size=12))
 @example(text="$$$${{")
 def test_in_terraform_no_mixture_of_marks_gets_out(text: str):
-    role = replace(ROLE, description=text, policy={text: text})
-    assert made_by(kit_scripts.terraform(role)) == role
+    role = replace(ROLE, vendor=text, description=text, policy={text: text})
+    assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
 
 
 def test_the_evaluator_of_these_tests_would_notice():
@@ -196,7 +201,14 @@ def recorder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_in_the_script_any_text_stays_text(recorder: Path, text: str, shell: str):
     role = replace(
-        ROLE, name=text, description=text, vendor=text, region=text, trust={text: text}, policy={"x": [text]}
+        ROLE,
+        name=text,
+        description=text,
+        vendor=text,
+        vendor_tag=text,
+        region=text,
+        trust={text: text},
+        policy={"x": [text]},
     )
     subprocess.run(
         [shutil.which(shell)],

@@ -55,7 +55,7 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
     for example, value in (
         ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
         ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
-        (_VENDOR, config.vendor_name),
+        (_VENDOR, config.vendor_in_aws),
         ("MaxSessionDuration: 3600", f"MaxSessionDuration: {role_seconds(config)}"),
     ):
         text = _must_contain(text, example).replace(example, value)
@@ -66,7 +66,7 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
 def render_organization(config: Config, role: Template) -> Template:
     """The template for a whole organisation around the rendered `role`. Raises ValueError as `render` does."""
     text = _must_contain(_ORGANIZATION_SOURCE.read_text(encoding="utf-8"), _VENDOR)
-    text = text.replace(_VENDOR, config.vendor_name)
+    text = text.replace(_VENDOR, config.vendor_in_aws)
     for name in ("Conditions", "Resources", "Outputs"):
         mark = f"  # customer-role.yaml: {name}\n"
         text = _must_contain(text, mark).replace(mark, _section(role.body, name))

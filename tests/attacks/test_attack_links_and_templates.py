@@ -1,17 +1,11 @@
 """Links and templates: made of the deployment's own settings, whatever Host, query, names or parameters say."""
 
-import dataclasses
-import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from app import permission_sets
-from app.aws.templates import render
-from app.config import Config, ConfigError
+from app.config import Config
 from tests.attacks.evidence import Scene, on_sqlite, problem
 from tests.cast import Customer, World
 
@@ -165,64 +159,6 @@ def _tagged(loader: Loader, suffix: str, node: yaml.Node):
 
 
 Loader.add_multi_constructor("!", _tagged)
-
-
-def parsed(config: Config, name: str):
-    template = render(dataclasses.replace(config, vendor_name=name), permission_sets.load()["inventory"])
-    return yaml.load(template.body.replace(template.version, "version"), Loader)  # noqa: S506  a SafeLoader of ours
-
-
-def renamed(value, name: str):
-    """The parsed template with another vendor's name put where Example Vendor's is, and no spaces, which YAML folds."""
-    if isinstance(value, str):
-        return re.sub(r"\s", "", value.replace("Example Vendor", name))
-    if isinstance(value, dict):
-        return {key: renamed(item, name) for key, item in value.items()}
-    return [renamed(item, name) for item in value] if isinstance(value, list) else value
-
-
-@settings(max_examples=25, deadline=None, database=None)
-@given(name=st.from_regex(re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}", re.ASCII), fullmatch=True))
-@example(name="null")
-@example(name="1")
-@example(name="A - b")
-@example(name="A ")
-@example(name="yes ---")
-def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config: Config, name: str):
-    assert renamed(parsed(config, name), name) == renamed(parsed(config, "Example Vendor"), name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        " Acme",
-        "A: b",
-        "A #b",
-        "A\nb",
-        "A\n",
-        'A"b',
-        "A'b",
-        "A{b",
-        "A${b}",
-        "A&b",
-        "Ä",
-        "A/b",
-        "A" * 65,
-        "-A",
-    ],
-)
-def test_a_vendor_name_that_could_is_refused_at_start(config: Config, monkeypatch, name: str):
-    for variable, value in {
-        "DATABASE_URL": "sqlite:///x",
-        "SECRET_KEYS": "x" * 32,
-        "BROKER_PRINCIPAL_ARN": config.broker.arn,
-        "TEMPLATE_BUCKET": config.template_bucket,
-        "VENDOR_NAME": name,
-    }.items():
-        monkeypatch.setenv(f"DEPUTY_{variable}", value)
-    with pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME"):
-        Config.from_environment()
 
 
 def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, config: Config):

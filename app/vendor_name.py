@@ -1,0 +1,27 @@
+"""The vendor's name: as it is for people, and as plain ASCII for what AWS keeps.
+
+CloudFormation and IAM take only some letters in descriptions and tags, and others in each of them. One form of letters,
+digits, spaces and `.+-` passes everywhere, and means nothing in YAML.
+"""
+
+import re
+import unicodedata
+
+NAME_MAX = 64
+ASCII_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}"
+
+
+def is_name(text: str) -> bool:
+    """Whether it is one line that people can read, with nothing hidden in it: no control or format characters."""
+    return 1 <= len(text) <= NAME_MAX and text.isprintable() and text == text.strip()
+
+
+def ascii_form(name: str) -> str:
+    """The name without marks (NFKD) and without every other character; empty when nothing is left."""
+    kept = re.sub(r"[^A-Za-z0-9 .+-]", "", unicodedata.normalize("NFKD", name))
+    return " ".join(kept.split()).lstrip(" .+-")
+
+
+def stands_for_the_name(form: str) -> bool:
+    """Whether that form still tells whose it is: two letters at least, and no longer than a name may be."""
+    return len(form) <= NAME_MAX and len(re.findall("[A-Za-z]", form)) >= 2

@@ -1,0 +1,185 @@
+"""The vendor's name, as it is and as the settings take it: in YAML, HCL, shell, HTML and URLs it stays a name."""
+
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from app import permission_sets
+from app.aws.templates import render
+from app.config import Config, ConfigError
+from app.factory import create_app
+from app.vendor_name import ASCII_PATTERN, ascii_form, is_name, stands_for_the_name
+from tests import hcl
+from tests.attacks.evidence import on_sqlite
+from tests.attacks.test_attack_links_and_templates import Loader
+from tests.cast import Api, World
+
+pytestmark = on_sqlite  # nothing here depends on the database
+
+
+def parsed(config: Config, name: str):
+    template = render(replace(config, vendor_name=name), permission_sets.load()["inventory"])
+    return yaml.load(template.body.replace(template.version, "version"), Loader)  # noqa: S506  a SafeLoader of ours
+
+
+def renamed(value, name: str):
+    """The parsed template with another vendor's name put where Example Vendor's is, and no spaces, which YAML folds."""
+    if isinstance(value, str):
+        return re.sub(r"\s", "", value.replace("Example Vendor", name))
+    if isinstance(value, dict):
+        return {key: renamed(item, name) for key, item in value.items()}
+    return [renamed(item, name) for item in value] if isinstance(value, list) else value
+
+
+def vendor_names():
+    """What the settings take: one line of anything printable, of which two letters remain in ASCII."""
+    plain = st.sampled_from("aZ7 .+-,'\"&<>${}%#:`;|\\/=*!?()[]@~^_äßÉé東京株😀٣")
+    names = st.text(st.one_of(plain, st.characters(categories=["L", "M", "N", "P", "S"])), max_size=64)
+    return names.filter(lambda name: is_name(name) and stands_for_the_name(ascii_form(name)))
+
+
+# Every one of them is allowed.
+VENDORS = [
+    "O'Reilly & Söhne, Ltd.",
+    "Acme 株式会社",
+    "</title><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{ config.secret_keys }}{% raw %}",
+    "&param_ExternalId=dpy-x#/../?a=b",
+    "'; reboot; $(reboot) `reboot` \\",
+    '"${file(1)}" %{ if true }x%{ endif }',
+    "Acme: evil # comment, - *a !Ref &b",
+    "${AWS::AccountId}",
+    "Ze\u0301 and " + "ü" * 50,
+]
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(name=vendor_names())
+@example(name="null")
+@example(name="A - b")
+@example(name="yes ---")
+@example(name=VENDORS[0])
+@example(name=VENDORS[1])
+@example(name=VENDORS[8])
+@example(name=VENDORS[9])
+def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config: Config, name: str):
+    """Templates hold its ASCII form, in whatever place of YAML."""
+    form = ascii_form(name)
+    assert re.fullmatch(ASCII_PATTERN, form)
+    assert renamed(parsed(config, name), form) == renamed(parsed(config, "Example Vendor"), form)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_vendor_name_stays_a_name_on_the_page_and_in_links(world: World, config: Config, name: str):
+    tenant = world.tenant()
+    with serving(replace(config, vendor_name="Plain"), world) as (plain, _):
+        expected = elements(plain, tenant)
+    with serving(replace(config, vendor_name=name), world) as (api, app):
+        assert elements(api, tenant) == expected
+        page = page_of(api, tenant)
+        assert page.select_one(".who").get_text() == f"{name} for {tenant['name']}"
+        kit = api("GET", f"/v1/tenants/{tenant['id']}/onboarding")
+        assert page.find(id="terraform").get_text() == kit["terraform"]
+        assert page.find(id="aws-cli").get_text() == kit["aws_cli"]
+        assert app.test_client().get("/openapi.json").get_json()["info"]["contact"]["name"] == name
+    for script in (kit["terraform"], kit["aws_cli"]):
+        comments = [line for line in script.splitlines() if line.lstrip().startswith("#")]
+        assert any(name in line for line in comments)
+    role = hcl.parse(kit["terraform"])["resource"][0]["aws_iam_role"]["deputy"]
+    assert hcl.evaluate(role["tags"], {})["deputy:vendor"] == ascii_form(name)
+    link = urlsplit(kit["launch_stack_url"])
+    assert link.netloc == f"{kit['region']}.console.aws.amazon.com"
+    assert set(parse_qs(link.fragment.partition("?")[2])) == {
+        *("templateURL", "stackName", "param_ExternalId", "param_RoleName")
+    }
+
+
+@contextmanager
+def serving(config: Config, world: World):
+    """The service with other settings on the same database."""
+    app = create_app(config)
+    yield Api(app, world.admin.key), app
+    app.extensions["deputy"].db.engine.dispose()
+
+
+def page_of(api: Api, tenant) -> BeautifulSoup:
+    url = api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
+    response = api.with_key(None).raw("GET", urlsplit(url).path)
+    assert response.status_code == 200
+    return BeautifulSoup(response.text, "html.parser")
+
+
+def elements(api: Api, tenant) -> list[tuple[str, list[str]]]:
+    """Every element and its attributes' names; also of the pages that a wrong link and a wrong form answer with."""
+    gone = BeautifulSoup(api.with_key(None).raw("GET", f"/onboard/{'x' * 43}").text, "html.parser")
+    return [(tag.name, sorted(tag.attrs)) for soup in (page_of(api, tenant), gone) for tag in soup.find_all()]
+
+
+def settings_with(monkeypatch, config: Config, **changes: str) -> Config:
+    given = {
+        "DATABASE_URL": "sqlite:///x",
+        "SECRET_KEYS": "x" * 32,
+        "BROKER_PRINCIPAL_ARN": config.broker.arn,
+        "TEMPLATE_BUCKET": config.template_bucket,
+    }
+    for variable, value in (given | changes).items():
+        monkeypatch.setenv(f"DEPUTY_{variable}", value)
+    return Config.from_environment()
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_the_settings_take_a_vendor_name_as_it_is(config: Config, monkeypatch, name: str):
+    assert settings_with(monkeypatch, config, VENDOR_NAME=name).vendor_name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " Acme",
+        "Acme ",
+        "Acme\nb",
+        "Acme\n",
+        "Acme\r",
+        "Acme\tb",
+        "Acme\x1b[31m",
+        "Acme\x7f",
+        "Acme\x85b",
+        "Acme\u2028b",
+        "Acme\u202eb",
+        "Acme\u200bb",
+        "Acme\udcff",
+        "A" * 65,
+    ],
+)
+def test_a_vendor_name_that_is_no_line_of_text_is_refused_at_start(config: Config, monkeypatch, name: str):
+    with pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME: must be one line"):
+        settings_with(monkeypatch, config, VENDOR_NAME=name)
+
+
+@pytest.mark.parametrize("name", ["東京", "株式会社 A", "Ä", "24", "Ω&Ж", "😀", "\uf900" * 64, "\u33a5" * 64])
+def test_a_vendor_name_without_letters_in_ascii_asks_for_them_at_start(
+    config: Config, monkeypatch, name: str
+):
+    with pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME_ASCII: must be set"):
+        settings_with(monkeypatch, config, VENDOR_NAME=name)
+    taken = settings_with(monkeypatch, config, VENDOR_NAME=name, VENDOR_NAME_ASCII="Tokyo 24")
+    assert (taken.vendor_name, taken.vendor_in_aws) == (name, "Tokyo 24")
+
+
+@pytest.mark.parametrize(
+    "form", ["A: b", "A#b", "A\nb", "A\n", 'A"b', "A'b", "A${b}", "A&b", "Ä", "A" * 65, "-A"]
+)
+def test_the_ascii_form_that_is_given_is_one_that_aws_takes_everywhere(
+    config: Config, monkeypatch, form: str
+):
+    with pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME_ASCII: must match"):
+        settings_with(monkeypatch, config, VENDOR_NAME="東京", VENDOR_NAME_ASCII=form)
