@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from cachetools import LRUCache
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.access import Caller, Scope, admitted, caller_of, digest_of, key_at, lookup_of, owned_at
@@ -21,7 +22,7 @@ from app.db import Database
 from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError, StoreUnavailableError
 from app.hub import beside
 from app.ids import Grant
-from app.models import ConnectionStatus, ensure_active
+from app.models import Connection, ConnectionStatus, Tenant, ensure_active
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -42,6 +43,10 @@ class Issuable:
     version: int
     grant: Grant
     role_unique_id: str | None
+
+    @property
+    def path(self) -> tuple[UUID, UUID]:
+        return self.tenant_id, self.connection_id
 
 
 class Authority:
@@ -64,10 +69,7 @@ class Authority:
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError.
         """
         key_epoch, known = self._caller(caller.lookup)
-        known = admitted(known, caller.digest)
-        known.require(Scope.CREDENTIALS_ISSUE)
-        if known.tenant_id is not None and known.tenant_id != tenant_id:
-            raise NotFoundError  # before memory is asked: somebody else's request may have filled it
+        known = _may_issue(known, caller.digest, tenant_id)
         epoch, connection = self._connection(known, (tenant_id, connection_id))
         return min(key_epoch, epoch), connection
 
@@ -82,7 +84,7 @@ class Authority:
 
     def forget(self, connection: Issuable) -> None:
         """AWS says otherwise: read this connection again when it is next asked for."""
-        self._connections.forget((connection.tenant_id, connection.connection_id))
+        self._connections.forget(connection.path)
 
     def _caller(self, lookup: str) -> tuple[int, Caller | None]:
         return self._known(self._callers, lookup, lambda db: _caller_at(db, lookup))
@@ -139,6 +141,18 @@ def _awaited(
     except FutureTimeoutError as error:  # a server that hangs keeps its connections, and answers nothing
         memory.over(name)  # the next one tries anew, over another connection
         raise StoreUnavailableError("The database can't be reached right now; try again.") from error
+
+
+def _may_issue(known: Caller | None, digest: bytes, tenant_id: UUID) -> Caller:
+    """The caller, if it has that digest, is live, and may have credentials of that tenant's.
+
+    Asked before a connection is looked up: another key's request may have brought it into memory.
+    """
+    known = admitted(known, digest)
+    known.require(Scope.CREDENTIALS_ISSUE)
+    if known.tenant_id is not None and known.tenant_id != tenant_id:
+        raise NotFoundError
+    return known
 
 
 def _caller_at(db: Session, lookup: str) -> tuple[int, Caller | None]:
@@ -212,3 +226,17 @@ def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[i
         grant=connection.grant,
         role_unique_id=connection.role_unique_id,
     )
+
+
+def issuable_under_lock(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> Issuable:
+    """As `Authority.standing`, from the rows, and it stays so until the transaction ends: what stops it waits, and
+    issuances share the locks.
+
+    The caller's own row is locked by the transaction's beginning (`Caller.admit`). Raises as `standing`.
+    """
+    tenant_id, connection_id = path
+    _may_issue(_caller_at(db, caller.lookup)[1], caller.digest, tenant_id)
+    # The tenant before its connection, as everywhere, or two could wait for each other.
+    db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
+    db.execute(select(Connection.id).where(Connection.id == connection_id).with_for_update(read=True))
+    return issuable_at(db, caller, path)[1]

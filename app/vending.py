@@ -7,6 +7,7 @@ was revoked, suspended or deleted before that wins, and everything is looked at 
 that nobody was given is inert.
 """
 
+import itertools
 import json
 import re
 import secrets
@@ -23,7 +24,7 @@ from sqlalchemy.orm import Session as DbSession
 from app import audit, quotas, strict_json
 from app.access import Caller, owned
 from app.audit import AuditLog, Event
-from app.authority import Authority, Issuable
+from app.authority import Authority, Issuable, issuable_under_lock
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.db import SYSTEM, Database, now
 from app.errors import (
@@ -49,6 +50,7 @@ _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 # SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is the audit log's.
 _ANSWER_SECONDS = 1.8
 _COMMIT_SECONDS = 0.3
+_ROUNDS = 2  # how often a request may find the epoch moved, before its event is stored under locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Vending:
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
         fetched = None  # for this request, in an earlier round perhaps
-        while True:
+        for lost in itertools.count():
             epoch, connection = self._authority.standing(caller, tenant_id, connection_id)
             asked = _Asked(caller, connection, duration, policy)
             session, source = self._session(asked, deadline - time.monotonic() - _COMMIT_SECONDS)
@@ -138,13 +140,43 @@ class Vending:
                 fetched = session
             caller.ensure_live()
             event = _event(asked, session, "sts" if session == fetched else "cache", reason, stamp=epoch)
-            now_at = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
-            self._authority.moved(now_at)
-            if now_at == epoch:
+            patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
+            if lost < _ROUNDS:
+                recorded = self._record_at_epoch(event, patience)
+            else:
+                recorded = self._record_under_locks(asked, event)
+            if recorded:
                 return Issued(session, connection.grant.role_arn.text)
             # Something was taken away meanwhile, from somebody: nothing was recorded, so nothing leaves.
             if time.monotonic() > deadline:
-                raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
+                break
+        raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
+
+    def _record_at_epoch(self, event: Event, patience: float) -> bool:
+        """Store the event together with those of other requests; False when the epoch has moved, and nothing was stored."""
+        now_at = self._log.append(event, patience=patience)
+        self._authority.moved(now_at)
+        return now_at == event.stamp
+
+    def _record_under_locks(self, asked: _Asked, event: Event) -> bool:
+        """Store the event while key, tenant and connection are locked; False when the connection is another by now.
+
+        Changes of other tenants move the epoch too. This way of storing does not depend on it, so a tenant that revokes
+        keys without a pause can't keep the others from their credentials.
+        """
+        with self._db.write(asked.caller) as db:
+            if issuable_under_lock(db, asked.caller, asked.connection.path) != asked.connection:
+                self._authority.forget(asked.connection)
+                return False
+            audit.record(
+                db,
+                event.actor,
+                event.action,
+                tenant_id=event.tenant_id,
+                connection_id=event.connection_id,
+                details=event.details,
+            )
+        return True
 
     def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
         """A worker says that AWS refuses the session that it was given: no process hands it out again, and a proof is due.

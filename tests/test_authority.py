@@ -1,10 +1,11 @@
 """Memory never outlives the truth: what another process takes away is not issued on, however warm this one is."""
 
 import datetime as dt
+import itertools
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -15,8 +16,15 @@ from sqlalchemy import select
 
 from app import services, vending
 from app.access import Scope
-from app.authority import Authority
-from app.errors import AppError, ConnectionNotVerifiedError, StoreUnavailableError, UnauthenticatedError
+from app.authority import Authority, issuable_under_lock
+from app.db import SYSTEM
+from app.errors import (
+    AppError,
+    ConnectionNotVerifiedError,
+    CustomerSetupError,
+    StoreUnavailableError,
+    UnauthenticatedError,
+)
 from app.keys import generate_key
 from app.models import AuditEvent, ConnectionStatus
 from app.services import Services
@@ -208,22 +216,25 @@ def test_what_another_process_takes_away_is_not_issued_on(warm: Warm, there, wha
     assert warm.calls == calls + probes
 
 
+def written(warm: Warm, here: Services, by_hand: ByHand, statement: str) -> str:
+    """The statement, about this worker's rows."""
+    digest = secrets.token_hex(32)
+    return statement.format(
+        key=warm.place.key_id.hex,
+        tenant=warm.place.tenant_id.hex,
+        connection=warm.place.connection_id.hex,
+        other=tenant_row(here.db).hex,
+        digits=secrets.token_hex(8),
+        digest=f"decode('{digest}', 'hex')"
+        if by_hand.engine.dialect.name == "postgresql"
+        else f"x'{digest}'",
+    )
+
+
 @pytest.mark.parametrize("what", BY_HAND)
 def test_what_is_taken_away_by_hand_is_not_issued_on(warm: Warm, here, by_hand, what):
     statement, expected = BY_HAND[what]
-    digest = secrets.token_hex(32)
-    by_hand(
-        statement.format(
-            key=warm.place.key_id.hex,
-            tenant=warm.place.tenant_id.hex,
-            connection=warm.place.connection_id.hex,
-            other=tenant_row(here.db).hex,
-            digits=secrets.token_hex(8),
-            digest=f"decode('{digest}', 'hex')"
-            if by_hand.engine.dialect.name == "postgresql"
-            else f"x'{digest}'",
-        )
-    )
+    by_hand(written(warm, here, by_hand, statement))
     nothing_more_is_issued(warm, *expected)
 
 
@@ -335,6 +346,87 @@ def test_others_go_on_when_something_is_taken_away_between_the_look_and_the_reco
     before = warm.events
     assert warm.ask().status_code == 200
     assert warm.events == [*before, ("credentials.issued", None)], "once, and as it was in the end"
+
+
+# --- issuing makes progress, however often others move the epoch ---
+
+
+@pytest.fixture
+def restless(by_hand, monkeypatch) -> list[Callable[[], None]]:
+    """The epoch moves between each look and its record. What is put here happens at the third time, under locks."""
+    event, rounds, third = vending._event, itertools.count(1), []
+
+    def meanwhile(*args, **kwargs):
+        by_hand("UPDATE configuration SET epoch = epoch + 1")
+        if next(rounds) == 3:
+            for act in third:
+                act()
+        return event(*args, **kwargs)
+
+    monkeypatch.setattr(vending, "_event", meanwhile)
+    return third
+
+
+def test_issuing_goes_on_though_the_epoch_moves_all_the_time(warm: Warm, restless):
+    before = warm.events
+    assert warm.ask().status_code == 200
+    assert warm.events == [*before, ("credentials.issued", None)]
+
+
+@pytest.mark.parametrize("what", BY_SERVICES)
+def test_what_is_taken_away_before_the_locks_is_not_issued_on(warm: Warm, there, restless, what):
+    act, expected = BY_SERVICES[what]
+    restless.append(lambda: act(there, warm.place))
+    issued = warm.issued
+    problem(warm.ask(), *expected)
+    assert warm.issued == issued
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_what_is_taken_away_by_hand_before_the_locks_is_not_issued_on(
+    warm: Warm, here, by_hand, restless, what
+):
+    statement, expected = BY_HAND[what]
+    restless.append(lambda: by_hand(written(warm, here, by_hand, statement)))
+    issued = warm.issued
+    problem(warm.ask(), *expected)
+    assert warm.issued == issued
+
+
+def test_a_session_of_an_earlier_version_is_not_recorded_under_locks(warm: Warm, here, by_hand, restless):
+    moved = "UPDATE connections SET version = version + 1 WHERE id = '{connection}'"
+    restless.append(lambda: by_hand(written(warm, here, by_hand, moved)))
+    calls, issued = warm.calls, warm.issued
+    assert warm.ask().status_code == 200
+    assert (warm.calls, warm.issued) == (calls + 1, issued + 1)
+
+
+@pytest.mark.parametrize("what", ["tenant suspended", "connection broken"])
+def test_what_is_being_taken_away_is_waited_for_under_locks(warm: Warm, here, by_hand, what):
+    """Only PostgreSQL lets one look while another writes; SQLite's writers queue."""
+    if here.db.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    taken_away = written(warm, here, by_hand, BY_HAND[what][0])
+    caller = here.access.authenticate(warm.place.key, None)
+
+    def look() -> None:
+        with here.db.write(SYSTEM) as db:
+            issuable_under_lock(db, caller, (warm.place.tenant_id, warm.place.connection_id))
+
+    with ThreadPoolExecutor(1) as pool:
+        with here.db.engine.begin() as other:
+            other.execute(sqlalchemy.text(taken_away))
+            looking = pool.submit(look)
+            until(lambda: waiting_for_locks(here) > 0)
+            assert not looking.done()
+        with pytest.raises(CustomerSetupError):
+            looking.result(10)
+
+
+def waiting_for_locks(services: Services) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with services.db.read() as db:
+        return db.scalar(sqlalchemy.text(query))
 
 
 def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: Warm, there):
