@@ -54,7 +54,10 @@ class Api:
     ) -> Any:
         response = self.raw(method, path, body, **options)
         assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text}"
-        return response.get_json() if response.data else None
+        body = response.get_json() if response.data else None
+        code = body["code"] if expect >= 400 else None
+        assert response.headers.get("X-Deputy-Code") == code, f"{method} {path}: {response.headers}"
+        return body
 
     def refused(
         self, method: str, path: str, body: Any = UNSET, *, expect: int, code: str, **options: Any

@@ -43,7 +43,8 @@ def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects
 
-    The Authorization header may also hold the bare key, as SDKs send what AWS_CONTAINER_AUTHORIZATION_TOKEN holds.
+    The Authorization header may also hold the bare key, as SDKs send what AWS_CONTAINER_AUTHORIZATION_TOKEN holds. A
+    refusal also has `message`, `Code` and `Message`, where SDKs read the reason.
     """
     if request.method == "HEAD":  # Flask adds it to every GET; here it would issue credentials to nobody
         raise MethodNotAllowed(["GET"])
@@ -63,6 +64,7 @@ def process(issued: Issued) -> dict[str, Any]:
         "SecretAccessKey": issued.session.secret_access_key,
         "SessionToken": issued.session.session_token,
         "Expiration": issued.session.expires_at.strftime(EXPIRATION),
+        "AccountId": issued.session.account_id,
     }
 
 

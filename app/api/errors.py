@@ -54,6 +54,9 @@ _BY_STATUS = {
     500: "internal_error",
 }
 _RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2}
+# The endpoint that SDKs ask: Java and Go read `code` and `message` of its refusals, JavaScript `Code` and `Message`.
+_CONTAINER = "credentials.container_credentials"
+CODE_HEADER = "X-Deputy-Code"  # for programs that see no body: curl --fail throws it away
 
 
 class ProblemSchema(Answer):
@@ -109,7 +112,10 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
     body = _facts(code) | {"detail": detail, "request_id": g.request_id}
     if problems:
         body["errors"] = problems
+    if request.endpoint == _CONTAINER:
+        body |= {"message": detail, "Code": code, "Message": detail}
     response = Response(json.dumps(body), status, content_type="application/problem+json")
+    response.headers[CODE_HEADER] = code
     if code in _RETRY_SECONDS:
         response.headers["Retry-After"] = str(_RETRY_SECONDS[code])
     if status == 401:

@@ -215,14 +215,19 @@ def _session_token() -> fields.String:
     return fields.String(required=True, attribute="session.session_token", metadata=example)
 
 
+def _account_id() -> fields.String:
+    return fields.String(required=True, attribute="session.account_id", metadata=like(ACCOUNT))
+
+
 class ProcessCredentials(Answer):
-    """What credential_process must print."""
+    """What credential_process must print, and the account, which endpoints of some AWS services hold."""
 
     Version = fields.Constant(1, required=True, metadata={"openapi": {"type": "integer", "const": 1}})
     AccessKeyId = _key_id()
     SecretAccessKey = _secret()
     SessionToken = _session_token()
     Expiration = expiration()
+    AccountId = _account_id()
 
 
 class ContainerCredentials(Answer):
@@ -232,7 +237,7 @@ class ContainerCredentials(Answer):
     SecretAccessKey = _secret()
     Token = _session_token()
     Expiration = expiration()
-    AccountId = fields.String(required=True, attribute="session.account_id", metadata=like(ACCOUNT))
+    AccountId = _account_id()
     RoleArn = fields.String(required=True, attribute="role_arn", metadata=like(ROLE))
 
 

@@ -18,8 +18,16 @@ def connection(world: World):
 
 def test_it_issues_what_credential_process_prints(world: World, connection):
     issued = world.worker(connection_tenant(connection))("POST", path_of(connection, "/credentials"))
-    assert sorted(issued) == ["AccessKeyId", "Expiration", "SecretAccessKey", "SessionToken", "Version"]
+    assert sorted(issued) == [
+        "AccessKeyId",
+        "AccountId",
+        "Expiration",
+        "SecretAccessKey",
+        "SessionToken",
+        "Version",
+    ]
     assert issued["Version"] == 1
+    assert issued["AccountId"] == connection["account_id"]
     left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)
     assert 3500 < left.total_seconds() <= 3600
     assert issued["Expiration"].endswith("Z")
@@ -48,6 +56,23 @@ def test_container_credentials_takes_the_bare_key_too(world: World, connection):
     anonymous.refused(
         "POST", path_of(connection, "/credentials"), headers=header, expect=401, code="unauthenticated"
     )
+
+
+def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
+    """Java and Go read `code` and `message`, JavaScript `Code` and `Message`."""
+    world.admin("POST", path_of(connection, "/suspend"), {"reason": "unpaid"})
+    for path in (
+        path_of(connection, "/container-credentials"),
+        path_of(connection, "/container-credentials?"),
+    ):
+        found = world.admin("GET", path, expect=409)
+        assert (found["code"], found["Code"]) == ("suspended", "suspended")
+        assert found["detail"] == found["message"] == found["Message"]
+    found = world.admin(
+        "GET", path_of({**connection, "id": str(uuid.uuid4())}, "/container-credentials"), expect=404
+    )
+    assert (found["Code"], found["Message"]) == ("not_found", found["detail"])
+    assert "message" not in world.admin("POST", path_of(connection, "/credentials"), expect=409)
 
 
 def test_head_on_container_credentials_issues_nothing(world: World, connection):
