@@ -21,6 +21,7 @@ from app.models import QuotaUse
 from app.rates import until_room
 
 _MINUTE, _HOUR = 60, 3600
+_STOP_BURST = 4  # seconds of TENANT_REVOKES that may come at once
 _FORGOTTEN = 20  # rows, by whoever begins a window: more than are made, so that they don't pile up
 # Made or found, the row is locked: of two first ones at once, the second waits and sees what the first one counted.
 _LOCK = text(
@@ -74,6 +75,21 @@ class Quotas:
             _HOUR,
             f"Checks are asked for through this link too often: {through_link} per hour at most.",
         )
+
+        self._stop = _Quota(
+            "stop",
+            config.tenant_revokes * _STOP_BURST,
+            _STOP_BURST,
+            f"Keys of this tenant revoke, suspend and delete too often: {config.tenant_revokes} per second at most.",
+        )
+
+    def stop(self, caller: Caller) -> None:
+        """One change by a bound key that stops issuing: TENANT_REVOKES a second for its tenant, four seconds' worth at once.
+
+        Each moves the epoch, and then every process reads again what it knows of all tenants. Unbound keys have no limit.
+        """
+        if caller.tenant_id is not None:
+            self._count(caller, (self._stop, caller.tenant_id))
 
     def attempt(self, caller: Caller, tenant_id: UUID) -> None:
         """One role to be tried for this tenant, CONNECTION_RATE a minute at most: it costs AWS calls, and a scanner many."""

@@ -69,9 +69,7 @@ class Tenants:
         try:
             with self._db.write(caller) as db:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)
-                if "reference" in fields:
-                    # The vendor's own id, unique among all tenants: a 409 would tell one customer of another's.
-                    caller.require_unbound()
+                caller.require_unbound()  # name and reference are the vendor's words for this customer
                 changes = {name: value for name, value in fields.items() if getattr(tenant, name) != value}
                 for name, value in changes.items():
                     setattr(tenant, name, value)
@@ -100,6 +98,7 @@ class Tenants:
         """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever."""
         with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id)
+            caller.require_unbound()  # it cannot be undone
             at = now()
             keys = db.execute(
                 update(ApiKey)

@@ -53,10 +53,11 @@ def get_key(key_id: UUID) -> dict[str, Any]:
 
 @bp.route("/v1/api-keys/<uuid:key_id>", methods=["DELETE"])
 @requires(Scope.KEYS_WRITE)
-@fails(404)
+@fails(404, 429)
 @bp.response(204)
 def revoke_key(key_id: UUID) -> None:
     """Revoke an API key: no request that begins after this answer is served with it"""
+    services().quotas.stop(caller())
     services().access.revoke_key(caller(), key_id)
 
 

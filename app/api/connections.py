@@ -90,10 +90,11 @@ def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
 
 @bp.route(_ONE, methods=["DELETE"])
 @requires(Scope.CONNECTIONS_WRITE)
-@fails(404)
+@fails(404, 429)
 @bp.response(204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
+    services().quotas.stop(caller())
     services().connections.delete(caller(), tenant_id, connection_id)
 
 
@@ -110,11 +111,12 @@ def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 
 @bp.route(f"{_ONE}/suspend", methods=["POST"])
 @requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409)
+@fails(404, 409, 429)
 @bp.arguments(Reason)
 @bp.response(200, ConnectionOut)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: nothing is issued for it until it is resumed"""
+    services().quotas.stop(caller())
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
 

@@ -66,11 +66,12 @@ def delete_tenant(tenant_id: UUID) -> None:
 
 @bp.route("/v1/tenants/<uuid:tenant_id>/suspend", methods=["POST"])
 @requires(Scope.TENANTS_WRITE)
-@fails(404, 409)
+@fails(404, 409, 429)
 @bp.arguments(Reason)
 @bp.response(200, TenantOut)
 def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Suspend a tenant: nothing is issued for it until it is resumed"""
+    services().quotas.stop(caller())
     return services().tenants.suspend(caller(), tenant_id, **body)
 
 
