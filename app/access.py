@@ -79,6 +79,7 @@ class Caller:
     request_id: str | None
     kind: Literal["api_key", "onboarding_link"] = "api_key"
     client_address: str | None = None
+    permission_sets: frozenset[str] | None = None  # whose connections it may have credentials for; None: any
 
     @property
     def actor(self) -> Actor:
@@ -112,6 +113,7 @@ class Caller:
             request_id,
             self.kind,
             client_address,
+            self.permission_sets,
         )
 
     def ensure_live(self) -> None:
@@ -123,6 +125,11 @@ class Caller:
         """Raises ForbiddenError unless the key has the scope. Asked before anything is looked up."""
         if scope not in self.scopes:
             raise ForbiddenError(f"This API key lacks the scope {scope.value}.")
+
+    def require_set(self, permission_set: str) -> None:
+        """Raises ForbiddenError when the key is not for connections of this permission set."""
+        if self.permission_sets is not None and permission_set not in self.permission_sets:
+            raise ForbiddenError("This API key is not for connections of this permission set.")
 
     def require_unbound(self) -> None:
         """Raises ForbiddenError for a key that is confined to one tenant, on a route that spans tenants."""
@@ -235,6 +242,7 @@ def caller_of(key: ApiKey) -> Caller | None:
         tenant_id=key.tenant_id,
         expires_at=key.expires_at,
         request_id=None,
+        permission_sets=None if key.permission_sets is None else frozenset(key.permission_sets),
     )
 
 

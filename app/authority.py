@@ -6,9 +6,10 @@ negative is kept: what is not there, or may not issue, is looked up each time.
 """
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -43,6 +44,7 @@ class Issuable:
     version: int
     grant: Grant
     role_unique_id: str | None
+    permission_set: str
 
     @property
     def path(self) -> tuple[UUID, UUID]:
@@ -71,7 +73,7 @@ class Authority:
         key_epoch, known = self._caller(caller.lookup)
         known = _may_issue(known, caller.digest, tenant_id)
         epoch, connection = self._connection(known, (tenant_id, connection_id))
-        return min(key_epoch, epoch), connection
+        return min(key_epoch, epoch), _for(known, connection)
 
     def moved(self, epoch: int) -> None:
         """The database says that this is the epoch: what was read at any other one is read again."""
@@ -205,26 +207,41 @@ class _Memory(Generic[Name, Thing]):
             self._things[name] = known
 
 
+@contextmanager
+def _about(tenant_id: UUID, connection_id: UUID) -> Iterator[None]:
+    """A refusal in here is about that connection, which the caller can see: the audit log says so."""
+    try:
+        yield
+    except AppError as error:
+        error.tenant_id, error.connection_id = tenant_id, connection_id
+        raise
+
+
+def _for(caller: Caller, connection: Issuable) -> Issuable:
+    """The connection, if its permission set is one that this key is for. Raises ForbiddenError."""
+    with _about(connection.tenant_id, connection.connection_id):
+        caller.require_set(connection.permission_set)
+    return connection
+
+
 def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, Issuable]:
     """The epoch, and the connection if it may issue at it.
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError.
     """
     connection, tenant_status, epoch = owned_at(db, caller, *path)
-    try:
+    with _about(*path):
         ensure_active(tenant_status)
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
             raise ConnectionNotVerifiedError(_NOT_VERIFIED)
-    except AppError as error:
-        error.tenant_id, error.connection_id = connection.tenant_id, connection.id
-        raise
     return epoch, Issuable(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,
         version=connection.version,
         grant=connection.grant,
         role_unique_id=connection.role_unique_id,
+        permission_set=connection.permission_set,
     )
 
 
@@ -235,8 +252,8 @@ def issuable_under_lock(db: Session, caller: Caller, path: tuple[UUID, UUID]) ->
     The caller's own row is locked by the transaction's beginning (`Caller.admit`). Raises as `standing`.
     """
     tenant_id, connection_id = path
-    _may_issue(_caller_at(db, caller.lookup)[1], caller.digest, tenant_id)
+    known = _may_issue(_caller_at(db, caller.lookup)[1], caller.digest, tenant_id)
     # The tenant before its connection, as everywhere, or two could wait for each other.
     db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
     db.execute(select(Connection.id).where(Connection.id == connection_id).with_for_update(read=True))
-    return issuable_at(db, caller, path)[1]
+    return _for(known, issuable_at(db, caller, path)[1])

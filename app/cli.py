@@ -21,7 +21,8 @@ from app.access import Scope, from_bits
 from app.audit import Actor
 from app.aws.errors import Unavailable
 from app.db import now, unavailable
-from app.errors import AppError, NotFoundError
+from app.errors import AppError, NotFoundError, ValidationFailedError
+from app.families import Made
 from app.health import alembic_config
 from app.keys import generate_key, is_live
 from app.models import ApiKey
@@ -45,6 +46,9 @@ def _in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
         yield
     except NotFoundError as error:
         raise click.ClickException(absent) from error
+    except ValidationFailedError as error:
+        problems = (f"{field}: {' '.join(said)}" for field, said in error.errors.items())
+        raise click.ClickException("\n".join(problems)) from error
     except AppError as error:
         raise click.ClickException(error.detail) from error
 
@@ -135,8 +139,20 @@ def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
     help="What it may do; repeat for several.",
 )
 @click.option("--tenant", "tenant_id", type=click.UUID, help="Confine it to this tenant.")
+@click.option(
+    "--permission-set",
+    "permission_sets",
+    multiple=True,
+    help="Confine it to connections of this set; repeatable.",
+)
 @click.option("--days", type=click.IntRange(1, 3650), help="Expire after so many days (default: never).")
-def create(name: str, scopes: tuple[str, ...], tenant_id: UUID | None, days: int | None) -> None:
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    tenant_id: UUID | None,
+    permission_sets: tuple[str, ...],
+    days: int | None,
+) -> None:
     """Make an API key and print it, once."""
     wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
     with _in_one_line(absent="There is no such tenant."):
@@ -146,6 +162,7 @@ def create(name: str, scopes: tuple[str, ...], tenant_id: UUID | None, days: int
             scopes=wanted,
             tenant_id=tenant_id,
             expires_at=now() + timedelta(days=days) if days else None,
+            permission_sets=list(permission_sets) or None,
         )
     click.echo(f"id   {key.id}\nkey  {text}\n\nThe key is shown this once; only its hash is kept.")
 
@@ -172,11 +189,29 @@ def _state(key: ApiKey) -> str:
 
 @keys.command("revoke")
 @click.argument("key_id", type=click.UUID)
-def revoke(key_id: UUID) -> None:
-    """Revoke an API key by its id: no request that begins afterwards is served with it."""
+@click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
+def revoke(key_id: UUID, *, yes: bool) -> None:
+    """Revoke an API key by its id, and the keys and onboarding links that it made.
+
+    From then on, no request is served with any of them. To renew a key that is in order, replace it over the
+    API (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
+    """
     with _in_one_line():
+        made = _services().access.family_of(key_id)
+        if made.keys or made.links:
+            _show(made)
+            if not yes:
+                click.confirm("Revoke all of these?", abort=True)
         _services().access.revoke_any(_operator(), key_id)
     click.echo("Revoked.")
+
+
+def _show(made: Made) -> None:
+    click.echo(f"Revoked with it: {made.keys} live keys, {made.links} live onboarding links.")
+    for key in made.some:
+        click.echo(f"{key.id}  {key.name}  {key.tenant_id or 'every tenant'}")
+    if made.keys > len(made.some):
+        click.echo(f"… and {made.keys - len(made.some)} more keys")
 
 
 @registrations.command("void")

@@ -39,6 +39,8 @@ _LIMITS = (
     "connection_rate",
     "max_connections",
     "link_rate",
+    "tenant_keys",
+    "tenant_links",
     "tenant_miss_rate",
     "tenant_revokes",
 )
@@ -101,6 +103,8 @@ class Config:
     )
     connection_rate: int = 120  # connections and verifications over HTTP, per tenant and minute
     max_connections: int = 10_000  # per tenant
+    tenant_keys: int = 1_000  # live API keys that are bound to one tenant
+    tenant_links: int = 200  # live onboarding links of one tenant
     link_rate: int = 20  # roles entered, and checks asked for, per onboarding link and hour
     registration_topic_arn: str | None = None  # with the queue or not at all
     registration_queue_url: str | None = None

@@ -20,14 +20,19 @@ from app import audit, permission_sets
 from app.access import Caller, owned, tenant_of
 from app.config import Config
 from app.db import Database, Page, now, page
-from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError, ValidationFailedError
+from app.errors import (
+    FULL_RETRY_SECONDS,
+    ConflictError,
+    RateLimitedError,
+    RoleNotAllowedError,
+    ValidationFailedError,
+)
 from app.ids import RoleArn, kit_role_name
 from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Proof, Verdict
 from app.permission_sets import PermissionSet
 from app.verification import PATIENCE, Verification
 
 # Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
-_FULL_RETRY_SECONDS = 3600  # nothing but deleting a connection makes room, so there is no hurry
 _MOST_SOUGHT = 50
 # The request that makes a connection proves it as well. The worker leaves it alone meanwhile, and takes over when the
 # request never came to its end.
@@ -84,7 +89,7 @@ def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
     )
     if (db.scalar(live) or 0) >= limit:
         raise RateLimitedError(
-            f"A tenant may have {limit} connections; delete one first.", retry_after=_FULL_RETRY_SECONDS
+            f"A tenant may have {limit} connections; delete one first.", retry_after=FULL_RETRY_SECONDS
         )
 
 
@@ -99,7 +104,7 @@ def _ensure_few_sought(db: Session, tenant_id: UUID) -> None:
         raise RateLimitedError(
             f"Roles are looked for in at most {_MOST_SOUGHT} accounts of a tenant at once; delete one that is pending,"
             " or give the ARN of a role that is there.",
-            retry_after=_FULL_RETRY_SECONDS,
+            retry_after=FULL_RETRY_SECONDS,
         )
 
 

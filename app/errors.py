@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from uuid import UUID
 
+FULL_RETRY_SECONDS = 3600  # only taking something away makes room, so there is no hurry to try again
+
 FieldErrors = Mapping[str, Sequence[str]]
 
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from app import audit
 from app.access import Caller, Scope, live_links, tenant_of
 from app.config import Config
 from app.connections import Connections, Wanted, allowed_role
 from app.db import Database, Page, now, page
-from app.errors import NotFoundError
+from app.errors import FULL_RETRY_SECONDS, NotFoundError, RateLimitedError
 from app.ids import ACCOUNT_ID_PATTERN
 from app.models import Connection, OnboardingLink, Tenant
 from app.onboarding import Onboarding
@@ -71,18 +72,21 @@ class Links:
     ) -> tuple[OnboardingLink, str]:
         """A new link and its URL, which is shown this once. `expires_in`: seconds.
 
-        Raises NotFoundError, SuspendedError, and ValidationFailedError for an unknown permission set or region.
+        Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live ones, and
+        ValidationFailedError for an unknown permission set or region.
         """
         # The kit that the page will show; what can't be shown is refused here and not before the customer's eyes.
         kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
         token = secrets.token_urlsafe(32)
         with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id, lock=True).ensure_active()
+            self._ensure_room(db, tenant_id)
             link = OnboardingLink(
                 tenant_id=tenant_id,
                 digest=_digest(token),
                 permission_set=kit.permission_set,
                 region=kit.region,
+                made_by=caller.key_id,
                 expires_at=now() + timedelta(seconds=expires_in),
             )
             db.add(link)
@@ -94,6 +98,16 @@ class Links:
             }
             audit.record(db, caller.actor, "onboarding_link.created", tenant_id=tenant_id, details=details)
             return link, f"{self._config.public_url}/onboard/{token}"
+
+    def _ensure_room(self, db: Session, tenant_id: UUID) -> None:
+        """The tenant's row is locked by now, so two at once can't both take the last place."""
+        limit = self._config.tenant_links
+        live = live_links().where(Tenant.id == tenant_id).with_only_columns(func.count(OnboardingLink.id))
+        if (db.scalar(live) or 0) >= limit:
+            raise RateLimitedError(
+                f"A tenant may have {limit} live onboarding links; revoke one first.",
+                retry_after=FULL_RETRY_SECONDS,
+            )
 
     def list(
         self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -335,6 +336,9 @@ class ApiKey(Base):
     tenant_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("tenants.id"), index=True
     )  # set: confined to it
+    permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))  # names; None: any
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
+    replaced_by: Mapped[UUID | None] = mapped_column(index=True)  # the key that inherited what this one made
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -350,6 +354,7 @@ class OnboardingLink(TenantOwned, Base):
     digest: Mapped[bytes] = mapped_column(unique=True)
     permission_set: Mapped[str] = mapped_column(String(64))
     region: Mapped[str] = mapped_column(String(32))  # the one that the page begins with
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]

@@ -63,7 +63,7 @@ def build(config: Config) -> Services:
     return Services(
         config=config,
         db=db,
-        access=Access(db),
+        access=Access(db, most=config.tenant_keys, sets=sets),
         authority=authority,
         audit=log,
         tenants=Tenants(db),

@@ -12,6 +12,7 @@ from app.access import Caller, OnBehalf, tenant_of
 from app.audit import Actor
 from app.db import SYSTEM, Database, Page, now, page
 from app.errors import ConflictError
+from app.families import Changing
 from app.ids import new_external_id
 from app.models import (
     ApiKey,
@@ -96,7 +97,8 @@ class Tenants:
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
         """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever."""
-        with self._db.write(caller) as db:
+        bound = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
+        with self._db.write(Changing(caller, bound)) as db:
             tenant_of(db, caller, tenant_id)
             caller.require_unbound()  # it cannot be undone
             at = now()

@@ -14,7 +14,7 @@ from app.db import SYSTEM
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
 from app.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Verdict
-from app.verification import Finding
+from app.verification import Finding, _Tested
 from tests.attacks.evidence import on_postgresql
 from tests.cast import World, path_of, without_external_id
 from tests.conftest import OPERATOR
@@ -80,13 +80,18 @@ def find_it_recreated(world: World, services, here: Place):
         row.role_was_recreated()
 
 
+def as_before(services, path):
+    """What a proof that began just now would compare with."""
+    connection = services.connections.get(ADMIN, *path)
+    return _Tested(connection.version, connection.proof_id, connection.due_at)
+
+
 def found(verdict: Verdict, role_unique_id: str | None = None):
     def verify(world: World, services, here: Place):
         """The verdict of a proof, stored as proofs are."""
-        version = services.connections.get(ADMIN, here.tenant_id, here.connection_id).version
         path = (here.tenant_id, here.connection_id)
         assert services.verification._store(
-            ADMIN, path, (version, None), Finding(verdict, (), role_unique_id)
+            ADMIN, path, as_before(services, path), Finding(verdict, (), role_unique_id)
         )
 
     return verify
@@ -230,6 +235,7 @@ BY_HAND = {
     "a connection's pin": CONNECTION + "role_unique_id = 'AROAANOTHER' WHERE id = :connection",
     "a connection's role": CONNECTION + "role_arn = role_arn || '-x' WHERE id = :connection",
     "a connection's version": CONNECTION + "version = version + 1 WHERE id = :connection",
+    "a connection's permission set": CONNECTION + "permission_set = 'other' WHERE id = :connection",
     "a connection's id": CONNECTION + "id = :fresh WHERE id = :connection",
     "a connection's tenant": CONNECTION
     + "tenant_id = :other, external_id_id = :others WHERE id = :connection",
@@ -277,7 +283,6 @@ def test_another_external_id_moves_it_too(services, here, by_hand):
 ADDS_BY_HAND = (
     "UPDATE tenants SET name = name || '!' WHERE id = '{tenant}'",
     "UPDATE connections SET due_at = NULL, verified_at = '2020-01-01 00:00:00' WHERE id = '{connection}'",
-    "UPDATE connections SET permission_set = 'other' WHERE id = '{connection}'",
     "UPDATE external_ids SET state = 'retiring' WHERE tenant_id = '{tenant}'",
 )
 
@@ -372,8 +377,7 @@ def taken(act):
 def judge(services, here: Place, number: int):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
-    version = services.connections.get(ADMIN, *path).version
-    services.verification._store(ADMIN, path, (version, None), Finding(Verdict.INSECURE, ()))
+    services.verification._store(ADMIN, path, as_before(services, path), Finding(Verdict.INSECURE, ()))
 
 
 AGAINST = {
@@ -442,6 +446,7 @@ def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_ha
     )
     before = by_hand.epoch
     finding = Finding(Verdict.PROVEN, (), "AROAEXAMPLE")
-    services.verification._store(ADMIN, (here.tenant_id, made), (1, None), finding)
+    path = (here.tenant_id, made)
+    services.verification._store(ADMIN, path, as_before(services, path), finding)
     assert services.connections.get(ADMIN, here.tenant_id, made).status is ConnectionStatus.VERIFIED
     assert by_hand.epoch == before

@@ -4,9 +4,11 @@ from typing import Any
 from uuid import UUID
 
 from app.access import Scope, from_bits
+from app.api.key_schemas import KeyCreated, KeyIn, KeyOut, KeyShown, ReplaceIn
 from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import KeyCreated, KeyIn, KeyOut, PageQuery, page_of
+from app.api.schemas import PageQuery, page_of
 from app.db import Page
+from app.families import Made
 from app.models import ApiKey
 
 bp = Blueprint(
@@ -19,13 +21,29 @@ bp = Blueprint(
 
 @bp.route("/v1/api-keys", methods=["POST"])
 @requires(Scope.KEYS_WRITE)
-@fails(404)
+@fails(404, 429)
 @bp.arguments(KeyIn)
 @bp.response(201, KeyCreated)
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; its text is in this answer and nowhere else"""
     key, text = services().access.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
-    return _shown(key) | {"key": text}
+    return _shown(key, Made(0, 0, [])) | {"key": text}
+
+
+@bp.route("/v1/api-keys/<uuid:key_id>/replace", methods=["POST"])
+@requires(Scope.KEYS_WRITE)
+@fails(404, 409, 429)
+@bp.arguments(ReplaceIn)
+@bp.response(201, KeyCreated)
+def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
+    """Replace a key by a successor; the old key ends after the grace
+
+    The successor has the same name, scopes and bounds, and inherits what the old key made. Its text is in this answer
+    and nowhere else.
+    """
+    services().quotas.stop(caller())
+    key, made, text = services().access.replace_key(caller(), key_id, **body)
+    return _shown(key, made) | {"key": text}
 
 
 @bp.route("/v1/api-keys", methods=["GET"])
@@ -45,10 +63,10 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
 @bp.route("/v1/api-keys/<uuid:key_id>", methods=["GET"])
 @requires(Scope.KEYS_WRITE)
 @fails(404)
-@bp.response(200, KeyOut)
+@bp.response(200, KeyShown)
 def get_key(key_id: UUID) -> dict[str, Any]:
-    """Read an API key"""
-    return _shown(services().access.get_key(caller(), key_id))
+    """Read an API key, and how many live keys and links are revoked with it"""
+    return _shown(*services().access.get_key(caller(), key_id))
 
 
 @bp.route("/v1/api-keys/<uuid:key_id>", methods=["DELETE"])
@@ -56,18 +74,25 @@ def get_key(key_id: UUID) -> dict[str, Any]:
 @fails(404, 429)
 @bp.response(204)
 def revoke_key(key_id: UUID) -> None:
-    """Revoke an API key: no request that begins after this answer is served with it"""
+    """Revoke an API key: no request that begins after this answer is served with it
+
+    The keys and onboarding links that it made are revoked with it, and what those keys made. To renew a key that is in
+    order, replace it.
+    """
     services().quotas.stop(caller())
     services().access.revoke_key(caller(), key_id)
 
 
-def _shown(key: ApiKey) -> dict[str, Any]:
+def _shown(key: ApiKey, made: Made | None = None) -> dict[str, Any]:
     scopes = sorted(from_bits(key.scope_bits))
-    return {
+    shown = {
         "id": key.id,
         "name": key.name,
         "scopes": scopes,
         "tenant_id": key.tenant_id,
+        "permission_sets": key.permission_sets,
+        "made_by": key.made_by,
         "expires_at": key.expires_at,
         "created_at": key.created_at,
     }
+    return shown if made is None else shown | {"made": made}

@@ -7,11 +7,10 @@ the document does not close them.
 import enum
 import re
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
 
-from app.access import Scope
 from app.api.openapi import UUID_EXAMPLE
 from app.vending import DURATION_DEFAULT, DURATION_MIN
 
@@ -239,40 +238,6 @@ class ContainerCredentials(Answer):
     Expiration = expiration()
     AccountId = _account_id()
     RoleArn = fields.String(required=True, attribute="role_arn", metadata=like(ROLE))
-
-
-# --- API keys ---
-
-
-def scopes(**options: Any) -> fields.List[Any]:
-    return fields.List(
-        fields.Enum(Scope, by_value=True), required=True, metadata=like(["credentials:issue"]), **options
-    )
-
-
-class KeyIn(Strict):
-    EXAMPLE: ClassVar = {"name": "nightly worker", "scopes": ["credentials:issue"]}
-
-    name = text(200, "nightly worker", required=True)
-    scopes = scopes(validate=validate.Length(1, len(Scope)))
-    tenant_id = fields.UUID(allow_none=True, metadata={"description": "Confine it to one tenant."})
-    expires_at = time(allow_none=True)
-
-
-class KeyOut(Answer):
-    id = fields.UUID(required=True)
-    name = fields.String(required=True, metadata=like("nightly worker"))
-    scopes = scopes()
-    tenant_id = fields.UUID(required=True, allow_none=True)
-    expires_at = time(required=True, allow_none=True)
-    created_at = time(required=True)
-
-
-class KeyCreated(KeyOut):
-    key = fields.String(
-        required=True,
-        metadata=like("dpk_<16 hex>_<43 characters>", "Shown this once; only its hash is kept."),
-    )
 
 
 # --- audit ---

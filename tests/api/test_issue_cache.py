@@ -206,6 +206,7 @@ ISSUABLE = {
     "version": 1,
     "grant": GRANT,
     "role_unique_id": "AROAX",
+    "permission_set": "inventory",
 }
 
 

@@ -399,6 +399,9 @@ def test_the_service_takes_the_example_of_a_request(operation: Operation, world:
     """On a connection that is there; suspended, where it is to be resumed."""
     connection = world.connection()
     ids = {"tenant_id": connection["tenant_id"], "connection_id": connection["id"]}
+    if "{key_id}" in operation.path:
+        wanted = {"name": "to be replaced", "scopes": ["audit:read"]}
+        ids["key_id"] = world.admin("POST", "/v1/api-keys", wanted, expect=201)["id"]
     path = operation.path.format(**ids)
     if path.endswith("/resume"):
         world.admin("POST", path.replace("/resume", "/suspend"), {"reason": "to be resumed"})

@@ -57,6 +57,7 @@ ROUTES = (
     Route("GET", "/v1/api-keys", "keys:write"),
     Route("GET", "/v1/api-keys/{key_id}", "keys:write"),
     Route("DELETE", "/v1/api-keys/{key_id}", "keys:write"),
+    Route("POST", "/v1/api-keys/{key_id}/replace", "keys:write", {"grace_seconds": 60}),
     Route("GET", "/v1/audit-events", "audit:read"),
     Route("GET", "/v1/permission-sets", "connections:read"),
 )

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from app import access
+from app import keys
 from tests.attacks.evidence import newest, on_postgresql, problem
 from tests.cast import Api, Customer, World, path_of, without_external_id
 
@@ -255,7 +255,7 @@ def test_a_storm_of_everything_at_once_ends_in_order(world: World, case: Case):
 @on_postgresql  # SQLite has one writer at a time
 def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world: World, case: Case, monkeypatch):
     """Everything bound to a tenant is revoked with it; a key that is being made just then must not slip by."""
-    looked_up, deleting, pool = access.tenant_of, [], ThreadPoolExecutor(1)
+    looked_up, deleting, pool = keys.tenant_of, [], ThreadPoolExecutor(1)
 
     def slow(*args, **kwargs):
         found = looked_up(*args, **kwargs)
@@ -265,7 +265,7 @@ def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world: World
             wait(deleting, timeout=1)  # no longer: a lock of ours may rightly hold it up
         return found
 
-    monkeypatch.setattr(access, "tenant_of", slow)
+    monkeypatch.setattr(keys, "tenant_of", slow)
     made = world.admin.raw(
         "POST",
         "/v1/api-keys",

@@ -186,7 +186,7 @@ class Deployment:
     def __enter__(self) -> Self:
         migrate(self.database_url)
         database = Database(self.database_url)
-        Access(database).install_key(OPERATOR, self._admin_key, name="admin")
+        Access(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
         database.engine.dispose()
         self.engine = sqlalchemy.create_engine(self.database_url)  # past the service
         with self.log.open("wb") as output:

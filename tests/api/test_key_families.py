@@ -1,0 +1,348 @@
+"""Who made a key or a link; what goes when a key is revoked, and what stays when one is replaced."""
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import time_machine
+
+from app.config import Config
+from app.factory import create_app
+from tests.cast import Api, World
+
+EVERYTHING = ["keys:write", "connections:write", "connections:read", "tenants:read"]
+DAY = 86_400
+
+
+class Program:
+    """Somebody's key: what the API says of it, and what can be done with it."""
+
+    def __init__(self, world: World, by: Api | None = None, **wanted: Any) -> None:
+        made = (by or world.admin)(
+            "POST", "/v1/api-keys", {"name": "a program", "scopes": EVERYTHING, **wanted}, expect=201
+        )
+        self.world, self.id, self.shown = world, made["id"], made
+        self.api = world.admin.with_key(made["key"])
+
+    @property
+    def path(self) -> str:
+        return f"/v1/api-keys/{self.id}"
+
+    def child(self, **wanted: Any) -> "Program":
+        return Program(self.world, self.api, **wanted)
+
+    def link(self, tenant: dict[str, Any]) -> str:
+        """The path of the page of a link that this key made."""
+        made = self.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+        return made["url"].partition("/onboard/")[1] + made["url"].partition("/onboard/")[2]
+
+    def read(self) -> dict[str, Any]:
+        return self.world.admin("GET", self.path)
+
+    def replace(self, by: Api | None = None, **body: Any) -> "Program":
+        made = (by or self.world.admin)("POST", f"{self.path}/replace", body, expect=201)
+        found = object.__new__(Program)
+        found.world, found.id, found.shown = self.world, made["id"], made
+        found.api = self.api.with_key(made["key"])
+        return found
+
+    def works(self) -> bool:
+        return bool(self.api.raw("GET", "/v1/tenants?limit=1").status_code == 200)
+
+
+def opens(world: World, page: str) -> bool:
+    return bool(world.admin.with_key(None).raw("GET", page).status_code == 200)
+
+
+def event_of(world: World, program: Program, action: str) -> dict[str, Any]:
+    return next(e for e in world.audit(action=action) if e["details"]["api_key_id"] == program.id)
+
+
+# --- who made what ---
+
+
+def test_a_key_says_who_made_it_and_how_many_it_made(world: World):
+    tenant, maker = world.tenant(), Program(world)
+    child = maker.child()
+    grandchild = child.child()
+    child.link(tenant)
+    assert grandchild.shown["made_by"] == child.id
+    assert grandchild.shown["made"] == {"keys": 0, "links": 0}
+    assert maker.read()["made"] == {"keys": 2, "links": 1}
+    assert child.read()["made"] == {"keys": 1, "links": 1}
+    assert child.read()["made_by"] == maker.id
+    listed = {key["id"]: key["made_by"] for key in world.admin("GET", "/v1/api-keys?limit=200")["items"]}
+    assert listed[child.id] == maker.id
+
+
+def test_only_live_ones_are_counted(world: World):
+    tenant, maker = world.tenant(), Program(world)
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    maker.child(expires_at=soon.isoformat())
+    revoked = maker.child()
+    maker.api("DELETE", revoked.path, expect=204)
+    maker.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201)
+    assert maker.read()["made"] == {"keys": 1, "links": 1}
+    with time_machine.travel(soon + dt.timedelta(seconds=1)):
+        assert maker.read()["made"] == {"keys": 0, "links": 0}
+
+
+def test_a_key_of_the_command_line_has_no_maker(world: World):
+    me = next(
+        key for key in world.admin("GET", "/v1/api-keys?limit=200")["items"] if key["name"] == "tests' admin"
+    )
+    assert me["made_by"] is None
+
+
+# --- revoking ---
+
+
+def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world: World):
+    tenant, maker = world.tenant(), Program(world)
+    child = maker.child(tenant_id=tenant["id"])
+    grandchild, page, bystander = child.child(), child.link(tenant), Program(world)
+    world.admin("DELETE", maker.path, expect=204)
+    assert [one.works() for one in (maker, child, grandchild, bystander)] == [False, False, False, True]
+    assert not opens(world, page)
+
+
+def test_the_event_says_how_many_and_which(world: World):
+    tenant, maker = world.tenant(), Program(world)
+    child = maker.child()
+    grandchild = child.child()
+    child.link(tenant)
+    (link,) = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding-links")["items"]
+    world.admin("DELETE", maker.path, expect=204)
+    details = event_of(world, maker, "api_key.revoked")["details"]
+    assert details == {
+        "api_key_id": maker.id,
+        "name": "a program",
+        "keys_revoked": 2,
+        "links_revoked": 1,
+        "api_key_ids": [child.id, grandchild.id],
+        "onboarding_link_ids": [link["id"]],
+    }
+
+
+def test_the_event_of_many_names_a_hundred(world: World, monkeypatch):
+    monkeypatch.setattr("app.families._NAMED", 2)
+    maker = Program(world)
+    children = [maker.child().id for _ in range(3)]
+    world.admin("DELETE", maker.path, expect=204)
+    details = event_of(world, maker, "api_key.revoked")["details"]
+    assert (details["keys_revoked"], details["api_key_ids"]) == (3, children[:2])
+
+
+def test_revoking_a_child_leaves_its_maker_and_its_siblings(world: World):
+    maker = Program(world)
+    child, sibling = maker.child(), maker.child()
+    maker.api("DELETE", child.path, expect=204)
+    assert [one.works() for one in (maker, child, sibling)] == [True, False, True]
+
+
+def test_a_key_that_revokes_its_own_maker_goes_with_it(world: World):
+    maker = Program(world)
+    child = maker.child()
+    child.api("DELETE", maker.path, expect=204)
+    assert not maker.works()
+    assert not child.works()
+
+
+# --- replacing ---
+
+
+def test_a_successor_is_as_the_old_one_was(world: World):
+    tenant = world.tenant()
+    old = Program(world, tenant_id=tenant["id"], permission_sets=["inventory"])
+    new = old.replace()
+    same = ("name", "scopes", "tenant_id", "permission_sets", "expires_at")
+    assert {name: new.shown[name] for name in same} == {name: old.shown[name] for name in same}
+    assert new.id != old.id
+    assert new.works()
+    assert event_of(world, old, "api_key.replaced")["details"] == {
+        "api_key_id": old.id,
+        "name": "a program",
+        "successor_id": new.id,
+        "grace_seconds": DAY,
+    }
+    assert event_of(world, new, "api_key.created")["tenant_id"] == tenant["id"]
+
+
+@pytest.mark.parametrize(("body", "grace"), [({}, DAY), ({"grace_seconds": 7 * DAY}, 7 * DAY)])
+def test_the_old_key_ends_after_the_grace(world: World, body: dict[str, int], grace: int):
+    start = dt.datetime.now(dt.UTC)
+    with time_machine.travel(start, tick=False):
+        old = Program(world)
+        new = old.replace(**body)
+        assert old.read()["expires_at"] == (start + dt.timedelta(seconds=grace)).isoformat()
+    with time_machine.travel(start + dt.timedelta(seconds=grace - 1), tick=False):
+        assert old.works()
+    with time_machine.travel(start + dt.timedelta(seconds=grace), tick=False):
+        assert not old.works()
+        assert new.works()
+
+
+def test_without_a_grace_the_old_key_ends_at_once(world: World):
+    old = Program(world)
+    assert old.replace(grace_seconds=0).works()
+    assert not old.works()
+
+
+@pytest.mark.parametrize("grace", [-1, 7 * DAY + 1, 1.5, "1", None, True])
+def test_a_grace_is_0_to_7_days(world: World, grace: Any):
+    old = Program(world)
+    problem = world.admin("POST", f"{old.path}/replace", {"grace_seconds": grace}, expect=422)
+    assert list(problem["errors"]) == ["grace_seconds"]
+    assert old.read()["expires_at"] is None
+
+
+def test_replacing_is_no_outage_for_what_the_old_key_made(world: World):
+    tenant, old = world.tenant(), Program(world)
+    child, page = old.child(), old.link(tenant)
+    new = old.replace(grace_seconds=0)
+    assert new.shown["made"] == {"keys": 1, "links": 1}
+    assert child.read()["made_by"] == new.id
+    assert child.works()
+    assert opens(world, page)
+    world.admin("DELETE", new.path, expect=204)
+    assert not child.works()
+    assert not opens(world, page)
+
+
+def test_revoking_the_old_key_in_its_grace_leaves_the_successor_and_its_inheritance(world: World):
+    old = Program(world)
+    child, new = old.child(), old.replace()
+    world.admin("DELETE", old.path, expect=204)
+    assert [one.works() for one in (old, new, child)] == [False, True, True]
+
+
+def test_what_the_old_key_makes_in_its_grace_goes_with_the_successor(world: World):
+    tenant, old = world.tenant(), Program(world)
+    new = old.replace()
+    late, page = old.child(), old.link(tenant)
+    assert new.read()["made"] == {"keys": 2, "links": 1}  # the old key itself is one of them
+    world.admin("DELETE", new.path, expect=204)
+    assert [one.works() for one in (old, late)] == [False, False]
+    assert not opens(world, page)
+
+
+def test_a_leaked_key_that_replaced_itself_takes_its_successor_along(world: World):
+    leaked = Program(world)
+    child = leaked.child()
+    successor = leaked.replace(leaked.api)
+    assert leaked.read()["made"] == {"keys": 2, "links": 0}
+    world.admin("DELETE", leaked.path, expect=204)
+    assert [one.works() for one in (leaked, successor, child)] == [False, False, False]
+
+
+def test_a_leaked_key_takes_along_the_successors_of_others_that_it_asked_for(world: World):
+    leaked, other = Program(world), Program(world)
+    stolen = other.replace(leaked.api)
+    world.admin("DELETE", leaked.path, expect=204)
+    assert not stolen.works()
+
+
+def test_a_successor_lives_as_long_as_the_old_key_was_made_to(world: World):
+    start = dt.datetime.now(dt.UTC)
+    with time_machine.travel(start, tick=False):
+        old = Program(world, expires_at=(start + dt.timedelta(days=90)).isoformat())
+    later = start + dt.timedelta(days=80)
+    with time_machine.travel(later, tick=False):
+        new = old.replace()
+        assert new.shown["expires_at"] == (later + dt.timedelta(days=90)).isoformat()
+
+
+def test_a_key_that_replaces_itself_gains_no_time(world: World):
+    end = (dt.datetime.now(dt.UTC) + dt.timedelta(days=90)).isoformat()
+    old = Program(world, expires_at=end)
+    assert old.replace(old.api).shown["expires_at"] == old.shown["expires_at"]
+
+
+def test_a_grace_does_not_prolong_the_old_key(world: World):
+    end = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
+    old = Program(world, expires_at=end.isoformat())
+    old.replace()
+    assert dt.datetime.fromisoformat(old.read()["expires_at"]) == end
+
+
+def test_a_key_is_replaced_once(world: World):
+    old = Program(world)
+    new = old.replace()
+    world.admin.refused("POST", f"{old.path}/replace", expect=409, code="conflict")
+    assert new.replace().works()
+
+
+def test_only_keys_that_are_no_stronger_are_replaced(world: World):
+    weak, old = Program(world, scopes=["keys:write"]), Program(world)
+    weak.api.refused("POST", f"{old.path}/replace", expect=404, code="not_found")
+    assert old.read()["expires_at"] is None
+
+
+# --- what a bound key may end ---
+
+
+@pytest.mark.parametrize(("method", "what"), [("DELETE", ""), ("POST", "/replace")])
+def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world: World, method: str, what: str):
+    tenant = world.tenant()
+    ours, worker = (Program(world, tenant_id=tenant["id"]) for _ in range(2))
+    child = ours.child()
+    for one in (worker, ours):
+        ours.api.refused(method, one.path + what, expect=403, code="forbidden")
+        assert one.works()
+        assert one.read()["expires_at"] is None
+    ours.api(method, child.path + what, expect=204 if method == "DELETE" else 201)
+
+
+def test_a_bound_key_still_ends_what_it_made_after_it_was_replaced(world: World):
+    tenant = world.tenant()
+    old = Program(world, tenant_id=tenant["id"])
+    child, new = old.child(), old.replace()
+    new.api("DELETE", child.path, expect=204)
+
+
+# --- for how many ---
+
+
+@pytest.fixture
+def crowded(config: Config, world: World) -> Iterator[World]:
+    """A process whose tenants may have two keys and two links."""
+    app = create_app(replace(config, tenant_keys=2, tenant_links=2))
+    app.testing = False
+    yield World(world.aws, Api(app, world.admin.key))
+    app.extensions["deputy"].db.engine.dispose()
+
+
+def test_a_tenant_has_so_many_live_keys(crowded: World):
+    tenant, other = crowded.tenant(), crowded.tenant()
+    first, _second = (Program(crowded, tenant_id=tenant["id"]) for _ in range(2))
+    wanted = {"name": "one more", "scopes": ["tenants:read"], "tenant_id": tenant["id"]}
+    for api, body in ((crowded.admin, wanted), (first.api, wanted | {"tenant_id": None})):
+        response = api.raw("POST", "/v1/api-keys", body)
+        assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
+        assert response.headers["Retry-After"] == "3600"
+    Program(crowded, tenant_id=other["id"])
+    Program(crowded)  # bound to no tenant
+    crowded.admin("DELETE", first.path, expect=204)
+    Program(crowded, tenant_id=tenant["id"])
+
+
+def test_a_tenant_that_has_all_its_keys_can_replace_each_of_them_once(crowded: World):
+    tenant = crowded.tenant()
+    keys = [Program(crowded, tenant_id=tenant["id"]) for _ in range(2)]
+    successors = [key.replace() for key in keys]
+    response = crowded.admin.raw("POST", f"{successors[0].path}/replace", {})
+    assert response.status_code == 429
+    assert all(key.works() for key in (*keys, *successors))
+
+
+def test_a_tenant_has_so_many_live_links(crowded: World):
+    tenant = crowded.tenant()
+    path = f"/v1/tenants/{tenant['id']}/onboarding-links"
+    first, _ = (crowded.admin("POST", path, {}, expect=201) for _ in range(2))
+    response = crowded.admin.raw("POST", path, {})
+    assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
+    assert response.headers["Retry-After"] == "3600"
+    crowded.admin("DELETE", f"{path}/{first['id']}", expect=204)
+    crowded.admin("POST", path, {}, expect=201)
