@@ -1,11 +1,10 @@
 """What gunicorn and `flask --app wsgi` load: the application with the settings of the environment."""
 
-import sys
-
+from app.cli import without_settings
 from app.config import Config, ConfigError
 from app.factory import create_app
 
 try:
     app = create_app(Config.from_environment())
 except ConfigError as error:
-    sys.exit(f"Deputy can't start with these settings:\n{error}")
+    app = without_settings(f"Deputy can't start with these settings:\n{error}")

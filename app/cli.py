@@ -5,6 +5,7 @@ They need no API key: whoever can run them has the database already. What they c
 
 import getpass
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from uuid import UUID
 
 import click
 from alembic import command
+from alembic.script import ScriptDirectory
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
@@ -23,11 +25,13 @@ from app.aws.errors import Unavailable
 from app.db import now, unavailable
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.families import Made
-from app.health import alembic_config
+from app.health import alembic_config, is_newer, revision
 from app.keys import generate_key, is_live
 from app.models import ApiKey
 from app.services import Services
 from app.worker import Worker
+
+_NOT_BOOTED = 3  # gunicorn starts a worker that ends with any other code again, and again
 
 
 def register_commands(app: Flask) -> None:
@@ -35,7 +39,24 @@ def register_commands(app: Flask) -> None:
         app.cli.add_command(command_or_group)
 
 
+def without_settings(problem: str) -> Flask:
+    """The commands alone, so that `--help` works; one that needs the settings says what is wrong with them.
+
+    That is where flask looks its commands up. Anywhere else, in gunicorn or in `flask run`, the process ends.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or context.parent is not None:
+        click.echo(problem, err=True)
+        sys.exit(_NOT_BOOTED)
+    app = Flask("app", static_folder=None)
+    app.config["PROBLEM"] = problem
+    register_commands(app)
+    return app
+
+
 def _services() -> Services:
+    if "deputy" not in current_app.extensions:
+        raise click.ClickException(current_app.config["PROBLEM"])
     return cast("Services", current_app.extensions["deputy"])
 
 
@@ -61,9 +82,17 @@ def _operator() -> Actor:
 @with_appcontext
 def migrate() -> None:
     """Bring the database's schema to this release's. Safe to repeat."""
+    db = _services().db
+    config = alembic_config(db)
     with _in_one_line(), unavailable():
-        command.upgrade(alembic_config(_services().db), "head")
-    click.echo("The database's schema is this release's.")
+        before = revision(db)
+        if is_newer(before, ScriptDirectory.from_config(config)):
+            raise click.ClickException(
+                f"The database's schema is at {before}, which is a newer release's. Nothing was changed: run that release."
+            )
+        command.upgrade(config, "head")
+        after = revision(db)
+    click.echo(f"Nothing to do: {after}" if before == after else f"{before or 'empty'} → {after}")
 
 
 @click.command("worker")
@@ -74,10 +103,11 @@ def worker() -> None:
     It needs no broker. Beyond one machine set DEPUTY_BROKER_URL and run: celery --app worker worker --beat
     """
     stop = threading.Event()
+    work = Worker(_services(), stop)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     click.echo("The worker is running; Ctrl-C ends it.")
-    Worker(_services(), stop).run()
+    work.run()
 
 
 templates = AppGroup("templates", help="The CloudFormation templates that customers launch.")

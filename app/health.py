@@ -28,13 +28,25 @@ def alembic_config(db: Database) -> AlembicConfig:
     return config
 
 
+def revision(db: Database) -> str | None:
+    """Where the database's schema is; None before the first migration. Raises StoreUnavailableError."""
+    with db.read() as session:
+        return MigrationContext.configure(session.connection()).get_current_revision()
+
+
+def is_newer(at: str | None, migrations: ScriptDirectory) -> bool:
+    """Whether a database is at a revision that this release does not know."""
+    return at is not None and at not in {known.revision for known in migrations.walk_revisions()}
+
+
 class Health:
     """Checks the database, its migrations, and who we are to AWS."""
 
     def __init__(self, db: Database, sts: Sts) -> None:
         self._db = db
         self._sts = sts
-        self._head = ScriptDirectory.from_config(alembic_config(db)).get_current_head()
+        self._migrations = ScriptDirectory.from_config(alembic_config(db))
+        self._head = self._migrations.get_current_head()
         self._identity = cached(TTLCache(maxsize=1, ttl=_IDENTITY_SECONDS), lock=threading.Lock())(
             lambda: _identity_problem(sts)
         )
@@ -51,11 +63,14 @@ class Health:
 
     def _database_problem(self) -> str | None:
         try:
-            with self._db.read() as db:
-                at = MigrationContext.configure(db.connection()).get_current_revision()
+            at = revision(self._db)
         except StoreUnavailableError as error:
             return error.detail
         if at != self._head:
+            if is_newer(at, self._migrations):
+                return (
+                    "The database's schema is a newer release's; replace this process by one of that release."
+                )
             return "The database's schema is not this release's; run: flask --app wsgi migrate"
         return None
 

@@ -1,13 +1,21 @@
 """The operator's commands, against a real database: what they print, what they change, and what they leave on record."""
 
 import getpass
+import os
 import re
+import subprocess
+import sys
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
+import click
 import pytest
-from alembic.migration import MigrationContext
+import sqlalchemy
+from alembic import command as alembic
 from alembic.script import ScriptDirectory
+from flask import Flask
 from sqlalchemy import select
 
 from app import access, cli
@@ -15,12 +23,13 @@ from app.access import Scope, from_bits
 from app.db import SYSTEM, Database, now
 from app.errors import UnauthenticatedError
 from app.factory import create_app
-from app.health import alembic_config
+from app.health import alembic_config, revision
 from app.ids import new_id
 from app.keys import Access, generate_key
 from app.models import ApiKey, AuditEvent, Tenant
 from tests.conftest import empty_database, make_config
 
+ROOT = Path(__file__).parent.parent
 KEY = r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
 
 
@@ -121,6 +130,46 @@ def test_every_command_has_a_help_text():
     assert cli.migrate.help
 
 
+def every_command(app: Flask) -> Iterator[list[str]]:
+    """The words of each group and each command."""
+    for name, found in app.cli.commands.items():
+        yield [name]
+        yield from ([name, inner] for inner in getattr(found, "commands", {}))
+
+
+def test_help_needs_no_settings_at_any_level():
+    with click.Context(click.Group("flask")):
+        app = cli.without_settings("these settings are bad")
+    for words in every_command(app):
+        done = app.test_cli_runner().invoke(args=[*words, "--help"])
+        assert (done.exit_code, done.output[:6]) == (0, "Usage:"), words
+    for words in (["migrate"], ["worker"], ["templates", "publish"], ["keys", "list"], ["keys", "bootstrap"]):
+        done = app.test_cli_runner().invoke(args=words)
+        assert (done.exit_code, done.output) == (1, "Error: these settings are bad\n"), words
+    run = click.Context(click.Command("run"), parent=click.Context(click.Group("flask")))
+    with run, pytest.raises(SystemExit):
+        cli.without_settings("these settings are bad")
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["keys", "--help"], 0), (["routes"], 3)])
+def test_the_real_command_line_without_any_setting(words, code):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", *words],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    if code:
+        assert done.stderr.startswith("Deputy can't start with these settings:\n")
+    else:
+        assert done.stderr == ""
+        assert "revoke" in done.stdout if "keys" in words else "migrate" in done.stdout
+
+
 # --- migrate ---
 
 
@@ -128,12 +177,31 @@ def test_every_command_has_a_help_text():
 def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
     with empty_database(engine, tmp_path) as url:
         operator = Operator(url)
-        for _ in range(2):
-            assert operator.run("migrate") == "The database's schema is this release's.\n"
-        with operator.db.engine.connect() as connection:
-            head = ScriptDirectory.from_config(alembic_config(operator.db)).get_current_head()
-            assert MigrationContext.configure(connection).get_current_revision() == head is not None
+        migrations = ScriptDirectory.from_config(alembic_config(operator.db))
+        head, earlier = migrations.get_current_head(), migrations.get_base()
+        assert operator.run("migrate") == f"empty → {head}\n"
+        assert operator.run("migrate") == f"Nothing to do: {head}\n"
+        assert revision(operator.db) == head is not None
+        alembic.downgrade(alembic_config(operator.db), earlier)
+        assert operator.run("migrate") == f"{earlier} → {head}\n"
         assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
+        operator.db.engine.dispose()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_migrate_leaves_the_schema_of_a_newer_release_alone_and_readiness_names_it(engine, tmp_path):
+    with empty_database(engine, tmp_path) as url:
+        operator = Operator(url)
+        operator.run("migrate")
+        with operator.db.engine.begin() as connection:
+            connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '9999'"))
+        said = operator.run("migrate", fails=1)
+        assert said == (
+            "Error: The database's schema is at 9999, which is a newer release's. Nothing was changed: run that release.\n"
+        )
+        assert revision(operator.db) == "9999"
+        [problem] = operator.app.extensions["deputy"].health.missing()["database"]
+        assert problem.startswith("The database's schema is a newer release's;")
         operator.db.engine.dispose()
 
 

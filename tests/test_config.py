@@ -360,8 +360,23 @@ def test_the_process_says_what_is_wrong_and_ends(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3, "gunicorn gives up on this code alone"
     first, *rest = done.stderr.splitlines()
     assert first == "Deputy can't start with these settings:"
     assert [line.split(":")[0] for line in rest] == ["DEPUTY_MAX_SESSION_SECONDS", "DEPUTY_VENDOR_NAME"]
     assert "Traceback" not in done.stderr
+
+
+def test_gunicorn_ends_instead_of_starting_worker_after_worker():
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "1", "wsgi:app"],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.count("Deputy can't start with these settings:") == 1
