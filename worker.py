@@ -7,10 +7,9 @@ import functools
 import os
 import sys
 
-from app import log
 from app.config import Config, ConfigError
 from app.jobs import create_celery
-from app.services import build
+from app.services import begin, build
 
 try:
     config = Config.from_environment()
@@ -18,7 +17,7 @@ except ConfigError as error:
     sys.exit(f"Deputy can't start with these settings:\n{error}")
 if config.broker_url is None:
     sys.exit("DEPUTY_BROKER_URL is not set. Without a broker, run: flask --app wsgi worker")
-log.configure(config.log_level)
+begin(config)
 _of_process = functools.cache(
     lambda _pid: build(config)
 )  # a connection that was inherited is somebody else's

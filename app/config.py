@@ -5,6 +5,7 @@ off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` i
 AWS's own variables (credentials, AWS_ENDPOINT_URL) are boto3's to read; only the region is needed here too.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import environs
 from marshmallow import ValidationError
 
+from app.doubts import local_address, unknown_variables
 from app.ids import ACCOUNT_ID_PATTERN, AccountId
 from app.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, is_name, stands_for_the_name
 
@@ -111,6 +113,12 @@ class Config:
     bootstrap_key: str | None = field(default=None, repr=False)
     proxy_hops: int = 0  # proxies in front, each of which appends whom it sees to X-Forwarded-For
     log_level: str = "INFO"
+    doubts: tuple[str, ...] = ()  # what looks like a mistake, a sentence each
+
+    @property
+    def public_path(self) -> str:
+        """Of the public URL: empty, or with a slash in front and none behind."""
+        return urlsplit(self.public_url).path
 
     @property
     def vendor_in_aws(self) -> str:
@@ -144,7 +152,7 @@ class Config:
                 "template_bucket": env.str(
                     "TEMPLATE_BUCKET", validate=_matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
                 ),
-                "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=_http_url),
+                "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=_public_url),
                 "console_url": env.str("CONSOLE_URL", None, validate=_http_url_or_nothing),
                 "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=_matches(r"[\w+=,.@-]{0,50}")),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
@@ -156,16 +164,17 @@ class Config:
             }
             values |= _numbers(env, defaults)
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
+        endpoint = env.str("AWS_ENDPOINT_URL", None)  # boto3's; a sandbox's tells that no customer is near
         problems = env.problems()
         if not region or not re.fullmatch(_REGION, region):
             problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
         if _chained_too_long(values["broker"], values["max_session_seconds"]):
             problems.append(_CHAINED_TOO_LONG)
-        problems += _registration_problems(values, problems)
-        problems += _name_problems(values, problems)
+        problems += _registration_problems(values, problems) + _name_problems(values, problems)
         if problems or not region:
             raise ConfigError("\n".join(problems))
-        return cls(**_typed(values), region=region)
+        doubts = env.unknown() + local_address(values["public_url"], endpoint)
+        return cls(**_typed(values), region=region, doubts=tuple(doubts))
 
 
 def _numbers(env: environs.Env, defaults: dict[str, Any]) -> dict[str, Any]:
@@ -187,13 +196,19 @@ class _Environment(environs.FileAwareEnv):
     def __init__(self) -> None:
         super().__init__(eager=False, strip_whitespace=True)  # files end with a line feed, secrets don't
         self._unreadable: list[str] = []
+        self._known: set[str] = set()
 
     def _get_value(self, env_key: str, default: Any) -> Any:
+        self._known.add(env_key)
         try:
             return super()._get_value(env_key, default)
         except ValueError:
             self._unreadable.append(env_key)
             return default
+
+    def unknown(self) -> list[str]:
+        """A sentence for each variable of ours that nobody asked for."""
+        return unknown_variables(os.environ, self._known)  # noqa: TID251  this is app/config.py
 
     def problems(self) -> list[str]:
         """One line for each bad variable, by name."""
@@ -340,6 +355,22 @@ def _http_url(value: str) -> None:
         raise ValidationError(f"is not a URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
         raise ValidationError("must be an http:// or https:// URL without query or fragment.")
+
+
+# Of the service itself: a path that begins with one could be meant to lie below the public URL, or to be one.
+OWN_PATHS = ("v1", "onboard", "docs", "openapi.json", "healthz", "readyz")
+_OWN_PATH = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})(/.*)?")
+_PATH = re.compile(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?")
+
+
+def _public_url(value: str) -> None:
+    _http_url(value)
+    path = urlsplit(value).path
+    if not _PATH.fullmatch(path) or _OWN_PATH.fullmatch(path):
+        raise ValidationError(
+            "may have a path of letters, digits and any of ._~- between its slashes; it can't begin with one of this"
+            f" service's own: {', '.join(OWN_PATHS)}."
+        )
 
 
 def _positive(value: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import flask_smorest
 import structlog
-from flask import Flask, Response, g, redirect, request
+from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.routing import UUIDConverter
 
@@ -26,6 +26,7 @@ from app.api import (
 from app.api.client_address import client_address
 from app.api.fast_lane import ALWAYS, FOR_PROGRAMS, FastLane
 from app.api.openapi import UUID_PARAMETER, Plugin
+from app.api.public_path import PublicPath
 from app.api.rest import REQUEST_ID
 from app.cli import register_commands
 from app.config import Config
@@ -64,7 +65,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
 
 def create_app(config: Config) -> Flask:
     """The service as a WSGI application. Connects to nothing until it is asked something."""
-    log.configure(config.log_level)
+    services.begin(config)
     app = Flask("app", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=_MAX_BODY,
@@ -85,13 +86,21 @@ def create_app(config: Config) -> Flask:
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(pages.bp)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config=_DOCS))
+    app.register_blueprint(_docs(config.public_path), url_prefix="/docs")
     app.add_url_rule(
-        "/docs", "docs", lambda: redirect("/docs/")
+        "/docs", "docs", lambda: redirect(f"{config.public_path}/docs/")
     )  # werkzeug's own would name the Host header's host
     register_commands(app)
     app.wsgi_app = FastLane(app.wsgi_app, app.extensions["deputy"])  # type: ignore[method-assign]  # Flask's own way
+    if config.public_path:
+        app.wsgi_app = PublicPath(app.wsgi_app, config.public_path)  # type: ignore[method-assign]
     return app
+
+
+def _docs(path: str) -> Blueprint:
+    """Pages for the OpenAPI document. They name their files by whole paths, which begin with `path`."""
+    found: Blueprint = get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", config=_DOCS)
+    return found
 
 
 _DOCS = {

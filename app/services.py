@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app import permission_sets
+from app import log, permission_sets
 from app.audit import AuditLog
 from app.authority import Authority
 from app.aws.registrations import RegistrationQueue, replies
@@ -49,13 +49,20 @@ class Services:
     quotas: Quotas
 
 
+def begin(config: Config) -> None:
+    """What a process does first: set its log up, and say there what looks like a mistake in the settings."""
+    log.configure(config.log_level)
+    for doubt in config.doubts:
+        log.get(__name__).warning("settings.doubtful", detail=doubt)
+
+
 def build(config: Config) -> Services:
     """Wire the services, once for a process. Opens no connection to anything."""
     db = Database(config.database_url)
     sts = Sts(config.region, config.broker)
     sets = permission_sets.load()
     verification = Verification(db, sts)
-    log, authority = AuditLog(db), Authority(db)
+    audit_log, authority = AuditLog(db), Authority(db)
     shared = SharedCache(config.cache_url) if config.cache_url else None
     sessions, rates = Sessions(config.secret_keys, shared), Rates(config, shared)
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
@@ -65,7 +72,7 @@ def build(config: Config) -> Services:
         db=db,
         access=Access(db, most=config.tenant_keys, sets=sets),
         authority=authority,
-        audit=log,
+        audit=audit_log,
         tenants=Tenants(db),
         onboarding=onboarding,
         verification=verification,
@@ -78,7 +85,7 @@ def build(config: Config) -> Services:
             authority=authority,
             sessions=sessions,
             rates=rates,
-            log=log,
+            log=audit_log,
             max_session_seconds=config.max_session_seconds,
         ),
         health=Health(db, sts),

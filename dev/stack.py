@@ -82,6 +82,7 @@ class Stack:
         self._given = env
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock: IO[str] | None = None
+        self._doubts: list[str] = []
         self.onboarding_url: str | None = None
         self._registration: dict[str, str] = {}  # known once the vendor's side of AWS is there
 
@@ -241,7 +242,16 @@ class Stack:
         if done.returncode:
             last = [line for line in done.stderr.splitlines() if line.strip()][-8:]
             raise StackError("\n".join(line.removeprefix("Error: ") for line in last))
+        self._pass_on(done.stderr)
         return done.stdout
+
+    def _pass_on(self, said: str) -> None:
+        """What the service doubts of its settings, to the person; each process says it, so once is enough."""
+        for line in said.splitlines():
+            found = json.loads(line) if line.startswith("{") else {}
+            if found.get("event") == "settings.doubtful" and found["detail"] not in self._doubts:
+                self._doubts.append(found["detail"])
+                print(f"note      {found['detail']}", flush=True)
 
     def _spawn(self, name: str, *arguments: str) -> None:
         with self.log(name).open("wb") as output:

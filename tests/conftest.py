@@ -40,6 +40,8 @@ BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml
 OPERATOR = Actor("operator", None, "tests")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 _SERVER = pytest.StashKey[Postgres]()
 
@@ -58,12 +60,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A machine without a browser must not look as if everything had been tried."""
-    skipped = [
-        report for report in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(report.longrepr)
-    ]
-    if skipped:
-        terminalreporter.write_line(f"{len(skipped)} tests in a browser were skipped: {NO_BROWSER}.")
+    """A machine that lacks something must not look as if everything had been tried."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for where, reason in (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX)):
+        if count := sum(reason in text for text in skipped):
+            terminalreporter.write_line(f"{count} tests {where} were skipped: {reason}.")
 
 
 @pytest.fixture(scope="session")

@@ -335,8 +335,10 @@ def test_every_refusal_has_one_status():
     codes = [kind.code for kind in found]
     assert len(codes) == len(set(codes))
     assert set(codes) <= set(PROBLEMS)
-    only_http = {"method_not_allowed", "payload_too_large", "unsupported_media_type", "internal_error"}
-    assert set(PROBLEMS) - set(codes) == only_http
+    assert set(PROBLEMS) - set(codes) == {
+        *("method_not_allowed", "payload_too_large", "unsupported_media_type", "uri_too_long"),
+        "internal_error",
+    }
 
 
 def test_every_code_of_the_design_has_its_status():
@@ -351,6 +353,7 @@ def test_every_code_of_the_design_has_its_status():
         "suspended": 409,
         "role_refused": 409,
         "payload_too_large": 413,
+        "uri_too_long": 414,
         "unsupported_media_type": 415,
         "validation_failed": 422,
         "role_not_allowed": 422,

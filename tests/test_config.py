@@ -1,14 +1,18 @@
 """The settings: read strictly, all mistakes told at once, and nothing secret ever shown."""
 
+import json
 import os
+import re
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
 
-from app.config import Broker, Config, ConfigError
+from app.config import OWN_PATHS, Broker, Config, ConfigError
+from app.factory import create_app
+from tests.conftest import make_config
 
 ROOT = Path(__file__).parent.parent
 ROLE = "arn:aws:iam::111122223333:role/service/DeputyBroker"
@@ -380,3 +384,136 @@ def test_gunicorn_ends_instead_of_starting_worker_after_worker():
     )
     assert done.returncode == 3
     assert done.stderr.count("Deputy can't start with these settings:") == 1
+
+
+def test_every_process_says_once_what_it_doubts_and_starts(tmp_path):
+    """The web's and the commands' (wsgi), and Celery's."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
+    doubtful = {"DEPUTY_ISSUE_RAET": "hunter2", "DEPUTY_BROKER_URL": "redis://127.0.0.1:1"}
+    for module in ("wsgi", "worker"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {module}"],
+            cwd=ROOT,
+            env=clean | GOOD | doubtful,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said = [json.loads(line) for line in done.stderr.splitlines()]
+        assert [(line["event"], line["level"]) for line in said] == [("settings.doubtful", "warning")] * 2
+        assert "DEPUTY_ISSUE_RATE" in said[0]["detail"]
+        assert "DEPUTY_PUBLIC_URL" in said[1]["detail"]
+        assert "hunter2" not in done.stdout + done.stderr
+
+
+# --- what looks like a mistake ---
+
+PUBLIC = "https://deputy.example.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DEPUTY_PUBLC_URL", "DEPUTY_PUBLIC_URL"),
+        ("DEPUTY_ISSUE_RAET", "DEPUTY_ISSUE_RATE"),
+        ("DEPUTY_SECRET_KEY", "DEPUTY_SECRET_KEYS"),
+        ("DEPUTY_SECRETKEYS_FILE", "DEPUTY_SECRET_KEYS_FILE"),
+        ("DEPUTY_VENDOR_ACCOUNTS", "DEPUTY_VENDOR_ACCOUNT_IDS"),
+        ("DEPUTY_TOPIC_ARN", "DEPUTY_REGISTRATION_TOPIC_ARN"),
+    ],
+)
+def test_a_variable_that_does_not_exist_is_named_with_the_nearest_that_does(read, name, meant):
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **{name: "secret"}).doubts
+    assert doubt == f"{name} is no setting, so nothing reads it. Is {meant} meant?"
+
+
+def test_a_variable_that_resembles_none_sends_to_the_list_of_all(read):
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, DEPUTY_XYZZY="1").doubts
+    assert doubt == "DEPUTY_XYZZY is no setting, so nothing reads it. The README lists those that there are."
+
+
+def test_names_that_others_read_are_no_mistakes(read):
+    """Those of `make run` and of the client, and what Kubernetes makes of a Service called deputy."""
+    sources = [
+        *ROOT.glob("client/**/*.py"),
+        *ROOT.glob("dev/*.py"),
+        ROOT / "README.md",
+        *ROOT.glob("docs/*.md"),
+    ]
+    written = {name for path in sources for name in re.findall(r"\bDEPUTY_[A-Z_]*[A-Z]\b", path.read_text())}
+    settings = {f"DEPUTY_{setting.name.upper()}" for setting in fields(Config)} | {*GOOD}
+    others = written - settings - {f"{name}_FILE" for name in settings}
+    assert {"DEPUTY_DATA_DIR", "DEPUTY_API_KEY", "DEPUTY_CA_BUNDLE"} <= others
+    kubernetes = {
+        *("DEPUTY_SERVICE_HOST", "DEPUTY_SERVICE_PORT", "DEPUTY_SERVICE_PORT_HTTP", "DEPUTY_PORT"),
+        *("DEPUTY_PORT_8000_TCP", "DEPUTY_PORT_8000_TCP_ADDR", "DEPUTY_PORT_8000_TCP_PROTO"),
+    }
+    given = dict.fromkeys(others | kubernetes | {"DEPUTY_FAIL_CLOSED"}, "x")
+    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **given).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "doubted"),
+    [
+        (None, None, True),
+        ("http://localhost:8000", None, True),
+        ("http://127.0.0.1/deputy", None, True),
+        ("http://[::1]:8000", None, True),
+        ("http://0.0.0.0:8000", None, True),
+        ("http://deputy.localhost", "https://sts.example.com", True),
+        ("http://localhost:8000", "http://localhost:4566", False),
+        ("http://localhost:8000", "http://127.0.0.1:4566", False),
+        (PUBLIC, None, False),
+        ("https://localhost.example.com", None, False),
+        ("http://10.0.0.1", None, False),
+    ],
+)
+def test_a_public_url_of_this_machine_is_doubted_unless_aws_is_on_it_too(read, url, endpoint, doubted):
+    doubts = read(DEPUTY_PUBLIC_URL=url, AWS_ENDPOINT_URL=endpoint).doubts
+    assert [doubt.startswith("DEPUTY_PUBLIC_URL is http://") for doubt in doubts] == [True] * doubted
+
+
+# --- the public URL's path ---
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("", ""),
+        ("/", ""),
+        ("/deputy", "/deputy"),
+        ("/tools/deputy/", "/tools/deputy"),
+        ("/v1x/~a.b", "/v1x/~a.b"),
+    ],
+)
+def test_a_public_url_may_have_a_path(read, given, path):
+    config = read(DEPUTY_PUBLIC_URL=PUBLIC + given)
+    assert (config.public_url, config.public_path) == (PUBLIC + path, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1",
+        "/onboard/",
+        "/docs/x",
+        "/openapi.json",
+        "//",
+        "//x",
+        "/a//b",
+        "/../x",
+        "/.",
+        "/a b",
+        "/ä",
+        "/%2e",
+        "/a;b",
+        "/'",
+    ],
+)
+def test_a_path_that_could_be_another_is_refused_at_start(read, path):
+    assert [*problems(read, DEPUTY_PUBLIC_URL=PUBLIC + path)] == ["DEPUTY_PUBLIC_URL"]
+
+
+def test_no_path_of_the_services_own_is_forgotten():
+    app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+    assert {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()} == set(OWN_PATHS)

@@ -19,7 +19,7 @@ import boto3
 import pytest
 import requests
 
-from dev.stack import Settings, StackError, free_port
+from dev.stack import Settings, Stack, StackError, free_port
 
 ROOT = Path(__file__).parent.parent
 ACME = "444455556666"
@@ -414,3 +414,19 @@ def call(run: Run, key: str, method: str, path: str, body: Any = None, *, expect
 
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
+
+
+def test_what_the_service_doubts_is_told_to_the_person_once(tmp_path, capsys):
+    """Each process says it in its own log, which nobody reads who just typed make run."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "PORT": str(free_port()),
+        "SANDBOX_PORT": str(free_port()),
+        "DEPUTY_DATA_DIR": str(tmp_path / "data"),
+        "DEPUTY_ISSUE_RAET": "1",
+    }
+    with Stack(Settings.from_environment(env), env) as stack:
+        stack.prepare()
+    assert capsys.readouterr().out == (
+        "note      DEPUTY_ISSUE_RAET is no setting, so nothing reads it. Is DEPUTY_ISSUE_RATE meant?\n"
+    )

@@ -1,0 +1,211 @@
+"""The service below a path of somebody else's address, behind a real nginx: pages, forms, redirects, links, documents.
+
+nginx hands the path on or takes it off, as proxies do one or the other.
+"""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+import urllib3
+from bs4 import BeautifulSoup
+from flask import Flask
+from playwright.sync_api import expect, sync_playwright
+from werkzeug.serving import make_server
+
+from app.config import Config
+from app.factory import create_app
+from dev.stack import free_port
+from tests.attacks.evidence import on_sqlite
+from tests.cast import Api, World
+from tests.conftest import CHROMIUM, NGINX, NO_NGINX, in_a_browser, make_config
+
+pytestmark = [on_sqlite, pytest.mark.skipif(NGINX is None, reason=NO_NGINX)]
+
+PREFIX = "/tools/deputy"
+_CONFIG = """
+pid {folder}/nginx.pid;
+error_log stderr;
+daemon off;
+{user}
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  {temporary}
+  server {{
+    listen 127.0.0.1:{port};
+    location {prefix}/ {{
+      proxy_pass http://127.0.0.1:{behind}{handed};
+      proxy_set_header Host $http_host;
+    }}
+  }}
+}}
+"""
+_KINDS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+@dataclass
+class Site:
+    """The service as the world sees it."""
+
+    app: Flask
+    url: str  # with the path
+    http: urllib3.PoolManager
+
+    def ask(self, method: str, url: str, **options):
+        return self.http.request(method, urljoin(f"{self.url}/", url), redirect=False, **options)
+
+    def elsewhere(self, links) -> list[str]:
+        """Those links that lead out of the path, though not to another site."""
+        whole = [urljoin(f"{self.url}/onboard/x", link) for link in links]
+        ours = [link for link in whole if urlsplit(link).netloc == urlsplit(self.url).netloc]
+        assert ours
+        return [link for link in ours if not link.startswith(f"{self.url}/")]
+
+
+@contextmanager
+def nginx(folder: Path, port: int, behind: int, handed: str) -> Iterator[None]:
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _KINDS)
+    user = "user root;" if os.geteuid() == 0 else ""  # whose folder it is
+    text = _CONFIG.format(
+        folder=folder, temporary=temporary, user=user, port=port, prefix=PREFIX, behind=behind, handed=handed
+    )
+    (folder / "nginx.conf").write_text(text)
+    process = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"])
+    try:
+        retries = urllib3.Retry(60, backoff_factor=0.05, backoff_max=0.5)  # until it listens
+        urllib3.PoolManager().request("GET", f"http://127.0.0.1:{port}/", retries=retries)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(params=["/", ""], ids=["taken off", "handed on"])
+def site(request, world: World, config: Config, tmp_path: Path) -> Iterator[Site]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}{PREFIX}"
+    app = create_app(make_config(config.database_url, public_url=url))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with nginx(tmp_path, port, server.server_port, request.param), urllib3.PoolManager() as http:
+            yield Site(app, url, http)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        app.extensions["deputy"].db.engine.dispose()
+
+
+def link_of(site: Site, world: World, tenant) -> str:
+    api = Api(site.app, world.admin.key)
+    url = api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
+    assert url.startswith(f"{site.url}/onboard/")
+    return url
+
+
+def test_the_pages_files_forms_and_redirects_stay_below_the_path(site: Site, world: World):
+    tenant = world.tenant()
+    link = link_of(site, world, tenant)
+    page = BeautifulSoup(site.ask("GET", link).data, "html.parser")
+    files = [tag.get("src") or tag["href"] for tag in page.select("script[src], link[href]")]
+    forms = [form["action"] for form in page.select("form[action]")]
+    live = [tag["hx-get"] for tag in page.select("[hx-get]")]
+    assert len(files) >= 4
+    assert forms
+    assert live
+    own = [link["href"] for link in page.select("a[href]") if link["href"].startswith("/")]
+    assert site.elsewhere([*files, *forms, *live, *own]) == []
+    for url in {*files, *live, *own}:
+        assert site.ask("GET", url).status in {200, 204}, url
+
+    refused = site.ask("POST", page.select_one("form.paste")["action"], fields={"role_arn": "nonsense"})
+    assert refused.status == 422
+    assert (
+        site.elsewhere(tag["href"] for tag in BeautifulSoup(refused.data, "html.parser").select("link")) == []
+    )
+    role = world.role(tenant)
+    sent = site.ask("POST", page.select_one("form.paste")["action"], fields={"role_arn": role})
+    assert sent.status == 303
+    assert site.elsewhere([sent.headers["Location"]]) == []
+    after = site.ask("GET", sent.headers["Location"])
+    assert after.status == 200
+    assert urlsplit(role).path.rpartition("/")[2] in after.data.decode()
+    gone = site.ask("GET", f"onboard/{'x' * 43}")
+    assert gone.status == 404
+    assert site.elsewhere(tag["href"] for tag in BeautifulSoup(gone.data, "html.parser").select("link")) == []
+
+
+def test_the_api_and_its_documents_stay_below_the_path(site: Site, world: World):
+    headers = {"Authorization": f"Bearer {world.admin.key}"}
+    document = site.ask("GET", "openapi.json").json()
+    assert document["servers"] == [{"url": site.url}]
+    moved = site.ask("GET", "docs")
+    assert moved.status == 302
+    assert urljoin(site.url, moved.headers["Location"]) == f"{site.url}/docs/"
+    docs = site.ask("GET", "docs/")
+    assert f'"url": "{PREFIX}/openapi.json"' in docs.data.decode()
+    page = BeautifulSoup(docs.data, "html.parser")
+    files = [tag.get("src") or tag["href"] for tag in page.select("script[src], link[href]")]
+    assert site.elsewhere(files) == []
+    for url in files:
+        assert site.ask("GET", url).status == 200, url
+
+    world.tenant(), world.tenant()
+    first = site.ask("GET", "v1/tenants?limit=1", headers=headers).json()
+    second = site.ask("GET", f"v1/tenants?limit=1&cursor={first['next_cursor']}", headers=headers)
+    assert second.status == 200
+    assert second.json()["items"] != first["items"]
+
+
+def test_credentials_are_issued_below_the_path_on_the_fast_lane_too(site: Site, world: World, monkeypatch):
+    connection = world.connection()
+    path = f"v1/tenants/{connection['tenant_id']}/connections/{connection['id']}/credentials"
+    monkeypatch.setattr(site.app, "full_dispatch_request", lambda: pytest.fail("not on the fast lane"))
+    issued = site.ask("POST", path, headers={"Authorization": f"Bearer {world.admin.key}"})
+    assert issued.status == 200, issued.data
+    assert issued.json()["Version"] == 1
+
+
+def test_a_cursor_is_good_with_the_path_and_without(site: Site, world: World):
+    """It is signed with the path of the API's own route."""
+    world.tenant(), world.tenant()
+    headers = {"Authorization": f"Bearer {world.admin.key}"}
+    cursor = site.ask("GET", "v1/tenants?limit=1", headers=headers).json()["next_cursor"]
+    for prefix in ("", PREFIX):
+        asked = site.app.test_client().get(f"{prefix}/v1/tenants?limit=1&cursor={cursor}", headers=headers)
+        assert asked.status_code == 200, asked.text
+
+
+def test_there_are_no_cookies(site: Site, world: World):
+    """With none, none can have a path that is wrong."""
+    link = link_of(site, world, world.tenant())
+    for url in (link, "docs/", "openapi.json", "v1/tenants"):
+        assert "Set-Cookie" not in site.ask("GET", url).headers
+
+
+@in_a_browser
+def test_in_a_browser_the_page_has_its_styles_and_takes_a_role(site: Site, world: World):
+    tenant = world.tenant()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        failed: list[str] = []
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
+        page.goto(link_of(site, world, tenant))
+        assert page.evaluate("document.styleSheets.length") >= 2
+        page.fill("#role-arn", world.role(tenant))
+        page.click("form.paste button")
+        expect(page.locator("#summary")).to_contain_text("onnected", timeout=30_000)
+        assert page.url.startswith(f"{site.url}/onboard/")
+        browser.close()
+    assert failed == []
