@@ -7,8 +7,17 @@ import sys
 import threading
 from pathlib import Path
 
+from sandbox.organization import organization
 from sandbox.server import Sandbox
-from sandbox.vendor import CUSTOMERS, VENDOR_ACCOUNT, VENDOR_STACK, Vendor, deploy_vendor, seed_customers
+from sandbox.vendor import (
+    CUSTOMERS,
+    ORGANIZATION,
+    VENDOR_ACCOUNT,
+    VENDOR_STACK,
+    Vendor,
+    deploy_vendor,
+    seed_customers,
+)
 
 _BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 _EPILOG = f"""\
@@ -17,7 +26,8 @@ Point anything that speaks AWS at it:
   export AWS_ACCESS_KEY_ID=444455556666 AWS_SECRET_ACCESS_KEY=any     # 12 digits: the root of that account
 
 Accounts to start with: {VENDOR_ACCOUNT} (the vendor), {", ".join(f"{a} ({name})" for a, name in CUSTOMERS.items())};
-any other 12 digits are an empty account. To run a service as the vendor's broker, give it no key but
+any other 12 digits are an empty account. Acme's is the management account of an organisation with the units
+{", ".join(ORGANIZATION["ous"])}. To run a service as the vendor's broker, give it no key but
   export AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost:4566/_sandbox/broker-credentials
 
 Open http://localhost:4566/console/ for the console. Everything is in memory and gone when it stops.
@@ -41,6 +51,7 @@ def main() -> int:
         vendor = Vendor(options.vendor_account, options.vendor_stack, dict(options.vendor_parameter))
         sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8"), vendor))
         seed_customers(sandbox.url)
+        organization.change(ORGANIZATION)
         sys.stdout.write(
             f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n"
         )

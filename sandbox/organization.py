@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 _UNIT = re.compile(r"(ou-[a-z0-9]{4,32}-[a-z0-9]{8,32}|r-[a-z0-9]{4,32})")
@@ -12,27 +13,44 @@ class UnknownUnitError(Exception):
     """In AWS's words."""
 
 
+@dataclass(frozen=True)
+class Unit:
+    """An organisational unit, or the root, which holds all accounts."""
+
+    id: str
+    name: str
+    accounts: list[str]
+
+
 class Organization:
     """One, for the whole sandbox. Whoever wants to know of changes puts a function into `listeners`."""
 
     def __init__(self) -> None:
         self._units: dict[str, list[str]] = {}
+        self._names: Mapping[str, str] = {}
         self.listeners: list[Callable[[], None]] = []
+
+    def units(self) -> list[Unit]:
+        return [Unit(unit, self._names.get(unit, unit), accounts) for unit, accounts in self._units.items()]
 
     def change(self, body: Any) -> dict[str, int]:
         """Takes {"ous": {unit: [account, …]}}, which replaces what was. Returns the number of accounts in each unit.
 
-        Raises TypeError or ValueError for anything else.
+        With {"names": {unit: name}} the console shows units by their names. Raises TypeError or ValueError for anything else.
         """
         units = body.get("ous") if isinstance(body, Mapping) else None
         if not isinstance(units, Mapping):
             raise TypeError('expected {"ous": {"ou-abcd-11111111": ["100000000001"]}}')
+        names = body.get("names", {})
+        if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
+            raise TypeError('expected {"names": {"ou-abcd-11111111": "Production"}}')
         for unit, accounts in units.items():
             if not _UNIT.fullmatch(unit):
                 raise ValueError(f"{unit} is no id of an organisational unit or root")
             if not isinstance(accounts, list) or not all(_is_account(account) for account in accounts):
                 raise ValueError(f"{unit} must hold a list of account ids, each a text of 12 digits")
         self._units = {unit: list(accounts) for unit, accounts in units.items()}
+        self._names = dict(names)
         for listener in list(self.listeners):
             listener()
         return {unit: len(accounts) for unit, accounts in self._units.items()}
@@ -53,6 +71,7 @@ class Organization:
 
     def clear(self) -> None:
         self._units = {}
+        self._names = {}
         self.listeners.clear()
 
 

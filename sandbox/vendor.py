@@ -13,6 +13,20 @@ VENDOR_REGION = "us-east-1"
 VENDOR_STACK = "deputy-broker"
 TEMPLATE_BUCKET = "deputy-templates-111122223333"
 CUSTOMERS = {"444455556666": "Acme", "777788889999": "Globex"}
+# Acme's account is the management account of an organisation with these.
+MEMBERS = {
+    "444400000001": "Acme's web shop",
+    "444400000002": "Acme's data lake",
+    "444400000003": "Acme's playground",
+}
+ORGANIZATION: dict[str, dict[str, Any]] = {
+    "ous": {
+        "r-acme": list(MEMBERS),
+        "ou-acme-production": ["444400000001", "444400000002"],
+        "ou-acme-development": ["444400000003"],
+    },
+    "names": {"r-acme": "Root", "ou-acme-production": "Production", "ou-acme-development": "Development"},
+}
 
 
 @dataclass(frozen=True)

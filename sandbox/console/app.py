@@ -13,7 +13,8 @@ from werkzeug.exceptions import HTTPException
 
 from sandbox.console.stacks import Launch, Place, Stacks, Update
 from sandbox.console.template import TemplateRefused
-from sandbox.vendor import CUSTOMERS
+from sandbox.organization import organization
+from sandbox.vendor import CUSTOMERS, MEMBERS
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,7 +46,8 @@ def _flask(aws_url: Callable[[], str]) -> Flask:
     app = Flask(__name__)
     app.extensions["stacks"] = Stacks(aws_url)
     app.extensions["places"] = {Place(account, DEFAULT_REGION) for account in CUSTOMERS}
-    app.jinja_env.globals["account_names"] = CUSTOMERS
+    app.jinja_env.globals["account_names"] = CUSTOMERS | MEMBERS
+    app.jinja_env.globals["organization_units"] = organization.units
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(bp)
     app.register_error_handler(HTTPException, _http_error)

@@ -39,6 +39,7 @@ class Parameter:
     label: str
     description: str
     default: str
+    is_list: bool  # of texts between commas, each of which must match the pattern
     no_echo: bool
     allowed_values: list[str]
     allowed_pattern: str
@@ -160,6 +161,7 @@ def _parameter(name: str, declared: Mapping[str, Any], label: str) -> Parameter:
         label=label,
         description=_text(declared.get("Description")),
         default=_text(declared.get("Default")),
+        is_list=_text(declared.get("Type")).startswith(("CommaDelimitedList", "List<")),
         no_echo=_text(declared.get("NoEcho")) == "true",
         allowed_values=[_text(value) for value in declared.get("AllowedValues") or []],
         allowed_pattern=_text(declared.get("AllowedPattern")),

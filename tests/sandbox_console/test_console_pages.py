@@ -14,8 +14,11 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from sandbox.console import console_app
+from sandbox.organization import organization
+from sandbox.vendor import MEMBERS, ORGANIZATION
 
 CUSTOMER_ROLE = (Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml").read_text()
+CUSTOMER_ORG = (Path(__file__).parents[2] / "cloudformation" / "customer-org.yaml").read_text()
 EXTERNAL_ID = "dpy-" + "0f" * 32
 VENDOR = "999900001111"
 ACME, GLOBEX, STRANGER = "444455556666", "777788889999", "123123123123"
@@ -347,6 +350,37 @@ def test_a_sandbox_that_is_gone_is_said_to_be_gone():
     page = browser.get("/console/")
     assert page.status_code == 502
     assert "SandboxUnavailable" in page.text
+
+
+# The organization.
+
+
+@pytest.fixture
+def organized():
+    organization.change(ORGANIZATION)
+    yield
+    organization.clear()
+
+
+def test_the_units_are_offered_where_a_template_asks_for_them(browser, upload, organized):
+    page = quick_create(browser, templateURL=upload(CUSTOMER_ORG))
+    assert re.findall(r'data-unit="([^"]+)"', page.text) == list(ORGANIZATION["ous"])
+    assert "Production" in page.text
+    assert "ou-acme-production, 2 accounts" in page.text
+    assert "data-unit" not in quick_create(browser, templateURL=upload(CUSTOMER_ROLE)).text
+
+
+def test_the_index_shows_the_units_and_leads_to_their_accounts(browser, organized):
+    page = browser.get("/console/").text
+    for unit in ORGANIZATION["ous"]:
+        assert f">{unit}</code>" in page
+    for account in MEMBERS:
+        assert f"?account={account}" in page
+
+
+def test_without_an_organization_none_is_shown(browser, upload):
+    assert "Organization" not in browser.get("/console/").text
+    assert "data-unit" not in quick_create(browser, templateURL=upload(CUSTOMER_ORG)).text
 
 
 # How it is reached.

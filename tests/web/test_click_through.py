@@ -94,3 +94,29 @@ def test_a_mistake_is_explained_and_mended_by_following_the_advice(run: Run, bro
     assert run.process.poll() is None
     said = Path(run.data / "web.log").read_text() + Path(run.data / "worker.log").read_text()
     assert page.url.rpartition("/")[2].split("#")[0] not in said, "the token is in a log"
+
+
+def test_a_whole_organization_is_connected_from_the_page(run: Run, browser: BrowserContext):
+    page = page_of_a_new_tenant(run, browser, "Acme's organization")
+    page.locator("label[for=way-organization]").click()
+    with browser.expect_page() as opened:
+        page.locator(".way.organization a.launch").click()
+    console = opened.value
+    assert console.input_value("#account") == "444455556666", "whose organization it is"
+    field = console.locator("#param-OrganizationalUnitIds")
+    unit = console.get_by_role("button", name=re.compile("^Production"))
+    development = console.get_by_role("button", name=re.compile("^Development"))
+    for button in (unit, development):
+        button.click()
+    expect(field).to_have_value("ou-acme-production,ou-acme-development")
+    assert field.evaluate("one => one.checkValidity()")
+    development.click()
+    expect(field).to_have_value("ou-acme-production")
+    console.check("#acknowledge")
+    console.get_by_role("button", name="Create stack").click()
+    expect(console.get_by_role("status").first).to_contain_text("CREATE_COMPLETE", timeout=60_000)
+    page.bring_to_front()
+    for account in ("444455556666", "444400000001", "444400000002"):
+        expect(page.locator("#live")).to_contain_text(account, timeout=60_000)
+    expect(page.locator("#summary")).to_contain_text("3 accounts are connected", timeout=60_000)
+    assert "444400000003" not in page.content(), "of the unit that was taken out again"

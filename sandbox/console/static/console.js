@@ -39,7 +39,8 @@ async function call(method, url, body) {
   return null;
 }
 
-// CloudFormation's patterns must match the whole value. One that the browser can't read is left to the sandbox.
+// CloudFormation's patterns must match the whole value, of a list each one. A pattern that the browser can't read is
+// left to the sandbox.
 function checkPattern(input) {
   let pattern;
   try {
@@ -47,7 +48,8 @@ function checkPattern(input) {
   } catch {
     return;
   }
-  const fits = !input.dataset.allowedPattern || pattern.test(input.value);
+  const values = "list" in input.dataset ? input.value.split(",").map((value) => value.trim()) : [input.value];
+  const fits = !input.dataset.allowedPattern || values.every((value) => pattern.test(value));
   const wanted = input.dataset.constraint || `must match pattern ${input.dataset.allowedPattern}`;
   input.setCustomValidity(fits ? "" : `Parameter ${input.name} failed to satisfy constraint: ${wanted}`);
 }
@@ -176,10 +178,22 @@ async function copy(button) {
   }
 }
 
+// A click puts a unit of the organization into the list that is its parameter, or takes it out again.
+function toggleUnit(button) {
+  const { unit, unitOf } = button.dataset;
+  const input = document.getElementById(unitOf);
+  const chosen = new Set(input.value.split(",").map((value) => value.trim()).filter(Boolean));
+  if (!chosen.delete(unit)) chosen.add(unit);
+  input.value = [...chosen].join(",");
+  button.setAttribute("aria-pressed", chosen.has(unit));
+  input.dispatchEvent(new Event("input"));
+}
+
 document.addEventListener("click", ({ target }) => {
-  const button = target.closest("[data-delete], [data-copy]");
+  const button = target.closest("[data-delete], [data-copy], [data-unit]");
   if (!button) return;
   if ("delete" in button.dataset) deleteStack(button);
+  else if ("unit" in button.dataset) toggleUnit(button);
   else copy(button);
 });
 
