@@ -108,6 +108,7 @@ class Config:
     tenant_keys: int = 1_000  # live API keys that are bound to one tenant
     tenant_links: int = 200  # live onboarding links of one tenant
     link_rate: int = 20  # roles entered, and checks asked for, per onboarding link and hour
+    body_seconds: int = 10  # from a request's header to the end of its body; and for the header
     registration_topic_arn: str | None = None  # with the queue or not at all
     registration_queue_url: str | None = None
     bootstrap_key: str | None = field(default=None, repr=False)
@@ -183,6 +184,7 @@ def _numbers(env: environs.Env, defaults: dict[str, Any]) -> dict[str, Any]:
         "tenant_issue_rate": env.int("TENANT_ISSUE_RATE", None, validate=_positive_or_nothing),
         "max_session_seconds": env.int("MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds),
         "proxy_hops": env.int("PROXY_HOPS", 0, validate=_hops),
+        "body_seconds": env.int("BODY_SECONDS", defaults["body_seconds"], validate=_body_seconds),
     }
 
 
@@ -381,6 +383,11 @@ def _positive(value: int) -> None:
 def _positive_or_nothing(value: int | None) -> None:
     if value is not None:
         _positive(value)
+
+
+def _body_seconds(value: int) -> None:
+    if not 1 <= value <= 60:
+        raise ValidationError("must be between 1 and 60.")
 
 
 def _session_seconds(value: int) -> None:

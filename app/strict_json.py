@@ -6,20 +6,34 @@ Each of them would be read differently by the next program, or fail in the middl
 
 import json
 import math
+import re
 from typing import Any, Never
 
 MAX_DEPTH = 32
+# Bounds on what is worth reading. The longest list that a request may hold has 10,000 items.
+MAX_VALUES = 20_000
+MAX_KEYS = 1_000  # of an object
+MAX_KEY = 256  # characters; the keys of IAM's conditions are the longest that are meant
+MAX_DIGITS = 100  # of a number
+
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
 def parse(text: str | bytes) -> Any:
-    """The value. Raises ValueError, saying what is wrong, for anything that is not strictly JSON in UTF-8."""
+    """The value. Raises ValueError, saying what is wrong, for anything that is not strictly JSON in UTF-8.
+
+    What it costs is bounded by the text's length: a text that could hold too many values is not read at all.
+    """
     try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        if sum(map(decoded.count, ",[{")) > MAX_VALUES:
+            raise ValueError(f"JSON of more than {MAX_VALUES} values is not accepted.")
         value = json.loads(
-            text.decode("utf-8") if isinstance(text, bytes) else text,
+            decoded,
             object_pairs_hook=_object,
             parse_constant=_no_constant,
             parse_float=_finite,
-            parse_int=_short,
+            parse_int=_whole,
         )
     except UnicodeDecodeError:
         raise ValueError("This is not UTF-8.") from None
@@ -37,6 +51,10 @@ _TOO_DEEP = f"JSON nested deeper than {MAX_DEPTH} is not accepted."
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise ValueError(f"An object has more than {MAX_KEYS} keys.")
+    if any(len(key) > MAX_KEY for key, _ in pairs):
+        raise ValueError(f"An object has a key of more than {MAX_KEY} characters.")
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("An object has the same key twice.")
@@ -48,25 +66,28 @@ def _no_constant(_name: str) -> Never:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
+    number = float(_short(text))
     if not math.isfinite(number):
         raise ValueError("A number is too large.")
     return number
 
 
-def _short(text: str) -> int:
-    if (
-        len(text) > 100
-    ):  # Python itself refuses more than 4,300, in words that only its programmers understand
-        raise ValueError("A number has too many digits.")
-    return int(text)
+def _whole(text: str) -> int:
+    return int(_short(text))
+
+
+def _short(text: str) -> str:
+    # Python itself refuses integers of more than 4,300 digits, in words that only its programmers understand.
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"A number has more than {MAX_DIGITS} digits.")
+    return text
 
 
 def _check(value: Any, depth: int) -> None:
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError("A string holds the character NUL.")
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if _HALF.search(value):
             raise ValueError("A string holds half of a surrogate pair.")
         return
     if not isinstance(value, dict | list):

@@ -192,7 +192,8 @@ class Workers:
     @classmethod
     def of_deputy(cls) -> Self:
         """As gunicorn.conf.py has them. Read in a process of its own: the file may patch the one that reads it."""
-        return cls(**json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1]))
+        found = json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1])
+        return cls("gevent", **found)  # ours is gevent's too, and is of no use to others
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -208,7 +209,7 @@ class Workers:
 _READ_SETTINGS = """
 import json, runpy
 found = runpy.run_path("gunicorn.conf.py")
-names = {"worker_class": "sync", "workers": 1, "threads": 1, "keepalive": 2}
+names = {"workers": 1, "threads": 1, "keepalive": 2}
 print(json.dumps({name: found.get(name, default) for name, default in names.items()}))
 """
 

@@ -248,6 +248,7 @@ def test_nothing_catches_everything():
             "app/api/rest.py",  # what goes wrong while a server reads a body is of no common kind
             "app/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
             "app/hub.py",  # and so does a future
+            "app/sockets.py",  # what still comes after an answer is dropped, in whatever form
             "app/worker.py",  # a worker must outlive every bug, or a process is left that only looks alive
         ]
     )

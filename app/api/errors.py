@@ -7,6 +7,7 @@ request was about the caller's own; otherwise under none, where only keys that a
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -53,6 +54,7 @@ _BY_STATUS = {
     422: "validation_failed",
     500: "internal_error",
 }
+_NAMED = 20  # fields that are wrong, in an answer and in its event; of the others, how many they are
 _RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2}
 # The endpoint that SDKs ask: Java and Go read `code` and `message` of its refusals, JavaScript `Code` and `Message`.
 _CONTAINER = "credentials.container_credentials"
@@ -111,7 +113,9 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
     status, _ = PROBLEMS[code]
     body = _facts(code) | {"detail": detail, "request_id": g.request_id}
     if problems:
-        body["errors"] = problems
+        body["errors"] = dict(islice(problems.items(), _NAMED))
+    if problems and (more := len(problems) - _NAMED) > 0:
+        body["detail"] = f"{detail} {more} more are not shown."
     if request.endpoint == _CONTAINER:
         body |= {"message": detail, "Code": code, "Message": detail}
     response = Response(json.dumps(body), status, content_type="application/problem+json")
@@ -145,7 +149,7 @@ def _http_error(error: HTTPException) -> Response:
     details = {
         "not_found": "There is nothing here that this API key can see.",
         "method_not_allowed": "This method is not one that this URL has; see Allow.",
-        "payload_too_large": "The body may have 1 MiB at most.",
+        "payload_too_large": "The body may have 256 KiB at most.",
         "validation_failed": "Some fields are not as they must be; see errors.",
     }
     response = problem(code, details.get(code) or error.description or "The request is malformed.", messages)
@@ -207,13 +211,16 @@ def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Map
     """
     if code == StoreUnavailableError.code:
         return
-    details = {
+    known = sorted(_known(fields))
+    details: dict[str, Any] = {
         "code": code,
         "method": request.method,
         "route": str(request.url_rule),
         "path": {name: str(value) for name, value in path.items()},
-        "fields": sorted(_known(fields)),
+        "fields": known[:_NAMED],
     }
+    if (more := len(known) - _NAMED) > 0:
+        details["more_fields"] = more
     outcome: Outcome = "failed" if PROBLEMS[code][0] >= 500 else "refused"
     try:
         services().audit.append(replace(about, outcome=outcome, details=details))

@@ -20,7 +20,7 @@ from app import strict_json
 from app.access import Scope
 from app.api.client_address import client_address
 from app.api.credentials import ISSUE_IN, SHAPES
-from app.api.rest import REFUSED, REQUEST_ID, Refused
+from app.api.rest import REFUSED, REQUEST_ID, Refused, whole_body
 from app.services import Services
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class FastLane:
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         found = _PATH.fullmatch(environ["PATH_INFO"])
-        wanted = _wanted(environ, found[3]) if found else None
-        if found is None or wanted is None:
+        if found is None or not _is_plain(environ, found[3]):
             return self._long_way(environ, start_response)
         request_id = environ[REQUEST_ID] = secrets.token_hex(16)
         caller = None
@@ -58,6 +57,9 @@ class FastLane:
             key = environ["HTTP_AUTHORIZATION"][7:]
             caller = self._services.authority.authenticate(key, request_id, address)
             caller.require(Scope.CREDENTIALS_ISSUE)
+            wanted = _wanted(environ)  # only now: a body is waited for only for those who may send one
+            if wanted is None:
+                return self._long_way(environ, start_response)
             issued = self._services.vending.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
         except Exception as error:  # noqa: BLE001  Flask raises it again, and answers; bugs of ours too
             environ[REFUSED] = Refused(caller, error)
@@ -69,28 +71,33 @@ class FastLane:
         return [body]
 
 
-def _wanted(environ: dict[str, Any], shape: str) -> dict[str, Any] | None:
-    """What the request asks for beyond its path; None when it is not one of the plain ones."""
+def _is_plain(environ: dict[str, Any], shape: str) -> bool:
+    """Whether the request has the form in which SDKs ask: nothing in its query, and a short JSON body or none."""
     if (
         environ["REQUEST_METHOD"] != SHAPES[shape][0]
         or environ.get("QUERY_STRING")
         or "HTTP_TRANSFER_ENCODING" in environ
         or not environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer ")
     ):
-        return None
+        return False
     length = environ.get("CONTENT_LENGTH") or "0"
     if length == "0":
+        return True
+    if shape != "credentials" or environ.get("CONTENT_TYPE") != "application/json":
+        return False
+    return length.isdecimal() and int(length) <= _MAX_BODY
+
+
+def _wanted(environ: dict[str, Any]) -> dict[str, Any] | None:
+    """What the request asks for beyond its path; None when Flask is to say what is wrong with it."""
+    length = int(environ.get("CONTENT_LENGTH") or "0")
+    if length == 0:
         return {}
-    if shape != "credentials" or environ.get("CONTENT_TYPE") != "application/json" or not length.isdecimal():
-        return None
-    return _parsed(environ, int(length)) if int(length) <= _MAX_BODY else None
-
-
-def _parsed(environ: dict[str, Any], length: int) -> dict[str, Any] | None:
-    raw = environ["wsgi.input"].read(length)
+    with whole_body():
+        raw = environ["wsgi.input"].read(length)
     environ["wsgi.input"] = io.BytesIO(raw)  # for Flask, should it come to that
     try:
         wanted: dict[str, Any] = ISSUE_IN.load(strict_json.parse(raw))
-    except (ValueError, ValidationError):  # Flask will say what is wrong with it
+    except (ValueError, ValidationError):
         return None
     return wanted

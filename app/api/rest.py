@@ -18,7 +18,7 @@ from flask import Request, current_app, g, request
 from itsdangerous import BadSignature, URLSafeSerializer
 from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from app import strict_json
 from app.access import Caller, Scope
@@ -155,13 +155,17 @@ def _presented_key(*, bare: bool) -> str:
 
 @contextmanager
 def whole_body() -> Iterator[None]:
-    """While a body is read. Raises BadRequest when its chunks are malformed, of which the server learns only then."""
+    """While a body is read. Raises BadRequest when it comes too late, ends too early, or its chunks are malformed."""
     try:
         yield
-    except HTTPException:
+    except RequestEntityTooLarge:
         raise
-    except Exception as error:  # each server has its own, and gunicorn's are of no common kind
-        raise BadRequest("The body could not be read to its end.") from error
+    except (
+        Exception
+    ) as error:  # each server has its own, gunicorn's are of no common kind, and werkzeug hides some
+        raise BadRequest(
+            "The body did not arrive whole and in time; send all of it right after its header."
+        ) from error
 
 
 class StrictParser(FlaskParser):

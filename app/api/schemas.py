@@ -6,18 +6,40 @@ the document does not close them.
 
 import enum
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
 
 from app.api.openapi import UUID_EXAMPLE
 from app.vending import DURATION_DEFAULT, DURATION_MIN
+
+_LONGEST = 4096  # characters or items of a value whose field says nothing of its length
 
 
 class Strict(Schema):
     class Meta:
         unknown = RAISE  # the default; spelled out, as it also says additionalProperties: false in OpenAPI
+
+    @pre_load
+    def _within_bounds(self, data: Any, **_: Any) -> Any:
+        """Count what a value holds before any of it is read: too long a list must not cost what its items do."""
+        if isinstance(data, Mapping):
+            problems = dict(
+                filter(all, ((name, _too_long(f, data.get(name))) for name, f in self.fields.items()))
+            )
+            if problems:
+                raise ValidationError(problems)
+        return data
+
+
+def _too_long(field: Any, value: Any) -> list[str] | None:
+    if not isinstance(value, str | list):
+        return None
+    lengths = (one.max for one in field.validators if isinstance(one, validate.Length))
+    most = next(lengths, None) or _LONGEST
+    return [f"Must not be longer than {most}."] if len(value) > most else None
 
 
 class Answer(Schema):

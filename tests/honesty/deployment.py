@@ -154,16 +154,24 @@ class Place:
 
 
 class Deployment:
-    """Use it in a `with`. `settings` are DEPUTY_ variables, without the prefix."""
+    """Use it in a `with`. `flags` are gunicorn's; `settings` are DEPUTY_ variables, without the prefix."""
 
     def __init__(
-        self, folder: Path, database_url: str, aws: Aws, *, workers: int = 2, **settings: str
+        self,
+        folder: Path,
+        database_url: str,
+        aws: Aws,
+        *,
+        workers: int = 2,
+        flags: Sequence[str] = (),
+        **settings: str,
     ) -> None:
         self.database_url = database_url
         self.aws = aws
         self.port = free_port()
         self.log = folder / "service.log"
         self._workers = workers
+        self._flags = flags
         self._admin_key = f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
         deputy = {
             "DATABASE_URL": database_url,
@@ -193,7 +201,7 @@ class Deployment:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
-                    *("--workers", str(self._workers), "wsgi:app"),
+                    *("--workers", str(self._workers), *self._flags, "wsgi:app"),
                 ],
                 cwd=ROOT,
                 env=self._env,

@@ -1,0 +1,257 @@
+"""Sockets that send little, late or never, or take no answer: others are served beside them, and they end in time."""
+
+import contextlib
+import http.client
+import json
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from tests.conftest import empty_database
+from tests.honesty.deployment import Client, Deployment, Place, until
+
+MANY = 600  # more than both workers together work at at once
+SECONDS = 2  # BODY_SECONDS here
+FEW = 100  # connections that each worker takes, where it can be full
+KIB, MIB = 1024, 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def service(front, tmp_path_factory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("sockets")
+    with empty_database("sqlite", folder) as url:
+        flags = ("--worker-connections", str(FEW + 64))
+        with Deployment(folder, url, front, flags=flags, BODY_SECONDS=str(SECONDS)) as deployed:
+            yield deployed
+
+
+@pytest.fixture(scope="module")
+def roomy(front, tmp_path_factory) -> Iterator[Deployment]:
+    """With as many connections as it has by itself, and a body has long to come."""
+    folder = tmp_path_factory.mktemp("roomy")
+    with (
+        empty_database("sqlite", folder) as url,
+        Deployment(folder, url, front, BODY_SECONDS="30") as deployed,
+    ):
+        yield deployed
+
+
+@pytest.fixture(scope="module")
+def victim(service) -> Place:
+    return service.place()
+
+
+def header(method: str, path: str, *lines: str) -> bytes:
+    said = "".join(f"{line}\r\n" for line in lines)
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n{said}\r\n".encode()
+    )
+
+
+def bearer(key: str | None) -> str:
+    return f"Authorization: Bearer {key}"
+
+
+@contextlib.contextmanager
+def sockets(port: int, count: int, sends: bytes = b"") -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as closing:
+        opened = []
+        for _ in range(count):
+            opened.append(closing.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+            if sends:
+                opened[-1].sendall(sends)
+        yield opened
+
+
+def rest(one: socket.socket) -> bytes:
+    """All that still comes, until the other side closes."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while more := one.recv(64 * KIB):
+            found += more
+    return found
+
+
+def closed(opened: Sequence[socket.socket]) -> int:
+    """How many of these the other side has closed."""
+    count = 0
+    for one in opened:
+        readable, _, _ = select.select([one], [], [], 0)
+        with contextlib.suppress(ConnectionResetError):
+            if readable and one.recv(1, socket.MSG_PEEK):
+                continue
+        count += bool(readable)
+    return count
+
+
+def issues(service: Deployment, victim: Place, times: int = 10) -> None:
+    """Each on a connection of its own, as a worker that comes anew."""
+    for turn in range(times):
+        with contextlib.closing(Client(service.port)) as client:
+            answer = victim.ask(client, turn)
+            assert answer.status == 200, answer  # or its client had given up after PATIENCE
+
+
+def refusal(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["code"]
+
+
+def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim):
+    hostile = service.place()
+    for sends in (
+        header("POST", "/v1/api-keys", bearer(service.admin.key), "Content-Length: 100"),
+        header("POST", "/v1/api-keys", bearer(service.admin.key), "Transfer-Encoding: chunked"),
+        header("POST", hostile.credentials, bearer(hostile.key), "Content-Length: 100"),
+    ):
+        with sockets(service.port, MANY, sends):
+            issues(service, victim)
+
+
+@pytest.mark.parametrize(
+    "sends", [b"", b"GET /healthz HTTP/1.1\r\nHost: dep"], ids=["nothing", "half a header"]
+)
+def test_many_sockets_that_ask_nothing_hold_nobody_up_and_end_in_time(service, victim, sends):
+    with sockets(service.port, MANY, sends) as opened:
+        issues(service, victim)
+        until(lambda: closed(opened) == MANY, "all of them are closed", SECONDS + 10)
+        assert {rest(one) for one in opened} == {b""}
+
+
+def test_many_idle_connections_that_were_served_hold_nobody_up(service, victim):
+    with sockets(service.port, MANY, header("GET", "/healthz")) as opened:
+        for one in opened:
+            with contextlib.suppress(ConnectionResetError):
+                while b'"ok"' not in (one.recv(KIB) or b'"ok"'):
+                    pass
+        issues(service, victim)
+        until(lambda: closed(opened) >= MANY - 2 * FEW, "room is made")
+
+
+def test_many_connections_that_take_no_answer_hold_nobody_up(service, victim):
+    asks = header("GET", "/onboard/static/pico.min.css") * 100  # more than both sockets' buffers hold
+    with sockets(service.port, 3 * FEW) as opened:
+        for one in opened:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.send(asks)
+        issues(service, victim)
+
+
+def test_the_connection_that_waited_longest_makes_room_and_the_newest_stays(service):
+    with sockets(service.port, 2 * FEW) as early, sockets(service.port, 2 * FEW) as late:
+        until(lambda: closed(early) >= FEW, "room is made")
+        assert closed(late) < closed(early)
+
+
+@pytest.mark.parametrize("route", ["fast lane", "Flask"])
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+def test_a_body_that_drips_is_refused_after_its_time_in_all(service, victim, route, framing):
+    path, key = (
+        (victim.credentials, victim.key) if route == "fast lane" else ("/v1/tenants", service.admin.key)
+    )
+    began = time.monotonic()
+    with sockets(service.port, 1, header("POST", path, bearer(key), framing)) as (one,):
+        while not select.select([one], [], [], 0.2)[0]:
+            one.sendall(b"1\r\n \r\n" if "chunked" in framing else b" ")
+            assert time.monotonic() < began + SECONDS + 10
+        assert time.monotonic() > began + SECONDS - 0.5
+        found = rest(one)
+    assert refusal(found) == (400, "malformed_request")
+    assert b"\r\nConnection: close\r\n" in found
+    assert b"in time" in found
+
+
+def test_a_header_that_drips_is_cut_after_its_time_in_all(service):
+    began = time.monotonic()
+    with sockets(service.port, 1, b"GET /healthz HTTP/1.1\r\nX: ") as (one,):
+        while not select.select([one], [], [], 0.2)[0]:
+            one.sendall(b"x")
+            assert time.monotonic() < began + SECONDS + 10
+        assert time.monotonic() > began + SECONDS - 0.5
+        assert rest(one) == b""
+
+
+def test_who_may_not_ask_is_told_so_before_a_body(roomy):
+    """The deadline is far, so an answer that waited for the body would be late."""
+    place, token = roomy.place(), "x" * 43
+    unknown = f"dpk_{'0' * 16}_{'x' * 43}"
+    worker = place.key
+    for path, lines, expected in (
+        ("/v1/api-keys", [], (401, "unauthenticated")),
+        ("/v1/api-keys", [bearer(unknown)], (401, "unauthenticated")),
+        ("/v1/api-keys", [bearer(worker)], (403, "forbidden")),
+        (place.credentials, [bearer(unknown)], (401, "unauthenticated")),
+        (place.credentials, [bearer(roomy.admin.key.swapcase())], (401, "unauthenticated")),
+        ("/v1/nothing", [], (404, "not_found")),
+        (f"/onboard/{token}/connections", [], 404),
+        (f"/onboard/{token}/connections/{place.connection_id}/verify", [], 404),
+    ):
+        with sockets(roomy.port, 1, header("POST", path, *lines, "Content-Length: 100")) as (one,):
+            began = time.monotonic()
+            answer = one.recv(64 * KIB)
+            assert time.monotonic() - began < 15, path
+            one.shutdown(socket.SHUT_WR)  # or the other side would wait for the body
+            answer += rest(one)
+            found = refusal(answer) if isinstance(expected, tuple) else int(answer.split()[1])
+            assert found == expected, answer
+
+
+def test_after_an_answer_without_its_body_the_body_is_dropped_and_the_next_request_is_served(roomy):
+    ask = header("POST", "/v1/api-keys", "Content-Length: 5000") + b"x" * 5000 + header("GET", "/healthz")
+    with sockets(roomy.port, 1, ask) as (one,):
+        found = b""
+        while b'"ok"' not in found:
+            more = one.recv(64 * KIB)
+            assert more, found
+            found += more
+        assert found.startswith(b"HTTP/1.1 401 ")
+
+
+def whole(size: int) -> tuple[list[str], bytes]:
+    return [f"Content-Length: {size}"], b" " * size
+
+
+def in_chunks(size: int) -> tuple[list[str], bytes]:
+    piece = b"%x\r\n%b\r\n" % (64 * KIB, b" " * (64 * KIB))
+    return ["Transfer-Encoding: chunked"], piece * (size // (64 * KIB)) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [256 * KIB + 64 * KIB, MIB, 2 * MIB])
+@pytest.mark.parametrize("form", [whole, in_chunks])
+def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(
+    service, form: Callable[[int], tuple[list[str], bytes]], size
+):
+    """A client sends all of it before it reads, and must not find the connection cut."""
+    framing, body = form(size)
+    with sockets(service.port, 1, header("POST", "/v1/tenants", bearer(service.admin.key), *framing)) as (
+        one,
+    ):
+        one.sendall(body)
+        time.sleep(0.1)  # a cut, if there is one, has come by then
+        found = rest(one)
+    assert refusal(found) == (413, "payload_too_large")
+    assert b"\r\nConnection: close\r\n" in found
+
+
+def test_no_more_than_2_mib_of_a_body_that_is_too_large_are_read(service):
+    sends = header("POST", "/v1/tenants", bearer(service.admin.key), f"Content-Length: {100 * MIB}")
+    with sockets(service.port, 1, sends) as (one,):
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 * MIB:
+                sent += one.send(b" " * MIB)
+        assert sent < 50 * MIB, "what the sockets' buffers hold comes on top"
+
+
+def test_a_client_library_reads_the_413(service):
+    for body in (b" " * MIB, iter([b" " * (64 * KIB)] * 16)):
+        client = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+        with contextlib.closing(client):
+            headers = {"Authorization": f"Bearer {service.admin.key}", "Content-Type": "application/json"}
+            client.request("POST", "/v1/tenants", body, headers)
+            assert client.getresponse().status == 413
