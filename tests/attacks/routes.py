@@ -21,7 +21,8 @@ class Route:
         return f"{self.method} {self.path}"
 
     def at(self, **ids: str) -> str:
-        return self.path.format(**{"link_id": "01890000-0000-7000-8000-000000000000"} | ids)
+        nobodys = "01890000-0000-7000-8000-000000000000"
+        return self.path.format(**{"link_id": nobodys, "key_id": nobodys} | ids)
 
 
 ROUTES = (

@@ -134,6 +134,7 @@ FIELDS = {
     "/credentials": ["duration_seconds", "session_policy", "reason"],
     "/report-refused": [],
     "/v1/api-keys": ["name", "scopes", "tenant_id", "expires_at"],
+    "/replace": ["grace_seconds"],
     "/verify": [],
 }
 WRONG = ["x" * MIB, {"a": 1}, ["x"], 5, 1.5, True, False, "", " ", "\u202e", "a\tb", 10**400]
