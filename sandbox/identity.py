@@ -105,6 +105,10 @@ class Identities:
             return _user(key, signature.service)
         if signature.token is None or not secrets.compare_digest(signature.token, session.token):
             raise _unknown_key(signature.service)
+        if iam_backends[session.caller.account]["aws"].roles.get(session.role.id) is not session.role:
+            raise _unknown_key(
+                signature.service
+            )  # a role takes its sessions with it, also when one of its name follows
         if datetime.now(UTC) >= session.expires_at:
             raise AwsError(403, "ExpiredToken", "The security token included in the request is expired")
         return session.caller

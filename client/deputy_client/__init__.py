@@ -6,7 +6,7 @@ aws = deputy_client.session(tenant_id, connection_id)
 for bucket in aws.client("s3").list_buckets()["Buckets"]: ...
 """
 
-from deputy_client.credentials import session
+from deputy_client.credentials import report_refused, session
 from deputy_client.errors import (
     BadRequest,
     ConfigurationError,
@@ -27,5 +27,6 @@ __all__ = [
     "RoleRefused",
     "Suspended",
     "Unreachable",
+    "report_refused",
     "session",
 ]

@@ -1,12 +1,20 @@
 """deputy-credential-process: prints credentials the way the AWS CLI and every AWS SDK read them.
 
 To standard output goes the JSON of credential_process and nothing else; to standard error, why there is none.
+
+Some SDKs take a failure for a reason to try the next source of credentials, which may be the worker's own role. For
+them `--fail-closed` answers with a key that AWS does not know, so that their search ends here and AWS refuses the call.
 """
 
 import argparse
+import base64
 import json
+import os
+import secrets
 import sys
+import traceback
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from deputy_client.errors import (
     BadRequest,
@@ -18,7 +26,9 @@ from deputy_client.errors import (
     Suspended,
     Unreachable,
 )
-from deputy_client.service import Question, Service
+from deputy_client.service import Issued, Question, Service
+
+_CLOSED_SECONDS = 60
 
 _EXIT: dict[type[DeputyError], int] = {
     ConfigurationError: 2,  # as argparse's own
@@ -44,21 +54,65 @@ With AWS_PROFILE=acme, unset AWS_ACCESS_KEY_ID and the like: they would win.
 The API key needs the scope credentials:issue, and should be bound to the tenant. It is never
 given on the command line, where every user of the machine could read it.
 
+JavaScript, PyArrow and DuckDB need --fail-closed (or DEPUTY_FAIL_CLOSED=1): they would go on as
+the worker's own role when there are no credentials. With it the answer is then a key that AWS
+does not know, the reason goes to standard error, and the exit status is 0.
+
 exit status: 2 wrong usage or settings, 3 the key is not permitted, 4 the connection is not
 verified, suspended, or refused by AWS, 5 Deputy can't be reached (try again), 1 anything else
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    """The exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        status = _answer(words)
+    except Exception:
+        if not _closed(words):
+            raise
+        traceback.print_exc()  # a bug of ours must not open what was to be closed
+        status = 1
+    return _fail_closed() if status and _closed(words) else status
+
+
+def _closed(words: Sequence[str]) -> bool:
+    """Whether the option is among these words: also when they are wrong, or the variable says neither yes nor no."""
+    return "--fail-closed" in words or os.environ.get("DEPUTY_FAIL_CLOSED", "0") not in {"", "0"}
+
+
+def _answer(words: Sequence[str]) -> int:
+    try:
+        given = _parser().parse_args(words)
         question = Question.of(
             given.tenant, given.connection, duration_seconds=given.duration, reason=given.reason
         )
         issued = Service(given.url, key_file=given.key_file).issue(question)
+    except SystemExit as said:  # by argparse: it has printed its help, or what is wrong
+        return int(said.code or 0)
     except DeputyError as error:
         sys.stderr.write(f"deputy-credential-process: {error}\n")
         return _EXIT.get(type(error), 1)
+    _print(issued)
+    return 0
+
+
+def _fail_closed() -> int:
+    """Prints a key of the right form that AWS does not know, and that is asked for again after a minute."""
+    ends = datetime.now(UTC) + timedelta(seconds=_CLOSED_SECONDS)
+    _print(
+        Issued(
+            "ASIA" + base64.b32encode(secrets.token_bytes(10)).decode(),
+            base64.b64encode(secrets.token_bytes(30)).decode(),
+            base64.b64encode(secrets.token_bytes(300)).decode(),
+            ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            account_id=None,
+        )
+    )
+    return 0
+
+
+def _print(issued: Issued) -> None:
     printed = {
         "Version": 1,
         "AccessKeyId": issued.access_key_id,
@@ -66,8 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "SessionToken": issued.session_token,
         "Expiration": issued.expiration,
     }
+    if issued.account_id:
+        printed["AccountId"] = issued.account_id
     sys.stdout.write(json.dumps(printed) + "\n")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--duration", type=int, metavar="SECONDS", help="how long the credentials live")
     parser.add_argument("--reason", metavar="TEXT", help="goes to Deputy's audit log")
+    parser.add_argument(
+        "--fail-closed",
+        action="store_true",
+        help="instead of failing, answer with a key that AWS refuses (default: DEPUTY_FAIL_CLOSED)",
+    )
     return parser
 
 

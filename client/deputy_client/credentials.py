@@ -4,6 +4,7 @@ botocore's own RefreshableCredentials do the work and the locking. What is added
 than an hour, and a memory for failures, so that a Deputy that is down is not asked by every call of every thread.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
@@ -15,6 +16,7 @@ import botocore.session
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
 
 from deputy_client.errors import ConfigurationError, DeputyError
+from deputy_client.refusals import Gate, watch
 from deputy_client.service import ATTEMPTS, Issued, Question, Service
 
 # Before the end of a session of an hour or more; in proportion for shorter ones. In the first window one thread asks
@@ -27,6 +29,9 @@ _HOUR = 3600
 # How long a failure counts: while credentials are still good, and for threads that queued behind the one that failed.
 _REST_SECONDS = 30
 _QUEUE_SECONDS = 1
+
+_reports = Gate()
+_log = logging.getLogger("deputy_client")
 
 
 def session(  # noqa: PLR0913  all but the two are options
@@ -62,7 +67,22 @@ def session(  # noqa: PLR0913  all but the two are options
     credentials = DeputyCredentials(Service(url, key), question)
     inner = botocore.session.Session()
     inner.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
+    watch(inner, credentials.rejected)
     return boto3.session.Session(botocore_session=inner, region_name=region_name)
+
+
+def report_refused(session: boto3.session.Session) -> bool:
+    """Tell Deputy that AWS refuses a session that `deputy_client.session` made; True when Deputy was told.
+
+    For a program that knows better than the client, which does this by itself when AWS says that there is no such
+    session, or that it expired before its time. Deputy hands that session out no more and proves the role anew; the
+    next call of the session asks for other credentials. A connection is reported once a minute at most: False when
+    that has been done. Raises DeputyError; ConfigurationError when the session was not made by `deputy_client`.
+    """
+    credentials = session.get_credentials()
+    if not isinstance(credentials, DeputyCredentials):
+        raise ConfigurationError("Only a session that deputy_client.session made can be reported.")
+    return credentials.report()
 
 
 class DeputyCredentials(RefreshableCredentials):
@@ -72,27 +92,53 @@ class DeputyCredentials(RefreshableCredentials):
         self._service = service
         self._question = question
         self._failure: tuple[float, DeputyError] | None = None
-        self._lifetime = 0.0
-        first = self._ask(ATTEMPTS)
+        self._refused = False  # by AWS, as far as is known
+        self._ask(ATTEMPTS)
         super().__init__(
-            access_key=first["access_key"],
-            secret_key=first["secret_key"],
-            token=first["token"],
-            expiry_time=_moment(first["expiry_time"]),
+            access_key=self._issued.access_key_id,
+            secret_key=self._issued.secret_access_key,
+            token=self._issued.session_token,
+            expiry_time=_moment(self._issued.expiration),
             refresh_using=self._renew,
             method=_Provider.METHOD,
             advisory_timeout=ADVISORY_SECONDS,
             mandatory_timeout=MANDATORY_SECONDS,
+            account_id=self._issued.account_id,
         )
 
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
-        """Whether less than `refresh_in` seconds are left; of a short session, in proportion."""
+        """Whether less than `refresh_in` seconds are left; of a short session, in proportion.
+
+        What AWS refuses is renewed like what ends soon: should that fail, calls go on with what there is.
+        """
         window = ADVISORY_SECONDS if refresh_in is None else refresh_in
         if window > MANDATORY_SECONDS and self._failed_within(_REST_SECONDS):
             window = MANDATORY_SECONDS
+        if self._refused and window > MANDATORY_SECONDS:
+            return True
         return super().refresh_needed(window * min(1, self._lifetime / _HOUR))  # type: ignore[arg-type]
 
-    def _renew(self) -> dict[str, str]:
+    def rejected(self, key_id: str, as_expired: bool) -> None:  # noqa: FBT001  a callback's
+        """AWS did not take a request that was signed with this key. Tells Deputy if the key is the current one of it."""
+        current = self._issued
+        if key_id != current.access_key_id or (
+            as_expired and _moment(current.expiration) <= datetime.now(UTC)
+        ):
+            return
+        try:
+            self.report()
+        except DeputyError as error:  # the program gets AWS's own error; this is beside it
+            _log.warning("AWS refuses a session, and Deputy could not be told: %s", error)
+
+    def report(self) -> bool:
+        """Tell Deputy, unless it was told within the last minute. Raises DeputyError."""
+        if not _reports.passes(self._question.connection):
+            return False
+        self._refused = True
+        self._service.report_refused(self._question)
+        return True
+
+    def _renew(self) -> dict[str, str | None]:
         """What botocore calls with its lock held."""
         if self._failure is not None and self._failed_within(_QUEUE_SECONDS):
             raise self._failure[1].again()
@@ -105,14 +151,17 @@ class DeputyCredentials(RefreshableCredentials):
         self._failure = None
         return renewed
 
-    def _ask(self, attempts: int) -> dict[str, str]:
+    def _ask(self, attempts: int) -> dict[str, str | None]:
         issued = self._service.issue(self._question, attempts=attempts)
         self._lifetime = _seconds_left(issued)
+        self._issued = issued
+        self._refused = False
         return {
             "access_key": issued.access_key_id,
             "secret_key": issued.secret_access_key,
             "token": issued.session_token,
             "expiry_time": issued.expiration,
+            "account_id": issued.account_id,
         }
 
     def _failed_within(self, seconds: float) -> bool:

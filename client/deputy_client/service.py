@@ -1,4 +1,4 @@
-"""Deputy's API, as far as a worker needs it: one request, with short timeouts and few retries.
+"""Deputy's API, as far as a worker needs it: requests with short timeouts and few retries.
 
 The key goes to one place: over https or within this machine, no redirect is followed, and no message, repr or log
 line holds it. Address and key are looked up anew for each request, so that a rotated key is taken up.
@@ -65,13 +65,14 @@ class Issued:
     secret_access_key: str = field(repr=False)
     session_token: str = field(repr=False)
     expiration: str
+    account_id: str | None  # a Deputy of before it was added does not tell
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which credentials are wanted."""
+    """Which credentials are wanted: the path of the connection, and what is asked of it."""
 
-    path: str
+    connection: str
     body: bytes
 
     @classmethod
@@ -83,7 +84,7 @@ class Question:
             body = json.dumps(given, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise BadRequest(f"What is asked for can't be written as JSON: {error}.") from None
-        return cls(f"/v1/tenants/{tenant}/connections/{connection}/credentials", body)
+        return cls(f"/v1/tenants/{tenant}/connections/{connection}", body)
 
 
 @dataclass(frozen=True)
@@ -109,27 +110,45 @@ class Service:
         # Raised out here, where nothing of the request, which has the key in it, hangs on the exception.
         raise failure
 
+    def report_refused(self, question: Question) -> None:
+        """Tell Deputy that AWS refuses what it issued, in one attempt. Raises DeputyError."""
+        url = self._address()
+        answer = self._send(url, f"{question.connection}/report-refused", b"{}")
+        if isinstance(answer, tuple):
+            raise answer[0]
+        if answer.status_code != 202:
+            raise _refusal(answer, url)
+
     def _ask(self, question: Question) -> Issued | tuple[DeputyError, bool]:
         """The credentials; or why there are none, and whether to ask again."""
-        url = _checked_url(self.url or os.environ.get("DEPUTY_URL", ""))
+        url = self._address()
+        answer = self._send(url, f"{question.connection}/credentials", question.body)
+        if isinstance(answer, tuple):
+            return answer
+        if answer.status_code == 200:
+            return _credentials(answer, url)
+        return _refusal(answer, url), answer.status_code in _TRY_AGAIN
+
+    def _send(self, url: str, path: str, body: bytes) -> AWSResponse | tuple[DeputyError, bool]:
+        """Deputy's answer; or why there is none, and whether to ask again."""
         headers = {
             "Authorization": f"Bearer {self._current_key()}",
             "Accept": "application/json",
             "Content-Type": "application/json",
             "User-Agent": _USER_AGENT,
         }
-        request = AWSRequest("POST", url + question.path, headers, question.body).prepare()
+        request = AWSRequest("POST", url + path, headers, body).prepare()
         http = _connection(url)
         try:
-            response = http.send(request)
+            return http.send(request)
         except BotoCoreError as error:
             again = not isinstance(error, SSLError)  # a certificate does not mend itself
             return Unreachable(f"Deputy at {url} can't be reached: {_clean(str(error))}"), again
         finally:
             http.close()
-        if response.status_code == 200:
-            return _credentials(response, url)
-        return _refusal(response, url), response.status_code in _TRY_AGAIN
+
+    def _address(self) -> str:
+        return _checked_url(self.url or os.environ.get("DEPUTY_URL", ""))
 
     def _current_key(self) -> str:
         if self.key is not None:
@@ -213,7 +232,9 @@ def _credentials(response: AWSResponse, url: str) -> Issued | tuple[DeputyError,
     names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
     values = [value for name in names if isinstance(value := body.get(name), str) and value]
     if len(values) == len(names):
-        return Issued(*values)
+        key_id, secret, token, expiration = values
+        account_id = body.get("AccountId")
+        return Issued(key_id, secret, token, expiration, account_id if isinstance(account_id, str) else None)
     text = (
         f"What answered at {url} was cut short, or is not Deputy: no credentials are in it. Check DEPUTY_URL."
     )

@@ -61,6 +61,10 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     assert body["code"] == code, body
     assert body["status"] == status
     assert body.pop("request_id") == response.headers["X-Request-Id"]
+    assert response.headers["X-Deputy-Code"] == body["code"]
+    for_sdks = {name: body.pop(name) for name in ("message", "Code", "Message") if name in body}
+    detail = body["detail"]
+    assert for_sdks in ({}, {"message": detail, "Code": body["code"], "Message": detail})
     assert set(body) <= {"type", "title", "status", "detail", "code", "errors"}
     assert response.headers["Cache-Control"] == "no-store"
     shows_nothing(response.text)

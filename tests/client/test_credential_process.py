@@ -36,7 +36,15 @@ def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: Place
     done = command(*asked(place), "--url", deputy.url, "--key-file", key_file)
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
-    assert list(printed) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]
+    assert list(printed) == [
+        "Version",
+        "AccessKeyId",
+        "SecretAccessKey",
+        "SessionToken",
+        "Expiration",
+        "AccountId",
+    ]
+    assert printed["AccountId"] == place.customer.account
     assert printed["Version"] == 1
     assert dt.datetime.fromisoformat(printed["Expiration"]) > dt.datetime.now(dt.UTC)
 
@@ -85,6 +93,86 @@ def test_a_connection_that_may_not_issue_is_status_4(deputy: Deputy, place: Plac
     assert "(request " in done.stderr
 
 
+def made_up(stdout: str) -> str:
+    """The key of an answer that lets nobody in: of the form of real ones, other at each time, over in a minute."""
+    printed = json.loads(stdout)
+    assert list(printed) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]
+    assert printed["Version"] == 1
+    assert re.fullmatch("ASIA[A-Z2-7]{16}", printed["AccessKeyId"])
+    assert re.fullmatch("[A-Za-z0-9+/]{40}", printed["SecretAccessKey"])
+    assert re.fullmatch("[A-Za-z0-9+/]{400}", printed["SessionToken"])
+    left = dt.datetime.fromisoformat(printed["Expiration"]) - dt.datetime.now(dt.UTC)
+    assert 0 < left.total_seconds() <= 60
+    return str(printed["AccessKeyId"])
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--duration", "1"],
+        ["--url", "http://deputy.example.com"],
+        ["--tenant", "x"],
+        ["--key-file", "/nowhere"],
+        ["--connection", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88"],
+        ["--url", "https://127.0.0.1:9"],
+        ["--no-such-option"],
+    ],
+)
+def test_closed_it_answers_every_failure_with_a_key_that_opens_nothing(invocation, extra, capsys):
+    """Wrong settings too: the first try would show nothing, as it would run in the worker's own account."""
+    assert main([*invocation, *extra, "--fail-closed"]) == 0
+    printed = capsys.readouterr()
+    made_up(printed.out)
+    assert "deputy-credential-process: " in printed.err
+    assert "dpk_" not in printed.err
+
+
+def test_closed_a_bug_opens_nothing_either(invocation, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deputy_client.cli.Service", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(invocation)
+    assert main([*invocation, "--fail-closed"]) == 0
+    printed = capsys.readouterr()
+    made_up(printed.out)
+    assert "ZeroDivisionError" in printed.err
+
+
+def test_closed_it_says_why_and_makes_up_another_key_each_time(deputy: Deputy, place: Place):
+    place.admin("/suspend", {"reason": "unpaid"})
+    keys = set()
+    for variable in ("1", "true"):
+        env = {"DEPUTY_URL": deputy.url, "DEPUTY_API_KEY": place.key, "DEPUTY_FAIL_CLOSED": variable}
+        done = command(*asked(place), **env)
+        assert done.returncode == 0
+        assert "suspended" in done.stderr
+        keys.add(made_up(done.stdout))
+    assert len(keys) == 2
+    assert len(deputy.requests) == 2, "nothing is reported to Deputy"
+    for variable in ("", "0"):
+        done = command(*asked(place), **env | {"DEPUTY_FAIL_CLOSED": variable})
+        assert (done.returncode, done.stdout) == (4, "")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_closed_it_tries_again_first(deputy: Deputy, invocation, pauses: list[float], capsys, status):
+    busy = (status, {"Retry-After": "1"}, b"{}")
+    deputy.answer_first(busy, busy, busy)
+    assert main([*invocation, "--fail-closed"]) == 0
+    assert "AccountId" in json.loads(capsys.readouterr().out), "a real one"
+    deputy.answer_first(*[busy] * 9)
+    assert main([*invocation, "--fail-closed"]) == 0
+    made_up(capsys.readouterr().out)
+    assert len(deputy.requests) == 8
+    assert sum(pauses) / 2 < 20, "Go waits for a minute"
+
+
+def test_closed_it_changes_nothing_while_deputy_issues(deputy: Deputy, invocation, capsys):
+    assert main([*invocation, "--fail-closed"]) == 0
+    printed = capsys.readouterr()
+    assert "AccountId" in json.loads(printed.out)
+    assert printed.err == ""
+
+
 def test_its_help_teaches():
     done = command("--help")
     assert done.returncode == 0
@@ -93,6 +181,8 @@ def test_its_help_teaches():
         "credential_process = deputy-credential-process",
         "exit status",
         "DEPUTY_URL",
+        "--fail-closed",
+        "DEPUTY_FAIL_CLOSED=1",
     ):
         assert taught in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -101,6 +191,6 @@ def test_its_help_teaches():
 def test_the_readme_names_its_options():
     readme = (CLIENT / "README.md").read_text()
     told = command("--help").stdout
-    for option in ("--url", "--key-file", "--tenant", "--connection"):
+    for option in ("--url", "--key-file", "--tenant", "--connection", "--fail-closed"):
         assert option in told
         assert option in readme

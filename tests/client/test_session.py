@@ -5,11 +5,14 @@ import json
 import sys
 import uuid
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 
 import botocore.exceptions
 import deputy_client
 import pytest
+from botocore.awsrequest import AWSResponse
+from urllib3 import HTTPResponse
 
 from sandbox.server import Sandbox
 from tests.cast import World
@@ -143,3 +146,30 @@ def test_the_expiry_is_deputys(deputy: Deputy, place: Place):
     credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=1800).get_credentials()
     left = vars(credentials)["_expiry_time"] - dt.datetime.now(dt.UTC)
     assert 1700 < left.total_seconds() <= 1800
+
+
+def test_it_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy, place: Place, monkeypatch):
+    """DynamoDB's do. With `required`, botocore fails when the credentials do not tell the account."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_ACCOUNT_ID_ENDPOINT_MODE", "required")
+    session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
+    assert session.get_credentials().get_frozen_credentials().account_id == place.customer.account
+    asked: list[str] = []
+
+    def instead(request, **_):
+        asked.append(request.url)
+        return AWSResponse(request.url, 400, {}, HTTPResponse(BytesIO(b"{}"), preload_content=False))
+
+    with closing(session.client("dynamodb")) as dynamodb:
+        dynamodb.meta.events.register("before-send", instead)
+        with pytest.raises(botocore.exceptions.ClientError):
+            dynamodb.list_tables()
+    assert asked == [f"https://{place.customer.account}.ddb.us-east-1.amazonaws.com/"]
+
+
+def test_a_deputy_that_does_not_tell_the_account_will_do(deputy: Deputy, place: Place):
+    end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)).isoformat()
+    answer = {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end}
+    deputy.answer_first((200, {}, json.dumps(answer).encode()))
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    assert credentials.get_frozen_credentials().account_id is None

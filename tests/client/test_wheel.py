@@ -69,7 +69,7 @@ def test_it_holds_the_package_its_types_and_its_command(wheel: Path):
         text = archive.read(metadata).decode()
     assert "deputy_client/py.typed" in names
     assert not [name for name in names if not name.startswith("deputy_client")]
-    assert re.findall(r"^Requires-Dist: (.*)", text, flags=re.MULTILINE) == ["boto3>=1.34"]
+    assert re.findall(r"^Requires-Dist: (.*)", text, flags=re.MULTILINE) == ["boto3>=1.37"]
     assert "Requires-Python: >=3.11" in text
     assert "# deputy-client" in text
 

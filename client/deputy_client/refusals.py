@@ -1,0 +1,59 @@
+"""When AWS does not take a session that Deputy issued: how the client notices, and how often it says so.
+
+A role that was deleted takes its sessions with it, and Deputy does not hear of that. Only a request that was signed
+with a key of Deputy's counts; whatever else a program signs with is none of Deputy's business.
+"""
+
+import re
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from botocore.awsrequest import AWSRequest
+from botocore.session import Session
+
+REPORT_SECONDS = 60
+
+# "There is no such session", as the services say it: STS and IAM, those that speak JSON, and S3.
+_UNKNOWN = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "InvalidToken"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException"}
+
+_SIGNED_WITH = "deputy_client.key_id"
+_CREDENTIAL = re.compile(r"Credential=(\w+)/")
+
+
+def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
+    """Call `rejected(access_key_id, as_expired)` whenever AWS refuses a session itself to a client of this session."""
+
+    def signed(**event: Any) -> None:
+        """Runs after botocore's own handler for the service, which signs: handlers for all services come last."""
+        request: AWSRequest = event["request"]
+        found = _CREDENTIAL.search(str(request.headers.get("Authorization")))
+        request.context[_SIGNED_WITH] = found[1] if found else None
+
+    def answered(**event: Any) -> None:
+        code = event["parsed"].get("Error", {}).get("Code")
+        key_id = event["context"].get(_SIGNED_WITH)
+        if key_id and code in _UNKNOWN | _EXPIRED:
+            rejected(key_id, code in _EXPIRED)
+
+    session.register("request-created", signed)
+    session.register("after-call", answered)
+
+
+class Gate:
+    """Once a minute for each connection, however many sessions and threads this process has for it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._passed: dict[str, float] = {}
+
+    def passes(self, connection: str) -> bool:
+        now = monotonic()
+        with self._lock:
+            self._passed = {c: at for c, at in self._passed.items() if now - at < REPORT_SECONDS}
+            if connection in self._passed:
+                return False
+            self._passed[connection] = now
+            return True

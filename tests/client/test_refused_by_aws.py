@@ -1,0 +1,150 @@
+"""AWS does not take what Deputy issued: the client says so, once a minute, and asks for other credentials."""
+
+import datetime as dt
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+
+import boto3
+import botocore.exceptions
+import deputy_client
+import pytest
+import time_machine
+from deputy_client import credentials, refusals
+
+from tests.client.people import Deputy, Place
+
+
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock that counts the minute between two reports; stands still."""
+    now = [1000.0]
+    monkeypatch.setattr(refusals, "monotonic", lambda: now[0])
+    monkeypatch.setattr(credentials, "_reports", refusals.Gate())
+    return now
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(dt.datetime.now(dt.UTC)) as coordinates:
+        yield coordinates
+
+
+def asked(deputy: Deputy) -> list[str]:
+    return [request["PATH_INFO"].rpartition("/")[2] for request in deputy.requests]
+
+
+def refusal_of(session, **options) -> str:
+    with closing(session.client("sts", region_name="us-east-1", **options)) as sts:
+        try:
+            sts.get_caller_identity()
+        except botocore.exceptions.ClientError as error:
+            return str(error.response["Error"]["Code"])
+    return "none"
+
+
+def test_a_role_that_is_gone_is_reported_by_the_call_that_meets_it(deputy: Deputy, place: Place, moment):
+    session = deputy_client.session(*place.ids, key=place.key)
+    place.customer.remove_role(place.role_name)
+    assert refusal_of(session) == "InvalidClientTokenId"
+    assert asked(deputy) == ["credentials", "report-refused"]
+    [event] = place.world.audit(connection_id=place.ids[1], action="connection.refusal_reported")
+    assert event["outcome"] == "ok"
+
+
+def test_it_is_reported_once_a_minute_however_many_sessions_meet_it(deputy: Deputy, place: Place, moment):
+    sessions = [deputy_client.session(*place.ids, key=place.key) for _ in range(2)]
+    place.customer.remove_role(place.role_name)
+    for session in sessions * 3:
+        assert refusal_of(session) == "InvalidClientTokenId"
+    assert asked(deputy).count("report-refused") == 1
+    moment[0] += 59
+    assert not deputy_client.report_refused(sessions[0])
+    moment[0] += 2
+    assert deputy_client.report_refused(sessions[0])
+    assert asked(deputy).count("report-refused") == 2
+
+
+def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: Place, moment):
+    """The customer made the role anew, Deputy proved it: a worker goes on without a restart."""
+    session = deputy_client.session(*place.ids, key=place.key)
+    trust = place.world.kit(place.tenant)["trust_policy"]
+    place.customer.remove_role(place.role_name)
+    place.customer.role(place.role_name, trust)
+    place.admin("/verify")
+    assert refusal_of(session) == "InvalidClientTokenId"
+    assert refusal_of(session) == "none"
+    assert asked(deputy) == ["credentials", "report-refused", "credentials"]
+
+
+def test_another_connections_report_does_not_wait(deputy: Deputy, place: Place, world, moment):
+    other = Place(world)
+    for each in (place, other):
+        assert deputy_client.report_refused(deputy_client.session(*each.ids, key=each.key))
+    assert asked(deputy).count("report-refused") == 2
+
+
+def test_a_session_that_ended_in_its_time_is_not_reported(deputy: Deputy, place: Place, moment, clock):
+    session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900)
+    sts = session.client("sts", region_name="us-east-1")
+    old = session.get_credentials().get_frozen_credentials()
+    clock.shift(901)
+    stale = {
+        "aws_access_key_id": old.access_key,
+        "aws_secret_access_key": old.secret_key,
+        "aws_session_token": old.token,
+    }
+    assert refusal_of(session, **stale) == "ExpiredToken"
+    assert sts.get_caller_identity()["Account"] == place.customer.account
+    sts.close()
+    assert "report-refused" not in asked(deputy)
+
+
+@pytest.mark.usefixtures("moment")
+@pytest.mark.parametrize(("left", "reports"), [(600, 1), (-1, 0)])
+def test_an_expiry_counts_only_before_its_time(deputy: Deputy, place: Place, clock, left, reports):
+    session = deputy_client.session(*place.ids, key=place.key)
+    mine = session.get_credentials()
+    clock.shift(3600 - left)
+    mine.rejected(mine._issued.access_key_id, as_expired=True)
+    assert asked(deputy).count("report-refused") == reports
+
+
+def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: Place, moment):
+    """A key of the program's own, or one that deputy-credential-process made up to fail closed."""
+    session = deputy_client.session(*place.ids, key=place.key)
+    strange = {
+        "aws_access_key_id": "ASIAMADEUPMADEUPMADE",
+        "aws_secret_access_key": "x" * 40,
+        "aws_session_token": "x" * 400,
+    }
+    assert refusal_of(session, **strange) == "InvalidClientTokenId"
+    assert asked(deputy) == ["credentials"]
+    with pytest.raises(deputy_client.ConfigurationError, match="deputy_client"):
+        deputy_client.report_refused(boto3.session.Session(**strange))
+    assert asked(deputy) == ["credentials"]
+
+
+def test_a_call_that_the_role_may_not_make_is_not_reported(deputy: Deputy, place: Place, moment):
+    session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
+    with (
+        closing(session.client("iam")) as iam,
+        pytest.raises(botocore.exceptions.ClientError, match="Denied"),
+    ):
+        iam.list_roles()
+    assert asked(deputy) == ["credentials"]
+
+
+def test_a_report_that_fails_leaves_the_program_with_awss_error(
+    deputy: Deputy, place: Place, moment, caplog: pytest.LogCaptureFixture
+):
+    session = deputy_client.session(*place.ids, key=place.key)
+    place.customer.remove_role(place.role_name)
+    deputy.instead = lambda: (503, {}, b"")
+    with caplog.at_level(logging.WARNING, logger="deputy_client"):
+        assert refusal_of(session) == "InvalidClientTokenId"
+    assert "Deputy could not be told" in caplog.text
+    assert asked(deputy) == ["credentials", "report-refused"], "one attempt"
+    moment[0] += 61
+    with pytest.raises(deputy_client.Unreachable):
+        deputy_client.report_refused(session)
