@@ -33,6 +33,7 @@ from app.models import (
     Tenant,
     TenantStatus,
 )
+from app.tables import Suspension
 
 KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
@@ -84,6 +85,9 @@ class Caller:
     @property
     def actor(self) -> Actor:
         return Actor(self.kind, str(self.key_id), self.name, self.request_id, self.client_address)
+
+    def suspension(self, reason: str) -> Suspension:
+        return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 
     def admit(self, db: Session) -> None:
         """Raises UnauthenticatedError for a key, and NotFoundError for a link, that is live no longer.
@@ -178,7 +182,9 @@ def owned_at(
     db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID
 ) -> tuple[Connection, TenantStatus, int]:
     """As `owned`, with its tenant's status and the epoch, all of one moment: one statement. Raises NotFoundError."""
-    query = _owned(caller, tenant_id, connection_id).options(lazyload(Connection.proof))
+    query = _owned(caller, tenant_id, connection_id).options(
+        lazyload(Connection.proof), lazyload(Connection.tenant)
+    )
     row = db.execute(query.add_columns(Tenant.status, _EPOCH)).unique().one_or_none()
     if row is None:
         raise NotFoundError

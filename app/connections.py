@@ -110,9 +110,9 @@ def _ensure_few_sought(db: Session, tenant_id: UUID) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which connections to list; None means any."""
+    """Which connections to list; nothing means any. `statuses`: those in one of them."""
 
-    status: ConnectionStatus | None = None
+    statuses: tuple[ConnectionStatus, ...] = ()
     account_id: str | None = None
     role_arn: str | None = None
 
@@ -261,6 +261,8 @@ class Connections:
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
             query = _live(wanted).where(Connection.tenant_id == tenant_id)
+            if wanted.statuses:  # there are at most some thousand to look through
+                query = query.where(Connection.status.in_(wanted.statuses))
             return page(db, query, Connection.id, limit=limit, after=after)
 
     def list_by_standing(
@@ -302,7 +304,8 @@ class Connections:
         """Across tenants, newest first. Raises ForbiddenError for a bound key."""
         caller.require_unbound()
         with self._db.read() as db:
-            return page(db, _live(wanted), Connection.id, limit=limit, after=after)
+            either = [Connection.status == status for status in wanted.statuses]
+            return page(db, _live(wanted), Connection.id, limit=limit, after=after, either=either)
 
     def get(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
         with self._db.read() as db:
@@ -312,7 +315,7 @@ class Connections:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            connection.suspend()
+            connection.suspend(caller.suspension(reason))
             self._record(db, caller, connection, "connection.suspended", {"reason": reason})
             return connection
 
@@ -363,8 +366,6 @@ def _from(start: Place) -> ColumnElement[bool]:
 
 def _live(wanted: Wanted) -> Select[Connection]:
     query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
-    if wanted.status is not None:
-        query = query.where(Connection.status == wanted.status)
     if wanted.account_id is not None:
         query = query.where(Connection.account_id == wanted.account_id)
     if wanted.role_arn is not None:

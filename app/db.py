@@ -10,7 +10,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,17 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import DateTime, Dialect, Engine, Select, create_engine, event
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Engine,
+    Select,
+    create_engine,
+    event,
+    select,
+    union_all,
+)
 from sqlalchemy.engine import Connection as DbConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -303,13 +313,27 @@ class Page(Generic[Row]):
     after: UUID | None
 
 
-def page(session: Session, query: Select[Row], key: Any, *, limit: int, after: UUID | None) -> Page[Row]:
+def page(
+    session: Session,
+    query: Select[Row],
+    key: Any,
+    *,
+    limit: int,
+    after: UUID | None,
+    either: Sequence[ColumnElement[bool]] = (),
+) -> Page[Row]:
     """The next `limit` rows of `query` below `after`, by `key`, a UUIDv7 column: in order of creation.
 
     No count and no OFFSET, whose cost grows with the depth; one row more than asked tells whether there are more.
+    `either`: conditions of which one must hold, each with an index that ends in `key`. An index knows the order under
+    one of them alone, so the first rows under each are looked up, and the page is taken from those.
     """
     if after is not None:
         query = query.where(key < after)
+    if either:
+        bare = query.with_only_columns(key).order_by(key.desc()).limit(limit + 1)
+        first = [select(bare.where(condition).subquery()) for condition in either]
+        query = query.where(key.in_(union_all(*first)))
     rows = list(session.scalars(query.order_by(key.desc()).limit(limit + 1)))
     more = len(rows) > limit
     rows = rows[:limit]

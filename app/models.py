@@ -26,14 +26,16 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship
+from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship, validates
 
 from app import schedule
+from app.audit_event import ISSUED, NOT_ISSUED, AuditEvent
 from app.db import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
-from app.states import ConnectionStatus, ExternalIdState, TenantStatus, Verdict, ensure_active
-from app.tables import Base, state_column, unique_where
+from app.names import NAME_MAX, folded
+from app.states import ConnectionStatus, ExternalIdState, TenantStatus, Verdict, ensure_active, why_not
+from app.tables import Base, Suspendable, Suspension, in_code_points, state_column, unique_where
 
 __all__ = [
     "ISSUED",
@@ -46,7 +48,6 @@ __all__ = [
     "ExternalIdState",
     "OnboardingLink",
     "Proof",
-    "QuotaUse",
     "Registration",
     "Tenant",
     "TenantOwned",
@@ -58,15 +59,20 @@ __all__ = [
 _REPORTS_APART = timedelta(minutes=1)
 
 
-class Tenant(Base):
+class Tenant(Suspendable, Base):
     """One customer of the vendor."""
 
     __tablename__ = "tenants"
     # The vendor's own id for a customer; free again once the tenant is deleted.
-    __table_args__ = (unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),)
+    __table_args__ = (
+        unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),
+        Index("ix_tenants_name_folded", "name_folded", "id"),
+        Index("ix_tenants_status", "status", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(String(NAME_MAX))
+    name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
     reference: Mapped[str | None] = mapped_column(String(200))
     status: Mapped[TenantStatus] = mapped_column(
         state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
@@ -83,19 +89,26 @@ class Tenant(Base):
         lazy="joined",
     )
 
+    @validates("name")
+    def _fold(self, _: str, name: str) -> str:
+        self.name_folded = folded(name)
+        return name
+
     @property
     def external_id(self) -> str | None:
         return self.current.value if self.current else None
 
-    def suspend(self) -> None:
+    def suspend(self, suspension: Suspension) -> None:
         if self.status is TenantStatus.SUSPENDED:
             raise ConflictError("This tenant is suspended already.")
         self.status = TenantStatus.SUSPENDED
+        self.note_suspension(suspension)
 
     def resume(self) -> None:
         if self.status is not TenantStatus.SUSPENDED:
             raise ConflictError("This tenant is not suspended.")
         self.status = TenantStatus.ACTIVE
+        self.note_suspension(None)
 
     def ensure_active(self) -> None:
         ensure_active(self.status)
@@ -147,7 +160,7 @@ class Proof(TenantOwned, Base):
 NEVER_TRIED = text("proof_id IS NULL")  # a claim takes these first, so that they need an index of their own
 
 
-class Connection(TenantOwned, Base):
+class Connection(TenantOwned, Suspendable, Base):
     """A tenant's link to one IAM role.
 
     ::
@@ -199,6 +212,7 @@ class Connection(TenantOwned, Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
 
+    tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
     external_id_row: Mapped[ExternalIdRow] = relationship(lazy="joined", innerjoin=True, viewonly=True)
     proof: Mapped[Proof | None] = relationship(
         primaryjoin=lambda: foreign(Connection.proof_id) == Proof.id, lazy="joined", viewonly=True
@@ -207,6 +221,15 @@ class Connection(TenantOwned, Base):
     @property
     def external_id(self) -> str:
         return self.external_id_row.value
+
+    @property
+    def why(self) -> str | None:
+        """Why nothing is issued for it, in words; None where credentials are issued."""
+        return why_not(self.tenant.status, self.status)
+
+    @property
+    def issues(self) -> bool:
+        return self.why is None
 
     @property
     def grant(self) -> Grant:
@@ -219,16 +242,18 @@ class Connection(TenantOwned, Base):
         if self.status is ConnectionStatus.SUSPENDED:
             raise SuspendedError("This connection is suspended; resume it first.")
 
-    def suspend(self) -> None:
+    def suspend(self, suspension: Suspension) -> None:
         if self.status is ConnectionStatus.SUSPENDED:
             raise ConflictError("This connection is suspended already.")
         self._become(ConnectionStatus.SUSPENDED)
+        self.note_suspension(suspension)
         self.due_at = None
 
     def resume(self) -> None:
         if self.status is not ConnectionStatus.SUSPENDED:
             raise ConflictError("This connection is not suspended.")
         self._become(ConnectionStatus.PENDING)
+        self.note_suspension(None)
         self.seek(now())
 
     def seek(self, at: datetime) -> None:
@@ -308,19 +333,6 @@ class Registration(TenantOwned, Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
-class QuotaUse(Base):
-    """How much of a quota one tenant, or one onboarding link, has used lately. See app/quotas.py."""
-
-    __tablename__ = "quota_uses"
-    __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
-
-    name: Mapped[str] = mapped_column(String(16), primary_key=True)
-    id: Mapped[UUID] = mapped_column(primary_key=True)  # the tenant's or the link's, which need not exist
-    number: Mapped[int] = mapped_column(BigInteger)  # of the window: the time, divided by its length
-    counted: Mapped[int]  # in that window
-    counted_before: Mapped[int]  # in the one before
-
-
 class ApiKey(Base):
     """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash and no salt."""
 
@@ -358,37 +370,3 @@ class OnboardingLink(TenantOwned, Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
-
-
-ISSUED = "credentials.issued"  # what nearly all audit events say
-# Words of the index and of the queries that may use it: a database compares the text, so no parameter can stand here.
-NOT_ISSUED = text(f"action <> '{ISSUED}'")
-
-
-class AuditEvent(Base):
-    """Who did what, when, to whose connection, and what came of it. Append-only; a trigger refuses anything else.
-
-    No foreign keys: an event outlives whatever it speaks of.
-    """
-
-    __tablename__ = "audit_events"
-    __table_args__ = (
-        Index("ix_audit_events_tenant", "tenant_id", "id"),
-        Index("ix_audit_events_connection", "connection_id", "id"),
-        # Issuances are found without it, wherever one looks; so the hot path doesn't pay for it.
-        Index("ix_audit_events_action", "action", "id", sqlite_where=NOT_ISSUED, postgresql_where=NOT_ISSUED),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    at: Mapped[datetime] = mapped_column(default=now)
-    action: Mapped[str] = mapped_column(String(64))  # noun.verb
-    outcome: Mapped[str] = mapped_column(String(8))  # ok, refused, failed
-    # api_key, onboarding_link, operator, worker, registration
-    actor_kind: Mapped[str] = mapped_column(String(16))
-    actor_id: Mapped[str | None] = mapped_column(String(64))
-    actor_name: Mapped[str] = mapped_column(String(200))
-    tenant_id: Mapped[UUID | None]
-    connection_id: Mapped[UUID | None]
-    request_id: Mapped[str | None] = mapped_column(String(64))
-    client_address: Mapped[str | None] = mapped_column(String(45))
-    details: Mapped[dict[str, Any]]

@@ -42,3 +42,18 @@ def ensure_active(status: TenantStatus) -> None:
     """Raises SuspendedError for a tenant that is not active."""
     if status is not TenantStatus.ACTIVE:
         raise SuspendedError("This tenant is suspended; resume it first.")
+
+
+_WHY_NOT = {
+    ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
+    ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
+    ConnectionStatus.INSECURE: "Its role lets strangers in; see verification.",
+    ConnectionStatus.SUSPENDED: "The connection is suspended; resume it first.",
+}
+
+
+def why_not(tenant: TenantStatus, connection: ConnectionStatus) -> str | None:
+    """Why nothing is issued for a connection, in words; None where credentials are issued."""
+    if tenant is not TenantStatus.ACTIVE:
+        return "The tenant is suspended; resume it first."
+    return _WHY_NOT.get(connection)

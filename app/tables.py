@@ -1,13 +1,14 @@
-"""What all tables have in common: names of constraints, types, states as strings with a CHECK."""
+"""What tables have in common: names of constraints, types, states as strings with a CHECK, suspensions."""
 
 import enum
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Enum, Index, MetaData, text
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import JSON, Enum, Index, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.db import UtcDateTime
+from app.db import UtcDateTime, now
 
 
 class Base(DeclarativeBase):
@@ -27,6 +28,38 @@ class Base(DeclarativeBase):
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """By what kind of actor, and why; `bound`: a key that is confined to one tenant."""
+
+    by: str
+    bound: bool
+    reason: str
+
+
+class Suspendable:
+    """What is kept of a suspension while it lasts."""
+
+    suspended_at: Mapped[datetime | None]
+    suspended_by: Mapped[str | None] = mapped_column(String(16))
+    suspended_by_bound: Mapped[bool | None]
+    suspended_reason: Mapped[str | None] = mapped_column(String(200))
+
+    @property
+    def suspended(self) -> dict[str, Any] | None:
+        """When it was suspended, by what kind of actor, and why; None when it is not."""
+        if self.suspended_at is None:
+            return None
+        return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
+
+    def note_suspension(self, suspension: Suspension | None) -> None:
+        """Keep what is to be known of a suspension that begins now; None when it ends."""
+        self.suspended_at = now() if suspension else None
+        self.suspended_by = suspension.by if suspension else None
+        self.suspended_by_bound = suspension.bound if suspension else None
+        self.suspended_reason = suspension.reason if suspension else None
+
+
 def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
     """A plain string column with a CHECK: adding a state later is an ordinary migration on every database."""
     return Enum(
@@ -42,3 +75,8 @@ def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
 def unique_where(name: str, column: str, condition: str) -> Index:
     """A unique index over some of the rows; SQLite and PostgreSQL both have them."""
     return Index(name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition))
+
+
+def in_code_points(length: int) -> String:
+    """Text that every database compares and orders alike, so that an index serves the ranges of prefixes."""
+    return String(length, collation="C").with_variant(String(length), "sqlite")

@@ -1,5 +1,6 @@
 """Tenants: the vendor's customers, each with an External ID of their own from the moment they exist."""
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -23,8 +24,18 @@ from app.models import (
     Tenant,
     TenantStatus,
 )
+from app.names import AFTER_ALL_LETTERS, folded
 
 _REFERENCE_TAKEN = "Another tenant has this reference."
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which tenants to list; nothing means any. `name`: what theirs begins with, whatever the case of its letters."""
+
+    reference: str | None = None
+    name: str | None = None
+    statuses: tuple[TenantStatus, ...] = ()
 
 
 class Tenants:
@@ -51,15 +62,21 @@ class Tenants:
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
-    def list(self, caller: Caller, *, reference: str | None, limit: int, after: UUID | None) -> Page[Tenant]:
+    def list(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Tenant]:
         """Live tenants, newest first; for a bound key, its own."""
         query = select(Tenant).where(Tenant.deleted_at.is_(None))
         if caller.tenant_id is not None:
             query = query.where(Tenant.id == caller.tenant_id)
-        if reference is not None:
-            query = query.where(Tenant.reference == reference)
+        if wanted.reference is not None:
+            query = query.where(Tenant.reference == wanted.reference)
+        if wanted.name is not None:
+            first = folded(
+                wanted.name
+            )  # a range, and no LIKE: any text is only text, and any index serves it
+            query = query.where(Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS)
+        either = [Tenant.status == status for status in wanted.statuses]
         with self._db.read() as db:
-            return page(db, query, Tenant.id, limit=limit, after=after)
+            return page(db, query, Tenant.id, limit=limit, after=after, either=either)
 
     def get(self, caller: Caller, tenant_id: UUID) -> Tenant:
         with self._db.read() as db:
@@ -84,7 +101,7 @@ class Tenants:
         """Stops issuing for the whole tenant, at once. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
-            tenant.suspend()
+            tenant.suspend(caller.suspension(reason))
             self._record(db, caller, tenant, "tenant.suspended", {"reason": reason})
             return tenant
 

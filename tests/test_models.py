@@ -25,7 +25,9 @@ from app.models import (
     TenantStatus,
     Verdict,
 )
+from app.tables import Suspension
 
+WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
@@ -422,12 +424,12 @@ def test_a_proof_of_another_role_under_the_same_arn_is_a_change():
 def test_any_state_can_be_suspended_and_comes_back_unproven(before):
     it = connection(before)
     it.ensure_not_suspended()
-    it.suspend()
+    it.suspend(WHY)
     assert (it.status, it.version) == (S.SUSPENDED, 8)
     with pytest.raises(SuspendedError):
         it.ensure_not_suspended()
     with pytest.raises(ConflictError):
-        it.suspend()
+        it.suspend(WHY)
     it.resume()
     assert (it.status, it.version) == (S.PENDING, 9)
 
@@ -459,11 +461,11 @@ def test_a_tenant_is_suspended_and_resumed_once():
     tenant.ensure_active()
     with pytest.raises(ConflictError):
         tenant.resume()
-    tenant.suspend()
+    tenant.suspend(WHY)
     with pytest.raises(SuspendedError):
         tenant.ensure_active()
     with pytest.raises(ConflictError):
-        tenant.suspend()
+        tenant.suspend(WHY)
     tenant.resume()
     assert tenant.status is TenantStatus.ACTIVE
 

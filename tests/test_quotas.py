@@ -13,7 +13,7 @@ from app import services as composition
 from app.db import SYSTEM
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
-from app.models import QuotaUse
+from app.quotas import QuotaUse
 from tests.conftest import empty_database, make_config, migrate
 from tests.rows import ADMIN, at_once
 

@@ -23,8 +23,11 @@ from app.models import (
     Tenant,
     Verdict,
 )
+from app.tables import Suspension
 from app.verification import prove
 from tests.rows import ADMIN
+
+WHY = Suspension("operator", bound=False, reason="x")
 
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
 # AWS's text, which names the broker: it must not come out anywhere.
@@ -404,7 +407,12 @@ def test_a_connection_that_keeps_changing_takes_no_verdict(database, stored):
 @pytest.mark.parametrize("script", ["arra", "aara"])
 def test_what_was_suspended_meanwhile_stays_suspended(database, stored, script):
     words = {answer[0]: answer for answer in ANSWERS}
-    door = Meanwhile(database, stored.id, [Connection.suspend], script=[words[letter] for letter in script])
+    door = Meanwhile(
+        database,
+        stored.id,
+        [lambda connection: connection.suspend(WHY)],
+        script=[words[letter] for letter in script],
+    )
     with pytest.raises(SuspendedError):
         verify(database, stored, door)
     assert read(database, stored) == (ConnectionStatus.SUSPENDED, 0)
@@ -421,7 +429,7 @@ def test_what_was_suspended_and_resumed_meanwhile_is_proven_anew(database, store
     """It looks the same as before; the version says that it isn't."""
 
     def there_and_back(connection: Connection) -> None:
-        connection.suspend()
+        connection.suspend(WHY)
         connection.resume()
 
     door = Meanwhile(database, stored.id, [there_and_back])

@@ -11,6 +11,7 @@ from app.api.schemas import (
     Answer,
     Matches,
     PageQuery,
+    Statuses,
     Strict,
     like,
     one_of,
@@ -40,6 +41,19 @@ class TenantChange(Strict):
 
 class TenantQuery(PageQuery):
     reference = text(200, "customer-42")
+    name = text(200, "acm", "What the name begins with, in capitals or not.")
+    status = Statuses(TenantStatus, "suspended")
+
+
+class SuspensionOut(Answer):
+    at = time(required=True)
+    by = fields.String(required=True, metadata=like("api_key", "The kind of actor."))
+    reason = fields.String(required=True, allow_none=True, metadata=like("Ticket 4711"))
+
+
+def suspended() -> fields.Nested:
+    description = "Since when, by whom and why; null when it is not suspended."
+    return fields.Nested(SuspensionOut, required=True, allow_none=True, metadata={"description": description})
 
 
 class TenantOut(Answer):
@@ -47,6 +61,7 @@ class TenantOut(Answer):
     name = fields.String(required=True, metadata=like("Acme"))
     reference = fields.String(required=True, allow_none=True, metadata=like("customer-42"))
     status = status(TenantStatus, "active", required=True)
+    suspended = suspended()
     external_id = fields.String(
         required=True, metadata=like(EXTERNAL_ID, "Made here; not a secret; never changes hands.")
     )
@@ -95,7 +110,7 @@ class ConnectionSummary(Answer):
 
 
 class ConnectionQuery(PageQuery):
-    status = status(ConnectionStatus, "verified")
+    status = Statuses(ConnectionStatus, "pending", "broken")
     account_id = fields.String(validate=Matches(ACCOUNT_ID_PATTERN), metadata=like(ACCOUNT))
 
 
@@ -117,10 +132,21 @@ class VerificationOut(Answer):
 class ConnectionOut(Answer):
     id = fields.UUID(required=True)
     tenant_id = fields.UUID(required=True)
+    tenant_name = fields.String(required=True, attribute="tenant.name", metadata=like("Acme"))
+    tenant_reference = fields.String(
+        required=True, allow_none=True, attribute="tenant.reference", metadata=like("customer-42")
+    )
     role_arn = fields.String(required=True, metadata=like(ROLE))
     account_id = fields.String(required=True, metadata=like(ACCOUNT))
     external_id = fields.String(required=True, metadata=like(EXTERNAL_ID))
     status = status(ConnectionStatus, "verified", required=True)
+    issues = fields.Boolean(required=True, metadata={"description": "Whether credentials are issued for it."})
+    why = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=like(None, "Why nothing is issued for it, its tenant's suspension among the reasons."),
+    )
+    suspended = suspended()
     permission_set = fields.String(required=True, metadata=like("inventory"))
     verification = fields.Nested(
         VerificationOut,

@@ -47,7 +47,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
 @bp.response(200, _ConnectionPage)
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
-    wanted = Wanted(query.get("status"), query.get("account_id"))
+    wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
         return services().connections.list(caller(), tenant_id, wanted, limit=limit, after=after)
@@ -71,7 +71,7 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
 @bp.response(200, _ConnectionPage)
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
-    wanted = Wanted(query.get("status"), query.get("account_id"))
+    wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
         return services().connections.list_all(caller(), wanted, limit=limit, after=after)

@@ -64,6 +64,10 @@ class _Converter(OpenAPIConverter):
         words = {key: value for key, value in described.items() if key == "description"}
         return words | ({"anyOf": [reference, {"type": "null"}]} if field.allow_none else reference)
 
+    def list2param(self, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
+        """Lists in a query are separated by commas."""
+        return {"style": "form", "explode": False} if isinstance(field, fields.List) else {}
+
 
 class Plugin(MarshmallowPlugin):
     """For flask-smorest, in the place of apispec's own."""

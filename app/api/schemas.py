@@ -123,6 +123,23 @@ def _not_deleted(value: enum.StrEnum) -> None:
         raise ValidationError("What is deleted is not shown.")
 
 
+class Statuses(fields.List[Any]):
+    """Some statuses, separated by commas; each once and in the alphabet's order, as cursors name them."""
+
+    is_multiple = False  # webargs: the parameter is given once
+
+    def __init__(self, kind: type[enum.StrEnum], *examples: str) -> None:
+        self._most = len(kind) - 1  # all but what is deleted
+        bounds = {"minItems": 1, "maxItems": self._most}
+        described = like([*examples], "One, or several separated by commas.", openapi=bounds)
+        super().__init__(status(kind, examples[0]), metadata=described)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+        if not value or value.count(",") >= self._most:
+            raise ValidationError(f"Between 1 and {self._most} of them, separated by commas.")
+        return sorted(set(super()._deserialize(value.split(","), attr, data, **kwargs)))
+
+
 def one_of(component: str, *values: str) -> fields.String:
     """One of a few words, in an answer. `component`: what generated clients call the type."""
     return fields.String(

@@ -9,6 +9,7 @@ from app.api.rest import Blueprint, caller, fails, paged, requires, services
 from app.api.schemas import page_of
 from app.db import Page
 from app.models import Tenant
+from app.tenants import Wanted
 
 bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")
 
@@ -29,9 +30,10 @@ def create_tenant(body: dict[str, Any]) -> Tenant:
 @bp.response(200, page_of(TenantOut))
 def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
     """List tenants, newest first"""
+    wanted = Wanted(query.get("reference"), query.get("name"), tuple(query.get("status", ())))
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Tenant]:
-        return services().tenants.list(caller(), reference=query.get("reference"), limit=limit, after=after)
+        return services().tenants.list(caller(), wanted, limit=limit, after=after)
 
     return paged(query, fetch)
 

@@ -11,7 +11,7 @@ def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
     made = world.admin(
         "POST", "/v1/tenants", {"name": "Acme", "reference": "crm-1-" + world.tenant()["id"]}, expect=201
     )
-    assert list(made) == ["id", "name", "reference", "status", "external_id", "created_at"]
+    assert list(made) == ["id", "name", "reference", "status", "suspended", "external_id", "created_at"]
     assert made["status"] == "active"
     assert re.fullmatch(r"dpy-[0-9a-f]{64}", made["external_id"])
     assert world.admin("GET", f"/v1/tenants/{made['id']}") == made

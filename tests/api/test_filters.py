@@ -1,0 +1,239 @@
+"""Finding tenants by the start of their name, and tenants and connections by several statuses."""
+
+import pytest
+import sqlalchemy
+from sqlalchemy import event
+
+from app.connections import Connections
+from app.connections import Wanted as WantedConnections
+from app.db import SYSTEM, Database
+from app.ids import new_id
+from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
+from app.names import folded
+from app.tenants import Tenants, Wanted
+from tests.cast import Customer, World, path_of
+from tests.conftest import empty_database, migrate
+from tests.rows import ADMIN
+
+S = ConnectionStatus
+
+
+def named(world: World, name: str) -> dict:
+    return world.admin("POST", "/v1/tenants", {"name": name}, expect=201)
+
+
+def found(world: World, **query: str) -> list[str]:
+    answer = world.admin.raw("GET", "/v1/tenants", query_string={"limit": "200", **query})
+    assert answer.status_code == 200, answer.text
+    return [tenant["name"] for tenant in answer.get_json()["items"]]
+
+
+def test_a_tenant_is_found_by_what_its_name_begins_with(world: World):
+    names = [
+        "Zebra One",
+        "ZEBRA two",
+        "zebra%three",
+        "zebra_four",
+        "Other Zebra",
+        "Zebr",
+        "zebrb",
+        "zebra\\five",
+    ]
+    for name in names:
+        named(world, name)
+    assert found(world, name="zEbRa") == [
+        "zebra\\five",
+        "zebra_four",
+        "zebra%three",
+        "ZEBRA two",
+        "Zebra One",
+    ]
+    assert found(world, name="Zebra%") == ["zebra%three"]
+    assert found(world, name="zebra_") == ["zebra_four"]
+    assert found(world, name="zebra\\") == ["zebra\\five"]
+    assert found(world, name="%ebra") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("Ölwerk Süd", "ölWERK s"),
+        ("Straße 7", "STRASSE"),
+        ("株式会社サンプル", "株式会"),
+        ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+        ("Cafe\u0301 am Markt", "caf\u00e9"),
+        ("\ufb01nance", "FIN"),
+        ("😀 Happy", "😀"),
+    ],
+)
+def test_case_and_form_do_not_matter_in_any_script(world: World, name, asked):
+    named(world, name)
+    assert name in found(world, name=asked)
+
+
+def test_a_tenant_that_was_renamed_is_found_by_its_new_name_alone(world: World):
+    tenant = named(world, "Quagga before")
+    world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"name": "Quokka after"})
+    assert found(world, name="quagga") == []
+    assert found(world, name="quokka") == ["Quokka after"]
+
+
+def test_a_bound_key_finds_its_own_tenant_and_no_other(world: World):
+    ours, _ = named(world, "Wombat ours"), named(world, "Wombat theirs")
+    key = world.key("tenants:read", tenant=ours)
+    names = [tenant["name"] for tenant in key("GET", "/v1/tenants?name=wombat")["items"]]
+    assert names == ["Wombat ours"]
+
+
+def test_tenants_by_status_and_name_together(world: World):
+    active, resting = named(world, "Ibex active"), named(world, "Ibex resting")
+    world.admin("POST", f"/v1/tenants/{resting['id']}/suspend", {"reason": "x"})
+    assert found(world, name="ibex", status="suspended") == [resting["name"]]
+    assert found(world, name="ibex", status="active") == [active["name"]]
+    assert found(world, name="ibex", status="suspended,active") == [resting["name"], active["name"]]
+    world.admin("DELETE", f"/v1/tenants/{active['id']}", expect=204)
+    assert found(world, name="ibex") == [resting["name"]]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "status=",
+        "status=,",
+        "status=deleted",
+        "status=active,",
+        "status=active,deleted",
+        "status=" + "active," * 200 + "active",
+        "name=",
+        "name=%00",
+        "name=" + "x" * 201,
+    ],
+)
+def test_a_bad_filter_is_refused(world: World, query):
+    world.admin.refused("GET", f"/v1/tenants?{query}", expect=422, code="validation_failed")
+
+
+def test_connections_in_one_of_several_statuses(world: World):
+    """In one tenant, and across all: newest first, page by page."""
+    tenant, customer = world.tenant(), Customer(world.aws)
+    made = {"verified": world.connect(tenant, world.role(tenant, customer))}
+    arns = [
+        customer.role(f"deputy-{status}", world.kit(tenant)["trust_policy"])
+        for status in ("suspended", "deleted")
+    ]
+    for status, arn in zip(("suspended", "deleted"), arns, strict=True):
+        made[status] = world.connect(tenant, arn)
+    made["pending"] = world.connect(
+        tenant, f"arn:aws:iam::{customer.account}:role/deputy-none", status="pending"
+    )
+    world.admin("POST", path_of(made["suspended"], "/suspend"), {"reason": "x"})
+    world.admin("DELETE", path_of(made["deleted"]), expect=204)
+    for path in (
+        f"/v1/tenants/{tenant['id']}/connections?",
+        f"/v1/connections?account_id={customer.account}&",
+    ):
+        for asked, expected in (
+            ("pending,verified", ["pending", "verified"]),
+            ("verified,pending,verified", ["pending", "verified"]),
+            ("suspended", ["suspended"]),
+            ("broken,insecure", []),
+        ):
+            items = world.admin("GET", f"{path}status={asked}")["items"]
+            assert [one["id"] for one in items] == [made[status]["id"] for status in expected], (path, asked)
+        seen, cursor = [], ""
+        while cursor is not None:  # the same filter in another order is the same filter
+            order = "pending,suspended,verified" if cursor else "verified,suspended,pending"
+            page = world.admin("GET", f"{path}status={order}&limit=1{cursor}")
+            seen += [one["status"] for one in page["items"]]
+            cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+        assert seen == ["pending", "suspended", "verified"]
+
+
+def test_folding_is_the_same_twice_and_bounded():
+    for name in ("Straße", "\ufdfa" * 200, "İstanbul", "ΐ" * 200):
+        assert folded(folded(name)) == folded(name)
+        assert len(folded(name)) <= 200
+
+
+# --- the plans ---
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def full(request, tmp_path_factory):
+    """So many rows that an index is worth it."""
+    with empty_database(request.param, tmp_path_factory.mktemp("full")) as url:
+        migrate(url)
+        database = Database(url)
+        with database.write(SYSTEM) as db:
+            tenants = [
+                {
+                    "id": new_id(),
+                    "name": f"Tenant {number}",
+                    "name_folded": folded(f"Tenant {number}"),
+                    "status": TenantStatus.SUSPENDED if number % 500 == 0 else TenantStatus.ACTIVE,
+                }
+                for number in range(5000)
+            ]
+            db.execute(sqlalchemy.insert(Tenant), tenants)
+            row = ExternalIdRow(tenant_id=tenants[0]["id"], value="dpy-x", state=ExternalIdState.CURRENT)
+            db.add(row)
+            db.flush()
+            db.execute(
+                sqlalchemy.insert(Connection),
+                [
+                    {
+                        "id": new_id(),
+                        "tenant_id": tenants[0]["id"],
+                        "external_id_id": row.id,
+                        "role_arn": f"arn:aws:iam::123456789012:role/deputy-{number}",
+                        "account_id": "123456789012",
+                        "permission_set": "inventory",
+                        "status": (S.BROKEN, S.INSECURE)[number % 2] if number % 500 < 2 else S.PENDING,
+                    }
+                    for number in range(5000)
+                ],
+            )
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql("ANALYZE")
+            connection.commit()
+        yield database
+        database.engine.dispose()
+
+
+def plan(database: Database, ask) -> str:
+    """How the database answers what `ask` asks last."""
+    seen = []
+
+    def note(_c, _cursor, statement, parameters, _context, _many) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        ask()
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+    statement, parameters = seen[-1]
+    explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with database.engine.connect() as connection:
+        return "\n".join(
+            str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters)
+        )
+
+
+def test_an_index_serves_the_search_by_name(full):
+    tenants = Tenants(full)
+    wanted = Wanted(name="TENANT 499")
+    names = {one.name for one in tenants.list(ADMIN, wanted, limit=50, after=None).items}
+    assert names == {"Tenant 499", *(f"Tenant 499{digit}" for digit in range(10))}
+    assert "ix_tenants_name_folded" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=50, after=None))
+
+
+def test_an_index_serves_rare_statuses_one_or_several(full):
+    tenants = Tenants(full)
+    wanted = Wanted(statuses=(TenantStatus.SUSPENDED,))
+    assert "ix_tenants_status" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
+    connections = Connections(full, None, None, {})
+    rare = WantedConnections((S.BROKEN, S.INSECURE))
+    found = plan(full, lambda: connections.list_all(ADMIN, rare, limit=5, after=None))
+    assert found.count("ix_connections_status") == 2
+    assert len(connections.list_all(ADMIN, rare, limit=50, after=None).items) == 20

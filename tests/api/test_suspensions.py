@@ -1,0 +1,115 @@
+"""What a suspension shows: on the thing itself, and a tenant's on its connections too."""
+
+from datetime import datetime
+
+import pytest
+
+from app.db import now
+from tests.cast import Customer, World, path_of, without_external_id
+from tests.rows import ByHand
+
+
+def part(shown, *names):
+    return {name: shown[name] for name in names}
+
+
+def views(world: World, connection):
+    """The same connection, as a list of its tenant's, the list of all, and by itself."""
+    tenant = f"/v1/tenants/{connection['tenant_id']}"
+    lists = (f"{tenant}/connections", f"/v1/connections?account_id={connection['account_id']}")
+    found = [world.admin("GET", path)["items"] for path in lists]
+    return [next(one for one in items if one["id"] == connection["id"]) for items in found] + [
+        world.admin("GET", path_of(connection))
+    ]
+
+
+def test_a_connection_that_issues_says_so(world: World):
+    tenant = world.tenant()
+    connection = world.connection(tenant)
+    for shown in [connection, *views(world, connection)]:
+        assert part(shown, "issues", "why", "suspended") == {"issues": True, "why": None, "suspended": None}
+        assert part(shown, "tenant_name", "tenant_reference") == {
+            "tenant_name": tenant["name"],
+            "tenant_reference": None,
+        }
+
+
+def test_lists_name_the_tenants_own_reference(world: World):
+    tenant = world.tenant()
+    world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"reference": f"c-{tenant['id']}", "name": "Renamed"})
+    connection = world.connection(tenant)
+    for shown in [connection, *views(world, connection)]:
+        assert (shown["tenant_name"], shown["tenant_reference"]) == ("Renamed", f"c-{tenant['id']}")
+
+
+def test_a_suspended_tenant_shows_on_its_connections_and_their_status_stays_theirs(world: World):
+    tenant = world.tenant()
+    connection = world.connection(tenant)
+    shown = world.admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "Ticket 4711"})
+    for one in (shown, world.admin("GET", f"/v1/tenants/{tenant['id']}")):
+        assert part(one["suspended"], "by", "reason") == {"by": "api_key", "reason": "Ticket 4711"}
+        assert abs((now() - datetime.fromisoformat(one["suspended"]["at"])).total_seconds()) < 60
+    for one in views(world, connection):
+        assert part(one, "status", "issues", "suspended") == {
+            "status": "verified",
+            "issues": False,
+            "suspended": None,
+        }
+        assert "tenant is suspended" in one["why"]
+    shown = world.admin("POST", f"/v1/tenants/{tenant['id']}/resume", {"reason": "done"})
+    assert shown["suspended"] is None
+    assert all(one["issues"] and one["why"] is None for one in views(world, connection))
+
+
+def test_a_suspended_connection_says_since_when_by_whom_and_why(world: World):
+    connection = world.connection()
+    shown = world.admin("POST", path_of(connection, "/suspend"), {"reason": "In doubt"})
+    for one in [shown, *views(world, connection)]:
+        assert part(one["suspended"], "by", "reason") == {"by": "api_key", "reason": "In doubt"}
+        assert part(one, "status", "issues") == {"status": "suspended", "issues": False}
+        assert "suspended" in one["why"]
+        assert one["suspended"]["at"] == shown["suspended"]["at"]
+    resumed = world.admin("POST", path_of(connection, "/resume"), {"reason": "done"})
+    assert part(resumed, "status", "issues", "suspended") == {
+        "status": "verified",
+        "issues": True,
+        "suspended": None,
+    }
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_whether_a_bound_key_suspended_is_recorded(world: World, config, bound):
+    tenant = world.tenant()
+    connection = world.connection(tenant)
+    key = world.key("tenants:write", "connections:write", tenant=tenant if bound else None)
+    key("POST", path_of(connection, "/suspend"), {"reason": "x"})
+    key("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "x"})
+    by_hand = ByHand(config.database_url)
+    for table, thing in (("tenants", tenant), ("connections", connection)):
+        which = thing["id"].replace("-", "")
+        found = by_hand.one(f"SELECT suspended_by_bound FROM {table} WHERE id = '{which}'")  # noqa: S608
+        assert bool(found) is bound
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [("pending", "proven"), ("broken", "assumed"), ("insecure", "strangers")],
+)
+def test_every_status_that_issues_nothing_says_why(world: World, status, word):
+    tenant, customer = world.tenant(), Customer(world.aws)
+    kit = world.kit(tenant)
+    arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    if status != "pending":
+        customer.role(kit["role_name"], kit["trust_policy"])
+    made = world.admin(
+        "POST", f"/v1/tenants/{tenant['id']}/connections", {"account_id": customer.account}, expect=201
+    )
+    assert made["role_arn"] == arn
+    if status == "broken":
+        world.admin("POST", path_of(made, "/verify"))
+        customer.remove_role(kit["role_name"])
+    if status == "insecure":
+        customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
+    shown = made if status == "pending" else world.admin("POST", path_of(made, "/verify"))
+    assert part(shown, "status", "issues") == {"status": status, "issues": False}
+    assert word in shown["why"]
