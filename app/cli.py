@@ -249,19 +249,18 @@ def _show(made: Made) -> None:
 def void(tenant_id: UUID) -> None:
     """Void every registration token that a tenant was given so far, when one is in the wrong hands.
 
-    Launch links and stacks hold the old token. A stack that is created or updated with it fails, an organisation's
-    stack for each new account too; deleting one still succeeds, and connections stay as they are.
+    Launch links and stacks hold the old token. A stack that is created with it fails, an organisation's stack for each
+    new account too. Updating and deleting a stack still succeeds, and registers nothing; connections stay as they are.
 
-    Revoke the tenant's onboarding links first, if they are in the wrong hands: their pages show the new token. Show
-    customers their kit again (reload the page, send the new link). A stack or StackSet that is there takes the new
-    token as its parameter RegistrationToken. Deputy does not hear that a stack with an
-    old token is deleted.
+    An onboarding link that is in the wrong hands needs no more than to be revoked: that voids the token on its page.
+    Show customers their kit again (reload the page, send the new link). A stack or StackSet that is there takes the new
+    token as its parameter RegistrationToken.
     """
     with _in_one_line(absent="There is no such tenant."):
         _services().tenants.void_registrations(_operator(), tenant_id)
     click.echo(
         "The registration tokens that this tenant was given so far are void. Kits must be shown again: what is launched"
         " with an old one fails.\n"
-        "Stacks that run with an old token stay, and so do connections. Their Update messages fail until they are given"
-        " the new one as RegistrationToken; Delete still succeeds."
+        "Stacks that run with an old token stay, and so do connections. They can be updated and deleted, and register"
+        " nothing until they are given the new one as RegistrationToken."
     )

@@ -105,7 +105,13 @@ class Onboarding:
         """The kit of one tenant; asking again gives the same External ID. Raises NotFoundError, ValidationFailedError."""
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
-            token = self._tokens.make(deployment_id(db), tenant.id, tenant.registration_generation)
+            # A page's token names its link, so that whoever had a link that was revoked registers nothing any more.
+            token = self._tokens.make(
+                deployment_id(db),
+                tenant.id,
+                tenant.registration_generation,
+                link_id=caller.key_id if caller.kind == "onboarding_link" else None,
+            )
         region = self._region(region)
         chosen = permission_sets.choose(self._sets, permission_set)
         template, broker = self._templates[chosen.name], self._config.broker

@@ -27,10 +27,17 @@ from app.db import SYSTEM, Database, now
 from app.deployment import deployment_id
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError
 from app.ids import RoleArn
-from app.models import Connection, ConnectionStatus, Registration, Tenant, TenantStatus
+from app.models import (
+    Connection,
+    ConnectionStatus,
+    OnboardingLink,
+    Registration,
+    Tenant,
+    TenantStatus,
+)
 from app.permission_sets import PermissionSet
 from app.quotas import keeps_message
-from app.registration_token import RegistrationTokens, deployment_of
+from app.registration_token import RegistrationTokens, TokenClaim, deployment_of
 
 _log = log.get(__name__)
 
@@ -50,9 +57,12 @@ class _Claim:
     """What a message says, as far as it can be checked without the database."""
 
     request: Request
-    tenant_id: UUID
-    generation: int
+    token: TokenClaim
     role: RoleArn
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self.token.tenant_id
 
 
 class _Void(Exception):  # noqa: N818  a claim that counts for nothing
@@ -61,6 +71,10 @@ class _Void(Exception):  # noqa: N818  a claim that counts for nothing
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+class _VoidToken(_Void):
+    """Its token is not ours, or was voided; or the tenant is gone or suspended."""
 
 
 class Registrations:
@@ -156,32 +170,35 @@ class Registrations:
                 self._store(db, claim)
         except _Void as void:
             _log.info("registration.void", cause=void.cause, account_id=request.account_id)
-            # A stack outlives tokens and tenants, and must always be able to go.
-            return None if request.kind == "Delete" else REFUSAL
+            return None if _must_pass(request, void) else REFUSAL
         return None
 
     def _claim(self, request: Request) -> _Claim:
         """Reads no row. Raises _Void."""
         named = self._tokens.read(request.property("RegistrationToken"))
         if named is None:
-            raise _Void("token")
+            raise _VoidToken("token")
         try:
             role = allowed_role(self._config, request.property("RoleArn"))
         except CallerFaultError as error:
             raise _Void("role") from error
         if (role.partition, role.account_id) != (request.partition, request.account_id):
             raise _Void("account")
-        return _Claim(request, named.tenant_id, named.generation, role)
+        return _Claim(request, named, role)
 
     def _store(self, db: Session, claim: _Claim) -> None:
         """Once for each request of a stack. Raises _Void."""
         request = claim.request
+        if claim.token.link_id is not None:
+            _ensure_not_revoked(
+                db, claim.token.link_id
+            )  # the link before its tenant, as the page's requests lock them
         # Locked, so that of two deliveries at once the second sees what the first one did.
         query = select(Tenant.status).where(
-            Tenant.id == claim.tenant_id, Tenant.registration_generation == claim.generation
+            Tenant.id == claim.tenant_id, Tenant.registration_generation == claim.token.generation
         )
         if db.scalars(query.with_for_update()).one_or_none() is not TenantStatus.ACTIVE:
-            raise _Void("tenant")
+            raise _VoidToken("tenant")
         same = (
             Registration.tenant_id == claim.tenant_id,
             Registration.stack_id == request.stack_id,
@@ -228,6 +245,27 @@ class Registrations:
             raise _Void("full") from error
         connection.seek(now())
         return connection
+
+
+def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
+    """An expired link's token goes on to count: launched stacks carry it for years. Raises _VoidToken."""
+    link = select(OnboardingLink.id).where(OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None))
+    # Locked, so that a revocation waits for what is being stored, or is seen here.
+    if db.scalars(link.with_for_update(read=True)).one_or_none() is None:
+        raise _VoidToken("link")
+
+
+def _must_pass(request: Request, void: _Void) -> bool:
+    """Whether a stack is answered with SUCCESS though its message counts for nothing.
+
+    A stack outlives tokens and tenants, and must always be able to go. One whose token was void before its update, and
+    is the same after it, changes nothing with it; FAILED would roll the update back, and the roll-back fails the same way.
+    """
+    if request.kind == "Delete":
+        return True
+    before = request.old_property("RegistrationToken")
+    same = bool(before) and request.property("RegistrationToken") == before
+    return request.kind == "Update" and isinstance(void, _VoidToken) and same
 
 
 def _record(db: Session, actor: Actor, claim: _Claim, connection: Connection, action: str) -> None:

@@ -113,7 +113,7 @@ def made_by(output: str) -> tuple[str, str]:
         (["keys", "list"], ["revoked and expired"]),
         (["keys", "revoke"], ["KEY_ID", "no request", "links that it made", "--yes"]),
         (["registrations"], ["void"]),
-        (["registrations", "void"], ["TENANT_ID", "wrong hands", "kit again", "updated with it fails"]),
+        (["registrations", "void"], ["TENANT_ID", "wrong hands", "kit again", "registers nothing"]),
     ],
     ids=lambda value: " ".join(value) if value and " " not in value[0] else "",
 )

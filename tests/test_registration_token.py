@@ -58,10 +58,25 @@ def test_a_token_of_the_old_form_counts_while_its_mac_verifies():
     assert deployment_of(token) is None
 
 
-@pytest.mark.parametrize("form", ["new", "old"])
-def test_no_other_text_is_a_token(form):
+def test_a_links_token_names_the_link_too():
+    tenant_id, link_id = uuid.uuid4(), uuid.uuid4()
+    token = RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000, link_id=link_id)
+    assert RegistrationTokens(KEYS).read(token) == TokenClaim(tenant_id, 70_000, link_id)
+    assert RegistrationTokens(KEYS[1:]).read(token) is None
+    assert deployment_of(token) == HERE
+    assert len(token) == 120
+
+
+def a_token(form: str) -> str:
     tokens = RegistrationTokens(KEYS)
-    token = tokens.make(HERE, uuid.uuid4(), 1) if form == "new" else old_token(uuid.uuid4(), 1)
+    if form == "old":
+        return old_token(uuid.uuid4(), 1)
+    return tokens.make(HERE, uuid.uuid4(), 1, link_id=uuid.uuid4() if form == "link" else None)
+
+
+@pytest.mark.parametrize("form", ["new", "link", "old"])
+def test_no_other_text_is_a_token(form):
+    tokens, token = RegistrationTokens(KEYS), a_token(form)
     for place in range(4, len(token)):
         other = "A" if token[place] != "A" else "B"
         assert tokens.read(token[:place] + other + token[place + 1 :]) is None
@@ -79,8 +94,8 @@ def test_the_deployment_is_inside_what_the_mac_covers():
 
 
 def test_a_form_to_come_names_its_deployment_at_the_same_place_and_is_not_read():
-    """It may carry more, a link's generation say. A release that does not know it must not take it for its own."""
-    claim = b"\x02" + ELSEWHERE.bytes + uuid.uuid4().bytes + bytes(4) + bytes(18)
+    """A release that does not know it must not take it for its own."""
+    claim = b"\x03" + ELSEWHERE.bytes + uuid.uuid4().bytes + bytes(4) + bytes(18)
     mac = hmac.digest(derived(KEYS[0], "registration tokens")[1], claim, "sha256")
     token = "dpt_" + base64.urlsafe_b64encode(claim + mac).decode()
     assert deployment_of(token) == ELSEWHERE

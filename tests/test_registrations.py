@@ -3,6 +3,7 @@
 import json
 import secrets
 import uuid
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,15 @@ from app.aws.templates import render
 from app.db import SYSTEM, Database, now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
-from app.models import AuditEvent, Connection, ConnectionStatus, Registration, Tenant, TenantStatus
+from app.models import (
+    AuditEvent,
+    Connection,
+    ConnectionStatus,
+    OnboardingLink,
+    Registration,
+    Tenant,
+    TenantStatus,
+)
 from app.registrations import REFUSAL, Registrations
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Api, World, root_client
@@ -371,7 +380,7 @@ def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(
     done = application.test_cli_runner().invoke(args=["registrations", "void", str(desk.tenant_id)])
     services.tenants.resume(ADMIN, desk.tenant_id, reason="")
     assert done.exit_code == 0, done.output
-    for text in ("Kits must be shown again", "Update messages fail", "Delete still succeeds"):
+    for text in ("Kits must be shown again", "can be updated and deleted", "register nothing"):
         assert text in done.output
     [voided] = [event for event in desk.events() if event.action == "tenant.registrations_voided"]
     assert (voided.actor_kind, voided.outcome, voided.details) == ("operator", "ok", {"generation": 2})
@@ -386,6 +395,63 @@ def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(
     desk.handle(old.message("Update"))
     assert desk.actions() == [*before, "connection.registered_again"]
     services.db.engine.dispose()
+
+
+@pytest.fixture
+def page(desk) -> Iterator["Page"]:
+    application = create_app(desk.config)
+    yield Page(application.extensions["deputy"], desk)
+    application.extensions["deputy"].db.engine.dispose()
+
+
+class Page:
+    """An onboarding link of the desk's tenant, and what its page shows."""
+
+    def __init__(self, services, desk: Desk) -> None:
+        self._services, self._desk = services, desk
+        self.link, url = services.links.create(ADMIN, desk.tenant_id)
+        self.visit = services.links.open(url.rpartition("/")[2], None)
+
+    def stack(self) -> Stack:
+        """Launched from the page, with the token in its link."""
+        kit = self._services.onboarding.kit(self.visit.caller, self._desk.tenant_id)
+        stack = self._desk.stack()
+        stack.token = link(asdict(kit))["param_RegistrationToken"]
+        return stack
+
+    def revoke(self) -> None:
+        self._services.links.revoke(ADMIN, self._desk.tenant_id, self.link.id)
+
+
+def test_revoking_a_link_voids_the_token_that_its_page_showed_and_no_other(desk, page):
+    launched, later, of_the_kit = page.stack(), page.stack(), desk.stack()
+    desk.handle(launched.message())
+    page.revoke()
+    desk.handle(later.message(), "FAILED")
+    desk.handle(launched.message("Update", OldResourceProperties={"RegistrationToken": ""}), "FAILED")
+    assert len(desk.connections()) == 1, "what was registered stays, and nothing comes to it"
+    desk.handle(launched.message("Delete"))
+    desk.handle(of_the_kit.message())
+
+
+def test_an_expired_link_voids_nothing(desk, page):
+    stack = page.stack()
+    desk.change(OnboardingLink, page.link.id, expires_at=now())
+    desk.handle(stack.message())
+
+
+def test_an_update_that_leaves_a_void_token_as_it_was_passes_and_registers_nothing(desk):
+    """FAILED would roll the update back, and the roll-back's own Update would fail the same way."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    desk.change(Tenant, desk.tenant_id, registration_generation=2)
+    before = desk.actions()
+    desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": stack.token}))
+    desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": "another"}), "FAILED")
+    desk.handle(stack.message("Create", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED")
+    other = Stack(desk.answers.url, stack.token, "arn:aws:iam::444455556666:role/other-name")
+    desk.handle(other.message("Update", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED")
+    assert desk.actions() == before
 
 
 def test_a_token_that_does_not_verify_needs_no_database(desk, tmp_path):

@@ -64,6 +64,7 @@ class Request:
     physical_id: str
     response_url: str = field(repr=False)
     properties: dict[str, Any] = field(repr=False)
+    old_properties: dict[str, Any] = field(repr=False)  # before an Update
 
     @classmethod
     def parse(cls, body: str, topic_arn: str) -> "Request":
@@ -77,7 +78,6 @@ class Request:
             raise ValueError("This is not a request to a custom resource.")
         stack_id, logical_id = _repeated(request, "StackId"), _repeated(request, "LogicalResourceId")
         stack = cast("re.Match[str]", _STACK_ID.fullmatch(stack_id))
-        properties = request.get("ResourceProperties")
         return cls(
             kind=kind,
             stack_id=stack_id,
@@ -90,13 +90,17 @@ class Request:
             if kind != "Create" and "PhysicalResourceId" in request
             else _physical_id(stack_id, logical_id),
             response_url=url,
-            properties=properties if isinstance(properties, dict) else {},
+            properties=_properties(request, "ResourceProperties"),
+            old_properties=_properties(request, "OldResourceProperties"),
         )
 
     def property(self, name: str) -> str:
         """Empty when it is absent or no string."""
-        value = self.properties.get(name)
-        return value if isinstance(value, str) else ""
+        return _text(self.properties, name)
+
+    def old_property(self, name: str) -> str:
+        """As `property`, before the Update."""
+        return _text(self.old_properties, name)
 
     def answer(self, refusal: str | None) -> bytes:
         """What CloudFormation is told: SUCCESS, or FAILED for this reason, which the customer reads."""
@@ -117,6 +121,16 @@ def _object(text: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     raise ValueError("This is not a JSON object.")
+
+
+def _properties(request: dict[str, Any], name: str) -> dict[str, Any]:
+    value = request.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(properties: dict[str, Any], name: str) -> str:
+    value = properties.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _repeated(request: dict[str, Any], name: str) -> str:
