@@ -285,7 +285,7 @@ def test_no_second_has_more_calls_than_the_budget():
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(call, range(70)))
     assert most_in_a_second(counted) <= 20
-    assert 3 < time.monotonic() - began < 15
+    assert 3 < time.monotonic() - began < 60
 
 
 def test_a_call_that_fails_gives_its_place_back():

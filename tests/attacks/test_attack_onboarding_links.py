@@ -288,7 +288,7 @@ def test_a_link_that_opens_nothing_leaves_no_record(scene: Scene, end):
     assert newest(scene.world) == before
 
 
-def test_a_link_can_not_fill_the_audit_log(scene: Scene):
+def test_a_link_can_not_fill_the_audit_log(scene: Scene, stopped_clock):
     """Each form counts, a foreign one too, and those beyond the limit are not recorded."""
     mine = visit(scene.world, scene.world.tenant("Mallory"))
     for what in ("/connections", NOWHERE):
