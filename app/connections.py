@@ -328,6 +328,7 @@ class Connections:
             tenant = tenant_of(db, caller, tenant_id, lock=True)  # before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()  # or it could not be proven below
+            connection.ensure_may_undo(bound=caller.tenant_id is not None)
             never_proven = connection.sought and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
                 _ensure_few_sought(
@@ -342,6 +343,7 @@ class Connections:
         """Issuing stops at once; the row stays as a tombstone."""
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            connection.ensure_may_undo(bound=caller.tenant_id is not None)
             connection.delete(now())
             self._record(db, caller, connection, "connection.deleted", {"role_arn": connection.role_arn})
 

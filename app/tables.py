@@ -9,6 +9,7 @@ from sqlalchemy import JSON, Enum, Index, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.db import UtcDateTime, now
+from app.errors import ConflictError
 
 
 class Base(DeclarativeBase):
@@ -51,6 +52,13 @@ class Suspendable:
         if self.suspended_at is None:
             return None
         return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
+
+    def ensure_may_undo(self, *, bound: bool) -> None:
+        """Raises ConflictError for a bound key when the vendor suspended it: a tenant must not undo that, neither by
+        resuming nor by deleting it and adding it again.
+        """
+        if bound and self.suspended_at is not None and not self.suspended_by_bound:
+            raise ConflictError("The vendor suspended this, and has to resume it first.")
 
     def note_suspension(self, suspension: Suspension | None) -> None:
         """Keep what is to be known of a suspension that begins now; None when it ends."""

@@ -106,8 +106,10 @@ class Tenants:
             return tenant
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
+        """Raises NotFoundError, and ConflictError when it is not suspended, or a bound key may not undo that."""
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant.ensure_may_undo(bound=caller.tenant_id is not None)
             tenant.resume()
             self._record(db, caller, tenant, "tenant.resumed", {"reason": reason})
             return tenant

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from app.api.rest import caller
 from app.api.schemas import (
     ACCOUNT,
     EXTERNAL_ID,
@@ -51,9 +52,19 @@ class SuspensionOut(Answer):
     reason = fields.String(required=True, allow_none=True, metadata=like("Ticket 4711"))
 
 
+class Suspended(fields.Nested):
+    """A suspension; a bound key is not shown why the vendor suspended, as those words are the vendor's own."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        shown = super()._serialize(value, attr, obj, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
+        if shown and caller().tenant_id is not None and not obj.suspended_by_bound:
+            shown["reason"] = None
+        return shown
+
+
 def suspended() -> fields.Nested:
-    description = "Since when, by whom and why; null when it is not suspended."
-    return fields.Nested(SuspensionOut, required=True, allow_none=True, metadata={"description": description})
+    description = "Since when, by whom and why; null when it is not suspended. A bound key sees no reason of the vendor's."
+    return Suspended(SuspensionOut, required=True, allow_none=True, metadata={"description": description})
 
 
 class TenantOut(Answer):

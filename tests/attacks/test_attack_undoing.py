@@ -1,0 +1,68 @@
+"""What the vendor has stopped stays stopped, whatever a key of the tenant's does; and its reasons are its own."""
+
+import json
+
+import pytest
+
+from app.access import Scope
+from tests.cast import Api, World, path_of
+
+REASON = {"reason": "unpaid since spring, see ticket 4711"}
+
+
+@pytest.fixture
+def connection(world: World) -> dict:
+    return world.connection()
+
+
+@pytest.fixture
+def mallory(world: World, connection) -> Api:
+    """A key of the tenant's with every scope."""
+    return world.key(*Scope, tenant={"id": connection["tenant_id"]})
+
+
+def paths(connection: dict) -> dict[str, str]:
+    return {"tenant": f"/v1/tenants/{connection['tenant_id']}", "connection": path_of(connection)}
+
+
+@pytest.mark.parametrize("what", ["tenant", "connection"])
+def test_what_the_vendor_suspended_a_bound_key_does_not_resume(world: World, connection, mallory, what):
+    path = paths(connection)[what]
+    world.admin("POST", f"{path}/suspend", REASON)
+    mallory.refused("POST", f"{path}/resume", {"reason": "please"}, expect=409, code="conflict")
+    assert world.admin("GET", path)["status"] == "suspended"
+    mallory.refused("POST", path_of(connection, "/credentials"), expect=409, code="suspended")
+    world.admin("POST", f"{path}/resume", {"reason": "paid"})
+
+
+@pytest.mark.parametrize("what", ["tenant", "connection"])
+def test_what_a_bound_key_suspended_a_bound_key_resumes_and_so_does_the_vendor(
+    world: World, connection, mallory, what
+):
+    path = paths(connection)[what]
+    for resumer in (mallory, world.admin):
+        mallory("POST", f"{path}/suspend", {"reason": "a drill"})
+        assert resumer("POST", f"{path}/resume", {"reason": "over"})["status"] in {"active", "verified"}
+
+
+def test_a_suspended_connection_is_not_deleted_and_added_again_instead(world: World, connection, mallory):
+    world.admin("POST", path_of(connection, "/suspend"), REASON)
+    mallory.refused("DELETE", path_of(connection), expect=409, code="conflict")
+    again = f"/v1/tenants/{connection['tenant_id']}/connections"
+    mallory.refused("POST", again, {"role_arn": connection["role_arn"]}, expect=409, code="conflict")
+    world.admin("DELETE", path_of(connection), expect=204)
+
+
+def test_a_bound_key_is_not_shown_why_the_vendor_suspended(world: World, connection, mallory):
+    for path in paths(connection).values():
+        world.admin("POST", f"{path}/suspend", REASON)
+        shown = mallory("GET", path)["suspended"]
+        assert (shown["by"], shown["reason"]) == ("api_key", None)
+        assert world.admin("GET", path)["suspended"]["reason"] == REASON["reason"]
+    lists = (f"/v1/tenants/{connection['tenant_id']}/connections", "/v1/tenants")
+    assert all(REASON["reason"] not in json.dumps(mallory("GET", path)) for path in lists)
+
+
+def test_a_bound_key_is_shown_the_reason_that_a_bound_key_gave(connection, mallory):
+    mallory("POST", path_of(connection, "/suspend"), {"reason": "a drill"})
+    assert mallory("GET", path_of(connection))["suspended"]["reason"] == "a drill"
