@@ -55,8 +55,8 @@ class SuspensionOut(Answer):
 class Suspended(fields.Nested):
     """A suspension; a bound key is not shown why the vendor suspended, as those words are the vendor's own."""
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        shown = super()._serialize(value, attr, obj, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
+    def _serialize(self, *args: Any, **kwargs: Any) -> Any:
+        shown, (_, _, obj) = super()._serialize(*args, **kwargs), args  # type: ignore[no-untyped-call]
         if shown and caller().tenant_id is not None and not obj.suspended_by_bound:
             shown["reason"] = None
         return shown
