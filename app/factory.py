@@ -9,6 +9,7 @@ import flask_smorest
 import structlog
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
+from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
 
 from app import log, services
@@ -30,6 +31,7 @@ from app.api.public_path import PublicPath
 from app.api.rest import REQUEST_ID
 from app.cli import register_commands
 from app.config import Config
+from app.unread import UNREAD
 from app.web import pages
 
 _log = log.get(__name__)
@@ -146,6 +148,8 @@ def _register_hooks(app: Flask) -> None:
         g.began = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
+        if unread := request.environ.get(UNREAD):
+            raise default_exceptions[unread]
 
     @app.after_request
     def _finish(response: Response) -> Response:

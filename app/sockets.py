@@ -20,6 +20,8 @@ import gevent
 from gevent.lock import Semaphore
 from gunicorn.workers.ggevent import GeventWorker
 
+from app.unread import Unread
+
 _REQUESTS = 256  # at once, in each worker; the pools towards AWS and the cache are as wide
 _SPARE = 64  # connections below the limit at which room is made: those that are told to end take a moment
 _OTHER_FILES = 512  # that a process opens beside its clients' connections, at most
@@ -31,7 +33,7 @@ _DROPPED = 2 * 1024 * 1024  # of what a client sends after its answer, so that i
 _STEP = 64 * 1024
 
 
-class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)

@@ -338,7 +338,7 @@ def test_every_refusal_has_one_status():
     assert set(codes) <= set(PROBLEMS)
     assert set(PROBLEMS) - set(codes) == {
         *("method_not_allowed", "payload_too_large", "unsupported_media_type", "uri_too_long"),
-        "internal_error",
+        *("headers_too_large", "internal_error"),
     }
 
 
@@ -359,6 +359,7 @@ def test_every_code_of_the_design_has_its_status():
         "validation_failed": 422,
         "role_not_allowed": 422,
         "rate_limited": 429,
+        "headers_too_large": 431,
         "internal_error": 500,
         "unavailable": 503,
         "aws_unavailable": 503,

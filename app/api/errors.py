@@ -41,6 +41,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     errors.ValidationFailedError.code: (422, "Validation failed"),
     errors.RoleNotAllowedError.code: (422, "Role not allowed"),
     errors.RateLimitedError.code: (429, "Too many requests"),
+    "headers_too_large": (431, "Headers too large"),
     "internal_error": (500, "Internal error"),
     errors.StoreUnavailableError.code: (503, "Unavailable"),
     errors.AwsUnavailableError.code: (503, "AWS unavailable"),
@@ -52,6 +53,7 @@ _BY_STATUS = {
     414: "uri_too_long",
     415: "unsupported_media_type",
     422: "validation_failed",
+    431: "headers_too_large",
     500: "internal_error",
 }
 _NAMED = 20  # fields that are wrong, in an answer and in its event; of the others, how many they are
@@ -150,6 +152,8 @@ def _http_error(error: HTTPException) -> Response:
         "not_found": "There is nothing here that this API key can see.",
         "method_not_allowed": "This method is not one that this URL has; see Allow.",
         "payload_too_large": "The body may have 256 KiB at most.",
+        "uri_too_long": "Method and URL may have 4094 bytes together.",
+        "headers_too_large": "A request may have 100 header fields of 8190 bytes each.",
         "validation_failed": "Some fields are not as they must be; see errors.",
     }
     response = problem(code, details.get(code) or error.description or "The request is malformed.", messages)

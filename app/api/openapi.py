@@ -77,7 +77,7 @@ class Plugin(MarshmallowPlugin):
 
 def describe(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
     """Complete an operation. Every status that it can answer, one by one: a `default` would make any of them true."""
-    statuses = {414, 500, 503, *info.get("fails", ())}
+    statuses = {414, 431, 500, 503, *info.get("fails", ())}
     if info.get("public"):
         doc["security"] = []
     else:

@@ -188,7 +188,7 @@ def endpoint(operation: Operation) -> str:
 
 def expected_refusals(operation: Operation) -> set[str]:
     """The least that must be documented; an operation's own conflicts come on top."""
-    wanted = {"414", "500", "503"}
+    wanted = {"414", "431", "500", "503"}
     if not operation.is_public:
         wanted |= {"401", "403"}
     if "{" in operation.path:

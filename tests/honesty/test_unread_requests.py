@@ -1,0 +1,65 @@
+"""What the server can't read, or does not want to: a problem like every other, with a request id that the log has."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import empty_database
+from tests.honesty.deployment import Deployment, until
+
+TOKEN = "dpTokenOfALink" + "x" * 29
+
+
+@pytest.fixture(scope="module")
+def service(front, tmp_path_factory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("unread")
+    with empty_database("sqlite", folder) as url, Deployment(folder, url, front, workers=1) as deployed:
+        yield deployed
+
+
+def answer_to(service: Deployment, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Everything until the server closes the connection: status, headers, body."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(sent)
+        found = b""
+        while more := connection.recv(65_536):
+            found += more
+    head, _, body = found.partition(b"\r\n\r\n")
+    first, *lines = head.decode().splitlines()
+    return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GET /v1/tenants?reference=" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+        (b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+        (f"GET /onboard/{TOKEN}?{'x' * 9_000} HTTP/1.1\r\n\r\n".encode(), 414, "uri_too_long"),
+        (b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "headers_too_large"),
+        (b"nonsense\r\n\r\n", 400, "malformed_request"),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "malformed_request"),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, "malformed_request"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "malformed_request"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, bytes) else str(value),
+)
+def test_it_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, sent, status, code):
+    found, headers, body = answer_to(service, sent)
+    assert found == status
+    assert headers["Content-Type"] == "application/problem+json"
+    assert headers["Content-Length"] == str(len(body))
+    assert headers["Connection"] == "close"
+    assert headers["Cache-Control"] == "no-store"
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["request_id"] == headers["X-Request-Id"]
+    until(lambda: problem["request_id"] in service.said, "the log has it")
+    assert TOKEN not in service.said
+
+
+def test_the_next_one_is_served(service):
+    answer_to(service, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n")
+    assert answer_to(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[0] == 200
