@@ -164,9 +164,20 @@ _standing = case(
     (Connection.status == ConnectionStatus.BROKEN, literal(Standing.BROKEN.value)),
     (Connection.status == ConnectionStatus.VERIFIED, literal(Standing.CONNECTED.value)),
     (Connection.status == ConnectionStatus.SUSPENDED, literal(Standing.PAUSED.value)),
+    # As in `only_sought`: there is nothing to mend before there is a stack.
+    (
+        and_(Connection.sought, Connection.verified_at.is_(None), Connection.stack.is_(None)),
+        literal(Standing.WAITING.value),
+    ),
     (Connection.proof.has(Proof.verdict == Verdict.UNASSUMABLE), literal(Standing.REFUSED.value)),
     else_=literal(Standing.WAITING.value),
 )
+
+
+def only_sought(connection: Connection) -> bool:
+    """Whether nothing speaks for the role but the account that was given: no proof, and no stack's message."""
+    never_proven = connection.status is ConnectionStatus.PENDING and connection.verified_at is None
+    return connection.sought and never_proven and connection.stack is None
 
 
 class Connections:

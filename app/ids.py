@@ -54,6 +54,12 @@ def stack_name(prefix: str, name: str) -> str:
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
+def kit_stack_names(prefix: str, tenant_id: UUID) -> tuple[str, str]:
+    """What a tenant's stack is called unless its administrator chooses another name, and the organisation's stack."""
+    own = stack_name(prefix, tenant_id.hex[-8:])
+    return own, f"{own}-organization"
+
+
 @dataclass(frozen=True, slots=True)
 class RoleArn:
     """An IAM role's ARN, taken apart."""

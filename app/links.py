@@ -1,8 +1,9 @@
 """Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who has no account.
 
 The token in the URL is 256 random bits and the whole authority; only its SHA-256 is stored, so whoever reads the
-database can't open a page. A link sees one tenant and may give it roles and have them tried, nothing else. One that
-is unknown, malformed, expired, revoked, or of a tenant that is suspended or gone, is as good as absent.
+database can't open a page. A link sees one tenant, may give it roles and have them tried, and may end a search that
+has found nothing; nothing else. One that is unknown, malformed, expired, revoked, or of a tenant that is suspended or
+gone, is as good as absent; but for 30 days after the tenant's end it says what there is to delete in the account.
 """
 
 import hashlib
@@ -12,16 +13,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app import audit
-from app.access import Caller, Scope, live_links, tenant_of
+from app.access import Caller, Scope, live_links, owned, tenant_of
 from app.config import Config
-from app.connections import Connections, Wanted, allowed_role
+from app.connections import Connections, Wanted, allowed_role, only_sought
 from app.db import Database, Page, now, page
-from app.errors import FULL_RETRY_SECONDS, NotFoundError, RateLimitedError
-from app.ids import ACCOUNT_ID_PATTERN
+from app.errors import (
+    FULL_RETRY_SECONDS,
+    ConflictError,
+    NotFoundError,
+    RateLimitedError,
+    ValidationFailedError,
+)
+from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.models import Connection, OnboardingLink, Tenant
 from app.onboarding import Onboarding
 from app.verification import Verification
@@ -29,8 +36,10 @@ from app.verification import Verification
 LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
 LINK_SECONDS_MIN = 60
 LINK_SECONDS_MAX = 90 * 86_400
+_FAREWELL = timedelta(days=30)
 
 _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
+_NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
 
@@ -42,6 +51,17 @@ class Visit:
     caller: Caller
     tenant: Tenant
     link: OnboardingLink
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """What an offboarded tenant's administrators have in their accounts, unless they chose other names."""
+
+    tenant_name: str
+    role_name: str
+    stack_name: str
+    organization_stack_name: str
+    region: str  # the one that the page began with
 
 
 class Links:
@@ -152,13 +172,62 @@ class Links:
         link, tenant = found
         return Visit(_caller(link, request_id, client_address), tenant, link)
 
+    def farewell(self, token: str) -> Farewell | None:
+        """For a link that worked until its tenant was deleted, in the last 30 days; None for any other."""
+        if not _TOKEN.fullmatch(token):
+            return None
+        query = (
+            select(OnboardingLink.region, Tenant)
+            .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
+            .where(
+                OnboardingLink.digest == _digest(token),
+                or_(OnboardingLink.revoked_at.is_(None), OnboardingLink.revoked_at >= Tenant.deleted_at),
+                OnboardingLink.expires_at > Tenant.deleted_at,
+                Tenant.deleted_at > now() - _FAREWELL,
+            )
+        )
+        with self._db.read() as db:
+            found = db.execute(query).unique().one_or_none()
+        if found is None:
+            return None
+        region, tenant = found
+        prefix = self._config.role_prefix
+        stacks = kit_stack_names(prefix, tenant.id)
+        return Farewell(tenant.name, kit_role_name(prefix, tenant.id), *stacks, region)
+
+    def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
+        """End a search for a role that was named by its account alone, and forget it: its stack may still come.
+
+        Raises NotFoundError, and ConflictError for any other connection: those are the vendor's to remove.
+        """
+        tenant_id = visit.tenant.id
+        with self._db.write(visit.caller) as db:
+            tenant_of(db, visit.caller, tenant_id, lock=True).ensure_active()
+            connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
+            if not only_sought(connection):
+                raise ConflictError(
+                    "This role is not only looked for any more. Ask whoever sent you the link to remove it."
+                )
+            audit.record(
+                db,
+                visit.caller.actor,
+                "connection.deleted",
+                tenant_id=tenant_id,
+                connection_id=connection_id,
+                details={"role_arn": connection.role_arn},
+            )
+            db.delete(connection)
+
     def connect(self, visit: Visit, text: str) -> Connection:
         """The tenant's connection to this role, made if there is none, with a fresh proof.
 
-        `text`: the role's ARN; or an account's id alone, and then the kit's role is looked for there. Raises what
-        Connections.create, Connections.seek and Verification.verify raise.
+        `text`: the role's ARN; or an account's id alone, and then the kit's role is looked for there. Raises
+        ValidationFailedError for anything else, and what Connections.create, Connections.seek and Verification.verify
+        raise.
         """
         role_arn = self._connections.kit_role(visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
+        if not role_arn.startswith("arn:"):
+            raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Before a database is asked for what it may not take as text.
         role = allowed_role(self._config, role_arn)
         known = self._connections.list(

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship, validates
 
-from app import schedule
+from app import schedule, states
 from app.audit_event import ISSUED, NOT_ISSUED, AuditEvent
 from app.db import now
 from app.errors import ConflictError, SuspendedError
@@ -208,6 +208,7 @@ class Connection(TenantOwned, Suspendable, Base):
     due_since: Mapped[datetime | None]
     # Given by its account alone, so that it is we who look for a role there; such searches are few for each tenant.
     sought: Mapped[bool] = mapped_column(default=False, server_default=false())
+    stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
@@ -304,6 +305,8 @@ class Connection(TenantOwned, Suspendable, Base):
         if (self.status, self.role_unique_id) != before or self.due_since is None:
             self.due_since = proof.checked_at
         self.due_at = self._next_due(proof, self.due_since)
+        if self.due_at is None and self.status is ConnectionStatus.VERIFIED:
+            self.stack = None  # proven to the end: whatever became of the stack, the role is there
 
     def _next_due(self, proof: Proof, since: datetime) -> datetime | None:
         if self.status is not ConnectionStatus.VERIFIED:

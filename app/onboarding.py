@@ -23,7 +23,7 @@ from app.config import Broker, Config, ConfigError
 from app.db import Database
 from app.deployment import deployment_id
 from app.errors import ValidationFailedError
-from app.ids import kit_role_name, stack_name
+from app.ids import kit_role_name, kit_stack_names
 from app.kit_scripts import KitRole
 from app.permission_sets import PermissionSet
 from app.registration_token import RegistrationTokens
@@ -117,7 +117,7 @@ class Onboarding:
         template, broker = self._templates[chosen.name], self._config.broker
         external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
         role = self._role(role_name, external_id, chosen)
-        stack = stack_name(self._config.role_prefix, tenant.id.hex[-8:])
+        stack, whole = kit_stack_names(self._config.role_prefix, tenant.id)
         parameters = {"ExternalId": external_id, "RoleName": role_name} | self._registration(token, region)
         return Kit(
             external_id=external_id,
@@ -131,7 +131,7 @@ class Onboarding:
             template_version=template.version,
             launch_stack_url=self._launch_url(region, template, stack, parameters),
             organization_launch_url=self._launch_url(
-                region, self._organization[chosen.name], f"{stack}-organization", parameters
+                region, self._organization[chosen.name], whole, parameters
             ),
             registers_itself=region == self._config.registration_region,
             trust_policy=role.trust,

@@ -88,6 +88,12 @@ class Quotas:
             _HOUR,
             f"Checks are asked for through this link too often: {through_link} per hour at most.",
         )
+        self._stop = _Quota(
+            "stop",
+            through_link,
+            _HOUR,
+            f"Searches are ended through this link too often: {through_link} per hour at most.",
+        )
 
         self._stop = _Quota(
             "stop",
@@ -117,6 +123,10 @@ class Quotas:
     def check_again(self, caller: Caller, tenant_id: UUID) -> None:
         """One check asked for through this onboarding link, LINK_RATE an hour at most; and an attempt."""
         self._count(caller, (self._again, caller.key_id), (self._attempt, tenant_id))
+
+    def stop_looking(self, caller: Caller) -> None:
+        """One search ended through this onboarding link, LINK_RATE an hour at most."""
+        self._count(caller, (self._stop, caller.key_id))
 
     def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
         """One of each, or none. The attempt comes last everywhere, so that no two wait for each other's rows."""

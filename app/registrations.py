@@ -9,6 +9,7 @@ about its role here. The stack is answered as soon as the claim is stored: a slo
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -38,6 +39,7 @@ from app.models import (
 from app.permission_sets import PermissionSet
 from app.quotas import keeps_message
 from app.registration_token import RegistrationTokens, TokenClaim, deployment_of
+from app.states import StackState
 
 _log = log.get(__name__)
 
@@ -49,6 +51,7 @@ REFUSAL = (
 )
 _IGNORED = "connection.registration_ignored"
 _OTHERS, _HOUR = 20, 3600  # other deployments that the log names, in so many seconds
+_CREATION = timedelta(hours=1)  # what a stack's creation takes: its registration may wait for half of that
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
@@ -221,15 +224,18 @@ class Registrations:
             .where(Connection.tenant_id == claim.tenant_id, Connection.role_arn == claim.role.text)
             .with_for_update(of=Connection)
         ).one_or_none()
-        deleting = claim.request.kind == "Delete"
+        deleting, stack = claim.request.kind == "Delete", _stack_after(db, claim)
         if connection is None:
             if not deleting:  # or it came before its Create, and there is nothing to prove
-                _record(db, actor, claim, self._add(db, claim), "connection.registered")
+                made = self._add(db, claim)
+                made.stack = stack
+                _record(db, actor, claim, made, "connection.registered")
             return True
         if connection.status in _AT_REST:
             action = _IGNORED
         else:
             connection.seek(now())
+            connection.stack = stack
             action = "connection.stack_deleted" if deleting else "connection.registered_again"
         kept = keeps_message(db, connection.id)
         if kept:
@@ -245,6 +251,24 @@ class Registrations:
             raise _Void("full") from error
         connection.seek(now())
         return connection
+
+
+def _stack_after(db: Session, claim: _Claim) -> StackState:
+    """What has become of the stack by this message.
+
+    A Delete that follows its Create alone, and soon, is that creation's rollback. SQS keeps no order: a Create that
+    comes second comes after its Delete, as a stack sends nothing else before its Create was answered.
+    """
+    of_this_stack = (
+        Registration.tenant_id == claim.tenant_id,
+        Registration.stack_id == claim.request.stack_id,
+        Registration.request_id != claim.request.request_id,
+    )
+    earlier = db.scalars(select(Registration.created_at).where(*of_this_stack).limit(2)).all()
+    if claim.request.kind == "Delete":
+        taken_back = len(earlier) == 1 and earlier[0] > now() - _CREATION
+        return StackState.ROLLED_BACK if taken_back else StackState.DELETED
+    return StackState.ROLLED_BACK if claim.request.kind == "Create" and earlier else StackState.MADE
 
 
 def _ensure_not_revoked(db: Session, link_id: UUID) -> None:

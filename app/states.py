@@ -29,6 +29,14 @@ class ConnectionStatus(enum.StrEnum):
     DELETED = "deleted"
 
 
+class StackState(enum.StrEnum):
+    """What the messages of a role's stack say of that stack. A claim: the page tells it, and nothing is decided by it."""
+
+    MADE = "made"
+    ROLLED_BACK = "rolled_back"
+    DELETED = "deleted"
+
+
 class Verdict(enum.StrEnum):
     """What a proof says; `inconclusive` says nothing, and changes nothing."""
 

@@ -41,6 +41,7 @@ PUBLIC = {
     "/onboard/<token>",
     "/onboard/<token>/status",
     "/onboard/<token>/connections",
+    "/onboard/<token>/connections/<uuid:connection_id>/stop",
     "/onboard/<token>/connections/<uuid:connection_id>/verify",
 }
 # What flask-smorest and flask-swagger-ui serve, and the way there, carries no mark of ours.

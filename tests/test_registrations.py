@@ -24,11 +24,13 @@ from app.models import (
     Connection,
     ConnectionStatus,
     OnboardingLink,
+    Proof,
     Registration,
     Tenant,
     TenantStatus,
 )
 from app.registrations import REFUSAL, Registrations
+from app.states import StackState, Verdict
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Api, World, root_client
 from tests.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
@@ -153,7 +155,9 @@ def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):
 
 @pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
 @pytest.mark.parametrize("status", ["pending", "verified", "broken", "insecure"])
-def test_of_a_connection_that_is_there_only_the_time_changes(desk, kind, status):
+def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of_its_stack(
+    desk, kind, status
+):
     stack = desk.stack()
     row = connection_row(
         desk.db,
@@ -168,13 +172,75 @@ def test_of_a_connection_that_is_there_only_the_time_changes(desk, kind, status)
     desk.handle(stack.message(kind))
     [after] = desk.connections()
     assert after.id == row
+    assert after.stack is (StackState.DELETED if kind == "Delete" else StackState.MADE)
     assert after.due_at <= now()
     columns = [
-        column.key for column in Connection.__table__.columns if column.key not in {"due_at", "due_since"}
+        column.key
+        for column in Connection.__table__.columns
+        if column.key not in {"due_at", "due_since", "stack"}
     ]
     assert [getattr(after, name) for name in columns] == [getattr(before, name) for name in columns]
     [event] = desk.events()
     assert event.action == ("connection.stack_deleted" if kind == "Delete" else "connection.registered_again")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (["Create"], StackState.MADE),
+        (["Create", "Update"], StackState.MADE),
+        (["Create", "Delete"], StackState.ROLLED_BACK),
+        (["Delete", "Create"], StackState.ROLLED_BACK),  # SQS keeps no order
+        (["Create", "Update", "Delete"], StackState.DELETED),
+    ],
+)
+def test_a_delete_right_after_its_create_is_the_creations_rollback(desk, kinds, expected):
+    stack = desk.stack()
+    for message in [stack.message(kind) for kind in kinds]:
+        desk.handle(message)
+        desk.handle(message)  # which comes again
+    [connection] = desk.connections()
+    assert connection.stack is expected
+
+
+def test_a_delete_long_after_its_create_is_a_deletion(desk):
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [registered] = desk.registered()
+    desk.change(Registration, registered.id, created_at=now() - timedelta(hours=1, seconds=1))
+    desk.handle(stack.message("Delete"))
+    assert desk.connections()[0].stack is StackState.DELETED
+
+
+def test_the_next_stack_makes_good_what_the_last_one_took_back(desk):
+    first = desk.stack()
+    desk.handle(first.message())
+    desk.handle(first.message("Delete"))
+    second = desk.stack(first.role_arn)
+    desk.handle(second.message())
+    assert desk.connections()[0].stack is StackState.MADE
+
+
+def test_another_tenants_messages_about_the_stack_are_nothing_to_it(desk):
+    stack, other = desk.stack(), tenant_row(desk.db)
+    theirs = desk.stack(stack.role_arn, tenant_id=other)
+    theirs.stack_id = stack.stack_id
+    desk.handle(theirs.message())
+    desk.handle(theirs.message("Delete"))
+    desk.handle(stack.message())
+    assert desk.connections()[0].stack is StackState.MADE
+
+
+def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
+    """Its stack was rolled back, and the role is still there when IAM has settled."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    desk.handle(stack.message("Delete"))
+    [connection] = desk.connections()
+    for minutes, expected in ((0, StackState.ROLLED_BACK), (2, StackState.ROLLED_BACK), (15, None)):
+        at = connection.due_since + timedelta(minutes=minutes) if minutes else now()
+        connection.take(Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at), "AROAEXAMPLE")
+        assert connection.stack is expected, minutes
 
 
 @pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])

@@ -35,7 +35,7 @@ from app.web.progress import (
     STATUS_WORDS,
     WAITING,
     Progress,
-    accounts_by_failed_check,
+    accounts_by_topic,
     counted_as,
     headline,
     progress,
@@ -107,6 +107,17 @@ def entered(token: str) -> ResponseReturnValue:
     """Where the browser is after a form with a mistake, should it be asked to reload"""
     _visit(token)
     return _back(token)
+
+
+@bp.route("/<token>/connections/<uuid:connection_id>/stop", methods=["POST"])
+@public
+def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
+    """End a search for a role that was named by its account alone"""
+    visit = _visit(token)
+    services().quotas.stop_looking(visit.caller)
+    _ensure_own_form()
+    services().links.stop_looking(visit, connection_id)
+    return _back(token, start=_start())
 
 
 @bp.route("/<token>/connections/<uuid:connection_id>/verify", methods=["POST"])
@@ -198,7 +209,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     listed = connections.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
     shown = [progress(connection) for connection in listed.items]
     summary = headline(counts, shown)
-    connected = bool(counts) and set(counts) == {ConnectionStatus.VERIFIED}
+    connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
     body = _body(visit, counts, shown, token=token, start=start, rest=listed.rest)
     return {
         "token": token,
@@ -207,6 +218,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
         "tenant": visit.tenant,
         "summary": summary,
         "connected": connected,
+        "told": bool(counts),
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
         "seconds": _STATUS_SECONDS[connected],
@@ -228,12 +240,12 @@ def _body(
             if status in counts
         ],
         total=sum(counts.values()),
-        failed=accounts_by_failed_check(shown),
-        searching=any(one.connection.due_at for one in shown if one.may_check),
+        topics=accounts_by_topic(shown),
+        searching=any(one.connection.due_at for one in shown if not one.settled),
         unclear=next((one.unclear for one in shown if one.unclear), None),
         role_name=kit.role_name,
         trust_policy=kit.trust_policy,
-        command=trust_command(shown[0].role_name, kit.trust_policy) if len(shown) == 1 else None,
+        command=trust_command(shown[0].role_name, kit.trust_policy, kit.region) if len(shown) == 1 else None,
         **places,
     )
 
@@ -271,12 +283,23 @@ def _refused(error: AppError) -> Response:
     if not isinstance(error, RateLimitedError):  # nor does the API record a flood
         _record(error.code, error)
     if isinstance(error, NotFoundError):
-        return _error(404, "onboard/gone.html")
+        return _absent()
     if isinstance(error, TryLaterError) and not isinstance(error, RateLimitedError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
         return _error(503, "onboard/error.html", detail=f"{_vendor()} can't answer right now.", retry_after=2)
     retry_after = error.retry_after if isinstance(error, RateLimitedError) else None
     return _error(PROBLEMS[error.code][0], "onboard/error.html", detail=error.detail, retry_after=retry_after)
+
+
+def _absent() -> Response:
+    """What a link asks for is not there; or the link itself is no good, or no longer."""
+    if g.get("caller") is not None:
+        detail = "This role is no longer on the list. Go back to your page to see what is."
+        return _error(404, "onboard/error.html", detail=detail)
+    ended = services().links.farewell((request.view_args or {}).get("token", ""))
+    if ended is not None:
+        return _error(410, "onboard/ended.html", ended=ended)
+    return _error(404, "onboard/gone.html")
 
 
 @bp.errorhandler(HTTPException)

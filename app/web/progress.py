@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.connections import Standing
+from app.connections import Standing, only_sought
 from app.ids import RoleArn
 from app.models import Connection, ConnectionStatus
+from app.states import StackState
 from app.verification import ACCOUNT, FOREIGN, MISSING, OWN
 
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 
 STEPS = ("Your stack", "Role found", "Your External ID accepted", "Strangers refused", "Connected")
 REFUSED = "No access yet"  # a pending one that was tried
+LOOKING = "looking"
 STATUS_WORDS = {
     ConnectionStatus.VERIFIED: "Connected",
     ConnectionStatus.INSECURE: "Needs a change",
@@ -44,48 +46,118 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`failed`: the check that did not pass, by name. `may_check`: whether another check can change anything."""
+    """`topic`: what there is to say: the check that did not pass, what became of the stack, or LOOKING."""
 
     connection: Connection
     role_name: str
     status: str
     steps: tuple[Step, ...]
-    failed: str | None
+    topic: str | None
     unclear: str | None  # why the last check gave no answer, if it gave none
-    may_check: bool
 
+    @property
+    def may_check(self) -> bool:
+        return self.connection.status is not ConnectionStatus.SUSPENDED
+
+    @property
+    def may_stop(self) -> bool:
+        return only_sought(self.connection)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.connection.status is ConnectionStatus.VERIFIED and self.topic is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    status: str
+    headline: str
+    note: str
+
+
+_GONE: dict[str | None, _Gone] = {
+    StackState.ROLLED_BACK: _Gone(
+        "Rolled back",
+        "Your stack was rolled back.",
+        "CloudFormation rolled it back, and takes its role away with it.",
+    ),
+    StackState.DELETED: _Gone(
+        "Stack deleted",
+        "Your stack was deleted.",
+        "It was deleted, and its role goes with it.",
+    ),
+}
 
 WAITING = (
-    Step(STEPS[0], "now", "Nothing has reached us yet. Choose a way above; this page follows along."),
+    Step(
+        STEPS[0],
+        "now",
+        "Nothing has reached us yet. Create the role as shown above; this page follows along.",
+    ),
     *(Step(name, "todo", "") for name in STEPS[1:]),
 )
 
 
 def progress(connection: Connection) -> Progress:
     checks = {check["name"]: check for check in connection.proof.checks} if connection.proof else {}
+    outcomes = {name: check["outcome"] for name, check in checks.items()}
     unclear = [check["detail"] for check in checks.values() if check["outcome"] == "inconclusive"]
-    failed = next((name for name, check in checks.items() if check["outcome"] == "failed"), None)
-    status = connection.status
+    topic, status = _topic(connection, outcomes), connection.status
     settled = status in {ConnectionStatus.VERIFIED, ConnectionStatus.SUSPENDED}
     return Progress(
         connection=connection,
         role_name=RoleArn.parse(connection.role_arn).name,
-        status=REFUSED if failed and status is ConnectionStatus.PENDING else STATUS_WORDS[status],
-        steps=_steps(status, {name: check["outcome"] for name, check in checks.items()}),
-        failed=None if settled else failed,
+        status=_words(connection, topic),
+        steps=_steps(connection, topic, outcomes),
+        topic=topic,
         unclear=None if settled or not unclear else unclear[0],
-        may_check=not settled,
     )
 
 
-def _steps(status: ConnectionStatus, outcomes: dict[str, str]) -> tuple[Step, ...]:
+def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
+    status, gone = connection.status, connection.stack if connection.stack in _GONE else None
+    if status is ConnectionStatus.SUSPENDED:
+        return None
     if status is ConnectionStatus.VERIFIED:
-        return _all_done()
+        return gone
+    if outcomes.get(OWN) != "passed":
+        if gone:
+            return gone
+        if only_sought(connection):
+            return LOOKING
+    return next((name for name, outcome in outcomes.items() if outcome == "failed"), None)
+
+
+def _words(connection: Connection, topic: str | None) -> str:
+    """Of one among many."""
+    if connection.status is not ConnectionStatus.PENDING or topic is None:
+        return STATUS_WORDS[connection.status]
+    if topic == LOOKING:
+        return "Looking" if connection.due_at else "Not found"
+    return _GONE[topic].status if topic in _GONE else REFUSED
+
+
+def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) -> tuple[Step, ...]:
+    status = connection.status
     if status is ConnectionStatus.SUSPENDED:
         return ()
+    if topic == LOOKING:
+        return (_search(connection), *_todo(1))
+    if topic in _GONE:
+        return (Step(STEPS[0], "failed", _GONE[topic].note), *_todo(1))
+    if status is ConnectionStatus.VERIFIED:
+        return _all_done()
     if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
         return (*_all_done()[:3], _strangers(outcomes), *_todo(4))
     return (*_all_done()[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
+
+
+def _search(connection: Connection) -> Step:
+    """The first step while nothing but an account's id speaks for the role."""
+    if connection.due_at is None:
+        return Step(STEPS[0], "failed", "We found no role that lets us in, and no longer look for it.")
+    return Step(STEPS[0], "now", "Looking for its role in the account that was entered.")
 
 
 def _looking(outcomes: dict[str, str], *, lost: bool) -> Step:
@@ -112,7 +184,7 @@ def _all_done() -> tuple[Step, ...]:
     notes = (
         "We know which role to try.",
         "AWS knows it, in the account that its ARN names.",
-        "It let us in with it.",
+        "The role accepted your External ID.",
         "It refused us without it, and with another one.",
         "All checks passed.",
     )
@@ -123,11 +195,11 @@ def _todo(start: int) -> tuple[Step, ...]:
     return tuple(Step(name, "todo", "") for name in STEPS[start:])
 
 
-def accounts_by_failed_check(shown: Sequence[Progress]) -> dict[str, list[str]]:
+def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for one in shown:
-        if one.failed:
-            found.setdefault(one.failed, []).append(one.connection.account_id)
+        if one.topic:
+            found.setdefault(one.topic, []).append(one.connection.account_id)
     return found
 
 
@@ -137,7 +209,7 @@ def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> 
     if not total:
         return "Waiting for your stack."
     if total == 1:
-        return _headline_of_one(next(iter(counts)), shown)
+        return _headline_of_one(next(iter(counts)), shown[0] if shown else None)
     connected = counts.get(ConnectionStatus.VERIFIED, 0)
     if connected == total:
         return f"All {total} accounts are connected."
@@ -147,9 +219,15 @@ def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> 
     return f"{connected} of {total} connected; {', '.join(others)}."
 
 
-def _headline_of_one(status: ConnectionStatus, shown: Sequence[Progress]) -> str:
-    if status is ConnectionStatus.PENDING and not any(one.failed for one in shown):
-        if any(one.unclear for one in shown):
+def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
+    """`one` is None when it went just now."""
+    topic = one.topic if one else None
+    if topic == LOOKING:
+        return "Looking for your role." if one and one.connection.due_at else "Your role was not found."
+    if topic in _GONE:
+        return _GONE[topic].headline
+    if status is ConnectionStatus.PENDING and topic is None:
+        if one and one.unclear:
             return "Not connected yet: AWS gave no clear answer."
         return "Your role is being checked."
     return _HEADLINES[status]
@@ -166,7 +244,7 @@ _HEADLINES = {
     ConnectionStatus.PENDING: "Your role does not let us in yet.",
     ConnectionStatus.VERIFIED: "Connected. There is nothing left to do.",
     ConnectionStatus.BROKEN: "Your role no longer lets us in.",
-    ConnectionStatus.INSECURE: "Your role also lets strangers in. Its trust policy needs a change.",
+    ConnectionStatus.INSECURE: "Your role can be used without your External ID. Its trust policy needs a change.",
     ConnectionStatus.SUSPENDED: "This connection is paused.",
 }
 _COUNTED = {
@@ -177,9 +255,12 @@ _COUNTED = {
 }
 
 
-def trust_command(role_name: str, trust_policy: dict[str, Any]) -> str:
-    """What puts the trust policy right, for a terminal."""
+def trust_command(role_name: str, trust_policy: dict[str, Any], region: str) -> str:
+    """What puts the trust policy right, for a terminal.
+
+    IAM is the same in every region. Without one, the AWS CLI would need it configured, and reach the wrong partition.
+    """
     return (
-        f"aws iam update-assume-role-policy --role-name {shlex.quote(role_name)} \\\n"
+        f"aws iam update-assume-role-policy --region {shlex.quote(region)} --role-name {shlex.quote(role_name)} \\\n"
         f"  --policy-document {shlex.quote(json.dumps(trust_policy))}"
     )

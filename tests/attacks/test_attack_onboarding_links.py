@@ -55,7 +55,7 @@ def change_case(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [expire, revoke, suspend, offboard, guess, malform, lengthen, change_case],
+    [expire, revoke, suspend, guess, malform, lengthen, change_case],
     ids=lambda f: f.__name__,
 )
 def test_every_link_that_is_no_good_reads_alike(scene: Scene, end):
@@ -73,6 +73,7 @@ def test_every_link_that_is_no_good_reads_alike(scene: Scene, end):
         ("GET", "/status"),
         ("POST", "/connections"),
         ("POST", f"/connections/{some_id}/verify"),
+        ("POST", f"/connections/{some_id}/stop"),
         ("DELETE", ""),
     ):
         options = (

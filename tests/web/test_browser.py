@@ -81,6 +81,72 @@ def test_the_page_turns_green_by_itself(visitor: Visitor, url: str, browser_page
     assert page.evaluate("window.sameDocument")
 
 
+@pytest.fixture
+def phone(browser_page: Page) -> Page:
+    browser_page.set_viewport_size({"width": 390, "height": 844})
+    return browser_page
+
+
+def y_of(page: Page, selector: str) -> float:
+    return page.evaluate(
+        "(selector) => document.querySelector(selector).getBoundingClientRect().top + scrollY", selector
+    )
+
+
+def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(
+    visitor: Visitor, url: str, phone: Page
+):
+    phone.goto(url)
+    assert y_of(phone, "#status") > y_of(phone, "#ways")
+    visitor.paste("123456789012")
+    phone.goto(url)
+    assert y_of(phone, "#status") < y_of(phone, "#asked")
+    box = phone.locator("#summary").bounding_box()
+    assert box["y"] + box["height"] < 844  # without scrolling
+
+
+def test_on_a_page_that_is_open_the_status_moves_to_its_place(visitor: Visitor, url: str, phone: Page):
+    """What is looked at does not jump, and what is being typed goes on."""
+    phone.goto(url)
+    phone.locator("#role-arn").scroll_into_view_if_needed()
+    phone.locator("#role-arn").press_sequentially("arn:aws")
+    before = phone.locator("#role-arn").bounding_box()
+    visitor.world.connection(visitor.tenant)
+    phone.wait_for_selector("text=Connected. There is nothing left to do.")
+    assert y_of(phone, "#status") < y_of(phone, "#asked")
+    assert abs(phone.locator("#role-arn").bounding_box()["y"] - before["y"]) <= 1
+    phone.keyboard.type(":iam")
+    assert phone.input_value("#role-arn") == "arn:aws:iam"
+
+
+def test_the_main_button_is_a_link_and_acts_like_one(url: str, browser_page: Page):
+    """Enter follows it. Space scrolls the page, as with every link: a button would be pressed by it."""
+    browser_page.goto(url)
+    launch = browser_page.locator("a.launch:visible")
+    assert launch.get_attribute("role") is None
+    launch.focus()
+    before = browser_page.evaluate("scrollY")
+    browser_page.keyboard.press("Space")
+    browser_page.wait_for_function(f"scrollY > {before}")
+    assert len(browser_page.context.pages) == 1
+    assert browser_page.locator("input[type=radio][autocomplete]").count() == 0
+
+
+def test_a_search_is_removed_with_a_click(visitor: Visitor, url: str, browser_page: Page):
+    visitor.paste("123456789012")
+    browser_page.goto(url)
+    browser_page.get_by_role("button", name="Remove").click()
+    browser_page.wait_for_selector("text=Waiting for your stack.")
+    assert y_of(browser_page, "#status") > y_of(browser_page, "#ways")
+
+
+def test_a_page_that_is_open_turns_into_the_farewell(visitor: Visitor, url: str, browser_page: Page):
+    page = browser_page.context.browser.new_page()  # whose console may say that its link has ended
+    page.goto(url)
+    visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
+    page.wait_for_selector("text=This access has ended")
+
+
 def test_the_tabs_work_with_the_arrow_keys(url: str, browser_page: Page):
     browser_page.goto(url)
     browser_page.focus("#way-stack")
@@ -127,7 +193,7 @@ def test_whatever_the_tab_key_reaches_shows_that_it_did(visitor: Visitor, url: s
         }""")
         reached.append(name)
         assert ring == "solid 2px" or name in {"way-stack", "BODY"}, name  # a tab's ring is its label's
-    expected = ["way-stack", "region", "list-refused", "list-next", "role-arn"]
+    expected = ["list-refused", "list-next", "role-arn", "way-stack", "region"]
     assert [name for name in reached if name in expected] == expected
 
 

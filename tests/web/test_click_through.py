@@ -50,7 +50,7 @@ def page_of_a_new_tenant(run: Run, browser: BrowserContext, name: str) -> Page:
 def launch(page: Page, browser: BrowserContext, account: str) -> Page:
     """Follow the launch link to the console, as that account; the form of the stack, filled in."""
     with browser.expect_page() as opened:
-        page.get_by_role("button", name=re.compile("^Launch stack in")).click()
+        page.get_by_role("link", name=re.compile("^Launch stack in")).click()
     console = opened.value
     console.select_option("#account", account)
     console.check("#acknowledge")

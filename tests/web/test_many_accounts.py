@@ -67,7 +67,7 @@ def test_whoever_has_something_to_mend_comes_first_and_the_newest_of_each(visito
         "Needs a change",
         "Access lost",
         "No access yet",
-        "Waiting",
+        "Looking",
         "Connected",
         "Connected",
         "Paused",

@@ -31,7 +31,10 @@ def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
     shown = text_of(page.main)
     assert visitor.tenant["name"] in shown
     assert "Example Vendor asks for read-only access" in shown
-    assert f"Example Vendor comes as one AWS identity, {kit['broker_principal_arn']}" in shown
+    assert (
+        "Example Vendor connects as one AWS identity, with temporary credentials:"
+        f" {kit['broker_principal_arn']}" in shown
+    )
     assert "We cannot read what is inside any object" in shown
     assert json.loads(page.find(id="trust").text) == kit["trust_policy"]
     sets = visitor.world.admin("GET", "/v1/permission-sets")["items"]
@@ -131,7 +134,9 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     page = visitor.page()
     assert text_of(page.find(id="summary")) == "Connected. There is nothing left to do."
     assert page.find(id="trust-should-be") is None
-    assert page.find("button", string=lambda s: s and "Check again" in s) is None
+    assert "Checked on " in text_of(page.select_one(".actions"))
+    assert visitor.raw(again(page), "POST").status_code == 303  # also when there is nothing to mend
+    assert visitor.steps() == ["done"] * 5
 
 
 def test_a_role_that_lets_strangers_in_is_told_what_to_change_and_turns_green(visitor: Visitor):
@@ -209,14 +214,17 @@ def again(page) -> str:
 @pytest.mark.parametrize(
     ("arn", "status", "said"),
     [
-        ("", 422, "not the ARN of an IAM role"),
-        ("<b>bold</b>", 422, "not the ARN of an IAM role"),
+        ("", 422, "Enter a role ARN or a 12-digit account ID."),
+        ("123", 422, "Enter a role ARN or a 12-digit account ID."),
+        ("1234567890123", 422, "Enter a role ARN or a 12-digit account ID."),
+        ("<b>bold</b>", 422, "Enter a role ARN or a 12-digit account ID."),
         ("arn:aws:iam::123456789012:user/x", 422, "not the ARN of an IAM role"),
         ("arn:aws:iam::111122223333:role/deputy-x", 422, "vendor's own accounts"),
         ("arn:aws-cn:iam::123456789012:role/deputy-x", 422, "across partitions"),
         ("arn:aws:iam::123456789012:role/admin", 422, "must start with deputy-"),
         ("arn:aws:iam::123456789012:role/" + "x" * 3000, 422, "at most 2048"),
-        ("\0", 422, "not the ARN of an IAM role"),
+        ("\0", 422, "Enter a role ARN or a 12-digit account ID."),
+        ("arn:\0", 422, "not the ARN of an IAM role"),
     ],
 )
 def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor: Visitor, arn, status, said):
@@ -394,7 +402,7 @@ def test_an_account_id_is_enough_for_a_search(visitor: Visitor):
     [made] = visitor.world.admin("GET", path)["items"]
     assert made["role_arn"] == f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
     assert (made["status"], made["verification"]) == ("pending", None)
-    assert text_of(visitor.page().find(id="summary")) == "Your role is being checked."
+    assert text_of(visitor.page().find(id="summary")) == "Looking for your role."
     customer.role(kit["role_name"], kit["trust_policy"])
     assert visitor.paste(customer.account).status_code == 303  # tried at once, as it is known by now
     [made] = visitor.world.admin("GET", path)["items"]

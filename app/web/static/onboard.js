@@ -1,4 +1,5 @@
-// What JavaScript adds to the onboarding page: copy buttons, and a reload when the link has ended meanwhile.
+// What JavaScript adds to the onboarding page: copy buttons, the status in the first place once it says anything, and a
+// reload when the link has ended meanwhile.
 // The page is whole without it; live updates are htmx's.
 "use strict";
 
@@ -40,6 +41,30 @@ document.addEventListener("submit", (event) => {
   }
 });
 
+// The first news of an open page: its status moves where a page loaded now has it. What is looked at stays in place,
+// and a field that is being filled in keeps the focus.
+let looked;
+
+document.addEventListener("htmx:beforeSwap", () => {
+  const status = document.getElementById("status");
+  const focused = document.activeElement;
+  const seen = status.getBoundingClientRect().top < innerHeight ? status : document.querySelector("article");
+  const element = status.contains(focused) ? focused : seen;
+  looked = { element, top: element.getBoundingClientRect().top };
+});
+
+document.addEventListener("htmx:afterSettle", () => {
+  const status = document.getElementById("status");
+  const first = document.querySelector("article");
+  if (status === first || !status.querySelector("[data-told]")) return;
+  const focused = document.activeElement;
+  document.documentElement.classList.add("moving"); // or the browser would scroll as well, to something else
+  first.before(status);
+  scrollBy({ top: looked.element.getBoundingClientRect().top - looked.top, behavior: "instant" });
+  if (status.contains(focused)) focused.focus({ preventScroll: true });
+  requestAnimationFrame(() => document.documentElement.classList.remove("moving"));
+});
+
 document.addEventListener("htmx:responseError", (event) => {
-  if (event.detail.xhr.status === 404) location.reload();
+  if ([404, 410].includes(event.detail.xhr.status)) location.reload();
 });

@@ -1,0 +1,76 @@
+"""A link of an offboarded tenant: for 30 days it says what there is to delete, and then it is like any other."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import update
+
+from app.db import SYSTEM, now
+from app.models import OnboardingLink
+from tests.web.conftest import Visitor, visit
+
+
+def offboard(visitor: Visitor) -> None:
+    visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
+
+
+def later(monkeypatch: pytest.MonkeyPatch, **passed: int) -> None:
+    monkeypatch.setattr("app.links.now", lambda: now() + timedelta(**passed))
+    monkeypatch.setattr("app.access.now", lambda: now() + timedelta(**passed))
+
+
+def test_it_says_which_stack_to_delete(visitor: Visitor):
+    kit = visitor.world.kit(visitor.tenant)
+    offboard(visitor)
+    response = visitor.raw()
+    assert response.status_code == 410
+    assert response.headers["Cache-Control"] == "no-store"
+    for said in (
+        visitor.tenant["name"],
+        f"<code>{kit['stack_name']}</code>",
+        f"<code>{kit['stack_name']}-organization</code>",
+        f"<code>{kit['role_name']}</code>",
+        kit["region"],
+    ):
+        assert said in response.text
+    assert kit["external_id"] not in response.text
+
+
+def test_the_names_are_those_of_the_launch_links(visitor: Visitor):
+    kit = visitor.world.kit(visitor.tenant)
+    assert f"stackName={kit['stack_name']}&" in kit["launch_stack_url"]
+    assert f"stackName={kit['stack_name']}-organization&" in kit["organization_launch_url"]
+
+
+def test_nothing_can_be_done_through_it(visitor: Visitor):
+    made = visitor.world.connection(visitor.tenant)
+    offboard(visitor)
+    events, calls = visitor.world.audit(tenant_id=visitor.tenant["id"]), len(visitor.world.aws.sts_calls)
+    page = visitor.raw().text
+    for what in ("/connections", f"/connections/{made['id']}/verify", f"/connections/{made['id']}/stop"):
+        answer = visitor.raw(what, "POST", data={"role_arn": made["role_arn"]})
+        assert (answer.status_code, answer.text) == (410, page)
+    assert visitor.raw("/status").status_code == 410  # and the open page loads itself again
+    assert visitor.world.audit(tenant_id=visitor.tenant["id"]) == events
+    assert len(visitor.world.aws.sts_calls) == calls
+
+
+def test_it_ends_after_30_days(visitor: Visitor, monkeypatch):
+    offboard(visitor)
+    later(monkeypatch, days=29, hours=23)
+    assert visitor.raw().status_code == 410  # though the link itself would have expired by then
+    later(monkeypatch, days=30)
+    assert visitor.raw().status_code == 404
+
+
+def test_a_link_that_was_no_good_before_says_nothing(visitor: Visitor):
+    revoked, expired = visit(visitor.world, visitor.tenant), visit(visitor.world, visitor.tenant)
+    links = f"/v1/tenants/{visitor.tenant['id']}/onboarding-links"
+    visitor.world.admin("DELETE", f"{links}/{revoked.link_id}", expect=204)
+    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+        ended = update(OnboardingLink).where(OnboardingLink.id == UUID(expired.link_id))
+        db.execute(ended.values(expires_at=OnboardingLink.created_at))
+    offboard(visitor)
+    assert [one.raw().status_code for one in (visitor, revoked, expired)] == [410, 404, 404]
+    assert revoked.raw().text == visitor.world.admin.raw("GET", f"/onboard/{'x' * 43}").text

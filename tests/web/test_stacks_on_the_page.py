@@ -1,0 +1,80 @@
+"""What the page says of a stack that was rolled back or deleted."""
+
+from uuid import UUID
+
+import pytest
+from bs4 import BeautifulSoup
+
+from app.db import SYSTEM
+from app.models import Connection
+from app.states import ConnectionStatus, StackState
+from tests.cast import Customer, path_of, without_external_id
+from tests.web.conftest import Visitor, many
+
+GONE = {StackState.ROLLED_BACK: "was rolled back", StackState.DELETED: "was deleted"}
+every_end = pytest.mark.parametrize(("stack", "words"), GONE.items())
+
+
+def text_of(found: BeautifulSoup) -> str:
+    return " ".join(found.get_text(" ").split())
+
+
+def pasted(visitor: Visitor, customer: Customer) -> dict[str, object]:
+    kit = visitor.world.kit(visitor.tenant)
+    visitor.paste(f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
+    [made, *_] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    return made
+
+
+def say(visitor: Visitor, connection: dict[str, object], stack: StackState) -> None:
+    """As its message does; see tests/test_registrations.py."""
+    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+        db.get(Connection, UUID(str(connection["id"]))).stack = stack
+
+
+@every_end
+def test_it_reads_as_that_and_not_as_a_refusal(visitor: Visitor, stack, words):
+    made = pasted(visitor, Customer(visitor.world.aws))
+    assert "AWS refused us" in text_of(visitor.page().find(id="live"))
+    say(visitor, made, stack)
+    page = visitor.page()
+    assert text_of(page.find(id="summary")) == f"Your stack {words}."
+    assert visitor.steps() == ["failed", "todo", "todo", "todo", "todo"]
+    assert text_of(page.select_one(".advice h3")) == f"The stack {words}"
+    assert "AWS refused us" not in text_of(page.find(id="live"))
+    assert page.find(id="trust-should-be") is None
+
+
+@every_end
+def test_of_a_role_that_still_lets_us_in_it_is_not_said_that_all_is_done(visitor: Visitor, stack, words):
+    """A stack says so before its role goes."""
+    made = visitor.world.connection(visitor.tenant)
+    say(visitor, made, stack)
+    assert text_of(visitor.page().find(id="summary")) == f"Your stack {words}."
+    assert visitor.page().select(".connected") == []
+    assert "every 3s" in visitor.raw().text
+
+
+def test_what_the_role_itself_shows_counts_for_more(visitor: Visitor):
+    """It lets strangers in, so it is there."""
+    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    made = pasted(visitor, customer)
+    say(visitor, made, StackState.ROLLED_BACK)
+    customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    visitor.world.admin("POST", path_of(made, "/verify"))
+    page = visitor.page()
+    assert "Your role can be used without your External ID." in text_of(page.find(id="summary"))
+    assert visitor.steps() == ["done", "done", "done", "failed", "todo"]
+
+
+def test_among_many_each_is_named(visitor: Visitor):
+    many(visitor, ConnectionStatus.VERIFIED, 2)
+    first, second = Customer(visitor.world.aws), Customer(visitor.world.aws)
+    say(visitor, pasted(visitor, first), StackState.ROLLED_BACK)
+    say(visitor, pasted(visitor, second), StackState.DELETED)
+    page = visitor.page()
+    assert [pill.text for pill in page.select(".pill")][:2] == ["Stack deleted", "Rolled back"]
+    assert [text_of(said).split(":")[0] for said in page.select(".advice .where")] == [
+        f"Account {first.account}",
+        f"Account {second.account}",
+    ]
