@@ -259,9 +259,14 @@ def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
     return clock
 
 
-@pytest.fixture
-def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a test that is not about them: what gives up on a caller after two seconds waits for a slow machine."""
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What gives up on a caller after two seconds waits for a slow machine; a test that is about it sets its own."""
     monkeypatch.setattr("app.vending._ANSWER_SECONDS", 60.0)
     monkeypatch.setattr("app.authority._READ_SECONDS", 60.0)
+
+
+@pytest.fixture
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For services that a test makes: they give AWS, which is on this machine, as much time as it needs."""
     monkeypatch.setattr("app.aws.query._TIMEOUTS", urllib3.Timeout(connect=60, read=60))

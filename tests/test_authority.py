@@ -667,7 +667,7 @@ def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_h
     assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]  # for the key, for the connection
 
 
-def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there, no_hurry):
+def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there):
     text = generate_key()
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(2) as pool:
@@ -682,7 +682,7 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
         assert late.result().name == "just now"
 
 
-def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role, no_hurry):
+def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role):
     made = place(there, role)
     by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
     caller = cold.access.authenticate(made.key, None)
