@@ -28,7 +28,7 @@ from app.ids import stack_name
 
 ROOT = Path(__file__).resolve().parent.parent
 VENDOR_ACCOUNT = "111122223333"
-_READY_SECONDS = 60
+_READY_SECONDS = 120
 _BROKER = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]{1,64})")
 _QUOTE = "'\"'\"'"  # ends the shell's quotes, says one, and begins them again
 

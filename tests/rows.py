@@ -168,15 +168,15 @@ def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
     ready = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], Any]) -> Any:
-        ready.wait(10)
+        ready.wait(60)
         return job()
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         running = [pool.submit(run, job) for job in jobs]
-        return [one.exception(timeout=30) or one.result() for one in running]
+        return [one.exception(timeout=120) or one.result() for one in running]
 
 
-def until(holds: Callable[[], Any], seconds: float = 5.0) -> None:
+def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for it, no longer than that."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -420,7 +420,7 @@ def test_what_is_being_taken_away_is_waited_for_under_locks(warm: Warm, here, by
             until(lambda: waiting_for_locks(here) > 0)
             assert not looking.done()
         with pytest.raises(CustomerSetupError):
-            looking.result(10)
+            looking.result(60)
 
 
 def waiting_for_locks(services: Services) -> int:
@@ -642,7 +642,7 @@ class Held:
     def _hold(self, _connection, _cursor, statement: str, *_) -> None:
         if f"FROM {self._table}" in statement and self._first.acquire(blocking=False):
             self.begun.set()
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(60)
 
 
 @pytest.fixture
@@ -672,7 +672,7 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(2) as pool:
         early = pool.submit(cold.authority.authenticate, text, None)
-        assert held.begun.wait(10)
+        assert held.begun.wait(60)
         there.access.install_key(OPERATOR, text, name="just now")
         late = pool.submit(cold.authority.authenticate, text, None)
         time.sleep(0.2)  # by now it waits for the same look
@@ -690,7 +690,7 @@ def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, b
     held = Held(cold, "connections")
     with ThreadPoolExecutor(2) as pool:
         early = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
-        assert held.begun.wait(10)
+        assert held.begun.wait(60)
         by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
         late = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
         time.sleep(0.2)
@@ -707,7 +707,7 @@ def test_a_look_that_hangs_holds_up_those_who_wait_for_it_and_nobody_after_them(
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(cold.authority.authenticate, warm.place.key, None)
-        assert held.begun.wait(10)
+        assert held.begun.wait(60)
         with pytest.raises(StoreUnavailableError):
             hanging.result()
         assert cold.authority.authenticate(warm.place.key, None).key_id == warm.place.key_id

@@ -34,7 +34,7 @@ class Disk:
         """Which commit it was, counted from 1."""
         self.batches.append(list(items))
         number = len(self.batches)
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(60)
         if (error := self.trouble(self.batches[-1])) is not None:
             raise error
         if "bad" in items:
@@ -78,7 +78,7 @@ def busy(disk, crowd):
 
 def unavailable(running: Future[int]) -> StoreUnavailableError:
     with pytest.raises(StoreUnavailableError) as caught:
-        running.result(timeout=5)
+        running.result(timeout=60)
     return caught.value
 
 
@@ -93,8 +93,8 @@ def test_all_who_come_during_a_commit_share_the_next_one(disk, crowd, busy):
     others = [crowd(f"other {number}") for number in range(20)]
     assert not any(running.done() for running in (busy, *others))
     disk.go_on.set()
-    assert busy.result(5) == 1
-    assert [running.result(5) for running in others] == [2] * 20
+    assert busy.result(60) == 1
+    assert [running.result(60) for running in others] == [2] * 20
     assert disk.batches == [["first"], [f"other {number}" for number in range(20)]]
 
 
@@ -135,8 +135,8 @@ def test_a_store_that_is_away_fails_each_of_the_batch_and_not_the_next(disk, cro
     errors = [unavailable(running) for running in others]
     assert {error.detail for error in errors} == {"the disk is away"}
     assert len({id(error) for error in errors}) == 4, "one for all would collect the tracebacks of all"
-    assert busy.result(5) == 1
-    assert crowd("next").result(5) == 3
+    assert busy.result(60) == 1
+    assert crowd("next").result(60) == 3
 
 
 def test_an_item_that_can_not_be_stored_fails_alone(disk, crowd, busy):
@@ -144,10 +144,10 @@ def test_an_item_that_can_not_be_stored_fails_alone(disk, crowd, busy):
     others = [crowd(item) for item in items]
     disk.go_on.set()
     with pytest.raises(ValueError, match="bad"):
-        others[2].result(5)
-    assert [others[place].result(5) for place in (0, 1, 3)] == [3, 4, 6]
+        others[2].result(60)
+    assert [others[place].result(60) for place in (0, 1, 3)] == [3, 4, 6]
     assert disk.batches == [["first"], [*items], ["a"], ["b"], ["bad"], ["c"]]
-    assert busy.result(5) == 1
+    assert busy.result(60) == 1
 
 
 def test_one_bad_item_that_is_alone_is_not_tried_twice(group, disk):
@@ -161,9 +161,9 @@ def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_store
     others = [crowd(item) for item in ("a", "bad", "b")]
     disk.trouble = lambda items: StoreUnavailableError("gone now") if items == ["b"] else None
     disk.go_on.set()
-    assert (busy.result(5), others[0].result(5)) == (1, 3)
+    assert (busy.result(60), others[0].result(60)) == (1, 3)
     with pytest.raises(ValueError, match="bad"):
-        others[1].result(5)
+        others[1].result(60)
     unavailable(others[2])
 
 
@@ -173,7 +173,7 @@ def test_a_follower_waits_as_long_as_it_has_patience(disk, crowd, busy):
     unavailable(crowd("follower", patience=0.05))
     assert 0.04 < time.monotonic() - began < 30
     disk.go_on.set()
-    assert leader.result(5) == 2
+    assert leader.result(60) == 2
     assert disk.batches[1] == ["leader", "follower"], "it may be stored all the same"
 
 
@@ -185,7 +185,7 @@ def test_a_leader_whose_turn_does_not_come_fails_its_followers_too(disk, crowd, 
     assert not busy.done()
     later = crowd("later")
     disk.go_on.set()
-    assert (busy.result(5), later.result(5)) == (1, 2)
+    assert (busy.result(60), later.result(60)) == (1, 2)
     assert disk.batches == [["first"], ["later"]], "what was said to have failed is not stored later on"
 
 
@@ -194,9 +194,9 @@ def test_a_commit_that_is_stopped_holds_up_nobody(disk, crowd, busy):
     disk.trouble = lambda items: Stopped() if "leader" in items else None
     disk.go_on.set()
     with pytest.raises((Stopped, StoreUnavailableError)):
-        leader.result(5)
+        leader.result(60)
     unavailable(follower)
-    assert crowd("next").result(5) == 3
+    assert crowd("next").result(60) == 3
     assert disk.batches == [["first"], ["leader", "follower"], ["next"]]
 
 
@@ -224,7 +224,7 @@ def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(gr
         signal.signal(signal.SIGALRM, before)
         thread.join()
     disk.go_on.set()
-    assert busy.result(5) == 1
+    assert busy.result(60) == 1
     until(followers[0].done, 1)  # stored or failed, but not left to itself
     assert followers[0].exception() is None or unavailable(followers[0])
-    assert crowd("next", patience=1.0).result(5) in {2, 3}
+    assert crowd("next", patience=1.0).result(60) in {2, 3}

@@ -94,12 +94,12 @@ def holding(services, statement: str):
         with services.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.text(statement))
             begun.set()
-            assert done.wait(5), "it was waited for"
+            assert done.wait(60), "it was waited for"
 
     failed = []
     thread = threading.Thread(target=lambda: failed.extend(at_once([write])))
     thread.start()
-    assert begun.wait(5)
+    assert begun.wait(60)
     yield
     done.set()
     thread.join(10)

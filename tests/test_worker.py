@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 SQS_REGION = "eu-west-1"
 
 
-def until(condition, seconds=30.0):
+def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it does not come"

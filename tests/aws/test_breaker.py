@@ -192,14 +192,14 @@ def test_one_tries_and_the_others_are_told_at_once(opened, clock):
     def trial() -> None:
         with opened.call(ACCOUNT):
             trying.set()
-            assert go_on.wait(5)
+            assert go_on.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(trial)
-        assert trying.wait(5)
+        assert trying.wait(60)
         assert all(shut_out(opened) for _ in range(20))
         go_on.set()
-        running.result(5)
+        running.result(60)
     assert not opened.is_open
 
 
@@ -208,7 +208,7 @@ def test_of_many_who_come_at_the_same_moment_one_tries(opened, clock):
     ready, let_in, go_on = threading.Barrier(16), [], threading.Event()
 
     def come() -> None:
-        ready.wait(5)
+        ready.wait(60)
         try:
             with opened.call(ACCOUNT):
                 let_in.append(1)
@@ -218,7 +218,7 @@ def test_of_many_who_come_at_the_same_moment_one_tries(opened, clock):
 
     with ThreadPoolExecutor(16) as pool:
         for running in [pool.submit(come) for _ in range(16)]:
-            running.result(5)
+            running.result(60)
     assert len(let_in) == 1
 
 

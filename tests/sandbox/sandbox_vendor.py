@@ -163,7 +163,7 @@ def put(url, body=b"{}", method="PUT"):
             return error.code
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=60):
     limit = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < limit, "it did not happen in time"
