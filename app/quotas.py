@@ -88,8 +88,8 @@ class Quotas:
             _HOUR,
             f"Checks are asked for through this link too often: {through_link} per hour at most.",
         )
-        self._stop = _Quota(
-            "stop",
+        self._end_search = _Quota(
+            "end_search",
             through_link,
             _HOUR,
             f"Searches are ended through this link too often: {through_link} per hour at most.",
@@ -126,7 +126,7 @@ class Quotas:
 
     def stop_looking(self, caller: Caller) -> None:
         """One search ended through this onboarding link, LINK_RATE an hour at most."""
-        self._count(caller, (self._stop, caller.key_id))
+        self._count(caller, (self._end_search, caller.key_id))
 
     def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
         """One of each, or none. The attempt comes last everywhere, so that no two wait for each other's rows."""
