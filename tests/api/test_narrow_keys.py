@@ -1,0 +1,120 @@
+"""Keys for some permission sets only: no credentials of other connections, and no wider key made or taken over."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.factory import create_app
+from tests.cast import Api, World, path_of
+from tests.rows import ByHand
+
+READ, WRITE = "inventory", "bucket-sync"
+WAYS = [("POST", "/credentials"), ("GET", "/container-credentials")]
+
+
+class Case:
+    """A tenant with a connection of either set, and a scanner's key that is for one of them."""
+
+    def __init__(self, world: World, bound: bool) -> None:
+        self.world, self.tenant = world, world.tenant()
+        self.read = world.connection(self.tenant)
+        self.write = world.admin(
+            "POST",
+            f"/v1/tenants/{self.tenant['id']}/connections",
+            {"role_arn": world.role(self.tenant), "permission_set": WRITE},
+            expect=201,
+        )
+        assert self.write["status"] == "verified"
+        self.scanner = world.key(
+            "credentials:issue", tenant=self.tenant if bound else None, permission_sets=[READ]
+        )
+
+
+@pytest.fixture(params=[True, False], ids=["bound", "unbound"])
+def case(world: World, request: pytest.FixtureRequest) -> Case:
+    return Case(world, request.param)
+
+
+@pytest.fixture
+def another(app: Flask, config: Any) -> Any:
+    """Another process of the service."""
+    found = create_app(config)
+    found.testing = False
+    yield found
+    found.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.mark.parametrize(("method", "way"), WAYS)
+def test_a_key_gets_no_credentials_of_another_set(case: Case, method: str, way: str):
+    """In both lanes: the fast one takes `Bearer`, and any other case is Flask's."""
+    before = len(case.world.calls_for(case.write["role_arn"]))
+    for scheme in ("Bearer", "bearer"):
+        headers = {"Authorization": f"{scheme} {case.scanner.key}"}
+        response = case.scanner.raw(method, path_of(case.write, way), headers=headers)
+        assert (response.status_code, response.get_json()["code"]) == (403, "forbidden")
+        (event,) = [
+            e
+            for e in case.world.audit(action="credentials.refused")
+            if e["request_id"] == response.headers["X-Request-Id"]
+        ]
+        assert event["details"]["code"] == "forbidden"
+        assert event["tenant_id"] == case.tenant["id"]
+        assert event["connection_id"] == case.write["id"]
+    assert len(case.world.calls_for(case.write["role_arn"])) == before
+    assert case.scanner.raw(method, path_of(case.read, way)).status_code == 200
+
+
+@pytest.mark.parametrize("aimed_at", ["the connection", "the key"])
+def test_a_change_of_sets_takes_effect_at_once_in_every_process(
+    case: Case, another: Flask, database_url: str, aimed_at: str
+):
+    elsewhere, path = Api(another, case.scanner.key), path_of(case.read, "/credentials")
+    for api in (case.scanner, elsewhere):  # both remember key and connection from here on
+        api("POST", path)
+    by_hand, connection = ByHand(database_url), case.read["id"].replace("-", "")
+    if aimed_at == "the connection":
+        by_hand("UPDATE connections SET permission_set = 'bucket-sync' WHERE id = :id", id=connection)
+    else:
+        by_hand(
+            "UPDATE api_keys SET permission_sets = '[\"bucket-sync\"]' WHERE lookup = :digits",
+            digits=case.scanner.key[4:20],
+        )
+    for api in (case.scanner, elsewhere):
+        api.refused("POST", path, expect=403, code="forbidden")
+    by_hand.engine.dispose()
+
+
+def test_a_key_without_sets_is_for_any(case: Case):
+    worker = case.world.key("credentials:issue", tenant=case.tenant)
+    for connection in (case.read, case.write):
+        worker("POST", path_of(connection, "/credentials"))
+
+
+@pytest.mark.parametrize("sets", [["no-such-set"], [READ, "no-such-set"], [], "inventory", [7], [READ] * 101])
+def test_sets_are_some_that_there_are(world: World, sets: Any):
+    wanted = {"name": "a scanner", "scopes": ["credentials:issue"], "permission_sets": sets}
+    problem = world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
+    assert all(field.startswith("permission_sets") for field in problem["errors"])
+
+
+def test_a_narrow_key_makes_only_keys_that_are_as_narrow(world: World):
+    narrow = world.key("keys:write", "credentials:issue", permission_sets=[READ])
+    wanted = {"name": "a scanner", "scopes": ["credentials:issue"]}
+    for sets in ([WRITE], [READ, WRITE]):
+        narrow.refused(
+            "POST", "/v1/api-keys", wanted | {"permission_sets": sets}, expect=403, code="forbidden"
+        )
+    for body in (wanted, wanted | {"permission_sets": None}, wanted | {"permission_sets": [READ]}):
+        assert narrow("POST", "/v1/api-keys", body, expect=201)["permission_sets"] == [READ]
+
+
+@pytest.mark.parametrize(("method", "what"), [("DELETE", ""), ("POST", "/replace")])
+def test_a_narrow_key_ends_no_wider_one(world: World, method: str, what: str):
+    narrow = world.key("keys:write", "credentials:issue", permission_sets=[READ])
+    wanted = {"name": "a worker", "scopes": ["credentials:issue"]}
+    for sets in (None, [WRITE], [READ, WRITE]):
+        made = world.admin("POST", "/v1/api-keys", wanted | {"permission_sets": sets}, expect=201)
+        path = f"/v1/api-keys/{made['id']}"
+        narrow.refused(method, path + what, expect=403, code="forbidden")
+        assert world.admin("GET", path)["expires_at"] is None

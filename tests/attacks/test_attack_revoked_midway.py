@@ -1,0 +1,267 @@
+"""A key or a link is revoked while its request is under way: after it was admitted, and before anything is written.
+
+Somebody who has a key that is about to be revoked sends a header and holds the body back. Every use case that writes
+is walked here, through the routes: each must succeed with a live key, and change nothing with one that was just revoked.
+"""
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from app.access import Scope
+from app.authority import Authority
+from app.keys import Access
+from app.links import Links
+from app.models import Base
+from tests.attacks.conftest import in_another_thread
+from tests.attacks.evidence import newest, problem
+from tests.attacks.routes import ROUTES, Route
+from tests.cast import Api, World, path_of
+from tests.rows import ByHand
+
+REASON = {"reason": "an incident"}
+WRITING = [route for route in ROUTES if route.method != "GET"]
+# What no caller changes: the log of what happened, counts of attempts, and the epoch, which the revocation moves.
+NOT_STATE = {"audit_events", "quota_uses", "configuration"}
+
+
+def rows(world: World) -> dict[str, list[str]]:
+    """Everything that is stored, but for what a refusal may leave."""
+    with world.admin.app.extensions["deputy"].db.read() as db:
+        return {
+            name: sorted(repr(tuple(row)) for row in db.execute(sqlalchemy.select(table)))
+            for name, table in Base.metadata.tables.items()
+            if name not in NOT_STATE
+        }
+
+
+class Case:
+    """What every route needs to succeed, and a key that is about to be revoked."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.tenant, self.spare = world.tenant(), world.tenant()
+        self.connection = world.connection(self.tenant)
+        self.key = self.made(*Scope)
+        self.other = self.made("audit:read")
+        self.link = world.admin("POST", f"/v1/tenants/{self.tenant['id']}/onboarding-links", {}, expect=201)
+        self.page = re.sub("^.*(?=/onboard/)", "", self.link["url"])
+
+    def made(self, *scopes: str) -> dict[str, Any]:
+        wanted = {"name": "a program", "scopes": list(scopes)}
+        return self.world.admin("POST", "/v1/api-keys", wanted, expect=201)
+
+    def path(self, route: Route) -> str:
+        """The route's path, with everything there that it acts on."""
+        path = route.at(
+            tenant_id=self.tenant["id"],
+            connection_id=self.connection["id"],
+            key_id=self.other["id"],
+            link_id=self.link["id"],
+        )
+        if path.endswith("/resume"):
+            self.world.admin("POST", path.replace("/resume", "/suspend"), REASON)
+        return path
+
+    def revoke(self) -> dict[str, list[str]]:
+        """What is stored from then on."""
+        self.world.admin.with_key(self.world.admin.key)(
+            "DELETE", f"/v1/api-keys/{self.key['id']}", expect=204
+        )
+        return rows(self.world)
+
+    def revoke_link(self) -> dict[str, list[str]]:
+        path = f"/v1/tenants/{self.tenant['id']}/onboarding-links/{self.link['id']}"
+        self.world.admin.with_key(self.world.admin.key)("DELETE", path, expect=204)
+        return rows(self.world)
+
+
+@pytest.fixture
+def case(world: World) -> Case:
+    return Case(world)
+
+
+@pytest.fixture
+def admitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any]], list[Any]]:
+    """`admitted(text, act)`: once this key or link was let in, somebody does `act` and gets done. Holds what it returned."""
+
+    def arrange(text: str, act: Callable[[], Any]) -> list[Any]:
+        happened: list[Any] = []
+        for kind, name in ((Access, "authenticate"), (Authority, "authenticate"), (Links, "open")):
+            inner = getattr(kind, name)
+
+            def then(self: Any, given: str, *more: Any, _inner: Any = inner) -> Any:
+                found = _inner(self, given, *more)
+                if given == text and not happened:
+                    happened.append(None)
+                    happened[0] = in_another_thread(act)
+                return found
+
+            monkeypatch.setattr(kind, name, then)
+        return happened
+
+    return arrange
+
+
+class Held(io.RawIOBase):
+    """A body that comes only after somebody has acted."""
+
+    def __init__(self, body: Any, act: Callable[[], Any]) -> None:
+        self._body, self._act = io.BytesIO(json.dumps(body).encode()), act
+        self.happened: list[Any] = []
+
+    def sent(self) -> dict[str, Any]:
+        """What makes a request carry it."""
+        length = str(len(self._body.getvalue()))
+        environ = {"wsgi.input": self, "CONTENT_LENGTH": length, "CONTENT_TYPE": "application/json"}
+        return {"environ_overrides": environ}
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self.happened:
+            self.happened.append(in_another_thread(self._act))
+        return self._body.readinto(buffer)
+
+
+# --- keys ---
+
+
+@pytest.mark.parametrize("route", WRITING, ids=str)
+def test_every_route_that_writes_works_with_a_live_key(case: Case, route: Route):
+    """Or the refusals below would prove nothing."""
+    response = case.world.admin.with_key(case.key["key"]).raw(
+        route.method, case.path(route), **({} if route.body is None else {"body": route.body})
+    )
+    assert response.status_code < 300, response.text
+
+
+@pytest.mark.parametrize("route", WRITING, ids=str)
+def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
+    case: Case, admitted: Callable[..., list[Any]], route: Route
+):
+    path = case.path(route)
+    happened = admitted(case.key["key"], case.revoke)
+    response = case.world.admin.with_key(case.key["key"]).raw(
+        route.method, path, **({} if route.body is None else {"body": route.body})
+    )
+    problem(response, 401, "unauthenticated")
+    assert rows(case.world) == happened[0]
+    done = [e for e in newest(case.world) if e["actor"]["id"] == case.key["id"] and e["outcome"] == "ok"]
+    assert done == []
+
+
+@pytest.mark.parametrize("route", [route for route in WRITING if route.body], ids=str)
+def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Case, route: Route):
+    body = Held(route.body, case.revoke)
+    response = case.world.admin.with_key(case.key["key"]).raw(
+        route.method,
+        case.path(route),
+        **body.sent(),
+    )
+    problem(response, 401, "unauthenticated")
+    assert rows(case.world) == body.happened[0]
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["expires_at = '2020-01-01 00:00:00'", "revoked_at = '2020-01-01 00:00:00'"],
+    ids=["expired", "revoked"],
+)
+def test_a_key_that_ends_by_hand_meanwhile_makes_no_key(case: Case, database_url: str, end: str):
+    by_hand = ByHand(database_url)
+
+    def act() -> None:
+        by_hand(f"UPDATE api_keys SET {end} WHERE lookup = :digits", digits=case.key["key"][4:20])  # noqa: S608
+
+    body = Held({"name": "spare", "scopes": ["audit:read"]}, act)
+    response = case.world.admin.with_key(case.key["key"]).raw(
+        "POST",
+        "/v1/api-keys",
+        **body.sent(),
+    )
+    problem(response, 401, "unauthenticated")
+    by_hand.engine.dispose()
+
+
+def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(
+    case: Case, admitted: Callable[..., list[Any]]
+):
+    bound = case.world.key(*Scope, tenant=case.tenant)
+    admitted(
+        bound.key,
+        lambda: case.world.admin.with_key(case.world.admin.key)(
+            "DELETE", f"/v1/tenants/{case.tenant['id']}", expect=204
+        ),
+    )
+    response = bound.raw("POST", "/v1/api-keys", {"name": "spare", "scopes": ["audit:read"]})
+    problem(response, 401, "unauthenticated")
+
+
+# --- links ---
+
+FORMS = ("/connections", "/connections/{connection_id}/verify")
+
+
+def test_these_are_all_the_forms_there_are(case: Case):
+    rules = case.world.admin.app.url_map.iter_rules()
+    assert {
+        re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule).removeprefix("/onboard/<token>")
+        for rule in rules
+        if rule.rule.startswith("/onboard") and "POST" in (rule.methods or ())
+    } == set(FORMS)
+
+
+@pytest.fixture
+def send(case: Case) -> Iterator[Callable[[str], Any]]:
+    """Sends a form of the page, as a browser does."""
+    role = {"role_arn": "arn:aws:iam::123456789012:role/deputy-mallory"}
+
+    def form(what: str) -> Any:
+        return Api(case.world.admin.app, None).raw(
+            "POST",
+            case.page + what.format(connection_id=case.connection["id"]),
+            data=role,
+            headers={"Sec-Fetch-Site": "same-origin"},
+        )
+
+    return form
+
+
+@pytest.mark.parametrize("what", FORMS)
+def test_every_form_works_with_a_live_link(send: Callable[[str], Any], what: str):
+    assert send(what).status_code == 303
+
+
+@pytest.mark.parametrize("what", FORMS)
+def test_a_link_that_is_revoked_once_it_was_opened_changes_nothing(
+    case: Case, send: Callable[[str], Any], admitted: Callable[..., list[Any]], what: str
+):
+    happened = admitted(case.page.removeprefix("/onboard/"), case.revoke_link)
+    response = send(what)
+    assert response.status_code == 404
+    assert rows(case.world) == happened[0]
+
+
+@pytest.mark.parametrize("what", FORMS)
+def test_a_link_that_is_revoked_while_aws_is_asked_stores_no_proof(
+    case: Case, send: Callable[[str], Any], meanwhile: Callable[..., list[Any]], what: str
+):
+    happened = meanwhile("probe_own", case.revoke_link)
+    assert send(what).status_code == 404
+    assert rows(case.world)["proofs"] == happened[0]["proofs"]
+
+
+def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(
+    case: Case, meanwhile: Callable[..., list[Any]]
+):
+    happened = meanwhile("probe_own", case.revoke)
+    response = case.world.admin.with_key(case.key["key"]).raw("POST", path_of(case.connection, "/verify"))
+    problem(response, 401, "unauthenticated")
+    assert rows(case.world) == happened[0]
