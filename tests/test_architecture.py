@@ -4,6 +4,7 @@ Each rule is a function from syntax trees to what breaks it; the first tests sho
 """
 
 import ast
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -161,6 +162,42 @@ def catches_everything(trees: Trees) -> list[str]:
     ]
 
 
+def enclosing(tree: ast.Module, node: ast.AST) -> str:
+    """The innermost function around a node."""
+    around = [
+        function
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and node in ast.walk(function)
+    ]
+    return min(around, key=lambda function: len(list(ast.walk(function)))).name if around else ""
+
+
+def writes(trees: Trees) -> list[tuple[str, str, str]]:
+    """(file, function, who writes) of each transaction that may change something."""
+    return [
+        (name, enclosing(trees[name], call), ast.unparse(call.args[0]) if call.args else "")
+        for name, call in nodes(trees, ast.Call)
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr == "write"
+        and ast.unparse(call.func.value).endswith("db")
+    ]
+
+
+def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
+    """Where no key or link is read again: neither is one the caller's, nor does anybody come before one that is."""
+    asking = re.compile(r"(asked\.)?caller|Changing\((asked\.)?caller, .+\)")
+    return sorted({(name, function) for name, function, who in writes(trees) if not asking.fullmatch(who)})
+
+
+def writes_past_the_door(trees: Trees) -> list[str]:
+    """Where a transaction that may change something is begun in another way."""
+    ways = {"_writing", "begin_writing", "in_turn", "raw_connection", "dedicated"}
+    sessions = [
+        name for name, call in nodes(trees, ast.Call) if re.match(r"Session\(.*engine", ast.unparse(call))
+    ]
+    return [name for name, node in nodes(trees, ast.Attribute) if node.attr in ways] + sessions
+
+
 def long_functions(trees: Trees, limit: int = 40) -> list[str]:
     return [
         f"{name}:{node.lineno} {node.name} has {length} lines"
@@ -192,6 +229,12 @@ def long_functions(trees: Trees, limit: int = 40) -> list[str]:
         (catches_everything, "try: f()\nexcept Exception: pass"),
         (catches_everything, "try: f()\nexcept (ValueError, BaseException) as e: pass"),
         (catches_everything, "try: f()\nexcept: pass"),
+        (writes_for_nobody, "def f(self): self._db.write()"),
+        (writes_for_nobody, "def f(self): self._db.write(SYSTEM)"),
+        (writes_for_nobody, "def f(self): self._db.write(Changing(SYSTEM, keys))"),
+        (writes_for_nobody, "def f(self): self._db.write(somebody)"),
+        (writes_past_the_door, "def f(db): Session(db.engine)"),
+        (writes_past_the_door, "def f(db): db._writing"),
         (long_functions, "def f():\n" + "    x = 1\n" * 40),
     ],
 )
@@ -231,6 +274,32 @@ def test_both_halves_of_a_grant_are_required():
         assert typing.get_origin(hint) is not typing.Union
     with pytest.raises(TypeError):
         Grant(role_arn="arn")  # type: ignore[call-arg]
+
+
+# --- who writes ---
+
+
+def test_only_deputy_itself_writes_for_nobody():
+    """Everything else reads the caller's key or link again, in the transaction that it writes in."""
+    assert writes_for_nobody(TREES) == [
+        ("app/due.py", "_begin"),  # the background worker
+        ("app/due.py", "claim"),
+        ("app/housekeeping.py", "tidy"),
+        ("app/keys.py", "install_key"),  # the operator at the machine
+        ("app/keys.py", "issue_key"),
+        ("app/keys.py", "revoke_any"),
+        ("app/registrations.py", "_refusal"),  # a stack's message
+        ("app/tenants.py", "void_registrations"),  # the operator
+        ("app/vending.py", "_changing"),  # what AWS said of a role is true, whoever asked
+    ]
+    assert len(writes(TREES)) > 20
+
+
+def test_a_transaction_that_writes_begins_in_one_place():
+    assert sorted(set(writes_past_the_door(TREES))) == [
+        "app/audit_batch.py",  # issuances and refusals, which are checked as they are stored
+        "app/db.py",
+    ]
 
 
 # --- the code ---
