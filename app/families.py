@@ -6,7 +6,6 @@ the search, as its family was revoked with it.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -34,13 +33,9 @@ def key_ids(key_id: UUID) -> Select[UUID]:
     return select(ApiKey.id).where(ApiKey.id == key_id)
 
 
-def links_of(keys: CTE, at: datetime) -> ColumnElement[bool]:
-    """Live links that these keys made."""
-    return and_(
-        OnboardingLink.made_by.in_(select(keys.c.id)),
-        OnboardingLink.revoked_at.is_(None),
-        OnboardingLink.expires_at > at,
-    )
+def links_of(keys: CTE) -> ColumnElement[bool]:
+    """Links that these keys made. Also those that have expired: their registration tokens count until they are revoked."""
+    return and_(OnboardingLink.made_by.in_(select(keys.c.id)), OnboardingLink.revoked_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ class Made:
 def made(db: Session, key_id: UUID) -> Made:
     at, found = now(), family(key_ids(key_id))
     keys = select(ApiKey).where(ApiKey.id.in_(select(found.c.id)), ApiKey.id != key_id, live_at(at))
-    links = select(func.count()).select_from(OnboardingLink).where(links_of(found, at))
+    links = select(func.count()).where(links_of(found), OnboardingLink.expires_at > at)
     return Made(
         keys=db.scalar(keys.with_only_columns(func.count())) or 0,
         links=db.scalar(links) or 0,
@@ -90,8 +85,8 @@ def revoke_family(db: Session, key_id: UUID) -> dict[str, Any]:
     at, found = now(), family(key_ids(key_id))
     ids = select(found.c.id)
     # The links first, while the keys that made them can still be found.
-    links = db.scalars(_locked(links_of(found, at))).all()
-    db.execute(update(OnboardingLink).where(links_of(found, at)).values(revoked_at=at), _BLIND)
+    links = db.scalars(_locked(links_of(found))).all()
+    db.execute(update(OnboardingLink).where(links_of(found)).values(revoked_at=at), _BLIND)
     live = db.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.id != key_id, live_at(at))).all()
     db.execute(update(ApiKey).where(ApiKey.id.in_(ids)).values(revoked_at=at), _BLIND)
     return {

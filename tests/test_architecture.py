@@ -185,7 +185,7 @@ def writes(trees: Trees) -> list[tuple[str, str, str]]:
 
 def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
     """Where no key or link is read again: neither is one the caller's, nor does anybody come before one that is."""
-    asking = re.compile(r"(asked\.)?caller|Changing\((asked\.)?caller, .+\)")
+    asking = re.compile(r"((asked|visit)\.)?caller|Changing\(caller, .+\)")
     return sorted({(name, function) for name, function, who in writes(trees) if not asking.fullmatch(who)})
 
 

@@ -135,6 +135,15 @@ def test_the_event_of_many_names_a_hundred(world: World, monkeypatch):
     assert (details["keys_revoked"], details["api_key_ids"]) == (3, children[:2])
 
 
+def test_a_link_that_expired_is_revoked_too_as_its_registration_token_goes_on_to_count(world: World):
+    tenant, maker = world.tenant(), Program(world)
+    maker.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201)
+    with time_machine.travel(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=61)):
+        assert maker.read()["made"] == {"keys": 0, "links": 0}
+        world.admin("DELETE", maker.path, expect=204)
+        assert event_of(world, maker, "api_key.revoked")["details"]["links_revoked"] == 1
+
+
 def test_revoking_a_child_leaves_its_maker_and_its_siblings(world: World):
     maker = Program(world)
     child, sibling = maker.child(), maker.child()
