@@ -21,7 +21,7 @@ from app.models import Base
 from tests.attacks.conftest import in_another_thread
 from tests.attacks.evidence import newest, problem
 from tests.attacks.routes import ROUTES, Route
-from tests.cast import Api, World, path_of
+from tests.cast import Api, Customer, World, path_of
 from tests.rows import ByHand
 
 REASON = {"reason": "an incident"}
@@ -55,6 +55,14 @@ class Case:
     def made(self, *scopes: str) -> dict[str, Any]:
         wanted = {"name": "a program", "scopes": list(scopes)}
         return self.world.admin("POST", "/v1/api-keys", wanted, expect=201)
+
+    def sought(self) -> str:
+        """The id of a connection whose role is only looked for."""
+        path, body = (
+            f"/v1/tenants/{self.tenant['id']}/connections",
+            {"account_id": Customer(self.world.aws).account},
+        )
+        return self.world.admin("POST", path, body, expect=201)["id"]
 
     def path(self, route: Route) -> str:
         """The route's path, with everything there that it acts on."""
@@ -206,7 +214,12 @@ def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(
 
 # --- links ---
 
-FORMS = ("/connections", "/connections/{connection_id}/verify")
+FORMS = (
+    "/connections",
+    "/connections/{connection_id}/verify",
+    "/connections/{connection_id}/stop",
+)
+PROVING = FORMS[:2]
 
 
 def test_these_are_all_the_forms_there_are(case: Case):
@@ -226,7 +239,8 @@ def send(case: Case) -> Iterator[Callable[[str], Any]]:
     def form(what: str) -> Any:
         return Api(case.world.admin.app, None).raw(
             "POST",
-            case.page + what.format(connection_id=case.connection["id"]),
+            case.page
+            + what.format(connection_id=case.sought() if "/stop" in what else case.connection["id"]),
             data=role,
             headers={"Sec-Fetch-Site": "same-origin"},
         )
@@ -249,7 +263,7 @@ def test_a_link_that_is_revoked_once_it_was_opened_changes_nothing(
     assert rows(case.world) == happened[0]
 
 
-@pytest.mark.parametrize("what", FORMS)
+@pytest.mark.parametrize("what", PROVING)
 def test_a_link_that_is_revoked_while_aws_is_asked_stores_no_proof(
     case: Case, send: Callable[[str], Any], meanwhile: Callable[..., list[Any]], what: str
 ):
