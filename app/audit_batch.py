@@ -9,18 +9,19 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import psycopg
 from sqlalchemy import event
 
-from app.db import Database, as_json, now
+from app.db import LONGEST, Database, as_json, now
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
+_WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)  # the statement itself has a limit far below those 5
 _IDLE_SECONDS = 1.0  # a connection unused for longer is asked first whether it is still there
 
 # json_to_recordset: one parameter for any number of rows, so that one prepared statement serves every batch.
@@ -120,6 +121,16 @@ class AuditBatch:
             store.close()
 
 
+def _ensure_fresh(events: Sequence[Event]) -> None:
+    """Raises StoreUnavailableError for events that have waited so long that the feed may be past them already.
+
+    Nobody waits for those any longer (app/group_commit.py).
+    """
+    too_old = now() - _WAITED_TOO_LONG
+    if any(event.at < too_old for event in events):
+        raise StoreUnavailableError(_UNREACHABLE)
+
+
 class _Postgresql:
     def __init__(self, db: Database) -> None:
         self._connection = db.dedicated()
@@ -141,6 +152,7 @@ class _Postgresql:
         return True
 
     def insert(self, events: Sequence[Event]) -> int:
+        _ensure_fresh(events)
         rows = as_json([_postgresql_row(event) for event in events])
         epoch, added = self._cursor.execute(_POSTGRESQL, [rows]).fetchone()
         self._used = time.monotonic()
@@ -182,6 +194,7 @@ class _Sqlite:
         return epoch
 
     def _insert(self, events: Sequence[Event]) -> int:
+        _ensure_fresh(events)  # by now its turn has come
         (epoch,) = self._connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
         rows = [_sqlite_row(event) for event in events if event.stamp in {None, epoch}]
         self._connection.executemany(_SQLITE, rows)

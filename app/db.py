@@ -10,6 +10,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Select,
     create_engine,
     event,
+    func,
     select,
     union_all,
 )
@@ -56,6 +58,11 @@ _SQLITE_PRAGMAS = (
 _POSTGRESQL_DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
+# Seconds. The feed of audit events shows what is older than both together, so a transaction may not take longer than
+# LONGEST, nor may an event be older than that when it is stored.
+LONGEST = 15
+CLOCKS_APART = 5  # by how much the clocks of machines may differ
+_STATEMENT_SECONDS = 10  # for one that waits for a lock, or looks through too much
 # Seconds until a database that doesn't answer counts as away. Workers behind container credentials wait for two.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 
@@ -63,6 +70,14 @@ _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 def now() -> datetime:
     """The clock: the only place that asks for the time."""
     return datetime.now(UTC)
+
+
+def database_now(db: Session) -> datetime:
+    """The database's clock, which is the same for all processes. SQLite's is the machine's."""
+    if db.get_bind().dialect.name == "sqlite":
+        text = db.scalars(select(func.strftime("%Y-%m-%dT%H:%M:%f+00:00", "now"))).one()
+        return datetime.fromisoformat(text)
+    return db.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True)))).one()
 
 
 def as_json(value: Any) -> str:
@@ -124,8 +139,13 @@ class Database:
         PostgreSQL broke up a deadlock, and StoreUnavailableError.
         """
         with unavailable(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+            session.connection()  # it begins here, on SQLite when its turn has come
+            began = time.monotonic()
             writer.admit(session)
             yield session
+            # PostgreSQL before 17 and SQLite have no limit of their own for a whole transaction.
+            if time.monotonic() - began > LONGEST:
+                raise StoreUnavailableError(_UNREACHABLE)
 
     def dedicated(self) -> Any:
         """A connection of the driver's own that the pool forgets. Raises StoreUnavailableError."""
@@ -256,6 +276,22 @@ class SqliteConnection(sqlite3.Connection):
             self.turn.give()
 
 
+def postgresql_limits(server_version: int) -> dict[str, float]:
+    """PostgreSQL's settings, in seconds, that let no statement and no transaction take too long."""
+    whole = "transaction_timeout" if server_version >= 170000 else "idle_in_transaction_session_timeout"
+    return {"statement_timeout": min(_STATEMENT_SECONDS, LONGEST), whole: LONGEST}
+
+
+def without_limits(connection: DbConnection) -> None:
+    """For migrations, which take as long as they take. The connection is closed when it is given back."""
+    if connection.dialect.name == "postgresql":
+        connection.detach()
+        version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
+        for name in postgresql_limits(version):
+            connection.exec_driver_sql(f"SET {name} = 0")
+        connection.commit()
+
+
 def _engine(url: str) -> Engine:
     if url.startswith("sqlite"):
         return _sqlite(url)
@@ -272,6 +308,8 @@ def _engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
         dbapi.execute(_POSTGRESQL_DURABLE)
+        for name, seconds in postgresql_limits(dbapi.info.server_version).items():
+            dbapi.execute("SELECT set_config(%s, %s, false)", (name, f"{int(seconds * 1000)}ms"))
         dbapi.commit()
 
     return engine
@@ -307,7 +345,7 @@ def _sqlite(url: str) -> Engine:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """One page of a list, newest first, and where the next one starts (None after the last)."""
+    """One page of a list, and where the next one starts (None after the last)."""
 
     items: list[Row]
     after: UUID | None
@@ -321,20 +359,22 @@ def page(
     limit: int,
     after: UUID | None,
     either: Sequence[ColumnElement[bool]] = (),
+    oldest_first: bool = False,
 ) -> Page[Row]:
-    """The next `limit` rows of `query` below `after`, by `key`, a UUIDv7 column: in order of creation.
+    """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of creation, newest first.
 
     No count and no OFFSET, whose cost grows with the depth; one row more than asked tells whether there are more.
     `either`: conditions of which one must hold, each with an index that ends in `key`. An index knows the order under
     one of them alone, so the first rows under each are looked up, and the page is taken from those.
     """
+    order = key.asc() if oldest_first else key.desc()
     if after is not None:
-        query = query.where(key < after)
+        query = query.where(key > after if oldest_first else key < after)
     if either:
-        bare = query.with_only_columns(key).order_by(key.desc()).limit(limit + 1)
+        bare = query.with_only_columns(key).order_by(order).limit(limit + 1)
         first = [select(bare.where(condition).subquery()) for condition in either]
         query = query.where(key.in_(union_all(*first)))
-    rows = list(session.scalars(query.order_by(key.desc()).limit(limit + 1)))
+    rows = list(session.scalars(query.order_by(order).limit(limit + 1)))
     more = len(rows) > limit
     rows = rows[:limit]
     return Page(rows, getattr(rows[-1], key.key) if more else None)

@@ -7,6 +7,7 @@ everywhere: in Python `\d` also matches other scripts' digits, and `$` lets a tr
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NewType
 from uuid import UUID
 
@@ -34,6 +35,11 @@ _PATH_MAX = 512
 def new_id() -> UUID:
     """A UUIDv7: unique without asking the database, and in order of creation, which pages rely on."""
     return uuid7()
+
+
+def first_id_at(at: datetime) -> UUID:
+    """A bound in time among ids: `new_id` makes none that is lower from that millisecond on."""
+    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
 def kit_role_name(prefix: str, tenant_id: UUID) -> str:

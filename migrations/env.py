@@ -6,7 +6,7 @@ from alembic import context
 
 from app import deployment, models, quotas  # noqa: F401  the tables
 from app.config import Config
-from app.db import Database, UtcDateTime
+from app.db import Database, UtcDateTime, without_limits
 from app.tables import Base
 
 
@@ -18,6 +18,7 @@ def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
 engine = context.config.attributes.get("engine") or Database(Config.from_environment().database_url).engine
 
 with engine.connect().execution_options(deputy_writes=True) as connection:
+    without_limits(connection)
     context.configure(
         connection=connection, target_metadata=Base.metadata, render_item=render_item, transactional_ddl=True
     )

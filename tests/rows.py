@@ -176,6 +176,26 @@ def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
         return [one.exception(timeout=120) or one.result() for one in running]
 
 
+def plan(database: Database, ask: Callable[[], Any]) -> str:
+    """How the database answers what `ask` asks last."""
+    seen = []
+
+    def note(_c, _cursor, statement, parameters, _context, _many) -> None:
+        seen.append((statement, parameters))
+
+    sqlalchemy.event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        ask()
+    finally:
+        sqlalchemy.event.remove(database.engine, "before_cursor_execute", note)
+    statement, parameters = seen[-1]
+    explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with database.engine.connect() as connection:
+        return "\n".join(
+            str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters)
+        )
+
+
 def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for it, no longer than that."""
     deadline = time.monotonic() + seconds
@@ -193,6 +213,7 @@ __all__ = [
     "at_once",
     "connection_row",
     "place",
+    "plan",
     "registration_token",
     "tenant_row",
     "until",

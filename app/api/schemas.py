@@ -290,6 +290,7 @@ class AuditQuery(PageQuery):
     )
     since = time()
     until = time()
+    after = fields.UUID(metadata={"description": "The last event that you have; the answer is oldest first."})
 
 
 class ActorOut(Answer):

@@ -1,7 +1,13 @@
 """Reading the audit log."""
 
+from datetime import timedelta
+from uuid import UUID
+
 import pytest
 
+from app.db import SYSTEM, now
+from app.ids import first_id_at
+from app.models import AuditEvent
 from tests.cast import World, path_of
 
 
@@ -84,6 +90,8 @@ def test_a_request_without_a_key_is_not_written(world: World):
         "tenant_id=1",
         "who=me",
         "since=2026-01-01T00:00:00",
+        "after=1",
+        "after=",
     ],
 )
 def test_a_bad_filter_is_refused(world: World, query):
@@ -101,3 +109,51 @@ def test_pages_of_the_log_join_without_gap_or_repeat(world: World):
         seen += page["items"]
         cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
     assert seen == whole
+
+
+BEGINNING = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.fixture
+def settled(world: World):
+    """A tenant's five events of half a minute ago, the oldest first; and one of now."""
+    tenant = world.tenant()
+    began = now() - timedelta(seconds=30)
+    ids = [UUID(int=first_id_at(began + timedelta(seconds=number)).int | number) for number in range(5)]
+    with world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+        for number, event_id in enumerate(ids):
+            made = {"action": f"tests.n{number}", "outcome": "ok", "actor_kind": "operator", "details": {}}
+            db.add(AuditEvent(id=event_id, tenant_id=UUID(tenant["id"]), actor_name="tests", **made))
+    return tenant, [str(event_id) for event_id in ids]
+
+
+def test_after_an_event_the_log_goes_on_oldest_first(world: World, settled):
+    tenant, ids = settled
+    path = f"/v1/audit-events?tenant_id={tenant['id']}"
+    assert [event["id"] for event in world.admin("GET", f"{path}&after={BEGINNING}")["items"]] == ids
+    after, seen = BEGINNING, []
+    while items := world.admin("GET", f"{path}&after={after}&limit=2")["items"]:
+        after = items[-1]["id"]
+        seen += [event["action"] for event in items]
+    assert seen == [f"tests.n{number}" for number in range(5)], "what has just happened has not settled"
+    assert world.admin("GET", path)["items"][0]["action"] == "tenant.created"
+
+
+def test_a_feed_has_cursors_as_well(world: World, settled):
+    tenant, ids = settled
+    path = f"/v1/audit-events?tenant_id={tenant['id']}&after={ids[0]}&limit=3"
+    first = world.admin("GET", path)
+    assert [event["id"] for event in first["items"]] == ids[1:4]
+    second = world.admin("GET", f"{path}&cursor={first['next_cursor']}")
+    assert ([event["id"] for event in second["items"]], second["next_cursor"]) == (ids[4:], None)
+    other = f"/v1/audit-events?tenant_id={tenant['id']}&after={ids[1]}&limit=3"
+    world.admin.refused("GET", f"{other}&cursor={first['next_cursor']}", expect=400, code="malformed_request")
+
+
+def test_a_bound_key_has_a_feed_of_its_own_tenant(world: World, settled):
+    tenant, ids = settled
+    reader = world.key("audit:read", tenant=tenant)
+    assert [event["id"] for event in reader("GET", f"/v1/audit-events?after={BEGINNING}")["items"]] == ids
+    stranger = world.key("audit:read", tenant=world.tenant())
+    assert stranger("GET", f"/v1/audit-events?after={BEGINNING}")["items"] == []
+    assert stranger("GET", f"/v1/audit-events?after={ids[0]}")["items"] == []

@@ -2,7 +2,6 @@
 
 import pytest
 import sqlalchemy
-from sqlalchemy import event
 
 from app.connections import Connections
 from app.connections import Wanted as WantedConnections
@@ -13,7 +12,7 @@ from app.names import folded
 from app.tenants import Tenants, Wanted
 from tests.cast import Customer, World, path_of
 from tests.conftest import empty_database, migrate
-from tests.rows import ADMIN
+from tests.rows import ADMIN, plan
 
 S = ConnectionStatus
 
@@ -198,26 +197,6 @@ def full(request, tmp_path_factory):
             connection.commit()
         yield database
         database.engine.dispose()
-
-
-def plan(database: Database, ask) -> str:
-    """How the database answers what `ask` asks last."""
-    seen = []
-
-    def note(_c, _cursor, statement, parameters, _context, _many) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    try:
-        ask()
-    finally:
-        event.remove(database.engine, "before_cursor_execute", note)
-    statement, parameters = seen[-1]
-    explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
-    with database.engine.connect() as connection:
-        return "\n".join(
-            str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters)
-        )
 
 
 def test_an_index_serves_the_search_by_name(full):
