@@ -226,11 +226,12 @@ class Registrations:
         ).one_or_none()
         deleting, stack = claim.request.kind == "Delete", _stack_after(db, claim)
         if connection is None:
-            if not deleting:  # or it came before its Create, and there is nothing to prove
+            # A Delete of what is not known has nothing to be remembered for, and could be sent without end.
+            if not deleting:
                 made = self._add(db, claim)
                 made.stack = stack
                 _record(db, actor, claim, made, "connection.registered")
-            return True
+            return not deleting
         if connection.status in _AT_REST:
             action = _IGNORED
         else:

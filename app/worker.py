@@ -19,6 +19,7 @@ _log = log.get(__name__)
 THREADS = 16  # proofs at once; nearly all of their time is waiting for AWS
 _TICK = 0.5  # seconds between two looks at what is due
 _AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
+LISTENERS = 4  # so that a message that takes long holds up the few beside it, and no others
 _LISTEN = 2  # seconds that the queue holds a question open; an end waits for no more than that
 
 
@@ -57,9 +58,16 @@ class Worker:
 def listen(registrations: Registrations | None, stop: threading.Event) -> None:
     """Take what customers' stacks say, as it comes, until `stop` is set; None: there is no queue to listen to.
 
-    On a thread of its own: a stack waits for its answer, and behind proofs that take long it would give up.
+    On threads of its own: a stack waits for its answer, and behind proofs that take long it would give up.
     """
-    while registrations is not None and not stop.is_set():
+    if registrations is not None:
+        with ThreadPoolExecutor(LISTENERS, thread_name_prefix="registrations") as pool:
+            for _ in range(LISTENERS):
+                pool.submit(_listen, registrations, stop)
+
+
+def _listen(registrations: Registrations, stop: threading.Event) -> None:
+    while not stop.is_set():
         _guarded(stop, lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
 
 

@@ -23,7 +23,7 @@ from app.due import LEASE
 from app.errors import StoreUnavailableError
 from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from app.onboarding import trust_policy
-from app.worker import THREADS, Worker
+from app.worker import THREADS, Worker, listen
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Customer, root_client
 from tests.conftest import empty_database, make_config, migrate
@@ -51,6 +51,28 @@ def services(request, tmp_path, aws, vendor):
         found = composition.build(make_config(url, sts_budget=100_000))
         yield found
         found.db.engine.dispose()
+
+
+def test_a_message_that_takes_long_does_not_hold_up_the_others():
+    stop, go_on, heard = threading.Event(), threading.Event(), []
+
+    def receive(*, wait_seconds: int) -> int:
+        heard.append(wait_seconds)
+        if len(heard) == 1:
+            assert go_on.wait(30)
+        stop.wait(0.01)
+        return 1
+
+    listening = threading.Thread(target=listen, args=(SimpleNamespace(receive=receive), stop))
+    listening.start()
+    try:
+        until(lambda: len(heard) > 20)
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
+        stop.set()
+        listening.join(30)
+    assert not listening.is_alive()
 
 
 class Crowd:

@@ -209,13 +209,17 @@ class Replies:
         return found is not None and not {".", ".."} & set(re.split(r"[/\\]", unquote(found["path"])))
 
     def put(self, request: Request, refusal: str | None) -> bool:
-        """Whether the stack has been told. Raises ValueError for an address that is not allowed."""
+        """Whether nothing is left to do: the stack has been told, or S3 refuses the answer and would refuse it again.
+
+        Raises ValueError for an address that is not allowed.
+        """
         if not self.allows(request.response_url):
             raise ValueError("This address is not one of AWS's for answers.")
         body = request.answer(refusal)
         # The address is signed for an empty Content-Type. Redirects are not followed: that is boto's way.
         sent = AWSRequest("PUT", request.response_url, headers={"Content-Type": ""}, data=body).prepare()
         problem: str | int = ""
+        final = False
         for _ in range(_ATTEMPTS):
             try:
                 problem = self._http.send(sent).status_code
@@ -224,10 +228,13 @@ class Replies:
             else:
                 if 200 <= problem < 300:
                     return True
-                if problem < 500:  # AWS says no, and would say it again
+                if (
+                    problem < 500
+                ):  # a redirect is nowhere to go; a 4xx is an address that expired, or was never signed
+                    final = problem >= 400
                     break
-        _log.warning("registration.unanswered", problem=problem)
-        return False
+        _log.warning("registration.unanswered", problem=problem, final=final)
+        return final
 
 
 def replies(region: str, partition: str) -> Replies:

@@ -144,10 +144,11 @@ def test_an_answer_that_is_not_taken_is_tried_once_more():
         assert len(answers.got) == 2
 
 
-def test_an_answer_that_aws_refuses_is_not_tried_again_at_once():
-    """Its address has expired, or was never signed: junk must not cost twice what it has to."""
-    with Answers(403) as answers:
-        assert not Replies.put(*to(answers), None)
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_an_answer_that_aws_refuses_is_not_tried_again(status):
+    """Its address has expired, or was never signed: junk must not cost twice what it has to, nor come again."""
+    with Answers(status) as answers:
+        assert Replies.put(*to(answers), None)
         assert len(answers.got) == 1
 
 
