@@ -144,9 +144,12 @@ _MESSAGES = _Quota("registration", 20, _HOUR, "Stacks speak of this role too oft
 _REPORTS = _Quota("report", 60, _MINUTE, "Refusals are reported for this tenant too often.")
 
 
-def keeps_message(db: Session, connection_id: UUID) -> bool:
-    """Whether one more message about this connection is to be kept, counted in the transaction at hand."""
-    return _admits(_take, db, _MESSAGES, connection_id)
+def keeps_message(db: Session, about: UUID) -> bool:
+    """Whether one more message about this connection is to be kept, counted in the transaction at hand.
+
+    `about`: the connection; the tenant, for Delete messages about roles that it has no connection to.
+    """
+    return _admits(_take, db, _MESSAGES, about)
 
 
 def has_room_for_report(db: Session, tenant_id: UUID) -> bool:

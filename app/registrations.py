@@ -226,12 +226,14 @@ class Registrations:
         ).one_or_none()
         deleting, stack = claim.request.kind == "Delete", _stack_after(db, claim)
         if connection is None:
-            # A Delete of what is not known has nothing to be remembered for, and could be sent without end.
-            if not deleting:
-                made = self._add(db, claim)
-                made.stack = stack
-                _record(db, actor, claim, made, "connection.registered")
-            return not deleting
+            if (
+                deleting
+            ):  # its Create may come later; remembered within the tenant's bound, as any number may be sent
+                return keeps_message(db, claim.tenant_id)
+            made = self._add(db, claim)
+            made.stack = stack
+            _record(db, actor, claim, made, "connection.registered")
+            return True
         if connection.status in _AT_REST:
             action = _IGNORED
         else:
