@@ -17,7 +17,7 @@ from app.db import CLOCKS_APART, LONGEST, Database, Page, database_now, page
 from app.errors import NotFoundError
 from app.group_commit import GroupCommit
 from app.ids import first_id_at
-from app.models import ISSUED, NOT_ISSUED, AuditEvent
+from app.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent
 
 __all__ = ["Actor", "AuditLog", "Event", "Filter", "Outcome", "record"]
 
@@ -63,6 +63,9 @@ class Filter:
     until: datetime | None = None
 
 
+_VENDORS_WORDS = frozenset({"reason"})  # among the details
+
+
 class AuditLog:
     """Reading the log, and writing what stands alone."""
 
@@ -81,13 +84,15 @@ class AuditLog:
     def events(
         self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID | None
     ) -> Page[AuditEvent]:
-        """Newest first. `confined_to`: the tenant of a bound key, which sees that tenant's events only.
+        """Newest first. `confined_to`: the tenant of a bound key, which sees that tenant's events only, and of the
+        vendor's actors neither names, addresses nor reasons.
 
         Raises NotFoundError when such a key asks for another tenant's.
         """
         query = _matching(confined_to, wanted)
         with self._db.read() as db:
-            return page(db, query, AuditEvent.id, limit=limit, after=after)
+            found = page(db, query, AuditEvent.id, limit=limit, after=after)
+            return _as_seen_by(db, confined_to, found)
 
     def feed(self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID) -> Page[AuditEvent]:
         """Oldest first, from the one that follows `after`; otherwise as `events`.
@@ -101,7 +106,8 @@ class AuditLog:
             # The clock first: what was open by then has ended when the events are looked for.
             settled = database_now(db) - timedelta(seconds=LONGEST + CLOCKS_APART)
             query = query.where(AuditEvent.id < first_id_at(settled))
-            return page(db, query, AuditEvent.id, limit=limit, after=after, oldest_first=True)
+            found = page(db, query, AuditEvent.id, limit=limit, after=after, oldest_first=True)
+            return _as_seen_by(db, confined_to, found)
 
 
 def _matching(confined_to: UUID | None, wanted: Filter) -> Select[AuditEvent]:
@@ -127,3 +133,22 @@ def _matching(confined_to: UUID | None, wanted: Filter) -> Select[AuditEvent]:
         end = first_id_at(wanted.until + _ID_AND_TIME)
         query = query.where(AuditEvent.id < end, AuditEvent.at < wanted.until)
     return query
+
+
+def _as_seen_by(db: Session, confined_to: UUID | None, found: Page[AuditEvent]) -> Page[AuditEvent]:
+    """The page without the vendor's own words, for a key that is confined to one tenant."""
+    if confined_to is None:
+        return found
+    keys = {UUID(event.actor_id) for event in found.items if event.actor_kind == "api_key" and event.actor_id}
+    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == confined_to)
+    of_tenant = {str(key_id) for key_id in db.scalars(query)}
+    for event in found.items:
+        db.expunge(event)  # what is changed below is for this answer alone
+        if event.actor_kind == "operator" or (
+            event.actor_kind == "api_key" and event.actor_id not in of_tenant
+        ):
+            event.actor_name, event.client_address = "the vendor", None
+            event.details = {
+                name: None if name in _VENDORS_WORDS else value for name, value in event.details.items()
+            }
+    return found

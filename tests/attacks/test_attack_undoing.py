@@ -66,3 +66,43 @@ def test_a_bound_key_is_not_shown_why_the_vendor_suspended(world: World, connect
 def test_a_bound_key_is_shown_the_reason_that_a_bound_key_gave(connection, mallory):
     mallory("POST", path_of(connection, "/suspend"), {"reason": "a drill"})
     assert mallory("GET", path_of(connection))["suspended"]["reason"] == "a drill"
+
+
+# --- the audit log that a bound key reads ---
+
+
+FEED = "&after=00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize("order", ["", FEED], ids=["newest first", "feed"])
+def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
+    world: World, connection, mallory, order, monkeypatch
+):
+    monkeypatch.setattr("app.audit.LONGEST", -3600)  # the feed shows at once what was just made
+    vendors = world.key(*Scope, name="Jane Doe's laptop")
+    vendors("POST", path_of(connection, "/credentials"), {"reason": "incident 7"})
+    vendors("POST", path_of(connection, "/suspend"), REASON)
+    world.admin.app.test_cli_runner().invoke(args=["registrations", "void", connection["tenant_id"]])
+    path = f"/v1/audit-events?limit=200&tenant_id={connection['tenant_id']}{order}"
+    seen = mallory("GET", path)["items"]
+    full = {event["id"]: event for event in world.admin("GET", path)["items"]}
+    text = json.dumps(seen)
+    assert [
+        word for word in ("Jane Doe", "tests' admin", "incident 7", REASON["reason"]) if word in text
+    ] == []
+    kinds = set()
+    for event in seen:
+        kinds.add(event["actor"]["kind"])
+        assert (event["actor"]["name"], event["client_address"]) == ("the vendor", None)
+        assert event["action"] == full[event["id"]]["action"]
+    assert kinds == {"api_key", "operator"}
+    assert {"Jane Doe's laptop", "tests' admin"} <= {event["actor"]["name"] for event in full.values()}
+    assert REASON["reason"] in json.dumps(full)
+
+
+def test_a_bound_key_reads_the_words_of_its_own_tenants_keys(connection, mallory):
+    mallory("POST", path_of(connection, "/suspend"), {"reason": "a drill"})
+    newest = mallory("GET", "/v1/audit-events?action=connection.suspended")["items"][0]
+    assert newest["details"]["reason"] == "a drill"
+    assert newest["actor"]["name"] == "a program"
+    assert newest["client_address"] == "127.0.0.1"
