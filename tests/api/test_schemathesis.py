@@ -35,6 +35,7 @@ BEYOND_THE_DOCUMENT = {
     "expires_at",  # must lie in the future
     "expires_in",  # written without a fraction, even .0
     "permission_set",  # those that the deployment has
+    "permission_sets",
     "region",  # those that the partition has
     "role_arn",  # the deployment's partition, accounts and prefix
     "session_policy",  # IAM's own grammar, and AWS's limit of its compact form
@@ -147,6 +148,7 @@ def settle(case: schemathesis.Case, home: Home) -> None:
             {
                 "role_arn": home.role,
                 "permission_set": lambda: "inventory",
+                "permission_sets": lambda: ["inventory"],
                 "session_policy": lambda: INERT,
                 "duration_seconds": lambda: 900,
                 "expires_at": lambda: "2999-01-01T00:00:00Z",

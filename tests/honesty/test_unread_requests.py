@@ -5,8 +5,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from gunicorn.http.errors import LimitRequestLine
 
-from tests.conftest import empty_database
+from app.factory import create_app
+from app.unread import Unread
+from tests.conftest import empty_database, make_config
 from tests.honesty.deployment import Deployment, until
 
 TOKEN = "dpTokenOfALink" + "x" * 29
@@ -63,3 +66,17 @@ def test_it_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, se
 def test_the_next_one_is_served(service):
     answer_to(service, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n")
     assert answer_to(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[0] == 200
+
+
+def test_what_the_client_still_sends_is_taken_before_the_connection_is_closed():
+    """Or the system resets it, and the client may lose the answer."""
+    refuser = Unread()
+    refuser._app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+    server, client = socket.socketpair()
+    with server, client:
+        client.sendall(b"x" * 100_000)
+        client.shutdown(socket.SHUT_WR)
+        refuser.handle_error(None, server, ("127.0.0.1", 1), LimitRequestLine(5000, 4094))
+        assert client.recv(100).startswith(b"HTTP/1.1 414 ")
+        server.setblocking(False)
+        assert server.recv(1) == b""
