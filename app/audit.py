@@ -19,7 +19,7 @@ from app.group_commit import GroupCommit
 from app.ids import first_id_at
 from app.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent
 
-__all__ = ["Actor", "AuditLog", "Event", "Filter", "Outcome", "record"]
+__all__ = ["Actor", "AuditLog", "Event", "Filter", "Outcome", "record", "store"]
 
 _ID_AND_TIME = timedelta(seconds=5)  # an event's two are made one after the other, and never so far apart
 PATIENCE = 1.5  # seconds to wait for a commit that others share
@@ -36,18 +36,36 @@ def record(
     details: dict[str, Any] | None = None,
 ) -> None:
     """Append one event (`noun.verb`) to the transaction at hand."""
+    store(
+        db,
+        Event(
+            actor,
+            action,
+            details or {},
+            outcome=outcome,
+            tenant_id=tenant_id,
+            connection_id=connection_id,
+        ),
+    )
+
+
+def store(db: Session, event: Event) -> None:
+    """Append this event to the transaction at hand, whatever its stamp."""
+    actor = event.actor
     db.add(
         AuditEvent(
-            action=action,
-            outcome=outcome,
+            id=event.id,
+            at=event.at,
+            action=event.action,
+            outcome=event.outcome,
             actor_kind=actor.kind,
             actor_id=actor.id,
             actor_name=actor.name,
-            tenant_id=tenant_id,
-            connection_id=connection_id,
+            tenant_id=event.tenant_id,
+            connection_id=event.connection_id,
             request_id=actor.request_id,
             client_address=actor.client_address,
-            details=details or {},
+            details=event.details,
         )
     )
 

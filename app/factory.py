@@ -171,7 +171,7 @@ def _log_request(response: Response) -> None:
     With its route, never its path: that of an onboarding page holds the link's token.
     """
     quiet = request.blueprint in {"credentials", "health", "swagger_ui"} or request.endpoint in pages.QUIET
-    if quiet and response.status_code < 400:
+    if (quiet and response.status_code < 400) or g.get("logged"):
         return
     caller = g.get("caller")
     _log.info(

@@ -138,6 +138,7 @@ class Quotas:
                 _take(db, quota, who)
 
 
+_REFUSALS = "refusal"
 # What a stack says when it is made, changed and deleted; whoever says more says nothing new, and would fill the log.
 _MESSAGES = _Quota("registration", 20, _HOUR, "Stacks speak of this role too often.")
 # Each one that takes effect makes every process read again what it knows, other tenants' connections too.
@@ -182,6 +183,29 @@ def _take(db: Session, quota: _Quota, who: UUID) -> None:
     used.number, used.counted, used.counted_before = quota.with_one_more(used)
     if used.counted == 1:
         _forget(db, quota.name, before=used.number - 1)
+
+
+def count_refusals(db: Session, key_id: UUID, second: int, more: int, *, otherwise: int) -> int:
+    """Count so many more refusals of a key in a clock second; how many were counted before.
+
+    Machines' clocks differ a little, so the second before the latest is counted too. `otherwise`: what is said of one
+    that is longer ago, which is not counted.
+    """
+    db.execute(_LOCK, {"name": _REFUSALS, "id": key_id})
+    used = db.get_one(QuotaUse, (_REFUSALS, key_id))
+    if second > used.number:
+        used.counted_before = used.counted if second == used.number + 1 else 0
+        used.number, used.counted = second, 0
+        _forget(db, _REFUSALS, before=second - 1)
+    before = used.counted
+    if second == used.number:
+        used.counted += more
+    elif second == used.number - 1:
+        before = used.counted_before
+        used.counted_before += more
+    else:
+        before = otherwise
+    return before
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:

@@ -20,6 +20,7 @@ from app.onboarding import Onboarding
 from app.permission_sets import PermissionSet
 from app.quotas import Quotas
 from app.rates import Rates
+from app.refusals import Refusals
 from app.registrations import Registrations
 from app.sessions import Sessions
 from app.shared_cache import SharedCache
@@ -35,6 +36,7 @@ class Services:
     access: Access
     authority: Authority
     audit: AuditLog
+    refusals: Refusals
     tenants: Tenants
     onboarding: Onboarding
     verification: Verification
@@ -73,6 +75,7 @@ def build(config: Config) -> Services:
         access=Access(db, most=config.tenant_keys, sets=sets),
         authority=authority,
         audit=audit_log,
+        refusals=Refusals(db, audit_log),
         tenants=Tenants(db),
         onboarding=onboarding,
         verification=verification,

@@ -202,6 +202,13 @@ def customer(aws: Sandbox) -> Customer:
     return Customer(aws)
 
 
+@pytest.fixture(autouse=True)
+def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests share keys, and are refused more in a second than a program in life; test_refusals.py has the bounds."""
+    monkeypatch.setattr("app.refusals.SINGLY", 1_000_000)
+    monkeypatch.setattr("app.refusals.MOST", 1_000_000)
+
+
 class _OpenConnections(threading.local):
     count = 0
 

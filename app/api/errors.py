@@ -132,13 +132,19 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
 def _app_error(error: AppError) -> Response:
     if isinstance(error, errors.RateLimitedError):
         # Not recorded: a durable commit for each request of a flood would be the flood's success.
-        response = problem(error.code, error.detail)
-        response.headers["Retry-After"] = str(error.retry_after)
-        return response
+        return _too_often(error)
     if isinstance(error, errors.TryLaterError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
-    _audit(error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors)
-    return problem(error.code, error.detail, error.errors)
+    flood = _audit(
+        error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors
+    )
+    return flood or problem(error.code, error.detail, error.errors)
+
+
+def _too_often(error: errors.RateLimitedError) -> Response:
+    response = problem(error.code, error.detail)
+    response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -147,7 +153,8 @@ def _http_error(error: HTTPException) -> Response:
     messages = dict(_flat(getattr(error, "data", {}).get("messages", {})))
     if isinstance(error, InternalServerError):
         return problem(code, "Something went wrong here; the log knows it by the request id.")
-    _audit(code, tenant_id=None, connection_id=None, fields=messages)
+    if flood := _audit(code, tenant_id=None, connection_id=None, fields=messages):
+        return flood
     details = {
         "not_found": "There is nothing here that this API key can see.",
         "method_not_allowed": "This method is not one that this URL has; see Allow.",
@@ -193,25 +200,30 @@ def _known(fields: Mapping[str, Any]) -> set[str]:
 
 def _audit(
     code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: Mapping[str, Any]
-) -> None:
-    """Record the refusal of an authenticated request."""
+) -> Response | None:
+    """Record the refusal of an authenticated request; the answer instead of it, when there were too many."""
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")
     if who is None or not isinstance(blueprint, Blueprint):
-        return
+        return None
     path = request.view_args or {}
     if code != NotFoundError.code and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
         tenant_id = who.tenant_id
     about = Event(
         who.actor, f"{blueprint.noun}.refused", {}, tenant_id=tenant_id, connection_id=connection_id
     )
-    record_refusal(about, code, path, fields)
+    try:
+        record_refusal(about, code, path, fields)
+    except errors.RateLimitedError as error:
+        g.logged = True  # one line a minute tells of it, and not one for each request
+        return _too_often(error)
+    return None
 
 
 def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     """Store that event, with what the request was; the answer stands even if that fails.
 
-    `path`: those ids of the URL that may be kept.
+    `path`: those ids of the URL that may be kept. Raises RateLimitedError when the caller is refused too often.
     """
     if code == StoreUnavailableError.code:
         return
@@ -227,6 +239,7 @@ def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Map
         details["more_fields"] = more
     outcome: Outcome = "failed" if PROBLEMS[code][0] >= 500 else "refused"
     try:
-        services().audit.append(replace(about, outcome=outcome, details=details))
+        event = replace(about, outcome=outcome, details=details)
+        services().refusals.record(g.caller.key_id, g.caller.tenant_id, event)
     except StoreUnavailableError:
         _log.exception("audit.refusal_not_recorded", code=code)
