@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from app.access import Scope
 from app.deployment import Configuration
-from app.models import QuotaUse
+from app.quotas import QuotaUse
 from tests.attacks.routes import ROUTES, Route
 from tests.cast import Api, World, path_of
 
