@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -28,7 +28,7 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.ids import RoleArn, kit_role_name
-from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Proof, Verdict
+from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 from app.permission_sets import PermissionSet
 from app.verification import PATIENCE, Verification
 
@@ -159,25 +159,14 @@ class ByStanding:
 
 
 _PLACE = re.compile(f"({'|'.join(s.name.lower() for s in Standing)})(?:-([0-9a-f]{{32}}))?", re.ASCII)
-_standing = case(
-    (Connection.status == ConnectionStatus.INSECURE, literal(Standing.INSECURE.value)),
-    (Connection.status == ConnectionStatus.BROKEN, literal(Standing.BROKEN.value)),
-    (Connection.status == ConnectionStatus.VERIFIED, literal(Standing.CONNECTED.value)),
-    (Connection.status == ConnectionStatus.SUSPENDED, literal(Standing.PAUSED.value)),
-    # As in `only_sought`: there is nothing to mend before there is a stack.
-    (
-        and_(Connection.sought, Connection.verified_at.is_(None), Connection.stack.is_(None)),
-        literal(Standing.WAITING.value),
-    ),
-    (Connection.proof.has(Proof.verdict == Verdict.UNASSUMABLE), literal(Standing.REFUSED.value)),
-    else_=literal(Standing.WAITING.value),
-)
-
-
-def only_sought(connection: Connection) -> bool:
-    """Whether nothing speaks for the role but the account that was given: no proof, and no stack's message."""
-    never_proven = connection.status is ConnectionStatus.PENDING and connection.verified_at is None
-    return connection.sought and never_proven and connection.stack is None
+_IN_STANDING = {  # status, and whether it refuses: each is one range of an index
+    Standing.INSECURE: (ConnectionStatus.INSECURE, False),
+    Standing.BROKEN: (ConnectionStatus.BROKEN, False),
+    Standing.REFUSED: (ConnectionStatus.PENDING, True),
+    Standing.WAITING: (ConnectionStatus.PENDING, False),
+    Standing.CONNECTED: (ConnectionStatus.VERIFIED, False),
+    Standing.PAUSED: (ConnectionStatus.SUSPENDED, False),
+}
 
 
 class Connections:
@@ -280,25 +269,17 @@ class Connections:
         self, caller: Caller, tenant_id: UUID, *, limit: int, start: Place | None
     ) -> "ByStanding":
         """One tenant's connections, those with something to mend first, then newest first. Raises NotFoundError."""
-        ranked = select(Connection.id, _standing.label("standing")).where(
-            Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-        )
-        if start is not None:
-            ranked = ranked.where(_from(start))
-        # First only which rows, then the rows: a proof is large, and is not to be sorted for each of a thousand.
-        chosen = ranked.order_by(_standing, Connection.id.desc()).limit(limit + 1).subquery()
-        query = (
-            select(Connection, chosen.c.standing)
-            .join(chosen, chosen.c.id == Connection.id)
-            .order_by(chosen.c.standing, Connection.id.desc())
-        )
+        found: list[tuple[Standing, Connection]] = []
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            rows = db.execute(query).all()
-        more = len(rows) > limit
-        rows = rows[:limit]
-        rest = Place(Standing(rows[-1].standing), rows[-1].Connection.id) if more else None
-        return ByStanding([row.Connection for row in rows], rest)
+            for standing in Standing:
+                if len(found) <= limit and (start is None or standing >= start.standing):
+                    after = start.after if start and standing == start.standing else None
+                    query = _in_standing(tenant_id, standing, after).limit(limit + 1 - len(found))
+                    found += [(standing, connection) for connection in db.scalars(query).unique()]
+        more, found = len(found) > limit, found[:limit]
+        rest = Place(found[-1][0], found[-1][1].id) if more else None
+        return ByStanding([connection for _, connection in found], rest)
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """How many connections a tenant has in each status; those that it has none in are left out. Raises NotFoundError."""
@@ -371,10 +352,17 @@ class Connections:
         )
 
 
-def _from(start: Place) -> ColumnElement[bool]:
-    if start.after is None:
-        return _standing >= start.standing
-    return or_(_standing > start.standing, and_(_standing == start.standing, Connection.id < start.after))
+def _in_standing(tenant_id: UUID, standing: Standing, after: UUID | None) -> Select[Connection]:
+    """One range of one index, in its order: its cost is that of the rows that are taken."""
+    status, refuses = _IN_STANDING[standing]
+    query = select(Connection).where(
+        Connection.tenant_id == tenant_id,
+        Connection.status == status,
+        Connection.refuses.is_(refuses),
+    )
+    if after is not None:
+        query = query.where(Connection.id < after)
+    return query.order_by(Connection.id.desc())
 
 
 def _live(wanted: Wanted) -> Select[Connection]:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app import audit
 from app.access import Caller, Scope, live_links, owned, tenant_of
 from app.config import Config
-from app.connections import Connections, Wanted, allowed_role, only_sought
+from app.connections import Connections, Wanted, allowed_role
 from app.db import Database, Page, now, page
 from app.errors import (
     FULL_RETRY_SECONDS,
@@ -204,7 +204,7 @@ class Links:
         with self._db.write(visit.caller) as db:
             tenant_of(db, visit.caller, tenant_id, lock=True).ensure_active()
             connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
-            if not only_sought(connection):
+            if not connection.only_sought:
                 raise ConflictError(
                     "This role is not only looked for any more. Ask whoever sent you the link to remove it."
                 )

@@ -186,6 +186,8 @@ class Connection(TenantOwned, Suspendable, Base):
         ),
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
+        # One range of it is one standing, newest last (connections.list_by_standing), and one status is counted by it.
+        Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
         Index("ix_connections_due_at", "due_at"),
         Index("ix_connections_due_first", "due_at", sqlite_where=NEVER_TRIED, postgresql_where=NEVER_TRIED),
     )
@@ -209,6 +211,8 @@ class Connection(TenantOwned, Suspendable, Base):
     # Given by its account alone, so that it is we who look for a role there; such searches are few for each tenant.
     sought: Mapped[bool] = mapped_column(default=False, server_default=false())
     stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
+    # Pending, and the latest proof was refused: what a customer can do something about. False for any other status.
+    refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
@@ -257,6 +261,12 @@ class Connection(TenantOwned, Suspendable, Base):
         self.note_suspension(None)
         self.seek(now())
 
+    @property
+    def only_sought(self) -> bool:
+        """Whether nothing speaks for the role but the account that was given: no proof, and no stack's message."""
+        never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
+        return self.sought and never_proven and self.stack is None
+
     def seek(self, at: datetime) -> None:
         """Somebody says that the role is there, or changed, or gone: prove it at `at`, and its schedule begins anew.
 
@@ -302,6 +312,10 @@ class Connection(TenantOwned, Suspendable, Base):
                 self._become(ConnectionStatus.BROKEN)
             case _:  # a pending role that can't be assumed yet stays pending; inconclusive changes nothing
                 pass
+        self.refuses = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
+        self.refuses = (
+            self.refuses and not self.only_sought
+        )  # there is nothing to mend before there is a stack
         if (self.status, self.role_unique_id) != before or self.due_since is None:
             self.due_since = proof.checked_at
         self.due_at = self._next_due(proof, self.due_since)
@@ -319,6 +333,7 @@ class Connection(TenantOwned, Suspendable, Base):
         if status is not self.status or status is ConnectionStatus.VERIFIED:
             self.version += 1
         self.status = status
+        self.refuses = False
 
 
 class Registration(TenantOwned, Base):

@@ -28,6 +28,7 @@ from app.config import Config
 from app.errors import RateLimitedError
 from app.shared_cache import SharedCache
 
+PAGE_RATE = 10  # looks at a link's page in a second; an open page asks once in three seconds
 _PORTIONS = 20  # of a limit: what a process takes at once is one of them
 _EVERYBODY = UUID(int=0)  # of whom there is one
 _PAUSE = 0.1  # seconds until the next look whether there is room for another call, when nobody knows when
@@ -40,12 +41,18 @@ class Rates:
 
     def __init__(self, config: Config, shared: SharedCache | None) -> None:
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
-        self._key = _Limit("issue", config.issue_rate, 1)
-        self._tenant = _Limit("tenant", config.tenant_issue_rate, 1)
-        self._miss = _Limit("miss", config.tenant_miss_rate * _MISS_BURST, _MISS_BURST)
+        self._key = Limit("issue", config.issue_rate, 1)
+        self._tenant = Limit("tenant", config.tenant_issue_rate, 1)
+        self._miss = Limit("miss", config.tenant_miss_rate * _MISS_BURST, _MISS_BURST)
+        self._page = Limit("page", PAGE_RATE, 1)
         self._sts = RateLimitItemPerSecond(config.sts_budget, namespace="sts")
         self._budget = CallBudget(config.sts_budget)
         self._miss_rate = config.tenant_miss_rate
+
+    def page(self, caller: Caller) -> None:
+        """One look at the page of this onboarding link."""
+        if wait := self._hit(self._page, caller.key_id):
+            raise _too_often(f"This page is asked for too often: {PAGE_RATE} times per second at most.", wait)
 
     def issue(self, caller: Caller, tenant_id: UUID) -> None:
         """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
@@ -74,7 +81,7 @@ class Rates:
                 wait,
             )
 
-    def _hit(self, limit: "_Limit", who: UUID) -> float:
+    def _hit(self, limit: "Limit", who: UUID) -> float:
         """Count one and return 0; or return how many seconds to wait for the next."""
         wait = limit.own.hit(who)
         if wait == 0 and self._shared is not None and not self._shared.hit(limit.item, who.hex):
@@ -126,7 +133,7 @@ class CallBudget:
             return self._ends[0] - over if self._ends else _PAUSE
 
 
-class _Limit:
+class Limit:
     """So many in so many seconds for each of those who are counted: in this process, and in the shared cache."""
 
     def __init__(self, name: str, amount: int, seconds: int) -> None:

@@ -30,6 +30,7 @@ from app.config import Broker, Config
 from app.db import Database
 from app.factory import create_app
 from app.health import alembic_config
+from app.rates import Limit
 from dev.postgres import Postgres
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_vendor
@@ -169,6 +170,8 @@ def make_config(database_url: str, **changes: object) -> Config:
 def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
     application = create_app(config)
     application.testing = False  # exceptions become answers, as in production
+    # Tests look at a page more often than people and browsers do; test_page_rate.py has the limit.
+    application.extensions["deputy"].rates._page = Limit("page", 1_000_000, 1)
     yield application
     application.extensions["deputy"].db.engine.dispose()
 

@@ -149,6 +149,8 @@ def _nothing_else() -> Response | None:
 def _visit(token: str) -> Visit:
     visit = services().links.open(token, g.request_id, g.client_address)
     g.caller = visit.caller
+    if request.method == "GET":
+        services().rates.page(visit.caller)
     return visit
 
 

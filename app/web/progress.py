@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.connections import Standing, only_sought
+from app.connections import Standing
 from app.ids import RoleArn
 from app.models import Connection, ConnectionStatus
 from app.states import StackState
@@ -61,7 +61,7 @@ class Progress:
 
     @property
     def may_stop(self) -> bool:
-        return only_sought(self.connection)
+        return self.connection.only_sought
 
     @property
     def settled(self) -> bool:
@@ -124,7 +124,7 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
     if outcomes.get(OWN) != "passed":
         if gone:
             return gone
-        if only_sought(connection):
+        if connection.only_sought:
             return LOOKING
     return next((name for name, outcome in outcomes.items() if outcome == "failed"), None)
 

@@ -174,7 +174,7 @@ def test_a_look_costs_no_more_statements_for_many_accounts(visitor: Visitor):
         many(visitor, count=2)
         few = look()
         many(visitor, PENDING)
-        assert look() == few
+        assert look() <= few
     finally:
         event.remove(engine, "before_cursor_execute", note)
 
