@@ -471,3 +471,46 @@ def test_void_needs_a_tenant_that_is_there(operator, deleted):
 
 def test_void_needs_an_id(operator):
     assert "Error: " in operator.run("registrations", "void", "acme", fails=2)
+
+
+# --- keys: what goes with a revoked one ---
+
+
+@pytest.fixture
+def maker(operator):
+    """The id of a key, and the row of a key that it made."""
+    key_id, text = made_by(operator.run("keys", "create", "--name", "maker", "--scope", "keys:write"))
+    caller = operator.access.authenticate(text, None)
+    child, _ = operator.access.create_key(caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE}))
+    return key_id, child
+
+
+def live(operator, key):
+    with operator.db.read() as db:
+        return db.get(ApiKey, key.id).revoked_at is None
+
+
+def test_revoke_shows_what_goes_with_the_key_and_asks(operator, maker):
+    key_id, child = maker
+    output = operator.run("keys", "revoke", key_id, fails=1)  # nobody answers
+    assert "1 live keys, 0 live onboarding links" in output
+    assert f"{child.id}  its child" in output
+    assert "Revoke all of these?" in output
+    assert live(operator, child)
+
+
+def test_revoke_with_yes_does_not_ask(operator, maker):
+    key_id, child = maker
+    output = operator.run("keys", "revoke", "--yes", key_id)
+    assert "its child" in output
+    assert output.endswith("Revoked.\n")
+    assert not live(operator, child)
+
+
+def test_a_key_can_be_made_for_some_permission_sets(operator):
+    words = ["keys", "create", "--name", "scanner", "--scope", "credentials:issue", "--permission-set"]
+    _, text = made_by(operator.run(*words, "inventory"))
+    assert operator.key(text).permission_sets == ["inventory"]
+    assert "permission_sets: Must be some of: bucket-sync, inventory." in operator.run(
+        *words, "no-such", fails=1
+    )
