@@ -47,6 +47,33 @@ def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
     assert "Nor do they look at what the role permits" in shown
 
 
+def test_it_says_what_it_means_in_these_words(visitor: Visitor):
+    waiting = text_of(visitor.page().main)
+    made = visitor.world.connection(visitor.tenant)
+    connected = text_of(visitor.page().main)
+    for said in (
+        "connects as one AWS identity, with temporary credentials",
+        "Without it, another customer could enter your role's ARN and trick us into reading your account",
+        "Choose how to create the role",
+        "Status",
+        "Review the template before you launch.",
+    ):
+        assert said in waiting
+    assert "The role accepted your External ID." in connected
+    assert made["status"] == "verified"
+    aws = "https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html"
+    assert visitor.page().find("a", href=aws)["rel"] == ["noopener", "noreferrer"]
+    for gone in (
+        "comes as one AWS identity",
+        "somebody else could enter",
+        "Choose a way",
+        "Where it stands",
+        "It let us in with it",
+        "To read first",
+    ):
+        assert gone not in waiting + connected
+
+
 def test_the_four_ways_are_the_kits(visitor: Visitor):
     page, kit = visitor.page(), visitor.world.kit(visitor.tenant)
     assert page.select_one("a.launch")["href"] == kit["launch_stack_url"]
@@ -127,7 +154,10 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     assert visitor.steps() == ["done", "failed", "todo", "todo", "todo"]
     page = visitor.page()
     assert json.loads(page.find(id="trust-should-be").text) == kit["trust_policy"]
-    assert kit["role_name"] in page.find(id="trust-command").text
+    command = page.find(id="trust-command").text
+    assert command.startswith(
+        f"aws iam update-assume-role-policy --region us-east-1 --role-name {kit['role_name']} "
+    )
     customer.role(kit["role_name"], kit["trust_policy"])
     assert visitor.raw(again(page), "POST").status_code == 303
     assert visitor.steps() == ["done"] * 5
@@ -146,6 +176,7 @@ def test_a_role_that_lets_strangers_in_is_told_what_to_change_and_turns_green(vi
     assert visitor.steps() == ["done", "done", "done", "failed", "todo"]
     page = visitor.page()
     assert "The role can be used without your External ID" in text_of(page.select_one(".advice"))
+    assert text_of(page.find(id="summary")).startswith("Your role can be used without your External ID.")
     customer.retrust(kit["role_name"], json.loads(page.find(id="trust-should-be").text))
     visitor.raw(again(page), "POST")
     assert visitor.steps() == ["done"] * 5

@@ -71,6 +71,16 @@ def test_among_many_it_is_looked_for_too_and_can_be_removed(visitor: Visitor):
     ]
 
 
+def test_it_comes_after_those_with_something_to_mend(visitor: Visitor):
+    """Though it was tried in vain as well, and is newer."""
+    refused = given_by_its_arn(visitor, Customer(visitor.world.aws))
+    made = search(visitor)
+    visitor.world.admin("POST", path_of(made, "/verify"))
+    page = visitor.page()
+    assert [pill.text for pill in page.select(".pill")] == ["No access yet", "Looking"]
+    assert page.select_one("tbody th").text.strip() == refused["account_id"]
+
+
 def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor: Visitor):
     made = search(visitor)
     visitor.world.admin("POST", path_of(made, "/verify"))  # with a proof, which goes along
