@@ -30,11 +30,27 @@ ROLE_ARN_PATTERN = re.sub(
 )  # without names, for whom they are Python's own
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
+_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; keys in use are as old as that, or younger
 
 
 def new_id() -> UUID:
     """A UUIDv7: unique without asking the database, and in order of creation, which pages rely on."""
     return uuid7()
+
+
+def session_name(key_id: UUID) -> str:
+    """`deputy-<key id>-<issuance>`: the customer's CloudTrail tells which key it was. Exactly AWS's 64 characters."""
+    return f"deputy-{key_id.hex}-{secrets.token_hex(12)}"
+
+
+def probe_session_name() -> str:
+    """A name such as `session_name` gives, of a key that does not exist.
+
+    A trust policy can compare session names (`sts:RoleSessionName`). It must not know proofs by theirs, or a role could
+    be closed to proofs alone. So the id's time is that of some moment in the past, as a key's is.
+    """
+    made = UUID(int=new_id().int - (secrets.randbelow(_KEY_AGES) << 80))
+    return session_name(made)
 
 
 def first_id_at(at: datetime) -> UUID:

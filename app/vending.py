@@ -10,7 +10,6 @@ that nobody was given is inert.
 import itertools
 import json
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from app.errors import (
     TryLaterError,
     ValidationFailedError,
 )
+from app.ids import session_name
 from app.models import ISSUED, Connection
 from app.rates import Rates
 from app.sessions import Question, Sessions, Source
@@ -286,11 +286,6 @@ def _event(asked: _Asked, session: Session, source: Source, reason: str | None, 
         },
         stamp=stamp,
     )
-
-
-def session_name(key_id: UUID) -> str:
-    """`deputy-<key id>-<issuance>`: the customer's CloudTrail tells which key it was. Exactly AWS's 64 characters."""
-    return f"deputy-{key_id.hex}-{secrets.token_hex(12)}"
 
 
 def canonical_policy(policy: dict[str, Any] | str) -> str:

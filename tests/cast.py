@@ -17,6 +17,7 @@ from sandbox.server import Sandbox
 _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))
 _names = itertools.count(1)
 UNSET = object()
+SESSION_NAME = r"deputy-([0-9a-f]{32})-[0-9a-f]{24}"  # of issuances and of proofs
 _boto = boto3.session.Session()  # shared: one for each client would take most of the tests' time
 
 

@@ -22,7 +22,7 @@ from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
 from app.aws.query import Budget, QueryApi
 from app.config import Broker
-from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id
+from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, probe_session_name
 
 # A session under this policy can do nothing at all but ask who it is, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
@@ -30,7 +30,6 @@ INERT_POLICY = json.dumps(
     separators=(",", ":"),
 )
 PROBE_SECONDS = 900  # AWS's minimum
-_PROBE_SESSION = "deputy-proof"
 _KNOWN_SECONDS = 5.0  # how long it counts, after a refusal, that these credentials were the broker's
 
 
@@ -92,7 +91,7 @@ class Sts:
         The account is asked of the session itself (GetCallerIdentity), which must agree with the answer to
         AssumeRole. Raises Refused, Misconfigured or Unavailable.
         """
-        session = self._with_own_id(grant, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY})
+        session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY})
         account_id = self._account_of(session)
         if account_id != session.account_id:
             raise Unavailable
@@ -104,7 +103,7 @@ class Sts:
         The account is not asked again: only whether the role still lets us in, and is the same one.
         """
         return self._with_own_id(
-            grant, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY}
+            grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY}
         ).role_unique_id
 
     def probe_missing(self, grant: Grant) -> None:
@@ -148,7 +147,9 @@ class Sts:
 
     def _as_stranger(self, role_arn: RoleArn, external_id: ExternalId | None) -> None:
         """What a good role refuses; the session of a bad one is inert, and dropped here."""
-        self._assume_role(role_arn, external_id, _PROBE_SESSION, PROBE_SECONDS, {"Policy": INERT_POLICY})
+        self._assume_role(
+            role_arn, external_id, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY}
+        )
 
     def _account_of(self, session: Session) -> AccountId:
         own = ReadOnlyCredentials(

@@ -8,7 +8,7 @@ from contextlib import closing
 import boto3
 import pytest
 
-from tests.cast import World, path_of
+from tests.cast import SESSION_NAME, World, path_of
 
 
 @pytest.fixture
@@ -118,6 +118,7 @@ def test_the_session_name_is_ours_and_tells_which_key(world: World, connection):
     event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
     name = world.calls_for(connection["role_arn"])[-1].session_name
     assert name == event["details"]["session_name"]
+    assert re.fullmatch(SESSION_NAME, name), "proofs have names of this form"
     key = uuid.UUID(event["actor"]["id"]).hex
     assert re.fullmatch(rf"deputy-{key}-[0-9a-f]{{24}}", name)
     assert len(name) <= 64

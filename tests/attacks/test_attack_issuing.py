@@ -65,7 +65,7 @@ def test_a_duration_that_is_null_is_refused(scene: Scene):
 
 @pytest.mark.parametrize(
     "name",
-    ["a/b", "two words", "ünï", "x", "x" * 65, "evil\r\nX-Header: 1", "deputy-proof", "", None, 7, ["x"]],
+    ["a/b", "two words", "ünï", "x", "x" * 65, "evil\r\nX-Header: 1", "", None, 7, ["x"]],
 )
 def test_no_text_of_a_callers_enters_the_session_name(scene: Scene, name):
     for field in ("session_name", "reason"):

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from app import keys
+from app.aws.sts import INERT_POLICY
 from tests.attacks.evidence import newest, on_postgresql, problem
 from tests.cast import Api, Customer, World, path_of, without_external_id
 
@@ -84,7 +85,7 @@ def test_credentials_that_aws_gave_meanwhile_are_dropped(
     response = case.worker.raw("POST" if shape == "/credentials" else "GET", path_of(case.connection, shape))
     problem(response, status, code)
     assert happened
-    issues = [c for c in world.calls_for(case.connection["role_arn"]) if c.session_name != "deputy-proof"]
+    issues = [c for c in world.calls_for(case.connection["role_arn"]) if c.policy != INERT_POLICY]
     assert [call.outcome for call in issues] == ["allowed"]  # AWS did give a session; nobody has it
     events = [e for e in newest(world) if e["tenant_id"] in {case.tenant["id"], None}]
     assert events[0]["action"] == "credentials.refused"
@@ -96,7 +97,7 @@ def test_credentials_that_aws_gave_meanwhile_are_dropped(
 def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world: World, case: Case, meanwhile):
     meanwhile("assume", case.suspend_and_resume)
     issued = case.worker("POST", path_of(case.connection, "/credentials"))
-    calls = [c for c in world.calls_for(case.connection["role_arn"]) if c.session_name != "deputy-proof"]
+    calls = [c for c in world.calls_for(case.connection["role_arn"]) if c.policy != INERT_POLICY]
     assert [call.outcome for call in calls] == ["allowed", "allowed"]
     (event,) = world.audit(tenant_id=case.tenant["id"], action="credentials.issued")
     assert event["details"]["access_key_id"] == issued["AccessKeyId"]

@@ -1,14 +1,17 @@
 """Trust policies as people and attackers write them: whoever lets a stranger in is found out and never issues."""
 
 import json
+import re
 
 import pytest
 
 from app.aws.sts import INERT_POLICY
 from tests.attacks.evidence import Scene, check, on_sqlite, outcomes, problem, refusal, untouched
-from tests.cast import Customer, World, path_of, without_external_id
+from tests.cast import SESSION_NAME, Customer, World, path_of, without_external_id
 
 KEY = "sts:ExternalId"
+NAME = "sts:RoleSessionName"
+ISSUED_AS = f"deputy-{'?' * 12}7{'?' * 19}-{'?' * 24}"  # a UUIDv7 has a 7 there
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 
 
@@ -39,6 +42,14 @@ def like(pattern):
 NO_ID, OTHER, BOTH = {"missing"}, {"foreign"}, {"missing", "foreign"}
 INSECURE = {
     "no condition": (lambda own: [allow()], BOTH),
+    "not to names of proofs": (
+        lambda own: [
+            allow(),
+            deny(StringLike={NAME: "deputy-proof*"}),
+            deny(StringNotLike={NAME: ISSUED_AS}),
+        ],
+        BOTH,
+    ),
     "StringLike *": (lambda own: [like("*")], OTHER),
     "StringLike ?*": (lambda own: [like("?*")], OTHER),
     "StringLike dpy-*": (lambda own: [like("dpy-*")], OTHER),
@@ -262,7 +273,9 @@ def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene: Sce
     calls = world.calls_for(made["role_arn"])
     assert len(calls) == 8
     for call in calls:
-        assert (call.duration, call.policy, call.session_name) == (900, INERT_POLICY, "deputy-proof")
+        assert (call.duration, call.policy) == (900, INERT_POLICY)
+        assert re.fullmatch(SESSION_NAME, call.session_name)
+    assert len({call.session_name for call in calls}) == 8
     own, foreign = tenant["external_id"], [calls[2].external_id, calls[6].external_id]
     assert [call.external_id for call in calls] == [own, None, foreign[0], own, own, None, foreign[1], own]
     assert len({own, *foreign, scene.globex["external_id"]}) == 4

@@ -17,7 +17,7 @@ from app.aws.sts import Session
 ACCOUNT = "444455556666"
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SESSION = Session(
-    "ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-proof"
+    "ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-session"
 )
 NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
 
@@ -25,8 +25,8 @@ NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
 def assumed(**changes: str) -> str:
     """AssumeRole's answer as AWS writes it; a field set to None is left out."""
     fields = {
-        "AssumedRoleId": "AROAEXAMPLE:deputy-proof",
-        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deputy-0123abcd/deputy-proof",
+        "AssumedRoleId": "AROAEXAMPLE:deputy-session",
+        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deputy-0123abcd/deputy-session",
         "AccessKeyId": SESSION.access_key_id,
         "SecretAccessKey": "the secret",
         "SessionToken": "the token",
