@@ -24,6 +24,7 @@ from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError, Stor
 from app.hub import beside
 from app.ids import Grant
 from app.models import Connection, ConnectionStatus, Tenant, ensure_active
+from app.states import AWAITING_APPROVAL
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -234,7 +235,9 @@ def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[i
         ensure_active(tenant_status)
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
-            raise ConnectionNotVerifiedError(_NOT_VERIFIED)
+            raise ConnectionNotVerifiedError(
+                AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED
+            )
     return epoch, Issuable(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app import audit, permission_sets
 from app.access import Caller, owned, tenant_of
+from app.accounts import is_declared
 from app.config import Config
 from app.db import Database, Page, now, page
 from app.errors import (
@@ -28,7 +29,7 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.ids import RoleArn, kit_role_name
-from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
+from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
 from app.permission_sets import PermissionSet
 from app.verification import PATIENCE, Verification
 
@@ -61,9 +62,16 @@ def allowed_role(config: Config, text: str) -> RoleArn:
 
 
 def add_pending(
-    db: Session, config: Config, tenant_id: UUID, role: RoleArn, permission_set: str
+    db: Session, config: Config, tenant: Tenant, role: RoleArn, chosen: PermissionSet, *, approved: bool
 ) -> Connection:
-    """A new row, pending and due at once. The tenant's row must be locked. Raises RateLimitedError when it is full."""
+    """A new row, pending and due at once. The tenant's row must be locked.
+
+    `approved`: the vendor itself asks for it. Otherwise a set that writes needs the vendor's word, unless the account is
+    declared: its role could be in an account of somebody else's, and the product would write the tenant's data there.
+    Raises RateLimitedError when the tenant is full, and RoleNotAllowedError for an account that it does not declare.
+    """
+    tenant_id = tenant.id
+    declared = is_declared(db, tenant, role.account_id, vendor=config.vendor_name)
     _ensure_room(db, tenant_id, config.max_connections)
     external_id = db.scalars(
         select(ExternalIdRow).where(
@@ -75,7 +83,8 @@ def add_pending(
         external_id_id=external_id.id,
         role_arn=role.text,
         account_id=role.account_id,
-        permission_set=permission_set,
+        permission_set=chosen.name,
+        awaiting_approval=chosen.access == "write" and not (approved or declared),
     )
     db.add(connection)
     db.flush()
@@ -191,7 +200,7 @@ class Connections:
         role = allowed_role(self._config, self.kit_role(tenant_id, account_id))
         chosen = permission_sets.choose(self._sets, permission_set)
         with self._new(caller) as db:
-            connection_id = self._insert(db, caller, tenant_id, role, chosen.name, sought=True)
+            connection_id = self._insert(db, caller, tenant_id, role, chosen, sought=True)
         return self.get(caller, tenant_id, connection_id)
 
     def kit_role(self, tenant_id: UUID, account_id: str) -> str:
@@ -210,7 +219,7 @@ class Connections:
         role = allowed_role(self._config, role_arn)
         chosen = permission_sets.choose(self._sets, permission_set)
         with self._new(caller) as db:
-            connection_id = self._insert(db, caller, tenant_id, role, chosen.name)
+            connection_id = self._insert(db, caller, tenant_id, role, chosen)
         return self._verification.verify(caller, tenant_id, connection_id, patience=PATIENCE)
 
     @contextmanager
@@ -227,11 +236,12 @@ class Connections:
         caller: Caller,
         tenant_id: UUID,
         role: RoleArn,
-        permission_set: str,
+        chosen: PermissionSet,
         *,
         sought: bool = False,
     ) -> UUID:
-        tenant_of(db, caller, tenant_id, lock=True).ensure_active()
+        tenant = tenant_of(db, caller, tenant_id, lock=True)
+        tenant.ensure_active()
         earlier = db.scalars(
             select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
         ).one_or_none()
@@ -244,7 +254,7 @@ class Connections:
                 )
             db.delete(earlier)  # the tombstone; only this call, by the vendor, clears one (invariant 12)
             db.flush()
-        connection = add_pending(db, self._config, tenant_id, role, permission_set)
+        connection = add_pending(db, self._config, tenant, role, chosen, approved=caller.tenant_id is None)
         if sought:
             _ensure_few_sought(db, tenant_id)
             connection.sought = True
@@ -330,6 +340,15 @@ class Connections:
             connection.due_at = now() + _OWN_PROOF
             self._record(db, caller, connection, "connection.resumed", {"reason": reason})
         return self._verification.verify(caller, tenant_id, connection_id)
+
+    def approve(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
+        """The vendor's word for a connection that may write. Raises NotFoundError, ForbiddenError, ConflictError."""
+        with self._db.write(caller) as db:
+            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            caller.require_unbound()
+            connection.approve(now())
+            self._record(db, caller, connection, "connection.approved", {"status": connection.status.value})
+            return connection
 
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
         """Issuing stops at once; the row stays as a tombstone."""

@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 _REPORTS_APART = timedelta(minutes=1)
+_FRESH = timedelta(days=1)  # of a proof that an approval may rest on
 
 
 class Tenant(Suspendable, Base):
@@ -82,12 +83,24 @@ class Tenant(Suspendable, Base):
     # What its registration tokens must name; raising it voids those that customers hold.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
+    # Whether it has a list of the accounts that its roles may be in. See app/accounts.py.
+    declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
+
     # The newest External ID; the older ones are history that only the audit log and the database care about.
     current: Mapped["ExternalIdRow | None"] = relationship(
         primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'current')",
         viewonly=True,
         lazy="joined",
     )
+
+    declared: Mapped[list[Any]] = relationship(
+        "TenantAccount", viewonly=True, order_by="TenantAccount.account_id"
+    )
+
+    @property
+    def accounts(self) -> list[str] | None:
+        """The AWS accounts that its roles may be in; None: any."""
+        return [found.account_id for found in self.declared] if self.declares_accounts else None
 
     @validates("name")
     def _fold(self, _: str, name: str) -> str:
@@ -210,6 +223,7 @@ class Connection(TenantOwned, Suspendable, Base):
     due_since: Mapped[datetime | None]
     # Given by its account alone, so that it is we who look for a role there; such searches are few for each tenant.
     sought: Mapped[bool] = mapped_column(default=False, server_default=false())
+    awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # by the vendor
     stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
     # Pending, and the latest proof was refused: what a customer can do something about. False for any other status.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
@@ -230,7 +244,7 @@ class Connection(TenantOwned, Suspendable, Base):
     @property
     def why(self) -> str | None:
         """Why nothing is issued for it, in words; None where credentials are issued."""
-        return why_not(self.tenant.status, self.status)
+        return why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval)
 
     @property
     def issues(self) -> bool:
@@ -301,6 +315,9 @@ class Connection(TenantOwned, Suspendable, Base):
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
         match proof.verdict:
+            case Verdict.PROVEN if self.awaiting_approval:
+                self._become(ConnectionStatus.PENDING)
+                self.role_unique_id = role_unique_id
             case Verdict.PROVEN:
                 if self.role_unique_id != role_unique_id or self.status is not ConnectionStatus.VERIFIED:
                     self._become(ConnectionStatus.VERIFIED)
@@ -321,6 +338,24 @@ class Connection(TenantOwned, Suspendable, Base):
         self.due_at = self._next_due(proof, self.due_since)
         if self.due_at is None and self.status is ConnectionStatus.VERIFIED:
             self.stack = None  # proven to the end: whatever became of the stack, the role is there
+
+    def approve(self, at: datetime) -> None:
+        """The vendor's word. Verified at once if its latest proof is proven and fresh; otherwise a proof is due.
+
+        Raises ConflictError when it does not await approval.
+        """
+        if not self.awaiting_approval:
+            raise ConflictError("This connection does not await approval.")
+        self.awaiting_approval = False
+        proven = self.proof is not None and self.proof.verdict is Verdict.PROVEN
+        if self.status is ConnectionStatus.SUSPENDED:
+            return
+        if self.proof is not None and proven and self.proof.checked_at > at - _FRESH:
+            self._become(ConnectionStatus.VERIFIED)
+            self.verified_at = self.due_since = self.proof.checked_at
+            self.due_at = schedule.next_settling(self.verified_at, at)
+        else:
+            self.seek(at)
 
     def _next_due(self, proof: Proof, since: datetime) -> datetime | None:
         if self.status is not ConnectionStatus.VERIFIED:

@@ -26,7 +26,13 @@ from app.config import Config
 from app.connections import add_pending, allowed_role
 from app.db import SYSTEM, Database, now
 from app.deployment import deployment_id
-from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError
+from app.errors import (
+    AppError,
+    AwsUnavailableError,
+    CallerFaultError,
+    RateLimitedError,
+    RoleNotAllowedError,
+)
 from app.ids import RoleArn
 from app.models import (
     Connection,
@@ -93,9 +99,9 @@ class Registrations:
     ) -> None:
         self._db = db
         self._config = config
-        self._permission_set = permission_sets.choose(sets, None).name
+        self._permission_set = permission_sets.choose(sets, None)
         # A stack says which template it was made from, and so what it was asked for; an older release's is not known.
-        self._by_version = {render(config, chosen).version: name for name, chosen in sets.items()}
+        self._by_version = {render(config, chosen).version: chosen for chosen in sets.values()}
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._replies = replies
@@ -197,10 +203,11 @@ class Registrations:
                 db, claim.token.link_id
             )  # the link before its tenant, as the page's requests lock them
         # Locked, so that of two deliveries at once the second sees what the first one did.
-        query = select(Tenant.status).where(
+        query = select(Tenant).where(
             Tenant.id == claim.tenant_id, Tenant.registration_generation == claim.token.generation
         )
-        if db.scalars(query.with_for_update()).one_or_none() is not TenantStatus.ACTIVE:
+        tenant = db.scalars(query.with_for_update(of=Tenant)).unique().one_or_none()
+        if tenant is None or tenant.status is not TenantStatus.ACTIVE:
             raise _VoidToken("tenant")
         same = (
             Registration.tenant_id == claim.tenant_id,
@@ -214,10 +221,12 @@ class Registrations:
         )
         db.add(registration)
         db.flush()
-        if not self._act(db, claim, Actor("registration", str(registration.id), "a customer's stack")):
+        if not self._act(
+            db, claim, tenant, Actor("registration", str(registration.id), "a customer's stack")
+        ):
             db.delete(registration)
 
-    def _act(self, db: Session, claim: _Claim, actor: Actor) -> bool:
+    def _act(self, db: Session, claim: _Claim, tenant: Tenant, actor: Actor) -> bool:
         """Whether it is to be remembered. A flood about one role makes it due all the same, and leaves no trace."""
         connection = db.scalars(
             select(Connection)
@@ -230,7 +239,7 @@ class Registrations:
                 deleting
             ):  # its Create may come later; remembered within the tenant's bound, as any number may be sent
                 return keeps_message(db, claim.tenant_id)
-            made = self._add(db, claim)
+            made = self._add(db, claim, tenant)
             made.stack = stack
             _record(db, actor, claim, made, "connection.registered")
             return True
@@ -245,13 +254,15 @@ class Registrations:
             _record(db, actor, claim, connection, action)
         return kept
 
-    def _add(self, db: Session, claim: _Claim) -> Connection:
+    def _add(self, db: Session, claim: _Claim, tenant: Tenant) -> Connection:
         version = claim.request.property("TemplateVersion")
-        permission_set = self._by_version.get(version, self._permission_set)
+        chosen = self._by_version.get(version, self._permission_set)
         try:
-            connection = add_pending(db, self._config, claim.tenant_id, claim.role, permission_set)
+            connection = add_pending(db, self._config, tenant, claim.role, chosen, approved=False)
         except RateLimitedError as error:
             raise _Void("full") from error
+        except RoleNotAllowedError as error:
+            raise _Void("undeclared") from error
         connection.seek(now())
         return connection
 

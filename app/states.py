@@ -52,6 +52,7 @@ def ensure_active(status: TenantStatus) -> None:
         raise SuspendedError("This tenant is suspended; resume it first.")
 
 
+AWAITING_APPROVAL = "It may change things in an account that was not declared; the vendor has to approve it."
 _WHY_NOT = {
     ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
@@ -60,8 +61,12 @@ _WHY_NOT = {
 }
 
 
-def why_not(tenant: TenantStatus, connection: ConnectionStatus) -> str | None:
+def why_not(
+    tenant: TenantStatus, connection: ConnectionStatus, *, awaiting_approval: bool = False
+) -> str | None:
     """Why nothing is issued for a connection, in words; None where credentials are issued."""
     if tenant is not TenantStatus.ACTIVE:
         return "The tenant is suspended; resume it first."
+    if awaiting_approval and connection is ConnectionStatus.PENDING:
+        return AWAITING_APPROVAL
     return _WHY_NOT.get(connection)

@@ -1,5 +1,6 @@
 """Tenants: the vendor's customers, each with an External ID of their own from the moment they exist."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import audit
 from app.access import Caller, OnBehalf, tenant_of
+from app.accounts import declare
 from app.audit import Actor
 from app.db import SYSTEM, Database, Page, now, page
 from app.errors import ConflictError
@@ -38,14 +40,36 @@ class Wanted:
     statuses: tuple[TenantStatus, ...] = ()
 
 
+def _whole(db: Session, tenant: Tenant) -> Tenant:
+    """With its accounts, which a list of tenants does not show."""
+    db.flush()
+    db.refresh(tenant, ["declared"])
+    return tenant
+
+
+def _counted(accounts: Sequence[str] | None) -> dict[str, Any]:
+    """For an audit event, which would be too long with thousands of them."""
+    return {"accounts": None if accounts is None else len(set(accounts))}
+
+
 class Tenants:
     """Create, read, change, suspend, resume and offboard tenants."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def create(self, caller: Caller, *, name: str, reference: str | None = None) -> Tenant:
-        """A new tenant and its External ID. Raises ForbiddenError for a bound key, ConflictError for the reference."""
+    def create(
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        reference: str | None = None,
+        accounts: Sequence[str] | None = None,
+    ) -> Tenant:
+        """A new tenant and its External ID. `accounts`: those that its roles may be in; None: any.
+
+        Raises ForbiddenError for a bound key, ConflictError for the reference.
+        """
         caller.require_unbound()
         try:
             with self._db.write(caller) as db:
@@ -55,10 +79,12 @@ class Tenants:
                 db.add(
                     ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)
                 )
-                self._record(db, caller, tenant, "tenant.created", {"name": name, "reference": reference})
+                declare(db, tenant, accounts)
+                details = {"name": name, "reference": reference} | _counted(accounts)
+                self._record(db, caller, tenant, "tenant.created", details)
                 db.flush()
                 db.refresh(tenant)
-                return tenant
+                return _whole(db, tenant)
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
@@ -80,20 +106,28 @@ class Tenants:
 
     def get(self, caller: Caller, tenant_id: UUID) -> Tenant:
         with self._db.read() as db:
-            return tenant_of(db, caller, tenant_id)
+            return _whole(db, tenant_of(db, caller, tenant_id))
 
     def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
-        """Change the given ones of `name` and `reference`. Raises NotFoundError, ForbiddenError, ConflictError."""
+        """Change the given ones of `name`, `reference` and `accounts`.
+
+        Raises NotFoundError, ForbiddenError, and ConflictError for a reference that is taken, or for a list of accounts
+        that leaves out one of a live connection's.
+        """
         try:
             with self._db.write(caller) as db:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)
-                caller.require_unbound()  # name and reference are the vendor's words for this customer
-                changes = {name: value for name, value in fields.items() if getattr(tenant, name) != value}
+                caller.require_unbound()  # all of it is the vendor's word on this customer
+                words = {name: value for name, value in fields.items() if name != "accounts"}
+                changes = {name: value for name, value in words.items() if getattr(tenant, name) != value}
                 for name, value in changes.items():
                     setattr(tenant, name, value)
+                if "accounts" in fields:
+                    declare(db, tenant, fields["accounts"])
+                    changes |= _counted(fields["accounts"])
                 if changes:
                     self._record(db, caller, tenant, "tenant.changed", changes)
-                return tenant
+                return _whole(db, tenant)
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
@@ -103,7 +137,7 @@ class Tenants:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.suspend(caller.suspension(reason))
             self._record(db, caller, tenant, "tenant.suspended", {"reason": reason})
-            return tenant
+            return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
         """Raises NotFoundError, and ConflictError when it is not suspended, or a bound key may not undo that."""
@@ -112,7 +146,7 @@ class Tenants:
             tenant.ensure_may_undo(bound=caller.tenant_id is not None)
             tenant.resume()
             self._record(db, caller, tenant, "tenant.resumed", {"reason": reason})
-            return tenant
+            return _whole(db, tenant)
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
         """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever."""

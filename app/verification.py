@@ -244,6 +244,8 @@ def _proof(connection: Connection, finding: Finding) -> Proof:
 
 def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding) -> None:
     action, outcome = _EVENTS[finding.verdict]
+    if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
+        action = "connection.awaits_approval"
     audit.record(
         db,
         actor,

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from app.accounts import MOST
 from app.api.rest import caller
 from app.api.schemas import (
     ACCOUNT,
@@ -30,14 +31,28 @@ class Reason(Strict):
     reason = text(200, "Ticket 4711", "For the audit log.", required=True)
 
 
+_ACCOUNTS = "The AWS accounts that its roles may be in; null: any. See docs/api.md."
+
+
+def accounts() -> fields.List[Any]:
+    return fields.List(
+        fields.String(validate=Matches(ACCOUNT_ID_PATTERN), metadata=like(ACCOUNT)),
+        allow_none=True,
+        validate=validate.Length(0, MOST),
+        metadata=like([ACCOUNT], _ACCOUNTS),
+    )
+
+
 class TenantIn(Strict):
     name = text(200, "Acme", required=True)
     reference = text(200, "customer-42", "Your own id for it; unique.", allow_none=True)
+    accounts = accounts()
 
 
 class TenantChange(Strict):
     name = text(200, "Acme")
     reference = text(200, "customer-42", allow_none=True)
+    accounts = accounts()
 
 
 class TenantQuery(PageQuery):
@@ -67,7 +82,7 @@ def suspended() -> fields.Nested:
     return Suspended(SuspensionOut, required=True, allow_none=True, metadata={"description": description})
 
 
-class TenantOut(Answer):
+class TenantListed(Answer):
     id = fields.UUID(required=True)
     name = fields.String(required=True, metadata=like("Acme"))
     reference = fields.String(required=True, allow_none=True, metadata=like("customer-42"))
@@ -77,6 +92,15 @@ class TenantOut(Answer):
         required=True, metadata=like(EXTERNAL_ID, "Made here; not a secret; never changes hands.")
     )
     created_at = time(required=True)
+
+
+class TenantOut(TenantListed):
+    accounts = fields.List(
+        fields.String(metadata=like(ACCOUNT)),
+        required=True,
+        allow_none=True,
+        metadata=like([ACCOUNT], _ACCOUNTS),
+    )
 
 
 # --- connections ---
@@ -158,6 +182,12 @@ class ConnectionOut(Answer):
         metadata=like(None, "Why nothing is issued for it, its tenant's suspension among the reasons."),
     )
     suspended = suspended()
+    awaiting_approval = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Its permission set writes, in an account that was not declared: see approve."
+        },
+    )
     permission_set = fields.String(required=True, metadata=like("inventory"))
     verification = fields.Nested(
         VerificationOut,

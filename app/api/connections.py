@@ -131,6 +131,20 @@ def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
     return services().connections.resume(caller(), tenant_id, connection_id, **body)
 
 
+@bp.route(f"{_ONE}/approve", methods=["POST"])
+@requires(Scope.CONNECTIONS_WRITE)
+@fails(404, 409)
+@bp.arguments(Empty)
+@bp.response(200, ConnectionOut)
+def approve_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+    """Approve a connection that may write, in an account that was not declared
+
+    It needs a key that is bound to no tenant. The connection is verified at once if its latest proof is proven and less
+    than a day old; otherwise a proof is due now.
+    """
+    return services().connections.approve(caller(), tenant_id, connection_id)
+
+
 @bp.route(f"{_ONE}/report-refused", methods=["POST"])
 @requires(Scope.CREDENTIALS_ISSUE)
 @fails(404, 429)

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from app.access import Scope
-from app.api.connection_schemas import Reason, TenantChange, TenantIn, TenantOut, TenantQuery
+from app.api.connection_schemas import Reason, TenantChange, TenantIn, TenantListed, TenantOut, TenantQuery
 from app.api.rest import Blueprint, caller, fails, paged, requires, services
 from app.api.schemas import page_of
 from app.db import Page
@@ -27,7 +27,7 @@ def create_tenant(body: dict[str, Any]) -> Tenant:
 @bp.route("/v1/tenants", methods=["GET"])
 @requires(Scope.TENANTS_READ)
 @bp.arguments(TenantQuery, location="query")
-@bp.response(200, page_of(TenantOut))
+@bp.response(200, page_of(TenantListed))
 def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
     """List tenants, newest first"""
     wanted = Wanted(query.get("reference"), query.get("name"), tuple(query.get("status", ())))
@@ -53,7 +53,7 @@ def get_tenant(tenant_id: UUID) -> Tenant:
 @bp.arguments(TenantChange)
 @bp.response(200, TenantOut)
 def change_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
-    """Change a tenant's name or reference"""
+    """Change a tenant's name, reference or accounts"""
     return services().tenants.change(caller(), tenant_id, body)
 
 

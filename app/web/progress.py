@@ -21,6 +21,9 @@ StepState = Literal["done", "now", "failed", "unclear", "todo"]
 STEPS = ("Your stack", "Role found", "Your External ID accepted", "Strangers refused", "Connected")
 REFUSED = "No access yet"  # a pending one that was tried
 LOOKING = "looking"
+_TO_APPROVE = (
+    "All checks passed. As this role may change things, the vendor has to approve it before it is used."
+)
 STATUS_WORDS = {
     ConnectionStatus.VERIFIED: "Connected",
     ConnectionStatus.INSECURE: "Needs a change",
@@ -149,8 +152,15 @@ def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) 
     if status is ConnectionStatus.VERIFIED:
         return _all_done()
     if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
-        return (*_all_done()[:3], _strangers(outcomes), *_todo(4))
+        return (*_all_done()[:3], *_last_steps(connection, outcomes))
     return (*_all_done()[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
+
+
+def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[Step, ...]:
+    """Of a role that accepted us: whether it refuses strangers, and whether that is all."""
+    if connection.awaiting_approval and set(outcomes.values()) == {"passed"}:
+        return (_all_done()[3], Step(STEPS[4], "now", _TO_APPROVE))
+    return (_strangers(outcomes), *_todo(4))
 
 
 def _search(connection: Connection) -> Step:

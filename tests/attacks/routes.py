@@ -53,6 +53,7 @@ ROUTES = (
     Route("POST", f"{_CONNECTION}/credentials", "credentials:issue", {"reason": "mischief"}),
     Route("GET", f"{_CONNECTION}/container-credentials", "credentials:issue"),
     Route("POST", f"{_CONNECTION}/report-refused", "credentials:issue", {}),
+    Route("POST", f"{_CONNECTION}/approve", "connections:write", {}),
     Route("GET", "/v1/connections", "connections:read"),
     Route("POST", "/v1/api-keys", "keys:write", {"name": "spare", "scopes": ["keys:write"]}),
     Route("GET", "/v1/api-keys", "keys:write"),

@@ -1,0 +1,193 @@
+"""Declared accounts, and the vendor's word for roles that may write."""
+
+from datetime import timedelta
+
+import pytest
+
+from app.access import Scope
+from tests.cast import Api, Customer, World, path_of
+
+WRITES = "bucket-sync"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A role that is not there is not waited for."""
+    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+
+
+def path(tenant: dict) -> str:
+    return f"/v1/tenants/{tenant['id']}"
+
+
+def bound_to(world: World, tenant: dict) -> Api:
+    return world.key(*Scope, tenant=tenant)
+
+
+def declare(world: World, tenant: dict, *accounts: str) -> None:
+    world.admin("PATCH", path(tenant), {"accounts": list(accounts)})
+
+
+# --- which accounts a role may be in ---
+
+
+def test_a_tenant_declares_its_accounts(world: World):
+    first, second = Customer(world.aws).account, Customer(world.aws).account
+    made = world.admin(
+        "POST", "/v1/tenants", {"name": "Acme", "accounts": [second, first, second]}, expect=201
+    )
+    assert made["accounts"] == sorted([first, second])
+    assert world.admin("GET", path(made))["accounts"] == made["accounts"]
+    assert "accounts" not in world.admin("GET", "/v1/tenants?limit=1")["items"][0]
+    for accounts in ([first], [], None):
+        assert world.admin("PATCH", path(made), {"accounts": accounts})["accounts"] == accounts
+    assert world.tenant()["accounts"] is None, "any account, unless it is said"
+
+
+def test_only_the_vendor_declares_accounts(world: World):
+    tenant = world.tenant()
+    bound_to(world, tenant).refused("PATCH", path(tenant), {"accounts": []}, expect=403, code="forbidden")
+
+
+@pytest.mark.parametrize(
+    "accounts", ["123456789012", ["12345678901"], ["123456789012\n"], [None], [123456789012], {"a": 1}]
+)
+def test_what_is_no_list_of_accounts_is_refused(world: World, accounts):
+    world.admin.refused(
+        "POST", "/v1/tenants", {"name": "Acme", "accounts": accounts}, expect=422, code="validation_failed"
+    )
+
+
+def test_ten_thousand_accounts_are_the_most(world: World):
+    accounts = [f"{number:012d}" for number in range(10_001)]
+    body = {"name": "Acme", "accounts": accounts}
+    problem = world.admin.refused("POST", "/v1/tenants", body, expect=422, code="validation_failed")
+    assert list(problem["errors"]) == ["accounts"]
+    made = world.admin("POST", "/v1/tenants", body | {"accounts": accounts[1:]}, expect=201)
+    assert len(made["accounts"]) == 10_000
+    [created] = world.audit(tenant_id=made["id"], action="tenant.created")
+    assert created["details"]["accounts"] == 10_000
+
+
+@pytest.mark.parametrize("who", ["vendor", "bound"])
+def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_asked(world: World, who):
+    tenant = world.tenant()
+    arn = world.role(tenant)
+    declare(world, tenant, Customer(world.aws).account)
+    api = world.admin if who == "vendor" else bound_to(world, tenant)
+    for body in ({"role_arn": arn}, {"account_id": arn.split(":")[4]}):
+        problem = api.refused(
+            "POST", f"{path(tenant)}/connections", body, expect=422, code="role_not_allowed"
+        )
+        assert "ask Example Vendor to add this account" in problem["detail"]
+    assert world.calls_for(arn) == []
+    declare(world, tenant, arn.split(":")[4])
+    assert api("POST", f"{path(tenant)}/connections", {"role_arn": arn}, expect=201)["status"] == "verified"
+
+
+def test_a_list_that_leaves_out_a_live_connections_account_says_how_many(world: World):
+    tenant = world.tenant()
+    kept, left = (world.connect(tenant, world.role(tenant)) for _ in range(2))
+    problem = world.admin.refused(
+        "PATCH", path(tenant), {"accounts": [kept["account_id"]]}, expect=409, code="conflict"
+    )
+    assert "1 connections" in problem["detail"]
+    assert world.admin("GET", path(tenant))["accounts"] is None
+    world.admin("DELETE", path_of(left), expect=204)
+    declare(world, tenant, kept["account_id"])
+
+
+# --- the vendor's word for what may write ---
+
+
+@pytest.fixture
+def tenant(world: World) -> dict:
+    return world.tenant()
+
+
+@pytest.fixture
+def waiting(world: World, tenant) -> dict:
+    """A connection that may write, which a key of the tenant's made in an account that was not declared."""
+    return connect(world, tenant, bound_to(world, tenant))
+
+
+def connect(world: World, tenant: dict, api: Api, **options) -> dict:
+    body = {"role_arn": world.role(tenant), "permission_set": WRITES} | options
+    return api("POST", f"{path(tenant)}/connections", body, expect=201)
+
+
+def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, tenant, waiting):
+    assert (waiting["status"], waiting["awaiting_approval"]) == ("pending", True)
+    assert (waiting["issues"], waiting["verification"]["verdict"]) == (False, "proven")
+    assert "approve" in waiting["why"]
+    refused = world.admin.refused(
+        "POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified"
+    )
+    assert "approve" in refused["detail"]
+    newest = world.audit(connection_id=waiting["id"])
+    assert "connection.verified" not in {event["action"] for event in newest}
+    for _ in range(2):
+        again = world.admin("POST", path_of(waiting, "/verify"))
+        assert (again["status"], again["awaiting_approval"]) == ("pending", True), "a proof alone does not do"
+
+
+def test_the_vendor_approves_what_is_proven_and_fresh_and_it_issues_at_once(world: World, waiting):
+    approved = world.admin("POST", path_of(waiting, "/approve"))
+    assert (approved["status"], approved["awaiting_approval"]) == ("verified", False)
+    world.admin("POST", path_of(waiting, "/credentials"))
+    assert world.audit(connection_id=waiting["id"], action="connection.approved")
+    world.admin.refused("POST", path_of(waiting, "/approve"), expect=409, code="conflict")
+
+
+def test_a_bound_key_does_not_approve(world: World, tenant, waiting):
+    bound_to(world, tenant).refused("POST", path_of(waiting, "/approve"), expect=403, code="forbidden")
+    stranger = bound_to(world, world.tenant())
+    stranger.refused("POST", path_of(waiting, "/approve"), expect=404, code="not_found")
+    assert world.admin("GET", path_of(waiting))["awaiting_approval"]
+
+
+def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: World, tenant):
+    kit = world.kit(tenant)
+    customer = Customer(world.aws)
+    arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    made = connect(world, tenant, bound_to(world, tenant), role_arn=arn)
+    approved = world.admin("POST", path_of(made, "/approve"))
+    assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
+    customer.role(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+def test_an_old_proof_does_not_count_at_the_approval(world: World, waiting, monkeypatch):
+    monkeypatch.setattr("app.models._FRESH", timedelta(seconds=-1))
+    approved = world.admin("POST", path_of(waiting, "/approve"))
+    assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
+    assert world.admin("POST", path_of(waiting, "/verify"))["status"] == "verified"
+
+
+def test_a_suspended_one_is_approved_and_stays_suspended(world: World, waiting):
+    world.admin("POST", path_of(waiting, "/suspend"), {"reason": "wait"})
+    assert world.admin("POST", path_of(waiting, "/approve"))["status"] == "suspended"
+    assert world.admin("POST", path_of(waiting, "/resume"), {"reason": "go"})["status"] == "verified"
+
+
+@pytest.mark.parametrize("why", ["the vendor made it", "its account is declared", "it only reads"])
+def test_it_does_not_wait_when(world: World, tenant, why):
+    arn = world.role(tenant)
+    api = bound_to(world, tenant)
+    if why == "its account is declared":
+        declare(world, tenant, arn.split(":")[4])
+    made = connect(
+        world,
+        tenant,
+        world.admin if why == "the vendor made it" else api,
+        role_arn=arn,
+        permission_set="inventory" if why == "it only reads" else WRITES,
+    )
+    assert (made["status"], made["awaiting_approval"]) == ("verified", False)
+
+
+def test_resuming_does_not_stand_in_for_the_vendors_word(world: World, tenant, waiting):
+    api = bound_to(world, tenant)
+    api("POST", path_of(waiting, "/suspend"), {"reason": "a trick"})
+    resumed = api("POST", path_of(waiting, "/resume"), {"reason": "a trick"})
+    assert (resumed["status"], resumed["awaiting_approval"]) == ("pending", True)
