@@ -14,9 +14,8 @@ from pathlib import Path
 
 from app.aws.sts import Session
 from app.db import now
-from app.ids import AccountId, new_id
+from app.ids import AccountId, new_id, session_name
 from app.sessions import Question, Sessions
-from app.vending import session_name
 from bench.goals import MEMORY
 from bench.servers import PLAIN, run_python
 from bench.stage import Stage

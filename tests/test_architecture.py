@@ -263,7 +263,7 @@ def test_one_place_makes_sts_clients():
 
 
 def test_only_a_stored_connection_makes_a_grant():
-    assert grants(TREES) == ["app/models.py"]
+    assert grants(TREES) == ["app/models/connection.py"]
 
 
 def test_both_halves_of_a_grant_are_required():
@@ -288,6 +288,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/keys.py", "install_key"),  # the operator at the machine
         ("app/keys.py", "issue_key"),
         ("app/keys.py", "revoke_any"),
+        ("app/refusals.py", "_count"),  # what is refused to a key that may be gone by now
         ("app/registrations.py", "_refusal"),  # a stack's message
         ("app/tenants.py", "void_registrations"),  # the operator
         ("app/vending.py", "_changing"),  # what AWS said of a role is true, whoever asked

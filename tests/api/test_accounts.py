@@ -158,7 +158,7 @@ def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: Wo
 
 
 def test_an_old_proof_does_not_count_at_the_approval(world: World, waiting, monkeypatch):
-    monkeypatch.setattr("app.models._FRESH", timedelta(seconds=-1))
+    monkeypatch.setattr("app.models.connection._FRESH", timedelta(seconds=-1))
     approved = world.admin("POST", path_of(waiting, "/approve"))
     assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
     assert world.admin("POST", path_of(waiting, "/verify"))["status"] == "verified"

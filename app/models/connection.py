@@ -1,24 +1,12 @@
-"""The tables. What must never happen is refused here by the database itself, not only by the code above.
-
-- a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
-- an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers in the migration
-  refuse to change or delete one, and to change or delete an audit event;
-- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12);
-- whatever takes something away from a key, a tenant or a connection moves the configuration epoch in the same
-  transaction (triggers in the migration), by which every process knows that its memory is out of date (invariant 8).
-
-Deleted tenants and connections stay as rows, so that nothing of theirs is ever handed to somebody else.
-"""
+"""A tenant's link to one IAM role: its states, and the proofs that decide them."""
 
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
-    ForeignKey,
     ForeignKeyConstraint,
     Index,
     String,
@@ -26,130 +14,18 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship, validates
+from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from app import schedule, states
-from app.audit_event import ISSUED, NOT_ISSUED, AuditEvent
 from app.db import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
-from app.names import NAME_MAX, folded
-from app.states import ConnectionStatus, ExternalIdState, TenantStatus, Verdict, ensure_active, why_not
-from app.tables import Base, Suspendable, Suspension, in_code_points, state_column, unique_where
-
-__all__ = [
-    "ISSUED",
-    "NOT_ISSUED",
-    "ApiKey",
-    "AuditEvent",
-    "Connection",
-    "ConnectionStatus",
-    "ExternalIdRow",
-    "ExternalIdState",
-    "OnboardingLink",
-    "Proof",
-    "Registration",
-    "Tenant",
-    "TenantOwned",
-    "TenantStatus",
-    "Verdict",
-    "ensure_active",
-]
+from app.models.tenant import ExternalIdRow, Tenant, TenantOwned
+from app.states import ConnectionStatus, Verdict, why_not
+from app.tables import Base, Suspendable, Suspension, state_column
 
 _REPORTS_APART = timedelta(minutes=1)
 _FRESH = timedelta(days=1)  # of a proof that an approval may rest on
-
-
-class Tenant(Suspendable, Base):
-    """One customer of the vendor."""
-
-    __tablename__ = "tenants"
-    # The vendor's own id for a customer; free again once the tenant is deleted.
-    __table_args__ = (
-        unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),
-        Index("ix_tenants_name_folded", "name_folded", "id"),
-        Index("ix_tenants_status", "status", "id"),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    name: Mapped[str] = mapped_column(String(NAME_MAX))
-    name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
-    reference: Mapped[str | None] = mapped_column(String(200))
-    status: Mapped[TenantStatus] = mapped_column(
-        state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
-    )
-    created_at: Mapped[datetime] = mapped_column(default=now)
-    deleted_at: Mapped[datetime | None]
-    # What its registration tokens must name; raising it voids those that customers hold.
-    registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
-
-    # Whether it has a list of the accounts that its roles may be in. See app/accounts.py.
-    declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
-
-    # The newest External ID; the older ones are history that only the audit log and the database care about.
-    current: Mapped["ExternalIdRow | None"] = relationship(
-        primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'current')",
-        viewonly=True,
-        lazy="joined",
-    )
-
-    declared: Mapped[list[Any]] = relationship(
-        "TenantAccount", viewonly=True, order_by="TenantAccount.account_id"
-    )
-
-    @property
-    def accounts(self) -> list[str] | None:
-        """The AWS accounts that its roles may be in; None: any."""
-        return [found.account_id for found in self.declared] if self.declares_accounts else None
-
-    @validates("name")
-    def _fold(self, _: str, name: str) -> str:
-        self.name_folded = folded(name)
-        return name
-
-    @property
-    def external_id(self) -> str | None:
-        return self.current.value if self.current else None
-
-    def suspend(self, suspension: Suspension) -> None:
-        if self.status is TenantStatus.SUSPENDED:
-            raise ConflictError("This tenant is suspended already.")
-        self.status = TenantStatus.SUSPENDED
-        self.note_suspension(suspension)
-
-    def resume(self) -> None:
-        if self.status is not TenantStatus.SUSPENDED:
-            raise ConflictError("This tenant is not suspended.")
-        self.status = TenantStatus.ACTIVE
-        self.note_suspension(None)
-
-    def ensure_active(self) -> None:
-        ensure_active(self.status)
-
-
-class TenantOwned:
-    """A row that belongs to one tenant. Such rows are read through `access.owned`, which filters by tenant."""
-
-    @declared_attr
-    def tenant_id(cls) -> Mapped[UUID]:  # noqa: N805  SQLAlchemy passes the class
-        return mapped_column(ForeignKey("tenants.id"))
-
-
-class ExternalIdRow(TenantOwned, Base):
-    """An External ID, for ever: retired ones stay, so that none is ever issued twice."""
-
-    __tablename__ = "external_ids"
-    __table_args__ = (
-        UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of connections points at
-        unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
-        unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    value: Mapped[str] = mapped_column(String(80), unique=True)
-    state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
-    created_at: Mapped[datetime] = mapped_column(default=now)
-    retired_at: Mapped[datetime | None]
 
 
 class Proof(TenantOwned, Base):
@@ -369,57 +245,3 @@ class Connection(TenantOwned, Suspendable, Base):
             self.version += 1
         self.status = status
         self.refuses = False
-
-
-class Registration(TenantOwned, Base):
-    """A stack's message that was acted upon, so that it is acted upon once, however often it comes.
-
-    The tenant is part of the key: another tenant's message must not be able to make this one's a repetition.
-    """
-
-    __tablename__ = "registrations"
-    __table_args__ = (UniqueConstraint("tenant_id", "stack_id", "request_id"),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    stack_id: Mapped[str] = mapped_column(String(512))
-    request_id: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[datetime] = mapped_column(default=now)
-
-
-class ApiKey(Base):
-    """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash and no salt."""
-
-    __tablename__ = "api_keys"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    lookup: Mapped[str] = mapped_column(
-        String(16), unique=True
-    )  # the 16 hex digits in the key's text: not secret
-    digest: Mapped[bytes]
-    name: Mapped[str] = mapped_column(String(200))
-    scope_bits: Mapped[int]  # see access.Scope: a subset test is then one comparison, in SQL too
-    tenant_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("tenants.id"), index=True
-    )  # set: confined to it
-    permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))  # names; None: any
-    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
-    replaced_by: Mapped[UUID | None] = mapped_column(index=True)  # the key that inherited what this one made
-    created_at: Mapped[datetime] = mapped_column(default=now)
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
-
-
-class OnboardingLink(TenantOwned, Base):
-    """A URL that shows one tenant's onboarding page to whoever has it. Only the SHA-256 of its token is kept."""
-
-    __tablename__ = "onboarding_links"
-    __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    digest: Mapped[bytes] = mapped_column(unique=True)
-    permission_set: Mapped[str] = mapped_column(String(64))
-    region: Mapped[str] = mapped_column(String(32))  # the one that the page begins with
-    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key
-    created_at: Mapped[datetime] = mapped_column(default=now)
-    expires_at: Mapped[datetime]
-    revoked_at: Mapped[datetime | None]
