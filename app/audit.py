@@ -108,7 +108,7 @@ class AuditLog:
         Raises NotFoundError when such a key asks for another tenant's.
         """
         query = _matching(confined_to, wanted)
-        with self._db.read() as db:
+        with self._db.read(long=True) as db:
             found = page(db, query, AuditEvent.id, limit=limit, after=after)
             return _as_seen_by(db, confined_to, found)
 
@@ -120,7 +120,7 @@ class AuditLog:
         later has a lower id, whoever reads on from the last one misses nothing.
         """
         query = _matching(confined_to, wanted)
-        with self._db.read() as db:
+        with self._db.read(long=True) as db:
             # The clock first: what was open by then has ended when the events are looked for.
             settled = database_now(db) - timedelta(seconds=LONGEST + CLOCKS_APART)
             query = query.where(AuditEvent.id < first_id_at(settled))

@@ -298,7 +298,7 @@ class Connections:
             .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
             .group_by(Connection.status)
         )
-        with self._db.read() as db:
+        with self._db.read(long=True) as db:
             tenant_of(db, caller, tenant_id)
             return {row.status: row.n for row in db.execute(counts)}
 

@@ -6,13 +6,11 @@ reads first and writes later fails at once when another process wrote in between
 its turn at one file lock, off the gevent hub. No network call may happen inside either (the tests refuse it).
 """
 
-import fcntl
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -38,22 +36,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
 from app.errors import ConflictError, StoreUnavailableError
-from app.hub import off_hub
+from app.sqlite import PRAGMAS, OneWriter, SqliteConnection
 
 Row = TypeVar("Row")
-Result = TypeVar("Result")
 
 _UNREACHABLE = "The database can't be reached right now; try again."
 _COLLISIONS = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
 _COLLIDED = "Another request changed the same things at the same time; try again."
-_TURN_SECONDS = 10  # how long a writer waits for the writers before it
-_SQLITE_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
-    "PRAGMA foreign_keys=ON",  # off by default, and they carry invariant 3
-    "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE would delete an audit event past its trigger
-    f"PRAGMA busy_timeout={_TURN_SECONDS * 1000}",
-)
 # A commit that PostgreSQL answers before it is on its disk is none: not ours to give up, whoever configured it.
 _POSTGRESQL_DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
@@ -62,6 +51,8 @@ _POSTGRESQL_DURABLE = (
 # LONGEST, nor may an event be older than that when it is stored.
 LONGEST = 15
 CLOCKS_APART = 5  # by how much the clocks of machines may differ
+# At once, on SQLite. Each keeps a thread and a connection, and those who write need some as well.
+_LONG_LOOKS = 4
 _STATEMENT_SECONDS = 10  # for one that waits for a lock, or looks through too much
 # Seconds until a database that doesn't answer counts as away. Workers behind container credentials wait for two.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
@@ -122,12 +113,20 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        sqlite = self.engine.dialect.name == "sqlite"
+        turns = threading.BoundedSemaphore(_LONG_LOOKS) if sqlite else nullcontext()
+        self._long_looks: AbstractContextManager[Any] = turns
+        self._looking = self.engine.execution_options(deputy_takes_long=True)
         self._writing = self.engine.execution_options(deputy_writes=True)
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A session for looking; whatever it changes is rolled back. Raises StoreUnavailableError."""
-        with unavailable(), Session(self.engine, expire_on_commit=False) as session:
+    def read(self, *, long: bool = False) -> Iterator[Session]:
+        """A session for looking; whatever it changes is rolled back. Raises StoreUnavailableError.
+
+        `long`: it may look through so much that on SQLite a worker's other requests would wait for it.
+        """
+        engine, turn = (self._looking, self._long_looks) if long else (self.engine, nullcontext())
+        with turn, unavailable(), Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -169,111 +168,6 @@ def unavailable() -> Iterator[None]:
         if error.connection_invalidated:
             raise StoreUnavailableError(_UNREACHABLE) from error
         raise
-
-
-class OneWriter:
-    """Whose turn it is to write to a SQLite file, among all threads of all processes.
-
-    SQLite lets waiting writers sleep and try again, so under load some wait for very long; the kernel wakes those
-    who wait at a file lock in turn. Only one thread of a process waits at the file, or the threads that wait could
-    take up every thread that the one who writes needs to finish.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = f"{path}.lock"
-        self._in_process = threading.Lock()
-        self._file: int | None = None
-
-    def take(self) -> None:
-        """Wait for one's turn. Raises sqlite3.OperationalError, as SQLite itself does for a busy database."""
-        if not self._in_process.acquire(timeout=_TURN_SECONDS):
-            raise sqlite3.OperationalError("database is locked")
-        try:
-            self._lock_file()
-        except BaseException as error:
-            self._in_process.release()
-            if isinstance(error, OSError):
-                raise sqlite3.OperationalError(f"no lock on {self._path}: {error.strerror}") from error
-            raise
-
-    def give(self) -> None:
-        """Let the next one write."""
-        if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._in_process.release()
-
-    def _lock_file(self) -> None:
-        if self._file is None:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            off_hub(fcntl.flock, self._file, fcntl.LOCK_EX)
-
-
-class SqliteConnection(sqlite3.Connection):
-    """One that holds its turn from `begin_writing` to the end of the transaction."""
-
-    turn: OneWriter | None = None  # set for every connection of an engine
-    _holds_turn = False
-
-    def begin_writing(self) -> None:
-        """BEGIN IMMEDIATE, in turn. Raises sqlite3.OperationalError when it does not come."""
-        if self.turn is not None:
-            self.turn.take()
-            self._holds_turn = True
-        try:
-            off_hub(self.execute, "BEGIN IMMEDIATE")
-        except BaseException:
-            self._end_turn()
-            raise
-
-    def in_turn(self, work: Callable[[], Result]) -> Result:
-        """One whole writing transaction around `work`, in turn and off the hub."""
-        if self.turn is None:
-            return self._transaction(work)
-        self.turn.take()
-        try:
-            return off_hub(self._transaction, work)
-        finally:
-            self.turn.give()
-
-    def _transaction(self, work: Callable[[], Result]) -> Result:
-        self.execute("BEGIN IMMEDIATE")
-        try:
-            outcome = work()
-            self.execute("COMMIT")
-        except BaseException:
-            if self.in_transaction:  # SQLite has rolled back by itself, after some errors
-                self.execute("ROLLBACK")
-            raise
-        return outcome
-
-    def commit(self) -> None:
-        try:
-            off_hub(super().commit)
-        finally:
-            self._end_turn()
-
-    def rollback(self) -> None:
-        try:
-            super().rollback()
-        finally:
-            self._end_turn()
-
-    def close(self) -> None:
-        super().close()
-        self._end_turn()
-
-    def __del__(self) -> None:
-        """Close what is left of the audit log's own connection, which no pool does; since 3.13 Python complains."""
-        with suppress(sqlite3.ProgrammingError):  # it was never opened
-            self.close()
-
-    def _end_turn(self) -> None:
-        if self._holds_turn and self.turn is not None:
-            self._holds_turn = False
-            self.turn.give()
 
 
 def postgresql_limits(server_version: int) -> dict[str, float]:
@@ -327,12 +221,14 @@ def _sqlite(url: str) -> Engine:
     def _connect(dbapi: Any, _record: Any) -> None:
         dbapi.turn = turn
         dbapi.isolation_level = None  # SQLAlchemy's BEGIN is ours to write, below
-        for pragma in _SQLITE_PRAGMAS:
+        for pragma in PRAGMAS:
             dbapi.execute(pragma)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: DbConnection) -> None:
-        if not connection.get_execution_options().get("deputy_writes", False):
+        options = connection.get_execution_options()
+        connection.connection.dbapi_connection.takes_long = options.get("deputy_takes_long", False)  # type: ignore[union-attr]  # there is one by now
+        if not options.get("deputy_writes", False):
             connection.exec_driver_sql("BEGIN")
             return
         try:
