@@ -19,7 +19,8 @@ from app.api.errors import PROBLEMS
 from app.errors import AppError
 from app.factory import create_app
 from app.ids import Grant
-from app.models import Base, TenantOwned
+from app.models import TenantOwned
+from app.tables import Base
 from tests.conftest import make_config
 
 APP = Path(__file__).parent.parent / "app"

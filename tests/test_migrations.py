@@ -9,7 +9,8 @@ from sqlalchemy import Column, String, inspect, text
 
 from app.db import SYSTEM, Database
 from app.health import alembic_config
-from app.models import Base, Tenant
+from app.models import Tenant
+from app.tables import Base
 from dev import check_migrations
 from tests.conftest import empty_database
 

@@ -17,7 +17,7 @@ from app.access import Scope
 from app.authority import Authority
 from app.keys import Access
 from app.links import Links
-from app.models import Base
+from app.tables import Base
 from tests.attacks.conftest import in_another_thread
 from tests.attacks.evidence import newest, problem
 from tests.attacks.routes import ROUTES, Route
