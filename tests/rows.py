@@ -176,12 +176,13 @@ def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
         return [one.exception(timeout=120) or one.result() for one in running]
 
 
-def plan(database: Database, ask: Callable[[], Any]) -> str:
-    """How the database answers what `ask` asks last."""
+def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
+    """How the database answers what `ask` asks last; `of`: of the table that the statement begins with."""
     seen = []
 
     def note(_c, _cursor, statement, parameters, _context, _many) -> None:
-        seen.append((statement, parameters))
+        if statement.startswith(f"SELECT {of}"):
+            seen.append((statement, parameters))
 
     sqlalchemy.event.listen(database.engine, "before_cursor_execute", note)
     try:

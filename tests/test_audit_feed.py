@@ -282,7 +282,7 @@ def test_a_time_is_looked_up_and_not_looked_for(long_log, who):
     log, hour = AuditLog(database), begin + timedelta(hours=24)
     more = {"all": {}, "tenant": {"tenant_id": tenants[0]}, "action": {"action": "tests.rare"}}[who]
     wanted = Filter(since=hour, until=hour + timedelta(hours=1), **more)
-    how = plan(database, lambda: log.events(None, wanted, limit=50, after=None))
+    how = plan(database, lambda: log.events(None, wanted, limit=50, after=None), of="audit_events")
     if database.engine.dialect.name == "sqlite":
         assert "SEARCH audit_events USING INDEX" in how, how
         assert "id>? AND id<?" in how, how
@@ -298,7 +298,7 @@ def test_the_feed_is_served_by_an_index_from_where_one_is(long_log):
     database, begin, tenants = long_log
     log, late = AuditLog(database), first_id_at(begin + timedelta(hours=50))
     for who in (None, tenants[0]):
-        how = plan(database, lambda who=who: log.feed(who, Filter(), limit=50, after=late))
+        how = plan(database, lambda who=who: log.feed(who, Filter(), limit=50, after=late), of="audit_events")
         assert ("id>? AND id<?" if database.engine.dialect.name == "sqlite" else "Index Cond") in how, how
         assert "SCAN" not in how, how
         assert "Seq Scan" not in how, how
