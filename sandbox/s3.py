@@ -4,7 +4,7 @@ moto lets every signed request do everything, in every account. Here buckets bel
 what its role's policies allow, and the public reads what a bucket policy publishes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from moto.iam.access_control import PermissionResult
@@ -64,8 +64,9 @@ _OPTIONS = {
 
 def authorise(request: HttpRequest, caller: Caller, permissions: Permissions) -> None:
     """Raises AWS's answer unless the caller may do what the request asks for."""
+    keys = _condition_keys(request)
     for action, bucket_name, key in _actions(request):
-        if not allowed(caller, permissions, action, bucket_name, key, prefix=request.args.get("prefix")):
+        if not allowed(caller, permissions, action, bucket_name, key, keys=keys):
             resource = "*" if not bucket_name else _arn(bucket_name, key)
             if caller.kind is Kind.ANONYMOUS:
                 raise AwsError(403, "AccessDenied", "Access Denied")
@@ -79,11 +80,11 @@ def allowed(
     bucket_name: str,
     key: str | None,
     *,
-    prefix: str | None = None,
+    keys: Mapping[str, str | None] | None = None,
 ) -> bool:
     bucket = _bucket(bucket_name)
     owner = bucket.account_id if bucket is not None else caller.account
-    context = context_of(caller, **{"aws:ResourceAccount": owner, "s3:prefix": prefix})
+    context = context_of(caller, **{"aws:ResourceAccount": owner, **(keys or {})})
     request = Request(action, _arn(bucket_name, key) if bucket_name else "*", context)
     grant = Grant.NONE
     if bucket is not None and bucket.policy is not None:
@@ -91,6 +92,15 @@ def allowed(
     if caller.kind is Kind.ANONYMOUS:
         return bucket is not None and _public(bucket, key, grant, action)
     return permissions.permit(request, grant, same_account=caller.account == owner, identity_suffices=True)
+
+
+def _condition_keys(request: HttpRequest) -> dict[str, str | None]:
+    """S3's own condition keys that this request has. Of conditional requests, those that write have one."""
+    writes = request.method in {"PUT", "POST"}
+    return {
+        "s3:prefix": request.args.get("prefix"),
+        "s3:if-none-match": request.headers.get("If-None-Match") if writes else None,
+    }
 
 
 def _public(bucket: Any, key: str | None, grant: Grant, action: str) -> bool:

@@ -361,11 +361,68 @@ def test_the_broker_may_assume_no_role_of_the_vendors_own(broker):
     denied = [s for s in policy_of(broker, "assume-customers-roles")["Statement"] if s["Effect"] == "Deny"]
 
     assert {s["Action"] for s in denied} == {"sts:AssumeRole"}
-    assert {s["Resource"] for s in denied} == {"*"}
-    assert [s["Condition"] for s in denied] == [
-        {"StringEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}},
-        {"StringEquals": {"aws:ResourceAccount": {"Ref": "VendorAccountIds"}}},
+    assert [(s["Resource"], s.get("Condition")) for s in denied] == [
+        ("*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}}),
+        ({"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/*"}, None),
+        ("*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "VendorAccountIds"}}}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("service", "actions", "demands_the_account"),
+    [
+        ("ecs-tasks.amazonaws.com", "sts:AssumeRole", True),
+        ("pods.eks.amazonaws.com", ["sts:AssumeRole", "sts:TagSession"], True),
+        ("ec2.amazonaws.com", "sts:AssumeRole", False),
+        ("lambda.amazonaws.com", "sts:AssumeRole", False),
+    ],
+)
+def test_the_service_gets_the_broker_for_this_account_alone_where_it_says_for_which(
+    service, actions, demands_the_account
+):
+    template = load(CLOUDFORMATION / "broker.yaml")
+    holds = condition_of(template["Conditions"], {"BrokerService": service})
+    [statement] = template["Resources"]["Broker"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Effect"] == "Allow"
+    assert statement["Principal"] == {"Service": {"Ref": "BrokerService"}}
+    chosen = {}
+    for name in ("Action", "Condition"):
+        condition, yes, no = statement[name]["Fn::If"]
+        chosen[name] = yes if holds(condition) else no
+    demanded = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    assert chosen["Action"] == actions
+    assert chosen["Condition"] == (demanded if demands_the_account else {"Ref": "AWS::NoValue"})
+
+
+def condition_of(conditions, values):
+    """Whether a template's condition holds, by name, for these values of its parameters."""
+
+    def holds(what):
+        if isinstance(what, str):
+            return holds(conditions[what])
+        ((kind, of),) = what.items()
+        if kind == "Condition":
+            return holds(of)
+        if kind == "Fn::Or":
+            return any(map(holds, of))
+        assert kind == "Fn::Equals"
+        parameter, wanted = of
+        return values[parameter["Ref"]] == wanted
+
+    return holds
+
+
+def test_a_published_template_is_never_overwritten(broker):
+    """`Null: true` holds for requests without the header. The sandbox's S3 shows what that refuses."""
+    denied = broker["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][1]
+    assert denied == {
+        "Sid": "PublishedTemplatesStayAsTheyAre",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"},
+        "Condition": {"Null": {"s3:if-none-match": "true"}},
+    }
 
 
 def test_the_broker_demands_no_external_id(broker):
@@ -419,7 +476,12 @@ def test_only_published_templates_and_the_topic_are_open_to_anyone(broker):
         for resource in broker.values()
         if "PolicyDocument" in resource["Properties"]
     )
-    to_anyone = [s for statements in documents for s in statements if s.get("Principal") == "*"]
+    to_anyone = [
+        s
+        for statements in documents
+        for s in statements
+        if s.get("Principal") == "*" and s["Effect"] == "Allow"
+    ]
 
     assert [(s["Action"], s["Resource"]) for s in to_anyone] == [
         ("s3:GetObject", {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}),

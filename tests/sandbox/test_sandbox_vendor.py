@@ -106,12 +106,28 @@ def test_registrations_arrive(people, broker, vendor):
 def test_published_templates_are_public_and_nothing_else(people, sandbox, vendor):
     s3 = people.client("s3", VENDOR)
     for key in ("templates/a.yaml", "draft.yaml"):
-        s3.put_object(Bucket=vendor.template_bucket, Key=key, Body=b"{}")
+        s3.put_object(Bucket=vendor.template_bucket, Key=key, Body=b"{}", IfNoneMatch="*")
     assert get(f"{sandbox.url}/{vendor.template_bucket}/templates/a.yaml") == {}
     with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         get(f"{sandbox.url}/{vendor.template_bucket}/draft.yaml")
     refused.value.close()
     assert s3.get_bucket_versioning(Bucket=vendor.template_bucket)["Status"] == "Enabled"
+
+
+def test_not_even_the_vendors_administrator_overwrites_a_published_template(people, sandbox, vendor):
+    s3, bucket = people.client("s3", VENDOR), vendor.template_bucket
+
+    def put(key, **options):
+        return outcome(lambda: s3.put_object(Bucket=bucket, Key=key, Body=b"{}", **options))
+
+    published, other = "templates/kept.yaml", "templates/other.yaml"
+    assert put(published, IfNoneMatch="*") == "allowed"
+    assert put(published) == DENIED
+    assert put(published, IfNoneMatch="*") == (412, "PreconditionFailed")
+    assert put(other) == DENIED, "a name that is free does not tell whether it will be"
+    assert outcome(lambda: s3.create_multipart_upload(Bucket=bucket, Key=other)) == DENIED
+    assert put("drafts/a.yaml") == put("drafts/a.yaml") == "allowed"
+    assert get(f"{sandbox.url}/{bucket}/{published}") == {}
 
 
 def test_the_broker_cannot_publish_templates(people, broker, vendor):
