@@ -7,7 +7,6 @@ AWS's own variables (credentials, AWS_ENDPOINT_URL) are boto3's to read; only th
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -15,24 +14,17 @@ from urllib.parse import urlsplit
 import environs
 from marshmallow import ValidationError
 
+from app import setting_checks as check
 from app.doubts import local_address, unknown_variables
-from app.ids import ACCOUNT_ID_PATTERN, AccountId
-from app.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, is_name, stands_for_the_name
+from app.ids import AccountId
+from app.vendor_name import NAME_MAX, ascii_form, stands_for_the_name
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
     r"/(?P<path>(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
-_REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
-_TOPIC = re.compile(
-    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{_REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}",
-    re.ASCII,
-)
-_SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
-_REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}  # how their regions begin; no other partition's do
 ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
-SESSION_MAX = 43_200  # seconds; the most that any role allows
 
 
 _LIMITS = (
@@ -142,32 +134,34 @@ class Config:
         env, defaults = _Environment(), _defaults(cls)
         with env.prefixed("DEPUTY_"):
             values: dict[str, Any] = {
-                "database_url": env.str("DATABASE_URL", validate=_database_url),
-                "cache_url": env.str("CACHE_URL", None, validate=_cache_url),
-                "broker_url": env.str("BROKER_URL", None, validate=_celery_url),
-                "secret_keys": env.list("SECRET_KEYS", validate=_secret_keys),
+                "database_url": env.str("DATABASE_URL", validate=check.database_url),
+                "cache_url": env.str("CACHE_URL", None, validate=check.cache_url),
+                "broker_url": env.str("BROKER_URL", None, validate=check.celery_url),
+                "secret_keys": env.list("SECRET_KEYS", validate=check.secret_keys),
                 "broker": env.str("BROKER_PRINCIPAL_ARN", validate=Broker.parse),
-                "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=_account_ids),
-                "vendor_name": env.str("VENDOR_NAME", validate=_vendor_name),
-                "vendor_name_ascii": env.str("VENDOR_NAME_ASCII", None, validate=_ascii_or_nothing),
+                "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=check.account_ids),
+                "vendor_name": env.str("VENDOR_NAME", validate=check.vendor_name),
+                "vendor_name_ascii": env.str("VENDOR_NAME_ASCII", None, validate=check.ascii_or_nothing),
                 "template_bucket": env.str(
-                    "TEMPLATE_BUCKET", validate=_matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+                    "TEMPLATE_BUCKET", validate=check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
                 ),
-                "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=_public_url),
-                "console_url": env.str("CONSOLE_URL", None, validate=_http_url_or_nothing),
-                "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=_matches(r"[\w+=,.@-]{0,50}")),
+                "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=check.public_url),
+                "console_url": env.str("CONSOLE_URL", None, validate=check.http_url_or_nothing),
+                "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=check.matches(r"[\w+=,.@-]{0,50}")),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
-                "log_level": env.str("LOG_LEVEL", "INFO", validate=_matches("DEBUG|INFO|WARNING|ERROR")),
-                "registration_topic_arn": env.str("REGISTRATION_TOPIC_ARN", None, validate=_topic_or_nothing),
+                "log_level": env.str("LOG_LEVEL", "INFO", validate=check.matches("DEBUG|INFO|WARNING|ERROR")),
+                "registration_topic_arn": env.str(
+                    "REGISTRATION_TOPIC_ARN", None, validate=check.topic_or_nothing
+                ),
                 "registration_queue_url": env.str(
-                    "REGISTRATION_QUEUE_URL", None, validate=_http_url_or_nothing
+                    "REGISTRATION_QUEUE_URL", None, validate=check.http_url_or_nothing
                 ),
             }
             values |= _numbers(env, defaults)
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
         endpoint = env.str("AWS_ENDPOINT_URL", None)  # boto3's; a sandbox's tells that no customer is near
         problems = env.problems()
-        if not region or not re.fullmatch(_REGION, region):
+        if not region or not re.fullmatch(check.REGION, region):
             problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
         if _chained_too_long(values["broker"], values["max_session_seconds"]):
             problems.append(_CHAINED_TOO_LONG)
@@ -179,12 +173,14 @@ class Config:
 
 
 def _numbers(env: environs.Env, defaults: dict[str, Any]) -> dict[str, Any]:
-    limits = {name: env.int(name.upper(), defaults[name], validate=_positive) for name in _LIMITS}
+    limits = {name: env.int(name.upper(), defaults[name], validate=check.positive) for name in _LIMITS}
     return limits | {
-        "tenant_issue_rate": env.int("TENANT_ISSUE_RATE", None, validate=_positive_or_nothing),
-        "max_session_seconds": env.int("MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=_session_seconds),
-        "proxy_hops": env.int("PROXY_HOPS", 0, validate=_hops),
-        "body_seconds": env.int("BODY_SECONDS", defaults["body_seconds"], validate=_body_seconds),
+        "tenant_issue_rate": env.int("TENANT_ISSUE_RATE", None, validate=check.positive_or_nothing),
+        "max_session_seconds": env.int(
+            "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=check.session_seconds
+        ),
+        "proxy_hops": env.int("PROXY_HOPS", 0, validate=check.hops),
+        "body_seconds": env.int("BODY_SECONDS", defaults["body_seconds"], validate=check.body_seconds),
     }
 
 
@@ -244,7 +240,7 @@ def _registration_problems(values: dict[str, Any], known: list[str]) -> list[str
     if bool(topic) != bool(queue):
         missing = "DEPUTY_REGISTRATION_QUEUE_URL" if topic else "DEPUTY_REGISTRATION_TOPIC_ARN"
         return [f"{missing}: the topic and the queue belong together; set both or neither."]
-    found = _TOPIC.fullmatch(topic or "")
+    found = check.TOPIC.fullmatch(topic or "")
     broker = _PRINCIPAL.fullmatch(values["broker"] or "")
     if found and broker and broker["partition"] != found["partition"]:
         return ["DEPUTY_REGISTRATION_TOPIC_ARN: must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."]
@@ -284,117 +280,3 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "registration_topic_arn": values["registration_topic_arn"] or None,
         "registration_queue_url": values["registration_queue_url"] or None,
     }
-
-
-def _matches(pattern: str) -> Callable[[str], None]:
-    compiled = re.compile(pattern, re.ASCII)
-
-    def check(value: str) -> None:
-        if not compiled.fullmatch(value):
-            raise ValidationError(f"must match {pattern}")
-
-    return check
-
-
-def _vendor_name(value: str) -> None:
-    if not is_name(value):
-        raise ValidationError(
-            f"must be one line of 1 to {NAME_MAX} printable characters, without white space around it."
-        )
-
-
-def _ascii_or_nothing(value: str | None) -> None:
-    if value:
-        _matches(ASCII_PATTERN)(value)
-
-
-def _database_url(value: str) -> None:
-    if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
-        raise ValidationError("must start with sqlite:/// or postgresql+psycopg://")
-
-
-def _secret_keys(values: list[str]) -> None:
-    if not values or any(len(value) < 32 for value in values):
-        raise ValidationError("must be one or more keys of at least 32 characters each, separated by commas.")
-
-
-def _cache_url(value: str | None) -> None:
-    if value and not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValidationError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
-
-
-def _celery_url(value: str | None) -> None:
-    if value and not value.startswith(("redis://", "rediss://", "sqs://", "amqp://", "amqps://")):
-        raise ValidationError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
-    if value and value.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, value):
-        raise ValidationError("must be a queue's URL with sqs:// for https://, and hold no keys.")
-
-
-def _account_ids(values: list[str]) -> None:
-    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, value) for value in values):
-        raise ValidationError("must be AWS account ids of 12 digits, separated by commas.")
-
-
-def _http_url_or_nothing(value: str | None) -> None:
-    if value:
-        _http_url(value)
-
-
-def _topic_or_nothing(value: str | None) -> None:
-    found = _TOPIC.fullmatch(value) if value else None
-    if value and found is None:
-        raise ValidationError("must be the ARN of an SNS topic.")
-    if found is not None:
-        theirs = next((p for p, start in _REGIONS_OF.items() if found["region"].startswith(start)), "aws")
-        if theirs != found["partition"]:
-            raise ValidationError(f"names a region that is not in the partition {found['partition']}.")
-
-
-def _http_url(value: str) -> None:
-    try:
-        parts = urlsplit(value)
-    except ValueError as error:
-        raise ValidationError(f"is not a URL: {error}") from error
-    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
-        raise ValidationError("must be an http:// or https:// URL without query or fragment.")
-
-
-# Of the service itself: a path that begins with one could be meant to lie below the public URL, or to be one.
-OWN_PATHS = ("v1", "onboard", "docs", "openapi.json", "healthz", "readyz")
-_OWN_PATH = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})(/.*)?")
-_PATH = re.compile(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?")
-
-
-def _public_url(value: str) -> None:
-    _http_url(value)
-    path = urlsplit(value).path
-    if not _PATH.fullmatch(path) or _OWN_PATH.fullmatch(path):
-        raise ValidationError(
-            "may have a path of letters, digits and any of ._~- between its slashes; it can't begin with one of this"
-            f" service's own: {', '.join(OWN_PATHS)}."
-        )
-
-
-def _positive(value: int) -> None:
-    if not 1 <= value <= 1_000_000_000:
-        raise ValidationError("must be between 1 and 1000000000.")
-
-
-def _positive_or_nothing(value: int | None) -> None:
-    if value is not None:
-        _positive(value)
-
-
-def _body_seconds(value: int) -> None:
-    if not 1 <= value <= 60:
-        raise ValidationError("must be between 1 and 60.")
-
-
-def _session_seconds(value: int) -> None:
-    if not 900 <= value <= SESSION_MAX:
-        raise ValidationError(f"must be between 900 and {SESSION_MAX}.")
-
-
-def _hops(value: int) -> None:
-    if not 0 <= value <= 10:
-        raise ValidationError("must be between 0 and 10.")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.config import OWN_PATHS, Broker, Config, ConfigError
+from app.config import Broker, Config, ConfigError
 from app.factory import create_app
+from app.setting_checks import OWN_PATHS
 from tests.conftest import make_config
 
 ROOT = Path(__file__).parent.parent
