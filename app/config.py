@@ -150,14 +150,8 @@ class Config:
                 "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=check.matches(r"[\w+=,.@-]{0,50}")),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
                 "log_level": env.str("LOG_LEVEL", "INFO", validate=check.matches("DEBUG|INFO|WARNING|ERROR")),
-                "registration_topic_arn": env.str(
-                    "REGISTRATION_TOPIC_ARN", None, validate=check.topic_or_nothing
-                ),
-                "registration_queue_url": env.str(
-                    "REGISTRATION_QUEUE_URL", None, validate=check.http_url_or_nothing
-                ),
             }
-            values |= _numbers(env, defaults)
+            values |= _numbers(env, defaults) | _registrations(env)
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
         endpoint = env.str("AWS_ENDPOINT_URL", None)  # boto3's; a sandbox's tells that no customer is near
         problems = env.problems()
@@ -181,6 +175,13 @@ def _numbers(env: environs.Env, defaults: dict[str, Any]) -> dict[str, Any]:
         ),
         "proxy_hops": env.int("PROXY_HOPS", 0, validate=check.hops),
         "body_seconds": env.int("BODY_SECONDS", defaults["body_seconds"], validate=check.body_seconds),
+    }
+
+
+def _registrations(env: environs.Env) -> dict[str, Any]:
+    return {
+        "registration_topic_arn": env.str("REGISTRATION_TOPIC_ARN", None, validate=check.topic_or_nothing),
+        "registration_queue_url": env.str("REGISTRATION_QUEUE_URL", None, validate=check.http_url_or_nothing),
     }
 
 
