@@ -142,6 +142,12 @@ class World:
         tenant = tenant or self.tenant()
         return self.connect(tenant, self.role(tenant))
 
+    def awaiting_approval(self, tenant: dict[str, Any]) -> dict[str, Any]:
+        """A connection that may write, and that a key of the tenant's made."""
+        body = {"role_arn": self.role(tenant), "permission_set": "bucket-sync"}
+        own = self.key("connections:write", tenant=tenant)
+        return own("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
+
     def key(self, *scopes: str, tenant: dict[str, Any] | None = None, **more: Any) -> Api:
         """A program with a key of its own."""
         wanted = {"name": "a program", "scopes": list(scopes), "tenant_id": tenant and tenant["id"], **more}

@@ -396,8 +396,9 @@ def test_the_examples_of_problems_have_their_own_status():
 
 @each_with_body
 def test_the_service_takes_the_example_of_a_request(operation: Operation, world: World):
-    """On a connection that is there; suspended, where it is to be resumed."""
-    connection = world.connection()
+    """On a connection that is there, and in the state that the request is about."""
+    waits = operation.path.endswith("/approve")
+    connection = world.awaiting_approval(world.tenant()) if waits else world.connection()
     ids = {"tenant_id": connection["tenant_id"], "connection_id": connection["id"]}
     if "{key_id}" in operation.path:
         wanted = {"name": "to be replaced", "scopes": ["audit:read"]}

@@ -72,6 +72,8 @@ class Case:
             key_id=self.other["id"],
             link_id=self.link["id"],
         )
+        if path.endswith("/approve"):
+            path = path_of(self.world.awaiting_approval(self.tenant), "/approve")
         if path.endswith("/resume"):
             self.world.admin("POST", path.replace("/resume", "/suspend"), REASON)
         return path
