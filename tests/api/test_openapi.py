@@ -397,9 +397,11 @@ def test_the_examples_of_problems_have_their_own_status():
 @each_with_body
 def test_the_service_takes_the_example_of_a_request(operation: Operation, world: World):
     """On a connection that is there, and in the state that the request is about."""
-    waits = operation.path.endswith("/approve")
-    connection = world.awaiting_approval(world.tenant()) if waits else world.connection()
-    ids = {"tenant_id": connection["tenant_id"], "connection_id": connection["id"]}
+    tenant = world.tenant()
+    ids = {"tenant_id": tenant["id"]}
+    if "{connection_id}" in operation.path:
+        make = world.awaiting_approval if operation.path.endswith("/approve") else world.connection
+        ids["connection_id"] = make(tenant)["id"]
     if "{key_id}" in operation.path:
         wanted = {"name": "to be replaced", "scopes": ["audit:read"]}
         ids["key_id"] = world.admin("POST", "/v1/api-keys", wanted, expect=201)["id"]
