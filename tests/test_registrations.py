@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
 from app import permission_sets
+from app.accounts import declare
 from app.aws.registrations import RegistrationQueue, Replies
 from app.aws.templates import render
 from app.db import SYSTEM, Database, now
@@ -525,6 +526,27 @@ def test_an_update_that_leaves_a_void_token_as_it_was_passes_and_registers_nothi
     other = Stack(desk.answers.url, stack.token, "arn:aws:iam::444455556666:role/other-name")
     desk.handle(other.message("Update", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED")
     assert desk.actions() == before
+
+
+def test_a_stack_in_an_account_that_is_not_declared_registers_nothing(desk):
+    declared, other = desk.stack(), desk.stack()
+    with desk.db.write(SYSTEM) as db:
+        declare(db, db.get(Tenant, desk.tenant_id), [declared.account])
+    desk.handle(other.message(), "FAILED")
+    assert desk.connections() == []
+    desk.handle(declared.message())
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_stack_whose_role_may_write_awaits_approval_unless_its_account_is_declared(desk, declares):
+    stack = desk.stack()
+    if declares:
+        with desk.db.write(SYSTEM) as db:
+            declare(db, db.get(Tenant, desk.tenant_id), [stack.account])
+    version = render(desk.config, permission_sets.load()["bucket-sync"]).version
+    desk.handle(stack.message().replace("0123456789abcdef", version))
+    [connection] = desk.connections()
+    assert (connection.permission_set, connection.awaiting_approval) == ("bucket-sync", not declares)
 
 
 def test_a_token_that_does_not_verify_needs_no_database(desk, tmp_path):

@@ -1,0 +1,35 @@
+"""What the page says of accounts that were not declared, and of roles that the vendor has to approve."""
+
+from tests.cast import Customer, World
+from tests.web.conftest import Visitor, visit
+
+WRITES = "bucket-sync"
+
+
+def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_ask(
+    world: World, visitor: Visitor
+):
+    path = f"/v1/tenants/{visitor.tenant['id']}"
+    arn = world.role(visitor.tenant)
+    world.admin("PATCH", path, {"accounts": [Customer(world.aws).account]})
+    for given in (arn, arn.split(":")[4]):
+        response = visitor.paste(given)
+        assert response.status_code == 422
+        assert "ask Example Vendor to add this account" in response.text
+    assert world.calls_for(arn) == []
+    assert world.admin("GET", f"{path}/connections")["items"] == []
+
+
+def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World):
+    visitor = visit(world, world.tenant(), permission_set=WRITES)
+    visitor.paste(world.role(visitor.tenant))
+    [made] = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    assert (made["status"], made["awaiting_approval"]) == ("pending", True)
+    assert visitor.steps() == ["done"] * 4 + ["now"]
+    assert "the vendor has to approve it" in visitor.page().get_text()
+    visitor.raw(f"/connections/{made['id']}/verify", "POST")
+    assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")[
+        "awaiting_approval"
+    ]
+    world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}/approve")
+    assert visitor.steps() == ["done"] * 5
