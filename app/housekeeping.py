@@ -14,6 +14,7 @@ from app.models import Registration
 EVERY = 900  # seconds between two times, for whoever calls
 _KEPT = timedelta(days=30)
 _MOST = 10_000  # rows at a time: nearly a million a day
+_TOGETHER = 1_000  # rows in one transaction, far from the limit of what one may take
 
 
 class Housekeeping:
@@ -32,11 +33,18 @@ class Housekeeping:
                 return 0  # without taking the one lock that SQLite has
         # The oldest are the first by id (UUIDv7), so that no index is needed but the one that is there.
         some = (
-            select(Registration.id).order_by(Registration.id).limit(_MOST).with_for_update(skip_locked=True)
+            select(Registration.id)
+            .order_by(Registration.id)
+            .limit(_TOGETHER)
+            .with_for_update(skip_locked=True)
         )
         old = delete(Registration).where(Registration.id.in_(some), Registration.created_at < limit)
-        with self._db.write(SYSTEM) as db:
-            gone = db.execute(
-                old.returning(Registration.id), execution_options={"synchronize_session": False}
-            )
-            return len(gone.all())
+        returning = old.returning(Registration.id).execution_options(synchronize_session=False)
+        gone = 0
+        while gone < _MOST:
+            with self._db.write(SYSTEM) as db:
+                some_gone = len(db.execute(returning).all())
+            gone += some_gone
+            if some_gone < _TOGETHER:
+                break
+        return gone

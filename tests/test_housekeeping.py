@@ -62,11 +62,12 @@ def test_a_registration_is_kept_for_30_days(services):
 
 
 def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
-    monkeypatch.setattr("app.housekeeping._MOST", 3)
+    monkeypatch.setattr("app.housekeeping._MOST", 4)
+    monkeypatch.setattr("app.housekeeping._TOGETHER", 2)
     ids = registrations(services, *[40 * DAY] * 5, 1 * DAY)
-    assert services.housekeeping.tidy() == 3
-    assert left(services) == ids[3:]
-    assert services.housekeeping.tidy() == 2
+    assert services.housekeeping.tidy() == 4
+    assert left(services) == ids[4:]
+    assert services.housekeeping.tidy() == 1
     assert left(services) == ids[5:]
 
 
