@@ -20,6 +20,7 @@ from app.audit import AuditLog, Event
 from app.db import SYSTEM, Database, now
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.hub import beside
+from app.ids import new_id
 from app.quotas import count_refusals
 
 _log = log.get(__name__)
@@ -83,7 +84,9 @@ class Refusals:
             with self._db.write(SYSTEM) as db:
                 before = count_refusals(db, *place, wanted, otherwise=SINGLY)
                 if before < SINGLY:
-                    audit.store(db, event)
+                    audit.store(
+                        db, replace(event, id=new_id())
+                    )  # made in this transaction, as the feed relies on
             tally.counted = before + wanted
             tally.left = max(0, min(wanted, MOST - before) - 1)
             if before < MOST:

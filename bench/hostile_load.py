@@ -6,6 +6,7 @@ import sys
 
 _BODIES, _SOCKETS = 8, 600
 _LARGEST = 256 * 1024
+_PAUSE = 1.0  # seconds until a connection that ended is opened again
 _START = '{"name": "x", "scopes": ['
 
 
@@ -66,7 +67,8 @@ async def _again_and_again(attack: str, port: int, key: str) -> None:
             try:
                 await one(port, key, turn)
             except (OSError, EOFError):
-                await asyncio.sleep(0.05)
+                pass
+            await asyncio.sleep(_PAUSE)
 
     await asyncio.gather(*(keep_on(turn) for turn in range(count)))
 
