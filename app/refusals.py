@@ -16,7 +16,7 @@ from uuid import UUID
 from cachetools import LRUCache, TTLCache
 
 from app import audit, log
-from app.audit import AuditLog, Event
+from app.audit import Event
 from app.db import SYSTEM, Database, now
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.hub import beside
@@ -52,9 +52,8 @@ class _Rest:
 class Refusals:
     """Use `record`; the rest happens by itself."""
 
-    def __init__(self, db: Database, log: AuditLog) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
-        self._audit = log
         self._tallies: LRUCache[tuple[UUID, int], _Tally] = LRUCache(_KEYS)
         self._rests: dict[tuple[UUID, int], _Rest] = {}
         self._told: TTLCache[UUID, bool] = TTLCache(_KEYS, ttl=_QUIET_SECONDS)
@@ -84,9 +83,8 @@ class Refusals:
             with self._db.write(SYSTEM) as db:
                 before = count_refusals(db, *place, wanted, otherwise=SINGLY)
                 if before < SINGLY:
-                    audit.store(
-                        db, replace(event, id=new_id())
-                    )  # made in this transaction, as the feed relies on
+                    # With an id that is made in this transaction: the audit log's feed goes by that.
+                    audit.store(db, replace(event, id=new_id()))
             tally.counted = before + wanted
             tally.left = max(0, min(wanted, MOST - before) - 1)
             if before < MOST:
@@ -125,11 +123,15 @@ class Refusals:
             rests = [self._rests.pop(place) for place in over]
             if not self._rests:
                 atexit.unregister(self.flush)
-        for rest in rests:
-            try:
-                self._audit.append(_summary(rest))
-            except StoreUnavailableError:
-                _log.exception("audit.refusal_not_recorded", count=rest.codes.total(), codes=dict(rest.codes))
+        if not rests:
+            return
+        try:
+            with self._db.write(SYSTEM) as db:
+                for rest in rests:
+                    audit.store(db, _summary(rest))
+        except StoreUnavailableError:
+            told = [(rest.last.actor.id, dict(rest.codes)) for rest in rests]
+            _log.exception("audit.refusal_not_recorded", refusals=told)
 
 
 def _summary(rest: _Rest) -> Event:

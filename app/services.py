@@ -75,7 +75,7 @@ def build(config: Config) -> Services:
         access=Access(db, most=config.tenant_keys, sets=sets),
         authority=authority,
         audit=audit_log,
-        refusals=Refusals(db, audit_log),
+        refusals=Refusals(db),
         tenants=Tenants(db),
         onboarding=onboarding,
         verification=verification,

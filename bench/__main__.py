@@ -1,7 +1,7 @@
 """`make bench`: measures Deputy beside bare Flask and metadataproxy, and says which goals are reached.
 
 It starts all that it needs on this machine, sends load to 127.0.0.1 only, and leaves nothing behind but .bench/
-(the peer's environment, logs, and last.json). A full run takes some eight minutes on two cores. Close what else
+(the peer's environment, logs, and last.json). A full run takes some ten minutes on two cores. Close what else
 runs on the machine: the figures are ratios within interleaved rounds, but a busy machine widens their range.
 """
 

@@ -1,6 +1,7 @@
 """Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load bodies|sockets PORT`, the key on stdin."""
 
 import asyncio
+import contextlib
 import itertools
 import sys
 
@@ -64,10 +65,8 @@ async def _again_and_again(attack: str, port: int, key: str) -> None:
 
     async def keep_on(turn: int) -> None:
         while True:
-            try:
+            with contextlib.suppress(OSError, EOFError):
                 await one(port, key, turn)
-            except (OSError, EOFError):
-                pass
             await asyncio.sleep(_PAUSE)
 
     await asyncio.gather(*(keep_on(turn) for turn in range(count)))

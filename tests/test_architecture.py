@@ -290,6 +290,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/keys.py", "issue_key"),
         ("app/keys.py", "revoke_any"),
         ("app/refusals.py", "_count"),  # what is refused to a key that may be gone by now
+        ("app/refusals.py", "flush"),
         ("app/registrations.py", "_refusal"),  # a stack's message
         ("app/tenants.py", "void_registrations"),  # the operator
         ("app/vending.py", "_changing"),  # what AWS said of a role is true, whoever asked

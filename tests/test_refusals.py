@@ -196,7 +196,7 @@ def test_a_rest_that_can_not_be_stored_is_logged(processes, key, monkeypatch, lo
     def away(*_):
         raise StoreUnavailableError("away")
 
-    monkeypatch.setattr(processes[0].audit, "append", away)
+    monkeypatch.setattr(processes[0].db, "write", away)
     processes[0].refusals.flush()
     assert logged == ["audit.refusal_not_recorded"]
     assert not processes[0].refusals._rests
