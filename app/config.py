@@ -15,7 +15,7 @@ import environs
 from marshmallow import ValidationError
 
 from app import setting_checks as check
-from app.doubts import local_address, unknown_variables
+from app.doubts import local_address, unknown_variables, weak_keys
 from app.ids import AccountId
 from app.vendor_name import NAME_MAX, ascii_form, stands_for_the_name
 
@@ -59,6 +59,12 @@ class Broker:
         found = _PRINCIPAL.fullmatch(text)
         if found is None:
             raise ValidationError("must be the ARN of an IAM role or an IAM user.")
+        # Trust policies compare it with ArnEquals, which reads the first two as patterns and ${…} as a variable. IAM
+        # takes all three in paths.
+        if any(character in text for character in "*?$"):
+            raise ValidationError(
+                "must not hold *, ? or $: in trust policies they would let in other principals."
+            )
         return cls(
             arn=text,
             partition=found["partition"],
@@ -162,7 +168,9 @@ class Config:
         problems += _registration_problems(values, problems) + _name_problems(values, problems)
         if problems or not region:
             raise ConfigError("\n".join(problems))
-        doubts = env.unknown() + local_address(values["public_url"], endpoint)
+        doubts = (
+            env.unknown() + weak_keys(values["secret_keys"]) + local_address(values["public_url"], endpoint)
+        )
         return cls(**_typed(values), region=region, doubts=tuple(doubts))
 
 

@@ -2,11 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+# Of 64 random hexadecimal digits, fewer than 12 different ones are there once in millions of keys.
+DISTINCT = 12
+MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 # Names that `make run` and deputy-client read, which may stand in the same environment.
 _OTHERS = {"DEPUTY_DATA_DIR", "DEPUTY_URL", "DEPUTY_API_KEY", "DEPUTY_CA_BUNDLE", "DEPUTY_FAIL_CLOSED"}
 # What Kubernetes puts into every container beside a Service that is called deputy.
@@ -29,6 +32,21 @@ def _nearest(name: str, names: AbstractSet[str]) -> str:
     tails = sorted(one.removeprefix("DEPUTY_") for one in names)  # which all would have in common
     found = difflib.get_close_matches(name.removeprefix("DEPUTY_"), tails, n=1, cutoff=0.5)
     return f"Is DEPUTY_{found[0]} meant?" if found else "The README lists those that there are."
+
+
+def looks_random(key: str) -> bool:
+    """Whether it has as many different characters as random text of that length."""
+    return len(set(key)) >= DISTINCT
+
+
+def weak_keys(keys: Sequence[str]) -> list[str]:
+    """A sentence for each secret key that nobody can have drawn at random."""
+    return [
+        f"DEPUTY_SECRET_KEYS: key {place} is not random. Whoever guesses it can forge registration tokens and cursors;"
+        " remove it as soon as no stack may still hold a token that it signed."
+        for place, key in enumerate(keys, start=1)
+        if not looks_random(key)
+    ]
 
 
 def local_address(public_url: str, aws: str | None) -> list[str]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
 
+from app.doubts import DISTINCT, MAKE_ONE, looks_random
 from app.ids import ACCOUNT_ID_PATTERN
 from app.vendor_name import ASCII_PATTERN, NAME_MAX, is_name
 
@@ -49,6 +50,11 @@ def database_url(value: str) -> None:
 def secret_keys(values: list[str]) -> None:
     if not values or any(len(value) < 32 for value in values):
         raise ValidationError("must be one or more keys of at least 32 characters each, separated by commas.")
+    if not looks_random(values[0]):  # further back, weaker ones are doubtful: they were in use once
+        raise ValidationError(
+            f"the first key, which signs and seals, is not random: it has fewer than {DISTINCT} different characters."
+            f" {MAKE_ONE}"
+        )
 
 
 def cache_url(value: str | None) -> None:

@@ -1,8 +1,10 @@
 """The settings: read strictly, all mistakes told at once, and nothing secret ever shown."""
 
+import hashlib
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Broker, Config, ConfigError
+from app.doubts import looks_random
 from app.factory import create_app
 from app.setting_checks import OWN_PATHS
 from tests.conftest import make_config
@@ -22,6 +25,7 @@ KEY = "first-secret-key-0123456789-abcdefgh"
 BOOTSTRAP = "dpk_0123456789abcdef_Abcdefghij0123456789_-ABCDEFGHIJ0123456789x"
 FULL_WIDTH = "".join(chr(0xFF10 + int(digit)) for digit in "111122223333")  # digits, to Python
 TOPIC = "arn:aws:sns:us-east-1:111122223333:registrations"
+PUBLIC = "https://deputy.example.com"
 QUEUE = "https://sqs.us-east-1.amazonaws.com/111122223333/registrations"
 
 GOOD = {
@@ -407,9 +411,41 @@ def test_every_process_says_once_what_it_doubts_and_starts(tmp_path):
         assert "hunter2" not in done.stdout + done.stderr
 
 
-# --- what looks like a mistake ---
+# --- secret keys, of which the first signs and seals ---
 
-PUBLIC = "https://deputy.example.com"
+TYPED = "changeme" * 8
+HEX_KEY = hashlib.sha256(b"any").hexdigest()
+
+
+@pytest.mark.parametrize("key", ["x" * 64, TYPED, "0123456789" * 4, f"{'a' * 60}bcdefghijk"])
+def test_a_first_secret_key_that_nobody_drew_at_random_is_refused_with_a_way_to_make_one(read, key):
+    said = problems(read, DEPUTY_SECRET_KEYS=f"{key},{KEY}")["DEPUTY_SECRET_KEYS"]
+    assert "the first key" in said
+    assert "fewer than 12 different characters" in said
+    assert "secrets.token_urlsafe(48)" in said
+    assert key not in said
+
+
+@pytest.mark.parametrize("key", [KEY, HEX_KEY, f"{'a' * 60}bcdefghijkl"])
+def test_a_first_secret_key_that_could_be_random_is_taken(read, key):
+    config = read(DEPUTY_SECRET_KEYS=key, DEPUTY_PUBLIC_URL=PUBLIC)
+    assert config.secret_keys == (key,)
+    assert config.doubts == ()
+
+
+def test_hexadecimal_keys_are_as_good_as_any():
+    assert all(looks_random(secrets.token_hex(32)) for _ in range(2_000))
+
+
+def test_a_weaker_secret_key_further_back_still_verifies_and_is_warned_of(read):
+    config = read(DEPUTY_SECRET_KEYS=f"{KEY},{TYPED},{HEX_KEY}", DEPUTY_PUBLIC_URL=PUBLIC)
+    assert config.secret_keys == (KEY, TYPED, HEX_KEY)
+    [doubt] = config.doubts
+    assert doubt.startswith("DEPUTY_SECRET_KEYS: key 2 is not random.")
+    assert "changeme" not in doubt
+
+
+# --- what looks like a mistake ---
 
 
 @pytest.mark.parametrize(
@@ -472,6 +508,16 @@ def test_names_that_others_read_are_no_mistakes(read):
 def test_a_public_url_of_this_machine_is_doubted_unless_aws_is_on_it_too(read, url, endpoint, doubted):
     doubts = read(DEPUTY_PUBLIC_URL=url, AWS_ENDPOINT_URL=endpoint).doubts
     assert [doubt.startswith("DEPUTY_PUBLIC_URL is http://") for doubt in doubts] == [True] * doubted
+
+
+# --- the broker's ARN ---
+
+
+@pytest.mark.parametrize("path", ["*/", "team?/", "${aws:username}/", "a/*b/", "$/"])
+@pytest.mark.parametrize("kind", ["role", "user"])
+def test_a_broker_whose_arn_means_others_in_a_trust_policy_is_refused(read, kind, path):
+    found = problems(read, DEPUTY_BROKER_PRINCIPAL_ARN=f"arn:aws:iam::111122223333:{kind}/{path}DeputyBroker")
+    assert "must not hold *, ? or $" in found["DEPUTY_BROKER_PRINCIPAL_ARN"]
 
 
 # --- the public URL's path ---

@@ -126,7 +126,7 @@ def elements(api: Api, tenant) -> list[tuple[str, list[str]]]:
 def settings_with(monkeypatch, config: Config, **changes: str) -> Config:
     given = {
         "DATABASE_URL": "sqlite:///x",
-        "SECRET_KEYS": "x" * 32,
+        "SECRET_KEYS": "first-secret-key-of-the-tests-0123456789",
         "BROKER_PRINCIPAL_ARN": config.broker.arn,
         "TEMPLATE_BUCKET": config.template_bucket,
     }
