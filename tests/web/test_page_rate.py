@@ -26,3 +26,12 @@ def test_a_link_that_is_opened_too_often_is_told_when_to_come_back(world, app, m
         assert refused.content_type.startswith("text/html")
     assert client.get(others).status_code == 200
     assert client.post(f"{token}/connections", data={"role_arn": "x"}).status_code == 422
+
+
+def test_a_form_of_more_than_an_arn_needs_is_not_read(world, app):
+    tenant = world.tenant()
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
+    client, path = app.test_client(), f"{urlsplit(link).path}/connections"
+    form = "application/x-www-form-urlencoded"
+    assert client.post(path, data=b"a=1&" * 5000, content_type=form).status_code == 413
+    assert client.post(path, data=b"a=1&" * 2000, content_type=form).status_code == 422
