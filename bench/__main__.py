@@ -22,7 +22,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
     "cold": (cold.measure, "row 5: one STS call for each answer"),
     "background": (background.measure, "hot rounds beside 50 new tenants and 50 proofs a second"),
-    "hostile": (hostile.measure, "row 12: issuing beside hostile bodies, and beside sockets that send none"),
+    "hostile": (hostile.measure, "rows 11 and 12: issuing beside another tenant's hostile requests"),
     "extras": (extras.measure, "what each part of a hot request costs"),
     "memory": (memory.measure, "row 9: memory of a cached credential"),
     "honesty": (honesty.measure, "row 6: revoking, and killing every worker, under load"),

@@ -1,4 +1,7 @@
-"""Row 12: what a victim is issued beside another tenant's hostile requests, and beside sockets that send no body.
+"""Rows 11 and 12: what a victim is issued beside another tenant's hostile requests.
+
+Row 11: 24 connections make keys and revoke them without a pause, each of which moves the epoch. Row 12: hostile bodies,
+and sockets that send no body.
 
 The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to read, over eight connections
 that ask again as soon as they are answered. The sockets, 600 at a time, send the header of a request that is
@@ -12,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from bench.goals import HOSTILE, shown
+from bench.goals import HOSTILE, REVOKES, shown
 from bench.hot import contender, warm
 from bench.load import Wrk
 from bench.rounds import Contender, Round, interleave, ratio
@@ -69,13 +72,16 @@ def measure(stage: Stage) -> None:
             attack=attack,
             key=key,
         )
-        for attack in ("bodies", "sockets")
+        for attack in ("revokes", "bodies", "sockets")
     }
     warm(stage, alone)
     scale = stage.scale
-    stage.say(f"hostile: {scale.rounds} rounds alone, beside hostile bodies, and beside sockets without one")
+    stage.say(
+        f"hostile: {scale.rounds} rounds alone, beside revocations, hostile bodies, and sockets without one"
+    )
     interleave(stage.wrk, (alone, *beside.values()), rounds=scale.rounds, seconds=scale.seconds)
-    found = [ratio(one, alone, lambda each: each.per_second) for one in beside.values()]
+    revokes, *found = [ratio(one, alone, lambda each: each.per_second) for one in beside.values()]
+    stage.found.results.append(REVOKES.judge(shown(revokes), revokes.median, values={"revokes": revokes}))
     stage.found.facts["hot beside hostile requests"] = {
         one.name: one.facts() for one in (alone, *beside.values())
     }
@@ -83,6 +89,6 @@ def measure(stage: Stage) -> None:
         HOSTILE.judge(
             " · ".join(map(shown, found)),
             *(one.median for one in found),
-            values=dict(zip(beside, found, strict=True)),
+            values=dict(zip(("bodies", "sockets"), found, strict=True)),
         )
     )

@@ -1,11 +1,15 @@
-"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load bodies|sockets PORT`, the key on stdin."""
+"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load bodies|sockets|revokes PORT`, the key
+on stdin.
+"""
 
 import asyncio
 import contextlib
 import itertools
+import json
 import sys
+from collections.abc import Awaitable, Callable
 
-_BODIES, _SOCKETS = 8, 600
+_BODIES, _SOCKETS, _REVOKERS = 8, 600, 24
 _LARGEST = 256 * 1024
 _PAUSE = 1.0  # seconds until a connection that ended is opened again
 _START = '{"name": "x", "scopes": ['
@@ -28,9 +32,9 @@ _COSTLY = (
 )
 
 
-def _head(key: str, length: int) -> bytes:
+def _head(key: str, length: int, what: str = "POST /v1/api-keys") -> bytes:
     return (
-        "POST /v1/api-keys HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n"
+        f"{what} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
 
@@ -43,9 +47,30 @@ async def _bodies(port: int, key: str, turn: int) -> None:
             body = _COSTLY[number % len(_COSTLY)]
             writer.write(_head(key, len(body)) + body)
             await writer.drain()
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-            await reader.readexactly(int(length.partition(b":")[2]))
+            await _answer(reader)
+    finally:
+        writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    """The next answer's body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    length = next((line for line in lines if line.startswith(b"content-length")), b":0")
+    return await reader.readexactly(int(length.partition(b":")[2]))
+
+
+async def _revokes(port: int, key: str, _turn: int) -> None:
+    """Make a key and revoke it, without a pause: each revocation makes every process read again what it knows."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = b'{"name": "hostile", "scopes": ["keys:write"]}'
+    try:
+        while True:
+            writer.write(_head(key, len(body)) + body)
+            made = json.loads(await _answer(reader))
+            if "id" in made:
+                writer.write(_head(key, 0, f"DELETE /v1/api-keys/{made['id']}"))
+                await _answer(reader)
     finally:
         writer.close()
 
@@ -60,8 +85,15 @@ async def _sockets(port: int, key: str, _turn: int) -> None:
         writer.close()
 
 
+_ATTACKS: dict[str, tuple[Callable[[int, str, int], Awaitable[None]], int]] = {
+    "bodies": (_bodies, _BODIES),
+    "sockets": (_sockets, _SOCKETS),
+    "revokes": (_revokes, _REVOKERS),
+}
+
+
 async def _again_and_again(attack: str, port: int, key: str) -> None:
-    one, count = (_bodies, _BODIES) if attack == "bodies" else (_sockets, _SOCKETS)
+    one, count = _ATTACKS[attack]
 
     async def keep_on(turn: int) -> None:
         while True:
