@@ -32,6 +32,8 @@ _SETTINGS = {
     "task_default_queue": _QUEUE,
     "broker_connection_retry_on_startup": True,
     "worker_hijack_root_logger": False,
+    # Whoever can send messages could otherwise stop workers and have them tell what they do.
+    "worker_enable_remote_control": False,
     "timezone": "UTC",
     "beat_schedule": {
         "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from app import services as composition
 from app.db import SYSTEM, now
 from app.due import LEASE
 from app.errors import StoreUnavailableError
+from app.jobs import create_celery
 from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from app.onboarding import trust_policy
 from app.worker import THREADS, Worker, listen
@@ -271,6 +273,13 @@ def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert b"Ctrl-C" in process.stdout.read()
+
+
+def test_celery_takes_no_commands_from_its_broker(services):
+    """`celery inspect` and `celery control` speak to workers through it."""
+    for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
+        celery = create_celery(replace(services.config, broker_url=url), lambda: services)
+        assert celery.conf.worker_enable_remote_control is False
 
 
 class Celery:
