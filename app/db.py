@@ -36,7 +36,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
 from app.errors import ConflictError, StoreUnavailableError
-from app.sqlite import PRAGMAS, OneWriter, SqliteConnection
+from app.sqlite import PRAGMAS, OneWriter, SqliteConnection, create_private
 
 Row = TypeVar("Row")
 
@@ -215,7 +215,13 @@ def _sqlite(url: str) -> Engine:
         connect_args={"check_same_thread": False, "factory": SqliteConnection},
         json_serializer=as_json,
     )
-    turn = OneWriter(engine.url.database) if engine.url.database else None
+    path = engine.url.database
+    turn = OneWriter(path) if path else None
+
+    @event.listens_for(engine, "do_connect")
+    def _create(*_: Any) -> None:
+        if path and path != ":memory:":
+            create_private(path)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:

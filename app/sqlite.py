@@ -22,6 +22,15 @@ PRAGMAS = (
 )
 
 
+def create_private(path: str) -> None:
+    """Create the database's file for its owner alone, unless it is there. SQLite gives -wal and -shm the same mode.
+
+    O_EXCL, as a file that is there must not be opened here: closing it would end this process's locks on it.
+    """
+    with suppress(OSError):  # there already; or SQLite says itself why it can't be made
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 class OneWriter:
     """Whose turn it is to write to a SQLite file, among all threads of all processes.
 

@@ -43,6 +43,47 @@ def named(database):
     return make
 
 
+# --- SQLite's files ---
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def modes(folder) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o000, 0o077])
+@pytest.mark.usefixtures("umask")
+def test_the_files_of_sqlite_are_their_owners_alone(tmp_path, mask):
+    os.umask(mask)
+    database = Database(f"sqlite:///{tmp_path}/deputy.sqlite3")
+    with database.write(SYSTEM) as db:
+        db.execute(text("CREATE TABLE things (name TEXT)"))
+    assert modes(tmp_path) == dict.fromkeys(
+        ("deputy.sqlite3", "deputy.sqlite3-shm", "deputy.sqlite3-wal", "deputy.sqlite3.lock"), 0o600
+    )
+    database.engine.dispose()
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_file_of_sqlite_that_is_there_keeps_its_mode_and_its_rows(tmp_path):
+    path = tmp_path / "deputy.sqlite3"
+    path.touch(mode=0o640)
+    for attempt in (1, 2):
+        database = Database(f"sqlite:///{path}")
+        with database.write(SYSTEM) as db:
+            db.execute(text("CREATE TABLE IF NOT EXISTS things (attempt INTEGER)"))
+            db.execute(text("INSERT INTO things VALUES (:attempt)"), {"attempt": attempt})
+            assert db.scalars(text("SELECT count(*) FROM things")).one() == attempt
+        assert modes(tmp_path)["deputy.sqlite3"] == 0o640
+        database.engine.dispose()
+
+
 # --- times ---
 
 
