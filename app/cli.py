@@ -22,6 +22,7 @@ from flask.cli import AppGroup, with_appcontext
 from app.access import Scope, from_bits
 from app.audit import Actor
 from app.aws.errors import Unavailable
+from app.aws.templates import Published
 from app.db import now, unavailable
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.families import Made
@@ -107,7 +108,10 @@ def worker() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     click.echo("The worker is running; Ctrl-C ends it.")
-    work.run()
+    if not work.run():
+        raise click.ClickException(
+            "A part of the worker has ended, so it ends; its log says why. Start it again."
+        )
 
 
 templates = AppGroup("templates", help="The CloudFormation templates that customers launch.")
@@ -116,17 +120,33 @@ registrations = AppGroup("registrations", help="What customers' stacks may say o
 
 
 @templates.command("publish")
-def publish() -> None:
+@click.option("--check", is_flag=True, help="Publish nothing; say what is missing or differs, and fail then.")
+def publish(*, check: bool) -> None:
     """Render every permission set and upload it to TEMPLATE_BUCKET, under its content's hash.
 
     Run it with credentials that may put objects there, before the release that links to them. What is
     published already is never overwritten, so links that customers hold stay valid.
+
+    --check needs no credentials: it reads the templates as customers do.
     """
+    onboarding = _services().onboarding
     try:
-        for url, new in _services().onboarding.publish():
+        if check:
+            _check_published(onboarding.published())
+            return
+        for url, new in onboarding.publish():
             click.echo(f"{'published' if new else 'there already'}  {url}")
     except Unavailable as error:
-        raise click.ClickException(f"The bucket can't be written to: {error}") from error
+        raise click.ClickException(
+            f"The bucket can't be {'read' if check else 'written to'}: {error}"
+        ) from error
+
+
+def _check_published(found: list[tuple[str, Published]]) -> None:
+    for url, state in found:
+        click.echo(f"{url}  {state}")
+    if any(state is not Published.YES for _, state in found):
+        raise click.ClickException("Not everything is published. Run: flask --app wsgi templates publish")
 
 
 @keys.command("generate")

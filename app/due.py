@@ -77,6 +77,12 @@ class Due:
             )
         return [Claim(row.tenant_id, row.id, lease) for row in found]
 
+    def oldest(self) -> datetime | None:
+        """Since when the connection is due that has waited longest; None when none is due."""
+        at = now()
+        with self._db.read() as db:
+            return db.scalar(_waiting(at).with_only_columns(Connection.due_at).limit(1))
+
     def prove(self, claim: Claim) -> bool:
         """Prove one; False when somebody else did, or it is no longer there to be proven."""
         if not self._begin(claim):

@@ -1,13 +1,14 @@
 """Housekeeping: what nobody needs any more is deleted, a little at a time, by the background worker.
 
 A registration's row makes a message that comes again no news. CloudFormation gives a request up after an hour, and SQS
-a message after 14 days at most, so a row of 30 days ago is asked for by nobody.
+a message after 14 days at most, so a row of 30 days ago is asked for by nobody. A worker's heartbeat is kept for a day.
 """
 
 from datetime import timedelta
 
 from sqlalchemy import delete, select
 
+from app import heartbeats
 from app.db import SYSTEM, Database, now
 from app.models import Registration
 
@@ -25,6 +26,9 @@ class Housekeeping:
 
     def tidy(self) -> int:
         """Delete a bounded number of old rows; how many that were. Raises StoreUnavailableError."""
+        return heartbeats.forget(self._db) + self._registrations()
+
+    def _registrations(self) -> int:
         limit = now() - _KEPT
         oldest = select(Registration.created_at).order_by(Registration.id).limit(1)
         with self._db.read() as db:

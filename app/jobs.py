@@ -4,7 +4,6 @@ Over the broker that BROKER_URL names: `celery --app worker worker --beat`, as o
 its messages and a worker that is killed lose nothing: what is due is in the database (app/due.py).
 """
 
-import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -12,13 +11,15 @@ from uuid import UUID
 
 from celery import Celery, bootsteps
 from celery.apps.worker import Worker
-from celery.worker.components import Beat
+from celery.beat import Scheduler
+from celery.platforms import EX_FAILURE
+from celery.worker import components, state
 
 from app.config import Config
 from app.due import Claim
 from app.housekeeping import EVERY
 from app.services import Services
-from app.worker import THREADS, listen
+from app.worker import THREADS, Part, companions, stop_all
 
 _QUEUE = "deputy"
 _SETTINGS = {
@@ -35,6 +36,7 @@ _SETTINGS = {
     # Whoever can send messages could otherwise stop workers and have them tell what they do.
     "worker_enable_remote_control": False,
     "timezone": "UTC",
+    "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's own wants a file, in a folder that may be read-only
     "beat_schedule": {
         "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
         "tidy": {"task": "deputy.tidy", "schedule": float(EVERY), "options": {"expires": EVERY}},
@@ -42,7 +44,34 @@ _SETTINGS = {
 }
 
 
-class _SqsWorker(Worker):  # type: ignore[misc]  # celery is untyped
+def _fail() -> None:
+    """End this worker with an error once its tasks are done, so that a supervisor starts another."""
+    state.should_stop = EX_FAILURE
+
+
+class _Beat(components.Beat):  # type: ignore[misc]  # celery is untyped
+    """The tick of `--beat`, on a thread of the worker.
+
+    Celery's own is a process beside the worker, which outlives its parent's kill -9, and whose end nobody notices.
+    """
+
+    def create(self, worker: Any) -> Part:
+        worker.beat = beat = Part("beat", lambda part: _tick(worker.app, part), _fail)
+        return beat
+
+
+def _tick(celery: Celery, part: Part) -> None:
+    scheduler = Scheduler(celery, max_interval=1)
+    while not part.told_to_end(after=scheduler.tick()):
+        pass
+
+
+class _Worker(Worker):  # type: ignore[misc]  # celery is untyped
+    class Blueprint(Worker.Blueprint):  # type: ignore[misc]
+        default_steps = Worker.Blueprint.default_steps - {"celery.worker.components:Beat"} | {_Beat}
+
+
+class _SqsWorker(_Worker):
     """Asks SQS through boto3 and waits for the answer.
 
     Celery's own way is an event loop with curl. There one refusal of SQS's can end the asking, and the process goes on
@@ -56,11 +85,11 @@ class _SqsWorker(Worker):  # type: ignore[misc]  # celery is untyped
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     """Celery's application: a tick that claims what is due, one task for each claim, and what keeps house.
 
-    Stacks are listened to beside. `services` gives the same ones each time. It is called in the process that works.
+    What every worker has goes on beside. `services` gives the same ones each time. It is called in the process that works.
     """
     celery = _over_broker(config)
     celery.conf.update(_SETTINGS)
-    celery.steps["worker"].add(_listening(services))
+    celery.steps["worker"].add(_beside(services))
 
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
@@ -79,28 +108,21 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     return celery
 
 
-def _listening(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
-    class Listening(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
-        """Beside the tasks and none of them: the queue of registrations is their store, and nothing rides on Celery's."""
+def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
+    class Beside(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
+        """No tasks: the queue of registrations is their store, and a worker must be seen to live without a broker."""
 
-        requires = (Beat,)  # which forks: no thread of ours, and no connection, must be there by then
-
-        def __init__(self, worker: Any, **options: Any) -> None:
-            super().__init__(worker, **options)
-            self._end = threading.Event()
+        requires = (components.Pool,)  # a pool that forks must find no thread and no connection of ours
 
         def start(self, _worker: Any) -> None:
-            registrations = services().registrations
-            self._thread = threading.Thread(
-                target=listen, args=(registrations, self._end), name="registrations", daemon=True
-            )
-            self._thread.start()
+            self._parts = companions(services(), "celery", _fail)
+            for part in self._parts:
+                part.start()
 
         def stop(self, _worker: Any) -> None:
-            self._end.set()
-            self._thread.join()
+            stop_all(self._parts)
 
-    return Listening
+    return Beside
 
 
 def _over_broker(config: Config) -> Celery:
@@ -108,10 +130,10 @@ def _over_broker(config: Config) -> Celery:
     url = config.broker_url or ""
     sqs = url.startswith("sqs://")
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
+    celery.Worker = celery.subclass_with_self(_SqsWorker if sqs else _Worker)
     if not sqs:
         celery.conf.broker_transport_options = {"visibility_timeout": 300}  # Redis's; RabbitMQ has none
         return celery
-    celery.Worker = celery.subclass_with_self(_SqsWorker)
     celery.conf.broker_transport_options = {
         "region": config.region,  # the SDK itself reads AWS_DEFAULT_REGION alone
         # One that is there: a worker may neither list nor make queues. Its visibility timeout is its own.

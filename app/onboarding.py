@@ -11,6 +11,7 @@ from uuid import UUID
 from app import kit_scripts, permission_sets
 from app.access import Caller, tenant_of
 from app.aws.templates import (
+    Published,
     Template,
     TemplateBucket,
     partition_of,
@@ -94,10 +95,14 @@ class Onboarding:
 
     def publish(self) -> list[tuple[str, bool]]:
         """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable."""
-        return [
-            (self._bucket.url(template), self._bucket.publish(template))
-            for template in (*self._templates.values(), *self._organization.values())
-        ]
+        return [(self._bucket.url(template), self._bucket.publish(template)) for template in self._all()]
+
+    def published(self) -> list[tuple[str, Published]]:
+        """What is at each template's URL, as anybody finds it. Raises app.aws.errors.Unavailable."""
+        return [(self._bucket.url(template), self._bucket.published(template)) for template in self._all()]
+
+    def _all(self) -> list[Template]:
+        return [*self._templates.values(), *self._organization.values()]
 
     def kit(
         self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None

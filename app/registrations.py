@@ -33,6 +33,7 @@ from app.errors import (
     RateLimitedError,
     RoleNotAllowedError,
 )
+from app.heartbeats import Hearing
 from app.ids import RoleArn
 from app.models import (
     Connection,
@@ -86,6 +87,10 @@ class _VoidToken(_Void):
     """Its token is not ours, or was voided; or the tenant is gone or suspended."""
 
 
+class _Unanswerable(Exception):  # noqa: N818  nothing failed
+    """A message that is no stack's, or whose answer would go to a stranger."""
+
+
 class Registrations:
     """Takes messages from the queue, stores what they claim, and answers the stacks. Safe to share among threads."""
 
@@ -105,6 +110,7 @@ class Registrations:
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._replies = replies
+        self.hearing = Hearing()  # for this worker's heartbeat
         self._deployment_id: UUID | None = None  # until it is read
         # What was logged in the last hour. A stranger may name any number of deployments.
         self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)
@@ -122,6 +128,7 @@ class Registrations:
             messages = self._queue.receive(max_messages, wait_seconds)
         except Unavailable as error:
             raise AwsUnavailableError("The registration queue does not answer.") from error
+        self.hearing.asked({message.id: message.sent_at for message in messages if message.is_first})
         if messages:
             with ThreadPoolExecutor(len(messages)) as pool:
                 list(pool.map(self._take, messages))
@@ -136,15 +143,22 @@ class Registrations:
         Raises StoreUnavailableError.
         """
         try:
-            request = Request.parse(body, self._config.registration_topic_arn or "")
-        except ValueError:
-            _log.warning("registration.unreadable")
+            return self._answer(body)
+        except _Unanswerable:
             return False
+
+    def _answer(self, body: str) -> bool:
+        """As `handle`, but raises _Unanswerable for a message that is not a stack's."""
+        try:
+            request = Request.parse(body, self._config.registration_topic_arn or "")
+        except ValueError as error:
+            _log.warning("registration.unreadable")
+            raise _Unanswerable from error
         if self._is_for_another(request):
             return True
         if not self._replies.allows(request.response_url):
             _log.warning("registration.strange_response_url", account_id=request.account_id)
-            return False
+            raise _Unanswerable
         return self._replies.put(request, self._refusal(request))
 
     def _is_for_another(self, request: Request) -> bool:
@@ -166,11 +180,16 @@ class Registrations:
         return self._deployment_id
 
     def _take(self, message: Message) -> None:
+        answered = False
         try:
-            if self.handle(message.body):
+            answered = self._answer(message.body)
+            if answered:
                 self._queue.delete(message)
+        except _Unanswerable:
+            answered = True  # as far as readiness is concerned: anybody may publish such messages
         except (AppError, SQLAlchemyError, Unavailable) as error:  # it comes again
             _log.warning("registration.postponed", error=type(error).__name__)
+        self.hearing.took(message.id, None if answered else message.sent_at)
 
     def _refusal(self, request: Request) -> str | None:
         try:

@@ -12,7 +12,7 @@ from app.config import Config
 from app.connections import Connections
 from app.db import Database
 from app.due import Due
-from app.health import Health
+from app.health import Health, checks
 from app.housekeeping import Housekeeping
 from app.keys import Access
 from app.links import Links
@@ -69,6 +69,7 @@ def build(config: Config) -> Services:
     sessions, rates = Sessions(config.secret_keys, shared), Rates(config, shared)
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
     connections = Connections(db, verification, config, sets)
+    due = Due(db, Verification(db, sts.held_to(rates.background_call)))
     return Services(
         config=config,
         db=db,
@@ -91,12 +92,17 @@ def build(config: Config) -> Services:
             log=audit_log,
             max_session_seconds=config.max_session_seconds,
         ),
-        health=Health(db, sts),
-        due=Due(db, Verification(db, sts.held_to(rates.background_call))),
+        health=_health(db, sts, onboarding, due, config),
+        due=due,
         housekeeping=Housekeeping(db),
         rates=rates,
         quotas=Quotas(db, config),
     )
+
+
+def _health(db: Database, sts: Sts, onboarding: Onboarding, due: Due, config: Config) -> Health:
+    listens = config.registration_queue_url is not None
+    return Health(checks(db, sts, templates=onboarding.published, oldest_due=due.oldest, listens=listens))
 
 
 def _registrations(db: Database, config: Config, sets: dict[str, PermissionSet]) -> Registrations | None:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from alembic import context
 
-from app import accounts, deployment, models, quotas  # noqa: F401  the tables
+from app import accounts, deployment, heartbeats, models, quotas  # noqa: F401  the tables
 from app.config import Config
 from app.db import Database, UtcDateTime, without_limits
 from app.tables import Base

@@ -285,7 +285,10 @@ def test_only_deputy_itself_writes_for_nobody():
     assert writes_for_nobody(TREES) == [
         ("app/due.py", "_begin"),  # the background worker
         ("app/due.py", "claim"),
-        ("app/housekeeping.py", "tidy"),
+        ("app/heartbeats.py", "beat"),
+        ("app/heartbeats.py", "end"),
+        ("app/heartbeats.py", "forget"),
+        ("app/housekeeping.py", "_registrations"),
         ("app/keys.py", "install_key"),  # the operator at the machine
         ("app/keys.py", "issue_key"),
         ("app/keys.py", "revoke_any"),
@@ -319,10 +322,12 @@ def test_nothing_catches_everything():
         == [
             "app/api/fast_lane.py",  # Flask raises it again, and answers
             "app/api/rest.py",  # what goes wrong while a server reads a body is of no common kind
+            "app/checks.py",  # a check that fails is a finding, or it would be asked for by each request
             "app/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
             "app/hub.py",  # and so does a future
             "app/sockets.py",  # what still comes after an answer is dropped, in whatever form
             "app/worker.py",  # a worker must outlive every bug, or a process is left that only looks alive
+            "app/worker.py",  # and end when a part of it has ended for whatever reason
         ]
     )
 

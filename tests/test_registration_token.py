@@ -2,12 +2,15 @@
 
 import base64
 import hmac
+import re
 import uuid
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cachetools import TTLCache
+from cfnlint.decode import decode_str
 from structlog.testing import capture_logs
 
 from app import permission_sets
@@ -101,6 +104,17 @@ def test_a_form_to_come_names_its_deployment_at_the_same_place_and_is_not_read()
     assert deployment_of(token) == ELSEWHERE
     assert RegistrationTokens(KEYS).read(token) is None
     assert len(token) <= 128
+
+
+@pytest.mark.parametrize("name", ["customer-role.yaml", "customer-org.yaml"])
+def test_the_templates_take_tokens_of_every_form(name):
+    text = (Path(__file__).parent.parent / "cloudformation" / name).read_text()
+    parameter = decode_str(text)[0]["Parameters"]["RegistrationToken"]
+    pattern, most = parameter.get("AllowedPattern", ".*"), parameter.get("MaxLength", 4096)
+    for length in (72, 92, 116):  # the old form, this one, and the longest to come
+        token = "dpt_" + "A" * length
+        assert re.fullmatch(pattern, token)
+        assert len(token) <= int(most)
 
 
 # --- a deployment's id ---

@@ -734,3 +734,49 @@ def test_without_a_topic_nothing_registers_itself(admin, world):
 def test_an_envelope_of_another_topic_is_left(desk):
     assert not desk.registrations.handle(envelope(json.dumps(desk.stack().request()), TopicArn=f"{TOPIC}2"))
     assert desk.answers.got == []
+
+
+# --- what a worker's heartbeat says of the queue ---
+
+
+@pytest.fixture
+def own_queue(aws):
+    """A queue that shows a message again at once."""
+    with closing(root_client(aws, "sqs", VENDOR_ACCOUNT)) as sqs:
+        made = sqs.create_queue(
+            QueueName=f"own-{secrets.token_hex(4)}", Attributes={"VisibilityTimeout": "0"}
+        )
+        url = made["QueueUrl"]
+        yield (
+            lambda body: sqs.send_message(QueueUrl=url, MessageBody=body),
+            RegistrationQueue("us-east-1", url),
+        )
+        sqs.delete_queue(QueueUrl=url)
+
+
+def test_a_message_is_remembered_from_when_it_can_not_be_answered_until_it_is(desk, own_queue):
+    send, queue = own_queue
+    with Answers(503, 503, 200) as moody:
+        registrations = desk.process(moody.url)
+        registrations._queue = queue
+        before = now() - timedelta(seconds=2)
+        send(Stack(moody.url, desk.token(), desk.stack().role_arn).message())
+        assert registrations.receive(wait_seconds=0) == 1
+        sent_at = registrations.hearing.unanswered_at
+        assert before < sent_at <= now()
+        assert registrations.hearing.heard_at == sent_at
+        assert registrations.receive(wait_seconds=0) == 1
+        assert moody.statuses == ["SUCCESS"] * 3
+        assert registrations.hearing.unanswered_at is None
+        assert registrations.receive(wait_seconds=0) == 0
+        assert registrations.hearing.heard_at > sent_at
+
+
+def test_rubbish_in_the_queue_which_anybody_may_publish_is_no_unanswered_message(desk, own_queue):
+    send, queue = own_queue
+    desk.registrations._queue = queue
+    send("rubbish")
+    send(Stack("https://elsewhere.example", desk.token(), desk.stack().role_arn).message())
+    while desk.registrations.receive(wait_seconds=0) < 2:
+        pass
+    assert desk.registrations.hearing.unanswered_at is None

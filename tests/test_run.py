@@ -98,7 +98,7 @@ class Run:
         """Wait until it says that it is, and is."""
         until(lambda: LAST_LINE in self.output or self.process.poll() is not None, PATIENCE)
         assert self.process.poll() is None, self.output
-        assert requests.get(f"{self.url}/readyz", timeout=30).json() == {"status": "ok"}
+        assert requests.get(f"{self.url}/readyz", timeout=30).json()["status"] == "ok"
         return self
 
     def ended(self) -> int:

@@ -25,7 +25,7 @@ from app.errors import StoreUnavailableError
 from app.jobs import create_celery
 from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from app.onboarding import trust_policy
-from app.worker import THREADS, Worker, listen
+from app.worker import THREADS, Worker, companions, stop_all
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Customer, root_client
 from tests.conftest import empty_database, make_config, migrate
@@ -65,16 +65,18 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
         stop.wait(0.01)
         return 1
 
-    listening = threading.Thread(target=listen, args=(SimpleNamespace(receive=receive), stop))
-    listening.start()
+    services = SimpleNamespace(db=None, registrations=SimpleNamespace(receive=receive, hearing=None))
+    parts = [part for part in companions(services, "flask", stop.set) if part.name != "heartbeat"]
+    for part in parts:
+        part.start()
     try:
         until(lambda: len(heard) > 20)
         assert not go_on.is_set()
     finally:
         go_on.set()
-        stop.set()
-        listening.join(30)
-    assert not listening.is_alive()
+        stop_all(parts)
+    assert not any(part.is_alive() for part in parts)
+    assert not stop.is_set(), "none of them failed"
 
 
 class Crowd:
@@ -292,7 +294,7 @@ class Celery:
 
     def start(self):
         command = [sys.executable, "-m", "celery", "--app", "worker", "worker", "--beat"]
-        command += ["--schedule", str(self._folder / "beat"), "--loglevel", "WARNING"]
+        command += ["--loglevel", "WARNING"]
         with (self._folder / "celery.log").open("ab") as log:
             self._worker = subprocess.Popen(
                 command, cwd=ROOT, env=self._env, stdout=log, stderr=log, start_new_session=True

@@ -1,10 +1,13 @@
 """Liveness and readiness, for load balancers and people at three in the morning."""
 
+from typing import Any
+
 from flask import Response
 
+from app.access import Scope
 from app.api.errors import problem
-from app.api.rest import Blueprint, public, services
-from app.api.schemas import Ok
+from app.api.rest import Blueprint, known_caller, public, services
+from app.api.schemas import Ok, Readiness
 
 bp = Blueprint("health", __name__, description="Whether the service lives, and whether it can do its work.")
 
@@ -19,8 +22,22 @@ def healthz() -> dict[str, str]:
 
 @bp.route("/readyz", methods=["GET"])
 @public
-@bp.response(200, Ok)
-def readyz() -> dict[str, str] | Response:
-    """Database, migrations and AWS identity are as they must be; or which is not"""
-    missing = services().health.missing()
-    return problem("unavailable", "Not ready; see errors for what is missing.", missing) if missing else {}
+@bp.response(200, Readiness)
+def readyz() -> dict[str, Any] | Response:
+    """Database, migrations and AWS identity are as they must be; or which is not
+
+    Also lists the checks of what goes on in the background, which never make it 503. `seen` and `next` are there only
+    for an API key that is bound to no tenant and has the scope `audit:read`.
+    """
+    health = services().health
+    if missing := health.missing():
+        return problem("unavailable", "Not ready; see errors for what is missing.", missing)
+    caller = known_caller()
+    told = caller is not None and caller.tenant_id is None and Scope.AUDIT_READ in caller.scopes
+    return {
+        "checks": [
+            {"name": name, "status": found.status}
+            | ({"seen": found.seen, "next": found.next} if told else {})
+            for name, found in health.findings()
+        ]
+    }

@@ -105,6 +105,14 @@ def _ensure_good(key: str) -> None:
         g.caller = who
 
 
+def known_caller() -> Caller | None:
+    """Who calls a public view, which needs no key: None without a key that is good."""
+    try:
+        return services().access.authenticate(_presented_key(bare=False), g.request_id)
+    except (UnauthenticatedError, TryLaterError):
+        return None
+
+
 def public(view: Callable[P, R]) -> Callable[P, R]:
     """Mark a view that needs no key; a test holds the list of those."""
     _document(view, public=True)

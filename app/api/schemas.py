@@ -13,6 +13,7 @@ from typing import Any
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
 
 from app.api.openapi import UUID_EXAMPLE
+from app.checks import Status
 from app.vending import DURATION_DEFAULT, DURATION_MIN
 
 _LONGEST = 4096  # characters or items of a value whose field says nothing of its length
@@ -323,3 +324,19 @@ class AuditEventOut(Answer):
 
 class Ok(Answer):
     status = fields.Constant("ok", required=True, metadata={"openapi": {"type": "string", "const": "ok"}})
+
+
+class CheckFinding(Answer):
+    name = fields.String(required=True, metadata=like("workers"))
+    status = fields.Enum(Status, by_value=True, required=True, metadata={"component": "CheckStatus"})
+    seen = fields.String(
+        metadata=like(
+            "1 seen in the last minute: flask 4711 on worker-1.",
+            description="What was found, in numbers and words.",
+        )
+    )
+    next = fields.String(metadata=like("", description="What to do; empty when nothing is."))
+
+
+class Readiness(Ok):
+    checks = fields.List(fields.Nested(CheckFinding), required=True)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
@@ -149,8 +150,18 @@ def _physical_id(stack_id: str, logical_id: str) -> str:
 class Message:
     """One message of the queue, for the time until SQS shows it again."""
 
+    id: str
     body: str = field(repr=False)
     receipt: str = field(repr=False)
+    sent_at: datetime  # by SQS's clock
+    is_first: bool  # it was not shown before
+
+    @classmethod
+    def of(cls, found: Any) -> "Message":
+        """A message as SQS shows it. Raises what is in AWS_ERRORS when it is not as SQS documents it."""
+        sent = datetime.fromtimestamp(int(found["Attributes"]["SentTimestamp"]) / 1000, UTC)
+        is_first = found["Attributes"]["ApproximateReceiveCount"] == "1"
+        return cls(found["MessageId"], found["Body"], found["ReceiptHandle"], sent, is_first)
 
 
 class RegistrationQueue:
@@ -171,9 +182,12 @@ class RegistrationQueue:
         """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises Unavailable."""
         try:
             answer = self._sqs.receive_message(
-                QueueUrl=self._url, MaxNumberOfMessages=max_messages, WaitTimeSeconds=wait_seconds
+                QueueUrl=self._url,
+                MaxNumberOfMessages=max_messages,
+                WaitTimeSeconds=wait_seconds,
+                MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
             )
-            return [Message(found["Body"], found["ReceiptHandle"]) for found in answer.get("Messages", [])]
+            return [Message.of(found) for found in answer.get("Messages", [])]
         except AWS_ERRORS as error:
             classify(error)
             raise Unavailable from error

@@ -9,6 +9,7 @@ their own principal in the link. CloudFormation opens templates only from S3, so
 contains its content's hash: links stay valid when a newer one is published.
 """
 
+import enum
 import hashlib
 import json
 import re
@@ -46,6 +47,14 @@ class Template:
     version: str
     key: str
     body: str
+
+
+class Published(enum.StrEnum):
+    """What the bucket shows under a template's name; the words are for people."""
+
+    YES = "published"
+    MISSING = "is missing, or not public"
+    DIFFERS = "differs from this configuration's"
 
 
 def render(config: Config, permission_set: PermissionSet) -> Template:
@@ -162,6 +171,26 @@ class TemplateBucket:
         except (BotoCoreError, ResponseParserError) as error:
             raise Unavailable(str(error)) from error
         return True
+
+    def published(self, template: Template) -> Published:
+        """What is there under the template's name, asked without credentials, as customers ask. Raises Unavailable."""
+        settings = BotoConfig(
+            signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}
+        )
+        wanted = template.body.encode()
+        try:
+            with closing(self._boto.client("s3", config=settings)) as s3:
+                answer = s3.get_object(Bucket=self._bucket, Key=template.key)
+                with closing(answer["Body"]) as body:
+                    found = body.read(len(wanted) + 1)
+        except ClientError as error:
+            # Without the right to list the bucket, AWS refuses what is absent.
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {403, 404}:
+                return Published.MISSING
+            raise Unavailable(str(error)) from error
+        except (BotoCoreError, ResponseParserError) as error:
+            raise Unavailable(str(error)) from error
+        return Published.YES if found == wanted else Published.DIFFERS
 
 
 @cache

@@ -1,16 +1,28 @@
 """Liveness and readiness."""
 
+import os
+import re
+from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
+
 import pytest
 
+from app.access import Scope
+from app.aws.query import QueryApi
+from app.db import now
 from app.factory import create_app
+from app.heartbeats import Heartbeat
+from app.models import ConnectionStatus
 from tests.cast import Api, World
-from tests.conftest import empty_database, make_config
+from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
+from tests.rows import at_once, connection_row, tenant_row
 
 
 def test_a_healthy_service_is_live_and_ready(world: World):
     anonymous = world.admin.with_key(None)
     assert anonymous("GET", "/healthz") == {"status": "ok"}
-    assert anonymous("GET", "/readyz") == {"status": "ok"}
+    assert anonymous("GET", "/readyz")["status"] == "ok"
 
 
 def test_every_answer_carries_a_request_id_and_safe_headers(world: World):
@@ -56,3 +68,190 @@ def test_the_brokers_path_does_not_matter(aws, config):
     app = create_app(make_config(config.database_url, broker=broker))
     Api(app, None)("GET", "/readyz")
     app.extensions["deputy"].db.engine.dispose()
+
+
+# --- the checks in the background ---
+
+BACKGROUND = ("clock", "workers", "due", "templates", "registrations")
+
+
+class Deployment:
+    """A web process on a database of its own, which looks again each time it is asked."""
+
+    def __init__(self, config, vendor) -> None:
+        self._config = replace(
+            config,
+            registration_topic_arn=vendor.registration_topic_arn,
+            registration_queue_url=vendor.registration_queue_url,
+        )
+        self._made = []
+        self.services = self._process().extensions["deputy"]
+
+    def _process(self, **changes):
+        app = create_app(replace(self._config, **changes))
+        self._made.append(app)
+        return app
+
+    def key(self, *scopes: Scope, tenant_id=None) -> str:
+        issue = self.services.access.issue_key
+        return issue(OPERATOR, name="a key", scopes=frozenset(scopes), tenant_id=tenant_id)[1]
+
+    def ready(self, key: str | None = None, **changes) -> dict:
+        app = self._process(**changes) if changes else self._made[0]
+        health = app.extensions["deputy"].health
+        for kept in health._checks:
+            kept._until = 0.0
+        list(health.findings(patience=None))  # a slow machine must not make it answer before it has looked
+        return Api(app, key)("GET", "/readyz")
+
+    def statuses(self, **changes) -> dict[str, str]:
+        return {one["name"]: one["status"] for one in self.ready(**changes)["checks"]}
+
+    def told(self, name: str) -> dict:
+        """What a key that may see everything is told of one check."""
+        checks = self.ready(self.key(Scope.AUDIT_READ))["checks"]
+        return next(one for one in checks if one["name"] == name)
+
+    def beat(self, **hearing) -> Heartbeat:
+        told = SimpleNamespace(**({"heard_at": now(), "unanswered_at": None} | hearing))
+        heartbeat = Heartbeat(self.services.db, "flask", told)
+        heartbeat.beat()
+        return heartbeat
+
+    def close(self) -> None:
+        for app in self._made:
+            app.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def deployment(request, aws, vendor, tmp_path):
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        made = Deployment(make_config(url), vendor)
+        publish_templates(made._made[0])
+        yield made
+        made.close()
+
+
+def ago(seconds: float):
+    return now() - timedelta(seconds=seconds)
+
+
+def test_all_is_well_with_a_worker_and_it_is_said_by_name(deployment):
+    deployment.beat()
+    answer = deployment.ready()
+    assert answer["status"] == "ok"
+    assert answer["checks"] == [
+        {"name": name, "status": "ok"} for name in ("database", "aws", *BACKGROUND)
+    ], "names and words alone"
+
+
+def test_without_a_worker_requests_are_served_and_readiness_says_so(deployment):
+    """The answer is 200: that goes on in the background is no reason to send requests elsewhere."""
+    assert (
+        deployment.statuses() | {"workers": "degraded", "registrations": "degraded"} == deployment.statuses()
+    )
+    heartbeat = deployment.beat()
+    assert "degraded" not in deployment.statuses().values()
+    assert f"flask {os.getpid()} on" in deployment.told("workers")["seen"]
+    heartbeat.end()
+    assert deployment.statuses()["workers"] == "degraded"
+    assert deployment.told("workers")["next"]
+
+
+def test_a_connection_that_is_due_and_waits_degrades_readiness_and_one_at_rest_does_not(deployment):
+    services = deployment.services
+    tenant = tenant_row(services.db)
+    connection_row(services.db, tenant, due_at=ago(100))
+    connection_row(services.db, tenant, number=2, status=ConnectionStatus.SUSPENDED, due_at=ago(9000))
+    assert deployment.statuses()["due"] == "ok"
+    connection_row(services.db, tenant, number=3, due_at=ago(300))
+    assert deployment.statuses()["due"] == "degraded"
+    waited = re.search(r"waited ([0-9]+) s", deployment.told("due")["seen"])
+    assert 300 <= int(waited[1]) < 400
+
+
+@pytest.mark.parametrize(
+    ("hearing", "status"),
+    [
+        ({"heard_at": 100}, "ok"),
+        ({"heard_at": 300}, "degraded"),
+        ({"heard_at": 5, "unanswered_at": 100}, "ok"),
+        ({"heard_at": 5, "unanswered_at": 300}, "degraded"),
+        ({"heard_at": None}, "degraded"),
+    ],
+)
+def test_an_old_message_of_a_stack_degrades_readiness(deployment, hearing, status):
+    deployment.beat(**{name: ago(age) if age else None for name, age in hearing.items()})
+    assert deployment.statuses()["registrations"] == status
+
+
+def test_without_a_queue_there_is_no_check_of_it(deployment):
+    found = deployment.statuses(registration_topic_arn=None, registration_queue_url=None)
+    assert "registrations" not in found
+    assert "due" in found
+
+
+def set_clock(monkeypatch, seconds: float) -> None:
+    """Exactly so far from the right time, however slow the machine is."""
+    monkeypatch.setattr("app.heartbeats.now", lambda: now() + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-5.5, "behind"), (-4.5, "No clock"), (4.5, "No clock"), (5.5, "ahead of")],
+)
+def test_a_clock_that_differs_by_more_than_five_seconds_degrades_readiness(
+    deployment, monkeypatch, seconds, said
+):
+    set_clock(monkeypatch, seconds)
+    status = "ok" if abs(seconds) < 5 else "degraded"
+    assert deployment.statuses()["clock"] == status
+    assert said in deployment.told("clock")["seen"]
+    assert ("this process is" in deployment.told("clock")["seen"]) == (status == "degraded")
+
+
+def test_a_workers_clock_that_differs_degrades_readiness_too(deployment, monkeypatch):
+    set_clock(monkeypatch, 6)
+    deployment.beat()
+    set_clock(monkeypatch, 0)
+    assert deployment.statuses()["clock"] == "degraded"
+    assert "the worker on" in deployment.told("clock")["seen"]
+
+
+def test_templates_that_are_not_published_degrade_readiness(deployment):
+    assert deployment.statuses()["templates"] == "ok"
+    assert deployment.statuses(vendor_name="Unpublished")["templates"] == "degraded"
+    assert deployment.statuses(template_bucket="no-such-bucket")["templates"] == "degraded"
+
+
+def test_only_an_unbound_key_that_may_read_the_audit_log_is_told_more(deployment):
+    tenant = tenant_row(deployment.services.db)
+    told = deployment.ready(deployment.key(Scope.AUDIT_READ))["checks"]
+    assert all(set(one) == {"name", "status", "seen", "next"} for one in told)
+    assert all(one["next"] for one in told if one["status"] == "degraded")
+    revoked = deployment.key(Scope.AUDIT_READ)
+    [key] = [row for row in deployment.services.access.all_keys() if row.lookup == revoked.split("_")[1]]
+    deployment.services.access.revoke_any(OPERATOR, key.id)
+    for other in (
+        None,
+        "nonsense",
+        revoked,
+        deployment.key(Scope.AUDIT_READ, tenant_id=tenant),
+        deployment.key(*set(Scope) - {Scope.AUDIT_READ}),
+    ):
+        assert all(set(one) == {"name", "status"} for one in deployment.ready(other)["checks"])
+
+
+def test_a_crowd_at_readiness_costs_one_call_to_aws(deployment, monkeypatch):
+    """Readiness is public; what AWS allows us is for issuing."""
+    asked, call = [], QueryApi.call
+
+    def counted(api, action, *rest):
+        asked.append(action)
+        return call(api, action, *rest)
+
+    monkeypatch.setattr(QueryApi, "call", counted)
+    app = deployment._process()
+    at_once([lambda: Api(app, None)("GET", "/readyz")] * 40)
+    assert asked == ["GetCallerIdentity"]

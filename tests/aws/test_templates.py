@@ -402,8 +402,8 @@ def test_a_url_needs_no_credentials_and_no_bucket(monkeypatch):
 # --- by the command ---
 
 
-def command(app: Flask):
-    return app.test_cli_runner().invoke(args=["templates", "publish"])
+def command(app: Flask, *options: str):
+    return app.test_cli_runner().invoke(args=["templates", "publish", *options])
 
 
 def test_the_command_publishes_every_set_and_may_be_repeated(pipeline, unpublished):
@@ -434,6 +434,44 @@ def test_without_credentials_it_does_so_too(pipeline, unpublished, monkeypatch):
     done = command(create_app(unpublished))
     assert done.exit_code == 1
     assert done.output == "Error: The bucket can't be written to: Unable to locate credentials\n"
+
+
+def states(done) -> list[str]:
+    """What --check says of each template."""
+    return [line.split("  ")[1] for line in done.output.splitlines() if line.startswith("http")]
+
+
+def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline, unpublished, monkeypatch):
+    app = create_app(unpublished)
+    done = command(app, "--check")
+    assert (done.exit_code, set(states(done))) == (1, {"is missing, or not public"})
+    assert "Run: flask --app wsgi templates publish" in done.output
+    made = [render(unpublished, one) for one in SETS.values()]
+    assert [objects(pipeline, template.key) for template in made] == [[]] * len(made)
+
+    command(app)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        monkeypatch.delenv(name)
+    done = command(app, "--check")
+    assert (done.exit_code, set(states(done))) == (0, {"published"}), "it needs no credentials"
+    assert len(states(done)) == 2 * len(SETS)
+
+
+def test_a_check_tells_of_a_template_that_differs(pipeline, unpublished):
+    template = render(unpublished, SETS["inventory"])
+    assert TemplateBucket(unpublished).publish(replace(template, body=f"{template.body} "))
+    app = create_app(unpublished)
+    command(app)
+    done = command(app, "--check")
+    assert (done.exit_code, states(done).count("differs from this configuration's")) == (1, 1)
+    assert states(done).count("published") == 2 * len(SETS) - 1
+
+
+def test_a_check_of_a_bucket_that_does_not_answer_fails(unpublished, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    done = command(create_app(unpublished), "--check")
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: The bucket can't be read:")
 
 
 # --- regions ---

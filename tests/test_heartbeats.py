@@ -1,0 +1,125 @@
+"""Heartbeats: a worker's row says that it lives, how far it has come, and whether its clock is right."""
+
+import os
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy
+import time_machine
+
+from app import heartbeats
+from app.db import SYSTEM, Database, now
+from app.heartbeats import BackgroundWorker, Hearing, Heartbeat
+from app.housekeeping import Housekeeping
+from tests.conftest import empty_database, migrate
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        made = Database(url)
+        yield made
+        made.engine.dispose()
+
+
+def rows(database) -> list[BackgroundWorker]:
+    with database.read() as db:
+        return list(db.scalars(sqlalchemy.select(BackgroundWorker)))
+
+
+def seen(database) -> heartbeats.Seen:
+    with database.read() as db:
+        return heartbeats.seen(db)
+
+
+def age(database, row_id, seconds: float) -> None:
+    with database.write(SYSTEM) as db:
+        db.get_one(BackgroundWorker, row_id).seen_at = now() - timedelta(seconds=seconds)
+
+
+def test_a_worker_has_one_row_which_says_who_it_is_and_when_it_was_seen(database):
+    heartbeat = Heartbeat(database, "flask", None)
+    heartbeat.beat()
+    [first] = rows(database)
+    assert (first.kind, first.pid, first.heard_at, first.unanswered_at) == ("flask", os.getpid(), None, None)
+    assert first.host
+    age(database, first.id, 50)
+    heartbeat.beat()
+    [again] = rows(database)
+    assert (again.id, again.started_at) == (first.id, first.started_at)
+    assert abs(now() - again.seen_at) < timedelta(seconds=30)
+    Heartbeat(database, "celery", None).beat()
+    assert len(rows(database)) == 2
+    heartbeat.end()
+    assert [row.kind for row in rows(database)] == ["celery"]
+
+
+def test_a_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_day(database):
+    for _ in range(3):
+        Heartbeat(database, "flask", None).beat()
+    one, two, three = rows(database)
+    age(database, one.id, 55)
+    age(database, two.id, 65)
+    age(database, three.id, 24 * 3600 + 60)
+    assert [row.id for row in seen(database).lately] == [one.id]
+    assert Housekeeping(database).tidy() == 1
+    assert {row.id for row in rows(database)} == {one.id, two.id}
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_times_are_the_databases_whatever_the_workers_clock_says(database, hours):
+    with time_machine.travel(now() + timedelta(hours=hours), tick=True):
+        Heartbeat(database, "flask", None).beat()
+    [row] = seen(database).lately
+    assert row.clock_ahead == pytest.approx(hours * 3600, abs=30)
+    Heartbeat(database, "flask", None).beat()
+    right = min(rows(database), key=lambda row: abs(row.clock_ahead))
+    assert abs(right.clock_ahead) < 1
+
+
+def sent(seconds_ago: float):
+    return now() - timedelta(seconds=seconds_ago)
+
+
+def test_an_empty_queue_has_been_heard_by_now_and_a_backlog_as_far_as_it_was_sent():
+    hearing = Hearing()
+    assert (hearing.heard_at, hearing.unanswered_at) == (None, None)
+    hearing.asked({})
+    assert now() - hearing.heard_at < timedelta(seconds=30)
+    old = sent(300)
+    hearing.asked({"a": sent(10), "b": old})
+    assert hearing.heard_at == hearing.unanswered_at == old, "also while they are being answered"
+    hearing.asked({})
+    assert hearing.unanswered_at == old
+
+
+def test_what_could_not_be_answered_is_remembered_until_it_is_or_is_a_dead_letter():
+    hearing = Hearing()
+    old, new = sent(90), sent(20)
+    hearing.took("a", old)
+    hearing.took("b", new)
+    hearing.asked({})
+    assert hearing.unanswered_at == old
+    hearing.took("a", None)
+    assert hearing.unanswered_at == new
+    hearing.took("b", None)
+    hearing.took("c", None)
+    assert hearing.unanswered_at is None
+    for number in range(2000):
+        hearing.took(str(number), new)
+    assert len(hearing._unanswered) == 1000, "a flood is not remembered whole"
+
+
+def test_a_dead_worker_tells_of_no_message_and_the_best_hearing_counts(database):
+    told = [sent(40), sent(400), None]
+    for heard_at, unanswered_at in zip(told, (None, sent(200), sent(500)), strict=True):
+        hearing = SimpleNamespace(heard_at=heard_at, unanswered_at=unanswered_at)
+        Heartbeat(database, "flask", hearing).beat()
+    found = seen(database)
+    assert found.heard_at == told[0]
+    assert sent(501) < found.unanswered_at < sent(499)
+    [dead] = [row for row in rows(database) if row.heard_at is None]
+    age(database, dead.id, 120)
+    assert sent(201) < seen(database).unanswered_at < sent(199)
