@@ -241,6 +241,9 @@ def _chained_too_long(broker: Any, seconds: Any) -> bool:
         return False
 
 
+_FOREIGN_TOPIC = "must be in the account of DEPUTY_BROKER_PRINCIPAL_ARN: customers' templates take no other account's topics."
+
+
 def _registration_problems(values: dict[str, Any], known: list[str]) -> list[str]:
     """What is wrong with topic and queue together, or with topic and broker, when each is good by itself."""
     if any(problem.startswith("DEPUTY_REGISTRATION_") for problem in known):
@@ -253,6 +256,8 @@ def _registration_problems(values: dict[str, Any], known: list[str]) -> list[str
     broker = _PRINCIPAL.fullmatch(values["broker"] or "")
     if found and broker and broker["partition"] != found["partition"]:
         return ["DEPUTY_REGISTRATION_TOPIC_ARN: must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."]
+    if found and broker and broker["account"] != found["account"]:
+        return [f"DEPUTY_REGISTRATION_TOPIC_ARN: {_FOREIGN_TOPIC}"]
     return []
 
 

@@ -12,7 +12,7 @@ from app.vendor_name import ASCII_PATTERN, NAME_MAX, is_name
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 TOPIC = re.compile(
-    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}",
+    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):(?P<account>[0-9]{{12}}):[A-Za-z0-9_-]{{1,256}}",
     re.ASCII,
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"

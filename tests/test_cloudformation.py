@@ -65,7 +65,10 @@ def test_cfn_lint_would_find_a_fault():
 
 
 def test_no_literal_but_the_brokers_names_an_account():
-    rest = CUSTOMER_ROLE.read_text().replace(BROKER_ROOT, "").replace(BROKER, "")
+    rest = CUSTOMER_ROLE.read_text()
+    for literal in (BROKER_ROOT, BROKER, "arn:aws:sns:[a-z0-9-]+:111122223333:"):
+        assert rest.count(literal) == 1
+        rest = rest.replace(literal, "")
     assert re.findall(r"[0-9]{12}", rest) == []
     assert "DeputyBroker" not in rest
 
@@ -109,9 +112,10 @@ def test_only_the_registration_may_be_left_out(customer):
         ("RoleName", "path/role", False),
         ("RoleName", "rôle", False),
         ("RegistrationTopicArn", "", True),
-        ("RegistrationTopicArn", "arn:aws:sns:us-east-1:444455556666:registrations", True),
-        ("RegistrationTopicArn", "arn:aws-us-gov:sns:us-gov-west-1:444455556666:r_1", True),
-        ("RegistrationTopicArn", "arn:aws:lambda:us-east-1:444455556666:function:f", False),
+        ("RegistrationTopicArn", "arn:aws:sns:us-east-1:111122223333:registrations", True),
+        ("RegistrationTopicArn", "arn:aws:sns:us-east-1:444455556666:registrations", False),
+        ("RegistrationTopicArn", "arn:aws-us-gov:sns:us-gov-west-1:111122223333:r_1", False),
+        ("RegistrationTopicArn", "arn:aws:lambda:us-east-1:111122223333:function:f", False),
     ],
 )
 def test_parameters_accept_only_what_they_should(customer, name, value, accepted):

@@ -223,9 +223,10 @@ def test_neither_goes_without_the_other(read):
         ("arn:aws:sns:cn-north-1:111122223333:x", "not in the partition aws."),
         ("arn:aws-cn:sns:us-gov-west-1:111122223333:x", "not in the partition aws-cn."),
         ("arn:aws-cn:sns:cn-north-1:111122223333:x", "the partition of DEPUTY_BROKER_PRINCIPAL_ARN"),
+        ("arn:aws:sns:us-east-1:444455556666:x", "the account of DEPUTY_BROKER_PRINCIPAL_ARN"),
     ],
 )
-def test_the_topic_is_one_in_the_brokers_partition(read, topic, why):
+def test_the_topic_is_one_in_the_brokers_partition_and_account(read, topic, why):
     found = problems(read, DEPUTY_REGISTRATION_TOPIC_ARN=topic, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE)
     assert [*found] == ["DEPUTY_REGISTRATION_TOPIC_ARN"]
     assert why in found["DEPUTY_REGISTRATION_TOPIC_ARN"]

@@ -5,7 +5,7 @@ rendered customer-role.yaml is part of its text, so nothing is fetched later, an
 
 A file in the repository is valid as it lies there, with example values; rendering replaces each of them. The broker's
 ARN is baked in and is no parameter: with a parameter, anybody could send a victim the vendor's genuine template with
-their own principal in the link. CloudFormation opens templates only from S3, so each one is uploaded under a name that
+their own principal in the link. So is the account of the registration topic: a link can name a topic of it, or none. CloudFormation opens templates only from S3, so each one is uploaded under a name that
 contains its content's hash: links stay valid when a newer one is published.
 """
 
@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 from botocore.parsers import ResponseParserError
 
 from app.aws.errors import Unavailable
-from app.config import Config
+from app.config import Broker, Config
 from app.permission_sets import PermissionSet
 
 _FOLDER = Path(__file__).parents[2] / "cloudformation"
@@ -35,6 +35,7 @@ _SOURCE = _FOLDER / "customer-role.yaml"
 _ORGANIZATION_SOURCE = _FOLDER / "customer-org.yaml"
 _BEGIN, _END = "# permissions: begin\n", "# permissions: end\n"
 _VENDOR = "Example Vendor"
+_TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
 _EXAMPLE_VERSION = "example-version"
 _EXAMPLE_BODY = "TemplateBody: example-template-body\n"
 
@@ -64,6 +65,7 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
     for example, value in (
         ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
         ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
+        (_TOPICS, _topics_of(broker)),
         (_VENDOR, config.vendor_in_aws),
         ("MaxSessionDuration: 3600", f"MaxSessionDuration: {role_seconds(config)}"),
     ):
@@ -74,14 +76,20 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
 
 def render_organization(config: Config, role: Template) -> Template:
     """The template for a whole organisation around the rendered `role`. Raises ValueError as `render` does."""
-    text = _must_contain(_ORGANIZATION_SOURCE.read_text(encoding="utf-8"), _VENDOR)
-    text = text.replace(_VENDOR, config.vendor_in_aws)
+    text = _ORGANIZATION_SOURCE.read_text(encoding="utf-8")
+    for example, value in ((_TOPICS, _topics_of(config.broker)), (_VENDOR, config.vendor_in_aws)):
+        text = _must_contain(text, example).replace(example, value)
     for name in ("Conditions", "Resources", "Outputs"):
         mark = f"  # customer-role.yaml: {name}\n"
         text = _must_contain(text, mark).replace(mark, _section(role.body, name))
     body = textwrap.indent(role.body, " " * 8)
     text = _must_contain(text, _EXAMPLE_BODY).replace(_EXAMPLE_BODY, f"TemplateBody: |\n{body}")
     return _versioned(text, _ORGANIZATION_SOURCE.stem, role.permission_set)
+
+
+def _topics_of(broker: Broker) -> str:
+    """How the pattern for the topic begins: only the vendor's account has topics that are told of roles."""
+    return f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:"
 
 
 def _versioned(text: str, name: str, permission_set: str) -> Template:

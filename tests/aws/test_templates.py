@@ -85,12 +85,33 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
     assert list(parameters) == ["ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
 
 
+@pytest.mark.parametrize(
+    ("partition", "region"), [("aws", "us-east-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-cn", "cn-north-1")]
+)
+def test_a_link_can_name_no_topic_but_the_vendors(partition, region):
+    own = render(config(partition), SETS["inventory"])
+    for template in (own, render_organization(config(partition), own)):
+        pattern = parsed(template)["Parameters"]["RegistrationTopicArn"]["AllowedPattern"]
+        accepted = {
+            topic: bool(re.fullmatch(pattern, topic))
+            for topic in (
+                "",
+                f"arn:{partition}:sns:{region}:{OTHER_ACCOUNT}:registrations",
+                f"arn:{partition}:sns:{region}:444455556666:registrations",
+                f"arn:{partition}:sns:{region}:111122223333:registrations",
+                f"arn:aws-iso:sns:{region}:{OTHER_ACCOUNT}:registrations",
+                f"arn:{partition}:lambda:{region}:{OTHER_ACCOUNT}:function:f",
+            )
+        }
+        assert list(accepted.values()) == [True, True, False, False, False, False]
+
+
 @every_set
 def test_no_example_is_left(chosen):
     body = render(config(), chosen).body
     for example in ("111122223333", "DeputyBroker", "Example", "example"):
         assert example not in body
-    assert re.findall(r"\d{12}", body) == [OTHER_ACCOUNT] * 2
+    assert re.findall(r"\d{12}", body) == [OTHER_ACCOUNT] * 3
     assert "Gives Acme 24 access to this account" in body
 
 
