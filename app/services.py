@@ -25,6 +25,7 @@ from app.registrations import Registrations
 from app.sessions import Sessions
 from app.shared_cache import SharedCache
 from app.tenants import Tenants
+from app.turns import Turns
 from app.vending import Vending
 from app.verification import Verification
 
@@ -49,6 +50,7 @@ class Services:
     housekeeping: Housekeeping
     rates: Rates
     quotas: Quotas
+    turns: Turns
 
 
 def begin(config: Config) -> None:
@@ -97,6 +99,7 @@ def build(config: Config) -> Services:
         housekeeping=Housekeeping(db),
         rates=rates,
         quotas=Quotas(db, config),
+        turns=Turns(),
     )
 
 

@@ -67,7 +67,9 @@ def requires(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = _presented_key(bare=bare_key)
             if not from_memory:
+                services().turns.take(key)
                 g.caller = services().access.authenticate(key, g.request_id, g.client_address)
+                services().turns.took(key, g.caller)
                 g.caller.require(scope)
                 return view(*args, **kwargs)
             try:

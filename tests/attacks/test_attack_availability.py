@@ -1,6 +1,7 @@
 """One tenant against the service of all the others: what it may make everybody else pay for is bounded."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -13,9 +14,14 @@ from sqlalchemy import select
 
 from app.access import Scope
 from app.deployment import Configuration
+from app.errors import RateLimitedError
+from app.ids import new_id
 from app.quotas import QuotaUse
+from app.turns import PER_SECOND, Turns
 from tests.attacks.routes import ROUTES, Route
 from tests.cast import Api, World, path_of
+from tests.conftest import StoppedClock
+from tests.rows import ADMIN
 
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 
@@ -100,3 +106,57 @@ def uses(app: Flask, tenant_id: str) -> int:
     )
     with app.extensions["deputy"].db.read() as db:
         return db.scalar(query.where(QuotaUse.id == UUID(tenant_id)))
+
+
+# --- requests that read and write the database ---
+
+
+@pytest.fixture
+def hasty(monkeypatch) -> None:
+    """A request beyond its tenant's share is not held for a second, as nobody would make others meanwhile."""
+    monkeypatch.setattr("app.turns._HOLD_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: StoppedClock):
+    connection, other = world.connection(), world.connection()
+    keys, neighbour = [mallory_of(world, connection) for _ in range(2)], mallory_of(world, other)
+    path = f"/v1/tenants/{connection['tenant_id']}"
+    statuses = [keys[number % 2].raw("GET", path).status_code for number in range(4 * PER_SECOND + 6)]
+    assert statuses.count(429) == 4, "the first request of each key makes known whose it is"
+    assert statuses[-4:] == [429] * 4
+    response = keys[0].raw("GET", path)
+    assert (response.get_json()["code"], response.headers["Retry-After"]) == ("rate_limited", "1")
+    neighbour("GET", f"/v1/tenants/{other['tenant_id']}")
+    world.admin("GET", path)
+    keys[0]("POST", path_of(connection, "/credentials"))
+    stopped_clock.move(4)
+    keys[0]("GET", path)
+
+
+def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_clock: StoppedClock):
+    turns, caller, slept = Turns(), replace(ADMIN, tenant_id=new_id()), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        stopped_clock.move(seconds)
+
+    monkeypatch.setattr("app.turns.time.sleep", sleep)
+    turns.took("a key", caller)
+    for _ in range(4 * PER_SECOND):
+        turns.take("a key")
+    assert slept == []
+    stopped_clock.move(3)
+    turns.take("a key")
+    assert slept == [1.0]
+
+
+def test_not_all_of_a_process_waits(monkeypatch, stopped_clock: StoppedClock):
+    monkeypatch.setattr("app.turns._HELD", 0)
+    monkeypatch.setattr("app.turns.time.sleep", lambda _: pytest.fail("there is no place to wait"))
+    turns = Turns()
+    turns.took("a key", replace(ADMIN, tenant_id=new_id()))
+    for _ in range(4 * PER_SECOND):
+        turns.take("a key")
+    with pytest.raises(RateLimitedError):
+        turns.take("a key")
