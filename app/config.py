@@ -89,6 +89,7 @@ class Config:
     broker_url: str | None = field(default=None, repr=False)  # Celery's; it may hold a password
     public_url: str = "http://localhost:8000"
     vendor_name_ascii: str | None = None
+    vendor_url: str | None = None
     console_url: str | None = None
     role_prefix: str = "deputy-"
     max_session_seconds: int = ROLE_CHAINING_MAX
@@ -152,6 +153,7 @@ class Config:
                     "TEMPLATE_BUCKET", validate=check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
                 ),
                 "public_url": env.str("PUBLIC_URL", "http://localhost:8000", validate=check.public_url),
+                "vendor_url": env.str("VENDOR_URL", None, validate=check.http_url_or_nothing),
                 "console_url": env.str("CONSOLE_URL", None, validate=check.http_url_or_nothing),
                 "role_prefix": env.str("ROLE_PREFIX", "deputy-", validate=check.matches(r"[\w+=,.@-]{0,50}")),
                 "bootstrap_key": env.str("BOOTSTRAP_KEY", None),
@@ -287,6 +289,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "vendor_account_ids": frozenset(AccountId(account) for account in accounts),
         "public_url": values["public_url"].rstrip("/"),
         "vendor_name_ascii": values["vendor_name_ascii"] or None,
+        "vendor_url": values["vendor_url"] or None,
         "console_url": (values["console_url"] or "").rstrip("/") or None,
         "cache_url": values["cache_url"] or None,
         "tenant_issue_rate": values["tenant_issue_rate"] or 5 * values["issue_rate"],

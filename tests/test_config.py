@@ -67,6 +67,7 @@ def test_it_reads_a_whole_environment(read):
         DEPUTY_VENDOR_ACCOUNT_IDS="222233334444,333344445555",
         DEPUTY_PUBLIC_URL="https://deputy.example.com/",
         DEPUTY_CONSOLE_URL="http://localhost:4566/console/",
+        DEPUTY_VENDOR_URL="https://app.example.com/aws/",
         DEPUTY_ROLE_PREFIX="acme-",
         DEPUTY_MAX_SESSION_SECONDS="1800",
         DEPUTY_BOOTSTRAP_KEY=BOOTSTRAP,
@@ -82,6 +83,7 @@ def test_it_reads_a_whole_environment(read):
         region="eu-west-1",
         public_url="https://deputy.example.com",
         console_url="http://localhost:4566/console",
+        vendor_url="https://app.example.com/aws/",
         role_prefix="acme-",
         max_session_seconds=1800,
         bootstrap_key=BOOTSTRAP,
@@ -108,6 +110,7 @@ def test_every_bad_variable_is_told_at_once(read):
         DEPUTY_TEMPLATE_BUCKET="Not_A_Bucket",
         DEPUTY_PUBLIC_URL="ftp://x",
         DEPUTY_CONSOLE_URL="console",
+        DEPUTY_VENDOR_URL="javascript:alert(1)",
         DEPUTY_ROLE_PREFIX="a b",
         DEPUTY_MAX_SESSION_SECONDS="899",
         DEPUTY_LOG_LEVEL="LOUD",
@@ -126,6 +129,7 @@ def test_every_bad_variable_is_told_at_once(read):
         "DEPUTY_TEMPLATE_BUCKET",
         "DEPUTY_VENDOR_ACCOUNT_IDS",
         "DEPUTY_VENDOR_NAME",
+        "DEPUTY_VENDOR_URL",
     ]
 
 

@@ -201,6 +201,7 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
         way=way if way in WAYS else WAYS[0],
         role_arn=role_arn,
         problems=problems,
+        vendor_url=services().config.vendor_url,
         **_live(visit, token),
     )
 

@@ -94,6 +94,35 @@ def test_the_four_ways_are_the_kits(visitor: Visitor):
     assert visitor.world.admin.with_key(None).raw("GET", to_read).status_code == 200
 
 
+def test_the_page_says_for_whom_it_is_and_with_what_to_compare_it(visitor: Visitor):
+    """Before and after there is anything to tell of roles. Anybody can send somebody else a link of their own."""
+    for _ in range(2):
+        page = visitor.page()
+        asked = page.header.find(id="for-whom")
+        assert text_of(asked) == (
+            f"This page is for administrators of {visitor.tenant['name']} who asked Example Vendor for it. Go on only if"
+            " you or your colleagues did. Example Vendor shows what it reads in your account to"
+            f" {visitor.tenant['name']}, and anybody can send you a genuine link of their own. So compare the name"
+            f" {visitor.tenant['name']} and the External ID on this page with what Example Vendor's product shows when"
+            " you sign in there. If they differ, close this page."
+        )
+        assert [link["href"] for link in asked.select("a")] == ["#external-id"]
+        assert page.find(id="external-id").text == visitor.tenant["external_id"]
+        visitor.paste(visitor.world.role(visitor.tenant))
+
+
+def test_the_page_links_to_the_vendors_own_address_when_it_is_set(config, aws, admin):
+    app = create_app(replace(config, vendor_url="https://app.example.com/<i>"))
+    world = World(aws, Api(app, admin.key))
+    asked = visit(world, world.tenant()).page().find(id="for-whom")
+    assert "sign in there, at https://app.example.com/<i> . If they differ, close this page." in text_of(
+        asked
+    )
+    link = asked.select("a")[-1]
+    assert (link["href"], link["rel"]) == ("https://app.example.com/<i>", ["noopener", "noreferrer"])
+    app.extensions["deputy"].db.engine.dispose()
+
+
 def test_the_link_chooses_the_permission_set_and_the_region(world: World):
     visitor = visit(world, world.tenant(), permission_set="bucket-sync", region="eu-west-1")
     page = visitor.page()
