@@ -18,14 +18,13 @@ from app.aws.errors import Unavailable
 from app.aws.sts import Sts, StsError
 from app.aws.templates import Published
 from app.checks import Check, Finding, KeptCheck, Status, degraded, ok
-from app.db import Database
+from app.db import CLOCKS_APART, Database, database_now
 from app.errors import StoreUnavailableError
 
 _ROOT = Path(__file__).parent.parent
 _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for what it does not depend on
 _LATE = 120.0  # seconds; a claim's lease is as long, so what a killed worker left is no lateness
-_CLOCKS = 5.0  # seconds by which clocks may differ; the feed of audit events waits for so long
 
 
 def alembic_config(db: Database) -> AlembicConfig:
@@ -124,13 +123,13 @@ def _clock(db: Database) -> Finding:
     wrong = [
         f"{whose} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database"
         for whose, ahead in clocks
-        if abs(ahead) > _CLOCKS
+        if abs(ahead) > CLOCKS_APART
     ]
     if wrong:
         return degraded(
             f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's."
         )
-    return ok(f"No clock differs by more than {_CLOCKS:.0f} s from the database's.")
+    return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
 
 
 def _workers(db: Database) -> Finding:
@@ -145,7 +144,7 @@ def _workers(db: Database) -> Finding:
 
 def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
     with db.read() as session:
-        at = heartbeats.database_now(session)
+        at = database_now(session)
     oldest = oldest_due()
     age = max((at - oldest).total_seconds(), 0.0) if oldest else 0.0
     if age > _LATE:

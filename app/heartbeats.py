@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from cachetools import TTLCache
-from sqlalchemy import DateTime, String, delete, func, select
+from sqlalchemy import String, delete, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.db import SYSTEM, Database, now
+from app.db import SYSTEM, Database, database_now, now
 from app.ids import new_id
 from app.tables import Base
 
@@ -41,14 +41,6 @@ class BackgroundWorker(Base):
     heard_at: Mapped[datetime | None]
     # When the oldest message was sent that this worker was shown and has not answered.
     unanswered_at: Mapped[datetime | None]
-
-
-def database_now(db: Session) -> datetime:
-    """The database's clock. SQLite's is the machine's."""
-    if db.get_bind().dialect.name == "sqlite":
-        text = db.scalars(select(func.strftime("%Y-%m-%dT%H:%M:%f+00:00", "now"))).one()
-        return datetime.fromisoformat(text)
-    return db.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True)))).one()
 
 
 def clock_ahead(db: Session) -> float:
