@@ -43,6 +43,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
+NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
+_MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 _SERVER = pytest.StashKey[Postgres]()
 
@@ -63,7 +65,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """A machine that lacks something must not look as if everything had been tried."""
     skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
-    for where, reason in (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX)):
+    for where, reason in _MISSING:
         if count := sum(reason in text for text in skipped):
             terminalreporter.write_line(f"{count} tests {where} were skipped: {reason}.")
 

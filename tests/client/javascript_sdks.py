@@ -1,0 +1,96 @@
+"""The AWS SDKs for JavaScript, from npm with pinned versions, and a machine that has a role of its own."""
+
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.people import environment, run, served
+from tests.conftest import NO_JAVASCRIPT
+
+SOURCE = Path(__file__).parent / "javascript"
+INSTANCE = "555500001111"  # the accounts of the worker's own roles: that of its EC2 instance,
+TASK = "555500002222"  # and that of its ECS task
+
+
+def installed(cache: Path) -> Path:
+    """The folder with node_modules; installed once for each lock file, by one process at a time."""
+    lock = (SOURCE / "package-lock.json").read_bytes()
+    home = cache / hashlib.sha256(lock).hexdigest()[:16]
+    with (cache / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not (home / "whole").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.copytree(SOURCE, home)
+            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+            done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                pytest.skip(f"{NO_JAVASCRIPT}: {done.stderr.strip()[-300:]}")
+            (home / "whole").touch()
+    return home
+
+
+def _credentials_of(account: str) -> dict[str, str]:
+    return {
+        "Code": "Success",
+        "Type": "AWS-HMAC",
+        "AccessKeyId": account,  # to the sandbox, the account's root
+        "SecretAccessKey": "sandbox",
+        "Token": "sandbox",
+        "LastUpdated": "2026-01-01T00:00:00Z",
+        "Expiration": "2099-01-01T00:00:00Z",
+    }
+
+
+def _metadata_service(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """EC2's (IMDSv2), and at /task ECS's; each gives the credentials of a role of the worker's own."""
+    role = "/latest/meta-data/iam/security-credentials"
+    answers = {
+        "/latest/api/token": "a token",
+        role: "worker",
+        f"{role}/": "worker",
+        f"{role}/worker": json.dumps(_credentials_of(INSTANCE)),
+        "/task": json.dumps(_credentials_of(TASK)),
+    }
+    body = answers.get(environ["PATH_INFO"])
+    headers = [("Content-Type", "application/json"), ("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")]
+    start_response("404 Not Found" if body is None else "200 OK", headers)
+    return [(body or "").encode()]
+
+
+class Machine:
+    """An instance with Node.js, whose own role is to be had from the metadata service."""
+
+    def __init__(self, node_home: Path, metadata: str, aws_url: str) -> None:
+        self._node_home = node_home
+        self.metadata = metadata
+        # Empty, as v2 takes "false" for yes.
+        self.own = {"AWS_EC2_METADATA_DISABLED": "", "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata}
+        self.own |= {"AWS_ENDPOINT_URL": aws_url, "AWS_SDK_LOAD_CONFIG": "1"}
+        self.own |= {"AWS_SDK_JS_SUPPRESS_MAINTENANCE_MODE_MESSAGE": "1"}
+        self.own |= {"NODE_PATH": str(node_home / "node_modules")}
+
+    def who(self, program: str, *words: str, **variables: str) -> str:
+        """What the program prints: the account that it works in, or AWS's or the SDK's error."""
+        script = self._node_home / program
+        done = run("node", script, *words, env=environment(**self.own | variables))
+        assert done.returncode == 0, done.stderr
+        return re.sub(r"\s+", " ", done.stdout).strip()
+
+
+@contextmanager
+def machine(cache: Path, aws_url: str) -> Iterator[Machine]:
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip(NO_JAVASCRIPT)
+    home = installed(cache)
+    with ExitStack() as stack:
+        port = stack.enter_context(served(_metadata_service))
+        yield Machine(home, f"http://127.0.0.1:{port}", aws_url)
