@@ -208,14 +208,50 @@ def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, full:
     env = environment(**worker.profile_with_curl())
     done = run(worker.home / "deputy-credentials", full.ids[0], full.ids[0], env=env)
     assert (done.returncode != 0, done.stdout) == (True, "")
-    assert "Deputy answered 404, request " in done.stderr
+    assert "Deputy answered 404 not_found, request " in done.stderr
     assert full.key not in done.stderr
 
 
-def test_the_script_sends_the_key_over_https_only(worker: Worker, deputy: Deputy, full: Place):
-    env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url})
+def test_the_script_tells_one_refusal_from_another(worker: Worker, deputy: Deputy, full: Place, aws: Sandbox):
+    full.open_the_role()
+    full.admin("/verify")
+    env = environment(**worker.profile_with_curl())
+
+    def said() -> str:
+        done = run(worker.home / "deputy-credentials", *full.ids, env=env)
+        assert (done.returncode, done.stdout) == (22, "")
+        return done.stderr
+
+    assert "Deputy answered 409 connection_not_verified, request " in said()
+    full.admin("/suspend", {"reason": "unpaid"})
+    assert "Deputy answered 409 suspended, request " in said()
+    deputy.answer_first((409, {"X-Deputy-Code": "role_refused", "Content-Length": "2"}, b"{}"))
+    assert "Deputy answered 409 role_refused, request " in said()
+
+
+def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, deputy: Deputy, full: Place):
+    """As `make run` serves it."""
+    nowhere = "http://127.0.0.1:9"
+    env = environment(**worker.profile_with_curl(), http_proxy=nowhere, ALL_PROXY=nowhere)
+    for host in ("127.0.0.1", "localhost"):
+        done = run(
+            worker.home / "deputy-credentials",
+            *full.ids,
+            env=env | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)},
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["AccountId"] == full.customer.account
+
+
+@pytest.mark.parametrize("host", ["localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"])
+def test_the_script_sends_the_key_to_other_machines_over_https_only(
+    worker: Worker, deputy: Deputy, full: Place, host
+):
+    """These all lead to the service, as another machine would be out of a test's reach."""
+    env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
     done = run(worker.home / "deputy-credentials", *full.ids, env=env)
-    assert (done.returncode != 0, done.stdout, deputy.requests) == (True, "", [])
+    assert (done.returncode, done.stdout, deputy.requests) == (1, "", [])
+    assert "http" in done.stderr
 
 
 def test_the_aws_cli_shows_why_there_are_none(
