@@ -62,9 +62,7 @@ def begin(config: Config) -> None:
 
 def build(config: Config) -> Services:
     """Wire the services, once for a process. Opens no connection to anything."""
-    db = Database(config.database_url)
-    sts = Sts(config.region, config.broker)
-    sets = permission_sets.load()
+    db, sts, sets = Database(config.database_url), Sts(config.region, config.broker), permission_sets.load()
     verification = Verification(db, sts)
     audit_log, authority = AuditLog(db), Authority(db)
     shared = SharedCache(config.cache_url) if config.cache_url else None

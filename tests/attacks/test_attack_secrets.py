@@ -76,13 +76,16 @@ def test_no_browser_page_may_read_an_answer(scene: Scene):
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
+AWS_EXAMPLE = "ASIAIOSFODNN7EXAMPLE"  # in AWS's own documents, and nobody's
+
+
 def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene: Scene):
     anonymous = scene.mallory.with_key(None)
     for path in ("/openapi.json", "/v1/templates/customer-role.yaml", "/healthz", "/readyz"):
         response = anonymous.raw("GET", path)
         assert response.status_code == 200
         assert not scene.tells_of_globex(response.text)
-        assert "ASIA" not in response.text
+        assert "ASIA" not in response.text.replace(AWS_EXAMPLE, "")
         assert "wJalrXUtnFEMI" not in response.text
 
 
