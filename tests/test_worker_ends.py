@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from app import services as composition
 from app.factory import create_app
@@ -134,6 +135,18 @@ def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_its_kill_leav
 
 
 @on_postgresql
+def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, valkey, readonly):
+    files = sorted(readonly.rglob("*"))
+    beat = ["-m", "celery", "--app", "worker", "beat"]
+    with (
+        started(beat, cwd=readonly, before=unprivileged()),
+        contextlib.closing(redis.Redis.from_url(valkey.url)) as broker,
+    ):
+        until(lambda: broker.llen("deputy") > 0, 120)
+    assert sorted(readonly.rglob("*")) == files
+
+
+@on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(services, started, kind):
     with started(COMMANDS[kind]) as process:
@@ -176,8 +189,13 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
             raise SystemExit
 
     monkeypatch.setattr(f"app.worker.{part}", end)
-    worker = Worker(listening, threading.Event())
-    assert worker.run() is False
+    stop, whole = threading.Event(), []
+    working = threading.Thread(target=lambda: whole.append(Worker(listening, stop).run()))
+    working.start()
+    working.join(60)
+    stop.set()
+    working.join()
+    assert whole == [False]
 
 
 @on_postgresql
