@@ -14,7 +14,9 @@ import secrets
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 
 from deputy_client.errors import (
     BadRequest,
@@ -54,9 +56,10 @@ With AWS_PROFILE=acme, unset AWS_ACCESS_KEY_ID and the like: they would win.
 The API key needs the scope credentials:issue, and should be bound to the tenant. It is never
 given on the command line, where every user of the machine could read it.
 
-JavaScript, PyArrow and DuckDB need --fail-closed (or DEPUTY_FAIL_CLOSED=1): they would go on as
-the worker's own role when there are no credentials. With it the answer is then a key that AWS
-does not know, the reason goes to standard error, and the exit status is 0.
+JavaScript, PyArrow, DuckDB and minio-go (restic) need --fail-closed (or DEPUTY_FAIL_CLOSED=1):
+they would go on as the worker's own role when there are no credentials. With it the answer is then a key that AWS
+does not know, the reason goes to standard error (unless that is standard output too, as in
+DuckDB), and the exit status is 0.
 
 exit status: 2 wrong usage or settings, 3 the key is not permitted, 4 the connection is not
 verified, suspended, or refused by AWS, 5 Deputy can't be reached (try again), 1 anything else
@@ -66,19 +69,28 @@ verified, suspended, or refused by AWS, 5 Deputy can't be reached (try again), 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    try:
-        status = _answer(words)
-    except Exception:
-        if not _closed(words):
-            raise
-        traceback.print_exc()  # a bug of ours must not open what was to be closed
-        status = 1
-    return _fail_closed() if status and _closed(words) else status
+    if not _closed(words):
+        return _answer(words)
+    with redirect_stderr(StringIO()) if _joined() else nullcontext():
+        try:
+            status = _answer(words)
+        except Exception:  # noqa: BLE001  a bug of ours must not open what was to be closed
+            traceback.print_exc()
+            status = 1
+    return _fail_closed() if status else 0
 
 
 def _closed(words: Sequence[str]) -> bool:
     """Whether the option is among these words: also when they are wrong, or the variable says neither yes nor no."""
     return "--fail-closed" in words or os.environ.get("DEPUTY_FAIL_CLOSED", "0") not in {"", "0"}
+
+
+def _joined() -> bool:
+    """Whether a reason would end up among the credentials: some versions of the SDK for C++ read both streams as one.
+
+    They could then not read the key, and would go on to the next source.
+    """
+    return sys.stderr is None or (not os.isatty(1) and os.path.sameopenfile(1, 2))
 
 
 def _answer(words: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -194,3 +195,25 @@ def test_the_readme_names_its_options():
     for option in ("--url", "--key-file", "--tenant", "--connection", "--fail-closed"):
         assert option in told
         assert option in readme
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(
+    deputy: Deputy, place: Place, joined
+):
+    """DuckDB's SDK does; it would then go on as the worker's own role."""
+    place.admin("/suspend", {"reason": "unpaid"})
+    env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
+    words = [sys.executable, "-m", "deputy_client.cli", *asked(place), "--fail-closed"]
+    errors = subprocess.STDOUT if joined else subprocess.PIPE
+    done = subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=errors, text=True, check=True)
+    made_up(done.stdout)
+    assert joined or "suspended" in done.stderr
+
+
+def test_closed_it_opens_nothing_where_there_is_no_standard_error(deputy: Deputy, place: Place):
+    place.admin("/suspend", {"reason": "unpaid"})
+    env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
+    words = [sys.executable, "-m", "deputy_client.cli", *asked(place), "--fail-closed"]
+    done = run("sh", "-c", '"$@" 2>&-', "sh", *words, env=env)
+    made_up(done.stdout)
