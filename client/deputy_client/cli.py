@@ -57,9 +57,9 @@ The API key needs the scope credentials:issue, and should be bound to the tenant
 given on the command line, where every user of the machine could read it.
 
 JavaScript, PyArrow, DuckDB and minio-go (restic) need --fail-closed (or DEPUTY_FAIL_CLOSED=1):
-they would go on as the worker's own role when there are no credentials. With it the answer is then a key that AWS
-does not know, the reason goes to standard error (unless that is standard output too, as in
-DuckDB), and the exit status is 0.
+they would go on as the worker's own role when there are no credentials. With it the answer is
+then a key that AWS does not know, the reason goes to standard error (unless that and standard
+output are one pipe, as in DuckDB), and the exit status is 0.
 
 exit status: 2 wrong usage or settings, 3 the key is not permitted, 4 the connection is not
 verified, suspended, or refused by AWS, 5 Deputy can't be reached (try again), 1 anything else
