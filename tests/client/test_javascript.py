@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.server import Sandbox
 from tests.client.javascript_sdks import INSTANCE, TASK, Machine, machine
-from tests.client.people import Deputy, Place
+from tests.client.people import EXAMPLE, Deputy, Place, block
 
 NOT_KNOWN = "InvalidClientTokenId: The security token included in the request is invalid."
 CHAINS = [("v2.cjs",), ("v3.cjs", "chain")]
@@ -42,6 +42,21 @@ class Profile:
         command += f" --tenant {tenant} --connection {connection} {' '.join(options)}"
         (self._home / "config").write_text(f"[profile acme]\ncredential_process = {command}\n")
         return {"AWS_CONFIG_FILE": str(self._home / "config"), "AWS_PROFILE": "acme"}
+
+    def documented(self) -> dict[str, str]:
+        """The variables that choose the document's closed profile."""
+        text = block("ini", "[profile acme-closed]")
+        given = {
+            "deputy-credential-process": f"{sys.executable} -m deputy_client.cli",
+            "https://deputy.example.com": self._deputy.url,
+            "/run/secrets/deputy-key": str(self.key_file),
+            **dict(zip(EXAMPLE, self.place.ids, strict=True)),
+        }
+        for example, own in given.items():
+            assert example in text
+            text = text.replace(example, own)
+        (self._home / "config").write_text(text)
+        return {"AWS_CONFIG_FILE": str(self._home / "config"), "AWS_PROFILE": "acme-closed"}
 
     def container(self) -> dict[str, str]:
         tenant, connection = self.place.ids
@@ -91,6 +106,13 @@ def test_the_tasks_role_beside_a_profile_is_taken_too(node: Machine, profile: Pr
 
 
 @each_chain
+def test_the_documented_profile_is_closed(node: Machine, profile: Profile, program):
+    assert node.who(*program, **profile.documented()) == profile.place.customer.account
+    profile.place.admin("/suspend", {"reason": "unpaid"})
+    assert node.who(*program, **profile.documented()) == NOT_KNOWN
+
+
+@each_chain
 def test_closed_it_is_awss_own_error(node: Machine, suspended: Profile, deputy: Deputy, program):
     assert node.who(*program, **suspended("--fail-closed")) == NOT_KNOWN
     assert node.who(*program, **suspended(), DEPUTY_FAIL_CLOSED="1") == NOT_KNOWN
@@ -114,12 +136,15 @@ def test_without_the_metadata_service_there_is_no_one_elses_role(node: Machine, 
 
 def test_v2_goes_on_from_the_container_variables_too_and_v3_stops(node: Machine, suspended: Profile):
     assert node.who("v2.cjs", **suspended.container()) == INSTANCE
+    said = node.who("v2.cjs", **suspended.container(), AWS_EC2_METADATA_DISABLED="true")
+    assert said.startswith("CredentialsError: ")
     said = node.who("v3.cjs", "chain", **suspended.container())
     assert INSTANCE not in said
 
 
 def test_a_provider_that_is_named_is_the_only_one(node: Machine, suspended: Profile):
     assert "deputy_client.cli" in node.who("v3.cjs", "fromProcess", **suspended())
+    assert node.who("v3.cjs", "fromProcess", **suspended("--fail-closed")) == NOT_KNOWN
     said = node.who("v3.cjs", "fromHttp", **suspended.container())
     assert said == "suspended: Nothing is issued until it is resumed." or said.startswith("suspended: ")
 
@@ -131,3 +156,15 @@ def test_from_container_metadata_ignores_the_token_file(node: Machine, profile: 
     variables = profile.container() | {"AWS_CONTAINER_AUTHORIZATION_TOKEN": profile.place.key}
     assert node.who("v3.cjs", "fromContainerMetadata", **variables) == profile.place.customer.account
     assert node.who("v3.cjs", "fromHttp", **profile.container()) == profile.place.customer.account
+
+
+@pytest.mark.parametrize(
+    ("program", "attempts"), [(("v3.cjs", "fromHttp"), 4), (("v2.cjs",), 4)], ids=["v3", "v2"]
+)
+def test_they_ask_a_busy_deputy_four_times(
+    node: Machine, profile: Profile, deputy: Deputy, program, attempts
+):
+    deputy.instead = lambda: (503, {"Retry-After": "1", "Content-Length": "2"}, b"{}")
+    said = node.who(*program, **profile.container(), AWS_EC2_METADATA_DISABLED="true")
+    assert said.startswith("Credentials")
+    assert len(deputy.requests) == attempts

@@ -5,6 +5,7 @@ on one clock for the worker, the service and AWS, which refuses credentials that
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ import pytest
 from sandbox.server import Sandbox
 from tests.client.people import (
     CLIENT,
+    EXAMPLE,
     Clock,
     Deputy,
     Place,
@@ -29,7 +31,6 @@ from tests.client.people import (
 
 PAGES = 36  # three hours, on sessions of one
 PAGE_SECONDS = 300
-EXAMPLE = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88")
 BOTO3 = """
 import sys
 import boto3
@@ -264,6 +265,32 @@ def test_the_aws_cli_shows_why_there_are_none(
     assert done.returncode != 0
     assert "suspended" in done.stderr
     assert secret_of(place.key) not in done.stdout + done.stderr
+
+
+def test_the_check_before_the_first_write_stops_in_any_other_account(
+    aws_cli, worker: Worker, full: Place, aws: Sandbox
+):
+    path = f"{aws_cli.parent}:{os.environ['PATH']}"
+    env = environment(AWS_ENDPOINT_URL=aws.url, PATH=path, **worker.profile_with_the_command())
+    script = block("sh", "get-caller-identity") + "echo writes\n"
+
+    def wrote(account: str) -> bool:
+        return run("sh", "-euc", script, env=env | {"CUSTOMER_ACCOUNT": account}).stdout == "writes\n"
+
+    assert wrote(full.customer.account)
+    assert not wrote("555500001111")
+    full.admin("/suspend", {"reason": "unpaid"})
+    assert not wrote(full.customer.account)
+
+
+@pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
+def test_the_aws_cli_and_boto3_stop_at_a_refusal(way, aws_cli, worker: Worker, full: Place, aws: Sandbox):
+    full.admin("/suspend", {"reason": "unpaid"})
+    env = environment(AWS_ENDPOINT_URL=aws.url, **getattr(worker, way)())
+    for words in ([aws_cli, *cli(full)], [sys.executable, "-c", BOTO3, full.bucket]):
+        done = run(*words, env=env)
+        assert (done.returncode != 0, done.stdout.strip()) == (True, "")
+        assert "suspended" in done.stderr
 
 
 def test_the_newline_trap(worker: Worker, full: Place, deputy: Deputy, aws: Sandbox):
