@@ -1,5 +1,6 @@
 """The README's tour, pasted as it is written: with and without a browser, and where nothing runs."""
 
+import json
 import os
 import re
 import secrets
@@ -12,6 +13,7 @@ from typing import Self
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests.client.people import block
 from tests.conftest import CHROMIUM, in_a_browser
 from tests.test_run import ROOT, Run
 
@@ -85,6 +87,23 @@ def test_the_tour_makes_the_stack_itself(run: Run, shell: str):
     assert link.startswith(f"{run.sandbox_url}/console/cloudformation/home?")
     assert "CREATE_COMPLETE" in launched
     assert_it_was_told(printed, person.errors)
+
+
+def test_the_workers_script_of_the_document_works_here_too(run: Run, tmp_path: Path):
+    script, key = tmp_path / "deputy-credentials", tmp_path / "deputy-key"
+    script.write_text(block("sh", "#!/bin/sh"))
+    script.chmod(0o700)
+    ask = f'DEPUTY_URL=$URL DEPUTY_API_KEY_FILE={key} {script} "$TENANT" "$CONNECTION"; echo'
+    with Shell("bash", run.data) as person:
+        for part in blocks()[:5]:
+            person.paste(part)
+        person.paste(f'printf %s "$WORKER" > {key}')
+        issued = json.loads(person.paste(ask))
+        person.paste("""api "$ONE/suspend" -d '{"reason": "unpaid"}'""")
+        refused = person.paste(ask)
+    assert issued["AccountId"] == "444455556666"
+    assert refused == "\n"
+    assert "Deputy answered 409 suspended, request " in person.errors
 
 
 @in_a_browser
