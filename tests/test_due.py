@@ -8,8 +8,6 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.access import OnBehalf
-from app.audit import Actor
 from app.db import SYSTEM, now
 from app.due import LEASE
 from app.ids import new_id
@@ -129,8 +127,7 @@ def test_what_is_at_rest_is_not_due(scene):
     scene.pending(due_at=now() + timedelta(minutes=1))
     tenant = tenant_row(scene.db)
     scene.pending(tenant=tenant)
-    who = OnBehalf(Actor("operator", None, "tests"), tenant)
-    scene.services.tenants.suspend(who, tenant, reason="a test")
+    scene.services.tenants.suspend(ADMIN, tenant, reason="a test")
     assert scene.due.claim(100) == []
 
 
@@ -263,12 +260,11 @@ def test_what_was_suspended_meanwhile_is_left_alone(scene):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     [claim] = scene.due.claim(1)
-    who = OnBehalf(Actor("operator", None, "tests"), tenant)
-    scene.services.connections.suspend(who, tenant, connection, reason="a test")
+    scene.services.connections.suspend(ADMIN, tenant, connection, reason="a test")
     assert not scene.due.prove(claim)
     assert (scene.row(connection).status, scene.proofs(connection)) == (S.SUSPENDED, 0)
     assert scene.row(connection).due_at is None
-    scene.services.connections.resume(who, tenant, connection, reason="a test")
+    scene.services.connections.resume(ADMIN, tenant, connection, reason="a test")
     assert scene.row(connection).due_at is not None
 
 

@@ -33,7 +33,9 @@ def as_list(value: Any) -> list[Any]:
 
 
 def actions(statement: Statement) -> list[str]:
-    return as_list(statement.get("Action", []))
+    found = statement.get("Action", [])
+    either = found["Fn::If"][1:] if isinstance(found, dict) else [found]
+    return [action for one in either for action in as_list(one)]
 
 
 def expand(pattern: str) -> list[str]:

@@ -27,6 +27,7 @@ def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
         "issues",
         "why",
         "suspended",
+        "awaiting_approval",
         "permission_set",
         "verification",
         "created_at",

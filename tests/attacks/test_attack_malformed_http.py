@@ -125,8 +125,8 @@ def test_malformed_chunks_are_a_4xx_on_every_route(scene: Scene, places, chunks:
 
 
 FIELDS = {
-    "/v1/tenants": ["name", "reference"],
-    "/v1/tenants/{tenant_id}": ["name", "reference"],
+    "/v1/tenants": ["name", "reference", "accounts"],
+    "/v1/tenants/{tenant_id}": ["name", "reference", "accounts"],
     "/suspend": ["reason"],
     "/resume": ["reason"],
     "/connections": ["role_arn", "permission_set"],
@@ -136,6 +136,7 @@ FIELDS = {
     "/v1/api-keys": ["name", "scopes", "tenant_id", "expires_at"],
     "/replace": ["grace_seconds"],
     "/verify": [],
+    "/approve": [],
 }
 WRONG = ["x" * MIB, {"a": 1}, ["x"], 5, 1.5, True, False, "", " ", "\u202e", "a\tb", 10**400]
 

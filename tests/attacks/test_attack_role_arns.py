@@ -48,7 +48,7 @@ NOT_A_ROLE = {
     "policy variable": f"{_ROLE}deputy-${{aws:username}}",
     "65 characters": f"{_ROLE}deputy-{'x' * 58}",
     "2,049 characters": f"{_ROLE}{'p' * 2000}/deputy-x".ljust(2049, "x"),
-    "a million characters": f"{_ROLE}deputy-{'x' * 1_000_000}",
+    "more characters than an ARN has": f"{_ROLE}deputy-{'x' * 100_000}",
     "a path of 513 characters": f"{_ROLE}{'p' * 511}/deputy-x",
     "no name": _ROLE,
     "no slash": "arn:aws:iam::444455556666:role",
