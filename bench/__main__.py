@@ -12,7 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import background, burst, cold, extras, growth, honesty, hostile, hot, memory, organization, report
+from bench import (
+    background,
+    burst,
+    cold,
+    extras,
+    growth,
+    honesty,
+    hostile,
+    hot,
+    memory,
+    organization,
+    readiness,
+    report,
+)
 from bench.client import BenchError
 from bench.servers import HOME
 from bench.stage import Scale, Stage
@@ -23,6 +36,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "cold": (cold.measure, "row 5: one STS call for each answer"),
     "background": (background.measure, "hot rounds beside 50 new tenants and 50 proofs a second"),
     "hostile": (hostile.measure, "rows 11 and 12: issuing beside another tenant's hostile requests"),
+    "readiness": (readiness.measure, "row 18: STS calls for many that ask for readiness"),
     "extras": (extras.measure, "what each part of a hot request costs"),
     "memory": (memory.measure, "row 9: memory of a cached credential"),
     "honesty": (honesty.measure, "row 6: revoking, and killing every worker, under load"),

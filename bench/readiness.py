@@ -1,0 +1,47 @@
+"""Row 18: how many STS calls does it cost when many ask at once, again and again, whether the service is ready?
+
+`/readyz` is public. What AWS says of our identity is kept for five seconds, and one look serves everybody who asks
+meanwhile, however slow AWS is. So each process may ask once in five seconds, and once more in the first of them.
+"""
+
+import contextlib
+import math
+import threading
+import time
+
+from bench.client import Client
+from bench.goals import READINESS
+from bench.stage import Stage
+
+_CLIENTS = 80
+_SECONDS = 16.0
+_KEPT_SECONDS = 5
+_AWS_SECONDS = 0.3
+
+
+def measure(stage: Stage) -> None:
+    deputy = stage.on_postgres.server
+    stage.say(f"readiness: {_CLIENTS} clients for {_SECONDS:.0f} s")
+    answers = [0] * _CLIENTS
+    before = stage.sts.calls()["GetCallerIdentity"]
+    stage.sts.answer_after(_AWS_SECONDS)
+    try:
+        over = time.monotonic() + _SECONDS
+
+        def ask(number: int) -> None:
+            with contextlib.closing(Client(deputy.port, "")) as client:
+                while time.monotonic() < over:
+                    answers[number] += client.ask("GET", "/readyz").status == 200
+
+        asking = [threading.Thread(target=ask, args=(number,)) for number in range(_CLIENTS)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+    finally:
+        stage.sts.answer_after(0)
+    calls = stage.sts.calls()["GetCallerIdentity"] - before
+    allowed = stage.workers.workers * (math.ceil(_SECONDS / _KEPT_SECONDS) + 1)
+    values = {"calls": calls, "allowed": allowed, "answers": sum(answers)}
+    stage.found.facts["STS calls for readiness"] = values
+    stage.found.results.append(READINESS.judge(f"{calls} of {allowed}", calls / allowed, values=values))
