@@ -59,6 +59,7 @@ def test_it_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, se
     problem = json.loads(body)
     assert (problem["status"], problem["code"]) == (status, code)
     assert problem["request_id"] == headers["X-Request-Id"]
+    assert headers["X-Deputy-Code"] == code
     until(lambda: problem["request_id"] in service.said, "the log has it")
     assert TOKEN not in service.said
 
