@@ -29,7 +29,7 @@ bench: $(INSTALLED)
 	@exec $(BIN)/python -m bench $(ARGS)
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
