@@ -93,7 +93,7 @@ class Caller:
         """Raises UnauthenticatedError for a key, and NotFoundError for a link, that is live no longer.
 
         Its row stays locked until the transaction ends, in a lock that the caller's own requests share: a revocation
-        waits for those that write, and whoever writes waits for a revocation and sees it. The tenant's row is not
+        waits for those that write, and a request that writes waits for a revocation and sees it. The tenant's row is not
         locked here: use cases lock it for themselves, and a shared lock that is raised later is a deadlock of two.
         """
         if self.kind == "onboarding_link":

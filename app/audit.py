@@ -117,7 +117,7 @@ class AuditLog:
 
         Ids are in the order in which they were made, and transactions commit in another. So an event is shown once it
         is older, by the database's clock, than any transaction that is still open can be: none that comes to light
-        later has a lower id, whoever reads on from the last one misses nothing.
+        later has a lower id, and a consumer that reads on from the last one misses nothing.
         """
         query = _matching(confined_to, wanted)
         with self._db.read(long=True) as db:

@@ -67,7 +67,7 @@ class Changing:
     """
 
     writer: Writer
-    keys: Select[UUID]  # read anew until no more are found, as those that are not locked yet may make some
+    keys: Select[UUID]  # read again until no more are found, as those that are not locked yet may make some
 
     def admit(self, db: Session) -> None:
         wanted: ColumnElement[bool] = ApiKey.id.in_(self.keys)

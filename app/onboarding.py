@@ -110,7 +110,7 @@ class Onboarding:
         """The kit of one tenant; asking again gives the same External ID. Raises NotFoundError, ValidationFailedError."""
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
-            # A page's token names its link, so that whoever had a link that was revoked registers nothing any more.
+            # A page's token names its link, so that a revoked link registers nothing any more.
             token = self._tokens.make(
                 deployment_id(db),
                 tenant.id,
