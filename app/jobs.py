@@ -15,9 +15,9 @@ from celery.beat import Scheduler
 from celery.platforms import EX_FAILURE
 from celery.worker import components, state
 
+from app import housekeeping
 from app.config import Config
 from app.due import Claim
-from app.housekeeping import EVERY
 from app.services import Services
 from app.worker import THREADS, Part, companions, stop_all
 
@@ -39,7 +39,11 @@ _SETTINGS = {
     "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's own wants a file, in a folder that may be read-only
     "beat_schedule": {
         "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
-        "tidy": {"task": "deputy.tidy", "schedule": float(EVERY), "options": {"expires": EVERY}},
+        "tidy": {
+            "task": "deputy.tidy",
+            "schedule": float(housekeeping.EVERY),
+            "options": {"expires": housekeeping.EVERY},
+        },
     },
 }
 
@@ -103,7 +107,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
-        services().housekeeping.tidy()
+        housekeeping.tidy(services().db)
 
     return celery
 

@@ -13,7 +13,6 @@ from app.connections import Connections
 from app.db import Database
 from app.due import Due
 from app.health import Health, checks
-from app.housekeeping import Housekeeping
 from app.keys import Access
 from app.links import Links
 from app.onboarding import Onboarding
@@ -47,7 +46,6 @@ class Services:
     vending: Vending
     health: Health
     due: Due
-    housekeeping: Housekeeping
     rates: Rates
     quotas: Quotas
     turns: Turns
@@ -94,7 +92,6 @@ def build(config: Config) -> Services:
         ),
         health=_health(db, sts, onboarding, due, config),
         due=due,
-        housekeeping=Housekeeping(db),
         rates=rates,
         quotas=Quotas(db, config),
         turns=Turns(),

@@ -12,7 +12,7 @@ from functools import partial
 from app import log
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.heartbeats import BEAT_SECONDS, Heartbeat
-from app.housekeeping import EVERY
+from app.housekeeping import EVERY, tidy
 from app.registrations import Registrations
 from app.services import Services
 
@@ -81,7 +81,7 @@ class Worker:
                 began = time.monotonic()
                 if began >= tidy_at:
                     tidy_at = began + EVERY
-                    _guarded(self._stop, lambda: self._services.housekeeping.tidy() > 0)
+                    _guarded(self._stop, lambda: tidy(self._services.db) > 0)
                 busy = _guarded(self._stop, lambda: self._round(pool))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))

@@ -9,6 +9,7 @@ import sqlalchemy
 
 from app import services as composition
 from app.db import SYSTEM, now
+from app.housekeeping import tidy
 from app.ids import new_id
 from app.jobs import create_celery
 from app.models import Registration
@@ -55,9 +56,9 @@ def left(services) -> list:
 def test_a_registration_is_kept_for_30_days(services):
     """SQS keeps a message for 14 days at most: one that comes again must find what it did."""
     _, *kept = registrations(services, 30 * DAY + timedelta(minutes=1), 29.99 * DAY, 14 * DAY, 0 * DAY)
-    assert services.housekeeping.tidy() == 1
+    assert tidy(services.db) == 1
     assert left(services) == kept
-    assert services.housekeeping.tidy() == 0
+    assert tidy(services.db) == 0
     assert left(services) == kept
 
 
@@ -65,16 +66,16 @@ def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
     monkeypatch.setattr("app.housekeeping._MOST", 4)
     monkeypatch.setattr("app.housekeeping._TOGETHER", 2)
     ids = registrations(services, *[40 * DAY] * 5, 1 * DAY)
-    assert services.housekeeping.tidy() == 4
+    assert tidy(services.db) == 4
     assert left(services) == ids[4:]
-    assert services.housekeeping.tidy() == 1
+    assert tidy(services.db) == 1
     assert left(services) == ids[5:]
 
 
 def test_where_nothing_is_old_nobody_waits_for_those_who_write(services):
     kept = registrations(services, 1 * DAY)
     with holding(services, "UPDATE registrations SET stack_id = 'another'"):
-        assert services.housekeeping.tidy() == 0
+        assert tidy(services.db) == 0
     assert left(services) == kept
 
 
@@ -82,7 +83,7 @@ def test_where_nothing_is_old_nobody_waits_for_those_who_write(services):
 def test_rows_that_another_worker_deletes_are_not_waited_for(services):
     registrations(services, 40 * DAY)
     with holding(services, "DELETE FROM registrations"):
-        assert services.housekeeping.tidy() == 0
+        assert tidy(services.db) == 0
     assert left(services) == []
 
 
@@ -109,16 +110,16 @@ def holding(services, statement: str):
 
 def test_many_workers_at_once_delete_all_and_do_not_fail(services):
     kept = registrations(services, *[40 * DAY] * 50, 1 * DAY)[50:]
-    assert {type(found) for found in at_once([services.housekeeping.tidy] * 6)} == {int}
+    assert {type(found) for found in at_once([lambda: tidy(services.db)] * 6)} == {int}
     assert left(services) == kept
 
 
 def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     monkeypatch.setattr("app.worker._TICK", 0.01)
     rounds, tidied = [], []
-    claim, tidy = services.due.claim, services.housekeeping.tidy
+    claim = services.due.claim
     monkeypatch.setattr("app.due.Due.claim", lambda _, most: rounds.append(1) or claim(most))
-    monkeypatch.setattr("app.housekeeping.Housekeeping.tidy", lambda _: tidied.append(1) or tidy())
+    monkeypatch.setattr("app.worker.tidy", lambda db: tidied.append(1) or tidy(db))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()
     thread = threading.Thread(target=Worker(services, stop).run)
