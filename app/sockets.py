@@ -12,7 +12,7 @@ application that it loads.
 import resource
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import RawIOBase
 from typing import Any, Literal, Self
 
@@ -31,6 +31,7 @@ _UNTAKEN = (
 )  # bytes of answers that the system keeps for a client; it doubles that, and would go to 4 MiB
 _DROPPED = 2 * 1024 * 1024  # of what a client sends after its answer, so that it can read that
 _STEP = 64 * 1024
+_PIECES = 4096  # of a body in chunks, as they arrive: each costs some microseconds, though it is one byte
 
 
 class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -138,6 +139,8 @@ class Body(RawIOBase):
         self._ends = time.monotonic() + seconds
         self._largest = largest
         self._taken = 0
+        if chunks := getattr(self._inner.reader, "parser", None):
+            self._inner.reader.parser = _few(chunks)
         if self._left() > largest:
             req.force_close()  # said in the answer's header
 
@@ -186,6 +189,14 @@ class Body(RawIOBase):
         if self._taken >= self._largest:
             self._req.force_close()
         return data
+
+
+def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Nothing else is served between two pieces that are there already."""
+    for count, piece in enumerate(chunks, start=1):
+        if count > _PIECES:
+            raise ValueError("a body in too many chunks")
+        yield piece
 
 
 def _room_for(connections: int) -> int:

@@ -252,6 +252,31 @@ def test_no_more_than_2_mib_of_a_body_that_is_too_large_are_read(service):
         assert sent < 50 * MIB, "what the sockets' buffers hold comes on top"
 
 
+@pytest.mark.parametrize("named", ["a good key", "no key"])
+def test_a_body_of_very_many_chunks_is_not_read_to_its_end(service, named):
+    """One byte in each: 2 MiB of them would hold the process, and all whom it serves, for many seconds."""
+    lines = [bearer(service.admin.key)] if named == "a good key" else []
+    sends = header("POST", "/v1/tenants", *lines, "Transfer-Encoding: chunked")
+    with sockets(service.port, 1, sends) as (one,):
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 * MIB:
+                sent += one.send(b"1\r\n \r\n" * 10_000)
+        assert sent < 10 * MIB, "what the sockets' buffers hold comes on top"
+
+
+def test_a_body_of_many_chunks_is_read(service):
+    body = b'{"name": "in chunks"}'.ljust(4000)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    sends = header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked") + chunks
+    with sockets(service.port, 1, sends) as (one,):
+        assert one.recv(64 * KIB).startswith(b"HTTP/1.1 201 ")
+    more = chunks.removesuffix(b"0\r\n\r\n") + b"1\r\n \r\n" * 1000 + b"0\r\n\r\n"
+    sends = header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked") + more
+    with sockets(service.port, 1, sends) as (one,):
+        assert refusal(rest(one)) == (400, "malformed_request")
+
+
 def test_a_client_library_reads_the_413(service):
     for body in (b" " * MIB, iter([b" " * (64 * KIB)] * 16)):
         client = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
