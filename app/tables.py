@@ -60,6 +60,13 @@ class Suspendable:
         if bound and self.suspended_at is not None and not self.suspended_by_bound:
             raise ConflictError("The vendor suspended this, and has to resume it first.")
 
+    def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
+        """Raises ConflictError when it is suspended already. But the vendor may where a bound key did, which could undo
+        its own again.
+        """
+        if suspended and (suspension.bound or not self.suspended_by_bound):
+            raise ConflictError("This is suspended already.")
+
     def note_suspension(self, suspension: Suspension | None) -> None:
         """Keep what is to be known of a suspension that begins now; None when it ends."""
         self.suspended_at = now() if suspension else None

@@ -138,8 +138,7 @@ class Connection(TenantOwned, Suspendable, Base):
             raise SuspendedError("This connection is suspended; resume it first.")
 
     def suspend(self, suspension: Suspension) -> None:
-        if self.status is ConnectionStatus.SUSPENDED:
-            raise ConflictError("This connection is suspended already.")
+        self.ensure_may_suspend(suspension, suspended=self.status is ConnectionStatus.SUSPENDED)
         self._become(ConnectionStatus.SUSPENDED)
         self.note_suspension(suspension)
         self.due_at = None

@@ -74,8 +74,7 @@ class Tenant(Suspendable, Base):
         return self.current.value if self.current else None
 
     def suspend(self, suspension: Suspension) -> None:
-        if self.status is TenantStatus.SUSPENDED:
-            raise ConflictError("This tenant is suspended already.")
+        self.ensure_may_suspend(suspension, suspended=self.status is TenantStatus.SUSPENDED)
         self.status = TenantStatus.SUSPENDED
         self.note_suspension(suspension)
 

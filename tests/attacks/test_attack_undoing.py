@@ -45,6 +45,21 @@ def test_what_a_bound_key_suspended_a_bound_key_resumes_and_so_does_the_vendor(
         assert resumer("POST", f"{path}/resume", {"reason": "over"})["status"] in {"active", "verified"}
 
 
+@pytest.mark.parametrize("what", ["tenant", "connection"])
+def test_a_bound_key_that_suspends_first_does_not_keep_the_vendor_from_it(
+    world: World, connection, mallory, what
+):
+    path = paths(connection)[what]
+    mallory("POST", f"{path}/suspend", {"reason": "so that nobody else can"})
+    world.admin("POST", f"{path}/suspend", REASON)
+    assert world.admin("GET", path)["suspended"]["reason"] == REASON["reason"]
+    assert mallory("GET", path)["suspended"]["reason"] is None
+    mallory.refused("POST", f"{path}/resume", {"reason": "please"}, expect=409, code="conflict")
+    for again in (mallory, world.admin):
+        again.refused("POST", f"{path}/suspend", {"reason": "twice"}, expect=409, code="conflict")
+    world.admin("POST", f"{path}/resume", {"reason": "paid"})
+
+
 def test_a_suspended_connection_is_not_deleted_and_added_again_instead(world: World, connection, mallory):
     world.admin("POST", path_of(connection, "/suspend"), REASON)
     mallory.refused("DELETE", path_of(connection), expect=409, code="conflict")
