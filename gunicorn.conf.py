@@ -11,8 +11,8 @@ from typing import Any
 
 bind = "0.0.0.0:8000"
 workers = multiprocessing.cpu_count()
-worker_class = "app.sockets.Worker"  # gevent's, with bounds on what a client may keep waiting
-worker_connections = 2000  # in each worker; the requests that it works at are fewer (app/sockets.py)
+worker_class = "app.http.sockets.Worker"  # gevent's, with bounds on what a client may keep waiting
+worker_connections = 2000  # in each worker; the requests that it works at are fewer (app/http/sockets.py)
 preload_app = False
 timeout = 60
 graceful_timeout = 20

@@ -1,6 +1,6 @@
 """What gunicorn and `flask --app wsgi` load: the application with the settings of the environment."""
 
-from app.cli import without_settings
+from app.cli.commands import without_settings
 from app.config import Config, ConfigError
 from app.factory import create_app
 

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import environs
 from marshmallow import ValidationError
 
-from app import setting_checks as check
-from app.doubts import local_address, unknown_variables, weak_keys
 from app.ids import AccountId
-from app.vendor_name import NAME_MAX, ascii_form, stands_for_the_name
+from app.settings import checks as check
+from app.settings.doubts import local_address, unknown_variables, weak_keys
+from app.settings.vendor_name import NAME_MAX, ascii_form, stands_for_the_name
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"

@@ -2,7 +2,7 @@
 
 Four families tell whose turn it is: the caller's, the customer's (their AWS set-up), nobody's (wait and try
 again), and ours (anything not in this tree: a blank 500 and a full log). Domain code raises these and knows no
-HTTP status; `app/api/errors.py` maps each class once, and a test checks that none is missing there.
+HTTP status; `app/http/problems.py` maps each class once, and a test checks that none is missing there.
 """
 
 from collections.abc import Mapping, Sequence

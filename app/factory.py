@@ -18,21 +18,21 @@ from app.api import (
     audit_events,
     connections,
     credentials,
-    errors,
     health,
     onboarding,
     onboarding_links,
     tenants,
 )
-from app.api.client_address import client_address
 from app.api.fast_lane import ALWAYS, FOR_PROGRAMS, FastLane
-from app.api.openapi import UUID_PARAMETER, Plugin
-from app.api.public_path import PublicPath
-from app.api.rest import REQUEST_ID
-from app.cli import register_commands
+from app.cli.commands import register_commands
 from app.config import Config
-from app.unread import UNREAD
-from app.web import pages
+from app.http import problems as errors
+from app.http.client_address import client_address
+from app.http.openapi import UUID_PARAMETER, Plugin
+from app.http.public_path import PublicPath
+from app.http.rest import REQUEST_ID
+from app.http.unread import UNREAD
+from app.web.onboarding import pages
 
 _log = log.get(__name__)
 
@@ -51,7 +51,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         """Pages are in bodies here, not in headers."""
 
     def _register_error_handlers(self) -> None:
-        """Ours are registered by app.api.errors."""
+        """Ours are registered by app.http.problems."""
 
     def _register_responses(self) -> None:
         """One for each status that a problem may have, with an example of each code."""

@@ -2,31 +2,32 @@
 
 from dataclasses import dataclass
 
-from app import log, permission_sets
-from app.audit import AuditLog
-from app.authority import Authority
-from app.aws.registrations import RegistrationQueue, replies
+from app import log
+from app.access.api_keys import Access
+from app.audit.log import AuditLog
+from app.aws.stack_messages import RegistrationQueue, replies
 from app.aws.sts import Sts
 from app.aws.templates import TemplateBucket
+from app.cache.shared_cache import SharedCache
 from app.config import Config
-from app.connections import Connections
-from app.db import Database
-from app.due import Due
-from app.health import Health, checks
-from app.keys import Access
-from app.links import Links
-from app.onboarding import Onboarding
-from app.permission_sets import PermissionSet
-from app.quotas import Quotas
-from app.rates import Rates
-from app.refusals import Refusals
-from app.registrations import Registrations
-from app.sessions import Sessions
-from app.shared_cache import SharedCache
-from app.tenants import Tenants
-from app.turns import Turns
-from app.vending import Vending
-from app.verification import Verification
+from app.connections.connections import Connections
+from app.connections.proof import Verification
+from app.connections.proof_queue import Due
+from app.health.readiness import Health, checks
+from app.issuing.authorization import Authority
+from app.issuing.issue import Vending
+from app.issuing.session_cache import Sessions
+from app.limits.quotas import Quotas
+from app.limits.rates import Rates
+from app.limits.refusals import Refusals
+from app.limits.turns import Turns
+from app.onboarding.kit import Onboarding
+from app.onboarding.page_links import Links
+from app.onboarding.registrations import Registrations
+from app.permissions import permission_sets
+from app.permissions.permission_sets import PermissionSet
+from app.store.database import Database
+from app.tenants.tenants import Tenants
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ import sys
 from typing import Any
 from uuid import UUID
 
-from app.api.rest import paged
 from app.config import Config
-from app.db import Page
 from app.factory import create_app
+from app.http.rest import paged
+from app.store.database import Page
 
 
 def main() -> None:

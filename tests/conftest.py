@@ -23,14 +23,14 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from app.access import Scope
-from app.audit import Actor
+from app.access.callers import Scope
+from app.audit.log import Actor
 from app.aws.sts import Sts
 from app.config import Broker, Config
-from app.db import Database
 from app.factory import create_app
-from app.health import alembic_config
-from app.rates import Limit
+from app.health.readiness import alembic_config
+from app.limits.rates import Limit
+from app.store.database import Database
 from dev.postgres import Postgres
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_vendor
@@ -210,8 +210,8 @@ def customer(aws: Sandbox) -> Customer:
 @pytest.fixture(autouse=True)
 def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests share keys, and are refused more in a second than a program in life; test_refusals.py has the bounds."""
-    monkeypatch.setattr("app.refusals.SINGLY", 1_000_000)
-    monkeypatch.setattr("app.refusals.MOST", 1_000_000)
+    monkeypatch.setattr("app.limits.refusals.SINGLY", 1_000_000)
+    monkeypatch.setattr("app.limits.refusals.MOST", 1_000_000)
 
 
 class _OpenConnections(threading.local):
@@ -266,16 +266,16 @@ class StoppedClock:
 @pytest.fixture
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
     clock = StoppedClock()
-    monkeypatch.setattr("app.rates.time", clock)
-    monkeypatch.setattr("app.quotas.now", clock.now)
+    monkeypatch.setattr("app.limits.rates.time", clock)
+    monkeypatch.setattr("app.limits.quotas.now", clock.now)
     return clock
 
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What gives up on a caller after two seconds waits for a slow machine; a test that is about it sets its own."""
-    monkeypatch.setattr("app.vending._ANSWER_SECONDS", 60.0)
-    monkeypatch.setattr("app.authority._READ_SECONDS", 60.0)
+    monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from app.access import Caller, Scope
-from app.audit import Actor
-from app.db import SYSTEM, Database, now
-from app.deployment import deployment_id
+from app.access.callers import Caller, Scope
+from app.audit.log import Actor
 from app.ids import RoleArn, new_external_id, new_id
-from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
-from app.registration_token import RegistrationTokens
+from app.onboarding.registration_token import RegistrationTokens
 from app.services import Services
+from app.store.database import SYSTEM, Database, now
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
+from app.store.models.configuration import deployment_id
 from tests.cast import Customer
 from tests.conftest import OPERATOR
 

@@ -14,13 +14,13 @@ import pytest
 from flask import Flask
 
 from app import errors
-from app.access import Scope
-from app.api.errors import PROBLEMS
+from app.access.callers import Scope
 from app.errors import AppError
 from app.factory import create_app
+from app.http.problems import PROBLEMS
 from app.ids import Grant
-from app.models import TenantOwned
-from app.tables import Base
+from app.store.models import TenantOwned
+from app.store.models.base import Base
 from tests.conftest import make_config
 
 APP = Path(__file__).parent.parent / "app"
@@ -257,14 +257,14 @@ def test_one_place_makes_sts_clients():
     assert clients_of_any_kind(TREES) == {
         ("app/aws/query.py", "sts"),
         ("app/aws/templates.py", "s3"),
-        ("app/aws/registrations.py", "s3"),
-        ("app/aws/registrations.py", "sqs"),
+        ("app/aws/stack_messages.py", "s3"),
+        ("app/aws/stack_messages.py", "sqs"),
     }
     assert importers(TREES, "app.aws.query") == ["app/aws/sts.py"]
 
 
 def test_only_a_stored_connection_makes_a_grant():
-    assert grants(TREES) == ["app/models/connection.py"]
+    assert grants(TREES) == ["app/store/models/connection.py"]
 
 
 def test_both_halves_of_a_grant_are_required():
@@ -283,28 +283,28 @@ def test_both_halves_of_a_grant_are_required():
 def test_only_deputy_itself_writes_for_nobody():
     """Everything else reads the caller's key or link again, in the transaction that it writes in."""
     assert writes_for_nobody(TREES) == [
-        ("app/due.py", "_begin"),  # the background worker
-        ("app/due.py", "claim"),
-        ("app/heartbeats.py", "beat"),
-        ("app/heartbeats.py", "end"),
-        ("app/heartbeats.py", "forget"),
-        ("app/housekeeping.py", "_registrations"),
-        ("app/keys.py", "install_key"),  # the operator at the machine
-        ("app/keys.py", "issue_key"),
-        ("app/keys.py", "revoke_any"),
-        ("app/refusals.py", "_count"),  # what is refused to a key that may be gone by now
-        ("app/refusals.py", "flush"),
-        ("app/registrations.py", "_refusal"),  # a stack's message
-        ("app/tenants.py", "void_registrations"),  # the operator
-        ("app/vending.py", "_changing"),  # what AWS said of a role is true, whoever asked
+        ("app/access/api_keys.py", "install_key"),  # the operator at the machine
+        ("app/access/api_keys.py", "issue_key"),
+        ("app/access/api_keys.py", "revoke_any"),
+        ("app/background/housekeeping.py", "_registrations"),
+        ("app/connections/proof_queue.py", "_begin"),  # the background worker
+        ("app/connections/proof_queue.py", "claim"),
+        ("app/health/heartbeats.py", "beat"),
+        ("app/health/heartbeats.py", "end"),
+        ("app/health/heartbeats.py", "forget"),
+        ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true, whoever asked
+        ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
+        ("app/limits/refusals.py", "flush"),
+        ("app/onboarding/registrations.py", "_refusal"),  # a stack's message
+        ("app/tenants/tenants.py", "void_registrations"),  # the operator
     ]
     assert len(writes(TREES)) > 20
 
 
 def test_a_transaction_that_writes_begins_in_one_place():
     assert sorted(set(writes_past_the_door(TREES))) == [
-        "app/audit_batch.py",  # issuances and refusals, which are checked as they are stored
-        "app/db.py",
+        "app/audit/batch.py",  # issuances and refusals, which are checked as they are stored
+        "app/store/database.py",
     ]
 
 
@@ -321,13 +321,13 @@ def test_nothing_catches_everything():
         caught
         == [
             "app/api/fast_lane.py",  # Flask raises it again, and answers
-            "app/api/rest.py",  # what goes wrong while a server reads a body is of no common kind
-            "app/checks.py",  # a check that fails is a finding, or it would be asked for by each request
-            "app/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
-            "app/hub.py",  # and so does a future
-            "app/sockets.py",  # what still comes after an answer is dropped, in whatever form
-            "app/worker.py",  # a worker must outlive every bug, or a process is left that only looks alive
-            "app/worker.py",  # and end when a part of it has ended for whatever reason
+            "app/background/single_machine.py",  # a worker must outlive every bug, or a process is left that only looks alive
+            "app/background/single_machine.py",  # and end when a part of it has ended for whatever reason
+            "app/concurrency/gevent.py",  # and so does a future
+            "app/concurrency/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
+            "app/health/checks.py",  # a check that fails is a finding, or it would be asked for by each request
+            "app/http/rest.py",  # what goes wrong while a server reads a body is of no common kind
+            "app/http/sockets.py",  # what still comes after an answer is dropped, in whatever form
         ]
     )
 

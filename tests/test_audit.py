@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event, select
 
-from app import audit
-from app.audit import Actor, AuditLog, Event, Filter
-from app.db import SYSTEM, Database, now
+from app.audit import log as audit
+from app.audit.log import Actor, AuditLog, Event, Filter
 from app.errors import NotFoundError
 from app.ids import new_id
-from app.models import ISSUED, AuditEvent, Tenant
+from app.store.database import SYSTEM, Database, now
+from app.store.models import ISSUED, AuditEvent, Tenant
 
 OPERATOR = Actor("operator", None, "the tests")
 KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-123")

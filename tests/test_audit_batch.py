@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy
 import time_machine
 
-from app import audit
-from app.audit import Actor, AuditLog, Event
-from app.audit_batch import AuditBatch
-from app.db import SYSTEM, Database
+from app.audit import log as audit
+from app.audit.batch import AuditBatch
+from app.audit.log import Actor, AuditLog, Event
 from app.errors import StoreUnavailableError
 from app.ids import new_id
-from app.models import AuditEvent
+from app.store.database import SYSTEM, Database
+from app.store.models import AuditEvent
 from tests.conftest import empty_database, migrate
 from tests.rows import ByHand, at_once
 
@@ -265,7 +265,7 @@ def test_a_lost_connection_is_unavailable_once(batch, by_hand, tenant):
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_connection_lost_while_idle_is_not_even_noticed(batch, by_hand, tenant, monkeypatch):
     """Asked first whether it is still there, it says no before anything was sent: another one will do."""
-    monkeypatch.setattr("app.audit_batch._IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("app.audit.batch._IDLE_SECONDS", 0.01)
     batch.commit([event(tenant)])
     lose(batch, by_hand)
     time.sleep(0.02)

@@ -9,14 +9,14 @@ import pytest
 import sqlalchemy
 from alembic import command
 
-from app import audit
-from app import db as store
-from app.audit import Actor, AuditLog, Event, Filter
-from app.db import SYSTEM, Database, database_now, postgresql_limits
+from app.audit import log as audit
+from app.audit.log import Actor, AuditLog, Event, Filter
 from app.errors import NotFoundError, StoreUnavailableError
-from app.health import alembic_config
+from app.health.readiness import alembic_config
 from app.ids import first_id_at, new_id
-from app.models import AuditEvent
+from app.store import database as store
+from app.store.database import SYSTEM, Database, database_now, postgresql_limits
+from app.store.models import AuditEvent
 from tests.conftest import empty_database, migrate
 from tests.rows import plan, until
 

@@ -14,10 +14,9 @@ import sqlalchemy
 import time_machine
 from sqlalchemy import select
 
-from app import services, vending
-from app.access import Scope
-from app.authority import Authority, issuable_under_lock
-from app.db import SYSTEM
+from app import services
+from app.access.api_keys import generate_key
+from app.access.callers import Scope
 from app.errors import (
     AppError,
     ConnectionNotVerifiedError,
@@ -25,9 +24,11 @@ from app.errors import (
     StoreUnavailableError,
     UnauthenticatedError,
 )
-from app.keys import generate_key
-from app.models import AuditEvent, ConnectionStatus
+from app.issuing import issue as vending
+from app.issuing.authorization import Authority, issuable_under_lock
 from app.services import Services
+from app.store.database import SYSTEM
+from app.store.models import AuditEvent, ConnectionStatus
 from tests.attacks.evidence import problem
 from tests.cast import Api, Customer
 from tests.conftest import OPERATOR
@@ -511,8 +512,8 @@ def test_a_tenant_that_is_resumed_issues_at_once(warm: Warm, there, by_hand):
 
 
 def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
-    monkeypatch.setattr("app.authority._KEYS", 3)
-    monkeypatch.setattr("app.authority._CONNECTIONS", 4)
+    monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
+    monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
     authority = Authority(here.db)
     places = [place(here) for _ in range(6)]
     for _ in range(2):
@@ -623,8 +624,8 @@ def test_no_memory_is_so_warm_that_it_issues_without_the_database(warm: Warm, he
     def away(*_):
         raise here.db.engine.dialect.loaded_dbapi.OperationalError("away")
 
-    monkeypatch.setattr("app.audit_batch._Sqlite.insert", away)
-    monkeypatch.setattr("app.audit_batch._Postgresql.insert", away)
+    monkeypatch.setattr("app.audit.batch._Sqlite.insert", away)
+    monkeypatch.setattr("app.audit.batch._Postgresql.insert", away)
     problem(warm.ask(), 503, "unavailable")
 
 
@@ -703,7 +704,7 @@ def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, b
 def test_a_look_that_hangs_holds_up_those_who_wait_for_it_and_nobody_after_them(
     cold: Services, warm: Warm, monkeypatch
 ):
-    monkeypatch.setattr("app.authority._READ_SECONDS", 0.3)
+    monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 0.3)
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(cold.authority.authenticate, warm.place.key, None)

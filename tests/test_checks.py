@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.checks import Check, KeptCheck, Status, ok
+from app.health.checks import Check, KeptCheck, Status, ok
 from tests.rows import at_once, until
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ GREENLETS = """
 import gevent.monkey
 gevent.monkey.patch_all()
 import gevent, threading
-from app.checks import Check, KeptCheck, ok
+from app.health.checks import Check, KeptCheck, ok
 looks = []
 def look():
     looks.append(threading.get_ident())
@@ -75,7 +75,7 @@ def test_greenlets_that_ask_at_once_share_one_look():
 
 def test_a_finding_is_kept_for_its_seconds_and_then_looked_for_again(slow, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("app.checks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("app.health.checks.time.monotonic", lambda: clock[0])
     slow.go.set()
     kept = KeptCheck(Check("slow", slow, seconds=5))
     seen = []

@@ -18,15 +18,16 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import select
 
-from app import access, cli
-from app.access import Scope, from_bits
-from app.db import SYSTEM, Database, now
+from app.access import callers as access
+from app.access.api_keys import Access, generate_key
+from app.access.callers import Scope, from_bits
+from app.cli import commands as cli
 from app.errors import UnauthenticatedError
 from app.factory import create_app
-from app.health import alembic_config, revision
+from app.health.readiness import alembic_config, revision
 from app.ids import new_id
-from app.keys import Access, generate_key
-from app.models import ApiKey, AuditEvent, Tenant
+from app.store.database import SYSTEM, Database, now
+from app.store.models import ApiKey, AuditEvent, Tenant
 from tests.conftest import empty_database, make_config
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +133,7 @@ def test_every_command_has_a_help_text():
 
 def every_command(app: Flask) -> Iterator[list[str]]:
     """The words of each group and each command."""
-    for name, found in app.cli.commands.items():
+    for name, found in app.cli.commands.commands.items():
         yield [name]
         yield from ([name, inner] for inner in getattr(found, "commands", {}))
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from app.config import Broker, Config, ConfigError
-from app.doubts import looks_random
 from app.factory import create_app
-from app.setting_checks import OWN_PATHS
+from app.settings.checks import OWN_PATHS
+from app.settings.doubts import looks_random
 from tests.conftest import make_config
 
 ROOT = Path(__file__).parent.parent
@@ -400,7 +400,7 @@ def test_every_process_says_once_what_it_doubts_and_starts(tmp_path):
     """The web's and the commands' (wsgi), and Celery's."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
     doubtful = {"DEPUTY_ISSUE_RAET": "hunter2", "DEPUTY_BROKER_URL": "redis://127.0.0.1:1"}
-    for module in ("wsgi", "worker"):
+    for module in ("wsgi", "celery_app"):
         done = subprocess.run(
             [sys.executable, "-c", f"import {module}"],
             cwd=ROOT,

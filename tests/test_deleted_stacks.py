@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from app.db import now
-from app.models import Connection
+from app.store.database import now
+from app.store.models import Connection
 from tests.cast import Api, Customer, World, path_of, root_client
 from tests.conftest import publish_templates
 

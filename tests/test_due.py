@@ -8,12 +8,12 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.db import SYSTEM, now
-from app.due import LEASE
+from app.connections.proof_queue import LEASE
 from app.ids import new_id
-from app.models import Connection, ConnectionStatus, Proof
-from app.onboarding import trust_policy
-from app.rates import CallBudget
+from app.limits.rates import CallBudget
+from app.onboarding.kit import trust_policy
+from app.store.database import SYSTEM, now
+from app.store.models import Connection, ConnectionStatus, Proof
 from bench.organization import most_in_a_second
 from tests.cast import Customer
 from tests.conftest import empty_database, make_config, migrate
@@ -248,7 +248,7 @@ def test_the_worker_leaves_alone_what_a_request_is_proving(scene, monkeypatch):
         return inner(*args)
 
     monkeypatch.setattr(scene.services.verification, "_prove_patiently", proving)
-    monkeypatch.setattr("app.connections.PATIENCE", 0)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0)
     made = scene.services.connections.create(ADMIN, tenant, role_arn=scene.nowhere.arn)
     scene.services.connections.suspend(ADMIN, tenant, made.id, reason="a test")
     scene.services.connections.resume(ADMIN, tenant, made.id, reason="a test")

@@ -8,13 +8,13 @@ from contextlib import suppress
 import pytest
 import sqlalchemy
 
-from app import audit
-from app.audit import Event
-from app.db import SYSTEM
+from app.audit import log as audit
+from app.audit.log import Event
+from app.connections.proof import Finding, _Tested
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
-from app.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Verdict
-from app.verification import Finding, _Tested
+from app.store.database import SYSTEM
+from app.store.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Verdict
 from tests.attacks.evidence import on_postgresql
 from tests.cast import World, path_of, without_external_id
 from tests.conftest import OPERATOR
@@ -31,7 +31,7 @@ def by_hand(database_url) -> ByHand:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """A role that is absent is not tried again."""
-    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from app.concurrency.group_commit import GroupCommit
 from app.errors import StoreUnavailableError
-from app.group_commit import GroupCommit
 from tests.rows import until
 
 

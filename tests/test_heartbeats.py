@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy
 import time_machine
 
-from app import heartbeats
-from app.db import SYSTEM, Database, now
-from app.heartbeats import BackgroundWorker, Hearing, Heartbeat
-from app.housekeeping import tidy
+from app.background.housekeeping import tidy
+from app.health import heartbeats
+from app.health.heartbeats import BackgroundWorker, Hearing, Heartbeat
+from app.store.database import SYSTEM, Database, now
 from tests.conftest import empty_database, migrate
 
 

@@ -8,12 +8,12 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.db import SYSTEM, now
-from app.housekeeping import tidy
+from app.background.celery_app import create_celery
+from app.background.housekeeping import tidy
+from app.background.single_machine import Worker
 from app.ids import new_id
-from app.jobs import create_celery
-from app.models import Registration
-from app.worker import Worker
+from app.store.database import SYSTEM, now
+from app.store.models import Registration
 from tests.conftest import empty_database, make_config, migrate
 from tests.rows import at_once, tenant_row, until
 
@@ -63,8 +63,8 @@ def test_a_registration_is_kept_for_30_days(services):
 
 
 def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
-    monkeypatch.setattr("app.housekeeping._MOST", 4)
-    monkeypatch.setattr("app.housekeeping._TOGETHER", 2)
+    monkeypatch.setattr("app.background.housekeeping._MOST", 4)
+    monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
     ids = registrations(services, *[40 * DAY] * 5, 1 * DAY)
     assert tidy(services.db) == 4
     assert left(services) == ids[4:]
@@ -115,11 +115,13 @@ def test_many_workers_at_once_delete_all_and_do_not_fail(services):
 
 
 def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
-    monkeypatch.setattr("app.worker._TICK", 0.01)
+    monkeypatch.setattr("app.background.single_machine._TICK", 0.01)
     rounds, tidied = [], []
     claim = services.due.claim
-    monkeypatch.setattr("app.due.Due.claim", lambda _, most: rounds.append(1) or claim(most))
-    monkeypatch.setattr("app.worker.tidy", lambda db: tidied.append(1) or tidy(db))
+    monkeypatch.setattr(
+        "app.connections.proof_queue.Due.claim", lambda _, most: rounds.append(1) or claim(most)
+    )
+    monkeypatch.setattr("app.background.single_machine.tidy", lambda db: tidied.append(1) or tidy(db))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()
     thread = threading.Thread(target=Worker(services, stop).run)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.config import Broker
 from app.factory import create_app
 from sandbox.server import Sandbox

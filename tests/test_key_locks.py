@@ -10,9 +10,9 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from app.db import unavailable
 from app.errors import ConflictError
 from app.services import Services
+from app.store.database import unavailable
 from tests.attacks.evidence import on_postgresql
 from tests.cast import Api, World
 from tests.rows import at_once, until

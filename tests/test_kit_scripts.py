@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app import kit_scripts, permission_sets
 from app.config import Broker
-from app.kit_scripts import KitRole
-from app.onboarding import trust_policy
+from app.onboarding import kit_scripts
+from app.onboarding.kit import trust_policy
+from app.onboarding.kit_scripts import KitRole
+from app.permissions import permission_sets
 from tests import hcl
 
 SETS = permission_sets.load()

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import delete, insert, literal_column, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from app.db import SYSTEM, Database
 from app.errors import ConflictError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
-from app.models import (
+from app.store.database import SYSTEM, Database
+from app.store.models import (
     ApiKey,
     AuditEvent,
     Connection,
@@ -25,7 +25,7 @@ from app.models import (
     TenantStatus,
     Verdict,
 )
-from app.tables import Suspension
+from app.store.models.base import Suspension
 
 WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

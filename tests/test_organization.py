@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import sqlalchemy
 
-from app.access import Scope
-from app.db import SYSTEM, now
+from app.access.callers import Scope
+from app.background.single_machine import Worker
 from app.factory import create_app
-from app.models import AuditEvent, Connection
-from app.worker import Worker
+from app.store.database import SYSTEM, now
+from app.store.models import AuditEvent, Connection
 from bench.organization import most_in_a_second
 from sandbox.organization import organization
 from tests.cast import Api, Customer, World, root_client

@@ -5,8 +5,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from app import permission_sets
 from app.errors import ValidationFailedError
+from app.permissions import permission_sets
 
 GOOD = {
     "name": "inventory",

@@ -10,10 +10,10 @@ import sqlalchemy
 from sqlalchemy import event
 
 from app import services as composition
-from app.db import SYSTEM
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
-from app.quotas import QuotaUse
+from app.limits.quotas import QuotaUse
+from app.store.database import SYSTEM
 from tests.conftest import empty_database, make_config, migrate
 from tests.rows import ADMIN, at_once
 
@@ -37,7 +37,7 @@ def clock(monkeypatch):
     """`clock(seconds)`: the time is noon, and so many seconds."""
 
     def at(seconds: float) -> None:
-        monkeypatch.setattr("app.quotas.now", lambda: NOON + timedelta(seconds=seconds))
+        monkeypatch.setattr("app.limits.quotas.now", lambda: NOON + timedelta(seconds=seconds))
 
     at(0)
     return at

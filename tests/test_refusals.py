@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.audit import Event
+from app.audit.log import Event
+from app.concurrency.gevent import beside
 from app.errors import RateLimitedError, StoreUnavailableError
-from app.hub import beside
 from app.ids import new_id
-from app.models import AuditEvent
-from app.quotas import QuotaUse
+from app.limits.quotas import QuotaUse
+from app.store.models import AuditEvent
 from tests.conftest import empty_database, make_config, migrate
 from tests.rows import ADMIN
 
@@ -43,9 +43,9 @@ def key():
 @pytest.fixture(autouse=True)
 def stands_still(monkeypatch):
     """Nothing is stored by itself: the second lasts until a test says otherwise. And the bounds are those of life."""
-    monkeypatch.setattr("app.refusals.SINGLY", 10)
-    monkeypatch.setattr("app.refusals.MOST", 200)
-    monkeypatch.setattr("app.refusals.beside", lambda *_: None)
+    monkeypatch.setattr("app.limits.refusals.SINGLY", 10)
+    monkeypatch.setattr("app.limits.refusals.MOST", 200)
+    monkeypatch.setattr("app.limits.refusals.beside", lambda *_: None)
 
 
 def refuse(services, key, seconds=0.0, *, code="forbidden", tenant_id=None):
@@ -164,7 +164,7 @@ def logged(monkeypatch):
 
         exception = warning
 
-    monkeypatch.setattr("app.refusals._log", Log())
+    monkeypatch.setattr("app.limits.refusals._log", Log())
     return lines
 
 
@@ -203,7 +203,7 @@ def test_a_rest_that_can_not_be_stored_is_logged(processes, key, monkeypatch, lo
 
 
 def test_it_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypatch):
-    monkeypatch.setattr("app.refusals.beside", beside)
+    monkeypatch.setattr("app.limits.refusals.beside", beside)
     refusals = processes[0].refusals
     for _ in range(40):  # if the second ends meanwhile, more than ten are left all the same
         event = Event(key.actor, "tenant.refused", {"code": "forbidden"}, outcome="refused")
@@ -217,7 +217,7 @@ def test_it_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypa
 def test_a_request_beyond_is_answered_with_429_and_logged_once(app, world, logged, monkeypatch):
     program = world.key("audit:read")
     requests = Counter()
-    monkeypatch.setattr("app.api.errors.Event", partial(Event, at=NOON))
+    monkeypatch.setattr("app.http.problems.Event", partial(Event, at=NOON))
     for _ in range(205):
         response = program.raw("GET", "/v1/tenants")
         requests[response.status_code, response.get_json()["code"]] += 1

@@ -13,13 +13,13 @@ from cachetools import TTLCache
 from cfnlint.decode import decode_str
 from structlog.testing import capture_logs
 
-from app import permission_sets
-from app.aws.registrations import RegistrationQueue, Replies
-from app.db import Database
-from app.deployment import deployment_id
-from app.registration_token import RegistrationTokens, TokenClaim, deployment_of
-from app.registrations import Registrations
-from app.sealing import derived
+from app.aws.stack_messages import RegistrationQueue, Replies
+from app.cache.sealing import derived
+from app.onboarding.registration_token import RegistrationTokens, TokenClaim, deployment_of
+from app.onboarding.registrations import Registrations
+from app.permissions import permission_sets
+from app.store.database import Database
+from app.store.models.configuration import deployment_id
 from tests.cast import root_client
 from tests.conftest import empty_database, migrate
 from tests.rows import registration_token, tenant_row

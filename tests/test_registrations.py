@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
-from app import permission_sets
-from app.accounts import declare
-from app.aws.registrations import RegistrationQueue, Replies
+from app.aws.stack_messages import RegistrationQueue, Replies
 from app.aws.templates import render
-from app.db import SYSTEM, Database, now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
-from app.models import (
+from app.onboarding.registrations import REFUSAL, Registrations
+from app.permissions import permission_sets
+from app.store.database import SYSTEM, Database, now
+from app.store.models import (
     AuditEvent,
     Connection,
     ConnectionStatus,
@@ -30,8 +30,8 @@ from app.models import (
     Tenant,
     TenantStatus,
 )
-from app.registrations import REFUSAL, Registrations
-from app.states import StackState, Verdict
+from app.store.models.states import StackState, Verdict
+from app.tenants.accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Api, World, root_client
 from tests.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
@@ -344,7 +344,7 @@ def test_a_flood_about_one_role_fills_neither_the_log_nor_the_table(desk, monkey
         desk.handle(stack.message("Delete" if number % 2 else "Update"))
     assert len(desk.actions()) == len(desk.registered()) == 1 + 20
     assert (desk.connections()[0].due_at < later) is (status is ConnectionStatus.PENDING)
-    monkeypatch.setattr("app.quotas.now", lambda: now() + timedelta(hours=2))
+    monkeypatch.setattr("app.limits.quotas.now", lambda: now() + timedelta(hours=2))
     desk.handle(stack.message("Update"))
     assert len(desk.actions()) == 1 + 20 + 1
 

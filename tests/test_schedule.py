@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from app.schedule import next_search, next_settling
+from app.store.models.proof_schedule import next_search, next_settling
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.sealing import Sealer
+from app.cache.sealing import Sealer
 
 SECRET, ABOUT = b"wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", b'["acme", 1]'
 KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")

@@ -12,9 +12,8 @@ import pytest
 import redis
 import time_machine
 
-from app import sessions as module
 from app.aws.sts import Session
-from app.db import now
+from app.cache.shared_cache import SharedCache
 from app.errors import (
     AwsUnavailableError,
     ConnectionNotVerifiedError,
@@ -22,8 +21,9 @@ from app.errors import (
     StoreUnavailableError,
 )
 from app.ids import new_id
-from app.sessions import Question, Sessions
-from app.shared_cache import SharedCache
+from app.issuing import session_cache as module
+from app.issuing.session_cache import Question, Sessions
+from app.store.database import now
 from tests.rows import at_once, until
 from tests.valkey import Valkey, cache_at, logged
 
@@ -637,7 +637,7 @@ def test_keys_are_rotated_without_a_call(process, aws, shared):
 
 
 def test_valkey_may_die_and_come_back_and_no_request_fails(process, aws, valkey, shared, monkeypatch):
-    monkeypatch.setattr("app.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
+    monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
     with logged() as lines:
         sessions, stop = process(shared), threading.Event()
         known = [question() for _ in range(4)]

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import redis
 
-from app.shared_cache import SharedCache
+from app.cache.shared_cache import SharedCache
 from dev.stack import free_port
 from tests.rows import at_once, until
 from tests.valkey import Valkey, cache_at, logged
@@ -38,7 +38,7 @@ def other(valkey) -> Iterator[SharedCache]:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """One that failed is asked again after a moment."""
-    monkeypatch.setattr("app.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
+    monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
 
 
 def test_what_one_puts_the_other_gets(cache, other):
@@ -179,7 +179,7 @@ def test_a_failure_of_what_was_asked_before_it_came_back_is_no_new_loss(valkey, 
 
 
 def test_one_that_is_away_is_left_alone_for_a_while(valkey, cache, monkeypatch):
-    monkeypatch.setattr("app.shared_cache._LEAVE_ALONE_SECONDS", 30)
+    monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 30)
     asked = []
 
     def ask():
@@ -228,7 +228,7 @@ def test_an_answer_that_is_an_error_is_no_answer(cache):
 
 
 def test_more_at_once_than_it_has_connections_for_hurts_nobody(valkey, monkeypatch):
-    monkeypatch.setattr("app.shared_cache._POOL", 2)
+    monkeypatch.setattr("app.cache.shared_cache._POOL", 2)
     with cache_at(valkey.url) as cache:
         assert all(outcome is None for outcome in at_once([lambda: cache.put("a", b"1", 60)] * 16))
         until(lambda: cache.get("a") in {b"1", None} and not cache.away)

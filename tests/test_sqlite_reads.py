@@ -14,7 +14,7 @@ _WORKER = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys, gevent
 from sqlalchemy import text
-from app.db import SYSTEM, Database
+from app.store.database import SYSTEM, Database
 
 LONG = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000) SELECT {} FROM n"
 database = Database(sys.argv[1])

@@ -7,9 +7,9 @@ import sqlalchemy
 from sqlalchemy import event, insert
 
 from app import services as composition
-from app.connections import Place, Standing
+from app.connections.connections import Place, Standing
 from app.ids import new_id
-from app.models import Connection, Proof, Verdict
+from app.store.models import Connection, Proof, Verdict
 from tests.conftest import empty_database, make_config, migrate
 from tests.rows import ADMIN
 

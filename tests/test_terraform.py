@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app import permission_sets
 from app.config import Broker
-from app.onboarding import trust_policy
+from app.onboarding.kit import trust_policy
+from app.permissions import permission_sets
 from tests import hcl
 
 MODULE = Path(__file__).parent.parent / "terraform"

@@ -9,12 +9,13 @@ import re
 import pytest
 from sqlalchemy import select
 
-from app import verification
 from app.aws.sts import Misconfigured, Refused, Unavailable
-from app.db import SYSTEM, Database, now
+from app.connections import proof as verification
+from app.connections.proof import prove
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
-from app.models import (
+from app.store.database import SYSTEM, Database, now
+from app.store.models import (
     Connection,
     ConnectionStatus,
     ExternalIdRow,
@@ -23,8 +24,7 @@ from app.models import (
     Tenant,
     Verdict,
 )
-from app.tables import Suspension
-from app.verification import prove
+from app.store.models.base import Suspension
 from tests.rows import ADMIN
 
 WHY = Suspension("operator", bound=False, reason="x")

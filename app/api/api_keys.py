@@ -3,13 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from app.access import Scope, from_bits
+from app.access.callers import Scope, from_bits
+from app.access.families import Made
 from app.api.key_schemas import KeyCreated, KeyIn, KeyOut, KeyShown, ReplaceIn
-from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import PageQuery, page_of
-from app.db import Page
-from app.families import Made
-from app.models import ApiKey
+from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.schemas import PageQuery, page_of
+from app.store.database import Page
+from app.store.models import ApiKey
 
 bp = Blueprint(
     "api_keys",

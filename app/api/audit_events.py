@@ -3,12 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-from app.access import Scope
-from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import AuditEventOut, AuditQuery, page_of
-from app.audit import Filter
-from app.db import Page
-from app.models import AuditEvent
+from app.access.callers import Scope
+from app.audit.log import Filter
+from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.schemas import AuditEventOut, AuditQuery, page_of
+from app.store.database import Page
+from app.store.models import AuditEvent
 
 bp = Blueprint(
     "audit_events", __name__, noun="audit_event", description="Who did what, when, to whose connection."

@@ -4,9 +4,8 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.accounts import MOST
-from app.api.rest import caller
-from app.api.schemas import (
+from app.http.rest import caller
+from app.http.schemas import (
     ACCOUNT,
     EXTERNAL_ID,
     ROLE,
@@ -22,7 +21,8 @@ from app.api.schemas import (
     time,
 )
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
-from app.models import ConnectionStatus, TenantStatus, Verdict
+from app.store.models import ConnectionStatus, TenantStatus, Verdict
+from app.tenants.accounts import MOST
 
 # --- tenants ---
 

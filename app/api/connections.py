@@ -3,13 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.api.connection_schemas import ConnectionIn, ConnectionOut, ConnectionQuery, ConnectionSummary, Reason
-from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import Empty, page_of
-from app.connections import Wanted
-from app.db import Page
-from app.models import Connection
+from app.connections.connections import Wanted
+from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.schemas import Empty, page_of
+from app.store.database import Page
+from app.store.models import Connection
 
 bp = Blueprint(
     "connections", __name__, noun="connection", description="Links to IAM roles, and their proofs."

@@ -12,10 +12,10 @@ import orjson
 from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.access import Scope
-from app.api.rest import Blueprint, caller, documented, fails, requires, services
-from app.api.schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
-from app.vending import Issued
+from app.access.callers import Scope
+from app.http.rest import Blueprint, caller, documented, fails, requires, services
+from app.http.schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
+from app.issuing.issue import Issued
 
 bp = Blueprint(
     "credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role."

@@ -17,10 +17,10 @@ import orjson
 from marshmallow import ValidationError
 
 from app import strict_json
-from app.access import Scope
-from app.api.client_address import client_address
+from app.access.callers import Scope
 from app.api.credentials import ISSUE_IN, SHAPES
-from app.api.rest import REFUSED, REQUEST_ID, Refused, whole_body
+from app.http.client_address import client_address
+from app.http.rest import REFUSED, REQUEST_ID, Refused, whole_body
 from app.services import Services
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from typing import Any
 
 from flask import Response
 
-from app.access import Scope
-from app.api.errors import problem
-from app.api.rest import Blueprint, known_caller, public, services
-from app.api.schemas import Ok, Readiness
+from app.access.callers import Scope
+from app.http.problems import problem
+from app.http.rest import Blueprint, known_caller, public, services
+from app.http.schemas import Ok, Readiness
 
 bp = Blueprint("health", __name__, description="Whether the service lives, and whether it can do its work.")
 

@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 from marshmallow import fields, validate
 
-from app.access import Scope
-from app.api.schemas import Answer, Strict, like, text, time
-from app.keys import GRACE_SECONDS, GRACE_SECONDS_MAX
+from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
+from app.access.callers import Scope
+from app.http.schemas import Answer, Strict, like, text, time
 
 
 def scopes(**options: Any) -> fields.List[Any]:

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from flask import Response
 
-from app import onboarding
-from app.access import Scope
+from app.access.callers import Scope
 from app.api.onboarding_schemas import Kit, KitQuery, PermissionSets, TemplateQuery
-from app.api.rest import Blueprint, caller, fails, public, requires, services
+from app.http.rest import Blueprint, caller, fails, public, requires, services
+from app.onboarding import kit as onboarding
 
 bp = Blueprint(
     "onboarding", __name__, noun="onboarding", description="What a customer is given to let the vendor in."

@@ -3,12 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.api.onboarding_schemas import LinkCreated, LinkIn, LinkOut
-from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import PageQuery, page_of
-from app.db import Page
-from app.models import OnboardingLink
+from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.schemas import PageQuery, page_of
+from app.store.database import Page
+from app.store.models import OnboardingLink
 
 bp = Blueprint(
     "onboarding_links",

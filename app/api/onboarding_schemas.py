@@ -2,8 +2,8 @@
 
 from marshmallow import fields, validate
 
-from app.api.schemas import EXTERNAL_ID, Answer, Matches, Strict, like, one_of, text, time
-from app.links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
+from app.http.schemas import EXTERNAL_ID, Answer, Matches, Strict, like, one_of, text, time
+from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
 
 _REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TEMPLATE = (

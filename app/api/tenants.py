@@ -3,13 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.api.connection_schemas import Reason, TenantChange, TenantIn, TenantListed, TenantOut, TenantQuery
-from app.api.rest import Blueprint, caller, fails, paged, requires, services
-from app.api.schemas import page_of
-from app.db import Page
-from app.models import Tenant
-from app.tenants import Wanted
+from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.schemas import page_of
+from app.store.database import Page
+from app.store.models import Tenant
+from app.tenants.tenants import Wanted
 
 bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")
 

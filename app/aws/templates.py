@@ -28,7 +28,7 @@ from botocore.parsers import ResponseParserError
 
 from app.aws.errors import Unavailable
 from app.config import Broker, Config
-from app.permission_sets import PermissionSet
+from app.permissions.permission_sets import PermissionSet
 
 _FOLDER = Path(__file__).parents[2] / "cloudformation"
 _SOURCE = _FOLDER / "customer-role.yaml"

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.access import Scope
+from app.access.callers import Scope
 from tests.cast import Api, Customer, World, path_of
 
 WRITES = "bucket-sync"
@@ -13,7 +13,7 @@ WRITES = "bucket-sync"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """A role that is not there is not waited for."""
-    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
 
 
 def path(tenant: dict) -> str:
@@ -158,7 +158,7 @@ def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: Wo
 
 
 def test_an_old_proof_does_not_count_at_the_approval(world: World, waiting, monkeypatch):
-    monkeypatch.setattr("app.models.connection._FRESH", timedelta(seconds=-1))
+    monkeypatch.setattr("app.store.models.connection._FRESH", timedelta(seconds=-1))
     approved = world.admin("POST", path_of(waiting, "/approve"))
     assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
     assert world.admin("POST", path_of(waiting, "/verify"))["status"] == "verified"

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 from sqlalchemy import select
 
-from app.models import ApiKey
+from app.store.models import ApiKey
 from tests.cast import World
 
 ALL = [

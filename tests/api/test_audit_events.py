@@ -5,9 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from app.db import SYSTEM, now
 from app.ids import first_id_at
-from app.models import AuditEvent
+from app.store.database import SYSTEM, now
+from app.store.models import AuditEvent
 from tests.cast import World, path_of
 
 

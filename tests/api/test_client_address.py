@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.api.client_address import client_address
 from app.factory import create_app
+from app.http.client_address import client_address
 from tests.cast import Api, World, path_of
 from tests.conftest import OPERATOR, make_config
 

@@ -3,13 +3,20 @@
 import pytest
 import sqlalchemy
 
-from app.connections import Connections
-from app.connections import Wanted as WantedConnections
-from app.db import SYSTEM, Database
+from app.connections.connections import Connections
+from app.connections.connections import Wanted as WantedConnections
 from app.ids import new_id
-from app.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
-from app.names import folded
-from app.tenants import Tenants, Wanted
+from app.store.database import SYSTEM, Database
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Tenant,
+    TenantStatus,
+)
+from app.store.names import folded
+from app.tenants.tenants import Tenants, Wanted
 from tests.cast import Customer, World, path_of
 from tests.conftest import empty_database, migrate
 from tests.rows import ADMIN, plan

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.aws.query import QueryApi
-from app.db import now
 from app.factory import create_app
-from app.heartbeats import Heartbeat
-from app.models import ConnectionStatus
+from app.health.heartbeats import Heartbeat
+from app.store.database import now
+from app.store.models import ConnectionStatus
 from tests.cast import Api, World
 from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
 from tests.rows import at_once, connection_row, tenant_row
@@ -194,7 +194,7 @@ def test_without_a_queue_there_is_no_check_of_it(deployment):
 
 def set_clock(monkeypatch, seconds: float) -> None:
     """Exactly so far from the right time, however slow the machine is."""
-    monkeypatch.setattr("app.heartbeats.now", lambda: now() + timedelta(seconds=seconds))
+    monkeypatch.setattr("app.health.heartbeats.now", lambda: now() + timedelta(seconds=seconds))
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ import pytest
 import sqlalchemy
 import time_machine
 
-from app import vending
-from app.api.schemas import ContainerCredentials, ProcessCredentials
-from app.authority import Issuable
-from app.db import now
 from app.factory import create_app
+from app.http.schemas import ContainerCredentials, ProcessCredentials
 from app.ids import Grant, RoleArn, new_external_id, new_id
-from app.rates import Rates
+from app.issuing import issue as vending
+from app.issuing.authorization import Issuable
+from app.limits.rates import Rates
+from app.store.database import now
 from tests.attacks.evidence import on_postgresql, on_sqlite, problem
 from tests.cast import Api, Customer, World, path_of
 from tests.conftest import OPERATOR, make_config
@@ -440,7 +440,7 @@ def test_a_crowd_of_one_key_makes_one_call(scene: Scene):
 
 @on_sqlite
 def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene: Scene, faults, monkeypatch):
-    monkeypatch.setattr("app.vending._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.5)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
     faults.add("timeout", role_arn=scene.connection["role_arn"], seconds=1.9, times=1)  # and then it answers
     response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"))

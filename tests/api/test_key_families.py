@@ -127,7 +127,7 @@ def test_the_event_says_how_many_and_which(world: World):
 
 
 def test_the_event_of_many_names_a_hundred(world: World, monkeypatch):
-    monkeypatch.setattr("app.families._NAMED", 2)
+    monkeypatch.setattr("app.access.families._NAMED", 2)
     maker = Program(world)
     children = [maker.child().id for _ in range(3)]
     world.admin("DELETE", maker.path, expect=204)

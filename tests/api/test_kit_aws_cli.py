@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app import permission_sets
+from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
 from tests.cast import Customer, World, path_of, root_client, without_external_id
 

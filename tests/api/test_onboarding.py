@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from app import permission_sets
-from app.access import Scope
+from app.access.callers import Scope
 from app.config import Broker, ConfigError
 from app.factory import create_app
 from app.ids import RoleArn
+from app.permissions import permission_sets
 from tests import hcl
 from tests.cast import Api, Customer, World, root_client
 from tests.conftest import OPERATOR, make_config, publish_templates

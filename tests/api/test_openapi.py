@@ -12,9 +12,9 @@ from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from app.api.errors import PROBLEMS
-from app.api.rest import Blueprint
 from app.factory import create_app
+from app.http.problems import PROBLEMS
+from app.http.rest import Blueprint
 from tests.cast import World
 from tests.conftest import make_config
 

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.factory import create_app
 from tests.cast import Api, World, path_of
 from tests.conftest import OPERATOR, StoppedClock, make_config
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_hurry")
 @pytest.fixture
 def start(aws, vendor, config, monkeypatch, stopped_clock) -> Iterator[Callable[..., World]]:
     """`start(limit=…)`: the same service with limits that a test can reach."""
-    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
     with ExitStack() as stack:
 
         def begin(**limits: int) -> World:

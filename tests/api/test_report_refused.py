@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy
 import time_machine
 
-from app import quotas
-from app.db import now
 from app.factory import create_app
-from app.models import Connection
+from app.limits import quotas
+from app.store.database import now
+from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
 from tests.cast import Api, Customer, World, path_of
 from tests.conftest import make_config

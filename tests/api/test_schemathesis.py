@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.factory import create_app
 from sandbox.vendor import VendorStack
 from tests.api.test_openapi import DOCUMENT

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from app.db import now
+from app.store.database import now
 from tests.cast import Customer, World, path_of, without_external_id
 from tests.rows import ByHand
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from flask import Flask
 
-from app.access import Scope
+from app.access.callers import Scope
 from tests.cast import Api, World
 from tests.test_architecture import PUBLIC
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.aws.sts import Sts
 from app.config import Config
 from app.factory import create_app
@@ -25,7 +25,7 @@ SERVICES = "deputy"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused own-ID call of a new connection is not tried again, and boto3 tries again at once."""
-    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
 
 

@@ -129,7 +129,7 @@ def test_a_session_of_another_account_is_dropped(world: World, monkeypatch: pyte
 def test_a_role_that_is_still_spreading_is_waited_for_a_little_and_then_pending(
     world: World, faults, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("app.connections.PATIENCE", 0.9)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.9)
     tenant = world.tenant()
     arn = world.role(tenant)
     faults.add("spreading", role_arn=arn, seconds=60)

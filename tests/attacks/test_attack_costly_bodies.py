@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from marshmallow import fields
 
-from app.api.schemas import Strict
+from app.http.schemas import Strict
 from tests.attacks.evidence import Scene, problem
 from tests.cast import World
 
@@ -103,7 +103,7 @@ def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scen
 
 
 def test_an_event_names_as_many_and_how_many_more_there_were(scene: Scene, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("app.api.errors._NAMED", 3)  # no list of today's holds more than twenty bad items
+    monkeypatch.setattr("app.http.problems._NAMED", 3)  # no list of today's holds more than twenty bad items
     wanted = {"name": "x", "scopes": ["nonsense"] * 8}
     found = scene.world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
     assert list(found["errors"]) == ["scopes.0", "scopes.1", "scopes.2"]

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from app.db import SYSTEM
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
+from app.store.database import SYSTEM
 from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
 from tests.cast import Customer, World, path_of
 

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from app.access import Scope
-from app.keys import generate_key
+from app.access.api_keys import generate_key
+from app.access.callers import Scope
 from tests.attacks.evidence import Scene, absent, newest, on_sqlite, problem, refusal, unchanged, untouched
 from tests.attacks.routes import ROUTES, Route
 from tests.cast import World, path_of

@@ -6,9 +6,9 @@ import secrets
 import pytest
 import sqlalchemy
 
-from app.audit import AuditLog
-from app.db import SYSTEM
+from app.audit.log import AuditLog
 from app.errors import StoreUnavailableError
+from app.store.database import SYSTEM
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
 from tests.attacks.evidence import Scene, newest, refusal

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from app import keys
+from app.access import api_keys as keys
 from app.aws.sts import INERT_POLICY
 from tests.attacks.evidence import newest, on_postgresql, problem
 from tests.cast import Api, Customer, World, path_of, without_external_id
@@ -107,7 +107,10 @@ def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world: Worl
 def test_a_key_that_expires_meanwhile_gets_nothing(world: World, case: Case, meanwhile, monkeypatch):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
-    meanwhile("assume", lambda: monkeypatch.setattr("app.access.now", lambda: soon + dt.timedelta(seconds=1)))
+    meanwhile(
+        "assume",
+        lambda: monkeypatch.setattr("app.access.callers.now", lambda: soon + dt.timedelta(seconds=1)),
+    )
     problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
@@ -120,8 +123,8 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case
     def full(*_args, **_kwargs):
         raise broken.OperationalError("disk full: dpk_ and other secrets")
 
-    monkeypatch.setattr("app.audit_batch._Sqlite.insert", full)
-    monkeypatch.setattr("app.audit_batch._Postgresql.insert", full)
+    monkeypatch.setattr("app.audit.batch._Sqlite.insert", full)
+    monkeypatch.setattr("app.audit.batch._Postgresql.insert", full)
     response = case.worker.raw("POST", path_of(case.connection, "/credentials"))
     problem(response, 503, "unavailable")
     assert "disk" not in response.text

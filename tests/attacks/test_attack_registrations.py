@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from app import permission_sets
-from app.aws.registrations import RegistrationQueue, Replies
-from app.registrations import Registrations
+from app.aws.stack_messages import RegistrationQueue, Replies
+from app.onboarding.registrations import Registrations
+from app.permissions import permission_sets
 from tests.attacks.evidence import Scene, problem, shows_nothing, unchanged, untouched
 from tests.cast import Customer, World, path_of
 from tests.rows import at_once, registration_token

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from app.access import Scope
-from app.authority import Authority
-from app.keys import Access
-from app.links import Links
-from app.tables import Base
+from app.access.api_keys import Access
+from app.access.callers import Scope
+from app.issuing.authorization import Authority
+from app.onboarding.page_links import Links
+from app.store.models.base import Base
 from tests.attacks.conftest import in_another_thread
 from tests.attacks.evidence import newest, problem
 from tests.attacks.routes import ROUTES, Route

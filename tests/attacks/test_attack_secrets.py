@@ -119,7 +119,7 @@ def test_a_bug_of_ours_says_nothing_and_is_no_trace_of_success(scene: Scene, mon
             f"secret {scene.mallory.key} at arn:aws:sts::111122223333:assumed-role/DeputyBroker/x"
         )
 
-    monkeypatch.setattr("app.vending.session_name", bug)
+    monkeypatch.setattr("app.issuing.issue.session_name", bug)
     calls = len(scene.world.calls_for(scene.ours["role_arn"]))
     body = {"duration_seconds": 1111}  # or a session may be there already
     response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), body)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.access import Scope
+from app.access.callers import Scope
 from tests.cast import Api, World, path_of
 
 REASON = {"reason": "unpaid since spring, see ticket 4711"}
@@ -93,7 +93,7 @@ FEED = "&after=00000000-0000-0000-0000-000000000000"
 def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
     world: World, connection, mallory, order, monkeypatch
 ):
-    monkeypatch.setattr("app.audit.LONGEST", -3600)  # the feed shows at once what was just made
+    monkeypatch.setattr("app.audit.log.LONGEST", -3600)  # the feed shows at once what was just made
     vendors = world.key(*Scope, name="Jane Doe's laptop")
     vendors("POST", path_of(connection, "/credentials"), {"reason": "incident 7"})
     vendors("POST", path_of(connection, "/suspend"), REASON)

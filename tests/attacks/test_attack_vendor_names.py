@@ -11,11 +11,11 @@ from bs4 import BeautifulSoup
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app import permission_sets
 from app.aws.templates import render
 from app.config import Config, ConfigError
 from app.factory import create_app
-from app.vendor_name import ASCII_PATTERN, ascii_form, is_name, stands_for_the_name
+from app.permissions import permission_sets
+from app.settings.vendor_name import ASCII_PATTERN, ascii_form, is_name, stands_for_the_name
 from tests import hcl
 from tests.attacks.evidence import on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader

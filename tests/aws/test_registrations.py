@@ -5,8 +5,8 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from app.aws.registrations import Replies, Request, replies
-from app.registrations import REFUSAL
+from app.aws.stack_messages import Replies, Request, replies
+from app.onboarding.registrations import REFUSAL
 from tests.stacks import BUCKET, HOST, HOSTILE_URLS, PATH, TOPIC, Answers, Stack, envelope
 
 ROLE = "arn:aws:iam::444455556666:role/deputy-0123abcd"

@@ -13,12 +13,12 @@ from cfnlint.api import ManualArgs, lint
 from cfnlint.decode import decode_str
 from flask import Flask
 
-from app import permission_sets
 from app.aws import templates
 from app.aws.errors import Unavailable
 from app.aws.templates import TemplateBucket, partition_of, regions, render, render_organization
 from app.config import Broker
 from app.factory import create_app
+from app.permissions import permission_sets
 from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
 from tests.cast import root_client
 from tests.conftest import make_config

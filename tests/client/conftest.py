@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack

@@ -23,8 +23,8 @@ from uuid import UUID
 import psutil
 import sqlalchemy
 
-from app.db import Database
-from app.keys import Access
+from app.access.api_keys import Access
+from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
 from tests.conftest import OPERATOR, migrate

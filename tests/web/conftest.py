@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from bs4 import BeautifulSoup
 
-from app.models import ConnectionStatus
+from app.store.models import ConnectionStatus
 from tests.cast import World
 from tests.rows import connection_row
 
@@ -18,7 +18,7 @@ _numbers = itertools.count(100_000_000_000)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A role that refuses its own External ID is not tried again."""
-    monkeypatch.setattr("app.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
 
-from app.models import ConnectionStatus
+from app.store.models import ConnectionStatus
 from tests.cast import Customer, without_external_id
 from tests.conftest import CHROMIUM, in_a_browser
 from tests.rows import until

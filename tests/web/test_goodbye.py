@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from app.db import SYSTEM, now
-from app.models import OnboardingLink
+from app.store.database import SYSTEM, now
+from app.store.models import OnboardingLink
 from tests.web.conftest import Visitor, visit
 
 
@@ -16,8 +16,8 @@ def offboard(visitor: Visitor) -> None:
 
 
 def later(monkeypatch: pytest.MonkeyPatch, **passed: int) -> None:
-    monkeypatch.setattr("app.links.now", lambda: now() + timedelta(**passed))
-    monkeypatch.setattr("app.access.now", lambda: now() + timedelta(**passed))
+    monkeypatch.setattr("app.onboarding.page_links.now", lambda: now() + timedelta(**passed))
+    monkeypatch.setattr("app.access.callers.now", lambda: now() + timedelta(**passed))
 
 
 def test_it_says_which_stack_to_delete(visitor: Visitor):

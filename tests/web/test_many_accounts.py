@@ -6,10 +6,10 @@ from uuid import UUID
 from bs4 import BeautifulSoup
 from sqlalchemy import event, update
 
-from app.connections import Place, Standing
-from app.db import SYSTEM
+from app.connections.connections import Place, Standing
 from app.ids import new_id
-from app.models import Connection, ConnectionStatus
+from app.store.database import SYSTEM
+from app.store.models import Connection, ConnectionStatus
 from tests.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, many, visit
 

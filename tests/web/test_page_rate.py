@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from app.rates import PAGE_RATE, Limit
+from app.limits.rates import PAGE_RATE, Limit
 
 
 def test_a_link_that_is_opened_too_often_is_told_when_to_come_back(world, app, monkeypatch):
@@ -12,7 +12,7 @@ def test_a_link_that_is_opened_too_often_is_told_when_to_come_back(world, app, m
     token, others = (urlsplit(url).path for url in (link, other))
     monkeypatch.setattr(app.extensions["deputy"].rates, "_page", Limit("page", PAGE_RATE, 1))
     assert PAGE_RATE == 10
-    monkeypatch.setattr("app.rates.time.monotonic", lambda: 1_000_000.5)
+    monkeypatch.setattr("app.limits.rates.time.monotonic", lambda: 1_000_000.5)
     client = app.test_client()
     looks = [client.get(token), client.get(f"{token}/status"), client.get(f"{token}/connections")] + [
         client.get(token) for _ in range(7)

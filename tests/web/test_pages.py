@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import func, select
 
-from app.access import Scope
+from app.access.callers import Scope
 from app.errors import StoreUnavailableError
 from app.factory import create_app
-from app.tables import Base
-from app.web.pages import HEADERS
+from app.store.models.base import Base
+from app.web.onboarding.pages import HEADERS
 from sandbox.server import Sandbox
 from tests.cast import Api, Customer, World, without_external_id
 from tests.conftest import OPERATOR, make_config
@@ -433,7 +433,7 @@ def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
 
 
 def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypatch, capfd, caplog):
-    monkeypatch.setattr("app.web.pages.headline", lambda *_: 1 / 0)
+    monkeypatch.setattr("app.web.onboarding.pages.headline", lambda *_: 1 / 0)
     response = visitor.raw()
     assert response.status_code == 500
     assert response.content_type == "text/html; charset=utf-8"
@@ -447,7 +447,7 @@ def test_a_database_that_is_away_is_told_as_ours_and_to_be_tried_again(visitor: 
     def away(*_: object) -> str:
         raise StoreUnavailableError("The database can't be reached right now; try again.")
 
-    monkeypatch.setattr("app.web.pages.headline", away)
+    monkeypatch.setattr("app.web.onboarding.pages.headline", away)
     response = visitor.raw()
     assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
     assert "Example Vendor can't answer right now" in response.text.replace("&#39;", "'")

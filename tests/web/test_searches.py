@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 from bs4 import BeautifulSoup
 
-from app.db import SYSTEM, now
-from app.due import Claim
-from app.models import Connection
-from app.states import ConnectionStatus, StackState
+from app.connections.proof_queue import Claim
+from app.store.database import SYSTEM, now
+from app.store.models import Connection
+from app.store.models.states import ConnectionStatus, StackState
 from tests.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, visit
 

@@ -5,9 +5,9 @@ from uuid import UUID
 import pytest
 from bs4 import BeautifulSoup
 
-from app.db import SYSTEM
-from app.models import Connection
-from app.states import ConnectionStatus, StackState
+from app.store.database import SYSTEM
+from app.store.models import Connection
+from app.store.models.states import ConnectionStatus, StackState
 from tests.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, many
 

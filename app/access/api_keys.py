@@ -1,0 +1,341 @@
+"""API keys: authenticate, create, list, revoke.
+
+A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256 random bits. Keys
+can't be used to make stronger keys: a key makes, sees and revokes only keys whose scopes are a subset of its own and
+that are bound to its own tenant if it is bound; and it makes none that outlives it. Revoking a key revokes its family
+(app/access/families.py); replacing one hands its family to the successor.
+"""
+
+import hmac
+import secrets
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.orm import Session
+
+from app.access.callers import (
+    KEY,
+    Caller,
+    OnBehalf,
+    Scope,
+    admitted,
+    caller_of,
+    digest_of,
+    from_bits,
+    key_at,
+    live_at,
+    lookup_of,
+    one,
+    tenant_of,
+    to_bits,
+)
+from app.access.families import Changing, Made, family, inherit, made, made_by, revoke_family
+from app.audit import log as audit
+from app.audit.log import Actor
+from app.errors import (
+    FULL_RETRY_SECONDS,
+    ConflictError,
+    ForbiddenError,
+    RateLimitedError,
+    ValidationFailedError,
+)
+from app.ids import new_id
+from app.store.database import SYSTEM, Database, Page, now, page
+from app.store.models import ApiKey
+
+GRACE_SECONDS = 86_400  # how long a replaced key goes on, unless the request says otherwise
+GRACE_SECONDS_MAX = 7 * 86_400
+
+
+def is_live(key: ApiKey, at: datetime) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
+
+
+def _lookup_of_strong(text: str) -> str:
+    """The lookup digits of a full-strength key. Raises ValueError for one that a person might have typed."""
+    found = KEY.fullmatch(text)
+    if found is None:
+        raise ValueError("A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -.")
+    if len(set(found[2])) < 16:  # 43 random characters with fewer distinct ones: about once in 10^11 keys
+        raise ValueError(
+            "This key's secret part is not random; make one with: flask --app wsgi keys generate"
+        )
+    return found[1]
+
+
+def generate_key() -> str:
+    """A new key's text: 32 random bytes, and 8 to find it by."""
+    return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+
+
+class Access:
+    """API keys: authenticate, create, list, replace, revoke.
+
+    `most`: how many live keys may be bound to one tenant. `sets`: the names of the permission sets that there are.
+    """
+
+    def __init__(self, db: Database, *, most: int, sets: Collection[str]) -> None:
+        self._db = db
+        self._most = most
+        self._sets = sets
+
+    def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
+        """The caller behind a key's text. Raises UnauthenticatedError, the same for every way to be wrong."""
+        lookup = lookup_of(text)
+        with self._db.read() as db:
+            found = key_at(db, lookup)
+        caller = admitted(caller_of(found[0]) if found else None, digest_of(text))
+        return caller.of(request_id, client_address)
+
+    def create_key(
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        scopes: frozenset[Scope],
+        tenant_id: UUID | None = None,
+        expires_at: datetime | None = None,
+        permission_sets: list[str] | None = None,
+    ) -> tuple[ApiKey, str]:
+        """A new key and its text, which is shown this once. What is not given is as the caller's own.
+
+        Raises ForbiddenError for a scope or a permission set that the caller lacks, NotFoundError for a tenant that it
+        can't see, ValidationFailedError for a permission set that does not exist and for an expiry that has passed or
+        is later than the caller's own, and RateLimitedError when the tenant has TENANT_KEYS live ones.
+        """
+        if missing := scopes - caller.scopes:
+            raise ForbiddenError(
+                f"This API key lacks {', '.join(sorted(missing))}, so it can't give it away."
+            )
+        if permission_sets is None and caller.permission_sets is not None:
+            permission_sets = sorted(caller.permission_sets)
+        self._ensure_sets_exist(permission_sets)
+        _ensure_no_wider(caller, permission_sets)
+        tenant_id = tenant_id or caller.tenant_id
+        key = ApiKey(
+            name=name,
+            scope_bits=to_bits(scopes),
+            tenant_id=tenant_id,
+            expires_at=_bounded(expires_at, caller.expires_at),
+            permission_sets=permission_sets,
+            made_by=caller.key_id,
+        )
+        with self._db.write(caller) as db:
+            if tenant_id is not None:
+                tenant_of(db, caller, tenant_id, lock=True)
+                _ensure_room(db, tenant_id, self._most)
+            return _add(db, caller.actor, key, generate_key())
+
+    def list_keys(self, caller: Caller, *, limit: int, after: UUID | None) -> Page[ApiKey]:
+        with self._db.read() as db:
+            return page(db, _visible(caller), ApiKey.id, limit=limit, after=after)
+
+    def get_key(self, caller: Caller, key_id: UUID) -> tuple[ApiKey, Made]:
+        """The key, and what its revocation would revoke besides.
+
+        Raises NotFoundError for a key that is absent, revoked, or stronger than the caller's.
+        """
+        with self._db.read() as db:
+            return one(db, _visible(caller, key_id)), made(db, key_id)
+
+    def revoke_key(self, caller: Caller, key_id: UUID) -> None:
+        """From the commit on, no request with that key is served, nor with any key or link of its family.
+
+        Raises NotFoundError, and ForbiddenError for a key that the caller may see and not end.
+        """
+        with self._db.write(Changing(caller, _family_ids(_visible(caller, key_id)))) as db:
+            key = one(db, _visible(caller, key_id))
+            _ensure_may_end(db, caller, key)
+            _revoke(db, caller.actor, key)
+
+    def replace_key(
+        self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
+    ) -> tuple[ApiKey, Made, str]:
+        """A successor with the same name, scopes and bounds, what it inherits, and its text, which is shown this once.
+
+        The old key ends after the grace. The successor lives as long as the old one was made to live, from now on, but
+        no longer than the caller. Raises as revoke_key does, ConflictError for a key that was replaced already, and
+        RateLimitedError when the tenant has twice TENANT_KEYS live ones.
+        """
+        root = _visible(caller, key_id).with_only_columns(ApiKey.id).scalar_subquery()
+        rows = select(ApiKey.id).where(or_(ApiKey.id == root, made_by(root)))
+        with self._db.write(Changing(caller, rows)) as db:
+            old = one(db, _visible(caller, key_id))
+            _ensure_may_end(db, caller, old)
+            if old.replaced_by is not None:
+                raise ConflictError("This key was replaced already; replace its successor.")
+            successor = _successor(old, caller)
+            inherit(db, old.id, successor.id)
+            if old.tenant_id is not None:
+                tenant_of(db, caller, old.tenant_id, lock=True)
+                _ensure_room(db, old.tenant_id, 2 * self._most)  # or a tenant that is full could replace none
+            ends = now() + timedelta(seconds=grace_seconds)
+            old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
+            _, text = _add(db, caller.actor, successor, generate_key())
+            details = {
+                "api_key_id": str(old.id),
+                "name": old.name,
+                "successor_id": str(successor.id),
+                "grace_seconds": grace_seconds,
+            }
+            audit.record(db, caller.actor, "api_key.replaced", tenant_id=old.tenant_id, details=details)
+            return successor, made(db, successor.id), text
+
+    # What follows is for the operator at the machine, who needs no key: flask --app wsgi keys …
+
+    def install_key(self, actor: Actor, text: str, *, name: str) -> bool:
+        """Install a given key with every scope; False when it is there already. Raises ValueError for a weak one.
+
+        A revoked key is never revived: whoever revoked it meant it.
+        """
+        lookup = _lookup_of_strong(text)
+        with self._db.write(SYSTEM) as db:
+            key = db.scalars(select(ApiKey).where(ApiKey.lookup == lookup)).one_or_none()
+            if key is None:
+                _add(db, actor, ApiKey(name=name, scope_bits=to_bits(Scope)), text)
+                return True
+            if not is_live(key, now()) or not hmac.compare_digest(key.digest, digest_of(text)):
+                raise ValueError(
+                    "A key with these 16 digits exists and is revoked, expired or another; make a new one."
+                )
+            return False
+
+    def issue_key(
+        self,
+        actor: Actor,
+        *,
+        name: str,
+        scopes: frozenset[Scope],
+        tenant_id: UUID | None = None,
+        expires_at: datetime | None = None,
+        permission_sets: list[str] | None = None,
+    ) -> tuple[ApiKey, str]:
+        """A new key of any strength. Raises NotFoundError for an unknown tenant, and otherwise as create_key does."""
+        self._ensure_sets_exist(permission_sets)
+        with self._db.write(SYSTEM) as db:
+            if tenant_id is not None:
+                tenant_of(db, OnBehalf(actor, tenant_id), tenant_id, lock=True)
+                _ensure_room(db, tenant_id, self._most)
+            key = ApiKey(
+                name=name,
+                scope_bits=to_bits(scopes),
+                tenant_id=tenant_id,
+                expires_at=expires_at,
+                permission_sets=permission_sets,
+            )
+            return _add(db, actor, key, generate_key())
+
+    def all_keys(self) -> list[ApiKey]:
+        with self._db.read() as db:
+            return list(db.scalars(select(ApiKey).order_by(ApiKey.id)))
+
+    def family_of(self, key_id: UUID) -> Made:
+        """What revoking any key would revoke besides."""
+        with self._db.read() as db:
+            return made(db, key_id)
+
+    def revoke_any(self, actor: Actor, key_id: UUID) -> None:
+        """Raises NotFoundError, or ConflictError when it is revoked already."""
+        wanted = select(ApiKey).where(ApiKey.id == key_id)
+        with self._db.write(Changing(SYSTEM, _family_ids(wanted))) as db:
+            key = one(db, wanted)
+            if key.revoked_at is not None:
+                raise ConflictError("This key is revoked already.")
+            _revoke(db, actor, key)
+
+    def _ensure_sets_exist(self, names: list[str] | None) -> None:
+        if not set(names or ()) <= set(self._sets):
+            message = f"Must be some of: {', '.join(sorted(self._sets))}."
+            raise ValidationFailedError({"permission_sets": [message]})
+
+
+def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:
+    key.lookup, key.digest = text[4:20], digest_of(text)
+    db.add(key)
+    db.flush()
+    details = {
+        "api_key_id": str(key.id),
+        "name": key.name,
+        "scopes": sorted(from_bits(key.scope_bits)),
+        "permission_sets": key.permission_sets,
+    }
+    audit.record(db, actor, "api_key.created", tenant_id=key.tenant_id, details=details)
+    return key, text
+
+
+def _revoke(db: Session, actor: Actor, key: ApiKey) -> None:
+    details = {"api_key_id": str(key.id), "name": key.name} | revoke_family(db, key.id)
+    audit.record(db, actor, "api_key.revoked", tenant_id=key.tenant_id, details=details)
+
+
+def _successor(old: ApiKey, caller: Caller) -> ApiKey:
+    lifetime = None if old.expires_at is None else old.expires_at - old.created_at
+    return ApiKey(
+        id=new_id(),
+        name=old.name,
+        scope_bits=old.scope_bits,
+        tenant_id=old.tenant_id,
+        permission_sets=old.permission_sets,
+        made_by=caller.key_id,  # the key that got its text, so that it goes with that one
+        expires_at=_earlier(None if lifetime is None else now() + lifetime, caller.expires_at),
+    )
+
+
+def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | None:
+    return min((time for time in (one_time, other) if time is not None), default=None)
+
+
+def _ensure_room(db: Session, tenant_id: UUID, most: int) -> None:
+    """The tenant's row is locked by now, so two at once can't both take the last place."""
+    live = select(func.count()).select_from(ApiKey).where(ApiKey.tenant_id == tenant_id, live_at(now()))
+    if (db.scalar(live) or 0) >= most:
+        raise RateLimitedError(
+            f"A tenant may have {most} live API keys; revoke one first.", retry_after=FULL_RETRY_SECONDS
+        )
+
+
+def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
+    """Raises ForbiddenError for a key that is wider than the caller, or that is not a bound caller's to end."""
+    _ensure_no_wider(caller, key.permission_sets)
+    if caller.tenant_id is None:
+        return
+    maker = None if key.made_by is None else db.get(ApiKey, key.made_by)
+    if maker is None or maker.tenant_id is None:
+        raise ForbiddenError(
+            "This key was not made by a key of its tenant; only a key that is bound to no tenant can end it."
+        )
+
+
+def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
+    mine = caller.permission_sets
+    if mine is not None and (permission_sets is None or not mine.issuperset(permission_sets)):
+        raise ForbiddenError("This API key is for fewer permission sets than that one.")
+
+
+def _family_ids(keys: Select[ApiKey]) -> Select[UUID]:
+    return select(family(keys.with_only_columns(ApiKey.id)).c.id)
+
+
+def _visible(caller: Caller, key_id: UUID | None = None) -> Select[ApiKey]:
+    """Live keys that are no stronger than the caller's: subset of its scopes, and of its tenant if it has one."""
+    query = select(ApiKey).where(
+        ApiKey.scope_bits.bitwise_and(to_bits(frozenset(Scope) - caller.scopes)) == 0,
+        live_at(now()),
+    )
+    if key_id is not None:
+        query = query.where(ApiKey.id == key_id)
+    return query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
+
+
+def _bounded(wanted: datetime | None, limit: datetime | None) -> datetime | None:
+    if wanted is None:
+        return limit
+    if wanted <= now():
+        raise ValidationFailedError({"expires_at": ["This time has passed."]})
+    if limit is not None and wanted > limit:
+        raise ValidationFailedError(
+            {"expires_at": [f"At most {limit.isoformat()}, when the key in use expires."]}
+        )
+    return wanted

@@ -1,0 +1,285 @@
+"""Who is calling, what they may do, and which rows they can see.
+
+A caller is looked at twice: when a request begins, and in every transaction that it writes in (`Caller.admit`).
+"""
+
+import enum
+import functools
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy.orm import Session, lazyload
+
+from app.audit.log import Actor
+from app.errors import (
+    ForbiddenError,
+    NotFoundError,
+    UnauthenticatedError,
+)
+from app.store.database import now
+from app.store.models import (
+    ApiKey,
+    Connection,
+    ConnectionStatus,
+    OnboardingLink,
+    Tenant,
+    TenantStatus,
+)
+from app.store.models.base import Suspension
+from app.store.models.configuration import Configuration
+
+KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+_BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
+
+
+class Scope(enum.StrEnum):
+    """What a key may do. The order is the order of the bits in `api_keys.scope_bits`: append, never reorder."""
+
+    TENANTS_READ = "tenants:read"
+    TENANTS_WRITE = "tenants:write"
+    CONNECTIONS_READ = "connections:read"
+    CONNECTIONS_WRITE = "connections:write"
+    CREDENTIALS_ISSUE = "credentials:issue"
+    AUDIT_READ = "audit:read"
+    WEBHOOKS_WRITE = "webhooks:write"
+    KEYS_WRITE = "keys:write"
+
+
+# Read in the same statement as what it speaks of, so that no change comes between the two.
+_EPOCH = select(Configuration.epoch).scalar_subquery()
+_BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
+
+
+def to_bits(scopes: Iterable[Scope]) -> int:
+    return sum(_BITS[scope] for scope in set(scopes))
+
+
+@functools.cache  # one for each combination of scopes that keys have
+def from_bits(bits: int) -> frozenset[Scope]:
+    return frozenset(scope for scope, bit in _BITS.items() if bits & bit)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated API key, or an onboarding link (app/onboarding/page_links.py), for the time of one request."""
+
+    key_id: UUID  # or the link's
+    lookup: str  # the digits of its text, by which the key is read again; a link has none
+    digest: bytes = field(repr=False)
+    name: str
+    scopes: frozenset[Scope]
+    tenant_id: UUID | None
+    expires_at: datetime | None
+    request_id: str | None
+    kind: Literal["api_key", "onboarding_link"] = "api_key"
+    client_address: str | None = None
+    permission_sets: frozenset[str] | None = None  # whose connections it may have credentials for; None: any
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self.kind, str(self.key_id), self.name, self.request_id, self.client_address)
+
+    def suspension(self, reason: str) -> Suspension:
+        return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
+
+    def admit(self, db: Session) -> None:
+        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that is live no longer.
+
+        Its row stays locked until the transaction ends, in a lock that the caller's own requests share: a revocation
+        waits for those that write, and a request that writes waits for a revocation and sees it. The tenant's row is not
+        locked here: use cases lock it for themselves, and a shared lock that is raised later is a deadlock of two.
+        """
+        if self.kind == "onboarding_link":
+            link = live_links().where(OnboardingLink.id == self.key_id).with_only_columns(OnboardingLink.id)
+            one(db, link.with_for_update(read=True, of=OnboardingLink))
+            return
+        key = _of_live_tenant().where(ApiKey.id == self.key_id, live_at(now())).with_only_columns(ApiKey.id)
+        if db.scalar(key.with_for_update(read=True, of=ApiKey)) is None:
+            raise UnauthenticatedError(_BAD_KEY)
+
+    def of(self, request_id: str | None, client_address: str | None) -> "Caller":
+        """The same caller, of one request. Written out, as dataclasses.replace takes four times as long."""
+        return Caller(
+            self.key_id,
+            self.lookup,
+            self.digest,
+            self.name,
+            self.scopes,
+            self.tenant_id,
+            self.expires_at,
+            request_id,
+            self.kind,
+            client_address,
+            self.permission_sets,
+        )
+
+    def ensure_live(self) -> None:
+        """Raises UnauthenticatedError when the key has expired since it was admitted."""
+        if self.expires_at is not None and self.expires_at <= now():
+            raise UnauthenticatedError(_BAD_KEY)
+
+    def require(self, scope: Scope) -> None:
+        """Raises ForbiddenError unless the key has the scope. Asked before anything is looked up."""
+        if scope not in self.scopes:
+            raise ForbiddenError(f"This API key lacks the scope {scope.value}.")
+
+    def require_set(self, permission_set: str) -> None:
+        """Raises ForbiddenError when the key is not for connections of this permission set."""
+        if self.permission_sets is not None and permission_set not in self.permission_sets:
+            raise ForbiddenError("This API key is not for connections of this permission set.")
+
+    def require_unbound(self) -> None:
+        """Raises ForbiddenError for a key that is confined to one tenant, on a route that spans tenants."""
+        if self.tenant_id is not None:
+            raise ForbiddenError("This API key is confined to one tenant.")
+
+
+class Somebody(Protocol):
+    """Whoever acts, and the tenant that they are confined to, if they are: a key, or what has none (`OnBehalf`)."""
+
+    @property
+    def actor(self) -> Actor: ...
+    @property
+    def tenant_id(self) -> UUID | None: ...
+    def admit(self, db: Session) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalf:
+    """Deputy itself, at work for one tenant and unable to see any other."""
+
+    actor: Actor
+    tenant_id: UUID
+
+    def admit(self, db: Session) -> None:
+        """Nobody's key stands behind it."""
+
+
+def tenant_of(db: Session, caller: Somebody, tenant_id: UUID, *, lock: bool = False) -> Tenant:
+    """The live tenant, if this caller can see it. Raises NotFoundError."""
+    query = select(Tenant).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
+    if caller.tenant_id is not None:
+        query = query.where(Tenant.id == caller.tenant_id)
+    return one(db, query.with_for_update(of=Tenant) if lock else query)
+
+
+def owned(
+    db: Session, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
+) -> Connection:
+    """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
+    query = _owned(caller, tenant_id, connection_id)
+    return one(db, query.with_for_update(of=Connection) if lock else query)
+
+
+def owned_at(
+    db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID
+) -> tuple[Connection, TenantStatus, int]:
+    """As `owned`, with its tenant's status and the epoch, all of one moment: one statement. Raises NotFoundError."""
+    query = _owned(caller, tenant_id, connection_id).options(
+        lazyload(Connection.proof), lazyload(Connection.tenant)
+    )
+    row = db.execute(query.add_columns(Tenant.status, _EPOCH)).unique().one_or_none()
+    if row is None:
+        raise NotFoundError
+    connection, status, epoch = row
+    return connection, status, epoch
+
+
+def _owned(caller: Somebody, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
+    query = (
+        select(Connection)
+        .join(Tenant, Tenant.id == Connection.tenant_id)
+        .where(
+            Connection.id == connection_id,
+            Connection.tenant_id == tenant_id,
+            Connection.status != ConnectionStatus.DELETED,
+            Tenant.deleted_at.is_(None),
+        )
+    )
+    return query.where(Connection.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
+
+
+Found = TypeVar("Found")
+
+
+def one(db: Session, query: Select[Found]) -> Found:
+    row = db.scalars(query).unique().one_or_none()
+    if row is None:
+        raise NotFoundError
+    return row
+
+
+def lookup_of(text: str) -> str:
+    """The digits that find a key, of its text. Raises UnauthenticatedError for what can't be a key."""
+    found = KEY.fullmatch(text)
+    if found is None:
+        raise UnauthenticatedError(_BAD_KEY)
+    return found[1]
+
+
+def digest_of(text: str) -> bytes:
+    """What is kept of a key: the SHA-256 of its whole text."""
+    return hashlib.sha256(text.encode("ascii")).digest()
+
+
+def key_at(db: Session, lookup: str) -> tuple[ApiKey, int] | None:
+    """The key with these digits, unless the tenant that it is bound to is gone; and the epoch of that moment."""
+    row = db.execute(_of_live_tenant().where(ApiKey.lookup == lookup).add_columns(_EPOCH)).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def caller_of(key: ApiKey) -> Caller | None:
+    """Whom this key lets in, of no request yet; None for a revoked one."""
+    if key.revoked_at is not None:
+        return None
+    return Caller(
+        key_id=key.id,
+        lookup=key.lookup,
+        digest=key.digest,
+        name=key.name,
+        scopes=from_bits(key.scope_bits),
+        tenant_id=key.tenant_id,
+        expires_at=key.expires_at,
+        request_id=None,
+        permission_sets=None if key.permission_sets is None else frozenset(key.permission_sets),
+    )
+
+
+def admitted(caller: Caller | None, digest: bytes) -> Caller:
+    """The caller, if that is the digest of its key and the key has not expired. Raises UnauthenticatedError."""
+    if caller is None or not hmac.compare_digest(caller.digest, digest):
+        raise UnauthenticatedError(_BAD_KEY)
+    caller.ensure_live()
+    return caller
+
+
+def live_at(at: datetime) -> ColumnElement[bool]:
+    """Keys that are neither revoked nor expired."""
+    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at))
+
+
+def live_links() -> Select[OnboardingLink, Tenant]:
+    """Onboarding links that open a page, each with its tenant."""
+    return (
+        select(OnboardingLink, Tenant)
+        .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
+        .where(
+            OnboardingLink.revoked_at.is_(None),
+            OnboardingLink.expires_at > now(),
+            Tenant.status == TenantStatus.ACTIVE,
+            Tenant.deleted_at.is_(None),
+        )
+    )
+
+
+def _of_live_tenant() -> Select[ApiKey]:
+    """Keys whose tenant, if they have one, is there: a key may have been made while its tenant was being deleted."""
+    tenant_gone = exists().where(Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None))
+    return select(ApiKey).where(~tenant_gone)

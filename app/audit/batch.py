@@ -1,0 +1,222 @@
+"""Many audit events in one durable statement, and only those that still hold.
+
+An event that rests on what memory said carries the epoch at which memory was read. It is stored only if the
+configuration's epoch is still that one, compared by the statement that stores it: whatever was taken away before
+has moved the epoch, so nothing is issued on the strength of it, and the log never says that something was.
+"""
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import event
+
+from app.errors import StoreUnavailableError
+from app.ids import new_id
+from app.store.database import LONGEST, Database, as_json, now
+
+_UNREACHABLE = "The audit log can't be written right now; try again."
+_WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)  # the statement itself has a limit far below those 5
+_IDLE_SECONDS = 1.0  # a connection unused for longer is asked first whether it is still there
+
+# json_to_recordset: one parameter for any number of rows, so that one prepared statement serves every batch.
+_POSTGRESQL = """
+WITH now AS (SELECT epoch FROM configuration WHERE id = 1),
+added AS (
+    INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
+        request_id, client_address, details)
+    SELECT id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
+        request_id, client_address, details::json
+    FROM json_to_recordset(%s::json) AS e(
+        stamp bigint, id uuid, at timestamptz, action varchar, outcome varchar, actor_kind varchar, actor_id varchar,
+        actor_name varchar, tenant_id uuid, connection_id uuid, request_id varchar,
+        client_address varchar, details varchar)
+    WHERE stamp IS NULL OR stamp = (SELECT epoch FROM now)
+    RETURNING id)
+SELECT epoch, (SELECT count(*) FROM added) FROM now
+"""
+_SQLITE = """
+INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
+    request_id, client_address, details)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+Outcome = Literal["ok", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whoever acts: an API key, whoever has an onboarding link, the operator at the machine, the background worker, or
+    a customer's stack that registers its role.
+    """
+
+    kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
+    id: str | None
+    name: str
+    request_id: str | None = None
+    client_address: str | None = None  # of the request, if it was one
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An audit event on its way. `stamp`: the epoch at which it must still hold; None holds always."""
+
+    actor: Actor
+    action: str
+    details: dict[str, Any]
+    outcome: Outcome = "ok"
+    tenant_id: UUID | None = None
+    connection_id: UUID | None = None
+    stamp: int | None = None
+    id: UUID = field(default_factory=new_id)
+    at: datetime = field(default_factory=now)
+
+
+class _Store(Protocol):
+    def is_there(self) -> bool: ...
+    def insert(self, events: Sequence[Event]) -> int: ...
+    def close(self) -> None: ...
+
+
+class AuditBatch:
+    """Stores events over a connection of its own. For one thread at a time (group commit sees to that)."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._store: _Store | None = None
+        event.listen(db.engine, "engine_disposed", lambda _: self._forget())
+
+    def commit(self, events: Sequence[Event]) -> int:
+        """The epoch; the events that are stamped with it, or with None, are durable by now, and no others are.
+
+        Raises StoreUnavailableError, and whatever the driver says about data that it can't store.
+        """
+        dbapi = self._db.engine.dialect.loaded_dbapi
+        try:
+            if self._store is not None and not self._store.is_there():
+                self._forget()
+            if self._store is None:
+                self._store = self._opened()
+            epoch = self._store.insert(events)
+        except (dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError) as error:
+            self._forget()
+            raise StoreUnavailableError(_UNREACHABLE) from error
+        except BaseException:
+            self._forget()  # in the middle of a transaction, perhaps
+            raise
+        return epoch
+
+    def _opened(self) -> _Store:
+        sqlite = self._db.engine.dialect.name == "sqlite"
+        return _Sqlite(self._db) if sqlite else _Postgresql(self._db)
+
+    def _forget(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
+
+def _ensure_fresh(events: Sequence[Event]) -> None:
+    """Raises StoreUnavailableError for events that have waited so long that the feed may be past them already.
+
+    Nobody waits for those any longer (app/concurrency/group_commit.py).
+    """
+    too_old = now() - _WAITED_TOO_LONG
+    if any(event.at < too_old for event in events):
+        raise StoreUnavailableError(_UNREACHABLE)
+
+
+class _Postgresql:
+    def __init__(self, db: Database) -> None:
+        self._connection = db.dedicated()
+        self._connection.autocommit = True
+        self._connection.prepare_threshold = 0  # one statement, over and over
+        # A server that hangs must not hold up everybody for longer than their patience.
+        self._connection.execute("SET statement_timeout = '1500ms'")
+        self._cursor = self._connection.cursor()
+        self._used = time.monotonic()
+
+    def is_there(self) -> bool:
+        """Asked after a pause, in which a server restarts or a firewall forgets: nothing has been sent yet."""
+        if time.monotonic() - self._used <= _IDLE_SECONDS:
+            return True
+        try:
+            self._cursor.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def insert(self, events: Sequence[Event]) -> int:
+        _ensure_fresh(events)
+        rows = as_json([_postgresql_row(event) for event in events])
+        epoch, added = self._cursor.execute(_POSTGRESQL, [rows]).fetchone()
+        self._used = time.monotonic()
+        if added != sum(event.stamp in {None, epoch} for event in events):
+            raise AssertionError("the audit log stored other events than those that hold")
+        return int(epoch)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _postgresql_row(event: Event) -> dict[str, Any]:
+    return {
+        "stamp": event.stamp,
+        "id": event.id.hex,
+        "at": event.at.isoformat(),
+        "action": event.action,
+        "outcome": event.outcome,
+        "actor_kind": event.actor.kind,
+        "actor_id": event.actor.id,
+        "actor_name": event.actor.name,
+        "tenant_id": event.tenant_id.hex if event.tenant_id else None,
+        "connection_id": event.connection_id.hex if event.connection_id else None,
+        "request_id": event.actor.request_id,
+        "client_address": event.actor.client_address,
+        "details": as_json(event.details),
+    }
+
+
+class _Sqlite:
+    def __init__(self, db: Database) -> None:
+        self._connection = db.dedicated()
+
+    def is_there(self) -> bool:
+        return True
+
+    def insert(self, events: Sequence[Event]) -> int:
+        epoch: int = self._connection.in_turn(lambda: self._insert(events))
+        return epoch
+
+    def _insert(self, events: Sequence[Event]) -> int:
+        _ensure_fresh(events)  # by now its turn has come
+        (epoch,) = self._connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
+        rows = [_sqlite_row(event) for event in events if event.stamp in {None, epoch}]
+        self._connection.executemany(_SQLITE, rows)
+        return int(epoch)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _sqlite_row(event: Event) -> tuple[Any, ...]:
+    """The values as SQLAlchemy stores them: UUIDs as hex, times in UTC without a zone."""
+    return (
+        event.id.hex,
+        event.at.strftime("%Y-%m-%d %H:%M:%S.%f"),
+        event.action,
+        event.outcome,
+        event.actor.kind,
+        event.actor.id,
+        event.actor.name,
+        event.tenant_id.hex if event.tenant_id else None,
+        event.connection_id.hex if event.connection_id else None,
+        event.actor.request_id,
+        event.actor.client_address,
+        as_json(event.details),
+    )

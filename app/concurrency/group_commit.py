@@ -1,0 +1,96 @@
+"""Group commit: those who want something on disk at the same moment share one commit.
+
+Leader and followers, and no writer thread: the first to join an open batch commits it for all, as soon as the batch
+before it is through; whoever joins meanwhile waits for that same commit. Under load a batch is what arrived during the
+last fsync; alone, a request waits for nobody. The leader, too, waits no longer than its patience: the commit goes on
+beside it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from app.concurrency.gevent import beside
+from app.errors import StoreUnavailableError
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+_TOO_SLOW = "The audit log can't be written right now; try again."
+
+
+class _Batch(Generic[Item, Outcome]):
+    __slots__ = ("done", "items", "outcomes")
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.outcomes: list[Outcome | BaseException] = []  # one for each item, once done
+        self.done = threading.Event()
+
+
+class GroupCommit(Generic[Item, Outcome]):
+    """`commit(items)` stores all items durably or none, and gives one outcome for all of them."""
+
+    def __init__(self, commit: Callable[[Sequence[Item]], Outcome]) -> None:
+        self._commit = commit
+        self._joining = threading.Lock()
+        self._committing = threading.Lock()
+        self._open: _Batch[Item, Outcome] = _Batch()
+
+    def add(self, item: Item, patience: float) -> Outcome:
+        """Returns once the item is durable. `patience`: seconds to wait for others' commits.
+
+        Raises StoreUnavailableError when it is not durable, or when that is not known in time: such an item may yet
+        be stored, as when the process is killed after the commit and before the answer.
+        """
+        with self._joining:
+            batch = self._open
+            place = len(batch.items)
+            batch.items.append(item)
+        if place == 0:
+            beside(self._lead, batch, patience)
+        if not batch.done.wait(patience):
+            raise StoreUnavailableError(_TOO_SLOW)
+        outcome = batch.outcomes[place]
+        if isinstance(outcome, StoreUnavailableError):
+            raise StoreUnavailableError(outcome.detail) from outcome  # one for each who raises it
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
+        """Commit for everybody in the batch. Whatever happens to this thread, they are told."""
+        outcomes: list[Outcome | BaseException] | None = None
+        turn = self._committing.acquire(blocking=False)  # a wait with an end to it costs a timer
+        turn = turn or self._committing.acquire(timeout=patience)
+        try:
+            if turn:
+                time.sleep(
+                    0
+                )  # one turn of the hub, or of the interpreter's lock, for those who are about to join
+                self._close(batch)
+                outcomes = self._store(batch.items)
+        finally:
+            self._close(batch)
+            batch.outcomes = outcomes or [StoreUnavailableError(_TOO_SLOW)] * len(batch.items)
+            if turn:
+                self._committing.release()
+            batch.done.set()
+
+    def _close(self, batch: _Batch[Item, Outcome]) -> None:
+        """Nobody joins this batch from here on."""
+        with self._joining:
+            if self._open is batch:
+                self._open = _Batch()
+
+    def _store(self, items: list[Item]) -> list[Outcome | BaseException]:
+        try:
+            return [self._commit(items)] * len(items)
+        except StoreUnavailableError as error:
+            return [error] * len(items)
+        except Exception as error:  # noqa: BLE001  it is raised again where the item came from
+            if len(items) == 1:
+                return [error]
+        # An item that can't be stored must not take its neighbours with it.
+        return [outcome for item in items for outcome in self._store([item])]

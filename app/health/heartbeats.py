@@ -1,0 +1,162 @@
+"""Heartbeats: each background worker has a row, and says in it every 15 seconds that it lives and how far it has come.
+
+Times are the database's, as the clocks of machines differ; by how much a worker's does is in its row too.
+"""
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from cachetools import TTLCache
+from sqlalchemy import String, delete, func, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from app.ids import new_id
+from app.store.database import SYSTEM, Database, database_now, now
+from app.store.models.base import Base
+
+BEAT_SECONDS = 15.0
+SEEN_LATELY = timedelta(minutes=1)
+KEPT = timedelta(days=1)  # of a worker that was killed; one that is told to end takes its row with it
+# A message that fails comes again four times, a minute apart, and is a dead letter then. So many are remembered.
+_FAILURES, _FAILURE_SECONDS = 1000, 300
+
+
+class BackgroundWorker(Base):
+    """A process that proves what is due. `flask` is the worker of one machine, `celery` one over Celery's broker."""
+
+    __tablename__ = "background_workers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    kind: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    clock_ahead: Mapped[float]  # seconds by which the worker's clock is ahead of the database's, at least
+    # By then it had answered all that the registration queue held, as far as it was shown; null: it has not asked.
+    heard_at: Mapped[datetime | None]
+    # When the oldest message was sent that this worker was shown and has not answered.
+    unanswered_at: Mapped[datetime | None]
+
+
+def clock_ahead(db: Session) -> float:
+    """Seconds by which this process's clock is ahead of the database's, negative when it is behind: at least.
+
+    The database read its clock between the two looks at ours, so what lies between them is no difference.
+    """
+    before = now()
+    theirs = database_now(db)
+    after = now()
+    return max((before - theirs).total_seconds(), 0.0) + min((after - theirs).total_seconds(), 0.0)
+
+
+class Hearing:
+    """How far this process has come with the registration queue.
+
+    SQS tells its oldest message's age to CloudWatch alone. What a worker knows: it was shown no message, or those
+    that it was shown for the first time were sent at such a time, and which of them it could not answer.
+    """
+
+    def __init__(self) -> None:
+        self._heard_at: datetime | None = None
+        self._lock = threading.Lock()
+        self._unanswered: TTLCache[str, datetime] = TTLCache(_FAILURES, _FAILURE_SECONDS)
+
+    @property
+    def heard_at(self) -> datetime | None:
+        return self._heard_at
+
+    @property
+    def unanswered_at(self) -> datetime | None:
+        with self._lock:
+            self._unanswered.expire()
+            return min(self._unanswered.values(), default=None)
+
+    def asked(self, first_shown: dict[str, datetime]) -> None:
+        """The queue answered: the messages that it never showed before, and when they were sent."""
+        self._heard_at = min(first_shown.values(), default=now())
+        with self._lock:  # until they are taken, other threads may find the queue empty
+            self._unanswered.update(first_shown)
+
+    def took(self, message_id: str, unanswered: datetime | None) -> None:
+        """A message was dealt with, or comes again: then when it was sent."""
+        with self._lock:
+            if unanswered is None:
+                self._unanswered.pop(message_id, None)
+            else:
+                self._unanswered[message_id] = unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the workers' rows say."""
+
+    at: datetime  # the database's now
+    lately: list[BackgroundWorker]  # seen in the last minute, the latest first
+    heard_at: datetime | None  # the latest of all workers'
+    unanswered_at: datetime | None  # the oldest of those seen lately
+
+
+class Heartbeat:
+    """One worker's own row."""
+
+    def __init__(self, db: Database, kind: str, hearing: Hearing | None) -> None:
+        """`hearing`: None when there is no registration queue."""
+        self._db = db
+        self._kind = kind
+        self._hearing = hearing
+        self._id = new_id()
+        self._started_at: datetime | None = None
+
+    def beat(self) -> bool:
+        """Write the row. Raises StoreUnavailableError."""
+        with self._db.read() as db:
+            ahead, at = clock_ahead(db), database_now(db)
+        self._started_at = self._started_at or at
+        row = BackgroundWorker(
+            id=self._id,
+            kind=self._kind,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            started_at=self._started_at,
+            seen_at=at,
+            clock_ahead=ahead,
+            heard_at=self._hearing.heard_at if self._hearing else None,
+            unanswered_at=self._hearing.unanswered_at if self._hearing else None,
+        )
+        with self._db.write(SYSTEM) as db:
+            db.merge(row)
+        return True
+
+    def end(self) -> bool:
+        """Take the row away: this worker ends. Raises StoreUnavailableError."""
+        with self._db.write(SYSTEM) as db:
+            db.execute(delete(BackgroundWorker).where(BackgroundWorker.id == self._id))
+        return True
+
+
+def seen(db: Session) -> Seen:
+    """The workers, as their rows have them."""
+    at = database_now(db)
+    lately = select(BackgroundWorker).where(BackgroundWorker.seen_at > at - SEEN_LATELY)
+    rows = list(db.scalars(lately.order_by(BackgroundWorker.seen_at.desc())))
+    heard_at = db.scalars(select(func.max(BackgroundWorker.heard_at))).one()
+    return Seen(
+        at, rows, heard_at, min((row.unanswered_at for row in rows if row.unanswered_at), default=None)
+    )
+
+
+def forget(db: Database) -> int:
+    """Delete the rows of workers that were not seen for a day; how many those were. Raises StoreUnavailableError."""
+    with db.read() as session:
+        is_old = BackgroundWorker.seen_at < database_now(session) - KEPT
+        if session.scalars(select(BackgroundWorker.id).where(is_old).limit(1)).first() is None:
+            return 0  # without taking the one lock that SQLite has
+    with db.write(SYSTEM) as session:
+        return len(
+            session.execute(delete(BackgroundWorker).where(is_old).returning(BackgroundWorker.id)).all()
+        )

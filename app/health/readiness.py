@@ -1,0 +1,180 @@
+"""The deployment's checks: what each one looks at, when it is degraded, and what to do then.
+
+Readiness shows them, and whatever else tells an operator how things stand uses the same ones. What a process needs
+makes it not ready. The rest is in the background, whose state is no reason to send requests elsewhere.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from app.aws.errors import Unavailable
+from app.aws.sts import Sts, StsError
+from app.aws.templates import Published
+from app.errors import StoreUnavailableError
+from app.health import heartbeats
+from app.health.checks import Check, Finding, KeptCheck, Status, degraded, ok
+from app.store.database import CLOCKS_APART, Database, database_now
+
+_ROOT = Path(__file__).parent.parent.parent
+_MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
+_PATIENCE = 1.0  # seconds that readiness waits for what it does not depend on
+_LATE = 120.0  # seconds; a claim's lease is as long, so what a killed worker left is no lateness
+
+
+def alembic_config(db: Database) -> AlembicConfig:
+    """Alembic's configuration for this database; the migrations lie beside the package."""
+    config = AlembicConfig(str(_ROOT / "alembic.ini"))
+    config.set_main_option("script_location", str(_ROOT / "migrations"))
+    config.attributes["engine"] = db.engine
+    return config
+
+
+def revision(db: Database) -> str | None:
+    """Where the database's schema is; None before the first migration. Raises StoreUnavailableError."""
+    with db.read() as session:
+        return MigrationContext.configure(session.connection()).get_current_revision()
+
+
+def is_newer(at: str | None, migrations: ScriptDirectory) -> bool:
+    """Whether a database is at a revision that this release does not know."""
+    return at is not None and at not in {known.revision for known in migrations.walk_revisions()}
+
+
+class Health:
+    """The checks, in the order in which they are shown."""
+
+    def __init__(self, checks: list[Check]) -> None:
+        self._checks = [KeptCheck(check) for check in checks]
+
+    def missing(self) -> dict[str, list[str]]:
+        """What this process can't work without, by what it is missing for; empty when ready."""
+        found = {kept.check.name: kept.finding() for kept in self._checks if kept.check.needed}
+        return {name: [one.seen] for name, one in found.items() if one.status is not Status.OK}
+
+    def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, Finding]]:
+        """Each check's name and finding; of those in the background what is known after `patience` seconds."""
+        for kept in self._checks:
+            yield kept.check.name, kept.finding(None if kept.check.needed else patience)
+
+
+def checks(
+    db: Database,
+    sts: Sts,
+    *,
+    templates: Callable[[], list[tuple[str, Published]]],
+    oldest_due: Callable[[], datetime | None],
+    listens: bool,
+) -> list[Check]:
+    """Deputy's checks. `listens`: there is a registration queue."""
+    migrations = ScriptDirectory.from_config(alembic_config(db))
+    found = [
+        Check("database", partial(_database, db, migrations), _MOMENT, needed=True),
+        # What was said some seconds ago does not count while AWS is silent; and as nobody sends requests to a process
+        # that is not ready, it is readiness that finds out when AWS is back. The breaker lets few calls through.
+        Check("aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent),
+        Check("clock", partial(_clock, db), _SECONDS),
+        Check("workers", partial(_workers, db), _SECONDS),
+        Check("due", partial(_due, db, oldest_due), _SECONDS),
+        Check("templates", partial(_templates, templates), _MINUTE),
+    ]
+    return [*found, Check("registrations", partial(_registrations, db), _SECONDS)] if listens else found
+
+
+def _database(db: Database, migrations: ScriptDirectory) -> Finding:
+    try:
+        at = revision(db)
+    except StoreUnavailableError as error:
+        return degraded(error.detail, "Look at the database and its disk.")
+    if at == migrations.get_current_head():
+        return ok(f"The schema is at {at}.")
+    if is_newer(at, migrations):
+        return degraded(
+            "The database's schema is a newer release's; replace this process by one of that release.",
+            "Start the newer release's processes.",
+        )
+    return degraded(
+        "The database's schema is not this release's; run: flask --app wsgi migrate",
+        "Run: flask --app wsgi migrate",
+    )
+
+
+def _aws(sts: Sts) -> Finding:
+    try:
+        if sts.is_broker():
+            return ok("Our AWS credentials are those of BROKER_PRINCIPAL_ARN.")
+    except StsError:
+        return degraded(
+            "AWS does not answer, or knows no credentials of ours.", "Look at the task role and the network."
+        )
+    return degraded("Our AWS credentials are not those of BROKER_PRINCIPAL_ARN.", "Run it as the broker.")
+
+
+def _clock(db: Database) -> Finding:
+    with db.read() as session:
+        own = heartbeats.clock_ahead(session)
+        others = [(row.host, row.clock_ahead) for row in heartbeats.seen(session).lately]
+    clocks = [("this process", own), *((f"the worker on {host}", ahead) for host, ahead in others)]
+    wrong = [
+        f"{whose} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database"
+        for whose, ahead in clocks
+        if abs(ahead) > CLOCKS_APART
+    ]
+    if wrong:
+        return degraded(
+            f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's."
+        )
+    return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
+
+
+def _workers(db: Database) -> Finding:
+    with db.read() as session:
+        seen = heartbeats.seen(session)
+    if not seen.lately:
+        return degraded("No background worker was seen in the last minute.", "Start one, or look at its log.")
+    of_kind = [f"{row.kind} {row.pid} on {row.host}" for row in seen.lately]
+    more = f", and {len(of_kind) - 10} more" if len(of_kind) > 10 else ""
+    return ok(f"{len(of_kind)} seen in the last minute: {', '.join(of_kind[:10])}{more}.")
+
+
+def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
+    with db.read() as session:
+        at = database_now(session)
+    oldest = oldest_due()
+    age = max((at - oldest).total_seconds(), 0.0) if oldest else 0.0
+    if age > _LATE:
+        return degraded(
+            f"The oldest connection that is due has waited {age:.0f} s.",
+            "Start more workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in a worker's log.",
+        )
+    return ok(f"The oldest connection that is due has waited {age:.0f} s.")
+
+
+def _registrations(db: Database) -> Finding:
+    with db.read() as session:
+        seen = heartbeats.seen(session)
+    times = [at for at in (seen.heard_at, seen.unanswered_at) if at is not None]
+    if not times:
+        return degraded("No worker has asked the registration queue.", "Start a worker, or look at its log.")
+    age = max((seen.at - min(times)).total_seconds(), 0.0)
+    if age > _LATE:
+        return degraded(
+            f"The oldest unanswered message of a stack may be {age:.0f} s old.",
+            "Look for worker.waiting and registration.unanswered in a worker's log.",
+        )
+    return ok(f"No unanswered message of a stack is older than {age:.0f} s.")
+
+
+def _templates(templates: Callable[[], list[tuple[str, Published]]]) -> Finding:
+    try:
+        wrong = [f"{url} {state}" for url, state in templates() if state is not Published.YES]
+    except Unavailable:
+        return degraded("The template bucket does not answer.", "Look at the network and the bucket.")
+    if wrong:
+        return degraded(f"{'; '.join(wrong)}.", "Run: flask --app wsgi templates publish")
+    return ok("The templates of this configuration are published.")

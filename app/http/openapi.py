@@ -1,0 +1,111 @@
+"""What the OpenAPI document says that flask-smorest can't know: every refusal, enums by name, and examples.
+
+An example stands at a field (`like` in app/http/schemas.py); a whole body's is put together from those of its fields.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from marshmallow import Schema, fields
+
+UUID_EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
+UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
+TIME_EXAMPLE = "2026-01-31T12:00:00+00:00"
+
+_BODY_PROBLEMS = (400, 413, 415, 422)
+_BY_KIND: dict[type[fields.Field[Any]], Any] = {
+    fields.UUID: UUID_EXAMPLE,
+    fields.DateTime: TIME_EXAMPLE,
+    fields.Boolean: True,
+}
+
+
+def example_of(schema: Schema) -> dict[str, Any]:
+    """A whole body: the schema's own EXAMPLE, where its fields exclude each other, or one made of its fields'."""
+    own: dict[str, Any] | None = getattr(schema, "EXAMPLE", None)
+    return own or {name: _example(field) for name, field in schema.fields.items()}
+
+
+def _example(field: fields.Field[Any]) -> Any:
+    found = next(iter(_given(field)), None)
+    if isinstance(field, fields.Nested):
+        return example_of(field.schema)
+    if isinstance(field, fields.List) and found is None:
+        return [_example(field.inner)]
+    if isinstance(field, fields.Enum) and found is None:
+        return next(iter(field.enum.__members__.values())).value
+    return field.constant if isinstance(field, fields.Constant) else found
+
+
+def _given(field: fields.Field[Any]) -> list[Any]:
+    """The example that stands at a field, or else the one of its kind."""
+    of_kind = [value for kind, value in _BY_KIND.items() if isinstance(field, kind)]
+    return list(field.metadata.get("examples", of_kind))
+
+
+class _Converter(OpenAPIConverter):
+    """apispec's, with what a schema says of itself (OPENAPI), examples at the fields, and enums as references."""
+
+    def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
+        described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
+        return described | getattr(schema, "OPENAPI", {})
+
+    def field2property(self, field: fields.Field[Any]) -> dict[str, Any]:
+        described: dict[str, Any] = super().field2property(field) | field.metadata.get("openapi", {})
+        of_enum = field.enum.__name__ if isinstance(field, fields.Enum) else None
+        name = field.metadata.get("component", of_enum)
+        if name is None:
+            return described | ({"examples": found} if (found := _given(field)) else {})
+        values = [value for value in described.pop("enum") if value is not None]
+        self.spec.components.schemas[name] = {"type": "string", "enum": values}
+        reference = {"$ref": f"#/components/schemas/{name}"}
+        words = {key: value for key, value in described.items() if key == "description"}
+        return words | ({"anyOf": [reference, {"type": "null"}]} if field.allow_none else reference)
+
+    def list2param(self, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
+        """Lists in a query are separated by commas."""
+        return {"style": "form", "explode": False} if isinstance(field, fields.List) else {}
+
+
+class Plugin(MarshmallowPlugin):
+    """For flask-smorest, in the place of apispec's own."""
+
+    Converter = _Converter
+
+
+def describe(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """Complete an operation. Every status that it can answer, one by one: a `default` would make any of them true."""
+    statuses = {414, 431, 500, 503, *info.get("fails", ())}
+    if info.get("public"):
+        doc["security"] = []
+    else:
+        statuses |= {401, 403}
+    if body := doc.get("requestBody"):
+        statuses |= set(_BODY_PROBLEMS)
+        schema = body["content"]["application/json"]["schema"]()
+        body["required"] = any(field.required for field in schema.fields.values())
+    if doc.get("parameters"):
+        statuses |= {422}
+        statuses |= (
+            {400}
+            if any("cursor" in parameter["schema"]().fields for parameter in doc["parameters"])
+            else set()
+        )
+    _exemplify(doc)
+    responses = doc.setdefault("responses", {})
+    for status in sorted(statuses):
+        responses[status] = HTTPStatus(status).name
+    return doc
+
+
+def _exemplify(doc: dict[str, Any]) -> None:
+    """An example beside the schema of the body that goes in, and of the one that comes out."""
+    for part in (doc.get("requestBody", {}), *doc.get("responses", {}).values()):
+        for media in part.get("content", {}).values() if isinstance(part, dict) else ():
+            schema = media.get("schema")
+            if isinstance(schema, type) and issubclass(schema, Schema):
+                schema = schema()
+            if isinstance(schema, Schema):
+                media["example"] = example_of(schema)

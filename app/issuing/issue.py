@@ -1,0 +1,335 @@
+"""Issuing: short-lived credentials for a proven connection.
+
+Act, record, then answer. Nothing about the role comes from the caller but its tenant and its connection (invariant
+1). What the caller and the connection may do comes from memory, and the session perhaps from the cache; so nothing
+leaves until its audit event is on durable storage, and the statement that puts it there compares the epoch: whatever
+was revoked, suspended or deleted before that wins, and everything is looked at again (invariants 8 and 9). A session
+that nobody was given is inert.
+"""
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from uuid import UUID
+
+import orjson
+from sqlalchemy.orm import Session as DbSession
+
+from app import strict_json
+from app.access.callers import Caller, owned
+from app.audit import log as audit
+from app.audit.log import AuditLog, Event
+from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
+from app.errors import (
+    AppError,
+    AwsUnavailableError,
+    ConnectionNotVerifiedError,
+    RoleRefusedError,
+    StoreUnavailableError,
+    TryLaterError,
+    ValidationFailedError,
+)
+from app.ids import session_name
+from app.issuing.authorization import Authority, Issuable, issuable_under_lock
+from app.issuing.session_cache import Question, Sessions, Source
+from app.limits import quotas
+from app.limits.rates import Rates
+from app.store.database import SYSTEM, Database, now
+from app.store.models import ISSUED, Connection
+
+DURATION_MIN = 900  # seconds; AWS's minimum
+DURATION_DEFAULT = 3600
+
+# AWS's limits for a session policy given inline (AssumeRole, Policy).
+_POLICY_MAX = 2048
+_POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
+
+# SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is the audit log's.
+_ANSWER_SECONDS = 1.8
+_COMMIT_SECONDS = 0.3
+_ROUNDS = 2  # how often a request may find the epoch moved, before its event is stored under locks
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What leaves: the session and the role it is for."""
+
+    session: Session
+    role_arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One question: what may be issued, to whom, for how long, and how narrowed."""
+
+    caller: Caller
+    connection: Issuable
+    duration_seconds: int
+    policy: str | None
+
+    def question(self) -> Question:
+        """Everything that an answer depends on, and the key that it is for: no session answers another question."""
+        connection = self.connection
+        text = orjson.dumps(
+            [
+                connection.tenant_id.hex,
+                connection.connection_id.hex,
+                connection.version,
+                connection.grant.role_arn.text,
+                connection.grant.external_id,
+                connection.role_unique_id,
+                self.caller.key_id.hex,
+                self.duration_seconds,
+                self.policy,
+            ]
+        )
+        return Question(connection.tenant_id, text)
+
+
+class Vending:
+    """Issues credentials; the only use case that hands a session of a customer's role to anybody."""
+
+    def __init__(
+        self,
+        db: Database,
+        sts: Sts,
+        *,
+        authority: Authority,
+        sessions: Sessions,
+        rates: Rates,
+        log: AuditLog,
+        max_session_seconds: int,
+    ) -> None:
+        self._db = db
+        self._sts = sts
+        self._authority = authority
+        self._sessions = sessions
+        self._rates = rates
+        self._log = log
+        self._max_seconds = max_session_seconds
+
+    def issue(
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        connection_id: UUID,
+        *,
+        duration_seconds: int | None = None,
+        session_policy: dict[str, Any] | str | None = None,
+        reason: str | None = None,
+    ) -> Issued:
+        """Credentials for a verified connection; durable in the audit log before they are returned.
+
+        `session_policy` only narrows what the role may do. Raises UnauthenticatedError, ForbiddenError,
+        NotFoundError, SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError,
+        AwsUnavailableError, RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
+        """
+        self._rates.issue(caller, tenant_id)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        duration = self._duration(duration_seconds)
+        policy = None if session_policy is None else canonical_policy(session_policy)
+        fetched = None  # for this request, in an earlier round perhaps
+        for lost in itertools.count():
+            epoch, connection = self._authority.standing(caller, tenant_id, connection_id)
+            asked = _Asked(caller, connection, duration, policy)
+            session, source = self._session(asked, deadline - time.monotonic() - _COMMIT_SECONDS)
+            if source == "sts":
+                fetched = session
+            caller.ensure_live()
+            event = _event(asked, session, "sts" if session == fetched else "cache", reason, stamp=epoch)
+            patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
+            if lost < _ROUNDS:
+                recorded = self._record_at_epoch(event, patience)
+            else:
+                recorded = self._record_under_locks(asked, event)
+            if recorded:
+                return Issued(session, connection.grant.role_arn.text)
+            # Something was taken away meanwhile, from somebody: nothing was recorded, so nothing leaves.
+            if time.monotonic() > deadline:
+                break
+        raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
+
+    def _record_at_epoch(self, event: Event, patience: float) -> bool:
+        """Store the event together with those of other requests; False when the epoch has moved, and nothing was stored."""
+        now_at = self._log.append(event, patience=patience)
+        self._authority.moved(now_at)
+        return now_at == event.stamp
+
+    def _record_under_locks(self, asked: _Asked, event: Event) -> bool:
+        """Store the event while key, tenant and connection are locked; False when the connection is another by now.
+
+        Changes of other tenants move the epoch too. This way of storing does not depend on it, so a tenant that revokes
+        keys without a pause can't keep the others from their credentials.
+        """
+        with self._db.write(asked.caller) as db:
+            if issuable_under_lock(db, asked.caller, asked.connection.path) != asked.connection:
+                self._authority.forget(asked.connection)
+                return False
+            audit.record(
+                db,
+                event.actor,
+                event.action,
+                tenant_id=event.tenant_id,
+                connection_id=event.connection_id,
+                details=event.details,
+            )
+        return True
+
+    def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
+        """A worker says that AWS refuses the session that it was given: no process hands it out again, and a proof is due.
+
+        Once a minute for a connection and 60 times for a tenant; more than that does nothing. Raises NotFoundError, and
+        RateLimitedError as `issue` does.
+        """
+        self._rates.issue(caller, tenant_id)
+        with self._db.read() as db:
+            connection = owned(db, caller, tenant_id, connection_id)
+            if not (connection.heeds_report(now()) and quotas.has_room_for_report(db, tenant_id)):
+                return
+        with self._db.write(caller) as db:
+            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            if connection.heeds_report(now()) and quotas.heeds_report(db, tenant_id):
+                connection.report_refused(now())
+                audit.record(
+                    db,
+                    caller.actor,
+                    "connection.refusal_reported",
+                    tenant_id=tenant_id,
+                    connection_id=connection_id,
+                    details={"status": connection.status.value},
+                )
+
+    def _duration(self, wanted: int | None) -> int:
+        if wanted is None:
+            return min(DURATION_DEFAULT, self._max_seconds)
+        if not DURATION_MIN <= wanted <= self._max_seconds:
+            message = f"Must be between {DURATION_MIN} and {self._max_seconds} seconds."
+            raise ValidationFailedError({"duration_seconds": [message]})
+        return wanted
+
+    def _session(self, asked: _Asked, patience: float) -> tuple[Session, Source]:
+        try:
+            return self._sessions.obtain(asked.question(), lambda: self._fetch(asked), patience)
+        except AppError as error:
+            if not isinstance(error, TryLaterError):
+                self._authority.forget(asked.connection)
+            raise _about(error, asked.connection) from error.__cause__
+
+    def _fetch(self, asked: _Asked) -> Session:
+        """A session from AWS, of the very role that was proven. Whoever else waits for it shares what comes of it."""
+        grant = asked.connection.grant
+        self._rates.miss(asked.connection.tenant_id)
+        try:
+            session = self._sts.assume(
+                grant,
+                session_name=session_name(asked.caller.key_id),
+                duration_seconds=asked.duration_seconds,
+                policy=asked.policy,
+            )
+        except StsError as error:
+            refusal = _as_app_error(error)
+            if isinstance(refusal, RoleRefusedError):
+                self._make_due(asked.connection)
+            raise refusal from error
+        proven = (asked.connection.role_unique_id, grant.role_arn.account_id)
+        if (session.role_unique_id, session.account_id) != proven:
+            self._drop_recreated(asked)
+        return session
+
+    def _drop_recreated(self, asked: _Asked) -> NoReturn:
+        """The role is not the one that was proven: drop the session, and let a proof decide again."""
+        with self._changing(asked.connection) as (db, connection):
+            if connection is not None:
+                connection.role_was_recreated()
+                audit.record(
+                    db,
+                    asked.caller.actor,
+                    "connection.role_recreated",
+                    outcome="refused",
+                    tenant_id=connection.tenant_id,
+                    connection_id=connection.id,
+                )
+        raise ConnectionNotVerifiedError(
+            "The role was deleted and made again since it was proven; verify it."
+        )
+
+    def _make_due(self, issuable: Issuable) -> None:
+        with self._changing(issuable) as (_, connection):
+            if connection is not None:
+                connection.seek(now())
+
+    @contextmanager
+    def _changing(self, issuable: Issuable) -> Iterator[tuple[DbSession, Connection | None]]:
+        """The connection's row, locked, unless it is another version by now: then the news is about a past one."""
+        with self._db.write(SYSTEM) as db:
+            connection = db.get(Connection, issuable.connection_id, with_for_update={"of": Connection})
+            current = connection is not None and connection.version == issuable.version
+            yield db, connection if current else None
+
+
+def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, stamp: int) -> Event:
+    return Event(
+        actor=asked.caller.actor,
+        action=ISSUED,
+        tenant_id=asked.connection.tenant_id,
+        connection_id=asked.connection.connection_id,
+        details={
+            "access_key_id": session.access_key_id,
+            "expires_at": session.expires_at.isoformat(),
+            "duration_seconds": asked.duration_seconds,
+            "source": source,
+            "session_name": session.name,
+            "reason": reason,
+        },
+        stamp=stamp,
+    )
+
+
+def canonical_policy(policy: dict[str, Any] | str) -> str:
+    """A session policy as compact JSON, within AWS's limits. Raises ValidationFailedError on `session_policy`."""
+    if isinstance(policy, str):
+        policy = _parsed(policy)
+    if not policy.get("Statement"):
+        raise _bad_policy("Must be an IAM policy document with a Statement.")
+    text = json.dumps(policy, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > _POLICY_MAX:
+        raise _bad_policy(f"At most {_POLICY_MAX} characters as compact JSON; this has {len(text)}.")
+    if not _POLICY_CHARACTERS.fullmatch(text):
+        raise _bad_policy(
+            "AWS allows only tab, line feed, carriage return and the characters U+0020 to U+00FF."
+        )
+    return text
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        policy = strict_json.parse(text)
+    except ValueError as error:
+        raise _bad_policy(str(error)) from error
+    if not isinstance(policy, dict):
+        raise _bad_policy("Must be a JSON object.")
+    return policy
+
+
+def _bad_policy(message: str) -> ValidationFailedError:
+    return ValidationFailedError({"session_policy": [message]})
+
+
+def _about(error: AppError, connection: Issuable) -> AppError:
+    error.tenant_id, error.connection_id = connection.tenant_id, connection.connection_id
+    return error
+
+
+def _as_app_error(error: StsError) -> AppError:
+    if isinstance(error, Refused):
+        return RoleRefusedError("The customer's role refuses us now; its connection is due for a new proof.")
+    if isinstance(error, Misconfigured):
+        if error.field is None:
+            return RoleRefusedError(error.detail)
+        return ValidationFailedError({error.field: [error.detail]})
+    return AwsUnavailableError("AWS did not answer, or asked us to slow down; try again in a moment.")

@@ -1,0 +1,218 @@
+"""Rate limits: how often a key may ask for credentials, and the background may call STS, each second.
+
+They keep one caller from using up what all share: AWS gives an account some 600 STS calls a second and doesn't raise
+that. Every process counts in its own memory; with a shared cache, all processes count together too. Asking that for
+each request would cost more than the request, so a process takes several admissions at once and uses them up. What is
+asked for less often is counted in the database, by all processes together (app/limits/quotas.py).
+
+In memory we count ourselves: the library's own counting there costs as much as a third of a hot request, with a
+timer thread beside it. What has to be atomic among processes is the library's.
+"""
+
+import functools
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from cachetools import LRUCache, TTLCache
+from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.storage import RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from app.access.callers import Caller
+from app.cache.shared_cache import SharedCache
+from app.config import Config
+from app.errors import RateLimitedError
+
+PAGE_RATE = 10  # looks at a link's page in a second; an open page asks once in three seconds
+_PORTIONS = 20  # of a limit: what a process takes at once is one of them
+_EVERYBODY = UUID(int=0)  # of whom there is one
+_PAUSE = 0.1  # seconds until the next look whether there is room for another call, when nobody knows when
+_CALLERS = 10_000  # the last ones who were counted
+_MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once: a nightly run over a thousand accounts
+
+
+class Rates:
+    """Each method counts one; a caller's raises RateLimitedError, and the background waits."""
+
+    def __init__(self, config: Config, shared: SharedCache | None) -> None:
+        self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
+        self._key = Limit("issue", config.issue_rate, 1)
+        self._tenant = Limit("tenant", config.tenant_issue_rate, 1)
+        self._miss = Limit("miss", config.tenant_miss_rate * _MISS_BURST, _MISS_BURST)
+        self._page = Limit("page", PAGE_RATE, 1)
+        self._sts = RateLimitItemPerSecond(config.sts_budget, namespace="sts")
+        self._budget = CallBudget(config.sts_budget)
+        self._miss_rate = config.tenant_miss_rate
+
+    def page(self, caller: Caller) -> None:
+        """One look at the page of this onboarding link."""
+        if wait := self._hit(self._page, caller.key_id):
+            raise _too_often(f"This page is asked for too often: {PAGE_RATE} times per second at most.", wait)
+
+    def issue(self, caller: Caller, tenant_id: UUID) -> None:
+        """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
+
+        A key that may not see the tenant is refused later, and uses up nothing of that tenant's.
+        """
+        if wait := self._hit(self._key, caller.key_id):
+            raise _too_often(
+                f"This API key asks for credentials too often: {self._key.amount} per second at most.", wait
+            )
+        if caller.tenant_id in {None, tenant_id} and (wait := self._hit(self._tenant, tenant_id)):
+            raise _too_often(
+                f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.",
+                wait,
+            )
+
+    def miss(self, tenant_id: UUID) -> None:
+        """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds' worth at once.
+
+        AWS gives the account some 600 calls a second for all tenants together. Every new session policy is a call.
+        """
+        if wait := self._hit(self._miss, tenant_id):
+            raise _too_often(
+                f"This tenant needs too many new sessions: {self._miss_rate} per second at most. A session that was"
+                " handed out can be used until it expires.",
+                wait,
+            )
+
+    def _hit(self, limit: "Limit", who: UUID) -> float:
+        """Count one and return 0; or return how many seconds to wait for the next."""
+        wait = limit.own.hit(who)
+        if wait == 0 and self._shared is not None and not self._shared.hit(limit.item, who.hex):
+            return 1.0  # not known, and asking the cache for it costs more than it is worth
+        return wait
+
+    @contextmanager
+    def background_call(self) -> Iterator[None]:
+        """Around one call to STS for a proof in the background; waits until STS_BUDGET has room for it."""
+        while self._shared is not None and not self._shared.hit(self._sts, _EVERYBODY.hex):
+            time.sleep(_PAUSE)
+        with self._budget.call():
+            yield
+
+
+class CallBudget:
+    """At most so many calls in any one second, as whoever is called counts them.
+
+    They may be counted at any moment between their beginning and their end. So a call takes its place when it begins,
+    and gives it back a second after it has ended.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way = 0
+        self._ends: deque[float] = deque()  # of the calls that ended during the last second
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        while wait := self._begin():
+            time.sleep(wait)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                self._ends.append(time.monotonic())
+
+    def _begin(self) -> float:
+        """Take a place and return 0; or return the seconds until there may be one."""
+        with self._lock:
+            over = time.monotonic() - 1
+            while self._ends and self._ends[0] <= over:
+                self._ends.popleft()
+            if self._under_way + len(self._ends) < self._most:
+                self._under_way += 1
+                return 0.0
+            return self._ends[0] - over if self._ends else _PAUSE
+
+
+class Limit:
+    """So many in so many seconds for each of those who are counted: in this process, and in the shared cache."""
+
+    def __init__(self, name: str, amount: int, seconds: int) -> None:
+        self.amount = amount
+        self.own = Windows(amount, seconds)
+        self.item = RateLimitItemPerSecond(amount, seconds, namespace=name)
+
+
+def _too_often(detail: str, wait: float) -> RateLimitedError:
+    return RateLimitedError(detail, retry_after=max(1, math.ceil(wait)))
+
+
+class Windows:
+    """Sliding windows of some seconds: what was counted in the last one fades as the present one goes on."""
+
+    def __init__(self, amount: int, seconds: int = 1) -> None:
+        self._amount, self._seconds = amount, seconds
+        # (number of the window, counted in it, counted in the one before)
+        self._counts: LRUCache[UUID, tuple[int, int, int]] = LRUCache(_CALLERS)
+        self._lock = threading.Lock()
+
+    def hit(self, who: UUID) -> float:
+        """Count one and return 0; or count nothing, and return how many seconds to wait for the next."""
+        amount, seconds = self._amount, self._seconds
+        window, passed = divmod(time.monotonic(), seconds)
+        number = int(window)
+        with self._lock:
+            at, counted, before = self._counts.get(who, (number, 0, 0))
+            if at != number:
+                counted, before = 0, counted if at == number - 1 else 0
+            if counted + before * (1 - passed / seconds) + 1 <= amount:
+                self._counts[who] = (number, counted + 1, before)
+                return 0.0
+        return until_room(amount, counted, before, passed, seconds)
+
+
+def until_room(amount: int, counted: int, before: int, passed: float, seconds: int = 1) -> float:
+    """How many seconds until one more is admitted, when so many of the present window have passed."""
+    if counted < amount:  # as soon as enough has faded
+        return (before * (seconds - passed) + (counted + 1 - amount) * seconds) / before
+    return min(float(seconds), seconds - passed + seconds / amount)  # the next window, and a little of it
+
+
+class _Shared:
+    """The limits of a whole deployment, in portions. While the cache is away, everybody is admitted here."""
+
+    def __init__(self, url: str, cache: SharedCache) -> None:
+        self._cache = cache
+        storage = RedisStorage(url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate")
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        # What is left of a portion, for one second: then the window in which it was taken is over.
+        self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
+        self._lock = threading.Lock()
+        self._taking = threading.Lock()
+
+    def hit(self, limit: RateLimitItem, who: str) -> bool:
+        name = (limit.namespace, who)
+        if self._one_left(name):
+            return True
+        with self._taking:  # one portion for a herd, not one for each of it
+            return self._one_left(name) or self._take(limit, name)
+
+    def _one_left(self, name: tuple[str, str]) -> bool:
+        with self._lock:
+            left = self._left.get(name, 0)
+            if left:
+                self._left[name] = left - 1
+        return left > 0
+
+    def _take(self, limit: RateLimitItem, name: tuple[str, str]) -> bool:
+        """Take a portion, or at least one, and use one of it; whether that was admitted."""
+        portion = max(1, limit.amount // _PORTIONS)
+        for cost in dict.fromkeys((portion, 1)):
+            hit = functools.partial(self._limiter.hit, limit, name[1], cost=cost)
+            taken = self._cache.ask(hit, writes=True)
+            if taken is None:
+                return True
+            if taken:
+                with self._lock:
+                    self._left[name] = self._left.get(name, 0) + cost - 1
+                return True
+        return False

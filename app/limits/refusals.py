@@ -1,0 +1,147 @@
+"""Refusals on record: each of a few, and of a flood its size.
+
+At most ten of a key in one clock second are events of their own, counted over all processes in the database. The rest
+of that second becomes one event for each process, with how many they were and their codes. It is stored when the
+second is over, and at the latest when the process ends; one that is killed loses what it has counted and not stored,
+which is that second's. Above two hundred in a second the answer itself is a 429, and nothing is recorded any more.
+"""
+
+import atexit
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from cachetools import LRUCache, TTLCache
+
+from app import log
+from app.audit import log as audit
+from app.audit.log import Event
+from app.concurrency.gevent import beside
+from app.errors import RateLimitedError, StoreUnavailableError
+from app.ids import new_id
+from app.limits.quotas import count_refusals
+from app.store.database import SYSTEM, Database, now
+
+_log = log.get(__name__)
+
+SINGLY = 10  # of a key, in a second
+MOST = 200
+_PORTION = 19  # counted in the database at once, when none of them is recorded singly
+_KEYS = 10_000  # the last ones that were refused something
+_QUIET_SECONDS = 60  # between two log lines about one key's flood
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What this process knows of a key's refusals in one second. `counted`: in all processes, when it last looked."""
+
+    counted: int = 0
+    left: int = 0  # of a portion that this process has counted already
+    counting: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True)
+class _Rest:
+    """The refusals of a key's second that are not recorded singly. `last`: the latest of them."""
+
+    last: Event
+    codes: Counter[str] = field(default_factory=Counter)
+
+
+class Refusals:
+    """Use `record`; the rest happens by itself."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._tallies: LRUCache[tuple[UUID, int], _Tally] = LRUCache(_KEYS)
+        self._rests: dict[tuple[UUID, int], _Rest] = {}
+        self._told: TTLCache[UUID, bool] = TTLCache(_KEYS, ttl=_QUIET_SECONDS)
+        self._lock = threading.Lock()
+
+    def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:
+        """Put a refusal on record. `tenant_id`: of a bound key; its tenant sees what becomes of a flood.
+
+        Raises RateLimitedError when this key was refused more than MOST times in this second, and
+        StoreUnavailableError.
+        """
+        place = key_id, int(event.at.timestamp())
+        with self._lock:
+            tally = self._tallies.setdefault(place, _Tally())
+        with tally.counting:  # one look at the database for a herd, not one for each of it
+            alone = self._count(place, tally, event)
+        if not alone:
+            self._keep(place, replace(event, tenant_id=tenant_id, connection_id=None))
+
+    def _count(self, place: tuple[UUID, int], tally: _Tally, event: Event) -> bool:
+        """Whether it was stored as an event of its own."""
+        if tally.left:
+            tally.left -= 1
+            return False
+        if tally.counted < MOST:
+            wanted = 1 if tally.counted < SINGLY else _PORTION
+            with self._db.write(SYSTEM) as db:
+                before = count_refusals(db, *place, wanted, otherwise=SINGLY)
+                if before < SINGLY:
+                    # With an id that is made in this transaction: the audit log's feed goes by that.
+                    audit.store(db, replace(event, id=new_id()))
+            tally.counted = before + wanted
+            tally.left = max(0, min(wanted, MOST - before) - 1)
+            if before < MOST:
+                return before < SINGLY
+        self._tell(place[0])
+        raise RateLimitedError(
+            f"This API key is refused too often: {MOST} times per second at most.", retry_after=1
+        )
+
+    def _tell(self, key_id: UUID) -> None:
+        with self._lock:
+            told = self._told.get(key_id, False)
+            self._told.setdefault(key_id, True)
+        if not told:
+            _log.warning("refusals.flood", api_key_id=str(key_id), most=MOST)
+
+    def _keep(self, place: tuple[UUID, int], event: Event) -> None:
+        with self._lock:
+            first = not self._rests
+            rest = self._rests.setdefault(place, _Rest(event))
+            rest.last = event
+            rest.codes[event.details["code"]] += 1
+        if first:
+            atexit.register(self.flush)
+            beside(self._flush_in_time)
+
+    def _flush_in_time(self) -> None:
+        while self._rests:
+            time.sleep(1 - now().timestamp() % 1)
+            self.flush(before=int(now().timestamp()))
+
+    def flush(self, *, before: int | None = None) -> None:
+        """Store what was kept of seconds before this one; of all, at the end of the process."""
+        with self._lock:
+            over = [place for place in self._rests if before is None or place[1] < before]
+            rests = [self._rests.pop(place) for place in over]
+            if not self._rests:
+                atexit.unregister(self.flush)
+        if not rests:
+            return
+        try:
+            with self._db.write(SYSTEM) as db:
+                for rest in rests:
+                    audit.store(db, _summary(rest))
+        except StoreUnavailableError:
+            told = [(rest.last.actor.id, dict(rest.codes)) for rest in rests]
+            _log.exception("audit.refusal_not_recorded", refusals=told)
+
+
+def _summary(rest: _Rest) -> Event:
+    """One event, of the second that it speaks of."""
+    return Event(
+        replace(rest.last.actor, request_id=None, client_address=None),
+        "request.refused",
+        {"count": rest.codes.total(), "codes": dict(rest.codes)},
+        outcome="refused",
+        tenant_id=rest.last.tenant_id,
+        at=rest.last.at,
+    )

@@ -1,0 +1,234 @@
+"""The onboarding kit: all that a customer needs to let the vendor in, in four forms of the same role.
+
+Whatever the customer changes on the way (every parameter of a launch link can be edited) is found out by the proof.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+from app.access.callers import Caller, tenant_of
+from app.aws.templates import (
+    Published,
+    Template,
+    TemplateBucket,
+    partition_of,
+    regions,
+    render,
+    render_organization,
+    role_seconds,
+)
+from app.config import Broker, Config, ConfigError
+from app.errors import ValidationFailedError
+from app.ids import kit_role_name, kit_stack_names
+from app.onboarding import kit_scripts
+from app.onboarding.kit_scripts import KitRole
+from app.onboarding.registration_token import RegistrationTokens
+from app.permissions import permission_sets
+from app.permissions.permission_sets import PermissionSet
+from app.store.database import Database
+from app.store.models.configuration import deployment_id
+
+# AWS's consoles; their names are in none of botocore's data.
+_CONSOLES = {
+    "aws": "console.aws.amazon.com",
+    "aws-us-gov": "console.amazonaws-us-gov.com",
+    "aws-cn": "console.amazonaws.cn",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What the customer is given; each field is explained in docs/onboarding.md."""
+
+    external_id: str
+    broker_principal_arn: str
+    role_name: str
+    stack_name: str
+    region: str
+    partition: str
+    permission_set: str
+    template_url: str
+    template_version: str
+    launch_stack_url: str
+    organization_launch_url: str
+    registers_itself: bool
+    trust_policy: dict[str, Any]
+    terraform: str
+    aws_cli: str
+
+
+class Onboarding:
+    """Makes kits, renders templates and publishes them."""
+
+    def __init__(
+        self, db: Database, bucket: TemplateBucket, config: Config, sets: dict[str, PermissionSet]
+    ) -> None:
+        """Raises ConfigError when the settings lead to no console, or to two partitions."""
+        self._db = db
+        self._bucket = bucket
+        self._config = config
+        self._console = _console(config)
+        self._sets = sets
+        self._tokens = RegistrationTokens(config.secret_keys)
+        # Rendered once: the result depends on nothing that changes while the process lives.
+        self._templates = {name: render(config, chosen) for name, chosen in sets.items()}
+        self._organization = {
+            name: render_organization(config, template) for name, template in self._templates.items()
+        }
+
+    def permission_sets(self) -> list[tuple[PermissionSet, dict[str, Any]]]:
+        """Every set, with its policy as this deployment's partition has it."""
+        return [(chosen, chosen.policy(self._config.broker.partition)) for chosen in self._sets.values()]
+
+    def regions(self) -> list[str]:
+        """Where a customer's stack may run."""
+        return sorted(regions(self._config.broker.partition))
+
+    def template(self, permission_set: str | None = None) -> Template:
+        """Raises ValidationFailedError for an unknown permission set."""
+        return self._templates[permission_sets.choose(self._sets, permission_set).name]
+
+    def organization_template(self, permission_set: str | None = None) -> Template:
+        """The one for a whole organisation. Raises ValidationFailedError for an unknown permission set."""
+        return self._organization[permission_sets.choose(self._sets, permission_set).name]
+
+    def publish(self) -> list[tuple[str, bool]]:
+        """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable."""
+        return [(self._bucket.url(template), self._bucket.publish(template)) for template in self._all()]
+
+    def published(self) -> list[tuple[str, Published]]:
+        """What is at each template's URL, as anybody finds it. Raises app.aws.errors.Unavailable."""
+        return [(self._bucket.url(template), self._bucket.published(template)) for template in self._all()]
+
+    def _all(self) -> list[Template]:
+        return [*self._templates.values(), *self._organization.values()]
+
+    def kit(
+        self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None
+    ) -> Kit:
+        """The kit of one tenant; asking again gives the same External ID. Raises NotFoundError, ValidationFailedError."""
+        with self._db.read() as db:
+            tenant = tenant_of(db, caller, tenant_id)
+            # A page's token names its link, so that a revoked link registers nothing any more.
+            token = self._tokens.make(
+                deployment_id(db),
+                tenant.id,
+                tenant.registration_generation,
+                link_id=caller.key_id if caller.kind == "onboarding_link" else None,
+            )
+        region = self._region(region)
+        chosen = permission_sets.choose(self._sets, permission_set)
+        template, broker = self._templates[chosen.name], self._config.broker
+        external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
+        role = self._role(role_name, external_id, chosen)
+        stack, whole = kit_stack_names(self._config.role_prefix, tenant.id)
+        parameters = {"ExternalId": external_id, "RoleName": role_name} | self._registration(token, region)
+        return Kit(
+            external_id=external_id,
+            broker_principal_arn=broker.arn,
+            role_name=role_name,
+            stack_name=stack,
+            region=region,
+            partition=broker.partition,
+            permission_set=chosen.name,
+            template_url=self._bucket.url(template),
+            template_version=template.version,
+            launch_stack_url=self._launch_url(region, template, stack, parameters),
+            organization_launch_url=self._launch_url(
+                region, self._organization[chosen.name], whole, parameters
+            ),
+            registers_itself=region == self._config.registration_region,
+            trust_policy=role.trust,
+            terraform=kit_scripts.terraform(role),
+            aws_cli=kit_scripts.aws_cli(role),
+        )
+
+    def _registration(self, token: str, region: str) -> dict[str, str]:
+        """What lets a stack tell us of its role. In any region but the topic's, a stack that names the topic fails."""
+        topic = self._config.registration_topic_arn
+        if topic is None or region != self._config.registration_region:
+            return {}
+        return {"RegistrationTopicArn": topic, "RegistrationToken": token}
+
+    def _role(self, name: str, external_id: str, chosen: PermissionSet) -> KitRole:
+        config = self._config
+        return KitRole(
+            name=name,
+            description=f"Lets {config.vendor_in_aws} reach this account for the customer with External ID {external_id}",
+            vendor=config.vendor_name,
+            vendor_tag=config.vendor_in_aws,
+            external_id=external_id,
+            region=config.region,
+            max_seconds=role_seconds(config),
+            trust=trust_policy(config.broker, external_id),
+            policy=chosen.policy(config.broker.partition),
+        )
+
+    def _region(self, region: str | None) -> str:
+        if region is None:
+            return self._config.registration_region or self._config.region
+        ours = self._config.broker.partition
+        if region in regions(ours):
+            return region
+        theirs = partition_of(region)
+        if theirs not in {None, ours}:
+            message = (
+                f"Is a region of the partition {theirs}. This deployment's broker is in the partition {ours}, and no"
+                " role of another partition can be assumed from there: ask a deployment of that partition."
+            )
+        else:
+            message = (
+                f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
+            )
+        raise ValidationFailedError({"region": [message]})
+
+    def _launch_url(
+        self, region: str, template: Template, stack_name: str, parameters: dict[str, str]
+    ) -> str:
+        """AWS's quick-create link. Everything after # is one fragment with a query of its own."""
+        console = self._config.console_url or f"https://{region}.{self._console}"
+        wanted = {"templateURL": self._bucket.url(template), "stackName": stack_name}
+        wanted |= {f"param_{name}": value for name, value in parameters.items()}
+        query = urlencode(wanted, quote_via=quote, safe="")
+        return f"{console}/cloudformation/home?region={region}#/stacks/create/review?{query}"
+
+
+def _console(config: Config) -> str:
+    """The domain of AWS's console. Raises ConfigError for a partition without one here, or a region outside it."""
+    ours, theirs = config.broker.partition, partition_of(config.region)
+    if theirs != ours:
+        place = f"the partition {theirs}" if theirs else "no partition that is known here"
+        raise ConfigError(
+            f"AWS_REGION: {config.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in {ours}."
+            " A deployment serves the one partition of its broker, and its region must be there."
+        )
+    console = _CONSOLES.get(ours)
+    if console is None and config.console_url is None:
+        raise ConfigError(
+            f"DEPUTY_CONSOLE_URL: must be set, as the console of the partition {ours} is not known here."
+        )
+    return console or ""
+
+
+def trust_policy(broker: Broker, external_id: str) -> dict[str, Any]:
+    """Who may assume the role: the broker alone, and only with this External ID.
+
+    The principal is the account's root and the broker a condition: AWS stores a principal by its unique id, so
+    deleting and remaking the broker would break every customer's role; condition values stay as they are written.
+    """
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:{broker.partition}:iam::{broker.account_id}:root"},
+                "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+                "Condition": {
+                    "StringEquals": {"sts:ExternalId": external_id},
+                    "ArnEquals": {"aws:PrincipalArn": broker.arn},
+                },
+            }
+        ],
+    }

@@ -1,0 +1,263 @@
+"""Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who has no account.
+
+The token in the URL is 256 random bits and the whole authority; only its SHA-256 is stored, so whoever reads the
+database can't open a page. A link sees one tenant, may give it roles and have them tried, and may end a search that
+has found nothing; nothing else. One that is unknown, malformed, expired, revoked, or of a tenant that is suspended or
+gone, is as good as absent; but for 30 days after the tenant's end it says what there is to delete in the account.
+"""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from app.access.callers import Caller, Scope, live_links, owned, tenant_of
+from app.audit import log as audit
+from app.config import Config
+from app.connections.connections import Connections, Wanted, allowed_role
+from app.connections.proof import Verification
+from app.errors import (
+    FULL_RETRY_SECONDS,
+    ConflictError,
+    NotFoundError,
+    RateLimitedError,
+    ValidationFailedError,
+)
+from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
+from app.onboarding.kit import Onboarding
+from app.store.database import Database, Page, now, page
+from app.store.models import Connection, OnboardingLink, Tenant
+
+LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
+LINK_SECONDS_MIN = 60
+LINK_SECONDS_MAX = 90 * 86_400
+_FAREWELL = timedelta(days=30)
+
+_ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
+_NEITHER = "Enter a role ARN or a 12-digit account ID."
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An opened link: whoever has it, as a caller that is confined to its tenant."""
+
+    caller: Caller
+    tenant: Tenant
+    link: OnboardingLink
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """What an offboarded tenant's administrators have in their accounts, unless they chose other names."""
+
+    tenant_name: str
+    role_name: str
+    stack_name: str
+    organization_stack_name: str
+    region: str  # the one that the page began with
+
+
+class Links:
+    """Make, list, revoke and open onboarding links, and do what their pages offer."""
+
+    def __init__(
+        self,
+        db: Database,
+        onboarding: Onboarding,
+        connections: Connections,
+        verification: Verification,
+        config: Config,
+    ) -> None:
+        self._db = db
+        self._onboarding = onboarding
+        self._connections = connections
+        self._verification = verification
+        self._config = config
+
+    def create(
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        *,
+        permission_set: str | None = None,
+        region: str | None = None,
+        expires_in: int = LINK_SECONDS,
+    ) -> tuple[OnboardingLink, str]:
+        """A new link and its URL, which is shown this once. `expires_in`: seconds.
+
+        Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live ones, and
+        ValidationFailedError for an unknown permission set or region.
+        """
+        # The kit that the page will show; what can't be shown is refused here and not before the customer's eyes.
+        kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
+        token = secrets.token_urlsafe(32)
+        with self._db.write(caller) as db:
+            tenant_of(db, caller, tenant_id, lock=True).ensure_active()
+            self._ensure_room(db, tenant_id)
+            link = OnboardingLink(
+                tenant_id=tenant_id,
+                digest=_digest(token),
+                permission_set=kit.permission_set,
+                region=kit.region,
+                made_by=caller.key_id,
+                expires_at=now() + timedelta(seconds=expires_in),
+            )
+            db.add(link)
+            db.flush()
+            details = {
+                "onboarding_link_id": str(link.id),
+                "permission_set": link.permission_set,
+                "expires_at": link.expires_at.isoformat(),
+            }
+            audit.record(db, caller.actor, "onboarding_link.created", tenant_id=tenant_id, details=details)
+            return link, f"{self._config.public_url}/onboard/{token}"
+
+    def _ensure_room(self, db: Session, tenant_id: UUID) -> None:
+        """The tenant's row is locked by now, so two at once can't both take the last place."""
+        limit = self._config.tenant_links
+        live = live_links().where(Tenant.id == tenant_id).with_only_columns(func.count(OnboardingLink.id))
+        if (db.scalar(live) or 0) >= limit:
+            raise RateLimitedError(
+                f"A tenant may have {limit} live onboarding links; revoke one first.",
+                retry_after=FULL_RETRY_SECONDS,
+            )
+
+    def list(
+        self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None
+    ) -> Page[OnboardingLink]:
+        """One tenant's links, newest first, the expired and revoked ones too. Raises NotFoundError."""
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            query = select(OnboardingLink).where(OnboardingLink.tenant_id == tenant_id)
+            return page(db, query, OnboardingLink.id, limit=limit, after=after)
+
+    def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
+        """From the commit on, its page is gone. Raises NotFoundError; also for one that is revoked already."""
+        with self._db.write(caller) as db:
+            tenant_of(db, caller, tenant_id)
+            link = db.scalars(
+                select(OnboardingLink)
+                .where(
+                    OnboardingLink.id == link_id,
+                    OnboardingLink.tenant_id == tenant_id,
+                    OnboardingLink.revoked_at.is_(None),
+                )
+                .with_for_update()
+            ).one_or_none()
+            if link is None:
+                raise NotFoundError
+            link.revoked_at = now()
+            details = {"onboarding_link_id": str(link.id)}
+            audit.record(db, caller.actor, "onboarding_link.revoked", tenant_id=tenant_id, details=details)
+
+    # What follows is for whoever has a link.
+
+    def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
+        """Raises NotFoundError, the same for every way in which a link can be no good."""
+        if not _TOKEN.fullmatch(token):
+            raise NotFoundError
+        # Looked up by digest: how long that takes tells nothing about a token that anybody could use.
+        query = live_links().where(OnboardingLink.digest == _digest(token))
+        with self._db.read() as db:
+            found = db.execute(query).unique().one_or_none()
+        if found is None:
+            raise NotFoundError
+        link, tenant = found
+        return Visit(_caller(link, request_id, client_address), tenant, link)
+
+    def farewell(self, token: str) -> Farewell | None:
+        """For a link that worked until its tenant was deleted, in the last 30 days; None for any other."""
+        if not _TOKEN.fullmatch(token):
+            return None
+        query = (
+            select(OnboardingLink.region, Tenant)
+            .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
+            .where(
+                OnboardingLink.digest == _digest(token),
+                or_(OnboardingLink.revoked_at.is_(None), OnboardingLink.revoked_at >= Tenant.deleted_at),
+                OnboardingLink.expires_at > Tenant.deleted_at,
+                Tenant.deleted_at > now() - _FAREWELL,
+            )
+        )
+        with self._db.read() as db:
+            found = db.execute(query).unique().one_or_none()
+        if found is None:
+            return None
+        region, tenant = found
+        prefix = self._config.role_prefix
+        stacks = kit_stack_names(prefix, tenant.id)
+        return Farewell(tenant.name, kit_role_name(prefix, tenant.id), *stacks, region)
+
+    def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
+        """End a search for a role that was named by its account alone, and forget it: its stack may still come.
+
+        Raises NotFoundError, and ConflictError for any other connection: those are the vendor's to remove.
+        """
+        tenant_id = visit.tenant.id
+        with self._db.write(visit.caller) as db:
+            tenant_of(db, visit.caller, tenant_id, lock=True).ensure_active()
+            connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
+            if not connection.only_sought:
+                raise ConflictError(
+                    "This role is not only looked for any more. Ask whoever sent you the link to remove it."
+                )
+            audit.record(
+                db,
+                visit.caller.actor,
+                "connection.deleted",
+                tenant_id=tenant_id,
+                connection_id=connection_id,
+                details={"role_arn": connection.role_arn},
+            )
+            db.delete(connection)
+
+    def connect(self, visit: Visit, text: str) -> Connection:
+        """The tenant's connection to this role, made if there is none, with a fresh proof.
+
+        `text`: the role's ARN; or an account's id alone, and then the kit's role is looked for there. Raises
+        ValidationFailedError for anything else, and what Connections.create, Connections.seek and Verification.verify
+        raise.
+        """
+        role_arn = self._connections.kit_role(visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
+        if not role_arn.startswith("arn:"):
+            raise ValidationFailedError({"role_arn": [_NEITHER]})
+        # Before a database is asked for what it may not take as text.
+        role = allowed_role(self._config, role_arn)
+        known = self._connections.list(
+            visit.caller, visit.tenant.id, Wanted(role_arn=role.text), limit=1, after=None
+        ).items
+        if known:
+            return self._verification.verify(visit.caller, visit.tenant.id, known[0].id)
+        if role_arn != text:
+            return self._connections.seek(
+                visit.caller, visit.tenant.id, account_id=text, permission_set=visit.link.permission_set
+            )
+        return self._connections.create(
+            visit.caller, visit.tenant.id, role_arn=role_arn, permission_set=visit.link.permission_set
+        )
+
+
+def _caller(link: OnboardingLink, request_id: str | None, client_address: str | None) -> Caller:
+    return Caller(
+        key_id=link.id,
+        lookup="",
+        digest=link.digest,
+        name="onboarding link",
+        scopes=_SCOPES,
+        tenant_id=link.tenant_id,
+        expires_at=link.expires_at,
+        request_id=request_id,
+        client_address=client_address,
+        kind="onboarding_link",
+    )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("ascii")).digest()

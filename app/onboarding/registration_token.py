@@ -1,0 +1,96 @@
+"""Registration tokens: which tenant a customer's stack claims to be for. They give no authority.
+
+A token is `dpt_` and, in URL-safe base64: one byte for the form, the deployment's id, the tenant's, its generation, in
+the second form the onboarding link that shows it, and the HMAC-SHA-256 of all that. It is made again whenever a kit is
+shown, and nothing is stored: raising the tenant's `registration_generation` voids those that are out, and revoking a
+link voids those that its page showed. One that isn't ours is found out by one HMAC for each secret key, before any row
+is read.
+
+The deployment stands at the same place in every form, and is read without a key: of another deployment's token nothing
+else can be read. Tokens of 54 bytes are older, name no deployment, and count for as long as their MAC verifies.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.cache.sealing import derived
+
+# Each length in bytes is divisible by three, so that a token has one spelling.
+_TOKEN = re.compile(r"dpt_((?:[A-Za-z0-9_-]{4}){18,29})", re.ASCII)
+_OF_TENANT, _OF_LINK = b"\x01", b"\x02"  # the forms
+_ID, _GENERATION, _MAC = 16, 4, 32  # bytes
+_FILL = bytes(2)  # after the link's id, to the next length that is divisible by three
+_LENGTH = 1 + 2 * _ID + _GENERATION + _MAC
+_LENGTH_OF_LINK = _LENGTH + _ID + len(_FILL)
+_OLD_GENERATION = 6
+_OLD_LENGTH = _ID + _OLD_GENERATION + _MAC
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClaim:
+    """What a token of ours names. Neither need exist."""
+
+    tenant_id: UUID
+    generation: int
+    link_id: UUID | None = None
+
+
+class RegistrationTokens:
+    """Signs with the first of the secret keys and verifies with any."""
+
+    def __init__(self, secret_keys: tuple[str, ...]) -> None:
+        self._keys = [derived(secret, "registration tokens")[1] for secret in secret_keys]
+
+    def make(
+        self, deployment_id: UUID, tenant_id: UUID, generation: int, *, link_id: UUID | None = None
+    ) -> str:
+        """The tenant's token, 96 characters, or that of one of its onboarding links, 120; the same one each time."""
+        form, link = (_OF_TENANT, b"") if link_id is None else (_OF_LINK, link_id.bytes + _FILL)
+        claim = form + deployment_id.bytes + tenant_id.bytes + generation.to_bytes(_GENERATION, "big") + link
+        return "dpt_" + base64.urlsafe_b64encode(claim + _mac(self._keys[0], claim)).decode()
+
+    def read(self, text: str) -> TokenClaim | None:
+        """What a token of ours names, or None. Whose deployment it names is `deployment_of`'s to say."""
+        token = _bytes(text)
+        named = _named(token)
+        claim, mac = token[:-_MAC], token[-_MAC:]
+        if named is None or not any(
+            [hmac.compare_digest(_mac(key, claim), mac) for key in self._keys]  # noqa: C419  all of them
+        ):
+            return None
+        return named
+
+
+def _named(token: bytes) -> TokenClaim | None:
+    """What the bytes say, proven by nothing; None when they are of no form."""
+    if len(token) == _OLD_LENGTH:
+        return TokenClaim(UUID(bytes=token[:_ID]), int.from_bytes(token[_ID:-_MAC], "big"))
+    start = 1 + 2 * _ID  # of the generation
+    tenant_id, rest = token[1 + _ID : start], token[start + _GENERATION : -_MAC]
+    generation = int.from_bytes(token[start : start + _GENERATION], "big")
+    kind = len(token), token[:1]
+    if kind == (_LENGTH, _OF_TENANT):
+        return TokenClaim(UUID(bytes=tenant_id), generation)
+    if kind == (_LENGTH_OF_LINK, _OF_LINK):
+        return TokenClaim(UUID(bytes=tenant_id), generation, UUID(bytes=rest[:_ID]))
+    return None
+
+
+def deployment_of(text: str) -> UUID | None:
+    """The deployment that a token names, ours or not, proven by nothing; None for an old one, and for other text."""
+    token = _bytes(text)
+    return UUID(bytes=token[1 : 1 + _ID]) if len(token) >= _LENGTH else None
+
+
+def _bytes(text: str) -> bytes:
+    """Empty when this can't be a token."""
+    found = _TOKEN.fullmatch(text)
+    return base64.urlsafe_b64decode(found[1]) if found else b""
+
+
+def _mac(key: bytes, claim: bytes) -> bytes:
+    return hmac.digest(key, claim, hashlib.sha256)

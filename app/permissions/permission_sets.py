@@ -1,0 +1,53 @@
+"""Permission sets: what the vendor asks for, as named and versioned data files in cloudformation/permission-sets.
+
+To ask for something else, edit or add a file there and publish; `make check` and the tests refuse `*` on `*` and
+write actions in a set that says it only reads.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from app.errors import ValidationFailedError
+
+DEFAULT = "inventory"
+_FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionSet:
+    """`statements` are an IAM policy's, whose resources may hold CloudFormation's `${AWS::Partition}`."""
+
+    name: str
+    version: int
+    title: str
+    description: str
+    access: Literal["read", "write"]
+    statements: tuple[dict[str, Any], ...]
+
+    def policy(self, partition: str) -> dict[str, Any]:
+        """The IAM policy document as the role in that partition has it."""
+        text = json.dumps(self.statements).replace("${AWS::Partition}", partition)
+        return {"Version": "2012-10-17", "Statement": json.loads(text)}
+
+
+def load(folder: Path = _FOLDER) -> dict[str, PermissionSet]:
+    """All sets by name. Raises ValueError when a file's name is not its set's, or the default is missing."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["name"] != path.stem:
+            raise ValueError(f"{path.name} must hold the permission set {path.stem}, not {data['name']}")
+        found[path.stem] = PermissionSet(**(data | {"statements": tuple(data["statements"])}))
+    if DEFAULT not in found:
+        raise ValueError(f"The default permission set {DEFAULT}.json is missing in {folder}")
+    return found
+
+
+def choose(sets: dict[str, PermissionSet], name: str | None) -> PermissionSet:
+    """The set of that name, or the default one. Raises ValidationFailedError, which lists what there is."""
+    chosen = sets.get(name or DEFAULT)
+    if chosen is None:
+        raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(sets)}."]})
+    return chosen

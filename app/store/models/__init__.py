@@ -1,0 +1,37 @@
+"""The tables. What must never happen is refused here by the database itself, not only by the code above.
+
+- a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
+- an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers in the migration
+  refuse to change or delete one, and to change or delete an audit event;
+- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12);
+- whatever takes something away from a key, a tenant or a connection moves the configuration epoch in the same
+  transaction (triggers in the migration), by which every process knows that its memory is out of date (invariant 8).
+
+Deleted tenants and connections stay as rows, so that nothing of theirs is ever handed to somebody else.
+"""
+
+from app.store.models.api_key import ApiKey
+from app.store.models.audit import ISSUED, NOT_ISSUED, AuditEvent
+from app.store.models.connection import Connection, Proof
+from app.store.models.onboarding import OnboardingLink, Registration
+from app.store.models.states import ConnectionStatus, ExternalIdState, TenantStatus, Verdict, ensure_active
+from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
+
+__all__ = [
+    "ISSUED",
+    "NOT_ISSUED",
+    "ApiKey",
+    "AuditEvent",
+    "Connection",
+    "ConnectionStatus",
+    "ExternalIdRow",
+    "ExternalIdState",
+    "OnboardingLink",
+    "Proof",
+    "Registration",
+    "Tenant",
+    "TenantOwned",
+    "TenantStatus",
+    "Verdict",
+    "ensure_active",
+]

@@ -1,0 +1,39 @@
+"""Callers' keys."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    ForeignKey,
+    String,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.ids import new_id
+from app.store.database import now
+from app.store.models.base import Base
+
+
+class ApiKey(Base):
+    """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash and no salt."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    lookup: Mapped[str] = mapped_column(
+        String(16), unique=True
+    )  # the 16 hex digits in the key's text: not secret
+    digest: Mapped[bytes]
+    name: Mapped[str] = mapped_column(String(200))
+    scope_bits: Mapped[int]  # see access.Scope: a subset test is then one comparison, in SQL too
+    tenant_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("tenants.id"), index=True
+    )  # set: confined to it
+    permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))  # names; None: any
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
+    replaced_by: Mapped[UUID | None] = mapped_column(index=True)  # the key that inherited what this one made
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

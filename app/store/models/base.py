@@ -1,0 +1,97 @@
+"""What tables have in common: names of constraints, types, states as strings with a CHECK, suspensions."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, Enum, Index, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.errors import ConflictError
+from app.store.database import UtcDateTime, now
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """By what kind of actor, and why; `bound`: a key that is confined to one tenant."""
+
+    by: str
+    bound: bool
+    reason: str
+
+
+class Suspendable:
+    """What is kept of a suspension while it lasts."""
+
+    suspended_at: Mapped[datetime | None]
+    suspended_by: Mapped[str | None] = mapped_column(String(16))
+    suspended_by_bound: Mapped[bool | None]
+    suspended_reason: Mapped[str | None] = mapped_column(String(200))
+
+    @property
+    def suspended(self) -> dict[str, Any] | None:
+        """When it was suspended, by what kind of actor, and why; None when it is not."""
+        if self.suspended_at is None:
+            return None
+        return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
+
+    def ensure_may_undo(self, *, bound: bool) -> None:
+        """Raises ConflictError for a bound key when the vendor suspended it: a tenant must not undo that, neither by
+        resuming nor by deleting it and adding it again.
+        """
+        if bound and self.suspended_at is not None and not self.suspended_by_bound:
+            raise ConflictError("The vendor suspended this, and has to resume it first.")
+
+    def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
+        """Raises ConflictError when it is suspended already. But the vendor may where a bound key did, which could undo
+        its own again.
+        """
+        if suspended and (suspension.bound or not self.suspended_by_bound):
+            raise ConflictError("This is suspended already.")
+
+    def note_suspension(self, suspension: Suspension | None) -> None:
+        """Keep what is to be known of a suspension that begins now; None when it ends."""
+        self.suspended_at = now() if suspension else None
+        self.suspended_by = suspension.by if suspension else None
+        self.suspended_by_bound = suspension.bound if suspension else None
+        self.suspended_reason = suspension.reason if suspension else None
+
+
+def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
+    """A plain string column with a CHECK: adding a state later is an ordinary migration on every database."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=20,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+def unique_where(name: str, column: str, condition: str) -> Index:
+    """A unique index over some of the rows; SQLite and PostgreSQL both have them."""
+    return Index(name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition))
+
+
+def in_code_points(length: int) -> String:
+    """Text that every database compares and orders alike, so that an index serves the ranges of prefixes."""
+    return String(length, collation="C").with_variant(String(length), "sqlite")

@@ -1,0 +1,247 @@
+"""A tenant's link to one IAM role: its states, and the proofs that decide them."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
+
+from app.errors import ConflictError, SuspendedError
+from app.ids import ExternalId, Grant, RoleArn, new_id
+from app.store.database import now
+from app.store.models import proof_schedule as schedule
+from app.store.models import states
+from app.store.models.base import Base, Suspendable, Suspension, state_column
+from app.store.models.states import ConnectionStatus, Verdict, why_not
+from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
+
+_REPORTS_APART = timedelta(minutes=1)
+_FRESH = timedelta(days=1)  # of a proof that an approval may rest on
+
+
+class Proof(TenantOwned, Base):
+    """The outcome of one verification. Kept as history; `Connection.proof` is the latest."""
+
+    __tablename__ = "proofs"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "connection_id"], ["connections.tenant_id", "connections.id"], ondelete="CASCADE"
+        ),
+        Index("ix_proofs_connection_id", "connection_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    connection_id: Mapped[UUID]
+    verdict: Mapped[Verdict] = mapped_column(state_column(Verdict, "verdict"))
+    checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order in which they were made
+    checked_at: Mapped[datetime]
+
+
+NEVER_TRIED = text("proof_id IS NULL")  # a claim takes these first, so that they need an index of their own
+
+
+class Connection(TenantOwned, Suspendable, Base):
+    """A tenant's link to one IAM role.
+
+    ::
+
+        pending ──proof──► verified ──role gone or refuses us──► broken ──proof──► verified
+           │                  │  └──role accepts strangers──► insecure ──proof──► verified
+           └──accepts strangers──► insecure
+        any ──suspend──► suspended ──resume──► pending          any ──delete──► deleted (the tombstone)
+
+    The role and the External ID never change; another role is another connection with a proof of its own.
+    `version` counts what a proof or an issuance relies on: a verdict counts only for the version that it tested.
+    """
+
+    __tablename__ = "connections"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of proofs points at
+        UniqueConstraint("tenant_id", "role_arn"),
+        ForeignKeyConstraint(["tenant_id", "external_id_id"], ["external_ids.tenant_id", "external_ids.id"]),
+        # Only a proof makes a connection verified, and a proof pins the role's unique id.
+        CheckConstraint(
+            "status <> 'verified' OR (role_unique_id IS NOT NULL AND verified_at IS NOT NULL)",
+            name="verified_is_proven",
+        ),
+        Index("ix_connections_account_id", "account_id", "id"),
+        Index("ix_connections_status", "status", "id"),
+        # One range of it is one standing, newest last (connections.list_by_standing), and one status is counted by it.
+        Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
+        Index("ix_connections_due_at", "due_at"),
+        Index("ix_connections_due_first", "due_at", sqlite_where=NEVER_TRIED, postgresql_where=NEVER_TRIED),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    external_id_id: Mapped[UUID]
+    role_arn: Mapped[str] = mapped_column(String(2048))
+    account_id: Mapped[str] = mapped_column(String(12))
+    permission_set: Mapped[str] = mapped_column(String(64))
+    status: Mapped[ConnectionStatus] = mapped_column(
+        state_column(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
+    )
+    version: Mapped[int] = mapped_column(BigInteger, default=1)
+    role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
+    proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here
+    verified_at: Mapped[datetime | None]
+    # When the next proof is due (None: not scheduled), and since when the connection is on this schedule: searched for
+    # since then, or proven since then. See app/store/models/proof_schedule.py.
+    due_at: Mapped[datetime | None] = mapped_column(default=now)
+    due_since: Mapped[datetime | None]
+    # Given by its account alone, so that it is we who look for a role there; such searches are few for each tenant.
+    sought: Mapped[bool] = mapped_column(default=False, server_default=false())
+    awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # by the vendor
+    stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
+    # Pending, and the latest proof was refused: what a customer can do something about. False for any other status.
+    refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
+    refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    deleted_at: Mapped[datetime | None]
+
+    tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
+    external_id_row: Mapped[ExternalIdRow] = relationship(lazy="joined", innerjoin=True, viewonly=True)
+    proof: Mapped[Proof | None] = relationship(
+        primaryjoin=lambda: foreign(Connection.proof_id) == Proof.id, lazy="joined", viewonly=True
+    )
+
+    @property
+    def external_id(self) -> str:
+        return self.external_id_row.value
+
+    @property
+    def why(self) -> str | None:
+        """Why nothing is issued for it, in words; None where credentials are issued."""
+        return why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval)
+
+    @property
+    def issues(self) -> bool:
+        return self.why is None
+
+    @property
+    def grant(self) -> Grant:
+        """The only place where a grant is made: from one row, whose two halves the database holds together."""
+        return Grant(
+            role_arn=RoleArn.parse(self.role_arn), external_id=ExternalId(self.external_id_row.value)
+        )
+
+    def ensure_not_suspended(self) -> None:
+        if self.status is ConnectionStatus.SUSPENDED:
+            raise SuspendedError("This connection is suspended; resume it first.")
+
+    def suspend(self, suspension: Suspension) -> None:
+        self.ensure_may_suspend(suspension, suspended=self.status is ConnectionStatus.SUSPENDED)
+        self._become(ConnectionStatus.SUSPENDED)
+        self.note_suspension(suspension)
+        self.due_at = None
+
+    def resume(self) -> None:
+        if self.status is not ConnectionStatus.SUSPENDED:
+            raise ConflictError("This connection is not suspended.")
+        self._become(ConnectionStatus.PENDING)
+        self.note_suspension(None)
+        self.seek(now())
+
+    @property
+    def only_sought(self) -> bool:
+        """Whether nothing speaks for the role but the account that was given: no proof, and no stack's message."""
+        never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
+        return self.sought and never_proven and self.stack is None
+
+    def seek(self, at: datetime) -> None:
+        """Somebody says that the role is there, or changed, or gone: prove it at `at`, and its schedule begins anew.
+
+        Also a proven one's, whose stack is being deleted: its role is there for some seconds more.
+        """
+        self.due_at = self.due_since = at
+
+    def heeds_report(self, at: datetime) -> bool:
+        """Whether a worker's report that AWS refused it takes effect: once a minute, and not while suspended."""
+        lately = self.refused_at is not None and self.refused_at > at - _REPORTS_APART
+        return self.status is not ConnectionStatus.SUSPENDED and not lately
+
+    def report_refused(self, at: datetime) -> None:
+        """Prove it again, and hand out no session that was made before: those are of the version that ends here."""
+        self.refused_at = at
+        self.version += 1
+        self.seek(at)
+
+    def delete(self, at: datetime) -> None:
+        self._become(ConnectionStatus.DELETED)
+        self.deleted_at = at
+        self.due_at = None
+
+    def role_was_recreated(self) -> None:
+        """A session showed another role id than the proven one: what was proven is gone (back to pending)."""
+        self._become(ConnectionStatus.PENDING)
+        self.role_unique_id = None
+        self.seek(now())
+
+    def take(self, proof: Proof, role_unique_id: str | None) -> None:
+        """Apply the verdict of a proof of this very version."""
+        self.proof_id = proof.id
+        before = self.status, self.role_unique_id
+        match proof.verdict:
+            case Verdict.PROVEN if self.awaiting_approval:
+                self._become(ConnectionStatus.PENDING)
+                self.role_unique_id = role_unique_id
+            case Verdict.PROVEN:
+                if self.role_unique_id != role_unique_id or self.status is not ConnectionStatus.VERIFIED:
+                    self._become(ConnectionStatus.VERIFIED)
+                self.role_unique_id = role_unique_id
+                self.verified_at = proof.checked_at
+            case Verdict.INSECURE:
+                self._become(ConnectionStatus.INSECURE)
+            case Verdict.UNASSUMABLE if self.status is not ConnectionStatus.PENDING:
+                self._become(ConnectionStatus.BROKEN)
+            case _:  # a pending role that can't be assumed yet stays pending; inconclusive changes nothing
+                pass
+        self.refuses = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
+        self.refuses = (
+            self.refuses and not self.only_sought
+        )  # there is nothing to mend before there is a stack
+        if (self.status, self.role_unique_id) != before or self.due_since is None:
+            self.due_since = proof.checked_at
+        self.due_at = self._next_due(proof, self.due_since)
+        if self.due_at is None and self.status is ConnectionStatus.VERIFIED:
+            self.stack = None  # proven to the end: whatever became of the stack, the role is there
+
+    def approve(self, at: datetime) -> None:
+        """The vendor's word. Verified at once if its latest proof is proven and fresh; otherwise a proof is due.
+
+        Raises ConflictError when it does not await approval.
+        """
+        if not self.awaiting_approval:
+            raise ConflictError("This connection does not await approval.")
+        self.awaiting_approval = False
+        proven = self.proof is not None and self.proof.verdict is Verdict.PROVEN
+        if self.status is ConnectionStatus.SUSPENDED:
+            return
+        if self.proof is not None and proven and self.proof.checked_at > at - _FRESH:
+            self._become(ConnectionStatus.VERIFIED)
+            self.verified_at = self.due_since = self.proof.checked_at
+            self.due_at = schedule.next_settling(self.verified_at, at)
+        else:
+            self.seek(at)
+
+    def _next_due(self, proof: Proof, since: datetime) -> datetime | None:
+        if self.status is not ConnectionStatus.VERIFIED:
+            return schedule.next_search(since, proof.checked_at)
+        if proof.verdict is Verdict.INCONCLUSIVE:
+            return proof.checked_at + schedule.UNCLEAR
+        return schedule.next_settling(since, proof.checked_at)
+
+    def _become(self, status: ConnectionStatus) -> None:
+        if status is not self.status or status is ConnectionStatus.VERIFIED:
+            self.version += 1
+        self.status = status
+        self.refuses = False

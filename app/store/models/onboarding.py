@@ -1,0 +1,47 @@
+"""Onboarding links, and the messages of stacks that were acted upon."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    Index,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.ids import new_id
+from app.store.database import now
+from app.store.models.base import Base
+from app.store.models.tenant import TenantOwned
+
+
+class Registration(TenantOwned, Base):
+    """A stack's message that was acted upon, so that it is acted upon once, however often it comes.
+
+    The tenant is part of the key: another tenant's message must not be able to make this one's a repetition.
+    """
+
+    __tablename__ = "registrations"
+    __table_args__ = (UniqueConstraint("tenant_id", "stack_id", "request_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    stack_id: Mapped[str] = mapped_column(String(512))
+    request_id: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class OnboardingLink(TenantOwned, Base):
+    """A URL that shows one tenant's onboarding page to whoever has it. Only the SHA-256 of its token is kept."""
+
+    __tablename__ = "onboarding_links"
+    __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    permission_set: Mapped[str] = mapped_column(String(64))
+    region: Mapped[str] = mapped_column(String(32))  # the one that the page begins with
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]

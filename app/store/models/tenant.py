@@ -1,0 +1,113 @@
+"""A customer of the vendor, and the External IDs that it has had."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship, validates
+
+from app.errors import ConflictError
+from app.ids import new_id
+from app.store.database import now
+from app.store.models.base import Base, Suspendable, Suspension, in_code_points, state_column, unique_where
+from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
+from app.store.names import NAME_MAX, folded
+
+
+class Tenant(Suspendable, Base):
+    """One customer of the vendor."""
+
+    __tablename__ = "tenants"
+    # The vendor's own id for a customer; free again once the tenant is deleted.
+    __table_args__ = (
+        unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),
+        Index("ix_tenants_name_folded", "name_folded", "id"),
+        Index("ix_tenants_status", "status", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(NAME_MAX))
+    name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
+    reference: Mapped[str | None] = mapped_column(String(200))
+    status: Mapped[TenantStatus] = mapped_column(
+        state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
+    )
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    deleted_at: Mapped[datetime | None]
+    # What its registration tokens must name; raising it voids those that customers hold.
+    registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+
+    # Whether it has a list of the accounts that its roles may be in. See app/tenants/accounts.py.
+    declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+    # The newest External ID; the older ones are history that only the audit log and the database care about.
+    current: Mapped["ExternalIdRow | None"] = relationship(
+        primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'current')",
+        viewonly=True,
+        lazy="joined",
+    )
+
+    declared: Mapped[list[Any]] = relationship(
+        "TenantAccount", viewonly=True, order_by="TenantAccount.account_id"
+    )
+
+    @property
+    def accounts(self) -> list[str] | None:
+        """The AWS accounts that its roles may be in; None: any."""
+        return [found.account_id for found in self.declared] if self.declares_accounts else None
+
+    @validates("name")
+    def _fold(self, _: str, name: str) -> str:
+        self.name_folded = folded(name)
+        return name
+
+    @property
+    def external_id(self) -> str | None:
+        return self.current.value if self.current else None
+
+    def suspend(self, suspension: Suspension) -> None:
+        self.ensure_may_suspend(suspension, suspended=self.status is TenantStatus.SUSPENDED)
+        self.status = TenantStatus.SUSPENDED
+        self.note_suspension(suspension)
+
+    def resume(self) -> None:
+        if self.status is not TenantStatus.SUSPENDED:
+            raise ConflictError("This tenant is not suspended.")
+        self.status = TenantStatus.ACTIVE
+        self.note_suspension(None)
+
+    def ensure_active(self) -> None:
+        ensure_active(self.status)
+
+
+class TenantOwned:
+    """A row that belongs to one tenant. Such rows are read through `access.owned`, which filters by tenant."""
+
+    @declared_attr
+    def tenant_id(cls) -> Mapped[UUID]:  # noqa: N805  SQLAlchemy passes the class
+        return mapped_column(ForeignKey("tenants.id"))
+
+
+class ExternalIdRow(TenantOwned, Base):
+    """An External ID, for ever: retired ones stay, so that none is ever issued twice."""
+
+    __tablename__ = "external_ids"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of connections points at
+        unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
+        unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    value: Mapped[str] = mapped_column(String(80), unique=True)
+    state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    retired_at: Mapped[datetime | None]

@@ -1,0 +1,199 @@
+"""Tenants: the vendor's customers, each with an External ID of their own from the moment they exist."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.access.callers import Caller, OnBehalf, tenant_of
+from app.access.families import Changing
+from app.audit import log as audit
+from app.audit.log import Actor
+from app.errors import ConflictError
+from app.ids import new_external_id
+from app.store.database import SYSTEM, Database, Page, now, page
+from app.store.models import (
+    ApiKey,
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Tenant,
+    TenantStatus,
+)
+from app.store.names import AFTER_ALL_LETTERS, folded
+from app.tenants.accounts import declare
+
+_REFERENCE_TAKEN = "Another tenant has this reference."
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which tenants to list; nothing means any. `name`: what theirs begins with, whatever the case of its letters."""
+
+    reference: str | None = None
+    name: str | None = None
+    statuses: tuple[TenantStatus, ...] = ()
+
+
+def _whole(db: Session, tenant: Tenant) -> Tenant:
+    """With its accounts, which a list of tenants does not show."""
+    db.flush()
+    db.refresh(tenant, ["declared"])
+    return tenant
+
+
+def _counted(accounts: Sequence[str] | None) -> dict[str, Any]:
+    """For an audit event, which would be too long with thousands of them."""
+    return {"accounts": None if accounts is None else len(set(accounts))}
+
+
+class Tenants:
+    """Create, read, change, suspend, resume and offboard tenants."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def create(
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        reference: str | None = None,
+        accounts: Sequence[str] | None = None,
+    ) -> Tenant:
+        """A new tenant and its External ID. `accounts`: those that its roles may be in; None: any.
+
+        Raises ForbiddenError for a bound key, ConflictError for the reference.
+        """
+        caller.require_unbound()
+        try:
+            with self._db.write(caller) as db:
+                tenant = Tenant(name=name, reference=reference)
+                db.add(tenant)
+                db.flush()
+                db.add(
+                    ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)
+                )
+                declare(db, tenant, accounts)
+                details = {"name": name, "reference": reference} | _counted(accounts)
+                self._record(db, caller, tenant, "tenant.created", details)
+                db.flush()
+                db.refresh(tenant)
+                return _whole(db, tenant)
+        except IntegrityError as error:
+            raise ConflictError(_REFERENCE_TAKEN) from error
+
+    def list(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Tenant]:
+        """Live tenants, newest first; for a bound key, its own."""
+        query = select(Tenant).where(Tenant.deleted_at.is_(None))
+        if caller.tenant_id is not None:
+            query = query.where(Tenant.id == caller.tenant_id)
+        if wanted.reference is not None:
+            query = query.where(Tenant.reference == wanted.reference)
+        if wanted.name is not None:
+            first = folded(
+                wanted.name
+            )  # a range, and no LIKE: any text is only text, and any index serves it
+            query = query.where(Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS)
+        either = [Tenant.status == status for status in wanted.statuses]
+        with self._db.read() as db:
+            return page(db, query, Tenant.id, limit=limit, after=after, either=either)
+
+    def get(self, caller: Caller, tenant_id: UUID) -> Tenant:
+        with self._db.read() as db:
+            return _whole(db, tenant_of(db, caller, tenant_id))
+
+    def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
+        """Change the given ones of `name`, `reference` and `accounts`.
+
+        Raises NotFoundError, ForbiddenError, and ConflictError for a reference that is taken, or for a list of accounts
+        that leaves out one of a live connection's.
+        """
+        try:
+            with self._db.write(caller) as db:
+                tenant = tenant_of(db, caller, tenant_id, lock=True)
+                caller.require_unbound()  # all of it is the vendor's word on this customer
+                words = {name: value for name, value in fields.items() if name != "accounts"}
+                changes = {name: value for name, value in words.items() if getattr(tenant, name) != value}
+                for name, value in changes.items():
+                    setattr(tenant, name, value)
+                if "accounts" in fields:
+                    declare(db, tenant, fields["accounts"])
+                    changes |= _counted(fields["accounts"])
+                if changes:
+                    self._record(db, caller, tenant, "tenant.changed", changes)
+                return _whole(db, tenant)
+        except IntegrityError as error:
+            raise ConflictError(_REFERENCE_TAKEN) from error
+
+    def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
+        """Stops issuing for the whole tenant, at once. Raises NotFoundError, ConflictError."""
+        with self._db.write(caller) as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant.suspend(caller.suspension(reason))
+            self._record(db, caller, tenant, "tenant.suspended", {"reason": reason})
+            return _whole(db, tenant)
+
+    def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
+        """Raises NotFoundError, and ConflictError when it is not suspended, or a bound key may not undo that."""
+        with self._db.write(caller) as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant.ensure_may_undo(bound=caller.tenant_id is not None)
+            tenant.resume()
+            self._record(db, caller, tenant, "tenant.resumed", {"reason": reason})
+            return _whole(db, tenant)
+
+    def delete(self, caller: Caller, tenant_id: UUID) -> None:
+        """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever."""
+        bound = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
+        with self._db.write(Changing(caller, bound)) as db:
+            tenant_of(db, caller, tenant_id)
+            caller.require_unbound()  # it cannot be undone
+            at = now()
+            keys = db.execute(
+                update(ApiKey)
+                .where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
+                .values(revoked_at=at)
+                .returning(ApiKey.id)
+            ).all()
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
+            connections = db.execute(
+                update(Connection)
+                .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
+                .values(
+                    status=ConnectionStatus.DELETED,
+                    deleted_at=at,
+                    due_at=None,
+                    version=Connection.version + 1,
+                )
+                .returning(Connection.id)
+            ).all()
+            db.execute(
+                update(ExternalIdRow)
+                .where(ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED)
+                .values(state=ExternalIdState.RETIRED, retired_at=at)
+            )
+            details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
+            self._record(db, caller, tenant, "tenant.deleted", details)
+
+    def void_registrations(self, actor: Actor, tenant_id: UUID) -> None:
+        """Registration tokens that were handed out so far count for nothing from the commit on. Raises NotFoundError.
+
+        For the operator at the machine. What the tenant's stacks have registered stays.
+        """
+        with self._db.write(SYSTEM) as db:
+            tenant = tenant_of(db, OnBehalf(actor, tenant_id), tenant_id, lock=True)
+            tenant.registration_generation += 1
+            details = {"generation": tenant.registration_generation}
+            audit.record(db, actor, "tenant.registrations_voided", tenant_id=tenant.id, details=details)
+
+    def _record(
+        self, db: Session, caller: Caller, tenant: Tenant, action: str, details: dict[str, Any]
+    ) -> None:
+        audit.record(db, caller.actor, action, tenant_id=tenant.id, details=details)

@@ -1,0 +1,330 @@
+"""The hosted onboarding page, for whoever has an onboarding link. A GET changes nothing: mail scanners open links.
+
+There are no cookies. The token in the path is the whole authority, so it must not leave: the pages tell no other
+site where they were (no-referrer), no cache keeps them, and the log has the route and never the path.
+"""
+
+import hashlib
+import json
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from app import log
+from app.audit.log import Event
+from app.connections.connections import Place
+from app.errors import (
+    AppError,
+    CallerFaultError,
+    CustomerSetupError,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitedError,
+    TryLaterError,
+)
+from app.http.problems import PROBLEMS, code_of, record_refusal
+from app.http.rest import public, services, whole_body
+from app.onboarding.page_links import Visit
+from app.store.models import ConnectionStatus
+from app.web.onboarding.progress import (
+    BEGINS_WITH,
+    STATUS_WORDS,
+    WAITING,
+    Progress,
+    accounts_by_topic,
+    counted_as,
+    headline,
+    progress,
+    trust_command,
+)
+
+_log = log.get(__name__)
+
+bp = Blueprint("web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates")
+
+
+@bp.app_template_filter("pretty")
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2)
+
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Robots-Tag": "noindex, nofollow",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+QUIET = {"web.static", "web.status"}  # asked for all the time; the log has them only when they fail
+WAYS = ("stack", "terraform", "cli", "organization")
+_FORM = 16 * 1024  # bytes; the one field is a role's ARN
+_SHOWN = 25  # connections at a time
+_STATUS_SECONDS = {False: 3, True: 30}  # between two looks: while there is something to wait for, and after
+
+
+@bp.route("/<token>", methods=["GET"])
+@public
+def page(token: str) -> str:
+    """The page"""
+    return _page(_visit(token), token)
+
+
+@bp.route("/<token>/status", methods=["GET"])
+@public
+def status(token: str) -> ResponseReturnValue:
+    """The part of the page that changes by itself; 204 when it is as the browser has it (`?seen=`)"""
+    live = _live(_visit(token), token)
+    if request.args.get("seen") == live["seen"]:
+        return "", 204
+    return render_template("onboard/live.html", announce=True, **live)
+
+
+@bp.route("/<token>/connections", methods=["POST"])
+@public
+def connect(token: str) -> ResponseReturnValue:
+    """Connect a role by its ARN, and prove it once; again, if it is connected already"""
+    visit = _visit(token)
+    services().quotas.paste(visit.caller, visit.tenant.id)
+    _ensure_own_form()
+    request.max_content_length = _FORM  # a quarter of a megabyte of `a=1&` would cost 80 ms
+    with whole_body():
+        given = request.form.get("role_arn", "")
+    try:
+        services().links.connect(visit, given.strip())
+    except (CallerFaultError, CustomerSetupError) as error:  # beside the field, which keeps what was typed
+        _record(error.code, error)
+        said = error.errors.get("role_arn", [error.detail])
+        return _page(visit, token, role_arn=given, problems=said), PROBLEMS[error.code][0]
+    return _back(token)
+
+
+@bp.route("/<token>/connections", methods=["GET"])
+@public
+def entered(token: str) -> ResponseReturnValue:
+    """Where the browser is after a form with a mistake, should it be asked to reload"""
+    _visit(token)
+    return _back(token)
+
+
+@bp.route("/<token>/connections/<uuid:connection_id>/stop", methods=["POST"])
+@public
+def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
+    """End a search for a role that was named by its account alone"""
+    visit = _visit(token)
+    services().quotas.stop_looking(visit.caller)
+    _ensure_own_form()
+    services().links.stop_looking(visit, connection_id)
+    return _back(token, start=_start())
+
+
+@bp.route("/<token>/connections/<uuid:connection_id>/verify", methods=["POST"])
+@public
+def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
+    """Prove a connection again, now"""
+    visit = _visit(token)
+    services().quotas.check_again(visit.caller, visit.tenant.id)
+    _ensure_own_form()
+    services().verification.verify(visit.caller, visit.tenant.id, connection_id)
+    return _back(token, start=_start())
+
+
+def covers(path: str) -> bool:
+    return path == "/onboard" or path.startswith("/onboard/")
+
+
+@bp.before_app_request
+def _nothing_else() -> Response | None:
+    """What is no page here, and what no page does (PUT …), is answered as a page too: as a link that is no good.
+
+    But not when the Host header is none: then nothing knows where it is, and no page could name its own files.
+    """
+    if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and covers(request.path):
+        return _error(404, "onboard/gone.html")
+    return None
+
+
+def _visit(token: str) -> Visit:
+    visit = services().links.open(token, g.request_id, g.client_address)
+    g.caller = visit.caller
+    if request.method == "GET":
+        services().rates.page(visit.caller)
+    return visit
+
+
+def _back(token: str, start: Place | None = None) -> ResponseReturnValue:
+    return redirect(url_for("web.page", token=token, start=start, _anchor="status"), 303)
+
+
+def _start() -> Place | None:
+    """Which part of a long list is shown. What is no place in it is the beginning."""
+    return Place.parse(request.args.get("start", ""))
+
+
+def _ensure_own_form() -> None:
+    """Raises ForbiddenError for a form that the browser says another site has sent.
+
+    Browsers that say nothing of it send `Origin: null` from our pages, as these have no referrer.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "null")
+    own = urlsplit(services().config.public_url)
+    ours = site == "same-origin" if site else origin in {"null", f"{own.scheme}://{own.netloc}"}
+    if not ours:
+        raise ForbiddenError("Another site sent this form. Open your link again and send it from there.")
+
+
+def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()) -> str:
+    onboarding, link = services().onboarding, visit.link
+    regions, asked = onboarding.regions(), request.args.get("region", "")
+    kit = onboarding.kit(
+        visit.caller,
+        visit.tenant.id,
+        region=asked if asked in regions else link.region,
+        permission_set=link.permission_set,
+    )
+    wanted, policy = next(
+        found for found in onboarding.permission_sets() if found[0].name == link.permission_set
+    )
+    way = request.args.get("way", "")
+    return render_template(
+        "onboard/page.html",
+        link=link,
+        kit=kit,
+        permission_set=wanted,
+        policy=policy,
+        regions=regions,
+        registering=services().config.registration_region,
+        way=way if way in WAYS else WAYS[0],
+        role_arn=role_arn,
+        problems=problems,
+        vendor_url=services().config.vendor_url,
+        **_live(visit, token),
+    )
+
+
+def _live(visit: Visit, token: str) -> dict[str, Any]:
+    """What changes by itself, rendered, and a mark by which the browser says what it has."""
+    connections = services().connections
+    counts = connections.summary(visit.caller, visit.tenant.id)
+    start = _start() if sum(counts.values()) > 1 else None  # a single one is told step by step
+    listed = connections.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
+    shown = [progress(connection) for connection in listed.items]
+    summary = headline(counts, shown)
+    connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
+    body = _body(visit, counts, shown, token=token, start=start, rest=listed.rest)
+    return {
+        "token": token,
+        "start": start,
+        "vendor": _vendor(),
+        "tenant": visit.tenant,
+        "summary": summary,
+        "connected": connected,
+        "told": bool(counts),
+        "body": body,
+        "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
+        "seconds": _STATUS_SECONDS[connected],
+    }
+
+
+def _body(
+    visit: Visit, counts: dict[ConnectionStatus, int], shown: list[Progress], **places: str | Place | None
+) -> str:
+    kit = services().onboarding.kit(visit.caller, visit.tenant.id, permission_set=visit.link.permission_set)
+    return render_template(
+        "onboard/progress.html",
+        vendor=_vendor(),
+        waiting=WAITING,
+        shown=shown,
+        counts=[
+            (counted_as(status, counts[status]), status, counts[status], Place(BEGINS_WITH[status]))
+            for status in STATUS_WORDS
+            if status in counts
+        ],
+        total=sum(counts.values()),
+        topics=accounts_by_topic(shown),
+        searching=any(one.connection.due_at for one in shown if not one.settled),
+        unclear=next((one.unclear for one in shown if one.unclear), None),
+        role_name=kit.role_name,
+        trust_policy=kit.trust_policy,
+        command=trust_command(shown[0].role_name, kit.trust_policy, kit.region) if len(shown) == 1 else None,
+        **places,
+    )
+
+
+def _vendor() -> str:
+    return services().config.vendor_name
+
+
+def secure(response: Response) -> None:
+    """Set the headers of everything under /onboard."""
+    for name, value in HEADERS.items():
+        if (
+            name != "Cache-Control" or request.endpoint != "web.static"
+        ):  # those files hold nothing of anybody's
+            response.headers[name] = value
+
+
+def _record(code: str, error: AppError | None = None) -> None:
+    """Put a refused form of a good link into the audit log, as the API does with requests.
+
+    Forms are counted before anything else is refused, so a link can't fill the log. What a GET is refused is left out:
+    it changes nothing, and a page asks again every few seconds. The token in the path is a secret, and stays out.
+    """
+    visitor = g.get("caller")
+    if visitor is None or request.method != "POST":
+        return
+    ids = {name: value for name, value in (request.view_args or {}).items() if name == "connection_id"}
+    tenant_id = None if code == NotFoundError.code else visitor.tenant_id  # that id may be another tenant's
+    about = Event(visitor.actor, "connection.refused", {}, tenant_id=tenant_id)
+    record_refusal(about, code, ids, error.errors if error else {})
+
+
+@bp.errorhandler(AppError)
+def _refused(error: AppError) -> Response:
+    if not isinstance(error, RateLimitedError):  # nor does the API record a flood
+        _record(error.code, error)
+    if isinstance(error, NotFoundError):
+        return _absent()
+    if isinstance(error, TryLaterError) and not isinstance(error, RateLimitedError):
+        _log.warning("request.try_later", code=error.code, exc_info=error)
+        return _error(503, "onboard/error.html", detail=f"{_vendor()} can't answer right now.", retry_after=2)
+    retry_after = error.retry_after if isinstance(error, RateLimitedError) else None
+    return _error(PROBLEMS[error.code][0], "onboard/error.html", detail=error.detail, retry_after=retry_after)
+
+
+def _absent() -> Response:
+    """What a link asks for is not there; or the link itself is no good, or no longer."""
+    if g.get("caller") is not None:
+        detail = "This role is no longer on the list. Go back to your page to see what is."
+        return _error(404, "onboard/error.html", detail=detail)
+    ended = services().links.farewell((request.view_args or {}).get("token", ""))
+    if ended is not None:
+        return _error(410, "onboard/ended.html", ended=ended)
+    return _error(404, "onboard/gone.html")
+
+
+@bp.errorhandler(HTTPException)
+def _http_error(error: HTTPException) -> Response:
+    """What Flask refuses by itself: a form that is too big, above all."""
+    _record(code_of(error))
+    return _error(error.code or 500, "onboard/error.html", detail="This could not be read.", retry_after=None)
+
+
+@bp.errorhandler(Exception)
+def _bug(error: Exception) -> Response:
+    _log.error("request.failed", exc_info=error)
+    detail = "Something went wrong on our side. Nothing in your account was changed."
+    return _error(500, "onboard/error.html", detail=detail, retry_after=None)
+
+
+def _error(status: int, template: str, *, retry_after: int | None = None, **words: Any) -> Response:
+    response = make_response(
+        render_template(template, vendor=_vendor(), retry_after=retry_after, **words), status
+    )
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response

@@ -1,0 +1,276 @@
+"""How far a connection has come, as the onboarding page tells it. From rows to words; asks nobody.
+
+AWS answers alike for a role that is absent and one that refuses us, so "role found" and "your External ID accepted"
+become true together.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.connections.connections import Standing
+from app.connections.proof import ACCOUNT, FOREIGN, MISSING, OWN
+from app.ids import RoleArn
+from app.store.models import Connection, ConnectionStatus
+from app.store.models.states import StackState
+
+StepState = Literal["done", "now", "failed", "unclear", "todo"]
+
+STEPS = ("Your stack", "Role found", "Your External ID accepted", "Strangers refused", "Connected")
+REFUSED = "No access yet"  # a pending one that was tried
+LOOKING = "looking"
+_TO_APPROVE = (
+    "All checks passed. As this role may change things, the vendor has to approve it before it is used."
+)
+STATUS_WORDS = {
+    ConnectionStatus.VERIFIED: "Connected",
+    ConnectionStatus.INSECURE: "Needs a change",
+    ConnectionStatus.BROKEN: "Access lost",
+    ConnectionStatus.PENDING: "Waiting",
+    ConnectionStatus.SUSPENDED: "Paused",
+}
+BEGINS_WITH = {  # where those of a status begin in the list
+    ConnectionStatus.VERIFIED: Standing.CONNECTED,
+    ConnectionStatus.INSECURE: Standing.INSECURE,
+    ConnectionStatus.BROKEN: Standing.BROKEN,
+    ConnectionStatus.PENDING: Standing.REFUSED,
+    ConnectionStatus.SUSPENDED: Standing.PAUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    state: StepState
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`topic`: what there is to say: the check that did not pass, what became of the stack, or LOOKING."""
+
+    connection: Connection
+    role_name: str
+    status: str
+    steps: tuple[Step, ...]
+    topic: str | None
+    unclear: str | None  # why the last check gave no answer, if it gave none
+
+    @property
+    def may_check(self) -> bool:
+        return self.connection.status is not ConnectionStatus.SUSPENDED
+
+    @property
+    def may_stop(self) -> bool:
+        return self.connection.only_sought
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.connection.status is ConnectionStatus.VERIFIED and self.topic is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    status: str
+    headline: str
+    note: str
+
+
+_GONE: dict[str | None, _Gone] = {
+    StackState.ROLLED_BACK: _Gone(
+        "Rolled back",
+        "Your stack was rolled back.",
+        "CloudFormation rolled it back, and takes its role away with it.",
+    ),
+    StackState.DELETED: _Gone(
+        "Stack deleted",
+        "Your stack was deleted.",
+        "It was deleted, and its role goes with it.",
+    ),
+}
+
+WAITING = (
+    Step(
+        STEPS[0],
+        "now",
+        "Nothing has reached us yet. Create the role as shown above; this page follows along.",
+    ),
+    *(Step(name, "todo", "") for name in STEPS[1:]),
+)
+
+
+def progress(connection: Connection) -> Progress:
+    checks = {check["name"]: check for check in connection.proof.checks} if connection.proof else {}
+    outcomes = {name: check["outcome"] for name, check in checks.items()}
+    unclear = [check["detail"] for check in checks.values() if check["outcome"] == "inconclusive"]
+    topic, status = _topic(connection, outcomes), connection.status
+    settled = status in {ConnectionStatus.VERIFIED, ConnectionStatus.SUSPENDED}
+    return Progress(
+        connection=connection,
+        role_name=RoleArn.parse(connection.role_arn).name,
+        status=_words(connection, topic),
+        steps=_steps(connection, topic, outcomes),
+        topic=topic,
+        unclear=None if settled or not unclear else unclear[0],
+    )
+
+
+def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
+    status, gone = connection.status, connection.stack if connection.stack in _GONE else None
+    if status is ConnectionStatus.SUSPENDED:
+        return None
+    if status is ConnectionStatus.VERIFIED:
+        return gone
+    if outcomes.get(OWN) != "passed":
+        if gone:
+            return gone
+        if connection.only_sought:
+            return LOOKING
+    return next((name for name, outcome in outcomes.items() if outcome == "failed"), None)
+
+
+def _words(connection: Connection, topic: str | None) -> str:
+    """Of one among many."""
+    if connection.status is not ConnectionStatus.PENDING or topic is None:
+        return STATUS_WORDS[connection.status]
+    if topic == LOOKING:
+        return "Looking" if connection.due_at else "Not found"
+    return _GONE[topic].status if topic in _GONE else REFUSED
+
+
+def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) -> tuple[Step, ...]:
+    status = connection.status
+    if status is ConnectionStatus.SUSPENDED:
+        return ()
+    if topic == LOOKING:
+        return (_search(connection), *_todo(1))
+    if topic in _GONE:
+        return (Step(STEPS[0], "failed", _GONE[topic].note), *_todo(1))
+    if status is ConnectionStatus.VERIFIED:
+        return _all_done()
+    if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
+        return (*_all_done()[:3], *_last_steps(connection, outcomes))
+    return (*_all_done()[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
+
+
+def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[Step, ...]:
+    """Of a role that accepted us: whether it refuses strangers, and whether that is all."""
+    if connection.awaiting_approval and set(outcomes.values()) == {"passed"}:
+        return (_all_done()[3], Step(STEPS[4], "now", _TO_APPROVE))
+    return (_strangers(outcomes), *_todo(4))
+
+
+def _search(connection: Connection) -> Step:
+    """The first step while nothing but an account's id speaks for the role."""
+    if connection.due_at is None:
+        return Step(STEPS[0], "failed", "We found no role that lets us in, and no longer look for it.")
+    return Step(STEPS[0], "now", "Looking for its role in the account that was entered.")
+
+
+def _looking(outcomes: dict[str, str], *, lost: bool) -> Step:
+    """The step at the role itself, which did not let us in, or not yet."""
+    if not outcomes:
+        return Step(STEPS[1], "now", "Being checked.")
+    if outcomes.get(OWN) == "failed":
+        when = "No longer" if lost else "Not yet"
+        return Step(STEPS[1], "failed", f"{when}. It is absent, or it refuses us; AWS does not say which.")
+    if outcomes.get(ACCOUNT) == "failed":
+        return Step(STEPS[1], "failed", "It is in another account than its ARN says.")
+    return Step(STEPS[1], "unclear", "AWS gave no clear answer yet.")
+
+
+def _strangers(outcomes: dict[str, str]) -> Step:
+    if outcomes.get(MISSING) == "failed":
+        return Step(STEPS[3], "failed", "The role lets us in without your External ID.")
+    if outcomes.get(FOREIGN) == "failed":
+        return Step(STEPS[3], "failed", "The role lets us in with somebody else's External ID.")
+    return Step(STEPS[3], "unclear", "AWS gave no clear answer yet.")
+
+
+def _all_done() -> tuple[Step, ...]:
+    notes = (
+        "We know which role to try.",
+        "AWS knows it, in the account that its ARN names.",
+        "The role accepted your External ID.",
+        "It refused us without it, and with another one.",
+        "All checks passed.",
+    )
+    return tuple(Step(name, "done", note) for name, note in zip(STEPS, notes, strict=True))
+
+
+def _todo(start: int) -> tuple[Step, ...]:
+    return tuple(Step(name, "todo", "") for name in STEPS[start:])
+
+
+def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in shown:
+        if one.topic:
+            found.setdefault(one.topic, []).append(one.connection.account_id)
+    return found
+
+
+def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> str:
+    """Where things stand, in one sentence; a screen reader says it whenever it changes."""
+    total = sum(counts.values())
+    if not total:
+        return "Waiting for your stack."
+    if total == 1:
+        return _headline_of_one(next(iter(counts)), shown[0] if shown else None)
+    connected = counts.get(ConnectionStatus.VERIFIED, 0)
+    if connected == total:
+        return f"All {total} accounts are connected."
+    others = [
+        f"{counts[status]} {counted_as(status, counts[status])}" for status in _COUNTED if counts.get(status)
+    ]
+    return f"{connected} of {total} connected; {', '.join(others)}."
+
+
+def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
+    """`one` is None when it went just now."""
+    topic = one.topic if one else None
+    if topic == LOOKING:
+        return "Looking for your role." if one and one.connection.due_at else "Your role was not found."
+    if topic in _GONE:
+        return _GONE[topic].headline
+    if status is ConnectionStatus.PENDING and topic is None:
+        if one and one.unclear:
+            return "Not connected yet: AWS gave no clear answer."
+        return "Your role is being checked."
+    return _HEADLINES[status]
+
+
+def counted_as(status: ConnectionStatus, count: int) -> str:
+    """What so many accounts are: "needs a change", "need a change"."""
+    if status is ConnectionStatus.VERIFIED:
+        return "connected"
+    return _COUNTED[status][count > 1]
+
+
+_HEADLINES = {
+    ConnectionStatus.PENDING: "Your role does not let us in yet.",
+    ConnectionStatus.VERIFIED: "Connected. There is nothing left to do.",
+    ConnectionStatus.BROKEN: "Your role no longer lets us in.",
+    ConnectionStatus.INSECURE: "Your role can be used without your External ID. Its trust policy needs a change.",
+    ConnectionStatus.SUSPENDED: "This connection is paused.",
+}
+_COUNTED = {
+    ConnectionStatus.INSECURE: ("needs a change", "need a change"),
+    ConnectionStatus.BROKEN: ("lost access", "lost access"),
+    ConnectionStatus.PENDING: ("waiting", "waiting"),
+    ConnectionStatus.SUSPENDED: ("paused", "paused"),
+}
+
+
+def trust_command(role_name: str, trust_policy: dict[str, Any], region: str) -> str:
+    """What puts the trust policy right, for a terminal.
+
+    IAM is the same in every region. Without one, the AWS CLI would need it configured, and reach the wrong partition.
+    """
+    return (
+        f"aws iam update-assume-role-policy --region {shlex.quote(region)} --role-name {shlex.quote(role_name)} \\\n"
+        f"  --policy-document {shlex.quote(json.dumps(trust_policy))}"
+    )

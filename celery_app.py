@@ -1,0 +1,24 @@
+"""What Celery loads, on machines that share a broker: `celery --app celery_app worker --beat`.
+
+One machine needs no broker: `flask --app wsgi worker`.
+"""
+
+import functools
+import os
+import sys
+
+from app.background.celery_app import create_celery
+from app.config import Config, ConfigError
+from app.services import begin, build
+
+try:
+    config = Config.from_environment()
+except ConfigError as error:
+    sys.exit(f"Deputy can't start with these settings:\n{error}")
+if config.broker_url is None:
+    sys.exit("DEPUTY_BROKER_URL is not set. Without a broker, run: flask --app wsgi worker")
+begin(config)
+_of_process = functools.cache(
+    lambda _pid: build(config)
+)  # a connection that was inherited is somebody else's
+celery = create_celery(config, lambda: _of_process(os.getpid()))
