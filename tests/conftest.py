@@ -34,7 +34,7 @@ from app.store.database import Database
 from dev.postgres import Postgres
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_vendor
-from tests.cast import Api, Customer, World
+from tests.support.cast import Api, Customer, World
 
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"

@@ -19,7 +19,7 @@ from app.ids import (
     session_name,
     stack_name,
 )
-from tests.cast import SESSION_NAME
+from tests.support.cast import SESSION_NAME
 
 DIGITS = string.digits
 NAME = string.ascii_letters + string.digits + "_+=,.@-"

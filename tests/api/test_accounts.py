@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from app.access.callers import Scope
-from tests.cast import Api, Customer, World, path_of
+from tests.support.cast import Api, Customer, World, path_of
 
 WRITES = "bucket-sync"
 

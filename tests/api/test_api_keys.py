@@ -8,7 +8,7 @@ import time_machine
 from sqlalchemy import select
 
 from app.store.models import ApiKey
-from tests.cast import World
+from tests.support.cast import World
 
 ALL = [
     "tenants:read",

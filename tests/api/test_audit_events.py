@@ -8,7 +8,7 @@ import pytest
 from app.ids import first_id_at
 from app.store.database import SYSTEM, now
 from app.store.models import AuditEvent
-from tests.cast import World, path_of
+from tests.support.cast import World, path_of
 
 
 def test_an_event_tells_who_what_when_and_whose(world: World):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.cast import Customer, path_of
+from tests.support.cast import Customer, path_of
 
 
 def seek(world, tenant, account, *, expect=201, **more):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import Customer, World, path_of, without_external_id
 
 
 @pytest.fixture

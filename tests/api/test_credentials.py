@@ -8,7 +8,7 @@ from contextlib import closing
 import boto3
 import pytest
 
-from tests.cast import SESSION_NAME, World, path_of
+from tests.support.cast import SESSION_NAME, World, path_of
 
 
 @pytest.fixture

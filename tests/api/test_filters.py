@@ -17,9 +17,9 @@ from app.store.models import (
 )
 from app.store.names import folded
 from app.tenants.tenants import Tenants, Wanted
-from tests.cast import Customer, World, path_of
 from tests.conftest import empty_database, migrate
-from tests.rows import ADMIN, plan
+from tests.support.cast import Customer, World, path_of
+from tests.support.rows import ADMIN, plan
 
 S = ConnectionStatus
 

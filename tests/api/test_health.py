@@ -14,9 +14,9 @@ from app.factory import create_app
 from app.health.heartbeats import Heartbeat
 from app.store.database import now
 from app.store.models import ConnectionStatus
-from tests.cast import Api, World
 from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
-from tests.rows import at_once, connection_row, tenant_row
+from tests.support.cast import Api, World
+from tests.support.rows import at_once, connection_row, tenant_row
 
 
 def test_a_healthy_service_is_live_and_ready(world: World):

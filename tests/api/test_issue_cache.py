@@ -22,10 +22,10 @@ from app.issuing.authorization import Issuable
 from app.limits.rates import Rates
 from app.store.database import now
 from tests.attacks.evidence import on_postgresql, on_sqlite, problem
-from tests.cast import Api, Customer, World, path_of
 from tests.conftest import OPERATOR, make_config
-from tests.rows import ADMIN, ByHand, Role, at_once, place, until
-from tests.valkey import Valkey
+from tests.support.cast import Api, Customer, World, path_of
+from tests.support.rows import ADMIN, ByHand, Role, at_once, place, until
+from tests.support.valkey import Valkey
 
 POLICY = {
     "Version": "2012-10-17",

@@ -10,7 +10,7 @@ import time_machine
 
 from app.config import Config
 from app.factory import create_app
-from tests.cast import Api, World
+from tests.support.cast import Api, World
 
 EVERYTHING = ["keys:write", "connections:write", "connections:read", "tenants:read"]
 DAY = 86_400

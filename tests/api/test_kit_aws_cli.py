@@ -10,7 +10,7 @@ import pytest
 
 from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
-from tests.cast import Customer, World, path_of, root_client, without_external_id
+from tests.support.cast import Customer, World, path_of, root_client, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
 

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 
 from app.factory import create_app
-from tests.cast import Api, World, path_of
-from tests.rows import ByHand
+from tests.support.cast import Api, World, path_of
+from tests.support.rows import ByHand
 
 READ, WRITE = "inventory", "bucket-sync"
 WAYS = [("POST", "/credentials"), ("GET", "/container-credentials")]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy
 
-from tests.cast import World
+from tests.support.cast import World
 
 
 def links_of(tenant: dict) -> str:

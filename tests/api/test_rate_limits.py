@@ -13,8 +13,8 @@ from werkzeug.test import TestResponse
 
 from app.access.callers import Scope
 from app.factory import create_app
-from tests.cast import Api, World, path_of
 from tests.conftest import OPERATOR, StoppedClock, make_config
+from tests.support.cast import Api, World, path_of
 
 pytestmark = pytest.mark.usefixtures("no_hurry")
 

@@ -13,10 +13,10 @@ from app.limits import quotas
 from app.store.database import now
 from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
-from tests.cast import Api, Customer, World, path_of
 from tests.conftest import make_config
-from tests.rows import ByHand, at_once, place
-from tests.valkey import Valkey
+from tests.support.cast import Api, Customer, World, path_of
+from tests.support.rows import ByHand, at_once, place
+from tests.support.valkey import Valkey
 
 REPORTED = "connection.refusal_reported"
 

@@ -5,8 +5,8 @@ from datetime import datetime
 import pytest
 
 from app.store.database import now
-from tests.cast import Customer, World, path_of, without_external_id
-from tests.rows import ByHand
+from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.support.rows import ByHand
 
 
 def part(shown, *names):

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from app.access.callers import Scope
-from tests.cast import Api, World
+from tests.support.cast import Api, World
 from tests.test_architecture import PUBLIC
 
 

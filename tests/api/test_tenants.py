@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.cast import World, path_of
+from tests.support.cast import World, path_of
 
 
 def listed(tenant: dict) -> dict:

@@ -17,7 +17,7 @@ from app.config import Config
 from app.factory import create_app
 from sandbox.server import Sandbox
 from tests.attacks.evidence import Scene
-from tests.cast import Api, World
+from tests.support.cast import Api, World
 
 SERVICES = "deputy"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.cast import Api, World, path_of
+from tests.support.cast import Api, World, path_of
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

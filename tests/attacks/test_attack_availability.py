@@ -19,9 +19,9 @@ from app.limits.quotas import QuotaUse
 from app.limits.turns import PER_SECOND, Turns
 from app.store.models.configuration import Configuration
 from tests.attacks.routes import ROUTES, Route
-from tests.cast import Api, World, path_of
 from tests.conftest import StoppedClock
-from tests.rows import ADMIN
+from tests.support.cast import Api, World, path_of
+from tests.support.rows import ADMIN
 
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 

@@ -10,7 +10,7 @@ from app.aws.sts import Sts
 from app.config import Broker
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import check, on_sqlite, outcomes, problem, refusal, shows_nothing
-from tests.cast import Api, Customer, World, path_of, root_client, without_external_id
+from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 
 SICK = {"throttle": {}, "timeout": {"seconds": 0.05}, "error": {}, "region_disabled": {}, "expired_token": {}}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.attacks.evidence import on_sqlite, problem, shows_nothing
-from tests.cast import Api, World, path_of
+from tests.support.cast import Api, World, path_of
 
 pytestmark = on_sqlite
 ABSENT = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": None}

@@ -8,7 +8,7 @@ from marshmallow import fields
 
 from app.http.schemas import Strict
 from tests.attacks.evidence import Scene, problem
-from tests.cast import World
+from tests.support.cast import World
 
 JSON = "application/json"
 LARGEST = 256 * 1024

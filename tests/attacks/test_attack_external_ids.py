@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
 from app.store.database import SYSTEM
 from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
-from tests.cast import Customer, World, path_of
+from tests.support.cast import Customer, World, path_of
 
 CHOSEN = "dpy-" + "0123456789abcdef" * 4
 SPELLINGS = ["external_id", "externalId", "ExternalId", "sts:ExternalId", "external_id_id", "external-id"]

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.attacks.evidence import Scene, absent, on_sqlite, problem, refusal, unchanged, untouched
-from tests.cast import World, path_of
+from tests.support.cast import World, path_of
 
 FORBIDDEN = [
     "role_arn", "RoleArn", "external_id", "ExternalId", "account_id", "tenant_id", "connection_id",

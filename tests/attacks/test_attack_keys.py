@@ -9,8 +9,8 @@ from app.access.api_keys import generate_key
 from app.access.callers import Scope
 from tests.attacks.evidence import Scene, absent, newest, on_sqlite, problem, refusal, unchanged, untouched
 from tests.attacks.routes import ROUTES, Route
-from tests.cast import World, path_of
 from tests.conftest import OPERATOR
+from tests.support.cast import World, path_of
 
 NOT_A_KEY = {
     "nothing": lambda key: "",

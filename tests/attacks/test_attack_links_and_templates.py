@@ -7,7 +7,7 @@ import yaml
 
 from app.config import Config
 from tests.attacks.evidence import Scene, on_sqlite, problem
-from tests.cast import Customer, World
+from tests.support.cast import Customer, World
 
 pytestmark = on_sqlite  # nothing here depends on the database
 

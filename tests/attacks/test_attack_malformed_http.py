@@ -11,7 +11,7 @@ import pytest
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
 from tests.attacks.evidence import Scene, newest, problem, shows_nothing, unchanged
 from tests.attacks.routes import LISTS, WITH_BODY
-from tests.cast import World, path_of
+from tests.support.cast import World, path_of
 
 JSON = "application/json"
 KIB, MIB = 1024, 1024 * 1024

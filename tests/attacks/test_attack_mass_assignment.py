@@ -4,7 +4,7 @@ import pytest
 
 from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
 from tests.attacks.routes import ROUTES, WITH_BODY, Route
-from tests.cast import World, path_of
+from tests.support.cast import World, path_of
 
 pytestmark = on_sqlite  # all of it is refused before the database is asked
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.attacks.evidence import absent, problem, refusal
-from tests.cast import Customer, World, path_of
+from tests.support.cast import Customer, World, path_of
 
 REASON = {"reason": "an incident"}
 SHAPES = [("POST", "/credentials"), ("GET", "/container-credentials")]

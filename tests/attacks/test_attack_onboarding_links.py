@@ -12,7 +12,7 @@ from app.store.database import SYSTEM
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
 from tests.attacks.evidence import Scene, newest, refusal
-from tests.cast import path_of
+from tests.support.cast import path_of
 from tests.web.conftest import Visitor, visit
 
 

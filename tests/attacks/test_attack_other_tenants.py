@@ -4,7 +4,7 @@ import pytest
 
 from tests.attacks.evidence import Scene, absent, on_sqlite, problem, refusal, untouched
 from tests.attacks.routes import OF_A_CONNECTION, OF_A_TENANT, ROUTES, Route, routes_of
-from tests.cast import Customer, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 
 
 def test_every_route_is_attacked_here(app):

@@ -8,7 +8,7 @@ import pytest
 from app.access import api_keys as keys
 from app.aws.sts import INERT_POLICY
 from tests.attacks.evidence import newest, on_postgresql, problem
-from tests.cast import Api, Customer, World, path_of, without_external_id
+from tests.support.cast import Api, Customer, World, path_of, without_external_id
 
 REASON = {"reason": "an incident"}
 

@@ -14,9 +14,9 @@ from app.aws.stack_messages import RegistrationQueue, Replies
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from tests.attacks.evidence import Scene, problem, shows_nothing, unchanged, untouched
-from tests.cast import Customer, World, path_of
-from tests.rows import at_once, registration_token
-from tests.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
+from tests.support.cast import Customer, World, path_of
+from tests.support.rows import at_once, registration_token
+from tests.support.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
 
 REASON = {"reason": "an incident"}
 

@@ -21,8 +21,8 @@ from app.store.models.base import Base
 from tests.attacks.conftest import in_another_thread
 from tests.attacks.evidence import newest, problem
 from tests.attacks.routes import ROUTES, Route
-from tests.cast import Api, Customer, World, path_of
-from tests.rows import ByHand
+from tests.support.cast import Api, Customer, World, path_of
+from tests.support.rows import ByHand
 
 REASON = {"reason": "an incident"}
 WRITING = [route for route in ROUTES if route.method != "GET"]

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
-from tests.cast import World, path_of
+from tests.support.cast import World, path_of
 
 _ROLE = "arn:aws:iam::444455556666:role/"
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import MetaData, select
 
 from tests.attacks.evidence import Scene, newest, on_sqlite, problem, shows_nothing
-from tests.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import Customer, World, path_of, without_external_id
 
 
 def everything_stored(app) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from app.aws.sts import INERT_POLICY
 from tests.attacks.evidence import Scene, check, on_sqlite, outcomes, problem, refusal, untouched
-from tests.cast import SESSION_NAME, Customer, World, path_of, without_external_id
+from tests.support.cast import SESSION_NAME, Customer, World, path_of, without_external_id
 
 KEY = "sts:ExternalId"
 NAME = "sts:RoleSessionName"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.access.callers import Scope
-from tests.cast import Api, World, path_of
+from tests.support.cast import Api, World, path_of
 
 REASON = {"reason": "unpaid since spring, see ticket 4711"}
 

@@ -16,10 +16,10 @@ from app.config import Config, ConfigError
 from app.factory import create_app
 from app.permissions import permission_sets
 from app.settings.vendor_name import ASCII_PATTERN, ascii_form, is_name, stands_for_the_name
-from tests import hcl
 from tests.attacks.evidence import on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader
-from tests.cast import Api, World
+from tests.support import hcl
+from tests.support.cast import Api, World
 
 pytestmark = on_sqlite  # nothing here depends on the database
 

@@ -19,9 +19,9 @@ from app.aws.breaker import Breaker
 from app.aws.errors import Unavailable
 from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
-from tests.cast import Api, Customer
 from tests.conftest import StoppedClock
-from tests.rows import Place, Role, place
+from tests.support.cast import Api, Customer
+from tests.support.rows import Place, Role, place
 
 ACCOUNT = "444455556666"
 OPEN = 3.0  # seconds until somebody may try again

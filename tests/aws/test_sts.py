@@ -22,8 +22,8 @@ from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id
 from dev.stack import free_port
 from tests.aws.fake_sts import ACCOUNT, NAMESPACE, SESSION, WHO, FakeSts, assumed, error, identity
-from tests.cast import SESSION_NAME
-from tests.certificates import self_signed
+from tests.support.cast import SESSION_NAME
+from tests.support.certificates import self_signed
 
 PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
 SESSION_OF_BROKER = "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"  # the path is not shown

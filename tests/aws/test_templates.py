@@ -20,8 +20,8 @@ from app.config import Broker
 from app.factory import create_app
 from app.permissions import permission_sets
 from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
-from tests.cast import root_client
 from tests.conftest import make_config
+from tests.support.cast import root_client
 
 SETS = permission_sets.load()
 OTHER_ACCOUNT = "123456789012"

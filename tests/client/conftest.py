@@ -12,10 +12,10 @@ from app.access.callers import Scope
 from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack
-from tests.cast import Api, World
-from tests.certificates import self_signed
 from tests.client.people import CLIENT, Deputy, Place, served
 from tests.conftest import OPERATOR, empty_database, make_config, migrate
+from tests.support.cast import Api, World
+from tests.support.certificates import self_signed
 
 sys.path.insert(0, str(CLIENT))
 

@@ -17,7 +17,7 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from sandbox.server import Sandbox
-from tests.cast import Api, Customer, World, root_client, without_external_id
+from tests.support.cast import Api, Customer, World, root_client, without_external_id
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENT = ROOT / "client"

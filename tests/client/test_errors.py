@@ -9,8 +9,8 @@ import uuid
 import deputy_client
 import pytest
 
-from tests.cast import World
 from tests.client.people import Deputy, Place, secret_of
+from tests.support.cast import World
 
 pytestmark = pytest.mark.usefixtures("pauses")
 

@@ -15,8 +15,8 @@ from botocore.awsrequest import AWSResponse
 from urllib3 import HTTPResponse
 
 from sandbox.server import Sandbox
-from tests.cast import World
 from tests.client.people import Deputy, Place, environment, run, secret_of
+from tests.support.cast import World
 
 
 def account_of(session) -> str:

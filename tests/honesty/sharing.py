@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conftest import empty_database
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
-from tests.valkey import Valkey
+from tests.support.valkey import Valkey
 
 
 @contextmanager

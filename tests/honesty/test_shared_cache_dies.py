@@ -10,7 +10,7 @@ import redis
 from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, until
 from tests.honesty.front import Aws
 from tests.honesty.sharing import sharing, sigkill
-from tests.valkey import Valkey
+from tests.support.valkey import Valkey
 
 DURATIONS = itertools.count(900)  # a question of its own for each
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from sandbox_people import VENDOR, People, statement
 
 from sandbox.server import Sandbox
+from tests.sandbox.sandbox_people import VENDOR, People, statement
 
 
 @pytest.fixture(scope="session")

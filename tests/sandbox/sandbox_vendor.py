@@ -7,7 +7,8 @@ import urllib.request
 from urllib.error import HTTPError
 
 from botocore.exceptions import ClientError
-from sandbox_people import CUSTOMER
+
+from tests.sandbox.sandbox_people import CUSTOMER
 
 _names = itertools.count()
 

@@ -5,7 +5,17 @@ import json
 
 import pytest
 from botocore.exceptions import ClientError
-from sandbox_people import CUSTOMER, DENIED, OWN, STRANGER, VENDOR, VENDOR_ROOT, outcome, statement
+
+from tests.sandbox.sandbox_people import (
+    CUSTOMER,
+    DENIED,
+    OWN,
+    STRANGER,
+    VENDOR,
+    VENDOR_ROOT,
+    outcome,
+    statement,
+)
 
 INVALID = (400, "ValidationError")
 _names = itertools.count()

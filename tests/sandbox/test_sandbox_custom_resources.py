@@ -6,8 +6,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from sandbox_people import CUSTOMER, outcome
-from sandbox_vendor import CUSTOMER_STACK, Desk, Stack, put, respond, until
+
+from tests.sandbox.sandbox_people import CUSTOMER, outcome
+from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, Stack, put, respond, until
 
 CUSTOMER_ROLE = (Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml").read_text()
 

@@ -9,7 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import HTTPClientError
-from sandbox_people import CUSTOMER, DENIED, FOREIGN, OWN, VENDOR, VENDOR_ROOT, document, outcome, statement
+
+from tests.sandbox.sandbox_people import (
+    CUSTOMER,
+    DENIED,
+    FOREIGN,
+    OWN,
+    VENDOR,
+    VENDOR_ROOT,
+    document,
+    outcome,
+    statement,
+)
 
 CONDITION = {"StringEquals": {"sts:ExternalId": OWN}}
 

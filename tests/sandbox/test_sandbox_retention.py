@@ -4,8 +4,9 @@ from contextlib import closing
 
 import pytest
 from botocore.exceptions import ClientError
-from sandbox_people import CUSTOMER
-from sandbox_vendor import CUSTOMER_STACK, Desk, Stack, respond
+
+from tests.sandbox.sandbox_people import CUSTOMER
+from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, Stack, respond
 
 BUCKET = """
 Resources:

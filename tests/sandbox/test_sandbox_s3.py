@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 from botocore.config import Config
-from sandbox_people import CUSTOMER, DENIED, STRANGER, VENDOR, VENDOR_ROOT, outcome, statement
+
+from tests.sandbox.sandbox_people import CUSTOMER, DENIED, STRANGER, VENDOR, VENDOR_ROOT, outcome, statement
 
 
 def get(url, method="GET", data=None):

@@ -7,8 +7,9 @@ from contextlib import closing
 from urllib.error import HTTPError
 
 import pytest
-from sandbox_people import outcome
-from sandbox_vendor import CUSTOMER_STACK, Desk, respond, until
+
+from tests.sandbox.sandbox_people import outcome
+from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, respond, until
 
 _names = itertools.count()
 VENDOR = "111122223333"

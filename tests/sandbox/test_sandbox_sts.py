@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import ClientError
-from sandbox_people import (
+
+from sandbox.policy import Caller
+from sandbox.sts import StsCall
+from tests.sandbox.sandbox_people import (
     CUSTOMER,
     DENIED,
     DENY_ALL,
@@ -16,9 +19,6 @@ from sandbox_people import (
     outcome,
     statement,
 )
-
-from sandbox.policy import Caller
-from sandbox.sts import StsCall
 
 INVALID = (400, "ValidationError")
 ASSUME_ANY = statement(Resource="*")

@@ -3,7 +3,17 @@
 import json
 
 import pytest
-from sandbox_people import CUSTOMER, DENIED, FOREIGN, OWN, STRANGER, VENDOR, VENDOR_ROOT, statement
+
+from tests.sandbox.sandbox_people import (
+    CUSTOMER,
+    DENIED,
+    FOREIGN,
+    OWN,
+    STRANGER,
+    VENDOR,
+    VENDOR_ROOT,
+    statement,
+)
 
 ID = "sts:ExternalId"
 NOBODY, ANYBODY = (False, False, False), (True, True, True)

@@ -10,9 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from sandbox_people import CUSTOMER, DENIED, OWN, VENDOR, VENDOR_ROOT, outcome
 
 from sandbox.vendor import VendorStack, deploy_vendor, seed_customers
+from tests.sandbox.sandbox_people import CUSTOMER, DENIED, OWN, VENDOR, VENDOR_ROOT, outcome
 
 ROOT = Path(__file__).parents[2]
 BROKER_YAML = (ROOT / "cloudformation" / "broker.yaml").read_text()

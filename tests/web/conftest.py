@@ -9,8 +9,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from app.store.models import ConnectionStatus
-from tests.cast import World
-from tests.rows import connection_row
+from tests.support.cast import World
+from tests.support.rows import connection_row
 
 _numbers = itertools.count(100_000_000_000)
 

@@ -1,6 +1,6 @@
 """What the page says of accounts that were not declared, and of roles that the vendor has to approve."""
 
-from tests.cast import Customer, World
+from tests.support.cast import Customer, World
 from tests.web.conftest import Visitor, visit
 
 WRITES = "bucket-sync"

@@ -23,8 +23,8 @@ from app.config import Config
 from app.factory import create_app
 from dev.stack import free_port
 from tests.attacks.evidence import on_sqlite
-from tests.cast import Api, World
 from tests.conftest import CHROMIUM, NGINX, NO_NGINX, in_a_browser, make_config
+from tests.support.cast import Api, World
 
 pytestmark = [on_sqlite, pytest.mark.skipif(NGINX is None, reason=NO_NGINX)]
 

@@ -8,9 +8,9 @@ from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
 
 from app.store.models import ConnectionStatus
-from tests.cast import Customer, without_external_id
 from tests.conftest import CHROMIUM, in_a_browser
-from tests.rows import until
+from tests.support.cast import Customer, without_external_id
+from tests.support.rows import until
 from tests.web.conftest import Visitor, many
 
 pytestmark = in_a_browser

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from tests.conftest import CHROMIUM, in_a_browser
-from tests.test_run import Run, call
+from tests.dev.test_run import Run, call
 
 pytestmark = in_a_browser
 

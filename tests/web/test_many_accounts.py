@@ -10,7 +10,7 @@ from app.connections.connections import Place, Standing
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
-from tests.cast import Customer, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, many, visit
 
 PENDING, VERIFIED = ConnectionStatus.PENDING, ConnectionStatus.VERIFIED

@@ -3,7 +3,7 @@
 import json
 import re
 
-from tests.cast import Customer
+from tests.support.cast import Customer
 from tests.web.conftest import visit
 
 BY_ANOTHER_NAME = {

@@ -13,8 +13,8 @@ from app.factory import create_app
 from app.store.models.base import Base
 from app.web.onboarding.pages import HEADERS
 from sandbox.server import Sandbox
-from tests.cast import Api, Customer, World, without_external_id
 from tests.conftest import OPERATOR, make_config
+from tests.support.cast import Api, Customer, World, without_external_id
 from tests.web.conftest import Visitor, visit
 
 

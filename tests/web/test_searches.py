@@ -10,7 +10,7 @@ from app.connections.proof_queue import Claim
 from app.store.database import SYSTEM, now
 from app.store.models import Connection
 from app.store.models.states import ConnectionStatus, StackState
-from tests.cast import Customer, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, visit
 
 FOREIGN = {"Sec-Fetch-Site": "cross-site"}

@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 from app.store.database import SYSTEM
 from app.store.models import Connection
 from app.store.models.states import ConnectionStatus, StackState
-from tests.cast import Customer, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, many
 
 GONE = {StackState.ROLLED_BACK: "was rolled back", StackState.DELETED: "was deleted"}
@@ -27,7 +27,7 @@ def pasted(visitor: Visitor, customer: Customer) -> dict[str, object]:
 
 
 def say(visitor: Visitor, connection: dict[str, object], stack: StackState) -> None:
-    """As its message does; see tests/test_registrations.py."""
+    """As its message does; see tests/onboarding/test_registrations.py."""
     with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.get(Connection, UUID(str(connection["id"]))).stack = stack
 

@@ -1,0 +1,165 @@
+"""Keys that change keys at the same time, on PostgreSQL: everybody gets an answer, and nobody waits in a circle."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+
+from app.errors import ConflictError
+from app.services import Services
+from app.store.database import unavailable
+from tests.attacks.evidence import on_postgresql
+from tests.support.cast import Api, World
+from tests.support.rows import at_once, until
+
+pytestmark = on_postgresql  # SQLite has one writer at a time
+EVERYTHING = {"name": "a program", "scopes": ["keys:write", "tenants:write", "connections:write"]}
+
+
+@pytest.fixture
+def services(app: Flask) -> Services:
+    return app.extensions["deputy"]
+
+
+@pytest.fixture(autouse=True)
+def no_deadlock(services: Services) -> Iterator[None]:
+    """What PostgreSQL broke up would be a 409, and perhaps one that is right: so it is asked itself."""
+    count = sqlalchemy.text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+
+    def deadlocks() -> int:
+        with services.db.read() as db:
+            db.execute(sqlalchemy.text("SELECT pg_stat_force_next_flush()"))
+            return db.scalar(count)
+
+    before = deadlocks()
+    yield
+    assert deadlocks() == before
+
+
+def made(by: Api, **wanted: Any) -> tuple[str, Api]:
+    """The path of a new key, and its own API."""
+    found = by("POST", "/v1/api-keys", EVERYTHING | wanted, expect=201)
+    return f"/v1/api-keys/{found['id']}", by.with_key(found["key"])
+
+
+def statuses(*requests: tuple[Api, str, str]) -> list[int]:
+    """What all of them are answered, sent at once."""
+    jobs = [
+        lambda api=api, method=method, path=path: api.with_key(api.key).raw(method, path).status_code
+        for api, method, path in requests
+    ]
+    return at_once(jobs)
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_a_key_that_revokes_itself_many_times_at_once_does_it_once(world: World, round_: int):
+    path, api = made(world.admin)
+    answers = statuses(*[(api, "DELETE", path)] * 6)
+    assert sorted(answers) == [204, 401, 401, 401, 401, 401]
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_of_keys_that_revoke_each_other_at_once_one_wins(world: World, round_: int):
+    (one, first), (other, second) = made(world.admin), made(world.admin)
+    answers = statuses(*[(first, "DELETE", other), (second, "DELETE", one)] * 3)
+    assert answers.count(204) == 1
+    assert set(answers) <= {204, 401, 404}
+
+
+def test_a_ring_of_keys_that_revoke_each_other_ends(world: World):
+    ring = [made(world.admin) for _ in range(6)]
+    answers = statuses(*[(ring[n][1], "DELETE", ring[(n + 1) % 6][0]) for n in range(6)])
+    assert set(answers) <= {204, 401, 404}
+    assert 1 <= answers.count(204) <= 5
+
+
+def test_families_that_are_revoked_from_both_ends_at_once(world: World):
+    path, maker = made(world.admin)
+    chain = [(path, maker)]
+    for _ in range(4):
+        chain.append(made(chain[-1][1]))
+    answers = statuses(
+        *[(world.admin, "DELETE", path) for path, _ in chain],
+        *[(api, "DELETE", chain[0][0]) for _, api in chain],
+    )
+    assert set(answers) <= {204, 401, 404}
+    assert [api.raw("GET", "/v1/api-keys").status_code for _, api in chain] == [401] * 5
+
+
+def test_a_key_that_makes_keys_without_a_pause_leaves_none_behind(world: World, services: Services):
+    """Those that are made while their maker's family is being locked belong to it."""
+    path, maker = made(world.admin)
+    alive, stop = [maker], threading.Event()
+
+    def breed() -> None:
+        api = maker
+        while not stop.is_set():
+            answer = api.raw("POST", "/v1/api-keys", EVERYTHING)
+            if answer.status_code != 201:
+                assert answer.status_code == 401, answer.text
+                return
+            api = api.with_key(answer.get_json()["key"])
+            alive.append(api)
+
+    def revoke() -> int:
+        until(lambda: len(alive) >= 10, 30)
+        return world.admin.with_key(world.admin.key).raw("DELETE", path).status_code
+
+    try:
+        *_, revoked = at_once([breed, breed, breed, revoke])
+    finally:
+        stop.set()
+    assert revoked == 204
+    assert {api.raw("GET", "/v1/api-keys").status_code for api in alive} == {401}
+
+
+def test_a_tenant_is_deleted_while_its_keys_revoke_replace_and_make_others(world: World):
+    tenant = world.tenant()
+    _, maker = made(world.admin, tenant_id=tenant["id"])
+    children = [made(maker) for _ in range(4)]
+    answers = statuses(
+        (world.admin, "DELETE", f"/v1/tenants/{tenant['id']}"),
+        *[(maker, "DELETE", path) for path, _ in children],
+        *[(maker, "POST", f"{path}/replace") for path, _ in children],
+        *[(api, "POST", f"/v1/tenants/{tenant['id']}/onboarding-links") for _, api in children],
+    )
+    assert answers[0] == 204
+    assert set(answers[1:]) <= {201, 204, 401, 404, 409}
+    assert maker.raw("GET", "/v1/api-keys").status_code == 401
+
+
+def test_keys_that_are_replaced_and_revoked_at_once(world: World):
+    path, maker = made(world.admin)
+    children = [made(maker)[0] for _ in range(3)]
+    answers = statuses(
+        *[(world.admin, "POST", f"{path}/replace")] * 2,
+        (maker, "POST", f"{path}/replace"),
+        *[(maker, "DELETE", child) for child in children],
+        *[(world.admin, "POST", f"{child}/replace") for child in children],
+    )
+    assert set(answers) <= {201, 204, 401, 404, 409}
+    assert answers[:3].count(201) == 1
+
+
+def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pytest.MonkeyPatch):
+    tenant = world.tenant()
+    monkeypatch.setattr(app.extensions["deputy"].access, "_most", 3)
+    bodies = EVERYTHING | {"tenant_id": tenant["id"]}
+    jobs = [
+        lambda: world.admin.with_key(world.admin.key).raw("POST", "/v1/api-keys", bodies).status_code
+        for _ in range(6)
+    ]
+    assert sorted(at_once(jobs)) == [201, 201, 201, 429, 429, 429]
+
+
+def test_what_postgresql_broke_up_is_a_conflict_and_no_outage():
+    class Broken(psycopg.errors.DeadlockDetected):
+        pass
+
+    with pytest.raises(ConflictError), unavailable():
+        raise OperationalError("UPDATE", None, Broken())

@@ -1,0 +1,304 @@
+"""The feed of audit events misses nothing; and how the log is read by time without looking through it."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import sqlalchemy
+from alembic import command
+
+from app.audit import log as audit
+from app.audit.log import Actor, AuditLog, Event, Filter
+from app.errors import NotFoundError, StoreUnavailableError
+from app.health.readiness import alembic_config
+from app.ids import first_id_at, new_id
+from app.store import database as store
+from app.store.database import SYSTEM, Database, database_now, postgresql_limits
+from app.store.models import AuditEvent
+from tests.conftest import empty_database, migrate
+from tests.support.rows import plan, until
+
+BEGINNING = UUID(int=0)
+TESTS = Actor("operator", None, "tests")
+SOON, CLOCKS = 3, 0.5  # in the place of 15 and 5 seconds
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def quick(request, tmp_path, monkeypatch):
+    """A database of its own whose transactions end sooner, so that its feed comes sooner."""
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        for module in (store, audit):
+            monkeypatch.setattr(module, "LONGEST", SOON)
+        monkeypatch.setattr(audit, "CLOCKS_APART", CLOCKS)
+        database = Database(url)
+        yield database
+        database.engine.dispose()
+
+
+on_postgresql = pytest.mark.parametrize("quick", ["postgresql"], indirect=True)
+
+
+def say(database: Database, action: str, **more) -> None:
+    with database.write(SYSTEM) as db:
+        audit.record(db, TESTS, action, **more)
+
+
+class Consumer:
+    """Reads on from the last event that it saw, as docs/api.md shows it."""
+
+    def __init__(self, database: Database, wanted: Filter | None = None, limit: int = 2) -> None:
+        self._log, self._wanted, self._limit = AuditLog(database), wanted or Filter(), limit
+        self._after = BEGINNING
+        self.seen: list[str] = []
+
+    def poll(self) -> list[str]:
+        found = self._log.feed(None, self._wanted, limit=self._limit, after=self._after).items
+        if found:
+            self._after = found[-1].id
+            self.seen += [event.action for event in found]
+        return self.seen
+
+
+def test_it_is_in_order_and_complete_page_by_page(quick):
+    for number in range(5):
+        say(quick, f"tests.n{number}")
+    consumer = Consumer(quick)
+    until(lambda: len(consumer.poll()) == 5, 30)
+    assert consumer.seen == [f"tests.n{number}" for number in range(5)]
+    say(quick, "tests.later")
+    until(lambda: consumer.poll()[5:] == ["tests.later"], 30)
+
+
+def test_an_event_comes_when_it_has_settled_and_not_before(quick):
+    say(quick, "tests.wrote")
+    with quick.read() as db:
+        [(event_id, at)] = db.execute(sqlalchemy.select(AuditEvent.id, AuditEvent.at)).all()
+    consumer = Consumer(quick)
+
+    def seen() -> bool:
+        found = consumer.poll()
+        with quick.read() as db:
+            settled = (database_now(db) - at).total_seconds() > SOON + CLOCKS - 0.1
+        assert settled or not found
+        return bool(found)
+
+    until(seen, 30)
+    assert event_id < first_id_at(datetime.now(UTC) - timedelta(seconds=SOON + CLOCKS - 0.1))
+
+
+@on_postgresql
+def test_a_transaction_held_open_while_others_commit_is_not_passed_by(quick):
+    """It made its event first and commits last, as late as it may."""
+    consumer, begun, go_on = Consumer(quick), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with quick.write(SYSTEM) as db:
+            audit.record(db, TESTS, "tests.held")
+            db.flush()
+            begun.set()
+            go_on.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert begun.wait(10)
+    for number in range(3):
+        say(quick, f"tests.n{number}")
+    newest = AuditLog(quick).events(None, Filter(), limit=50, after=None).items
+    assert [event.action for event in newest] == ["tests.n2", "tests.n1", "tests.n0"], "others are through"
+    assert consumer.poll() == []
+    go_on.set()
+    holder.join()
+    until(lambda: len(consumer.poll()) == 4, 30)
+    assert consumer.seen == ["tests.held", "tests.n0", "tests.n1", "tests.n2"]
+
+
+@on_postgresql
+def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(quick):
+    """Whoever holds it, and however: its event must not come to light behind the feed's back."""
+    consumer = Consumer(quick)
+    connection = quick.engine.connect()
+    connection.execute(
+        sqlalchemy.insert(AuditEvent).values(
+            action="tests.held", outcome="ok", actor_kind="operator", actor_name="x", details={}
+        )
+    )
+    say(quick, "tests.other")
+    until(lambda: consumer.poll() == ["tests.other"], 30)
+    with pytest.raises(sqlalchemy.exc.DBAPIError):
+        connection.commit()
+    connection.close()
+    assert [event.action for event in AuditLog(quick).events(None, Filter(), limit=9, after=None).items] == [
+        "tests.other"
+    ]
+
+
+def test_a_use_case_that_took_too_long_commits_nothing(quick, monkeypatch):
+    """Also where the database knows no limit for a whole transaction: SQLite, and PostgreSQL before 17."""
+    clock = time.monotonic
+
+    def take_too_long() -> None:
+        with quick.write(SYSTEM) as db:
+            audit.record(db, TESTS, "tests.late")
+            monkeypatch.setattr(store.time, "monotonic", lambda: clock() + SOON + 1)
+
+    with pytest.raises(StoreUnavailableError):
+        take_too_long()
+    monkeypatch.undo()
+    assert AuditLog(quick).events(None, Filter(), limit=9, after=None).items == []
+
+
+def test_an_event_that_waited_too_long_is_not_stored(quick):
+    """It would be stored behind the feed's back; and nobody waits for it any longer."""
+    log = AuditLog(quick)
+    old = Event(TESTS, "tests.old", {}, at=datetime.now(UTC) - timedelta(seconds=11))
+    with pytest.raises(StoreUnavailableError):
+        log.append(old)
+    log.append(Event(TESTS, "tests.fresh", {}, at=datetime.now(UTC) - timedelta(seconds=5)))
+    assert [event.action for event in log.events(None, Filter(), limit=9, after=None).items] == [
+        "tests.fresh"
+    ]
+
+
+def test_filters_hold_for_the_feed_too(quick):
+    tenant, other = new_id(), new_id()
+    for action, whose in (("tests.a", tenant), ("tests.b", tenant), ("tests.a", other)):
+        say(quick, action, tenant_id=whose)
+    every = Consumer(quick)
+    until(lambda: len(every.poll()) == 3, 30)
+    assert Consumer(quick, Filter(tenant_id=tenant)).poll() == ["tests.a", "tests.b"]
+    assert Consumer(quick, Filter(action="tests.a")).poll() == ["tests.a", "tests.a"]
+    log = AuditLog(quick)
+    assert len(log.feed(tenant, Filter(), limit=9, after=BEGINNING).items) == 2
+    with pytest.raises(NotFoundError):
+        log.feed(tenant, Filter(tenant_id=other), limit=9, after=BEGINNING)
+
+
+# --- the limits of PostgreSQL ---
+
+
+def shown(database: Database, name: str) -> str:
+    with database.read() as db:
+        return db.scalar(sqlalchemy.text(f"SHOW {name}"))
+
+
+@pytest.fixture
+def postgresql(tmp_path):
+    with empty_database("postgresql", tmp_path) as url:
+        database = Database(url)
+        yield database
+        database.engine.dispose()
+
+
+def test_every_connection_of_the_service_has_them(postgresql):
+    assert shown(postgresql, "statement_timeout") == "10s"
+    assert shown(postgresql, "transaction_timeout") == "15s"
+    dedicated = postgresql.dedicated()
+    assert dedicated.execute("SHOW transaction_timeout").fetchone() == ("15s",)
+    dedicated.close()
+
+
+def test_older_servers_have_their_own():
+    assert postgresql_limits(170000) == {"statement_timeout": 10, "transaction_timeout": 15}
+    assert postgresql_limits(160004) == {"statement_timeout": 10, "idle_in_transaction_session_timeout": 15}
+
+
+def test_a_statement_that_takes_too_long_is_a_503_and_not_a_hang(postgresql, monkeypatch):
+    monkeypatch.setattr(store, "_STATEMENT_SECONDS", 0.2)
+    with pytest.raises(StoreUnavailableError), postgresql.read() as db:
+        db.execute(sqlalchemy.text("SELECT pg_sleep(60)"))
+
+
+def test_migrations_take_as_long_as_they_take(postgresql, monkeypatch):
+    monkeypatch.setattr(store, "LONGEST", 0.02)
+    with pytest.raises(StoreUnavailableError), postgresql.read() as db:
+        db.execute(sqlalchemy.text("SELECT pg_sleep(60)"))
+    config = alembic_config(postgresql)
+    command.upgrade(config, "head")
+    command.downgrade(config, "base")
+    with pytest.raises(StoreUnavailableError), postgresql.read() as db:
+        db.execute(sqlalchemy.text("SELECT pg_sleep(60)"))
+
+
+# --- by time ---
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def long_log(request, tmp_path_factory):
+    """A log of some days: an event every ten seconds, of two tenants, mostly issuances."""
+    tenants = (new_id(), new_id())
+    with empty_database(request.param, tmp_path_factory.mktemp("log")) as url:
+        migrate(url)
+        database = Database(url)
+        begin = datetime(2030, 1, 1, tzinfo=UTC)
+        rows = [
+            {
+                "id": UUID(
+                    int=first_id_at(at := begin + timedelta(seconds=10 * number)).int | (7 << 76) | number
+                ),
+                "at": at,
+                "action": "tests.rare" if number % 1000 == 0 else audit.ISSUED,
+                "outcome": "ok",
+                "actor_kind": "operator",
+                "actor_name": "tests",
+                "tenant_id": tenants[number % 2],
+                "details": {},
+            }
+            for number in range(20_000)
+        ]
+        with database.write(SYSTEM) as db:
+            db.execute(sqlalchemy.insert(AuditEvent), rows)
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql("ANALYZE")
+            connection.commit()
+        yield database, begin, tenants
+        database.engine.dispose()
+
+
+def test_since_and_until_are_half_open_to_the_microsecond(long_log):
+    database, begin, _ = long_log
+    log = AuditLog(database)
+    wanted = Filter(since=begin + timedelta(seconds=10), until=begin + timedelta(seconds=40))
+    found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
+    assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2, 1)]
+    wanted = Filter(
+        since=begin + timedelta(seconds=10, microseconds=1),
+        until=begin + timedelta(seconds=30, microseconds=1),
+    )
+    found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
+    assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2)]
+    ancient = Filter(since=datetime(1970, 1, 1, tzinfo=UTC), until=datetime(1970, 1, 2, tzinfo=UTC))
+    assert log.events(None, ancient, limit=50, after=None).items == []
+    far = Filter(since=datetime(9998, 12, 31, tzinfo=UTC))
+    assert log.events(None, far, limit=50, after=None).items == []
+
+
+@pytest.mark.parametrize("who", ["all", "tenant", "action"])
+def test_a_time_is_looked_up_and_not_looked_for(long_log, who):
+    """An hour in the middle: both of its ends are bounds of the index that serves the rest of the question."""
+    database, begin, tenants = long_log
+    log, hour = AuditLog(database), begin + timedelta(hours=24)
+    more = {"all": {}, "tenant": {"tenant_id": tenants[0]}, "action": {"action": "tests.rare"}}[who]
+    wanted = Filter(since=hour, until=hour + timedelta(hours=1), **more)
+    how = plan(database, lambda: log.events(None, wanted, limit=50, after=None), of="audit_events")
+    if database.engine.dialect.name == "sqlite":
+        assert "SEARCH audit_events USING INDEX" in how, how
+        assert "id>? AND id<?" in how, how
+        assert "SCAN" not in how, how
+    else:
+        [bounds] = [line for line in how.splitlines() if "Index Cond" in line]
+        assert "id >= " in bounds, how
+        assert "id < " in bounds, how
+        assert "Seq Scan" not in how, how
+
+
+def test_the_feed_is_served_by_an_index_from_where_one_is(long_log):
+    database, begin, tenants = long_log
+    log, late = AuditLog(database), first_id_at(begin + timedelta(hours=50))
+    for who in (None, tenants[0]):
+        how = plan(database, lambda who=who: log.feed(who, Filter(), limit=50, after=late), of="audit_events")
+        assert ("id>? AND id<?" if database.engine.dialect.name == "sqlite" else "Index Cond") in how, how
+        assert "SCAN" not in how, how
+        assert "Seq Scan" not in how, how

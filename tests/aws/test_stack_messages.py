@@ -1,0 +1,261 @@
+"""The form of a stack's message, the addresses that may be answered, and the answer itself."""
+
+import json
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.aws.stack_messages import Replies, Request, replies
+from app.onboarding.registrations import REFUSAL
+from tests.support.stacks import BUCKET, HOST, HOSTILE_URLS, PATH, TOPIC, Answers, Stack, envelope
+
+ROLE = "arn:aws:iam::444455556666:role/deputy-0123abcd"
+STACK = Stack("http://127.0.0.1:9", "dpt_x", ROLE)
+
+
+@pytest.fixture(scope="module")
+def virginia() -> Replies:
+    return Replies("us-east-1", "aws", None)
+
+
+# --- the addresses ---
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "host"),
+    [
+        ("us-east-1", "aws", HOST),
+        ("us-east-1", "aws", f"{BUCKET}.s3.us-east-1.amazonaws.com"),
+        ("us-east-1", "aws", f"{HOST}:443"),
+        (
+            "ap-southeast-2",
+            "aws",
+            "cloudformation-custom-resource-response-apsoutheast2.s3-ap-southeast-2.amazonaws.com",
+        ),
+        ("eu-west-1", "aws", "cloudformation-custom-resource-response-euwest1.s3.eu-west-1.amazonaws.com"),
+        (
+            "cn-north-1",
+            "aws-cn",
+            "cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            "us-gov-west-1",
+            "aws-us-gov",
+            "cloudformation-custom-resource-response-usgovwest1.s3-us-gov-west-1.amazonaws.com",
+        ),
+    ],
+)
+def test_awss_own_bucket_in_the_topics_region_is_allowed(region, partition, host):
+    assert Replies(region, partition, None).allows(f"https://{host}{PATH}")
+
+
+@pytest.mark.parametrize("url", HOSTILE_URLS)
+def test_any_other_address_is_not(virginia, url):
+    assert not virginia.allows(url)
+
+
+def test_without_a_region_in_it_the_name_is_awss_own_only_in_the_partition_aws():
+    """In another partition the same name in the global domain is whoever's took it."""
+    for region, partition in (("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn")):
+        bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
+        for suffix in ("amazonaws.com", "amazonaws.com.cn"):
+            assert not Replies(region, partition, None).allows(f"https://{bucket}.s3.{suffix}/x")
+
+
+ELSEWHERE = "http://localhost:4566"
+
+
+def test_with_another_aws_answers_go_to_its_bucket_alone():
+    local = Replies("us-east-1", "aws", ELSEWHERE)
+    assert local.allows(f"{ELSEWHERE}/{BUCKET}/a%7Cb?X-Amz-Signature=1")
+    for url in (
+        f"{ELSEWHERE}/{BUCKET}",
+        f"{ELSEWHERE}/{BUCKET}-evil/x",
+        f"{ELSEWHERE}/cloudformation-custom-resource-response-euwest1/x",
+        f"{ELSEWHERE}/_sandbox/faults",
+        f"{ELSEWHERE}/{BUCKET}/../_sandbox/faults",
+        f"{ELSEWHERE}/{BUCKET}/%2e%2e/_sandbox/faults",
+        f"{ELSEWHERE}//{BUCKET}/x",
+        f"{ELSEWHERE}1/{BUCKET}/x",
+        f"{ELSEWHERE}@evil.tld/{BUCKET}/x",
+        f"https://localhost:4566/{BUCKET}/x",
+        f"http://localhost:4567/{BUCKET}/x",
+        f"http://localhost/{BUCKET}/x",
+        f"http://127.0.0.1:4566/{BUCKET}/x",
+        f"http://x@localhost:4566/{BUCKET}/x",
+        f"https://{HOST}{PATH}",
+    ):
+        assert not local.allows(url), url
+
+
+def test_the_environment_says_which_aws(monkeypatch):
+    url = f"{ELSEWHERE}/{BUCKET}/x"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", ELSEWHERE)
+    assert replies("us-east-1", "aws").allows(url)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    at_aws = replies("us-east-1", "aws")
+    assert at_aws.allows(f"https://{HOST}{PATH}")
+    assert not at_aws.allows(url)
+
+
+# --- the answer ---
+
+
+def parsed(kind="Create", **changes) -> Request:
+    return Request.parse(STACK.message(kind, **changes), TOPIC)
+
+
+def to(answers: Answers, **changes) -> tuple[Replies, Request]:
+    url = f"{answers.url}/{BUCKET}/stack%7Cx?Signature=secret-signature%3D"
+    return Replies("us-east-1", "aws", answers.url), parsed(ResponseURL=url, **changes)
+
+
+def test_the_answer_is_as_cloudformation_wants_it():
+    with Answers() as answers:
+        replies, request = to(answers)
+        assert replies.put(request, None)
+    [(path, headers, body)] = answers.got
+    assert path == f"/{BUCKET}/stack%7Cx?Signature=secret-signature%3D"
+    assert headers["Content-Type"] == ""
+    assert headers["Content-Length"] == str(len(body))
+    assert "Authorization" not in headers
+    assert json.loads(body) == {
+        "Status": "SUCCESS",
+        "PhysicalResourceId": request.physical_id,
+        "StackId": STACK.stack_id,
+        "RequestId": request.request_id,
+        "LogicalResourceId": "Registration",
+    }
+
+
+def test_a_redirect_is_not_followed():
+    with Answers() as trap, Answers(307, location=f"{trap.url}/{BUCKET}/x") as answers:
+        assert not Replies.put(*to(answers), None)
+        assert len(answers.got) == 1
+        assert trap.got == []
+
+
+def test_an_answer_that_is_not_taken_is_tried_once_more():
+    with Answers(503, 200) as answers:
+        assert Replies.put(*to(answers), None)
+        assert len(answers.got) == 2
+    with Answers(503) as answers:
+        assert not Replies.put(*to(answers), None)
+        assert len(answers.got) == 2
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_an_answer_that_aws_refuses_is_not_tried_again(status):
+    """Its address has expired, or was never signed: junk must not cost twice what it has to, nor come again."""
+    with Answers(status) as answers:
+        assert Replies.put(*to(answers), None)
+        assert len(answers.got) == 1
+
+
+def test_nobody_there_is_an_answer_not_given_and_no_address_is_logged():
+    with Answers() as answers:
+        replies, request = to(answers)
+    with capture_logs() as lines:
+        assert not replies.put(request, None)
+    assert [line["event"] for line in lines] == ["registration.unanswered"]
+    assert "secret-signature" not in repr(lines)
+    assert "secret-signature" not in repr(request)
+
+
+def test_put_itself_refuses_a_strange_address(virginia):
+    with Answers() as answers, pytest.raises(ValueError, match="not one of AWS's"):
+        virginia.put(parsed(ResponseURL=f"{answers.url}/{BUCKET}/x"), None)
+    assert answers.got == []
+
+
+def test_the_longest_answer_is_within_4096_bytes():
+    partition = "aws" + f"-{'p' * 16}" * 3
+    request = parsed(
+        "Delete",
+        StackId=f"arn:{partition}:cloudformation:{'r' * 32}:444455556666:stack/{'s' * 128}/{'i' * 64}",
+        RequestId="r" * 128,
+        LogicalResourceId="L" * 255,
+        PhysicalResourceId='"' * 1024,
+    )
+    assert 3000 < len(request.answer(REFUSAL)) <= 4096
+
+
+def test_the_physical_id_is_the_same_for_each_delivery_and_kept_afterwards():
+    first, again = parsed(RequestId="one"), parsed(RequestId="one")
+    assert first.physical_id == again.physical_id
+    assert first.physical_id != parsed(LogicalResourceId="Other").physical_id
+    for kind in ("Update", "Delete"):
+        assert parsed(kind, PhysicalResourceId="as before").physical_id == "as before"
+    assert parsed("Create", PhysicalResourceId="mine").physical_id == first.physical_id
+
+
+# --- the form ---
+
+BAD_REQUESTS = {
+    "no type": {"RequestType": None},
+    "another type": {"RequestType": "create"},
+    "a list for a type": {"RequestType": ["Create"]},
+    "no address": {"ResponseURL": None},
+    "a number for an address": {"ResponseURL": 1},
+    "no stack": {"StackId": None},
+    "another kind of ARN": {"StackId": "arn:aws:s3:::bucket"},
+    "an account in other digits": {"StackId": STACK.stack_id.replace("4", chr(0xFF14))},
+    "a stack with a line feed": {"StackId": STACK.stack_id + "\n"},
+    "a long stack": {"StackId": STACK.stack_id + "0" * 600},
+    "a long partition": {"StackId": STACK.stack_id.replace("arn:aws:", f"arn:aws-{'p' * 17}:")},
+    "a partition of many parts": {"StackId": STACK.stack_id.replace("arn:aws:", f"arn:aws{'-p' * 4}:")},
+    "a long region": {"StackId": STACK.stack_id.replace("us-east-1", "r" * 33)},
+    "no request": {"RequestId": None},
+    "a long request": {"RequestId": "x" * 129},
+    "no resource": {"LogicalResourceId": None},
+    "a resource with a quote": {"LogicalResourceId": '"'},
+    "a long resource": {"LogicalResourceId": "L" * 256},
+    "too much": {"More": "x" * 70_000},
+    "half a surrogate pair": {"More": "\ud800"},
+    "NUL": {"More": "\0"},
+}
+
+
+@pytest.mark.parametrize("changes", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_what_could_not_be_answered_is_no_request(changes):
+    with pytest.raises(ValueError):
+        parsed(**changes)
+
+
+@pytest.mark.parametrize("physical_id", ["", "x" * 1025, "\u00e9", 1])
+def test_a_physical_id_that_could_not_be_repeated_is_none(physical_id):
+    with pytest.raises(ValueError):
+        parsed("Update", PhysicalResourceId=physical_id)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "hello",
+        "[]",
+        "null",
+        "{}",
+        "{" * 100_000,
+        '{"Type": "Notification", "Type": "Notification"}',
+        envelope("hello"),
+        envelope("[]"),
+        envelope(None),
+        envelope({"RequestType": "Create"}),
+        envelope(json.dumps(STACK.request()), Type="SubscriptionConfirmation"),
+        envelope(json.dumps(STACK.request()), TopicArn=TOPIC + "2"),
+        envelope(json.dumps(STACK.request()), TopicArn=None),
+        envelope(json.dumps(STACK.request()), Type=["Notification"]),
+        json.dumps(STACK.request()),
+        envelope("[" * 5000),
+    ],
+)
+def test_what_is_not_the_topics_envelope_is_no_request(body):
+    with pytest.raises(ValueError):
+        Request.parse(body, TOPIC)
+
+
+@pytest.mark.parametrize("properties", [None, [], "x", {"RoleArn": 1, "RegistrationToken": ["dpt_"]}])
+def test_a_property_that_is_no_text_is_an_empty_one(properties):
+    request = parsed(ResourceProperties=properties)
+    assert request.property("RoleArn") == request.property("RegistrationToken") == ""

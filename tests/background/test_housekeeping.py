@@ -1,0 +1,142 @@
+"""What nobody needs any more is deleted: old registrations, a bounded number at a time, by both kinds of workers."""
+
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+import sqlalchemy
+
+from app import services as composition
+from app.background.celery_app import create_celery
+from app.background.housekeeping import tidy
+from app.background.single_machine import Worker
+from app.ids import new_id
+from app.store.database import SYSTEM, now
+from app.store.models import Registration
+from tests.conftest import empty_database, make_config, migrate
+from tests.support.rows import at_once, tenant_row, until
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def services(request, tmp_path):
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        found = composition.build(make_config(url))
+        yield found
+        found.db.engine.dispose()
+
+
+def registrations(services, *ages: timedelta) -> list:
+    """The oldest first, as they come; their ids."""
+    tenant = tenant_row(services.db)
+    rows = [
+        Registration(
+            id=new_id(),
+            tenant_id=tenant,
+            stack_id="a stack",
+            request_id=str(new_id()),
+            created_at=now() - age,
+        )
+        for age in ages
+    ]
+    ids = [row.id for row in rows]
+    with services.db.write(SYSTEM) as db:
+        db.add_all(rows)
+    return ids
+
+
+def left(services) -> list:
+    with services.db.read() as db:
+        return list(db.scalars(sqlalchemy.select(Registration.id).order_by(Registration.id)))
+
+
+def test_a_registration_is_kept_for_30_days(services):
+    """SQS keeps a message for 14 days at most: one that comes again must find what it did."""
+    _, *kept = registrations(services, 30 * DAY + timedelta(minutes=1), 29.99 * DAY, 14 * DAY, 0 * DAY)
+    assert tidy(services.db) == 1
+    assert left(services) == kept
+    assert tidy(services.db) == 0
+    assert left(services) == kept
+
+
+def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
+    monkeypatch.setattr("app.background.housekeeping._MOST", 4)
+    monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
+    ids = registrations(services, *[40 * DAY] * 5, 1 * DAY)
+    assert tidy(services.db) == 4
+    assert left(services) == ids[4:]
+    assert tidy(services.db) == 1
+    assert left(services) == ids[5:]
+
+
+def test_where_nothing_is_old_nobody_waits_for_those_who_write(services):
+    kept = registrations(services, 1 * DAY)
+    with holding(services, "UPDATE registrations SET stack_id = 'another'"):
+        assert tidy(services.db) == 0
+    assert left(services) == kept
+
+
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_rows_that_another_worker_deletes_are_not_waited_for(services):
+    registrations(services, 40 * DAY)
+    with holding(services, "DELETE FROM registrations"):
+        assert tidy(services.db) == 0
+    assert left(services) == []
+
+
+@contextmanager
+def holding(services, statement: str):
+    """Somebody is in the middle of it, for as long as this takes, and for five seconds at most."""
+    begun, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with services.db.write(SYSTEM) as db:
+            db.execute(sqlalchemy.text(statement))
+            begun.set()
+            assert done.wait(60), "it was waited for"
+
+    failed = []
+    thread = threading.Thread(target=lambda: failed.extend(at_once([write])))
+    thread.start()
+    assert begun.wait(60)
+    yield
+    done.set()
+    thread.join(10)
+    assert failed == [None]
+
+
+def test_many_workers_at_once_delete_all_and_do_not_fail(services):
+    kept = registrations(services, *[40 * DAY] * 50, 1 * DAY)[50:]
+    assert {type(found) for found in at_once([lambda: tidy(services.db)] * 6)} == {int}
+    assert left(services) == kept
+
+
+def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
+    monkeypatch.setattr("app.background.single_machine._TICK", 0.01)
+    rounds, tidied = [], []
+    claim = services.due.claim
+    monkeypatch.setattr(
+        "app.connections.proof_queue.Due.claim", lambda _, most: rounds.append(1) or claim(most)
+    )
+    monkeypatch.setattr("app.background.single_machine.tidy", lambda db: tidied.append(1) or tidy(db))
+    kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
+    stop = threading.Event()
+    thread = threading.Thread(target=Worker(services, stop).run)
+    thread.start()
+    until(lambda: len(rounds) > 5)
+    stop.set()
+    thread.join(10)
+    assert left(services) == kept
+    assert len(tidied) == 1
+
+
+def test_celery_tidies_by_the_same_method(services):
+    kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
+    celery = create_celery(services.config, lambda: services)
+    [beat] = [entry for entry in celery.conf.beat_schedule.values() if entry["task"] == "deputy.tidy"]
+    assert beat["schedule"] >= 600
+    celery.tasks[beat["task"]]()
+    assert left(services) == kept

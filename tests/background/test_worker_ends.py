@@ -1,0 +1,225 @@
+"""A worker works in a checkout that it can't write to, ends when a part of it ends, and leaves no process behind."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from app import services as composition
+from app.background.single_machine import Part, Worker
+from app.factory import create_app
+from app.store.models import ConnectionStatus
+from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses, until
+from tests.support.rows import ByHand
+from tests.support.valkey import Valkey
+
+__all__ = ["crowd", "services"]  # fixtures
+
+SETPRIV = shutil.which("setpriv")
+CHECKOUT = ("app", "cloudformation", "migrations", "alembic.ini", "celery_app.py", "wsgi.py")
+COMMANDS = {
+    "flask": ["-m", "flask", "--app", "wsgi", "worker"],
+    "celery": ["-m", "celery", "--app", "celery_app", "worker", "--beat", "--loglevel", "WARNING"],
+}
+on_postgresql = pytest.mark.parametrize("services", ["postgresql"], indirect=True)
+
+
+def unprivileged() -> list[str]:
+    """Before a command: it runs as a user who can't override permissions. Root stays root, as another user may not be
+    able to enter the folder of this checkout or of Python, but has no capability left.
+    """
+    if os.geteuid() != 0:
+        return []
+    if SETPRIV is None:
+        pytest.skip("there is no setpriv on this machine (util-linux)")
+    return [SETPRIV, "--bounding-set=-all", "--inh-caps=-all"]
+
+
+@pytest.fixture
+def readonly():
+    """A copy whose files and folders can't be written to."""
+    folder = Path(tempfile.mkdtemp())
+    for name in CHECKOUT:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield folder
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def valkey():
+    server = Valkey()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def listening(services, vendor):
+    """The services of a deployment with a registration queue."""
+    topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
+    config = replace(services.config, registration_topic_arn=topic, registration_queue_url=queue)
+    made = composition.build(config)
+    yield made
+    made.db.engine.dispose()
+
+
+@pytest.fixture
+def started(listening, aws, valkey):
+    """Starts a worker's process, the leader of its group."""
+
+    @contextlib.contextmanager
+    def start(arguments, *, cwd=ROOT, before=()):
+        process = subprocess.Popen(
+            [*before, sys.executable, *arguments],
+            cwd=cwd,
+            env=environment(listening, aws, DEPUTY_BROKER_URL=valkey.url),
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+
+    return start
+
+
+def group_is_gone(process) -> bool:
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def workers(services) -> list:
+    return ByHand(services.config.database_url).rows("SELECT kind, pid FROM background_workers")
+
+
+@on_postgresql
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_its_kill_leaves_no_process(
+    services, crowd: Crowd, started, readonly, kind
+):
+    crowd.pending(3)
+    files = sorted(readonly.rglob("*"))
+    assert subprocess.run([*unprivileged(), "touch", readonly / "app" / "new"], check=False).returncode != 0
+    with started(COMMANDS[kind], cwd=readonly, before=unprivileged()) as process:
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 3}, 120)
+        until(lambda: workers(services) == [(kind, process.pid)], 60)
+        process.kill()  # the one process, and not its group
+        process.wait()
+        until(lambda: group_is_gone(process), 10)
+    assert sorted(readonly.rglob("*")) == files
+
+
+@on_postgresql
+def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, valkey, readonly):
+    files = sorted(readonly.rglob("*"))
+    beat = ["-m", "celery", "--app", "celery_app", "beat"]
+    with (
+        started(beat, cwd=readonly, before=unprivileged()),
+        contextlib.closing(redis.Redis.from_url(valkey.url)) as broker,
+    ):
+        until(lambda: broker.llen("deputy") > 0, 120)
+    assert sorted(readonly.rglob("*")) == files
+
+
+@on_postgresql
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(services, started, kind):
+    with started(COMMANDS[kind]) as process:
+        until(lambda: workers(services) == [(kind, process.pid)], 120)
+        process.terminate()
+        assert process.wait(60) == 0
+        assert workers(services) == []
+
+
+BROKEN = """
+import sys
+import app.background.celery_app, app.background.single_machine
+def broken(*_, **__):
+    raise RuntimeError("this part is broken")
+{broken} = broken
+from celery.__main__ import main
+sys.argv = ["celery", *{arguments}]
+main()
+"""
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    "part",
+    [
+        "app.background.celery_app.Scheduler.tick",
+        "app.background.single_machine._listen",
+        "app.background.single_machine._beat",
+    ],
+)
+def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part):
+    script = BROKEN.format(broken=part, arguments=COMMANDS["celery"][2:])
+    with started(["-c", script]) as process:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1, output
+        assert b"worker.part_ended" in output
+        assert b"this part is broken" in output
+        assert group_is_gone(process)
+
+
+@on_postgresql
+@pytest.mark.parametrize("part", ["_listen", "_beat"])
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkeypatch, part, ends):
+    def end(*_):
+        if ends == "raises":
+            raise SystemExit
+
+    monkeypatch.setattr(f"app.background.single_machine.{part}", end)
+    stop, whole = threading.Event(), []
+    working = threading.Thread(target=lambda: whole.append(Worker(listening, stop).run()))
+    working.start()
+    working.join(60)
+    stop.set()
+    working.join()
+    assert whole == [False]
+
+
+@on_postgresql
+def test_its_command_fails_then(services, monkeypatch):
+    monkeypatch.setattr("app.background.single_machine._beat", lambda *_: None)
+    monkeypatch.setattr("app.cli.commands.signal.signal", lambda *_: None)
+    application = create_app(services.config)
+    done = application.test_cli_runner().invoke(args=["worker"])
+    application.extensions["deputy"].db.engine.dispose()
+    assert done.exit_code == 1
+    assert "Start it again" in done.output
+
+
+def test_a_part_that_is_told_to_end_has_not_failed():
+    failed = []
+    part = Part("a part", lambda part: part.told_to_end(after=60), lambda: failed.append(1))
+    part.start()
+    part.stop()
+    assert not part.is_alive()
+    assert failed == []

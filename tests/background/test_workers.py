@@ -1,0 +1,398 @@
+"""The background worker: `flask --app wsgi worker`, and Celery over SQS and RabbitMQ (tests/onboarding/test_organization.py: Valkey)."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy
+
+from app import services as composition
+from app.background.celery_app import create_celery
+from app.background.single_machine import THREADS, Worker, companions, stop_all
+from app.connections.proof_queue import LEASE
+from app.errors import StoreUnavailableError
+from app.onboarding.kit import trust_policy
+from app.store.database import SYSTEM, now
+from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.conftest import empty_database, make_config, migrate
+from tests.support.cast import Customer, root_client
+from tests.support.rabbitmq import SERVER as RABBITMQ
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.rows import Role, connection_row, registration_token, tenant_row
+from tests.support.stacks import Stack
+from tests.support.valkey import Valkey
+
+ROOT = Path(__file__).parents[2]
+SQS_REGION = "eu-west-1"
+
+
+def until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def services(request, tmp_path, aws, vendor):
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        found = composition.build(make_config(url, sts_budget=100_000))
+        yield found
+        found.db.engine.dispose()
+
+
+def test_a_message_that_takes_long_does_not_hold_up_the_others():
+    stop, go_on, heard = threading.Event(), threading.Event(), []
+
+    def receive(*, wait_seconds: int) -> int:
+        heard.append(wait_seconds)
+        if len(heard) == 1:
+            assert go_on.wait(30)
+        stop.wait(0.01)
+        return 1
+
+    services = SimpleNamespace(db=None, registrations=SimpleNamespace(receive=receive, hearing=None))
+    parts = [part for part in companions(services, "flask", stop.set) if part.name != "heartbeat"]
+    for part in parts:
+        part.start()
+    try:
+        until(lambda: len(heard) > 20)
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
+        stop_all(parts)
+    assert not any(part.is_alive() for part in parts)
+    assert not stop.is_set(), "none of them failed"
+
+
+class Crowd:
+    """Tenants whose role is one and the same: it accepts each of their External IDs, and nobody else's."""
+
+    def __init__(self, services, aws):
+        self._services, self._customer = services, Customer(aws)
+        self._ids, self._arn = [], None
+
+    def pending(self, count):
+        """So many more, all due now."""
+        services = self._services
+        tenants = [tenant_row(services.db) for _ in range(count)]
+        with services.db.read() as db:
+            self._ids += db.scalars(
+                sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants))
+            )
+        trust = trust_policy(services.config.broker, "")
+        trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = self._ids
+        if self._arn is None:
+            self._arn = self._customer.role("deputy-crowd", trust)
+        else:
+            self._customer.retrust("deputy-crowd", trust)
+        changes = {"status": ConnectionStatus.PENDING, "role_unique_id": None, "verified_at": None}
+        return [connection_row(services.db, tenant, Role(self._arn, ""), **changes) for tenant in tenants]
+
+
+@pytest.fixture
+def crowd(services, aws):
+    return Crowd(services, aws)
+
+
+def statuses(services):
+    with services.db.read() as db:
+        return Counter(db.scalars(sqlalchemy.select(Connection.status)))
+
+
+def proven_times(services):
+    """How often each connection was proven, as the audit log has it."""
+    with services.db.read() as db:
+        query = sqlalchemy.select(AuditEvent.connection_id).where(AuditEvent.action == "connection.verified")
+        return Counter(db.scalars(query))
+
+
+@contextlib.contextmanager
+def working(services):
+    stop = threading.Event()
+    thread = threading.Thread(target=Worker(services, stop).run)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_the_worker_proves_what_is_due(services, crowd):
+    made = crowd.pending(40)
+    with working(services):
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 40})
+        more = crowd.pending(3)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 43})
+    assert proven_times(services) == dict.fromkeys(made + more, 1)
+
+
+def test_two_workers_do_nothing_twice(services, crowd):
+    made = crowd.pending(60)
+    with working(services), working(services):
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 60})
+    assert proven_times(services) == dict.fromkeys(made, 1)
+
+
+class Slow:
+    """An AWS that answers every call with one letter a moment, so that none is ever over and none times out."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self._callers = []
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        self._server.settimeout(0.05)
+        while not self._closed.is_set():
+            with contextlib.suppress(TimeoutError):
+                self._callers.append(self._server.accept()[0])
+            for caller in self._callers:
+                with contextlib.suppress(OSError):
+                    caller.send(b"H")
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+        for open_socket in (*self._callers, self._server):
+            open_socket.close()
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    aws = Slow()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", aws.url)
+    yield aws
+    aws.close()
+
+
+@contextlib.contextmanager
+def celery_over_valkey(services, aws, folder):
+    valkey = Valkey()
+    celery = Celery(services, aws, folder, valkey.url)
+    try:
+        yield
+    finally:
+        celery.kill()
+        valkey.kill()
+
+
+@pytest.mark.parametrize("kind", ["flask", "celery"])
+def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tmp_path, kind):
+    """Behind them it would wait until it gave up, and took the role back."""
+    with empty_database("sqlite", tmp_path) as url:
+        migrate(url)
+        topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
+        config = make_config(
+            url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue
+        )
+        services = composition.build(config)
+        Crowd(services, aws).pending(40)
+        with working(services) if kind == "flask" else celery_over_valkey(services, aws, tmp_path):
+            until(lambda: begun(services) == THREADS)
+            stack = registering_stack(services, aws)
+            with contextlib.closing(root_client(aws, "sns", stack.account)) as sns:
+                sns.publish(TopicArn=topic, Message=json.dumps(stack.request()))
+            until(lambda: "connection.registered" in actions(services))
+            assert "connection.proof_failed" not in actions(services)
+            slow.close()
+        services.db.engine.dispose()
+
+
+def begun(services) -> int:
+    """How many proofs have used up their claims."""
+    with services.db.read() as db:
+        later = Connection.due_at > now() + 1.5 * LEASE
+        return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(later))
+
+
+def registering_stack(services, aws):
+    token = registration_token(services.db, services.config.secret_keys, tenant_row(services.db))
+    return Stack(aws.url, token, f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering")
+
+
+def actions(services) -> set[str]:
+    with services.db.read() as db:
+        return set(db.scalars(sqlalchemy.select(AuditEvent.action)))
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
+def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
+    monkeypatch.setattr("app.background.single_machine._AFTER_FAILURE", 0.05)
+    inner, failures = services.due.claim, iter(range(3))
+
+    def claim(most):
+        if next(failures, None) is not None:
+            raise failure
+        return inner(most)
+
+    monkeypatch.setattr(services.due, "claim", claim)
+    crowd.pending(1)
+    with working(services):
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 1})
+    assert next(failures, None) is None
+
+
+def environment(services, aws, **more):
+    config = services.config
+    return os.environ | {
+        "DEPUTY_DATABASE_URL": config.database_url,
+        "DEPUTY_SECRET_KEYS": ",".join(config.secret_keys),
+        "DEPUTY_BROKER_PRINCIPAL_ARN": config.broker.arn,
+        "DEPUTY_VENDOR_NAME": config.vendor_name,
+        "DEPUTY_TEMPLATE_BUCKET": config.template_bucket,
+        "DEPUTY_STS_BUDGET": "600",
+        "DEPUTY_REGISTRATION_TOPIC_ARN": config.registration_topic_arn or "",
+        "DEPUTY_REGISTRATION_QUEUE_URL": config.registration_queue_url or "",
+        **more,
+    }
+
+
+def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
+    crowd.pending(5)
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(services, aws), stdout=subprocess.PIPE
+    ) as process:
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 5})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert b"Ctrl-C" in process.stdout.read()
+
+
+def test_celery_takes_no_commands_from_its_broker(services):
+    """`celery inspect` and `celery control` speak to workers through it."""
+    for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
+        celery = create_celery(replace(services.config, broker_url=url), lambda: services)
+        assert celery.conf.worker_enable_remote_control is False
+
+
+class Celery:
+    """`celery --app celery_app worker --beat` over this broker, to be killed at will."""
+
+    def __init__(self, services, aws, folder, broker_url, **more):
+        self._folder = folder
+        self._env = environment(services, aws, DEPUTY_BROKER_URL=broker_url, **more)
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-m", "celery", "--app", "celery_app", "worker", "--beat"]
+        command += ["--loglevel", "WARNING"]
+        with (self._folder / "celery.log").open("ab") as log:
+            self._worker = subprocess.Popen(
+                command, cwd=ROOT, env=self._env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def ended(self):
+        return self._worker.poll() is not None
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._worker.pid, signal.SIGKILL)
+        self._worker.wait()
+
+
+def lapse(services):
+    """Two minutes later: the leases of what was claimed and not finished are over."""
+    with services.db.write(SYSTEM) as db:
+        waiting = sqlalchemy.update(Connection).where(Connection.status == ConnectionStatus.PENDING)
+        db.execute(waiting.values(due_at=now()))
+
+
+@pytest.fixture
+def work_queue(aws):
+    """The queue that broker.yaml makes where it is asked to, away from the SDK's own region, and what its broker may do
+    there: the worker acts as the sandbox's broker, which gets that very policy.
+    """
+    name = f"deputy-{uuid.uuid4().hex[:8]}"  # its bucket outlives the stack
+    parameters = {"BrokerRoleName": name, "TemplateBucketName": name, "CeleryOverSqs": "yes"}
+    with (
+        contextlib.closing(aws.client("cloudformation", VENDOR_ACCOUNT, SQS_REGION)) as cloudformation,
+        contextlib.closing(aws.client("iam", VENDOR_ACCOUNT)) as iam,
+        contextlib.closing(aws.client("sqs", VENDOR_ACCOUNT, SQS_REGION)) as sqs,
+    ):
+        cloudformation.create_stack(
+            StackName=name,
+            TemplateBody=(ROOT / "cloudformation/broker.yaml").read_text(),
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
+        (url,) = (one["OutputValue"] for one in outputs if one["OutputKey"] == "CeleryBrokerUrl")
+        (policy,) = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+        attached = {"RoleName": "DeputyBroker", "PolicyArn": policy["PolicyArn"]}
+        iam.attach_role_policy(**attached)
+        here = sqs.get_queue_url(QueueName=url.rpartition("/")[2])["QueueUrl"]
+        yield SimpleNamespace(
+            url=here.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=here)
+        )
+        iam.detach_role_policy(**attached)
+        cloudformation.delete_stack(StackName=name)
+
+
+def proven_once(services, crowd, celery, meanwhile=lambda: None):
+    """The worker is killed in the middle; everything is proven in the end, and nothing twice."""
+    try:
+        made = crowd.pending(20)
+        until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, 60)
+        celery.kill()
+        meanwhile()
+        lapse(services)
+        celery.start()
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20}, 60)
+    finally:
+        celery.kill()
+    assert proven_times(services) == dict.fromkeys(made, 1)
+
+
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # the broker is what differs
+def test_sqs_carries_what_is_due(services, crowd, aws, work_queue, tmp_path):
+    proven_once(services, crowd, Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION))
+
+
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_a_worker_that_sqs_refuses_ends_and_does_not_stay_alive_and_deaf(
+    services, crowd, aws, work_queue, tmp_path
+):
+    celery = Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION)
+    try:
+        crowd.pending(1)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 1}, 60)
+        assert not celery.ended
+        work_queue.delete()
+        until(lambda: celery.ended, 60)
+    finally:
+        celery.kill()
+
+
+@pytest.mark.skipif(RABBITMQ is None, reason="there is no rabbitmq-server on this machine")
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_rabbitmq_carries_what_is_due(services, crowd, aws, tmp_path):
+    rabbitmq = RabbitMQ(tmp_path)
+
+    def meanwhile():
+        rabbitmq.kill()
+        rabbitmq.start()
+
+    try:
+        proven_once(services, crowd, Celery(services, aws, tmp_path, rabbitmq.url), meanwhile)
+    finally:
+        rabbitmq.close()

@@ -1,0 +1,234 @@
+"""The cache that processes share: hints, and locks that end by themselves; away, it is empty and nobody is hurt."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import redis
+
+from app.cache.shared_cache import SharedCache
+from dev.stack import free_port
+from tests.support.rows import at_once, until
+from tests.support.valkey import Valkey, cache_at, logged
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def cache(valkey) -> Iterator[SharedCache]:
+    valkey.revive()
+    with cache_at(valkey.url) as cache:
+        cache.client.flushall()
+        yield cache
+
+
+@pytest.fixture
+def other(valkey) -> Iterator[SharedCache]:
+    with cache_at(valkey.url) as cache:
+        yield cache
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """One that failed is asked again after a moment."""
+    monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
+
+
+def test_what_one_puts_the_other_gets(cache, other):
+    value = bytes(range(256))
+    assert cache.get("a") is None
+    cache.put("a", value, 60)
+    assert other.get("a") == value
+    other.forget("a")
+    assert cache.get("a") is None
+    assert not cache.away
+
+
+def test_a_value_ends_in_time(cache):
+    cache.put("a", b"1", 60.5)
+    assert 59_000 < cache.client.pttl("a") <= 60_500
+    cache.put("b", b"1", 0.05)
+    until(lambda: cache.get("b") is None, 1)
+    cache.put("c", b"1", -5)
+    until(lambda: cache.get("c") is None, 1)
+    assert not cache.away, "a time that has passed is no error"
+
+
+def test_one_holds_the_lock(cache, other):
+    token = cache.lock("l", 60)
+    assert token is not None
+    assert (cache.lock("l", 60), other.lock("l", 60)) == (None, None)
+    assert 59_000 < cache.client.pttl("l") <= 60_000
+    cache.unlock("l", token)
+    assert other.lock("l", 60) is not None
+
+
+def test_of_many_one_gets_the_lock(cache, other):
+    jobs = [lambda c=c: c.lock("l", 60) for c in (cache, other) for _ in range(8)]
+    assert len([token for token in at_once(jobs) if token]) == 1
+
+
+def test_the_lock_of_one_who_died_ends_by_itself(cache, other):
+    assert cache.lock("l", 0.1)
+    until(lambda: other.lock("l", 60), 30)
+
+
+def test_nobody_gives_back_what_is_anothers_by_now(cache, other):
+    late = cache.lock("l", 0.01)
+    until(lambda: other.client.get("l") is None, 1)
+    token = other.lock("l", 60)
+    cache.unlock("l", late)
+    assert cache.lock("l", 60) is None
+    other.unlock("l", token)
+    assert cache.lock("l", 60) is not None
+
+
+# --- away ---
+
+
+def is_back(cache: SharedCache) -> bool:
+    """It takes what it is given: then it is."""
+    cache.put("alive", b"1", 60)
+    return not cache.away
+
+
+def everything(cache: SharedCache) -> list[object]:
+    cache.put("a", b"1", 60)
+    cache.forget("a")
+    cache.unlock("l", "token")
+    return [cache.get("a"), cache.lock("l", 60), cache.ask(cache.client.ping)]
+
+
+def test_one_that_is_not_there_is_empty_and_gives_no_lock():
+    with cache_at(f"redis://127.0.0.1:{free_port()}/0") as cache, logged() as lines:
+        assert everything(cache) == [None, None, None]
+        assert cache.away
+    assert lines == ["cache.lost"]
+
+
+def test_making_one_connects_to_nothing():
+    with cache_at(f"redis://127.0.0.1:{free_port()}/0") as cache:
+        assert not cache.away
+
+
+def test_lost_and_found_are_logged_once_each(valkey, cache):
+    with logged() as lines:
+        cache.put("a", b"1", 60)
+        valkey.kill()
+        for _ in range(3):
+            assert set(at_once([lambda: cache.get("a")] * 6)) == {None}
+            time.sleep(0.21)
+        assert cache.away
+        valkey.start()
+        until(lambda: all(at_once([lambda: is_back(cache)] * 6)))
+    assert lines == ["cache.lost", "cache.back"]
+
+
+def straggling(cache: SharedCache, ask: Callable[[], object]) -> tuple[threading.Event, Future[object]]:
+    """Somebody who asked just now, and whose outcome is known when the event is set."""
+    asked, known = threading.Event(), threading.Event()
+
+    def slow() -> object:
+        asked.set()
+        known.wait(60)
+        return ask()
+
+    pool = ThreadPoolExecutor(1)
+    running = pool.submit(cache.ask, slow, writes=True)
+    asked.wait(60)
+    pool.shutdown(wait=False)
+    return known, running
+
+
+def test_an_answer_to_what_was_asked_before_the_loss_is_no_sign_of_life(valkey, cache):
+    with logged() as lines:
+        known, running = straggling(cache, lambda: b"from before")
+        valkey.kill()
+        assert cache.get("a") is None
+        known.set()
+        assert running.result(60) == b"from before"
+        assert cache.away
+        valkey.start()
+        until(lambda: is_back(cache))
+    assert lines == ["cache.lost", "cache.back"]
+
+
+def test_a_failure_of_what_was_asked_before_it_came_back_is_no_new_loss(valkey, cache):
+    def fail() -> None:
+        raise redis.ConnectionError("reset by peer")
+
+    with logged() as lines:
+        known, running = straggling(cache, fail)
+        valkey.kill()
+        assert cache.get("a") is None
+        valkey.start()
+        until(lambda: is_back(cache))
+        known.set()
+        assert running.result(60) is None
+        assert not cache.away
+        cache.put("a", b"1", 60)
+        assert cache.get("a") == b"1"
+    assert lines == ["cache.lost", "cache.back"]
+
+
+def test_one_that_is_away_is_left_alone_for_a_while(valkey, cache, monkeypatch):
+    monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 30)
+    asked = []
+
+    def ask():
+        asked.append(1)
+        return cache.client.ping()
+
+    valkey.kill()
+    assert [cache.ask(ask) for _ in range(50)] == [None] * 50
+    valkey.start()
+    assert cache.ask(ask) is None
+    assert len(asked) == 1
+
+
+def test_one_that_hangs_costs_a_moment_once(valkey, cache):
+    cache.put("a", b"1", 60)
+    with valkey.hanging():
+        began = time.monotonic()
+        assert everything(cache) == [None, None, None]
+        assert 0.2 < time.monotonic() - began < 30
+    until(lambda: is_back(cache))
+    assert cache.get("a") == b"1"
+
+
+def test_one_that_is_full_is_lost_until_it_takes_something(cache):
+    """It still answers questions, and would be back with each and lost with the next write."""
+    cache.put("a", b"1", 60)
+    with logged() as lines:
+        cache.client.config_set("maxmemory", "1")
+        cache.put("b", b"1", 60)
+        for _ in range(2):
+            time.sleep(0.21)
+            assert cache.get("a") == b"1"
+            assert cache.lock("l", 60) is None
+            assert cache.away
+        cache.client.config_set("maxmemory", "0")
+        until(lambda: is_back(cache))
+    assert lines == ["cache.lost", "cache.back"]
+
+
+def test_an_answer_that_is_an_error_is_no_answer(cache):
+    cache.client.lpush("a", "x")
+    assert cache.get("a") is None
+    assert cache.away
+    until(lambda: is_back(cache))
+    assert not cache.away
+
+
+def test_more_at_once_than_it_has_connections_for_hurts_nobody(valkey, monkeypatch):
+    monkeypatch.setattr("app.cache.shared_cache._POOL", 2)
+    with cache_at(valkey.url) as cache:
+        assert all(outcome is None for outcome in at_once([lambda: cache.put("a", b"1", 60)] * 16))
+        until(lambda: cache.get("a") in {b"1", None} and not cache.away)

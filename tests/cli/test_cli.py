@@ -1,0 +1,517 @@
+"""The operator's commands, against a real database: what they print, what they change, and what they leave on record."""
+
+import getpass
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import pytest
+import sqlalchemy
+from alembic import command as alembic
+from alembic.script import ScriptDirectory
+from flask import Flask
+from sqlalchemy import select
+
+from app.access import callers as access
+from app.access.api_keys import Access, generate_key
+from app.access.callers import Scope, from_bits
+from app.cli import commands as cli
+from app.errors import UnauthenticatedError
+from app.factory import create_app
+from app.health.readiness import alembic_config, revision
+from app.ids import new_id
+from app.store.database import SYSTEM, Database, now
+from app.store.models import ApiKey, AuditEvent, Tenant
+from tests.conftest import empty_database, make_config
+
+ROOT = Path(__file__).parents[2]
+KEY = r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
+
+
+class Operator:
+    """Somebody at the machine; `run("keys", "list")` is `flask --app wsgi keys list`."""
+
+    def __init__(self, url: str, **settings: object) -> None:
+        self.app = create_app(make_config(url, **settings))
+        self.access: Access = self.app.extensions["deputy"].access
+        self.db: Database = self.app.extensions["deputy"].db
+
+    def run(self, *words: str, fails: int = 0) -> str:
+        done = self.app.test_cli_runner().invoke(args=words)
+        assert done.exit_code == fails, done.output
+        assert "Traceback" not in done.output
+        return done.output
+
+    def key(self, text: str) -> ApiKey | None:
+        with self.db.read() as db:
+            return db.scalars(select(ApiKey).where(ApiKey.lookup == text[4:20])).one_or_none()
+
+    def events(self, key: ApiKey) -> list[AuditEvent]:
+        """What is on record about a key, oldest first."""
+        with self.db.read() as db:
+            query = select(AuditEvent).where(AuditEvent.action.like("api_key.%")).order_by(AuditEvent.id)
+            return [e for e in db.scalars(query) if e.details.get("api_key_id") == str(key.id)]
+
+    def works(self, text: str) -> bool:
+        try:
+            self.access.authenticate(text, None)
+        except UnauthenticatedError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def operator(database_url):
+    operator = Operator(database_url)
+    yield operator
+    operator.db.engine.dispose()
+
+
+@pytest.fixture
+def with_bootstrap(database_url):
+    """`with_bootstrap(text)`: an operator whose settings hold this bootstrap key."""
+    made = []
+
+    def make(text: str) -> Operator:
+        made.append(Operator(database_url, bootstrap_key=text))
+        return made[-1]
+
+    yield make
+    for operator in made:
+        operator.db.engine.dispose()
+
+
+def made_by(output: str) -> tuple[str, str]:
+    """The id and the text that `keys create` prints."""
+    found = re.search(rf"^id   ([0-9a-f-]{{36}})\nkey  ({KEY})$", output, re.MULTILINE)
+    assert found, output
+    return found[1], found[2]
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["migrate", "templates", "keys", "registrations"]),
+        (["migrate"], ["Bring the database's schema to this release's", "Safe to repeat"]),
+        (["templates"], ["publish"]),
+        (["templates", "publish"], ["TEMPLATE_BUCKET", "never overwritten"]),
+        (["keys"], ["bootstrap", "create", "generate", "list", "revoke"]),
+        (["keys", "generate"], ["DEPUTY_BOOTSTRAP_KEY"]),
+        (["keys", "bootstrap"], ["DEPUTY_BOOTSTRAP_KEY", "Safe to repeat"]),
+        (
+            ["keys", "create"],
+            ["--name", "--scope", "--tenant", "--days", "--permission-set", "credentials:issue", "all"],
+        ),
+        (["keys", "list"], ["revoked and expired"]),
+        (["keys", "revoke"], ["KEY_ID", "no request", "links that it made", "--yes"]),
+        (["registrations"], ["void"]),
+        (["registrations", "void"], ["TENANT_ID", "wrong hands", "kit again", "registers nothing"]),
+    ],
+    ids=lambda value: " ".join(value) if value and " " not in value[0] else "",
+)
+def test_help_says_what_a_command_does(operator, words, said):
+    output = operator.run(*words, "--help")
+    for text in said:
+        assert re.sub(r"\s+", " ", text) in re.sub(r"\s+", " ", output)
+
+
+def test_every_command_has_a_help_text():
+    for group in (cli.keys, cli.templates, cli.registrations):
+        for command in group.commands.values():
+            assert command.help, command.name
+    assert cli.migrate.help
+
+
+def every_command(app: Flask) -> Iterator[list[str]]:
+    """The words of each group and each command."""
+    for name, found in app.cli.commands.commands.items():
+        yield [name]
+        yield from ([name, inner] for inner in getattr(found, "commands", {}))
+
+
+def test_help_needs_no_settings_at_any_level():
+    with click.Context(click.Group("flask")):
+        app = cli.without_settings("these settings are bad")
+    for words in every_command(app):
+        done = app.test_cli_runner().invoke(args=[*words, "--help"])
+        assert (done.exit_code, done.output[:6]) == (0, "Usage:"), words
+    for words in (["migrate"], ["worker"], ["templates", "publish"], ["keys", "list"], ["keys", "bootstrap"]):
+        done = app.test_cli_runner().invoke(args=words)
+        assert (done.exit_code, done.output) == (1, "Error: these settings are bad\n"), words
+    run = click.Context(click.Command("run"), parent=click.Context(click.Group("flask")))
+    with run, pytest.raises(SystemExit):
+        cli.without_settings("these settings are bad")
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["keys", "--help"], 0), (["routes"], 3)])
+def test_the_real_command_line_without_any_setting(words, code):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", *words],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    if code:
+        assert done.stderr.startswith("Deputy can't start with these settings:\n")
+    else:
+        assert done.stderr == ""
+        assert "revoke" in done.stdout if "keys" in words else "migrate" in done.stdout
+
+
+# --- migrate ---
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
+    with empty_database(engine, tmp_path) as url:
+        operator = Operator(url)
+        migrations = ScriptDirectory.from_config(alembic_config(operator.db))
+        head, earlier = migrations.get_current_head(), migrations.get_base()
+        assert operator.run("migrate") == f"empty → {head}\n"
+        assert operator.run("migrate") == f"Nothing to do: {head}\n"
+        assert revision(operator.db) == head is not None
+        alembic.downgrade(alembic_config(operator.db), earlier)
+        assert operator.run("migrate") == f"{earlier} → {head}\n"
+        assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
+        operator.db.engine.dispose()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_migrate_leaves_the_schema_of_a_newer_release_alone_and_readiness_names_it(engine, tmp_path):
+    with empty_database(engine, tmp_path) as url:
+        operator = Operator(url)
+        operator.run("migrate")
+        with operator.db.engine.begin() as connection:
+            connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '9999'"))
+        said = operator.run("migrate", fails=1)
+        assert said == (
+            "Error: The database's schema is at 9999, which is a newer release's. Nothing was changed: run that release.\n"
+        )
+        assert revision(operator.db) == "9999"
+        [problem] = operator.app.extensions["deputy"].health.missing()["database"]
+        assert problem.startswith("The database's schema is a newer release's;")
+        operator.db.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["migrate"],
+        ["keys", "list"],
+        ["keys", "create", "--name", "x", "--scope", "all"],
+        ["keys", "revoke", str(new_id())],
+    ],
+)
+def test_without_a_database_a_command_says_so_in_one_line(words):
+    output = Operator("sqlite:////nonexistent/deputy.sqlite3").run(*words, fails=1)
+    assert output.startswith("Error: ")
+    assert "database" in output
+    assert len(output.splitlines()) == 1
+
+
+# --- keys generate ---
+
+
+def test_generate_prints_a_strong_key_and_stores_nothing(operator):
+    made = [operator.run("keys", "generate").strip() for _ in range(3)]
+    assert len(set(made)) == 3
+    for text in made:
+        assert re.fullmatch(KEY, text)
+        assert operator.key(text) is None
+
+
+# --- keys bootstrap ---
+
+
+def test_bootstrap_installs_the_given_key_once(with_bootstrap):
+    text = generate_key()
+    operator = with_bootstrap(text)
+    assert operator.run("keys", "bootstrap") == "The bootstrap key is installed.\n"
+    assert operator.run("keys", "bootstrap") == "The bootstrap key is there already.\n"
+    caller = operator.access.authenticate(text, None)
+    assert caller.scopes == frozenset(Scope)
+    assert (caller.tenant_id, caller.expires_at) == (None, None)
+    [event] = operator.events(operator.key(text))
+    assert (event.action, event.outcome) == ("api_key.created", "ok")
+    assert_by_the_operator(event)
+
+
+def assert_by_the_operator(event: AuditEvent) -> None:
+    assert (event.actor_kind, event.actor_id) == ("operator", None)
+    assert event.actor_name == f"{getpass.getuser()} (command line)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "admin",
+        "dpk_0123456789abcdef_",
+        "dpk_0123456789abcdef_" + "a" * 43,
+        "dpk_0123456789abcdef_" + "abcdefgh" * 5 + "abc",
+        "dpk_0123456789abcdef_" + "A1b2C3d4E5f6g7" * 3 + "h",
+        generate_key()[:-1],
+        generate_key() + "a",
+        generate_key().replace("dpk_", "DPK_"),
+        generate_key().upper(),
+        f" {generate_key()}",
+    ],
+    ids=[
+        "empty",
+        "word",
+        "no-secret",
+        "one-letter",
+        "8-letters",
+        "15-letters",
+        "short",
+        "long",
+        "prefix",
+        "upper",
+        "space",
+    ],
+)
+def test_bootstrap_refuses_a_weak_key(with_bootstrap, text):
+    operator = with_bootstrap(text)
+    output = operator.run("keys", "bootstrap", fails=1)
+    assert output.startswith("Error: DEPUTY_BOOTSTRAP_KEY")
+    assert operator.key(text) is None
+    if text[21:]:
+        assert text[21:] not in output
+
+
+def test_bootstrap_without_a_key_says_how_to_make_one(operator):
+    output = operator.run("keys", "bootstrap", fails=1)
+    assert "DEPUTY_BOOTSTRAP_KEY is not set" in output
+    assert "keys generate" in output
+
+
+def test_bootstrap_never_revives_a_revoked_key(with_bootstrap):
+    text = generate_key()
+    operator = with_bootstrap(text)
+    operator.run("keys", "bootstrap")
+    operator.run("keys", "revoke", str(operator.key(text).id))
+    output = operator.run("keys", "bootstrap", fails=1)
+    assert "revoked" in output
+    assert not operator.works(text)
+    assert [e.action for e in operator.events(operator.key(text))] == ["api_key.created", "api_key.revoked"]
+
+
+def test_bootstrap_does_not_replace_another_key_with_the_same_digits(with_bootstrap):
+    first = generate_key()
+    second = first[:21] + generate_key()[21:]
+    with_bootstrap(first).run("keys", "bootstrap")
+    operator = with_bootstrap(second)
+    operator.run("keys", "bootstrap", fails=1)
+    assert operator.works(first)
+    assert not operator.works(second)
+
+
+# --- keys create ---
+
+
+def test_create_prints_a_key_that_can_do_what_was_asked(operator):
+    output = operator.run(
+        "keys", "create", "--name", "reader", "--scope", "tenants:read", "--scope", "audit:read"
+    )
+    key_id, text = made_by(output)
+    assert "shown this once" in output
+    caller = operator.access.authenticate(text, None)
+    assert str(caller.key_id) == key_id
+    assert caller.scopes == {Scope.TENANTS_READ, Scope.AUDIT_READ}
+    assert (caller.name, caller.tenant_id, caller.expires_at) == ("reader", None, None)
+    [event] = operator.events(operator.key(text))
+    assert event.action == "api_key.created"
+    assert event.details["scopes"] == ["audit:read", "tenants:read"]
+    assert_by_the_operator(event)
+    assert text not in str(event.details)
+
+
+def test_only_a_hash_of_the_key_is_stored(operator):
+    _, text = made_by(operator.run("keys", "create", "--name", "n", "--scope", "all"))
+    key = operator.key(text)
+    assert key.digest == access.digest_of(text)
+    assert text[21:] not in repr(vars(key))
+    assert from_bits(key.scope_bits) == frozenset(Scope)
+
+
+def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
+    tenant = Tenant(id=new_id(), name="Acme")
+    with operator.db.write(SYSTEM) as db:
+        db.add(tenant)
+    words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id), "--days", "30"]
+    _, text = made_by(operator.run("keys", "create", *words))
+    caller = operator.access.authenticate(text, None)
+    assert caller.tenant_id == tenant.id
+    assert abs(caller.expires_at - now() - timedelta(days=30)) < timedelta(minutes=1)
+    [event] = operator.events(operator.key(text))
+    assert event.tenant_id == tenant.id
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "unknown"])
+def test_create_needs_a_tenant_that_is_there(operator, deleted):
+    tenant = Tenant(id=new_id(), name="gone", deleted_at=now())
+    if deleted:
+        with operator.db.write(SYSTEM) as db:
+            db.add(tenant)
+    words = ["--name", "worker", "--scope", "all", "--tenant", str(tenant.id)]
+    assert operator.run("keys", "create", *words, fails=1) == "Error: There is no such tenant.\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--name", "x"],
+        ["--scope", "all"],
+        ["--name", "x", "--scope", "everything"],
+        ["--name", "x", "--scope", "all", "--days", "0"],
+        ["--name", "x", "--scope", "all", "--days", "-1"],
+        ["--name", "x", "--scope", "all", "--days", "soon"],
+        ["--name", "x", "--scope", "all", "--tenant", "acme"],
+        ["--name", "", "--scope", "all"],
+        ["--name", "x" * 201, "--scope", "all"],
+        ["--name", "two\nlines", "--scope", "all"],
+    ],
+    ids=lambda words: " ".join(words)[:40].replace("\n", "-") or "nothing",
+)
+def test_create_refuses_what_makes_no_sense(operator, words):
+    """The API's own rules for a name hold here too: the audit log and `keys list` show it on one line."""
+    done = operator.app.test_cli_runner().invoke(args=["keys", "create", *words])
+    assert done.exit_code in {1, 2}, done.output
+    assert "Error: " in done.output
+    assert re.search(KEY, done.output) is None
+
+
+# --- keys list ---
+
+
+def test_list_shows_every_key_and_its_state_and_no_secret(operator):
+    live_id, live = made_by(operator.run("keys", "create", "--name", "a live one", "--scope", "all"))
+    gone_id, gone = made_by(operator.run("keys", "create", "--name", "a gone one", "--scope", "audit:read"))
+    old_id, old = made_by(
+        operator.run("keys", "create", "--name", "an old one", "--scope", "keys:write", "--days", "1")
+    )
+    operator.run("keys", "revoke", gone_id)
+    with operator.db.write(SYSTEM) as db:
+        db.get(ApiKey, uuid.UUID(old_id)).expires_at = now() - timedelta(seconds=1)
+    output = operator.run("keys", "list")
+    lines = {line.split()[0]: line for line in output.splitlines()}
+    for key_id, state, name, scopes in (
+        (live_id, "live", "a live one", "all"),
+        (gone_id, "revoked", "a gone one", "audit:read"),
+        (old_id, "expired", "an old one", "keys:write"),
+    ):
+        assert lines[key_id].split()[1] == state
+        assert name in lines[key_id]
+        assert "every tenant" in lines[key_id]
+        assert lines[key_id].endswith(f"  {scopes}")
+    for text in (live, gone, old):
+        assert text[21:] not in output
+    assert (operator.works(live), operator.works(gone), operator.works(old)) == (True, False, False)
+
+
+def test_list_shows_a_confined_keys_tenant(operator):
+    tenant = Tenant(id=new_id(), name="Acme")
+    with operator.db.write(SYSTEM) as db:
+        db.add(tenant)
+    words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id)]
+    key_id, _ = made_by(operator.run("keys", "create", *words))
+    [line] = [line for line in operator.run("keys", "list").splitlines() if line.startswith(key_id)]
+    assert str(tenant.id) in line
+
+
+# --- keys revoke ---
+
+
+def test_revoke_ends_a_key_at_once_and_for_good(operator):
+    key_id, text = made_by(operator.run("keys", "create", "--name", "n", "--scope", "all"))
+    assert operator.works(text)
+    assert operator.run("keys", "revoke", key_id) == "Revoked.\n"
+    assert not operator.works(text)
+    assert operator.run("keys", "revoke", key_id, fails=1) == "Error: This key is revoked already.\n"
+    created, revoked = operator.events(operator.key(text))
+    assert (created.action, revoked.action) == ("api_key.created", "api_key.revoked")
+    assert_by_the_operator(revoked)
+
+
+@pytest.mark.parametrize(
+    ("word", "code"), [(str(uuid.uuid4()), 1), ("not-an-id", 2), ("", 2)], ids=["unknown", "word", "empty"]
+)
+def test_revoke_needs_the_id_of_a_key(operator, word, code):
+    output = operator.run("keys", "revoke", word, fails=code)
+    assert "Error: " in output
+    if code == 1:
+        assert "key" in output.lower()
+
+
+# --- registrations void ---
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "unknown"])
+def test_void_needs_a_tenant_that_is_there(operator, deleted):
+    tenant = Tenant(id=new_id(), name="gone", deleted_at=now())
+    if deleted:
+        with operator.db.write(SYSTEM) as db:
+            db.add(tenant)
+    output = operator.run("registrations", "void", str(tenant.id), fails=1)
+    assert output == "Error: There is no such tenant.\n"
+
+
+def test_void_needs_an_id(operator):
+    assert "Error: " in operator.run("registrations", "void", "acme", fails=2)
+
+
+# --- keys: what goes with a revoked one ---
+
+
+@pytest.fixture
+def maker(operator):
+    """The id of a key, and the row of a key that it made."""
+    key_id, text = made_by(operator.run("keys", "create", "--name", "maker", "--scope", "keys:write"))
+    caller = operator.access.authenticate(text, None)
+    child, _ = operator.access.create_key(caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE}))
+    return key_id, child
+
+
+def live(operator, key):
+    with operator.db.read() as db:
+        return db.get(ApiKey, key.id).revoked_at is None
+
+
+def test_revoke_shows_what_goes_with_the_key_and_asks(operator, maker):
+    key_id, child = maker
+    output = operator.run("keys", "revoke", key_id, fails=1)  # nobody answers
+    assert "1 live keys, 0 live onboarding links" in output
+    assert f"{child.id}  its child" in output
+    assert "Revoke all of these?" in output
+    assert live(operator, child)
+
+
+def test_revoke_with_yes_does_not_ask(operator, maker):
+    key_id, child = maker
+    output = operator.run("keys", "revoke", "--yes", key_id)
+    assert "its child" in output
+    assert output.endswith("Revoked.\n")
+    assert not live(operator, child)
+
+
+def test_a_key_can_be_made_for_some_permission_sets(operator):
+    words = ["keys", "create", "--name", "scanner", "--scope", "credentials:issue", "--permission-set"]
+    _, text = made_by(operator.run(*words, "inventory"))
+    assert operator.key(text).permission_sets == ["inventory"]
+    assert "permission_sets: Must be some of: bucket-sync, inventory." in operator.run(
+        *words, "no-such", fails=1
+    )

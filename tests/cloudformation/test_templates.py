@@ -1,0 +1,523 @@
+"""The templates as they lie in the repository: valid, and meaning what customers are told that they mean.
+
+Publishing replaces the example values by plain text substitution, so the tests also pin down those literals.
+"""
+
+import json
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+from cfnlint.api import lint_all
+from cfnlint.decode import decode
+
+CLOUDFORMATION = Path(__file__).parents[2] / "cloudformation"
+TEMPLATES = sorted(CLOUDFORMATION.glob("*.yaml"))
+CUSTOMER_ROLE = CLOUDFORMATION / "customer-role.yaml"
+CUSTOMER_ORG = CLOUDFORMATION / "customer-org.yaml"
+
+BROKER_ROOT = "arn:aws:iam::111122223333:root"
+BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
+EXTERNAL_ID = "dpy-" + "0f" * 32
+
+
+def load(path):
+    template, faults = decode(str(path))
+    assert faults == []
+    return template
+
+
+@pytest.fixture(scope="module")
+def customer():
+    return load(CUSTOMER_ROLE)
+
+
+@pytest.fixture(scope="module")
+def role(customer):
+    return customer["Resources"]["Role"]["Properties"]
+
+
+@pytest.fixture(scope="module")
+def broker():
+    return load(CLOUDFORMATION / "broker.yaml")["Resources"]
+
+
+def policy_of(broker, name):
+    policies = broker["Broker"]["Properties"]["Policies"]
+    return next(policy["PolicyDocument"] for policy in policies if policy["PolicyName"] == name)
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_cfn_lint_has_no_errors_and_no_warnings(path):
+    """In every region. Its informational remarks are matters of taste and are left out."""
+    faults = [fault for fault in lint_all(path.read_text()) if fault.rule.severity != "informational"]
+    assert [str(fault) for fault in faults] == []
+
+
+def test_cfn_lint_would_find_a_fault():
+    broken = CUSTOMER_ROLE.read_text().replace("MaxSessionDuration: 3600", "MaxSessionDuration: 36")
+    assert any(fault.rule.severity == "error" for fault in lint_all(broken))
+
+
+# What customers launch.
+
+
+def test_no_literal_but_the_brokers_names_an_account():
+    rest = CUSTOMER_ROLE.read_text()
+    for literal in (BROKER_ROOT, BROKER, "arn:aws:sns:[a-z0-9-]+:111122223333:"):
+        assert rest.count(literal) == 1
+        rest = rest.replace(literal, "")
+    assert re.findall(r"[0-9]{12}", rest) == []
+    assert "DeputyBroker" not in rest
+
+
+def test_the_broker_is_no_parameter(customer):
+    assert list(customer["Parameters"]) == [
+        "ExternalId",
+        "RoleName",
+        "RegistrationTopicArn",
+        "RegistrationToken",
+    ]
+
+
+def test_a_link_can_fill_in_every_parameter(customer):
+    for parameter in customer["Parameters"].values():
+        assert parameter["Type"] == "String"
+        assert "NoEcho" not in parameter
+
+
+def test_only_the_registration_may_be_left_out(customer):
+    defaults = {name: parameter.get("Default") for name, parameter in customer["Parameters"].items()}
+    assert defaults == {
+        "ExternalId": None,
+        "RoleName": None,
+        "RegistrationTopicArn": "",
+        "RegistrationToken": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("ExternalId", EXTERNAL_ID, True),
+        ("ExternalId", EXTERNAL_ID.upper(), False),
+        ("ExternalId", EXTERNAL_ID + "0", False),
+        ("ExternalId", "", False),
+        ("ExternalId", "dpy-*", False),
+        ("RoleName", "deputy-0f0f0f0f", True),
+        ("RoleName", "a" * 65, False),
+        ("RoleName", "", False),
+        ("RoleName", "path/role", False),
+        ("RoleName", "rôle", False),
+        ("RegistrationTopicArn", "", True),
+        ("RegistrationTopicArn", "arn:aws:sns:us-east-1:111122223333:registrations", True),
+        ("RegistrationTopicArn", "arn:aws:sns:us-east-1:444455556666:registrations", False),
+        ("RegistrationTopicArn", "arn:aws-us-gov:sns:us-gov-west-1:111122223333:r_1", False),
+        ("RegistrationTopicArn", "arn:aws:lambda:us-east-1:111122223333:function:f", False),
+    ],
+)
+def test_parameters_accept_only_what_they_should(customer, name, value, accepted):
+    parameter = customer["Parameters"][name]
+    assert parameter["ConstraintDescription"]
+    assert bool(re.fullmatch(parameter["AllowedPattern"], value)) is accepted
+
+
+def test_the_console_shows_every_parameter_in_a_group_with_a_label(customer):
+    interface = customer["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+
+    assert grouped == list(customer["Parameters"])
+    assert list(interface["ParameterLabels"]) == grouped
+    assert all(parameter["Description"] for parameter in customer["Parameters"].values())
+
+
+def test_the_trust_policy_is_exactly_this(role):
+    assert role["AssumeRolePolicyDocument"] == {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": BROKER_ROOT},
+                "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+                "Condition": {
+                    "StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}},
+                    "ArnEquals": {"aws:PrincipalArn": BROKER},
+                },
+            }
+        ],
+    }
+
+
+def test_the_role_names_the_vendor_and_the_tenant(customer, role):
+    assert "Example Vendor" in customer["Description"]
+    assert role["Description"]["Fn::Sub"].startswith("Lets Example Vendor ")
+    assert "${ExternalId}" in role["Description"]["Fn::Sub"]
+    assert role["Tags"] == [
+        {"Key": "deputy:vendor", "Value": "Example Vendor"},
+        {"Key": "deputy:external-id", "Value": {"Ref": "ExternalId"}},
+    ]
+    assert role["MaxSessionDuration"] == 3600
+    assert role["RoleName"] == {"Ref": "RoleName"}
+
+
+def test_the_descriptions_fit_also_with_a_long_vendor_name(customer, role):
+    """CloudFormation's limit is 1,024 bytes for a template, IAM's 1,000 characters for a role; names have at most 64."""
+    longest = "V" * 64
+    assert len(customer["Description"].replace("Example Vendor", longest)) <= 1024
+    filled = role["Description"]["Fn::Sub"].replace("${ExternalId}", EXTERNAL_ID)
+    assert len(filled.replace("Example Vendor", longest)) <= 1000
+
+
+def test_the_registration_exists_only_with_a_topic(customer):
+    registration = customer["Resources"]["Registration"]
+
+    assert customer["Conditions"] == {
+        "HasRegistrationTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RegistrationTopicArn"}, ""]}]}
+    }
+    assert registration == {
+        "Type": "Custom::DeputyRegistration",
+        "Condition": "HasRegistrationTopic",
+        "DeletionPolicy": "RetainExceptOnCreate",  # a deletion must wait for nobody; a rollback says so
+        "UpdateReplacePolicy": "Retain",
+        "Properties": {
+            "ServiceToken": {"Ref": "RegistrationTopicArn"},
+            "ServiceTimeout": "1800",
+            "RegistrationToken": {"Ref": "RegistrationToken"},
+            "ExternalId": {"Ref": "ExternalId"},  # or an update of it alone would not be told
+            "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
+            "TemplateVersion": "example-version",
+        },
+    }
+
+
+def test_it_makes_a_role_and_a_registration_and_nothing_else(customer):
+    assert list(customer["Resources"]) == ["Role", "Registration"]
+    assert len(customer["Resources"]["Role"]["Properties"]["Policies"]) == 1
+    assert "ManagedPolicyArns" not in customer["Resources"]["Role"]["Properties"]
+
+
+def test_the_outputs(customer):
+    outputs = {name: output["Value"] for name, output in customer["Outputs"].items()}
+    assert outputs == {
+        "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
+        "ExternalId": {"Ref": "ExternalId"},
+        "TemplateVersion": "example-version",
+    }
+
+
+def test_the_permissions_between_the_marks_are_those_of_inventory(role):
+    lines = CUSTOMER_ROLE.read_text().splitlines()
+    begin, end = (
+        [number for number, line in enumerate(lines) if line.strip() == f"# permissions: {word}"]
+        for word in ("begin", "end")
+    )
+    assert (len(begin), len(end)) == (1, 1)
+
+    inventory = json.loads((CLOUDFORMATION / "permission-sets" / "inventory.json").read_text())["statements"]
+    block = textwrap.dedent("\n".join(lines[begin[0] + 1 : end[0]]))
+    assert yaml.safe_load(block) == inventory
+    assert role["Policies"][0]["PolicyDocument"] == {"Version": "2012-10-17", "Statement": inventory}
+
+
+def test_another_set_can_take_their_place():
+    """JSON is YAML, and a string that names the partition or the account needs Fn::Sub."""
+
+    def substituted(value):
+        if isinstance(value, str):
+            return {"Fn::Sub": value} if "${AWS::" in value else value
+        if isinstance(value, list):
+            return [substituted(item) for item in value]
+        return {key: substituted(item) for key, item in value.items()}
+
+    bucket_sync = json.loads((CLOUDFORMATION / "permission-sets" / "bucket-sync.json").read_text())
+    block = "".join(
+        f"              - {json.dumps(substituted(statement))}\n" for statement in bucket_sync["statements"]
+    )
+    text = re.sub(
+        r"(?<=# permissions: begin\n).*(?= {14}# permissions: end)",
+        lambda _: block,
+        CUSTOMER_ROLE.read_text(),
+        flags=re.DOTALL,
+    )
+
+    assert "ListSharedBuckets" in text
+    assert "DescribeInstances" not in text
+    assert [str(f) for f in lint_all(text) if f.rule.severity != "informational"] == []
+
+
+@pytest.mark.parametrize("vendor", ["Example Ltd. (UK), R+D", "O'Neil-Co & Sons", "V" * 64])
+def test_any_vendors_name_can_take_the_examples_place(vendor, tmp_path):
+    path = tmp_path / "rendered.yaml"
+    path.write_text(CUSTOMER_ROLE.read_text().replace("Example Vendor", vendor))
+    rendered = load(path)
+
+    assert rendered["Description"].startswith(f"Gives {vendor} access")
+    assert rendered["Resources"]["Role"]["Properties"]["Tags"][0]["Value"] == vendor
+    assert rendered["Resources"]["Role"]["Properties"]["Description"]["Fn::Sub"].startswith(f"Lets {vendor} ")
+
+
+# What they launch for a whole organisation.
+
+
+@pytest.fixture(scope="module")
+def organization():
+    return load(CUSTOMER_ORG)
+
+
+def test_it_takes_the_units_and_what_a_single_account_takes(customer, organization):
+    """Neither the broker nor a template is a parameter: a link could carry somebody else's."""
+    parameters = organization["Parameters"]
+    assert list(parameters) == ["OrganizationalUnitIds", "CallAs", *customer["Parameters"]]
+    for name, parameter in customer["Parameters"].items():
+        assert parameters[name] == parameter
+    assert parameters["OrganizationalUnitIds"]["Type"] == "CommaDelimitedList"
+    assert "Default" not in parameters["OrganizationalUnitIds"]
+    assert parameters["CallAs"]["AllowedValues"] == ["SELF", "DELEGATED_ADMIN"]
+    assert parameters["CallAs"]["Default"] == "SELF"
+    assert all("NoEcho" not in parameter for parameter in parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("unit", "accepted"),
+    [
+        ("r-ab12", True),
+        ("ou-ab12-1a2b3c4d", True),
+        ("ou-ab12", False),
+        ("ou-AB12-1a2b3c4d", False),
+        ("123456789012", False),
+        ("", False),
+        ("*", False),
+        ("r-ab12\n", False),
+    ],
+)
+def test_a_unit_is_a_unit_or_the_root(organization, unit, accepted):
+    pattern = organization["Parameters"]["OrganizationalUnitIds"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, unit)) is accepted
+
+
+def test_the_console_shows_the_organisations_parameters_with_labels(organization):
+    interface = organization["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert grouped == list(organization["Parameters"])
+    assert list(interface["ParameterLabels"]) == grouped
+    assert all(parameter["Description"] for parameter in organization["Parameters"].values())
+
+
+def test_the_stack_set_is_exactly_this(organization):
+    stack_set = organization["Resources"]["Accounts"]
+    assert stack_set["Type"] == "AWS::CloudFormation::StackSet"
+    properties = dict(stack_set["Properties"])
+    assert properties.pop("Description")
+    delegate = {"Fn::If": ["CalledByDelegate", "DIFFERENCE", {"Ref": "AWS::NoValue"}]}
+    itself = {"Fn::If": ["CalledByDelegate", [{"Ref": "AWS::AccountId"}], {"Ref": "AWS::NoValue"}]}
+    assert properties == {
+        "StackSetName": {"Ref": "AWS::StackName"},
+        "PermissionModel": "SERVICE_MANAGED",
+        "CallAs": {"Ref": "CallAs"},
+        "AutoDeployment": {"Enabled": True, "RetainStacksOnAccountRemoval": False},
+        "ManagedExecution": {"Active": True},
+        "OperationPreferences": {
+            "FailureTolerancePercentage": 100,
+            "MaxConcurrentPercentage": 100,
+            "RegionConcurrencyType": "PARALLEL",
+        },
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        "Parameters": [
+            {"ParameterKey": name, "ParameterValue": {"Ref": name}}
+            for name in ("ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken")
+        ],
+        "StackInstancesGroup": [
+            {
+                "DeploymentTargets": {
+                    "OrganizationalUnitIds": {"Ref": "OrganizationalUnitIds"},
+                    "AccountFilterType": delegate,
+                    "Accounts": itself,
+                },
+                "Regions": [{"Ref": "AWS::Region"}],
+            }
+        ],
+        "TemplateBody": "example-template-body",
+    }
+    assert organization["Conditions"] == {
+        "CalledByDelegate": {"Fn::Equals": [{"Ref": "CallAs"}, "DELEGATED_ADMIN"]}
+    }
+
+
+# The vendor's side.
+
+
+def test_the_broker_may_assume_roles_with_the_prefix_and_no_others(broker):
+    allowed = policy_of(broker, "assume-customers-roles")["Statement"][0]
+    assert allowed == {
+        "Sid": "AssumeCustomersRoles",
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Resource": [
+            {"Fn::Sub": "arn:${AWS::Partition}:iam::*:role/${RolePrefix}*"},
+            {"Fn::Sub": "arn:${AWS::Partition}:iam::*:role/*/${RolePrefix}*"},
+        ],
+    }
+
+
+def test_the_broker_may_assume_no_role_of_the_vendors_own(broker):
+    denied = [s for s in policy_of(broker, "assume-customers-roles")["Statement"] if s["Effect"] == "Deny"]
+
+    assert {s["Action"] for s in denied} == {"sts:AssumeRole"}
+    assert [(s["Resource"], s.get("Condition")) for s in denied] == [
+        ("*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}}),
+        ({"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/*"}, None),
+        ("*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "VendorAccountIds"}}}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service", "actions", "demands_the_account"),
+    [
+        ("ecs-tasks.amazonaws.com", "sts:AssumeRole", True),
+        ("pods.eks.amazonaws.com", ["sts:AssumeRole", "sts:TagSession"], True),
+        ("ec2.amazonaws.com", "sts:AssumeRole", False),
+        ("lambda.amazonaws.com", "sts:AssumeRole", False),
+    ],
+)
+def test_the_service_gets_the_broker_for_this_account_alone_where_it_says_for_which(
+    service, actions, demands_the_account
+):
+    template = load(CLOUDFORMATION / "broker.yaml")
+    holds = condition_of(template["Conditions"], {"BrokerService": service})
+    [statement] = template["Resources"]["Broker"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Effect"] == "Allow"
+    assert statement["Principal"] == {"Service": {"Ref": "BrokerService"}}
+    chosen = {}
+    for name in ("Action", "Condition"):
+        condition, yes, no = statement[name]["Fn::If"]
+        chosen[name] = yes if holds(condition) else no
+    demanded = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    assert chosen["Action"] == actions
+    assert chosen["Condition"] == (demanded if demands_the_account else {"Ref": "AWS::NoValue"})
+
+
+def condition_of(conditions, values):
+    """Whether a template's condition holds, by name, for these values of its parameters."""
+
+    def holds(what):
+        if isinstance(what, str):
+            return holds(conditions[what])
+        ((kind, of),) = what.items()
+        if kind == "Condition":
+            return holds(of)
+        if kind == "Fn::Or":
+            return any(map(holds, of))
+        assert kind == "Fn::Equals"
+        parameter, wanted = of
+        return values[parameter["Ref"]] == wanted
+
+    return holds
+
+
+def test_a_published_template_is_never_overwritten(broker):
+    """`Null: true` holds for requests without the header. The sandbox's S3 shows what that refuses."""
+    denied = broker["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][1]
+    assert denied == {
+        "Sid": "PublishedTemplatesStayAsTheyAre",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"},
+        "Condition": {"Null": {"s3:if-none-match": "true"}},
+    }
+
+
+def test_the_broker_demands_no_external_id(broker):
+    """Else the vendor's side would refuse the call without one, and every role would look safe."""
+    assert "externalid" not in json.dumps(broker).lower()
+
+
+def test_the_broker_can_do_nothing_else(broker):
+    role = broker["Broker"]["Properties"]
+    policies = [policy["PolicyName"] for policy in role["Policies"]]
+
+    assert policies == ["assume-customers-roles", "read-registrations"]
+    assert "ManagedPolicyArns" not in role
+    assert policy_of(broker, "read-registrations")["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"],
+            "Resource": {"Fn::GetAtt": ["RegistrationQueue", "Arn"]},
+        }
+    ]
+
+
+def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alone(broker):
+    assert broker["WorkQueue"]["Condition"] == broker["CarryWork"]["Condition"] == "HasWorkQueue"
+    policy = broker["CarryWork"]["Properties"]
+    assert policy["Roles"] == [{"Ref": "Broker"}]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
+    assert {action.split(":")[0] for action in statement["Action"]} == {"sqs"}
+    assert not [
+        action for action in statement["Action"] if "*" in action or "Create" in action or "List" in action
+    ]
+
+
+def test_publishing_templates_is_not_the_brokers(broker):
+    publisher = broker["TemplatePublisher"]["Properties"]
+
+    assert {"Roles", "Users", "Groups"}.isdisjoint(publisher)
+    assert publisher["PolicyDocument"]["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"},
+        }
+    ]
+
+
+def test_only_published_templates_and_the_topic_are_open_to_anyone(broker):
+    documents = (
+        resource["Properties"]["PolicyDocument"]["Statement"]
+        for resource in broker.values()
+        if "PolicyDocument" in resource["Properties"]
+    )
+    to_anyone = [
+        s
+        for statements in documents
+        for s in statements
+        if s.get("Principal") == "*" and s["Effect"] == "Allow"
+    ]
+
+    assert [(s["Action"], s["Resource"]) for s in to_anyone] == [
+        ("s3:GetObject", {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}),
+        ("sns:Publish", {"Ref": "RegistrationTopic"}),
+    ]
+
+
+def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(broker):
+    bucket = broker["TemplateBucket"]
+    properties = bucket["Properties"]
+
+    assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    assert properties["PublicAccessBlockConfiguration"] == {
+        "BlockPublicAcls": True,
+        "IgnorePublicAcls": True,
+        "BlockPublicPolicy": False,
+        "RestrictPublicBuckets": False,
+    }
+
+
+def test_only_the_topic_fills_the_queue_and_bad_messages_leave_it(broker):
+    [statement] = broker["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    queue = broker["RegistrationQueue"]["Properties"]
+
+    assert statement["Principal"] == {"Service": "sns.amazonaws.com"}
+    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Ref": "RegistrationTopic"}}}
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["RegistrationDeadLetters", "Arn"]},
+        "maxReceiveCount": 5,
+    }
+    assert broker["RegistrationTopic"]["Properties"]["Subscription"] == [
+        {"Protocol": "sqs", "Endpoint": {"Fn::GetAtt": ["RegistrationQueue", "Arn"]}}
+    ]

@@ -1,0 +1,145 @@
+"""The module in terraform/: parsed, and compared with what the kit and the template ask for."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from app.config import Broker
+from app.onboarding.kit import trust_policy
+from app.permissions import permission_sets
+from tests.support import hcl
+
+MODULE = Path(__file__).parents[2] / "terraform"
+FILES = {path.stem: hcl.parse(path.read_text(encoding="utf-8")) for path in MODULE.glob("*.tf")}
+VARIABLES = {name: block for item in FILES["variables"]["variable"] for name, block in item.items()}
+SETS = permission_sets.load()
+EXTERNAL_ID = "dpy-" + "0f" * 32
+
+
+def given(broker_arn: str, policy: str) -> dict[str, object]:
+    return {
+        "var.external_id": EXTERNAL_ID,
+        "var.role_name": "deputy-1a2b3c4d",
+        "var.broker_principal_arn": broker_arn,
+        "var.vendor_name": "Acme 24",
+        "var.permissions_policy": policy,
+        "var.max_session_duration": VARIABLES["max_session_duration"]["default"],
+    }
+
+
+def resource(kind: str) -> dict[str, object]:
+    [found] = [item[kind] for item in FILES["main"]["resource"] if kind in item]
+    [body] = found.values()
+    return body
+
+
+def test_it_has_the_files_that_a_module_has():
+    assert set(FILES) == {"main", "variables", "outputs", "versions"}
+    assert [kind for item in FILES["main"]["resource"] for kind in item] == [
+        "aws_iam_role",
+        "aws_iam_role_policy",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)
+def test_terraform_fmt_would_change_nothing(path):
+    written = path.read_text(encoding="utf-8")
+    assert hcl.formatted(written) == written
+
+
+@pytest.mark.parametrize("chosen", SETS.values(), ids=SETS)
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:iam::123456789012:role/AcmeBroker",
+        "arn:aws-cn:iam::123456789012:role/service/AcmeBroker",
+        "arn:aws-us-gov:iam::123456789012:user/AcmeBroker",
+    ],
+)
+def test_it_makes_the_role_of_the_kit(chosen, arn):
+    broker = Broker.parse(arn)
+    names = given(arn, json.dumps(chosen.policy(broker.partition)))
+    [written] = FILES["main"]["locals"]
+    names["local.broker"] = hcl.evaluate(written["broker"], names)
+    names["local.trust_policy"] = hcl.evaluate(written["trust_policy"], names)
+    found = dict(resource("aws_iam_role"))
+    assert found.pop("assume_role_policy") == "${jsonencode(local.trust_policy)}"
+    assert names["local.trust_policy"] == trust_policy(broker, EXTERNAL_ID)
+    role = hcl.evaluate(found, names)
+    assert role == {
+        "name": "deputy-1a2b3c4d",
+        "description": f"Lets Acme 24 reach this account for the customer with External ID {EXTERNAL_ID}",
+        "max_session_duration": 3600,
+        "tags": {"deputy:vendor": "Acme 24", "deputy:external-id": EXTERNAL_ID},
+    }
+    policy = hcl.evaluate(resource("aws_iam_role_policy"), names | {"aws_iam_role.this.id": "it"})
+    assert policy["name"] == "permissions"
+    assert policy["role"] == "it"
+    assert json.loads(policy["policy"]) == chosen.policy(broker.partition)
+
+
+def test_only_the_duration_may_be_left_out():
+    assert [name for name, block in VARIABLES.items() if "default" in block] == ["max_session_duration"]
+    assert all(block["description"] and block["validation"] for block in VARIABLES.values())
+
+
+def patterns(name: str) -> list[re.Pattern[str]]:
+    """The patterns that a variable must match. Unlike Python's, Go's $ is the very end."""
+    found = []
+    for validation in VARIABLES[name]["validation"]:
+        text = re.fullmatch(rf'\$\{{can\(regex\((".*"), var\.{name}\)\)\}}', validation["condition"])[1]
+        found.append(re.compile(hcl.text_of(text, {}).removesuffix("$") + r"\Z", re.ASCII))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("external_id", EXTERNAL_ID, True),
+        ("external_id", EXTERNAL_ID + "\n", False),
+        ("external_id", EXTERNAL_ID.upper(), False),
+        ("external_id", "dpy-*", False),
+        ("external_id", "", False),
+        ("external_id", "dpy-" + "?" * 64, False),
+        ("role_name", "deputy-1a2b3c4d", True),
+        ("role_name", "path/role", False),
+        ("role_name", "a" * 65, False),
+        ("role_name", "", False),
+        ("broker_principal_arn", "arn:aws:iam::123456789012:role/AcmeBroker", True),
+        ("broker_principal_arn", "arn:aws-us-gov:iam::123456789012:user/team/Acme", True),
+        ("broker_principal_arn", "arn:aws:iam::123456789012:role/*", False),
+        ("broker_principal_arn", "arn:aws:iam::123456789012:role/*/AcmeBroker", False),
+        ("broker_principal_arn", "arn:aws:iam::123456789012:role/a?c/AcmeBroker", False),
+        ("broker_principal_arn", "arn:aws:iam::123456789012:role/${aws:x}/AcmeBroker", False),
+        ("broker_principal_arn", "arn:aws:iam::123456789012:root", False),
+        ("broker_principal_arn", "arn:aws:iam::*:role/AcmeBroker", False),
+        ("broker_principal_arn", "*", False),
+        ("vendor_name", "Acme 24", True),
+        ("vendor_name", "A\nb", False),
+        ("vendor_name", "${x}", False),
+        ("vendor_name", "", False),
+    ],
+)
+def test_a_variable_takes_only_what_it_should(name, value, accepted):
+    assert all(pattern.match(value) for pattern in patterns(name)) is accepted
+
+
+def test_the_other_two_variables_are_checked_too():
+    """Their conditions are no patterns, so they are only read here."""
+    conditions = {
+        name: [validation["condition"] for validation in VARIABLES[name]["validation"]]
+        for name in ("permissions_policy", "max_session_duration")
+    }
+    assert conditions == {
+        "permissions_policy": ["${can(jsondecode(var.permissions_policy).Statement)}"],
+        "max_session_duration": ["${var.max_session_duration >= 3600 && var.max_session_duration <= 43200}"],
+    }
+
+
+def test_the_readme_names_every_variable_and_output():
+    text = (MODULE / "README.md").read_text(encoding="utf-8")
+    outputs = [name for item in FILES["outputs"]["output"] for name in item]
+    for name in (*VARIABLES, *outputs):
+        assert f"| `{name}`" in text

@@ -1,0 +1,181 @@
+"""A broker that is an IAM user with access keys: no role chaining, so sessions of up to 12 hours."""
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from app.access.callers import Scope
+from app.config import Broker
+from app.factory import create_app
+from sandbox.server import Sandbox
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.conftest import OPERATOR, empty_database, make_config, migrate
+from tests.support.cast import Api, Customer, World, path_of, root_client
+
+HOUR = 3600
+MAY_ASSUME = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "arn:aws:iam::*:role/deputy-*"},
+    ],
+}
+
+
+@dataclass(frozen=True)
+class User:
+    arn: str
+    key: dict[str, str]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": self.key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": self.key["SecretAccessKey"],
+        }
+
+
+def make_user(aws: Sandbox, name: str) -> User:
+    with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
+        arn = iam.create_user(UserName=name, Path="/deputy/")["User"]["Arn"]
+        iam.put_user_policy(UserName=name, PolicyName="assume", PolicyDocument=json.dumps(MAY_ASSUME))
+        return User(arn, iam.create_access_key(UserName=name)["AccessKey"])
+
+
+@pytest.fixture(scope="module")
+def user(aws: Sandbox) -> User:
+    return make_user(aws, "deputy-broker-user")
+
+
+@pytest.fixture(scope="module")
+def users_world(aws: Sandbox, user: User, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A Deputy of its own whose broker is the user, with 12 hours as its ceiling."""
+    with empty_database("sqlite", tmp_path_factory.mktemp("user-broker")) as url:
+        migrate(url)
+        app = create_app(make_config(url, broker=Broker.parse(user.arn), max_session_seconds=12 * HOUR))
+        services = app.extensions["deputy"]
+        _, key = services.access.issue_key(
+            OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        )
+        admin = Api(app, key)
+        with as_user(user):  # its AWS client is made at the first call, with the credentials of that moment
+            admin("GET", "/readyz")
+        yield World(aws, admin)
+        services.db.engine.dispose()
+
+
+class as_user:  # noqa: N801  reads as a function
+    """The AWS environment of a process that runs with this user's access keys, and nothing else."""
+
+    def __init__(self, user: User) -> None:
+        self._user = user
+        self._patch = pytest.MonkeyPatch()
+
+    def __enter__(self) -> None:
+        self._patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+        for name, value in self._user.environment().items():
+            self._patch.setenv(name, value)
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+
+
+def role_for(world: World, tenant: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return world.connect(tenant, world.role(tenant, **options))
+
+
+def test_it_is_ready(users_world: World):
+    assert users_world.admin.with_key(None)("GET", "/readyz")["status"] == "ok"
+
+
+def test_with_another_users_keys_it_is_not_ready(aws: Sandbox, user: User, tmp_path):
+    other = make_user(aws, "somebody-else")
+    with empty_database("sqlite", tmp_path) as url, as_user(other):
+        migrate(url)
+        app = create_app(make_config(url, broker=Broker.parse(user.arn)))
+        problem = Api(app, None)("GET", "/readyz", expect=503)
+        app.extensions["deputy"].db.engine.dispose()
+    assert "BROKER_PRINCIPAL_ARN" in problem["errors"]["aws"][0]
+
+
+def test_the_kit_asks_customers_to_trust_the_user_for_12_hours(users_world: World, user: User):
+    kit = users_world.kit(users_world.tenant())
+    assert kit["broker_principal_arn"] == user.arn
+    (statement,) = kit["trust_policy"]["Statement"]
+    assert statement["Condition"]["ArnEquals"]["aws:PrincipalArn"] == user.arn
+    for form in (kit["terraform"], kit["aws_cli"]):
+        assert str(12 * HOUR) in form
+    template = users_world.admin.raw("GET", "/v1/templates/customer-role.yaml").text
+    assert f"MaxSessionDuration: {12 * HOUR}" in template
+    assert user.arn in template
+
+
+def test_a_role_that_allows_it_gives_12_hours(users_world: World, user: User):
+    connection = role_for(users_world, users_world.tenant(), MaxSessionDuration=12 * HOUR)
+    issued = users_world.admin("POST", path_of(connection, "/credentials"), {"duration_seconds": 12 * HOUR})
+    left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)
+    assert 12 * HOUR - 60 < left.total_seconds() <= 12 * HOUR
+    call = users_world.calls_for(connection["role_arn"])[-1]
+    assert (call.caller_arn, call.duration, call.outcome) == (user.arn, 12 * HOUR, "allowed")
+    event = users_world.audit(connection_id=connection["id"], action="credentials.issued")[0]
+    assert event["details"]["duration_seconds"] == 12 * HOUR
+
+
+def test_a_role_with_the_default_maximum_refuses_two_hours_and_says_why(users_world: World):
+    connection = role_for(users_world, users_world.tenant())
+    problem = users_world.admin.refused(
+        "POST",
+        path_of(connection, "/credentials"),
+        {"duration_seconds": 2 * HOUR},
+        expect=422,
+        code="validation_failed",
+    )
+    assert list(problem["errors"]) == ["duration_seconds"]
+    assert "role's own maximum" in problem["errors"]["duration_seconds"][0]
+    assert users_world.calls_for(connection["role_arn"])[-1].duration == 2 * HOUR
+
+
+def test_that_refusal_is_the_requests_and_leaves_the_connection_verified(users_world: World):
+    connection = role_for(users_world, users_world.tenant())
+    path = path_of(connection, "/credentials")
+    users_world.admin("POST", path, {"duration_seconds": 2 * HOUR}, expect=422)
+    assert users_world.admin("GET", path_of(connection))["status"] == "verified"
+    assert users_world.admin("POST", path)["AccessKeyId"].startswith("ASIA")
+    assert users_world.calls_for(connection["role_arn"])[-1].duration == HOUR
+
+
+def test_nobody_gets_more_than_12_hours(users_world: World):
+    connection = role_for(users_world, users_world.tenant(), MaxSessionDuration=12 * HOUR)
+    before = len(users_world.calls_for(connection["role_arn"]))
+    problem = users_world.admin(
+        "POST", path_of(connection, "/credentials"), {"duration_seconds": 12 * HOUR + 1}, expect=422
+    )
+    assert list(problem["errors"]) == ["duration_seconds"]
+    assert len(users_world.calls_for(connection["role_arn"])) == before
+
+
+def test_the_external_id_is_proven_as_strictly_as_with_a_role(users_world: World, user: User):
+    tenant = users_world.tenant()
+    trust = users_world.kit(tenant)["trust_policy"]
+    del trust["Statement"][0]["Condition"]["StringEquals"]
+    role = Customer(users_world.aws).role(users_world.kit(tenant)["role_name"], trust)
+    users_world.connect(tenant, role, status="insecure")
+    assert {call.caller_arn for call in users_world.calls_for(role)} == {user.arn}
+
+
+def test_a_broker_role_stays_within_the_hour_of_role_chaining(world: World):
+    connection = role_for(world, world.tenant(), MaxSessionDuration=12 * HOUR)
+    before = len(world.calls_for(connection["role_arn"]))
+    problem = world.admin.refused(
+        "POST",
+        path_of(connection, "/credentials"),
+        {"duration_seconds": 2 * HOUR},
+        expect=422,
+        code="validation_failed",
+    )
+    assert "3600" in problem["errors"]["duration_seconds"][0]
+    assert len(world.calls_for(connection["role_arn"])) == before
+    world.admin("POST", path_of(connection, "/credentials"), {"duration_seconds": HOUR})

@@ -1,0 +1,177 @@
+"""A tenant's connections by standing, as its onboarding page lists them: each part is one range of one index."""
+
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy
+from sqlalchemy import event, insert
+
+from app import services as composition
+from app.connections.connections import Place, Standing
+from app.ids import new_id
+from app.store.models import Connection, Proof, Verdict
+from tests.conftest import empty_database, make_config, migrate
+from tests.support.rows import ADMIN
+
+AT = datetime(2026, 1, 31, tzinfo=UTC)
+# status, verdict of the latest proof
+KINDS = [("verified", "proven"), ("pending", "unassumable"), ("pending", None), ("broken", "unassumable"),
+         ("insecure", "insecure"), ("suspended", "proven")]  # fmt: skip
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def services(request, tmp_path):
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        built = composition.build(make_config(url))
+        yield built
+        built.db.engine.dispose()
+
+
+def populate(services, count, others=None):
+    """A tenant with so many connections of each kind, and another tenant with as many, or so many."""
+    tenants = [services.tenants.create(ADMIN, name=name) for name in ("Acme", "Globex")]
+    connections, proofs = [], []
+    for tenant in tenants:
+        for number in range(count if tenant is tenants[0] else others or count):
+            for status, verdict in KINDS:
+                connection, proof = new_id(), new_id()
+                connections.append(
+                    {
+                        "id": connection,
+                        "tenant_id": tenant.id,
+                        "external_id_id": tenant.current.id,
+                        "role_arn": f"arn:aws:iam::123456789012:role/deputy-{connection.hex}",
+                        "account_id": f"{number:012d}",
+                        "permission_set": "inventory",
+                        "status": status,
+                        "role_unique_id": "AROAEXAMPLE",
+                        "verified_at": AT,
+                        "proof_id": proof if verdict else None,
+                        "refuses": (status, verdict) == ("pending", "unassumable"),
+                    }
+                )
+                if verdict:
+                    proofs.append(
+                        {
+                            "id": proof,
+                            "tenant_id": tenant.id,
+                            "connection_id": connection,
+                            "verdict": verdict,
+                            "checks": [],
+                            "checked_at": AT,
+                        }
+                    )
+    with services.db.engine.begin() as db:
+        db.execute(insert(Connection), connections)
+        db.execute(insert(Proof), proofs)
+    with services.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(sqlalchemy.text("VACUUM ANALYZE" if db.dialect.name == "postgresql" else "ANALYZE"))
+    return tenants[0]
+
+
+def everything(services, tenant, limit):
+    """All of the list, part by part."""
+    found, start = [], None
+    while True:
+        part = services.connections.list_by_standing(ADMIN, tenant.id, limit=limit, start=start)
+        found += part.items
+        if part.rest is None:
+            return found
+        start = Place.parse(str(part.rest))
+
+
+@pytest.mark.parametrize("limit", [1, 4, 7, 100])
+def test_the_parts_together_are_all_connections_in_the_order_of_their_standings(services, limit):
+    tenant = populate(services, 3)
+    found = everything(services, tenant, limit)
+    assert [
+        (connection.status.value, connection.proof and connection.proof.verdict.value)
+        for connection in found[::3]
+    ] == [KINDS[4], KINDS[3], KINDS[1], KINDS[2], KINDS[0], KINDS[5]]
+    assert len({connection.id for connection in found}) == 18
+    for first in range(0, 18, 3):
+        ids = [connection.id for connection in found[first : first + 3]]
+        assert ids == sorted(ids, reverse=True), "newest first"
+
+
+def test_a_part_may_begin_at_any_standing(services):
+    tenant = populate(services, 2)
+    part = services.connections.list_by_standing(ADMIN, tenant.id, limit=3, start=Place(Standing.WAITING))
+    assert [connection.status.value for connection in part.items] == ["pending", "pending", "verified"]
+    assert part.rest.standing is Standing.CONNECTED
+
+
+def plans(services, look):
+    """How the database reads connections for this look, statement by statement."""
+    asked = []
+
+    def note(_connection, _cursor, statement, parameters, *_):
+        if "FROM connections" in statement:
+            asked.append((statement, parameters))
+
+    event.listen(services.db.engine, "before_cursor_execute", note)
+    try:
+        look()
+    finally:
+        event.remove(services.db.engine, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN" if services.db.engine.dialect.name == "sqlite" else "EXPLAIN"
+    with services.db.engine.connect() as connection:
+        return [
+            str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all())
+            for statement, parameters in asked
+        ]
+
+
+def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services):
+    tenant = populate(services, 400)
+    places = [None, *(Place(standing, new_id()) for standing in Standing)]
+    for place in places:
+        found = plans(
+            services,
+            lambda place=place: services.connections.list_by_standing(
+                ADMIN, tenant.id, limit=25, start=place
+            ),
+        )
+        assert 1 <= len(found) <= 6
+        for plan in found:
+            assert "ix_connections_standing" in plan, plan
+            assert "Sort" not in plan, plan
+            assert "TEMP B-TREE" not in plan, plan
+            assert "Seq Scan on connections" not in plan, plan
+
+
+def test_counting_by_status_reads_one_tenants_range_of_an_index(services):
+    tenant = populate(services, 100, others=1000)
+    (plan,) = plans(services, lambda: services.connections.summary(ADMIN, tenant.id))
+    assert "ix_connections_standing" in plan, plan
+    assert services.connections.summary(ADMIN, tenant.id) == {
+        "broken": 100, "insecure": 100, "pending": 200, "suspended": 100, "verified": 100,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "sought", "refuses"),
+    [
+        ("pending", Verdict.UNASSUMABLE, False, True),
+        ("pending", Verdict.UNASSUMABLE, True, False),  # there is no stack yet, and so nothing to mend
+        ("pending", Verdict.INCONCLUSIVE, False, False),
+        ("pending", Verdict.PROVEN, False, False),
+        ("pending", Verdict.INSECURE, False, False),
+        ("verified", Verdict.UNASSUMABLE, False, False),
+        ("broken", Verdict.UNASSUMABLE, False, False),
+    ],
+)
+def test_only_a_pending_role_that_was_refused_refuses(status, verdict, sought, refuses):
+    connection = Connection(
+        status=states_of(status), version=1, sought=sought, refuses=not refuses, tenant_id=new_id()
+    )
+    connection.take(Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT), "AROAEXAMPLE")
+    assert connection.refuses is refuses
+    if refuses:
+        connection.delete(AT)
+        assert not connection.refuses
+
+
+def states_of(status):
+    return Connection.status.type.enum_class(status)

@@ -1,0 +1,474 @@
+"""The proof's rules, restated here on their own and compared for everything that AWS may say to the four calls.
+
+The door is scripted: STS itself is tests/aws/test_sts.py, and the API with a real role is tests/api.
+"""
+
+import itertools
+import re
+
+import pytest
+from sqlalchemy import select
+
+from app.aws.sts import Misconfigured, Refused, Unavailable
+from app.connections import proof as verification
+from app.connections.proof import prove
+from app.errors import ConflictError, NotFoundError, SuspendedError
+from app.ids import Grant, RoleArn, new_external_id, new_id
+from app.store.database import SYSTEM, Database, now
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Proof,
+    Tenant,
+    Verdict,
+)
+from app.store.models.base import Suspension
+from tests.support.rows import ADMIN
+
+WHY = Suspension("operator", bound=False, reason="x")
+
+GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
+# AWS's text, which names the broker: it must not come out anywhere.
+AWS_SAYS = "User: arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy is not authorized"
+
+ACCEPTED, REFUSED, UNAVAILABLE, MISCONFIGURED = "accepted", "refused", "unavailable", "misconfigured"
+ANSWERS = (ACCEPTED, REFUSED, UNAVAILABLE, MISCONFIGURED)
+NAMES = [
+    "own_external_id_accepted",
+    "account_matches",
+    "missing_external_id_refused",
+    "foreign_external_id_refused",
+]
+ALL = list(itertools.product(ANSWERS, repeat=4))
+
+
+class Door:
+    """Answers the calls by a script: own, missing, foreign, own again; and notes which were made."""
+
+    def __init__(self, script, *, accounts=("444455556666",) * 2, roles=("AROAONE",) * 2) -> None:
+        own, missing, foreign, again = script
+        self._script = {"own": [own, again], "missing": [missing], "foreign": [foreign]}
+        self._identities = list(zip(accounts, roles, strict=True))
+        self.calls = []
+
+    def probe_own(self, grant):
+        identity = self._identities.pop(0)
+        self._answer("own", grant)
+        return identity
+
+    def probe_again(self, grant):
+        return self.probe_own(grant)[1]
+
+    def probe_missing(self, grant):
+        self._answer("missing", grant)
+
+    def probe_foreign(self, grant):
+        self._answer("foreign", grant)
+
+    def _answer(self, call, grant) -> None:
+        assert grant is GRANT
+        self.calls.append(call)
+        match self._script[call].pop(0):
+            case "refused":
+                raise Refused(AWS_SAYS)
+            case "unavailable":
+                raise Unavailable(AWS_SAYS)
+            case "misconfigured":
+                raise Misconfigured("The account has switched STS off.")
+
+
+def verdict_of(script, *, right_account=True, same_role=True) -> Verdict:
+    """Invariant 5, in its own words: the oracle."""
+    own, missing, foreign, again = script
+    if own == REFUSED:
+        return Verdict.UNASSUMABLE
+    if own != ACCEPTED:
+        return Verdict.INCONCLUSIVE
+    if not right_account:
+        return Verdict.UNASSUMABLE
+    if ACCEPTED in {missing, foreign}:
+        return Verdict.INSECURE
+    refusals_count = again == ACCEPTED and same_role
+    return (
+        Verdict.PROVEN
+        if (missing, foreign) == (REFUSED, REFUSED) and refusals_count
+        else Verdict.INCONCLUSIVE
+    )
+
+
+@pytest.mark.parametrize("same_role", [True, False], ids=["same-role", "recreated"])
+@pytest.mark.parametrize("right_account", [True, False], ids=["right-account", "other-account"])
+def test_the_verdict_follows_the_rules_for_every_sequence(right_account, same_role):
+    accounts = ("444455556666" if right_account else "777788889999",) * 2
+    roles = ("AROAONE", "AROAONE" if same_role else "AROATWO")
+    for script in ALL:
+        finding = prove(Door(script, accounts=accounts, roles=roles), GRANT)
+        expected = verdict_of(script, right_account=right_account, same_role=same_role)
+        assert finding.verdict is expected, script
+        assert finding.role_unique_id == ("AROAONE" if expected is Verdict.PROVEN else None), script
+
+
+def test_exactly_one_sequence_is_a_proof():
+    proven = [script for script in ALL if prove(Door(script), GRANT).verdict is Verdict.PROVEN]
+    assert proven == [(ACCEPTED, REFUSED, REFUSED, ACCEPTED)]
+    for change in ({"roles": ("AROAONE", "AROATWO")}, {"accounts": ("777788889999",) * 2}):
+        assert prove(Door(proven[0], **change), GRANT).verdict is not Verdict.PROVEN
+
+
+def test_one_accepted_stranger_is_insecure_whatever_else_is_said():
+    for script in ALL:
+        own, missing, foreign, _ = script
+        if own == ACCEPTED and ACCEPTED in {missing, foreign}:
+            door = Door(script)
+            assert prove(door, GRANT).verdict is Verdict.INSECURE, script
+            assert door.calls[:3] == ["own", "missing", "foreign"], "both strangers are tried, for the report"
+
+
+def test_the_calls_come_in_order_and_strangers_only_after_the_own_id():
+    full = ["own", "missing", "foreign", "own"]
+    for script in ALL:
+        door = Door(script)
+        prove(door, GRANT)
+        assert door.calls == full[: len(door.calls)], script
+        assert (len(door.calls) == 1) == (script[0] != ACCEPTED), script
+    assert len(door_of((ACCEPTED, REFUSED, REFUSED, ACCEPTED)).calls) == 4
+
+
+def test_strangers_are_not_tried_in_the_wrong_account():
+    door = Door((ACCEPTED,) * 4, accounts=("777788889999",) * 2)
+    finding = prove(door, GRANT)
+    assert door.calls == ["own"]
+    assert [check.outcome for check in finding.checks] == ["passed", "failed", "skipped", "skipped"]
+
+
+def door_of(script) -> Door:
+    door = Door(script)
+    prove(door, GRANT)
+    return door
+
+
+# --- what is reported ---
+
+
+def outcomes(script, **door) -> list[str]:
+    return [check.outcome for check in prove(Door(script, **door), GRANT).checks]
+
+
+def test_the_checks_are_always_these_four_in_this_order():
+    for script in ALL:
+        assert [check.name for check in prove(Door(script), GRANT).checks] == NAMES, script
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("arra", "passed passed passed passed"),
+        ("rrrr", "failed skipped skipped skipped"),
+        ("uaaa", "inconclusive skipped skipped skipped"),
+        ("maaa", "inconclusive skipped skipped skipped"),
+        ("aara", "passed passed failed passed"),
+        ("araa", "passed passed passed failed"),
+        ("aaaa", "passed passed failed failed"),
+        ("aaua", "passed passed failed inconclusive"),
+        ("aura", "passed passed inconclusive passed"),
+        ("arma", "passed passed passed inconclusive"),
+        ("arrr", "inconclusive passed inconclusive inconclusive"),
+        ("arru", "inconclusive passed inconclusive inconclusive"),
+        ("arrm", "inconclusive passed inconclusive inconclusive"),
+    ],
+)
+def test_each_check_says_what_came_of_it(script, expected):
+    words = {answer[0]: answer for answer in ANSWERS}
+    assert outcomes([words[letter] for letter in script]) == expected.split()
+
+
+def test_a_check_never_passes_without_the_call_that_shows_it():
+    for script in ALL:
+        own, missing, foreign, _ = script
+        checks = dict(zip(NAMES, outcomes(script), strict=True))
+        for name, answer, good in (
+            (NAMES[0], own, ACCEPTED),
+            (NAMES[2], missing, REFUSED),
+            (NAMES[3], foreign, REFUSED),
+        ):
+            if checks[name] == "passed":
+                assert answer == good, script
+            if answer in {UNAVAILABLE, MISCONFIGURED}:
+                assert checks[name] in {"inconclusive", "skipped"}, script
+
+
+def test_the_verdict_and_the_checks_say_the_same():
+    for script in ALL:
+        finding = prove(Door(script), GRANT)
+        found = [check.outcome for check in finding.checks]
+        assert (finding.verdict is Verdict.PROVEN) == (found == ["passed"] * 4), script
+        assert (finding.verdict is Verdict.INSECURE) == ("failed" in found[2:]), script
+        assert (finding.verdict is Verdict.UNASSUMABLE) == ("failed" in found[:2]), script
+
+
+def test_details_are_in_our_words_and_help():
+    for script in ALL:
+        for check in prove(Door(script), GRANT).checks:
+            assert re.fullmatch(r"[A-Z][ -~]{20,400}", check.detail), check
+            for leaked in ("not authorized", "arn:", "111122223333", "DeputyBroker", GRANT.external_id):
+                assert leaked not in check.detail, script
+    [_, _, missing, foreign] = prove(Door((ACCEPTED,) * 4), GRANT).checks
+    assert '"StringEquals": {"sts:ExternalId": "<External ID>"}' in missing.detail
+    assert "StringLike" in foreign.detail
+
+
+def test_what_a_customer_must_change_is_said_when_aws_says_it():
+    first = prove(Door((MISCONFIGURED,) * 4), GRANT).checks[0]
+    assert first.detail == "The account has switched STS off."
+
+
+def test_waiting_may_help_only_where_iam_may_still_be_spreading():
+    for script in ALL:
+        own, missing, foreign, again = script
+        spreading = own == REFUSED or (own, missing, foreign, again) == (ACCEPTED, REFUSED, REFUSED, REFUSED)
+        assert prove(Door(script), GRANT).may_be_spreading == spreading, script
+
+
+def test_a_role_made_again_between_the_calls_proves_nothing():
+    finding = prove(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED), roles=("AROAONE", "AROATWO")), GRANT)
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert finding.role_unique_id is None
+    assert finding.may_be_spreading
+    assert [c.outcome for c in finding.checks] == ["inconclusive", "passed", "inconclusive", "inconclusive"]
+
+
+# --- patience ---
+
+
+class Roles:
+    """A door that refuses its own ID so many times, and is then a role as it must be."""
+
+    def __init__(self, refusals: int) -> None:
+        self.left = refusals
+        self.own = 0
+
+    def probe_own(self, _grant):
+        self.own += 1
+        if self.left > 0:
+            self.left -= 1
+            raise Refused
+        return "444455556666", "AROAONE"
+
+    def probe_again(self, grant):
+        return self.probe_own(grant)[1]
+
+    def probe_missing(self, _grant):
+        raise Refused
+
+    probe_foreign = probe_missing
+
+
+@pytest.fixture
+def sleeps(monkeypatch):
+    """The pauses, which are not slept; the clock moves on by them."""
+    slept = []
+    monkeypatch.setattr(verification.time, "sleep", slept.append)
+    monkeypatch.setattr(verification.time, "monotonic", lambda: sum(slept))
+    return slept
+
+
+def prove_patiently(door, patience: float):
+    return verification.Verification(None, door)._prove_patiently(GRANT, patience)
+
+
+def test_a_role_that_is_seconds_old_is_tried_again(sleeps):
+    door = Roles(refusals=3)
+    assert prove_patiently(door, 5.0).verdict is Verdict.PROVEN
+    assert sleeps == [0.25, 0.5, 0.75]
+    assert door.own == 5
+
+
+def test_patience_ends(sleeps):
+    finding = prove_patiently(Roles(refusals=1000), 5.0)
+    assert finding.verdict is Verdict.UNASSUMABLE
+    assert 4 < sum(sleeps) <= 5
+
+
+def test_without_patience_once_is_enough(sleeps):
+    door = Roles(refusals=1)
+    assert prove_patiently(door, 0.0).verdict is Verdict.UNASSUMABLE
+    assert (door.own, sleeps) == (1, [])
+
+
+@pytest.mark.parametrize("script", ["uaaa", "maaa", "aara", "arua", "arra"])
+def test_what_waiting_does_not_change_is_not_tried_again(sleeps, script):
+    words = {answer[0]: answer for answer in ANSWERS}
+    door = Door([words[letter] for letter in script])
+    prove_patiently(door, 5.0)
+    assert sleeps == []
+
+
+# --- storing: a verdict counts for the version that was tested, and for no other ---
+
+
+class Meanwhile:
+    """A door at which something happens to the connection while each of the first proofs is being made."""
+
+    def __init__(
+        self, database, connection_id, changes, *, script=(ACCEPTED, REFUSED, REFUSED, ACCEPTED)
+    ) -> None:
+        self._database, self._connection_id = database, connection_id
+        self._changes = list(changes)
+        self._script = script
+        self.proofs = 0
+
+    def probe_own(self, _grant):
+        return "444455556666", "AROAONE"
+
+    def probe_again(self, _grant):
+        return "AROAONE"
+
+    def probe_missing(self, _grant) -> None:
+        self.proofs += 1
+        if self._changes:
+            with self._database.write(SYSTEM) as db:
+                self._changes.pop(0)(db.get(Connection, self._connection_id))
+        if self._script[1] == REFUSED:
+            raise Refused
+
+    def probe_foreign(self, _grant) -> None:
+        raise Refused
+
+
+@pytest.fixture(scope="module")
+def database(database_url):
+    database = Database(database_url)
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def stored(database):
+    """A pending connection of a new tenant's."""
+    tenant = Tenant(id=new_id(), name="Acme")
+    with database.write(SYSTEM) as db:
+        db.add(tenant)
+        db.flush()
+        own = ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)
+        db.add(own)
+        db.flush()
+        arn = "arn:aws:iam::444455556666:role/deputy-x"
+        connection = Connection(
+            tenant_id=tenant.id,
+            external_id_id=own.id,
+            role_arn=arn,
+            account_id="444455556666",
+            permission_set="inventory",
+        )
+        db.add(connection)
+    return connection
+
+
+def verify(database, stored, door):
+    return verification.Verification(database, door).verify(ADMIN, stored.tenant_id, stored.id)
+
+
+def read(database, stored) -> tuple[ConnectionStatus, int]:
+    """The connection's status, and how many proofs it has."""
+    with database.read() as db:
+        proofs = db.scalars(select(Proof.id).where(Proof.connection_id == stored.id)).all()
+        return db.get(Connection, stored.id).status, len(proofs)
+
+
+def bump(connection: Connection) -> None:
+    connection.version += 1
+
+
+def test_a_verdict_is_stored_with_its_proof(database, stored):
+    tested = verify(database, stored, Meanwhile(database, stored.id, []))
+    assert (tested.status, tested.role_unique_id) == (ConnectionStatus.VERIFIED, "AROAONE")
+    assert tested.proof.verdict is Verdict.PROVEN
+    assert [check["name"] for check in tested.proof.checks] == NAMES
+    assert read(database, stored) == (ConnectionStatus.VERIFIED, 1)
+
+
+def test_a_verdict_on_an_older_version_is_dropped_and_the_proof_made_again(database, stored):
+    door = Meanwhile(database, stored.id, [bump])
+    assert verify(database, stored, door).status is ConnectionStatus.VERIFIED
+    assert door.proofs == 2
+    assert read(database, stored) == (ConnectionStatus.VERIFIED, 1)
+
+
+def test_a_connection_that_keeps_changing_takes_no_verdict(database, stored):
+    door = Meanwhile(database, stored.id, [bump] * 10)
+    with pytest.raises(ConflictError):
+        verify(database, stored, door)
+    assert door.proofs == 3
+    assert read(database, stored) == (ConnectionStatus.PENDING, 0)
+
+
+@pytest.mark.parametrize("script", ["arra", "aara"])
+def test_what_was_suspended_meanwhile_stays_suspended(database, stored, script):
+    words = {answer[0]: answer for answer in ANSWERS}
+    door = Meanwhile(
+        database,
+        stored.id,
+        [lambda connection: connection.suspend(WHY)],
+        script=[words[letter] for letter in script],
+    )
+    with pytest.raises(SuspendedError):
+        verify(database, stored, door)
+    assert read(database, stored) == (ConnectionStatus.SUSPENDED, 0)
+
+
+def test_what_was_deleted_meanwhile_stays_deleted(database, stored):
+    door = Meanwhile(database, stored.id, [lambda connection: connection.delete(now())])
+    with pytest.raises(NotFoundError):
+        verify(database, stored, door)
+    assert read(database, stored) == (ConnectionStatus.DELETED, 0)
+
+
+def test_what_was_suspended_and_resumed_meanwhile_is_proven_anew(database, stored):
+    """It looks the same as before; the version says that it isn't."""
+
+    def there_and_back(connection: Connection) -> None:
+        connection.suspend(WHY)
+        connection.resume()
+
+    door = Meanwhile(database, stored.id, [there_and_back])
+    assert verify(database, stored, door).status is ConnectionStatus.VERIFIED
+    assert door.proofs == 2
+
+
+class Overtaken(Meanwhile):
+    """A door whose first proof is slow: another proof, through `quicker`, begins later and is stored before it."""
+
+    def __init__(self, database, stored, quicker: Meanwhile) -> None:
+        super().__init__(database, stored.id, [])
+        self._stored, self._quicker = stored, quicker
+
+    def probe_missing(self, grant) -> None:
+        if self.proofs == 0:
+            verify(self._database, self._stored, self._quicker)
+            self._script = self._quicker._script  # what the role says from now on
+            self.proofs += 1
+            raise Refused  # what it had said before
+        super().probe_missing(grant)
+
+
+OPEN = (ACCEPTED, ACCEPTED, REFUSED, ACCEPTED)
+CLOSED = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
+
+
+def test_a_slow_proof_does_not_overrule_an_insecure_verdict_stored_meanwhile(database, stored):
+    """A second insecure verdict leaves the version as it is, so the latest proof has to be compared too."""
+    verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
+    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
+    assert verify(database, stored, slow).status is ConnectionStatus.INSECURE
+    assert slow.proofs == 2
+    assert read(database, stored) == (ConnectionStatus.INSECURE, 3)
+
+
+def test_two_proofs_at_once_with_one_verdict_are_both_stored(database, stored):
+    verify(database, stored, Meanwhile(database, stored.id, []))
+    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=CLOSED))
+    assert verify(database, stored, slow).status is ConnectionStatus.VERIFIED
+    assert slow.proofs == 1
+    assert read(database, stored) == (ConnectionStatus.VERIFIED, 3)

@@ -1,0 +1,304 @@
+"""What is due is claimed by one, proven once, and never lost: on both databases, with real roles."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+import sqlalchemy
+
+from app import services as composition
+from app.connections.proof_queue import LEASE
+from app.ids import new_id
+from app.limits.rates import CallBudget
+from app.onboarding.kit import trust_policy
+from app.store.database import SYSTEM, now
+from app.store.models import Connection, ConnectionStatus, Proof
+from bench.organization import most_in_a_second
+from tests.conftest import empty_database, make_config, migrate
+from tests.support.cast import Customer
+from tests.support.rows import ADMIN, Role, at_once, connection_row, tenant_row
+
+S = ConnectionStatus
+
+
+class Scene:
+    """A database of its own, in which only what the test made is due."""
+
+    def __init__(self, services, aws) -> None:
+        self.services, self.due, self.db = services, services.due, services.db
+        self.aws = aws
+        self.nowhere = Role(f"arn:aws:iam::{Customer(aws).account}:role/deputy-late", "AROAEXAMPLEEXAMPLE01")
+
+    def pending(self, *, number: int = 1, tenant=None, **changes):
+        tenant = tenant or tenant_row(self.db)
+        given = {"status": S.PENDING, "role_unique_id": None, "verified_at": None, "due_at": now()} | changes
+        return connection_row(self.db, tenant, self.nowhere, number=number, **given)
+
+    def row(self, connection_id) -> Connection:
+        with self.db.read() as db:
+            return db.get(Connection, connection_id)
+
+    def proofs(self, connection_id) -> int:
+        with self.db.read() as db:
+            return db.scalar(
+                sqlalchemy.select(sqlalchemy.func.count()).where(Proof.connection_id == connection_id)
+            )
+
+    def make_due(self, connection_id, **changes) -> None:
+        with self.db.write(SYSTEM) as db:
+            db.execute(
+                sqlalchemy.update(Connection)
+                .where(Connection.id == connection_id)
+                .values({"due_at": now()} | changes)
+            )
+
+    def good_role(self, tenant, connection_id) -> None:
+        """The role that the connection names comes to be, as its administrator should make it."""
+        row = self.row(connection_id)
+        customer = Customer(self.aws)
+        customer.account = row.account_id
+        customer.role(
+            row.role_arn.rpartition("/")[2],
+            trust_policy(self.services.config.broker, row.external_id),
+        )
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def scene(request, tmp_path, aws, vendor):
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        services = composition.build(make_config(url, sts_budget=6000))
+        yield Scene(services, aws)
+        services.db.engine.dispose()
+
+
+def test_what_is_due_is_claimed_once(scene):
+    tenant = tenant_row(scene.db)
+    wanted = {scene.pending(number=number, tenant=tenant) for number in range(1, 41)}
+    claims = [claim for claims in at_once([lambda: scene.due.claim(10)] * 8) for claim in claims]
+    claims += scene.due.claim(100)
+    assert len(claims) == len(wanted)
+    assert {claim.connection_id for claim in claims} == wanted
+    assert scene.due.claim(100) == []
+
+
+def test_the_longest_due_come_first(scene):
+    made = [scene.pending(due_at=now() - timedelta(seconds=seconds)) for seconds in (10, 30, 20)]
+    assert [claim.connection_id for claim in scene.due.claim(2)] == [made[1], made[2]]
+
+
+def flood(scene, *, rows: int, **changes):
+    """A tenant with so many connections that have been due for an hour."""
+    tenant = tenant_row(scene.db)
+    for number in range(1, rows + 1):
+        scene.pending(number=number, tenant=tenant, due_at=now() - timedelta(hours=1), **changes)
+    return tenant
+
+
+def test_another_tenants_flood_does_not_hold_up_a_first_proof(scene):
+    flooding = flood(scene, rows=200)
+    victim = scene.pending()
+    claims = scene.due.claim(16)
+    assert victim in {claim.connection_id for claim in claims}
+    assert len(claims) == 16, "what others do not need goes to the tenant that has much to do"
+    assert [claim.tenant_id for claim in claims].count(flooding) == 15
+
+
+def test_a_first_proof_comes_before_roles_that_were_tried(scene):
+    tried = [flood(scene, rows=4, proof_id=new_id()) for _ in range(12)]
+    new = scene.pending()
+    claims = scene.due.claim(8)
+    assert claims[0].connection_id == new
+    assert len({claim.tenant_id for claim in claims} & set(tried)) == 7
+
+
+def test_new_connections_of_many_tenants_leave_room_for_those_that_were_tried(scene):
+    for _ in range(20):
+        flood(scene, rows=2)
+    tried = scene.pending(proof_id=new_id())
+    assert tried in {claim.connection_id for claim in scene.due.claim(8)}
+
+
+def test_what_is_at_rest_is_not_due(scene):
+    for status in (S.SUSPENDED, S.DELETED):
+        scene.pending(status=status)
+    scene.make_due(scene.pending(), due_at=None)
+    scene.pending(due_at=now() + timedelta(minutes=1))
+    tenant = tenant_row(scene.db)
+    scene.pending(tenant=tenant)
+    scene.services.tenants.suspend(ADMIN, tenant, reason="a test")
+    assert scene.due.claim(100) == []
+
+
+def test_a_claim_that_nobody_finished_is_due_again_after_its_lease(scene):
+    connection = scene.pending()
+    [lost] = scene.due.claim(1)
+    assert scene.row(connection).due_at == lost.lease
+    assert timedelta(0) < lost.lease - now() <= LEASE
+    scene.make_due(connection)  # the lease is over
+    [again] = scene.due.claim(1)
+    assert not scene.due.prove(lost), "whoever had lost it comes late"
+    assert scene.proofs(connection) == 0
+    assert scene.due.prove(again)
+    assert scene.proofs(connection) == 1
+
+
+def test_a_claim_is_done_once_however_often_it_is_carried(scene):
+    connection = scene.pending()
+    [claim] = scene.due.claim(1)
+    assert sorted(at_once([lambda: scene.due.prove(claim)] * 6)) == [False] * 5 + [True]
+    assert scene.proofs(connection) == 1
+
+
+def test_a_role_that_comes_late_is_found(scene):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant, due_since=now())
+    began = scene.row(connection).due_since
+    [claim] = scene.due.claim(1)
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert (row.status, row.due_at - began) == (S.PENDING, timedelta(seconds=5))
+    scene.good_role(tenant, connection)
+    scene.make_due(connection)
+    [claim] = scene.due.claim(1)
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert row.status is S.VERIFIED
+    assert row.due_at - row.verified_at == timedelta(minutes=2)
+
+
+def test_a_first_proof_is_repeated_twice_and_then_rests(scene):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.due.claim(1)
+    scene.due.prove(claim)
+    for passed, then in ((2.5, 15), (15.5, None)):
+        since = now() - timedelta(minutes=passed)
+        scene.make_due(connection, due_since=since)
+        [claim] = scene.due.claim(1)
+        assert scene.due.prove(claim)
+        row = scene.row(connection)
+        assert row.status is S.VERIFIED
+        assert row.due_at == (None if then is None else since + timedelta(minutes=then))
+    assert scene.proofs(connection) == 3
+
+
+def test_a_first_proof_that_was_wrong_is_found_out(scene):
+    """IAM spreads slowly: a stranger who was refused is let in two minutes later."""
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.due.claim(1)
+    scene.due.prove(claim)
+    row = scene.row(connection)
+    customer = Customer(scene.aws)
+    customer.account = row.account_id
+    open_trust = trust_policy(scene.services.config.broker, row.external_id)
+    del open_trust["Statement"][0]["Condition"]["StringEquals"]
+    customer.retrust(row.role_arn.rpartition("/")[2], open_trust)
+    scene.make_due(connection)
+    [claim] = scene.due.claim(1)
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert row.status is S.INSECURE
+    assert row.due_at is not None, "its administrator may mend it, and must not have to tell us"
+
+
+def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.due.claim(1)
+    scene.due.prove(claim)
+    faults.add("error", action="AssumeRole", role_arn=scene.row(connection).role_arn)
+    scene.make_due(connection, due_since=now() - timedelta(hours=1))
+    [claim] = scene.due.claim(1)
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert row.status is S.VERIFIED
+    assert timedelta(seconds=50) < row.due_at - now() <= timedelta(minutes=1)
+
+
+def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
+    """As when its stack is deleted just then: the calls may have been made before, and say what is no longer true."""
+    connection = scene.pending()
+    inner = scene.due._verification._prove_patiently
+
+    def slow(*args):
+        found = inner(*args)
+        with scene.db.write(SYSTEM) as db:
+            db.get(Connection, connection).seek(now())
+        return found
+
+    monkeypatch.setattr(scene.due._verification, "_prove_patiently", slow)
+    [claim] = scene.due.claim(1)
+    assert scene.due.prove(claim)
+    assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
+
+
+def test_the_worker_leaves_alone_what_a_request_is_proving(scene, monkeypatch):
+    """Or each new role would be tried twice at once."""
+    tenant, claimed = tenant_row(scene.db), []
+    inner = scene.services.verification._prove_patiently
+
+    def proving(*args):
+        claimed.append(scene.due.claim(10))
+        return inner(*args)
+
+    monkeypatch.setattr(scene.services.verification, "_prove_patiently", proving)
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0)
+    made = scene.services.connections.create(ADMIN, tenant, role_arn=scene.nowhere.arn)
+    scene.services.connections.suspend(ADMIN, tenant, made.id, reason="a test")
+    scene.services.connections.resume(ADMIN, tenant, made.id, reason="a test")
+    assert claimed == [[], []]
+    assert scene.row(made.id).due_at > now(), "and it is looked for again, by itself"
+
+
+def test_what_was_suspended_meanwhile_is_left_alone(scene):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    [claim] = scene.due.claim(1)
+    scene.services.connections.suspend(ADMIN, tenant, connection, reason="a test")
+    assert not scene.due.prove(claim)
+    assert (scene.row(connection).status, scene.proofs(connection)) == (S.SUSPENDED, 0)
+    assert scene.row(connection).due_at is None
+    scene.services.connections.resume(ADMIN, tenant, connection, reason="a test")
+    assert scene.row(connection).due_at is not None
+
+
+def test_no_second_has_more_calls_than_the_budget():
+    """Wherever AWS counts a call between its beginning and its end, here at the end; and no time is wasted."""
+    budget, counted = CallBudget(20), []
+
+    def call(number):
+        with budget.call():
+            time.sleep(0.3 * (number % 4 == 0))
+            counted.append(time.monotonic())
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(call, range(70)))
+    assert most_in_a_second(counted) <= 20
+    assert 3 < time.monotonic() - began < 60
+
+
+def test_a_call_that_fails_gives_its_place_back():
+    budget = CallBudget(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), budget.call():
+            raise ZeroDivisionError
+
+
+def test_every_call_of_a_proof_is_within_the_budget(scene, aws):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.due.claim(1)
+    before, taken = len(aws.sts_times), CallBudget.call
+    with pytest.MonkeyPatch.context() as patch:
+        places = []
+        patch.setattr(CallBudget, "call", lambda self: places.append(1) or taken(self))
+        assert scene.due.prove(claim)
+    assert len(places) == len(aws.sts_times) - before == 5

@@ -1,0 +1,179 @@
+"""`make run` with settings of one's own: the vendor's side of the local AWS fits them, and a file holds all of them."""
+
+import itertools
+import os
+import re
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dev.demo import aws
+from dev.stack import Stack, StackError, exports, vendor_arguments
+from tests.dev.test_run import PATIENCE, ROOT, Run, assert_the_story_works, call, new_key, processes, until
+
+VENDOR = "555566667777"
+OTHER = "123456789012"
+ODD = 'it\'s $HOME `id` "quoted" \\ and more'
+TWINS = {
+    "DEPUTY_ROLE_PREFIX": "Acme-",
+    "DEPUTY_VENDOR_ACCOUNT_IDS": f"{OTHER},210987654321",
+    "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/AcmeBroker",
+    "DEPUTY_TEMPLATE_BUCKET": "acme.templates",
+}
+
+
+def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(tmp_path: Path):
+    key = new_key()
+    (tmp_path / "ids").write_text(TWINS["DEPUTY_VENDOR_ACCOUNT_IDS"] + "\n")
+    (tmp_path / "key").write_text(key + "\n")
+    given = {name: value for name, value in TWINS.items() if name != "DEPUTY_VENDOR_ACCOUNT_IDS"}
+    files = {
+        "DEPUTY_VENDOR_ACCOUNT_IDS_FILE": str(tmp_path / "ids"),
+        "DEPUTY_BOOTSTRAP_KEY_FILE": str(tmp_path / "key"),
+    }
+    with Run("run", tmp_path / "data", DEPUTY_ODD=ODD, **given, **files) as run:
+        run.ready()
+        assert re.search(rf"admin key +{key}$", run.output, re.MULTILINE)
+        tenant = call(run, key, "POST", "/v1/tenants", {"name": "Initech"}, expect=201)
+        kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
+        assert kit["role_name"] == kit["stack_name"] == f"Acme-{tenant['id'].replace('-', '')[-8:]}"
+        assert_the_story_works(run, key)
+        assert_the_vendors_stack_fits(run)
+        assert_the_environment_file_is_the_services_own(run)
+        assert_commands_work_with_it(run)
+        run.process.kill()  # outright: the file stays
+        run.process.wait()
+        until(lambda: not processes(run.data), PATIENCE)
+    stale = (run.data / "env").read_text()
+    with Run("run", run.data) as again:
+        again.ready()
+        fresh = (run.data / "env").read_text()
+        assert f"SANDBOX_PORT={run.sandbox_port}" not in fresh
+        assert f"'{again.url}'" in fresh
+        assert fresh != stale
+        assert "DEPUTY_ODD" not in fresh
+        assert again.interrupt() == 0
+    assert not (run.data / "env").exists()
+
+
+def assert_the_vendors_stack_fits(run: Run) -> None:
+    with closing(aws(run.sandbox_url, "cloudformation", VENDOR)) as cloudformation:
+        [stack] = cloudformation.describe_stacks()["Stacks"]
+    assert stack["StackName"] == "Acme-broker"
+    parameters = {item["ParameterKey"]: item["ParameterValue"] for item in stack["Parameters"]}
+    assert parameters["RolePrefix"] == TWINS["DEPUTY_ROLE_PREFIX"]
+    assert parameters["VendorAccountIds"] == TWINS["DEPUTY_VENDOR_ACCOUNT_IDS"]
+    assert parameters["TemplateBucketName"] == TWINS["DEPUTY_TEMPLATE_BUCKET"]
+    assert parameters["BrokerRoleName"] == "AcmeBroker"
+
+
+def assert_the_environment_file_is_the_services_own(run: Run) -> None:
+    path = run.data / "env"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert all(re.fullmatch(r"export [A-Z0-9_]+='.*'", line) for line in path.read_text().splitlines())
+    if Path("/proc").exists():
+        [web] = [env for pid, env in processes(run.data).items() if is_gunicorn(pid)][:1]
+        assert sourced(path) == {
+            name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))
+        }
+    assert sourced(path)["DEPUTY_ODD"] == ODD
+
+
+def is_gunicorn(pid: int) -> bool:
+    return b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def sourced(path: Path) -> dict[str, str]:
+    """What a shell has in its environment after it has read the file."""
+    done = subprocess.run(
+        ["sh", "-c", '. "$0"; env -0', str(path)],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
+    )
+    pairs = dict(line.partition("=")[::2] for line in done.stdout.decode().split("\0") if line)
+    return {name: value for name, value in pairs.items() if name.startswith(("DEPUTY_", "AWS_"))}
+
+
+def assert_commands_work_with_it(run: Run) -> None:
+    words = f'. "{run.data}/env" && .venv/bin/flask --app wsgi keys list'
+    env = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(["sh", "-c", words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "bootstrap admin" in done.stdout
+
+
+def settings(**changes: str) -> dict[str, str]:
+    return {
+        "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/B",
+        "DEPUTY_TEMPLATE_BUCKET": "b",
+        **changes,
+    }
+
+
+def named(arguments: list[str], name: str) -> list[str]:
+    return [value for option, value in itertools.pairwise(arguments) if option == name]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "stack"),
+    [
+        (None, "deputy-broker"),
+        ("Acme-", "Acme-broker"),
+        ("", "deputy-broker"),
+        ("_x.y@", "deputy-x-y-broker"),
+    ],
+)
+def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_allows(prefix, stack):
+    given = settings() if prefix is None else settings(DEPUTY_ROLE_PREFIX=prefix)
+    arguments = vendor_arguments(given)
+    assert named(arguments, "--vendor-stack") == [stack]
+    passed = named(arguments, "--vendor-parameter")
+    assert [pair for pair in passed if pair.startswith("RolePrefix=")] == (
+        [] if prefix is None else [f"RolePrefix={prefix}"]
+    )
+
+
+def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
+    """A new one there must be passed too, or be named here with the reason why not."""
+    template = yaml.load((ROOT / "cloudformation" / "broker.yaml").read_text(), yaml.BaseLoader)  # noqa: S506
+    passed = {
+        pair.partition("=")[0] for pair in named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")
+    }
+    not_the_services = {
+        "BrokerService",
+        "CeleryOverSqs",
+    }  # who may be the broker; a queue that `make run` has no use for
+    assert passed | not_the_services == set(template["Parameters"])
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:iam::555566667777:user/someone",
+        "arn:aws:iam::555566667777:role/path/Broker",
+        "arn:aws-cn:iam::555566667777:role/Broker",
+    ],
+)
+def test_a_broker_that_broker_yaml_does_not_make_is_one_sentence(arn):
+    with pytest.raises(StackError, match=r"^DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from"):
+        vendor_arguments(settings(DEPUTY_BROKER_PRINCIPAL_ARN=arn))
+
+
+def test_a_name_that_the_shell_would_read_as_more_than_a_name_is_left_out():
+    assert exports({"DEPUTY_X;id": "1", "DEPUTY_X Y": "1", "PATH": "/bin", "AWS_A": "a'b"}) == (
+        "export AWS_A='a'\"'\"'b'\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["DEPUTY_DATABASE_URL", "DEPUTY_DATABASE_URL_FILE"])
+def test_a_database_of_ones_own_is_never_emptied(tmp_path: Path, name: str):
+    url = f"sqlite:///{tmp_path}/own.sqlite3"
+    (tmp_path / "url").write_text(url)
+    given: dict[str, Any] = {name: url if name == "DEPUTY_DATABASE_URL" else str(tmp_path / "url")}
+    assert not Stack(None, given).embedded
+    assert Stack(None, {}).embedded

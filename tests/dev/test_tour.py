@@ -1,0 +1,144 @@
+"""The README's tour, pasted as it is written: with and without a browser, and where nothing runs."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.client.people import block
+from tests.conftest import CHROMIUM, in_a_browser
+from tests.dev.test_run import ROOT, Run
+
+LAST_WORDS = "PASTED-AND-DONE"
+PATIENCE = 120  # seconds in which a few lines of shell are done, also on a busy machine
+README = (ROOT / "README.md").read_text()
+SHELLS = [shell for shell in ("bash", "dash", "zsh") if shutil.which(shell)]
+
+
+def blocks() -> list[str]:
+    tour = README.partition("## A tour in 60 seconds\n")[2].partition("\n`make run` starts")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", tour, re.MULTILINE | re.DOTALL)
+
+
+class Shell:
+    """A person's shell in the checkout, into which text is pasted."""
+
+    def __init__(self, shell: str, data: Path) -> None:
+        self._shell = shell
+        self._env = {"PATH": os.environ["PATH"], "HOME": str(data.parent), "DEPUTY_DATA_DIR": str(data)}
+        self._errors = data.parent / f"errors-{secrets.token_hex(4)}"
+
+    def __enter__(self) -> Self:
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [self._shell, "-s"],
+                cwd=ROOT,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=PATIENCE)
+
+    def paste(self, text: str) -> str:
+        """What it prints."""
+        self._process.stdin.write(f"{text}\necho {LAST_WORDS}\n")
+        self._process.stdin.flush()
+        return "".join(iter(self._process.stdout.readline, f"{LAST_WORDS}\n"))
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with Run("run", tmp_path_factory.mktemp("run") / "data") as run:
+        yield run.ready()
+
+
+def assert_it_was_told(printed: list[str], errors: str) -> None:
+    connection, issued, buckets, audited = printed
+    assert '"status":"verified"' in connection
+    assert connection.count('"outcome":"passed"') == 4
+    assert '"SecretAccessKey"' in issued
+    assert re.fullmatch(r"\['deputy-shared-(acme|globex)'\]\n", buckets)
+    assert audited.count('"action":"credentials.issued"') == 2
+    assert errors == ""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_tour_makes_the_stack_itself(run: Run, shell: str):
+    with Shell(shell, run.data) as person:
+        found, link, launched, *printed = [person.paste(block) for block in blocks()]
+    assert found == ""
+    assert link.startswith(f"{run.sandbox_url}/console/cloudformation/home?")
+    assert "CREATE_COMPLETE" in launched
+    assert_it_was_told(printed, person.errors)
+
+
+def test_the_workers_script_of_the_document_works_here_too(run: Run, tmp_path: Path):
+    script, key = tmp_path / "deputy-credentials", tmp_path / "deputy-key"
+    script.write_text(block("sh", "#!/bin/sh"))
+    script.chmod(0o700)
+    ask = f'DEPUTY_URL=$URL DEPUTY_API_KEY_FILE={key} {script} "$TENANT" "$CONNECTION"; echo'
+    with Shell("bash", run.data) as person:
+        for part in blocks()[:5]:
+            person.paste(part)
+        person.paste(f'printf %s "$WORKER" > {key}')
+        issued = json.loads(person.paste(ask))
+        person.paste("""api "$ONE/suspend" -d '{"reason": "unpaid"}'""")
+        refused = person.paste(ask)
+    assert issued["AccountId"] == "444455556666"
+    assert refused == "\n"
+    assert "Deputy answered 409 suspended, request " in person.errors
+
+
+@in_a_browser
+@pytest.mark.parametrize("account", ["444455556666", "777788889999"])
+def test_the_stack_was_made_in_a_browser_and_every_block_is_pasted_all_the_same(run: Run, account: str):
+    first, second, *rest = blocks()
+    with Shell("bash", run.data) as person:
+        person.paste(first)
+        create_the_stack(person.paste(second).strip(), account)
+        launched, *printed = [person.paste(block) for block in rest]
+    assert ("it is there already" in launched) == (account == "444455556666")
+    assert_it_was_told(printed, person.errors)
+
+
+def create_the_stack(link: str, account: str) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.goto(link)
+        page.select_option("#account", account)
+        page.check("#acknowledge")
+        page.get_by_role("button", name="Create stack").click()
+        page.get_by_role("status").first.get_by_text("CREATE_COMPLETE").wait_for()
+        browser.close()
+
+
+@pytest.mark.parametrize("note", [None, '{"url": "http://localhost:1"}'], ids=["no note", "a stale note"])
+def test_without_make_run_it_is_one_sentence(tmp_path: Path, note: str | None):
+    data = tmp_path / "data"
+    if note:
+        data.mkdir()
+        (data / "run.json").write_text(note)
+    with Shell("sh", data) as person:
+        assert person.paste("URL=http://left.over\n" + "".join(blocks())).strip() == ""
+    assert person.errors == (
+        "make run is not running here: start it in another terminal, in this folder, and paste the tour again.\n"
+    )

@@ -1,0 +1,126 @@
+"""The address that a request came from: in its audit events and log lines, and never the client's own word for it."""
+
+from typing import Any
+
+import pytest
+
+from app.factory import create_app
+from app.http.client_address import client_address
+from tests.conftest import OPERATOR, make_config
+from tests.support.cast import Api, World, path_of
+
+PEER = "203.0.113.9"
+FORGED = "198.51.100.1"
+
+
+@pytest.mark.parametrize(
+    ("hops", "forwarded", "seen"),
+    [
+        (0, None, PEER),
+        (0, FORGED, PEER),
+        (0, f"{FORGED}, {FORGED}", PEER),
+        (1, None, PEER),  # it came past the proxy
+        (1, "192.0.2.1", "192.0.2.1"),
+        (1, f"{FORGED}, 192.0.2.1", "192.0.2.1"),
+        (1, f"{FORGED},,{FORGED} ,192.0.2.1", "192.0.2.1"),
+        (2, "192.0.2.1", PEER),  # fewer places than proxies
+        (2, "192.0.2.1, 10.0.0.1", "192.0.2.1"),
+        (2, f"{FORGED}, 192.0.2.1, 10.0.0.1", "192.0.2.1"),
+        (1, '", 192.0.2.1', "192.0.2.1"),  # a parser that knows quotes finds one word here
+        (2, f'{FORGED}, ", 192.0.2.1, 10.0.0.1', "192.0.2.1"),
+        (2, f'{FORGED}, "\\", 192.0.2.1, 10.0.0.1', "192.0.2.1"),
+        (1, "192.0.2.1:4711", "192.0.2.1"),
+        (1, "2001:DB8:0:0::1", "2001:db8::1"),
+        (1, "[2001:db8::1]:443", "2001:db8::1"),
+        (1, "::ffff:192.0.2.1", "192.0.2.1"),
+        (1, "fe80::1%eth0", "fe80::1"),
+        (1, "unknown", None),
+        (1, "", None),
+        (1, "192.0.2.1" + " " * 10_000, "192.0.2.1"),
+        (1, "192.0.2.1" * 1_000, None),
+        (1, "\u0661\u0669\u0662.0.2.1", None),
+    ],
+)
+def test_only_what_the_proxies_say_counts(hops, forwarded, seen):
+    environ = {"REMOTE_ADDR": PEER} | ({} if forwarded is None else {"HTTP_X_FORWARDED_FOR": forwarded})
+    assert client_address(environ, hops) == seen
+
+
+def test_a_unix_socket_has_no_address():
+    assert client_address({"REMOTE_ADDR": ""}, 0) is None
+    assert client_address({}, 0) is None
+
+
+def asked(api: Api, method: str, path: str, forwarded: str, **options: Any) -> Any:
+    headers = {"X-Forwarded-For": forwarded}
+    return api.raw(method, path, headers=headers, environ_overrides={"REMOTE_ADDR": PEER}, **options)
+
+
+def event(world: World, answer: Any) -> dict[str, Any]:
+    [found] = [e for e in world.audit() if e["request_id"] == answer.headers["X-Request-Id"]]
+    return found
+
+
+@pytest.fixture(params=[0, 1])
+def behind(request, config, admin):
+    """The service behind so many proxies, and what it should see of a client that lies."""
+    app = create_app(make_config(config.database_url, proxy_hops=request.param))
+    yield Api(app, admin.key), "192.0.2.1" if request.param else PEER
+    app.extensions["deputy"].db.engine.dispose()
+
+
+SAID = f"{FORGED}, 192.0.2.1"
+
+
+def test_whatever_is_recorded_of_a_request_holds_it(world: World, behind):
+    """A change, a refusal, an issuance on the fast lane and one beside it, and its refusal."""
+    api, address = behind
+    connection = world.connection()
+    path = path_of(connection, "/credentials")
+    answers = [
+        asked(api, "POST", "/v1/tenants", SAID, body={"name": "Acme"}),
+        asked(api, "POST", "/v1/tenants", SAID, body={"name": 1}),
+        asked(api, "POST", path, SAID),
+        asked(api, "POST", path, SAID, body={"reason": "x"}),
+        asked(api, "POST", path, SAID, body={"session_policy": "{}"}),
+        asked(api, "GET", path_of(connection, "/container-credentials"), SAID),
+        asked(api, "POST", path, SAID, body={"duration_seconds": 1}),
+        asked(
+            api,
+            "POST",
+            path_of({"tenant_id": connection["id"], "id": connection["id"]}, "/credentials"),
+            SAID,
+        ),
+    ]
+    assert [answer.status_code for answer in answers] == [201, 422, 200, 200, 422, 200, 422, 404]
+    for answer in answers:
+        assert event(world, answer)["client_address"] == address, answer.request.path
+
+
+def test_a_form_of_an_onboarding_page_holds_it_too(world: World, behind):
+    api, address = behind
+    tenant = world.tenant()
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    path = "/onboard/" + link["url"].rpartition("/")[2]
+    for given in ("not an ARN", world.role(tenant)):
+        answer = asked(api, "POST", f"{path}/connections", SAID, data={"role_arn": given})
+        assert answer.status_code < 500
+        assert {
+            e["client_address"] for e in world.audit() if e["request_id"] == answer.headers["X-Request-Id"]
+        } == {address}
+
+
+def test_what_is_no_request_has_none(world: World):
+    """A command's, such as this one."""
+    access = world.admin.app.extensions["deputy"].access
+    key, _ = access.issue_key(OPERATOR, name="x", scopes=frozenset())
+    made = next(e for e in world.audit(action="api_key.created") if e["details"]["api_key_id"] == str(key.id))
+    assert made["client_address"] is None
+
+
+def test_log_lines_hold_it(behind, caplog):
+    api, address = behind
+    with caplog.at_level("INFO"):
+        asked(api, "GET", "/v1/tenants", SAID)
+    [line] = [record.msg for record in caplog.records if record.name == "app.factory"]
+    assert (line["event"], line["client_address"]) == ("request", address)

@@ -1,0 +1,442 @@
+"""The OpenAPI document is valid, complete, and says of every operation who may call it and how it refuses."""
+
+import json
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app.factory import create_app
+from app.http.problems import PROBLEMS
+from app.http.rest import Blueprint
+from tests.conftest import make_config
+from tests.support.cast import World
+
+# A connection-less configuration: the document depends on no database and no AWS.
+APP: Flask = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+DOCUMENT: dict[str, Any] = APP.test_client().get("/openapi.json").get_json()
+
+PUBLIC = {
+    ("GET", "/v1/templates/customer-role.yaml"),
+    ("GET", "/v1/templates/customer-org.yaml"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+}
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+
+
+class Operation(NamedTuple):
+    method: str
+    path: str
+    spec: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def is_public(self) -> bool:
+        return (self.method, self.path) in PUBLIC
+
+
+OPERATIONS = [
+    Operation(method.upper(), path, item[method])
+    for path, item in DOCUMENT["paths"].items()
+    for method in METHODS
+    if method in item
+]
+WITH_BODY = [operation for operation in OPERATIONS if "requestBody" in operation.spec]
+each = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+each_with_body = pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+
+
+def resolve(value: dict[str, Any]) -> dict[str, Any]:
+    """The thing itself, or what its $ref points to."""
+    while "$ref" in value:
+        found: Any = DOCUMENT
+        for part in value["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        value = found
+    return value
+
+
+def objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every JSON object in the document, with its place."""
+    if isinstance(value, dict):
+        yield path, value
+        for key, item in value.items():
+            yield from objects(item, f"{path}/{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from objects(item, f"{path}/{index}")
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    return DOCUMENT["components"]["schemas"][name]
+
+
+def body_schema(operation: Operation) -> dict[str, Any]:
+    content = operation.spec["requestBody"]["content"]
+    assert list(content) == ["application/json"]
+    return resolve(content["application/json"]["schema"])
+
+
+def served() -> set[tuple[str, str]]:
+    """What the application routes, of the API's own blueprints; HEAD comes with every GET and is not listed."""
+    found = set()
+    for rule in APP.url_map.iter_rules():
+        blueprint = APP.blueprints.get(rule.endpoint.rpartition(".")[0])
+        if rule.rule.startswith("/v1") or isinstance(blueprint, Blueprint):
+            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+            found |= {(method, path) for method in rule.methods - {"HEAD"}}
+    return found
+
+
+# --- the document ---
+
+
+def test_it_is_valid_openapi_3_1():
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    problems = [
+        f"{'/'.join(map(str, error.absolute_path))}: {error.message}"
+        for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()
+    ]
+    assert problems == []
+
+
+def test_it_lists_every_route_and_nothing_else():
+    assert {(operation.method, operation.path) for operation in OPERATIONS} == served()
+
+
+def test_it_is_what_the_service_serves_and_needs_no_key(app: Flask):
+    response = app.test_client().get("/openapi.json")
+    assert response.content_type == "application/json"
+    assert response.get_json() == DOCUMENT
+
+
+def test_nothing_in_it_is_unused():
+    text = json.dumps(DOCUMENT)
+    for kind in ("schemas", "responses"):
+        for name in DOCUMENT["components"][kind]:
+            assert f'"#/components/{kind}/{name}"' in text, f"{kind}/{name}"
+
+
+def test_patterns_mean_the_same_in_every_regex_dialect():
+    r"""OpenAPI's patterns are ECMAScript's, where \Z is the letter Z, \A the letter A, and nothing is anchored."""
+    for place, found in objects(DOCUMENT["components"]["schemas"] | {"paths": DOCUMENT["paths"]}):
+        if isinstance(pattern := found.get("pattern"), str):
+            assert pattern[0] == "^", f"{place}: {pattern}"
+            assert pattern[-1] == "$", f"{place}: {pattern}"
+            assert not re.search(r"\\[AZz]|\(\?P", pattern), f"{place}: {pattern}"
+
+
+def test_examples_and_defaults_hold_no_secrets():
+    """AWS's documented example keys are nobody's, and the External ID of the examples is no random one."""
+    secret = re.compile(r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|(?:AKIA|ASIA)[A-Z0-9]{16}|dpy-[0-9a-f]{64}")
+    text = json.dumps(DOCUMENT)
+    assert set(secret.findall(text)) == {"ASIAIOSFODNN7EXAMPLE", "dpy-" + "0123456789abcdef" * 4}
+    for given in APP.extensions["deputy"].config.secret_keys:
+        assert given not in text
+
+
+# --- who may call ---
+
+
+def test_there_is_one_way_to_authenticate_and_it_is_the_rule():
+    assert DOCUMENT["security"] == [{"apiKey": []}]
+    scheme = DOCUMENT["components"]["securitySchemes"].pop("apiKey", None)
+    assert DOCUMENT["components"]["securitySchemes"] == {}
+    DOCUMENT["components"]["securitySchemes"]["apiKey"] = scheme
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+
+
+@each
+def test_it_says_whether_a_key_is_needed(operation: Operation):
+    if operation.is_public:
+        assert operation.spec["security"] == []
+    else:
+        assert operation.spec.get("security", DOCUMENT["security"]) == [{"apiKey": []}]
+
+
+@each
+def test_it_names_the_scope(operation: Operation):
+    """Also where the view explains itself at length: the one text must not replace the other."""
+    view = APP.view_functions[endpoint(operation)]
+    text = operation.spec.get("description", "")
+    if not operation.is_public:
+        assert f"`{view._apidoc['scope'].value}`" in text
+    for line in (view.__doc__ or "").strip().splitlines()[2:]:
+        assert line.strip() in text
+
+
+def endpoint(operation: Operation) -> str:
+    return next(
+        rule.endpoint
+        for rule in APP.url_map.iter_rules()
+        if operation.method in rule.methods
+        and re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) == operation.path
+    )
+
+
+# --- how it refuses ---
+
+
+def expected_refusals(operation: Operation) -> set[str]:
+    """The least that must be documented; an operation's own conflicts come on top."""
+    wanted = {"414", "431", "500", "503"}
+    if not operation.is_public:
+        wanted |= {"401", "403"}
+    if "{" in operation.path:
+        wanted |= {"404"}
+    if any(parameter["in"] == "query" for parameter in operation.spec.get("parameters", ())):
+        wanted |= {"422"}
+    if "requestBody" in operation.spec:
+        wanted |= {"400", "413", "415", "422"}
+    return wanted
+
+
+@each
+def test_it_documents_its_refusals(operation: Operation):
+    assert expected_refusals(operation) <= set(operation.spec["responses"])
+
+
+@each
+def test_every_refusal_is_a_problem(operation: Operation):
+    for status, response in operation.spec["responses"].items():
+        if not status.startswith("2"):
+            content = resolve(response)["content"]
+            assert list(content) == ["application/problem+json"], status
+            assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+
+
+@each
+def test_it_has_one_success_that_says_what_comes_back(operation: Operation):
+    successes = [status for status in operation.spec["responses"] if status.startswith("2")]
+    assert len(successes) == 1
+    if successes != ["204"]:
+        (content,) = operation.spec["responses"][successes[0]]["content"].values()
+        assert resolve(content["schema"]).get("type") in {"object", "string"}
+
+
+@each
+def test_no_refusal_hides_behind_a_default(operation: Operation):
+    """A `default` answer would make any status true, and a generated client would learn nothing."""
+    assert "default" not in operation.spec["responses"]
+
+
+def test_a_problem_lists_every_code():
+    assert sorted(resolve(schema_of("Problem")["properties"]["code"])["enum"]) == sorted(PROBLEMS)
+
+
+# --- what goes in ---
+
+
+@each_with_body
+def test_a_body_has_no_unknown_fields(operation: Operation):
+    schema = body_schema(operation)
+    assert schema["type"] == "object"
+    assert schema["additionalProperties"] is False
+    assert isinstance(schema["properties"], dict)
+
+
+@each_with_body
+def test_a_body_is_required_exactly_when_a_field_of_it_is(operation: Operation):
+    """An empty body is {}."""
+    required = bool(body_schema(operation).get("required"))
+    assert operation.spec["requestBody"].get("required", False) is required
+
+
+@each
+def test_path_parameters_are_ids(operation: Operation):
+    wanted = re.findall(r"\{(\w+)\}", operation.path)
+    found = [p for p in DOCUMENT["paths"][operation.path].get("parameters", ()) if p["in"] == "path"]
+    assert [parameter["name"] for parameter in found] == wanted
+    assert all(
+        parameter["schema"].items() >= {"type": "string", "format": "uuid"}.items() for parameter in found
+    )
+
+
+@each
+def test_it_has_a_summary_a_tag_and_a_name_for_generated_clients(operation: Operation):
+    assert 0 < len(operation.spec["summary"]) <= 80
+    assert operation.spec["tags"]
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)+|healthz|readyz", operation.spec["operationId"])
+
+
+def test_those_names_are_unique():
+    names = [operation.spec.get("operationId") for operation in OPERATIONS]
+    assert len(set(names)) == len(names)
+
+
+def valid(value: Any, schema: dict[str, Any]) -> bool:
+    return OAS31Validator(schema | {"components": DOCUMENT["components"]}).is_valid(value)
+
+
+def body_allows(operation_id: str, value: Any) -> bool:
+    operation = next(one for one in OPERATIONS if one.spec["operationId"] == operation_id)
+    return valid(value, body_schema(operation))
+
+
+@pytest.mark.parametrize(
+    ("body", "allowed"),
+    [
+        ({"role_arn": "arn:aws:iam::123456789012:role/path/deputy-x"}, True),
+        ({"account_id": "123456789012", "permission_set": "inventory"}, True),
+        ({}, False),
+        ({"role_arn": "arn:aws:iam::123456789012:role/x", "account_id": "123456789012"}, False),
+        ({"role_arn": "arn:aws:iam::123456789012:user/somebody"}, False),
+        ({"account_id": "12345678901"}, False),
+    ],
+)
+def test_a_connection_names_one_role_and_the_document_says_so(body: dict[str, str], allowed: bool):
+    assert body_allows("create_connection", body) is allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("Müller & Co., 東京", True),
+        (" x ", True),
+        ("", False),
+        ("  ", False),
+        ("a\nb", False),
+        ("a\x00", False),
+    ],
+)
+def test_a_line_of_text_is_printable_and_the_document_says_so(text: str, allowed: bool):
+    assert body_allows("create_tenant", {"name": text}) is allowed
+
+
+@pytest.mark.parametrize(
+    ("policy", "allowed"),
+    [
+        ({"Version": "2012-10-17", "Statement": [{"Effect": "Deny"}]}, True),
+        ({"Statement": {"Effect": "Deny"}, "Id": "x"}, True),
+        ('{"Statement": []}', True),  # what the text holds, no schema tells
+        ({"Version": "2012-10-17"}, False),
+        ({"Statement": []}, False),
+        ("[]", False),
+        (5, False),
+    ],
+)
+def test_a_session_policy_is_an_object_with_statements_or_its_text(policy: Any, allowed: bool):
+    assert body_allows("issue_credentials", {"session_policy": policy}) is allowed
+
+
+# --- for generated clients ---
+
+
+def properties() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every property of every component, and every parameter."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        for property_name, found in schema.get("properties", {}).items():
+            yield f"{name}.{property_name}", found
+    for path, item in DOCUMENT["paths"].items():
+        for owner in (item, *(item[method] for method in METHODS if method in item)):
+            for parameter in owner.get("parameters", ()):
+                yield f"{path}?{parameter['name']}", parameter["schema"]
+
+
+def test_every_property_has_a_type():
+    """What has none, generated clients call `unknown` or, worse, an object without properties."""
+    for place, schema in properties():
+        assert len({"type", "$ref", "anyOf", "oneOf"} & set(schema)) == 1, place
+        if schema.get("type") == "object":
+            assert "additionalProperties" in schema, place
+
+
+def test_every_enum_is_a_component_with_a_name():
+    named = {f"/{name}" for name, schema in DOCUMENT["components"]["schemas"].items() if "enum" in schema}
+    found = {place for place, value in objects(DOCUMENT["components"]["schemas"]) if "enum" in value}
+    assert found == named
+    assert {"/ConnectionStatus", "/TenantStatus", "/Scope", "/Verdict", "/ProblemCode"} <= named
+    assert not [place for place, value in objects(DOCUMENT["paths"]) if "enum" in value]
+
+
+def test_every_property_has_an_example_that_is_valid():
+    for place, schema in properties():
+        inner = schema.get("items", schema)
+        if not {"$ref", "anyOf", "const"} & set(inner):  # a component has its own; a constant is one
+            assert schema.get("examples") or inner.get("examples"), place
+        for example in schema.get("examples", ()):
+            assert valid(example, schema), place
+
+
+def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every body in JSON: of requests, of answers, and of problems."""
+    for operation in OPERATIONS:
+        for name, part in (
+            ("request", operation.spec.get("requestBody")),
+            *operation.spec["responses"].items(),
+        ):
+            for kind, media in (resolve(part) if part else {}).get("content", {}).items():
+                if "json" in kind:
+                    yield f"{operation} {name}", media
+
+
+def test_every_body_has_an_example_that_is_valid():
+    for place, media in bodies():
+        several = [example["value"] for example in media.get("examples", {}).values()]
+        examples = [media["example"]] if "example" in media else several
+        assert examples, place
+        for example in examples:
+            assert valid(example, media["schema"]), place
+
+
+def test_the_examples_of_problems_have_their_own_status():
+    for name, response in DOCUMENT["components"]["responses"].items():
+        for code, example in response["content"]["application/problem+json"]["examples"].items():
+            assert (example["value"]["code"], example["value"]["status"]) == (code, HTTPStatus[name])
+
+
+@each_with_body
+def test_the_service_takes_the_example_of_a_request(operation: Operation, world: World):
+    """On a connection that is there, and in the state that the request is about."""
+    tenant = world.tenant()
+    ids = {"tenant_id": tenant["id"]}
+    if "{connection_id}" in operation.path:
+        make = world.awaiting_approval if operation.path.endswith("/approve") else world.connection
+        ids["connection_id"] = make(tenant)["id"]
+    if "{key_id}" in operation.path:
+        wanted = {"name": "to be replaced", "scopes": ["audit:read"]}
+        ids["key_id"] = world.admin("POST", "/v1/api-keys", wanted, expect=201)["id"]
+    path = operation.path.format(**ids)
+    if path.endswith("/resume"):
+        world.admin("POST", path.replace("/resume", "/suspend"), {"reason": "to be resumed"})
+    example = operation.spec["requestBody"]["content"]["application/json"]["example"]
+    reference = {"reference": str(uuid4())} if "reference" in example else {}  # unique
+    response = world.admin.raw(operation.method, path, example | reference)
+    assert response.status_code < 300, response.text
+
+
+# --- what comes out ---
+
+
+def test_requests_are_closed_and_answers_may_gain_fields():
+    taken = {id(body_schema(operation)) for operation in WITH_BODY}
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert (schema.get("additionalProperties") is False) is (id(schema) in taken), name
+
+
+def test_there_is_somebody_to_ask():
+    assert DOCUMENT["info"]["contact"] == {"name": "Example Vendor", "url": "http://localhost:8000"}
+
+
+def test_health_says_ok_and_nothing_else():
+    assert schema_of("Ok")["properties"]["status"] == {"type": "string", "const": "ok", "default": "ok"}
+
+
+@pytest.mark.parametrize("name", ["TenantOut", "ConnectionOut"])
+def test_a_deleted_thing_is_never_shown(name: str):
+    assert "deleted" not in resolve(schema_of(name)["properties"]["status"])["enum"]
+
+
+def test_credentials_are_described_as_precisely_as_sdks_read_them():
+    shown = DOCUMENT["components"]["schemas"]["ProcessCredentials"]["properties"]
+    assert shown["Version"].get("const", shown["Version"].get("enum")) in (1, [1])
+    assert shown["Expiration"] | {"type": "string", "format": "date-time"} == shown["Expiration"]

@@ -1,0 +1,715 @@
+"""Memory never outlives the truth: what another process takes away is not issued on, however warm this one is."""
+
+import datetime as dt
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+import sqlalchemy
+import time_machine
+from sqlalchemy import select
+
+from app import services
+from app.access.api_keys import generate_key
+from app.access.callers import Scope
+from app.errors import (
+    AppError,
+    ConnectionNotVerifiedError,
+    CustomerSetupError,
+    StoreUnavailableError,
+    UnauthenticatedError,
+)
+from app.issuing import issue as vending
+from app.issuing.authorization import Authority, issuable_under_lock
+from app.services import Services
+from app.store.database import SYSTEM
+from app.store.models import AuditEvent, ConnectionStatus
+from tests.attacks.evidence import problem
+from tests.conftest import OPERATOR
+from tests.support.cast import Api, Customer
+from tests.support.rows import ADMIN, ByHand, Place, Role, at_once, connection_row, place, tenant_row, until
+
+
+@pytest.fixture(scope="module")
+def by_hand(database_url) -> ByHand:
+    return ByHand(database_url)
+
+
+@pytest.fixture(scope="module")
+def here(app) -> Services:
+    """This process, whose memory is warm."""
+    return app.extensions["deputy"]
+
+
+@pytest.fixture(scope="module")
+def there(here, config) -> Iterator[Services]:
+    """Another process, on another machine."""
+    made = services.build(config)
+    yield made
+    made.db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def role(here, aws, vendor, config) -> Role:
+    return Role.of(Customer(aws), config.broker.arn, here)
+
+
+class Warm:
+    """A worker that has just been given credentials, from this process's memory and cache."""
+
+    def __init__(self, app, role: Role, aws, made: Place) -> None:
+        self.place = made
+        self.api = Api(app, made.key)
+        self._role, self._aws = role, aws
+        self._db = app.extensions["deputy"].db
+        for _ in range(2):
+            assert self.ask().status_code == 200
+
+    def ask(self, **options):
+        return self.api.raw("POST", self.place.path(**options))
+
+    @property
+    def calls(self) -> int:
+        return len([call for call in self._aws.sts_calls if call.role_arn == self._role.arn])
+
+    @property
+    def events(self) -> list[tuple[str, str | None]]:
+        """Action and code of all that its key has done, oldest first."""
+        query = (
+            select(AuditEvent).where(AuditEvent.actor_id == str(self.place.key_id)).order_by(AuditEvent.id)
+        )
+        with self._db.read() as db:
+            return [(event.action, event.details.get("code")) for event in db.scalars(query)]
+
+    @property
+    def issued(self) -> int:
+        return self.events.count(("credentials.issued", None))
+
+
+@pytest.fixture
+def warm_up(app, here, role, aws):
+    """`warm_up()`: another tenant with a connection and a warm worker."""
+    return lambda **options: Warm(app, role, aws, place(here, role, **options))
+
+
+@pytest.fixture
+def warm(warm_up) -> Warm:
+    return warm_up()
+
+
+@pytest.fixture
+def unbound(warm_up) -> Warm:
+    return warm_up(bound=False)
+
+
+def statements(services: Services) -> list[str]:
+    """Whatever this process asks the database from now on, but for the audit log's own statements."""
+    seen: list[str] = []
+    sqlalchemy.event.listen(services.db.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    return seen
+
+
+def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(warm: Warm, here):
+    seen, calls = statements(here), warm.calls
+    assert warm.ask().status_code == 200
+    assert (seen, warm.calls) == ([], calls)
+    assert warm.events == [("credentials.issued", None)] * 3
+
+
+# --- taken away by others ---
+
+
+def insecure(there: Services, place: Place) -> None:
+    """The role of these tests accepts strangers, so the verdict is real."""
+    found = there.verification.verify(ADMIN, place.tenant_id, place.connection_id)
+    assert found.status is ConnectionStatus.INSECURE
+
+
+BY_SERVICES = {
+    "key revoked": (
+        lambda there, place: there.access.revoke_key(ADMIN, place.key_id),
+        (401, "unauthenticated"),
+    ),
+    "tenant suspended": (
+        lambda there, place: there.tenants.suspend(ADMIN, place.tenant_id, reason="x"),
+        (409, "suspended"),
+    ),
+    "tenant deleted": (
+        lambda there, place: there.tenants.delete(ADMIN, place.tenant_id),
+        (401, "unauthenticated"),
+    ),
+    "connection suspended": (
+        lambda there, place: there.connections.suspend(
+            ADMIN, place.tenant_id, place.connection_id, reason="x"
+        ),
+        (409, "suspended"),
+    ),
+    "connection deleted": (
+        lambda there, place: there.connections.delete(ADMIN, place.tenant_id, place.connection_id),
+        (404, "not_found"),
+    ),
+    "found insecure": (insecure, (409, "connection_not_verified")),
+}
+BY_HAND = {
+    "key revoked": (
+        "UPDATE api_keys SET revoked_at = '2020-01-01 00:00:00' WHERE id = '{key}'",
+        (401, "unauthenticated"),
+    ),
+    "key expired": (
+        "UPDATE api_keys SET expires_at = '2020-01-01 00:00:00' WHERE id = '{key}'",
+        (401, "unauthenticated"),
+    ),
+    "key gone": ("DELETE FROM api_keys WHERE id = '{key}'", (401, "unauthenticated")),
+    "key bound elsewhere": (
+        "UPDATE api_keys SET tenant_id = '{other}' WHERE id = '{key}'",
+        (404, "not_found"),
+    ),
+    "scopes reduced": ("UPDATE api_keys SET scope_bits = 1 WHERE id = '{key}'", (403, "forbidden")),
+    "another key's digits": (
+        "UPDATE api_keys SET lookup = '{digits}' WHERE id = '{key}'",
+        (401, "unauthenticated"),
+    ),
+    "digest replaced": ("UPDATE api_keys SET digest = {digest} WHERE id = '{key}'", (401, "unauthenticated")),
+    "tenant suspended": (
+        "UPDATE tenants SET status = 'suspended' WHERE id = '{tenant}'",
+        (409, "suspended"),
+    ),
+    "tenant gone": (
+        "UPDATE tenants SET status = 'deleted', deleted_at = '2020-01-01 00:00:00' WHERE id = '{tenant}'",
+        (401, "unauthenticated"),
+    ),
+    "connection broken": (
+        "UPDATE connections SET status = 'broken' WHERE id = '{connection}'",
+        (409, "connection_not_verified"),
+    ),
+    "connection gone": ("DELETE FROM connections WHERE id = '{connection}'", (404, "not_found")),
+    "another role pinned": (
+        "UPDATE connections SET role_unique_id = 'AROAANOTHER' WHERE id = '{connection}'",
+        (409, "connection_not_verified"),
+    ),
+}
+
+
+def nothing_more_is_issued(warm: Warm, status: int, code: str) -> None:
+    before, issued = warm.events, warm.issued
+    problem(warm.ask(), status, code)
+    told = warm.events[len(before) :]
+    # Who is refused at the door has no name that the log could hold; found out later, it has.
+    assert told[-1:] == [("credentials.refused", code)] or (status == 401 and told == [])
+    problem(warm.ask(), status, code)
+    problem(warm.api.raw("GET", warm.place.path("/container-credentials")), status, code)
+    problem(warm.api.raw("POST", warm.place.path(), {"duration_seconds": 900}), status, code)
+    assert warm.issued == issued
+
+
+@pytest.mark.parametrize("what", BY_SERVICES)
+def test_what_another_process_takes_away_is_not_issued_on(warm: Warm, there, what):
+    act, expected = BY_SERVICES[what]
+    calls = warm.calls
+    act(there, warm.place)
+    probes = warm.calls - calls
+    nothing_more_is_issued(warm, *expected)
+    assert warm.calls == calls + probes
+
+
+def written(warm: Warm, here: Services, by_hand: ByHand, statement: str) -> str:
+    """The statement, about this worker's rows."""
+    digest = secrets.token_hex(32)
+    return statement.format(
+        key=warm.place.key_id.hex,
+        tenant=warm.place.tenant_id.hex,
+        connection=warm.place.connection_id.hex,
+        other=tenant_row(here.db).hex,
+        digits=secrets.token_hex(8),
+        digest=f"decode('{digest}', 'hex')"
+        if by_hand.engine.dialect.name == "postgresql"
+        else f"x'{digest}'",
+    )
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_what_is_taken_away_by_hand_is_not_issued_on(warm: Warm, here, by_hand, what):
+    statement, expected = BY_HAND[what]
+    by_hand(written(warm, here, by_hand, statement))
+    nothing_more_is_issued(warm, *expected)
+
+
+def test_a_deleted_tenant_is_gone_for_an_unbound_key_too(unbound: Warm, there):
+    there.tenants.delete(ADMIN, unbound.place.tenant_id)
+    nothing_more_is_issued(unbound, 404, "not_found")
+
+
+def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm: Warm):
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
+    _, text = here.access.issue_key(
+        OPERATOR,
+        name="soon over",
+        scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
+        tenant_id=warm.place.tenant_id,
+        expires_at=soon,
+    )
+    api = Api(app, text)
+    for _ in range(2):
+        assert api.raw("POST", warm.place.path()).status_code == 200
+    with time_machine.travel(soon - dt.timedelta(seconds=2), tick=False):
+        assert api.raw("POST", warm.place.path()).status_code == 200
+    with time_machine.travel(soon, tick=False):
+        problem(api.raw("POST", warm.place.path()), 401, "unauthenticated")
+
+
+def test_memory_does_not_become_new_when_others_learn_of_a_new_epoch(warm: Warm, warm_up, there, here):
+    neighbour = warm_up()
+    there.access.revoke_key(ADMIN, warm.place.key_id)
+    there.tenants.suspend(ADMIN, tenant_row(here.db), reason="x")
+    assert neighbour.ask().status_code == 200
+    nothing_more_is_issued(warm, 401, "unauthenticated")
+
+
+def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm: Warm, there, aws, config):
+    """The stamp of an issuance is that of the older of the two."""
+    other_role = Role.of(Customer(aws), config.broker.arn, there)
+    other = connection_row(there.db, warm.place.tenant_id, other_role)
+    there.access.revoke_key(ADMIN, warm.place.key_id)
+    issued = warm.issued
+    path = f"/v1/tenants/{warm.place.tenant_id}/connections/{other}/credentials"
+    problem(warm.api.raw("POST", path), 401, "unauthenticated")
+    assert warm.issued == issued
+
+
+def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm: Warm, app, here, there):
+    _, text = here.access.issue_key(
+        OPERATOR, name="another", scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=warm.place.tenant_id
+    )
+    there.connections.suspend(ADMIN, warm.place.tenant_id, warm.place.connection_id, reason="x")
+    problem(Api(app, text).raw("POST", warm.place.path()), 409, "suspended")
+
+
+@pytest.mark.parametrize("thing", ["key", "connection"])
+def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm: Warm, config, by_hand, thing):
+    """Right after the first of the reads, whichever that is; so the epoch must come first."""
+    cold = services.build(config)
+    caller = cold.access.authenticate(warm.place.key, None)
+    statement = {
+        "key": f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'",  # noqa: S608
+        "connection": f"UPDATE connections SET status = 'broken' WHERE id = '{warm.place.connection_id.hex}'",  # noqa: S608
+    }[thing]
+    place = warm.place
+    if thing == "connection":
+        cold.authority.authenticate(place.key, None)
+    done: list[str] = []
+
+    def meanwhile(_connection, _cursor, seen: str, *_):
+        if not done and "SELECT" in seen:
+            done.append(seen)
+            by_hand(statement)
+
+    sqlalchemy.event.listen(cold.db.engine, "after_cursor_execute", meanwhile)
+    with pytest.raises(AppError) as caught:
+        cold.vending.issue(caller, place.tenant_id, place.connection_id)
+    assert caught.value.code == ("unauthenticated" if thing == "key" else "connection_not_verified")
+    assert done
+    assert warm.issued == 2
+    cold.db.engine.dispose()
+
+
+def test_what_is_taken_away_between_the_look_and_the_record_wins(warm: Warm, there, monkeypatch):
+    """Warm, nothing slow happens there that a test could wait for; so the moment is made."""
+    event, done = vending._event, []
+
+    def meanwhile(*args, **kwargs):
+        if not done:
+            done.append(there.access.revoke_key(ADMIN, warm.place.key_id))
+        return event(*args, **kwargs)
+
+    monkeypatch.setattr(vending, "_event", meanwhile)
+    issued = warm.issued
+    problem(warm.ask(), 401, "unauthenticated")
+    assert done
+    assert warm.issued == issued
+
+
+def test_others_go_on_when_something_is_taken_away_between_the_look_and_the_record(
+    warm: Warm, there, here, monkeypatch
+):
+    event, done, other = vending._event, [], place(here)
+
+    def meanwhile(*args, **kwargs):
+        if not done:
+            done.append(there.access.revoke_key(ADMIN, other.key_id))
+        return event(*args, **kwargs)
+
+    monkeypatch.setattr(vending, "_event", meanwhile)
+    before = warm.events
+    assert warm.ask().status_code == 200
+    assert warm.events == [*before, ("credentials.issued", None)], "once, and as it was in the end"
+
+
+# --- issuing makes progress, however often others move the epoch ---
+
+
+@pytest.fixture
+def restless(by_hand, monkeypatch) -> list[Callable[[], None]]:
+    """The epoch moves between each look and its record. What is put here happens at the third time, under locks."""
+    event, rounds, third = vending._event, itertools.count(1), []
+
+    def meanwhile(*args, **kwargs):
+        by_hand("UPDATE configuration SET epoch = epoch + 1")
+        if next(rounds) == 3:
+            for act in third:
+                act()
+        return event(*args, **kwargs)
+
+    monkeypatch.setattr(vending, "_event", meanwhile)
+    return third
+
+
+def test_issuing_goes_on_though_the_epoch_moves_all_the_time(warm: Warm, restless):
+    before = warm.events
+    assert warm.ask().status_code == 200
+    assert warm.events == [*before, ("credentials.issued", None)]
+
+
+@pytest.mark.parametrize("what", BY_SERVICES)
+def test_what_is_taken_away_before_the_locks_is_not_issued_on(warm: Warm, there, restless, what):
+    act, expected = BY_SERVICES[what]
+    restless.append(lambda: act(there, warm.place))
+    issued = warm.issued
+    problem(warm.ask(), *expected)
+    assert warm.issued == issued
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_what_is_taken_away_by_hand_before_the_locks_is_not_issued_on(
+    warm: Warm, here, by_hand, restless, what
+):
+    statement, expected = BY_HAND[what]
+    restless.append(lambda: by_hand(written(warm, here, by_hand, statement)))
+    issued = warm.issued
+    problem(warm.ask(), *expected)
+    assert warm.issued == issued
+
+
+def test_a_session_of_an_earlier_version_is_not_recorded_under_locks(warm: Warm, here, by_hand, restless):
+    moved = "UPDATE connections SET version = version + 1 WHERE id = '{connection}'"
+    restless.append(lambda: by_hand(written(warm, here, by_hand, moved)))
+    calls, issued = warm.calls, warm.issued
+    assert warm.ask().status_code == 200
+    assert (warm.calls, warm.issued) == (calls + 1, issued + 1)
+
+
+@pytest.mark.parametrize("what", ["tenant suspended", "connection broken"])
+def test_what_is_being_taken_away_is_waited_for_under_locks(warm: Warm, here, by_hand, what):
+    """Only PostgreSQL lets one look while another writes; SQLite's writers queue."""
+    if here.db.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    taken_away = written(warm, here, by_hand, BY_HAND[what][0])
+    caller = here.access.authenticate(warm.place.key, None)
+
+    def look() -> None:
+        with here.db.write(SYSTEM) as db:
+            issuable_under_lock(db, caller, (warm.place.tenant_id, warm.place.connection_id))
+
+    with ThreadPoolExecutor(1) as pool:
+        with here.db.engine.begin() as other:
+            other.execute(sqlalchemy.text(taken_away))
+            looking = pool.submit(look)
+            until(lambda: waiting_for_locks(here) > 0)
+            assert not looking.done()
+        with pytest.raises(CustomerSetupError):
+            looking.result(60)
+
+
+def waiting_for_locks(services: Services) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with services.db.read() as db:
+        return db.scalar(sqlalchemy.text(query))
+
+
+def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: Warm, there):
+    """Memory lets it in, and a request that never gets to the record never finds out."""
+    there.access.revoke_key(ADMIN, warm.place.key_id)
+    before = len(warm.events)
+    answers = [
+        warm.api.raw("POST", warm.place.path(), {"no_such_field": number}).status_code for number in range(4)
+    ]
+    assert answers[-1] == 401
+    assert len(warm.events) <= before + 1
+
+
+# --- whose memory it is ---
+
+
+def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(warm: Warm, unbound: Warm, warm_up):
+    """As if it did not exist: status, body, and no call to AWS."""
+    mallory = warm_up()
+    calls = mallory.calls
+    absent = f"/v1/tenants/{warm.place.tenant_id}/connections/{mallory.place.tenant_id}/credentials"
+    bodies = []
+    for path in (warm.place.path(), unbound.place.path(), absent):
+        bodies.append(problem(mallory.api.raw("POST", path), 404, "not_found"))
+        assert mallory.events[-1] == ("credentials.refused", "not_found")
+    assert bodies[0] == bodies[1] == bodies[2]
+    mixed = f"/v1/tenants/{mallory.place.tenant_id}/connections/{warm.place.connection_id}/credentials"
+    assert problem(mallory.api.raw("POST", mixed), 404, "not_found") == bodies[0]
+    assert mallory.calls == calls
+
+
+def test_scope_is_asked_before_memory(app, here, warm: Warm):
+    _, text = here.access.issue_key(OPERATOR, name="reader", scopes=frozenset({Scope.CONNECTIONS_READ}))
+    problem(Api(app, text).raw("POST", warm.place.path()), 403, "forbidden")
+    problem(Api(app, text).raw("GET", warm.place.path("/container-credentials")), 403, "forbidden")
+
+
+def test_digits_that_memory_knows_are_no_key(app, warm: Warm):
+    known = warm.place.key
+    for other in (
+        known[:-1] + ("A" if known[-1] != "A" else "B"),
+        generate_key()[:4] + known[4:20] + generate_key()[20:],
+    ):
+        problem(Api(app, other).raw("POST", warm.place.path()), 401, "unauthenticated")
+
+
+# --- nothing negative is remembered ---
+
+
+def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
+    text, made = generate_key(), place(there, role)
+    anybody = Api(app, text)
+    problem(anybody.raw("POST", made.path()), 401, "unauthenticated")
+    epoch = by_hand.epoch
+    there.access.install_key(OPERATOR, text, name="just now")
+    assert anybody.raw("POST", made.path()).status_code == 200
+    pending = connection_row(
+        there.db, made.tenant_id, role, number=2, status=ConnectionStatus.PENDING, verified_at=None
+    )
+    path = f"/v1/tenants/{made.tenant_id}/connections/{pending}/credentials"
+    problem(anybody.raw("POST", path), 409, "connection_not_verified")
+    by_hand(
+        f"DELETE FROM connections WHERE id = '{made.connection_id.hex}'",  # noqa: S608
+        f"UPDATE connections SET role_arn = '{role.arn}', status = 'verified',"  # noqa: S608
+        f" verified_at = '2020-01-01 00:00:00' WHERE id = '{pending.hex}'",
+    )
+    assert anybody.raw("POST", path).status_code == 200
+    assert by_hand.epoch == epoch + 1, "for the one that had to make room"
+
+
+def test_a_tenant_that_is_resumed_issues_at_once(warm: Warm, there, by_hand):
+    there.tenants.suspend(ADMIN, warm.place.tenant_id, reason="x")
+    for _ in range(2):
+        problem(warm.ask(), 409, "suspended")
+    epoch = by_hand.epoch
+    there.tenants.resume(ADMIN, warm.place.tenant_id, reason="x")
+    assert warm.ask().status_code == 200
+    assert by_hand.epoch == epoch
+
+
+# --- bounds ---
+
+
+def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
+    monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
+    monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
+    authority = Authority(here.db)
+    places = [place(here) for _ in range(6)]
+    for _ in range(2):
+        for made in places:
+            caller = authority.authenticate(made.key, None)
+            assert (
+                authority.standing(caller, made.tenant_id, made.connection_id)[1].tenant_id == made.tenant_id
+            )
+    sizes = sorted(len(found._things) for found in vars(authority).values() if hasattr(found, "_things"))
+    assert sizes == [3, 4]
+
+
+def test_what_aws_denies_is_read_again(here, by_hand):
+    made = place(here)
+    authority = Authority(here.db)
+    caller = authority.authenticate(made.key, None)
+    _, connection = authority.standing(caller, made.tenant_id, made.connection_id)
+    seen = statements(here)
+    assert authority.standing(caller, made.tenant_id, made.connection_id)[1] is connection
+    assert seen == []
+    authority.forget(connection)
+    assert authority.standing(caller, made.tenant_id, made.connection_id)[1] is not connection
+    assert seen
+
+
+def test_a_refusal_by_aws_makes_it_look_again(warm: Warm, here, role, faults):
+    faults.add("deny", role_arn=role.arn, times=1)
+    response = warm.api.raw("POST", warm.place.path(), {"duration_seconds": 1000})
+    problem(response, 409, "role_refused")
+    seen = statements(here)
+    assert warm.ask().status_code == 200
+    assert any("FROM connections" in statement for statement in seen)
+    seen.clear()
+    assert warm.ask().status_code == 200
+    assert seen == []
+
+
+def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand):
+    """A session of the role as it was, and meanwhile a proof has pinned another."""
+    caller = here.access.authenticate(warm.place.key, None)
+    _, earlier = here.authority.standing(caller, warm.place.tenant_id, warm.place.connection_id)
+    with here.vending._changing(earlier) as (_, row):
+        assert row.id == warm.place.connection_id
+    by_hand(f"UPDATE connections SET version = version + 1 WHERE id = '{earlier.connection_id.hex}'")  # noqa: S608
+    with here.vending._changing(earlier) as (_, row):
+        assert row is None
+
+
+def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, here, there):
+    """Its word makes old memory look right; but the key was read at the new epoch, and the stamp is the older."""
+    authority = Authority(here.db)
+    warm_caller = authority.authenticate(warm.place.key, None)
+    path = (warm.place.tenant_id, warm.place.connection_id)
+    old, _ = authority.standing(warm_caller, *path)
+    there.connections.suspend(ADMIN, *path, reason="x")
+    _, text = here.access.issue_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=path[0])
+    look = authority._caller
+
+    def slow_neighbour(lookup: str):
+        found = look(lookup)
+        authority._epoch = old
+        return found
+
+    authority._caller = slow_neighbour
+    caller = here.access.authenticate(text, None)
+    with suppress(AppError):  # having looked again is as good
+        assert authority.standing(caller, *path)[0] == old
+
+
+# --- a backup is restored ---
+
+
+def test_an_epoch_that_went_back_is_as_good_as_one_that_moved_on(warm: Warm, by_hand):
+    by_hand("UPDATE configuration SET epoch = epoch - 5")
+    before = warm.events
+    assert warm.ask().status_code == 200
+    assert warm.events == [*before, ("credentials.issued", None)]
+    by_hand(f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'")  # noqa: S608
+    problem(warm.ask(), 401, "unauthenticated")
+
+
+GONE = {
+    "key": ("DELETE FROM api_keys WHERE id = '{0.key_id.hex}'", (401, "unauthenticated")),
+    "connection": ("DELETE FROM connections WHERE id = '{0.connection_id.hex}'", (404, "not_found")),
+}
+
+
+@pytest.mark.parametrize("thing", GONE)
+def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(
+    warm: Warm, warm_up, by_hand, thing
+):
+    """Restored from a backup while the processes run: the same number, and not the same world."""
+    neighbour, (statement, expected) = warm_up(), GONE[thing]
+    assert warm.ask().status_code == 200
+    by_hand("UPDATE configuration SET epoch = epoch - 1")
+    assert neighbour.ask().status_code == 200
+    by_hand(statement.format(warm.place))
+    assert neighbour.ask().status_code == 200
+    problem(warm.ask(), *expected)
+
+
+# --- the database is away ---
+
+
+def test_no_memory_is_so_warm_that_it_issues_without_the_database(warm: Warm, here, monkeypatch):
+    """Nothing can be recorded, so nothing leaves."""
+
+    def away(*_):
+        raise here.db.engine.dialect.loaded_dbapi.OperationalError("away")
+
+    monkeypatch.setattr("app.audit.batch._Sqlite.insert", away)
+    monkeypatch.setattr("app.audit.batch._Postgresql.insert", away)
+    problem(warm.ask(), 503, "unavailable")
+
+
+# --- many at once who remember nothing ---
+
+
+class Held:
+    """The first look of a process at some table, which is held up until it is told to go on."""
+
+    def __init__(self, cold: Services, table: str) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self._table, self._first = table, threading.Lock()
+        sqlalchemy.event.listen(cold.db.engine, "after_cursor_execute", self._hold)
+
+    def _hold(self, _connection, _cursor, statement: str, *_) -> None:
+        if f"FROM {self._table}" in statement and self._first.acquire(blocking=False):
+            self.begun.set()
+            assert self.go_on.wait(60)
+
+
+@pytest.fixture
+def cold(here, config) -> Iterator[Services]:
+    made = services.build(config)
+    yield made
+    until(lambda: made.db.engine.pool.checkedout() == 0)  # a look may go on for longer than who asked for it
+    made.db.engine.dispose()
+
+
+def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_hand):
+    cold.authority.moved(by_hand.epoch)  # tests above have put it back, below what a new process begins with
+    seen, place = statements(cold), warm.place
+
+    def issue():
+        caller = cold.authority.authenticate(place.key, None)
+        return cold.authority.standing(caller, place.tenant_id, place.connection_id)
+
+    found = at_once([issue] * 12)
+    assert len({connection.connection_id for _, connection in found}) == 1
+    looks = [statement for statement in seen if statement.startswith("SELECT")]
+    assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]  # for the key, for the connection
+
+
+def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there):
+    text = generate_key()
+    held = Held(cold, "api_keys")
+    with ThreadPoolExecutor(2) as pool:
+        early = pool.submit(cold.authority.authenticate, text, None)
+        assert held.begun.wait(60)
+        there.access.install_key(OPERATOR, text, name="just now")
+        late = pool.submit(cold.authority.authenticate, text, None)
+        time.sleep(0.2)  # by now it waits for the same look
+        held.go_on.set()
+        with pytest.raises(UnauthenticatedError):
+            early.result()
+        assert late.result().name == "just now"
+
+
+def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role):
+    made = place(there, role)
+    by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
+    caller = cold.access.authenticate(made.key, None)
+    cold.authority.authenticate(made.key, None)
+    held = Held(cold, "connections")
+    with ThreadPoolExecutor(2) as pool:
+        early = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
+        assert held.begun.wait(60)
+        by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
+        late = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
+        time.sleep(0.2)
+        held.go_on.set()
+        with pytest.raises(ConnectionNotVerifiedError):
+            early.result()
+        assert late.result()[1].connection_id == made.connection_id
+
+
+def test_a_look_that_hangs_holds_up_those_who_wait_for_it_and_nobody_after_them(
+    cold: Services, warm: Warm, monkeypatch
+):
+    monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 0.3)
+    held = Held(cold, "api_keys")
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(cold.authority.authenticate, warm.place.key, None)
+        assert held.begun.wait(60)
+        with pytest.raises(StoreUnavailableError):
+            hanging.result()
+        assert cold.authority.authenticate(warm.place.key, None).key_id == warm.place.key_id
+        held.go_on.set()

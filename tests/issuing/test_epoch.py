@@ -1,0 +1,452 @@
+"""The configuration epoch: moved by whatever takes away, in the same transaction, and by nothing that adds."""
+
+import secrets
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+import sqlalchemy
+
+from app.audit import log as audit
+from app.audit.log import Event
+from app.connections.proof import Finding, _Tested
+from app.errors import ConflictError, NotFoundError, SuspendedError
+from app.ids import new_external_id
+from app.store.database import SYSTEM
+from app.store.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Verdict
+from tests.attacks.evidence import on_postgresql
+from tests.conftest import OPERATOR
+from tests.support.cast import World, path_of, without_external_id
+from tests.support.rows import ADMIN, ByHand, Place, at_once, connection_row, place, tenant_row
+
+REASON = {"reason": "an incident"}
+
+
+@pytest.fixture(scope="module")
+def by_hand(database_url) -> ByHand:
+    return ByHand(database_url)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A role that is absent is not tried again."""
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
+
+
+@pytest.fixture
+def services(app):
+    return app.extensions["deputy"]
+
+
+@pytest.fixture
+def here(services) -> Place:
+    return place(services)
+
+
+# --- by the services ---
+
+
+def revoke(world: World, services, here: Place):
+    world.admin("DELETE", f"/v1/api-keys/{here.key_id}", expect=204)
+
+
+def revoke_at_the_machine(world: World, services, here: Place):
+    assert world.admin.app.test_cli_runner().invoke(args=["keys", "revoke", str(here.key_id)]).exit_code == 0
+
+
+def suspend_tenant(world: World, services, here: Place):
+    world.admin("POST", f"/v1/tenants/{here.tenant_id}/suspend", REASON)
+
+
+def delete_tenant(world: World, services, here: Place):
+    world.admin("DELETE", f"/v1/tenants/{here.tenant_id}", expect=204)
+
+
+def suspend(world: World, services, here: Place):
+    world.admin("POST", here.path("/suspend"), REASON)
+
+
+def delete(world: World, services, here: Place):
+    world.admin("DELETE", here.path(""), expect=204)
+
+
+def find_it_recreated(world: World, services, here: Place):
+    """As an issuance does, when AWS's session shows another role than the proven one."""
+    _, connection = services.authority.standing(
+        services.access.authenticate(here.key, None), here.tenant_id, here.connection_id
+    )
+    with services.vending._changing(connection) as (_, row):
+        row.role_was_recreated()
+
+
+def as_before(services, path):
+    """What a proof that began just now would compare with."""
+    connection = services.connections.get(ADMIN, *path)
+    return _Tested(connection.version, connection.proof_id, connection.due_at)
+
+
+def found(verdict: Verdict, role_unique_id: str | None = None):
+    def verify(world: World, services, here: Place):
+        """The verdict of a proof, stored as proofs are."""
+        path = (here.tenant_id, here.connection_id)
+        assert services.verification._store(
+            ADMIN, path, as_before(services, path), Finding(verdict, (), role_unique_id)
+        )
+
+    return verify
+
+
+TAKES_AWAY = {
+    "a key is revoked": (revoke, "api_keys"),
+    "a key is revoked at the machine": (revoke_at_the_machine, "api_keys"),
+    "a tenant is suspended": (suspend_tenant, "tenants"),
+    "a tenant is deleted": (delete_tenant, "tenants"),
+    "a connection is suspended": (suspend, "connections"),
+    "a connection is deleted": (delete, "connections"),
+    "a connection turns insecure": (found(Verdict.INSECURE), "connections"),
+    "a connection turns broken": (found(Verdict.UNASSUMABLE), "connections"),
+    "another role is proven": (found(Verdict.PROVEN, "AROAANOTHER"), "connections"),
+    "a recreated role is found while issuing": (find_it_recreated, "connections"),
+}
+
+
+@pytest.mark.parametrize("what", TAKES_AWAY)
+def test_it_moves_with_the_change(world, services, here, by_hand, what):
+    act, table = TAKES_AWAY[what]
+    before = by_hand.epoch
+    act(world, services, here)
+    assert by_hand.epoch > before
+    if by_hand.engine.dialect.name == "postgresql":
+        row = {"api_keys": here.key_id, "tenants": here.tenant_id, "connections": here.connection_id}[table]
+        changed_by = by_hand.one(f"SELECT CAST(xmin AS text) FROM {table} WHERE id = '{row.hex}'")  # noqa: S608
+        assert changed_by == by_hand.one("SELECT CAST(xmin AS text) FROM configuration"), "one transaction"
+        assert by_hand.epoch == before + 1
+
+
+class OwnError(Exception):
+    pass
+
+
+@pytest.fixture
+def full(here, monkeypatch):
+    """The event that tells of a change can't be stored, after the change itself was sent."""
+
+    def record(db, *_args, **_kwargs):
+        db.flush()
+        raise OwnError
+
+    monkeypatch.setattr(audit, "record", record)
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("what", [what for what in TAKES_AWAY if "found" not in what])
+def test_it_does_not_move_when_the_change_is_rolled_back(world, services, here, by_hand, what):
+    before = by_hand.epoch
+    with suppress(OwnError, AssertionError):  # an answer of 500 is no 204
+        TAKES_AWAY[what][0](world, services, here)
+    assert by_hand.epoch == before
+    status = f"SELECT status FROM connections WHERE id = '{here.connection_id.hex}'"  # noqa: S608
+    assert by_hand.one(status) == "verified"
+
+
+def test_real_proofs_move_it_when_they_take_away(world: World, customer, by_hand):
+    """From AWS to the epoch: confirmed, recreated, loosened, mended, gone."""
+    tenant = world.tenant()
+    connection, kit = world.connect(tenant, world.role(tenant, customer)), world.kit(tenant)
+
+    def moved_by_proof(status: str) -> bool:
+        before = by_hand.epoch
+        assert world.admin("POST", path_of(connection, "/verify"))["status"] == status
+        return by_hand.epoch > before
+
+    assert not moved_by_proof("verified")
+    customer.remove_role(kit["role_name"])
+    world.role(tenant, customer)
+    assert moved_by_proof("verified"), "another role under the same name"
+    customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
+    assert moved_by_proof("insecure")
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    assert not moved_by_proof("verified"), "what issued nothing had nothing to lose"
+    customer.remove_role(kit["role_name"])
+    assert moved_by_proof("broken")
+    world.role(tenant, customer)
+    assert not moved_by_proof("verified")
+    customer.remove_role(kit["role_name"])
+    world.role(tenant, customer)
+    before = by_hand.epoch
+    world.admin.refused(
+        "POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified"
+    )
+    assert by_hand.epoch > before, "found while issuing"
+
+
+# --- what adds ---
+
+
+def test_nothing_that_adds_moves_it(world: World, customer, by_hand):
+    """Or a million proofs that confirm would make every request read everything again."""
+    before, admin = by_hand.epoch, world.admin
+    tenant = world.tenant()
+    path = f"/v1/tenants/{tenant['id']}"
+    worker = world.worker(tenant)
+    connection = world.connect(tenant, world.role(tenant, customer))
+    admin("POST", path_of(connection, "/verify"))
+    admin("PATCH", path, {"name": "Acme & Sons", "reference": f"r-{tenant['id']}"})
+    worker("POST", path_of(connection, "/credentials"))
+    worker.refused("GET", "/v1/tenants", expect=403, code="forbidden")
+    assert by_hand.epoch == before
+    pending = world.connect(tenant, f"{connection['role_arn']}-absent", status="pending")
+    for act in (("POST", "/suspend", REASON, 200), ("DELETE", "", {}, 204)):
+        admin(act[0], path_of(pending, act[1]), act[2], expect=act[3])
+    world.connect(tenant, pending["role_arn"], status="pending")  # clears the tombstone of the one before
+    assert by_hand.epoch == before, "a connection that could not issue has nothing to lose"
+    admin("POST", f"{path}/suspend", REASON)
+    before = by_hand.epoch
+    admin("POST", f"{path}/resume", REASON)
+    assert by_hand.epoch == before
+    admin("POST", path_of(connection, "/suspend"), REASON)
+    before = by_hand.epoch
+    assert admin("POST", path_of(connection, "/resume"), REASON)["status"] == "verified"
+    assert by_hand.epoch == before
+
+
+def test_a_role_that_refuses_once_while_issuing_takes_nothing_away_yet(world: World, faults, by_hand):
+    connection = world.connection()
+    before = by_hand.epoch
+    faults.add("deny", role_arn=connection["role_arn"], times=1)
+    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="role_refused")
+    assert by_hand.epoch == before
+
+
+# --- by hand ---
+
+KEY, TENANT, CONNECTION = "UPDATE api_keys SET ", "UPDATE tenants SET ", "UPDATE connections SET "
+BY_HAND = {
+    "a key's expiry": KEY + "expires_at = '2020-01-01 00:00:00' WHERE id = :key",
+    "a key's scopes": KEY + "scope_bits = 1 WHERE id = :key",
+    "a key's tenant": KEY + "tenant_id = :other WHERE id = :key",
+    "a key's digest": KEY + "digest = :digest WHERE id = :key",
+    "a key's digits": KEY + "lookup = :digits WHERE id = :key",
+    "a key's end": "DELETE FROM api_keys WHERE id = :key",
+    "a tenant's status": TENANT + "status = 'suspended' WHERE id = :tenant",
+    "a tenant's end": TENANT + "deleted_at = '2020-01-01 00:00:00' WHERE id = :tenant",
+    "a connection's status": CONNECTION + "status = 'insecure' WHERE id = :connection",
+    "a connection's pin": CONNECTION + "role_unique_id = 'AROAANOTHER' WHERE id = :connection",
+    "a connection's role": CONNECTION + "role_arn = role_arn || '-x' WHERE id = :connection",
+    "a connection's version": CONNECTION + "version = version + 1 WHERE id = :connection",
+    "a connection's permission set": CONNECTION + "permission_set = 'other' WHERE id = :connection",
+    "a connection's id": CONNECTION + "id = :fresh WHERE id = :connection",
+    "a connection's tenant": CONNECTION
+    + "tenant_id = :other, external_id_id = :others WHERE id = :connection",
+    "a connection's end": "DELETE FROM connections WHERE id = :connection",
+}
+
+
+def values(services, here: Place, *, postgresql: bool) -> dict[str, object]:
+    other = tenant_row(services.db)
+    with services.db.read() as db:
+        others = db.scalars(sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == other)).one()
+    ids = {
+        "key": here.key_id,
+        "tenant": here.tenant_id,
+        "connection": here.connection_id,
+        "other": other,
+        "others": others,
+        "fresh": uuid.uuid4(),
+    }
+    ids = ids if postgresql else {name: value.hex for name, value in ids.items()}
+    return ids | {"digest": secrets.token_bytes(32), "digits": secrets.token_hex(8)}
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_whatever_takes_away_by_hand_moves_it_too(services, here, by_hand, what):
+    before = by_hand.epoch
+    given = values(services, here, postgresql=by_hand.engine.dialect.name == "postgresql")
+    assert by_hand.epoch == before
+    by_hand(BY_HAND[what], **{name: value for name, value in given.items() if f":{name}" in BY_HAND[what]})
+    assert by_hand.epoch == before + 1
+
+
+def test_another_external_id_moves_it_too(services, here, by_hand):
+    """As a rotation will do it."""
+    with services.db.write(SYSTEM) as db:
+        rotated = ExternalIdRow(tenant_id=here.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
+        db.add(rotated)
+    before = by_hand.epoch
+    by_hand(
+        f"UPDATE connections SET external_id_id = '{rotated.id.hex}' WHERE id = '{here.connection_id.hex}'"  # noqa: S608
+    )
+    assert by_hand.epoch == before + 1
+
+
+ADDS_BY_HAND = (
+    "UPDATE tenants SET name = name || '!' WHERE id = '{tenant}'",
+    "UPDATE connections SET due_at = NULL, verified_at = '2020-01-01 00:00:00' WHERE id = '{connection}'",
+    "UPDATE external_ids SET state = 'retiring' WHERE tenant_id = '{tenant}'",
+)
+
+
+@pytest.mark.parametrize("statement", ADDS_BY_HAND)
+def test_what_takes_nothing_away_by_hand_does_not(here, by_hand, statement):
+    before = by_hand.epoch
+    by_hand(statement.format(tenant=here.tenant_id.hex, connection=here.connection_id.hex))
+    assert by_hand.epoch == before
+
+
+@pytest.mark.parametrize("act", ["UPDATE connections SET version = version + 1", "DELETE FROM connections"])
+def test_many_rows_at_once_move_it_too(services, by_hand, act):
+    """Once for a transaction, on PostgreSQL; SQLite counts rows."""
+    here = place(services, connections=5)
+    before = by_hand.epoch
+    where = f"WHERE tenant_id = '{here.tenant_id.hex}'"
+    by_hand(f"{act} {where}", f"UPDATE api_keys SET name = 'x' {where}", f"DELETE FROM api_keys {where}")  # noqa: S608
+    moved = by_hand.epoch - before
+    assert moved == 1 if by_hand.engine.dialect.name == "postgresql" else moved >= 1
+
+
+@on_postgresql
+@pytest.mark.parametrize("table", ["api_keys", "connections CASCADE"])
+def test_truncating_a_table_moves_it_too(by_hand, table):
+    """Looked at inside the transaction, which is then given up: the tables are other tests' too."""
+    with by_hand.engine.connect() as connection:
+
+        def run(statement: str):
+            return connection.execute(sqlalchemy.text(statement))
+
+        before = run("SELECT epoch FROM configuration").scalar_one()
+        run(f"TRUNCATE {table}")
+        run("SET CONSTRAINTS ALL IMMEDIATE")
+        assert run("SELECT epoch FROM configuration").scalar_one() > before
+        connection.rollback()
+
+
+# --- transactions ---
+
+
+def test_nobody_sees_it_before_the_change_and_nobody_the_change_before_it(services, here, by_hand):
+    """Both become visible at the commit."""
+    before = by_hand.epoch
+    with services.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{here.key_id.hex}'"))  # noqa: S608
+        assert by_hand.epoch == before
+        assert services.access.authenticate(here.key, None)
+    assert by_hand.epoch == before + 1
+
+
+SAVEPOINTS = {
+    "changed inside, kept": (["SAVEPOINT s", "{key}", "RELEASE s"], True),
+    "changed inside, given up": (["SAVEPOINT s", "{key}", "ROLLBACK TO s"], False),
+    "changed before, given up after": (["{key}", "SAVEPOINT s", "{connection}", "ROLLBACK TO s"], True),
+    "given up, then changed": (["SAVEPOINT s", "{key}", "ROLLBACK TO s", "{connection}"], True),
+    "changed in two": (
+        ["SAVEPOINT s", "{key}", "RELEASE s", "SAVEPOINT t", "{connection}", "RELEASE t"],
+        True,
+    ),
+    "checked early, given up": (["SAVEPOINT s", "{now}", "{key}", "ROLLBACK TO s", "{connection}"], True),
+    "checked early, then more": (["{now}", "{key}", "SAVEPOINT s", "{connection}", "RELEASE s"], True),
+}
+
+
+@pytest.mark.parametrize("what", SAVEPOINTS)
+def test_savepoints_do_not_lose_a_move(here, by_hand, what):
+    statements, moves = SAVEPOINTS[what]
+    postgresql = by_hand.engine.dialect.name == "postgresql"
+    filled = [
+        statement.format(
+            key=f"UPDATE api_keys SET name = 'x' WHERE id = '{here.key_id.hex}'",  # noqa: S608
+            connection=f"UPDATE connections SET version = 9 WHERE id = '{here.connection_id.hex}'",  # noqa: S608
+            now="SET CONSTRAINTS ALL IMMEDIATE" if postgresql else "SELECT 1",
+        )
+        for statement in statements
+    ]
+    before = by_hand.epoch
+    by_hand(*filled)
+    assert (by_hand.epoch > before) is moves
+
+
+# --- at once ---
+
+
+def taken(act):
+    """What somebody else has taken away already is no news."""
+    with suppress(NotFoundError, ConflictError, SuspendedError):
+        act()
+
+
+def judge(services, here: Place, number: int):
+    """A proof's verdict: the only change that takes away and adds a row."""
+    path = (here.tenant_id, here.connection_ids[number])
+    services.verification._store(ADMIN, path, as_before(services, path), Finding(Verdict.INSECURE, ()))
+
+
+AGAINST = {
+    "suspend": lambda services, here, number: services.connections.suspend(
+        ADMIN, here.tenant_id, here.connection_ids[number], reason="x"
+    ),
+    "delete": lambda services, here, number: services.connections.delete(
+        ADMIN, here.tenant_id, here.connection_ids[number]
+    ),
+    "revoke": lambda services, here, _: services.access.revoke_any(OPERATOR, here.key_id),
+    "judge": judge,
+}
+
+
+@on_postgresql  # SQLite has one writer at a time
+@pytest.mark.parametrize("what", AGAINST)
+def test_two_that_take_away_at_once_do_not_deadlock(services, what):
+    """A tenant's offboarding, which locks everything of its, and somebody who has begun at the other end."""
+    for _ in range(8):
+        here = place(services, connections=4)
+        jobs = [
+            lambda here=here: taken(lambda: services.tenants.delete(ADMIN, here.tenant_id)),
+            *(lambda here=here, n=n: taken(lambda: AGAINST[what](services, here, n)) for n in range(4)),
+        ]
+        assert at_once(jobs) == [None] * 5
+
+
+@on_postgresql
+def test_strangers_who_take_away_at_once_only_share_the_epoch(services, by_hand):
+    """Each locks rows of its own, and the epoch's last of all."""
+    places = [place(services, connections=3) for _ in range(4)]
+    before = by_hand.epoch
+    by_statement = "UPDATE api_keys SET name = 'x' WHERE id = '{}'"
+    jobs = [
+        *(lambda here=here: services.tenants.suspend(ADMIN, here.tenant_id, reason="x") for here in places),
+        *(
+            lambda here=here: services.connections.delete(ADMIN, here.tenant_id, here.connection_ids[1])
+            for here in places
+        ),
+        *(lambda here=here: by_hand(by_statement.format(here.key_id.hex)) for here in places),
+    ]
+    with ThreadPoolExecutor(12) as pool:
+        for running in [pool.submit(job) for job in jobs]:
+            running.result(timeout=20)
+    assert by_hand.epoch == before + 12
+
+
+def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, here, by_hand):
+    """The epoch's row is locked at the commit only: a long transaction of somebody's holds nobody up."""
+    epoch = by_hand.epoch
+    if by_hand.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    with services.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{here.key_id.hex}'"))  # noqa: S608
+        assert services.audit.append(Event(OPERATOR, "tests.wrote", {}, stamp=epoch), patience=5) == epoch
+
+
+def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_hand):
+    made = connection_row(
+        services.db,
+        here.tenant_id,
+        number=2,
+        status=ConnectionStatus.PENDING,
+        role_unique_id=None,
+        verified_at=None,
+    )
+    before = by_hand.epoch
+    finding = Finding(Verdict.PROVEN, (), "AROAEXAMPLE")
+    path = (here.tenant_id, made)
+    services.verification._store(ADMIN, path, as_before(services, path), finding)
+    assert services.connections.get(ADMIN, here.tenant_id, made).status is ConnectionStatus.VERIFIED
+    assert by_hand.epoch == before

@@ -1,0 +1,677 @@
+"""Sessions are kept sealed, shared by those who ask the same, renewed in time, and served to no other question."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import redis
+import time_machine
+
+from app.aws.sts import Session
+from app.cache.shared_cache import SharedCache
+from app.errors import (
+    AwsUnavailableError,
+    ConnectionNotVerifiedError,
+    RoleRefusedError,
+    StoreUnavailableError,
+)
+from app.ids import new_id
+from app.issuing import session_cache as module
+from app.issuing.session_cache import Question, Sessions
+from app.store.database import now
+from tests.support.rows import at_once, until
+from tests.support.valkey import Valkey, cache_at, logged
+
+KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
+PATIENCE = 60.0
+ACME, GLOBEX = new_id(), new_id()
+_numbers = itertools.count(1)
+
+
+def question(tenant_id: UUID = ACME) -> Question:
+    """One that was not asked before."""
+    return Question(tenant_id, f'["acme", {next(_numbers)}]'.encode())
+
+
+class Aws:
+    """Counts how often it is asked, and answers when the test lets it."""
+
+    def __init__(self, seconds: float = 3600) -> None:
+        self.seconds = seconds
+        self.calls = 0
+        self.trouble: Exception | None = None
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Session:
+        with self._lock:
+            self.calls += 1
+        assert self.go_on.wait(60)
+        if self.trouble is not None:
+            raise self.trouble
+        number = next(_numbers)
+        return Session(
+            access_key_id=f"ASIA{number:016d}",
+            secret_access_key=f"the-secret-access-key-{number}-é",
+            session_token=f"the-session-token-{number}-" + "x" * 400,
+            expires_at=datetime.fromtimestamp(int(now().timestamp() + self.seconds), UTC),
+            account_id="444455556666",
+            role_unique_id="AROAEXAMPLE",
+            name=f"deputy-session-{number}",
+        )
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    aws = Aws()
+    yield aws
+    aws.go_on.set()
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[..., Sessions]]:
+    """`process(shared)`: the sessions of one more process."""
+    made: list[Sessions] = []
+
+    def begin(shared: SharedCache | None = None, keys: tuple[str, ...] = KEYS) -> Sessions:
+        made.append(Sessions(keys, shared))
+        return made[-1]
+
+    yield begin
+    landed(*made)
+
+
+@pytest.fixture
+def sessions(process) -> Sessions:
+    return process()
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def shared(valkey) -> Iterator[SharedCache]:
+    valkey.revive()
+    with cache_at(valkey.url) as cache:
+        yield cache
+
+
+@pytest.fixture
+def shared_too(valkey) -> Iterator[SharedCache]:
+    """Another process's own client."""
+    with cache_at(valkey.url) as cache:
+        yield cache
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(datetime.now(UTC).replace(microsecond=0), tick=False) as traveller:
+        yield traveller
+
+
+def landed(*processes: Sessions) -> None:
+    """Whatever is on its way in the background is there."""
+    for each in processes:
+        until(lambda each=each: not each._flights)
+
+
+def kept_of(sessions: Sessions, asked: Question):
+    return sessions._kept.get(asked.name)
+
+
+def opened(sessions: Sessions, asked: Question) -> Session | None:
+    """What is kept for this question, if it opens."""
+    held = sessions._held(asked)
+    return held and held[1]
+
+
+def shared_name(asked: Question) -> str:
+    return f"deputy:session:{asked.name.hex()}"
+
+
+# --- one question, one answer ---
+
+
+def test_the_second_who_asks_gets_the_same_session_and_aws_is_asked_once(sessions, aws):
+    asked = question()
+    first, second = (sessions.obtain(asked, aws, PATIENCE) for _ in range(2))
+    assert (first[1], second[1]) == ("sts", "cache")
+    assert first[0] == second[0], "every field of it"
+    assert second[0].expires_at.utcoffset() == timedelta(0)
+    assert aws.calls == 1
+
+
+def test_every_other_question_has_a_session_of_its_own(sessions, aws):
+    found = {sessions.obtain(question(), aws, PATIENCE)[0].access_key_id for _ in range(5)}
+    assert (len(found), aws.calls) == (5, 5)
+
+
+def test_a_session_that_lies_under_another_question_is_not_served(sessions, aws):
+    mine, yours = question(), question()
+    was = [sessions.obtain(asked, aws, PATIENCE)[0] for asked in (mine, yours)]
+    ours, theirs = kept_of(sessions, mine), kept_of(sessions, yours)
+    ours.sealed, theirs.sealed = theirs.sealed, ours.sealed
+    assert (opened(sessions, mine), opened(sessions, yours)) == (None, None)
+    now_mine, source = sessions.obtain(mine, aws, PATIENCE)
+    assert source == "sts"
+    assert now_mine not in was
+
+
+def test_nor_one_that_lies_under_another_question_in_the_shared_cache(process, aws, shared):
+    mine, yours = question(), question()
+    writer, reader = process(shared), process(shared)
+    was = [writer.obtain(asked, aws, PATIENCE)[0] for asked in (mine, yours)]
+    shared.put(shared_name(mine), shared.get(shared_name(yours)), 60)
+    found, source = reader.obtain(mine, aws, PATIENCE)
+    assert source == "sts"
+    assert found not in was
+    assert reader.obtain(yours, aws, PATIENCE) == (was[1], "cache")
+
+
+def spoiled(sealed: bytes) -> list[bytes]:
+    """Every way to be no longer what was sealed."""
+    flipped = [
+        sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]
+        for at in (0, 1, 5, 16, 17, 60, len(sealed) - 1)
+    ]
+    return [*flipped, b"", b"junk", sealed[:20], sealed[:-1], sealed + b"\0", b"\x02" + sealed[1:]]
+
+
+def test_what_is_spoiled_is_asked_for_again(sessions, aws):
+    asked = question()
+    sessions.obtain(asked, aws, PATIENCE)
+    for number, sealed in enumerate(spoiled(kept_of(sessions, asked).sealed)):
+        kept_of(sessions, asked).sealed = sealed
+        assert opened(sessions, asked) is None
+        assert sessions.obtain(asked, aws, PATIENCE)[1] == "sts"
+        assert aws.calls == number + 2
+
+
+def test_what_is_spoiled_in_the_shared_cache_is_asked_for_again(process, aws, shared):
+    asked = question()
+    process(shared).obtain(asked, aws, PATIENCE)
+    sealed = shared.get(shared_name(asked))
+    for number, junk in enumerate(spoiled(sealed)):
+        shared.put(shared_name(asked), junk, 60)
+        assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+        assert aws.calls == number + 2
+    shared.put(shared_name(asked), sealed, 60)
+    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "cache"
+
+
+def test_it_keeps_so_many_and_no_more(process, aws, monkeypatch):
+    monkeypatch.setattr(module, "_KEPT", 3)
+    sessions, asked = process(), [question() for _ in range(5)]
+    for each in asked:
+        sessions.obtain(each, aws, PATIENCE)
+    assert len(sessions._kept) == 3
+    assert [opened(sessions, each) is None for each in asked] == [True, True, False, False, False]
+    assert sessions.obtain(asked[2], aws, PATIENCE)[1] == "cache"
+    sessions.obtain(question(), aws, PATIENCE)
+    assert opened(sessions, asked[2]) is not None, "the one that was used last stays"
+    assert opened(sessions, asked[3]) is None
+
+
+def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, aws, monkeypatch):
+    monkeypatch.setattr(module, "_KEPT_OF_TENANT", 4)
+    monkeypatch.setattr(module, "_CLEARED", 2)
+    sessions, others = process(), [question(GLOBEX) for _ in range(3)]
+    own = [question(ACME) for _ in range(9)]
+    for each in (*others, *own):
+        sessions.obtain(each, aws, PATIENCE)
+    assert all(opened(sessions, each) for each in others)
+    assert [opened(sessions, each) is not None for each in own] == [False] * 6 + [True] * 3
+
+
+def test_a_tenant_whose_sessions_went_has_its_whole_share_again(process, aws, monkeypatch):
+    monkeypatch.setattr(module, "_KEPT_OF_TENANT", 4)
+    sessions = process()
+    for _ in range(3):
+        own = [question(ACME) for _ in range(4)]
+        for each in own:
+            sessions.obtain(each, aws, PATIENCE)
+        assert all(opened(sessions, each) for each in own)
+        for each in own:
+            sessions._kept.pop(each.name)
+
+
+# --- in clear nowhere ---
+
+
+def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(process, aws, shared, valkey):
+    asked = Question(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
+    with redis.Redis.from_url(valkey.url) as admin, admin.monitor() as monitor:
+        sessions = process(shared)
+        session, _ = sessions.obtain(asked, aws, PATIENCE)
+        assert process(shared).obtain(asked, aws, PATIENCE)[0] == session
+        shared.client.echo("the end")
+        commands = list(
+            itertools.takewhile(lambda command: "the end" not in command["command"], monitor.listen())
+        )
+        assert any(command["command"].startswith("SET deputy:session:") for command in commands)
+        stored = [(name, admin.dump(name)) for name in admin.scan_iter("*")]
+    assert stored
+    kept = kept_of(sessions, asked)
+    seen = [
+        repr(commands),
+        repr(stored),
+        repr(kept),
+        repr(vars(sessions)),
+        repr(sessions._kept),
+        repr(session),
+    ]
+    secret = (session.secret_access_key[:20], session.session_token[:30], "external-id", "a policy")
+    for text in seen:
+        assert [part for part in secret if part in text] == []
+
+
+def test_in_valkey_it_lasts_as_long_as_it_is_good(process, aws, shared):
+    asked = question()
+    process(shared).obtain(asked, aws, PATIENCE)
+    assert 2390_000 < shared.client.pttl(shared_name(asked)) <= 2400_000
+
+
+# --- one flight ---
+
+
+def crowd(sessions: Sessions, asked: bytes, aws: Aws, count: int, patience: float = PATIENCE):
+    """So many who ask the same at once, all of whom are there before AWS answers."""
+    aws.go_on.clear()
+    pool = ThreadPoolExecutor(count)
+    running = [pool.submit(sessions.obtain, asked, aws, patience) for _ in range(count)]
+    until(lambda: aws.calls)
+    time.sleep(0.05)
+    pool.shutdown(wait=False)
+    return running
+
+
+def test_a_crowd_makes_one_call(sessions, aws):
+    asked = question()
+    running = crowd(sessions, asked, aws, 48)
+    aws.go_on.set()
+    found = [each.result(60) for each in running]
+    assert aws.calls == 1
+    assert len({session.access_key_id for session, _ in found}) == 1
+    assert sorted(source for _, source in found) == ["cache"] * 47 + ["sts"]
+
+
+def test_one_who_comes_just_as_the_flight_lands_does_not_begin_another(sessions, aws):
+    """Between a look into memory and the look for a flight, a whole flight may take place."""
+    asked = question()
+    look, looked = sessions._held, []
+
+    def slow_look(question: Question):
+        found = look(question)
+        if not looked:
+            looked.append(found)
+            sessions.obtain(asked, aws, PATIENCE)
+        return found
+
+    sessions._held = slow_look
+    sessions.obtain(asked, aws, PATIENCE)
+    assert looked == [None]
+    assert aws.calls == 1
+
+
+def test_whoever_can_not_wait_is_told_so_and_finds_the_answer_later(sessions, aws):
+    asked = question()
+    running = crowd(sessions, asked, aws, 8, patience=0.2)
+    began = time.monotonic()
+    for each in running:
+        with pytest.raises(AwsUnavailableError):
+            each.result(60)
+    assert time.monotonic() - began < 30
+    aws.go_on.set()
+    landed(sessions)
+    assert sessions.obtain(asked, aws, 0.0)[1] == "cache"
+    assert aws.calls == 1
+
+
+def test_one_without_any_time_left_does_not_wait_at_all(sessions, aws):
+    aws.go_on.clear()
+    with pytest.raises(AwsUnavailableError):
+        sessions.obtain(question(), aws, -3.0)
+
+
+def test_what_fails_fails_for_all_who_wait_and_is_not_remembered(sessions, aws):
+    asked, aws.trouble = question(), RoleRefusedError("it refuses us")
+    running = crowd(sessions, asked, aws, 8)
+    aws.go_on.set()
+    for each in running:
+        with pytest.raises(RoleRefusedError):
+            each.result(60)
+    assert aws.calls == 1
+    aws.trouble = None
+    assert sessions.obtain(asked, aws, PATIENCE)[1] == "sts"
+
+
+def test_a_slow_question_does_not_hold_up_another(sessions, aws):
+    slow, quick = question(), Aws()
+    aws.go_on.clear()
+    with ThreadPoolExecutor(1) as pool:
+        running: Future[object] = pool.submit(sessions.obtain, slow, aws, PATIENCE)
+        until(lambda: aws.calls)
+        assert sessions.obtain(question(), quick, 2.0)[1] == "sts"
+        assert not running.done()
+        aws.go_on.set()
+        running.result(60)
+
+
+# --- how long ---
+
+
+@pytest.mark.parametrize(
+    ("seconds", "good"), [(3600, 2400), (43_200, 42_000), (2400, 1200), (1800, 900), (900, 450)]
+)
+def test_it_is_handed_out_while_enough_of_its_life_is_left(process, clock, seconds, good):
+    sessions, aws, asked = process(), Aws(seconds), question()
+    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    kept_of(sessions, asked).renew_at = float("inf")
+    clock.shift(good - 1)
+    assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache")
+    clock.shift(2)
+    found, source = sessions.obtain(asked, aws, PATIENCE)
+    assert source == "sts"
+    assert found != first
+    assert aws.calls == 2
+
+
+def test_it_is_renewed_at_a_random_moment_of_its_last_good_fifth(process, clock, aws):
+    sessions, at = process(), now().timestamp()
+    moments = []
+    for _ in range(60):
+        asked = question()
+        sessions.obtain(asked, aws, PATIENCE)
+        moments.append(kept_of(sessions, asked).renew_at - at)
+    assert all(1920 <= moment <= 2400 for moment in moments), moments
+    assert max(moments) - min(moments) > 240, "not all at once"
+    assert len(set(moments)) == 60
+
+
+def due(sessions: Sessions, asked: bytes, clock) -> None:
+    """The clock is where the session is to be renewed, and still good."""
+    kept = kept_of(sessions, asked)
+    kept.renew_at = min(kept.renew_at, kept.good_until - 10)
+    clock.move_to(kept.renew_at + 1)
+
+
+def test_it_is_renewed_once_and_in_the_background(process, clock, aws):
+    sessions, asked = process(), question()
+    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    clock.move_to(kept_of(sessions, asked).renew_at - 1)
+    assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache")
+    assert aws.calls == 1
+    due(sessions, asked, clock)
+    aws.go_on.clear()
+    for _ in range(5):
+        assert sessions.obtain(asked, aws, 0.0) == (first, "cache"), "nobody waits for it"
+    aws.go_on.set()
+    landed(sessions)
+    second, source = sessions.obtain(asked, aws, PATIENCE)
+    assert (aws.calls, source) == (2, "cache")
+    assert second != first
+    assert opened(sessions, asked) == second
+
+
+@pytest.mark.parametrize("trouble", [AwsUnavailableError("slow down"), StoreUnavailableError("away")])
+def test_a_renewal_that_fails_is_tried_again_later_and_the_session_served_on(process, clock, aws, trouble):
+    sessions, asked = process(), question()
+    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    due(sessions, asked, clock)
+    clock.shift(-120)
+    kept_of(sessions, asked).renew_at = now().timestamp()
+    aws.trouble = trouble
+    for calls in (2, 3):
+        for _ in range(3):
+            assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache")
+            landed(sessions)
+        assert aws.calls == calls, "once, and not by everybody who asks"
+        clock.shift(4.9)
+        assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache")
+        landed(sessions)
+        assert aws.calls == calls
+        clock.shift(5.2)
+    aws.trouble = None
+    sessions.obtain(asked, aws, PATIENCE)
+    landed(sessions)
+    assert aws.calls == 4
+    assert opened(sessions, asked) not in {first, None}
+
+
+@pytest.mark.parametrize("trouble", [RoleRefusedError("no"), ConnectionNotVerifiedError("another")])
+def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(process, clock, aws, shared, trouble):
+    sessions, asked = process(shared), question()
+    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    assert shared.get(shared_name(asked))
+    due(sessions, asked, clock)
+    aws.trouble = trouble
+    assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache"), "not known yet"
+    landed(sessions)
+    assert shared.get(shared_name(asked)) is None
+    with pytest.raises(type(trouble)):
+        sessions.obtain(asked, aws, PATIENCE)
+    assert len(sessions._kept) == 0
+
+
+def test_while_aws_is_silent_a_session_serves_until_a_minute_before_its_end(process, clock, aws):
+    sessions, asked = process(), question()
+    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    aws.trouble = AwsUnavailableError("silent")
+    end = first.expires_at.timestamp()
+    for at in (end - 1190, end - 300, end - 61):
+        clock.move_to(at)
+        assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache")
+    clock.move_to(end - 60)
+    with pytest.raises(AwsUnavailableError, match="silent"):
+        sessions.obtain(asked, aws, PATIENCE)
+    aws.trouble = None
+    assert sessions.obtain(asked, aws, PATIENCE)[1] == "sts"
+
+
+def test_a_silence_that_lasts_longer_than_patience_has_the_same_last_resort(process, clock, aws):
+    sessions, asked = process(), question()
+    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    clock.move_to(first.expires_at.timestamp() - 600)
+    aws.go_on.clear()
+    assert sessions.obtain(asked, aws, 0.05) == (first, "cache")
+    assert aws.calls == 2
+
+
+def test_a_refusal_has_no_last_resort(process, clock, aws):
+    sessions, asked = process(), question()
+    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    clock.move_to(first.expires_at.timestamp() - 600)
+    aws.trouble = RoleRefusedError("no")
+    with pytest.raises(RoleRefusedError):
+        sessions.obtain(asked, aws, PATIENCE)
+
+
+# --- the second level ---
+
+
+def test_another_process_finds_what_one_has_asked_for(process, aws, shared, shared_too):
+    asked = question()
+    session, source = process(shared).obtain(asked, aws, PATIENCE)
+    late = process(shared_too)
+    assert source == "sts"
+    assert late.obtain(asked, aws, PATIENCE) == (session, "cache")
+    assert opened(late, asked) == session, "and keeps it"
+    assert aws.calls == 1
+
+
+def test_two_processes_make_one_call_for_both(process, aws, shared, shared_too, monkeypatch):
+    asked = question()
+    monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
+    pair = (process(shared), process(shared_too))
+    aws.go_on.clear()
+    with ThreadPoolExecutor(16) as pool:
+        running = [pool.submit(each.obtain, asked, aws, PATIENCE) for each in pair for _ in range(8)]
+        until(lambda: aws.calls)
+        time.sleep(0.1)
+        aws.go_on.set()
+        found = [each.result(60) for each in running]
+    assert aws.calls == 1
+    assert len({session for session, _ in found}) == 1
+    assert [source for _, source in found].count("sts") == 1
+
+
+def test_the_lock_is_there_during_the_call_and_gone_after_it(process, aws, shared):
+    asked, left = question(), []
+    lock = f"{shared_name(asked)}:lock"
+
+    def fetch() -> Session:
+        left.append(shared.client.pttl(lock))
+        return aws()
+
+    process(shared).obtain(asked, fetch, PATIENCE)
+    assert 7_000 < left[0] <= 8_000
+    assert shared.get(lock) is None
+    aws.trouble = RoleRefusedError("no")
+    refused = question()
+    with pytest.raises(RoleRefusedError):
+        process(shared).obtain(refused, aws, PATIENCE)
+    assert shared.client.keys(f"{shared_name(refused)}*") == []
+
+
+def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(process, aws, shared, shared_too):
+    """Whoever held the lock gave it back just between our look and our turn."""
+    asked, other = question(), process(shared_too)
+    lock = shared.lock
+
+    def slow_lock(name: str, seconds: float):
+        if not aws.calls:
+            other.obtain(asked, aws, PATIENCE)
+        return lock(name, seconds)
+
+    shared.lock = slow_lock
+    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "cache"
+    assert aws.calls == 1
+    assert shared.get(f"{shared_name(asked)}:lock") is None
+
+
+def test_who_waits_for_another_process_takes_its_answer_as_soon_as_it_is_there(
+    process, aws, shared, shared_too, monkeypatch
+):
+    monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
+    asked = question()
+    aws.go_on.clear()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(process(shared).obtain, asked, aws, PATIENCE)
+        until(lambda: aws.calls)
+        second = pool.submit(process(shared_too).obtain, asked, aws, PATIENCE)
+        time.sleep(0.1)
+        assert not second.done()
+        aws.go_on.set()
+        assert second.result(30)[0] == first.result(30)[0]
+    assert aws.calls == 1
+
+
+def test_the_lock_of_one_who_died_holds_up_nobody_for_long(process, aws, shared, monkeypatch):
+    monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
+    asked = question()
+    assert shared.lock(f"{shared_name(asked)}:lock", 0.3)
+    began = time.monotonic()
+    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+    assert 0.2 < time.monotonic() - began < 30, "as long as the lock lasts"
+    monkeypatch.setattr(module, "_OTHERS_SECONDS", 0.2)
+    asked = question()
+    assert shared.lock(f"{shared_name(asked)}:lock", 60)
+    began = time.monotonic()
+    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+    assert 0.15 < time.monotonic() - began < 30, "and no longer than who asks can wait"
+    assert shared.get(f"{shared_name(asked)}:lock"), "it is not ours to give back"
+
+
+def test_what_another_process_has_renewed_is_not_renewed_again(process, clock, aws, shared, shared_too):
+    asked = question()
+    one, two = process(shared), process(shared_too)
+    first, _ = one.obtain(asked, aws, PATIENCE)
+    assert two.obtain(asked, aws, PATIENCE) == (first, "cache")
+    due(one, asked, clock)
+    one.obtain(asked, aws, PATIENCE)
+    landed(one)
+    assert aws.calls == 2, "what lies in the shared cache is the one to be renewed, and no renewal"
+    kept_of(two, asked).renew_at = 0
+    assert two.obtain(asked, aws, PATIENCE) == (first, "cache")
+    landed(two)
+    assert aws.calls == 2
+    assert opened(two, asked) == opened(one, asked) != first
+
+
+def test_what_is_too_old_in_the_shared_cache_is_not_served(process, clock, aws, shared):
+    asked = question()
+    first, _ = process(shared).obtain(asked, aws, PATIENCE)
+    clock.shift(2399)
+    assert process(shared).obtain(asked, aws, PATIENCE) == (first, "cache")
+    clock.shift(2)
+    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+
+
+def test_adopted_from_the_shared_cache_it_is_renewed_in_time_too(process, clock, aws, shared):
+    asked = question()
+    process(shared).obtain(asked, aws, PATIENCE)
+    clock.shift(1000)
+    two = process(shared)
+    two.obtain(asked, aws, PATIENCE)
+    kept = kept_of(two, asked)
+    assert kept.good_until - 0.2 * 1400 <= kept.renew_at <= kept.good_until
+
+
+def test_keys_are_rotated_without_a_call(process, aws, shared):
+    asked, (new, old) = question(), KEYS
+    session, _ = process(shared, (old,)).obtain(asked, aws, PATIENCE)
+    assert process(shared, (new, old)).obtain(asked, aws, PATIENCE) == (session, "cache")
+    assert aws.calls == 1
+    assert process(shared, (new,)).obtain(asked, aws, PATIENCE)[1] == "sts", "its key is gone"
+    assert process(shared, (new, old)).obtain(asked, aws, PATIENCE)[1] == "cache"
+
+
+def test_valkey_may_die_and_come_back_and_no_request_fails(process, aws, valkey, shared, monkeypatch):
+    monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
+    with logged() as lines:
+        sessions, stop = process(shared), threading.Event()
+        known = [question() for _ in range(4)]
+        served: list[str] = []
+
+        def load() -> None:
+            while not stop.is_set():
+                served.extend(sessions.obtain(asked, aws, PATIENCE)[1] for asked in (*known, question()))
+
+        def happen() -> None:
+            try:
+                time.sleep(0.1)
+                valkey.kill()
+                before = len(served)
+                until(lambda: len(served) > before + 40)
+                assert shared.away
+                valkey.start()
+                until(lambda: not shared.away)
+                before = len(served)
+                until(lambda: len(served) > before + 40)
+            finally:
+                stop.set()
+
+        assert at_once([load] * 4 + [happen]) == [None] * 5
+        assert shared.get(shared_name(known[0])) is None, "it came back empty"
+        assert process(shared).obtain(asked := question(), aws, PATIENCE)[1] == "sts"
+        assert shared.get(shared_name(asked)), "and is used again"
+    assert lines == ["cache.lost", "cache.back"]
+
+
+def test_a_valkey_that_hangs_costs_nobody_the_answer(process, aws, valkey, shared):
+    sessions = process(shared)
+    sessions.obtain(question(), aws, PATIENCE)
+    with valkey.hanging():
+        began = time.monotonic()
+        assert sessions.obtain(question(), aws, PATIENCE)[1] == "sts"
+        assert time.monotonic() - began < 30, "it hangs for ever"

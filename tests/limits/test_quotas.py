@@ -1,0 +1,232 @@
+"""Quotas: exact for the whole deployment, on both databases; what is refused is not counted, and old rows go."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy
+from sqlalchemy import event
+
+from app import services as composition
+from app.errors import RateLimitedError, StoreUnavailableError
+from app.ids import new_id
+from app.limits.quotas import QuotaUse
+from app.store.database import SYSTEM
+from tests.conftest import empty_database, make_config, migrate
+from tests.support.rows import ADMIN, at_once
+
+NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def processes(request, tmp_path):
+    """Two of them, as two gunicorn workers, on a database of their own."""
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        config = make_config(url, connection_rate=60, link_rate=20)
+        both = [composition.build(config) for _ in range(2)]
+        yield both
+        for services in both:
+            services.db.engine.dispose()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """`clock(seconds)`: the time is noon, and so many seconds."""
+
+    def at(seconds: float) -> None:
+        monkeypatch.setattr("app.limits.quotas.now", lambda: NOON + timedelta(seconds=seconds))
+
+    at(0)
+    return at
+
+
+def link(tenant_id):
+    return replace(ADMIN, key_id=new_id(), tenant_id=tenant_id, kind="onboarding_link")
+
+
+def admitted(count, *given) -> bool:
+    try:
+        count(*given)
+    except RateLimitedError:
+        return False
+    return True
+
+
+def retry_after(count, *given) -> int:
+    with pytest.raises(RateLimitedError) as refused:
+        count(*given)
+    return refused.value.retry_after
+
+
+def uses(services) -> dict:
+    with services.db.read() as db:
+        return {(use.name, use.id): use.counted for use in db.scalars(sqlalchemy.select(QuotaUse))}
+
+
+@pytest.mark.parametrize(("name", "most"), [("attempt", 60), ("paste", 20), ("check_again", 20)])
+def test_two_processes_together_admit_exactly_the_limit(processes, clock, name, most):
+    tenant = new_id()
+    visitor = link(tenant)
+    counts = [getattr(services.quotas, name) for services in processes] * most
+    assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [False] * most
+
+
+def test_many_threads_of_both_at_once_do_not_exceed_it(processes, clock):
+    """The first ones too, when there is no row that could be locked."""
+    tenant = new_id()
+    visitor = link(tenant)
+    first = at_once([lambda s=s: s.quotas.paste(visitor, tenant) for s in processes * 6])
+    assert first == [None] * 12
+    with ThreadPoolExecutor(16) as pool:
+        more = pool.map(lambda n: admitted(processes[n % 2].quotas.paste, visitor, tenant), range(40))
+        assert sum(more) == 8
+    assert uses(processes[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
+
+
+def test_a_refused_one_writes_nothing_and_does_not_queue_to_write(processes, clock):
+    one, other = processes
+    tenant = new_id()
+    visitor = link(tenant)
+    for _ in range(20):
+        one.quotas.paste(visitor, tenant)
+    before, statements = uses(one), []
+    event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:  # the one writer that SQLite has
+        db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
+        refused = pool.submit(admitted, one.quotas.paste, visitor, tenant)
+        assert refused.result(timeout=60) is False
+    assert statements
+    assert {statement.split()[0] for statement in statements} <= {"BEGIN", "SELECT"}
+    assert uses(one) == before
+
+
+def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(processes, clock):
+    quotas, tenant = processes[0].quotas, new_id()
+    for _ in range(60):
+        quotas.attempt(ADMIN, tenant)
+    visitor = link(tenant)
+    for count in (quotas.paste, quotas.check_again):
+        assert not admitted(count, visitor, tenant)
+    assert uses(processes[1]) == {("attempt", tenant): 60}
+
+
+def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(processes, clock):
+    one, other = processes
+    tenant = new_id()
+    one.quotas.attempt(ADMIN, tenant)
+    with ThreadPoolExecutor(1) as pool:
+        with other.db.write(SYSTEM) as db:
+            db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
+            late = pool.submit(admitted, one.quotas.paste, link(tenant), tenant)
+            time.sleep(0.3)  # by now it has looked, and waits
+            assert not late.done()
+        assert late.result() is False
+    assert uses(other) == {("attempt", tenant): 60}
+
+
+def test_others_have_their_own(processes, clock):
+    quotas, tenant, other = processes[0].quotas, new_id(), new_id()
+    visitor = link(tenant)
+    for _ in range(20):
+        quotas.paste(visitor, tenant)
+    assert not admitted(quotas.paste, visitor, tenant)
+    assert admitted(quotas.check_again, visitor, tenant)
+    assert admitted(quotas.paste, link(tenant), tenant)
+    assert admitted(quotas.attempt, ADMIN, tenant)
+    assert admitted(quotas.attempt, ADMIN, other)
+
+
+def test_a_strangers_key_counts_nothing_for_a_tenant(processes, clock):
+    mallory = replace(ADMIN, tenant_id=new_id())
+    processes[0].quotas.attempt(mallory, new_id())
+    assert uses(processes[0]) == {}
+
+
+@pytest.mark.parametrize(("first", "asked"), [(0, 30), (0, 59), (30, 59), (50, 61), (50, 100)])
+def test_whoever_waits_as_long_as_told_is_admitted_and_not_a_second_before(processes, clock, first, asked):
+    quotas, tenant = processes[0].quotas, new_id()
+    clock(first)
+    for _ in range(60):
+        quotas.attempt(ADMIN, tenant)
+    clock(asked)
+    while admitted(quotas.attempt, ADMIN, tenant):  # what has faded by then
+        pass
+    wait = retry_after(quotas.attempt, ADMIN, tenant)
+    assert 1 <= wait <= 60
+    clock(asked + wait - 1)
+    assert not admitted(quotas.attempt, ADMIN, tenant)
+    clock(asked + wait)
+    assert admitted(quotas.attempt, ADMIN, tenant)
+
+
+def test_a_machine_whose_clock_is_a_little_behind_holds_the_limit_too(processes, clock):
+    """Or two machines on both sides of a minute's end would take turns to begin it anew."""
+    ahead, behind = (services.quotas for services in processes)
+    tenant = new_id()
+    for _ in range(60):
+        clock(0.5)
+        ahead.attempt(ADMIN, tenant)
+    clock(-0.5)
+    assert not admitted(behind.attempt, ADMIN, tenant)
+    clock(0.5)
+    assert not admitted(ahead.attempt, ADMIN, tenant)
+
+
+def test_a_clock_that_was_wrong_by_far_locks_nobody_out(processes, clock):
+    quotas, tenant = processes[0].quotas, new_id()
+    clock(86_400)
+    for _ in range(60):
+        quotas.attempt(ADMIN, tenant)
+    clock(0)
+    assert admitted(quotas.attempt, ADMIN, tenant)
+
+
+def test_old_rows_do_not_pile_up(processes, clock):
+    quotas = processes[0].quotas
+    old = [new_id() for _ in range(30)]
+    for tenant in old:
+        quotas.attempt(ADMIN, tenant)
+    visitor = link(old[0])
+    quotas.paste(visitor, old[0])
+    clock(60)
+    quotas.attempt(ADMIN, new_id())
+    assert len(uses(processes[0])) == 32, "they still count for the window that follows theirs"
+    clock(120)
+    quotas.attempt(ADMIN, new_id())
+    assert len(uses(processes[0])) == 33 - 20, "a few at a time"
+    mine = new_id()
+    for _ in range(2):
+        quotas.attempt(ADMIN, mine)
+    assert set(uses(processes[0])) >= {("paste", visitor.key_id), ("attempt", mine)}
+    clock(240)
+    quotas.attempt(ADMIN, mine)
+    assert uses(processes[0]) == {("paste", visitor.key_id): 1, ("attempt", mine): 1}
+
+
+def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(processes, clock):
+    for _ in range(60):
+        processes[0].quotas.attempt(ADMIN, new_id())
+    clock(120)
+    tenants = [new_id() for _ in range(16)]
+    jobs = [lambda n=n, t=t: processes[n % 2].quotas.attempt(ADMIN, t) for n, t in enumerate(tenants)]
+    assert at_once(jobs) == [None] * 16
+    assert uses(processes[0]) == {("attempt", tenant): 1 for tenant in tenants}
+
+
+@pytest.mark.parametrize("processes", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(processes, clock):
+    one, other = processes
+    one.quotas.attempt(ADMIN, new_id())
+    clock(120)
+    with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
+        assert pool.submit(admitted, one.quotas.attempt, ADMIN, new_id()).result(timeout=60)
+
+
+def test_a_database_that_is_away_is_said(tmp_path):
+    quotas = composition.build(make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")).quotas
+    with pytest.raises(StoreUnavailableError):
+        quotas.attempt(ADMIN, new_id())

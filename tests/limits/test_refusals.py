@@ -1,0 +1,230 @@
+"""Refusals on record: ten of a key in a second are told one by one, the rest in one event, over all processes together."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+import sqlalchemy
+
+from app import services as composition
+from app.audit.log import Event
+from app.concurrency.gevent import beside
+from app.errors import RateLimitedError, StoreUnavailableError
+from app.ids import new_id
+from app.limits.quotas import QuotaUse
+from app.store.models import AuditEvent
+from tests.conftest import empty_database, make_config, migrate
+from tests.support.rows import ADMIN
+
+NOON = datetime(2026, 1, 31, 12, 0, 0, 500_000, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def processes(request, tmp_path):
+    """Two of them, as two gunicorn workers, on a database of their own."""
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        both = [composition.build(make_config(url)) for _ in range(2)]
+        yield both
+        for services in both:
+            services.refusals.flush()
+            services.db.engine.dispose()
+
+
+@pytest.fixture
+def key():
+    return replace(ADMIN, key_id=new_id(), tenant_id=None)
+
+
+@pytest.fixture(autouse=True)
+def stands_still(monkeypatch):
+    """Nothing is stored by itself: the second lasts until a test says otherwise. And the bounds are those of life."""
+    monkeypatch.setattr("app.limits.refusals.SINGLY", 10)
+    monkeypatch.setattr("app.limits.refusals.MOST", 200)
+    monkeypatch.setattr("app.limits.refusals.beside", lambda *_: None)
+
+
+def refuse(services, key, seconds=0.0, *, code="forbidden", tenant_id=None):
+    """One refusal; whether the answer stands."""
+    event = Event(
+        key.actor, "tenant.refused", {"code": code}, outcome="refused", at=NOON + timedelta(seconds=seconds)
+    )
+    try:
+        services.refusals.record(key.key_id, tenant_id, event)
+    except RateLimitedError as error:
+        return error.retry_after != 1
+    return True
+
+
+def events(services, key, action=None):
+    query = (
+        sqlalchemy.select(AuditEvent).where(AuditEvent.actor_id == str(key.key_id)).order_by(AuditEvent.id)
+    )
+    with services.db.read() as db:
+        found = list(db.scalars(query))
+    return [event for event in found if action in {None, event.action}]
+
+
+def test_ten_of_a_second_are_recorded_singly_and_the_rest_as_one_event_of_each_process(processes, key):
+    for turn in range(60):
+        assert refuse(processes[turn % 2], key, code="forbidden" if turn % 3 else "not_found")
+    for services in processes:
+        services.refusals.flush()
+    found = events(processes[0], key)
+    assert Counter(event.action for event in found) == {"tenant.refused": 10, "request.refused": 2}
+    assert sum(event.details["count"] for event in found[10:]) == 50
+    codes = Counter(event.details["code"] for event in found[:10])
+    for event in found[10:]:
+        codes += Counter(event.details["codes"])
+        assert (event.outcome, event.actor_kind, event.request_id) == ("refused", "api_key", None)
+    assert codes == {"forbidden": 40, "not_found": 20}
+    assert {event.at for event in found} == {NOON}, "all of it is told of the second in which it was"
+
+
+def test_many_threads_of_both_processes_at_once_do_not_exceed_it(processes, key):
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda turn: refuse(processes[turn % 2], key), range(300)))
+    for services in processes:
+        services.refusals.flush()
+    assert Counter(answers) == {True: 200, False: 100}
+    assert len(events(processes[0], key, "tenant.refused")) == 10
+    assert sum(event.details["count"] for event in events(processes[0], key, "request.refused")) == 190
+
+
+def test_the_next_second_begins_anew_and_other_keys_have_their_own(processes, key):
+    for _ in range(250):
+        refuse(processes[0], key)
+    other = replace(ADMIN, key_id=new_id())
+    for services in processes:
+        assert not refuse(services, key)
+        assert refuse(services, other)
+        assert refuse(services, key, 1)
+    assert len(events(processes[0], key, "tenant.refused")) == 12
+
+
+def test_a_second_is_counted_on_while_the_next_has_begun(processes, key):
+    """Machines' clocks differ, and an event is made before it is counted."""
+    one, other = processes
+    for turn in range(40):
+        refuse(one, key, turn % 2)
+        refuse(other, key, 1 - turn % 2)
+    singly = Counter(event.at for event in events(one, key, "tenant.refused"))
+    assert singly == {NOON: 10, NOON + timedelta(seconds=1): 10}
+
+
+def test_a_clock_that_is_behind_by_far_is_never_told_too_often(processes, key):
+    refuse(processes[0], key, 3600)
+    assert all(refuse(processes[1], key) for _ in range(300))
+    processes[1].refusals.flush()
+    (rest,) = events(processes[1], key, "request.refused")
+    assert rest.details["count"] == 300
+
+
+def test_a_flood_asks_the_database_for_a_few_of_them(processes, key):
+    statements = []
+    sqlalchemy.event.listen(
+        processes[0].db.engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    for _ in range(1000):
+        refuse(processes[0], key)
+    assert sum("INSERT INTO quota_uses" in statement for statement in statements) <= 20
+
+
+def test_the_tenant_of_a_bound_key_sees_what_became_of_a_flood(processes, key):
+    tenant = new_id()
+    for _ in range(20):
+        refuse(processes[0], key, tenant_id=tenant)
+    processes[0].refusals.flush()
+    assert [event.tenant_id for event in events(processes[0], key)] == [None] * 10 + [tenant]
+
+
+def test_only_what_is_over_is_stored_while_the_process_goes_on(processes, key):
+    refusals = processes[0].refusals
+    for second in (0, 1):
+        for _ in range(11):
+            refuse(processes[0], key, second)
+    refusals.flush(before=int(NOON.timestamp()) + 1)
+    assert [event.at for event in events(processes[0], key, "request.refused")] == [NOON]
+    refusals.flush(before=int(NOON.timestamp()) + 2)
+    assert len(events(processes[0], key, "request.refused")) == 2
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """The names of the lines that are logged from now on."""
+    lines = []
+
+    class Log:
+        def warning(self, name, **_):
+            lines.append(name)
+
+        exception = warning
+
+    monkeypatch.setattr("app.limits.refusals._log", Log())
+    return lines
+
+
+def test_a_flood_is_told_once_a_minute(processes, key, logged):
+    for second in range(3):
+        for _ in range(210):
+            refuse(processes[0], key, second)
+    assert logged == ["refusals.flood"]
+
+
+def test_what_is_kept_of_many_keys_is_bounded(processes, monkeypatch):
+    refusals = processes[0].refusals
+    assert refusals._tallies.maxsize == 10_000
+    assert refusals._told.maxsize == 10_000
+
+
+def test_old_rows_do_not_pile_up(processes, key):
+    for second in range(0, 10, 3):
+        refuse(processes[0], replace(key, key_id=new_id()), second)
+    with processes[0].db.read() as db:
+        numbers = set(db.scalars(sqlalchemy.select(QuotaUse.number).where(QuotaUse.name == "refusal")))
+    assert numbers == {int(NOON.timestamp()) + 9}
+
+
+def test_a_rest_that_can_not_be_stored_is_logged(processes, key, monkeypatch, logged):
+    for _ in range(15):
+        refuse(processes[0], key)
+
+    def away(*_):
+        raise StoreUnavailableError("away")
+
+    monkeypatch.setattr(processes[0].db, "write", away)
+    processes[0].refusals.flush()
+    assert logged == ["audit.refusal_not_recorded"]
+    assert not processes[0].refusals._rests
+
+
+def test_it_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypatch):
+    monkeypatch.setattr("app.limits.refusals.beside", beside)
+    refusals = processes[0].refusals
+    for _ in range(40):  # if the second ends meanwhile, more than ten are left all the same
+        event = Event(key.actor, "tenant.refused", {"code": "forbidden"}, outcome="refused")
+        refusals.record(key.key_id, None, event)
+    deadline = time.monotonic() + 20
+    while not events(processes[0], key, "request.refused"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_request_beyond_is_answered_with_429_and_logged_once(app, world, logged, monkeypatch):
+    program = world.key("audit:read")
+    requests = Counter()
+    monkeypatch.setattr("app.http.problems.Event", partial(Event, at=NOON))
+    for _ in range(205):
+        response = program.raw("GET", "/v1/tenants")
+        requests[response.status_code, response.get_json()["code"]] += 1
+    assert requests == {(403, "forbidden"): 200, (429, "rate_limited"): 5}
+    assert response.headers["Retry-After"] == "1"
+    assert logged == ["refusals.flood"]
+    assert program.raw("GET", "/v1/audit-events").status_code == 200, (
+        "what is not refused is served all the same"
+    )
+    app.extensions["deputy"].refusals.flush()

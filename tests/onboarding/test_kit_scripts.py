@@ -1,0 +1,229 @@
+"""The kit's Terraform and its script for the AWS CLI: the same role as the template's, and no value becomes code."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from app.config import Broker
+from app.onboarding import kit_scripts
+from app.onboarding.kit import trust_policy
+from app.onboarding.kit_scripts import KitRole
+from app.permissions import permission_sets
+from tests.support import hcl
+
+SETS = permission_sets.load()
+PARTITIONS = ["aws", "aws-us-gov", "aws-cn"]
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
+EXTERNAL_ID = "dpy-" + "0f" * 32
+
+every_role = pytest.mark.parametrize(
+    "role",
+    [
+        KitRole(
+            name="deputy-1a2b3c4d",
+            description="Lets Acme 24 reach this account",
+            vendor="Müller, 'Söhne' & Co. 東京",
+            vendor_tag="Muller Sohne Co.",
+            external_id=EXTERNAL_ID,
+            region="us-east-1",
+            max_seconds=7200,
+            trust=trust_policy(
+                Broker.parse(f"arn:{partition}:iam::123456789012:role/service/AcmeBroker"), EXTERNAL_ID
+            ),
+            policy=chosen.policy(partition),
+        )
+        for chosen in SETS.values()
+        for partition in PARTITIONS
+    ],
+    ids=[f"{name}-{partition}" for name in SETS for partition in PARTITIONS],
+)
+ROLE = KitRole(
+    "deputy-x", "words", "Acme, Inc.", "Acme Inc.", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]}
+)
+
+
+def made_by(terraform: str, *, vendor: str) -> KitRole:
+    """The role that applying it would make; `vendor` stands in comments alone."""
+    found = hcl.parse(terraform)
+    assert set(found) == {"resource", "output"}
+    [role], [policy] = (
+        [resource[kind]["deputy"] for resource in found["resource"] if kind in resource]
+        for kind in ("aws_iam_role", "aws_iam_role_policy")
+    )
+    names = {"aws_iam_role.deputy.id": "the role"}
+    role, policy = hcl.evaluate(role, names), hcl.evaluate(policy, names)
+    assert (policy["name"], policy["role"]) == ("permissions", "the role")
+    assert found["output"] == [{"role_arn": {"value": "${aws_iam_role.deputy.arn}"}}]
+    assert set(role["tags"]) == {"deputy:vendor", "deputy:external-id"}
+    return KitRole(
+        name=role["name"],
+        description=role["description"],
+        vendor=vendor,
+        vendor_tag=role["tags"]["deputy:vendor"],
+        external_id=role["tags"]["deputy:external-id"],
+        region="us-east-1",  # the provider's affair
+        max_seconds=role["max_session_duration"],
+        trust=json.loads(role["assume_role_policy"]),
+        policy=json.loads(policy["policy"]),
+    )
+
+
+@every_role
+def test_terraform_makes_exactly_the_role(role: KitRole):
+    assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
+
+
+@every_role
+def test_terraform_fmt_would_change_nothing(role: KitRole):
+    written = kit_scripts.terraform(role)
+    assert hcl.formatted(written) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ('a = 1\nlong = "="\n', 'a    = 1\nlong = "="\n'),
+        ("x = {\n    a   = 1\n  }\n", "x = {\n  a = 1\n}\n"),
+        ("x = f({\na = [\n1,\n]\n})\n", "x = f({\n  a = [\n    1,\n  ]\n})\n"),
+        (
+            "x = {\na = 1\nbbb = {\nc = 2\n}\ndd = 3\n}\n",
+            "x = {\n  a = 1\n  bbb = {\n    c = 2\n  }\n  dd = 3\n}\n",
+        ),
+        ("a = 1\n\nbbb = 2\n# c\ncc = 3\n", "a = 1\n\nbbb = 2\n# c\ncc = 3\n"),
+        ('x = {\n"}" = "{"\nbb = "[#"\n}\n', 'x = {\n  "}" = "{"\n  bb  = "[#"\n}\n'),
+    ],
+)
+def test_the_formatter_of_these_tests_does_as_hashicorps(written: str, expected: str):
+    """Each was put through hclwrite's own Format, as were the kit's files and forty disarranged ones."""
+    assert hcl.formatted(written) == expected
+
+
+@pytest.mark.parametrize("script", [kit_scripts.terraform(ROLE), kit_scripts.aws_cli(ROLE)])
+def test_the_comments_name_the_vendor(script: str):
+    comments = [line for line in script.splitlines() if line.lstrip().startswith("#")]
+    assert sum("Acme" in line for line in comments) >= 2
+    assert "the vendor" not in script
+
+
+# What would end a string, begin a template or a comment, or be a control character in one language or the other.
+HOSTILE = [
+    "${file(1)}",
+    "$${x}",
+    "$$${x}",
+    "%{ if true }x%{ endif }",
+    "%%%{x}",
+    "$%{x}${",
+    '"',
+    '" }\nresource "x" "y" {}\n#',
+    "\\",
+    '\\"',
+    "\\${x}",
+    "a\nb\r\nc\td",
+    "\x00\x08\x0c\x7f",
+    "it's",
+    "'; reboot; '",
+    "$(reboot) `reboot`",
+    "# // /* */",
+    "${aws:PrincipalAccount}",
+    "ü€😀\u2028",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_in_terraform_any_text_stays_text(text: str):
+    role = replace(
+        ROLE,
+        name=text,
+        description=text,
+        vendor=text,
+        vendor_tag=text,
+        external_id=text,
+        trust={text: [text]},
+        policy={"x": text},
+    )
+    assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(text=st.text(st.sampled_from("$%{}\"\\\n'#/*ab(<~"), max_size=12))
+@example(text="$$$${{")
+def test_in_terraform_no_mixture_of_marks_gets_out(text: str):
+    role = replace(ROLE, vendor=text, description=text, policy={text: text})
+    assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
+
+
+def test_the_evaluator_of_these_tests_would_notice():
+    """What isn't escaped is an expression to it, and no text."""
+    for careless in ("${var.x}", "%{ if true }x%{ endif }"):
+        with pytest.raises(ValueError):
+            hcl.evaluate(hcl.parse(f'x = "{careless}"\n')["x"], {})
+
+
+# --- the script ---
+
+
+@every_role
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_shellcheck_finds_nothing_wrong_with_the_script(role: KitRole, shell: str):
+    done = subprocess.run(
+        [SHELLCHECK, "--norc", f"--shell={shell}", "-"],
+        input=kit_scripts.aws_cli(role),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_shellcheck_would_find_a_fault():
+    careless = kit_scripts.aws_cli(ROLE).replace('--tags "$tags"', "--tags $tags")
+    done = subprocess.run([SHELLCHECK, "-"], input=careless, capture_output=True, text=True, check=False)
+    assert "SC2086" in done.stdout
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Path:
+    """A folder with an `aws` that writes down its words, each ended by a NUL, and does nothing."""
+    program = tmp_path / "aws"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >> '{tmp_path}/words'\n")
+    program.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if "\x00" not in text])
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_in_the_script_any_text_stays_text(recorder: Path, text: str, shell: str):
+    role = replace(
+        ROLE,
+        name=text,
+        description=text,
+        vendor=text,
+        vendor_tag=text,
+        region=text,
+        trust={text: text},
+        policy={"x": [text]},
+    )
+    subprocess.run(
+        [shutil.which(shell)],
+        input=kit_scripts.aws_cli(role).encode(),
+        env={"PATH": f"{recorder}:/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+    )
+    words = (recorder / "words").read_bytes().decode().split("\0")
+    assert words[:2] == ["iam", "create-role"]
+    assert f"--role-name={text}" in words
+    assert f"--description={text}" in words
+    assert json.loads(words[words.index("--assume-role-policy-document") + 1]) == role.trust
+    assert json.loads(words[words.index("--policy-document") + 1]) == role.policy
+    tags = json.loads(words[words.index("--tags") + 1])
+    assert {tag["Key"]: tag["Value"] for tag in tags} == role.tags
+    assert words.count("iam") == 3

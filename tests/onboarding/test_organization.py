@@ -1,0 +1,200 @@
+"""An organisation, from one stack in its management account: every account registers by itself and is proven, within
+the STS budget; one that joins later as well; and when the stack is deleted, none of them is proven any longer."""
+
+import contextlib
+import threading
+from collections import Counter
+from contextlib import closing
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import sqlalchemy
+
+from app.access.callers import Scope
+from app.background.single_machine import Worker
+from app.factory import create_app
+from app.store.database import SYSTEM, now
+from app.store.models import AuditEvent, Connection
+from bench.organization import most_in_a_second
+from sandbox.organization import organization
+from tests.background.test_workers import Celery, lapse, until
+from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
+from tests.support.cast import Api, Customer, World, root_client
+from tests.support.valkey import Valkey
+
+UNIT = "ou-abcd-00000020"
+ACCOUNTS = [f"3{number:011}" for number in range(20)]
+NEWCOMER = "399999999999"
+BUDGET = 60
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def idle(request, tmp_path, aws, vendor):
+    """A deployment of its own, with a registration topic, and nobody at work."""
+    with empty_database(request.param, tmp_path) as url:
+        migrate(url)
+        made = create_app(
+            make_config(
+                url,
+                sts_budget=BUDGET,
+                registration_topic_arn=vendor.registration_topic_arn,
+                registration_queue_url=vendor.registration_queue_url,
+            )
+        )
+        publish_templates(made)
+        yield made
+        made.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.fixture
+def app(idle):
+    """The same, with its worker."""
+    stop = threading.Event()
+    worker = threading.Thread(target=Worker(idle.extensions["deputy"], stop).run)
+    worker.start()
+    yield idle
+    stop.set()
+    worker.join(30)
+
+
+class Organisation:
+    """The customer: a tenant, and its management account with the stack that the kit's link opens."""
+
+    def __init__(self, app, aws):
+        self.aws, self.services = aws, app.extensions["deputy"]
+        _, key = self.services.access.issue_key(
+            OPERATOR, name="tests", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        )
+        self.world = World(aws, Api(app, key))
+        self.tenant = self.world.tenant("An organisation")
+        self.path = f"/v1/tenants/{self.tenant['id']}/connections"
+        self.account = Customer(aws).account
+        self.cloudformation = root_client(aws, "cloudformation", self.account)
+
+    def has(self, *accounts):
+        organization.change({"ous": {UNIT: list(accounts)}})
+
+    def launch(self, call_as="SELF"):
+        link = dict(
+            parse_qsl(
+                urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition("?")[2]
+            )
+        )
+        given = {k.removeprefix("param_"): v for k, v in link.items() if k.startswith("param_")}
+        given |= {"OrganizationalUnitIds": UNIT, "CallAs": call_as}
+        self.stack_id = self.cloudformation.create_stack(
+            StackName=link["stackName"],
+            TemplateURL=link["templateURL"],
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )["StackId"]
+
+    @property
+    def stack_status(self):
+        return self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"][0]["StackStatus"]
+
+    def instances(self):
+        """Each account's stack. CURRENT is one that was created, so its registration was answered SUCCESS."""
+        found = self.cloudformation.list_stack_instances(StackSetName=self.stack_id.split("/")[1])
+        return {instance["Account"]: instance["Status"] for instance in found["Summaries"]}
+
+    def summary(self):
+        return self.world.admin("GET", f"{self.path}/summary")
+
+    def accounts(self, status):
+        items = self.world.admin("GET", f"{self.path}?limit=200&status={status}")["items"]
+        return Counter(item["account_id"] for item in items)
+
+    def audited(self, action):
+        """How often that happened to each account."""
+        with self.services.db.read() as db:
+            query = sqlalchemy.select(Connection.account_id).join(
+                AuditEvent, AuditEvent.connection_id == Connection.id
+            )
+            return Counter(db.scalars(query.where(AuditEvent.action == action)))
+
+    def await_all(self, status, count):
+        until(lambda: self.summary() == {"total": count, "by_status": {status: count}}, 60)
+
+    def make_due(self):
+        """As it is when their next proof is."""
+        with self.services.db.write(SYSTEM) as db:
+            db.execute(sqlalchemy.update(Connection).values(due_at=now()))
+
+
+@contextlib.contextmanager
+def organisation_of(app, aws):
+    made = Organisation(app, aws)
+    with closing(made.cloudformation), contextlib.ExitStack() as after:
+        after.callback(made.has)
+        yield made
+
+
+@pytest.fixture
+def organisation(app, aws):
+    with organisation_of(app, aws) as made:
+        yield made
+
+
+def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
+    asked_before = len(aws.sts_times)
+    organisation.has(*ACCOUNTS)
+    organisation.launch()
+    members = [*ACCOUNTS, organisation.account]
+    until(lambda: organisation.stack_status == "CREATE_COMPLETE", 60)
+    assert organisation.instances() == dict.fromkeys(ACCOUNTS, "CURRENT")
+    organisation.await_all("verified", len(members))
+    assert organisation.accounts("verified") == dict.fromkeys(members, 1)
+
+    organisation.has(*ACCOUNTS, NEWCOMER)
+    members.append(NEWCOMER)
+    organisation.await_all("verified", len(members))
+    assert organisation.instances()[NEWCOMER] == "CURRENT"
+
+    organisation.cloudformation.delete_stack(StackName=organisation.stack_id)
+    until(lambda: organisation.stack_status == "DELETE_COMPLETE", 60)
+    assert organisation.audited("connection.stack_deleted") == {}
+    organisation.make_due()  # nobody was told: Deputy notices by the roles
+    organisation.await_all("broken", len(members))
+    assert organisation.accounts("broken") == dict.fromkeys(members, 1)
+    assert most_in_a_second(aws.sts_times[asked_before:]) <= BUDGET
+
+
+def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_of_the_unit(organisation):
+    """Which a StackSet of theirs does reach: a second role of that name there would fail."""
+    members = [*ACCOUNTS[:2], organisation.account]
+    organisation.has(*members)
+    organisation.launch(call_as="DELEGATED_ADMIN")
+    until(lambda: organisation.stack_status == "CREATE_COMPLETE", 60)
+    assert organisation.instances() == dict.fromkeys(ACCOUNTS[:2], "CURRENT")
+    organisation.await_all("verified", len(members))
+    assert organisation.audited("connection.registered") == dict.fromkeys(members, 1)
+
+
+MANY = [f"4{number:011}" for number in range(199)]  # and the management account
+
+
+@pytest.mark.parametrize(
+    "idle", ["postgresql"], indirect=True
+)  # SQS shows a message again after a minute: once is enough
+def test_killing_broker_and_worker_in_the_middle_of_200_registrations_loses_and_repeats_nothing(
+    idle, aws, tmp_path
+):
+    valkey = Valkey()
+    celery = Celery(idle.extensions["deputy"], aws, tmp_path, valkey.url)
+    with organisation_of(idle, aws) as organisation, contextlib.ExitStack() as after:
+        after.callback(valkey.kill)
+        after.callback(celery.kill)
+        organisation.has(*MANY)
+        organisation.launch()
+        for share in (0.2, 0.6):
+            until(lambda share=share: organisation.summary()["total"] >= share * 200, 60)
+            valkey.kill()
+            celery.kill()
+            valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
+            celery.start()
+            lapse(organisation.services)
+        until(lambda: organisation.summary() == {"total": 200, "by_status": {"verified": 200}}, 120)
+        until(lambda: organisation.stack_status == "CREATE_COMPLETE", 60)
+        for action in ("connection.registered", "connection.verified"):
+            assert organisation.audited(action) == dict.fromkeys([*MANY, organisation.account], 1)

@@ -1,0 +1,262 @@
+"""Registration tokens: what they name, that nothing else is one, and that another deployment's is not ours to answer."""
+
+import base64
+import hmac
+import re
+import uuid
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cachetools import TTLCache
+from cfnlint.decode import decode_str
+from structlog.testing import capture_logs
+
+from app.aws.stack_messages import RegistrationQueue, Replies
+from app.cache.sealing import derived
+from app.onboarding.registration_token import RegistrationTokens, TokenClaim, deployment_of
+from app.onboarding.registrations import Registrations
+from app.permissions import permission_sets
+from app.store.database import Database
+from app.store.models.configuration import deployment_id
+from tests.conftest import empty_database, migrate
+from tests.support.cast import root_client
+from tests.support.rows import registration_token, tenant_row
+from tests.support.stacks import TOPIC, Answers, Stack
+
+KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
+ROLE = "arn:aws:iam::444455556666:role/deputy-x"
+HERE, ELSEWHERE = uuid.uuid4(), uuid.uuid4()
+
+
+def old_token(tenant_id: uuid.UUID, generation: int, key: str = KEYS[0]) -> str:
+    """As it was before it named a deployment."""
+    claim = tenant_id.bytes + generation.to_bytes(6, "big")
+    mac = hmac.digest(derived(key, "registration tokens")[1], claim, "sha256")
+    return "dpt_" + base64.urlsafe_b64encode(claim + mac).decode()
+
+
+# --- what a token is ---
+
+
+def test_a_token_names_its_deployment_its_tenant_and_a_generation():
+    tenant_id = uuid.uuid4()
+    token = RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000)
+    assert token == RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000)
+    assert RegistrationTokens(KEYS).read(token) == TokenClaim(tenant_id, 70_000)
+    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenClaim(tenant_id, 70_000), "any key verifies"
+    assert RegistrationTokens(KEYS[1:]).read(token) is None
+    assert deployment_of(token) == HERE, "without a key"
+    assert len(token) == 96
+    assert token.startswith("dpt_")
+
+
+def test_a_token_of_the_old_form_counts_while_its_mac_verifies():
+    tenant_id = uuid.uuid4()
+    token = old_token(tenant_id, 70_000)
+    assert RegistrationTokens(KEYS).read(token) == TokenClaim(tenant_id, 70_000)
+    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenClaim(tenant_id, 70_000)
+    assert RegistrationTokens(KEYS[1:]).read(token) is None
+    assert deployment_of(token) is None
+
+
+def test_a_links_token_names_the_link_too():
+    tenant_id, link_id = uuid.uuid4(), uuid.uuid4()
+    token = RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000, link_id=link_id)
+    assert RegistrationTokens(KEYS).read(token) == TokenClaim(tenant_id, 70_000, link_id)
+    assert RegistrationTokens(KEYS[1:]).read(token) is None
+    assert deployment_of(token) == HERE
+    assert len(token) == 120
+
+
+def a_token(form: str) -> str:
+    tokens = RegistrationTokens(KEYS)
+    if form == "old":
+        return old_token(uuid.uuid4(), 1)
+    return tokens.make(HERE, uuid.uuid4(), 1, link_id=uuid.uuid4() if form == "link" else None)
+
+
+@pytest.mark.parametrize("form", ["new", "link", "old"])
+def test_no_other_text_is_a_token(form):
+    tokens, token = RegistrationTokens(KEYS), a_token(form)
+    for place in range(4, len(token)):
+        other = "A" if token[place] != "A" else "B"
+        assert tokens.read(token[:place] + other + token[place + 1 :]) is None
+    for text in ("", "dpt_", token[:-1], token + "A", token + "\n", token + "=", token.upper(), f" {token}"):
+        assert tokens.read(text) is None
+    assert tokens.read(token[:-1] + "\uff10") is None
+
+
+def test_the_deployment_is_inside_what_the_mac_covers():
+    token = RegistrationTokens(KEYS).make(HERE, uuid.uuid4(), 1)
+    raw = base64.urlsafe_b64decode(token[4:])
+    moved = "dpt_" + base64.urlsafe_b64encode(raw[:1] + ELSEWHERE.bytes + raw[17:]).decode()
+    assert deployment_of(moved) == ELSEWHERE
+    assert RegistrationTokens(KEYS).read(moved) is None
+
+
+def test_a_form_to_come_names_its_deployment_at_the_same_place_and_is_not_read():
+    """A release that does not know it must not take it for its own."""
+    claim = b"\x03" + ELSEWHERE.bytes + uuid.uuid4().bytes + bytes(4) + bytes(18)
+    mac = hmac.digest(derived(KEYS[0], "registration tokens")[1], claim, "sha256")
+    token = "dpt_" + base64.urlsafe_b64encode(claim + mac).decode()
+    assert deployment_of(token) == ELSEWHERE
+    assert RegistrationTokens(KEYS).read(token) is None
+    assert len(token) <= 128
+
+
+@pytest.mark.parametrize("name", ["customer-role.yaml", "customer-org.yaml"])
+def test_the_templates_take_tokens_of_every_form(name):
+    text = (Path(__file__).parents[2] / "cloudformation" / name).read_text()
+    parameter = decode_str(text)[0]["Parameters"]["RegistrationToken"]
+    pattern, most = parameter.get("AllowedPattern", ".*"), parameter.get("MaxLength", 4096)
+    for length in (72, 92, 116):  # the old form, this one, and the longest to come
+        token = "dpt_" + "A" * length
+        assert re.fullmatch(pattern, token)
+        assert len(token) <= int(most)
+
+
+# --- a deployment's id ---
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_deployments_id_is_random_made_once_and_kept(engine, tmp_path):
+    ids = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        with empty_database(engine, tmp_path / name) as url:
+            for _ in range(2):  # migrating again changes nothing
+                migrate(url)
+                database = Database(url)
+                with database.read() as db:
+                    ids.append(deployment_id(db))
+                database.engine.dispose()
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert ids[0].version == 4
+
+
+# --- two deployments on one topic ---
+
+
+class Deployment:
+    """A database, a queue and a worker of its own. `heard`: what stacks were told."""
+
+    def __init__(self, config, url: str, queue: str, answers: Answers, secret_keys=KEYS) -> None:
+        self.config = replace(config, registration_topic_arn=TOPIC, secret_keys=secret_keys)
+        self.db, self.answers, self.url = Database(url), answers, queue
+        self.registrations = Registrations(
+            self.db,
+            self.config,
+            permission_sets.load(),
+            RegistrationQueue("us-east-1", queue),
+            Replies("us-east-1", "aws", answers.url),
+        )
+
+    @property
+    def token(self) -> str:
+        return registration_token(self.db, self.config.secret_keys, tenant_row(self.db))
+
+    def stack(self, token: str | None = None) -> Stack:
+        return Stack(self.answers.url, token or self.token, ROLE)
+
+    def stranger(self) -> Stack:
+        """Of a deployment that was not heard of before."""
+        return self.stack(RegistrationTokens(("k" * 40,)).make(uuid.uuid4(), uuid.uuid4(), 1))
+
+
+@pytest.fixture
+def deployments(aws, vendor, config, tmp_path):
+    with (
+        Answers() as answers,
+        closing(aws.client("sqs", vendor.registration_topic_arn.split(":")[4], "us-east-1")) as sqs,
+    ):
+        made = []
+        for number, keys in enumerate((KEYS, ("of-another-deployment-0123456789-0123456",))):
+            queue = sqs.create_queue(QueueName=f"deployment-{uuid.uuid4().hex[:8]}")["QueueUrl"]
+            url = f"sqlite:///{tmp_path}/{number}.sqlite3"
+            migrate(url)
+            made.append(Deployment(config, url, queue, answers, keys))
+        yield made
+        for one in made:
+            one.db.engine.dispose()
+            sqs.delete_queue(QueueUrl=one.url)
+
+
+def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_message(
+    deployments, aws, vendor
+):
+    """SNS puts each message into both queues."""
+    one, two = deployments
+    stacks = [one.stack(), two.stack()]
+    with closing(root_client(aws, "sqs", vendor.registration_topic_arn.split(":")[4])) as sqs:
+        for stack in stacks:
+            for kind in ("Create", "Delete"):
+                message = stack.message(kind)
+                for deployment in deployments:
+                    sqs.send_message(QueueUrl=deployment.url, MessageBody=message)
+        for deployment in deployments:
+            while deployment.registrations.receive(wait_seconds=0):
+                pass
+            held = sqs.get_queue_attributes(
+                QueueUrl=deployment.url,
+                AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+            )["Attributes"]
+            assert set(held.values()) == {"0"}
+    assert one.answers.statuses == ["SUCCESS"] * 4, "each request was answered once"
+    assert len({said["RequestId"] for said in one.answers.said}) == 4
+
+
+def test_another_deployments_message_is_done_with_unanswered_whatever_keys_it_has(deployments):
+    one, _ = deployments
+    same_keys = RegistrationTokens(KEYS).make(ELSEWHERE, tenant_row(one.db), 1)
+    for stack in (one.stranger(), one.stack(same_keys)):
+        for kind in ("Create", "Update", "Delete"):
+            assert one.registrations.handle(stack.message(kind))
+    assert one.answers.got == []
+
+
+def test_a_token_with_our_id_and_a_wrong_mac_is_refused_as_before(deployments):
+    one, _ = deployments
+    forged = registration_token(one.db, ("k" * 40,), tenant_row(one.db))
+    assert one.registrations.handle(one.stack(forged).message())
+    assert one.answers.statuses == ["FAILED"]
+
+
+def test_a_stack_with_a_token_of_the_old_form_registers(deployments):
+    one, _ = deployments
+    assert one.registrations.handle(one.stack(old_token(tenant_row(one.db), 1)).message())
+    assert one.registrations.handle(one.stack(old_token(tenant_row(one.db), 1, "k" * 40)).message())
+    assert one.answers.statuses == ["SUCCESS", "FAILED"]
+
+
+def test_other_deployments_are_logged_once_an_hour_each_and_twenty_times_in_all(deployments):
+    one, _ = deployments
+    clock = [0.0]
+    one.registrations._others = TTLCache(20, 3600, timer=lambda: clock[0])
+    strangers = [one.stranger() for _ in range(30)]
+
+    def lines() -> list[str]:
+        with capture_logs() as logged:
+            for stack in strangers:
+                for _ in range(2):
+                    assert one.registrations.handle(stack.message())
+        return [line["deployment_id"] for line in logged if line["event"] == "registration.other_deployment"]
+
+    named = [str(deployment_of(stack.token)) for stack in strangers]
+    assert lines() == named[:20]
+    clock[0] = 3599.0
+    assert lines() == []
+    clock[0] = 3601.0
+    assert lines() == named[:20]
+    assert len(one.registrations._others) == 20, "however many there are"
+
+
+def test_a_void_token_in_the_new_form_costs_no_row_once_the_deployment_is_known(deployments, tmp_path):
+    one, _ = deployments
+    forged = registration_token(one.db, ("k" * 40,), tenant_row(one.db))
+    assert one.registrations.handle(one.stack(forged).message())
+    one.registrations._db = Database(f"sqlite:///{tmp_path / 'none' / 'deputy.sqlite3'}")
+    assert one.registrations.handle(one.stack(forged).message())
+    assert one.registrations.handle(one.stranger().message())
+    assert one.answers.statuses == ["FAILED", "FAILED"]

@@ -1,0 +1,784 @@
+"""Registrations: a message makes a pending connection or a due one, once, and its stack is always answered."""
+
+import json
+import secrets
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from sqlalchemy import func, select
+from structlog.testing import capture_logs
+
+from app.aws.stack_messages import RegistrationQueue, Replies
+from app.aws.templates import render
+from app.errors import AwsUnavailableError, StoreUnavailableError
+from app.factory import create_app
+from app.onboarding.registrations import REFUSAL, Registrations
+from app.permissions import permission_sets
+from app.store.database import SYSTEM, Database, now
+from app.store.models import (
+    AuditEvent,
+    Connection,
+    ConnectionStatus,
+    OnboardingLink,
+    Proof,
+    Registration,
+    Tenant,
+    TenantStatus,
+)
+from app.store.models.states import StackState, Verdict
+from app.tenants.accounts import declare
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.support.cast import Api, World, root_client
+from tests.support.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
+from tests.support.stacks import TOPIC, Answers, Stack, envelope
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+class Desk:
+    """One process that handles registrations, and the tenant whose stacks they are."""
+
+    def __init__(self, config, db: Database, queue: RegistrationQueue) -> None:
+        self.config, self.db, self.queue = config, db, queue
+        self.answers = Answers()
+        self.registrations = self.process()
+        self.tenant_id = tenant_row(db)
+
+    def process(self, answers: str | None = None, **settings) -> Registrations:
+        return Registrations(
+            self.db,
+            replace(self.config, **settings),
+            permission_sets.load(),
+            self.queue,
+            Replies("us-east-1", "aws", answers or self.answers.url),
+        )
+
+    def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
+        return registration_token(self.db, self.config.secret_keys, tenant_id or self.tenant_id, generation)
+
+    def stack(self, role_arn: str | None = None, *, tenant_id: uuid.UUID | None = None, **more) -> Stack:
+        account = f"{secrets.randbelow(10**12):012d}"
+        token = self.token(tenant_id)
+        return Stack(
+            self.answers.url, token, role_arn or f"arn:aws:iam::{account}:role/deputy-{account}", **more
+        )
+
+    def handle(self, message: str, status: str = "SUCCESS") -> None:
+        """Handled for good, and answered so."""
+        assert self.registrations.handle(message)
+        assert self.answers.statuses[-1] == status, self.answers.said[-1]
+
+    def connections(self, tenant_id: uuid.UUID | None = None) -> list[Connection]:
+        with self.db.read() as db:
+            query = select(Connection).where(Connection.tenant_id == (tenant_id or self.tenant_id))
+            return list(db.scalars(query.order_by(Connection.id)))
+
+    def actions(self) -> list[str]:
+        return [event.action for event in self.events()]
+
+    def events(self) -> list[AuditEvent]:
+        with self.db.read() as db:
+            query = select(AuditEvent).where(AuditEvent.tenant_id == self.tenant_id)
+            return list(db.scalars(query.order_by(AuditEvent.id)))
+
+    def registered(self) -> list[Registration]:
+        with self.db.read() as db:
+            return list(db.scalars(select(Registration).where(Registration.tenant_id == self.tenant_id)))
+
+    def change(self, row_type, row_id, **changes) -> None:
+        with self.db.write(SYSTEM) as db:
+            row = db.get(row_type, row_id)
+            for name, value in changes.items():
+                setattr(row, name, value)
+
+    def rows(self) -> int:
+        with self.db.read() as db:
+            return db.scalar(select(func.count()).select_from(Registration))
+
+
+@pytest.fixture
+def desk(config, aws, vendor):
+    config = replace(
+        config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url
+    )
+    database = Database(config.database_url)
+    desk = Desk(config, database, RegistrationQueue("us-east-1", vendor.registration_queue_url))
+    yield desk
+    desk.answers.close()
+    database.engine.dispose()
+
+
+# --- what a message does ---
+
+
+@pytest.mark.parametrize("permission_set", permission_sets.load())
+def test_a_connection_has_the_permission_set_of_the_template_that_its_stack_was_made_from(
+    desk, permission_set
+):
+    version = render(desk.config, permission_sets.load()[permission_set]).version
+    stack = desk.stack()
+    message = stack.message().replace("0123456789abcdef", version)
+    assert version in message
+    desk.handle(message)
+    [connection] = desk.connections()
+    assert connection.permission_set == permission_set
+
+
+def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [connection] = desk.connections()
+    assert connection.status is ConnectionStatus.PENDING
+    assert (connection.role_arn, connection.account_id) == (stack.role_arn, stack.account)
+    assert connection.permission_set == "inventory"
+    assert connection.due_at <= now()
+    assert connection.proof_id is connection.role_unique_id is connection.verified_at is None
+    with desk.db.read() as db:
+        assert connection.external_id == db.get(Tenant, desk.tenant_id).external_id
+    [event] = desk.events()
+    assert (event.action, event.outcome, event.connection_id) == (
+        "connection.registered",
+        "ok",
+        connection.id,
+    )
+    assert (event.actor_kind, event.request_id) == ("registration", None)
+    assert event.details == {
+        "role_arn": stack.role_arn,
+        "stack_id": stack.stack_id,
+        "request_type": "Create",
+    }
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
+@pytest.mark.parametrize("status", ["pending", "verified", "broken", "insecure"])
+def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of_its_stack(
+    desk, kind, status
+):
+    stack = desk.stack()
+    row = connection_row(
+        desk.db,
+        desk.tenant_id,
+        role_arn=stack.role_arn,
+        account_id=stack.account,
+        status=ConnectionStatus(status),
+        permission_set="bucket-sync",
+        due_at=LONG_AGO.replace(year=2040),
+    )
+    [before] = desk.connections()
+    desk.handle(stack.message(kind))
+    [after] = desk.connections()
+    assert after.id == row
+    assert after.stack is (StackState.DELETED if kind == "Delete" else StackState.MADE)
+    assert after.due_at <= now()
+    columns = [
+        column.key
+        for column in Connection.__table__.columns
+        if column.key not in {"due_at", "due_since", "stack"}
+    ]
+    assert [getattr(after, name) for name in columns] == [getattr(before, name) for name in columns]
+    [event] = desk.events()
+    assert event.action == ("connection.stack_deleted" if kind == "Delete" else "connection.registered_again")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (["Create"], StackState.MADE),
+        (["Create", "Update"], StackState.MADE),
+        (["Create", "Delete"], StackState.ROLLED_BACK),
+        (["Delete", "Create"], StackState.ROLLED_BACK),  # SQS keeps no order
+        (["Create", "Update", "Delete"], StackState.DELETED),
+    ],
+)
+def test_a_delete_right_after_its_create_is_the_creations_rollback(desk, kinds, expected):
+    stack = desk.stack()
+    for message in [stack.message(kind) for kind in kinds]:
+        desk.handle(message)
+        desk.handle(message)  # which comes again
+    [connection] = desk.connections()
+    assert connection.stack is expected
+
+
+def test_a_delete_long_after_its_create_is_a_deletion(desk):
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [registered] = desk.registered()
+    desk.change(Registration, registered.id, created_at=now() - timedelta(hours=1, seconds=1))
+    desk.handle(stack.message("Delete"))
+    assert desk.connections()[0].stack is StackState.DELETED
+
+
+def test_the_next_stack_makes_good_what_the_last_one_took_back(desk):
+    first = desk.stack()
+    desk.handle(first.message())
+    desk.handle(first.message("Delete"))
+    second = desk.stack(first.role_arn)
+    desk.handle(second.message())
+    assert desk.connections()[0].stack is StackState.MADE
+
+
+def test_another_tenants_messages_about_the_stack_are_nothing_to_it(desk):
+    stack, other = desk.stack(), tenant_row(desk.db)
+    theirs = desk.stack(stack.role_arn, tenant_id=other)
+    theirs.stack_id = stack.stack_id
+    desk.handle(theirs.message())
+    desk.handle(theirs.message("Delete"))
+    desk.handle(stack.message())
+    assert desk.connections()[0].stack is StackState.MADE
+
+
+def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
+    """Its stack was rolled back, and the role is still there when IAM has settled."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    desk.handle(stack.message("Delete"))
+    [connection] = desk.connections()
+    for minutes, expected in ((0, StackState.ROLLED_BACK), (2, StackState.ROLLED_BACK), (15, None)):
+        at = connection.due_since + timedelta(minutes=minutes) if minutes else now()
+        connection.take(Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at), "AROAEXAMPLE")
+        assert connection.stack is expected, minutes
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
+@pytest.mark.parametrize("status", ["suspended", "deleted"])
+def test_one_that_was_suspended_or_deleted_is_left_at_rest(desk, kind, status):
+    """The stack is answered well: it is the vendor's decision, and no reason to undo the customer's change."""
+    stack = desk.stack()
+    gone = {"deleted_at": now()} if status == "deleted" else {}
+    connection_row(
+        desk.db,
+        desk.tenant_id,
+        role_arn=stack.role_arn,
+        account_id=stack.account,
+        status=ConnectionStatus(status),
+        due_at=LONG_AGO,
+        **gone,
+    )
+    desk.handle(stack.message(kind))
+    [after] = desk.connections()
+    assert (after.status, after.due_at) == (ConnectionStatus(status), LONG_AGO)
+    [event] = desk.events()
+    assert (event.action, event.outcome) == ("connection.registration_ignored", "refused")
+
+
+def test_an_update_or_a_delete_keeps_the_physical_id(desk):
+    stack = desk.stack()
+    for kind in ("Update", "Delete"):
+        desk.handle(stack.message(kind, PhysicalResourceId="whatever it was"))
+        assert desk.answers.said[-1]["PhysicalResourceId"] == "whatever it was"
+
+
+# --- again, and in any order ---
+
+
+def test_a_message_that_comes_twice_is_answered_twice_and_acts_once(desk):
+    message = desk.stack().message()
+    for _ in range(3):
+        desk.handle(message)
+    assert desk.answers.said[0] == desk.answers.said[1] == desk.answers.said[2]
+    assert len(desk.connections()) == 1
+    assert desk.actions() == ["connection.registered"]
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
+def test_many_deliveries_at_once_in_several_processes_act_once(desk, kind):
+    stack = desk.stack()
+    if kind == "Delete":
+        desk.handle(stack.message())
+    message = stack.message(kind)
+    others = [Database(desk.config.database_url) for _ in range(4)]
+    processes = [desk.process() for _ in others]
+    for process, database in zip(processes, others, strict=True):
+        process._db = database
+    assert at_once([lambda p=p: p.handle(message) for p in processes]) == [True] * 4
+    assert set(desk.answers.statuses) == {"SUCCESS"}
+    assert len(desk.connections()) == 1
+    assert len(desk.actions()) == (2 if kind == "Delete" else 1)
+    for database in others:
+        database.engine.dispose()
+
+
+def test_two_requests_at_once_for_one_role_make_one_connection(desk):
+    stack = desk.stack()
+    messages = [stack.message() for _ in range(4)]
+    assert at_once([lambda m=m: desk.registrations.handle(m) for m in messages]) == [True] * 4
+    assert len(desk.connections()) == 1
+    assert sorted(desk.actions()) == ["connection.registered", *["connection.registered_again"] * 3]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("Create", "Update", "Delete"),
+        ("Delete", "Create", "Update"),
+        ("Update", "Create"),
+        ("Delete", "Update"),
+    ],
+)
+def test_the_order_does_not_matter(desk, order):
+    stack = desk.stack()
+    messages = [stack.message(kind) for kind in order]
+    for message in [*messages, *messages]:
+        desk.handle(message)
+    [connection] = desk.connections()
+    assert connection.status is ConnectionStatus.PENDING
+    assert connection.due_at <= now()
+    # A delete that comes before there is a connection has nothing to do.
+    assert len(desk.actions()) == len(order) - (order[0] == "Delete")
+
+
+@pytest.mark.parametrize("status", [ConnectionStatus.PENDING, ConnectionStatus.SUSPENDED])
+def test_a_flood_about_one_role_fills_neither_the_log_nor_the_table(desk, monkeypatch, status):
+    """Twenty an hour are kept; whoever has a token may send any number. A role that can be proven is due all the same."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [connection] = desk.connections()
+    later = now() + timedelta(days=1)
+    desk.change(Connection, connection.id, status=status, due_at=later)
+    for number in range(30):
+        desk.handle(stack.message("Delete" if number % 2 else "Update"))
+    assert len(desk.actions()) == len(desk.registered()) == 1 + 20
+    assert (desk.connections()[0].due_at < later) is (status is ConnectionStatus.PENDING)
+    monkeypatch.setattr("app.limits.quotas.now", lambda: now() + timedelta(hours=2))
+    desk.handle(stack.message("Update"))
+    assert len(desk.actions()) == 1 + 20 + 1
+
+
+def test_deletes_of_unknown_roles_are_answered_and_twenty_an_hour_of_a_tenant_are_kept(desk):
+    for _ in range(25):
+        desk.handle(desk.stack().message("Delete"))
+    assert len(desk.registered()) == 20
+    assert desk.events() == desk.connections() == []
+
+
+def test_a_stack_is_told_success_as_soon_as_the_claim_is_stored(desk):
+    """And no earlier: when the answer arrives, another connection to the database sees it."""
+    seen = []
+
+    class Looking(Replies):
+        def put(self, request, refusal):
+            seen.append(len(desk.connections()))
+            return super().put(request, refusal)
+
+    desk.registrations._replies = Looking("us-east-1", "aws", desk.answers.url)
+    desk.handle(desk.stack().message())
+    assert seen == [1]
+
+
+def test_an_answer_that_aws_does_not_take_leaves_the_message_and_the_claim(desk):
+    stack = desk.stack()
+    message = stack.message()
+    with Answers(500) as down:
+        url = stack.request()["ResponseURL"].replace(desk.answers.url, down.url)
+        assert not desk.process(down.url).handle(stack.message(ResponseURL=url, RequestId="one"))
+    desk.handle(stack.message(RequestId="one"))
+    desk.handle(message)
+    assert desk.actions() == ["connection.registered", "connection.registered_again"]
+
+
+# --- void claims ---
+
+
+def test_all_void_claims_get_one_answer_and_leave_no_trace(desk):
+    role = desk.stack().role_arn
+    suspended, gone = tenant_row(desk.db), tenant_row(desk.db)
+    desk.change(Tenant, suspended, status=TenantStatus.SUSPENDED)
+    desk.change(Tenant, gone, status=TenantStatus.DELETED, deleted_at=now())
+    stranger = registration_token(desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id)
+    void = [
+        desk.stack(role, account="999900001111"),
+        desk.stack("arn:aws:iam::444455556666:role/other-name"),
+        desk.stack(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/deputy-x"),
+        desk.stack("arn:aws:iam::444455556666:role/aws-reserved/deputy-x"),
+        desk.stack("arn:aws-cn:iam::444455556666:role/deputy-x"),
+        desk.stack("arn:aws:iam::444455556666:user/deputy-x"),
+        desk.stack("", account="444455556666"),
+        desk.stack(f"arn:aws:iam::444455556666:role/deputy-{'x' * 5000}"),
+        desk.stack(tenant_id=uuid.uuid4()),
+        desk.stack(tenant_id=suspended),
+        desk.stack(tenant_id=gone),
+        Stack(desk.answers.url, desk.token(generation=2), role),
+        Stack(desk.answers.url, desk.token(generation=0), role),
+        Stack(desk.answers.url, stranger, role),
+        Stack(desk.answers.url, "", role),
+    ]
+    rows = desk.rows()
+    for stack in void:
+        for kind in ("Create", "Update"):
+            desk.handle(stack.message(kind), "FAILED")
+            assert desk.answers.said[-1]["Reason"] == REFUSAL
+            assert set(desk.answers.said[-1]) == {
+                "Status",
+                "Reason",
+                "PhysicalResourceId",
+                "StackId",
+                "RequestId",
+                "LogicalResourceId",
+            }
+        desk.handle(stack.message("Delete"))
+    desk.handle(desk.stack(role).message(ResourceProperties=None), "FAILED")
+    desk.handle(desk.stack(role).message("Delete", ResourceProperties=None))
+    assert desk.connections() == desk.connections(suspended) == desk.connections(gone) == desk.events() == []
+    assert desk.rows() == rows
+
+
+def test_another_partitions_stack_is_void(desk):
+    stack = desk.stack()
+    stack.stack_id = stack.stack_id.replace("arn:aws:", "arn:aws-cn:")
+    desk.handle(stack.message(), "FAILED")
+
+
+def test_raising_the_generation_voids_the_tokens_that_are_out(desk):
+    old = desk.stack()
+    desk.change(Tenant, desk.tenant_id, registration_generation=2)
+    desk.handle(old.message(), "FAILED")
+    desk.handle(Stack(desk.answers.url, desk.token(generation=2), old.role_arn).message())
+
+
+def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(desk):
+    application = create_app(desk.config)
+    services = application.extensions["deputy"]
+
+    def shown() -> str:
+        return link(asdict(services.onboarding.kit(ADMIN, desk.tenant_id)))["param_RegistrationToken"]
+
+    old, other = desk.stack(), desk.stack(tenant_id=tenant_row(desk.db))
+    assert old.token == shown()
+    desk.handle(old.message())
+    services.tenants.suspend(ADMIN, desk.tenant_id, reason="nor does it need to be active")
+    done = application.test_cli_runner().invoke(args=["registrations", "void", str(desk.tenant_id)])
+    services.tenants.resume(ADMIN, desk.tenant_id, reason="")
+    assert done.exit_code == 0, done.output
+    for text in ("Kits must be shown again", "can be updated and deleted", "register nothing"):
+        assert text in done.output
+    [voided] = [event for event in desk.events() if event.action == "tenant.registrations_voided"]
+    assert (voided.actor_kind, voided.outcome, voided.details) == ("operator", "ok", {"generation": 2})
+    [connection], before = desk.connections(), desk.actions()
+    desk.handle(desk.stack().message(), "FAILED")
+    desk.handle(old.message("Update"), "FAILED")
+    desk.handle(old.message("Delete"), "SUCCESS")
+    desk.handle(other.message())
+    assert (desk.actions(), [row.id for row in desk.connections()]) == (before, [connection.id])
+    assert shown() != old.token
+    old.token = shown()
+    desk.handle(old.message("Update"))
+    assert desk.actions() == [*before, "connection.registered_again"]
+    services.db.engine.dispose()
+
+
+@pytest.fixture
+def page(desk) -> Iterator["Page"]:
+    application = create_app(desk.config)
+    yield Page(application.extensions["deputy"], desk)
+    application.extensions["deputy"].db.engine.dispose()
+
+
+class Page:
+    """An onboarding link of the desk's tenant, and what its page shows."""
+
+    def __init__(self, services, desk: Desk) -> None:
+        self._services, self._desk = services, desk
+        self.link, url = services.links.create(ADMIN, desk.tenant_id)
+        self.visit = services.links.open(url.rpartition("/")[2], None)
+
+    def stack(self) -> Stack:
+        """Launched from the page, with the token in its link."""
+        kit = self._services.onboarding.kit(self.visit.caller, self._desk.tenant_id)
+        stack = self._desk.stack()
+        stack.token = link(asdict(kit))["param_RegistrationToken"]
+        return stack
+
+    def revoke(self) -> None:
+        self._services.links.revoke(ADMIN, self._desk.tenant_id, self.link.id)
+
+
+def test_revoking_a_link_voids_the_token_that_its_page_showed_and_no_other(desk, page):
+    launched, later, of_the_kit = page.stack(), page.stack(), desk.stack()
+    desk.handle(launched.message())
+    page.revoke()
+    desk.handle(later.message(), "FAILED")
+    desk.handle(launched.message("Update", OldResourceProperties={"RegistrationToken": ""}), "FAILED")
+    assert len(desk.connections()) == 1, "what was registered stays, and nothing comes to it"
+    desk.handle(launched.message("Delete"))
+    desk.handle(of_the_kit.message())
+
+
+def test_an_expired_link_voids_nothing(desk, page):
+    stack = page.stack()
+    desk.change(OnboardingLink, page.link.id, expires_at=now())
+    desk.handle(stack.message())
+
+
+def test_an_update_that_leaves_a_void_token_as_it_was_passes_and_registers_nothing(desk):
+    """FAILED would roll the update back, and the roll-back's own Update would fail the same way."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    desk.change(Tenant, desk.tenant_id, registration_generation=2)
+    before = desk.actions()
+    desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": stack.token}))
+    desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": "another"}), "FAILED")
+    desk.handle(stack.message("Create", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED")
+    other = Stack(desk.answers.url, stack.token, "arn:aws:iam::444455556666:role/other-name")
+    desk.handle(other.message("Update", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED")
+    assert desk.actions() == before
+
+
+def test_a_stack_in_an_account_that_is_not_declared_registers_nothing(desk):
+    declared, other = desk.stack(), desk.stack()
+    with desk.db.write(SYSTEM) as db:
+        declare(db, db.get(Tenant, desk.tenant_id), [declared.account])
+    desk.handle(other.message(), "FAILED")
+    assert desk.connections() == []
+    desk.handle(declared.message())
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_stack_whose_role_may_write_awaits_approval_unless_its_account_is_declared(desk, declares):
+    stack = desk.stack()
+    if declares:
+        with desk.db.write(SYSTEM) as db:
+            declare(db, db.get(Tenant, desk.tenant_id), [stack.account])
+    version = render(desk.config, permission_sets.load()["bucket-sync"]).version
+    desk.handle(stack.message().replace("0123456789abcdef", version))
+    [connection] = desk.connections()
+    assert (connection.permission_set, connection.awaiting_approval) == ("bucket-sync", not declares)
+
+
+def test_a_token_that_does_not_verify_needs_no_database(desk, tmp_path):
+    away = desk.process()
+    away._db = Database(f"sqlite:///{tmp_path / 'none' / 'deputy.sqlite3'}")
+    assert away.handle(Stack(desk.answers.url, "dpt_" + "A" * 72, desk.stack().role_arn).message())
+    assert desk.answers.statuses == ["FAILED"]
+    with pytest.raises(StoreUnavailableError):
+        away.handle(desk.stack().message())
+    assert len(desk.answers.statuses) == 1, "no answer before the claim is stored"
+
+
+def test_a_full_tenant_takes_no_more_and_loses_none(desk):
+    desk.registrations = desk.process(max_connections=2)
+    kept = [desk.stack() for _ in range(2)]
+    for stack in kept:
+        desk.handle(stack.message())
+    desk.handle(desk.stack().message(), "FAILED")
+    for stack in kept:
+        desk.handle(stack.message("Update"))
+    assert [c.role_arn for c in desk.connections()] == [stack.role_arn for stack in kept]
+
+
+def test_two_at_once_do_not_both_take_the_last_place(desk):
+    full = desk.process(max_connections=1)
+    messages = [desk.stack().message() for _ in range(4)]
+    at_once([lambda m=m: full.handle(m) for m in messages])
+    assert len(desk.connections()) == 1
+    assert sorted(desk.answers.statuses) == ["FAILED"] * 3 + ["SUCCESS"]
+
+
+# --- the queue ---
+
+
+@pytest.fixture
+def line(aws, vendor, desk):
+    """The real topic and queue; what is not deleted is seen again at once, instead of in a minute."""
+    with (
+        closing(root_client(aws, "sqs", VENDOR_ACCOUNT)) as sqs,
+        closing(root_client(aws, "sns", "444455556666")) as sns,
+    ):
+        line = Line(sqs, sns, vendor, desk)
+        line.set("0")
+        line.empty()
+        yield line
+        line.empty()
+        line.set("60")
+
+
+class Line:
+    def __init__(self, sqs, sns, vendor, desk: Desk) -> None:
+        self.sqs, self.sns, self.url, self.topic = (
+            sqs,
+            sns,
+            vendor.registration_queue_url,
+            vendor.registration_topic_arn,
+        )
+        found = sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["RedrivePolicy"])["Attributes"]
+        policy = json.loads(found["RedrivePolicy"])
+        self.tries = int(policy["maxReceiveCount"])
+        self.dead_letters = sqs.get_queue_url(QueueName=policy["deadLetterTargetArn"].split(":")[-1])[
+            "QueueUrl"
+        ]
+        self.registrations = desk.process(registration_topic_arn=self.topic)
+
+    def set(self, visibility: str) -> None:
+        self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"VisibilityTimeout": visibility})
+
+    def empty(self) -> None:
+        for url in (self.url, self.dead_letters):
+            while found := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+                for message in found:
+                    self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+    def publish(self, *requests: dict | str) -> None:
+        for request in requests:
+            text = request if isinstance(request, str) else json.dumps(request)
+            self.sns.publish(TopicArn=self.topic, Message=text)
+
+    def receive(self) -> int:
+        return self.registrations.receive(wait_seconds=0)
+
+    def left(self, url: str | None = None) -> int:
+        found = self.sqs.get_queue_attributes(
+            QueueUrl=url or self.url, AttributeNames=["ApproximateNumberOfMessages"]
+        )
+        return int(found["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def test_what_any_account_publishes_is_received_handled_and_deleted(desk, line):
+    line.publish(*[desk.stack().request() for _ in range(12)])
+    assert line.receive() == 10
+    while line.left():
+        line.receive()
+    assert set(desk.answers.statuses) == {"SUCCESS"}
+    assert len(desk.answers.statuses) >= 12, "on a slow machine one may come twice"
+    assert len(desk.connections()) == 12
+
+
+def test_poison_becomes_a_dead_letter_and_holds_nobody_up(desk, line):
+    with Answers() as trap:
+        line.publish(
+            "hello",
+            desk.stack().request(ResponseURL=f"{trap.url}/x"),
+            desk.stack().request(StackId="x"),
+            desk.stack().request(),
+        )
+        with capture_logs() as lines:
+            for _ in range(line.tries + 1):
+                line.receive()
+        assert trap.got == []
+    assert desk.answers.statuses == ["SUCCESS"]
+    assert len(desk.connections()) == 1
+    assert (line.left(), line.left(line.dead_letters)) == (0, 3)
+    assert "secret-signature" not in repr(lines)
+    assert {line["event"] for line in lines} == {
+        "registration.unreadable",
+        "registration.strange_response_url",
+    }
+
+
+def test_a_database_that_is_away_makes_no_dead_letter(desk, line, tmp_path):
+    line.publish(desk.stack().request())
+    here, line.registrations._db = line.registrations._db, Database(f"sqlite:///{tmp_path / 'no' / 'x'}")
+    for _ in range(line.tries + 1):
+        with pytest.raises(StoreUnavailableError):
+            line.receive()
+    line.registrations._db = here
+    assert line.receive() == 1
+    assert desk.answers.statuses == ["SUCCESS"]
+
+
+def test_a_database_that_goes_away_in_between_leaves_the_message(desk, line, monkeypatch):
+    line.publish(desk.stack().request())
+
+    def away(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line.registrations, "_store", away)
+        assert line.receive() == 1
+    assert desk.answers.got == []
+    assert line.receive() == 1
+    assert desk.answers.statuses == ["SUCCESS"]
+
+
+def test_a_queue_that_is_away_is_told_to_the_loop(desk):
+    desk.queue._url = desk.queue._url.replace(VENDOR_ACCOUNT, "000000000000") + "-gone"
+    with pytest.raises(AwsUnavailableError):
+        desk.registrations.receive(wait_seconds=0)
+
+
+# --- the kit ---
+
+
+def link(kit: dict) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2]))
+
+
+def test_the_kit_registers_itself_in_the_topics_region_and_only_there(config, aws, vendor, admin):
+    topic = vendor.registration_topic_arn.replace("us-east-1", "eu-west-1")
+    app = create_app(
+        replace(config, registration_topic_arn=topic, registration_queue_url=vendor.registration_queue_url)
+    )
+    services = app.extensions["deputy"]
+    world = World(aws, Api(app, admin.key))
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    assert (kit["region"], kit["registers_itself"]) == ("eu-west-1", True)
+    token = link(kit)["param_RegistrationToken"]
+    assert link(kit)["param_RegistrationTopicArn"] == topic
+    assert token == registration_token(services.db, config.secret_keys, uuid.UUID(tenant["id"]))
+    assert len(kit["launch_stack_url"]) < 2000
+    assert kit == world.kit(tenant)
+    elsewhere = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region=us-east-1")
+    assert elsewhere["registers_itself"] is False
+    assert not any("Registration" in name for name in link(elsewhere))
+    assert services.registrations is not None
+    services.db.engine.dispose()
+
+
+def test_without_a_topic_nothing_registers_itself(admin, world):
+    assert admin.app.extensions["deputy"].registrations is None
+    assert world.kit(world.tenant())["registers_itself"] is False
+
+
+def test_an_envelope_of_another_topic_is_left(desk):
+    assert not desk.registrations.handle(envelope(json.dumps(desk.stack().request()), TopicArn=f"{TOPIC}2"))
+    assert desk.answers.got == []
+
+
+# --- what a worker's heartbeat says of the queue ---
+
+
+@pytest.fixture
+def own_queue(aws):
+    """A queue that shows a message again at once."""
+    with closing(root_client(aws, "sqs", VENDOR_ACCOUNT)) as sqs:
+        made = sqs.create_queue(
+            QueueName=f"own-{secrets.token_hex(4)}", Attributes={"VisibilityTimeout": "0"}
+        )
+        url = made["QueueUrl"]
+        yield (
+            lambda body: sqs.send_message(QueueUrl=url, MessageBody=body),
+            RegistrationQueue("us-east-1", url),
+        )
+        sqs.delete_queue(QueueUrl=url)
+
+
+def test_a_message_is_remembered_from_when_it_can_not_be_answered_until_it_is(desk, own_queue):
+    send, queue = own_queue
+    with Answers(503, 503, 200) as moody:
+        registrations = desk.process(moody.url)
+        registrations._queue = queue
+        before = now() - timedelta(seconds=2)
+        send(Stack(moody.url, desk.token(), desk.stack().role_arn).message())
+        assert registrations.receive(wait_seconds=0) == 1
+        sent_at = registrations.hearing.unanswered_at
+        assert before < sent_at <= now()
+        assert registrations.hearing.heard_at == sent_at
+        assert registrations.receive(wait_seconds=0) == 1
+        assert moody.statuses == ["SUCCESS"] * 3
+        assert registrations.hearing.unanswered_at is None
+        assert registrations.receive(wait_seconds=0) == 0
+        assert registrations.hearing.heard_at > sent_at
+
+
+def test_rubbish_in_the_queue_which_anybody_may_publish_is_no_unanswered_message(desk, own_queue):
+    send, queue = own_queue
+    desk.registrations._queue = queue
+    send("rubbish")
+    send(Stack("https://elsewhere.example", desk.token(), desk.stack().role_arn).message())
+    while desk.registrations.receive(wait_seconds=0) < 2:
+        pass
+    assert desk.registrations.hearing.unanswered_at is None

@@ -1,0 +1,73 @@
+"""In a gevent worker a long look at SQLite holds up its own request and no other."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import migrate
+
+# As gunicorn's gevent worker: patched before anything is imported. A long look, and another request's greenlet beside
+# it, which counts its turns; with `write`, one that writes beside more long looks than there are threads for them.
+_WORKER = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys, gevent
+from sqlalchemy import text
+from app.store.database import SYSTEM, Database
+
+LONG = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000) SELECT {} FROM n"
+database = Database(sys.argv[1])
+over, turns = [], 0
+
+def look(what):
+    with database.read(long=True) as db:
+        over.append(db.execute(text(LONG.format(what))).all())
+
+def others():
+    global turns
+    while not over:
+        turns += 1
+        gevent.sleep(0.001)
+
+if sys.argv[2] == "write":
+    looks = [gevent.spawn(look, "sum(x)") for _ in range(16)]
+    gevent.sleep(0.01)
+    with database.write(SYSTEM) as db:
+        db.execute(text("UPDATE configuration SET epoch = epoch + 1"))
+    print(len(over))
+    gevent.joinall(looks, raise_error=True)
+else:
+    gevent.joinall([gevent.spawn(look, sys.argv[2]), gevent.spawn(others)], raise_error=True)
+    print(turns)
+"""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('db') / 'deputy.sqlite3'}"
+    migrate(url)
+    return url
+
+
+def worker(url: str, what: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", _WORKER, url, what],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("what", ["sum(x)", "x"], ids=["at once", "row by row"])
+def test_other_requests_go_on_beside_a_long_look(url, what):
+    """`at once`: all the time goes by until the first row. `row by row`: until the last."""
+    assert worker(url, what) >= 10
+
+
+def test_whoever_writes_does_not_wait_for_those_who_look(url):
+    assert worker(url, "write") < 6

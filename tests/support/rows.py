@@ -1,0 +1,221 @@
+"""Rows without AWS: a proven connection, its tenant and its worker, where a test needs many; and SQL by hand."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from app.access.callers import Caller, Scope
+from app.audit.log import Actor
+from app.ids import RoleArn, new_external_id, new_id
+from app.onboarding.registration_token import RegistrationTokens
+from app.services import Services
+from app.store.database import SYSTEM, Database, now
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
+from app.store.models.configuration import deployment_id
+from tests.conftest import OPERATOR
+from tests.support.cast import Customer
+
+
+class _Rowless(Caller):
+    """A caller for tests below HTTP. It has no row that could be read again; what that read does is tested over HTTP."""
+
+    def admit(self, db: Session) -> None:
+        pass
+
+
+ADMIN = _Rowless(
+    key_id=new_id(),
+    lookup="0" * 16,
+    digest=b"",
+    name="the tests",
+    scopes=frozenset(Scope),
+    tenant_id=None,
+    expires_at=None,
+    request_id=None,
+)
+ANYBODY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}],
+}
+
+
+@dataclass(frozen=True)
+class Role:
+    """An AWS role that lets our broker in, whatever it sends."""
+
+    arn: str
+    unique_id: str
+
+    @classmethod
+    def of(cls, customer: Customer, broker_arn: str, services: Services) -> "Role":
+        trust = {**ANYBODY, "Statement": [ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}]}
+        arn = customer.role(f"deputy-{secrets.token_hex(4)}", trust)
+        found = services.verification._sts._assume_role(RoleArn.parse(arn), None, "looking", 900, {})
+        return cls(arn, found.role_unique_id)
+
+
+NO_ROLE = Role("arn:aws:iam::444455556666:role/deputy-nowhere", "AROAEXAMPLEEXAMPLE01")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tenant with proven connections, and a worker's key for it."""
+
+    tenant_id: UUID
+    connection_ids: tuple[UUID, ...]
+    key_id: UUID
+    key: str
+
+    @property
+    def connection_id(self) -> UUID:
+        return self.connection_ids[0]
+
+    def path(self, what: str = "/credentials", place: int = 0) -> str:
+        return f"/v1/tenants/{self.tenant_id}/connections/{self.connection_ids[place]}{what}"
+
+
+def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True) -> Place:
+    tenant = tenant_row(services.db)
+    made = tuple(
+        connection_row(services.db, tenant, role, number=number) for number in range(1, connections + 1)
+    )
+    key, text = services.access.issue_key(
+        OPERATOR,
+        name="a worker",
+        scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
+        tenant_id=tenant if bound else None,
+    )
+    return Place(tenant, made, key.id, text)
+
+
+def tenant_row(database: Database) -> UUID:
+    tenant = Tenant(id=new_id(), name="Acme")
+    with database.write(SYSTEM) as db:
+        db.add(tenant)
+        db.flush()
+        db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT))
+    return tenant.id
+
+
+def connection_row(
+    database: Database, tenant_id: UUID, role: Role = NO_ROLE, *, number: int = 1, **changes: Any
+) -> UUID:
+    with database.write(SYSTEM) as db:
+        external_id = db.scalars(
+            sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id)
+        ).one()
+        arn = role.arn if number == 1 else f"{role.arn}-{number}"
+        made = {
+            "tenant_id": tenant_id,
+            "external_id_id": external_id,
+            "role_arn": arn,
+            "account_id": arn.split(":")[4],
+            "permission_set": "inventory",
+            "status": ConnectionStatus.VERIFIED,
+            "role_unique_id": role.unique_id,
+            "verified_at": now(),
+        }
+        connection = Connection(id=new_id(), **(made | changes))
+        db.add(connection)
+    return connection.id
+
+
+def registration_token(
+    database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1
+) -> str:
+    """As this deployment's kit shows it."""
+    with database.read() as db:
+        return RegistrationTokens(secret_keys).make(deployment_id(db), tenant_id, generation)
+
+
+class ByHand:
+    """Whoever has a SQL prompt on the database: no ORM, no pool and no pragma of ours."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+
+    def __call__(self, *statements: str, **values: Any) -> None:
+        """Run them in one transaction."""
+        with self.engine.begin() as connection:
+            for statement in statements:
+                connection.execute(sqlalchemy.text(statement), values)
+
+    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sqlalchemy.text(statement), values)]
+
+    def one(self, statement: str, **values: Any) -> Any:
+        [(value,)] = self.rows(statement, **values)
+        return value
+
+    @property
+    def epoch(self) -> int:
+        return self.one("SELECT epoch FROM configuration")
+
+
+def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
+    """Do all of them at the same time; what each returned, or raised."""
+    jobs = list(jobs)
+    ready = threading.Barrier(len(jobs))
+
+    def run(job: Callable[[], Any]) -> Any:
+        ready.wait(60)
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        running = [pool.submit(run, job) for job in jobs]
+        return [one.exception(timeout=120) or one.result() for one in running]
+
+
+def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
+    """How the database answers what `ask` asks last; `of`: of the table that the statement begins with."""
+    seen = []
+
+    def note(_c, _cursor, statement, parameters, _context, _many) -> None:
+        if statement.startswith(f"SELECT {of}"):
+            seen.append((statement, parameters))
+
+    sqlalchemy.event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        ask()
+    finally:
+        sqlalchemy.event.remove(database.engine, "before_cursor_execute", note)
+    statement, parameters = seen[-1]
+    explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with database.engine.connect() as connection:
+        return "\n".join(
+            str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters)
+        )
+
+
+def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
+    """Wait for it, no longer than that."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.002)
+
+
+__all__ = [
+    "ADMIN",
+    "Actor",
+    "ByHand",
+    "Place",
+    "Role",
+    "at_once",
+    "connection_row",
+    "place",
+    "plan",
+    "registration_token",
+    "tenant_row",
+    "until",
+]
