@@ -18,7 +18,5 @@ except ConfigError as error:
 if config.broker_url is None:
     sys.exit("DEPUTY_BROKER_URL is not set. Without a broker, run: flask --app wsgi worker")
 begin(config)
-_of_process = functools.cache(
-    lambda _pid: build(config)
-)  # a connection that was inherited is somebody else's
+_of_process = functools.cache(lambda _pid: build(config))  # a connection that was inherited is somebody else's
 celery = create_celery(config, lambda: _of_process(os.getpid()))

@@ -16,9 +16,7 @@ worker_connections = 2000  # in each worker; the requests that it works at are f
 preload_app = False
 timeout = 60
 graceful_timeout = 20
-keepalive = (
-    65  # longer than a load balancer's 60 s, so that it is never us who closes an idle connection first
-)
+keepalive = 65  # longer than a load balancer's 60 s, so that it is never us who closes an idle connection first
 control_socket_disable = True
 # No header moves the application, not even one that a proxy on this machine hands on: gunicorn takes SCRIPT_NAME from
 # there, shifts every path by it, and answers 500 when it does not fit. The service's address is DEPUTY_PUBLIC_URL.

@@ -62,9 +62,7 @@ class Broker:
         # Trust policies compare it with ArnEquals, which reads the first two as patterns and ${…} as a variable. IAM
         # takes all three in paths.
         if any(character in text for character in "*?$"):
-            raise ValidationError(
-                "must not hold *, ? or $: in trust policies they would let in other principals."
-            )
+            raise ValidationError("must not hold *, ? or $: in trust policies they would let in other principals.")
         return cls(
             arn=text,
             partition=found["partition"],
@@ -96,9 +94,7 @@ class Config:
     sts_budget: int = 100  # calls a second for proofs in the background, of all tenants together
     issue_rate: int = 200  # requests for credentials, per key and second
     tenant_issue_rate: int = 1000  # the same per tenant and second; five times ISSUE_RATE unless set
-    tenant_miss_rate: int = (
-        100  # calls to STS for sessions of one tenant, per second; bursts of five seconds' worth
-    )
+    tenant_miss_rate: int = 100  # calls to STS for sessions of one tenant, per second; bursts of five seconds' worth
     tenant_revokes: int = (
         5  # changes by its keys that stop issuing, per tenant and second; bursts of four seconds' worth
     )
@@ -170,9 +166,7 @@ class Config:
         problems += _registration_problems(values, problems) + _name_problems(values, problems)
         if problems or not region:
             raise ConfigError("\n".join(problems))
-        doubts = (
-            env.unknown() + weak_keys(values["secret_keys"]) + local_address(values["public_url"], endpoint)
-        )
+        doubts = env.unknown() + weak_keys(values["secret_keys"]) + local_address(values["public_url"], endpoint)
         return cls(**_typed(values), region=region, doubts=tuple(doubts))
 
 
@@ -180,9 +174,7 @@ def _numbers(env: environs.Env, defaults: dict[str, Any]) -> dict[str, Any]:
     limits = {name: env.int(name.upper(), defaults[name], validate=check.positive) for name in _LIMITS}
     return limits | {
         "tenant_issue_rate": env.int("TENANT_ISSUE_RATE", None, validate=check.positive_or_nothing),
-        "max_session_seconds": env.int(
-            "MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=check.session_seconds
-        ),
+        "max_session_seconds": env.int("MAX_SESSION_SECONDS", ROLE_CHAINING_MAX, validate=check.session_seconds),
         "proxy_hops": env.int("PROXY_HOPS", 0, validate=check.hops),
         "body_seconds": env.int("BODY_SECONDS", defaults["body_seconds"], validate=check.body_seconds),
     }
@@ -243,7 +235,9 @@ def _chained_too_long(broker: Any, seconds: Any) -> bool:
         return False
 
 
-_FOREIGN_TOPIC = "must be in the account of DEPUTY_BROKER_PRINCIPAL_ARN: customers' templates take no other account's topics."
+_FOREIGN_TOPIC = (
+    "must be in the account of DEPUTY_BROKER_PRINCIPAL_ARN: customers' templates take no other account's topics."
+)
 
 
 def _registration_problems(values: dict[str, Any], known: list[str]) -> list[str]:

@@ -38,7 +38,9 @@ _log = log.get(__name__)
 
 _MAX_BODY = 256 * 1024  # ten thousand account ids, the longest list that is taken, are 170 KiB
 _RESOURCES = (tenants, onboarding, onboarding_links, connections, credentials, api_keys, audit_events, health)
-_DOCS_CSP = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+_DOCS_CSP = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+)
 
 
 class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types

@@ -25,9 +25,7 @@ _ROLE_ARN = re.compile(
     r"(?P<path>/(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
-ROLE_ARN_PATTERN = re.sub(
-    r"\?P<\w+>", "?:", _ROLE_ARN.pattern
-)  # without names, for whom they are Python's own
+ROLE_ARN_PATTERN = re.sub(r"\?P<\w+>", "?:", _ROLE_ARN.pattern)  # without names, for whom they are Python's own
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
 _KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; keys in use are as old as that, or younger

@@ -33,10 +33,7 @@ def _scrub(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {
-            _scrub(str(name)): "[redacted]" if _is_secret(name) else _scrub(item)
-            for name, item in value.items()
-        }
+        return {_scrub(str(name)): "[redacted]" if _is_secret(name) else _scrub(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(item) for item in value]
     return _SECRETS.sub("[redacted]", value if isinstance(value, str) else repr(value))

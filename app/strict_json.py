@@ -38,9 +38,7 @@ def parse(text: str | bytes) -> Any:
     except UnicodeDecodeError:
         raise ValueError("This is not UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"This is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
+        raise ValueError(f"This is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     _check(value, MAX_DEPTH)

@@ -84,9 +84,7 @@ def introduce(stage: Stage) -> None:
     generator, facts = stage.wrk.name, stage.machine
     stage.say(f"{facts['cores']} cores of {facts['cpu']}, {facts['workers']}; load by {generator}")
     if facts["load_before"] > _BUSY:
-        stage.say(
-            f"something else runs on this machine (load {facts['load_before']:.1f}): expect wide ranges"
-        )
+        stage.say(f"something else runs on this machine (load {facts['load_before']:.1f}): expect wide ranges")
 
 
 def conclude(stage: Stage, also: Path | None) -> int:
@@ -123,18 +121,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="few and short rounds: to see that it works, not to measure"
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write the result here too, beside .bench/last.json"
-    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here too, beside .bench/last.json")
     return parser.parse_args()
 
 
 def _sections(text: str) -> list[str]:
     wanted = text.split(",")
     if unknown := [name for name in wanted if name not in SECTIONS]:
-        raise argparse.ArgumentTypeError(
-            f"there is no {', '.join(unknown)}; choose from {', '.join(SECTIONS)}"
-        )
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
     return [name for name in SECTIONS if name in wanted]
 
 

@@ -49,7 +49,5 @@ class Client:
         """The answer's JSON. Raises BenchError for another status than the expected one."""
         answer = self.ask(method, path, body)
         if answer.status != expect:
-            raise BenchError(
-                f"{method} {path} answered {answer.status}, not {expect}: {answer.body.decode()}"
-            )
+            raise BenchError(f"{method} {path} answered {answer.status}, not {expect}: {answer.body.decode()}")
         return answer.json() if answer.body else None

@@ -31,9 +31,7 @@ def unique(places: list[Place]) -> Iterator[Question]:
 class Counted(Contender):
     """A contender of whose rounds the STS's counter must show one call for each answer."""
 
-    def __init__(
-        self, stage: Stage, name: str, server: Process, questions: Callable[[], Sequence[Question]]
-    ) -> None:
+    def __init__(self, stage: Stage, name: str, server: Process, questions: Callable[[], Sequence[Question]]) -> None:
         super().__init__(name, server, questions)
         self._sts = stage.sts
 
@@ -43,9 +41,7 @@ class Counted(Contender):
         time.sleep(0.3)  # for what was under way when wrk hung up
         calls = self._sts.calls()["AssumeRole"] - before
         if not done.answered <= calls <= done.sent:
-            raise BenchError(
-                f"{self.name}: {calls} STS calls for {done.answered} answers to {done.sent} questions."
-            )
+            raise BenchError(f"{self.name}: {calls} STS calls for {done.answered} answers to {done.sent} questions.")
         return done
 
 
@@ -56,9 +52,7 @@ def measure(stage: Stage) -> None:
     everybody = (own, other, sqlite)
     for one in everybody:
         one.run(stage.wrk, _WARM_UP)
-    stage.say(
-        f"cold: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}"
-    )
+    stage.say(f"cold: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}")
     interleave(stage.wrk, everybody, rounds=scale.rounds, seconds=scale.seconds)
     found = ratio(own, other, lambda one: one.per_second)
     stage.found.facts["cold, one STS call for each answer"] = {one.name: one.facts() for one in everybody}

@@ -38,9 +38,7 @@ def measure(stage: Stage) -> None:
     found = json.loads(run_python(("-m", "bench.extras"), hot.server.environment, given).splitlines()[-1])
     through_flask = found[_FLASK]
     extras = sum(through_flask[name] for name in through_flask if name.startswith(_EXTRAS))
-    stage.found.facts["parts of one hot request, µs"] = found | {
-        "limit and hooks together, through Flask": extras
-    }
+    stage.found.facts["parts of one hot request, µs"] = found | {"limit and hooks together, through Flask": extras}
 
 
 class Clock:
@@ -63,11 +61,7 @@ class Clock:
 
     def medians(self, times: int) -> dict[str, float]:
         """Of what was done at each of so many times, give or take the first; then it begins anew."""
-        found = {
-            name: statistics.median(taken) * 1e6
-            for name, taken in self.times.items()
-            if len(taken) > times / 2
-        }
+        found = {name: statistics.median(taken) * 1e6 for name, taken in self.times.items() if len(taken) > times / 2}
         for taken in self.times.values():
             taken.clear()
         return found

@@ -54,13 +54,9 @@ class Goal:
         return Level(sum(figure >= step if self.more_is_better else figure <= step for step in steps))
 
 
-HOT = Goal(
-    1, "hot issue / bare Flask, requests a second, PostgreSQL", ((0.45, 0.6, 0.8),), more_is_better=True
-)
+HOT = Goal(1, "hot issue / bare Flask, requests a second, PostgreSQL", ((0.45, 0.6, 0.8),), more_is_better=True)
 HOT_P99 = Goal(2, "its p99 / bare Flask's p99", ((1.5, 1.0, 0.2),))
-HOT_SQLITE = Goal(
-    3, "hot issue / bare Flask, SQLite with synchronous=FULL", ((0.4, 0.5, 0.7),), more_is_better=True
-)
+HOT_SQLITE = Goal(3, "hot issue / bare Flask, SQLite with synchronous=FULL", ((0.4, 0.5, 0.7),), more_is_better=True)
 HOT_PEER = Goal(4, "hot issue / metadataproxy hot", ((0.7, 0.9, 1.2),), more_is_better=True)
 COLD = Goal(5, "cold issue (one STS call each) / metadataproxy cold", ((0.8, 1.2, 2.0),), more_is_better=True)
 HONESTY = Goal(6, "served after a revoke · answered without an audit row", ((0, 0, 0), (0, 0, 0)))

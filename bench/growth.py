@@ -82,9 +82,7 @@ def _milliseconds(contender: Contender) -> Spread:
 
 def _lookups(deputy: Deputy) -> list[Question]:
     with psycopg.connect(_plain(deputy)) as server:
-        rows = server.execute(
-            "SELECT tenant_id, id FROM connections ORDER BY random() LIMIT %s", [_SAMPLE]
-        ).fetchall()
+        rows = server.execute("SELECT tenant_id, id FROM connections ORDER BY random() LIMIT %s", [_SAMPLE]).fetchall()
     return [
         Question("GET", f"/v1/tenants/{tenant}/connections/{connection}", deputy.admin_key)
         for tenant, connection in rows

@@ -116,9 +116,7 @@ def measure(stage: Stage) -> None:
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         stage.say(f"honesty on {name}: revoking under load, {stage.scale.revokes} times each way")
         for kind, found in revokes(populated.server, stage.sts, stage.scale.revokes).items():
-            facts[f"{name}: began after {kind}"] = (
-                f"{found.served} served of {found.asked} {dict(found.statuses)}"
-            )
+            facts[f"{name}: began after {kind}"] = f"{found.served} served of {found.asked} {dict(found.statuses)}"
             late, asked = late + found.served, asked + found.asked
         stage.say(f"honesty on {name}: killing every worker under load, {stage.scale.kills} times")
         shot = kills(populated.server, populated.places[:64], stage.scale.kills)
@@ -165,18 +163,12 @@ class Way:
 
 
 _WAYS = {
-    "a key's revoke": Way(
-        lambda admin, _, key_id: admin.must("DELETE", f"/v1/api-keys/{key_id}", expect=204), 401
-    ),
+    "a key's revoke": Way(lambda admin, _, key_id: admin.must("DELETE", f"/v1/api-keys/{key_id}", expect=204), 401),
     "a tenant's suspension": Way(
-        lambda admin, place, _: admin.must(
-            "POST", f"/v1/tenants/{place.tenant_id}/suspend", {"reason": "bench"}
-        ),
+        lambda admin, place, _: admin.must("POST", f"/v1/tenants/{place.tenant_id}/suspend", {"reason": "bench"}),
         409,
     ),
-    "a connection's deletion": Way(
-        lambda admin, place, _: admin.must("DELETE", place.connection, expect=204), 404
-    ),
+    "a connection's deletion": Way(lambda admin, place, _: admin.must("DELETE", place.connection, expect=204), 404),
 }
 
 

@@ -76,15 +76,11 @@ def measure(stage: Stage) -> None:
     }
     warm(stage, alone)
     scale = stage.scale
-    stage.say(
-        f"hostile: {scale.rounds} rounds alone, beside revocations, hostile bodies, and sockets without one"
-    )
+    stage.say(f"hostile: {scale.rounds} rounds alone, beside revocations, hostile bodies, and sockets without one")
     interleave(stage.wrk, (alone, *beside.values()), rounds=scale.rounds, seconds=scale.seconds)
     revokes, *found = [ratio(one, alone, lambda each: each.per_second) for one in beside.values()]
     stage.found.results.append(REVOKES.judge(shown(revokes), revokes.median, values={"revokes": revokes}))
-    stage.found.facts["hot beside hostile requests"] = {
-        one.name: one.facts() for one in (alone, *beside.values())
-    }
+    stage.found.facts["hot beside hostile requests"] = {one.name: one.facts() for one in (alone, *beside.values())}
     stage.found.results.append(
         HOSTILE.judge(
             " · ".join(map(shown, found)),

@@ -19,9 +19,7 @@ def measure(stage: Stage) -> None:
     for one in (bare, other):
         one.run(stage.wrk, 1)
     scale = stage.scale
-    stage.say(
-        f"hot: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}"
-    )
+    stage.say(f"hot: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}")
     before = stage.sts.calls()["AssumeRole"]
     interleave(stage.wrk, everybody, rounds=scale.rounds, seconds=scale.seconds)
     stage.found.facts["hot"] = {one.name: one.facts() for one in everybody} | {

@@ -20,9 +20,7 @@ ACCOUNT = "111122223333"
 BROKER_ARN = f"arn:aws:iam::{ACCOUNT}:role/DeputyBroker"
 _BROKER_SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/DeputyBroker/bench"
 _NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
-_TOKEN = (
-    "FwoGZXIvYXdzE" + base64.b64encode(bytes(range(256)) * 2).decode()
-)  # STS's tokens have 700 to 900 characters
+_TOKEN = "FwoGZXIvYXdzE" + base64.b64encode(bytes(range(256)) * 2).decode()  # STS's tokens have 700 to 900 characters
 
 
 class Roles:
@@ -98,9 +96,7 @@ def _base32(number: int, width: int) -> str:
 
 
 def _error(code: str) -> bytes:
-    message = (
-        "is not authorized to perform: sts:AssumeRole" if code == "AccessDenied" else "The call is not valid."
-    )
+    message = "is not authorized to perform: sts:AssumeRole" if code == "AccessDenied" else "The call is not valid."
     return (
         f'<ErrorResponse xmlns="{_NAMESPACE}"><Error><Type>Sender</Type><Code>{code}</Code>'
         f"<Message>{message}</Message></Error><RequestId>bench</RequestId></ErrorResponse>"
@@ -138,9 +134,7 @@ class Http(asyncio.Protocol):
             if not gap:
                 return
             lines = head.decode("latin-1").split("\r\n")
-            headers = {
-                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
-            }
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
             length = int(headers.get("content-length", 0))
             if len(rest) < length:
                 return
@@ -170,11 +164,7 @@ class Http(asyncio.Protocol):
         access_key = headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
         if query.get("Action") == "GetCallerIdentity":
             found = self._roles.identity(access_key)
-            return (
-                ("200 OK", _identity_xml(found))
-                if found
-                else ("403 Forbidden", _error("InvalidClientTokenId"))
-            )
+            return ("200 OK", _identity_xml(found)) if found else ("403 Forbidden", _error("InvalidClientTokenId"))
         if query.get("Action") != "AssumeRole":
             return "400 Bad Request", _error("InvalidAction")
         session = self._roles.assume(query) if access_key == BROKER_KEY else None
@@ -188,9 +178,7 @@ class Http(asyncio.Protocol):
 
 async def serve(port: int) -> None:
     roles = Roles()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Http(roles), "127.0.0.1", port, backlog=1024
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: Http(roles), "127.0.0.1", port, backlog=1024)
     async with server:
         await server.serve_forever()
 

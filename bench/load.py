@@ -76,9 +76,7 @@ class Wrk:
             raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
         answers = Answers(**json.loads(said.splitlines()[0]))
         if once and answers.sent > len(questions):
-            raise BenchError(
-                f"{answers.sent} questions were asked, of {len(questions)} that may be asked once."
-            )
+            raise BenchError(f"{answers.sent} questions were asked, of {len(questions)} that may be asked once.")
         return answers
 
 

@@ -64,9 +64,7 @@ def measure(stage: Stage) -> None:
         for number, count in enumerate(stage.scale.accounts):
             stage.say(f"organization: {count} accounts register at once")
             arrived = _Organization(stack, number, count).arrive()
-            stage.found.facts[f"{count} accounts of an organisation, and the one that launched it"] = (
-                arrived.told()
-            )
+            stage.found.facts[f"{count} accounts of an organisation, and the one that launched it"] = arrived.told()
             found.append(arrived)
     stage.found.results.append(judge(found))
 
@@ -126,9 +124,7 @@ class _Organization:
             since, self._began = time.time(), time.monotonic()
             stack_id = _launch(cloudformation, link, self._unit)
             registered = self._when(lambda: _summary(api, path)["total"] >= self._expected)
-            verified = self._when(
-                lambda: _summary(api, path)["by_status"].get("verified", 0) >= self._expected
-            )
+            verified = self._when(lambda: _summary(api, path)["by_status"].get("verified", 0) >= self._expected)
             stacks = self._when(lambda: _status(cloudformation, stack_id) == "CREATE_COMPLETE")
             proven = Counter(_verified_accounts(api, path))
             times = [at for at in aws.must("GET", "/_sandbox/calls")["sts_times"] if at >= since]
@@ -189,9 +185,7 @@ def _cloudformation(url: str, account: str) -> Any:
 def _launch(cloudformation: Any, link: str, unit: str) -> str:
     """As the administrator of the organisation, who fills in the units; returns the stack's id."""
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-    given = {
-        name.removeprefix("param_"): value for name, value in wanted.items() if name.startswith("param_")
-    }
+    given = {name.removeprefix("param_"): value for name, value in wanted.items() if name.startswith("param_")}
     made = cloudformation.create_stack(
         StackName=wanted["stackName"],
         TemplateURL=wanted["templateURL"],

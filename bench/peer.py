@@ -62,9 +62,7 @@ def _run(*arguments: str) -> None:
         [sys.executable, "-m", "uv", "--quiet", *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise BenchError(
-            f"metadataproxy can't be installed (uv {arguments[0]}):\n{done.stderr.strip()[-2000:]}"
-        )
+        raise BenchError(f"metadataproxy can't be installed (uv {arguments[0]}):\n{done.stderr.strip()[-2000:]}")
 
 
 def start(sts: InstantSts, workers: Workers, *, cold: bool) -> Process:

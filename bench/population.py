@@ -67,9 +67,7 @@ def connect(client: Client, tenant_id: str, arn: str, key: str) -> Place:
     return Place(tenant_id, made["id"], arn, key)
 
 
-def spread(
-    work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]
-) -> list[Made]:
+def spread(work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]) -> list[Made]:
     """`work` for each of `given`, by some threads with a client each, in the order given. The first error ends it."""
     own = threading.local()
 

@@ -17,9 +17,7 @@ from bench.client import BenchError, Client
 from bench.instant_sts import ACCOUNT, BROKER_ARN, BROKER_KEY
 from dev.stack import ROOT, end_process, end_with_parent, free_port
 
-HOME = (
-    ROOT / ".bench"
-)  # what is kept between runs: the peer's environment, a fetched wrk, logs, the last result
+HOME = ROOT / ".bench"  # what is kept between runs: the peer's environment, a fetched wrk, logs, the last result
 _READY_SECONDS = 60
 
 
@@ -172,9 +170,7 @@ _GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}")
 def run_python(arguments: Sequence[str], env: Mapping[str, str], given: str = "") -> str:
     """What a Python in this folder prints. Raises BenchError when it fails."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=dict(env), input=given, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=dict(env), input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"{' '.join(arguments)} failed:\n{done.stderr.strip()[-2000:]}")
     return done.stdout
@@ -223,6 +219,4 @@ def bare_flask(answer: str, workers: Workers) -> Process:
 def peer(python: Path, name: str, env: Mapping[str, str], workers: Workers) -> Process:
     """An application of another environment, under the same gunicorn settings."""
     command = (str(python), *_GUNICORN, *workers.flags, "metadataproxy:app")
-    return Process(
-        name, command, PLAIN | dict(env), ready="/latest/meta-data/iam/security-credentials/", cwd=HOME
-    )
+    return Process(name, command, PLAIN | dict(env), ready="/latest/meta-data/iam/security-credentials/", cwd=HOME)

@@ -173,9 +173,7 @@ def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any
 def show_audit(admin: Api) -> None:
     step(9, "All of it is in the audit log, the newest first")
     for event in admin("GET", "/v1/audit-events?limit=8", expect=200)["items"]:
-        print(
-            f"     {event['at'][:19]}  {event['action']:<24} {event['outcome']:<8} {event['actor']['name']}"
-        )
+        print(f"     {event['at'][:19]}  {event['action']:<24} {event['outcome']:<8} {event['actor']['name']}")
 
 
 def arrived(admin: Api, path: str) -> dict[str, Any]:

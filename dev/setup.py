@@ -22,9 +22,7 @@ def main() -> None:
     if not (VENV / "bin" / "pip").exists():
         say(f"Making the virtual environment .venv with Python {sys.version.split()[0]} …")
         shutil.rmtree(VENV, ignore_errors=True)
-        made = subprocess.run(
-            [sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False
-        )
+        made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False)
         if made.returncode:
             shutil.rmtree(VENV, ignore_errors=True)
             sys.exit(

@@ -219,9 +219,7 @@ class Stack:
         except BlockingIOError:
             self._lock.close()
             self._lock = None
-            raise StackError(
-                f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder."
-            ) from None
+            raise StackError(f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder.") from None
         self._remove_notes()  # of a run that was killed outright
 
     def _secret_key(self) -> str:

@@ -52,9 +52,7 @@ def main() -> int:
         sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8"), vendor))
         seed_customers(sandbox.url)
         organization.change(ORGANIZATION)
-        sys.stdout.write(
-            f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n"
-        )
+        sys.stdout.write(f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n")
         sys.stdout.flush()
         stop.wait()
     finally:
@@ -69,9 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--port", type=int, default=4566, help="where to listen; 0 takes a free port (default: 4566)"
-    )
+    parser.add_argument("--port", type=int, default=4566, help="where to listen; 0 takes a free port (default: 4566)")
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -183,15 +183,11 @@ def _create_bucket(
     return bucket
 
 
-def _update_topic(
-    cls: type, /, original_resource: Any, *, cloudformation_json: dict[str, Any], **more: Any
-) -> Any:
+def _update_topic(cls: type, /, original_resource: Any, *, cloudformation_json: dict[str, Any], **more: Any) -> Any:
     """Moto makes a new topic at every change, without the subscriptions that other resources gave the old one."""
     if cloudformation_json["Properties"].get("TopicName", original_resource.name) == original_resource.name:
         return original_resource
-    return _topic_update(
-        cls, original_resource=original_resource, cloudformation_json=cloudformation_json, **more
-    )
+    return _topic_update(cls, original_resource=original_resource, cloudformation_json=cloudformation_json, **more)
 
 
 def _topic_attribute(self: Any, name: str) -> str:

@@ -18,14 +18,10 @@ def policy_text(document: Any) -> str:
     """A policy as JSON. YAML reads an unquoted `Version: 2012-10-17` as a date."""
     if isinstance(document, str):
         return document
-    return json.dumps(
-        document, default=lambda value: value.isoformat() if isinstance(value, date) else str(value)
-    )
+    return json.dumps(document, default=lambda value: value.isoformat() if isinstance(value, date) else str(value))
 
 
-def _create_role(
-    cls: type, /, name: str, template: dict[str, Any], account_id: str, region_name: str, **_: Any
-) -> Any:
+def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: str, region_name: str, **_: Any) -> Any:
     properties = template["Properties"]
     role = _role_create(cls, name, template, account_id, region_name)
     try:
@@ -74,8 +70,7 @@ def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
     for arn in role.__dict__.get("template_managed_policies", ()):
         role.managed_policies.pop(arn, None)
     policies = {
-        policy["PolicyName"]: policy_text(policy["PolicyDocument"])
-        for policy in properties.get("Policies", [])
+        policy["PolicyName"]: policy_text(policy["PolicyDocument"]) for policy in properties.get("Policies", [])
     }
     role.policies.update(policies)
     role.template_policies = set(policies)
@@ -98,9 +93,7 @@ def _managed_policy(account_id: str, arn: str) -> Any:
 @cache
 def _aws_managed_policies(account_id: str) -> dict[str, Any]:
     known: dict[str, Any] = json.loads(aws_managed_policies_data)
-    policies = [
-        AWSManagedPolicy.from_data(name, account_id, "us-east-1", data) for name, data in known.items()
-    ]
+    policies = [AWSManagedPolicy.from_data(name, account_id, "us-east-1", data) for name, data in known.items()]
     return {policy.arn: policy for policy in policies}
 
 

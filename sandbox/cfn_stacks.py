@@ -113,9 +113,7 @@ def _create_resource(logical_id: str, definition: Any, resources: Any, *args: An
 def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) -> None:
     """Moto looks at DeletionPolicy when a whole stack is deleted, and does not know RetainExceptOnCreate."""
     name, policy = getattr(resource, "logical_resource_id", ""), definition.get("DeletionPolicy")
-    if isinstance(resource, Slow) or not cfn_retention.kept(
-        self, name, policy
-    ):  # cfn_waiting asks for slow ones
+    if isinstance(resource, Slow) or not cfn_retention.kept(self, name, policy):  # cfn_waiting asks for slow ones
         _originals["_delete_resource"](self, resource, definition)
 
 
@@ -162,9 +160,7 @@ def _settle(resources: Any, name: str, resource: Mapping[str, Any]) -> Any:
     return resources[name]
 
 
-def _update_resource(
-    name: str, resource: dict[str, Any], resources: Any, account_id: str, region_name: str
-) -> Any:
+def _update_resource(name: str, resource: dict[str, Any], resources: Any, account_id: str, region_name: str) -> Any:
     """Moto loses resources whose type it cannot update, and crashes on those whose condition has changed."""
     existed = resources._parsed_resources.get(name) is not None
     current = _settle(resources, name, resource)
@@ -172,9 +168,7 @@ def _update_resource(
         return current
     updated = _originals["parse_and_update_resource"](name, resource, resources, account_id, region_name)
     if updated is None:
-        raise ValidationError(
-            message=f"The sandbox cannot update resource {name} of type {resource['Type']}."
-        )
+        raise ValidationError(message=f"The sandbox cannot update resource {name} of type {resource['Type']}.")
     return updated
 
 
@@ -206,9 +200,7 @@ def _update_stack(
     self._add_stack_event("UPDATE_IN_PROGRESS", resource_status_reason="User Initiated")
     self.parameters, self.role_arn = parameters or self.parameters, role_arn
     self.tags = self.tags if tags is None else tags
-    cfn_waiting.settle(
-        self, partial(_updated, self, "UPDATE_COMPLETE"), partial(_roll_back_update, self, *before)
-    )
+    cfn_waiting.settle(self, partial(_updated, self, "UPDATE_COMPLETE"), partial(_roll_back_update, self, *before))
     cfn_waiting.flush()
 
 

@@ -33,11 +33,7 @@ def parse(body: str) -> Mapping[str, Any]:
         template = Stack.parse_template(body)
     except (ValueError, yaml.YAMLError) as error:
         raise ValidationError(message=f"Template format error: {error}") from None
-    if (
-        not isinstance(template, dict)
-        or not isinstance(template.get("Resources"), dict)
-        or not template["Resources"]
-    ):
+    if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict) or not template["Resources"]:
         raise ValidationError(message="Template format error: At least one Resources member must be defined.")
     return cast("Mapping[str, Any]", template)
 
@@ -58,9 +54,7 @@ def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
         return
     named = any(_NAME_PROPERTIES & set(resource.get("Properties") or {}) for resource in iam)
     if named or "CAPABILITY_IAM" not in given:
-        raise InsufficientCapabilitiesError(
-            f"Requires capabilities : [CAPABILITY_{'NAMED_' if named else ''}IAM]"
-        )
+        raise InsufficientCapabilitiesError(f"Requires capabilities : [CAPABILITY_{'NAMED_' if named else ''}IAM]")
 
 
 def read(url: str, account: str) -> str:

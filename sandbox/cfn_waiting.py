@@ -182,9 +182,7 @@ def _removals(stack: Any) -> dict[Slow, Kind]:
     return {resource: Kind.DELETE for resource in gone if resource.sent is not None}
 
 
-def _wait(
-    stack: Any, steps: Mapping[Slow, Kind], done: Callable[[], None], failed: Callable[[Failure], None]
-) -> None:
+def _wait(stack: Any, steps: Mapping[Slow, Kind], done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
     with lock:
         earlier = getattr(stack, "wait", None)
         if earlier is not None:

@@ -69,9 +69,7 @@ def _load(self: Any) -> None:
 def _check_type(name: str, kind: str) -> None:
     """Moto makes stacks that lack what it does not know, and reports them complete."""
     if not kind.startswith("Custom::") and kind not in parsing.get_model_map():
-        raise ValidationError(
-            message=f"The sandbox has no resource type {kind}, which resource {name} needs."
-        )
+        raise ValidationError(message=f"The sandbox has no resource type {kind}, which resource {name} needs.")
 
 
 def _splitting_lists(original: Callable[[Any], None]) -> Callable[[Any], None]:

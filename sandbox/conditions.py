@@ -37,9 +37,7 @@ class Values:
     def literal(self, text: str) -> str:
         return "".join(part for part in self._parts(text, str, str))
 
-    def _parts(
-        self, text: str, fixed: Callable[[str], str], inserted: Callable[[str], str] = re.escape
-    ) -> list[str]:
+    def _parts(self, text: str, fixed: Callable[[str], str], inserted: Callable[[str], str] = re.escape) -> list[str]:
         if not self._variables:
             return [fixed(text)]
         # Split with one group alternates fixed text (even places) and the variables' names (odd places).

@@ -123,9 +123,7 @@ def _error(kind: FaultKind, attempt: Attempt) -> AwsError:
         case FaultKind.THROTTLE:
             return AwsError(400, "Throttling", "Rate exceeded")
         case FaultKind.ERROR:
-            return AwsError(
-                500, "InternalFailure", "The request processing has failed because of an unknown error."
-            )
+            return AwsError(500, "InternalFailure", "The request processing has failed because of an unknown error.")
         case FaultKind.REGION_DISABLED:
             message = (
                 f"STS is not activated in this region for account:{account}. Your account administrator can activate"

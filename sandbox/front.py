@@ -89,9 +89,7 @@ class Front:
     def _refusal(error: AwsError, service: str, request: HttpRequest) -> Response:
         if error.status == 501:
             log.error("%s", error.message)
-        as_json = request.headers.get("X-Amz-Target") is not None or "json" in request.headers.get(
-            "Content-Type", ""
-        )
+        as_json = request.headers.get("X-Amz-Target") is not None or "json" in request.headers.get("Content-Type", "")
         return render(error, service, as_json=as_json)
 
 

@@ -139,9 +139,7 @@ class Identities:
         # AWS truncates the expiry to whole seconds in its answer; so does the sandbox, and then means it.
         expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
         key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(16))
-        session = Session(
-            caller, key, secrets.token_urlsafe(30), secrets.token_urlsafe(240), expires_at, policy, role
-        )
+        session = Session(caller, key, secrets.token_urlsafe(30), secrets.token_urlsafe(240), expires_at, policy, role)
         self._sessions[key] = session
         return session
 
@@ -225,9 +223,7 @@ def _with_boundary(role: Any, identity: list[str], ceilings: list[list[str]]) ->
 
 def _documents(owner: Any) -> list[str]:
     """The inline and managed policies of a user, a group or a role, as JSON texts."""
-    inline = [
-        text if isinstance(text, str) else json.dumps(text, default=str) for text in owner.policies.values()
-    ]
+    inline = [text if isinstance(text, str) else json.dumps(text, default=str) for text in owner.policies.values()]
     return inline + [_default_version(policy) for policy in owner.managed_policies.values()]
 
 

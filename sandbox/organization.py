@@ -58,9 +58,7 @@ class Organization:
     def check(self, units: list[str]) -> None:
         """Raises UnknownUnitError."""
         if not self._units:
-            raise UnknownUnitError(
-                "You must enable organizations access to operate a service managed stack set"
-            )
+            raise UnknownUnitError("You must enable organizations access to operate a service managed stack set")
         for unit in units:
             if unit not in self._units:
                 raise UnknownUnitError(f"Organizational unit {unit} does not exist in the organization")

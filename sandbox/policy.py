@@ -170,9 +170,7 @@ def _shape(statement: Mapping[str, Any], *, required: set[str], forbidden: set[s
 def _covers(statement: Mapping[str, Any], request: Request, values: Values) -> bool:
     """True if the statement is about this action on this resource."""
     plain = Values({}, variables=False)  # Action takes no policy variables
-    actions = [
-        plain.glob(text.lower()) for text in _list(statement.get("Action", statement.get("NotAction")))
-    ]
+    actions = [plain.glob(text.lower()) for text in _list(statement.get("Action", statement.get("NotAction")))]
     named = any(pattern.fullmatch(request.action.lower()) for pattern in actions)
     if named != ("Action" in statement):
         return False
@@ -196,15 +194,11 @@ def _grant(statement: Mapping[str, Any], caller: Caller) -> Grant:
     listed = {_named(name, caller) for name in _principals(statement["NotPrincipal"])} - {Grant.NONE}
     if not listed:
         return Grant.PRINCIPAL
-    everything = {Grant.ACCOUNT, Grant.PRINCIPAL} | (
-        {Grant.SESSION} if caller.kind is Kind.SESSION else set()
-    )
+    everything = {Grant.ACCOUNT, Grant.PRINCIPAL} | ({Grant.SESSION} if caller.kind is Kind.SESSION else set())
     if listed >= everything or (caller.kind is Kind.ROOT and Grant.ACCOUNT in listed):
         return Grant.NONE
     # AWS's own advice is to list the account, the role and the session, "or the policy might deny access".
-    raise UnsupportedPolicy(
-        f"NotPrincipal lists a part of {caller.arn} only: what AWS does then is not documented"
-    )
+    raise UnsupportedPolicy(f"NotPrincipal lists a part of {caller.arn} only: what AWS does then is not documented")
 
 
 def _principals(value: Any) -> list[str]:

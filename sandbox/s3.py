@@ -107,11 +107,7 @@ def _public(bucket: Any, key: str | None, grant: Grant, action: str) -> bool:
     block = bucket.public_access_block
     if grant is Grant.PRINCIPAL:
         return block is None or str(block.restrict_public_buckets).lower() != "true"
-    if (
-        grant is Grant.DENIED
-        or action != "s3:GetObject"
-        or (block and str(block.ignore_public_acls).lower() == "true")
-    ):
+    if grant is Grant.DENIED or action != "s3:GetObject" or (block and str(block.ignore_public_acls).lower() == "true"):
         return False
     stored = bucket.keys.get(key)
     return stored is not None and stored.acl is not None and bool(stored.acl.public_read)
@@ -167,9 +163,7 @@ def _bucket_action(request: HttpRequest) -> str:
         return f"s3:{verb}{part}"
     match request.method:
         case "GET" | "HEAD":
-            return next(
-                (_BUCKET_LISTS[name] for name in request.args if name in _BUCKET_LISTS), "s3:ListBucket"
-            )
+            return next((_BUCKET_LISTS[name] for name in request.args if name in _BUCKET_LISTS), "s3:ListBucket")
         case "PUT":
             return "s3:CreateBucket"
         case "DELETE":

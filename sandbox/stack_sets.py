@@ -48,8 +48,7 @@ class _Plan:
         targets = groups[0]["DeploymentTargets"]
         return cls(
             template=template,
-            parameters=_pairs(properties.get("Parameters", []))
-            | _pairs(groups[0].get("ParameterOverrides", [])),
+            parameters=_pairs(properties.get("Parameters", [])) | _pairs(groups[0].get("ParameterOverrides", [])),
             units=targets["OrganizationalUnitIds"],
             left_out=_left_out(targets),
             by_delegate=properties.get("CallAs", "SELF") == "DELEGATED_ADMIN",
@@ -254,9 +253,7 @@ class _Operation:
                 return
         failures = len(self._reasons)
         if failures and self._plan is not None and not self._plan.tolerates(failures, self._begun):
-            self._done(
-                f"{failures} of {self._begun} stack instances failed, more than tolerated: {self._reasons[0]}"
-            )
+            self._done(f"{failures} of {self._begun} stack instances failed, more than tolerated: {self._reasons[0]}")
         else:
             self._done(None)
 

@@ -64,9 +64,7 @@ class Sts:
                 # It needs no permission and no policy can deny it, so it tells who even an inert session is.
                 self._faults.strike(Attempt("GetCallerIdentity", caller.arn, caller.account))
                 fields = {"UserId": caller.unique_id, "Account": caller.account, "Arn": caller.arn}
-                return _answer(
-                    "GetCallerIdentity", "".join(_tag(name, text) for name, text in fields.items())
-                )
+                return _answer("GetCallerIdentity", "".join(_tag(name, text) for name, text in fields.items()))
             case action:
                 raise unsupported(f"it has no sts:{action}")
 
@@ -105,9 +103,7 @@ class Sts:
         if role is None or not self._may_assume(role, form, caller, access_key_id):
             raise access_denied(caller.arn, ACTION, arn)
         _check_duration(_duration(form), role, caller)
-        return self._identities.open_session(
-            role, form["RoleSessionName"], _duration(form), form.get("Policy")
-        )
+        return self._identities.open_session(role, form["RoleSessionName"], _duration(form), form.get("Policy"))
 
     def _may_assume(self, role: Any, form: Mapping[str, str], caller: Caller, access_key_id: str) -> bool:
         keys = {
@@ -199,9 +195,7 @@ def _session_xml(session: Session) -> str:
         "Expiration": session.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     user = {"AssumedRoleId": session.caller.unique_id, "Arn": session.caller.arn}
-    packed = (
-        "" if session.policy is None else _tag("PackedPolicySize", str(len(session.policy) * 100 // 2048))
-    )
+    packed = "" if session.policy is None else _tag("PackedPolicySize", str(len(session.policy) * 100 // 2048))
     return (
         f"<Credentials>{''.join(_tag(name, text) for name, text in credentials.items())}</Credentials>"
         f"<AssumedRoleUser>{''.join(_tag(name, text) for name, text in user.items())}</AssumedRoleUser>{packed}"

@@ -77,9 +77,7 @@ def called(call: ast.Call) -> str:
 
 def raw_assume_role(trees: Trees) -> list[str]:
     """Where an operation of boto's that names a role is called, or assume_role reached by any other way."""
-    return [
-        name for name, node in nodes(trees, ast.Attribute) if node.attr in {"assume_role", "AssumeRole"}
-    ] + [
+    return [name for name, node in nodes(trees, ast.Attribute) if node.attr in {"assume_role", "AssumeRole"}] + [
         name
         for name, node in nodes(trees, ast.Constant)
         if node.value in {"assume_role", "AssumeRole"}  # getattr(sts, "assume_role"), a paginator, a waiter
@@ -106,9 +104,7 @@ def sts_clients(trees: Trees) -> list[str]:
 
 def in_call(tree: ast.Module, node: ast.AST, names: set[str]) -> bool:
     return any(
-        isinstance(call, ast.Call)
-        and called(call) in names
-        and node in [*call.args, *map(value, call.keywords)]
+        isinstance(call, ast.Call) and called(call) in names and node in [*call.args, *map(value, call.keywords)]
         for call in ast.walk(tree)
     )
 
@@ -157,8 +153,7 @@ def catches_everything(trees: Trees) -> list[str]:
         f"{name}:{handler.lineno}"
         for name, handler in nodes(trees, ast.ExceptHandler)
         if handler.type is None
-        or {"Exception", "BaseException"}
-        & {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+        or {"Exception", "BaseException"} & {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
         if not isinstance(handler.body[-1], ast.Raise) or handler.body[-1].exc is not None  # it tidies up
     ]
 
@@ -166,9 +161,7 @@ def catches_everything(trees: Trees) -> list[str]:
 def enclosing(tree: ast.Module, node: ast.AST) -> str:
     """The innermost function around a node."""
     around = [
-        function
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) and node in ast.walk(function)
+        function for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) and node in ast.walk(function)
     ]
     return min(around, key=lambda function: len(list(ast.walk(function)))).name if around else ""
 
@@ -193,9 +186,7 @@ def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
 def writes_past_the_door(trees: Trees) -> list[str]:
     """Where a transaction that may change something is begun in another way."""
     ways = {"_writing", "begin_writing", "in_turn", "raw_connection", "dedicated"}
-    sessions = [
-        name for name, call in nodes(trees, ast.Call) if re.match(r"Session\(.*engine", ast.unparse(call))
-    ]
+    sessions = [name for name, call in nodes(trees, ast.Call) if re.match(r"Session\(.*engine", ast.unparse(call))]
     return [name for name, node in nodes(trees, ast.Attribute) if node.attr in ways] + sessions
 
 
@@ -388,9 +379,7 @@ def test_a_public_route_only_reads(app):
 
 
 def test_every_table_that_names_a_tenant_is_owned_by_it():
-    owned = {
-        mapper.local_table.name for mapper in Base.registry.mappers if issubclass(mapper.class_, TenantOwned)
-    }
+    owned = {mapper.local_table.name for mapper in Base.registry.mappers if issubclass(mapper.class_, TenantOwned)}
     named = {table.name for table in Base.metadata.tables.values() if "tenant_id" in table.columns}
     assert named - owned == set(NOT_OWNED)
     for name in owned:

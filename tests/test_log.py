@@ -18,9 +18,7 @@ API_KEY = "dpk_0123456789abcdef_Abcdefghij0123456789_-ABCDEFGHIJ0123456789x"
 LINK_TOKEN = "Lk9" + "aB-_5" * 8
 TOKEN = "IQoJb3JpZ2luX2VjEJr" + "b/+9" * 40
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
-SESSION = Session(
-    "ASIAEXAMPLE", SECRET, TOKEN, datetime(2030, 1, 1, tzinfo=UTC), "444455556666", "AROAX", "me"
-)
+SESSION = Session("ASIAEXAMPLE", SECRET, TOKEN, datetime(2030, 1, 1, tzinfo=UTC), "444455556666", "AROAX", "me")
 
 
 class Lines:

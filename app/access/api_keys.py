@@ -59,9 +59,7 @@ def _lookup_of_strong(text: str) -> str:
     if found is None:
         raise ValueError("A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -.")
     if len(set(found[2])) < 16:  # 43 random characters with fewer distinct ones: about once in 10^11 keys
-        raise ValueError(
-            "This key's secret part is not random; make one with: flask --app wsgi keys generate"
-        )
+        raise ValueError("This key's secret part is not random; make one with: flask --app wsgi keys generate")
     return found[1]
 
 
@@ -106,9 +104,7 @@ class Access:
         is later than the caller's own, and RateLimitedError when the tenant has TENANT_KEYS live ones.
         """
         if missing := scopes - caller.scopes:
-            raise ForbiddenError(
-                f"This API key lacks {', '.join(sorted(missing))}, so it can't give it away."
-            )
+            raise ForbiddenError(f"This API key lacks {', '.join(sorted(missing))}, so it can't give it away.")
         if permission_sets is None and caller.permission_sets is not None:
             permission_sets = sorted(caller.permission_sets)
         self._ensure_sets_exist(permission_sets)
@@ -335,7 +331,5 @@ def _bounded(wanted: datetime | None, limit: datetime | None) -> datetime | None
     if wanted <= now():
         raise ValidationFailedError({"expires_at": ["This time has passed."]})
     if limit is not None and wanted > limit:
-        raise ValidationFailedError(
-            {"expires_at": [f"At most {limit.isoformat()}, when the key in use expires."]}
-        )
+        raise ValidationFailedError({"expires_at": [f"At most {limit.isoformat()}, when the key in use expires."]})
     return wanted

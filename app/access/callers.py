@@ -170,21 +170,15 @@ def tenant_of(db: Session, caller: Somebody, tenant_id: UUID, *, lock: bool = Fa
     return one(db, query.with_for_update(of=Tenant) if lock else query)
 
 
-def owned(
-    db: Session, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
-) -> Connection:
+def owned(db: Session, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
     """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
     query = _owned(caller, tenant_id, connection_id)
     return one(db, query.with_for_update(of=Connection) if lock else query)
 
 
-def owned_at(
-    db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID
-) -> tuple[Connection, TenantStatus, int]:
+def owned_at(db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID) -> tuple[Connection, TenantStatus, int]:
     """As `owned`, with its tenant's status and the epoch, all of one moment: one statement. Raises NotFoundError."""
-    query = _owned(caller, tenant_id, connection_id).options(
-        lazyload(Connection.proof), lazyload(Connection.tenant)
-    )
+    query = _owned(caller, tenant_id, connection_id).options(lazyload(Connection.proof), lazyload(Connection.tenant))
     row = db.execute(query.add_columns(Tenant.status, _EPOCH)).unique().one_or_none()
     if row is None:
         raise NotFoundError

@@ -113,6 +113,4 @@ def inherit(db: Session, old: UUID, successor: UUID) -> None:
 
 def _locked(links: ColumnElement[bool]) -> Select[UUID]:
     """Links, in order of their ids, after keys and before tenants, as everywhere."""
-    return (
-        select(OnboardingLink.id).where(links).order_by(OnboardingLink.id).with_for_update(of=OnboardingLink)
-    )
+    return select(OnboardingLink.id).where(links).order_by(OnboardingLink.id).with_for_update(of=OnboardingLink)

@@ -10,9 +10,7 @@ from app.http.schemas import AuditEventOut, AuditQuery, page_of
 from app.store.database import Page
 from app.store.models import AuditEvent
 
-bp = Blueprint(
-    "audit_events", __name__, noun="audit_event", description="Who did what, when, to whose connection."
-)
+bp = Blueprint("audit_events", __name__, noun="audit_event", description="Who did what, when, to whose connection.")
 
 
 @bp.route("/v1/audit-events", methods=["GET"])

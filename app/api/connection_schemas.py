@@ -78,7 +78,9 @@ class Suspended(fields.Nested):
 
 
 def suspended() -> fields.Nested:
-    description = "Since when, by whom and why; null when it is not suspended. A bound key sees no reason of the vendor's."
+    description = (
+        "Since when, by whom and why; null when it is not suspended. A bound key sees no reason of the vendor's."
+    )
     return Suspended(SuspensionOut, required=True, allow_none=True, metadata={"description": description})
 
 
@@ -126,9 +128,7 @@ class ConnectionIn(Strict):
     def _names_one_role(self, data: dict[str, Any], **_: Any) -> None:
         given = {"role_arn", "account_id"} & data.keys()
         if len(given) != 1:
-            raise ValidationError(
-                "Give either role_arn or account_id.", "account_id" if given else "role_arn"
-            )
+            raise ValidationError("Give either role_arn or account_id.", "account_id" if given else "role_arn")
 
 
 class ConnectionSummary(Answer):
@@ -184,9 +184,7 @@ class ConnectionOut(Answer):
     suspended = suspended()
     awaiting_approval = fields.Boolean(
         required=True,
-        metadata={
-            "description": "Its permission set writes, in an account that was not declared: see approve."
-        },
+        metadata={"description": "Its permission set writes, in an account that was not declared: see approve."},
     )
     permission_set = fields.String(required=True, metadata=like("inventory"))
     verification = fields.Nested(

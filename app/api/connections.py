@@ -11,9 +11,7 @@ from app.http.schemas import Empty, page_of
 from app.store.database import Page
 from app.store.models import Connection
 
-bp = Blueprint(
-    "connections", __name__, noun="connection", description="Links to IAM roles, and their proofs."
-)
+bp = Blueprint("connections", __name__, noun="connection", description="Links to IAM roles, and their proofs.")
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/connections"
 _ONE = f"{_ALL}/<uuid:connection_id>"

@@ -17,9 +17,7 @@ from app.http.rest import Blueprint, caller, documented, fails, requires, servic
 from app.http.schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
 from app.issuing.issue import Issued
 
-bp = Blueprint(
-    "credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role."
-)
+bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")
 
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 ISSUE_IN = IssueIn()

@@ -65,9 +65,7 @@ class FastLane:
             environ[REFUSED] = Refused(caller, error)
             return self._long_way(environ, start_response)
         body = orjson.dumps(SHAPES[found[3]][1](issued))
-        start_response(
-            "200 OK", [*_HEADERS, ("X-Request-Id", request_id), ("Content-Length", str(len(body)))]
-        )
+        start_response("200 OK", [*_HEADERS, ("X-Request-Id", request_id), ("Content-Length", str(len(body)))])
         return [body]
 
 

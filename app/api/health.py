@@ -36,8 +36,7 @@ def readyz() -> dict[str, Any] | Response:
     told = caller is not None and caller.tenant_id is None and Scope.AUDIT_READ in caller.scopes
     return {
         "checks": [
-            {"name": name, "status": found.status}
-            | ({"seen": found.seen, "next": found.next} if told else {})
+            {"name": name, "status": found.status} | ({"seen": found.seen, "next": found.next} if told else {})
             for name, found in health.findings()
         ]
     }

@@ -10,9 +10,7 @@ from app.api.onboarding_schemas import Kit, KitQuery, PermissionSets, TemplateQu
 from app.http.rest import Blueprint, caller, fails, public, requires, services
 from app.onboarding import kit as onboarding
 
-bp = Blueprint(
-    "onboarding", __name__, noun="onboarding", description="What a customer is given to let the vendor in."
-)
+bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer is given to let the vendor in.")
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>/onboarding", methods=["GET"])
@@ -56,8 +54,4 @@ def list_permission_sets() -> dict[str, Any]:
     """The permission sets: what the vendor can ask for, in words and as policies"""
     found = services().onboarding.permission_sets()
     names = ("name", "version", "title", "description", "access")
-    return {
-        "items": [
-            {name: getattr(chosen, name) for name in names} | {"policy": policy} for chosen, policy in found
-        ]
-    }
+    return {"items": [{name: getattr(chosen, name) for name in names} | {"policy": policy} for chosen, policy in found]}

@@ -6,12 +6,8 @@ from app.http.schemas import EXTERNAL_ID, Answer, Matches, Strict, like, one_of,
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
 
 _REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
-_TEMPLATE = (
-    "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
-)
-_CONSOLE = (
-    "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/create/review?"
-)
+_TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
+_CONSOLE = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/create/review?"
 _TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -39,9 +35,7 @@ class KitQuery(Strict):
 
 class Kit(Answer):
     external_id = fields.String(required=True, metadata=like(EXTERNAL_ID))
-    broker_principal_arn = fields.String(
-        required=True, metadata=like("arn:aws:iam::111122223333:role/DeputyBroker")
-    )
+    broker_principal_arn = fields.String(required=True, metadata=like("arn:aws:iam::111122223333:role/DeputyBroker"))
     role_name = fields.String(required=True, metadata=like("deputy-7a2b6c18"))
     stack_name = fields.String(required=True, metadata=like("deputy-7a2b6c18"))
     region = fields.String(required=True, metadata=like("eu-west-1"))
@@ -69,9 +63,7 @@ class Kit(Answer):
 
 class LinkIn(Strict):
     permission_set = text(64, "inventory")
-    region = fields.String(
-        validate=Matches(_REGION), metadata=like("eu-west-1", "The one that the page begins with.")
-    )
+    region = fields.String(validate=Matches(_REGION), metadata=like("eu-west-1", "The one that the page begins with."))
     expires_in = fields.Integer(
         strict=True,
         load_default=LINK_SECONDS,

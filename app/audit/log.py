@@ -99,9 +99,7 @@ class AuditLog:
         """
         return self._group.add(event, patience)
 
-    def events(
-        self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID | None
-    ) -> Page[AuditEvent]:
+    def events(self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
         """Newest first. `confined_to`: the tenant of a bound key, which sees that tenant's events only, and of the
         vendor's actors neither names, addresses nor reasons.
 
@@ -162,11 +160,7 @@ def _as_seen_by(db: Session, confined_to: UUID | None, found: Page[AuditEvent]) 
     of_tenant = {str(key_id) for key_id in db.scalars(query)}
     for event in found.items:
         db.expunge(event)  # what is changed below is for this answer alone
-        if event.actor_kind == "operator" or (
-            event.actor_kind == "api_key" and event.actor_id not in of_tenant
-        ):
+        if event.actor_kind == "operator" or (event.actor_kind == "api_key" and event.actor_id not in of_tenant):
             event.actor_name, event.client_address = "the vendor", None
-            event.details = {
-                name: None if name in _VENDORS_WORDS else value for name, value in event.details.items()
-            }
+            event.details = {name: None if name in _VENDORS_WORDS else value for name, value in event.details.items()}
     return found

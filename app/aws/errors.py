@@ -79,9 +79,7 @@ def classify(error: Exception) -> StsError:
     code = error.response.get("Error", {}).get("Code", "")
     if code == "AccessDenied":
         return Refused()
-    _log.warning(
-        "aws.error", code=code, aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId")
-    )
+    _log.warning("aws.error", code=code, aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId"))
     message = str(error.response.get("Error", {}).get("Message", ""))
     if code == "ValidationError":
         return _validation(message)

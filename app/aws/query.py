@@ -86,9 +86,7 @@ class QueryApi:
         held._budget = budget  # noqa: SLF001  a copy of ours
         return held
 
-    def call(
-        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
-    ) -> dict[str, Any]:
+    def call(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None) -> dict[str, Any]:
         """STS's answer to `action`, asked with these credentials or our own.
 
         Raises ClientError for an error that STS answers, and what else is in AWS_ERRORS, as a boto3 client does.

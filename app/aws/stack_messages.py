@@ -173,9 +173,7 @@ class RegistrationQueue:
         self._url = url
         self._sqs = boto3.session.Session(region_name=region).client(
             "sqs",
-            config=BotoConfig(
-                retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5
-            ),
+            config=BotoConfig(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5),
         )
 
     def receive(self, max_messages: int, wait_seconds: int) -> list[Message]:
@@ -242,9 +240,7 @@ class Replies:
             else:
                 if 200 <= problem < 300:
                     return True
-                if (
-                    problem < 500
-                ):  # a redirect is nowhere to go; a 4xx is an address that expired, or was never signed
+                if problem < 500:  # a redirect is nowhere to go; a 4xx is an address that expired, or was never signed
                     final = problem >= 400
                     break
         _log.warning("registration.unanswered", problem=problem, final=final)
@@ -266,9 +262,7 @@ def replies(region: str, partition: str) -> Replies:
 def _suffix(partition: str) -> str:
     """The partition's domain, as this release of botocore knows it."""
     known: Any = botocore.session.get_session().get_data("partitions")
-    return next(
-        str(found["outputs"]["dnsSuffix"]) for found in known["partitions"] if found["id"] == partition
-    )
+    return next(str(found["outputs"]["dnsSuffix"]) for found in known["partitions"] if found["id"] == partition)
 
 
 def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:

@@ -79,9 +79,7 @@ class Sts:
         """Whether AWS has not answered for a while, so that hardly anybody is let through to it."""
         return self._breaker.is_open
 
-    def assume(
-        self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
-    ) -> Session:
+    def assume(self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None) -> Session:
         """A session for a proven connection. Raises Refused, Misconfigured or Unavailable."""
         return self._with_own_id(grant, session_name, duration_seconds, {"Policy": policy} if policy else {})
 
@@ -102,9 +100,7 @@ class Sts:
 
         The account is not asked again: only whether the role still lets us in, and is the same one.
         """
-        return self._with_own_id(
-            grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY}
-        ).role_unique_id
+        return self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY}).role_unique_id
 
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without any External ID. Returns when it let us in; raises Refused, as it should."""
@@ -147,14 +143,10 @@ class Sts:
 
     def _as_stranger(self, role_arn: RoleArn, external_id: ExternalId | None) -> None:
         """What a good role refuses; the session of a bad one is inert, and dropped here."""
-        self._assume_role(
-            role_arn, external_id, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY}
-        )
+        self._assume_role(role_arn, external_id, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY})
 
     def _account_of(self, session: Session) -> AccountId:
-        own = ReadOnlyCredentials(
-            session.access_key_id, session.secret_access_key, session.session_token, None
-        )
+        own = ReadOnlyCredentials(session.access_key_id, session.secret_access_key, session.session_token, None)
         return self._who_is(own)[0]
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
@@ -216,9 +208,7 @@ def _session(answer: dict[str, Any]) -> Session:
         secret_access_key=credentials["SecretAccessKey"],
         session_token=credentials["SessionToken"],
         expires_at=credentials["Expiration"],
-        account_id=AccountId(
-            user["Arn"].split(":")[4]
-        ),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
+        account_id=AccountId(user["Arn"].split(":")[4]),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
         role_unique_id=role_unique_id,
         name=session_name,
     )

@@ -120,9 +120,7 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
     indent = before[before.rindex("\n") + 1 :]
     statements = [_with_sub(statement) for statement in permission_set.statements]
     lines = [
-        line
-        for statement in statements
-        for line in f"- {json.dumps(statement, indent=2)}".splitlines(keepends=True)
+        line for statement in statements for line in f"- {json.dumps(statement, indent=2)}".splitlines(keepends=True)
     ]
     body = "".join(f"{indent}{'' if line.startswith('- ') else '  '}{line.rstrip()}\n" for line in lines)
     return f"{before}{_BEGIN}{body}{indent}{_END}{after}"
@@ -152,9 +150,7 @@ class TemplateBucket:
         self._bucket = config.template_bucket
         self._boto = boto3.session.Session(region_name=config.region)
         # Unsigned: what the web needs is the bucket's address, and it has no credentials for anything in there.
-        self._endpoint = self._boto.client(
-            "s3", config=BotoConfig(signature_version=UNSIGNED)
-        ).meta.endpoint_url
+        self._endpoint = self._boto.client("s3", config=BotoConfig(signature_version=UNSIGNED)).meta.endpoint_url
 
     def url(self, template: Template) -> str:
         """Where CloudFormation, and anybody, reads the template; in the partition and region of the bucket."""

@@ -34,9 +34,7 @@ def _registrations(db: Database) -> int:
         if first is None or first >= limit:
             return 0  # without taking the one lock that SQLite has
     # The oldest are the first by id (UUIDv7), so that no index is needed but the one that is there.
-    some = (
-        select(Registration.id).order_by(Registration.id).limit(_TOGETHER).with_for_update(skip_locked=True)
-    )
+    some = select(Registration.id).order_by(Registration.id).limit(_TOGETHER).with_for_update(skip_locked=True)
     old = delete(Registration).where(Registration.id.in_(some), Registration.created_at < limit)
     returning = old.returning(Registration.id).execution_options(synchronize_session=False)
     gone = 0

@@ -22,9 +22,7 @@ class Sealer:
 
     def __init__(self, secret_keys: tuple[str, ...], purpose: str) -> None:
         keys = [derived(secret, purpose) for secret in secret_keys]
-        self._keys = {
-            key_id: AESGCM(key) for key_id, key in reversed(keys)
-        }  # the first wins, should ids collide
+        self._keys = {key_id: AESGCM(key) for key_id, key in reversed(keys)}  # the first wins, should ids collide
         self._first = keys[0][0]
 
     def seal(self, secret: bytes, about: bytes) -> bytes:
@@ -44,7 +42,5 @@ class Sealer:
 
 def derived(secret: str, purpose: str) -> tuple[bytes, bytes]:
     """A key's id and the key itself. SECRET_KEYS are random, so HKDF needs no salt (RFC 5869, 3.1)."""
-    made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(
-        secret.encode()
-    )
+    made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(secret.encode())
     return made[:_ID], made[_ID:]

@@ -109,9 +109,7 @@ def worker() -> None:
         signal.signal(number, lambda *_: stop.set())
     click.echo("The worker is running; Ctrl-C ends it.")
     if not work.run():
-        raise click.ClickException(
-            "A part of the worker has ended, so it ends; its log says why. Start it again."
-        )
+        raise click.ClickException("A part of the worker has ended, so it ends; its log says why. Start it again.")
 
 
 templates = AppGroup("templates", help="The CloudFormation templates that customers launch.")
@@ -137,9 +135,7 @@ def publish(*, check: bool) -> None:
         for url, new in onboarding.publish():
             click.echo(f"{'published' if new else 'there already'}  {url}")
     except Unavailable as error:
-        raise click.ClickException(
-            f"The bucket can't be {'read' if check else 'written to'}: {error}"
-        ) from error
+        raise click.ClickException(f"The bucket can't be {'read' if check else 'written to'}: {error}") from error
 
 
 def _check_published(found: list[tuple[str, Published]]) -> None:
@@ -160,9 +156,7 @@ def bootstrap() -> None:
     """Install the key in DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope. Safe to repeat."""
     text = _services().config.bootstrap_key
     if text is None:
-        raise click.ClickException(
-            "DEPUTY_BOOTSTRAP_KEY is not set; make one with: flask --app wsgi keys generate"
-        )
+        raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set; make one with: flask --app wsgi keys generate")
     try:
         with _in_one_line():
             new = _services().access.install_key(_operator(), text, name="bootstrap admin")
@@ -226,9 +220,7 @@ def list_all() -> None:
     for key in found:
         scopes = from_bits(key.scope_bits)
         shown = "all" if scopes == frozenset(Scope) else " ".join(sorted(scopes))
-        click.echo(
-            f"{key.id}  {_state(key):<7}  {key.name:<{width}}  {key.tenant_id or 'every tenant'!s:<36}  {shown}"
-        )
+        click.echo(f"{key.id}  {_state(key):<7}  {key.name:<{width}}  {key.tenant_id or 'every tenant'!s:<36}  {shown}")
 
 
 def _state(key: ApiKey) -> str:

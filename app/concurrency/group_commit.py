@@ -66,9 +66,7 @@ class GroupCommit(Generic[Item, Outcome]):
         turn = turn or self._committing.acquire(timeout=patience)
         try:
             if turn:
-                time.sleep(
-                    0
-                )  # one turn of the hub, or of the interpreter's lock, for those who are about to join
+                time.sleep(0)  # one turn of the hub, or of the interpreter's lock, for those who are about to join
                 self._close(batch)
                 outcomes = self._store(batch.items)
         finally:

@@ -94,9 +94,7 @@ def add_pending(
 
 def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
     """The tenant's row is locked by now, so two at once can't both take the last place."""
-    live = select(func.count()).where(
-        Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-    )
+    live = select(func.count()).where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
     if (db.scalar(live) or 0) >= limit:
         raise RateLimitedError(
             f"A tenant may have {limit} connections; delete one first.", retry_after=FULL_RETRY_SECONDS
@@ -250,9 +248,7 @@ class Connections:
             if earlier.status is not ConnectionStatus.DELETED:
                 raise ConflictError(_THERE_ALREADY)
             if caller.kind != "api_key":
-                raise ConflictError(
-                    "This connection was removed. Ask whoever sent you the link to add it again."
-                )
+                raise ConflictError("This connection was removed. Ask whoever sent you the link to add it again.")
             db.delete(earlier)  # the tombstone; only this call, by the vendor, clears one (invariant 12)
             db.flush()
         connection = add_pending(db, self._config, tenant, role, chosen, approved=caller.tenant_id is None)
@@ -276,9 +272,7 @@ class Connections:
                 query = query.where(Connection.status.in_(wanted.statuses))
             return page(db, query, Connection.id, limit=limit, after=after)
 
-    def list_by_standing(
-        self, caller: Caller, tenant_id: UUID, *, limit: int, start: Place | None
-    ) -> "ByStanding":
+    def list_by_standing(self, caller: Caller, tenant_id: UUID, *, limit: int, start: Place | None) -> "ByStanding":
         """One tenant's connections, those with something to mend first, then newest first. Raises NotFoundError."""
         found: list[tuple[Standing, Connection]] = []
         with self._db.read() as db:
@@ -334,9 +328,7 @@ class Connections:
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
             never_proven = connection.sought and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
-                _ensure_few_sought(
-                    db, tenant_id
-                )  # or many would pile up beside others, to be resumed together
+                _ensure_few_sought(db, tenant_id)  # or many would pile up beside others, to be resumed together
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
             self._record(db, caller, connection, "connection.resumed", {"reason": reason})

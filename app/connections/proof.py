@@ -109,9 +109,7 @@ def prove(sts: Sts, grant: Grant) -> Finding:
     except StsError as error:
         verdict = Verdict.UNASSUMABLE if isinstance(error, Refused) else Verdict.INCONCLUSIVE
         own = _not_accepted(error)
-        return Finding(
-            verdict, (own, *_skipped(ACCOUNT, MISSING, FOREIGN)), may_be_spreading=own.outcome == "failed"
-        )
+        return Finding(verdict, (own, *_skipped(ACCOUNT, MISSING, FOREIGN)), may_be_spreading=own.outcome == "failed")
     own = _check(OWN, "passed")
     if account_id != grant.role_arn.account_id:
         return Finding(Verdict.UNASSUMABLE, (own, _check(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)))
@@ -174,9 +172,7 @@ class Verification:
         self._db = db
         self._sts = sts
 
-    def verify(
-        self, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, patience: float = 0.0
-    ) -> Connection:
+    def verify(self, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, patience: float = 0.0) -> Connection:
         """The connection with a fresh proof. `patience`: seconds to keep trying a role that refuses its own ID.
 
         Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
@@ -205,9 +201,7 @@ class Verification:
             time.sleep(pause)
         return finding
 
-    def _store(
-        self, caller: Somebody, path: tuple[UUID, UUID], before: _Tested, finding: Finding
-    ) -> Connection | None:
+    def _store(self, caller: Somebody, path: tuple[UUID, UUID], before: _Tested, finding: Finding) -> Connection | None:
         """Compare-and-set: None when the connection is no longer what was tested."""
         with self._db.write(caller) as db:
             # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.

@@ -30,13 +30,9 @@ LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS bud
 _WORKER = Actor("worker", None, "background worker")
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
 _SHARE = 8  # one tenant gets an eighth of a claim while others wait
-_AGAIN = (
-    4  # a quarter of a claim is kept for connections that were tried before, or they could wait without end
-)
+_AGAIN = 4  # a quarter of a claim is kept for connections that were tried before, or they could wait without end
 _WINDOW = 8  # times the size of a claim: how many due rows one look reads
-_LOOKS = (
-    4  # the first may show a single tenant's rows alone; each further one leaves out the tenants seen so far
-)
+_LOOKS = 4  # the first may show a single tenant's rows alone; each further one leaves out the tenants seen so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +64,9 @@ class Due:
         lease = at + LEASE
         with self._db.write(SYSTEM) as db:
             # A claim at the same moment takes the rows that are not locked, and waits for none.
-            locked = (
-                _waiting(at).where(Connection.id.in_(chosen)).with_for_update(of=Connection, skip_locked=True)
-            )
+            locked = _waiting(at).where(Connection.id.in_(chosen)).with_for_update(of=Connection, skip_locked=True)
             found = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
-            db.execute(
-                update(Connection).where(Connection.id.in_([row.id for row in found])).values(due_at=lease)
-            )
+            db.execute(update(Connection).where(Connection.id.in_([row.id for row in found])).values(due_at=lease))
         return [Claim(row.tenant_id, row.id, lease) for row in found]
 
     def oldest(self) -> datetime | None:

@@ -145,9 +145,7 @@ def seen(db: Session) -> Seen:
     lately = select(BackgroundWorker).where(BackgroundWorker.seen_at > at - SEEN_LATELY)
     rows = list(db.scalars(lately.order_by(BackgroundWorker.seen_at.desc())))
     heard_at = db.scalars(select(func.max(BackgroundWorker.heard_at))).one()
-    return Seen(
-        at, rows, heard_at, min((row.unanswered_at for row in rows if row.unanswered_at), default=None)
-    )
+    return Seen(at, rows, heard_at, min((row.unanswered_at for row in rows if row.unanswered_at), default=None))
 
 
 def forget(db: Database) -> int:
@@ -157,6 +155,4 @@ def forget(db: Database) -> int:
         if session.scalars(select(BackgroundWorker.id).where(is_old).limit(1)).first() is None:
             return 0  # without taking the one lock that SQLite has
     with db.write(SYSTEM) as session:
-        return len(
-            session.execute(delete(BackgroundWorker).where(is_old).returning(BackgroundWorker.id)).all()
-        )
+        return len(session.execute(delete(BackgroundWorker).where(is_old).returning(BackgroundWorker.id)).all())

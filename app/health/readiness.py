@@ -126,9 +126,7 @@ def _clock(db: Database) -> Finding:
         if abs(ahead) > CLOCKS_APART
     ]
     if wrong:
-        return degraded(
-            f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's."
-        )
+        return degraded(f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's.")
     return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
 
 

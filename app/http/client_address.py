@@ -4,9 +4,7 @@ import functools
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-_LONGEST = (
-    64  # characters: an IPv6 address with brackets, its zone and a port; what is longer is cut, and is none
-)
+_LONGEST = 64  # characters: an IPv6 address with brackets, its zone and a port; what is longer is cut, and is none
 
 
 def client_address(environ: dict[str, Any], proxy_hops: int) -> str | None:

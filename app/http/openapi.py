@@ -88,11 +88,7 @@ def describe(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict
         body["required"] = any(field.required for field in schema.fields.values())
     if doc.get("parameters"):
         statuses |= {422}
-        statuses |= (
-            {400}
-            if any("cursor" in parameter["schema"]().fields for parameter in doc["parameters"])
-            else set()
-        )
+        statuses |= {400} if any("cursor" in parameter["schema"]().fields for parameter in doc["parameters"]) else set()
     _exemplify(doc)
     responses = doc.setdefault("responses", {})
     for status in sorted(statuses):

@@ -66,9 +66,7 @@ CODE_HEADER = "X-Deputy-Code"  # for programs that see no body: curl --fail thro
 class ProblemSchema(Answer):
     """RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
 
-    type = fields.String(
-        required=True, metadata=like("urn:deputy:problem:not_found", "A URN that ends in the code.")
-    )
+    type = fields.String(required=True, metadata=like("urn:deputy:problem:not_found", "A URN that ends in the code."))
     title = fields.String(required=True, metadata=like("Not found"))
     status = fields.Integer(required=True, metadata=like(404))
     detail = fields.String(required=True, metadata=like("There is nothing here that this API key can see."))
@@ -135,9 +133,7 @@ def _app_error(error: AppError) -> Response:
         return _too_often(error)
     if isinstance(error, errors.TryLaterError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
-    flood = _audit(
-        error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors
-    )
+    flood = _audit(error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors)
     return flood or problem(error.code, error.detail, error.errors)
 
 
@@ -209,9 +205,7 @@ def _audit(
     path = request.view_args or {}
     if code != NotFoundError.code and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
         tenant_id = who.tenant_id
-    about = Event(
-        who.actor, f"{blueprint.noun}.refused", {}, tenant_id=tenant_id, connection_id=connection_id
-    )
+    about = Event(who.actor, f"{blueprint.noun}.refused", {}, tenant_id=tenant_id, connection_id=connection_id)
     try:
         record_refusal(about, code, path, fields)
     except errors.RateLimitedError as error:

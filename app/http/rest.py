@@ -170,12 +170,8 @@ def whole_body() -> Iterator[None]:
         yield
     except RequestEntityTooLarge:
         raise
-    except (
-        Exception
-    ) as error:  # each server has its own, gunicorn's are of no common kind, and werkzeug hides some
-        raise BadRequest(
-            "The body did not arrive whole and in time; send all of it right after its header."
-        ) from error
+    except Exception as error:  # each server has its own, gunicorn's are of no common kind, and werkzeug hides some
+        raise BadRequest("The body did not arrive whole and in time; send all of it right after its header.") from error
 
 
 class StrictParser(FlaskParser):
@@ -204,9 +200,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = StrictParser()
 
-    def __init__(
-        self, name: str, import_name: str, *, noun: str | None = None, description: str = ""
-    ) -> None:
+    def __init__(self, name: str, import_name: str, *, noun: str | None = None, description: str = "") -> None:
         super().__init__(name, import_name, description=description)
         self.noun = noun  # what the audit log calls the things of this resource
         self._prepare_doc_cbks.append(describe)
@@ -224,9 +218,7 @@ def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str
         try:
             after = UUID(signer.loads(query["cursor"]))
         except (BadSignature, ValueError) as error:
-            raise MalformedRequestError(
-                "This cursor is not one of this list's; start without one."
-            ) from error
+            raise MalformedRequestError("This cursor is not one of this list's; start without one.") from error
     found = fetch(limit=query["limit"], after=after)
     return {
         "items": found.items,
@@ -238,6 +230,4 @@ def _signer(query: Mapping[str, Any]) -> URLSafeSerializer:
     filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
     place = json.dumps([request.path, sorted(filters.items())])
     keys = services().config.secret_keys
-    return URLSafeSerializer(
-        list(reversed(keys)), salt=f"deputy cursor {place}"
-    )  # itsdangerous signs with the last
+    return URLSafeSerializer(list(reversed(keys)), salt=f"deputy cursor {place}")  # itsdangerous signs with the last

@@ -27,9 +27,7 @@ class Strict(Schema):
     def _within_bounds(self, data: Any, **_: Any) -> Any:
         """Count what a value holds before any of it is read: too long a list must not cost what its items do."""
         if isinstance(data, Mapping):
-            problems = dict(
-                filter(all, ((name, _too_long(f, data.get(name))) for name, f in self.fields.items()))
-            )
+            problems = dict(filter(all, ((name, _too_long(f, data.get(name))) for name, f in self.fields.items())))
             if problems:
                 raise ValidationError(problems)
         return data
@@ -45,9 +43,7 @@ def _too_long(field: Any, value: Any) -> list[str] | None:
 
 class Answer(Schema):
     class Meta:
-        unknown = (
-            EXCLUDE  # no answer is ever loaded; said because it leaves additionalProperties out of OpenAPI
-        )
+        unknown = EXCLUDE  # no answer is ever loaded; said because it leaves additionalProperties out of OpenAPI
 
 
 def like(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
@@ -143,9 +139,7 @@ class Statuses(fields.List[Any]):
 
 def one_of(component: str, *values: str) -> fields.String:
     """One of a few words, in an answer. `component`: what generated clients call the type."""
-    return fields.String(
-        required=True, validate=validate.OneOf(values), metadata=like(values[0], component=component)
-    )
+    return fields.String(required=True, validate=validate.OneOf(values), metadata=like(values[0], component=component))
 
 
 _CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
@@ -153,9 +147,7 @@ _CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
 
 class PageQuery(Strict):
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 200), metadata=like(50))
-    cursor = fields.String(
-        validate=validate.Length(1, 500), metadata=like(_CURSOR, "next_cursor of the page before.")
-    )
+    cursor = fields.String(validate=validate.Length(1, 500), metadata=like(_CURSOR, "next_cursor of the page before."))
 
 
 def page_of(item: type[Schema]) -> type[Schema]:
@@ -231,17 +223,13 @@ def expiration() -> fields.DateTime:
         format=EXPIRATION,
         required=True,
         attribute="session.expires_at",
-        metadata=like(
-            "2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}
-        ),
+        metadata=like("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}),
     )
 
 
 # The examples are AWS's own, which its documentation shows everywhere and AWS gives to nobody.
 def _key_id() -> fields.String:
-    return fields.String(
-        required=True, attribute="session.access_key_id", metadata=like("ASIAIOSFODNN7EXAMPLE")
-    )
+    return fields.String(required=True, attribute="session.access_key_id", metadata=like("ASIAIOSFODNN7EXAMPLE"))
 
 
 def _secret() -> fields.String:
@@ -286,9 +274,7 @@ class ContainerCredentials(Answer):
 class AuditQuery(PageQuery):
     tenant_id = fields.UUID()
     connection_id = fields.UUID()
-    action = fields.String(
-        validate=Matches(r"[a-z_]{1,31}\.[a-z_]{1,31}"), metadata=like("connection.suspended")
-    )
+    action = fields.String(validate=Matches(r"[a-z_]{1,31}\.[a-z_]{1,31}"), metadata=like("connection.suspended"))
     since = time()
     until = time()
     after = fields.UUID(metadata={"description": "The last event that you have; the answer is oldest first."})
@@ -308,9 +294,7 @@ class AuditEventOut(Answer):
     actor = Whole(ActorOut, required=True, metadata={"description": "Who or what acted."})
     tenant_id = fields.UUID(required=True, allow_none=True)
     connection_id = fields.UUID(required=True, allow_none=True)
-    request_id = fields.String(
-        required=True, allow_none=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d")
-    )
+    request_id = fields.String(required=True, allow_none=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
     client_address = fields.String(
         required=True,
         allow_none=True,

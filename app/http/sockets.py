@@ -26,9 +26,7 @@ _REQUESTS = 256  # at once, in each worker; the pools towards AWS and the cache 
 _SPARE = 64  # connections below the limit at which room is made: those that are told to end take a moment
 _OTHER_FILES = 512  # that a process opens beside its clients' connections, at most
 _ANSWER_SECONDS = 30  # for a client to take an answer that does not fit into its socket
-_UNTAKEN = (
-    128 * 1024
-)  # bytes of answers that the system keeps for a client; it doubles that, and would go to 4 MiB
+_UNTAKEN = 128 * 1024  # bytes of answers that the system keeps for a client; it doubles that, and would go to 4 MiB
 _DROPPED = 2 * 1024 * 1024  # of what a client sends after its answer, so that it can read that
 _STEP = 64 * 1024
 _PIECES = 4096  # of a body in chunks, as they arrive: each costs some microseconds, though it is one byte
@@ -39,9 +37,7 @@ class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
         self._connections = 0
-        self._waiting: dict[
-            Any, BaseException | None
-        ] = {}  # by greenlet, the longest first: how to end its wait
+        self._waiting: dict[Any, BaseException | None] = {}  # by greenlet, the longest first: how to end its wait
         self._asked_before: set[Any] = set()
 
     def load_wsgi(self) -> None:

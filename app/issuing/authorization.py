@@ -78,9 +78,7 @@ class Authority:
 
     def moved(self, epoch: int) -> None:
         """The database says that this is the epoch: what was read at any other one is read again."""
-        if (
-            epoch < self._epoch
-        ):  # a backup was restored: the same number will come again, with another meaning
+        if epoch < self._epoch:  # a backup was restored: the same number will come again, with another meaning
             self._callers.clear()
             self._connections.clear()
         self._epoch = epoch
@@ -136,9 +134,7 @@ class Authority:
             memory.over(name)
 
 
-def _awaited(
-    look: "Future[tuple[int, Thing]]", memory: "_Memory[Name, Thing]", name: Name
-) -> tuple[int, Thing]:
+def _awaited(look: "Future[tuple[int, Thing]]", memory: "_Memory[Name, Thing]", name: Name) -> tuple[int, Thing]:
     try:
         return look.result(timeout=_READ_SECONDS)
     except FutureTimeoutError as error:  # a server that hangs keeps its connections, and answers nothing
@@ -235,9 +231,7 @@ def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[i
         ensure_active(tenant_status)
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
-            raise ConnectionNotVerifiedError(
-                AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED
-            )
+            raise ConnectionNotVerifiedError(AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED)
     return epoch, Issuable(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,

@@ -254,9 +254,7 @@ class Vending:
                     tenant_id=connection.tenant_id,
                     connection_id=connection.id,
                 )
-        raise ConnectionNotVerifiedError(
-            "The role was deleted and made again since it was proven; verify it."
-        )
+        raise ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
 
     def _make_due(self, issuable: Issuable) -> None:
         with self._changing(issuable) as (_, connection):
@@ -300,9 +298,7 @@ def canonical_policy(policy: dict[str, Any] | str) -> str:
     if len(text) > _POLICY_MAX:
         raise _bad_policy(f"At most {_POLICY_MAX} characters as compact JSON; this has {len(text)}.")
     if not _POLICY_CHARACTERS.fullmatch(text):
-        raise _bad_policy(
-            "AWS allows only tab, line feed, carriage return and the characters U+0020 to U+00FF."
-        )
+        raise _bad_policy("AWS allows only tab, line feed, carriage return and the characters U+0020 to U+00FF.")
     return text
 
 

@@ -62,9 +62,7 @@ class Kit:
 class Onboarding:
     """Makes kits, renders templates and publishes them."""
 
-    def __init__(
-        self, db: Database, bucket: TemplateBucket, config: Config, sets: dict[str, PermissionSet]
-    ) -> None:
+    def __init__(self, db: Database, bucket: TemplateBucket, config: Config, sets: dict[str, PermissionSet]) -> None:
         """Raises ConfigError when the settings lead to no console, or to two partitions."""
         self._db = db
         self._bucket = bucket
@@ -74,9 +72,7 @@ class Onboarding:
         self._tokens = RegistrationTokens(config.secret_keys)
         # Rendered once: the result depends on nothing that changes while the process lives.
         self._templates = {name: render(config, chosen) for name, chosen in sets.items()}
-        self._organization = {
-            name: render_organization(config, template) for name, template in self._templates.items()
-        }
+        self._organization = {name: render_organization(config, template) for name, template in self._templates.items()}
 
     def permission_sets(self) -> list[tuple[PermissionSet, dict[str, Any]]]:
         """Every set, with its policy as this deployment's partition has it."""
@@ -136,9 +132,7 @@ class Onboarding:
             template_url=self._bucket.url(template),
             template_version=template.version,
             launch_stack_url=self._launch_url(region, template, stack, parameters),
-            organization_launch_url=self._launch_url(
-                region, self._organization[chosen.name], whole, parameters
-            ),
+            organization_launch_url=self._launch_url(region, self._organization[chosen.name], whole, parameters),
             registers_itself=region == self._config.registration_region,
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
@@ -179,14 +173,10 @@ class Onboarding:
                 " role of another partition can be assumed from there: ask a deployment of that partition."
             )
         else:
-            message = (
-                f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
-            )
+            message = f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
         raise ValidationFailedError({"region": [message]})
 
-    def _launch_url(
-        self, region: str, template: Template, stack_name: str, parameters: dict[str, str]
-    ) -> str:
+    def _launch_url(self, region: str, template: Template, stack_name: str, parameters: dict[str, str]) -> str:
         """AWS's quick-create link. Everything after # is one fragment with a query of its own."""
         console = self._config.console_url or f"https://{region}.{self._console}"
         wanted = {"templateURL": self._bucket.url(template), "stackName": stack_name}
@@ -206,9 +196,7 @@ def _console(config: Config) -> str:
         )
     console = _CONSOLES.get(ours)
     if console is None and config.console_url is None:
-        raise ConfigError(
-            f"DEPUTY_CONSOLE_URL: must be set, as the console of the partition {ours} is not known here."
-        )
+        raise ConfigError(f"DEPUTY_CONSOLE_URL: must be set, as the console of the partition {ours} is not known here.")
     return console or ""
 
 

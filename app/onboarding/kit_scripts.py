@@ -14,9 +14,7 @@ from typing import Any
 
 # What a string of Terraform's can't hold as it is: quotes, control characters, and the two marks that begin a template
 # in it. A variable of IAM's, such as ${aws:PrincipalAccount}, is the one such mark that policies do hold.
-_HCL_SPECIAL = re.compile(
-    r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII
-)
+_HCL_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,9 +129,7 @@ class Links:
                 retry_after=FULL_RETRY_SECONDS,
             )
 
-    def list(
-        self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None
-    ) -> Page[OnboardingLink]:
+    def list(self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None) -> Page[OnboardingLink]:
         """One tenant's links, newest first, the expired and revoked ones too. Raises NotFoundError."""
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)

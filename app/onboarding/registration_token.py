@@ -45,9 +45,7 @@ class RegistrationTokens:
     def __init__(self, secret_keys: tuple[str, ...]) -> None:
         self._keys = [derived(secret, "registration tokens")[1] for secret in secret_keys]
 
-    def make(
-        self, deployment_id: UUID, tenant_id: UUID, generation: int, *, link_id: UUID | None = None
-    ) -> str:
+    def make(self, deployment_id: UUID, tenant_id: UUID, generation: int, *, link_id: UUID | None = None) -> str:
         """The tenant's token, 96 characters, or that of one of its onboarding links, 120; the same one each time."""
         form, link = (_OF_TENANT, b"") if link_id is None else (_OF_LINK, link_id.bytes + _FILL)
         claim = form + deployment_id.bytes + tenant_id.bytes + generation.to_bytes(_GENERATION, "big") + link

@@ -220,9 +220,7 @@ class Registrations:
         """Once for each request of a stack. Raises _Void."""
         request = claim.request
         if claim.token.link_id is not None:
-            _ensure_not_revoked(
-                db, claim.token.link_id
-            )  # the link before its tenant, as the page's requests lock them
+            _ensure_not_revoked(db, claim.token.link_id)  # the link before its tenant, as the page's requests lock them
         # Locked, so that of two deliveries at once the second sees what the first one did.
         query = select(Tenant).where(
             Tenant.id == claim.tenant_id, Tenant.registration_generation == claim.token.generation
@@ -237,14 +235,10 @@ class Registrations:
         )
         if db.scalars(select(Registration.id).where(*same)).one_or_none() is not None:
             return
-        registration = Registration(
-            tenant_id=claim.tenant_id, stack_id=request.stack_id, request_id=request.request_id
-        )
+        registration = Registration(tenant_id=claim.tenant_id, stack_id=request.stack_id, request_id=request.request_id)
         db.add(registration)
         db.flush()
-        if not self._act(
-            db, claim, tenant, Actor("registration", str(registration.id), "a customer's stack")
-        ):
+        if not self._act(db, claim, tenant, Actor("registration", str(registration.id), "a customer's stack")):
             db.delete(registration)
 
     def _act(self, db: Session, claim: _Claim, tenant: Tenant, actor: Actor) -> bool:
@@ -256,9 +250,7 @@ class Registrations:
         ).one_or_none()
         deleting, stack = claim.request.kind == "Delete", _stack_after(db, claim)
         if connection is None:
-            if (
-                deleting
-            ):  # its Create may come later; remembered within the tenant's bound, as any number may be sent
+            if deleting:  # its Create may come later; remembered within the tenant's bound, as any number may be sent
                 return keeps_message(db, claim.tenant_id)
             made = self._add(db, claim, tenant)
             made.stack = stack

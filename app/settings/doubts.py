@@ -13,9 +13,7 @@ MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsa
 # Names that `make run` and deputy-client read, which may stand in the same environment.
 _OTHERS = {"DEPUTY_DATA_DIR", "DEPUTY_URL", "DEPUTY_API_KEY", "DEPUTY_CA_BUNDLE", "DEPUTY_FAIL_CLOSED"}
 # What Kubernetes puts into every container beside a Service that is called deputy.
-_KUBERNETES = re.compile(
-    r"DEPUTY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
+_KUBERNETES = re.compile(r"DEPUTY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 
 def unknown_variables(given: Iterable[str], known: AbstractSet[str]) -> list[str]:

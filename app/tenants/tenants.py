@@ -76,9 +76,7 @@ class Tenants:
                 tenant = Tenant(name=name, reference=reference)
                 db.add(tenant)
                 db.flush()
-                db.add(
-                    ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)
-                )
+                db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT))
                 declare(db, tenant, accounts)
                 details = {"name": name, "reference": reference} | _counted(accounts)
                 self._record(db, caller, tenant, "tenant.created", details)
@@ -96,9 +94,7 @@ class Tenants:
         if wanted.reference is not None:
             query = query.where(Tenant.reference == wanted.reference)
         if wanted.name is not None:
-            first = folded(
-                wanted.name
-            )  # a range, and no LIKE: any text is only text, and any index serves it
+            first = folded(wanted.name)  # a range, and no LIKE: any text is only text, and any index serves it
             query = query.where(Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS)
         either = [Tenant.status == status for status in wanted.statuses]
         with self._db.read() as db:
@@ -193,7 +189,5 @@ class Tenants:
             details = {"generation": tenant.registration_generation}
             audit.record(db, actor, "tenant.registrations_voided", tenant_id=tenant.id, details=details)
 
-    def _record(
-        self, db: Session, caller: Caller, tenant: Tenant, action: str, details: dict[str, Any]
-    ) -> None:
+    def _record(self, db: Session, caller: Caller, tenant: Tenant, action: str, details: dict[str, Any]) -> None:
         audit.record(db, caller.actor, action, tenant_id=tenant.id, details=details)

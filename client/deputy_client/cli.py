@@ -96,9 +96,7 @@ def _joined() -> bool:
 def _answer(words: Sequence[str]) -> int:
     try:
         given = _parser().parse_args(words)
-        question = Question.of(
-            given.tenant, given.connection, duration_seconds=given.duration, reason=given.reason
-        )
+        question = Question.of(given.tenant, given.connection, duration_seconds=given.duration, reason=given.reason)
         issued = Service(given.url, key_file=given.key_file).issue(question)
     except SystemExit as said:  # by argparse: it has printed its help, or what is wrong
         return int(said.code or 0)

@@ -121,9 +121,7 @@ class DeputyCredentials(RefreshableCredentials):
     def rejected(self, key_id: str, as_expired: bool) -> None:  # noqa: FBT001  a callback's
         """AWS did not take a request that was signed with this key. Tells Deputy if the key is the current one of it."""
         current = self._issued
-        if key_id != current.access_key_id or (
-            as_expired and _moment(current.expiration) <= datetime.now(UTC)
-        ):
+        if key_id != current.access_key_id or (as_expired and _moment(current.expiration) <= datetime.now(UTC)):
             return
         try:
             self.report()
@@ -191,9 +189,7 @@ def _seconds_left(issued: Issued) -> float:
     try:
         left = (_moment(issued.expiration) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):
-        raise ConfigurationError(
-            "What answers is not Deputy: its Expiration is no time. Check DEPUTY_URL."
-        ) from None
+        raise ConfigurationError("What answers is not Deputy: its Expiration is no time. Check DEPUTY_URL.") from None
     if left <= 0:
         raise ConfigurationError(
             "By this machine's clock the credentials had expired before they came. Set the clock (NTP)."

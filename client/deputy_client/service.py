@@ -158,15 +158,11 @@ class Service:
             try:
                 text = Path(path).read_bytes().decode("latin-1")  # anything goes in; _checked_key decides
             except OSError as error:
-                raise ConfigurationError(
-                    f"The API key's file {path} can't be read: {error.strerror}."
-                ) from None
+                raise ConfigurationError(f"The API key's file {path} can't be read: {error.strerror}.") from None
             return _checked_key(text.strip(), path)
         if "DEPUTY_API_KEY" in os.environ:
             return _checked_key(os.environ["DEPUTY_API_KEY"].strip(), "DEPUTY_API_KEY")
-        raise ConfigurationError(
-            "There is no API key: set DEPUTY_API_KEY_FILE or DEPUTY_API_KEY, or give key=."
-        )
+        raise ConfigurationError("There is no API key: set DEPUTY_API_KEY_FILE or DEPUTY_API_KEY, or give key=.")
 
 
 def _connection(url: str) -> URLLib3Session:
@@ -186,9 +182,7 @@ def _checked_url(text: str) -> str:
         parts = urlsplit(text.strip())
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigurationError(
-            "Deputy's address is not a URL; it must be like https://deputy.example.com."
-        ) from None
+        raise ConfigurationError("Deputy's address is not a URL; it must be like https://deputy.example.com.") from None
     if not host or "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigurationError(
             "Deputy's address must be scheme, host, and port or path if need be: https://deputy.example.com."
@@ -235,9 +229,7 @@ def _credentials(response: AWSResponse, url: str) -> Issued | tuple[DeputyError,
         key_id, secret, token, expiration = values
         account_id = body.get("AccountId")
         return Issued(key_id, secret, token, expiration, account_id if isinstance(account_id, str) else None)
-    text = (
-        f"What answered at {url} was cut short, or is not Deputy: no credentials are in it. Check DEPUTY_URL."
-    )
+    text = f"What answered at {url} was cut short, or is not Deputy: no credentials are in it. Check DEPUTY_URL."
     return Unreachable(text), True
 
 

@@ -221,15 +221,12 @@ def _refuse(table: str, events: str, message: str) -> None:
             )
         name = f"{table}_refuse_{'delete' if events == 'DELETE' else 'update'}"
         op.execute(
-            f"CREATE TRIGGER {name} BEFORE {events} ON {table}"
-            f" FOR EACH ROW EXECUTE FUNCTION deputy_refuse('{message}')"
+            f"CREATE TRIGGER {name} BEFORE {events} ON {table} FOR EACH ROW EXECUTE FUNCTION deputy_refuse('{message}')"
         )
         return
     for event in events.split(" OR "):
         name = f"{table}_refuse_{event.split()[0].lower()}"
-        op.execute(
-            f"CREATE TRIGGER {name} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, '{message}'); END"
-        )
+        op.execute(f"CREATE TRIGGER {name} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, '{message}'); END")
 
 
 _FUNCTION = """

@@ -47,6 +47,5 @@ def _move_epoch_when(condition: str) -> None:
         return
     op.execute("DROP TRIGGER connections_update_moves_epoch")
     op.execute(
-        f"CREATE TRIGGER connections_update_moves_epoch AFTER UPDATE ON connections WHEN {condition}"
-        f" BEGIN {_MOVE}; END"
+        f"CREATE TRIGGER connections_update_moves_epoch AFTER UPDATE ON connections WHEN {condition} BEGIN {_MOVE}; END"
     )

@@ -48,9 +48,7 @@ def _take_from_audit_log(table: str) -> None:
     )
     db = op.get_bind()
     for (thing,) in db.execute(sa.select(rows.c.id).where(rows.c.status == "suspended")).all():
-        query = sa.select(events).where(
-            events.c[f"{noun}_id"] == thing, events.c.action == f"{noun}.suspended"
-        )
+        query = sa.select(events).where(events.c[f"{noun}_id"] == thing, events.c.action == f"{noun}.suspended")
         event = db.execute(query.order_by(events.c.id.desc()).limit(1)).one_or_none()
         if event is not None:
             db.execute(

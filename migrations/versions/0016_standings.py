@@ -12,9 +12,7 @@ _INDEX = "ix_connections_standing"
 
 
 def upgrade() -> None:
-    op.add_column(
-        "connections", sa.Column("refuses", sa.Boolean(), server_default=sa.false(), nullable=False)
-    )
+    op.add_column("connections", sa.Column("refuses", sa.Boolean(), server_default=sa.false(), nullable=False))
     # As Connection.take decides it, of the latest proof.
     op.execute(
         "UPDATE connections SET refuses = true WHERE status = 'pending'"

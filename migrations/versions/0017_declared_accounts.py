@@ -17,9 +17,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_tenant_accounts_tenant_id"),
         sa.PrimaryKeyConstraint("tenant_id", "account_id", name="pk_tenant_accounts"),
     )
-    op.add_column(
-        "tenants", sa.Column("declares_accounts", sa.Boolean(), server_default=sa.false(), nullable=False)
-    )
+    op.add_column("tenants", sa.Column("declares_accounts", sa.Boolean(), server_default=sa.false(), nullable=False))
     # Connections from before count as approved.
     op.add_column(
         "connections", sa.Column("awaiting_approval", sa.Boolean(), server_default=sa.false(), nullable=False)

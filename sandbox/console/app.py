@@ -86,9 +86,7 @@ class StackSchema(PlaceSchema):
 
 class ChoiceSchema(PlaceSchema):
     parameters = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
-    capabilities = fields.List(
-        fields.String(validate=OneOf(["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"])), required=True
-    )
+    capabilities = fields.List(fields.String(validate=OneOf(["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"])), required=True)
 
 
 class UpdateSchema(ChoiceSchema):

@@ -91,8 +91,7 @@ class Stacks:
                 StackName=launch.stack_name,
                 **template,
                 Parameters=[
-                    {"ParameterKey": name, "ParameterValue": value}
-                    for name, value in launch.parameters.items()
+                    {"ParameterKey": name, "ParameterValue": value} for name, value in launch.parameters.items()
                 ],
                 Capabilities=launch.capabilities,
             )["StackId"]
@@ -139,11 +138,7 @@ class Stacks:
         """By the names of the stack's roles, as JSON to read and edit. They need not be the template's any more."""
         with self._cloudformation(place) as cloudformation:
             found = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
-        names = [
-            resource["PhysicalResourceId"]
-            for resource in found
-            if resource["ResourceType"] == "AWS::IAM::Role"
-        ]
+        names = [resource["PhysicalResourceId"] for resource in found if resource["ResourceType"] == "AWS::IAM::Role"]
         policies = {}
         with self._client(place, "iam") as iam:
             for name in names:

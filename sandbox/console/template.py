@@ -16,9 +16,7 @@ MAX_TEMPLATE_BYTES = 1_000_000
 MAX_URL_LENGTH = 1024
 
 _REGION = r"[a-z]{2}(?:-[a-z]+)+-[0-9]"
-_S3_HOST = re.compile(
-    rf"(?:(?P<bucket>[a-z0-9][a-z0-9.-]*[a-z0-9])\.)?s3(?:[.-]{_REGION})?\.amazonaws\.com(?:\.cn)?"
-)
+_S3_HOST = re.compile(rf"(?:(?P<bucket>[a-z0-9][a-z0-9.-]*[a-z0-9])\.)?s3(?:[.-]{_REGION})?\.amazonaws\.com(?:\.cn)?")
 _NAMED_BY = {
     "AWS::IAM::Group": "GroupName",
     "AWS::IAM::InstanceProfile": "InstanceProfileName",

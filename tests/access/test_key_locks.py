@@ -151,8 +151,7 @@ def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pyt
     monkeypatch.setattr(app.extensions["deputy"].access, "_most", 3)
     bodies = EVERYTHING | {"tenant_id": tenant["id"]}
     jobs = [
-        lambda: world.admin.with_key(world.admin.key).raw("POST", "/v1/api-keys", bodies).status_code
-        for _ in range(6)
+        lambda: world.admin.with_key(world.admin.key).raw("POST", "/v1/api-keys", bodies).status_code for _ in range(6)
     ]
     assert sorted(at_once(jobs)) == [201, 201, 201, 429, 429, 429]
 

@@ -33,9 +33,7 @@ def declare(world: World, tenant: dict, *accounts: str) -> None:
 
 def test_a_tenant_declares_its_accounts(world: World):
     first, second = Customer(world.aws).account, Customer(world.aws).account
-    made = world.admin(
-        "POST", "/v1/tenants", {"name": "Acme", "accounts": [second, first, second]}, expect=201
-    )
+    made = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": [second, first, second]}, expect=201)
     assert made["accounts"] == sorted([first, second])
     assert world.admin("GET", path(made))["accounts"] == made["accounts"]
     assert "accounts" not in world.admin("GET", "/v1/tenants?limit=1")["items"][0]
@@ -76,9 +74,7 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_aske
     declare(world, tenant, Customer(world.aws).account)
     api = world.admin if who == "vendor" else bound_to(world, tenant)
     for body in ({"role_arn": arn}, {"account_id": arn.split(":")[4]}):
-        problem = api.refused(
-            "POST", f"{path(tenant)}/connections", body, expect=422, code="role_not_allowed"
-        )
+        problem = api.refused("POST", f"{path(tenant)}/connections", body, expect=422, code="role_not_allowed")
         assert "ask Example Vendor to add this account" in problem["detail"]
     assert world.calls_for(arn) == []
     declare(world, tenant, arn.split(":")[4])
@@ -120,9 +116,7 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, 
     assert (waiting["status"], waiting["awaiting_approval"]) == ("pending", True)
     assert (waiting["issues"], waiting["verification"]["verdict"]) == (False, "proven")
     assert "approve" in waiting["why"]
-    refused = world.admin.refused(
-        "POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified"
-    )
+    refused = world.admin.refused("POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified")
     assert "approve" in refused["detail"]
     newest = world.audit(connection_id=waiting["id"])
     assert "connection.verified" not in {event["action"] for event in newest}

@@ -47,9 +47,7 @@ def test_filters_narrow_and_times_are_half_open(world: World):
 def test_a_bound_key_sees_its_own_tenants_events_only(world: World):
     acme, globex = world.tenant("Acme"), world.tenant("Globex")
     reader = world.key("audit:read", tenant=acme)
-    assert {event["tenant_id"] for event in reader("GET", "/v1/audit-events?limit=200")["items"]} == {
-        acme["id"]
-    }
+    assert {event["tenant_id"] for event in reader("GET", "/v1/audit-events?limit=200")["items"]} == {acme["id"]}
     reader("GET", f"/v1/audit-events?tenant_id={acme['id']}")
     reader.refused("GET", f"/v1/audit-events?tenant_id={globex['id']}", expect=404, code="not_found")
 
@@ -58,9 +56,7 @@ def test_a_refusal_about_somebody_elses_is_recorded_under_no_tenant(world: World
     acme, theirs = world.tenant("Acme"), world.connection(world.tenant("Globex"))
     worker = world.worker(acme)
     problem = worker.refused("POST", path_of(theirs, "/credentials"), expect=404, code="not_found")
-    event = next(
-        e for e in world.audit(action="credentials.refused") if e["request_id"] == problem["request_id"]
-    )
+    event = next(e for e in world.audit(action="credentials.refused") if e["request_id"] == problem["request_id"])
     assert event["outcome"] == "refused"
     assert event["tenant_id"] is None
     assert event["details"]["code"] == "not_found"

@@ -53,9 +53,7 @@ def test_container_credentials_takes_the_bare_key_too(world: World, connection):
     anonymous = world.admin.with_key(None)
     header = {"Authorization": world.admin.key}
     assert anonymous("GET", path_of(connection, "/container-credentials"), headers=header)["Token"]
-    anonymous.refused(
-        "POST", path_of(connection, "/credentials"), headers=header, expect=401, code="unauthenticated"
-    )
+    anonymous.refused("POST", path_of(connection, "/credentials"), headers=header, expect=401, code="unauthenticated")
 
 
 def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
@@ -68,9 +66,7 @@ def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
         found = world.admin("GET", path, expect=409)
         assert (found["code"], found["Code"]) == ("suspended", "suspended")
         assert found["detail"] == found["message"] == found["Message"]
-    found = world.admin(
-        "GET", path_of({**connection, "id": str(uuid.uuid4())}, "/container-credentials"), expect=404
-    )
+    found = world.admin("GET", path_of({**connection, "id": str(uuid.uuid4())}, "/container-credentials"), expect=404)
     assert (found["Code"], found["Message"]) == ("not_found", found["detail"])
     assert "message" not in world.admin("POST", path_of(connection, "/credentials"), expect=409)
 
@@ -92,9 +88,7 @@ def test_every_answer_says_no_store(world: World, connection):
 
 def test_the_issuance_is_on_record_with_who_what_and_until_when(world: World, connection):
     worker = world.worker(connection_tenant(connection))
-    issued = worker(
-        "POST", path_of(connection, "/credentials"), {"reason": "nightly scan", "duration_seconds": 900}
-    )
+    issued = worker("POST", path_of(connection, "/credentials"), {"reason": "nightly scan", "duration_seconds": 900})
     event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
     assert event["outcome"] == "ok"
     assert event["actor"]["kind"] == "api_key"
@@ -137,9 +131,7 @@ def test_nothing_about_the_role_is_taken_from_the_caller(world: World, connectio
     assert len(world.calls_for(connection["role_arn"])) == before
 
 
-@pytest.mark.parametrize(
-    "wanted", [0, -1, 899, 3601, 43_200, 43_201, 10**30, 900.0, 3600.5, "3600", True, [], {}]
-)
+@pytest.mark.parametrize("wanted", [0, -1, 899, 3601, 43_200, 43_201, 10**30, 900.0, 3600.5, "3600", True, [], {}])
 def test_a_duration_is_a_whole_number_within_the_limits(world: World, connection, wanted):
     problem = world.admin.refused(
         "POST",
@@ -184,8 +176,7 @@ def test_a_session_policy_reaches_aws_compact_and_only_narrows(world: World, con
         issued = world.admin("POST", path_of(connection, "/credentials"), {"session_policy": given})
         sent = world.calls_for(connection["role_arn"])[-1].policy
         assert (
-            sent
-            == '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:ListBucket","Resource":"*"}]}'
+            sent == '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:ListBucket","Resource":"*"}]}'
         )
         assert issued["AccessKeyId"]
 

@@ -123,15 +123,10 @@ def test_connections_in_one_of_several_statuses(world: World):
     """In one tenant, and across all: newest first, page by page."""
     tenant, customer = world.tenant(), Customer(world.aws)
     made = {"verified": world.connect(tenant, world.role(tenant, customer))}
-    arns = [
-        customer.role(f"deputy-{status}", world.kit(tenant)["trust_policy"])
-        for status in ("suspended", "deleted")
-    ]
+    arns = [customer.role(f"deputy-{status}", world.kit(tenant)["trust_policy"]) for status in ("suspended", "deleted")]
     for status, arn in zip(("suspended", "deleted"), arns, strict=True):
         made[status] = world.connect(tenant, arn)
-    made["pending"] = world.connect(
-        tenant, f"arn:aws:iam::{customer.account}:role/deputy-none", status="pending"
-    )
+    made["pending"] = world.connect(tenant, f"arn:aws:iam::{customer.account}:role/deputy-none", status="pending")
     world.admin("POST", path_of(made["suspended"], "/suspend"), {"reason": "x"})
     world.admin("DELETE", path_of(made["deleted"]), expect=204)
     for path in (

@@ -62,9 +62,7 @@ def test_another_identity_than_the_brokers_is_named(aws, config):
 
 
 def test_the_brokers_path_does_not_matter(aws, config):
-    broker = make_config(config.database_url).broker.parse(
-        "arn:aws:iam::111122223333:role/some/path/DeputyBroker"
-    )
+    broker = make_config(config.database_url).broker.parse("arn:aws:iam::111122223333:role/some/path/DeputyBroker")
     app = create_app(make_config(config.database_url, broker=broker))
     Api(app, None)("GET", "/readyz")
     app.extensions["deputy"].db.engine.dispose()
@@ -141,16 +139,14 @@ def test_all_is_well_with_a_worker_and_it_is_said_by_name(deployment):
     deployment.beat()
     answer = deployment.ready()
     assert answer["status"] == "ok"
-    assert answer["checks"] == [
-        {"name": name, "status": "ok"} for name in ("database", "aws", *BACKGROUND)
-    ], "names and words alone"
+    assert answer["checks"] == [{"name": name, "status": "ok"} for name in ("database", "aws", *BACKGROUND)], (
+        "names and words alone"
+    )
 
 
 def test_without_a_worker_requests_are_served_and_readiness_says_so(deployment):
     """The answer is 200: that goes on in the background is no reason to send requests elsewhere."""
-    assert (
-        deployment.statuses() | {"workers": "degraded", "registrations": "degraded"} == deployment.statuses()
-    )
+    assert deployment.statuses() | {"workers": "degraded", "registrations": "degraded"} == deployment.statuses()
     heartbeat = deployment.beat()
     assert "degraded" not in deployment.statuses().values()
     assert f"flask {os.getpid()} on" in deployment.told("workers")["seen"]
@@ -201,9 +197,7 @@ def set_clock(monkeypatch, seconds: float) -> None:
     ("seconds", "said"),
     [(-5.5, "behind"), (-4.5, "No clock"), (4.5, "No clock"), (5.5, "ahead of")],
 )
-def test_a_clock_that_differs_by_more_than_five_seconds_degrades_readiness(
-    deployment, monkeypatch, seconds, said
-):
+def test_a_clock_that_differs_by_more_than_five_seconds_degrades_readiness(deployment, monkeypatch, seconds, said):
     set_clock(monkeypatch, seconds)
     status = "ok" if abs(seconds) < 5 else "degraded"
     assert deployment.statuses()["clock"] == status

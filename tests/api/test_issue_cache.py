@@ -232,9 +232,7 @@ def test_everything_that_an_answer_depends_on_is_in_the_question(change):
 
     def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
         issuable = Issuable(**ISSUABLE | of_connection)
-        return (
-            vending._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).question().text
-        )
+        return vending._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).question().text
 
     assert question() == question()
     assert question(**change) != question()
@@ -344,9 +342,7 @@ def test_so_it_is_with_a_body_good_or_bad(scene: Scene, body):
 def test_a_warm_connection_makes_no_bad_request_good(scene: Scene, change, status):
     scene.issue(), scene.issue()
     change = dict(change)
-    response = scene.worker.raw(
-        change.pop("method", "POST"), path_of(scene.connection, "/credentials"), **change
-    )
+    response = scene.worker.raw(change.pop("method", "POST"), path_of(scene.connection, "/credentials"), **change)
     assert response.status_code == status
 
 
@@ -394,9 +390,7 @@ def elsewhere(app) -> Callable[[], None]:
     return lambda: services.access.revoke_any(OPERATOR, other.key_id)
 
 
-def test_it_is_recorded_as_what_it_was_though_the_record_had_to_be_tried_twice(
-    scene: Scene, app, monkeypatch
-):
+def test_it_is_recorded_as_what_it_was_though_the_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
     """AWS was asked for this very answer, whatever happened to somebody else before it was recorded."""
     take_away, event, done = elsewhere(app), vending._event, []
 
@@ -564,9 +558,7 @@ def test_another_keys_rate_is_its_own(scene: Scene, stopped_clock, start):
 
 
 @on_sqlite
-def test_while_the_cache_is_away_each_process_still_counts_for_itself(
-    scene: Scene, stopped_clock, start, valkey
-):
+def test_while_the_cache_is_away_each_process_still_counts_for_itself(scene: Scene, stopped_clock, start, valkey):
     one, two = (start(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
     for api in (one, two):
         scene.issue(by=api)

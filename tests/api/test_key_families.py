@@ -90,9 +90,7 @@ def test_only_live_ones_are_counted(world: World):
 
 
 def test_a_key_of_the_command_line_has_no_maker(world: World):
-    me = next(
-        key for key in world.admin("GET", "/v1/api-keys?limit=200")["items"] if key["name"] == "tests' admin"
-    )
+    me = next(key for key in world.admin("GET", "/v1/api-keys?limit=200")["items"] if key["name"] == "tests' admin")
     assert me["made_by"] is None
 
 

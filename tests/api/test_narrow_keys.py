@@ -26,9 +26,7 @@ class Case:
             expect=201,
         )
         assert self.write["status"] == "verified"
-        self.scanner = world.key(
-            "credentials:issue", tenant=self.tenant if bound else None, permission_sets=[READ]
-        )
+        self.scanner = world.key("credentials:issue", tenant=self.tenant if bound else None, permission_sets=[READ])
 
 
 @pytest.fixture(params=[True, False], ids=["bound", "unbound"])
@@ -102,9 +100,7 @@ def test_a_narrow_key_makes_only_keys_that_are_as_narrow(world: World):
     narrow = world.key("keys:write", "credentials:issue", permission_sets=[READ])
     wanted = {"name": "a scanner", "scopes": ["credentials:issue"]}
     for sets in ([WRITE], [READ, WRITE]):
-        narrow.refused(
-            "POST", "/v1/api-keys", wanted | {"permission_sets": sets}, expect=403, code="forbidden"
-        )
+        narrow.refused("POST", "/v1/api-keys", wanted | {"permission_sets": sets}, expect=403, code="forbidden")
     for body in (wanted, wanted | {"permission_sets": None}, wanted | {"permission_sets": [READ]}):
         assert narrow("POST", "/v1/api-keys", body, expect=201)["permission_sets"] == [READ]
 

@@ -109,9 +109,7 @@ def opened(link: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(link).fragment.partition("?")[2], strict_parsing=True))
 
 
-def test_an_organisations_stack_makes_a_role_that_is_verified_where_it_is_launched(
-    world: World, customer: Customer
-):
+def test_an_organisations_stack_makes_a_role_that_is_verified_where_it_is_launched(world: World, customer: Customer):
     """All of the stack but the StackSet; and what the StackSet would launch, in an account of its own."""
     tenant = world.tenant()
     kit = world.kit(tenant)
@@ -201,9 +199,7 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pl
     """With a name whose characters all mean something in a URL, to see that each value arrives as it was."""
     partition, home, other, console, suffix = place
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    world = deploy(
-        broker=broker_in(partition), region=home, template_bucket="acme", role_prefix="a+b=c,d@e.f-"
-    )
+    world = deploy(broker=broker_in(partition), region=home, template_bucket="acme", role_prefix="a+b=c,d@e.f-")
     tenant = world.tenant()
     for region in (home, other):
         kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region={region}")
@@ -284,9 +280,7 @@ def test_the_template_can_be_read_without_a_key(world: World):
     other = anonymous.raw("GET", "/v1/templates/customer-role.yaml?permission_set=bucket-sync")
     assert "s3:PutObject" in other.text
     assert other.headers["X-Template-Version"] != response.headers["X-Template-Version"]
-    anonymous.refused(
-        "GET", "/v1/templates/customer-role.yaml?permission_set=x", expect=422, code="validation_failed"
-    )
+    anonymous.refused("GET", "/v1/templates/customer-role.yaml?permission_set=x", expect=422, code="validation_failed")
 
 
 def test_the_organisations_template_can_be_read_without_a_key(world: World):
@@ -297,9 +291,7 @@ def test_the_organisations_template_can_be_read_without_a_key(world: World):
     assert response.headers["X-Template-Version"] in response.text
     single = anonymous.raw("GET", "/v1/templates/customer-role.yaml?permission_set=bucket-sync")
     assert indent(single.text, " " * 8) in response.text
-    anonymous.refused(
-        "GET", "/v1/templates/customer-org.yaml?permission_set=x", expect=422, code="validation_failed"
-    )
+    anonymous.refused("GET", "/v1/templates/customer-org.yaml?permission_set=x", expect=422, code="validation_failed")
 
 
 def test_permission_sets_show_words_and_policies(world: World):

@@ -24,9 +24,7 @@ def test_a_link_is_made_with_a_url_and_lasts_thirty_days(world: World):
 
 def test_its_token_is_random_and_only_its_hash_is_stored(world: World):
     tenant = world.tenant()
-    tokens = [
-        world.admin("POST", links_of(tenant), {}, expect=201)["url"].rpartition("/")[2] for _ in range(20)
-    ]
+    tokens = [world.admin("POST", links_of(tenant), {}, expect=201)["url"].rpartition("/")[2] for _ in range(20)]
     assert {len(token) for token in tokens} == {43}
     assert len(set(tokens)) == 20
     with world.admin.app.extensions["deputy"].db.read() as db:
@@ -59,9 +57,7 @@ def test_it_lasts_as_long_as_asked(world: World, seconds):
     ],
 )
 def test_what_can_not_be_shown_is_refused_when_it_is_asked_for(world: World, body):
-    problem = world.admin.refused(
-        "POST", links_of(world.tenant()), body, expect=422, code="validation_failed"
-    )
+    problem = world.admin.refused("POST", links_of(world.tenant()), body, expect=422, code="validation_failed")
     assert list(problem["errors"]) == list(body)
 
 

@@ -158,7 +158,5 @@ def test_a_flood_is_not_written_to_the_audit_log(tight: World):
     worker = tight.worker({"id": connection["tenant_id"]})
     for _ in range(8):
         worker.raw("POST", path_of(connection, "/credentials"))
-    actions = {
-        (e["action"], e["details"].get("code")) for e in tight.audit(tenant_id=connection["tenant_id"])
-    }
+    actions = {(e["action"], e["details"].get("code")) for e in tight.audit(tenant_id=connection["tenant_id"])}
     assert ("credentials.refused", "rate_limited") not in actions

@@ -101,9 +101,7 @@ def test_every_status_that_issues_nothing_says_why(world: World, status, word):
     arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
     if status != "pending":
         customer.role(kit["role_name"], kit["trust_policy"])
-    made = world.admin(
-        "POST", f"/v1/tenants/{tenant['id']}/connections", {"account_id": customer.account}, expect=201
-    )
+    made = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", {"account_id": customer.account}, expect=201)
     assert made["role_arn"] == arn
     if status == "broken":
         world.admin("POST", path_of(made, "/verify"))

@@ -41,13 +41,9 @@ def test_reading_again_shows_the_same_external_id(world: World):
 def test_a_reference_is_unique_among_live_tenants(world: World):
     reference = f"crm-{world.tenant()['id']}"
     first = world.admin("POST", "/v1/tenants", {"name": "Acme", "reference": reference}, expect=201)
-    world.admin.refused(
-        "POST", "/v1/tenants", {"name": "Again", "reference": reference}, expect=409, code="conflict"
-    )
+    world.admin.refused("POST", "/v1/tenants", {"name": "Again", "reference": reference}, expect=409, code="conflict")
     other = world.tenant()
-    world.admin.refused(
-        "PATCH", f"/v1/tenants/{other['id']}", {"reference": reference}, expect=409, code="conflict"
-    )
+    world.admin.refused("PATCH", f"/v1/tenants/{other['id']}", {"reference": reference}, expect=409, code="conflict")
     assert world.admin("GET", f"/v1/tenants?reference={reference}")["items"] == [listed(first)]
     world.admin("DELETE", f"/v1/tenants/{first['id']}", expect=204)
     world.admin("POST", "/v1/tenants", {"name": "Anew", "reference": reference}, expect=201)
@@ -82,9 +78,7 @@ def test_suspending_stops_issuing_and_resuming_starts_it_again(world: World):
     )
     assert world.admin("POST", f"{tenant}/resume", {"reason": "paid"})["status"] == "active"
     world.admin("POST", path_of(connection, "/credentials"))
-    reasons = {
-        e["action"]: e["details"].get("reason") for e in world.audit(tenant_id=connection["tenant_id"])
-    }
+    reasons = {e["action"]: e["details"].get("reason") for e in world.audit(tenant_id=connection["tenant_id"])}
     assert reasons["tenant.suspended"] == "unpaid"
     assert reasons["tenant.resumed"] == "paid"
 

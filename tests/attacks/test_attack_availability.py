@@ -101,9 +101,7 @@ def epoch_of(app: Flask) -> int:
 
 def uses(app: Flask, tenant_id: str) -> int:
     """How much of all its quotas a tenant has used."""
-    query = select(
-        sqlalchemy.func.coalesce(sqlalchemy.func.sum(QuotaUse.counted + QuotaUse.counted_before), 0)
-    )
+    query = select(sqlalchemy.func.coalesce(sqlalchemy.func.sum(QuotaUse.counted + QuotaUse.counted_before), 0))
     with app.extensions["deputy"].db.read() as db:
         return db.scalar(query.where(QuotaUse.id == UUID(tenant_id)))
 

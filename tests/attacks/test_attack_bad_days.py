@@ -27,9 +27,7 @@ def role(world: World):
 @on_sqlite
 @pytest.mark.parametrize("kind", SICK)
 @pytest.mark.parametrize("stranger", ["missing", "foreign"])
-def test_a_stranger_without_an_answer_is_not_a_stranger_refused(
-    world: World, faults, kind: str, stranger: str
-):
+def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, faults, kind: str, stranger: str):
     tenant = world.tenant("Careful")
     arn = world.role(tenant)
     faults.add(kind, role_arn=arn, external_id=stranger, **SICK[kind])

@@ -61,9 +61,7 @@ def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene: Scene, nam
 def test_no_item_of_a_list_that_is_too_long_is_read(world: World, monkeypatch: pytest.MonkeyPatch):
     read = []
     inner = fields.Enum._deserialize
-    monkeypatch.setattr(
-        fields.Enum, "_deserialize", lambda *args, **kwargs: read.append(1) or inner(*args, **kwargs)
-    )
+    monkeypatch.setattr(fields.Enum, "_deserialize", lambda *args, **kwargs: read.append(1) or inner(*args, **kwargs))
     wanted = {"name": "x", "scopes": ["tenants:read"] * 9}
     found = world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
     assert found["errors"] == {"scopes": ["Must not be longer than 8."]}

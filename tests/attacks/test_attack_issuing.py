@@ -50,9 +50,7 @@ def test_the_query_and_headers_change_nothing(scene: Scene, what: str):
 )
 def test_a_duration_is_a_whole_number_within_the_limits(scene: Scene, wanted):
     with unchanged(scene.world, scene.ours):
-        response = scene.mallory.raw(
-            "POST", path_of(scene.ours, "/credentials"), {"duration_seconds": wanted}
-        )
+        response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {"duration_seconds": wanted})
         assert set(problem(response, 422, "validation_failed")["errors"]) == {"duration_seconds"}
 
 

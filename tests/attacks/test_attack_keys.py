@@ -66,9 +66,7 @@ def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, 
 @pytest.mark.parametrize("name", ["NOT_A_KEY", "Bearer twice", "Token", "space before"])
 def test_a_bare_key_is_taken_only_as_it_is(scene: Scene, name: str):
     key = scene.mallory.key
-    text = {"NOT_A_KEY": key[:-1], "Bearer twice": f"{key} {key}", "Token": f"Token {key}"}.get(
-        name, f" {key}"
-    )
+    text = {"NOT_A_KEY": key[:-1], "Bearer twice": f"{key} {key}", "Token": f"Token {key}"}.get(name, f" {key}")
     response = scene.mallory.with_key(None).raw(
         "GET", path_of(scene.ours, "/container-credentials"), environ_overrides={"HTTP_AUTHORIZATION": text}
     )
@@ -110,8 +108,7 @@ def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
     world.admin("DELETE", f"/v1/api-keys/{revoked_id}", expect=204)
     never = world.admin.with_key(generate_key())
     answers = [
-        problem(api.raw("GET", "/v1/tenants"), 401, "unauthenticated")
-        for api in (of_deleted, revoked, expired, never)
+        problem(api.raw("GET", "/v1/tenants"), 401, "unauthenticated") for api in (of_deleted, revoked, expired, never)
     ]
     assert answers == [answers[0]] * 4
 

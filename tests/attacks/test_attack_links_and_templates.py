@@ -184,9 +184,7 @@ def published(aws, app):
         patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
         patch.setenv("AWS_ACCESS_KEY_ID", "111122223333")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
-        return app.extensions["deputy"].onboarding._bucket.publish(
-            app.extensions["deputy"].onboarding.template(None)
-        )
+        return app.extensions["deputy"].onboarding._bucket.publish(app.extensions["deputy"].onboarding.template(None))
 
 
 @pytest.mark.parametrize(

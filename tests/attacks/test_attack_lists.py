@@ -41,8 +41,7 @@ def test_a_bound_key_reads_only_its_own_audit_events(scene: Scene):
 
 def test_another_tenants_audit_log_is_like_one_that_does_not_exist(scene: Scene):
     responses = [
-        scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={tenant}")
-        for tenant in (scene.globex["id"], absent())
+        scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={tenant}") for tenant in (scene.globex["id"], absent())
     ]
     foreign, nothing = (problem(response, 404, "not_found") for response in responses)
     assert foreign == nothing

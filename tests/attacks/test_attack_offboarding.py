@@ -56,9 +56,7 @@ def test_a_tenant_made_again_inherits_nothing(world: World, initech):
     tenant, _, _, made = initech
     old_key = world.key("tenants:read", "audit:read", "connections:read", tenant=tenant)
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-    again = world.admin(
-        "POST", "/v1/tenants", {"name": tenant["name"], "reference": tenant["reference"]}, expect=201
-    )
+    again = world.admin("POST", "/v1/tenants", {"name": tenant["name"], "reference": tenant["reference"]}, expect=201)
     assert again["id"] != tenant["id"]
     assert again["external_id"] != tenant["external_id"]
     problem(old_key.raw("GET", "/v1/tenants"), 401, "unauthenticated")

@@ -76,9 +76,7 @@ def test_every_link_that_is_no_good_reads_alike(scene: Scene, end):
         ("POST", f"/connections/{some_id}/stop"),
         ("DELETE", ""),
     ):
-        options = (
-            {"data": {"role_arn": "arn:aws:iam::123456789012:role/deputy-x"}} if method == "POST" else {}
-        )
+        options = {"data": {"role_arn": "arn:aws:iam::123456789012:role/deputy-x"}} if method == "POST" else {}
         found, nothing = visitor.raw(what, method, **options), absent.raw(what, method, **options)
         assert found.status_code == nothing.status_code == 404
         assert found.data == nothing.data
@@ -154,9 +152,7 @@ def test_a_form_from_another_site_is_refused(scene: Scene, headers):
     made = scene.world.connection(visitor.tenant)
     calls = len(scene.world.aws.sts_calls)
     for what in ("/connections", f"/connections/{made['id']}/verify"):
-        assert (
-            visitor.raw(what, "POST", data={"role_arn": made["role_arn"]}, headers=headers).status_code == 403
-        )
+        assert visitor.raw(what, "POST", data={"role_arn": made["role_arn"]}, headers=headers).status_code == 403
     assert len(scene.world.aws.sts_calls) == calls
 
 
@@ -305,9 +301,7 @@ def test_a_page_that_is_refused_again_and_again_leaves_no_record(scene: Scene):
     mine = visit(scene.world, scene.world.tenant("Mallory"))
     with scene.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.execute(
-            sqlalchemy.text(
-                "UPDATE onboarding_links SET permission_set = 'withdrawn' WHERE digest = :digest"
-            ),
+            sqlalchemy.text("UPDATE onboarding_links SET permission_set = 'withdrawn' WHERE digest = :digest"),
             {"digest": hashlib.sha256(mine.path.rpartition("/")[2].encode()).digest()},
         )
     before = newest(scene.world)

@@ -16,9 +16,7 @@ def mischief(scene: Scene, route: Route, tenant_id: str, connection_id: str):
     if body and "role_arn" in body:
         body = {"role_arn": scene.theirs["role_arn"]}
     options = {} if body is None else {"body": body}
-    return scene.mallory.raw(
-        route.method, route.at(tenant_id=tenant_id, connection_id=connection_id), **options
-    )
+    return scene.mallory.raw(route.method, route.at(tenant_id=tenant_id, connection_id=connection_id), **options)
 
 
 @pytest.mark.parametrize("route", OF_A_TENANT, ids=str)

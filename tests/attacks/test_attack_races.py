@@ -77,9 +77,7 @@ BETWEEN = {
 
 @pytest.mark.parametrize("what", BETWEEN)
 @pytest.mark.parametrize("shape", ["/credentials", "/container-credentials"])
-def test_credentials_that_aws_gave_meanwhile_are_dropped(
-    world: World, case: Case, meanwhile, what: str, shape: str
-):
+def test_credentials_that_aws_gave_meanwhile_are_dropped(world: World, case: Case, meanwhile, what: str, shape: str):
     status, code, action = BETWEEN[what]
     happened = meanwhile("assume", getattr(case, what))
     response = case.worker.raw("POST" if shape == "/credentials" else "GET", path_of(case.connection, shape))

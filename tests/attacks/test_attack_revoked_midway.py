@@ -80,9 +80,7 @@ class Case:
 
     def revoke(self) -> dict[str, list[str]]:
         """What is stored from then on."""
-        self.world.admin.with_key(self.world.admin.key)(
-            "DELETE", f"/v1/api-keys/{self.key['id']}", expect=204
-        )
+        self.world.admin.with_key(self.world.admin.key)("DELETE", f"/v1/api-keys/{self.key['id']}", expect=204)
         return rows(self.world)
 
     def revoke_link(self) -> dict[str, list[str]]:
@@ -200,9 +198,7 @@ def test_a_key_that_ends_by_hand_meanwhile_makes_no_key(case: Case, database_url
     by_hand.engine.dispose()
 
 
-def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(
-    case: Case, admitted: Callable[..., list[Any]]
-):
+def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(case: Case, admitted: Callable[..., list[Any]]):
     bound = case.world.key(*Scope, tenant=case.tenant)
     admitted(
         bound.key,
@@ -241,8 +237,7 @@ def send(case: Case) -> Iterator[Callable[[str], Any]]:
     def form(what: str) -> Any:
         return Api(case.world.admin.app, None).raw(
             "POST",
-            case.page
-            + what.format(connection_id=case.sought() if "/stop" in what else case.connection["id"]),
+            case.page + what.format(connection_id=case.sought() if "/stop" in what else case.connection["id"]),
             data=role,
             headers={"Sec-Fetch-Site": "same-origin"},
         )
@@ -274,9 +269,7 @@ def test_a_link_that_is_revoked_while_aws_is_asked_stores_no_proof(
     assert rows(case.world)["proofs"] == happened[0]["proofs"]
 
 
-def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(
-    case: Case, meanwhile: Callable[..., list[Any]]
-):
+def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(case: Case, meanwhile: Callable[..., list[Any]]):
     happened = meanwhile("probe_own", case.revoke)
     response = case.world.admin.with_key(case.key["key"]).raw("POST", path_of(case.connection, "/verify"))
     problem(response, 401, "unauthenticated")

@@ -21,9 +21,7 @@ def everything_stored(app) -> str:
         )
 
 
-def test_neither_credentials_nor_keys_are_stored_or_logged(
-    world: World, app, caplog: pytest.LogCaptureFixture
-):
+def test_neither_credentials_nor_keys_are_stored_or_logged(world: World, app, caplog: pytest.LogCaptureFixture):
     made = world.connection()
     worker = world.worker({"id": made["tenant_id"]})
     with caplog.at_level(logging.DEBUG):
@@ -48,9 +46,7 @@ def test_neither_credentials_nor_keys_are_stored_or_logged(
 
 
 @pytest.mark.parametrize("kind", ["deny", "error"])
-def test_the_log_of_a_bad_day_has_no_secret_either(
-    world: World, faults, caplog: pytest.LogCaptureFixture, kind: str
-):
+def test_the_log_of_a_bad_day_has_no_secret_either(world: World, faults, caplog: pytest.LogCaptureFixture, kind: str):
     made = world.connection()
     faults.add(kind, role_arn=made["role_arn"])
     with caplog.at_level(logging.DEBUG):
@@ -115,9 +111,7 @@ def test_a_bug_of_ours_says_nothing_and_is_no_trace_of_success(scene: Scene, mon
     """Nothing real fails in an unforeseen way, so one thing is made to."""
 
     def bug(*_args, **_kwargs):
-        raise RuntimeError(
-            f"secret {scene.mallory.key} at arn:aws:sts::111122223333:assumed-role/DeputyBroker/x"
-        )
+        raise RuntimeError(f"secret {scene.mallory.key} at arn:aws:sts::111122223333:assumed-role/DeputyBroker/x")
 
     monkeypatch.setattr("app.issuing.issue.session_name", bug)
     calls = len(scene.world.calls_for(scene.ours["role_arn"]))

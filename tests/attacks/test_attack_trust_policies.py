@@ -124,9 +124,7 @@ def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: Worl
         made = world.connect(tenant, role_with(world, tenant, statements), status="insecure")
         assert outcomes(made)[:2] == ["passed", "passed"]
         failed = {
-            stranger
-            for stranger in BOTH
-            if check(made, f"{stranger}_external_id_refused")["outcome"] == "failed"
+            stranger for stranger in BOTH if check(made, f"{stranger}_external_id_refused")["outcome"] == "failed"
         }
         assert failed == strangers
     assert made["verification"]["verdict"] == "insecure"
@@ -155,9 +153,7 @@ PROVEN = {
     # Not seen: everybody whose ID begins with the same 128 random bits, which is nobody.
     "StringLike, the first half": lambda own: [like(own[:36] + "*")],
     # Not seen: whoever else the role trusts. The External ID keeps the vendor's other customers out all the same.
-    "everybody, with the ID": lambda own: [
-        {**allow(), "Principal": "*", "Condition": {"StringEquals": {KEY: own}}}
-    ],
+    "everybody, with the ID": lambda own: [{**allow(), "Principal": "*", "Condition": {"StringEquals": {KEY: own}}}],
 }
 
 
@@ -182,9 +178,7 @@ REFUSING = {
         }
     ],
     "a Deny": lambda own, other: [allow(StringEquals={KEY: own}), deny(StringLike={KEY: "*"})],
-    "nothing but TagSession": lambda own, other: [
-        {**allow(StringEquals={KEY: own}), "Action": "sts:TagSession"}
-    ],
+    "nothing but TagSession": lambda own, other: [{**allow(StringEquals={KEY: own}), "Action": "sts:TagSession"}],
 }
 
 

@@ -36,9 +36,7 @@ def test_what_the_vendor_suspended_a_bound_key_does_not_resume(world: World, con
 
 
 @pytest.mark.parametrize("what", ["tenant", "connection"])
-def test_what_a_bound_key_suspended_a_bound_key_resumes_and_so_does_the_vendor(
-    world: World, connection, mallory, what
-):
+def test_what_a_bound_key_suspended_a_bound_key_resumes_and_so_does_the_vendor(world: World, connection, mallory, what):
     path = paths(connection)[what]
     for resumer in (mallory, world.admin):
         mallory("POST", f"{path}/suspend", {"reason": "a drill"})
@@ -46,9 +44,7 @@ def test_what_a_bound_key_suspended_a_bound_key_resumes_and_so_does_the_vendor(
 
 
 @pytest.mark.parametrize("what", ["tenant", "connection"])
-def test_a_bound_key_that_suspends_first_does_not_keep_the_vendor_from_it(
-    world: World, connection, mallory, what
-):
+def test_a_bound_key_that_suspends_first_does_not_keep_the_vendor_from_it(world: World, connection, mallory, what):
     path = paths(connection)[what]
     mallory("POST", f"{path}/suspend", {"reason": "so that nobody else can"})
     world.admin("POST", f"{path}/suspend", REASON)
@@ -102,9 +98,7 @@ def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
     seen = mallory("GET", path)["items"]
     full = {event["id"]: event for event in world.admin("GET", path)["items"]}
     text = json.dumps(seen)
-    assert [
-        word for word in ("Jane Doe", "tests' admin", "incident 7", REASON["reason"]) if word in text
-    ] == []
+    assert [word for word in ("Jane Doe", "tests' admin", "incident 7", REASON["reason"]) if word in text] == []
     kinds = set()
     for event in seen:
         kinds.add(event["actor"]["kind"])

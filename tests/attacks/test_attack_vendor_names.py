@@ -166,20 +166,14 @@ def test_a_vendor_name_that_is_no_line_of_text_is_refused_at_start(config: Confi
 
 
 @pytest.mark.parametrize("name", ["東京", "株式会社 A", "Ä", "24", "Ω&Ж", "😀", "\uf900" * 64, "\u33a5" * 64])
-def test_a_vendor_name_without_letters_in_ascii_asks_for_them_at_start(
-    config: Config, monkeypatch, name: str
-):
+def test_a_vendor_name_without_letters_in_ascii_asks_for_them_at_start(config: Config, monkeypatch, name: str):
     with pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME_ASCII: must be set"):
         settings_with(monkeypatch, config, VENDOR_NAME=name)
     taken = settings_with(monkeypatch, config, VENDOR_NAME=name, VENDOR_NAME_ASCII="Tokyo 24")
     assert (taken.vendor_name, taken.vendor_in_aws) == (name, "Tokyo 24")
 
 
-@pytest.mark.parametrize(
-    "form", ["A: b", "A#b", "A\nb", "A\n", 'A"b', "A'b", "A${b}", "A&b", "Ä", "A" * 65, "-A"]
-)
-def test_the_ascii_form_that_is_given_is_one_that_aws_takes_everywhere(
-    config: Config, monkeypatch, form: str
-):
+@pytest.mark.parametrize("form", ["A: b", "A#b", "A\nb", "A\n", 'A"b', "A'b", "A${b}", "A&b", "Ä", "A" * 65, "-A"])
+def test_the_ascii_form_that_is_given_is_one_that_aws_takes_everywhere(config: Config, monkeypatch, form: str):
     with pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME_ASCII: must match"):
         settings_with(monkeypatch, config, VENDOR_NAME="東京", VENDOR_NAME_ASCII=form)

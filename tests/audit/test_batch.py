@@ -52,9 +52,7 @@ def tenant():
 
 
 def event(tenant, stamp=None, **changes) -> Event:
-    return Event(
-        **({"actor": KEY, "action": "tests.wrote", "details": {}, "tenant_id": tenant} | changes), stamp=stamp
-    )
+    return Event(**({"actor": KEY, "action": "tests.wrote", "details": {}, "tenant_id": tenant} | changes), stamp=stamp)
 
 
 def stored(by_hand, tenant, what="count(*)"):
@@ -63,9 +61,7 @@ def stored(by_hand, tenant, what="count(*)"):
 
 def raw(by_hand, event_id) -> list[tuple[str, str]]:
     """Type and value of each column, as they lie in the database."""
-    value = (
-        "CAST({0} AS text)" if by_hand.engine.dialect.name == "postgresql" else "typeof({0}) || quote({0})"
-    )
+    value = "CAST({0} AS text)" if by_hand.engine.dialect.name == "postgresql" else "typeof({0}) || quote({0})"
     columns = ", ".join(value.format(column) for column in COLUMNS)
     [row] = by_hand.rows(f"SELECT {columns} FROM audit_events WHERE id = '{event_id.hex}'")  # noqa: S608  ours
     return list(zip(COLUMNS, row, strict=True))
@@ -162,9 +158,7 @@ def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant):
         assert [s.split()[0] for s in seen if "INSERT" not in s] == ["BEGIN", "SELECT", "COMMIT"] * 2
     else:
         rows = stored(by_hand, tenant, "DISTINCT CAST(xmin AS text), CAST(cmin AS text), details ->> 'n'")
-        assert sorted(n for _, _, n in rows) == ["0", "1"], (
-            "each batch: one transaction, and one command of it"
-        )
+        assert sorted(n for _, _, n in rows) == ["0", "1"], "each batch: one transaction, and one command of it"
         assert len({transaction for transaction, _, _ in rows}) == 2
     assert stored(by_hand, tenant) == [(100,)]
 

@@ -157,9 +157,7 @@ def test_an_event_that_waited_too_long_is_not_stored(quick):
     with pytest.raises(StoreUnavailableError):
         log.append(old)
     log.append(Event(TESTS, "tests.fresh", {}, at=datetime.now(UTC) - timedelta(seconds=5)))
-    assert [event.action for event in log.events(None, Filter(), limit=9, after=None).items] == [
-        "tests.fresh"
-    ]
+    assert [event.action for event in log.events(None, Filter(), limit=9, after=None).items] == ["tests.fresh"]
 
 
 def test_filters_hold_for_the_feed_too(quick):
@@ -235,9 +233,7 @@ def long_log(request, tmp_path_factory):
         begin = datetime(2030, 1, 1, tzinfo=UTC)
         rows = [
             {
-                "id": UUID(
-                    int=first_id_at(at := begin + timedelta(seconds=10 * number)).int | (7 << 76) | number
-                ),
+                "id": UUID(int=first_id_at(at := begin + timedelta(seconds=10 * number)).int | (7 << 76) | number),
                 "at": at,
                 "action": "tests.rare" if number % 1000 == 0 else audit.ISSUED,
                 "outcome": "ok",

@@ -188,9 +188,7 @@ def test_a_bound_key_sees_its_tenants_events_only(log, history):
     assert details(found(log, acme, tenant_id=acme)) == [3, 2, 1]
     assert details(found(log, acme, action=action)) == [2, 1]
     assert details(found(log, globex)) == [4]
-    assert details(found(log, globex, connection_id=connection)) == [], (
-        "another's connection: as if it were none"
-    )
+    assert details(found(log, globex, connection_id=connection)) == [], "another's connection: as if it were none"
 
 
 def test_a_bound_key_that_asks_for_another_tenant_finds_nothing_there(log, history):

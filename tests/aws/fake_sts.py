@@ -16,9 +16,7 @@ from app.aws.sts import Session
 
 ACCOUNT = "444455556666"
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-SESSION = Session(
-    "ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-session"
-)
+SESSION = Session("ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-session")
 NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
 
 
@@ -53,9 +51,7 @@ def error(code: str, message: str = "") -> str:
     return f"<ErrorResponse {NAMESPACE}><Error>{inner}</Error></ErrorResponse>"
 
 
-WHO = identity(
-    Arn="arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy", Account=ACCOUNT, UserId="A:x"
-)
+WHO = identity(Arn="arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy", Account=ACCOUNT, UserId="A:x")
 CREDENTIALS = {
     "AccessKeyId": "ASIABROKERBROKER0001",
     "SecretAccessKey": "x",

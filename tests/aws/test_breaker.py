@@ -38,9 +38,7 @@ def clock(monkeypatch):
 
 
 def answer(code: str, status: int = 400) -> ClientError:
-    return ClientError(
-        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AssumeRole"
-    )
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AssumeRole")
 
 
 SILENCE = [
@@ -164,9 +162,7 @@ def test_while_it_is_open_nobody_waits(opened):
     assert all(shut_out(opened) for _ in range(1000))
 
 
-@pytest.mark.parametrize(
-    "how", [None, ABOUT_ONE[0], ABOUT_ONE[1]], ids=["success", "AccessDenied", "ValidationError"]
-)
+@pytest.mark.parametrize("how", [None, ABOUT_ONE[0], ABOUT_ONE[1]], ids=["success", "AccessDenied", "ValidationError"])
 def test_one_answer_closes_it(opened, how, clock):
     clock.move(OPEN)
     if how is None:

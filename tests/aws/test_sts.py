@@ -170,9 +170,7 @@ def door(live, server):
 
 def test_issuing_sends_the_grant_and_what_it_was_given(door):
     door.let_in()
-    session = door.sts.assume(
-        GRANT, session_name="deputy-abc-1", duration_seconds=1234, policy='{"Statement":[]}'
-    )
+    session = door.sts.assume(GRANT, session_name="deputy-abc-1", duration_seconds=1234, policy='{"Statement":[]}')
     assert door.calls == [
         (
             "AssumeRole",
@@ -542,9 +540,7 @@ def test_a_certificate_of_nobodys_is_unavailable(environment, impostor, tmp_path
 
 def test_it_goes_through_the_proxy_that_it_was_told(public, server):
     """Plain HTTP, so that the proxy can be asked what it heard: the whole address, and who is allowed to use it."""
-    public(
-        AWS_ENDPOINT_URL="http://sts.internal", HTTP_PROXY=server.url.replace("//", "//us:er@"), **OWN_KEYS
-    )
+    public(AWS_ENDPOINT_URL="http://sts.internal", HTTP_PROXY=server.url.replace("//", "//us:er@"), **OWN_KEYS)
     server.answers = [(200, assumed())]
     sts = Sts("eu-west-1", PRINCIPAL)
     assert assume(sts) == SESSION
@@ -784,9 +780,7 @@ def test_it_recovers_when_credentials_appear_where_there_were_none(environment, 
     sts = Sts("eu-west-1", PRINCIPAL)
     with pytest.raises(Unavailable):
         sts.is_broker()
-    (tmp_path / "credentials").write_text(
-        "[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n"
-    )
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n")
     assert sts.is_broker()
     sts._api.close()
 

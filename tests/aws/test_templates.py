@@ -76,9 +76,7 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
         "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
         "Condition": {
             "StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}},
-            "ArnEquals": {
-                "aws:PrincipalArn": f"arn:{partition}:iam::{OTHER_ACCOUNT}:role/service/AcmeBroker"
-            },
+            "ArnEquals": {"aws:PrincipalArn": f"arn:{partition}:iam::{OTHER_ACCOUNT}:role/service/AcmeBroker"},
         },
     }
     parameters = parsed(template)["Parameters"]
@@ -205,9 +203,7 @@ def test_the_same_content_has_the_same_name():
         config(account="123456789013"),
         config(broker=Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:role/AcmeBroker")),
         config("aws-us-gov"),
-        config(
-            broker=Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:user/AcmeBroker"), max_session_seconds=43_200
-        ),
+        config(broker=Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:user/AcmeBroker"), max_session_seconds=43_200),
     ],
     ids=["vendor", "account", "path", "partition", "maximum"],
 )
@@ -217,9 +213,7 @@ def test_other_content_has_another_name(changed):
 
 def test_one_more_action_is_other_content():
     [first, *rest] = SETS["inventory"].statements
-    wider = replace(
-        SETS["inventory"], statements=(first | {"Action": [*first["Action"], "s3:GetBucketCORS"]}, *rest)
-    )
+    wider = replace(SETS["inventory"], statements=(first | {"Action": [*first["Action"], "s3:GetBucketCORS"]}, *rest))
     assert render(config(), wider).version != render(config(), SETS["inventory"]).version
 
 

@@ -118,9 +118,7 @@ def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     monkeypatch.setattr("app.background.single_machine._TICK", 0.01)
     rounds, tidied = [], []
     claim = services.due.claim
-    monkeypatch.setattr(
-        "app.connections.proof_queue.Due.claim", lambda _, most: rounds.append(1) or claim(most)
-    )
+    monkeypatch.setattr("app.connections.proof_queue.Due.claim", lambda _, most: rounds.append(1) or claim(most))
     monkeypatch.setattr("app.background.single_machine.tidy", lambda db: tidied.append(1) or tidy(db))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()

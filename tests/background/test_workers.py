@@ -91,9 +91,7 @@ class Crowd:
         services = self._services
         tenants = [tenant_row(services.db) for _ in range(count)]
         with services.db.read() as db:
-            self._ids += db.scalars(
-                sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants))
-            )
+            self._ids += db.scalars(sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants)))
         trust = trust_policy(services.config.broker, "")
         trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = self._ids
         if self._arn is None:
@@ -200,9 +198,7 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tm
     with empty_database("sqlite", tmp_path) as url:
         migrate(url)
         topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
-        config = make_config(
-            url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue
-        )
+        config = make_config(url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue)
         services = composition.build(config)
         Crowd(services, aws).pending(40)
         with working(services) if kind == "flask" else celery_over_valkey(services, aws, tmp_path):
@@ -268,9 +264,7 @@ def environment(services, aws, **more):
 def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
     crowd.pending(5)
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment(services, aws), stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=environment(services, aws), stdout=subprocess.PIPE) as process:
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 5})
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
@@ -341,9 +335,7 @@ def work_queue(aws):
         attached = {"RoleName": "DeputyBroker", "PolicyArn": policy["PolicyArn"]}
         iam.attach_role_policy(**attached)
         here = sqs.get_queue_url(QueueName=url.rpartition("/")[2])["QueueUrl"]
-        yield SimpleNamespace(
-            url=here.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=here)
-        )
+        yield SimpleNamespace(url=here.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=here))
         iam.detach_role_policy(**attached)
         cloudformation.delete_stack(StackName=name)
 
@@ -369,9 +361,7 @@ def test_sqs_carries_what_is_due(services, crowd, aws, work_queue, tmp_path):
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
-def test_a_worker_that_sqs_refuses_ends_and_does_not_stay_alive_and_deaf(
-    services, crowd, aws, work_queue, tmp_path
-):
+def test_a_worker_that_sqs_refuses_ends_and_does_not_stay_alive_and_deaf(services, crowd, aws, work_queue, tmp_path):
     celery = Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION)
     try:
         crowd.pending(1)

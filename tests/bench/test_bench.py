@@ -78,9 +78,7 @@ def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(sts):
 
 def test_only_the_broker_and_known_sessions_are_somebody(sts):
     with client(sts) as broker:
-        assert broker.get_caller_identity()["Arn"].startswith(
-            "arn:aws:sts::111122223333:assumed-role/DeputyBroker/"
-        )
+        assert broker.get_caller_identity()["Arn"].startswith("arn:aws:sts::111122223333:assumed-role/DeputyBroker/")
     with client(sts, "AKIASOMEBODYELSE0000") as stranger:
         with pytest.raises(ClientError, match="InvalidClientTokenId"):
             stranger.get_caller_identity()
@@ -139,9 +137,7 @@ def test_the_table_has_every_goal_and_says_which_was_reached():
 @pytest.mark.parametrize(("reached", "status"), [(Level.MISSED, 1), (Level.MUST, 0), (Level.MOONSHOT, 0)])
 def test_a_missed_must_is_a_failure(monkeypatch, tmp_path, capsys, reached, status):
     monkeypatch.setattr(bench.__main__, "HOME", tmp_path)
-    found = Findings(
-        [Result(5, "1.00", Level.TARGET), Result(8, "2.00", reached, {"ratio": Spread(2, 1, 3)})]
-    )
+    found = Findings([Result(5, "1.00", Level.TARGET), Result(8, "2.00", reached, {"ratio": Spread(2, 1, 3)})])
     stage = SimpleNamespace(found=found, about={"machine": {"cores": 2}})
     assert bench.__main__.conclude(stage, tmp_path / "also" / "bench.json") == status
     assert (tmp_path / "last.json").read_text() == (tmp_path / "also" / "bench.json").read_text()
@@ -155,9 +151,7 @@ def test_a_measurement_that_fails_is_a_failure_and_keeps_the_others(monkeypatch,
         raise BenchError("a 503")
 
     monkeypatch.setitem(bench.__main__.SECTIONS, "cold", (cold, ""))
-    stage = SimpleNamespace(
-        found=Findings([Result(1, "0.70", Level.TARGET)]), about={"machine": {}}, say=print
-    )
+    stage = SimpleNamespace(found=Findings([Result(1, "0.70", Level.TARGET)]), about={"machine": {}}, say=print)
     bench.__main__.measure(stage, "cold")
     assert bench.__main__.conclude(stage, None) == 2
     said = capsys.readouterr()

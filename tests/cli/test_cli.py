@@ -323,9 +323,7 @@ def test_bootstrap_does_not_replace_another_key_with_the_same_digits(with_bootst
 
 
 def test_create_prints_a_key_that_can_do_what_was_asked(operator):
-    output = operator.run(
-        "keys", "create", "--name", "reader", "--scope", "tenants:read", "--scope", "audit:read"
-    )
+    output = operator.run("keys", "create", "--name", "reader", "--scope", "tenants:read", "--scope", "audit:read")
     key_id, text = made_by(output)
     assert "shown this once" in output
     caller = operator.access.authenticate(text, None)
@@ -512,6 +510,4 @@ def test_a_key_can_be_made_for_some_permission_sets(operator):
     words = ["keys", "create", "--name", "scanner", "--scope", "credentials:issue", "--permission-set"]
     _, text = made_by(operator.run(*words, "inventory"))
     assert operator.key(text).permission_sets == ["inventory"]
-    assert "permission_sets: Must be some of: bucket-sync, inventory." in operator.run(
-        *words, "no-such", fails=1
-    )
+    assert "permission_sets: Must be some of: bucket-sync, inventory." in operator.run(*words, "no-such", fails=1)

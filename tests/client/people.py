@@ -194,7 +194,5 @@ def beside_python(name: str) -> Path:
 
 def block(language: str, having: str) -> str:
     """The code of docs/workers.md that has this text in it, exactly as people copy it."""
-    (found,) = [
-        code for code in re.findall(rf"```{language}\n(.*?)```", DOCUMENT, flags=re.DOTALL) if having in code
-    ]
+    (found,) = [code for code in re.findall(rf"```{language}\n(.*?)```", DOCUMENT, flags=re.DOTALL) if having in code]
     return str(found)

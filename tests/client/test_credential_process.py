@@ -52,9 +52,7 @@ def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: Place
 
 def test_it_takes_its_settings_from_the_environment_too(deputy: Deputy, place: Place, key_file: Path):
     for variables in ({"DEPUTY_API_KEY": place.key}, {"DEPUTY_API_KEY_FILE": str(key_file)}):
-        done = command(
-            *asked(place), "--duration", "900", "--reason", "nightly", DEPUTY_URL=deputy.url, **variables
-        )
+        done = command(*asked(place), "--duration", "900", "--reason", "nightly", DEPUTY_URL=deputy.url, **variables)
         assert done.returncode == 0, done.stderr
         details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0]["details"]
         assert (details["duration_seconds"], details["reason"]) == (900, "nightly")
@@ -198,9 +196,7 @@ def test_the_readme_names_its_options():
 
 
 @pytest.mark.parametrize("joined", [True, False])
-def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(
-    deputy: Deputy, place: Place, joined
-):
+def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(deputy: Deputy, place: Place, joined):
     """DuckDB's SDK does; it would then go on as the worker's own role."""
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)

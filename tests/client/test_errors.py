@@ -50,9 +50,7 @@ def test_role_refused(place: Place):
 
 
 def test_not_permitted_without_a_valid_key(place: Place):
-    assert "DEPUTY_API_KEY" in str(
-        refused(deputy_client.NotPermitted, place, key=f"dpk_{'0' * 16}_{'x' * 43}")
-    )
+    assert "DEPUTY_API_KEY" in str(refused(deputy_client.NotPermitted, place, key=f"dpk_{'0' * 16}_{'x' * 43}"))
 
 
 def test_not_permitted_without_the_scope(place: Place, world: World):
@@ -94,9 +92,7 @@ def test_what_is_not_json_is_not_sent(place: Place, deputy: Deputy):
     assert deputy.requests == []
 
 
-def test_aws_unavailable_is_tried_again_as_deputy_asks(
-    place: Place, deputy: Deputy, faults, pauses: list[float]
-):
+def test_aws_unavailable_is_tried_again_as_deputy_asks(place: Place, deputy: Deputy, faults, pauses: list[float]):
     faults.add("error", role_arn=place.connection["role_arn"])
     error = refused(deputy_client.Unreachable, place)
     assert error.code == "aws_unavailable"
@@ -183,9 +179,7 @@ def test_a_detail_cant_write_to_the_terminal(place: Place, deputy: Deputy):
 
 @pytest.mark.parametrize("expiration", ["soon", "2020-01-01T00:00:00Z", "2999-01-01T00:00:00"])
 def test_credentials_that_have_expired_are_none(place: Place, deputy: Deputy, expiration):
-    body = (
-        f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{expiration}"}}'
-    )
+    body = f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{expiration}"}}'
     deputy.answer_first((200, {}, body.encode()))
     refused(deputy_client.ConfigurationError, place)
 

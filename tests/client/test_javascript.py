@@ -158,12 +158,8 @@ def test_from_container_metadata_ignores_the_token_file(node: Machine, profile: 
     assert node.who("v3.cjs", "fromHttp", **profile.container()) == profile.place.customer.account
 
 
-@pytest.mark.parametrize(
-    ("program", "attempts"), [(("v3.cjs", "fromHttp"), 4), (("v2.cjs",), 4)], ids=["v3", "v2"]
-)
-def test_they_ask_a_busy_deputy_four_times(
-    node: Machine, profile: Profile, deputy: Deputy, program, attempts
-):
+@pytest.mark.parametrize(("program", "attempts"), [(("v3.cjs", "fromHttp"), 4), (("v2.cjs",), 4)], ids=["v3", "v2"])
+def test_they_ask_a_busy_deputy_four_times(node: Machine, profile: Profile, deputy: Deputy, program, attempts):
     deputy.instead = lambda: (503, {"Retry-After": "1", "Content-Length": "2"}, b"{}")
     said = node.who(*program, **profile.container(), AWS_EC2_METADATA_DISABLED="true")
     assert said.startswith("Credentials")

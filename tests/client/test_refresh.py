@@ -30,9 +30,7 @@ def key_of(credentials) -> str:
 
 @pytest.mark.parametrize("duration", [3600, 1800, 900])
 def test_it_renews_in_the_last_quarter(deputy: Deputy, place: Place, clock, duration):
-    credentials = deputy_client.session(
-        *place.ids, key=place.key, duration_seconds=duration
-    ).get_credentials()
+    credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=duration).get_credentials()
     first = key_of(credentials)
     clock.shift(duration * 0.75 - 5)
     assert key_of(credentials) == first
@@ -44,9 +42,7 @@ def test_it_renews_in_the_last_quarter(deputy: Deputy, place: Place, clock, dura
 def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Deputy, place: Place, clock):
     """Deputy may hand out what has ten minutes left; botocore's own windows would renew that at every call."""
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)).isoformat()
-    body = (
-        f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{end}"}}'.encode()
-    )
+    body = f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{end}"}}'.encode()
     deputy.instead = lambda: (200, {}, body)
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     for _ in range(60):
@@ -147,9 +143,7 @@ def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: Place, clock)
             s3.list_buckets()
 
 
-def test_threads_that_queue_behind_a_failure_share_it(
-    deputy: Deputy, place: Place, clock, pauses: list[float]
-):
+def test_threads_that_queue_behind_a_failure_share_it(deputy: Deputy, place: Place, clock, pauses: list[float]):
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     deputy.instead = lambda: DOWN
     clock.shift(3590)

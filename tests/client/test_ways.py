@@ -73,9 +73,7 @@ class Worker:
         script.chmod(0o700)
         config = self.home / "config"
         config.write_text(
-            self._with_own_ids(block("ini", "[profile acme]")).replace(
-                "/opt/deputy/deputy-credentials", str(script)
-            )
+            self._with_own_ids(block("ini", "[profile acme]")).replace("/opt/deputy/deputy-credentials", str(script))
         )
         return {
             "AWS_CONFIG_FILE": str(config),
@@ -170,9 +168,7 @@ def test_a_boto3_program_runs_for_hours(way, worker: Worker, full: Place, deputy
 
 def test_a_program_with_the_client_runs_for_hours(worker: Worker, full: Place, deputy: Deputy, hours):
     aws, there = hours
-    done = run(
-        sys.executable, "-c", CLIENTS, full.bucket, *full.ids, env=environment(**there, **worker.client())
-    )
+    done = run(sys.executable, "-c", CLIENTS, full.bucket, *full.ids, env=environment(**there, **worker.client()))
     check_three_hours(done, aws, deputy)
 
 
@@ -245,9 +241,7 @@ def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, dep
 
 
 @pytest.mark.parametrize("host", ["localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"])
-def test_the_script_sends_the_key_to_other_machines_over_https_only(
-    worker: Worker, deputy: Deputy, full: Place, host
-):
+def test_the_script_sends_the_key_to_other_machines_over_https_only(worker: Worker, deputy: Deputy, full: Place, host):
     """These all lead to the service, as another machine would be out of a test's reach."""
     env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
     done = run(worker.home / "deputy-credentials", *full.ids, env=env)
@@ -255,9 +249,7 @@ def test_the_script_sends_the_key_to_other_machines_over_https_only(
     assert "http" in done.stderr
 
 
-def test_the_aws_cli_shows_why_there_are_none(
-    aws_cli, worker: Worker, place: Place, deputy: Deputy, aws: Sandbox
-):
+def test_the_aws_cli_shows_why_there_are_none(aws_cli, worker: Worker, place: Place, deputy: Deputy, aws: Sandbox):
     place.admin("/suspend", {"reason": "unpaid"})
     worker = Worker(worker.home, place, deputy, worker._secure)
     env = environment(AWS_ENDPOINT_URL=aws.url, **worker.profile_with_the_command())

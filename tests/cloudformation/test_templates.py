@@ -340,9 +340,7 @@ def test_the_stack_set_is_exactly_this(organization):
         ],
         "TemplateBody": "example-template-body",
     }
-    assert organization["Conditions"] == {
-        "CalledByDelegate": {"Fn::Equals": [{"Ref": "CallAs"}, "DELEGATED_ADMIN"]}
-    }
+    assert organization["Conditions"] == {"CalledByDelegate": {"Fn::Equals": [{"Ref": "CallAs"}, "DELEGATED_ADMIN"]}}
 
 
 # The vendor's side.
@@ -456,9 +454,7 @@ def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alon
     [statement] = policy["PolicyDocument"]["Statement"]
     assert statement["Resource"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
     assert {action.split(":")[0] for action in statement["Action"]} == {"sqs"}
-    assert not [
-        action for action in statement["Action"] if "*" in action or "Create" in action or "List" in action
-    ]
+    assert not [action for action in statement["Action"] if "*" in action or "Create" in action or "List" in action]
 
 
 def test_publishing_templates_is_not_the_brokers(broker):
@@ -481,10 +477,7 @@ def test_only_published_templates_and_the_topic_are_open_to_anyone(broker):
         if "PolicyDocument" in resource["Properties"]
     )
     to_anyone = [
-        s
-        for statements in documents
-        for s in statements
-        if s.get("Principal") == "*" and s["Effect"] == "Allow"
+        s for statements in documents for s in statements if s.get("Principal") == "*" and s["Effect"] == "Allow"
     ]
 
     assert [(s["Action"], s["Resource"]) for s in to_anyone] == [

@@ -86,8 +86,7 @@ def test_the_parts_together_are_all_connections_in_the_order_of_their_standings(
     tenant = populate(services, 3)
     found = everything(services, tenant, limit)
     assert [
-        (connection.status.value, connection.proof and connection.proof.verdict.value)
-        for connection in found[::3]
+        (connection.status.value, connection.proof and connection.proof.verdict.value) for connection in found[::3]
     ] == [KINDS[4], KINDS[3], KINDS[1], KINDS[2], KINDS[0], KINDS[5]]
     assert len({connection.id for connection in found}) == 18
     for first in range(0, 18, 3):
@@ -129,9 +128,7 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services):
     for place in places:
         found = plans(
             services,
-            lambda place=place: services.connections.list_by_standing(
-                ADMIN, tenant.id, limit=25, start=place
-            ),
+            lambda place=place: services.connections.list_by_standing(ADMIN, tenant.id, limit=25, start=place),
         )
         assert 1 <= len(found) <= 6
         for plan in found:
@@ -163,9 +160,7 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services):
     ],
 )
 def test_only_a_pending_role_that_was_refused_refuses(status, verdict, sought, refuses):
-    connection = Connection(
-        status=states_of(status), version=1, sought=sought, refuses=not refuses, tenant_id=new_id()
-    )
+    connection = Connection(status=states_of(status), version=1, sought=sought, refuses=not refuses, tenant_id=new_id())
     connection.take(Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT), "AROAEXAMPLE")
     assert connection.refuses is refuses
     if refuses:

@@ -91,11 +91,7 @@ def verdict_of(script, *, right_account=True, same_role=True) -> Verdict:
     if ACCEPTED in {missing, foreign}:
         return Verdict.INSECURE
     refusals_count = again == ACCEPTED and same_role
-    return (
-        Verdict.PROVEN
-        if (missing, foreign) == (REFUSED, REFUSED) and refusals_count
-        else Verdict.INCONCLUSIVE
-    )
+    return Verdict.PROVEN if (missing, foreign) == (REFUSED, REFUSED) and refusals_count else Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("same_role", [True, False], ids=["same-role", "recreated"])
@@ -311,9 +307,7 @@ def test_what_waiting_does_not_change_is_not_tried_again(sleeps, script):
 class Meanwhile:
     """A door at which something happens to the connection while each of the first proofs is being made."""
 
-    def __init__(
-        self, database, connection_id, changes, *, script=(ACCEPTED, REFUSED, REFUSED, ACCEPTED)
-    ) -> None:
+    def __init__(self, database, connection_id, changes, *, script=(ACCEPTED, REFUSED, REFUSED, ACCEPTED)) -> None:
         self._database, self._connection_id = database, connection_id
         self._changes = list(changes)
         self._script = script

@@ -41,16 +41,12 @@ class Scene:
 
     def proofs(self, connection_id) -> int:
         with self.db.read() as db:
-            return db.scalar(
-                sqlalchemy.select(sqlalchemy.func.count()).where(Proof.connection_id == connection_id)
-            )
+            return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(Proof.connection_id == connection_id))
 
     def make_due(self, connection_id, **changes) -> None:
         with self.db.write(SYSTEM) as db:
             db.execute(
-                sqlalchemy.update(Connection)
-                .where(Connection.id == connection_id)
-                .values({"due_at": now()} | changes)
+                sqlalchemy.update(Connection).where(Connection.id == connection_id).values({"due_at": now()} | changes)
             )
 
     def good_role(self, tenant, connection_id) -> None:

@@ -238,9 +238,7 @@ def assert_the_story_works(run: Run, key: str) -> None:
     kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
     create_the_stack(run, kit["launch_stack_url"])
     path = f"/v1/tenants/{tenant['id']}/connections"
-    assert until(
-        lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], PATIENCE
-    )
+    assert until(lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], PATIENCE)
     [connection] = call(run, key, "GET", path)["items"]
     issued = call(run, key, "POST", f"{path}/{connection['id']}/credentials")
     session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
@@ -268,9 +266,7 @@ def create_the_stack(run: Run, link: str) -> None:
 def assert_a_second_run_is_refused(run: Run) -> None:
     with Run("run", run.data) as second:
         assert second.ended() == 1
-        assert complaint(second) == (
-            f"Another run uses {run.data}; stop it, or set DEPUTY_DATA_DIR to another folder."
-        )
+        assert complaint(second) == (f"Another run uses {run.data}; stop it, or set DEPUTY_DATA_DIR to another folder.")
     assert requests.get(f"{run.url}/readyz", timeout=30).status_code == 200
 
 
@@ -321,9 +317,7 @@ def test_killed_outright_it_leaves_nothing_running_either(data: Path):
 
 def pid_of(word: str, run: Run) -> int:
     """The process of ours with this word in its command line: the oldest, which is the parent of the others."""
-    return min(
-        pid for pid in processes(run.data) if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    return min(pid for pid in processes(run.data) if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 # --- what can't work is one clear line ---

@@ -77,9 +77,7 @@ def assert_the_environment_file_is_the_services_own(run: Run) -> None:
     assert all(re.fullmatch(r"export [A-Z0-9_]+='.*'", line) for line in path.read_text().splitlines())
     if Path("/proc").exists():
         [web] = [env for pid, env in processes(run.data).items() if is_gunicorn(pid)][:1]
-        assert sourced(path) == {
-            name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))
-        }
+        assert sourced(path) == {name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))}
     assert sourced(path)["DEPUTY_ODD"] == ODD
 
 
@@ -141,9 +139,7 @@ def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_al
 def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
     """A new one there must be passed too, or be named here with the reason why not."""
     template = yaml.load((ROOT / "cloudformation" / "broker.yaml").read_text(), yaml.BaseLoader)  # noqa: S506
-    passed = {
-        pair.partition("=")[0] for pair in named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")
-    }
+    passed = {pair.partition("=")[0] for pair in named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")}
     not_the_services = {
         "BrokerService",
         "CeleryOverSqs",

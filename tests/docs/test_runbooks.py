@@ -15,13 +15,7 @@ def scopes_used(app: Flask) -> set[str]:
     routes, used = app.url_map.bind(""), set()
     for options, path in re.findall(r'^api (.*?)"\$URL(/[^"?]*)', RUNBOOKS, re.MULTILINE):
         line = RUNBOOKS[RUNBOOKS.index(f"$URL{path}") :].partition("\n")[0]
-        method = (
-            "DELETE"
-            if "-X DELETE" in options
-            else "POST"
-            if "-X POST" in options or " -d " in line
-            else "GET"
-        )
+        method = "DELETE" if "-X DELETE" in options else "POST" if "-X POST" in options or " -d " in line else "GET"
         endpoint, _ = routes.match(re.sub(r"\$[A-Z]+", str(uuid4()), path), method=method)
         used.add(app.view_functions[endpoint]._apidoc["scope"].value)
     return used

@@ -67,9 +67,7 @@ print(len(looks))
 
 
 def test_greenlets_that_ask_at_once_share_one_look():
-    done = subprocess.run(
-        [sys.executable, "-c", GREENLETS], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", GREENLETS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 

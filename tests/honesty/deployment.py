@@ -72,9 +72,7 @@ class Answer:
         return self.request_id, self.json["AccessKeyId"]
 
     def __str__(self) -> str:
-        return (
-            f"{self.status} in {self.seconds:.2f} s{'' if self.status == 200 else f': {self.body.decode()}'}"
-        )
+        return f"{self.status} in {self.seconds:.2f} s{'' if self.status == 200 else f': {self.body.decode()}'}"
 
 
 class Client:
@@ -360,9 +358,7 @@ class Load:
 
     def __enter__(self) -> Self:
         turns = itertools.count()
-        self._threads = [
-            threading.Thread(target=self._keep_asking, args=(client, turns)) for client in self.clients
-        ]
+        self._threads = [threading.Thread(target=self._keep_asking, args=(client, turns)) for client in self.clients]
         for thread in self._threads:
             thread.start()
         return self

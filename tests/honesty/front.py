@@ -108,9 +108,7 @@ class Aws:
             self._throttling = False
 
     def _tell(self, roles: str) -> None:
-        with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self._sts_port, timeout=5)
-        ) as control:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._sts_port, timeout=5)) as control:
             control.request("POST", "/_bench/roles", roles)
             assert control.getresponse().status == 200
 
@@ -166,9 +164,7 @@ class Aws:
         return urlencode(query).encode()
 
 
-async def _asked(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes
-) -> bytes:
+async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes) -> bytes:
     lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"content-length")]
     writer.write(b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body]))
     answer = await reader.readuntil(b"\r\n\r\n")
@@ -181,6 +177,4 @@ def _length(head: bytes) -> int:
 
 
 def _answer(status: str, body: str) -> bytes:
-    return (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-    )
+    return f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()

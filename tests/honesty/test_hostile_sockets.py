@@ -46,9 +46,7 @@ def victim(service) -> Place:
 
 def header(method: str, path: str, *lines: str) -> bytes:
     said = "".join(f"{line}\r\n" for line in lines)
-    return (
-        f"{method} {path} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n{said}\r\n".encode()
-    )
+    return f"{method} {path} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n{said}\r\n".encode()
 
 
 def bearer(key: str | None) -> str:
@@ -111,9 +109,7 @@ def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim
             issues(service, victim)
 
 
-@pytest.mark.parametrize(
-    "sends", [b"", b"GET /healthz HTTP/1.1\r\nHost: dep"], ids=["nothing", "half a header"]
-)
+@pytest.mark.parametrize("sends", [b"", b"GET /healthz HTTP/1.1\r\nHost: dep"], ids=["nothing", "half a header"])
 def test_many_sockets_that_ask_nothing_hold_nobody_up_and_end_in_time(service, victim, sends):
     with sockets(service.port, MANY, sends) as opened:
         issues(service, victim)
@@ -151,9 +147,7 @@ def test_the_connection_that_waited_longest_makes_room_and_the_newest_stays(serv
 @pytest.mark.parametrize("route", ["fast lane", "Flask"])
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 def test_a_body_that_drips_is_refused_after_its_time_in_all(service, victim, route, framing):
-    path, key = (
-        (victim.credentials, victim.key) if route == "fast lane" else ("/v1/tenants", service.admin.key)
-    )
+    path, key = (victim.credentials, victim.key) if route == "fast lane" else ("/v1/tenants", service.admin.key)
     began = time.monotonic()
     with sockets(service.port, 1, header("POST", path, bearer(key), framing)) as (one,):
         while not select.select([one], [], [], 0.2)[0]:
@@ -228,9 +222,7 @@ def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(
 ):
     """A client sends all of it before it reads, and must not find the connection cut."""
     framing, body = form(size)
-    with sockets(service.port, 1, header("POST", "/v1/tenants", bearer(service.admin.key), *framing)) as (
-        one,
-    ):
+    with sockets(service.port, 1, header("POST", "/v1/tenants", bearer(service.admin.key), *framing)) as (one,):
         one.sendall(body[: 64 * KIB])
         if form is whole:  # it is answered by its header alone, and the client has not looked yet
             assert select.select([one], [], [], 20)[0]

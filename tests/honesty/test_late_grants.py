@@ -109,9 +109,7 @@ def test_no_request_that_begins_after_a_change_is_served(service: Deployment, wa
             else:
                 by_sql(service, places[name], change.by_sql)
             over[name] = time.monotonic()
-        until(
-            lambda: all(len(later(answers[n], over[n])) > LATER for n in names), "answers after the changes"
-        )
+        until(lambda: all(len(later(answers[n], over[n])) > LATER for n in names), "answers after the changes")
     assert load.lost == 0
     events = service.events()
     for name, change in CHANGES.items():

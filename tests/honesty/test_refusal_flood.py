@@ -26,9 +26,7 @@ def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
         service.admin.close()
         os.kill(service._process.pid, signal.SIGTERM)  # what is left of the last second is stored now
         service._process.wait(60)
-        rows = service.sql(
-            "SELECT at, action, details FROM audit_events WHERE actor_id = :id", id=weak.key_id
-        )
+        rows = service.sql("SELECT at, action, details FROM audit_events WHERE actor_id = :id", id=weak.key_id)
         singly, rest = defaultdict(int), 0
         for at, action, details in rows:
             if action == "tenant.refused":

@@ -32,8 +32,7 @@ def all_at_once(jobs: Sequence[Callable[[], Answer]]) -> list[Answer]:
 def asking(places: Sequence[Place], clients: Sequence[Client]) -> list[Callable[[], Answer]]:
     """Each client for the container credentials of another place."""
     return [
-        lambda place=place, client=client: place.ask(client, 1)
-        for place, client in zip(places, clients, strict=True)
+        lambda place=place, client=client: place.ask(client, 1) for place, client in zip(places, clients, strict=True)
     ]
 
 

@@ -105,9 +105,9 @@ def test_a_form_of_an_onboarding_page_holds_it_too(world: World, behind):
     for given in ("not an ARN", world.role(tenant)):
         answer = asked(api, "POST", f"{path}/connections", SAID, data={"role_arn": given})
         assert answer.status_code < 500
-        assert {
-            e["client_address"] for e in world.audit() if e["request_id"] == answer.headers["X-Request-Id"]
-        } == {address}
+        assert {e["client_address"] for e in world.audit() if e["request_id"] == answer.headers["X-Request-Id"]} == {
+            address
+        }
 
 
 def test_what_is_no_request_has_none(world: World):

@@ -178,8 +178,7 @@ def endpoint(operation: Operation) -> str:
     return next(
         rule.endpoint
         for rule in APP.url_map.iter_rules()
-        if operation.method in rule.methods
-        and re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) == operation.path
+        if operation.method in rule.methods and re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) == operation.path
     )
 
 
@@ -256,9 +255,7 @@ def test_path_parameters_are_ids(operation: Operation):
     wanted = re.findall(r"\{(\w+)\}", operation.path)
     found = [p for p in DOCUMENT["paths"][operation.path].get("parameters", ()) if p["in"] == "path"]
     assert [parameter["name"] for parameter in found] == wanted
-    assert all(
-        parameter["schema"].items() >= {"type": "string", "format": "uuid"}.items() for parameter in found
-    )
+    assert all(parameter["schema"].items() >= {"type": "string", "format": "uuid"}.items() for parameter in found)
 
 
 @each

@@ -94,9 +94,7 @@ class Home:
     def move(self) -> None:
         tenant = self.world.tenant()
         connection = self.world.connection(tenant)
-        key = self.world.admin(
-            "POST", "/v1/api-keys", {"name": "short-lived", "scopes": ["tenants:read"]}, expect=201
-        )
+        key = self.world.admin("POST", "/v1/api-keys", {"name": "short-lived", "scopes": ["tenants:read"]}, expect=201)
         link = self.world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
         self.ids = {
             "tenant_id": tenant["id"],
@@ -125,9 +123,7 @@ def test_the_api_is_as_its_document_says(case: schemathesis.Case, home: Home):
     headers = {"Authorization": f"Bearer {home.world.admin.key}"}
     response = case.call(headers=headers)
     excluded = [positive_data_acceptance] if refused_beyond_the_document(response) else []
-    case.validate_response(
-        response, headers=headers, excluded_checks=excluded, transport_kwargs={"headers": headers}
-    )
+    case.validate_response(response, headers=headers, excluded_checks=excluded, transport_kwargs={"headers": headers})
     if response.status_code < 300 and (case.method == "DELETE" or case.path.endswith("/suspend")):
         home.move()
 

@@ -80,9 +80,7 @@ class Warm:
     @property
     def events(self) -> list[tuple[str, str | None]]:
         """Action and code of all that its key has done, oldest first."""
-        query = (
-            select(AuditEvent).where(AuditEvent.actor_id == str(self.place.key_id)).order_by(AuditEvent.id)
-        )
+        query = select(AuditEvent).where(AuditEvent.actor_id == str(self.place.key_id)).order_by(AuditEvent.id)
         with self._db.read() as db:
             return [(event.action, event.details.get("code")) for event in db.scalars(query)]
 
@@ -144,9 +142,7 @@ BY_SERVICES = {
         (401, "unauthenticated"),
     ),
     "connection suspended": (
-        lambda there, place: there.connections.suspend(
-            ADMIN, place.tenant_id, place.connection_id, reason="x"
-        ),
+        lambda there, place: there.connections.suspend(ADMIN, place.tenant_id, place.connection_id, reason="x"),
         (409, "suspended"),
     ),
     "connection deleted": (
@@ -226,9 +222,7 @@ def written(warm: Warm, here: Services, by_hand: ByHand, statement: str) -> str:
         connection=warm.place.connection_id.hex,
         other=tenant_row(here.db).hex,
         digits=secrets.token_hex(8),
-        digest=f"decode('{digest}', 'hex')"
-        if by_hand.engine.dialect.name == "postgresql"
-        else f"x'{digest}'",
+        digest=f"decode('{digest}', 'hex')" if by_hand.engine.dialect.name == "postgresql" else f"x'{digest}'",
     )
 
 
@@ -384,9 +378,7 @@ def test_what_is_taken_away_before_the_locks_is_not_issued_on(warm: Warm, there,
 
 
 @pytest.mark.parametrize("what", BY_HAND)
-def test_what_is_taken_away_by_hand_before_the_locks_is_not_issued_on(
-    warm: Warm, here, by_hand, restless, what
-):
+def test_what_is_taken_away_by_hand_before_the_locks_is_not_issued_on(warm: Warm, here, by_hand, restless, what):
     statement, expected = BY_HAND[what]
     restless.append(lambda: by_hand(written(warm, here, by_hand, statement)))
     issued = warm.issued
@@ -434,9 +426,7 @@ def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: War
     """Memory lets it in, and a request that never gets to the record never finds out."""
     there.access.revoke_key(ADMIN, warm.place.key_id)
     before = len(warm.events)
-    answers = [
-        warm.api.raw("POST", warm.place.path(), {"no_such_field": number}).status_code for number in range(4)
-    ]
+    answers = [warm.api.raw("POST", warm.place.path(), {"no_such_field": number}).status_code for number in range(4)]
     assert answers[-1] == 401
     assert len(warm.events) <= before + 1
 
@@ -519,9 +509,7 @@ def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
     for _ in range(2):
         for made in places:
             caller = authority.authenticate(made.key, None)
-            assert (
-                authority.standing(caller, made.tenant_id, made.connection_id)[1].tenant_id == made.tenant_id
-            )
+            assert authority.standing(caller, made.tenant_id, made.connection_id)[1].tenant_id == made.tenant_id
     sizes = sorted(len(found._things) for found in vars(authority).values() if hasattr(found, "_things"))
     assert sizes == [3, 4]
 
@@ -602,9 +590,7 @@ GONE = {
 
 
 @pytest.mark.parametrize("thing", GONE)
-def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(
-    warm: Warm, warm_up, by_hand, thing
-):
+def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(warm: Warm, warm_up, by_hand, thing):
     """Restored from a backup while the processes run: the same number, and not the same world."""
     neighbour, (statement, expected) = warm_up(), GONE[thing]
     assert warm.ask().status_code == 200

@@ -175,9 +175,7 @@ def test_real_proofs_move_it_when_they_take_away(world: World, customer, by_hand
     customer.remove_role(kit["role_name"])
     world.role(tenant, customer)
     before = by_hand.epoch
-    world.admin.refused(
-        "POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified"
-    )
+    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified")
     assert by_hand.epoch > before, "found while issuing"
 
 
@@ -237,8 +235,7 @@ BY_HAND = {
     "a connection's version": CONNECTION + "version = version + 1 WHERE id = :connection",
     "a connection's permission set": CONNECTION + "permission_set = 'other' WHERE id = :connection",
     "a connection's id": CONNECTION + "id = :fresh WHERE id = :connection",
-    "a connection's tenant": CONNECTION
-    + "tenant_id = :other, external_id_id = :others WHERE id = :connection",
+    "a connection's tenant": CONNECTION + "tenant_id = :other, external_id_id = :others WHERE id = :connection",
     "a connection's end": "DELETE FROM connections WHERE id = :connection",
 }
 

@@ -181,8 +181,7 @@ def test_nor_one_that_lies_under_another_question_in_the_shared_cache(process, a
 def spoiled(sealed: bytes) -> list[bytes]:
     """Every way to be no longer what was sealed."""
     flipped = [
-        sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]
-        for at in (0, 1, 5, 16, 17, 60, len(sealed) - 1)
+        sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :] for at in (0, 1, 5, 16, 17, 60, len(sealed) - 1)
     ]
     return [*flipped, b"", b"junk", sealed[:20], sealed[:-1], sealed + b"\0", b"\x02" + sealed[1:]]
 
@@ -255,9 +254,7 @@ def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(pro
         session, _ = sessions.obtain(asked, aws, PATIENCE)
         assert process(shared).obtain(asked, aws, PATIENCE)[0] == session
         shared.client.echo("the end")
-        commands = list(
-            itertools.takewhile(lambda command: "the end" not in command["command"], monitor.listen())
-        )
+        commands = list(itertools.takewhile(lambda command: "the end" not in command["command"], monitor.listen()))
         assert any(command["command"].startswith("SET deputy:session:") for command in commands)
         stored = [(name, admin.dump(name)) for name in admin.scan_iter("*")]
     assert stored
@@ -370,9 +367,7 @@ def test_a_slow_question_does_not_hold_up_another(sessions, aws):
 # --- how long ---
 
 
-@pytest.mark.parametrize(
-    ("seconds", "good"), [(3600, 2400), (43_200, 42_000), (2400, 1200), (1800, 900), (900, 450)]
-)
+@pytest.mark.parametrize(("seconds", "good"), [(3600, 2400), (43_200, 42_000), (2400, 1200), (1800, 900), (900, 450)])
 def test_it_is_handed_out_while_enough_of_its_life_is_left(process, clock, seconds, good):
     sessions, aws, asked = process(), Aws(seconds), question()
     first, _ = sessions.obtain(asked, aws, PATIENCE)

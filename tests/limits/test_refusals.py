@@ -50,9 +50,7 @@ def stands_still(monkeypatch):
 
 def refuse(services, key, seconds=0.0, *, code="forbidden", tenant_id=None):
     """One refusal; whether the answer stands."""
-    event = Event(
-        key.actor, "tenant.refused", {"code": code}, outcome="refused", at=NOON + timedelta(seconds=seconds)
-    )
+    event = Event(key.actor, "tenant.refused", {"code": code}, outcome="refused", at=NOON + timedelta(seconds=seconds))
     try:
         services.refusals.record(key.key_id, tenant_id, event)
     except RateLimitedError as error:
@@ -61,9 +59,7 @@ def refuse(services, key, seconds=0.0, *, code="forbidden", tenant_id=None):
 
 
 def events(services, key, action=None):
-    query = (
-        sqlalchemy.select(AuditEvent).where(AuditEvent.actor_id == str(key.key_id)).order_by(AuditEvent.id)
-    )
+    query = sqlalchemy.select(AuditEvent).where(AuditEvent.actor_id == str(key.key_id)).order_by(AuditEvent.id)
     with services.db.read() as db:
         found = list(db.scalars(query))
     return [event for event in found if action in {None, event.action}]
@@ -126,9 +122,7 @@ def test_a_clock_that_is_behind_by_far_is_never_told_too_often(processes, key):
 
 def test_a_flood_asks_the_database_for_a_few_of_them(processes, key):
     statements = []
-    sqlalchemy.event.listen(
-        processes[0].db.engine, "before_cursor_execute", lambda *args: statements.append(args[2])
-    )
+    sqlalchemy.event.listen(processes[0].db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     for _ in range(1000):
         refuse(processes[0], key)
     assert sum("INSERT INTO quota_uses" in statement for statement in statements) <= 20
@@ -224,7 +218,5 @@ def test_a_request_beyond_is_answered_with_429_and_logged_once(app, world, logge
     assert requests == {(403, "forbidden"): 200, (429, "rate_limited"): 5}
     assert response.headers["Retry-After"] == "1"
     assert logged == ["refusals.flood"]
-    assert program.raw("GET", "/v1/audit-events").status_code == 200, (
-        "what is not refused is served all the same"
-    )
+    assert program.raw("GET", "/v1/audit-events").status_code == 200, "what is not refused is served all the same"
     app.extensions["deputy"].refusals.flush()

@@ -34,9 +34,7 @@ every_role = pytest.mark.parametrize(
             external_id=EXTERNAL_ID,
             region="us-east-1",
             max_seconds=7200,
-            trust=trust_policy(
-                Broker.parse(f"arn:{partition}:iam::123456789012:role/service/AcmeBroker"), EXTERNAL_ID
-            ),
+            trust=trust_policy(Broker.parse(f"arn:{partition}:iam::123456789012:role/service/AcmeBroker"), EXTERNAL_ID),
             policy=chosen.policy(partition),
         )
         for chosen in SETS.values()
@@ -44,9 +42,7 @@ every_role = pytest.mark.parametrize(
     ],
     ids=[f"{name}-{partition}" for name in SETS for partition in PARTITIONS],
 )
-ROLE = KitRole(
-    "deputy-x", "words", "Acme, Inc.", "Acme Inc.", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]}
-)
+ROLE = KitRole("deputy-x", "words", "Acme, Inc.", "Acme Inc.", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]})
 
 
 def made_by(terraform: str, *, vendor: str) -> KitRole:

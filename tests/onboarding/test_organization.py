@@ -76,9 +76,7 @@ class Organisation:
 
     def launch(self, call_as="SELF"):
         link = dict(
-            parse_qsl(
-                urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition("?")[2]
-            )
+            parse_qsl(urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition("?")[2])
         )
         given = {k.removeprefix("param_"): v for k, v in link.items() if k.startswith("param_")}
         given |= {"OrganizationalUnitIds": UNIT, "CallAs": call_as}
@@ -108,9 +106,7 @@ class Organisation:
     def audited(self, action):
         """How often that happened to each account."""
         with self.services.db.read() as db:
-            query = sqlalchemy.select(Connection.account_id).join(
-                AuditEvent, AuditEvent.connection_id == Connection.id
-            )
+            query = sqlalchemy.select(Connection.account_id).join(AuditEvent, AuditEvent.connection_id == Connection.id)
             return Counter(db.scalars(query.where(AuditEvent.action == action)))
 
     def await_all(self, status, count):
@@ -177,9 +173,7 @@ MANY = [f"4{number:011}" for number in range(199)]  # and the management account
 @pytest.mark.parametrize(
     "idle", ["postgresql"], indirect=True
 )  # SQS shows a message again after a minute: once is enough
-def test_killing_broker_and_worker_in_the_middle_of_200_registrations_loses_and_repeats_nothing(
-    idle, aws, tmp_path
-):
+def test_killing_broker_and_worker_in_the_middle_of_200_registrations_loses_and_repeats_nothing(idle, aws, tmp_path):
     valkey = Valkey()
     celery = Celery(idle.extensions["deputy"], aws, tmp_path, valkey.url)
     with organisation_of(idle, aws) as organisation, contextlib.ExitStack() as after:

@@ -183,9 +183,7 @@ def deployments(aws, vendor, config, tmp_path):
             sqs.delete_queue(QueueUrl=one.url)
 
 
-def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_message(
-    deployments, aws, vendor
-):
+def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_message(deployments, aws, vendor):
     """SNS puts each message into both queues."""
     one, two = deployments
     stacks = [one.stack(), two.stack()]

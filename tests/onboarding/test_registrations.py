@@ -64,9 +64,7 @@ class Desk:
     def stack(self, role_arn: str | None = None, *, tenant_id: uuid.UUID | None = None, **more) -> Stack:
         account = f"{secrets.randbelow(10**12):012d}"
         token = self.token(tenant_id)
-        return Stack(
-            self.answers.url, token, role_arn or f"arn:aws:iam::{account}:role/deputy-{account}", **more
-        )
+        return Stack(self.answers.url, token, role_arn or f"arn:aws:iam::{account}:role/deputy-{account}", **more)
 
     def handle(self, message: str, status: str = "SUCCESS") -> None:
         """Handled for good, and answered so."""
@@ -103,9 +101,7 @@ class Desk:
 
 @pytest.fixture
 def desk(config, aws, vendor):
-    config = replace(
-        config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url
-    )
+    config = replace(config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url)
     database = Database(config.database_url)
     desk = Desk(config, database, RegistrationQueue("us-east-1", vendor.registration_queue_url))
     yield desk
@@ -117,9 +113,7 @@ def desk(config, aws, vendor):
 
 
 @pytest.mark.parametrize("permission_set", permission_sets.load())
-def test_a_connection_has_the_permission_set_of_the_template_that_its_stack_was_made_from(
-    desk, permission_set
-):
+def test_a_connection_has_the_permission_set_of_the_template_that_its_stack_was_made_from(desk, permission_set):
     version = render(desk.config, permission_sets.load()[permission_set]).version
     stack = desk.stack()
     message = stack.message().replace("0123456789abcdef", version)
@@ -156,9 +150,7 @@ def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):
 
 @pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
 @pytest.mark.parametrize("status", ["pending", "verified", "broken", "insecure"])
-def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of_its_stack(
-    desk, kind, status
-):
+def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of_its_stack(desk, kind, status):
     stack = desk.stack()
     row = connection_row(
         desk.db,
@@ -176,9 +168,7 @@ def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of
     assert after.stack is (StackState.DELETED if kind == "Delete" else StackState.MADE)
     assert after.due_at <= now()
     columns = [
-        column.key
-        for column in Connection.__table__.columns
-        if column.key not in {"due_at", "due_since", "stack"}
+        column.key for column in Connection.__table__.columns if column.key not in {"due_at", "due_since", "stack"}
     ]
     assert [getattr(after, name) for name in columns] == [getattr(before, name) for name in columns]
     [event] = desk.events()
@@ -607,9 +597,7 @@ class Line:
         found = sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["RedrivePolicy"])["Attributes"]
         policy = json.loads(found["RedrivePolicy"])
         self.tries = int(policy["maxReceiveCount"])
-        self.dead_letters = sqs.get_queue_url(QueueName=policy["deadLetterTargetArn"].split(":")[-1])[
-            "QueueUrl"
-        ]
+        self.dead_letters = sqs.get_queue_url(QueueName=policy["deadLetterTargetArn"].split(":")[-1])["QueueUrl"]
         self.registrations = desk.process(registration_topic_arn=self.topic)
 
     def set(self, visibility: str) -> None:
@@ -630,9 +618,7 @@ class Line:
         return self.registrations.receive(wait_seconds=0)
 
     def left(self, url: str | None = None) -> int:
-        found = self.sqs.get_queue_attributes(
-            QueueUrl=url or self.url, AttributeNames=["ApproximateNumberOfMessages"]
-        )
+        found = self.sqs.get_queue_attributes(QueueUrl=url or self.url, AttributeNames=["ApproximateNumberOfMessages"])
         return int(found["Attributes"]["ApproximateNumberOfMessages"])
 
 
@@ -745,9 +731,7 @@ def test_an_envelope_of_another_topic_is_left(desk):
 def own_queue(aws):
     """A queue that shows a message again at once."""
     with closing(root_client(aws, "sqs", VENDOR_ACCOUNT)) as sqs:
-        made = sqs.create_queue(
-            QueueName=f"own-{secrets.token_hex(4)}", Attributes={"VisibilityTimeout": "0"}
-        )
+        made = sqs.create_queue(QueueName=f"own-{secrets.token_hex(4)}", Attributes={"VisibilityTimeout": "0"})
         url = made["QueueUrl"]
         yield (
             lambda body: sqs.send_message(QueueUrl=url, MessageBody=body),

@@ -69,10 +69,7 @@ def beyond_reading(statement: Statement) -> list[str]:
     if statement["Effect"] != "Allow":
         return []
     return [
-        name
-        for action in actions(statement)
-        for name in expand(action)
-        if ACCESS_LEVELS[name] not in {"Read", "List"}
+        name for action in actions(statement) for name in expand(action) if ACCESS_LEVELS[name] not in {"Read", "List"}
     ]
 
 
@@ -142,9 +139,7 @@ def test_a_set_that_says_read_only_reads(path):
 def test_inventory_reads_no_contents():
     """Some actions of the level Read hand out contents: an object's bytes, or passwords in an instance's user data."""
     inventory = json.loads((CLOUDFORMATION / "permission-sets" / "inventory.json").read_text())
-    granted = {
-        name for statement in inventory["statements"] for a in statement["Action"] for name in expand(a)
-    }
+    granted = {name for statement in inventory["statements"] for a in statement["Action"] for name in expand(a)}
 
     assert granted.isdisjoint(
         {
@@ -164,9 +159,7 @@ def test_bucket_sync_stays_in_the_customers_account():
 
     for statement in bucket_sync["statements"]:
         assert statement["Condition"] == {"StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}}
-        assert all(
-            arn.startswith("arn:${AWS::Partition}:s3:::deputy-shared-") for arn in statement["Resource"]
-        )
+        assert all(arn.startswith("arn:${AWS::Partition}:s3:::deputy-shared-") for arn in statement["Resource"])
 
 
 # The checks themselves can fail.

@@ -35,9 +35,7 @@ def test_users_groups_and_keys(iam):
     iam.create_user("us-east-1", "contract")
     key = iam.create_access_key("contract", prefix="AKIA")
     user = iam.users["contract"]
-    assert [(owned.access_key_id, owned.status) for owned in user.access_keys] == [
-        (key.access_key_id, "Active")
-    ]
+    assert [(owned.access_key_id, owned.status) for owned in user.access_keys] == [(key.access_key_id, "Active")]
     assert (user.policies, user.managed_policies) == ({}, {})
     assert user.id
     assert user.arn == f"arn:aws:iam::{ACCOUNT}:user/contract"

@@ -179,9 +179,7 @@ def test_capabilities(stacks, named, given, accepted):
 def test_updates_reach_the_role(people, stacks):
     arn = stacks.create()["Outputs"][0]["OutputValue"]
     before = stacks.iam.get_role(RoleName=stacks.role)["Role"]
-    changed = QUIET.replace(
-        "MaxSessionDuration: 7200", "MaxSessionDuration: 3600\n      Tags: [{Key: a, Value: b}]"
-    )
+    changed = QUIET.replace("MaxSessionDuration: 7200", "MaxSessionDuration: 3600\n      Tags: [{Key: a, Value: b}]")
     assert stacks.update(changed, ExternalId="dpy-new", Mode="write")["StackStatus"] == "UPDATE_COMPLETE"
     role = stacks.iam.get_role(RoleName=stacks.role)["Role"]
     assert role["RoleId"] == before["RoleId"]
@@ -278,9 +276,7 @@ def test_deleting_a_stack_is_final(stacks):
     stack_id = stacks.create(Mode="write")["StackId"]
     stacks.cloudformation.delete_stack(StackName=stacks.name)
     assert outcome(stacks.describe) == INVALID
-    stacks.cloudformation.describe_stacks(
-        StackName=stack_id
-    )  # moto would make the role again for its outputs
+    stacks.cloudformation.describe_stacks(StackName=stack_id)  # moto would make the role again for its outputs
     assert not stacks.exists()
 
 
@@ -331,18 +327,12 @@ Outputs:
   Queue: {Value: !Ref Queue}
 """
     name = f"stack{next(_names)}"
-    cloudformation, sns, sqs = (
-        people.client(service, STRANGER) for service in ("cloudformation", "sns", "sqs")
-    )
+    cloudformation, sns, sqs = (people.client(service, STRANGER) for service in ("cloudformation", "sns", "sqs"))
     cloudformation.create_stack(StackName=name, TemplateBody=template.replace("RAW", "false"))
     outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
-    topic, queue = (
-        next(o["OutputValue"] for o in outputs if o["OutputKey"] == key) for key in ("Topic", "Queue")
-    )
+    topic, queue = (next(o["OutputValue"] for o in outputs if o["OutputKey"] == key) for key in ("Topic", "Queue"))
     assert "Mine" in sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
-    assert (
-        "Mine" in sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"]
-    )
+    assert "Mine" in sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"]
     people.client("sns", CUSTOMER).publish(TopicArn=topic, Message="hello")
     body = sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"]
     assert json.loads(body)["Message"] == "hello"

@@ -354,9 +354,7 @@ def test_a_refused_deletion_keeps_the_stack(created, desk):
 
 def test_what_is_deleted_is_not_deleted_again_when_the_rest_fails(created, desk):
     role = f"deputy-{created.name}"
-    policy = (
-        '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}}'
-    )
+    policy = '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}}'
     arn = created.iam.create_policy(PolicyName=role, PolicyDocument=policy)["Policy"]["Arn"]
     created.iam.attach_role_policy(RoleName=role, PolicyArn=arn)
     created.delete()

@@ -111,9 +111,7 @@ def call(sandbox, method, path, body=None):
 
 def test_over_http(people, sandbox, role):
     assert call(sandbox, "GET", "/_sandbox/health") == (200, {"status": "ok"})
-    status, fault = call(
-        sandbox, "POST", "/_sandbox/faults", {"kind": "throttle", "role_arn": role, "times": 5}
-    )
+    status, fault = call(sandbox, "POST", "/_sandbox/faults", {"kind": "throttle", "role_arn": role, "times": 5})
     assert (status, fault["kind"], fault["times"]) == (201, "throttle", 5)
     assert people.outcome(role, OWN) == (400, "Throttling")
     assert call(sandbox, "DELETE", "/_sandbox/faults") == (204, None)

@@ -18,9 +18,7 @@ from sandbox.policy import (
     evaluate_resource,
 )
 
-USER = Caller(
-    Kind.USER, "111122223333", "arn:aws:iam::111122223333:user/u", "arn:aws:iam::111122223333:user/u", "AIDA"
-)
+USER = Caller(Kind.USER, "111122223333", "arn:aws:iam::111122223333:user/u", "arn:aws:iam::111122223333:user/u", "AIDA")
 ROLE = "arn:aws:iam::111122223333:role/R"
 SESSION = Caller(
     Kind.SESSION, "111122223333", "arn:aws:sts::111122223333:assumed-role/R/s", ROLE, "AROAABCDEFGHIJKLMNOP:s"
@@ -72,9 +70,7 @@ def test_conditions_agree_with_the_oracle(operator, quantifier, if_exists, wante
     name = f"{quantifier}{operator}{'IfExists' if if_exists else ''}"
     condition = {name: {"sts:ExternalId": wanted}}
     context = {} if have is None else {"STS:ExternalID": have}
-    grant = evaluate_resource(
-        trust(Condition=condition), USER, Request("sts:AssumeRole", "r", context), trust=True
-    )
+    grant = evaluate_resource(trust(Condition=condition), USER, Request("sts:AssumeRole", "r", context), trust=True)
     assert (grant is Grant.PRINCIPAL) == oracle(operator, quantifier, if_exists, wanted, have)
 
 
@@ -141,10 +137,7 @@ def test_other_operators(condition, context, holds):
 
 def test_before_2012_policies_have_no_variables():
     statement = {"Effect": "Allow", "Action": "*", "Resource": "${aws:x}"}
-    assert (
-        evaluate_identity([policy(statement, version="2008-10-17")], Request("a:B", "${aws:x}"))
-        is Decision.ALLOWED
-    )
+    assert evaluate_identity([policy(statement, version="2008-10-17")], Request("a:B", "${aws:x}")) is Decision.ALLOWED
     with pytest.raises(UnsupportedPolicy, match="policy variable"):
         evaluate_identity([policy(statement)], Request("a:B", "${aws:x}"))
 
@@ -189,9 +182,7 @@ def test_malformed_documents_are_refused(text):
         check_document(text)
 
 
-@pytest.mark.parametrize(
-    "principal", [{"AWS": "arn:aws:iam::111122223333:role/*"}, {"Martian": "x"}, {"AWS": []}, "x"]
-)
+@pytest.mark.parametrize("principal", [{"AWS": "arn:aws:iam::111122223333:role/*"}, {"Martian": "x"}, {"AWS": []}, "x"])
 def test_unknown_principals_are_refused(principal):
     with pytest.raises(UnsupportedPolicy):
         evaluate_resource(trust(principal), USER, Request("sts:AssumeRole", "r"), trust=True)

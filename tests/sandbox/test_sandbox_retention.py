@@ -173,9 +173,7 @@ def test_of_other_resources_too_a_rollback_takes_back_what_it_created(sandbox, n
         closing(sandbox.client("s3", CUSTOMER)) as s3,
     ):
         cloudformation.create_stack(StackName=name, TemplateBody=broken)
-        assert (
-            cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"] == "ROLLBACK_COMPLETE"
-        )
+        assert cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"] == "ROLLBACK_COMPLETE"
         try:
             s3.head_bucket(Bucket=name)
         except ClientError:

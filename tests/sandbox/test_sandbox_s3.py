@@ -83,15 +83,11 @@ def test_presigned_urls_carry_who_signed(people, bucket):
 def test_presigned_urls_expire(people, sandbox, bucket, version):
     keys = {"aws_access_key_id": CUSTOMER, "aws_secret_access_key": "any"}
     config = Config(signature_version=version, s3={"addressing_style": "path"})
-    with closing(
-        people.session.client("s3", "us-east-1", endpoint_url=sandbox.url, config=config, **keys)
-    ) as s3:
+    with closing(people.session.client("s3", "us-east-1", endpoint_url=sandbox.url, config=config, **keys)) as s3:
         params = {"Bucket": bucket, "Key": "private/b.txt"}
         assert get(s3.generate_presigned_url("get_object", params, ExpiresIn=60)) == 200
         assert get(s3.generate_presigned_url("get_object", params, ExpiresIn=0)) == 403
-    assert (
-        get(f"{sandbox.url}/{bucket}/private/b.txt?AWSAccessKeyId={CUSTOMER}&Expires=soon&Signature=x") == 403
-    )
+    assert get(f"{sandbox.url}/{bucket}/private/b.txt?AWSAccessKeyId={CUSTOMER}&Expires=soon&Signature=x") == 403
 
 
 def test_a_demand_for_tls_is_taken_as_met(people, sandbox, bucket):

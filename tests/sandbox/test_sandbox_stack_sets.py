@@ -48,9 +48,7 @@ Outputs:
 
 def organise(sandbox, units):
     """Returns the HTTP status."""
-    request = urllib.request.Request(
-        f"{sandbox.url}/_sandbox/organization", json.dumps({"ous": units}).encode()
-    )
+    request = urllib.request.Request(f"{sandbox.url}/_sandbox/organization", json.dumps({"ous": units}).encode())
     try:
         with urllib.request.urlopen(request) as response:
             return response.status
@@ -88,8 +86,7 @@ class Organisation:
             "StackName": self.name,
             "TemplateBody": ORGANISATION_STACK,
             "Parameters": [
-                {"ParameterKey": key, "ParameterValue": value}
-                for key, value in (self.parameters | changes).items()
+                {"ParameterKey": key, "ParameterValue": value} for key, value in (self.parameters | changes).items()
             ],
         }
 

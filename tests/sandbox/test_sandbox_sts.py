@@ -135,11 +135,7 @@ class TestRoles:
 class TestLimits:
     def test_durations(self, people):
         role, long = people.role(VENDOR_ROOT), people.role(VENDOR_ROOT, MaxSessionDuration=43200)
-        assert (
-            people.outcome(long, DurationSeconds=43200)
-            == people.outcome(role, DurationSeconds=900)
-            == "allowed"
-        )
+        assert people.outcome(long, DurationSeconds=43200) == people.outcome(role, DurationSeconds=900) == "allowed"
         assert text_of(lambda: people.assume(role, DurationSeconds=3601)).endswith(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
         )
@@ -179,9 +175,8 @@ class TestLimits:
 
     def test_the_texts_are_aws_s(self, people):
         role = people.role(VENDOR_ROOT)
-        assert (
-            r"Value 'a b' at 'externalId' failed to satisfy constraint: Member must satisfy regular"
-            in text_of(lambda: people.assume(role, "a b"))
+        assert r"Value 'a b' at 'externalId' failed to satisfy constraint: Member must satisfy regular" in text_of(
+            lambda: people.assume(role, "a b")
         )
         certificate = f"arn:aws:acm:us-east-1:{CUSTOMER}:certificate/x"
         assert text_of(lambda: people.assume(certificate)).endswith("Request ARN is invalid")
@@ -189,9 +184,7 @@ class TestLimits:
     def test_a_users_arn_is_denied_and_not_invalid(self, people):
         assert people.outcome(people.broker["arn"]) == DENIED
 
-    @pytest.mark.parametrize(
-        "policy", ["not json", "{}", '{"Version":"2012-10-17","Statement":{"Effect":"Allow"}}']
-    )
+    @pytest.mark.parametrize("policy", ["not json", "{}", '{"Version":"2012-10-17","Statement":{"Effect":"Allow"}}'])
     def test_malformed_session_policies(self, people, policy):
         outcome = people.outcome(people.role(VENDOR_ROOT), Policy=policy)
         assert outcome == (400, "MalformedPolicyDocument")
@@ -266,9 +259,7 @@ class TestKeys:
 
     def test_expirations_are_what_was_asked_for(self, people):
         sts = people.client("sts", VENDOR)
-        answer = sts.assume_role(
-            RoleArn=people.role(VENDOR_ROOT), RoleSessionName="sess", DurationSeconds=900
-        )
+        answer = sts.assume_role(RoleArn=people.role(VENDOR_ROOT), RoleSessionName="sess", DurationSeconds=900)
         remaining = answer["Credentials"]["Expiration"] - datetime.now(UTC)
         assert timedelta(seconds=890) < remaining <= timedelta(seconds=900)
 

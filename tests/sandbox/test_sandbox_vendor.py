@@ -67,9 +67,7 @@ def test_the_broker_may_assume_no_role_of_the_vendors(people, broker, account):
 
 def test_the_broker_may_assume_only_names_with_the_prefix(people, broker):
     assert people.outcome(people.role(VENDOR_ROOT, name="other-name"), who=broker) == DENIED
-    assert (
-        people.outcome(people.role(VENDOR_ROOT, name="deputy-in-path", Path="/x/"), who=broker) == "allowed"
-    )
+    assert people.outcome(people.role(VENDOR_ROOT, name="deputy-in-path", Path="/x/"), who=broker) == "allowed"
 
 
 def test_a_customer_launches_the_role(people, broker, vendor):
@@ -98,9 +96,7 @@ def test_registrations_arrive(people, broker, vendor):
     envelope = json.loads(message["Body"])
     assert (envelope["Message"], envelope["TopicArn"]) == ("hello", vendor.registration_topic_arn)
     sqs.delete_message(QueueUrl=vendor.registration_queue_url, ReceiptHandle=message["ReceiptHandle"])
-    assert (
-        outcome(lambda: sqs.send_message(QueueUrl=vendor.registration_queue_url, MessageBody="x"))[0] == 403
-    )
+    assert outcome(lambda: sqs.send_message(QueueUrl=vendor.registration_queue_url, MessageBody="x"))[0] == 403
 
 
 def test_published_templates_are_public_and_nothing_else(people, sandbox, vendor):
@@ -139,9 +135,7 @@ def test_the_broker_cannot_publish_templates(people, broker, vendor):
 def test_customers_have_something_to_list(people, sandbox):
     seed_customers(sandbox.url)
     s3 = people.client("s3", CUSTOMER)
-    assert [item["Key"] for item in s3.list_objects_v2(Bucket="deputy-shared-acme")["Contents"]] == [
-        "hello.txt"
-    ]
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket="deputy-shared-acme")["Contents"]] == ["hello.txt"]
 
 
 def test_the_console_is_there(sandbox):

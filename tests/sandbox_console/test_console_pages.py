@@ -225,9 +225,7 @@ def made(browser, upload, name):
 
 
 def update(browser, stack, **changes):
-    return browser.put(
-        STACKS, json=stack | {"parameters": {}, "capabilities": ["CAPABILITY_NAMED_IAM"]} | changes
-    )
+    return browser.put(STACKS, json=stack | {"parameters": {}, "capabilities": ["CAPABILITY_NAMED_IAM"]} | changes)
 
 
 def trust(aws, role_name):

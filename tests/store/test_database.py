@@ -374,6 +374,4 @@ def test_a_page_is_one_statement_without_count_or_offset(database, named):
     assert "id <" in statement
     assert "ORDER BY tenants.id DESC" in statement
     limits = parameters.values() if isinstance(parameters, dict) else parameters
-    assert [v for v in limits if isinstance(v, int)] in ([3], [3, 0]), (
-        "one more than asked tells of a next page"
-    )
+    assert [v for v in limits if isinstance(v, int)] in ([3], [3, 0]), "one more than asked tells of a next page"

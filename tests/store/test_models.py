@@ -241,9 +241,7 @@ def test_a_tenant_with_an_external_id_is_not_removed(rows):
 
 def test_a_tenant_has_a_role_once(rows):
     tenant, external_id, connection = rows.whole(role_arn="arn:aws:iam::444455556666:role/deputy-once")
-    again = partial(
-        rows.connection, tenant, external_id, role_arn="arn:aws:iam::444455556666:role/deputy-once"
-    )
+    again = partial(rows.connection, tenant, external_id, role_arn="arn:aws:iam::444455556666:role/deputy-once")
     with refused():
         again()
     this = update(Connection.__table__).where(Connection.__table__.c.id == connection)
@@ -263,9 +261,7 @@ def test_verified_is_proven(rows, missing):
     with refused():
         rows.whole(status=ConnectionStatus.VERIFIED, **(proof | missing))
     with refused():
-        rows.run(
-            update(Connection.__table__).where(Connection.__table__.c.id == connection).values(**missing)
-        )
+        rows.run(update(Connection.__table__).where(Connection.__table__.c.id == connection).values(**missing))
 
 
 @pytest.mark.parametrize(
@@ -334,9 +330,7 @@ def test_an_audit_event_is_neither_changed_nor_deleted(rows):
         assert db.get(AuditEvent, event).outcome == "ok"
 
 
-@pytest.mark.parametrize(
-    "table", [AuditEvent.__table__, ExternalIdRow.__table__], ids=lambda table: table.name
-)
+@pytest.mark.parametrize("table", [AuditEvent.__table__, ExternalIdRow.__table__], ids=lambda table: table.name)
 def test_nor_is_it_lost_by_another_statement(rows, table):
     """What fires no trigger for a row: TRUNCATE, and SQLite's INSERT OR REPLACE, which deletes the row in its way."""
     row = rows.event() if table is AuditEvent.__table__ else rows.external_id(rows.tenant())

@@ -50,9 +50,7 @@ class Api:
             options["json"] = body
         return self._client.open(path, method=method, headers=headers, **options)
 
-    def __call__(
-        self, method: str, path: str, body: Any = UNSET, *, expect: int = 200, **options: Any
-    ) -> Any:
+    def __call__(self, method: str, path: str, body: Any = UNSET, *, expect: int = 200, **options: Any) -> Any:
         response = self.raw(method, path, body, **options)
         assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text}"
         body = response.get_json() if response.data else None
@@ -60,9 +58,7 @@ class Api:
         assert response.headers.get("X-Deputy-Code") == code, f"{method} {path}: {response.headers}"
         return body
 
-    def refused(
-        self, method: str, path: str, body: Any = UNSET, *, expect: int, code: str, **options: Any
-    ) -> Any:
+    def refused(self, method: str, path: str, body: Any = UNSET, *, expect: int, code: str, **options: Any) -> Any:
         """The problem, which must have this status and code."""
         found = self(method, path, body, expect=expect, **options)
         assert found["code"] == code, found
@@ -98,9 +94,7 @@ class Customer:
     def launch(self, link: str, **changes: str) -> str:
         """Create the stack that a launch link opens, with some parameters changed; returns the role's ARN."""
         wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-        parameters = {
-            k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
-        } | changes
+        parameters = {k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")} | changes
         with closing(root_client(self._aws, "cloudformation", self.account)) as cloudformation:
             cloudformation.create_stack(
                 StackName=wanted["stackName"],
@@ -131,9 +125,7 @@ class World:
         return (customer or Customer(self.aws)).role(kit["role_name"], kit["trust_policy"], **options)
 
     def connect(self, tenant: dict[str, Any], role_arn: str, *, status: str = "verified") -> dict[str, Any]:
-        made = self.admin(
-            "POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201
-        )
+        made = self.admin("POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201)
         assert made["status"] == status, made
         return made
 

@@ -13,9 +13,7 @@ import hcl2
 
 _OPTIONS = hcl2.SerializationOptions(with_comments=False, explicit_blocks=False)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
-_TOKEN = re.compile(
-    r"\$\$\{|%%\{|\$\{(?P<expression>[^}]*)\}|\\u(?P<code>[0-9a-f]{4})|\\(?P<escape>.)|%\{", re.DOTALL
-)
+_TOKEN = re.compile(r"\$\$\{|%%\{|\$\{(?P<expression>[^}]*)\}|\\u(?P<code>[0-9a-f]{4})|\\(?P<escape>.)|%\{", re.DOTALL)
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -25,10 +23,7 @@ def parse(text: str) -> dict[str, Any]:
 
 def _unquoted_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            (text_of(key, {}) if key.startswith('"') else key): _unquoted_keys(item)
-            for key, item in value.items()
-        }
+        return {(text_of(key, {}) if key.startswith('"') else key): _unquoted_keys(item) for key, item in value.items()}
     return [_unquoted_keys(item) for item in value] if isinstance(value, list) else value
 
 
@@ -84,9 +79,7 @@ def formatted(text: str) -> str:
     After Format of HashiCorp's hclwrite: two blanks for each line that left brackets open, and neighbours whose value
     is whole on its line have their = in one column.
     """
-    lines: list[
-        tuple[str, str | None]
-    ] = []  # what comes before the =, and from it on, if that is to be aligned
+    lines: list[tuple[str, str | None]] = []  # what comes before the =, and from it on, if that is to be aligned
     opened: list[int] = []
     for line in text.splitlines():
         bare = line.strip()

@@ -85,9 +85,7 @@ class Place:
 
 def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True) -> Place:
     tenant = tenant_row(services.db)
-    made = tuple(
-        connection_row(services.db, tenant, role, number=number) for number in range(1, connections + 1)
-    )
+    made = tuple(connection_row(services.db, tenant, role, number=number) for number in range(1, connections + 1))
     key, text = services.access.issue_key(
         OPERATOR,
         name="a worker",
@@ -110,9 +108,7 @@ def connection_row(
     database: Database, tenant_id: UUID, role: Role = NO_ROLE, *, number: int = 1, **changes: Any
 ) -> UUID:
     with database.write(SYSTEM) as db:
-        external_id = db.scalars(
-            sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id)
-        ).one()
+        external_id = db.scalars(sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id)).one()
         arn = role.arn if number == 1 else f"{role.arn}-{number}"
         made = {
             "tenant_id": tenant_id,
@@ -129,9 +125,7 @@ def connection_row(
     return connection.id
 
 
-def registration_token(
-    database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1
-) -> str:
+def registration_token(database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1) -> str:
     """As this deployment's kit shows it."""
     with database.read() as db:
         return RegistrationTokens(secret_keys).make(deployment_id(db), tenant_id, generation)
@@ -192,9 +186,7 @@ def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
     statement, parameters = seen[-1]
     explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
     with database.engine.connect() as connection:
-        return "\n".join(
-            str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters)
-        )
+        return "\n".join(str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters))
 
 
 def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:

@@ -64,7 +64,9 @@ class Stack:
 
     def __init__(self, answers: str, token: str, role_arn: str, *, account: str | None = None) -> None:
         self.account = account or role_arn.split(":")[4]
-        self.stack_id = f"arn:aws:cloudformation:us-east-1:{self.account}:stack/deputy-{uuid.uuid4().hex[:8]}/{uuid.uuid4()}"
+        self.stack_id = (
+            f"arn:aws:cloudformation:us-east-1:{self.account}:stack/deputy-{uuid.uuid4().hex[:8]}/{uuid.uuid4()}"
+        )
         self.answers, self.token, self.role_arn = answers, token, role_arn
 
     def request(self, kind: str = "Create", **changes: Any) -> dict[str, Any]:

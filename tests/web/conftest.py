@@ -57,9 +57,7 @@ def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
     return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])
 
 
-def many(
-    visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100
-) -> list[str]:
+def many(visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100) -> list[str]:
     """Rows without roles; their accounts' ids, newest first."""
     database, made = visitor.world.admin.app.extensions["deputy"].db, []
     for _ in range(count):

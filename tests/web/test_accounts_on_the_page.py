@@ -6,9 +6,7 @@ from tests.web.conftest import Visitor, visit
 WRITES = "bucket-sync"
 
 
-def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_ask(
-    world: World, visitor: Visitor
-):
+def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_ask(world: World, visitor: Visitor):
     path = f"/v1/tenants/{visitor.tenant['id']}"
     arn = world.role(visitor.tenant)
     world.admin("PATCH", path, {"accounts": [Customer(world.aws).account]})
@@ -28,8 +26,6 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World):
     assert visitor.steps() == ["done"] * 4 + ["now"]
     assert "the vendor has to approve it" in visitor.page().get_text()
     visitor.raw(f"/connections/{made['id']}/verify", "POST")
-    assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")[
-        "awaiting_approval"
-    ]
+    assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")["awaiting_approval"]
     world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}/approve")
     assert visitor.steps() == ["done"] * 5

@@ -129,9 +129,7 @@ def test_the_pages_files_forms_and_redirects_stay_below_the_path(site: Site, wor
 
     refused = site.ask("POST", page.select_one("form.paste")["action"], fields={"role_arn": "nonsense"})
     assert refused.status == 422
-    assert (
-        site.elsewhere(tag["href"] for tag in BeautifulSoup(refused.data, "html.parser").select("link")) == []
-    )
+    assert site.elsewhere(tag["href"] for tag in BeautifulSoup(refused.data, "html.parser").select("link")) == []
     role = world.role(tenant)
     sent = site.ask("POST", page.select_one("form.paste")["action"], fields={"role_arn": role})
     assert sent.status == 303

@@ -94,9 +94,7 @@ def y_of(page: Page, selector: str) -> float:
     )
 
 
-def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(
-    visitor: Visitor, url: str, phone: Page
-):
+def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(visitor: Visitor, url: str, phone: Page):
     phone.goto(url)
     assert y_of(phone, "#status") > y_of(phone, "#ways")
     visitor.paste("123456789012")
@@ -173,9 +171,7 @@ def test_all_is_readable_and_fits_a_small_phone(visitor: Visitor, url: str, brow
     for way in ("stack", "terraform", "cli", "organization"):
         look(way)
     kit = visitor.world.kit(visitor.tenant)
-    visitor.paste(
-        Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    )
+    visitor.paste(Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"])))
     look()
     for status in set(ConnectionStatus) - {ConnectionStatus.DELETED}:
         many(visitor, status, 5)
@@ -199,9 +195,7 @@ def test_whatever_the_tab_key_reaches_shows_that_it_did(visitor: Visitor, url: s
     assert [name for name in reached if name in expected] == expected
 
 
-def test_without_javascript_the_tabs_turn_and_the_list_goes_on(
-    visitor: Visitor, url: str, browser_page: Page
-):
+def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor: Visitor, url: str, browser_page: Page):
     listed = many(visitor, count=30)
     plain = browser_page.context.browser.new_page(java_script_enabled=False)
     plain.goto(url)
@@ -216,9 +210,7 @@ def test_without_javascript_the_tabs_turn_and_the_list_goes_on(
     assert plain.locator("tbody code").all_inner_texts() == listed[25:]
 
 
-def test_what_the_page_shows_of_a_list_stays_when_it_refreshes(
-    visitor: Visitor, url: str, browser_page: Page
-):
+def test_what_the_page_shows_of_a_list_stays_when_it_refreshes(visitor: Visitor, url: str, browser_page: Page):
     many(visitor, ConnectionStatus.PENDING, 60)
     browser_page.goto(url)
     browser_page.click("#list-next")

@@ -78,9 +78,7 @@ def test_a_mistake_is_explained_and_mended_by_following_the_advice(run: Run, bro
     console.get_by_role("button", name="Create stack").click()
     expect(console.get_by_role("status").first).to_contain_text("CREATE_COMPLETE")
     page.bring_to_front()
-    expect(page.locator(".advice")).to_contain_text(
-        "The role can be used without your External ID.", timeout=60_000
-    )
+    expect(page.locator(".advice")).to_contain_text("The role can be used without your External ID.", timeout=60_000)
     page.locator(".advice").get_by_role("button", name="Copy").first.click()
     policy = page.evaluate("navigator.clipboard.readText()")
     assert policy == page.locator("#trust-should-be").inner_text()

@@ -123,10 +123,7 @@ def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor:
     assert [cell.text for cell in fragment.select("tbody th code")] == accounts(page)
     assert fragment.select_one("[hx-get]")["hx-get"] == page.select_one("[hx-get]")["hx-get"]
     action = page.select_one("tbody form")["action"].removeprefix(visitor.path)
-    assert (
-        visitor.raw(action, "POST").headers["Location"]
-        == f"{visitor.path}{action[action.index('?') :]}#status"
-    )
+    assert visitor.raw(action, "POST").headers["Location"] == f"{visitor.path}{action[action.index('?') :]}#status"
     assert page.select_one(".nojs a")["href"] == f"{visitor.path}{action[action.index('?') :]}#status"
 
 

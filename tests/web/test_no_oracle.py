@@ -28,9 +28,7 @@ def shown_and_recorded(world, statement) -> tuple[str, str]:
         assert visitor.paste(customer.account).status_code == 303
     (connection,) = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
     page = visitor.raw().text
-    events = [
-        (event["action"], event["outcome"], event["details"]) for event in world.audit(tenant_id=tenant["id"])
-    ]
+    events = [(event["action"], event["outcome"], event["details"]) for event in world.audit(tenant_id=tenant["id"])]
     own = (
         customer.account,
         kit["role_name"],
@@ -46,7 +44,5 @@ def without(text, *own) -> str:
     for value in own:
         text = text.replace(value, "…")
     text = re.sub(r"seen=[0-9a-f]+", "seen=…", text)
-    text = re.sub(
-        r"\d{1,2} [A-Z][a-z]+ \d{4}, [0-9:]+ UTC", "…", text
-    )  # in words; a clock goes on between two pages
+    text = re.sub(r"\d{1,2} [A-Z][a-z]+ \d{4}, [0-9:]+ UTC", "…", text)  # in words; a clock goes on between two pages
     return re.sub(r"\d{4}-\d\d-\d\d(T| )[0-9:.]+", "…", text)

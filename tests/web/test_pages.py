@@ -115,9 +115,7 @@ def test_the_page_links_to_the_vendors_own_address_when_it_is_set(config, aws, a
     app = create_app(replace(config, vendor_url="https://app.example.com/<i>"))
     world = World(aws, Api(app, admin.key))
     asked = visit(world, world.tenant()).page().find(id="for-whom")
-    assert "sign in there, at https://app.example.com/<i> . If they differ, close this page." in text_of(
-        asked
-    )
+    assert "sign in there, at https://app.example.com/<i> . If they differ, close this page." in text_of(asked)
     link = asked.select("a")[-1]
     assert (link["href"], link["rel"]) == ("https://app.example.com/<i>", ["noopener", "noreferrer"])
     app.extensions["deputy"].db.engine.dispose()
@@ -145,9 +143,7 @@ def test_where_stacks_cannot_register_the_page_offers_the_region_in_which_they_c
     for way in ("stack", "organization"):
         assert "can't tell us" not in text_of(visitor.page(f"?way={way}").select_one(f".{way}"))
         advice = visitor.page(f"?way={way}&region=eu-west-1").select_one(f".{way}")
-        assert "A stack in eu-west-1 can't tell us that it is there. Launch it in us-east-1" in text_of(
-            advice
-        )
+        assert "A stack in eu-west-1 can't tell us that it is there. Launch it in us-east-1" in text_of(advice)
         (offered,) = (link["href"] for link in advice.select("a") if link.text == "Launch it in us-east-1")
         assert f"?way={way}&region=us-east-1#" in offered
     app.extensions["deputy"].db.engine.dispose()
@@ -184,9 +180,7 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     page = visitor.page()
     assert json.loads(page.find(id="trust-should-be").text) == kit["trust_policy"]
     command = page.find(id="trust-command").text
-    assert command.startswith(
-        f"aws iam update-assume-role-policy --region us-east-1 --role-name {kit['role_name']} "
-    )
+    assert command.startswith(f"aws iam update-assume-role-policy --region us-east-1 --role-name {kit['role_name']} ")
     customer.role(kit["role_name"], kit["trust_policy"])
     assert visitor.raw(again(page), "POST").status_code == 303
     assert visitor.steps() == ["done"] * 5
@@ -351,8 +345,7 @@ def test_a_get_writes_no_row_of_any_table(visitor: Visitor):
     def rows() -> dict[str, int]:
         with database.read() as db:
             return {
-                table.name: db.scalar(select(func.count()).select_from(table))
-                for table in Base.metadata.sorted_tables
+                table.name: db.scalar(select(func.count()).select_from(table)) for table in Base.metadata.sorted_tables
             }
 
     visitor.paste(visitor.world.role(visitor.tenant))
@@ -387,9 +380,7 @@ def test_the_pages_headers_are_their_own(visitor: Visitor, what):
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
-@pytest.mark.parametrize(
-    "path", ["/onboard", "/onboard/", "/onboard/a/b/c", "/onboard/static/", "/onboard/x%0a"]
-)
+@pytest.mark.parametrize("path", ["/onboard", "/onboard/", "/onboard/a/b/c", "/onboard/static/", "/onboard/x%0a"])
 def test_whatever_else_is_asked_for_is_a_page_too(visitor: Visitor, method, path):
     response = visitor.world.admin.raw(method, path)
     assert response.status_code == 404

@@ -22,15 +22,11 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    lookup: Mapped[str] = mapped_column(
-        String(16), unique=True
-    )  # the 16 hex digits in the key's text: not secret
+    lookup: Mapped[str] = mapped_column(String(16), unique=True)  # the 16 hex digits in the key's text: not secret
     digest: Mapped[bytes]
     name: Mapped[str] = mapped_column(String(200))
     scope_bits: Mapped[int]  # see access.Scope: a subset test is then one comparison, in SQL too
-    tenant_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("tenants.id"), index=True
-    )  # set: confined to it
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"), index=True)  # set: confined to it
     permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))  # names; None: any
     made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
     replaced_by: Mapped[UUID | None] = mapped_column(index=True)  # the key that inherited what this one made

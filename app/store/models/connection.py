@@ -130,9 +130,7 @@ class Connection(TenantOwned, Suspendable, Base):
     @property
     def grant(self) -> Grant:
         """The only place where a grant is made: from one row, whose two halves the database holds together."""
-        return Grant(
-            role_arn=RoleArn.parse(self.role_arn), external_id=ExternalId(self.external_id_row.value)
-        )
+        return Grant(role_arn=RoleArn.parse(self.role_arn), external_id=ExternalId(self.external_id_row.value))
 
     def ensure_not_suspended(self) -> None:
         if self.status is ConnectionStatus.SUSPENDED:
@@ -206,9 +204,7 @@ class Connection(TenantOwned, Suspendable, Base):
             case _:  # a pending role that can't be assumed yet stays pending; inconclusive changes nothing
                 pass
         self.refuses = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
-        self.refuses = (
-            self.refuses and not self.only_sought
-        )  # there is nothing to mend before there is a stack
+        self.refuses = self.refuses and not self.only_sought  # there is nothing to mend before there is a stack
         if (self.status, self.role_unique_id) != before or self.due_since is None:
             self.due_since = proof.checked_at
         self.due_at = self._next_due(proof, self.due_since)

@@ -61,9 +61,7 @@ _WHY_NOT = {
 }
 
 
-def why_not(
-    tenant: TenantStatus, connection: ConnectionStatus, *, awaiting_approval: bool = False
-) -> str | None:
+def why_not(tenant: TenantStatus, connection: ConnectionStatus, *, awaiting_approval: bool = False) -> str | None:
     """Why nothing is issued for a connection, in words; None where credentials are issued."""
     if tenant is not TenantStatus.ACTIVE:
         return "The tenant is suspended; resume it first."

@@ -37,9 +37,7 @@ class Tenant(Suspendable, Base):
     name: Mapped[str] = mapped_column(String(NAME_MAX))
     name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
     reference: Mapped[str | None] = mapped_column(String(200))
-    status: Mapped[TenantStatus] = mapped_column(
-        state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
-    )
+    status: Mapped[TenantStatus] = mapped_column(state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
     # What its registration tokens must name; raising it voids those that customers hold.
@@ -55,9 +53,7 @@ class Tenant(Suspendable, Base):
         lazy="joined",
     )
 
-    declared: Mapped[list[Any]] = relationship(
-        "TenantAccount", viewonly=True, order_by="TenantAccount.account_id"
-    )
+    declared: Mapped[list[Any]] = relationship("TenantAccount", viewonly=True, order_by="TenantAccount.account_id")
 
     @property
     def accounts(self) -> list[str] | None:

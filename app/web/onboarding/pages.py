@@ -186,9 +186,7 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
         region=asked if asked in regions else link.region,
         permission_set=link.permission_set,
     )
-    wanted, policy = next(
-        found for found in onboarding.permission_sets() if found[0].name == link.permission_set
-    )
+    wanted, policy = next(found for found in onboarding.permission_sets() if found[0].name == link.permission_set)
     way = request.args.get("way", "")
     return render_template(
         "onboard/page.html",
@@ -262,9 +260,7 @@ def _vendor() -> str:
 def secure(response: Response) -> None:
     """Set the headers of everything under /onboard."""
     for name, value in HEADERS.items():
-        if (
-            name != "Cache-Control" or request.endpoint != "web.static"
-        ):  # those files hold nothing of anybody's
+        if name != "Cache-Control" or request.endpoint != "web.static":  # those files hold nothing of anybody's
             response.headers[name] = value
 
 
@@ -322,9 +318,7 @@ def _bug(error: Exception) -> Response:
 
 
 def _error(status: int, template: str, *, retry_after: int | None = None, **words: Any) -> Response:
-    response = make_response(
-        render_template(template, vendor=_vendor(), retry_after=retry_after, **words), status
-    )
+    response = make_response(render_template(template, vendor=_vendor(), retry_after=retry_after, **words), status)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response

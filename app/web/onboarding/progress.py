@@ -21,9 +21,7 @@ StepState = Literal["done", "now", "failed", "unclear", "todo"]
 STEPS = ("Your stack", "Role found", "Your External ID accepted", "Strangers refused", "Connected")
 REFUSED = "No access yet"  # a pending one that was tried
 LOOKING = "looking"
-_TO_APPROVE = (
-    "All checks passed. As this role may change things, the vendor has to approve it before it is used."
-)
+_TO_APPROVE = "All checks passed. As this role may change things, the vendor has to approve it before it is used."
 STATUS_WORDS = {
     ConnectionStatus.VERIFIED: "Connected",
     ConnectionStatus.INSECURE: "Needs a change",
@@ -223,9 +221,7 @@ def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> 
     connected = counts.get(ConnectionStatus.VERIFIED, 0)
     if connected == total:
         return f"All {total} accounts are connected."
-    others = [
-        f"{counts[status]} {counted_as(status, counts[status])}" for status in _COUNTED if counts.get(status)
-    ]
+    others = [f"{counts[status]} {counted_as(status, counts[status])}" for status in _COUNTED if counts.get(status)]
     return f"{connected} of {total} connected; {', '.join(others)}."
 
 
