@@ -56,7 +56,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_ctrl_c)
     try:
-        with Stage(Scale.quick() if options.quick else Scale()) as stage:
+        with Stage(Scale.quick() if options.quick else Scale(), options.against) as stage:
             introduce(stage)
             for name in options.only:
                 measure(stage, name)
@@ -117,6 +117,11 @@ def _parse() -> argparse.Namespace:
         default=[name for name in SECTIONS if name not in _WHEN_ASKED],
         metavar="NAME,…",
         help="only these measurements",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="COMMIT",
+        help="build this commit beside the present one, and measure row 1 of both in turns (row 16)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="few and short rounds: to see that it works, not to measure"

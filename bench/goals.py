@@ -76,6 +76,7 @@ HOSTILE = Goal(
     ((0.5, 0.8, 0.95), (0.5, 0.9, 1)),
     more_is_better=True,
 )
+AGAINST = Goal(16, "hot issue / the same at the commit --against", ((0.95, 0.98, 1),), more_is_better=True)
 READINESS = Goal(18, "STS calls of 80 that ask for readiness / one a process in 5 s", ((1, 1, 1),))
 GOALS = (
     HOT,
@@ -90,6 +91,7 @@ GOALS = (
     ORGANIZATION,
     REVOKES,
     HOSTILE,
+    AGAINST,
     READINESS,
 )
 

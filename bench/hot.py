@@ -1,7 +1,7 @@
 """Rows 1 to 4: issuing when the credentials are cached, beside bare Flask and beside metadataproxy."""
 
 from bench import peer
-from bench.goals import HOT, HOT_P99, HOT_PEER, HOT_SQLITE, Result, shown
+from bench.goals import AGAINST, HOT, HOT_P99, HOT_PEER, HOT_SQLITE, Result, shown
 from bench.rounds import Contender, Round, interleave, ratio
 from bench.stage import Populated, Stage
 
@@ -14,21 +14,27 @@ def measure(stage: Stage) -> None:
     sqlite = contender("Deputy on SQLite", stage.on_sqlite)
     bare = Contender("bare Flask", stage.bare, stage.on_postgres.hot)
     other = Contender("metadataproxy hot", stage.peer(cold=False), lambda: [peer.QUESTION])
-    everybody = (bare, deputy, sqlite, other)
-    warm(stage, deputy, sqlite)
+    before = [contender(f"Deputy at {stage.against}", stage.at_other_commit)] if stage.against else []
+    everybody = (bare, deputy, *before, sqlite, other)
+    warm(stage, deputy, sqlite, *before)
     for one in (bare, other):
         one.run(stage.wrk, 1)
     scale = stage.scale
     stage.say(f"hot: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}")
-    before = stage.sts.calls()["AssumeRole"]
+    calls = stage.sts.calls()["AssumeRole"]
     interleave(stage.wrk, everybody, rounds=scale.rounds, seconds=scale.seconds)
     stage.found.facts["hot"] = {one.name: one.facts() for one in everybody} | {
-        "STS calls in these rounds": stage.sts.calls()["AssumeRole"] - before,
+        "STS calls in these rounds": stage.sts.calls()["AssumeRole"] - calls,
         "CPU a request, on PostgreSQL / bare Flask": ratio(deputy, bare, lambda one: one.cpu_us),
         "the same, with PostgreSQL's own": ratio(deputy, bare, lambda one: one.cpu_us + one.database_cpu_us),
         "the same, at the best round of each": _best(deputy) / _best(bare),
     }
     stage.found.results += _results(bare, deputy, sqlite, other)
+    for one in before:
+        found = ratio(deputy, one, _rate)
+        stage.found.results.append(AGAINST.judge(shown(found), found.median, values={"ratio": found}))
+        cost = ratio(deputy, one, lambda each: each.cpu_us)
+        stage.found.facts["hot"][f"CPU a request / {one.name}"] = cost
 
 
 def contender(name: str, populated: Populated) -> Contender:

@@ -9,7 +9,7 @@ from typing import Any
 from bench.goals import GOALS, Findings, Goal, Level, Result
 from bench.rounds import Spread
 
-_WIDTHS = (2, 54, 37, 11, 11, 11)
+_WIDTHS = (2, 66, 37, 11, 11, 11)
 _STEPS = (Level.MUST, Level.TARGET, Level.MOONSHOT)
 
 

@@ -123,19 +123,31 @@ class InstantSts(Process):
 PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A folder with Deputy's files, and the Python that has the libraries which it pins."""
+
+    root: Path
+    python: str
+
+
+HERE = Checkout(ROOT, sys.executable)
+
+
 class Deputy(Process):
     """The service exactly as it is deployed, with every limit on but raised by its setting."""
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str], checkout: Checkout = HERE) -> None:
+        self.checkout = checkout
         self.environment = dict(environment)
         self.admin_key = environment["DEPUTY_BOOTSTRAP_KEY"]
         self.database_url = environment["DEPUTY_DATABASE_URL"]
-        command = (sys.executable, *_GUNICORN, "-c", "gunicorn.conf.py", "wsgi:app")
-        super().__init__(name, command, self.environment, ready="/readyz")
+        command = (checkout.python, *_GUNICORN, "-c", "gunicorn.conf.py", "wsgi:app")
+        super().__init__(name, command, self.environment, ready="/readyz", cwd=checkout.root)
 
     @classmethod
-    def on(cls, name: str, database_url: str, sts: InstantSts) -> "Deputy":
-        """On this database, which gets its tables and an admin key."""
+    def on(cls, name: str, database_url: str, sts: InstantSts, checkout: Checkout = HERE) -> "Deputy":
+        """On this database, which gets its tables and an admin key. `checkout`: which Deputy."""
         deputy = {
             "DEPUTY_DATABASE_URL": database_url,
             "DEPUTY_SECRET_KEYS": secrets.token_urlsafe(48),
@@ -150,12 +162,12 @@ class Deputy(Process):
         environment = PLAIN | sts.environment | deputy
         for words in (("migrate",), ("keys", "bootstrap")):
             command = ("-m", "flask", "--app", "wsgi", *words)
-            run_python(command, environment)
-        return cls(name, environment)
+            run_python(command, environment, checkout=checkout)
+        return cls(name, environment, checkout)
 
     def twin(self, name: str, extra: Mapping[str, str] | None = None) -> "Deputy":
         """Another machine of the same deployment: the same database and keys, processes of its own."""
-        return Deputy(name, self.environment | dict(extra or {}))
+        return Deputy(name, self.environment | dict(extra or {}), self.checkout)
 
     def client(self, key: str) -> Client:
         return Client(self.port, key)
@@ -167,10 +179,12 @@ class Deputy(Process):
 _GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}")
 
 
-def run_python(arguments: Sequence[str], env: Mapping[str, str], given: str = "") -> str:
-    """What a Python in this folder prints. Raises BenchError when it fails."""
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=dict(env), input=given, capture_output=True, text=True, check=False)
+def run_python(arguments: Sequence[str], env: Mapping[str, str], given: str = "", checkout: Checkout = HERE) -> str:
+    """What a Python in the checkout's folder prints. Raises BenchError when it fails."""
+    command = [checkout.python, *arguments]
+    done = subprocess.run(
+        command, cwd=checkout.root, env=dict(env), input=given, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise BenchError(f"{' '.join(arguments)} failed:\n{done.stderr.strip()[-2000:]}")
     return done.stdout

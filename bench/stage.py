@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 
-from bench import cpu, machine, peer
+from bench import cpu, machine, other_commit, peer
 from bench.goals import Findings
 from bench.load import Question, Wrk
 from bench.population import Place, onboard
@@ -65,8 +65,10 @@ class Populated:
 class Stage:
     """Use it in a `with`. Whatever was started is stopped at its end, however that comes."""
 
-    def __init__(self, scale: Scale) -> None:
+    def __init__(self, scale: Scale, against: str | None = None) -> None:
+        """`against`: the commit that row 1 is also measured at."""
         self.scale = scale
+        self.against = against
         self.found = Findings()
         self._began = time.monotonic()
         self._open = contextlib.ExitStack()
@@ -137,6 +139,16 @@ class Stage:
         url = f"sqlite:///{self.folder / 'deputy.sqlite3'}"
         server = self.start(Deputy.on("deputy-sqlite", url, self.sts))
         return Populated(server, self._onboard(server, self.scale.tenants // 2), None)
+
+    @cached_property
+    def at_other_commit(self) -> Populated:
+        """Deputy as it was at the commit `against`, on a database of its own, with the same number of connections."""
+        self.say(f"Deputy at {self.against}: building")
+        checkout = other_commit.build(self.against or "")
+        with psycopg.connect(self.postgres.url().replace("+psycopg", ""), autocommit=True) as server:
+            server.execute("CREATE DATABASE other_commit")
+        deputy = self.start(Deputy.on("deputy-other-commit", self.postgres.url("other_commit"), self.sts, checkout))
+        return Populated(deputy, self._onboard(deputy, self.scale.tenants), self.postmaster)
 
     @cached_property
     def bare(self) -> Process:
