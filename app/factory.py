@@ -23,14 +23,15 @@ from app.api import (
     onboarding_links,
     tenants,
 )
-from app.api.fast_lane import ALWAYS, FOR_PROGRAMS, FastLane
+from app.api.fast_lane import FastLane
 from app.cli.commands import register_commands
 from app.config import Config
 from app.http import problems as errors
 from app.http.client_address import client_address
+from app.http.headers import ALWAYS, FOR_PROGRAMS
 from app.http.openapi import UUID_PARAMETER, Plugin
 from app.http.public_path import PublicPath
-from app.http.rest import REQUEST_ID
+from app.http.request_id import REQUEST_ID
 from app.http.unread import UNREAD
 from app.web.onboarding import pages
 

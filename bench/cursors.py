@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app.config import Config
 from app.factory import create_app
-from app.http.rest import paged
+from app.http.cursors import paged
 from app.store.database import Page
 
 

@@ -317,7 +317,7 @@ def test_nothing_catches_everything():
             "app/concurrency/gevent.py",  # and so does a future
             "app/concurrency/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
             "app/health/checks.py",  # a check that fails is a finding, or it would be asked for by each request
-            "app/http/rest.py",  # what goes wrong while a server reads a body is of no common kind
+            "app/http/parsing.py",  # what goes wrong while a server reads a body is of no common kind
             "app/http/sockets.py",  # what still comes after an answer is dropped, in whatever form
         ]
     )

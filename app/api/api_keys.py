@@ -6,7 +6,11 @@ from uuid import UUID
 from app.access.callers import Scope, from_bits
 from app.access.families import Made
 from app.api.key_schemas import KeyCreated, KeyIn, KeyOut, KeyShown, ReplaceIn
-from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.authentication import requires
+from app.http.blueprint import Blueprint
+from app.http.current import caller, services
+from app.http.cursors import paged
+from app.http.openapi import fails
 from app.http.schemas import PageQuery, page_of
 from app.store.database import Page
 from app.store.models import ApiKey

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.http.rest import caller
+from app.http.current import caller
 from app.http.schemas import (
     ACCOUNT,
     EXTERNAL_ID,

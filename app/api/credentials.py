@@ -13,7 +13,10 @@ from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.access.callers import Scope
-from app.http.rest import Blueprint, caller, documented, fails, requires, services
+from app.http.authentication import requires
+from app.http.blueprint import Blueprint
+from app.http.current import caller, services
+from app.http.openapi import documented, fails
 from app.http.schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
 from app.issuing.issue import Issued
 

@@ -19,18 +19,16 @@ from marshmallow import ValidationError
 from app import strict_json
 from app.access.callers import Scope
 from app.api.credentials import ISSUE_IN, SHAPES
+from app.http.authentication import REFUSED, Refused
 from app.http.client_address import client_address
-from app.http.rest import REFUSED, REQUEST_ID, Refused, whole_body
+from app.http.headers import ALWAYS, FOR_PROGRAMS
+from app.http.parsing import whole_body
+from app.http.request_id import REQUEST_ID
 from app.services import Services
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-FOR_PROGRAMS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
 _HEADERS = [("Content-Type", "application/json"), *ALWAYS.items(), *FOR_PROGRAMS.items()]
 
 _uuid = functools.lru_cache(100_000)(UUID)  # parsing one takes longer than finding it

@@ -7,7 +7,10 @@ from flask import Response
 
 from app.access.callers import Scope
 from app.api.onboarding_schemas import Kit, KitQuery, PermissionSets, TemplateQuery
-from app.http.rest import Blueprint, caller, fails, public, requires, services
+from app.http.authentication import public, requires
+from app.http.blueprint import Blueprint
+from app.http.current import caller, services
+from app.http.openapi import fails
 from app.onboarding import kit as onboarding
 
 bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer is given to let the vendor in.")

@@ -5,7 +5,11 @@ from uuid import UUID
 
 from app.access.callers import Scope
 from app.api.onboarding_schemas import LinkCreated, LinkIn, LinkOut
-from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.authentication import requires
+from app.http.blueprint import Blueprint
+from app.http.current import caller, services
+from app.http.cursors import paged
+from app.http.openapi import fails
 from app.http.schemas import PageQuery, page_of
 from app.store.database import Page
 from app.store.models import OnboardingLink

@@ -5,7 +5,11 @@ from uuid import UUID
 
 from app.access.callers import Scope
 from app.api.connection_schemas import Reason, TenantChange, TenantIn, TenantListed, TenantOut, TenantQuery
-from app.http.rest import Blueprint, caller, fails, paged, requires, services
+from app.http.authentication import requires
+from app.http.blueprint import Blueprint
+from app.http.current import caller, services
+from app.http.cursors import paged
+from app.http.openapi import fails
 from app.http.schemas import page_of
 from app.store.database import Page
 from app.store.models import Tenant

@@ -3,12 +3,17 @@
 An example stands at a field (`like` in app/http/schemas.py); a whole body's is put together from those of its fields.
 """
 
+import inspect
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema, fields
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 UUID_EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
@@ -105,3 +110,35 @@ def _exemplify(doc: dict[str, Any]) -> None:
                 schema = schema()
             if isinstance(schema, Schema):
                 media["example"] = example_of(schema)
+
+
+def document(view: Callable[..., Any], **facts: Any) -> None:
+    """Keep facts for the OpenAPI document, and the name that generated clients give the operation."""
+    doc = view.__dict__.setdefault("_apidoc", {})
+    _, _, explained = (view.__doc__ or "").partition("\n")
+    scope = f"Scope: `{facts['scope'].value}`." if "scope" in facts else "Needs no API key."
+    description = f"{inspect.cleandoc(explained)}\n\n{scope}".strip()
+    doc |= facts | {"manual_doc": {"operationId": view.__name__, "description": description}}
+
+
+def fails(*statuses: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Document the refusals that a view's service may raise."""
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        view.__dict__.setdefault("_apidoc", {})["fails"] = statuses
+        return view
+
+    return decorate
+
+
+def documented(*decorators: Callable[[Any], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Take from flask-smorest's decorators what they document, and not what they do at each request."""
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        described: Any = view
+        for decorator in reversed(decorators):
+            described = decorator(described)
+        view.__dict__["_apidoc"] = described.__dict__["_apidoc"]
+        return view
+
+    return decorate

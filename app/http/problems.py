@@ -18,8 +18,9 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 from app import errors, log
 from app.audit.log import Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
+from app.http.blueprint import Blueprint
+from app.http.current import services
 from app.http.openapi import example_of
-from app.http.rest import Blueprint, services
 from app.http.schemas import Answer, like
 
 _log = log.get(__name__)

@@ -13,8 +13,8 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.factory import create_app
+from app.http.blueprint import Blueprint
 from app.http.problems import PROBLEMS
-from app.http.rest import Blueprint
 from tests.conftest import make_config
 from tests.support.cast import World
 

@@ -26,8 +26,10 @@ from app.errors import (
     RateLimitedError,
     TryLaterError,
 )
+from app.http.authentication import public
+from app.http.current import services
+from app.http.parsing import whole_body
 from app.http.problems import PROBLEMS, code_of, record_refusal
-from app.http.rest import public, services, whole_body
 from app.onboarding.page_links import Visit
 from app.store.models import ConnectionStatus
 from app.web.onboarding.progress import (

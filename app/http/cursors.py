@@ -1,0 +1,40 @@
+"""Pages of lists, with signed cursors."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import request
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from app.errors import MalformedRequestError
+from app.http.current import services
+from app.store.database import Page
+
+
+def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str, Any]:
+    """One page of a list: `fetch(limit=…, after=…)` and the cursor of the next.
+
+    A cursor is signed together with the route, its ids and its filters: one that was made up, or comes from
+    another list, is a 400.
+    """
+    signer = _signer(query)
+    after = None
+    if "cursor" in query:
+        try:
+            after = UUID(signer.loads(query["cursor"]))
+        except (BadSignature, ValueError) as error:
+            raise MalformedRequestError("This cursor is not one of this list's; start without one.") from error
+    found = fetch(limit=query["limit"], after=after)
+    return {
+        "items": found.items,
+        "next_cursor": None if found.after is None else signer.dumps(str(found.after)),
+    }
+
+
+def _signer(query: Mapping[str, Any]) -> URLSafeSerializer:
+    filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
+    place = json.dumps([request.path, sorted(filters.items())])
+    keys = services().config.secret_keys
+    return URLSafeSerializer(list(reversed(keys)), salt=f"deputy cursor {place}")  # itsdangerous signs with the last

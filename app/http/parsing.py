@@ -1,0 +1,44 @@
+"""Bodies and queries, read strictly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Request
+from marshmallow import RAISE
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from app import strict_json
+
+
+@contextmanager
+def whole_body() -> Iterator[None]:
+    """While a body is read. Raises BadRequest when it comes too late, ends too early, or its chunks are malformed."""
+    try:
+        yield
+    except RequestEntityTooLarge:
+        raise
+    except Exception as error:  # each server has its own, gunicorn's are of no common kind, and werkzeug hides some
+        raise BadRequest("The body did not arrive whole and in time; send all of it right after its header.") from error
+
+
+class StrictParser(FlaskParser):
+    """Bodies and queries as they must be: JSON read strictly, unknown fields refused, an empty body is {}."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}
+
+    def load_json(self, req: Request, schema: Any) -> Any:  # noqa: ARG002  webargs' signature
+        with whole_body():
+            raw = req.get_data(cache=True)
+        if not raw:
+            return {}
+        # werkzeug cuts a body without a Content-Length at the limit, and says nothing.
+        if req.content_length is None and len(raw) == req.max_content_length:
+            raise RequestEntityTooLarge
+        if req.mimetype != "application/json":
+            raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json")
+        try:
+            return strict_json.parse(raw)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
