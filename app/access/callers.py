@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
@@ -53,7 +53,7 @@ class Scope(enum.StrEnum):
 
 
 # Read in the same statement as what it speaks of, so that no change comes between the two.
-_EPOCH = select(Configuration.epoch).scalar_subquery()
+EPOCH = select(Configuration.epoch).scalar_subquery()
 _BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
 
 
@@ -98,7 +98,8 @@ class Caller:
         """
         if self.kind == "onboarding_link":
             link = live_links().where(OnboardingLink.id == self.key_id).with_only_columns(OnboardingLink.id)
-            one(db, link.with_for_update(read=True, of=OnboardingLink))
+            if db.scalar(link.with_for_update(read=True, of=OnboardingLink)) is None:
+                raise NotFoundError
             return
         key = _of_live_tenant().where(ApiKey.id == self.key_id, live_at(now())).with_only_columns(ApiKey.id)
         if db.scalar(key.with_for_update(read=True, of=ApiKey)) is None:
@@ -141,16 +142,6 @@ class Caller:
             raise ForbiddenError("This API key is confined to one tenant.")
 
 
-class Somebody(Protocol):
-    """Whoever acts, and the tenant that they are confined to, if they are: a key, or what has none (`OnBehalf`)."""
-
-    @property
-    def actor(self) -> Actor: ...
-    @property
-    def tenant_id(self) -> UUID | None: ...
-    def admit(self, db: Session) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class OnBehalf:
     """Deputy itself, at work for one tenant and unable to see any other."""
@@ -159,10 +150,13 @@ class OnBehalf:
     tenant_id: UUID
 
     def admit(self, db: Session) -> None:
-        """Nobody's key stands behind it."""
+        """There is no key that could have been revoked."""
 
 
-def tenant_of(db: Session, caller: Somebody, tenant_id: UUID, *, lock: bool = False) -> Tenant:
+AnyCaller = Caller | OnBehalf
+
+
+def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
     """The live tenant, if this caller can see it. Raises NotFoundError."""
     query = select(Tenant).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
     if caller.tenant_id is not None:
@@ -170,23 +164,25 @@ def tenant_of(db: Session, caller: Somebody, tenant_id: UUID, *, lock: bool = Fa
     return one(db, query.with_for_update(of=Tenant) if lock else query)
 
 
-def owned(db: Session, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
+def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
     """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
     query = _owned(caller, tenant_id, connection_id)
     return one(db, query.with_for_update(of=Connection) if lock else query)
 
 
-def owned_at(db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID) -> tuple[Connection, TenantStatus, int]:
+def owned_at(
+    db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
+) -> tuple[Connection, TenantStatus, int]:
     """As `owned`, with its tenant's status and the epoch, all of one moment: one statement. Raises NotFoundError."""
     query = _owned(caller, tenant_id, connection_id).options(lazyload(Connection.proof), lazyload(Connection.tenant))
-    row = db.execute(query.add_columns(Tenant.status, _EPOCH)).unique().one_or_none()
+    row = db.execute(query.add_columns(Tenant.status, EPOCH)).unique().one_or_none()
     if row is None:
         raise NotFoundError
     connection, status, epoch = row
     return connection, status, epoch
 
 
-def _owned(caller: Somebody, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
+def _owned(caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
     query = (
         select(Connection)
         .join(Tenant, Tenant.id == Connection.tenant_id)
@@ -225,7 +221,7 @@ def digest_of(text: str) -> bytes:
 
 def key_at(db: Session, lookup: str) -> tuple[ApiKey, int] | None:
     """The key with these digits, unless the tenant that it is bound to is gone; and the epoch of that moment."""
-    row = db.execute(_of_live_tenant().where(ApiKey.lookup == lookup).add_columns(_EPOCH)).one_or_none()
+    row = db.execute(_of_live_tenant().where(ApiKey.lookup == lookup).add_columns(EPOCH)).one_or_none()
     return None if row is None else (row[0], row[1])
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session as DbSession
 
-from app.access.callers import Somebody, owned, tenant_of
+from app.access.callers import AnyCaller, owned, tenant_of
 from app.audit import log as audit
 from app.audit.log import Actor, Outcome
 from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable
@@ -172,7 +172,7 @@ class Verification:
         self._db = db
         self._sts = sts
 
-    def verify(self, caller: Somebody, tenant_id: UUID, connection_id: UUID, *, patience: float = 0.0) -> Connection:
+    def verify(self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, patience: float = 0.0) -> Connection:
         """The connection with a fresh proof. `patience`: seconds to keep trying a role that refuses its own ID.
 
         Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
@@ -185,7 +185,7 @@ class Verification:
                 return stored
         raise ConflictError("This connection changed while it was being verified; try again.")
 
-    def _to_test(self, caller: Somebody, tenant_id: UUID, connection_id: UUID) -> tuple[Grant, _Tested]:
+    def _to_test(self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> tuple[Grant, _Tested]:
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             tenant_of(db, caller, tenant_id).ensure_active()
@@ -201,7 +201,9 @@ class Verification:
             time.sleep(pause)
         return finding
 
-    def _store(self, caller: Somebody, path: tuple[UUID, UUID], before: _Tested, finding: Finding) -> Connection | None:
+    def _store(
+        self, caller: AnyCaller, path: tuple[UUID, UUID], before: _Tested, finding: Finding
+    ) -> Connection | None:
         """Compare-and-set: None when the connection is no longer what was tested."""
         with self._db.write(caller) as db:
             # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.
