@@ -27,11 +27,10 @@ from app.access.callers import (
     key_at,
     live_at,
     lookup_of,
-    one,
-    tenant_of,
     to_bits,
 )
 from app.access.families import Changing, Made, family, inherit, made, made_by, revoke_family
+from app.access.tenancy import one, tenant_of
 from app.audit import log as audit
 from app.audit.log import Actor
 from app.errors import (

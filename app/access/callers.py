@@ -1,4 +1,4 @@
-"""Who is calling, what they may do, and which rows they can see.
+"""Who is calling, and what they may do.
 
 A caller is looked at twice: when a request begins, and in every transaction that it writes in (`Caller.admit`).
 """
@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
-from sqlalchemy.orm import Session, lazyload
+from sqlalchemy.orm import Session
 
 from app.audit.log import Actor
 from app.errors import (
@@ -26,8 +26,6 @@ from app.errors import (
 from app.store.database import now
 from app.store.models import (
     ApiKey,
-    Connection,
-    ConnectionStatus,
     OnboardingLink,
     Tenant,
     TenantStatus,
@@ -154,56 +152,6 @@ class OnBehalf:
 
 
 AnyCaller = Caller | OnBehalf
-
-
-def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
-    """The live tenant, if this caller can see it. Raises NotFoundError."""
-    query = select(Tenant).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
-    if caller.tenant_id is not None:
-        query = query.where(Tenant.id == caller.tenant_id)
-    return one(db, query.with_for_update(of=Tenant) if lock else query)
-
-
-def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
-    """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
-    query = _owned(caller, tenant_id, connection_id)
-    return one(db, query.with_for_update(of=Connection) if lock else query)
-
-
-def owned_at(
-    db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
-) -> tuple[Connection, TenantStatus, int]:
-    """As `owned`, with its tenant's status and the epoch, all of one moment: one statement. Raises NotFoundError."""
-    query = _owned(caller, tenant_id, connection_id).options(lazyload(Connection.proof), lazyload(Connection.tenant))
-    row = db.execute(query.add_columns(Tenant.status, EPOCH)).unique().one_or_none()
-    if row is None:
-        raise NotFoundError
-    connection, status, epoch = row
-    return connection, status, epoch
-
-
-def _owned(caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
-    query = (
-        select(Connection)
-        .join(Tenant, Tenant.id == Connection.tenant_id)
-        .where(
-            Connection.id == connection_id,
-            Connection.tenant_id == tenant_id,
-            Connection.status != ConnectionStatus.DELETED,
-            Tenant.deleted_at.is_(None),
-        )
-    )
-    return query.where(Connection.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
-
-
-Found = TypeVar("Found")
-
-
-def one(db: Session, query: Select[Found]) -> Found:
-    row = db.scalars(query).unique().one_or_none()
-    if row is None:
-        raise NotFoundError
-    return row
 
 
 def lookup_of(text: str) -> str:

@@ -16,7 +16,8 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, owned, tenant_of
+from app.access.callers import Caller
+from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
 from app.config import Config
 from app.connections.proof import PATIENCE, Verification

@@ -17,7 +17,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session as DbSession
 
-from app.access.callers import AnyCaller, owned, tenant_of
+from app.access.callers import AnyCaller
+from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
 from app.audit.log import Actor, Outcome
 from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable

@@ -18,7 +18,8 @@ from cachetools import LRUCache
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, Scope, admitted, caller_of, digest_of, key_at, lookup_of, owned_at
+from app.access.callers import Caller, Scope, admitted, caller_of, digest_of, key_at, lookup_of
+from app.access.tenancy import owned_at
 from app.concurrency.gevent import beside
 from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError, StoreUnavailableError
 from app.ids import Grant

@@ -21,7 +21,8 @@ import orjson
 from sqlalchemy.orm import Session as DbSession
 
 from app import strict_json
-from app.access.callers import Caller, owned
+from app.access.callers import Caller
+from app.access.tenancy import owned
 from app.audit import log as audit
 from app.audit.log import AuditLog, Event
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from app.access.callers import Caller, tenant_of
+from app.access.callers import Caller
+from app.access.tenancy import tenant_of
 from app.aws.templates import (
     Published,
     Template,

@@ -16,7 +16,8 @@ from uuid import UUID
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, Scope, live_links, owned, tenant_of
+from app.access.callers import Caller, Scope, live_links
+from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
 from app.config import Config
 from app.connections.connections import Connections, Wanted, allowed_role

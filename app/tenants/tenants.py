@@ -9,8 +9,9 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, OnBehalf, tenant_of
+from app.access.callers import Caller, OnBehalf
 from app.access.families import Changing
+from app.access.tenancy import tenant_of
 from app.audit import log as audit
 from app.audit.log import Actor
 from app.errors import ConflictError

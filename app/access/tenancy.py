@@ -1,0 +1,61 @@
+"""Which rows a caller can see."""
+
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, lazyload
+
+from app.access.callers import EPOCH, AnyCaller
+from app.errors import NotFoundError
+from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
+
+
+def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
+    """The live tenant, if this caller can see it. Raises NotFoundError."""
+    query = select(Tenant).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
+    if caller.tenant_id is not None:
+        query = query.where(Tenant.id == caller.tenant_id)
+    return one(db, query.with_for_update(of=Tenant) if lock else query)
+
+
+def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
+    """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
+    query = _owned(caller, tenant_id, connection_id)
+    return one(db, query.with_for_update(of=Connection) if lock else query)
+
+
+def owned_at(
+    db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
+) -> tuple[Connection, TenantStatus, int]:
+    """As `owned`, with its tenant's status and the epoch, all of one moment: one statement. Raises NotFoundError."""
+    query = _owned(caller, tenant_id, connection_id).options(lazyload(Connection.proof), lazyload(Connection.tenant))
+    row = db.execute(query.add_columns(Tenant.status, EPOCH)).unique().one_or_none()
+    if row is None:
+        raise NotFoundError
+    connection, status, epoch = row
+    return connection, status, epoch
+
+
+def _owned(caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
+    query = (
+        select(Connection)
+        .join(Tenant, Tenant.id == Connection.tenant_id)
+        .where(
+            Connection.id == connection_id,
+            Connection.tenant_id == tenant_id,
+            Connection.status != ConnectionStatus.DELETED,
+            Tenant.deleted_at.is_(None),
+        )
+    )
+    return query.where(Connection.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
+
+
+Found = TypeVar("Found")
+
+
+def one(db: Session, query: Select[Found]) -> Found:
+    row = db.scalars(query).unique().one_or_none()
+    if row is None:
+        raise NotFoundError
+    return row
