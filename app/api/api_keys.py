@@ -5,7 +5,7 @@ from uuid import UUID
 
 from app.access.callers import Scope, from_bits
 from app.access.families import Made
-from app.api.key_schemas import KeyCreated, KeyIn, KeyOut, KeyShown, ReplaceIn
+from app.api.api_key_schemas import KeyCreated, KeyIn, KeyOut, KeyShown, ReplaceIn
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services

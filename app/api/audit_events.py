@@ -4,13 +4,14 @@ from typing import Any
 from uuid import UUID
 
 from app.access.callers import Scope
+from app.api.audit_event_schemas import AuditEventOut, AuditQuery
 from app.audit.log import Filter
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
 from app.http.openapi import fails
-from app.http.schemas import AuditEventOut, AuditQuery, page_of
+from app.http.schemas import page_of
 from app.store.database import Page
 from app.store.models import AuditEvent
 

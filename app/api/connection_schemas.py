@@ -1,10 +1,10 @@
-"""Tenants and connections, field by field."""
+"""Connections, as they are asked for and answered."""
 
 from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.http.current import caller
+from app.api.suspension_schemas import suspended
 from app.http.schemas import (
     ACCOUNT,
     EXTERNAL_ID,
@@ -21,91 +21,7 @@ from app.http.schemas import (
     time,
 )
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
-from app.store.models import ConnectionStatus, TenantStatus, Verdict
-from app.tenants.accounts import MOST
-
-# --- tenants ---
-
-
-class Reason(Strict):
-    reason = text(200, "Ticket 4711", "For the audit log.", required=True)
-
-
-_ACCOUNTS = "The AWS accounts that its roles may be in; null: any. See docs/api.md."
-
-
-def accounts() -> fields.List[Any]:
-    return fields.List(
-        fields.String(validate=Matches(ACCOUNT_ID_PATTERN), metadata=like(ACCOUNT)),
-        allow_none=True,
-        validate=validate.Length(0, MOST),
-        metadata=like([ACCOUNT], _ACCOUNTS),
-    )
-
-
-class TenantIn(Strict):
-    name = text(200, "Acme", required=True)
-    reference = text(200, "customer-42", "Your own id for it; unique.", allow_none=True)
-    accounts = accounts()
-
-
-class TenantChange(Strict):
-    name = text(200, "Acme")
-    reference = text(200, "customer-42", allow_none=True)
-    accounts = accounts()
-
-
-class TenantQuery(PageQuery):
-    reference = text(200, "customer-42")
-    name = text(200, "acm", "What the name begins with, in capitals or not.")
-    status = Statuses(TenantStatus, "suspended")
-
-
-class SuspensionOut(Answer):
-    at = time(required=True)
-    by = fields.String(required=True, metadata=like("api_key", "The kind of actor."))
-    reason = fields.String(required=True, allow_none=True, metadata=like("Ticket 4711"))
-
-
-class Suspended(fields.Nested):
-    """A suspension; a bound key is not shown why the vendor suspended, as those words are the vendor's own."""
-
-    def _serialize(self, *args: Any, **kwargs: Any) -> Any:
-        shown, (_, _, obj) = super()._serialize(*args, **kwargs), args  # type: ignore[no-untyped-call]
-        if shown and caller().tenant_id is not None and not obj.suspended_by_bound:
-            shown["reason"] = None
-        return shown
-
-
-def suspended() -> fields.Nested:
-    description = (
-        "Since when, by whom and why; null when it is not suspended. A bound key sees no reason of the vendor's."
-    )
-    return Suspended(SuspensionOut, required=True, allow_none=True, metadata={"description": description})
-
-
-class TenantListed(Answer):
-    id = fields.UUID(required=True)
-    name = fields.String(required=True, metadata=like("Acme"))
-    reference = fields.String(required=True, allow_none=True, metadata=like("customer-42"))
-    status = status(TenantStatus, "active", required=True)
-    suspended = suspended()
-    external_id = fields.String(
-        required=True, metadata=like(EXTERNAL_ID, "Made here; not a secret; never changes hands.")
-    )
-    created_at = time(required=True)
-
-
-class TenantOut(TenantListed):
-    accounts = fields.List(
-        fields.String(metadata=like(ACCOUNT)),
-        required=True,
-        allow_none=True,
-        metadata=like([ACCOUNT], _ACCOUNTS),
-    )
-
-
-# --- connections ---
+from app.store.models import ConnectionStatus, Verdict
 
 
 class ConnectionIn(Strict):

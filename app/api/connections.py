@@ -4,7 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from app.access.callers import Scope
-from app.api.connection_schemas import ConnectionIn, ConnectionOut, ConnectionQuery, ConnectionSummary, Reason
+from app.api.connection_schemas import ConnectionIn, ConnectionOut, ConnectionQuery, ConnectionSummary
+from app.api.suspension_schemas import Reason
 from app.connections.connections import Wanted
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint

@@ -13,11 +13,11 @@ from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.access.callers import Scope
+from app.api.credential_schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.openapi import documented, fails
-from app.http.schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
 from app.issuing.issue import Issued
 
 bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")

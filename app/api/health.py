@@ -5,11 +5,11 @@ from typing import Any
 from flask import Response
 
 from app.access.callers import Scope
+from app.api.health_schemas import Ok, Readiness
 from app.http.authentication import known_caller, public
 from app.http.blueprint import Blueprint
 from app.http.current import services
 from app.http.problems import problem
-from app.http.schemas import Ok, Readiness
 
 bp = Blueprint("health", __name__, description="Whether the service lives, and whether it can do its work.")
 

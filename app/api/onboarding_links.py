@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from app.access.callers import Scope
-from app.api.onboarding_schemas import LinkCreated, LinkIn, LinkOut
+from app.api.onboarding_link_schemas import LinkCreated, LinkIn, LinkOut
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services

@@ -1,11 +1,10 @@
-"""What the onboarding routes take and give: kits, links, templates and permission sets."""
+"""Kits, templates and permission sets, as they are asked for and answered."""
 
-from marshmallow import fields, validate
+from marshmallow import fields
 
-from app.http.schemas import EXTERNAL_ID, Answer, Matches, Strict, like, one_of, text, time
-from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
+from app.http.schemas import EXTERNAL_ID, Answer, Matches, Strict, like, one_of, text
 
-_REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
+REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
 _CONSOLE = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/create/review?"
 _TRUST = {
@@ -29,7 +28,7 @@ _POLICY = {
 
 
 class KitQuery(Strict):
-    region = fields.String(validate=Matches(_REGION), metadata=like("eu-west-1"))
+    region = fields.String(validate=Matches(REGION), metadata=like("eu-west-1"))
     permission_set = text(64, "inventory")
 
 
@@ -59,38 +58,6 @@ class Kit(Answer):
     trust_policy = fields.Dict(required=True, metadata=like(_TRUST))
     terraform = fields.String(required=True, metadata=like('resource "aws_iam_role" "deputy" { ... }'))
     aws_cli = fields.String(required=True, metadata=like("#!/bin/sh\n..."))
-
-
-class LinkIn(Strict):
-    permission_set = text(64, "inventory")
-    region = fields.String(validate=Matches(_REGION), metadata=like("eu-west-1", "The one that the page begins with."))
-    expires_in = fields.Integer(
-        strict=True,
-        load_default=LINK_SECONDS,
-        validate=validate.Range(LINK_SECONDS_MIN, LINK_SECONDS_MAX),
-        metadata=like(LINK_SECONDS, "Seconds until it stops working; 30 days unless given."),
-    )
-
-
-class LinkOut(Answer):
-    id = fields.UUID(required=True)
-    permission_set = fields.String(required=True, metadata=like("inventory"))
-    region = fields.String(required=True, metadata=like("eu-west-1"))
-    created_at = time(required=True)
-    expires_at = time(required=True)
-    revoked_at = time(required=True, allow_none=True)
-
-
-class LinkCreated(Answer):
-    id = fields.UUID(required=True)
-    url = fields.String(
-        required=True,
-        metadata=like(
-            "https://deputy.example.com/onboard/<43 characters>",
-            "For the customer; shown this once, as only its hash is kept.",
-        ),
-    )
-    expires_at = time(required=True)
 
 
 class TemplateQuery(Strict):

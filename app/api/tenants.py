@@ -4,7 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from app.access.callers import Scope
-from app.api.connection_schemas import Reason, TenantChange, TenantIn, TenantListed, TenantOut, TenantQuery
+from app.api.suspension_schemas import Reason
+from app.api.tenant_schemas import TenantChange, TenantIn, TenantListed, TenantOut, TenantQuery
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy
 import time_machine
 
+from app.api.credential_schemas import ContainerCredentials, ProcessCredentials
 from app.factory import create_app
-from app.http.schemas import ContainerCredentials, ProcessCredentials
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.issuing import issue as vending
 from app.issuing.authorization import Issuable

@@ -1,4 +1,4 @@
-"""API keys, as they go in and come out."""
+"""API keys, as they are asked for and answered."""
 
 from typing import Any, ClassVar
 
