@@ -13,16 +13,7 @@ from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
 
 from app import log, services
-from app.api import (
-    api_keys,
-    audit_events,
-    connections,
-    credentials,
-    health,
-    onboarding,
-    onboarding_links,
-    tenants,
-)
+from app.api import api_keys, audit_events, connections, credentials, health, onboarding, onboarding_links, tenants
 from app.api.fast_lane import FastLane
 from app.cli.commands import register_commands
 from app.config import Config
@@ -61,10 +52,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         self.flask_plugin.register_converter(UUIDConverter, lambda _: UUID_PARAMETER)
         for status in sorted({status for status, _ in errors.PROBLEMS.values()}):
             content = {"schema": self.ERROR_SCHEMA, "examples": errors.examples(status)}
-            answer = {
-                "description": HTTPStatus(status).phrase,
-                "content": {"application/problem+json": content},
-            }
+            answer = {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": content}}
             self.spec.components.response(HTTPStatus(status).name, answer, lazy=True)
 
 
@@ -119,11 +107,7 @@ _SPEC: dict[str, Any] = {
     "security": [{"apiKey": []}],
     "components": {
         "securitySchemes": {
-            "apiKey": {
-                "type": "http",
-                "scheme": "bearer",
-                "description": "An API key: dpk_<16 hex>_<43 characters>",
-            }
+            "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key: dpk_<16 hex>_<43 characters>"}
         }
     },
 }

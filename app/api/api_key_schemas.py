@@ -60,8 +60,7 @@ class KeyShown(KeyOut):
 
 class KeyCreated(KeyShown):
     key = fields.String(
-        required=True,
-        metadata=like("dpk_<16 hex>_<43 characters>", "Shown this once; only its hash is kept."),
+        required=True, metadata=like("dpk_<16 hex>_<43 characters>", "Shown this once; only its hash is kept.")
     )
 
 

@@ -16,10 +16,7 @@ from app.store.database import Page
 from app.store.models import ApiKey
 
 bp = Blueprint(
-    "api_keys",
-    __name__,
-    noun="api_key",
-    description="Keys for programs and people, no stronger than their maker.",
+    "api_keys", __name__, noun="api_key", description="Keys for programs and people, no stronger than their maker."
 )
 
 

@@ -3,15 +3,7 @@
 from marshmallow import fields
 
 from app.http.openapi import UUID_EXAMPLE
-from app.http.schemas import (
-    Answer,
-    Matches,
-    PageQuery,
-    Whole,
-    like,
-    one_of,
-    time,
-)
+from app.http.schemas import Answer, Matches, PageQuery, Whole, like, one_of, time
 
 
 class AuditQuery(PageQuery):

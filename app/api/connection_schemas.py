@@ -34,8 +34,7 @@ class ConnectionIn(Strict):
     account_id = fields.String(
         validate=Matches(ACCOUNT_ID_PATTERN),
         metadata=like(
-            ACCOUNT,
-            "Instead of role_arn: Deputy looks for the onboarding kit's role in this account by itself.",
+            ACCOUNT, "Instead of role_arn: Deputy looks for the onboarding kit's role in this account by itself."
         ),
     )
     permission_set = text(64, "inventory")
@@ -54,8 +53,7 @@ class ConnectionSummary(Answer):
         values=fields.Integer(),
         required=True,
         metadata=like(
-            {"verified": 2, "pending": 1},
-            "How many there are in each status; a status that none is in is left out.",
+            {"verified": 2, "pending": 1}, "How many there are in each status; a status that none is in is left out."
         ),
     )
 
@@ -69,8 +67,7 @@ class CheckOut(Answer):
     name = fields.String(required=True, metadata=like("own_external_id_accepted"))
     outcome = one_of("CheckOutcome", "passed", "failed", "inconclusive", "skipped")
     detail = fields.String(
-        required=True,
-        metadata=like("AWS let us in with this External ID.", "What to change, when there is something."),
+        required=True, metadata=like("AWS let us in with this External ID.", "What to change, when there is something.")
     )
 
 

@@ -4,20 +4,10 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from app.http.schemas import (
-    ACCOUNT,
-    ROLE,
-    Answer,
-    Strict,
-    like,
-    text,
-)
+from app.http.schemas import ACCOUNT, ROLE, Answer, Strict, like, text
 from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN
 
-_POLICY = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
-}
+_POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 _POLICY_OBJECT = {
     "type": "object",
@@ -54,7 +44,7 @@ class IssueIn(Strict):
             _POLICY,
             "Narrows what the role may do, for this session only; it never widens.",
             oneOf=[_POLICY_OBJECT, {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}],
-        ),
+        )
     )
     reason = text(200, "Nightly inventory", "For the audit log.")
 

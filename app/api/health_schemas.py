@@ -3,10 +3,7 @@
 from marshmallow import fields
 
 from app.health.checks import Status
-from app.http.schemas import (
-    Answer,
-    like,
-)
+from app.http.schemas import Answer, like
 
 
 class Ok(Answer):
@@ -18,8 +15,7 @@ class CheckFinding(Answer):
     status = fields.Enum(Status, by_value=True, required=True, metadata={"component": "CheckStatus"})
     seen = fields.String(
         metadata=like(
-            "1 seen in the last minute: flask 4711 on worker-1.",
-            description="What was found, in numbers and words.",
+            "1 seen in the last minute: flask 4711 on worker-1.", description="What was found, in numbers and words."
         )
     )
     next = fields.String(metadata=like("", description="What to do; empty when nothing is."))

@@ -52,8 +52,7 @@ class Kit(Answer):
         ),
     )
     registers_itself = fields.Boolean(
-        required=True,
-        metadata={"description": "Whether a stack launched by the links tells Deputy its role's ARN."},
+        required=True, metadata={"description": "Whether a stack launched by the links tells Deputy its role's ARN."}
     )
     trust_policy = fields.Dict(required=True, metadata=like(_TRUST))
     terraform = fields.String(required=True, metadata=like('resource "aws_iam_role" "deputy" { ... }'))

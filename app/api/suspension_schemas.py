@@ -5,13 +5,7 @@ from typing import Any
 from marshmallow import fields
 
 from app.http.current import caller
-from app.http.schemas import (
-    Answer,
-    Strict,
-    like,
-    text,
-    time,
-)
+from app.http.schemas import Answer, Strict, like, text, time
 
 
 class Reason(Strict):

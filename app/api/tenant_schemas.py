@@ -66,8 +66,5 @@ class TenantListed(Answer):
 
 class TenantOut(TenantListed):
     accounts = fields.List(
-        fields.String(metadata=like(ACCOUNT)),
-        required=True,
-        allow_none=True,
-        metadata=like([ACCOUNT], _ACCOUNTS),
+        fields.String(metadata=like(ACCOUNT)), required=True, allow_none=True, metadata=like([ACCOUNT], _ACCOUNTS)
     )

@@ -184,18 +184,11 @@ def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
 )
 @click.option("--tenant", "tenant_id", type=click.UUID, help="Confine it to this tenant.")
 @click.option(
-    "--permission-set",
-    "permission_sets",
-    multiple=True,
-    help="Confine it to connections of this set; repeatable.",
+    "--permission-set", "permission_sets", multiple=True, help="Confine it to connections of this set; repeatable."
 )
 @click.option("--days", type=click.IntRange(1, 3650), help="Expire after so many days (default: never).")
 def create(
-    name: str,
-    scopes: tuple[str, ...],
-    tenant_id: UUID | None,
-    permission_sets: tuple[str, ...],
-    days: int | None,
+    name: str, scopes: tuple[str, ...], tenant_id: UUID | None, permission_sets: tuple[str, ...], days: int | None
 ) -> None:
     """Make an API key and print it, once."""
     wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)

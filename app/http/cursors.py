@@ -27,10 +27,7 @@ def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str
         except (BadSignature, ValueError) as error:
             raise MalformedRequestError("This cursor is not one of this list's; start without one.") from error
     found = fetch(limit=query["limit"], after=after)
-    return {
-        "items": found.items,
-        "next_cursor": None if found.after is None else signer.dumps(str(found.after)),
-    }
+    return {"items": found.items, "next_cursor": None if found.after is None else signer.dumps(str(found.after))}
 
 
 def _signer(query: Mapping[str, Any]) -> URLSafeSerializer:

@@ -74,10 +74,7 @@ class ProblemSchema(Answer):
     code = fields.String(
         required=True,
         metadata=like(
-            "not_found",
-            "Stable; programs decide by it.",
-            component="ProblemCode",
-            openapi={"enum": [*PROBLEMS]},
+            "not_found", "Stable; programs decide by it.", component="ProblemCode", openapi={"enum": [*PROBLEMS]}
         ),
     )
     request_id = fields.String(required=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
@@ -184,10 +181,7 @@ def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[t
         if isinstance(value, Mapping):
             yield from _flat(value, here)
         else:
-            yield (
-                ".".join(part for part in here[1:] if part != "_schema") or "body",
-                [str(item) for item in value],
-            )
+            yield (".".join(part for part in here[1:] if part != "_schema") or "body", [str(item) for item in value])
 
 
 def _known(fields: Mapping[str, Any]) -> set[str]:

@@ -79,23 +79,13 @@ class _Gone:
 
 _GONE: dict[str | None, _Gone] = {
     StackState.ROLLED_BACK: _Gone(
-        "Rolled back",
-        "Your stack was rolled back.",
-        "CloudFormation rolled it back, and takes its role away with it.",
+        "Rolled back", "Your stack was rolled back.", "CloudFormation rolled it back, and takes its role away with it."
     ),
-    StackState.DELETED: _Gone(
-        "Stack deleted",
-        "Your stack was deleted.",
-        "It was deleted, and its role goes with it.",
-    ),
+    StackState.DELETED: _Gone("Stack deleted", "Your stack was deleted.", "It was deleted, and its role goes with it."),
 }
 
 WAITING = (
-    Step(
-        STEPS[0],
-        "now",
-        "Nothing has reached us yet. Create the role as shown above; this page follows along.",
-    ),
+    Step(STEPS[0], "now", "Nothing has reached us yet. Create the role as shown above; this page follows along."),
     *(Step(name, "todo", "") for name in STEPS[1:]),
 )
 
