@@ -208,7 +208,7 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
 @on_postgresql
 def test_its_command_fails_then(services, monkeypatch):
     monkeypatch.setattr("app.background.single_machine._beat", lambda *_: None)
-    monkeypatch.setattr("app.cli.commands.signal.signal", lambda *_: None)
+    monkeypatch.setattr("app.cli.worker.signal.signal", lambda *_: None)
     application = create_app(services.config)
     done = application.test_cli_runner().invoke(args=["worker"])
     application.extensions["deputy"].db.engine.dispose()

@@ -1,0 +1,27 @@
+"""The database."""
+
+import click
+from alembic import command
+from alembic.script import ScriptDirectory
+from flask.cli import with_appcontext
+
+from app.cli.operator import in_one_line, services
+from app.health.readiness import alembic_config, is_newer, revision
+from app.store.database import unavailable
+
+
+@click.command("migrate")
+@with_appcontext
+def migrate() -> None:
+    """Bring the database's schema to this release's. Safe to repeat."""
+    db = services().db
+    config = alembic_config(db)
+    with in_one_line(), unavailable():
+        before = revision(db)
+        if is_newer(before, ScriptDirectory.from_config(config)):
+            raise click.ClickException(
+                f"The database's schema is at {before}, which is a newer release's. Nothing was changed: run that release."
+            )
+        command.upgrade(config, "head")
+        after = revision(db)
+    click.echo(f"Nothing to do: {after}" if before == after else f"{before or 'empty'} → {after}")

@@ -1,0 +1,120 @@
+"""API keys."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import click
+from flask.cli import AppGroup
+
+from app.access.api_keys import generate_key, is_live
+from app.access.callers import Scope, from_bits
+from app.access.families import Made
+from app.cli.operator import in_one_line, operator, services
+from app.store.database import now
+from app.store.models import ApiKey
+
+keys = AppGroup("keys", help="API keys: make, list and revoke.")
+
+
+@keys.command("generate")
+def generate() -> None:
+    """Print a new full-strength key without storing it, for DEPUTY_BOOTSTRAP_KEY."""
+    click.echo(generate_key())
+
+
+@keys.command("bootstrap")
+def bootstrap() -> None:
+    """Install the key in DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope. Safe to repeat."""
+    text = services().config.bootstrap_key
+    if text is None:
+        raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set; make one with: flask --app wsgi keys generate")
+    try:
+        with in_one_line():
+            new = services().access.install_key(operator(), text, name="bootstrap admin")
+    except ValueError as error:
+        raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
+    click.echo("The bootstrap key is installed." if new else "The bootstrap key is there already.")
+
+
+def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """The API's rule for names: `keys list` and the audit log show them on one line."""
+    if not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip():
+        raise click.BadParameter("must be one line of 1 to 200 printable characters.")
+    return value
+
+
+@keys.command("create")
+@click.option("--name", required=True, callback=_line, help="Who or what will use it.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice([*(scope.value for scope in Scope), "all"]),
+    help="What it may do; repeat for several.",
+)
+@click.option("--tenant", "tenant_id", type=click.UUID, help="Confine it to this tenant.")
+@click.option(
+    "--permission-set", "permission_sets", multiple=True, help="Confine it to connections of this set; repeatable."
+)
+@click.option("--days", type=click.IntRange(1, 3650), help="Expire after so many days (default: never).")
+def create(
+    name: str, scopes: tuple[str, ...], tenant_id: UUID | None, permission_sets: tuple[str, ...], days: int | None
+) -> None:
+    """Make an API key and print it, once."""
+    wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
+    with in_one_line(absent="There is no such tenant."):
+        key, text = services().access.issue_key(
+            operator(),
+            name=name,
+            scopes=wanted,
+            tenant_id=tenant_id,
+            expires_at=now() + timedelta(days=days) if days else None,
+            permission_sets=list(permission_sets) or None,
+        )
+    click.echo(f"id   {key.id}\nkey  {text}\n\nThe key is shown this once; only its hash is kept.")
+
+
+@keys.command("list")
+def list_all() -> None:
+    """List every API key, revoked and expired ones too."""
+    with in_one_line():
+        found = services().access.all_keys()
+    width = max((len(key.name) for key in found), default=0)
+    for key in found:
+        scopes = from_bits(key.scope_bits)
+        shown = "all" if scopes == frozenset(Scope) else " ".join(sorted(scopes))
+        click.echo(f"{key.id}  {_state(key):<7}  {key.name:<{width}}  {key.tenant_id or 'every tenant'!s:<36}  {shown}")
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "live" if is_live(key, now()) else "expired"
+
+
+@keys.command("revoke")
+@click.argument("key_id", type=click.UUID)
+@click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
+def revoke(key_id: UUID, *, yes: bool) -> None:
+    """Revoke an API key by its id, and the keys and onboarding links that it made.
+
+    From then on, no request is served with any of them. To renew a key that is in order, replace it over the
+    API (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
+    """
+    with in_one_line():
+        made = services().access.family_of(key_id)
+        if made.keys or made.links:
+            _show(made)
+            if not yes:
+                click.confirm("Revoke all of these?", abort=True)
+        services().access.revoke_any(operator(), key_id)
+    click.echo("Revoked.")
+
+
+def _show(made: Made) -> None:
+    click.echo(f"Revoked with it: {made.keys} live keys, {made.links} live onboarding links.")
+    for key in made.some:
+        click.echo(f"{key.id}  {key.name}  {key.tenant_id or 'every tenant'}")
+    if made.keys > len(made.some):
+        click.echo(f"… and {made.keys - len(made.some)} more keys")
