@@ -1,7 +1,6 @@
 """The Flask application: `create_app(config)`."""
 
 import time
-import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +21,7 @@ from app.http.client_address import client_address
 from app.http.headers import ALWAYS, FOR_PROGRAMS
 from app.http.openapi import UUID_PARAMETER, Plugin
 from app.http.public_path import PublicPath
-from app.http.request_id import REQUEST_ID
+from app.http.request_id import request_id
 from app.http.unread import UNREAD
 from app.web.onboarding import pages
 
@@ -129,8 +128,7 @@ def _register_hooks(app: Flask) -> None:
 
     @app.before_request
     def _begin() -> None:
-        # Made here and never taken from the client: the audit log joins on it.
-        g.request_id = request.environ.get(REQUEST_ID) or uuid.uuid4().hex
+        g.request_id = request_id(request.environ)
         g.client_address = client_address(request.environ, hops)
         g.began = time.perf_counter()
         structlog.contextvars.clear_contextvars()

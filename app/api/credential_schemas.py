@@ -1,11 +1,12 @@
 """Credentials, as they are asked for and answered."""
 
+from collections.abc import Callable
 from typing import Any
 
 from marshmallow import ValidationError, fields
 
 from app.http.schemas import ACCOUNT, ROLE, Answer, Strict, like, text
-from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN
+from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN, Issued
 
 _POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
@@ -49,6 +50,7 @@ class IssueIn(Strict):
     reason = text(200, "Nightly inventory", "For the audit log.")
 
 
+ISSUE_IN = IssueIn()
 EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the form that every AWS SDK parses (Java's Instant knows no +00:00)
 
 
@@ -101,3 +103,34 @@ class ContainerCredentials(Answer):
     Expiration = expiration()
     AccountId = _account_id()
     RoleArn = fields.String(required=True, attribute="role_arn", metadata=like(ROLE))
+
+
+def process(issued: Issued) -> dict[str, Any]:
+    """ProcessCredentials, for JSON."""
+    return {
+        "Version": 1,
+        "AccessKeyId": issued.session.access_key_id,
+        "SecretAccessKey": issued.session.secret_access_key,
+        "SessionToken": issued.session.session_token,
+        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
+        "AccountId": issued.session.account_id,
+    }
+
+
+def container(issued: Issued) -> dict[str, Any]:
+    """ContainerCredentials, for JSON."""
+    return {
+        "AccessKeyId": issued.session.access_key_id,
+        "SecretAccessKey": issued.session.secret_access_key,
+        "Token": issued.session.session_token,
+        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
+        "AccountId": issued.session.account_id,
+        "RoleArn": issued.role_arn,
+    }
+
+
+# What the two routes' paths end in: how they are asked, and what they answer.
+SHAPES: dict[str, tuple[str, Callable[[Issued], dict[str, Any]]]] = {
+    "credentials": ("POST", process),
+    "container-credentials": ("GET", container),
+}

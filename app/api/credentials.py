@@ -13,21 +13,22 @@ from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.access.callers import Scope
-from app.api.credential_schemas import EXPIRATION, ContainerCredentials, IssueIn, ProcessCredentials
-from app.http.authentication import requires
+from app.api.credential_schemas import ISSUE_IN, ContainerCredentials, IssueIn, ProcessCredentials, container, process
+from app.api.fast_lane import replay
+from app.http.authentication import requires_from_memory
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.openapi import documented, fails
 from app.issuing.issue import Issued
 
 bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")
+bp.before_request(replay)
 
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
-ISSUE_IN = IssueIn()
 
 
 @bp.route(f"{_ONE}/credentials", methods=["POST"])
-@requires(Scope.CREDENTIALS_ISSUE, from_memory=True)
+@requires_from_memory(Scope.CREDENTIALS_ISSUE)
 @fails(404, 409, 429)
 @documented(bp.arguments(IssueIn), bp.response(200, ProcessCredentials))
 def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
@@ -38,7 +39,7 @@ def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
 
 
 @bp.route(f"{_ONE}/container-credentials", methods=["GET"])
-@requires(Scope.CREDENTIALS_ISSUE, bare_key=True, from_memory=True)
+@requires_from_memory(Scope.CREDENTIALS_ISSUE, bare=True)
 @fails(404, 409, 422, 429)
 @documented(bp.response(200, ContainerCredentials))
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
@@ -55,37 +56,6 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
 def _has_body() -> bool:
     """Whether there may be one: a chunked body has no length to tell."""
     return bool(request.content_length) or "Transfer-Encoding" in request.headers
-
-
-def process(issued: Issued) -> dict[str, Any]:
-    """ProcessCredentials, for JSON."""
-    return {
-        "Version": 1,
-        "AccessKeyId": issued.session.access_key_id,
-        "SecretAccessKey": issued.session.secret_access_key,
-        "SessionToken": issued.session.session_token,
-        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
-        "AccountId": issued.session.account_id,
-    }
-
-
-def container(issued: Issued) -> dict[str, Any]:
-    """ContainerCredentials, for JSON."""
-    return {
-        "AccessKeyId": issued.session.access_key_id,
-        "SecretAccessKey": issued.session.secret_access_key,
-        "Token": issued.session.session_token,
-        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
-        "AccountId": issued.session.account_id,
-        "RoleArn": issued.role_arn,
-    }
-
-
-# What the two routes' paths end in: how they are asked, and what they answer.
-SHAPES: dict[str, tuple[str, Callable[[Issued], dict[str, Any]]]] = {
-    "credentials": ("POST", process),
-    "container-credentials": ("GET", container),
-}
 
 
 def _answer(shape: Callable[[Issued], dict[str, Any]], issued: Issued) -> Response:

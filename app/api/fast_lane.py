@@ -8,22 +8,22 @@ refusal, together with who was refused, for Flask to say and to record. The answ
 import functools
 import io
 import re
-import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
+from flask import g, request
 from marshmallow import ValidationError
 
 from app import strict_json
 from app.access.callers import Scope
-from app.api.credentials import ISSUE_IN, SHAPES
-from app.http.authentication import REFUSED, Refused
+from app.api.credential_schemas import ISSUE_IN, SHAPES
+from app.http.authentication import refusals_for_good_keys
 from app.http.client_address import client_address
 from app.http.headers import ALWAYS, FOR_PROGRAMS
 from app.http.parsing import whole_body
-from app.http.request_id import REQUEST_ID
+from app.http.request_id import request_id
 from app.services import Services
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _HEADERS = [("Content-Type", "application/json"), *ALWAYS.items(), *FOR_PROGRAMS
 _uuid = functools.lru_cache(100_000)(UUID)  # parsing one takes longer than finding it
 _UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _PATH = re.compile(rf"/v1/tenants/{_UUID}/connections/{_UUID}/(credentials|container-credentials)", re.ASCII)
+_BEARER = "Bearer "
+_REFUSAL = "deputy.refusal"  # in the WSGI environ; clients' headers are under other names
 _MAX_BODY = 16 * 1024  # longer ones are none of an SDK's
 
 
@@ -48,22 +50,21 @@ class FastLane:
         found = _PATH.fullmatch(environ["PATH_INFO"])
         if found is None or not _is_plain(environ, found[3]):
             return self._long_way(environ, start_response)
-        request_id = environ[REQUEST_ID] = secrets.token_hex(16)
+        made = request_id(environ)
         caller = None
         try:
             address = client_address(environ, self._services.config.proxy_hops)
-            key = environ["HTTP_AUTHORIZATION"][7:]
-            caller = self._services.authority.authenticate(key, request_id, address)
+            caller = self._services.authority.authenticate(_key(environ), made, address)
             caller.require(Scope.CREDENTIALS_ISSUE)
             wanted = _wanted(environ)  # only now: a body is waited for only for those who may send one
             if wanted is None:
                 return self._long_way(environ, start_response)
             issued = self._services.vending.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
         except Exception as error:  # noqa: BLE001  Flask raises it again, and answers; bugs of ours too
-            environ[REFUSED] = Refused(caller, error)
+            environ[_REFUSAL] = caller, error
             return self._long_way(environ, start_response)
         body = orjson.dumps(SHAPES[found[3]][1](issued))
-        start_response("200 OK", [*_HEADERS, ("X-Request-Id", request_id), ("Content-Length", str(len(body)))])
+        start_response("200 OK", [*_HEADERS, ("X-Request-Id", made), ("Content-Length", str(len(body)))])
         return [body]
 
 
@@ -73,7 +74,7 @@ def _is_plain(environ: dict[str, Any], shape: str) -> bool:
         environ["REQUEST_METHOD"] != SHAPES[shape][0]
         or environ.get("QUERY_STRING")
         or "HTTP_TRANSFER_ENCODING" in environ
-        or not environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer ")
+        or not environ.get("HTTP_AUTHORIZATION", "").startswith(_BEARER)
     ):
         return False
     length = environ.get("CONTENT_LENGTH") or "0"
@@ -97,3 +98,19 @@ def _wanted(environ: dict[str, Any]) -> dict[str, Any] | None:
     except (ValueError, ValidationError):
         return None
     return wanted
+
+
+def replay() -> None:
+    """Raise what the fast lane was refused, if anything, so that Flask answers and records it. Before each view."""
+    if (refusal := request.environ.get(_REFUSAL)) is None:
+        return
+    caller, error = refusal
+    if caller is not None:
+        g.caller = caller
+    with refusals_for_good_keys(_key(request.environ)):
+        raise error
+
+
+def _key(environ: dict[str, Any]) -> str:
+    key: str = environ["HTTP_AUTHORIZATION"][len(_BEARER) :]
+    return key

@@ -1,11 +1,11 @@
-"""Who calls, and whether they may.
+"""Who calls, and with which scope.
 
-`requires(scope)` is the outermost decorator of every view that is not public: who calls, and whether they may, is
-settled before anything of the request is parsed, and scope before existence.
+Every view is either `public` or wrapped by `requires(scope)` right below its route: the key and its scope are checked
+before anything of the request is parsed and before the database is asked whether a thing exists.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -20,87 +20,78 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A refusal that the fast lane met: who asked, if that is known, and what Flask is to say and to record."""
+def requires(scope: Scope) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Admit only API keys with this scope. Raises UnauthenticatedError, then ForbiddenError."""
 
-    caller: Caller | None
-    error: Exception
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = _presented_key()
+            services().turns.take(key)
+            g.caller = services().access.authenticate(key, g.request_id, g.client_address)
+            services().turns.took(key, g.caller)
+            g.caller.require(scope)
+            return view(*args, **kwargs)
+
+        return document(guarded, scope=scope)
+
+    return decorate
 
 
-# In the WSGI environ, where no header of a client's gets: the refusal, if Flask comes second.
-REFUSED = "deputy.refused"
+def requires_from_memory(scope: Scope, *, bare: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """`requires`, with the key as this process remembers it; it may be revoked since.
 
-
-def requires(
-    scope: Scope, *, bare_key: bool = False, from_memory: bool = False
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Admit only API keys with this scope. Raises UnauthenticatedError, then ForbiddenError.
-
-    `bare_key`: the header may also hold the key without `Bearer`. `from_memory`: the key as this process remembers
-    it, perhaps revoked since; only for issuing, which finds that out before anything leaves.
+    For issuing alone, which reads the key again before credentials leave. `bare`: the header may also hold the key
+    without `Bearer`.
     """
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = _presented_key(bare=bare_key)
-            if not from_memory:
-                services().turns.take(key)
-                g.caller = services().access.authenticate(key, g.request_id, g.client_address)
-                services().turns.took(key, g.caller)
+            key = _presented_key(bare=bare)
+            with refusals_for_good_keys(key):
+                g.caller = services().authority.authenticate(key, g.request_id, g.client_address)
                 g.caller.require(scope)
                 return view(*args, **kwargs)
-            try:
-                g.caller = _remembered(key)
-                g.caller.require(scope)
-                return view(*args, **kwargs)
-            except (UnauthenticatedError, TryLaterError):
-                raise  # the first is the answer already; the second tells nothing, and has waited long enough
-            except Exception:
-                # A refusal, too, is only for a key that is good now: it tells something, and it is recorded.
-                _ensure_good(key)
-                raise
 
-        document(guarded, scope=scope)
-        return guarded
+        return document(guarded, scope=scope)
 
     return decorate
 
 
-def _remembered(key: str) -> Caller:
-    """The caller as memory knows it, unless the fast lane has met a refusal already: then that is raised here."""
-    refused: Refused | None = request.environ.get(REFUSED)
-    if refused is None:
-        return services().authority.authenticate(key, g.request_id, g.client_address)
-    if refused.caller is not None:
-        g.caller = refused.caller
-    raise refused.error
+@contextmanager
+def refusals_for_good_keys(key: str) -> Iterator[None]:
+    """Reads the key again before a refusal leaves. Raises UnauthenticatedError instead when the key is no longer good.
 
-
-def _ensure_good(key: str) -> None:
-    """Raises UnauthenticatedError, and then nobody is known to have called."""
-    who = g.pop("caller", None)
-    services().access.authenticate(key, g.request_id)
-    if who is not None:
-        g.caller = who
+    Refusals tell something of the tenant, and they are recorded. Two are raised at once: UnauthenticatedError is what a
+    bad key gets anyway, and TryLaterError tells nothing, of a request that has waited long enough.
+    """
+    try:
+        yield
+    except (UnauthenticatedError, TryLaterError):
+        raise
+    except Exception:
+        caller = g.pop("caller", None)  # without one, the UnauthenticatedError is recorded of nobody
+        services().access.authenticate(key, g.request_id)
+        if caller is not None:
+            g.caller = caller
+        raise
 
 
 def known_caller() -> Caller | None:
-    """Who calls a public view, which needs no key: None without a key that is good."""
+    """Who calls a public view; None without a good key."""
     try:
-        return services().access.authenticate(_presented_key(bare=False), g.request_id)
+        return services().access.authenticate(_presented_key(), g.request_id)
     except (UnauthenticatedError, TryLaterError):
         return None
 
 
 def public(view: Callable[P, R]) -> Callable[P, R]:
-    """Mark a view that needs no key; a test holds the list of those."""
-    document(view, public=True)
-    return view
+    """Mark a view that needs no key. tests/test_architecture.py lists these views."""
+    return document(view, public=True)
 
 
-def _presented_key(*, bare: bool) -> str:
+def _presented_key(*, bare: bool = False) -> str:
     header = request.headers.get("Authorization", "")
     scheme, _, key = header.partition(" ")
     if scheme.lower() == "bearer":

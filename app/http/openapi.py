@@ -112,13 +112,14 @@ def _exemplify(doc: dict[str, Any]) -> None:
                 media["example"] = example_of(schema)
 
 
-def document(view: Callable[..., Any], **facts: Any) -> None:
+def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
     """Keep facts for the OpenAPI document, and the name that generated clients give the operation."""
     doc = view.__dict__.setdefault("_apidoc", {})
     _, _, explained = (view.__doc__ or "").partition("\n")
     scope = f"Scope: `{facts['scope'].value}`." if "scope" in facts else "Needs no API key."
     description = f"{inspect.cleandoc(explained)}\n\n{scope}".strip()
     doc |= facts | {"manual_doc": {"operationId": view.__name__, "description": description}}
+    return view
 
 
 def fails(*statuses: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
