@@ -31,37 +31,31 @@ class KeyIn(Strict):
 
 
 class KeyOut(Answer):
-    id = fields.UUID(required=True)
-    name = fields.String(required=True, metadata=like("nightly worker"))
+    id = fields.UUID()
+    name = fields.String(metadata=like("nightly worker"))
     scopes = scopes()
-    tenant_id = fields.UUID(required=True, allow_none=True)
-    permission_sets = fields.List(fields.String(metadata=like("inventory")), required=True, allow_none=True)
+    tenant_id = fields.UUID(allow_none=True)
+    permission_sets = fields.List(fields.String(metadata=like("inventory")), allow_none=True)
     made_by = fields.UUID(
-        required=True,
-        allow_none=True,
-        metadata={"description": "The key that made it; null for one that the command line made."},
+        allow_none=True, metadata={"description": "The key that made it; null for one that the command line made."}
     )
-    expires_at = time(required=True, allow_none=True)
-    created_at = time(required=True)
+    expires_at = time(allow_none=True)
+    created_at = time()
 
 
 class MadeOut(Answer):
-    keys = fields.Integer(required=True, metadata=like(2))
-    links = fields.Integer(required=True, metadata=like(1))
+    keys = fields.Integer(metadata=like(2))
+    links = fields.Integer(metadata=like(1))
 
 
 class KeyShown(KeyOut):
     made = fields.Nested(
-        MadeOut,
-        required=True,
-        metadata={"description": "How many live keys and onboarding links are revoked when this key is."},
+        MadeOut, metadata={"description": "How many live keys and onboarding links are revoked when this key is."}
     )
 
 
 class KeyCreated(KeyShown):
-    key = fields.String(
-        required=True, metadata=like("dpk_<16 hex>_<43 characters>", "Shown this once; only its hash is kept.")
-    )
+    key = fields.String(metadata=like("dpk_<16 hex>_<43 characters>", "Shown this once; only its hash is kept."))
 
 
 class ReplaceIn(Strict):

@@ -16,23 +16,21 @@ class AuditQuery(PageQuery):
 
 
 class ActorOut(Answer):
-    kind = fields.String(required=True, attribute="actor_kind", metadata=like("api_key"))
-    id = fields.String(required=True, allow_none=True, attribute="actor_id", metadata=like(UUID_EXAMPLE))
-    name = fields.String(required=True, attribute="actor_name", metadata=like("nightly worker"))
+    kind = fields.String(attribute="actor_kind", metadata=like("api_key"))
+    id = fields.String(allow_none=True, attribute="actor_id", metadata=like(UUID_EXAMPLE))
+    name = fields.String(attribute="actor_name", metadata=like("nightly worker"))
 
 
 class AuditEventOut(Answer):
-    id = fields.UUID(required=True)
-    at = time(required=True)
-    action = fields.String(required=True, metadata=like("connection.suspended", "noun.verb"))
+    id = fields.UUID()
+    at = time()
+    action = fields.String(metadata=like("connection.suspended", "noun.verb"))
     outcome = one_of("AuditOutcome", "ok", "refused", "failed")
-    actor = Whole(ActorOut, required=True, metadata={"description": "Who or what acted."})
-    tenant_id = fields.UUID(required=True, allow_none=True)
-    connection_id = fields.UUID(required=True, allow_none=True)
-    request_id = fields.String(required=True, allow_none=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
+    actor = Whole(ActorOut, metadata={"description": "Who or what acted."})
+    tenant_id = fields.UUID(allow_none=True)
+    connection_id = fields.UUID(allow_none=True)
+    request_id = fields.String(allow_none=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
     client_address = fields.String(
-        required=True,
-        allow_none=True,
-        metadata=like("203.0.113.9", "Where the request came from; null for what was no request."),
+        allow_none=True, metadata=like("203.0.113.9", "Where the request came from; null for what was no request.")
     )
-    details = fields.Dict(required=True, metadata=like({"reason": "Ticket 4711"}))
+    details = fields.Dict(metadata=like({"reason": "Ticket 4711"}))

@@ -47,11 +47,10 @@ class ConnectionIn(Strict):
 
 
 class ConnectionSummary(Answer):
-    total = fields.Integer(required=True, metadata=like(3))
+    total = fields.Integer(metadata=like(3))
     by_status = fields.Dict(
         keys=fields.Enum(ConnectionStatus, by_value=True),
         values=fields.Integer(),
-        required=True,
         metadata=like(
             {"verified": 2, "pending": 1}, "How many there are in each status; a status that none is in is left out."
         ),
@@ -64,48 +63,42 @@ class ConnectionQuery(PageQuery):
 
 
 class CheckOut(Answer):
-    name = fields.String(required=True, metadata=like("own_external_id_accepted"))
+    name = fields.String(metadata=like("own_external_id_accepted"))
     outcome = one_of("CheckOutcome", "passed", "failed", "inconclusive", "skipped")
     detail = fields.String(
-        required=True, metadata=like("AWS let us in with this External ID.", "What to change, when there is something.")
+        metadata=like("AWS let us in with this External ID.", "What to change, when there is something.")
     )
 
 
 class VerificationOut(Answer):
-    verdict = fields.Enum(Verdict, by_value=True, required=True)
-    checks = fields.List(fields.Nested(CheckOut), required=True)
-    checked_at = time(required=True)
+    verdict = fields.Enum(Verdict, by_value=True)
+    checks = fields.List(fields.Nested(CheckOut))
+    checked_at = time()
 
 
 class ConnectionOut(Answer):
-    id = fields.UUID(required=True)
-    tenant_id = fields.UUID(required=True)
-    tenant_name = fields.String(required=True, attribute="tenant.name", metadata=like("Acme"))
-    tenant_reference = fields.String(
-        required=True, allow_none=True, attribute="tenant.reference", metadata=like("customer-42")
-    )
-    role_arn = fields.String(required=True, metadata=like(ROLE))
-    account_id = fields.String(required=True, metadata=like(ACCOUNT))
-    external_id = fields.String(required=True, metadata=like(EXTERNAL_ID))
-    status = status(ConnectionStatus, "verified", required=True)
-    issues = fields.Boolean(required=True, metadata={"description": "Whether credentials are issued for it."})
+    id = fields.UUID()
+    tenant_id = fields.UUID()
+    tenant_name = fields.String(attribute="tenant.name", metadata=like("Acme"))
+    tenant_reference = fields.String(allow_none=True, attribute="tenant.reference", metadata=like("customer-42"))
+    role_arn = fields.String(metadata=like(ROLE))
+    account_id = fields.String(metadata=like(ACCOUNT))
+    external_id = fields.String(metadata=like(EXTERNAL_ID))
+    status = status(ConnectionStatus, "verified")
+    issues = fields.Boolean(metadata={"description": "Whether credentials are issued for it."})
     why = fields.String(
-        required=True,
-        allow_none=True,
-        metadata=like(None, "Why nothing is issued for it, its tenant's suspension among the reasons."),
+        allow_none=True, metadata=like(None, "Why nothing is issued for it, its tenant's suspension among the reasons.")
     )
     suspended = suspended()
     awaiting_approval = fields.Boolean(
-        required=True,
-        metadata={"description": "Its permission set writes, in an account that was not declared: see approve."},
+        metadata={"description": "Its permission set writes, in an account that was not declared: see approve."}
     )
-    permission_set = fields.String(required=True, metadata=like("inventory"))
+    permission_set = fields.String(metadata=like("inventory"))
     verification = fields.Nested(
         VerificationOut,
         attribute="proof",
-        required=True,
         allow_none=True,
         metadata={"description": "The latest proof; null until the first."},
     )
-    created_at = time(required=True)
-    verified_at = time(required=True, allow_none=True, metadata={"description": "When it was last proven."})
+    created_at = time()
+    verified_at = time(allow_none=True, metadata={"description": "When it was last proven."})

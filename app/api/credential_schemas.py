@@ -58,7 +58,6 @@ def expiration() -> fields.DateTime:
     """UTC with a Z."""
     return fields.DateTime(
         format=EXPIRATION,
-        required=True,
         attribute="session.expires_at",
         metadata=like("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}),
     )
@@ -66,27 +65,27 @@ def expiration() -> fields.DateTime:
 
 # The examples are AWS's own, which its documentation shows everywhere and AWS gives to nobody.
 def _key_id() -> fields.String:
-    return fields.String(required=True, attribute="session.access_key_id", metadata=like("ASIAIOSFODNN7EXAMPLE"))
+    return fields.String(attribute="session.access_key_id", metadata=like("ASIAIOSFODNN7EXAMPLE"))
 
 
 def _secret() -> fields.String:
     example = like("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-    return fields.String(required=True, attribute="session.secret_access_key", metadata=example)
+    return fields.String(attribute="session.secret_access_key", metadata=example)
 
 
 def _session_token() -> fields.String:
     example = like("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN")
-    return fields.String(required=True, attribute="session.session_token", metadata=example)
+    return fields.String(attribute="session.session_token", metadata=example)
 
 
 def _account_id() -> fields.String:
-    return fields.String(required=True, attribute="session.account_id", metadata=like(ACCOUNT))
+    return fields.String(attribute="session.account_id", metadata=like(ACCOUNT))
 
 
 class ProcessCredentials(Answer):
     """What credential_process must print, and the account, which endpoints of some AWS services hold."""
 
-    Version = fields.Constant(1, required=True, metadata={"openapi": {"type": "integer", "const": 1}})
+    Version = fields.Constant(1, metadata={"openapi": {"type": "integer", "const": 1}})
     AccessKeyId = _key_id()
     SecretAccessKey = _secret()
     SessionToken = _session_token()
@@ -102,7 +101,7 @@ class ContainerCredentials(Answer):
     Token = _session_token()
     Expiration = expiration()
     AccountId = _account_id()
-    RoleArn = fields.String(required=True, attribute="role_arn", metadata=like(ROLE))
+    RoleArn = fields.String(attribute="role_arn", metadata=like(ROLE))
 
 
 def process(issued: Issued) -> dict[str, Any]:

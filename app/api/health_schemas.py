@@ -3,23 +3,21 @@
 from marshmallow import fields
 
 from app.health.checks import Status
-from app.http.schemas import Answer, like
+from app.http.schemas import Answer, string
 
 
 class Ok(Answer):
-    status = fields.Constant("ok", required=True, metadata={"openapi": {"type": "string", "const": "ok"}})
+    status = fields.Constant("ok", metadata={"openapi": {"type": "string", "const": "ok"}})
 
 
 class CheckFinding(Answer):
-    name = fields.String(required=True, metadata=like("workers"))
-    status = fields.Enum(Status, by_value=True, required=True, metadata={"component": "CheckStatus"})
-    seen = fields.String(
-        metadata=like(
-            "1 seen in the last minute: flask 4711 on worker-1.", description="What was found, in numbers and words."
-        )
+    name = string("workers")
+    status = fields.Enum(Status, by_value=True, metadata={"component": "CheckStatus"})
+    seen = string(
+        "1 seen in the last minute: flask 4711 on worker-1.", "What was found, in numbers and words.", optional=True
     )
-    next = fields.String(metadata=like("", description="What to do; empty when nothing is."))
+    next = string("", "What to do; empty when nothing is.", optional=True)
 
 
 class Readiness(Ok):
-    checks = fields.List(fields.Nested(CheckFinding), required=True)
+    checks = fields.List(fields.Nested(CheckFinding))

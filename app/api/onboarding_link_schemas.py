@@ -19,21 +19,20 @@ class LinkIn(Strict):
 
 
 class LinkOut(Answer):
-    id = fields.UUID(required=True)
-    permission_set = fields.String(required=True, metadata=like("inventory"))
-    region = fields.String(required=True, metadata=like("eu-west-1"))
-    created_at = time(required=True)
-    expires_at = time(required=True)
-    revoked_at = time(required=True, allow_none=True)
+    id = fields.UUID()
+    permission_set = fields.String(metadata=like("inventory"))
+    region = fields.String(metadata=like("eu-west-1"))
+    created_at = time()
+    expires_at = time()
+    revoked_at = time(allow_none=True)
 
 
 class LinkCreated(Answer):
-    id = fields.UUID(required=True)
+    id = fields.UUID()
     url = fields.String(
-        required=True,
         metadata=like(
             "https://deputy.example.com/onboard/<43 characters>",
             "For the customer; shown this once, as only its hash is kept.",
-        ),
+        )
     )
-    expires_at = time(required=True)
+    expires_at = time()

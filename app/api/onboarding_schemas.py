@@ -33,30 +33,29 @@ class KitQuery(Strict):
 
 
 class Kit(Answer):
-    external_id = fields.String(required=True, metadata=like(EXTERNAL_ID))
-    broker_principal_arn = fields.String(required=True, metadata=like("arn:aws:iam::111122223333:role/DeputyBroker"))
-    role_name = fields.String(required=True, metadata=like("deputy-7a2b6c18"))
-    stack_name = fields.String(required=True, metadata=like("deputy-7a2b6c18"))
-    region = fields.String(required=True, metadata=like("eu-west-1"))
-    partition = fields.String(required=True, metadata=like("aws"))
-    permission_set = fields.String(required=True, metadata=like("inventory"))
-    template_url = fields.String(required=True, metadata=like(_TEMPLATE))
-    template_version = fields.String(required=True, metadata=like("0a1b2c3d4e5f6071"))
-    launch_stack_url = fields.String(required=True, metadata=like(f"{_CONSOLE}templateURL=..."))
+    external_id = fields.String(metadata=like(EXTERNAL_ID))
+    broker_principal_arn = fields.String(metadata=like("arn:aws:iam::111122223333:role/DeputyBroker"))
+    role_name = fields.String(metadata=like("deputy-7a2b6c18"))
+    stack_name = fields.String(metadata=like("deputy-7a2b6c18"))
+    region = fields.String(metadata=like("eu-west-1"))
+    partition = fields.String(metadata=like("aws"))
+    permission_set = fields.String(metadata=like("inventory"))
+    template_url = fields.String(metadata=like(_TEMPLATE))
+    template_version = fields.String(metadata=like("0a1b2c3d4e5f6071"))
+    launch_stack_url = fields.String(metadata=like(f"{_CONSOLE}templateURL=..."))
     organization_launch_url = fields.String(
-        required=True,
         metadata=like(
             f"{_CONSOLE}templateURL=...",
             "A launch link for a whole AWS organisation, to be opened in its management account or in "
             "a delegated administrator's. The administrator fills in the organizational units.",
-        ),
+        )
     )
     registers_itself = fields.Boolean(
-        required=True, metadata={"description": "Whether a stack launched by the links tells Deputy its role's ARN."}
+        metadata={"description": "Whether a stack launched by the links tells Deputy its role's ARN."}
     )
-    trust_policy = fields.Dict(required=True, metadata=like(_TRUST))
-    terraform = fields.String(required=True, metadata=like('resource "aws_iam_role" "deputy" { ... }'))
-    aws_cli = fields.String(required=True, metadata=like("#!/bin/sh\n..."))
+    trust_policy = fields.Dict(metadata=like(_TRUST))
+    terraform = fields.String(metadata=like('resource "aws_iam_role" "deputy" { ... }'))
+    aws_cli = fields.String(metadata=like("#!/bin/sh\n..."))
 
 
 class TemplateQuery(Strict):
@@ -64,13 +63,13 @@ class TemplateQuery(Strict):
 
 
 class PermissionSetOut(Answer):
-    name = fields.String(required=True, metadata=like("inventory"))
-    version = fields.Integer(required=True, metadata=like(1))
-    title = fields.String(required=True, metadata=like("Read the inventory"))
-    description = fields.String(required=True, metadata=like("Lists what there is, and reads no content."))
+    name = fields.String(metadata=like("inventory"))
+    version = fields.Integer(metadata=like(1))
+    title = fields.String(metadata=like("Read the inventory"))
+    description = fields.String(metadata=like("Lists what there is, and reads no content."))
     access = one_of("PermissionSetAccess", "read", "write")
-    policy = fields.Dict(required=True, metadata=like(_POLICY, "The IAM policy document."))
+    policy = fields.Dict(metadata=like(_POLICY, "The IAM policy document."))
 
 
 class PermissionSets(Answer):
-    items = fields.List(fields.Nested(PermissionSetOut), required=True)
+    items = fields.List(fields.Nested(PermissionSetOut))

@@ -13,9 +13,9 @@ class Reason(Strict):
 
 
 class SuspensionOut(Answer):
-    at = time(required=True)
-    by = fields.String(required=True, metadata=like("api_key", "The kind of actor."))
-    reason = fields.String(required=True, allow_none=True, metadata=like("Ticket 4711"))
+    at = time()
+    by = fields.String(metadata=like("api_key", "The kind of actor."))
+    reason = fields.String(allow_none=True, metadata=like("Ticket 4711"))
 
 
 class Suspended(fields.Nested):
@@ -32,4 +32,4 @@ def suspended() -> fields.Nested:
     description = (
         "Since when, by whom and why; null when it is not suspended. A bound key sees no reason of the vendor's."
     )
-    return Suspended(SuspensionOut, required=True, allow_none=True, metadata={"description": description})
+    return Suspended(SuspensionOut, allow_none=True, metadata={"description": description})

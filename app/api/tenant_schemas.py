@@ -53,18 +53,14 @@ class TenantQuery(PageQuery):
 
 
 class TenantListed(Answer):
-    id = fields.UUID(required=True)
-    name = fields.String(required=True, metadata=like("Acme"))
-    reference = fields.String(required=True, allow_none=True, metadata=like("customer-42"))
-    status = status(TenantStatus, "active", required=True)
+    id = fields.UUID()
+    name = fields.String(metadata=like("Acme"))
+    reference = fields.String(allow_none=True, metadata=like("customer-42"))
+    status = status(TenantStatus, "active")
     suspended = suspended()
-    external_id = fields.String(
-        required=True, metadata=like(EXTERNAL_ID, "Made here; not a secret; never changes hands.")
-    )
-    created_at = time(required=True)
+    external_id = fields.String(metadata=like(EXTERNAL_ID, "Made here; not a secret; never changes hands."))
+    created_at = time()
 
 
 class TenantOut(TenantListed):
-    accounts = fields.List(
-        fields.String(metadata=like(ACCOUNT)), required=True, allow_none=True, metadata=like([ACCOUNT], _ACCOUNTS)
-    )
+    accounts = fields.List(fields.String(metadata=like(ACCOUNT)), allow_none=True, metadata=like([ACCOUNT], _ACCOUNTS))

@@ -67,21 +67,20 @@ CODE_HEADER = "X-Deputy-Code"  # for programs that see no body: curl --fail thro
 class ProblemSchema(Answer):
     """RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
 
-    type = fields.String(required=True, metadata=like("urn:deputy:problem:not_found", "A URN that ends in the code."))
-    title = fields.String(required=True, metadata=like("Not found"))
-    status = fields.Integer(required=True, metadata=like(404))
-    detail = fields.String(required=True, metadata=like("There is nothing here that this API key can see."))
+    type = fields.String(metadata=like("urn:deputy:problem:not_found", "A URN that ends in the code."))
+    title = fields.String(metadata=like("Not found"))
+    status = fields.Integer(metadata=like(404))
+    detail = fields.String(metadata=like("There is nothing here that this API key can see."))
     code = fields.String(
-        required=True,
         metadata=like(
             "not_found", "Stable; programs decide by it.", component="ProblemCode", openapi={"enum": [*PROBLEMS]}
-        ),
+        )
     )
-    request_id = fields.String(required=True, metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
+    request_id = fields.String(metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
-        metadata=like({"name": ["Must not be blank."]}, "What is wrong, by field of the request."),
+        metadata=like({"name": ["Must not be blank."]}, "What is wrong, by field of the request.", optional=True),
     )
 
 

@@ -38,13 +38,24 @@ def _too_long(field: Any, value: Any) -> list[str] | None:
 
 
 class Answer(Schema):
+    """Every field is always there, and required in OpenAPI, unless its metadata says `optional`."""
+
     class Meta:
         unknown = EXCLUDE  # no answer is ever loaded; said because it leaves additionalProperties out of OpenAPI
+
+    def on_bind_field(self, _name: str, field: fields.Field[Any]) -> None:
+        field.required = not field.metadata.get("optional")
 
 
 def like(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
     """A field's metadata: what it may look like, and what it is."""
     return {"examples": [example]} | ({"description": description} if description else {}) | more
+
+
+def string(
+    example: str | None, description: str | None = None, *, optional: bool = False, **more: Any
+) -> fields.String:
+    return fields.String(metadata=like(example, description, optional=optional), **more)
 
 
 def text(maximum: int, example: str, description: str | None = None, **options: Any) -> fields.String:
@@ -135,7 +146,7 @@ class Statuses(fields.List[Any]):
 
 def one_of(component: str, *values: str) -> fields.String:
     """One of a few words, in an answer. `component`: what generated clients call the type."""
-    return fields.String(required=True, validate=validate.OneOf(values), metadata=like(values[0], component=component))
+    return fields.String(validate=validate.OneOf(values), metadata=like(values[0], component=component))
 
 
 _CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
@@ -149,10 +160,8 @@ class PageQuery(Strict):
 def page_of(item: type[Schema]) -> type[Schema]:
     """The schema of one page of a list."""
     members = {
-        "items": fields.List(fields.Nested(item), required=True),
-        "next_cursor": fields.String(
-            required=True, allow_none=True, metadata=like(_CURSOR, "null after the last page.")
-        ),
+        "items": fields.List(fields.Nested(item)),
+        "next_cursor": fields.String(allow_none=True, metadata=like(_CURSOR, "null after the last page.")),
     }
     return type(f"{item.__name__}Page", (Answer,), members)
 
