@@ -6,7 +6,8 @@ from marshmallow import fields, validate
 
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.access.callers import Scope
-from app.http.schemas import Answer, Strict, like, text, time
+from app.http.fields import like, text, time
+from app.http.schemas import Answer, Strict
 
 
 def scopes(**options: Any) -> fields.List[Any]:

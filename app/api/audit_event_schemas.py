@@ -2,8 +2,9 @@
 
 from marshmallow import fields
 
+from app.http.fields import Matches, Whole, like, one_of, time
 from app.http.openapi import UUID_EXAMPLE
-from app.http.schemas import Answer, Matches, PageQuery, Whole, like, one_of, time
+from app.http.schemas import Answer, PageQuery
 
 
 class AuditQuery(PageQuery):

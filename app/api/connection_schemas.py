@@ -5,21 +5,8 @@ from typing import Any, ClassVar
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.api.suspension_schemas import suspended
-from app.http.schemas import (
-    ACCOUNT,
-    EXTERNAL_ID,
-    ROLE,
-    Answer,
-    Matches,
-    PageQuery,
-    Statuses,
-    Strict,
-    like,
-    one_of,
-    status,
-    text,
-    time,
-)
+from app.http.fields import ACCOUNT, EXTERNAL_ID, ROLE, Matches, Statuses, like, one_of, status, text, time
+from app.http.schemas import Answer, PageQuery, Strict
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import ConnectionStatus, Verdict
 

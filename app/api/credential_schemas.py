@@ -5,7 +5,8 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from app.http.schemas import ACCOUNT, ROLE, Answer, Strict, like, text
+from app.http.fields import ACCOUNT, ROLE, like, text
+from app.http.schemas import Answer, Strict
 from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN, Issued
 
 _POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}

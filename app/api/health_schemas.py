@@ -3,7 +3,8 @@
 from marshmallow import fields
 
 from app.health.checks import Status
-from app.http.schemas import Answer, string
+from app.http.fields import string
+from app.http.schemas import Answer
 
 
 class Ok(Answer):

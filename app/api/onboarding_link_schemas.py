@@ -3,7 +3,8 @@
 from marshmallow import fields, validate
 
 from app.api.onboarding_schemas import REGION
-from app.http.schemas import Answer, Matches, Strict, like, text, time
+from app.http.fields import Matches, like, text, time
+from app.http.schemas import Answer, Strict
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
 
 

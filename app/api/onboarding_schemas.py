@@ -2,7 +2,8 @@
 
 from marshmallow import fields
 
-from app.http.schemas import EXTERNAL_ID, Answer, Matches, Strict, like, one_of, text
+from app.http.fields import EXTERNAL_ID, Matches, like, one_of, text
+from app.http.schemas import Answer, Strict
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"

@@ -5,7 +5,8 @@ from typing import Any
 from marshmallow import fields
 
 from app.http.current import caller
-from app.http.schemas import Answer, Strict, like, text, time
+from app.http.fields import like, text, time
+from app.http.schemas import Answer, Strict
 
 
 class Reason(Strict):

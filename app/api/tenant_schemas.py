@@ -5,19 +5,8 @@ from typing import Any
 from marshmallow import fields, validate
 
 from app.api.suspension_schemas import suspended
-from app.http.schemas import (
-    ACCOUNT,
-    EXTERNAL_ID,
-    Answer,
-    Matches,
-    PageQuery,
-    Statuses,
-    Strict,
-    like,
-    status,
-    text,
-    time,
-)
+from app.http.fields import ACCOUNT, EXTERNAL_ID, Matches, Statuses, like, status, text, time
+from app.http.schemas import Answer, PageQuery, Strict
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import TenantStatus
 from app.tenants.accounts import MOST

@@ -1,6 +1,6 @@
 """What the OpenAPI document says that flask-smorest can't know: every refusal, enums by name, and examples.
 
-An example stands at a field (`like` in app/http/schemas.py); a whole body's is put together from those of its fields.
+An example stands at a field (`like` in app/http/fields.py); a whole body's is put together from those of its fields.
 """
 
 import inspect

@@ -20,8 +20,9 @@ from app.audit.log import Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
 from app.http.current import services
+from app.http.fields import like
 from app.http.openapi import example_of
-from app.http.schemas import Answer, like
+from app.http.schemas import Answer
 
 _log = log.get(__name__)
 
