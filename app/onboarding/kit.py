@@ -5,7 +5,6 @@ Whatever the customer changes on the way (every parameter of a launch link can b
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from app.access.callers import Caller
@@ -20,23 +19,17 @@ from app.aws.templates import (
     render_organization,
     role_seconds,
 )
-from app.config import Broker, Config, ConfigError
+from app.config import Broker, Config
 from app.errors import ValidationFailedError
 from app.ids import kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
+from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
 from app.store.database import Database
 from app.store.models.configuration import deployment_id
-
-# AWS's consoles; their names are in none of botocore's data.
-_CONSOLES = {
-    "aws": "console.aws.amazon.com",
-    "aws-us-gov": "console.amazonaws-us-gov.com",
-    "aws-cn": "console.amazonaws.cn",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +61,7 @@ class Onboarding:
         self._db = db
         self._bucket = bucket
         self._config = config
-        self._console = _console(config)
+        self._launch_urls = LaunchUrls(config)
         self._sets = sets
         self._tokens = RegistrationTokens(config.secret_keys)
         # Rendered once: the result depends on nothing that changes while the process lives.
@@ -118,6 +111,7 @@ class Onboarding:
         region = self._region(region)
         chosen = permission_sets.choose(self._sets, permission_set)
         template, broker = self._templates[chosen.name], self._config.broker
+        template_url, organization_url = self._bucket.url(template), self._bucket.url(self._organization[chosen.name])
         external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
         role = self._role(role_name, external_id, chosen)
         stack, whole = kit_stack_names(self._config.role_prefix, tenant.id)
@@ -130,10 +124,10 @@ class Onboarding:
             region=region,
             partition=broker.partition,
             permission_set=chosen.name,
-            template_url=self._bucket.url(template),
+            template_url=template_url,
             template_version=template.version,
-            launch_stack_url=self._launch_url(region, template, stack, parameters),
-            organization_launch_url=self._launch_url(region, self._organization[chosen.name], whole, parameters),
+            launch_stack_url=self._launch_urls.build(region, template_url, stack, parameters),
+            organization_launch_url=self._launch_urls.build(region, organization_url, whole, parameters),
             registers_itself=region == self._config.registration_region,
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
@@ -176,29 +170,6 @@ class Onboarding:
         else:
             message = f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
         raise ValidationFailedError({"region": [message]})
-
-    def _launch_url(self, region: str, template: Template, stack_name: str, parameters: dict[str, str]) -> str:
-        """AWS's quick-create link. Everything after # is one fragment with a query of its own."""
-        console = self._config.console_url or f"https://{region}.{self._console}"
-        wanted = {"templateURL": self._bucket.url(template), "stackName": stack_name}
-        wanted |= {f"param_{name}": value for name, value in parameters.items()}
-        query = urlencode(wanted, quote_via=quote, safe="")
-        return f"{console}/cloudformation/home?region={region}#/stacks/create/review?{query}"
-
-
-def _console(config: Config) -> str:
-    """The domain of AWS's console. Raises ConfigError for a partition without one here, or a region outside it."""
-    ours, theirs = config.broker.partition, partition_of(config.region)
-    if theirs != ours:
-        place = f"the partition {theirs}" if theirs else "no partition that is known here"
-        raise ConfigError(
-            f"AWS_REGION: {config.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in {ours}."
-            " A deployment serves the one partition of its broker, and its region must be there."
-        )
-    console = _CONSOLES.get(ours)
-    if console is None and config.console_url is None:
-        raise ConfigError(f"DEPUTY_CONSOLE_URL: must be set, as the console of the partition {ours} is not known here.")
-    return console or ""
 
 
 def trust_policy(broker: Broker, external_id: str) -> dict[str, Any]:

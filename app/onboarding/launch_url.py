@@ -1,0 +1,41 @@
+"""The launch URL: AWS's quick-create link, which opens CloudFormation's console with a template and its parameters."""
+
+from urllib.parse import quote, urlencode
+
+from app.aws.templates import partition_of
+from app.config import Config, ConfigError
+
+# AWS's consoles; botocore's data does not have their names.
+_CONSOLES = {
+    "aws": "console.aws.amazon.com",
+    "aws-us-gov": "console.amazonaws-us-gov.com",
+    "aws-cn": "console.amazonaws.cn",
+}
+
+
+class LaunchUrls:
+    """Builds the launch URLs of one deployment."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigError for a partition whose console is not known here, or a region outside the partition."""
+        ours, theirs = config.broker.partition, partition_of(config.region)
+        if theirs != ours:
+            place = f"the partition {theirs}" if theirs else "no partition that is known here"
+            raise ConfigError(
+                f"AWS_REGION: {config.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in {ours}."
+                " A deployment serves the one partition of its broker, and its region must be there."
+            )
+        if config.console_url is None and ours not in _CONSOLES:
+            raise ConfigError(
+                f"DEPUTY_CONSOLE_URL: must be set, as the console of the partition {ours} is not known here."
+            )
+        self._console_url = config.console_url
+        self._domain = _CONSOLES.get(ours)
+
+    def build(self, region: str, template_url: str, stack_name: str, parameters: dict[str, str]) -> str:
+        """Everything after # is one fragment, with a query of its own."""
+        console = self._console_url or f"https://{region}.{self._domain}"
+        wanted = {"templateURL": template_url, "stackName": stack_name}
+        wanted |= {f"param_{name}": value for name, value in parameters.items()}
+        query = urlencode(wanted, quote_via=quote, safe="")
+        return f"{console}/cloudformation/home?region={region}#/stacks/create/review?{query}"
