@@ -11,7 +11,7 @@ from uuid import UUID
 from app.config import Config
 from app.factory import create_app
 from app.http.cursors import paged
-from app.store.database import Page
+from app.store.pages import Page
 
 
 def main() -> None:

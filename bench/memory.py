@@ -13,9 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.aws.sts import Session
+from app.clock import now
 from app.ids import AccountId, new_id, session_name
 from app.issuing.session_cache import Question, Sessions
-from app.store.database import now
 from bench.goals import MEMORY
 from bench.servers import PLAIN, run_python
 from bench.stage import Stage

@@ -5,13 +5,9 @@ from typing import Any, Literal
 from alembic import context
 
 from app.config import Config
-from app.health import heartbeats  # noqa: F401  the tables
-from app.limits import quotas  # noqa: F401  the tables
 from app.store import models  # noqa: F401  the tables
 from app.store.database import Database, UtcDateTime, without_limits
-from app.store.models import configuration as deployment  # noqa: F401  the tables
 from app.store.models.base import Base
-from app.tenants import accounts  # noqa: F401  the tables
 
 
 def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:

@@ -24,13 +24,13 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from app.access.callers import Scope
-from app.audit.log import Actor
+from app.audit.events import Actor
 from app.aws.sts import Sts
 from app.config import Broker, Config
 from app.factory import create_app
-from app.health.readiness import alembic_config
 from app.limits.rates import Limit
 from app.store.database import Database
+from app.store.migrations import alembic_config
 from dev.postgres import Postgres
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_vendor

@@ -32,7 +32,8 @@ from app.access.callers import (
 from app.access.families import Changing, Made, family, inherit, made, made_by, revoke_family
 from app.access.tenancy import one, tenant_of
 from app.audit import log as audit
-from app.audit.log import Actor
+from app.audit.events import Actor
+from app.clock import now
 from app.errors import (
     FULL_RETRY_SECONDS,
     ConflictError,
@@ -41,8 +42,9 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.ids import new_id
-from app.store.database import SYSTEM, Database, Page, now, page
+from app.store.database import SYSTEM, Database
 from app.store.models import ApiKey
+from app.store.pages import Page, page
 
 GRACE_SECONDS = 86_400  # how long a replaced key goes on, unless the request says otherwise
 GRACE_SECONDS_MAX = 7 * 86_400

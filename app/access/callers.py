@@ -17,21 +17,21 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
-from app.audit.log import Actor
+from app.audit.events import Actor
+from app.clock import now
 from app.errors import (
     ForbiddenError,
     NotFoundError,
     UnauthenticatedError,
 )
-from app.store.database import now
 from app.store.models import (
     ApiKey,
+    Configuration,
     OnboardingLink,
     Tenant,
     TenantStatus,
 )
 from app.store.models.base import Suspension
-from app.store.models.configuration import Configuration
 
 KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"

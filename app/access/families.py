@@ -13,7 +13,8 @@ from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, and_, func, or_
 from sqlalchemy.orm import Session, aliased
 
 from app.access.callers import Caller, live_at
-from app.store.database import Writer, now
+from app.clock import now
+from app.store.database import Writer
 from app.store.models import ApiKey, OnboardingLink
 
 _SHOWN = 20

@@ -12,8 +12,8 @@ from app.http.current import caller, services
 from app.http.cursors import paged
 from app.http.openapi import fails
 from app.http.schemas import PageQuery, page_of
-from app.store.database import Page
 from app.store.models import ApiKey
+from app.store.pages import Page
 
 bp = Blueprint(
     "api_keys", __name__, noun="api_key", description="Keys for programs and people, no stronger than their maker."

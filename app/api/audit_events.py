@@ -12,8 +12,8 @@ from app.http.current import caller, services
 from app.http.cursors import paged
 from app.http.openapi import fails
 from app.http.schemas import page_of
-from app.store.database import Page
 from app.store.models import AuditEvent
+from app.store.pages import Page
 
 bp = Blueprint("audit_events", __name__, noun="audit_event", description="Who did what, when, to whose connection.")
 

@@ -13,8 +13,8 @@ from app.http.current import caller, services
 from app.http.cursors import paged
 from app.http.openapi import fails
 from app.http.schemas import Empty, page_of
-from app.store.database import Page
 from app.store.models import Connection
+from app.store.pages import Page
 
 bp = Blueprint("connections", __name__, noun="connection", description="Links to IAM roles, and their proofs.")
 

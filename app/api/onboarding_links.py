@@ -11,8 +11,8 @@ from app.http.current import caller, services
 from app.http.cursors import paged
 from app.http.openapi import fails
 from app.http.schemas import PageQuery, page_of
-from app.store.database import Page
 from app.store.models import OnboardingLink
+from app.store.pages import Page
 
 bp = Blueprint(
     "onboarding_links",

@@ -12,8 +12,8 @@ from app.http.current import caller, services
 from app.http.cursors import paged
 from app.http.openapi import fails
 from app.http.schemas import page_of
-from app.store.database import Page
 from app.store.models import Tenant
+from app.store.pages import Page
 from app.tenants.tenants import Wanted
 
 bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")

@@ -8,17 +8,16 @@ has moved the epoch, so nothing is issued on the strength of it, and the log nev
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
-from uuid import UUID
+from datetime import timedelta
+from typing import Any, Protocol
 
 import psycopg
 from sqlalchemy import event
 
+from app.audit.events import Event
+from app.clock import now
 from app.errors import StoreUnavailableError
-from app.ids import new_id
-from app.store.database import LONGEST, Database, as_json, now
+from app.store.database import LONGEST, Database, as_json
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)  # the statement itself has a limit far below those 5
@@ -45,36 +44,6 @@ INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_n
     request_id, client_address, details)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-
-Outcome = Literal["ok", "refused", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Whoever acts: an API key, whoever has an onboarding link, the operator at the machine, the background worker, or
-    a customer's stack that registers its role.
-    """
-
-    kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
-    id: str | None
-    name: str
-    request_id: str | None = None
-    client_address: str | None = None  # of the request, if it was one
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An audit event on its way. `stamp`: the epoch at which it must still hold; None holds always."""
-
-    actor: Actor
-    action: str
-    details: dict[str, Any]
-    outcome: Outcome = "ok"
-    tenant_id: UUID | None = None
-    connection_id: UUID | None = None
-    stamp: int | None = None
-    id: UUID = field(default_factory=new_id)
-    at: datetime = field(default_factory=now)
 
 
 class _Store(Protocol):

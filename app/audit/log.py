@@ -12,14 +12,14 @@ from uuid import UUID
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from app.audit.batch import Actor, AuditBatch, Event, Outcome
+from app.audit.batch import AuditBatch
+from app.audit.events import Actor, Event, Outcome
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError
 from app.ids import first_id_at
-from app.store.database import CLOCKS_APART, LONGEST, Database, Page, database_now, page
+from app.store.database import CLOCKS_APART, LONGEST, Database, database_now
 from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent
-
-__all__ = ["Actor", "AuditLog", "Event", "Filter", "Outcome", "record", "store"]
+from app.store.pages import Page, page
 
 _ID_AND_TIME = timedelta(seconds=5)  # an event's two are made one after the other, and never so far apart
 PATIENCE = 1.5  # seconds to wait for a commit that others share

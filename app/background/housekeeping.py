@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from sqlalchemy import delete, select
 
+from app.clock import now
 from app.health import heartbeats
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import Registration
 
 EVERY = 900  # seconds between two times, for whoever calls

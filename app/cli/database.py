@@ -6,8 +6,8 @@ from alembic.script import ScriptDirectory
 from flask.cli import with_appcontext
 
 from app.cli.operator import in_one_line, services
-from app.health.readiness import alembic_config, is_newer, revision
 from app.store.database import unavailable
+from app.store.migrations import alembic_config, is_newer, revision
 
 
 @click.command("migrate")

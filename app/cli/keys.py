@@ -10,7 +10,7 @@ from app.access.api_keys import generate_key, is_live
 from app.access.callers import Scope, from_bits
 from app.access.families import Made
 from app.cli.operator import in_one_line, operator, services
-from app.store.database import now
+from app.clock import now
 from app.store.models import ApiKey
 
 keys = AppGroup("keys", help="API keys: make, list and revoke.")

@@ -8,7 +8,7 @@ from typing import cast
 import click
 from flask import current_app
 
-from app.audit.log import Actor
+from app.audit.events import Actor
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from app.access.callers import Caller
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
+from app.clock import now
 from app.config import Config
 from app.connections.proof import PATIENCE, Verification
 from app.errors import (
@@ -31,8 +32,9 @@ from app.errors import (
 from app.ids import RoleArn, kit_role_name
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
-from app.store.database import Database, Page, now, page
+from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
+from app.store.pages import Page, page
 from app.tenants.accounts import is_declared
 
 # Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.

@@ -20,11 +20,12 @@ from sqlalchemy.orm import Session as DbSession
 from app.access.callers import AnyCaller
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
-from app.audit.log import Actor, Outcome
+from app.audit.events import Actor, Outcome
 from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable
+from app.clock import now
 from app.errors import ConflictError
 from app.ids import Grant
-from app.store.database import Database, now
+from app.store.database import Database
 from app.store.models import Connection, Proof, Verdict
 
 PATIENCE = 5.0  # seconds: how long a refused own-ID call is tried again when the role may be seconds old

@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 
 from app import log
 from app.access.callers import OnBehalf
-from app.audit.log import Actor
+from app.audit.events import Actor
+from app.clock import now
 from app.connections.proof import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 
 _log = log.get(__name__)

@@ -8,39 +8,21 @@ import socket
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from cachetools import TTLCache
-from sqlalchemy import String, delete, func, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
 
+from app.clock import now
 from app.ids import new_id
-from app.store.database import SYSTEM, Database, database_now, now
-from app.store.models.base import Base
+from app.store.database import SYSTEM, Database, database_now
+from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
 SEEN_LATELY = timedelta(minutes=1)
 KEPT = timedelta(days=1)  # of a worker that was killed; one that is told to end takes its row with it
 # A message that fails comes again four times, a minute apart, and is a dead letter then. So many are remembered.
 _FAILURES, _FAILURE_SECONDS = 1000, 300
-
-
-class BackgroundWorker(Base):
-    """A process that proves what is due. `flask` is the worker of one machine, `celery` one over Celery's broker."""
-
-    __tablename__ = "background_workers"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    kind: Mapped[str] = mapped_column(String(16))
-    host: Mapped[str] = mapped_column(String(255))
-    pid: Mapped[int]
-    started_at: Mapped[datetime]
-    seen_at: Mapped[datetime]
-    clock_ahead: Mapped[float]  # seconds by which the worker's clock is ahead of the database's, at least
-    # By then it had answered all that the registration queue held, as far as it was shown; null: it has not asked.
-    heard_at: Mapped[datetime | None]
-    # When the oldest message was sent that this worker was shown and has not answered.
-    unanswered_at: Mapped[datetime | None]
 
 
 def clock_ahead(db: Session) -> float:

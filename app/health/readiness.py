@@ -7,10 +7,7 @@ makes it not ready. The rest is in the background, whose state is no reason to s
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
-from alembic.config import Config as AlembicConfig
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from app.aws.errors import Unavailable
@@ -20,30 +17,11 @@ from app.errors import StoreUnavailableError
 from app.health import heartbeats
 from app.health.checks import Check, Finding, KeptCheck, Status, degraded, ok
 from app.store.database import CLOCKS_APART, Database, database_now
+from app.store.migrations import alembic_config, is_newer, revision
 
-_ROOT = Path(__file__).parent.parent.parent
 _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for what it does not depend on
 _LATE = 120.0  # seconds; a claim's lease is as long, so what a killed worker left is no lateness
-
-
-def alembic_config(db: Database) -> AlembicConfig:
-    """Alembic's configuration for this database; the migrations lie beside the package."""
-    config = AlembicConfig(str(_ROOT / "alembic.ini"))
-    config.set_main_option("script_location", str(_ROOT / "migrations"))
-    config.attributes["engine"] = db.engine
-    return config
-
-
-def revision(db: Database) -> str | None:
-    """Where the database's schema is; None before the first migration. Raises StoreUnavailableError."""
-    with db.read() as session:
-        return MigrationContext.configure(session.connection()).get_current_revision()
-
-
-def is_newer(at: str | None, migrations: ScriptDirectory) -> bool:
-    """Whether a database is at a revision that this release does not know."""
-    return at is not None and at not in {known.revision for known in migrations.walk_revisions()}
 
 
 class Health:

@@ -10,7 +10,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 
 from app.errors import MalformedRequestError
 from app.http.current import services
-from app.store.database import Page
+from app.store.pages import Page
 
 
 def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from marshmallow import fields
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 
 from app import errors, log
-from app.audit.log import Event, Outcome
+from app.audit.events import Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
 from app.http.current import services

@@ -24,8 +24,10 @@ from app import strict_json
 from app.access.callers import Caller
 from app.access.tenancy import owned
 from app.audit import log as audit
-from app.audit.log import AuditLog, Event
+from app.audit.events import Event
+from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
+from app.clock import now
 from app.errors import (
     AppError,
     AwsUnavailableError,
@@ -40,7 +42,7 @@ from app.issuing.authorization import Authority, Issuable, issuable_under_lock
 from app.issuing.session_cache import Question, Sessions, Source
 from app.limits import quotas
 from app.limits.rates import Rates
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import ISSUED, Connection
 
 DURATION_MIN = 900  # seconds; AWS's minimum

@@ -29,10 +29,10 @@ import orjson
 from app.aws.sts import Session
 from app.cache.sealing import Sealer
 from app.cache.shared_cache import SharedCache
+from app.clock import now
 from app.concurrency.gevent import beside
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
 from app.ids import AccountId
-from app.store.database import now
 
 Source = Literal["sts", "cache"]
 Fetch = Callable[[], Session]

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, String, Uuid, bindparam, delete, select, text
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import Uuid, bindparam, delete, select, text
+from sqlalchemy.orm import Session
 
 from app.access.callers import Caller
+from app.clock import now
 from app.config import Config
 from app.errors import RateLimitedError
 from app.limits.rates import until_room
-from app.store.database import Database, now
-from app.store.models.base import Base
+from app.store.database import Database
+from app.store.models import QuotaUse
 
 _MINUTE, _HOUR = 60, 3600
 _STOP_BURST = 4  # seconds of TENANT_REVOKES that may come at once
@@ -28,19 +29,6 @@ _LOCK = text(
     "INSERT INTO quota_uses (name, id, number, counted, counted_before) VALUES (:name, :id, 0, 0, 0)"
     " ON CONFLICT (name, id) DO UPDATE SET name = excluded.name"
 ).bindparams(bindparam("id", type_=Uuid()))
-
-
-class QuotaUse(Base):
-    """How much of a quota one tenant, or one onboarding link, has used lately."""
-
-    __tablename__ = "quota_uses"
-    __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
-
-    name: Mapped[str] = mapped_column(String(16), primary_key=True)
-    id: Mapped[UUID] = mapped_column(primary_key=True)  # the tenant's or the link's, which need not exist
-    number: Mapped[int] = mapped_column(BigInteger)  # of the window: the time, divided by its length
-    counted: Mapped[int]  # in that window
-    counted_before: Mapped[int]  # in the one before
 
 
 @dataclass(frozen=True, slots=True)

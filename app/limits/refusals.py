@@ -17,12 +17,13 @@ from cachetools import LRUCache, TTLCache
 
 from app import log
 from app.audit import log as audit
-from app.audit.log import Event
+from app.audit.events import Event
+from app.clock import now
 from app.concurrency.gevent import beside
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.limits.quotas import count_refusals
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 
 _log = log.get(__name__)
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from app.access.callers import Caller, Scope, live_links
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
+from app.clock import now
 from app.config import Config
 from app.connections.connections import Connections, Wanted, allowed_role
 from app.connections.proof import Verification
@@ -31,8 +32,9 @@ from app.errors import (
 )
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.onboarding.kit import Onboarding
-from app.store.database import Database, Page, now, page
+from app.store.database import Database
 from app.store.models import Connection, OnboardingLink, Tenant
+from app.store.pages import Page, page
 
 LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
 LINK_SECONDS_MIN = 60

@@ -19,10 +19,11 @@ from sqlalchemy.orm import Session
 
 from app import log
 from app.audit import log as audit
-from app.audit.log import Actor
+from app.audit.events import Actor
 from app.aws.errors import Unavailable
 from app.aws.stack_messages import Message, RegistrationQueue, Replies, Request
 from app.aws.templates import render
+from app.clock import now
 from app.config import Config
 from app.connections.connections import add_pending, allowed_role
 from app.errors import (
@@ -38,7 +39,7 @@ from app.limits.quotas import keeps_message
 from app.onboarding.registration_token import RegistrationTokens, TokenClaim, deployment_of
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import (
     Connection,
     ConnectionStatus,

@@ -1,4 +1,4 @@
-"""The database: engine, transactions, column types, and keyset pages.
+"""The database: engine, transactions and column types.
 
 Two ways in: `Database.read()` for a look, `Database.write(caller)` for one short transaction; app/audit/batch.py, which
 issuing goes through, holds a connection of its own. On SQLite every writing transaction begins IMMEDIATE (one that
@@ -9,25 +9,20 @@ its turn at one file lock, off the gevent hub. No network call may happen inside
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
-from uuid import UUID
+from typing import Any, Protocol
 
 import orjson
 from sqlalchemy import (
-    ColumnElement,
     DateTime,
     Dialect,
     Engine,
-    Select,
     create_engine,
     event,
     func,
     select,
-    union_all,
 )
 from sqlalchemy.engine import Connection as DbConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -37,8 +32,6 @@ from sqlalchemy.types import TypeDecorator
 
 from app.errors import ConflictError, StoreUnavailableError
 from app.store.sqlite import PRAGMAS, OneWriter, SqliteConnection, create_private
-
-Row = TypeVar("Row")
 
 _UNREACHABLE = "The database can't be reached right now; try again."
 _COLLISIONS = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
@@ -56,11 +49,6 @@ _LONG_LOOKS = 4
 _STATEMENT_SECONDS = 10  # for one that waits for a lock, or looks through too much
 # Seconds until a database that doesn't answer counts as away. Workers behind container credentials wait for two.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
-
-
-def now() -> datetime:
-    """The clock: the only place that asks for the time."""
-    return datetime.now(UTC)
 
 
 def database_now(db: Session) -> datetime:
@@ -243,40 +231,3 @@ def _sqlite(url: str) -> Engine:
             raise OperationalError("BEGIN IMMEDIATE", None, error) from error
 
     return engine
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Row]):
-    """One page of a list, and where the next one starts (None after the last)."""
-
-    items: list[Row]
-    after: UUID | None
-
-
-def page(
-    session: Session,
-    query: Select[Row],
-    key: Any,
-    *,
-    limit: int,
-    after: UUID | None,
-    either: Sequence[ColumnElement[bool]] = (),
-    oldest_first: bool = False,
-) -> Page[Row]:
-    """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of creation, newest first.
-
-    No count and no OFFSET, whose cost grows with the depth; one row more than asked tells whether there are more.
-    `either`: conditions of which one must hold, each with an index that ends in `key`. An index knows the order under
-    one of them alone, so the first rows under each are looked up, and the page is taken from those.
-    """
-    order = key.asc() if oldest_first else key.desc()
-    if after is not None:
-        query = query.where(key > after if oldest_first else key < after)
-    if either:
-        bare = query.with_only_columns(key).order_by(order).limit(limit + 1)
-        first = [select(bare.where(condition).subquery()) for condition in either]
-        query = query.where(key.in_(union_all(*first)))
-    rows = list(session.scalars(query.order_by(order).limit(limit + 1)))
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, getattr(rows[-1], key.key) if more else None)

@@ -6,25 +6,14 @@ customer's. Without a list any account will do, and none counts as declared.
 """
 
 from collections.abc import Iterable
-from uuid import UUID
 
-from sqlalchemy import ForeignKey, String, delete, func, insert, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
 
 from app.errors import ConflictError, RoleNotAllowedError
-from app.store.models import Connection, ConnectionStatus, Tenant, TenantOwned
-from app.store.models.base import Base
+from app.store.models import Connection, ConnectionStatus, Tenant, TenantAccount
 
 MOST = 10_000  # accounts of one tenant
-
-
-class TenantAccount(TenantOwned, Base):
-    """An account that a tenant declared; with `Tenant.declares_accounts` the list of them is complete."""
-
-    __tablename__ = "tenant_accounts"
-
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
-    account_id: Mapped[str] = mapped_column(String(12), primary_key=True)
 
 
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:

@@ -13,10 +13,11 @@ from app.access.callers import Caller, OnBehalf
 from app.access.families import Changing
 from app.access.tenancy import tenant_of
 from app.audit import log as audit
-from app.audit.log import Actor
+from app.audit.events import Actor
+from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
-from app.store.database import SYSTEM, Database, Page, now, page
+from app.store.database import SYSTEM, Database
 from app.store.models import (
     ApiKey,
     Connection,
@@ -26,7 +27,8 @@ from app.store.models import (
     Tenant,
     TenantStatus,
 )
-from app.store.names import AFTER_ALL_LETTERS, folded
+from app.store.models.tenant import AFTER_ALL_LETTERS, folded
+from app.store.pages import Page, page
 from app.tenants.accounts import declare
 
 _REFERENCE_TAKEN = "Another tenant has this reference."

@@ -5,8 +5,9 @@ from uuid import UUID
 
 import pytest
 
+from app.clock import now
 from app.ids import first_id_at
-from app.store.database import SYSTEM, now
+from app.store.database import SYSTEM
 from app.store.models import AuditEvent
 from tests.support.cast import World, path_of
 

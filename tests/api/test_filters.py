@@ -15,7 +15,7 @@ from app.store.models import (
     Tenant,
     TenantStatus,
 )
-from app.store.names import folded
+from app.store.models.tenant import folded
 from app.tenants.tenants import Tenants, Wanted
 from tests.conftest import empty_database, migrate
 from tests.support.cast import Customer, World, path_of

@@ -10,9 +10,9 @@ import pytest
 
 from app.access.callers import Scope
 from app.aws.query import QueryApi
+from app.clock import now
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
-from app.store.database import now
 from app.store.models import ConnectionStatus
 from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
 from tests.support.cast import Api, World

@@ -15,12 +15,12 @@ import sqlalchemy
 import time_machine
 
 from app.api.credential_schemas import ContainerCredentials, ProcessCredentials
+from app.clock import now
 from app.factory import create_app
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.issuing import issue as vending
 from app.issuing.authorization import Issuable
 from app.limits.rates import Rates
-from app.store.database import now
 from tests.attacks.evidence import on_postgresql, on_sqlite, problem
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of

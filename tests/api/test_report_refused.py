@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy
 import time_machine
 
+from app.clock import now
 from app.factory import create_app
 from app.limits import quotas
-from app.store.database import now
 from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config

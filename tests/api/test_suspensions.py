@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from app.store.database import now
+from app.clock import now
 from tests.support.cast import Customer, World, path_of, without_external_id
 from tests.support.rows import ByHand
 

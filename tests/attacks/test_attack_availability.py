@@ -15,9 +15,8 @@ from sqlalchemy import select
 from app.access.callers import Scope
 from app.errors import RateLimitedError
 from app.ids import new_id
-from app.limits.quotas import QuotaUse
 from app.limits.turns import PER_SECOND, Turns
-from app.store.models.configuration import Configuration
+from app.store.models import Configuration, QuotaUse
 from tests.attacks.routes import ROUTES, Route
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, World, path_of

@@ -13,7 +13,8 @@ import time_machine
 
 from app.audit import log as audit
 from app.audit.batch import AuditBatch
-from app.audit.log import Actor, AuditLog, Event
+from app.audit.events import Actor, Event
+from app.audit.log import AuditLog
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.store.database import SYSTEM, Database

@@ -10,12 +10,13 @@ import sqlalchemy
 from alembic import command
 
 from app.audit import log as audit
-from app.audit.log import Actor, AuditLog, Event, Filter
+from app.audit.events import Actor, Event
+from app.audit.log import AuditLog, Filter
 from app.errors import NotFoundError, StoreUnavailableError
-from app.health.readiness import alembic_config
 from app.ids import first_id_at, new_id
 from app.store import database as store
 from app.store.database import SYSTEM, Database, database_now, postgresql_limits
+from app.store.migrations import alembic_config
 from app.store.models import AuditEvent
 from tests.conftest import empty_database, migrate
 from tests.support.rows import plan, until

@@ -8,10 +8,12 @@ import pytest
 from sqlalchemy import event, select
 
 from app.audit import log as audit
-from app.audit.log import Actor, AuditLog, Event, Filter
+from app.audit.events import Actor, Event
+from app.audit.log import AuditLog, Filter
+from app.clock import now
 from app.errors import NotFoundError
 from app.ids import new_id
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import ISSUED, AuditEvent, Tenant
 
 OPERATOR = Actor("operator", None, "the tests")

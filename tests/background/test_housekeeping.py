@@ -11,8 +11,9 @@ from app import services as composition
 from app.background.celery_app import create_celery
 from app.background.housekeeping import tidy
 from app.background.single_machine import Worker
+from app.clock import now
 from app.ids import new_id
-from app.store.database import SYSTEM, now
+from app.store.database import SYSTEM
 from app.store.models import Registration
 from tests.conftest import empty_database, make_config, migrate
 from tests.support.rows import at_once, tenant_row, until

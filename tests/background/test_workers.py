@@ -21,10 +21,11 @@ import sqlalchemy
 from app import services as composition
 from app.background.celery_app import create_celery
 from app.background.single_machine import THREADS, Worker, companions, stop_all
+from app.clock import now
 from app.connections.proof_queue import LEASE
 from app.errors import StoreUnavailableError
 from app.onboarding.kit import trust_policy
-from app.store.database import SYSTEM, now
+from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import empty_database, make_config, migrate

@@ -22,11 +22,12 @@ from app.access import callers as access
 from app.access.api_keys import Access, generate_key
 from app.access.callers import Scope, from_bits
 from app.cli import commands as cli
+from app.clock import now
 from app.errors import UnauthenticatedError
 from app.factory import create_app
-from app.health.readiness import alembic_config, revision
 from app.ids import new_id
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
+from app.store.migrations import alembic_config, revision
 from app.store.models import ApiKey, AuditEvent, Tenant
 from tests.conftest import empty_database, make_config
 

@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import select
 
 from app.aws.sts import Misconfigured, Refused, Unavailable
+from app.clock import now
 from app.connections import proof as verification
 from app.connections.proof import prove
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import (
     Connection,
     ConnectionStatus,

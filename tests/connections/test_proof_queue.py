@@ -8,11 +8,12 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
+from app.clock import now
 from app.connections.proof_queue import LEASE
 from app.ids import new_id
 from app.limits.rates import CallBudget
 from app.onboarding.kit import trust_policy
-from app.store.database import SYSTEM, now
+from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus, Proof
 from bench.organization import most_in_a_second
 from tests.conftest import empty_database, make_config, migrate

@@ -9,9 +9,11 @@ import sqlalchemy
 import time_machine
 
 from app.background.housekeeping import tidy
+from app.clock import now
 from app.health import heartbeats
-from app.health.heartbeats import BackgroundWorker, Hearing, Heartbeat
-from app.store.database import SYSTEM, Database, now
+from app.health.heartbeats import Hearing, Heartbeat
+from app.store.database import SYSTEM, Database
+from app.store.models import BackgroundWorker
 from tests.conftest import empty_database, migrate
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from app.audit import log as audit
-from app.audit.log import Event
+from app.audit.events import Event
 from app.connections.proof import Finding, _Tested
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id

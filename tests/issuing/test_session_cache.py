@@ -14,6 +14,7 @@ import time_machine
 
 from app.aws.sts import Session
 from app.cache.shared_cache import SharedCache
+from app.clock import now
 from app.errors import (
     AwsUnavailableError,
     ConnectionNotVerifiedError,
@@ -23,7 +24,6 @@ from app.errors import (
 from app.ids import new_id
 from app.issuing import session_cache as module
 from app.issuing.session_cache import Question, Sessions
-from app.store.database import now
 from tests.support.rows import at_once, until
 from tests.support.valkey import Valkey, cache_at, logged
 

@@ -12,8 +12,8 @@ from sqlalchemy import event
 from app import services as composition
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
-from app.limits.quotas import QuotaUse
 from app.store.database import SYSTEM
+from app.store.models import QuotaUse
 from tests.conftest import empty_database, make_config, migrate
 from tests.support.rows import ADMIN, at_once
 

@@ -11,12 +11,11 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
-from app.audit.log import Event
+from app.audit.events import Event
 from app.concurrency.gevent import beside
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
-from app.limits.quotas import QuotaUse
-from app.store.models import AuditEvent
+from app.store.models import AuditEvent, QuotaUse
 from tests.conftest import empty_database, make_config, migrate
 from tests.support.rows import ADMIN
 

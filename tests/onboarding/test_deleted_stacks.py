@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from app.store.database import now
+from app.clock import now
 from app.store.models import Connection
 from tests.conftest import publish_templates
 from tests.support.cast import Api, Customer, World, path_of, root_client

@@ -12,8 +12,9 @@ import sqlalchemy
 
 from app.access.callers import Scope
 from app.background.single_machine import Worker
+from app.clock import now
 from app.factory import create_app
-from app.store.database import SYSTEM, now
+from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection
 from bench.organization import most_in_a_second
 from sandbox.organization import organization

@@ -15,11 +15,12 @@ from structlog.testing import capture_logs
 
 from app.aws.stack_messages import RegistrationQueue, Replies
 from app.aws.templates import render
+from app.clock import now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.onboarding.registrations import REFUSAL, Registrations
 from app.permissions import permission_sets
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import (
     AuditEvent,
     Connection,

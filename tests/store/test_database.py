@@ -10,10 +10,12 @@ import sqlalchemy
 from sqlalchemy import Column, MetaData, String, Table, event, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from app.clock import now
 from app.errors import StoreUnavailableError
 from app.ids import new_id
-from app.store.database import SYSTEM, Database, UtcDateTime, now, page
+from app.store.database import SYSTEM, Database, UtcDateTime
 from app.store.models import Tenant
+from app.store.pages import page
 from dev.stack import free_port
 from tests.conftest import empty_database
 

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from app.access.callers import Caller, Scope
-from app.audit.log import Actor
+from app.audit.events import Actor
+from app.clock import now
 from app.ids import RoleArn, new_external_id, new_id
 from app.onboarding.registration_token import RegistrationTokens
 from app.services import Services
-from app.store.database import SYSTEM, Database, now
+from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
 from app.store.models.configuration import deployment_id
 from tests.conftest import OPERATOR

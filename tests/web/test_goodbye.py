@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from app.store.database import SYSTEM, now
+from app.clock import now
+from app.store.database import SYSTEM
 from app.store.models import OnboardingLink
 from tests.web.conftest import Visitor, visit
 

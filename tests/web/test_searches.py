@@ -6,8 +6,9 @@ from uuid import UUID
 import pytest
 from bs4 import BeautifulSoup
 
+from app.clock import now
 from app.connections.proof_queue import Claim
-from app.store.database import SYSTEM, now
+from app.store.database import SYSTEM
 from app.store.models import Connection
 from app.store.models.states import ConnectionStatus, StackState
 from tests.support.cast import Customer, path_of, without_external_id

@@ -12,24 +12,31 @@ Deleted tenants and connections stay as rows, so that nothing of theirs is ever 
 
 from app.store.models.api_key import ApiKey
 from app.store.models.audit import ISSUED, NOT_ISSUED, AuditEvent
+from app.store.models.background_worker import BackgroundWorker
+from app.store.models.configuration import Configuration
 from app.store.models.connection import Connection, Proof
+from app.store.models.limits import QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
 from app.store.models.states import ConnectionStatus, ExternalIdState, TenantStatus, Verdict, ensure_active
-from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
+from app.store.models.tenant import ExternalIdRow, Tenant, TenantAccount, TenantOwned
 
 __all__ = [
     "ISSUED",
     "NOT_ISSUED",
     "ApiKey",
     "AuditEvent",
+    "BackgroundWorker",
+    "Configuration",
     "Connection",
     "ConnectionStatus",
     "ExternalIdRow",
     "ExternalIdState",
     "OnboardingLink",
     "Proof",
+    "QuotaUse",
     "Registration",
     "Tenant",
+    "TenantAccount",
     "TenantOwned",
     "TenantStatus",
     "Verdict",

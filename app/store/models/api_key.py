@@ -11,8 +11,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.clock import now
 from app.ids import new_id
-from app.store.database import now
 from app.store.models.base import Base
 
 

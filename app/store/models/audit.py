@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.clock import now
 from app.ids import new_id
-from app.store.database import now
 from app.store.models.base import Base
 
 ISSUED = "credentials.issued"  # what nearly all audit events say

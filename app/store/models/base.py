@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Enum, Index, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.clock import now
 from app.errors import ConflictError
-from app.store.database import UtcDateTime, now
+from app.store.database import UtcDateTime
 
 
 class Base(DeclarativeBase):

@@ -16,9 +16,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
+from app.clock import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
-from app.store.database import now
 from app.store.models import proof_schedule as schedule
 from app.store.models import states
 from app.store.models.base import Base, Suspendable, Suspension, state_column

@@ -1,5 +1,6 @@
 """A customer of the vendor, and the External IDs that it has had."""
 
+import unicodedata
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,12 +15,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship, validates
 
+from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_id
-from app.store.database import now
 from app.store.models.base import Base, Suspendable, Suspension, in_code_points, state_column, unique_where
 from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
-from app.store.names import NAME_MAX, folded
+
+NAME_MAX = 200  # characters
+AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text holds
+
+
+def folded(name: str) -> str:
+    """The name without case, and in one form where a letter has several. For comparing, not for showing."""
+    once = unicodedata.normalize("NFKC", name).casefold()
+    return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # a few letters become longer
 
 
 class Tenant(Suspendable, Base):
@@ -107,3 +116,12 @@ class ExternalIdRow(TenantOwned, Base):
     state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
     created_at: Mapped[datetime] = mapped_column(default=now)
     retired_at: Mapped[datetime | None]
+
+
+class TenantAccount(TenantOwned, Base):
+    """An account that a tenant declared; with `Tenant.declares_accounts` the list of them is complete."""
+
+    __tablename__ = "tenant_accounts"
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    account_id: Mapped[str] = mapped_column(String(12), primary_key=True)

@@ -15,7 +15,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import log
-from app.audit.log import Event
+from app.audit.events import Event
 from app.connections.connections import Place
 from app.errors import (
     AppError,

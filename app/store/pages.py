@@ -1,0 +1,48 @@
+"""Keyset pages: a list in pieces, each of which begins where the one before ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, select, union_all
+from sqlalchemy.orm import Session
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """One page of a list, and where the next one starts (None after the last)."""
+
+    items: list[Row]
+    after: UUID | None
+
+
+def page(
+    session: Session,
+    query: Select[Row],
+    key: Any,
+    *,
+    limit: int,
+    after: UUID | None,
+    either: Sequence[ColumnElement[bool]] = (),
+    oldest_first: bool = False,
+) -> Page[Row]:
+    """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of creation, newest first.
+
+    No count and no OFFSET, whose cost grows with the depth; one row more than asked tells whether there are more.
+    `either`: conditions of which one must hold, each with an index that ends in `key`. An index knows the order under
+    one of them alone, so the first rows under each are looked up, and the page is taken from those.
+    """
+    order = key.asc() if oldest_first else key.desc()
+    if after is not None:
+        query = query.where(key > after if oldest_first else key < after)
+    if either:
+        bare = query.with_only_columns(key).order_by(order).limit(limit + 1)
+        first = [select(bare.where(condition).subquery()) for condition in either]
+        query = query.where(key.in_(union_all(*first)))
+    rows = list(session.scalars(query.order_by(order).limit(limit + 1)))
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return Page(rows, getattr(rows[-1], key.key) if more else None)
