@@ -1,6 +1,6 @@
-"""The onboarding kit: all that a customer needs to let the vendor in, in four forms of the same role.
+"""The onboarding kit: what a customer needs to let the vendor in, as four forms of the same role.
 
-Whatever the customer changes on the way (every parameter of a launch link can be edited) is found out by the proof.
+The customer can edit every parameter of a launch link. The proof tests the role as it was made, so edits are found.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from app.store.models.configuration import deployment_id
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What the customer is given; each field is explained in docs/onboarding.md."""
+    """One tenant's kit. docs/onboarding.md explains each field."""
 
     external_id: str
     broker_principal_arn: str
@@ -64,7 +64,7 @@ class Onboarding:
         self._launch_urls = LaunchUrls(config)
         self._sets = sets
         self._tokens = RegistrationTokens(config.secret_keys)
-        # Rendered once: the result depends on nothing that changes while the process lives.
+        # Rendered once: the settings and the permission sets stay the same while the process lives.
         self._templates = {name: render(config, chosen) for name, chosen in sets.items()}
         self._organization = {name: render_organization(config, template) for name, template in self._templates.items()}
 
@@ -89,7 +89,7 @@ class Onboarding:
         return [(self._bucket.url(template), self._bucket.publish(template)) for template in self._all()]
 
     def published(self) -> list[tuple[str, Published]]:
-        """What is at each template's URL, as anybody finds it. Raises app.aws.errors.Unavailable."""
+        """What each template's URL serves, read without credentials. Raises app.aws.errors.Unavailable."""
         return [(self._bucket.url(template), self._bucket.published(template)) for template in self._all()]
 
     def _all(self) -> list[Template]:
@@ -101,7 +101,7 @@ class Onboarding:
         """The kit of one tenant; asking again gives the same External ID. Raises NotFoundError, ValidationFailedError."""
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
-            # A page's token names its link, so that a revoked link registers nothing any more.
+            # A page's token names its link: revoking the link voids the token.
             token = self._tokens.make(
                 deployment_id(db),
                 tenant.id,
@@ -135,7 +135,7 @@ class Onboarding:
         )
 
     def _registration(self, token: str, region: str) -> dict[str, str]:
-        """What lets a stack tell us of its role. In any region but the topic's, a stack that names the topic fails."""
+        """The parameters with which a stack registers its role. A stack can only name a topic of its own region."""
         topic = self._config.registration_topic_arn
         if topic is None or region != self._config.registration_region:
             return {}

@@ -1,7 +1,7 @@
-"""The role of the template once more, for those who don't launch stacks: as Terraform, and as a shell script.
+"""The template's role as Terraform and as a shell script, for customers who do not launch stacks.
 
-Names and policies are written into code of another language, so each value goes through that language's own quoting:
-whatever a value holds, it stays a value. In comments stands the vendor's name alone, in one line.
+Each value goes through the quoting of the language that it is written into, so no value can become code. Comments hold
+the vendor's name as their only value, on one line.
 """
 
 import itertools
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# What a string of Terraform's can't hold as it is: quotes, control characters, and the two marks that begin a template
-# in it. A variable of IAM's, such as ${aws:PrincipalAccount}, is the one such mark that policies do hold.
+# What must be escaped in a Terraform string: quotes, control characters, and the two marks that begin a template.
+# Policies hold such a mark only in IAM's variables, such as ${aws:PrincipalAccount}.
 _HCL_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII)
 
 
@@ -37,12 +37,12 @@ class KitRole:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The template's: whoever finds the role in a year sees whose it is."""
+        """The same tags as the template's; they say which vendor the role is for."""
         return {"deputy:vendor": self.vendor_tag, "deputy:external-id": self.external_id}
 
 
 def terraform(role: KitRole) -> str:
-    """Resources that can be applied in an empty folder, or stand beside others in one that is in use."""
+    """Resources for an empty folder or beside others."""
     return _TERRAFORM.format(
         who=_comment(role.vendor),
         name=_hcl(role.name),
@@ -55,7 +55,7 @@ def terraform(role: KitRole) -> str:
 
 
 def aws_cli(role: KitRole) -> str:
-    """A script for sh: makes the role or brings it up to date, and prints its ARN as the only line of its output."""
+    """A script for sh that creates or updates the role and prints only its ARN on stdout."""
     tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
     return _AWS_CLI.format(
         who=_comment(role.vendor),
@@ -72,7 +72,7 @@ def aws_cli(role: KitRole) -> str:
 
 
 def _hcl(value: Any, *, indent: str = "") -> str:
-    """A value of JSON's as an expression of Terraform's, its further lines indented by `indent`."""
+    """A JSON value as a Terraform expression, its further lines indented by `indent`."""
     inner = f"{indent}  "
     if isinstance(value, dict) and value:
         items = [(_hcl(key), _hcl(item, indent=inner)) for key, item in value.items()]
@@ -85,7 +85,7 @@ def _hcl(value: Any, *, indent: str = "") -> str:
 
 
 def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
-    """As `terraform fmt` does: neighbours of one line each have their = in one column."""
+    """Aligns = as `terraform fmt` does, among neighbours that take one line each."""
     for several_lines, run in itertools.groupby(items, key=lambda item: "\n" in item[1]):
         neighbours = list(run)
         width = 0 if several_lines else max(len(key) for key, _ in neighbours)
@@ -93,12 +93,12 @@ def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _comment(text: str) -> str:
-    """A line of a comment: whatever ends a line in some language is a blank here."""
+    """Text for a comment: line breaks of every language become blanks."""
     return " ".join(text.split())
 
 
 def _hcl_escape(found: re.Match[str]) -> str:
-    """`$${…}` for a variable of IAM's, as people write it; any other mark by its number, which nothing misreads."""
+    """`$${…}` for an IAM variable, as people write it; any other mark as its code point."""
     if found["variable"]:
         return "$$"
     return f"\\{found[0]}" if found[0] in '"\\' else f"\\u{ord(found[0]):04x}"
@@ -132,8 +132,8 @@ output "role_arn" {{
 }}
 """
 
-# A role that is there already is changed only if it bears the vendor's tag. The error of create-role says that it is
-# there: a look beforehand could be wrong by then, and would be one more permission.
+# An existing role is changed only if it has the vendor's tag. create-role's own error says that the role exists: a
+# check beforehand would need one more permission, and could be out of date.
 _AWS_CLI = """\
 #!/bin/sh
 # Makes the IAM role through which {who} reaches this AWS account.

@@ -1,9 +1,9 @@
 """Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who has no account.
 
-The token in the URL is 256 random bits and the whole authority; only its SHA-256 is stored, so whoever reads the
-database can't open a page. A link sees one tenant, may give it roles and have them tried, and may end a search that
-has found nothing; nothing else. One that is unknown, malformed, expired, revoked, or of a tenant that is suspended or
-gone, is as good as absent; but for 30 days after the tenant's end it says what there is to delete in the account.
+The token in the URL is 256 random bits and the only authority that a link has. The database holds its SHA-256 alone,
+so a copy of the database opens no page. A link sees one tenant: it can add roles, ask for proofs, and end a search
+that found nothing. A link that is malformed, unknown, expired or revoked, or whose tenant is suspended or deleted,
+gets the same 404. For 30 days after a tenant was deleted, its links list what to delete in the customer's account.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ _SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """An opened link: whoever has it, as a caller that is confined to its tenant."""
+    """An opened link, with the caller that its page acts as; that caller is bound to the link's tenant."""
 
     caller: Caller
     tenant: Tenant
@@ -58,7 +58,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """What an offboarded tenant's administrators have in their accounts, unless they chose other names."""
+    """The default names of what a deleted tenant's administrators still have in their accounts."""
 
     tenant_name: str
     role_name: str
@@ -98,7 +98,7 @@ class Links:
         Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live ones, and
         ValidationFailedError for an unknown permission set or region.
         """
-        # The kit that the page will show; what can't be shown is refused here and not before the customer's eyes.
+        # The kit that the page will show: a kit that can't be made is refused here, while the vendor is looking.
         kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
         token = secrets.token_urlsafe(32)
         with self._db.write(caller) as db:
@@ -140,7 +140,7 @@ class Links:
             return page(db, query, OnboardingLink.id, limit=limit, after=after)
 
     def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
-        """From the commit on, its page is gone. Raises NotFoundError; also for one that is revoked already."""
+        """The page is gone once this has committed. Raises NotFoundError, also for a link that is revoked already."""
         with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id)
             link = db.scalars(
@@ -158,13 +158,13 @@ class Links:
             details = {"onboarding_link_id": str(link.id)}
             audit.record(db, caller.actor, "onboarding_link.revoked", tenant_id=tenant_id, details=details)
 
-    # What follows is for whoever has a link.
+    # What the page of a link can do:
 
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
-        """Raises NotFoundError, the same for every way in which a link can be no good."""
+        """Raises NotFoundError, the same for every reason that a link does not work."""
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
-        # Looked up by digest: how long that takes tells nothing about a token that anybody could use.
+        # A lookup by digest: its time says nothing about how much of a guessed token was right.
         query = live_links().where(OnboardingLink.digest == _digest(token))
         with self._db.read() as db:
             found = db.execute(query).unique().one_or_none()
@@ -174,7 +174,7 @@ class Links:
         return Visit(_caller(link, request_id, client_address), tenant, link)
 
     def farewell(self, token: str) -> Farewell | None:
-        """For a link that worked until its tenant was deleted, in the last 30 days; None for any other."""
+        """For a link that worked until its tenant was deleted, at most 30 days ago; None for any other link."""
         if not _TOKEN.fullmatch(token):
             return None
         query = (
@@ -197,9 +197,10 @@ class Links:
         return Farewell(tenant.name, kit_role_name(prefix, tenant.id), *stacks, region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
-        """End a search for a role that was named by its account alone, and forget it: its stack may still come.
+        """End the search for a role that was given by its account alone, and delete the row, without a tombstone: its
+        stack may still register it.
 
-        Raises NotFoundError, and ConflictError for any other connection: those are the vendor's to remove.
+        Raises NotFoundError, and ConflictError for any other connection: only the vendor removes those.
         """
         tenant_id = visit.tenant.id
         with self._db.write(visit.caller) as db:
@@ -207,7 +208,7 @@ class Links:
             connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
             if not connection.only_sought:
                 raise ConflictError(
-                    "This role is not only looked for any more. Ask whoever sent you the link to remove it."
+                    "Deputy has heard from this role. Ask the vendor that sent you the link to remove it."
                 )
             audit.record(
                 db,
@@ -222,14 +223,14 @@ class Links:
     def connect(self, visit: Visit, text: str) -> Connection:
         """The tenant's connection to this role, made if there is none, with a fresh proof.
 
-        `text`: the role's ARN; or an account's id alone, and then the kit's role is looked for there. Raises
-        ValidationFailedError for anything else, and what Connections.create, Connections.seek and Verification.verify
+        `text`: the role's ARN, or an account id; with an account id, the kit's role is searched for in that account.
+        Raises ValidationFailedError for any other text, and what Connections.create, Connections.seek and Verification.verify
         raise.
         """
         role_arn = self._connections.kit_role(visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
-        # Before a database is asked for what it may not take as text.
+        # Checked before it reaches the database, which refuses some characters as text.
         role = allowed_role(self._config, role_arn)
         known = self._connections.list(
             visit.caller, visit.tenant.id, Wanted(role_arn=role.text), limit=1, after=None

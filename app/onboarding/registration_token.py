@@ -1,13 +1,12 @@
-"""Registration tokens: which tenant a customer's stack claims to be for. They give no authority.
+"""Registration tokens: the tenant that a customer's stack claims to be for. They give no authority.
 
-A token is `dpt_` and, in URL-safe base64: one byte for the form, the deployment's id, the tenant's, its generation, in
-the second form the onboarding link that shows it, and the HMAC-SHA-256 of all that. It is made again whenever a kit is
-shown, and nothing is stored: raising the tenant's `registration_generation` voids those that are out, and revoking a
-link voids those that its page showed. One that isn't ours is found out by one HMAC for each secret key, before any row
-is read.
+A token is `dpt_` and, in URL-safe base64: one byte for the form, the deployment's id, the tenant's id, its generation,
+in the second form the id of the onboarding link, and the HMAC-SHA-256 of all that. Each kit makes it again, and nothing
+is stored: raising the tenant's `registration_generation` voids its tokens, and revoking a link voids the tokens of its
+page. A forged token is refused after one HMAC per secret key, before any row is read.
 
-The deployment stands at the same place in every form, and is read without a key: of another deployment's token nothing
-else can be read. Tokens of 54 bytes are older, name no deployment, and count for as long as their MAC verifies.
+The deployment's id has the same place in every form and is read without a key, also from another deployment's token.
+Tokens of 54 bytes are older and name no deployment; they are valid while their MAC verifies.
 """
 
 import base64
@@ -32,7 +31,7 @@ _OLD_LENGTH = _ID + _OLD_GENERATION + _MAC
 
 @dataclass(frozen=True, slots=True)
 class TokenClaim:
-    """What a token of ours names. Neither need exist."""
+    """The ids in a token of ours. The rows need not exist."""
 
     tenant_id: UUID
     generation: int
@@ -52,7 +51,7 @@ class RegistrationTokens:
         return "dpt_" + base64.urlsafe_b64encode(claim + _mac(self._keys[0], claim)).decode()
 
     def read(self, text: str) -> TokenClaim | None:
-        """What a token of ours names, or None. Whose deployment it names is `deployment_of`'s to say."""
+        """The ids in the token, or None when no key of ours made it."""
         token = _bytes(text)
         named = _named(token)
         claim, mac = token[:-_MAC], token[-_MAC:]
@@ -64,7 +63,7 @@ class RegistrationTokens:
 
 
 def _named(token: bytes) -> TokenClaim | None:
-    """What the bytes say, proven by nothing; None when they are of no form."""
+    """The ids in the bytes, not verified; None for an unknown form."""
     if len(token) == _OLD_LENGTH:
         return TokenClaim(UUID(bytes=token[:_ID]), int.from_bytes(token[_ID:-_MAC], "big"))
     start = 1 + 2 * _ID  # of the generation
@@ -79,13 +78,13 @@ def _named(token: bytes) -> TokenClaim | None:
 
 
 def deployment_of(text: str) -> UUID | None:
-    """The deployment that a token names, ours or not, proven by nothing; None for an old one, and for other text."""
+    """The deployment that a token names, not verified; None for an old token and for other text."""
     token = _bytes(text)
     return UUID(bytes=token[1 : 1 + _ID]) if len(token) >= _LENGTH else None
 
 
 def _bytes(text: str) -> bytes:
-    """Empty when this can't be a token."""
+    """Empty for text that is not a token."""
     found = _TOKEN.fullmatch(text)
     return base64.urlsafe_b64decode(found[1]) if found else b""
 

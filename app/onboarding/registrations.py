@@ -1,9 +1,9 @@
-"""Registrations: what the message of a customer's stack may do, which is little (invariant 12).
+"""Registrations: what the message of a customer's stack may do (invariant 12; the list is in docs/architecture.md).
 
-Everything in it is a claim. Its token says for which tenant; the account of its stack must be the role's; then there
-is a pending connection, or the one that is there becomes due, and only the proof, made later and by others, decides.
-A message never verifies, moves, suspends, resumes or removes a connection, nor brings one back, and AWS is not asked
-about its role here. The stack is answered as soon as the claim is stored: a slow proof must not roll it back.
+Everything in a message is a claim. Its token names the tenant, and the stack's account must be the role's account. A
+message then adds a pending connection, or makes an existing one due; the background worker proves it later. A message
+never verifies, moves, suspends, resumes, removes or revives a connection, and no call to AWS about its role is made
+here. The stack is answered as soon as the claim is stored, so that a slow proof does not roll the stack back.
 """
 
 import threading
@@ -53,21 +53,21 @@ from app.store.models.states import StackState
 
 _log = log.get(__name__)
 
-# One text, whatever is wrong, or it would tell a stranger whether a tenant exists. The customer's administrator reads
-# it among the stack's events.
+# One text for every reason, so that it does not tell a stranger whether a tenant exists. The customer's administrator
+# reads it among the stack's events.
 REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with its parameters as"
     " they are; if it still fails, ask for a new link."
 )
 _IGNORED = "connection.registration_ignored"
-_OTHERS, _HOUR = 20, 3600  # other deployments that the log names, in so many seconds
-_CREATION = timedelta(hours=1)  # what a stack's creation takes: its registration may wait for half of that
+_OTHERS, _HOUR = 20, 3600  # the log names at most 20 other deployments in an hour (seconds)
+_CREATION = timedelta(hours=1)  # a stack is created within this: its registration may wait for half of it
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What a message says, as far as it can be checked without the database."""
+    """What a message claims, after the checks that need no database."""
 
     request: Request
     token: TokenClaim
@@ -78,8 +78,8 @@ class _Claim:
         return self.token.tenant_id
 
 
-class _Void(Exception):  # noqa: N818  a claim that counts for nothing
-    """`cause`: what is wrong, in a word for our own log."""
+class _Void(Exception):  # noqa: N818  the claim is ignored
+    """`cause`: one word for our own log."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -87,11 +87,11 @@ class _Void(Exception):  # noqa: N818  a claim that counts for nothing
 
 
 class _VoidToken(_Void):
-    """Its token is not ours, or was voided; or the tenant is gone or suspended."""
+    """The token is not ours or was voided, or its tenant is deleted or suspended."""
 
 
 class _Unanswerable(Exception):  # noqa: N818  nothing failed
-    """A message that is no stack's, or whose answer would go to a stranger."""
+    """The message can't be read, or its response URL is not AWS's own."""
 
 
 class Registrations:
@@ -108,24 +108,25 @@ class Registrations:
         self._db = db
         self._config = config
         self._permission_set = permission_sets.choose(sets, None)
-        # A stack says which template it was made from, and so what it was asked for; an older release's is not known.
+        # A stack names the version of its template, and the version leads to the permission set. Templates of older
+        # releases are not known; they count as the default set.
         self._by_version = {render(config, chosen).version: chosen for chosen in sets.values()}
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._replies = replies
         self.hearing = Hearing()  # for this worker's heartbeat
         self._deployment_id: UUID | None = None  # until it is read
-        # What was logged in the last hour. A stranger may name any number of deployments.
+        # The deployments that were logged in the last hour: a stranger may name any number of them.
         self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)
         self._logging_others = threading.Lock()
 
     def receive(self, *, max_messages: int = 10, wait_seconds: int = 20) -> int:
-        """Ask the queue once, and handle what came, all at the same time; how many messages that were.
+        """Ask the queue once, handle its messages in parallel, and return how many there were.
 
-        No message makes it fail. Raises AwsUnavailableError when the queue does not answer and StoreUnavailableError
-        when the database does not: wait a moment then, and call again.
+        A bad message does not make it fail. Raises AwsUnavailableError when the queue does not answer and
+        StoreUnavailableError when the database does not: wait a moment, then call again.
         """
-        with self._db.read() as db:  # a database that is away for some minutes must not make dead letters
+        with self._db.read() as db:  # while the database is away, messages stay in the queue, out of the dead letters
             db.execute(select(1))
         try:
             messages = self._queue.receive(max_messages, wait_seconds)
@@ -138,12 +139,12 @@ class Registrations:
         return len(messages)
 
     def handle(self, body: str) -> bool:
-        """Act on one message and answer its stack; True when it is done with.
+        """Act on one message and answer its stack; True when the message can be deleted.
 
-        A message for another deployment is done with unanswered: that one hears it through its own queue, and a
-        FAILED of ours would roll its customer's stack back. False leaves it in the queue: it can't be read, its answer
-        would go to a stranger, or AWS did not take the answer. It comes again some times, and then it is a dead letter.
-        Raises StoreUnavailableError.
+        A message for another deployment can be deleted unanswered: that deployment receives it through its own queue,
+        and our FAILED would roll its customer's stack back. False leaves a message in the queue: it can't be read, its
+        response URL is not AWS's own, or AWS did not take the answer. SQS delivers it again a few times, then moves it
+        to the dead letters. Raises StoreUnavailableError.
         """
         try:
             return self._answer(body)
@@ -151,7 +152,7 @@ class Registrations:
             return False
 
     def _answer(self, body: str) -> bool:
-        """As `handle`, but raises _Unanswerable for a message that is not a stack's."""
+        """As `handle`, but raises _Unanswerable."""
         try:
             request = Request.parse(body, self._config.registration_topic_arn or "")
         except ValueError as error:
@@ -189,8 +190,8 @@ class Registrations:
             if answered:
                 self._queue.delete(message)
         except _Unanswerable:
-            answered = True  # as far as readiness is concerned: anybody may publish such messages
-        except (AppError, SQLAlchemyError, Unavailable) as error:  # it comes again
+            answered = True  # for readiness, which must not degrade because of messages that anybody may publish
+        except (AppError, SQLAlchemyError, Unavailable) as error:  # SQS delivers it again
             _log.warning("registration.postponed", error=type(error).__name__)
         self.hearing.took(message.id, None if answered else message.sent_at)
 
@@ -221,8 +222,8 @@ class Registrations:
         """Once for each request of a stack. Raises _Void."""
         request = claim.request
         if claim.token.link_id is not None:
-            _ensure_not_revoked(db, claim.token.link_id)  # the link before its tenant, as the page's requests lock them
-        # Locked, so that of two deliveries at once the second sees what the first one did.
+            _ensure_not_revoked(db, claim.token.link_id)  # locks the link before the tenant, as the page's requests do
+        # Locked, so that the second of two simultaneous deliveries sees what the first one stored.
         query = select(Tenant).where(
             Tenant.id == claim.tenant_id, Tenant.registration_generation == claim.token.generation
         )
@@ -243,7 +244,7 @@ class Registrations:
             db.delete(registration)
 
     def _act(self, db: Session, claim: _Claim, tenant: Tenant, actor: Actor) -> bool:
-        """Whether it is to be remembered. A flood about one role makes it due all the same, and leaves no trace."""
+        """Whether to keep the registration's row. Past the limit per role a message still makes the role due, unrecorded."""
         connection = db.scalars(
             select(Connection)
             .where(Connection.tenant_id == claim.tenant_id, Connection.role_arn == claim.role.text)
@@ -251,7 +252,7 @@ class Registrations:
         ).one_or_none()
         deleting, stack = claim.request.kind == "Delete", _stack_after(db, claim)
         if connection is None:
-            if deleting:  # its Create may come later; remembered within the tenant's bound, as any number may be sent
+            if deleting:  # kept within the tenant's limit, as its Create may be delivered later
                 return keeps_message(db, claim.tenant_id)
             made = self._add(db, claim, tenant)
             made.stack = stack
@@ -282,10 +283,11 @@ class Registrations:
 
 
 def _stack_after(db: Session, claim: _Claim) -> StackState:
-    """What has become of the stack by this message.
+    """The stack's state after this message.
 
-    A Delete that follows its Create alone, and soon, is that creation's rollback. SQS keeps no order: a Create that
-    comes second comes after its Delete, as a stack sends nothing else before its Create was answered.
+    A Delete soon after a Create, with nothing between them, is the rollback of that creation. SQS keeps no order: a
+    Create that is delivered second was sent before its Delete, as a stack sends nothing else before the answer to its
+    Create.
     """
     of_this_stack = (
         Registration.tenant_id == claim.tenant_id,
@@ -300,18 +302,18 @@ def _stack_after(db: Session, claim: _Claim) -> StackState:
 
 
 def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
-    """An expired link's token goes on to count: launched stacks carry it for years. Raises _VoidToken."""
+    """Raises _VoidToken. The token of an expired link stays valid: launched stacks carry it for years."""
     link = select(OnboardingLink.id).where(OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None))
-    # Locked, so that a revocation waits for what is being stored, or is seen here.
+    # Locked: a revocation either waits for this transaction or is seen by it.
     if db.scalars(link.with_for_update(read=True)).one_or_none() is None:
         raise _VoidToken("link")
 
 
 def _must_pass(request: Request, void: _Void) -> bool:
-    """Whether a stack is answered with SUCCESS though its message counts for nothing.
+    """Whether the stack is answered with SUCCESS although its message is ignored.
 
-    A stack outlives tokens and tenants, and must always be able to go. One whose token was void before its update, and
-    is the same after it, changes nothing with it; FAILED would roll the update back, and the roll-back fails the same way.
+    A stack outlives tokens and tenants, so a Delete always succeeds. An Update with the same void token before and after
+    it succeeds as well: FAILED would roll the update back, and the rollback would send the same token.
     """
     if request.kind == "Delete":
         return True
