@@ -312,8 +312,8 @@ def test_nothing_catches_everything():
         caught
         == [
             "app/api/fast_lane.py",  # Flask raises it again, and answers
-            "app/background/single_machine.py",  # a worker must outlive every bug, or a process is left that only looks alive
-            "app/background/single_machine.py",  # and end when a part of it has ended for whatever reason
+            "app/background/parts.py",  # a worker must outlive every bug, or a process is left that only looks alive
+            "app/background/parts.py",  # and end when a part of it has ended for whatever reason
             "app/concurrency/gevent.py",  # and so does a future
             "app/concurrency/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
             "app/health/checks.py",  # a check that fails is a finding, or it would be asked for by each request

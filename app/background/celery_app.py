@@ -16,7 +16,8 @@ from celery.platforms import EX_FAILURE
 from celery.worker import components, state
 
 from app.background import housekeeping
-from app.background.single_machine import THREADS, Part, companions, stop_all
+from app.background.parts import Part, companions, stop_all
+from app.background.single_machine import THREADS
 from app.config import Config
 from app.connections.proof_queue import Claim
 from app.services import Services

@@ -5,61 +5,14 @@ It may run beside others, and be killed at any moment: what is due is in the dat
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-from app import log
 from app.background.housekeeping import EVERY, tidy
-from app.errors import AwsUnavailableError, StoreUnavailableError
-from app.health.heartbeats import BEAT_SECONDS, Heartbeat
-from app.onboarding.registrations import Registrations
+from app.background.parts import companions, guarded, stop_all
 from app.services import Services
-
-_log = log.get(__name__)
 
 THREADS = 16  # proofs at once; nearly all of their time is waiting for AWS
 _TICK = 0.5  # seconds between two looks at what is due
-_AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
-LISTENERS = 4  # so that a message that takes long holds up the few beside it, and no others
-_LISTEN = 2  # seconds that the queue holds a question open; an end waits for no more than that
-_ENDING = 20.0  # seconds that an end waits for what a thread has begun, at most
-
-
-class Part(threading.Thread):
-    """A thread that a worker must not go on without: `failed` is called when it ends before it is told to."""
-
-    def __init__(self, name: str, work: Callable[["Part"], None], failed: Callable[[], None]) -> None:
-        super().__init__(name=name, daemon=True)
-        self._work = work
-        self._failed = failed
-        self._end = threading.Event()
-
-    def run(self) -> None:
-        error: BaseException | None = None
-        try:
-            self._work(self)
-        except BaseException as raised:  # noqa: BLE001  whatever it is, the worker ends
-            error = raised
-        if not self._end.is_set():
-            _log.critical("worker.part_ended", part=self.name, exc_info=error)
-            self._failed()
-
-    def told_to_end(self, *, after: float = 0.0) -> bool:
-        """Whether `stop` was called; waits for it so many seconds."""
-        return self._end.wait(after)
-
-    def tell_to_end(self) -> None:
-        self._end.set()
-
-    def stop(self) -> None:
-        """Returns when what was begun is done, or is held up by a broker or a database that does not answer."""
-        self.tell_to_end()
-        self.join(_ENDING)
-
-    def guarded(self, work: Callable[[], bool]) -> bool:
-        """Nothing ends it: no database or AWS that is away, and no bug of ours either."""
-        return _guarded(self._end, work)
 
 
 class Worker:
@@ -81,8 +34,8 @@ class Worker:
                 began = time.monotonic()
                 if began >= tidy_at:
                     tidy_at = began + EVERY
-                    _guarded(self._stop, lambda: tidy(self._services.db) > 0)
-                busy = _guarded(self._stop, lambda: self._round(pool))
+                    guarded(self._stop, lambda: tidy(self._services.db) > 0)
+                busy = guarded(self._stop, lambda: self._round(pool))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))
         stop_all(parts)
@@ -97,56 +50,3 @@ class Worker:
         claims = self._services.due.claim(THREADS)
         list(pool.map(self._services.due.prove, claims))
         return len(claims) == THREADS
-
-
-def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
-    """What goes on beside proofs, in every kind of worker: it listens to stacks, if there is a queue, and says that it
-    lives.
-    """
-    registrations = services.registrations
-    heartbeat = Heartbeat(services.db, kind, registrations.hearing if registrations else None)
-    parts = [Part("heartbeat", lambda part: _beat(heartbeat, part), failed)]
-    if registrations is not None:
-        listen = partial(_listen, registrations)
-        parts += [Part(f"registrations-{number}", listen, failed) for number in range(LISTENERS)]
-    return parts
-
-
-def stop_all(parts: list[Part]) -> None:
-    """All at the same time, and returns as `Part.stop` does."""
-    for part in parts:
-        part.tell_to_end()
-    for part in parts:
-        part.stop()
-
-
-def _listen(registrations: Registrations, part: Part) -> None:
-    """Take what customers' stacks say, as it comes.
-
-    On a thread of its own: a stack waits for its answer, and behind proofs that take long it would give up.
-    """
-    while not part.told_to_end():
-        part.guarded(lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
-
-
-def _beat(heartbeat: Heartbeat, part: Part) -> None:
-    while True:
-        part.guarded(heartbeat.beat)
-        if part.told_to_end(after=BEAT_SECONDS):
-            break
-    part.guarded(heartbeat.end)
-
-
-def _guarded(stop: threading.Event, work: Callable[[], bool]) -> bool:
-    """Nothing ends the worker: no database or AWS that is away, and no bug of ours either.
-
-    One thread that ended would leave a process that looks alive and proves, or hears, nothing more.
-    """
-    try:
-        return work()
-    except (StoreUnavailableError, AwsUnavailableError):
-        _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
-    except Exception as error:  # noqa: BLE001  what is due, and what the queue holds, comes again
-        _log.error("worker.failed", exc_info=error)
-    stop.wait(_AFTER_FAILURE)
-    return False

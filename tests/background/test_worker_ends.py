@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from app import services as composition
-from app.background.single_machine import Part, Worker
+from app.background.parts import Part
+from app.background.single_machine import Worker
 from app.factory import create_app
 from app.store.models import ConnectionStatus
 from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses, until
@@ -158,7 +159,7 @@ def test_a_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(servic
 
 BROKEN = """
 import sys
-import app.background.celery_app, app.background.single_machine
+import app.background.celery_app, app.background.parts
 def broken(*_, **__):
     raise RuntimeError("this part is broken")
 {broken} = broken
@@ -173,8 +174,8 @@ main()
     "part",
     [
         "app.background.celery_app.Scheduler.tick",
-        "app.background.single_machine._listen",
-        "app.background.single_machine._beat",
+        "app.background.parts._listen",
+        "app.background.parts._beat",
     ],
 )
 def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part):
@@ -195,7 +196,7 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
         if ends == "raises":
             raise SystemExit
 
-    monkeypatch.setattr(f"app.background.single_machine.{part}", end)
+    monkeypatch.setattr(f"app.background.parts.{part}", end)
     stop, whole = threading.Event(), []
     working = threading.Thread(target=lambda: whole.append(Worker(listening, stop).run()))
     working.start()
@@ -207,7 +208,7 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
 
 @on_postgresql
 def test_its_command_fails_then(services, monkeypatch):
-    monkeypatch.setattr("app.background.single_machine._beat", lambda *_: None)
+    monkeypatch.setattr("app.background.parts._beat", lambda *_: None)
     monkeypatch.setattr("app.cli.worker.signal.signal", lambda *_: None)
     application = create_app(services.config)
     done = application.test_cli_runner().invoke(args=["worker"])

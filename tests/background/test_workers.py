@@ -20,7 +20,8 @@ import sqlalchemy
 
 from app import services as composition
 from app.background.celery_app import create_celery
-from app.background.single_machine import THREADS, Worker, companions, stop_all
+from app.background.parts import companions, stop_all
+from app.background.single_machine import THREADS, Worker
 from app.clock import now
 from app.connections.proof_queue import LEASE
 from app.errors import StoreUnavailableError
@@ -232,7 +233,7 @@ def actions(services) -> set[str]:
 
 @pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
 def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
-    monkeypatch.setattr("app.background.single_machine._AFTER_FAILURE", 0.05)
+    monkeypatch.setattr("app.background.parts._AFTER_FAILURE", 0.05)
     inner, failures = services.due.claim, iter(range(3))
 
     def claim(most):

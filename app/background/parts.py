@@ -1,0 +1,107 @@
+"""The threads beside the proofs, in both kinds of background workers: heartbeats, and listening to stacks."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from app import log
+from app.errors import AwsUnavailableError, StoreUnavailableError
+from app.health.heartbeats import BEAT_SECONDS, Heartbeat
+from app.onboarding.registrations import Registrations
+from app.services import Services
+
+_log = log.get(__name__)
+
+_AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
+LISTENERS = 4  # so that a message that takes long holds up the few beside it, and no others
+_LISTEN = 2  # seconds that the queue holds a question open; an end waits for no more than that
+_ENDING = 20.0  # seconds that an end waits for what a thread has begun, at most
+
+
+class Part(threading.Thread):
+    """A thread that a worker must not go on without: `failed` is called when it ends before it is told to."""
+
+    def __init__(self, name: str, work: Callable[["Part"], None], failed: Callable[[], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work = work
+        self._failed = failed
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._work(self)
+        except BaseException as raised:  # noqa: BLE001  whatever it is, the worker ends
+            error = raised
+        if not self._end.is_set():
+            _log.critical("worker.part_ended", part=self.name, exc_info=error)
+            self._failed()
+
+    def told_to_end(self, *, after: float = 0.0) -> bool:
+        """Whether `stop` was called; waits for it so many seconds."""
+        return self._end.wait(after)
+
+    def tell_to_end(self) -> None:
+        self._end.set()
+
+    def stop(self) -> None:
+        """Returns when what was begun is done, or is held up by a broker or a database that does not answer."""
+        self.tell_to_end()
+        self.join(_ENDING)
+
+    def guarded(self, work: Callable[[], bool]) -> bool:
+        """Nothing ends it: no database or AWS that is away, and no bug of ours either."""
+        return guarded(self._end, work)
+
+
+def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
+    """What goes on beside proofs, in every kind of worker: it listens to stacks, if there is a queue, and says that it
+    lives.
+    """
+    registrations = services.registrations
+    heartbeat = Heartbeat(services.db, kind, registrations.hearing if registrations else None)
+    parts = [Part("heartbeat", lambda part: _beat(heartbeat, part), failed)]
+    if registrations is not None:
+        listen = partial(_listen, registrations)
+        parts += [Part(f"registrations-{number}", listen, failed) for number in range(LISTENERS)]
+    return parts
+
+
+def stop_all(parts: list[Part]) -> None:
+    """All at the same time, and returns as `Part.stop` does."""
+    for part in parts:
+        part.tell_to_end()
+    for part in parts:
+        part.stop()
+
+
+def _listen(registrations: Registrations, part: Part) -> None:
+    """Take what customers' stacks say, as it comes.
+
+    On a thread of its own: a stack waits for its answer, and behind proofs that take long it would give up.
+    """
+    while not part.told_to_end():
+        part.guarded(lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
+
+
+def _beat(heartbeat: Heartbeat, part: Part) -> None:
+    while True:
+        part.guarded(heartbeat.beat)
+        if part.told_to_end(after=BEAT_SECONDS):
+            break
+    part.guarded(heartbeat.end)
+
+
+def guarded(stop: threading.Event, work: Callable[[], bool]) -> bool:
+    """Nothing ends the worker: no database or AWS that is away, and no bug of ours either.
+
+    One thread that ended would leave a process that looks alive and proves, or hears, nothing more.
+    """
+    try:
+        return work()
+    except (StoreUnavailableError, AwsUnavailableError):
+        _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
+    except Exception as error:  # noqa: BLE001  what is due, and what the queue holds, comes again
+        _log.error("worker.failed", exc_info=error)
+    stop.wait(_AFTER_FAILURE)
+    return False
