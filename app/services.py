@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app import log
-from app.access.api_keys import Access
+from app.access.api_keys import ApiKeys
 from app.audit.log import AuditLog
 from app.aws.stack_messages import RegistrationQueue, replies
 from app.aws.sts import Sts
@@ -14,9 +14,9 @@ from app.connections.connections import Connections
 from app.connections.proof import Verification
 from app.connections.proof_queue import Due
 from app.health.readiness import Health, checks
-from app.issuing.authorization import Authority
-from app.issuing.issue import Vending
-from app.issuing.session_cache import Sessions
+from app.issuing.authorization import Authorization
+from app.issuing.issue import CredentialIssuer
+from app.issuing.session_cache import SessionCache
 from app.limits.quotas import Quotas
 from app.limits.rates import Rates
 from app.limits.refusals import Refusals
@@ -34,8 +34,8 @@ from app.tenants.tenants import Tenants
 class Services:
     config: Config
     db: Database
-    access: Access
-    authority: Authority
+    api_keys: ApiKeys
+    authorization: Authorization
     audit: AuditLog
     refusals: Refusals
     tenants: Tenants
@@ -44,7 +44,7 @@ class Services:
     connections: Connections
     links: Links
     registrations: Registrations | None  # None: no topic is configured
-    vending: Vending
+    issuer: CredentialIssuer
     health: Health
     due: Due
     rates: Rates
@@ -63,17 +63,17 @@ def build(config: Config) -> Services:
     """Wire the services, once for a process. Opens no connection to anything."""
     db, sts, sets = Database(config.database_url), Sts(config.region, config.broker), permission_sets.load()
     verification = Verification(db, sts)
-    audit_log, authority = AuditLog(db), Authority(db)
+    audit_log, authorization = AuditLog(db), Authorization(db)
     shared = SharedCache(config.cache_url) if config.cache_url else None
-    sessions, rates = Sessions(config.secret_keys, shared), Rates(config, shared)
+    sessions, rates = SessionCache(config.secret_keys, shared), Rates(config, shared)
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
     connections = Connections(db, verification, config, sets)
     due = Due(db, Verification(db, sts.held_to(rates.background_call)))
     return Services(
         config=config,
         db=db,
-        access=Access(db, most=config.tenant_keys, sets=sets),
-        authority=authority,
+        api_keys=ApiKeys(db, most=config.tenant_keys, sets=sets),
+        authorization=authorization,
         audit=audit_log,
         refusals=Refusals(db),
         tenants=Tenants(db),
@@ -82,10 +82,10 @@ def build(config: Config) -> Services:
         connections=connections,
         links=Links(db, onboarding, connections, verification, config),
         registrations=_registrations(db, config, sets),
-        vending=Vending(
+        issuer=CredentialIssuer(
             db,
             sts,
-            authority=authority,
+            authorization=authorization,
             sessions=sessions,
             rates=rates,
             log=audit_log,

@@ -23,8 +23,8 @@ _PLAIN, _FLASK = "plain", "through Flask"
 _EXTRAS = ("rate limit", "before", "after")
 _PARTS = {
     "rate limit": ("rates", "issue"),
-    "API key": ("authority", "authenticate"),
-    "connection": ("authority", "standing"),
+    "API key": ("authorization", "authenticate"),
+    "connection": ("authorization", "authorize_issuance"),
     "cached session": ("_sessions", "obtain"),
     "audit log, one durable commit": ("audit", "append"),
 }
@@ -71,7 +71,7 @@ def main() -> None:
     app, clock = create_app(Config.from_environment()), Clock()
     services = app.extensions["deputy"]
     for name, (part, method) in _PARTS.items():
-        owner = getattr(services, part, None) or getattr(services.vending, part)
+        owner = getattr(services, part, None) or getattr(services.issuer, part)
         setattr(owner, method, clock.around(name, getattr(owner, method)))
     for when, hooks in (("before", app.before_request_funcs), ("after", app.after_request_funcs)):
         hooks[None] = [clock.around(f"{when} a request: {_name(hook)}", hook) for hook in hooks.get(None, [])]

@@ -15,7 +15,7 @@ from pathlib import Path
 from app.aws.sts import Session
 from app.clock import now
 from app.ids import AccountId, new_id, session_name
-from app.issuing.session_cache import Question, Sessions
+from app.issuing.session_cache import CacheKey, SessionCache
 from bench.goals import MEMORY
 from bench.servers import PLAIN, run_python
 from bench.stage import Stage
@@ -36,7 +36,7 @@ def measure(stage: Stage) -> None:
 
 
 def main(count: int) -> None:
-    cache = Sessions((secrets.token_urlsafe(48),), None)
+    cache = SessionCache((secrets.token_urlsafe(48),), None)
     tokens = [_obtain(cache) for _ in range(_FIRST)]
     gc.collect()
     before = _resident()
@@ -46,11 +46,11 @@ def main(count: int) -> None:
     print(json.dumps({"bytes": _resident() - before, "token": sum(tokens) / len(tokens)}))
 
 
-def _obtain(cache: Sessions) -> int:
+def _obtain(cache: SessionCache) -> int:
     session = _session()
     tenant_id = new_id()
     text = json.dumps([tenant_id.hex, new_id().hex, 2, session.role_unique_id]).encode()
-    cache.obtain(Question(tenant_id, text), lambda: session, 10)
+    cache.obtain(CacheKey(tenant_id, text), lambda: session, 10)
     return len(session.session_token)
 
 

@@ -181,7 +181,7 @@ def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
 @pytest.fixture(scope="session")
 def admin(app: Flask) -> Api:
     """The vendor's key with every scope."""
-    _, text = app.extensions["deputy"].access.issue_key(
+    _, text = app.extensions["deputy"].api_keys.issue_key(
         OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
     )
     return Api(app, text)

@@ -69,7 +69,7 @@ def generate_key() -> str:
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
-class Access:
+class ApiKeys:
     """API keys: authenticate, create, list, replace, revoke.
 
     `most`: how many live keys may be bound to one tenant. `sets`: the names of the permission sets that there are.

@@ -27,7 +27,7 @@ bp = Blueprint(
 @bp.response(201, KeyCreated)
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; its text is in this answer and nowhere else"""
-    key, text = services().access.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
+    key, text = services().api_keys.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
     return _shown(key, Made(0, 0, [])) | {"key": text}
 
 
@@ -43,7 +43,7 @@ def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     and nowhere else.
     """
     services().quotas.stop(caller())
-    key, made, text = services().access.replace_key(caller(), key_id, **body)
+    key, made, text = services().api_keys.replace_key(caller(), key_id, **body)
     return _shown(key, made) | {"key": text}
 
 
@@ -55,7 +55,7 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
     """List live API keys that are no stronger than the one in use, newest first"""
 
     def fetch(*, limit: int, after: UUID | None) -> Page[ApiKey]:
-        return services().access.list_keys(caller(), limit=limit, after=after)
+        return services().api_keys.list_keys(caller(), limit=limit, after=after)
 
     found = paged(query, fetch)
     return found | {"items": [_shown(key) for key in found["items"]]}
@@ -67,7 +67,7 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
 @bp.response(200, KeyShown)
 def get_key(key_id: UUID) -> dict[str, Any]:
     """Read an API key, and how many live keys and links are revoked with it"""
-    return _shown(*services().access.get_key(caller(), key_id))
+    return _shown(*services().api_keys.get_key(caller(), key_id))
 
 
 @bp.route("/v1/api-keys/<uuid:key_id>", methods=["DELETE"])
@@ -81,7 +81,7 @@ def revoke_key(key_id: UUID) -> None:
     order, replace it.
     """
     services().quotas.stop(caller())
-    services().access.revoke_key(caller(), key_id)
+    services().api_keys.revoke_key(caller(), key_id)
 
 
 def _shown(key: ApiKey, made: Made | None = None) -> dict[str, Any]:

@@ -159,5 +159,5 @@ def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) 
     The cached sessions of the connection are not handed out again, and a proof of it is due now. That happens at most
     once a minute for a connection, and 60 times a minute for a tenant; the answer is 202 either way.
     """
-    services().vending.report_refused(caller(), tenant_id, connection_id)
+    services().issuer.report_refused(caller(), tenant_id, connection_id)
     return {}

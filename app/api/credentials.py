@@ -34,7 +34,7 @@ _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials for a verified connection, as credential_process prints them"""
     wanted = bp.ARGUMENTS_PARSER.parse(ISSUE_IN, request, location="json") if _has_body() else {}
-    issued = services().vending.issue(caller(), tenant_id, connection_id, **wanted)
+    issued = services().issuer.issue(caller(), tenant_id, connection_id, **wanted)
     return _answer(process, issued)
 
 
@@ -50,7 +50,7 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """
     if request.method == "HEAD":  # Flask adds it to every GET; here it would issue credentials to nobody
         raise MethodNotAllowed(["GET"])
-    return _answer(container, services().vending.issue(caller(), tenant_id, connection_id))
+    return _answer(container, services().issuer.issue(caller(), tenant_id, connection_id))
 
 
 def _has_body() -> bool:

@@ -54,12 +54,12 @@ class FastLane:
         caller = None
         try:
             address = client_address(environ, self._services.config.proxy_hops)
-            caller = self._services.authority.authenticate(_key(environ), made, address)
+            caller = self._services.authorization.authenticate(_key(environ), made, address)
             caller.require(Scope.CREDENTIALS_ISSUE)
             wanted = _wanted(environ)  # only now: a body is waited for only for those who may send one
             if wanted is None:
                 return self._long_way(environ, start_response)
-            issued = self._services.vending.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
+            issued = self._services.issuer.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
         except Exception as error:  # noqa: BLE001  Flask raises it again, and answers; bugs of ours too
             environ[_REFUSAL] = caller, error
             return self._long_way(environ, start_response)

@@ -30,7 +30,7 @@ def bootstrap() -> None:
         raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set; make one with: flask --app wsgi keys generate")
     try:
         with in_one_line():
-            new = services().access.install_key(operator(), text, name="bootstrap admin")
+            new = services().api_keys.install_key(operator(), text, name="bootstrap admin")
     except ValueError as error:
         raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
     click.echo("The bootstrap key is installed." if new else "The bootstrap key is there already.")
@@ -64,7 +64,7 @@ def create(
     """Make an API key and print it, once."""
     wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
     with in_one_line(absent="There is no such tenant."):
-        key, text = services().access.issue_key(
+        key, text = services().api_keys.issue_key(
             operator(),
             name=name,
             scopes=wanted,
@@ -79,7 +79,7 @@ def create(
 def list_all() -> None:
     """List every API key, revoked and expired ones too."""
     with in_one_line():
-        found = services().access.all_keys()
+        found = services().api_keys.all_keys()
     width = max((len(key.name) for key in found), default=0)
     for key in found:
         scopes = from_bits(key.scope_bits)
@@ -103,12 +103,12 @@ def revoke(key_id: UUID, *, yes: bool) -> None:
     API (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
     """
     with in_one_line():
-        made = services().access.family_of(key_id)
+        made = services().api_keys.family_of(key_id)
         if made.keys or made.links:
             _show(made)
             if not yes:
                 click.confirm("Revoke all of these?", abort=True)
-        services().access.revoke_any(operator(), key_id)
+        services().api_keys.revoke_any(operator(), key_id)
     click.echo("Revoked.")
 
 

@@ -28,7 +28,7 @@ def requires(scope: Scope) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = _presented_key()
             services().turns.take(key)
-            g.caller = services().access.authenticate(key, g.request_id, g.client_address)
+            g.caller = services().api_keys.authenticate(key, g.request_id, g.client_address)
             services().turns.took(key, g.caller)
             g.caller.require(scope)
             return view(*args, **kwargs)
@@ -50,7 +50,7 @@ def requires_from_memory(scope: Scope, *, bare: bool = False) -> Callable[[Calla
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = _presented_key(bare=bare)
             with refusals_for_good_keys(key):
-                g.caller = services().authority.authenticate(key, g.request_id, g.client_address)
+                g.caller = services().authorization.authenticate(key, g.request_id, g.client_address)
                 g.caller.require(scope)
                 return view(*args, **kwargs)
 
@@ -72,7 +72,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
         raise
     except Exception:
         caller = g.pop("caller", None)  # without one, the UnauthenticatedError is recorded of nobody
-        services().access.authenticate(key, g.request_id)
+        services().api_keys.authenticate(key, g.request_id)
         if caller is not None:
             g.caller = caller
         raise
@@ -81,7 +81,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
 def known_caller() -> Caller | None:
     """Who calls a public view; None without a good key."""
     try:
-        return services().access.authenticate(_presented_key(), g.request_id)
+        return services().api_keys.authenticate(_presented_key(), g.request_id)
     except (UnauthenticatedError, TryLaterError):
         return None
 

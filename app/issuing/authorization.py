@@ -38,7 +38,7 @@ Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True, slots=True)
-class Issuable:
+class VerifiedConnection:
     """A connection that may issue: what a session is made from."""
 
     tenant_id: UUID
@@ -53,21 +53,23 @@ class Issuable:
         return self.tenant_id, self.connection_id
 
 
-class Authority:
+class Authorization:
     """Answers from memory what the database said at the epoch that memory believes in."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._epoch = 0
         self._callers: _Memory[str, Caller | None] = _Memory(_KEYS)
-        self._connections: _Memory[tuple[UUID, UUID], Issuable] = _Memory(_CONNECTIONS)
+        self._connections: _Memory[tuple[UUID, UUID], VerifiedConnection] = _Memory(_CONNECTIONS)
 
     def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
-        """As Access.authenticate, from memory: only for what is compared with the epoch before it counts."""
+        """As ApiKeys.authenticate, from memory: only for what is compared with the epoch before it counts."""
         _, caller = self._caller(lookup_of(text))
         return admitted(caller, digest_of(text)).of(request_id, client_address)
 
-    def standing(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> tuple[int, Issuable]:
+    def authorize_issuance(
+        self, caller: Caller, tenant_id: UUID, connection_id: UUID
+    ) -> tuple[int, VerifiedConnection]:
         """The connection, if this caller may have credentials for it, and the epoch at which all of that held.
 
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError.
@@ -77,22 +79,22 @@ class Authority:
         epoch, connection = self._connection(known, (tenant_id, connection_id))
         return min(key_epoch, epoch), _for(known, connection)
 
-    def moved(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int) -> None:
         """The database says that this is the epoch: what was read at any other one is read again."""
         if epoch < self._epoch:  # a backup was restored: the same number will come again, with another meaning
             self._callers.clear()
             self._connections.clear()
         self._epoch = epoch
 
-    def forget(self, connection: Issuable) -> None:
+    def forget(self, connection: VerifiedConnection) -> None:
         """AWS says otherwise: read this connection again when it is next asked for."""
         self._connections.forget(connection.path)
 
     def _caller(self, lookup: str) -> tuple[int, Caller | None]:
         return self._known(self._callers, lookup, lambda db: _caller_at(db, lookup))
 
-    def _connection(self, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, Issuable]:
-        return self._known(self._connections, path, lambda db: issuable_at(db, caller, path))
+    def _connection(self, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, VerifiedConnection]:
+        return self._known(self._connections, path, lambda db: verified_connection_at(db, caller, path))
 
     def _known(
         self, memory: "_Memory[Name, Thing]", name: Name, read: Callable[[Session], tuple[int, Thing]]
@@ -128,7 +130,7 @@ class Authority:
             if found[1] is not None:
                 # Before it is there to be found, or it would look old to whoever finds it in between.
                 if found[0] > self._epoch:  # a lower one may only have been read slowly; a commit will tell
-                    self.moved(found[0])
+                    self.set_epoch(found[0])
                 memory.put(name, found)
             return found
         finally:
@@ -215,14 +217,14 @@ def _about(tenant_id: UUID, connection_id: UUID) -> Iterator[None]:
         raise
 
 
-def _for(caller: Caller, connection: Issuable) -> Issuable:
+def _for(caller: Caller, connection: VerifiedConnection) -> VerifiedConnection:
     """The connection, if its permission set is one that this key is for. Raises ForbiddenError."""
     with _about(connection.tenant_id, connection.connection_id):
         caller.require_set(connection.permission_set)
     return connection
 
 
-def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, Issuable]:
+def verified_connection_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, VerifiedConnection]:
     """The epoch, and the connection if it may issue at it.
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError.
@@ -233,7 +235,7 @@ def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[i
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
             raise ConnectionNotVerifiedError(AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED)
-    return epoch, Issuable(
+    return epoch, VerifiedConnection(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,
         version=connection.version,
@@ -243,15 +245,15 @@ def issuable_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[i
     )
 
 
-def issuable_under_lock(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> Issuable:
-    """As `Authority.standing`, from the rows, and it stays so until the transaction ends: what stops it waits, and
+def lock_verified_connection(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> VerifiedConnection:
+    """As `Authorization.authorize_issuance`, from the rows, and it stays so until the transaction ends: what stops it waits, and
     issuances share the locks.
 
-    The caller's own row is locked by the transaction's beginning (`Caller.admit`). Raises as `standing`.
+    The caller's own row is locked by the transaction's beginning (`Caller.admit`). Raises as it does.
     """
     tenant_id, connection_id = path
     known = _may_issue(_caller_at(db, caller.lookup)[1], caller.digest, tenant_id)
     # The tenant before its connection, as everywhere, or two could wait for each other.
     db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
     db.execute(select(Connection.id).where(Connection.id == connection_id).with_for_update(read=True))
-    return _for(known, issuable_at(db, caller, path)[1])
+    return _for(known, verified_connection_at(db, caller, path)[1])

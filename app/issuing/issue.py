@@ -38,8 +38,8 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.ids import session_name
-from app.issuing.authorization import Authority, Issuable, issuable_under_lock
-from app.issuing.session_cache import Question, Sessions, Source
+from app.issuing.authorization import Authorization, VerifiedConnection, lock_verified_connection
+from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas
 from app.limits.rates import Rates
 from app.store.database import SYSTEM, Database
@@ -71,11 +71,11 @@ class _Asked:
     """One question: what may be issued, to whom, for how long, and how narrowed."""
 
     caller: Caller
-    connection: Issuable
+    connection: VerifiedConnection
     duration_seconds: int
     policy: str | None
 
-    def question(self) -> Question:
+    def question(self) -> CacheKey:
         """Everything that an answer depends on, and the key that it is for: no session answers another question."""
         connection = self.connection
         text = orjson.dumps(
@@ -91,10 +91,10 @@ class _Asked:
                 self.policy,
             ]
         )
-        return Question(connection.tenant_id, text)
+        return CacheKey(connection.tenant_id, text)
 
 
-class Vending:
+class CredentialIssuer:
     """Issues credentials; the only use case that hands a session of a customer's role to anybody."""
 
     def __init__(
@@ -102,15 +102,15 @@ class Vending:
         db: Database,
         sts: Sts,
         *,
-        authority: Authority,
-        sessions: Sessions,
+        authorization: Authorization,
+        sessions: SessionCache,
         rates: Rates,
         log: AuditLog,
         max_session_seconds: int,
     ) -> None:
         self._db = db
         self._sts = sts
-        self._authority = authority
+        self._authorization = authorization
         self._sessions = sessions
         self._rates = rates
         self._log = log
@@ -138,7 +138,7 @@ class Vending:
         policy = None if session_policy is None else canonical_policy(session_policy)
         fetched = None  # for this request, in an earlier round perhaps
         for lost in itertools.count():
-            epoch, connection = self._authority.standing(caller, tenant_id, connection_id)
+            epoch, connection = self._authorization.authorize_issuance(caller, tenant_id, connection_id)
             asked = _Asked(caller, connection, duration, policy)
             session, source = self._session(asked, deadline - time.monotonic() - _COMMIT_SECONDS)
             if source == "sts":
@@ -160,7 +160,7 @@ class Vending:
     def _record_at_epoch(self, event: Event, patience: float) -> bool:
         """Store the event together with those of other requests; False when the epoch has moved, and nothing was stored."""
         now_at = self._log.append(event, patience=patience)
-        self._authority.moved(now_at)
+        self._authorization.set_epoch(now_at)
         return now_at == event.stamp
 
     def _record_under_locks(self, asked: _Asked, event: Event) -> bool:
@@ -170,8 +170,8 @@ class Vending:
         keys without a pause can't keep the others from their credentials.
         """
         with self._db.write(asked.caller) as db:
-            if issuable_under_lock(db, asked.caller, asked.connection.path) != asked.connection:
-                self._authority.forget(asked.connection)
+            if lock_verified_connection(db, asked.caller, asked.connection.path) != asked.connection:
+                self._authorization.forget(asked.connection)
                 return False
             audit.record(
                 db,
@@ -220,7 +220,7 @@ class Vending:
             return self._sessions.obtain(asked.question(), lambda: self._fetch(asked), patience)
         except AppError as error:
             if not isinstance(error, TryLaterError):
-                self._authority.forget(asked.connection)
+                self._authorization.forget(asked.connection)
             raise _about(error, asked.connection) from error.__cause__
 
     def _fetch(self, asked: _Asked) -> Session:
@@ -259,17 +259,17 @@ class Vending:
                 )
         raise ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
 
-    def _make_due(self, issuable: Issuable) -> None:
-        with self._changing(issuable) as (_, connection):
+    def _make_due(self, about: VerifiedConnection) -> None:
+        with self._changing(about) as (_, connection):
             if connection is not None:
                 connection.seek(now())
 
     @contextmanager
-    def _changing(self, issuable: Issuable) -> Iterator[tuple[DbSession, Connection | None]]:
+    def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:
         """The connection's row, locked, unless it is another version by now: then the news is about a past one."""
         with self._db.write(SYSTEM) as db:
-            connection = db.get(Connection, issuable.connection_id, with_for_update={"of": Connection})
-            current = connection is not None and connection.version == issuable.version
+            connection = db.get(Connection, about.connection_id, with_for_update={"of": Connection})
+            current = connection is not None and connection.version == about.version
             yield db, connection if current else None
 
 
@@ -319,7 +319,7 @@ def _bad_policy(message: str) -> ValidationFailedError:
     return ValidationFailedError({"session_policy": [message]})
 
 
-def _about(error: AppError, connection: Issuable) -> AppError:
+def _about(error: AppError, connection: VerifiedConnection) -> AppError:
     error.tenant_id, error.connection_id = connection.tenant_id, connection.connection_id
     return error
 

@@ -55,7 +55,7 @@ _OTHERS_SECONDS = 1.2  # how long they wait before they ask AWS themselves
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
 
-class Question:
+class CacheKey:
     """What a session answers, and whose share of the cache it takes.
 
     `text` names everything that the session depends on and whom it is for.
@@ -118,7 +118,7 @@ class _Store:
                 del self._of_tenant[kept.tenant]
 
 
-class Sessions:
+class SessionCache:
     """`obtain` is the way in."""
 
     def __init__(self, secret_keys: tuple[str, ...], shared: SharedCache | None) -> None:
@@ -128,7 +128,7 @@ class Sessions:
         self._flights: dict[bytes, Future[tuple[Session, Source]]] = {}
         self._lock = threading.Lock()  # around the two above
 
-    def obtain(self, question: Question, fetch: Fetch, patience: float) -> tuple[Session, Source]:
+    def obtain(self, question: CacheKey, fetch: Fetch, patience: float) -> tuple[Session, Source]:
         """A session that answers this question, and whether AWS was asked for it on this caller's behalf.
 
         `patience` is how many seconds the caller can wait for AWS. Raises AwsUnavailableError, also when the answer
@@ -155,7 +155,7 @@ class Sessions:
             return held[1], "cache"
         raise failure
 
-    def _held(self, question: Question) -> tuple[_Kept, Session] | None:
+    def _held(self, question: CacheKey) -> tuple[_Kept, Session] | None:
         with self._lock:
             kept = self._kept.get(question.name)
         if kept is None:
@@ -167,12 +167,12 @@ class Sessions:
             return None
         return kept, opened[0]
 
-    def _opened(self, sealed: bytes, question: Question) -> tuple[Session, float] | None:
+    def _opened(self, sealed: bytes, question: CacheKey) -> tuple[Session, float] | None:
         secret = self._sealer.open(sealed, question.text)
         return None if secret is None else _unpacked(secret)
 
     def _flight(
-        self, question: Question, fetch: Fetch, seen: _Kept | None
+        self, question: CacheKey, fetch: Fetch, seen: _Kept | None
     ) -> "tuple[Future[tuple[Session, Source]] | None, bool]":
         """The flight for this question, and whether it was begun here; None if one has landed since `seen` was kept."""
         with self._lock:
@@ -186,7 +186,7 @@ class Sessions:
             flight = self._flights[question.name] = beside(in_context, self._fly, question, fetch)
             return flight, True
 
-    def _fly(self, question: Question, fetch: Fetch) -> tuple[Session, Source]:
+    def _fly(self, question: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
         try:
             return self._asked(question, fetch)
         except TryLaterError:
@@ -202,7 +202,7 @@ class Sessions:
             with self._lock:
                 del self._flights[question.name]
 
-    def _asked(self, question: Question, fetch: Fetch) -> tuple[Session, Source]:
+    def _asked(self, question: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
         if self._shared is None:
             return self._keep(question, fetch()), "sts"
         lock = f"{_shared_name(question.name)}:lock"
@@ -223,7 +223,7 @@ class Sessions:
             if token is not None:
                 self._shared.unlock(lock, token)
 
-    def _adopted(self, shared: SharedCache, question: Question) -> Session | None:
+    def _adopted(self, shared: SharedCache, question: CacheKey) -> Session | None:
         """The shared cache's session, if it is good and lives longer than our own."""
         sealed = shared.get(_shared_name(question.name))
         opened = None if sealed is None else self._opened(sealed, question)
@@ -238,7 +238,7 @@ class Sessions:
             self._kept.put(question.name, kept)
         return session
 
-    def _keep(self, question: Question, session: Session, shared: SharedCache | None = None) -> Session:
+    def _keep(self, question: CacheKey, session: Session, shared: SharedCache | None = None) -> Session:
         at, expires_at = now().timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - at) / 2)
         sealed = self._sealer.seal(_packed(session, good_until), question.text)

@@ -148,7 +148,7 @@ def test_keys_that_are_replaced_and_revoked_at_once(world: World):
 
 def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pytest.MonkeyPatch):
     tenant = world.tenant()
-    monkeypatch.setattr(app.extensions["deputy"].access, "_most", 3)
+    monkeypatch.setattr(app.extensions["deputy"].api_keys, "_most", 3)
     bodies = EVERYTHING | {"tenant_id": tenant["id"]}
     jobs = [
         lambda: world.admin.with_key(world.admin.key).raw("POST", "/v1/api-keys", bodies).status_code for _ in range(6)

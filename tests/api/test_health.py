@@ -91,7 +91,7 @@ class Deployment:
         return app
 
     def key(self, *scopes: Scope, tenant_id=None) -> str:
-        issue = self.services.access.issue_key
+        issue = self.services.api_keys.issue_key
         return issue(OPERATOR, name="a key", scopes=frozenset(scopes), tenant_id=tenant_id)[1]
 
     def ready(self, key: str | None = None, **changes) -> dict:
@@ -225,8 +225,8 @@ def test_only_an_unbound_key_that_may_read_the_audit_log_is_told_more(deployment
     assert all(set(one) == {"name", "status", "seen", "next"} for one in told)
     assert all(one["next"] for one in told if one["status"] == "degraded")
     revoked = deployment.key(Scope.AUDIT_READ)
-    [key] = [row for row in deployment.services.access.all_keys() if row.lookup == revoked.split("_")[1]]
-    deployment.services.access.revoke_any(OPERATOR, key.id)
+    [key] = [row for row in deployment.services.api_keys.all_keys() if row.lookup == revoked.split("_")[1]]
+    deployment.services.api_keys.revoke_any(OPERATOR, key.id)
     for other in (
         None,
         "nonsense",

@@ -18,8 +18,8 @@ from app.api.credential_schemas import ContainerCredentials, ProcessCredentials
 from app.clock import now
 from app.factory import create_app
 from app.ids import Grant, RoleArn, new_external_id, new_id
-from app.issuing import issue as vending
-from app.issuing.authorization import Issuable
+from app.issuing import issue as issuing
+from app.issuing.authorization import VerifiedConnection
 from app.limits.rates import Rates
 from tests.attacks.evidence import on_postgresql, on_sqlite, problem
 from tests.conftest import OPERATOR, make_config
@@ -231,8 +231,8 @@ def test_everything_that_an_answer_depends_on_is_in_the_question(change):
     """One by one, where life would change several at once."""
 
     def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
-        issuable = Issuable(**ISSUABLE | of_connection)
-        return vending._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).question().text
+        issuable = VerifiedConnection(**ISSUABLE | of_connection)
+        return issuing._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).question().text
 
     assert question() == question()
     assert question(**change) != question()
@@ -260,10 +260,10 @@ def test_both_shapes_are_of_the_same_session(scene: Scene):
 def test_every_answer_is_what_its_schema_says(scene: Scene, app):
     """Fresh, and kept, and by the long way: written without marshmallow, and as marshmallow would."""
     services = app.extensions["deputy"]
-    caller = services.access.authenticate(scene.worker.key, None)
+    caller = services.api_keys.authenticate(scene.worker.key, None)
     asked = (caller, UUID(scene.tenant["id"]), UUID(scene.connection["id"]))
     answers = [scene.issue(), scene.issue(), scene.issue({}), scene.issue({"reason": "x"})]
-    issued = services.vending.issue(*asked)
+    issued = services.issuer.issue(*asked)
     wanted = ProcessCredentials().dump(issued)
     assert answers == [wanted] * 4
     assert [*answers[0]] == [*wanted], "in the same order"
@@ -387,19 +387,19 @@ def elsewhere(app) -> Callable[[], None]:
     """Take something away from somebody who has nothing to do with the test."""
     services = app.extensions["deputy"]
     other = place(services)
-    return lambda: services.access.revoke_any(OPERATOR, other.key_id)
+    return lambda: services.api_keys.revoke_any(OPERATOR, other.key_id)
 
 
 def test_it_is_recorded_as_what_it_was_though_the_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
     """AWS was asked for this very answer, whatever happened to somebody else before it was recorded."""
-    take_away, event, done = elsewhere(app), vending._event, []
+    take_away, event, done = elsewhere(app), issuing._event, []
 
     def meanwhile(*args, **kwargs):
         if not done:
             done.append(take_away())
         return event(*args, **kwargs)
 
-    monkeypatch.setattr(vending, "_event", meanwhile)
+    monkeypatch.setattr(issuing, "_event", meanwhile)
     scene.issue()
     assert done
     assert len(scene.session_names) == 1
@@ -489,7 +489,7 @@ def start(aws, vendor, config, valkey, admin) -> Iterator[Callable[..., Api]]:
     for app in started:
         services = app.extensions["deputy"]
         services.db.engine.dispose()
-        services.vending._sessions._shared.client.close()
+        services.issuer._sessions._shared.client.close()
 
 
 @on_sqlite

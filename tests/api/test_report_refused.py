@@ -186,7 +186,7 @@ def start(aws, vendor, config, valkey, admin) -> Iterator[Callable[[], Api]]:
             app = create_app(make_config(config.database_url, cache_url=valkey.url))
             services = app.extensions["deputy"]
             ends.callback(services.db.engine.dispose)
-            ends.callback(services.vending._sessions._shared.client.close)
+            ends.callback(services.issuer._sessions._shared.client.close)
             return Api(app, admin.key)
 
         yield begin

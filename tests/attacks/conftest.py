@@ -93,4 +93,4 @@ def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     for app in started:
         services = app.extensions[SERVICES]
         services.db.engine.dispose()
-        services.vending._sts._api.close()
+        services.issuer._sts._api.close()

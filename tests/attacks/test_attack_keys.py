@@ -91,7 +91,7 @@ def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene, route: 
 
 def issued(app, **wanted):
     options = {"name": "a key", "scopes": frozenset(Scope), "tenant_id": None, "expires_at": None}
-    return app.extensions["deputy"].access.issue_key(OPERATOR, **(options | wanted))
+    return app.extensions["deputy"].api_keys.issue_key(OPERATOR, **(options | wanted))
 
 
 def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from app.access.api_keys import Access
+from app.access.api_keys import ApiKeys
 from app.access.callers import Scope
-from app.issuing.authorization import Authority
+from app.issuing.authorization import Authorization
 from app.onboarding.page_links import Links
 from app.store.models.base import Base
 from tests.attacks.conftest import in_another_thread
@@ -100,7 +100,7 @@ def admitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any
 
     def arrange(text: str, act: Callable[[], Any]) -> list[Any]:
         happened: list[Any] = []
-        for kind, name in ((Access, "authenticate"), (Authority, "authenticate"), (Links, "open")):
+        for kind, name in ((ApiKeys, "authenticate"), (Authorization, "authenticate"), (Links, "open")):
             inner = getattr(kind, name)
 
             def then(self: Any, given: str, *more: Any, _inner: Any = inner) -> Any:

@@ -246,7 +246,7 @@ class Own:
 
     @property
     def sts(self):
-        return self.services.vending._sts
+        return self.services.issuer._sts
 
     def ask(self, connection: Place, status: int, times: int = 1) -> None:
         for _ in range(times):

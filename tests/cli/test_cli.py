@@ -19,7 +19,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from app.access import callers as access
-from app.access.api_keys import Access, generate_key
+from app.access.api_keys import ApiKeys, generate_key
 from app.access.callers import Scope, from_bits
 from app.cli import commands as cli
 from app.clock import now
@@ -40,7 +40,7 @@ class Operator:
 
     def __init__(self, url: str, **settings: object) -> None:
         self.app = create_app(make_config(url, **settings))
-        self.access: Access = self.app.extensions["deputy"].access
+        self.api_keys: ApiKeys = self.app.extensions["deputy"].api_keys
         self.db: Database = self.app.extensions["deputy"].db
 
     def run(self, *words: str, fails: int = 0) -> str:
@@ -61,7 +61,7 @@ class Operator:
 
     def works(self, text: str) -> bool:
         try:
-            self.access.authenticate(text, None)
+            self.api_keys.authenticate(text, None)
         except UnauthenticatedError:
             return False
         return True
@@ -242,7 +242,7 @@ def test_bootstrap_installs_the_given_key_once(with_bootstrap):
     operator = with_bootstrap(text)
     assert operator.run("keys", "bootstrap") == "The bootstrap key is installed.\n"
     assert operator.run("keys", "bootstrap") == "The bootstrap key is there already.\n"
-    caller = operator.access.authenticate(text, None)
+    caller = operator.api_keys.authenticate(text, None)
     assert caller.scopes == frozenset(Scope)
     assert (caller.tenant_id, caller.expires_at) == (None, None)
     [event] = operator.events(operator.key(text))
@@ -327,7 +327,7 @@ def test_create_prints_a_key_that_can_do_what_was_asked(operator):
     output = operator.run("keys", "create", "--name", "reader", "--scope", "tenants:read", "--scope", "audit:read")
     key_id, text = made_by(output)
     assert "shown this once" in output
-    caller = operator.access.authenticate(text, None)
+    caller = operator.api_keys.authenticate(text, None)
     assert str(caller.key_id) == key_id
     assert caller.scopes == {Scope.TENANTS_READ, Scope.AUDIT_READ}
     assert (caller.name, caller.tenant_id, caller.expires_at) == ("reader", None, None)
@@ -352,7 +352,7 @@ def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
         db.add(tenant)
     words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id), "--days", "30"]
     _, text = made_by(operator.run("keys", "create", *words))
-    caller = operator.access.authenticate(text, None)
+    caller = operator.api_keys.authenticate(text, None)
     assert caller.tenant_id == tenant.id
     assert abs(caller.expires_at - now() - timedelta(days=30)) < timedelta(minutes=1)
     [event] = operator.events(operator.key(text))
@@ -480,8 +480,8 @@ def test_void_needs_an_id(operator):
 def maker(operator):
     """The id of a key, and the row of a key that it made."""
     key_id, text = made_by(operator.run("keys", "create", "--name", "maker", "--scope", "keys:write"))
-    caller = operator.access.authenticate(text, None)
-    child, _ = operator.access.create_key(caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE}))
+    caller = operator.api_keys.authenticate(text, None)
+    child, _ = operator.api_keys.create_key(caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE}))
     return key_id, child
 
 

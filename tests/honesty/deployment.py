@@ -23,7 +23,7 @@ from uuid import UUID
 import psutil
 import sqlalchemy
 
-from app.access.api_keys import Access
+from app.access.api_keys import ApiKeys
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
@@ -192,7 +192,7 @@ class Deployment:
     def __enter__(self) -> Self:
         migrate(self.database_url)
         database = Database(self.database_url)
-        Access(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
+        ApiKeys(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
         database.engine.dispose()
         self.engine = sqlalchemy.create_engine(self.database_url)  # past the service
         with self.log.open("wb") as output:

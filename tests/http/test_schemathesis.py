@@ -77,7 +77,7 @@ def admin(vendor: VendorStack, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with empty_database("sqlite", tmp_path_factory.mktemp("schemathesis")) as url:
         migrate(url)
         SERVICE.application = app = create_app(make_config(url, log_level="ERROR"))
-        _, key = app.extensions["deputy"].access.issue_key(
+        _, key = app.extensions["deputy"].api_keys.issue_key(
             OPERATOR, name="schemathesis", scopes=frozenset(Scope), tenant_id=None, expires_at=None
         )
         yield Api(app, key)

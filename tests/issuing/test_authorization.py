@@ -24,8 +24,8 @@ from app.errors import (
     StoreUnavailableError,
     UnauthenticatedError,
 )
-from app.issuing import issue as vending
-from app.issuing.authorization import Authority, issuable_under_lock
+from app.issuing import issue as issuing
+from app.issuing.authorization import Authorization, lock_verified_connection
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, ConnectionStatus
@@ -130,7 +130,7 @@ def insecure(there: Services, place: Place) -> None:
 
 BY_SERVICES = {
     "key revoked": (
-        lambda there, place: there.access.revoke_key(ADMIN, place.key_id),
+        lambda there, place: there.api_keys.revoke_key(ADMIN, place.key_id),
         (401, "unauthenticated"),
     ),
     "tenant suspended": (
@@ -240,7 +240,7 @@ def test_a_deleted_tenant_is_gone_for_an_unbound_key_too(unbound: Warm, there):
 
 def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm: Warm):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
-    _, text = here.access.issue_key(
+    _, text = here.api_keys.issue_key(
         OPERATOR,
         name="soon over",
         scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
@@ -258,7 +258,7 @@ def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm: 
 
 def test_memory_does_not_become_new_when_others_learn_of_a_new_epoch(warm: Warm, warm_up, there, here):
     neighbour = warm_up()
-    there.access.revoke_key(ADMIN, warm.place.key_id)
+    there.api_keys.revoke_key(ADMIN, warm.place.key_id)
     there.tenants.suspend(ADMIN, tenant_row(here.db), reason="x")
     assert neighbour.ask().status_code == 200
     nothing_more_is_issued(warm, 401, "unauthenticated")
@@ -268,7 +268,7 @@ def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm
     """The stamp of an issuance is that of the older of the two."""
     other_role = Role.of(Customer(aws), config.broker.arn, there)
     other = connection_row(there.db, warm.place.tenant_id, other_role)
-    there.access.revoke_key(ADMIN, warm.place.key_id)
+    there.api_keys.revoke_key(ADMIN, warm.place.key_id)
     issued = warm.issued
     path = f"/v1/tenants/{warm.place.tenant_id}/connections/{other}/credentials"
     problem(warm.api.raw("POST", path), 401, "unauthenticated")
@@ -276,7 +276,7 @@ def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm
 
 
 def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm: Warm, app, here, there):
-    _, text = here.access.issue_key(
+    _, text = here.api_keys.issue_key(
         OPERATOR, name="another", scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=warm.place.tenant_id
     )
     there.connections.suspend(ADMIN, warm.place.tenant_id, warm.place.connection_id, reason="x")
@@ -287,14 +287,14 @@ def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm
 def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm: Warm, config, by_hand, thing):
     """Right after the first of the reads, whichever that is; so the epoch must come first."""
     cold = services.build(config)
-    caller = cold.access.authenticate(warm.place.key, None)
+    caller = cold.api_keys.authenticate(warm.place.key, None)
     statement = {
         "key": f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'",  # noqa: S608
         "connection": f"UPDATE connections SET status = 'broken' WHERE id = '{warm.place.connection_id.hex}'",  # noqa: S608
     }[thing]
     place = warm.place
     if thing == "connection":
-        cold.authority.authenticate(place.key, None)
+        cold.authorization.authenticate(place.key, None)
     done: list[str] = []
 
     def meanwhile(_connection, _cursor, seen: str, *_):
@@ -304,7 +304,7 @@ def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm: Warm, 
 
     sqlalchemy.event.listen(cold.db.engine, "after_cursor_execute", meanwhile)
     with pytest.raises(AppError) as caught:
-        cold.vending.issue(caller, place.tenant_id, place.connection_id)
+        cold.issuer.issue(caller, place.tenant_id, place.connection_id)
     assert caught.value.code == ("unauthenticated" if thing == "key" else "connection_not_verified")
     assert done
     assert warm.issued == 2
@@ -313,14 +313,14 @@ def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm: Warm, 
 
 def test_what_is_taken_away_between_the_look_and_the_record_wins(warm: Warm, there, monkeypatch):
     """Warm, nothing slow happens there that a test could wait for; so the moment is made."""
-    event, done = vending._event, []
+    event, done = issuing._event, []
 
     def meanwhile(*args, **kwargs):
         if not done:
-            done.append(there.access.revoke_key(ADMIN, warm.place.key_id))
+            done.append(there.api_keys.revoke_key(ADMIN, warm.place.key_id))
         return event(*args, **kwargs)
 
-    monkeypatch.setattr(vending, "_event", meanwhile)
+    monkeypatch.setattr(issuing, "_event", meanwhile)
     issued = warm.issued
     problem(warm.ask(), 401, "unauthenticated")
     assert done
@@ -330,14 +330,14 @@ def test_what_is_taken_away_between_the_look_and_the_record_wins(warm: Warm, the
 def test_others_go_on_when_something_is_taken_away_between_the_look_and_the_record(
     warm: Warm, there, here, monkeypatch
 ):
-    event, done, other = vending._event, [], place(here)
+    event, done, other = issuing._event, [], place(here)
 
     def meanwhile(*args, **kwargs):
         if not done:
-            done.append(there.access.revoke_key(ADMIN, other.key_id))
+            done.append(there.api_keys.revoke_key(ADMIN, other.key_id))
         return event(*args, **kwargs)
 
-    monkeypatch.setattr(vending, "_event", meanwhile)
+    monkeypatch.setattr(issuing, "_event", meanwhile)
     before = warm.events
     assert warm.ask().status_code == 200
     assert warm.events == [*before, ("credentials.issued", None)], "once, and as it was in the end"
@@ -349,7 +349,7 @@ def test_others_go_on_when_something_is_taken_away_between_the_look_and_the_reco
 @pytest.fixture
 def restless(by_hand, monkeypatch) -> list[Callable[[], None]]:
     """The epoch moves between each look and its record. What is put here happens at the third time, under locks."""
-    event, rounds, third = vending._event, itertools.count(1), []
+    event, rounds, third = issuing._event, itertools.count(1), []
 
     def meanwhile(*args, **kwargs):
         by_hand("UPDATE configuration SET epoch = epoch + 1")
@@ -358,7 +358,7 @@ def restless(by_hand, monkeypatch) -> list[Callable[[], None]]:
                 act()
         return event(*args, **kwargs)
 
-    monkeypatch.setattr(vending, "_event", meanwhile)
+    monkeypatch.setattr(issuing, "_event", meanwhile)
     return third
 
 
@@ -400,11 +400,11 @@ def test_what_is_being_taken_away_is_waited_for_under_locks(warm: Warm, here, by
     if here.db.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     taken_away = written(warm, here, by_hand, BY_HAND[what][0])
-    caller = here.access.authenticate(warm.place.key, None)
+    caller = here.api_keys.authenticate(warm.place.key, None)
 
     def look() -> None:
         with here.db.write(SYSTEM) as db:
-            issuable_under_lock(db, caller, (warm.place.tenant_id, warm.place.connection_id))
+            lock_verified_connection(db, caller, (warm.place.tenant_id, warm.place.connection_id))
 
     with ThreadPoolExecutor(1) as pool:
         with here.db.engine.begin() as other:
@@ -424,7 +424,7 @@ def waiting_for_locks(services: Services) -> int:
 
 def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: Warm, there):
     """Memory lets it in, and a request that never gets to the record never finds out."""
-    there.access.revoke_key(ADMIN, warm.place.key_id)
+    there.api_keys.revoke_key(ADMIN, warm.place.key_id)
     before = len(warm.events)
     answers = [warm.api.raw("POST", warm.place.path(), {"no_such_field": number}).status_code for number in range(4)]
     assert answers[-1] == 401
@@ -450,7 +450,7 @@ def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(warm: W
 
 
 def test_scope_is_asked_before_memory(app, here, warm: Warm):
-    _, text = here.access.issue_key(OPERATOR, name="reader", scopes=frozenset({Scope.CONNECTIONS_READ}))
+    _, text = here.api_keys.issue_key(OPERATOR, name="reader", scopes=frozenset({Scope.CONNECTIONS_READ}))
     problem(Api(app, text).raw("POST", warm.place.path()), 403, "forbidden")
     problem(Api(app, text).raw("GET", warm.place.path("/container-credentials")), 403, "forbidden")
 
@@ -472,7 +472,7 @@ def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
     anybody = Api(app, text)
     problem(anybody.raw("POST", made.path()), 401, "unauthenticated")
     epoch = by_hand.epoch
-    there.access.install_key(OPERATOR, text, name="just now")
+    there.api_keys.install_key(OPERATOR, text, name="just now")
     assert anybody.raw("POST", made.path()).status_code == 200
     pending = connection_row(
         there.db, made.tenant_id, role, number=2, status=ConnectionStatus.PENDING, verified_at=None
@@ -504,26 +504,29 @@ def test_a_tenant_that_is_resumed_issues_at_once(warm: Warm, there, by_hand):
 def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
-    authority = Authority(here.db)
+    authorization = Authorization(here.db)
     places = [place(here) for _ in range(6)]
     for _ in range(2):
         for made in places:
-            caller = authority.authenticate(made.key, None)
-            assert authority.standing(caller, made.tenant_id, made.connection_id)[1].tenant_id == made.tenant_id
-    sizes = sorted(len(found._things) for found in vars(authority).values() if hasattr(found, "_things"))
+            caller = authorization.authenticate(made.key, None)
+            assert (
+                authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)[1].tenant_id
+                == made.tenant_id
+            )
+    sizes = sorted(len(found._things) for found in vars(authorization).values() if hasattr(found, "_things"))
     assert sizes == [3, 4]
 
 
 def test_what_aws_denies_is_read_again(here, by_hand):
     made = place(here)
-    authority = Authority(here.db)
-    caller = authority.authenticate(made.key, None)
-    _, connection = authority.standing(caller, made.tenant_id, made.connection_id)
+    authorization = Authorization(here.db)
+    caller = authorization.authenticate(made.key, None)
+    _, connection = authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)
     seen = statements(here)
-    assert authority.standing(caller, made.tenant_id, made.connection_id)[1] is connection
+    assert authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)[1] is connection
     assert seen == []
-    authority.forget(connection)
-    assert authority.standing(caller, made.tenant_id, made.connection_id)[1] is not connection
+    authorization.forget(connection)
+    assert authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)[1] is not connection
     assert seen
 
 
@@ -541,34 +544,34 @@ def test_a_refusal_by_aws_makes_it_look_again(warm: Warm, here, role, faults):
 
 def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand):
     """A session of the role as it was, and meanwhile a proof has pinned another."""
-    caller = here.access.authenticate(warm.place.key, None)
-    _, earlier = here.authority.standing(caller, warm.place.tenant_id, warm.place.connection_id)
-    with here.vending._changing(earlier) as (_, row):
+    caller = here.api_keys.authenticate(warm.place.key, None)
+    _, earlier = here.authorization.authorize_issuance(caller, warm.place.tenant_id, warm.place.connection_id)
+    with here.issuer._changing(earlier) as (_, row):
         assert row.id == warm.place.connection_id
     by_hand(f"UPDATE connections SET version = version + 1 WHERE id = '{earlier.connection_id.hex}'")  # noqa: S608
-    with here.vending._changing(earlier) as (_, row):
+    with here.issuer._changing(earlier) as (_, row):
         assert row is None
 
 
 def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, here, there):
     """Its word makes old memory look right; but the key was read at the new epoch, and the stamp is the older."""
-    authority = Authority(here.db)
-    warm_caller = authority.authenticate(warm.place.key, None)
+    authorization = Authorization(here.db)
+    warm_caller = authorization.authenticate(warm.place.key, None)
     path = (warm.place.tenant_id, warm.place.connection_id)
-    old, _ = authority.standing(warm_caller, *path)
+    old, _ = authorization.authorize_issuance(warm_caller, *path)
     there.connections.suspend(ADMIN, *path, reason="x")
-    _, text = here.access.issue_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=path[0])
-    look = authority._caller
+    _, text = here.api_keys.issue_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=path[0])
+    look = authorization._caller
 
     def slow_neighbour(lookup: str):
         found = look(lookup)
-        authority._epoch = old
+        authorization._epoch = old
         return found
 
-    authority._caller = slow_neighbour
-    caller = here.access.authenticate(text, None)
+    authorization._caller = slow_neighbour
+    caller = here.api_keys.authenticate(text, None)
     with suppress(AppError):  # having looked again is as good
-        assert authority.standing(caller, *path)[0] == old
+        assert authorization.authorize_issuance(caller, *path)[0] == old
 
 
 # --- a backup is restored ---
@@ -641,12 +644,12 @@ def cold(here, config) -> Iterator[Services]:
 
 
 def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_hand):
-    cold.authority.moved(by_hand.epoch)  # tests above have put it back, below what a new process begins with
+    cold.authorization.set_epoch(by_hand.epoch)  # tests above have put it back, below what a new process begins with
     seen, place = statements(cold), warm.place
 
     def issue():
-        caller = cold.authority.authenticate(place.key, None)
-        return cold.authority.standing(caller, place.tenant_id, place.connection_id)
+        caller = cold.authorization.authenticate(place.key, None)
+        return cold.authorization.authorize_issuance(caller, place.tenant_id, place.connection_id)
 
     found = at_once([issue] * 12)
     assert len({connection.connection_id for _, connection in found}) == 1
@@ -658,10 +661,10 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
     text = generate_key()
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(2) as pool:
-        early = pool.submit(cold.authority.authenticate, text, None)
+        early = pool.submit(cold.authorization.authenticate, text, None)
         assert held.begun.wait(60)
-        there.access.install_key(OPERATOR, text, name="just now")
-        late = pool.submit(cold.authority.authenticate, text, None)
+        there.api_keys.install_key(OPERATOR, text, name="just now")
+        late = pool.submit(cold.authorization.authenticate, text, None)
         time.sleep(0.2)  # by now it waits for the same look
         held.go_on.set()
         with pytest.raises(UnauthenticatedError):
@@ -672,14 +675,14 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
 def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role):
     made = place(there, role)
     by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
-    caller = cold.access.authenticate(made.key, None)
-    cold.authority.authenticate(made.key, None)
+    caller = cold.api_keys.authenticate(made.key, None)
+    cold.authorization.authenticate(made.key, None)
     held = Held(cold, "connections")
     with ThreadPoolExecutor(2) as pool:
-        early = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
+        early = pool.submit(cold.authorization.authorize_issuance, caller, made.tenant_id, made.connection_id)
         assert held.begun.wait(60)
         by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
-        late = pool.submit(cold.authority.standing, caller, made.tenant_id, made.connection_id)
+        late = pool.submit(cold.authorization.authorize_issuance, caller, made.tenant_id, made.connection_id)
         time.sleep(0.2)
         held.go_on.set()
         with pytest.raises(ConnectionNotVerifiedError):
@@ -693,9 +696,9 @@ def test_a_look_that_hangs_holds_up_those_who_wait_for_it_and_nobody_after_them(
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 0.3)
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(cold.authority.authenticate, warm.place.key, None)
+        hanging = pool.submit(cold.authorization.authenticate, warm.place.key, None)
         assert held.begun.wait(60)
         with pytest.raises(StoreUnavailableError):
             hanging.result()
-        assert cold.authority.authenticate(warm.place.key, None).key_id == warm.place.key_id
+        assert cold.authorization.authenticate(warm.place.key, None).key_id == warm.place.key_id
         held.go_on.set()

@@ -73,10 +73,10 @@ def delete(world: World, services, here: Place):
 
 def find_it_recreated(world: World, services, here: Place):
     """As an issuance does, when AWS's session shows another role than the proven one."""
-    _, connection = services.authority.standing(
-        services.access.authenticate(here.key, None), here.tenant_id, here.connection_id
+    _, connection = services.authorization.authorize_issuance(
+        services.api_keys.authenticate(here.key, None), here.tenant_id, here.connection_id
     )
-    with services.vending._changing(connection) as (_, row):
+    with services.issuer._changing(connection) as (_, row):
         row.role_was_recreated()
 
 
@@ -327,7 +327,7 @@ def test_nobody_sees_it_before_the_change_and_nobody_the_change_before_it(servic
     with services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{here.key_id.hex}'"))  # noqa: S608
         assert by_hand.epoch == before
-        assert services.access.authenticate(here.key, None)
+        assert services.api_keys.authenticate(here.key, None)
     assert by_hand.epoch == before + 1
 
 
@@ -384,7 +384,7 @@ AGAINST = {
     "delete": lambda services, here, number: services.connections.delete(
         ADMIN, here.tenant_id, here.connection_ids[number]
     ),
-    "revoke": lambda services, here, _: services.access.revoke_any(OPERATOR, here.key_id),
+    "revoke": lambda services, here, _: services.api_keys.revoke_any(OPERATOR, here.key_id),
     "judge": judge,
 }
 

@@ -23,7 +23,7 @@ from app.errors import (
 )
 from app.ids import new_id
 from app.issuing import session_cache as module
-from app.issuing.session_cache import Question, Sessions
+from app.issuing.session_cache import CacheKey, SessionCache
 from tests.support.rows import at_once, until
 from tests.support.valkey import Valkey, cache_at, logged
 
@@ -33,9 +33,9 @@ ACME, GLOBEX = new_id(), new_id()
 _numbers = itertools.count(1)
 
 
-def question(tenant_id: UUID = ACME) -> Question:
+def question(tenant_id: UUID = ACME) -> CacheKey:
     """One that was not asked before."""
-    return Question(tenant_id, f'["acme", {next(_numbers)}]'.encode())
+    return CacheKey(tenant_id, f'["acme", {next(_numbers)}]'.encode())
 
 
 class Aws:
@@ -75,12 +75,12 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def process() -> Iterator[Callable[..., Sessions]]:
+def process() -> Iterator[Callable[..., SessionCache]]:
     """`process(shared)`: the sessions of one more process."""
-    made: list[Sessions] = []
+    made: list[SessionCache] = []
 
-    def begin(shared: SharedCache | None = None, keys: tuple[str, ...] = KEYS) -> Sessions:
-        made.append(Sessions(keys, shared))
+    def begin(shared: SharedCache | None = None, keys: tuple[str, ...] = KEYS) -> SessionCache:
+        made.append(SessionCache(keys, shared))
         return made[-1]
 
     yield begin
@@ -88,7 +88,7 @@ def process() -> Iterator[Callable[..., Sessions]]:
 
 
 @pytest.fixture
-def sessions(process) -> Sessions:
+def sessions(process) -> SessionCache:
     return process()
 
 
@@ -119,23 +119,23 @@ def clock() -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def landed(*processes: Sessions) -> None:
+def landed(*processes: SessionCache) -> None:
     """Whatever is on its way in the background is there."""
     for each in processes:
         until(lambda each=each: not each._flights)
 
 
-def kept_of(sessions: Sessions, asked: Question):
+def kept_of(sessions: SessionCache, asked: CacheKey):
     return sessions._kept.get(asked.name)
 
 
-def opened(sessions: Sessions, asked: Question) -> Session | None:
+def opened(sessions: SessionCache, asked: CacheKey) -> Session | None:
     """What is kept for this question, if it opens."""
     held = sessions._held(asked)
     return held and held[1]
 
 
-def shared_name(asked: Question) -> str:
+def shared_name(asked: CacheKey) -> str:
     return f"deputy:session:{asked.name.hex()}"
 
 
@@ -248,7 +248,7 @@ def test_a_tenant_whose_sessions_went_has_its_whole_share_again(process, aws, mo
 
 
 def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(process, aws, shared, valkey):
-    asked = Question(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
+    asked = CacheKey(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
     with redis.Redis.from_url(valkey.url) as admin, admin.monitor() as monitor:
         sessions = process(shared)
         session, _ = sessions.obtain(asked, aws, PATIENCE)
@@ -281,7 +281,7 @@ def test_in_valkey_it_lasts_as_long_as_it_is_good(process, aws, shared):
 # --- one flight ---
 
 
-def crowd(sessions: Sessions, asked: bytes, aws: Aws, count: int, patience: float = PATIENCE):
+def crowd(sessions: SessionCache, asked: bytes, aws: Aws, count: int, patience: float = PATIENCE):
     """So many who ask the same at once, all of whom are there before AWS answers."""
     aws.go_on.clear()
     pool = ThreadPoolExecutor(count)
@@ -307,7 +307,7 @@ def test_one_who_comes_just_as_the_flight_lands_does_not_begin_another(sessions,
     asked = question()
     look, looked = sessions._held, []
 
-    def slow_look(question: Question):
+    def slow_look(question: CacheKey):
         found = look(question)
         if not looked:
             looked.append(found)
@@ -393,7 +393,7 @@ def test_it_is_renewed_at_a_random_moment_of_its_last_good_fifth(process, clock,
     assert len(set(moments)) == 60
 
 
-def due(sessions: Sessions, asked: bytes, clock) -> None:
+def due(sessions: SessionCache, asked: bytes, clock) -> None:
     """The clock is where the session is to be renewed, and still good."""
     kept = kept_of(sessions, asked)
     kept.renew_at = min(kept.renew_at, kept.good_until - 10)
