@@ -11,6 +11,7 @@ from app.aws.templates import TemplateBucket
 from app.cache.shared_cache import SharedCache
 from app.config import Config
 from app.connections.connections import Connections
+from app.connections.listing import Listing
 from app.connections.proof import Verification
 from app.connections.proof_queue import Due
 from app.health.readiness import Health, checks
@@ -42,6 +43,7 @@ class Services:
     onboarding: Onboarding
     verification: Verification
     connections: Connections
+    listing: Listing
     links: Links
     registrations: Registrations | None  # None: no topic is configured
     issuer: CredentialIssuer
@@ -67,6 +69,7 @@ def build(config: Config) -> Services:
     shared = SharedCache(config.cache_url) if config.cache_url else None
     sessions, rates = SessionCache(config.secret_keys, shared), Rates(config, shared)
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
+    listing = Listing(db)
     connections = Connections(db, verification, config, sets)
     due = Due(db, Verification(db, sts.held_to(rates.background_call)))
     return Services(
@@ -80,6 +83,7 @@ def build(config: Config) -> Services:
         onboarding=onboarding,
         verification=verification,
         connections=connections,
+        listing=listing,
         links=Links(db, onboarding, connections, verification, config),
         registrations=_registrations(db, config, sets),
         issuer=CredentialIssuer(

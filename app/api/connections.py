@@ -6,7 +6,7 @@ from uuid import UUID
 from app.access.callers import Scope
 from app.api.connection_schemas import ConnectionIn, ConnectionOut, ConnectionQuery, ConnectionSummary
 from app.api.suspension_schemas import Reason
-from app.connections.connections import Wanted
+from app.connections.listing import Wanted
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
@@ -53,7 +53,7 @@ def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
-        return services().connections.list(caller(), tenant_id, wanted, limit=limit, after=after)
+        return services().listing.list(caller(), tenant_id, wanted, limit=limit, after=after)
 
     return paged(query, fetch)
 
@@ -64,7 +64,7 @@ def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
 @bp.response(200, ConnectionSummary)
 def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     """Count a tenant's connections by status"""
-    counts = services().connections.summary(caller(), tenant_id)
+    counts = services().listing.summary(caller(), tenant_id)
     return {"total": sum(counts.values()), "by_status": counts}
 
 
@@ -77,7 +77,7 @@ def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
 
     def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
-        return services().connections.list_all(caller(), wanted, limit=limit, after=after)
+        return services().listing.list_all(caller(), wanted, limit=limit, after=after)
 
     return paged(query, fetch)
 

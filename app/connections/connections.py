@@ -4,11 +4,8 @@ Which roles may be given at all is decided here, before any call to AWS (invaria
 until a proof says otherwise, and so is one that is resumed.
 """
 
-import enum
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -22,47 +19,24 @@ from app.audit import log as audit
 from app.clock import now
 from app.config import Config
 from app.connections.proof import PATIENCE, Verification
+from app.connections.roles import allowed_role
 from app.errors import (
     FULL_RETRY_SECONDS,
     ConflictError,
     RateLimitedError,
-    RoleNotAllowedError,
-    ValidationFailedError,
 )
 from app.ids import RoleArn, kit_role_name
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
-from app.store.pages import Page, page
 from app.tenants.accounts import is_declared
 
-# Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
 _MOST_SOUGHT = 50
 # The request that makes a connection proves it as well. The worker leaves it alone meanwhile, and takes over when the
 # request never came to its end.
 _OWN_PROOF = timedelta(seconds=30)
 _THERE_ALREADY = "This tenant has a connection to this role already."
-_RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
-
-
-def allowed_role(config: Config, text: str) -> RoleArn:
-    """The role ARN, if Deputy may ever assume it. Raises ValidationFailedError or RoleNotAllowedError."""
-    try:
-        role = RoleArn.parse(text)
-    except ValueError as error:
-        raise ValidationFailedError({"role_arn": [str(error)]}) from error
-    if role.partition != config.broker.partition:
-        raise RoleNotAllowedError(
-            f"This deployment serves the partition {config.broker.partition}; a role can't be assumed across partitions."
-        )
-    if role.account_id in config.vendor_account_ids:
-        raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
-    if role.path.startswith(_RESERVED_PATHS):
-        raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
-    if not role.name.startswith(config.role_prefix):
-        raise RoleNotAllowedError(f"The role's name must start with {config.role_prefix}")
-    return role
 
 
 def add_pending(
@@ -95,6 +69,10 @@ def add_pending(
     return connection
 
 
+def _to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
+    return select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
+
+
 def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
     """The tenant's row is locked by now, so two at once can't both take the last place."""
     live = select(func.count()).where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
@@ -117,67 +95,6 @@ def _ensure_few_sought(db: Session, tenant_id: UUID) -> None:
             " or give the ARN of a role that is there.",
             retry_after=FULL_RETRY_SECONDS,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which connections to list; nothing means any. `statuses`: those in one of them."""
-
-    statuses: tuple[ConnectionStatus, ...] = ()
-    account_id: str | None = None
-    role_arn: str | None = None
-
-
-class Standing(enum.IntEnum):
-    """Who has something to mend, and who only waits: a pending role has refused us, or was not tried to the end yet."""
-
-    INSECURE = 0
-    BROKEN = 1
-    REFUSED = 2
-    WAITING = 3
-    CONNECTED = 4
-    PAUSED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a list by standing goes on: after this connection, or where the standing begins.
-
-    It holds the standing, as that may have changed since: what is proven meanwhile must not move the rest of the list.
-    """
-
-    standing: Standing
-    after: UUID | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Place | None":
-        """From `str()` of one; None for anything else."""
-        found = _PLACE.fullmatch(text)
-        if found is None:
-            return None
-        return cls(Standing[found[1].upper()], UUID(found[2]) if found[2] else None)
-
-    def __str__(self) -> str:
-        return self.standing.name.lower() + (f"-{self.after.hex}" if self.after else "")
-
-
-@dataclass(frozen=True, slots=True)
-class ByStanding:
-    """Some of a tenant's connections, and where the rest of them begins (None after the last)."""
-
-    items: list[Connection]
-    rest: Place | None
-
-
-_PLACE = re.compile(f"({'|'.join(s.name.lower() for s in Standing)})(?:-([0-9a-f]{{32}}))?", re.ASCII)
-_IN_STANDING = {  # status, and whether it refuses: each is one range of an index
-    Standing.INSECURE: (ConnectionStatus.INSECURE, False),
-    Standing.BROKEN: (ConnectionStatus.BROKEN, False),
-    Standing.REFUSED: (ConnectionStatus.PENDING, True),
-    Standing.WAITING: (ConnectionStatus.PENDING, False),
-    Standing.CONNECTED: (ConnectionStatus.VERIFIED, False),
-    Standing.PAUSED: (ConnectionStatus.SUSPENDED, False),
-}
 
 
 class Connections:
@@ -244,9 +161,7 @@ class Connections:
     ) -> UUID:
         tenant = tenant_of(db, caller, tenant_id, lock=True)
         tenant.ensure_active()
-        earlier = db.scalars(
-            select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
-        ).one_or_none()
+        earlier = db.scalars(_to_role(tenant_id, role)).one_or_none()
         if earlier is not None:
             if earlier.status is not ConnectionStatus.DELETED:
                 raise ConflictError(_THERE_ALREADY)
@@ -264,52 +179,17 @@ class Connections:
         self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
         return connection.id
 
-    def list(
-        self, caller: Caller, tenant_id: UUID, wanted: Wanted, *, limit: int, after: UUID | None
-    ) -> Page[Connection]:
-        """One tenant's connections, newest first. Raises NotFoundError."""
-        with self._db.read() as db:
-            tenant_of(db, caller, tenant_id)
-            query = _live(wanted).where(Connection.tenant_id == tenant_id)
-            if wanted.statuses:  # there are at most some thousand to look through
-                query = query.where(Connection.status.in_(wanted.statuses))
-            return page(db, query, Connection.id, limit=limit, after=after)
-
-    def list_by_standing(self, caller: Caller, tenant_id: UUID, *, limit: int, start: Place | None) -> "ByStanding":
-        """One tenant's connections, those with something to mend first, then newest first. Raises NotFoundError."""
-        found: list[tuple[Standing, Connection]] = []
-        with self._db.read() as db:
-            tenant_of(db, caller, tenant_id)
-            for standing in Standing:
-                if len(found) <= limit and (start is None or standing >= start.standing):
-                    after = start.after if start and standing == start.standing else None
-                    query = _in_standing(tenant_id, standing, after).limit(limit + 1 - len(found))
-                    found += [(standing, connection) for connection in db.scalars(query).unique()]
-        more, found = len(found) > limit, found[:limit]
-        rest = Place(found[-1][0], found[-1][1].id) if more else None
-        return ByStanding([connection for _, connection in found], rest)
-
-    def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
-        """How many connections a tenant has in each status; those that it has none in are left out. Raises NotFoundError."""
-        counts = (
-            select(Connection.status, func.count().label("n"))
-            .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
-            .group_by(Connection.status)
-        )
-        with self._db.read(long=True) as db:
-            tenant_of(db, caller, tenant_id)
-            return {row.status: row.n for row in db.execute(counts)}
-
-    def list_all(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Connection]:
-        """Across tenants, newest first. Raises ForbiddenError for a bound key."""
-        caller.require_unbound()
-        with self._db.read() as db:
-            either = [Connection.status == status for status in wanted.statuses]
-            return page(db, _live(wanted), Connection.id, limit=limit, after=after, either=either)
-
     def get(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
         with self._db.read() as db:
             return owned(db, caller, tenant_id, connection_id)
+
+    def with_role(self, caller: Caller, tenant_id: UUID, role: RoleArn) -> Connection | None:
+        """The tenant's live connection to this role. Raises NotFoundError for a tenant that is not the caller's."""
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            return db.scalars(
+                _to_role(tenant_id, role).where(Connection.status != ConnectionStatus.DELETED)
+            ).one_or_none()
 
     def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""
@@ -365,25 +245,3 @@ class Connections:
             connection_id=connection.id,
             details=details,
         )
-
-
-def _in_standing(tenant_id: UUID, standing: Standing, after: UUID | None) -> Select[Connection]:
-    """One range of one index, in its order: its cost is that of the rows that are taken."""
-    status, refuses = _IN_STANDING[standing]
-    query = select(Connection).where(
-        Connection.tenant_id == tenant_id,
-        Connection.status == status,
-        Connection.refuses.is_(refuses),
-    )
-    if after is not None:
-        query = query.where(Connection.id < after)
-    return query.order_by(Connection.id.desc())
-
-
-def _live(wanted: Wanted) -> Select[Connection]:
-    query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
-    if wanted.account_id is not None:
-        query = query.where(Connection.account_id == wanted.account_id)
-    if wanted.role_arn is not None:
-        query = query.where(Connection.role_arn == wanted.role_arn)
-    return query

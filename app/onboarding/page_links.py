@@ -21,8 +21,9 @@ from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
 from app.clock import now
 from app.config import Config
-from app.connections.connections import Connections, Wanted, allowed_role
+from app.connections.connections import Connections
 from app.connections.proof import Verification
+from app.connections.roles import allowed_role
 from app.errors import (
     FULL_RETRY_SECONDS,
     ConflictError,
@@ -232,11 +233,8 @@ class Links:
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before it reaches the database, which refuses some characters as text.
         role = allowed_role(self._config, role_arn)
-        known = self._connections.list(
-            visit.caller, visit.tenant.id, Wanted(role_arn=role.text), limit=1, after=None
-        ).items
-        if known:
-            return self._verification.verify(visit.caller, visit.tenant.id, known[0].id)
+        if known := self._connections.with_role(visit.caller, visit.tenant.id, role):
+            return self._verification.verify(visit.caller, visit.tenant.id, known.id)
         if role_arn != text:
             return self._connections.seek(
                 visit.caller, visit.tenant.id, account_id=text, permission_set=visit.link.permission_set

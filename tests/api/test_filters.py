@@ -3,8 +3,8 @@
 import pytest
 import sqlalchemy
 
-from app.connections.connections import Connections
-from app.connections.connections import Wanted as WantedConnections
+from app.connections.listing import Listing
+from app.connections.listing import Wanted as WantedConnections
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import (
@@ -213,7 +213,7 @@ def test_an_index_serves_rare_statuses_one_or_several(full):
     tenants = Tenants(full)
     wanted = Wanted(statuses=(TenantStatus.SUSPENDED,))
     assert "ix_tenants_status" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
-    connections = Connections(full, None, None, {})
+    connections = Listing(full)
     rare = WantedConnections((S.BROKEN, S.INSECURE))
     found = plan(full, lambda: connections.list_all(ADMIN, rare, limit=5, after=None))
     assert found.count("ix_connections_status") == 2

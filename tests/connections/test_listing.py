@@ -7,7 +7,7 @@ import sqlalchemy
 from sqlalchemy import event, insert
 
 from app import services as composition
-from app.connections.connections import Place, Standing
+from app.connections.listing import Place, Standing
 from app.ids import new_id
 from app.store.models import Connection, Proof, Verdict
 from tests.conftest import empty_database, make_config, migrate
@@ -74,7 +74,7 @@ def everything(services, tenant, limit):
     """All of the list, part by part."""
     found, start = [], None
     while True:
-        part = services.connections.list_by_standing(ADMIN, tenant.id, limit=limit, start=start)
+        part = services.listing.list_by_standing(ADMIN, tenant.id, limit=limit, start=start)
         found += part.items
         if part.rest is None:
             return found
@@ -96,7 +96,7 @@ def test_the_parts_together_are_all_connections_in_the_order_of_their_standings(
 
 def test_a_part_may_begin_at_any_standing(services):
     tenant = populate(services, 2)
-    part = services.connections.list_by_standing(ADMIN, tenant.id, limit=3, start=Place(Standing.WAITING))
+    part = services.listing.list_by_standing(ADMIN, tenant.id, limit=3, start=Place(Standing.WAITING))
     assert [connection.status.value for connection in part.items] == ["pending", "pending", "verified"]
     assert part.rest.standing is Standing.CONNECTED
 
@@ -128,7 +128,7 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services):
     for place in places:
         found = plans(
             services,
-            lambda place=place: services.connections.list_by_standing(ADMIN, tenant.id, limit=25, start=place),
+            lambda place=place: services.listing.list_by_standing(ADMIN, tenant.id, limit=25, start=place),
         )
         assert 1 <= len(found) <= 6
         for plan in found:
@@ -140,9 +140,9 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services):
 
 def test_counting_by_status_reads_one_tenants_range_of_an_index(services):
     tenant = populate(services, 100, others=1000)
-    (plan,) = plans(services, lambda: services.connections.summary(ADMIN, tenant.id))
+    (plan,) = plans(services, lambda: services.listing.summary(ADMIN, tenant.id))
     assert "ix_connections_standing" in plan, plan
-    assert services.connections.summary(ADMIN, tenant.id) == {
+    assert services.listing.summary(ADMIN, tenant.id) == {
         "broken": 100, "insecure": 100, "pending": 200, "suspended": 100, "verified": 100,
     }  # fmt: skip
 

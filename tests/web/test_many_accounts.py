@@ -6,7 +6,7 @@ from uuid import UUID
 from bs4 import BeautifulSoup
 from sqlalchemy import event, update
 
-from app.connections.connections import Place, Standing
+from app.connections.listing import Place, Standing
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import log
 from app.audit.events import Event
-from app.connections.connections import Place
+from app.connections.listing import Place
 from app.errors import (
     AppError,
     CallerFaultError,
@@ -208,10 +208,10 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
 
 def _live(visit: Visit, token: str) -> dict[str, Any]:
     """What changes by itself, rendered, and a mark by which the browser says what it has."""
-    connections = services().connections
-    counts = connections.summary(visit.caller, visit.tenant.id)
+    listing = services().listing
+    counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is told step by step
-    listed = connections.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
+    listed = listing.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
     shown = [progress(connection) for connection in listed.items]
     summary = headline(counts, shown)
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.connections.connections import Standing
+from app.connections.listing import Standing
 from app.connections.proof import ACCOUNT, FOREIGN, MISSING, OWN
 from app.ids import RoleArn
 from app.store.models import Connection, ConnectionStatus

@@ -1,0 +1,27 @@
+"""Which roles may be given at all: decided here, before any call to AWS (invariant 7)."""
+
+from app.config import Config
+from app.errors import RoleNotAllowedError, ValidationFailedError
+from app.ids import RoleArn
+
+# Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
+_RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
+
+
+def allowed_role(config: Config, text: str) -> RoleArn:
+    """The role ARN, if Deputy may ever assume it. Raises ValidationFailedError or RoleNotAllowedError."""
+    try:
+        role = RoleArn.parse(text)
+    except ValueError as error:
+        raise ValidationFailedError({"role_arn": [str(error)]}) from error
+    if role.partition != config.broker.partition:
+        raise RoleNotAllowedError(
+            f"This deployment serves the partition {config.broker.partition}; a role can't be assumed across partitions."
+        )
+    if role.account_id in config.vendor_account_ids:
+        raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
+    if role.path.startswith(_RESERVED_PATHS):
+        raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
+    if not role.name.startswith(config.role_prefix):
+        raise RoleNotAllowedError(f"The role's name must start with {config.role_prefix}")
+    return role
