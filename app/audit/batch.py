@@ -1,6 +1,6 @@
 """Many audit events in one durable statement, and only those that still hold.
 
-An event that rests on what memory said carries the epoch at which memory was read. It is stored only if the
+An event that rests on what memory said carries the epoch at which memory was read (`valid_at_epoch`). It is stored only if the
 configuration's epoch is still that one, compared by the statement that stores it: whatever was taken away before
 has moved the epoch, so nothing is issued on the strength of it, and the log never says that something was.
 """
@@ -32,10 +32,10 @@ added AS (
     SELECT id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
         request_id, client_address, details::json
     FROM json_to_recordset(%s::json) AS e(
-        stamp bigint, id uuid, at timestamptz, action varchar, outcome varchar, actor_kind varchar, actor_id varchar,
+        valid_at_epoch bigint, id uuid, at timestamptz, action varchar, outcome varchar, actor_kind varchar, actor_id varchar,
         actor_name varchar, tenant_id uuid, connection_id uuid, request_id varchar,
         client_address varchar, details varchar)
-    WHERE stamp IS NULL OR stamp = (SELECT epoch FROM now)
+    WHERE valid_at_epoch IS NULL OR valid_at_epoch = (SELECT epoch FROM now)
     RETURNING id)
 SELECT epoch, (SELECT count(*) FROM added) FROM now
 """
@@ -61,7 +61,7 @@ class AuditBatch:
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
     def commit(self, events: Sequence[Event]) -> int:
-        """The epoch; the events that are stamped with it, or with None, are durable by now, and no others are.
+        """Returns the current epoch. Events that are valid at it, or at any, are durable by now; no others are stored.
 
         Raises StoreUnavailableError, and whatever the driver says about data that it can't store.
         """
@@ -125,7 +125,7 @@ class _Postgresql:
         rows = as_json([_postgresql_row(event) for event in events])
         epoch, added = self._cursor.execute(_POSTGRESQL, [rows]).fetchone()
         self._used = time.monotonic()
-        if added != sum(event.stamp in {None, epoch} for event in events):
+        if added != sum(event.valid_at_epoch in {None, epoch} for event in events):
             raise AssertionError("the audit log stored other events than those that hold")
         return int(epoch)
 
@@ -135,7 +135,7 @@ class _Postgresql:
 
 def _postgresql_row(event: Event) -> dict[str, Any]:
     return {
-        "stamp": event.stamp,
+        "valid_at_epoch": event.valid_at_epoch,
         "id": event.id.hex,
         "at": event.at.isoformat(),
         "action": event.action,
@@ -165,7 +165,7 @@ class _Sqlite:
     def _insert(self, events: Sequence[Event]) -> int:
         _ensure_fresh(events)  # by now its turn has come
         (epoch,) = self._connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
-        rows = [_sqlite_row(event) for event in events if event.stamp in {None, epoch}]
+        rows = [_sqlite_row(event) for event in events if event.valid_at_epoch in {None, epoch}]
         self._connection.executemany(_SQLITE, rows)
         return int(epoch)
 

@@ -26,7 +26,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An audit event on its way. `stamp`: the epoch at which it must still hold; None holds always."""
+    """An audit event on its way. `valid_at_epoch`: it is stored only while the configuration has this epoch; None: at any."""
 
     actor: Actor
     action: str
@@ -34,6 +34,6 @@ class Event:
     outcome: Outcome = "ok"
     tenant_id: UUID | None = None
     connection_id: UUID | None = None
-    stamp: int | None = None
+    valid_at_epoch: int | None = None
     id: UUID = field(default_factory=new_id)
     at: datetime = field(default_factory=now)

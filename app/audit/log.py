@@ -50,7 +50,7 @@ def record(
 
 
 def store(db: Session, event: Event) -> None:
-    """Append this event to the transaction at hand, whatever its stamp."""
+    """Append this event to the transaction at hand, at whatever epoch."""
     actor = event.actor
     db.add(
         AuditEvent(
@@ -94,8 +94,7 @@ class AuditLog:
     def append(self, event: Event, *, patience: float = PATIENCE) -> int:
         """Store one event, if it still holds: durable by the time that this returns.
 
-        Returns the configuration's epoch: a stamped event was stored if that is its stamp. Raises
-        StoreUnavailableError.
+        Returns the current epoch: an event that is valid at another one was not stored. Raises StoreUnavailableError.
         """
         return self._group.add(event, patience)
 

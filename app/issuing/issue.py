@@ -144,7 +144,7 @@ class CredentialIssuer:
             if source == "sts":
                 fetched = session
             caller.ensure_live()
-            event = _event(asked, session, "sts" if session == fetched else "cache", reason, stamp=epoch)
+            event = _event(asked, session, "sts" if session == fetched else "cache", reason, valid_at_epoch=epoch)
             patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
             if lost < _ROUNDS:
                 recorded = self._record_at_epoch(event, patience)
@@ -159,9 +159,9 @@ class CredentialIssuer:
 
     def _record_at_epoch(self, event: Event, patience: float) -> bool:
         """Store the event together with those of other requests; False when the epoch has moved, and nothing was stored."""
-        now_at = self._log.append(event, patience=patience)
-        self._authorization.set_epoch(now_at)
-        return now_at == event.stamp
+        current_epoch = self._log.append(event, patience=patience)
+        self._authorization.set_epoch(current_epoch)
+        return current_epoch == event.valid_at_epoch
 
     def _record_under_locks(self, asked: _Asked, event: Event) -> bool:
         """Store the event while key, tenant and connection are locked; False when the connection is another by now.
@@ -273,7 +273,7 @@ class CredentialIssuer:
             yield db, connection if current else None
 
 
-def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, stamp: int) -> Event:
+def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_epoch: int) -> Event:
     return Event(
         actor=asked.caller.actor,
         action=ISSUED,
@@ -287,7 +287,7 @@ def _event(asked: _Asked, session: Session, source: Source, reason: str | None, 
             "session_name": session.name,
             "reason": reason,
         },
-        stamp=stamp,
+        valid_at_epoch=valid_at_epoch,
     )
 
 

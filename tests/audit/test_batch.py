@@ -52,8 +52,10 @@ def tenant():
     return new_id()
 
 
-def event(tenant, stamp=None, **changes) -> Event:
-    return Event(**({"actor": KEY, "action": "tests.wrote", "details": {}, "tenant_id": tenant} | changes), stamp=stamp)
+def event(tenant, epoch=None, **changes) -> Event:
+    return Event(
+        **({"actor": KEY, "action": "tests.wrote", "details": {}, "tenant_id": tenant} | changes), valid_at_epoch=epoch
+    )
 
 
 def stored(by_hand, tenant, what="count(*)"):
@@ -121,8 +123,8 @@ def test_an_empty_batch_tells_the_epoch(batch, by_hand):
 
 def test_an_event_is_stored_only_under_the_epoch_that_it_is_stamped_with(batch, by_hand, tenant):
     epoch = by_hand.epoch
-    for stamp, expected in ((epoch - 1, 0), (epoch + 1, 0), (0, 0), (epoch, 1), (None, 2)):
-        assert batch.commit([event(tenant, stamp)]) == epoch
+    for valid_at, expected in ((epoch - 1, 0), (epoch + 1, 0), (0, 0), (epoch, 1), (None, 2)):
+        assert batch.commit([event(tenant, valid_at)]) == epoch
         assert stored(by_hand, tenant) == [(expected,)]
 
 
@@ -131,7 +133,7 @@ def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant):
     stamps = [epoch, None, epoch - 1, epoch, epoch + 1, None, epoch - 1]
     events = [event(tenant, stamp) for stamp in stamps]
     assert batch.commit(events) == epoch
-    wanted = {made.id.hex for made in events if made.stamp in {None, epoch}}
+    wanted = {made.id.hex for made in events if made.valid_at_epoch in {None, epoch}}
     assert {str(found).replace("-", "") for (found,) in stored(by_hand, tenant, "id")} == wanted
     assert len(wanted) == 4
 
