@@ -1,7 +1,7 @@
-"""The background worker beyond one machine: Celery carries what the database says is due.
+"""The background worker for several machines: the database says what is due, and Celery carries it to a worker.
 
-Over the broker that BROKER_URL names: `celery --app celery_app worker --beat`, as often as one likes. A broker that loses
-its messages and a worker that is killed lose nothing: what is due is in the database (app/connections/proof_queue.py).
+Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL. Nothing is lost when
+a broker loses its messages or a worker is killed: the database holds what is due (app/connections/proof_queue.py).
 """
 
 from collections.abc import Callable
@@ -28,16 +28,16 @@ _SETTINGS = {
     "task_acks_late": True,  # a worker that is killed gives its task back
     "worker_cancel_long_running_tasks_on_connection_loss": False,  # a proof cut off would wait for its lease
     "worker_prefetch_multiplier": 1,
-    # A proof is waiting for AWS. So threads, and one process, which keeps its one STS budget.
+    # A proof mostly waits for AWS: threads are enough, and one process keeps one STS budget.
     "worker_pool": "threads",
     "worker_concurrency": THREADS,
     "task_default_queue": _QUEUE,
     "broker_connection_retry_on_startup": True,
     "worker_hijack_root_logger": False,
-    # Whoever can send messages could otherwise stop workers and have them tell what they do.
+    # Remote control would let everybody who can send messages stop workers and read what they do.
     "worker_enable_remote_control": False,
     "timezone": "UTC",
-    "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's own wants a file, in a folder that may be read-only
+    "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file, and the folder may be read-only
     "beat_schedule": {
         "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
         "tidy": {
@@ -57,7 +57,7 @@ def _fail() -> None:
 class _Beat(components.Beat):  # type: ignore[misc]  # celery is untyped
     """The tick of `--beat`, on a thread of the worker.
 
-    Celery's own is a process beside the worker, which outlives its parent's kill -9, and whose end nobody notices.
+    Celery's own is a second process: it survives a kill -9 of the worker, and the worker does not notice its end.
     """
 
     def create(self, worker: Any) -> Part:
@@ -77,10 +77,10 @@ class _Worker(Worker):  # type: ignore[misc]  # celery is untyped
 
 
 class _SqsWorker(_Worker):
-    """Asks SQS through boto3 and waits for the answer.
+    """Polls SQS through boto3 instead of Celery's event loop with curl.
 
-    Celery's own way is an event loop with curl. There one refusal of SQS's can end the asking, and the process goes on
-    without it. Here it ends the process, and whoever supervises that starts another.
+    In the event loop one refusal from SQS can end the polling while the process lives on. Here it ends the process, and
+    its supervisor starts another.
     """
 
     def should_use_eventloop(self) -> bool:
@@ -88,9 +88,10 @@ class _SqsWorker(_Worker):
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is due, one task for each claim, and what keeps house.
+    """Celery's application: a tick that claims what is due, a task for each claim, and a task for housekeeping.
 
-    What every worker has goes on beside. `services` gives the same ones each time. It is called in the process that works.
+    Each worker also runs the parts of app/background/parts.py. `services` is called in the process that does the work,
+    and returns the same object each time.
     """
     celery = _over_broker(config)
     celery.conf.update(_SETTINGS)
@@ -115,9 +116,9 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
 def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
     class Beside(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
-        """No tasks: the queue of registrations is their store, and a worker must be seen to live without a broker."""
+        """Threads and no tasks: a worker must take registrations and beat while its broker is away."""
 
-        requires = (components.Pool,)  # a pool that forks must find no thread and no connection of ours
+        requires = (components.Pool,)  # a pool that forks must not inherit our threads and connections
 
         def start(self, _worker: Any) -> None:
             self._parts = companions(services(), "celery", _fail)
@@ -131,7 +132,7 @@ def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
 
 
 def _over_broker(config: Config) -> Celery:
-    """Celery with its broker and what is peculiar to that kind."""
+    """Celery with the settings of its kind of broker."""
     url = config.broker_url or ""
     sqs = url.startswith("sqs://")
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
@@ -140,10 +141,10 @@ def _over_broker(config: Config) -> Celery:
         celery.conf.broker_transport_options = {"visibility_timeout": 300}  # Redis's; RabbitMQ has none
         return celery
     celery.conf.broker_transport_options = {
-        "region": config.region,  # the SDK itself reads AWS_DEFAULT_REGION alone
-        # One that is there: a worker may neither list nor make queues. Its visibility timeout is its own.
+        "region": config.region,  # botocore reads only AWS_DEFAULT_REGION
+        # An existing queue with its own visibility timeout: a worker may neither list nor create queues.
         "predefined_queues": {_QUEUE: {"url": f"https://{url.removeprefix('sqs://')}"}},
-        "wait_time_seconds": 2,  # that the queue holds a question open; an end waits for no more than that
-        "polling_interval": 0.1,  # seconds until it looks whether a hand is free; Celery's own is one
+        "wait_time_seconds": 2,  # of long polling; stopping a worker waits no longer for it
+        "polling_interval": 0.1,  # seconds between two looks for a free thread; Celery's default is one second
     }
     return celery

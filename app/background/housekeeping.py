@@ -1,7 +1,7 @@
-"""Housekeeping: what nobody needs any more is deleted, a little at a time, by the background worker.
+"""Housekeeping: every 15 minutes a background worker deletes registrations older than 30 days, and old heartbeats.
 
-A registration's row makes a message that comes again no news. CloudFormation gives a request up after an hour, and SQS
-a message after 14 days at most, so a row of 30 days ago is asked for by nobody. A worker's heartbeat is kept for a day.
+A registration's row marks a message that was acted upon, for when SQS delivers it again. CloudFormation gives up a
+request after an hour, and SQS keeps a message for 14 days at most, so after 30 days no message needs the row.
 """
 
 from datetime import timedelta
@@ -13,16 +13,16 @@ from app.health import heartbeats
 from app.store.database import SYSTEM, Database
 from app.store.models import Registration
 
-EVERY = 900  # seconds between two times, for whoever calls
+EVERY = 900  # seconds between two calls of `tidy`
 _KEPT = timedelta(days=30)
 _MOST = 10_000  # rows at a time: nearly a million a day
 _TOGETHER = 1_000  # rows in one transaction, far from the limit of what one may take
 
 
 def tidy(db: Database) -> int:
-    """Delete a bounded number of old rows; how many that were. Raises StoreUnavailableError.
+    """Delete a bounded number of old rows, and return how many. Raises StoreUnavailableError.
 
-    Any number of workers may call it, at any moment.
+    Any number of background workers may call it at once.
     """
     return heartbeats.forget(db) + _registrations(db)
 
@@ -33,8 +33,8 @@ def _registrations(db: Database) -> int:
     with db.read() as session:
         first = session.scalar(oldest)
         if first is None or first >= limit:
-            return 0  # without taking the one lock that SQLite has
-    # The oldest are the first by id (UUIDv7), so that no index is needed but the one that is there.
+            return 0  # without taking SQLite's one write lock
+    # The oldest rows have the lowest ids (UUIDv7), so the primary key finds them.
     some = select(Registration.id).order_by(Registration.id).limit(_TOGETHER).with_for_update(skip_locked=True)
     old = delete(Registration).where(Registration.id.in_(some), Registration.created_at < limit)
     returning = old.returning(Registration.id).execution_options(synchronize_session=False)

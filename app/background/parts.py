@@ -13,13 +13,13 @@ from app.services import Services
 _log = log.get(__name__)
 
 _AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
-LISTENERS = 4  # so that a message that takes long holds up the few beside it, and no others
-_LISTEN = 2  # seconds that the queue holds a question open; an end waits for no more than that
-_ENDING = 20.0  # seconds that an end waits for what a thread has begun, at most
+LISTENERS = 4  # a message that takes long holds up only those of its own batch
+_LISTEN = 2  # seconds of long polling; stopping a worker waits no longer for it
+_ENDING = 20.0  # seconds that stopping waits, at most, for what a thread has begun
 
 
 class Part(threading.Thread):
-    """A thread that a worker must not go on without: `failed` is called when it ends before it is told to."""
+    """A thread that a background worker needs: `failed` is called when it ends before it is told to."""
 
     def __init__(self, name: str, work: Callable[["Part"], None], failed: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)
@@ -31,7 +31,7 @@ class Part(threading.Thread):
         error: BaseException | None = None
         try:
             self._work(self)
-        except BaseException as raised:  # noqa: BLE001  whatever it is, the worker ends
+        except BaseException as raised:  # noqa: BLE001  any error ends the background worker
             error = raised
         if not self._end.is_set():
             _log.critical("worker.part_ended", part=self.name, exc_info=error)
@@ -45,19 +45,17 @@ class Part(threading.Thread):
         self._end.set()
 
     def stop(self) -> None:
-        """Returns when what was begun is done, or is held up by a broker or a database that does not answer."""
+        """Returns when its work is done, or after 20 seconds when a broker or a database does not answer."""
         self.tell_to_end()
         self.join(_ENDING)
 
     def guarded(self, work: Callable[[], bool]) -> bool:
-        """Nothing ends it: no database or AWS that is away, and no bug of ours either."""
+        """As `guarded`, until this part is told to end."""
         return guarded(self._end, work)
 
 
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
-    """What goes on beside proofs, in every kind of worker: it listens to stacks, if there is a queue, and says that it
-    lives.
-    """
+    """The parts that run beside proofs: one writes the heartbeat, and, if there is a queue, some listen to stacks."""
     registrations = services.registrations
     heartbeat = Heartbeat(services.db, kind, registrations.hearing if registrations else None)
     parts = [Part("heartbeat", lambda part: _beat(heartbeat, part), failed)]
@@ -68,7 +66,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
 
 
 def stop_all(parts: list[Part]) -> None:
-    """All at the same time, and returns as `Part.stop` does."""
+    """Stop them all at the same time. Returns as `Part.stop` does."""
     for part in parts:
         part.tell_to_end()
     for part in parts:
@@ -76,9 +74,9 @@ def stop_all(parts: list[Part]) -> None:
 
 
 def _listen(registrations: Registrations, part: Part) -> None:
-    """Take what customers' stacks say, as it comes.
+    """Receive the messages of customers' stacks.
 
-    On a thread of its own: a stack waits for its answer, and behind proofs that take long it would give up.
+    On a thread of its own: a stack waits for its answer, and would give up behind slow proofs.
     """
     while not part.told_to_end():
         part.guarded(lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
@@ -93,15 +91,16 @@ def _beat(heartbeat: Heartbeat, part: Part) -> None:
 
 
 def guarded(stop: threading.Event, work: Callable[[], bool]) -> bool:
-    """Nothing ends the worker: no database or AWS that is away, and no bug of ours either.
+    """Do the work and survive its errors: an unreachable database or AWS, and bugs of ours.
 
-    One thread that ended would leave a process that looks alive and proves, or hears, nothing more.
+    A thread that ended would leave a process that looks alive and does nothing. Returns what `work` returns, or False
+    after an error and a pause.
     """
     try:
         return work()
     except (StoreUnavailableError, AwsUnavailableError):
         _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
-    except Exception as error:  # noqa: BLE001  what is due, and what the queue holds, comes again
+    except Exception as error:  # noqa: BLE001  due rows and queued messages come again
         _log.error("worker.failed", exc_info=error)
     stop.wait(_AFTER_FAILURE)
     return False

@@ -1,6 +1,7 @@
-"""The background worker of one machine: `flask --app wsgi worker`. No broker; one loop and a few threads.
+"""The background worker of one machine: `flask --app wsgi worker`. One loop and some threads; it needs no broker.
 
-It may run beside others, and be killed at any moment: what is due is in the database (app/connections/proof_queue.py).
+Several may run at once, and each may be killed at any moment: the database holds what is due
+(app/connections/proof_queue.py).
 """
 
 import threading
@@ -11,12 +12,12 @@ from app.background.housekeeping import EVERY, tidy
 from app.background.parts import companions, guarded, stop_all
 from app.services import Services
 
-THREADS = 16  # proofs at once; nearly all of their time is waiting for AWS
-_TICK = 0.5  # seconds between two looks at what is due
+THREADS = 16  # proofs at once; they mostly wait for AWS
+_TICK = 0.5  # seconds between two queries for what is due
 
 
 class Worker:
-    """Does what is due until `stop` is set."""
+    """Proves what is due until `stop` is set."""
 
     def __init__(self, services: Services, stop: threading.Event) -> None:
         self._services = services
@@ -24,7 +25,7 @@ class Worker:
         self._whole = True
 
     def run(self) -> bool:
-        """Returns when `stop` is set and what was begun is done. False: a part of it ended by itself, and so it ends."""
+        """Returns when `stop` is set and its work is done. False: it stopped because one of its parts had ended."""
         parts = companions(self._services, "flask", self._fail)
         for part in parts:
             part.start()

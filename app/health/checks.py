@@ -1,7 +1,7 @@
-"""Checks: small questions about the deployment's state, each with a name, asked once at a time for however many ask.
+"""Checks: named questions about the deployment's state. One check runs once at a time, for all who ask.
 
-A check's finding is kept for some seconds. Readiness is public, and without that anybody could use up our calls to AWS
-and the database's. Whoever asks while a check is under way waits for that very answer.
+A finding is kept for some seconds: readiness is public, and would otherwise let anybody use up our calls to AWS and the
+database. Requests that arrive while a check runs wait for its finding.
 """
 
 import enum
@@ -46,14 +46,11 @@ _BROKEN = degraded("The check itself failed.", "Look for check.failed in the log
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question.
-
-    `needed`: without it this process can do no work. `counts`: whether a finding may be kept now, and a kept one believed.
-    """
+    """`needed`: this process can't work without it. `counts`: whether a finding may be kept, or taken from memory, now."""
 
     name: str
     look: Callable[[], Finding]
-    seconds: float  # that a finding is kept
+    seconds: float  # for which a finding is kept
     needed: bool = False
     counts: Callable[[], bool] = lambda: True
 
@@ -69,7 +66,7 @@ class KeptCheck:
         self._until = 0.0
 
     def finding(self, patience: float | None = None) -> Finding:
-        """What was found lately, or is found now. After `patience` seconds (None: at the end) what was found before."""
+        """The kept finding, or a fresh one. After `patience` seconds of waiting (None: no limit) the previous finding."""
         with self._lock:
             if self._looking is None:
                 if self._last and time.monotonic() < self._until and self.check.counts():
@@ -84,7 +81,7 @@ class KeptCheck:
     def _look(self) -> Finding:
         try:
             found = self.check.look()
-        except Exception as error:  # noqa: BLE001  a bug of ours must not be asked for again and again either
+        except Exception as error:  # noqa: BLE001  the finding of a failed check is kept as well, or each request would repeat it
             _log.error("check.failed", check=self.check.name, exc_info=error)
             found = _BROKEN
         kept = self.check.seconds if self.check.counts() else 0.0

@@ -1,6 +1,6 @@
-"""Heartbeats: each background worker has a row, and says in it every 15 seconds that it lives and how far it has come.
+"""Heartbeats: every 15 seconds each background worker writes into its row that it lives and what it has done.
 
-Times are the database's, as the clocks of machines differ; by how much a worker's does is in its row too.
+Times are the database's, as the clocks of machines differ. The row also says by how much the worker's clock differs.
 """
 
 import os
@@ -20,15 +20,16 @@ from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
 SEEN_LATELY = timedelta(minutes=1)
-KEPT = timedelta(days=1)  # of a worker that was killed; one that is told to end takes its row with it
-# A message that fails comes again four times, a minute apart, and is a dead letter then. So many are remembered.
+KEPT = timedelta(days=1)  # the row of a killed worker; a worker that is stopped deletes its own
+# How many failed messages are remembered, and for how long: SQS delivers one four more times, a minute apart, and then
+# moves it to the dead letters.
 _FAILURES, _FAILURE_SECONDS = 1000, 300
 
 
 def clock_ahead(db: Session) -> float:
-    """Seconds by which this process's clock is ahead of the database's, negative when it is behind: at least.
+    """By how many seconds, at least, this process's clock is ahead of the database's; negative when it is behind.
 
-    The database read its clock between the two looks at ours, so what lies between them is no difference.
+    The database reads its clock between our two readings, so a difference within that interval counts as none.
     """
     before = now()
     theirs = database_now(db)
@@ -37,10 +38,10 @@ def clock_ahead(db: Session) -> float:
 
 
 class Hearing:
-    """How far this process has come with the registration queue.
+    """What this process knows of the registration queue.
 
-    SQS tells its oldest message's age to CloudWatch alone. What a worker knows: it was shown no message, or those
-    that it was shown for the first time were sent at such a time, and which of them it could not answer.
+    Only CloudWatch knows the age of the queue's oldest message. A worker knows when the messages that it received for
+    the first time were sent, that it received none, and which of them it could not answer.
     """
 
     def __init__(self) -> None:
@@ -59,13 +60,13 @@ class Hearing:
             return min(self._unanswered.values(), default=None)
 
     def asked(self, first_shown: dict[str, datetime]) -> None:
-        """The queue answered: the messages that it never showed before, and when they were sent."""
+        """The queue answered. `first_shown`: the messages that it delivered for the first time, and when they were sent."""
         self._heard_at = min(first_shown.values(), default=now())
-        with self._lock:  # until they are taken, other threads may find the queue empty
+        with self._lock:  # unanswered until they are handled: meanwhile other threads may find the queue empty
             self._unanswered.update(first_shown)
 
     def took(self, message_id: str, unanswered: datetime | None) -> None:
-        """A message was dealt with, or comes again: then when it was sent."""
+        """A message was handled. `unanswered`: when it was sent, if it will be delivered again."""
         with self._lock:
             if unanswered is None:
                 self._unanswered.pop(message_id, None)
@@ -75,7 +76,7 @@ class Hearing:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the workers' rows say."""
+    """The background workers, as their rows have them."""
 
     at: datetime  # the database's now
     lately: list[BackgroundWorker]  # seen in the last minute, the latest first
@@ -115,7 +116,7 @@ class Heartbeat:
         return True
 
     def end(self) -> bool:
-        """Take the row away: this worker ends. Raises StoreUnavailableError."""
+        """Delete the row, as this worker ends. Raises StoreUnavailableError."""
         with self._db.write(SYSTEM) as db:
             db.execute(delete(BackgroundWorker).where(BackgroundWorker.id == self._id))
         return True
@@ -131,10 +132,10 @@ def seen(db: Session) -> Seen:
 
 
 def forget(db: Database) -> int:
-    """Delete the rows of workers that were not seen for a day; how many those were. Raises StoreUnavailableError."""
+    """Delete the rows of workers that were not seen for a day; returns how many. Raises StoreUnavailableError."""
     with db.read() as session:
         is_old = BackgroundWorker.seen_at < database_now(session) - KEPT
         if session.scalars(select(BackgroundWorker.id).where(is_old).limit(1)).first() is None:
-            return 0  # without taking the one lock that SQLite has
+            return 0  # without taking SQLite's one write lock
     with db.write(SYSTEM) as session:
         return len(session.execute(delete(BackgroundWorker).where(is_old).returning(BackgroundWorker.id)).all())

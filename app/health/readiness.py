@@ -1,7 +1,7 @@
-"""The deployment's checks: what each one looks at, when it is degraded, and what to do then.
+"""The deployment's checks: what each one looks at, when it is degraded, and what the operator should do then.
 
-Readiness shows them, and whatever else tells an operator how things stand uses the same ones. What a process needs
-makes it not ready. The rest is in the background, whose state is no reason to send requests elsewhere.
+A process is not ready when a check that it needs is degraded. The other checks are about the background; readiness
+lists them and stays 200, as another process could not answer the request any better.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ from app.store.database import CLOCKS_APART, Database, database_now
 from app.store.migrations import alembic_config, is_newer, revision
 
 _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
-_PATIENCE = 1.0  # seconds that readiness waits for what it does not depend on
-_LATE = 120.0  # seconds; a claim's lease is as long, so what a killed worker left is no lateness
+_PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
+_LATE = 120.0  # seconds; as long as a claim's lease, so that a claim of a killed worker does not count as late
 
 
 class Health:
@@ -31,12 +31,12 @@ class Health:
         self._checks = [KeptCheck(check) for check in checks]
 
     def missing(self) -> dict[str, list[str]]:
-        """What this process can't work without, by what it is missing for; empty when ready."""
+        """The degraded checks among those that this process needs, each with what was seen; empty when ready."""
         found = {kept.check.name: kept.finding() for kept in self._checks if kept.check.needed}
         return {name: [one.seen] for name, one in found.items() if one.status is not Status.OK}
 
     def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, Finding]]:
-        """Each check's name and finding; of those in the background what is known after `patience` seconds."""
+        """Each check's name and finding. A check that is not needed gives what is known after `patience` seconds."""
         for kept in self._checks:
             yield kept.check.name, kept.finding(None if kept.check.needed else patience)
 
@@ -53,8 +53,8 @@ def checks(
     migrations = ScriptDirectory.from_config(alembic_config(db))
     found = [
         Check("database", partial(_database, db, migrations), _MOMENT, needed=True),
-        # What was said some seconds ago does not count while AWS is silent; and as nobody sends requests to a process
-        # that is not ready, it is readiness that finds out when AWS is back. The breaker lets few calls through.
+        # While AWS is silent a kept finding does not count. Requests stay away from a process that is not ready, so
+        # readiness itself must find out when AWS is back. The breaker lets few calls through.
         Check("aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent),
         Check("clock", partial(_clock, db), _SECONDS),
         Check("workers", partial(_workers, db), _SECONDS),

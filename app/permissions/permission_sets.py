@@ -1,7 +1,7 @@
 """Permission sets: what the vendor asks for, as named and versioned data files in cloudformation/permission-sets.
 
-To ask for something else, edit or add a file there and publish; `make check` and the tests refuse `*` on `*` and
-write actions in a set that says it only reads.
+To change what is asked for, edit or add a file there and publish. The tests refuse `*` on `*`, and write actions in a
+set whose access is `read`.
 """
 
 import json
@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-s
 
 @dataclass(frozen=True, slots=True)
 class PermissionSet:
-    """`statements` are an IAM policy's, whose resources may hold CloudFormation's `${AWS::Partition}`."""
+    """`statements` are those of an IAM policy; their resources may hold CloudFormation's `${AWS::Partition}`."""
 
     name: str
     version: int
@@ -46,7 +46,7 @@ def load(folder: Path = _FOLDER) -> dict[str, PermissionSet]:
 
 
 def choose(sets: dict[str, PermissionSet], name: str | None) -> PermissionSet:
-    """The set of that name, or the default one. Raises ValidationFailedError, which lists what there is."""
+    """The set of that name, or the default set. Raises ValidationFailedError, which lists the names."""
     chosen = sets.get(name or DEFAULT)
     if chosen is None:
         raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(sets)}."]})
