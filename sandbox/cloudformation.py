@@ -73,9 +73,13 @@ def _check_type(name: str, kind: str) -> None:
 
 
 def _splitting_lists(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    """As moto leaves the default of a list parameter in one piece, and the blanks around its members."""
+    """As moto leaves the default of a list parameter in one piece, and the blanks around its members.
+
+    And it would split a list that is one already: where an update takes the previous value.
+    """
 
     def load_parameters(self: Any) -> None:
+        self.input_parameters = {name: shown(value) for name, value in self.input_parameters.items()}
         original(self)
         for name, slot in self._template.get("Parameters", {}).items():
             if not str(slot.get("Type", "")).startswith(("CommaDelimitedList", "List<")):

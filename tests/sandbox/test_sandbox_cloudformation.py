@@ -289,6 +289,18 @@ def test_change_sets(stacks):
     assert stack["Outputs"][0]["OutputKey"] == "Arn"
 
 
+def test_a_list_stays_as_it_was_in_an_update_that_names_the_previous_value(stacks):
+    stacks.create(Accounts="111122223333,444455556666")
+    kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in ("ExternalId", "Name", "Accounts")]
+    changed = {"ParameterKey": "Hours", "ParameterValue": "2"}
+    options = stacks.options(QUIET, {}) | {"Parameters": [*kept, changed]}
+    stacks.cloudformation.update_stack(**options)
+    stacks.cloudformation.create_change_set(**options, ChangeSetName="u", ChangeSetType="UPDATE")
+    stacks.cloudformation.execute_change_set(ChangeSetName="u", StackName=stacks.name)
+    shown = {p["ParameterKey"]: p["ParameterValue"] for p in stacks.describe()["Parameters"]}
+    assert (shown["Accounts"], shown["Hours"]) == ("111122223333,444455556666", "2")
+
+
 def test_templates_are_read_with_the_customers_permissions(people, sandbox, stacks):
     s3, bucket = people.client("s3", VENDOR), f"templates{next(_names)}"
     s3.create_bucket(Bucket=bucket)
