@@ -28,6 +28,7 @@ from app.audit.events import Actor
 from app.aws.sts import Sts
 from app.config import Broker, Config
 from app.factory import create_app
+from app.limits import refusals
 from app.limits.rates import Limit
 from app.store.database import Database
 from app.store.migrations import alembic_config
@@ -205,6 +206,9 @@ def world(aws: Sandbox, admin: Api) -> World:
 @pytest.fixture
 def customer(aws: Sandbox) -> Customer:
     return Customer(aws)
+
+
+refusals.OF_TENANT = 1_000_000  # before a service is made
 
 
 @pytest.fixture(autouse=True)

@@ -57,13 +57,13 @@ class Rates:
     def issue(self, caller: Caller, tenant_id: UUID) -> None:
         """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
 
-        A key that may not see the tenant is refused later, and uses up nothing of that tenant's.
+        A bound key that asks for another tenant's uses up what its own has: it is refused later, and that costs as well.
         """
         if wait := self._hit(self._key, caller.key_id):
             raise _too_often(
                 f"This API key asks for credentials too often: {self._key.amount} per second at most.", wait
             )
-        if caller.tenant_id in {None, tenant_id} and (wait := self._hit(self._tenant, tenant_id)):
+        if wait := self._hit(self._tenant, caller.tenant_id or tenant_id):
             raise _too_often(
                 f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.",
                 wait,

@@ -1,9 +1,10 @@
 """Refusals on record: each of a few, and of a flood its size.
 
-At most ten of a key in one clock second are events of their own, counted over all processes in the database. The rest
-of that second becomes one event for each process, with how many they were and their codes. It is stored when the
-second is over, and at the latest when the process ends; one that is killed loses what it has counted and not stored,
-which is that second's. Above two hundred in a second the answer itself is a 429, and nothing is recorded any more.
+At most ten of a key in one clock second are events of their own, counted over all processes in the database, and of a
+tenant's keys together twenty in each process: each is a transaction, for which others wait. The rest of that second
+becomes one event of each key for each process, with how many they were and their codes. It is stored when the second
+is over, and at the latest when the process ends; one that is killed loses what it has counted and not stored, which is
+that second's. Above two hundred in a second the answer itself is a 429, and nothing is recorded any more.
 """
 
 import atexit
@@ -23,11 +24,13 @@ from app.concurrency.gevent import beside
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.limits.quotas import count_refusals
+from app.limits.rates import Windows
 from app.store.database import SYSTEM, Database
 
 _log = log.get(__name__)
 
 SINGLY = 10  # of a key, in a second
+OF_TENANT = 20  # of all keys that are bound to one tenant, in a second and process
 MOST = 200
 _PORTION = 19  # counted in the database at once, when none of them is recorded singly
 _KEYS = 10_000  # the last ones that were refused something
@@ -59,6 +62,7 @@ class Refusals:
         self._tallies: LRUCache[tuple[UUID, int], _Tally] = LRUCache(_KEYS)
         self._rests: dict[tuple[UUID, int], _Rest] = {}
         self._told: TTLCache[UUID, bool] = TTLCache(_KEYS, ttl=_QUIET_SECONDS)
+        self._tenants = Windows(OF_TENANT)
         self._lock = threading.Lock()
 
     def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:
@@ -71,12 +75,14 @@ class Refusals:
         with self._lock:
             tally = self._tallies.setdefault(place, _Tally())
         with tally.counting:  # one look at the database for a herd, not one for each of it
-            alone = self._count(place, tally, event)
+            alone = self._count(place, tally, event, tenant_id)
         if not alone:
             self._keep(place, replace(event, tenant_id=tenant_id, connection_id=None))
 
-    def _count(self, place: tuple[UUID, int], tally: _Tally, event: Event) -> bool:
+    def _count(self, place: tuple[UUID, int], tally: _Tally, event: Event, tenant_id: UUID | None) -> bool:
         """Whether it was stored as an event of its own."""
+        if not tally.left and tally.counted < SINGLY and tenant_id and self._tenants.hit(tenant_id):
+            tally.counted, tally.left = SINGLY, _PORTION
         if tally.left:
             tally.left -= 1
             return False

@@ -97,9 +97,17 @@ def test_the_keys_of_a_tenant_share_its_limit(narrow: World, stopped_clock: Stop
 def test_a_stranger_can_not_use_up_what_a_tenant_may_ask_for(narrow: World):
     connection = narrow.connection()
     mallory = narrow.worker(narrow.tenant("Mallory"))
-    for _ in range(6):
+    for _ in range(4):
         mallory.refused("POST", path_of(connection, "/credentials"), expect=404, code="not_found")
     narrow.admin("POST", path_of(connection, "/credentials"))
+
+
+def test_the_keys_of_a_tenant_share_its_limit_whatever_tenant_they_ask_about(narrow: World):
+    connection, theirs = narrow.connection(), narrow.connection()
+    workers = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(6)]
+    statuses = [worker.raw("POST", path_of(theirs, "/credentials")).status_code for worker in workers]
+    assert statuses == [404] * 4 + [429] * 2
+    narrow.worker({"id": theirs["tenant_id"]})("POST", path_of(theirs, "/credentials"))
 
 
 def test_a_tenant_has_a_share_of_the_calls_to_sts(start, stopped_clock: StoppedClock):

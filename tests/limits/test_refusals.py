@@ -44,6 +44,7 @@ def stands_still(monkeypatch):
     """Nothing is stored by itself: the second lasts until a test says otherwise. And the bounds are those of life."""
     monkeypatch.setattr("app.limits.refusals.SINGLY", 10)
     monkeypatch.setattr("app.limits.refusals.MOST", 200)
+    monkeypatch.setattr("app.limits.refusals.OF_TENANT", 20)
     monkeypatch.setattr("app.limits.refusals.beside", lambda *_: None)
 
 
@@ -133,6 +134,25 @@ def test_the_tenant_of_a_bound_key_sees_what_became_of_a_flood(processes, key):
         refuse(processes[0], key, tenant_id=tenant)
     processes[0].refusals.flush()
     assert [event.tenant_id for event in events(processes[0], key)] == [None] * 10 + [tenant]
+
+
+def test_the_keys_of_a_tenant_are_told_singly_twenty_times_in_a_second_together(processes, stopped_clock):
+    tenant, other, keys = new_id(), new_id(), [replace(ADMIN, key_id=new_id()) for _ in range(30)]
+    services, statements = processes[0], []
+    sqlalchemy.event.listen(services.db.engine, "commit", statements.append)
+    for _ in range(3):
+        for one in keys:
+            assert refuse(services, one, tenant_id=tenant)
+    assert len(statements) == 20, "others wait for each commit"
+    for another in (other, None):
+        assert refuse(services, replace(ADMIN, key_id=new_id()), tenant_id=another)
+    assert len(statements) == 22
+    services.refusals.flush()
+    found = [event for one in keys for event in events(services, one)]
+    assert sum(event.details.get("count", 1) for event in found) == 90
+    stopped_clock.move(2)
+    assert refuse(services, keys[1], 2, tenant_id=tenant)
+    assert events(services, keys[1])[-1].action == "tenant.refused"
 
 
 def test_only_what_is_over_is_stored_while_the_process_goes_on(processes, key):
