@@ -1,10 +1,10 @@
-"""A circuit breaker around AWS: when it doesn't answer, most callers are told at once and few keep asking.
+"""A circuit breaker around AWS: while AWS does not answer, most calls fail at once and few are tried.
 
-Otherwise every request of a slow minute would hold a place for as long as its timeouts and its retry last, until
-there is no place left for those who need no AWS at all.
+Without it, each request of such a minute would hold its place in the web process for its timeouts and its retry, until
+requests that need no AWS found no place.
 
-Throttling counts once for the same account in a row: AWS can be too slow for the calls of one tenant, whom the others
-must not pay for. Calls that get no answer at all count each.
+Throttling counts once for calls about the same account in a row: AWS may throttle the calls of one tenant, and the
+other tenants must not suffer for it. Each call without an answer counts.
 """
 
 import threading
@@ -17,17 +17,17 @@ from app.aws.errors import AWS_ERRORS, Unavailable, is_silence, is_throttling
 
 _log = log.get(__name__)
 
-_FAILURES = 10  # in a row, until nobody is let through
-_OPEN_SECONDS = 3.0  # until one caller may try again
+_FAILURES = 10  # in a row, until the breaker opens
+_OPEN_SECONDS = 3.0  # until one call may try again
 
 
 class Breaker:
-    """Open after ten failures in a row; then one caller every three seconds may try, until one succeeds."""
+    """Open after ten failures in a row; then one call every three seconds may try, until one succeeds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures = 0
-        self._next_try = 0.0  # while open: when somebody may try again
+        self._next_try = 0.0  # while open: when the next call may try (monotonic seconds)
         self._throttled: str | None = None  # the account whose call was throttled last
 
     @property
@@ -36,9 +36,7 @@ class Breaker:
 
     @contextmanager
     def call(self, account_id: str) -> Iterator[None]:
-        """Around one call about a role in this account. Raises Unavailable instead of letting it happen while AWS is
-        silent.
-        """
+        """Around one call about a role in this account. Raises Unavailable before the call while AWS is silent."""
         self._admit()
         try:
             yield
@@ -56,7 +54,7 @@ class Breaker:
         with self._lock:
             if time.monotonic() < self._next_try:
                 raise Unavailable
-            self._next_try = time.monotonic() + _OPEN_SECONDS  # it is this caller who tries
+            self._next_try = time.monotonic() + _OPEN_SECONDS  # this call is the one that tries
 
     def _failed(self, throttled: str | None) -> None:
         with self._lock:

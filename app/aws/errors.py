@@ -1,8 +1,8 @@
-"""What AWS answered, in three words: refused, misconfigured, unavailable.
+"""AWS's answers in three words: refused, misconfigured, unavailable.
 
-Classified by error code, never by text, but for one code that AWS uses for two things. Only `AccessDenied` is a
-refusal; whatever is not known here is unavailable and proves nothing (invariant 5). The exceptions carry our own
-words: AWS's text names the broker and its session, so it goes to the log and nowhere else.
+Errors are classified by their code; the text decides only for one code that AWS uses for two things. Only
+`AccessDenied` is a refusal. Every unknown error is unavailable and proves nothing (invariant 5; docs/architecture.md
+has the list). The exceptions have our own words: AWS's text names the broker and its session, so it never leaves here.
 """
 
 import re
@@ -16,8 +16,8 @@ from app import log
 
 _log = log.get(__name__)
 
-# All that a call to AWS raises. The last ones are botocore's parser's, for an answer that is not as AWS documents it:
-# from a proxy in between, perhaps. They are caught around the call and the reading of its answer, and nothing else.
+# Everything that a call to AWS raises. The last five come from botocore's parser, for an answer that is not as AWS
+# documents it, such as a proxy's. They are caught only around the call and the parsing of its answer.
 AWS_ERRORS = (
     BotoCoreError,
     ClientError,
@@ -45,7 +45,7 @@ class Refused(StsError):  # noqa: N818  the design's words: refused, misconfigur
 
 
 class Misconfigured(StsError):  # noqa: N818
-    """AWS would allow it, but not in this shape. `field` says which field of an issue request is to blame."""
+    """AWS refuses the form of the call. `field`: the field of the issue request that caused it."""
 
     def __init__(self, detail: str, field: Field | None = None) -> None:
         super().__init__(detail)
@@ -54,7 +54,7 @@ class Misconfigured(StsError):  # noqa: N818
 
 
 class Unavailable(StsError):  # noqa: N818
-    """Throttled, timed out, failed, or an answer we don't know; the same call may succeed later."""
+    """Throttled, timed out, failed, or an unknown answer; the same call may succeed later."""
 
 
 _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
@@ -67,9 +67,9 @@ _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
 
 
 def classify(error: Exception) -> StsError:
-    """The StsError for whatever boto3 raised; the original is logged by its code, and chained by the caller."""
+    """The StsError for what boto3 raised. The original's code is logged; the caller chains the original."""
     if not isinstance(error, ClientError):
-        # With the traceback where it may be a bug of ours instead: a parser's error says nothing about AWS by itself.
+        # With the traceback for a parser's error, which may be a bug of ours.
         _log.warning(
             "aws.unreachable",
             error=type(error).__name__,
@@ -91,8 +91,8 @@ def classify(error: Exception) -> StsError:
 
 
 def is_silence(error: Exception) -> bool:
-    """Whether this says something of AWS as a whole, and may pass. An answer about one role or one policy does not, or
-    a single caller could shut the others out.
+    """Whether the error is about AWS as a whole and may pass. An answer about one role or one policy is not, or one
+    caller could open the breaker for the others.
     """
     if not isinstance(error, ClientError):
         return True
@@ -100,7 +100,7 @@ def is_silence(error: Exception) -> bool:
 
 
 def is_throttling(error: Exception) -> bool:
-    """Whether AWS asks for fewer calls. It counts them by account, so it may be about one tenant's."""
+    """Whether AWS throttled the call. It counts by account, so this may be about one tenant."""
     if not isinstance(error, ClientError):
         return False
     return _status(error) == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
@@ -111,7 +111,7 @@ def _status(error: ClientError) -> int:
 
 
 def _too_large(message: str) -> Misconfigured:
-    """AWS packs session policies into a space of its own measure, and only it can tell how full that is."""
+    """AWS packs session policies in its own way, so only AWS knows how much space one takes."""
     percent = re.search(r"([0-9]{1,6})\s?%", message)
     taken = f"{percent[1]} % of" if percent else "more than"
     return Misconfigured(
@@ -120,7 +120,7 @@ def _too_large(message: str) -> Misconfigured:
 
 
 def _validation(message: str) -> StsError:
-    """ValidationError is AWS's word for both duration limits, told apart by their texts alone."""
+    """ValidationError is AWS's code for both duration limits; only the text tells them apart."""
     if "MaxSessionDuration" in message:
         return Misconfigured("This is more than the role's own maximum session duration.", "duration_seconds")
     if "role chaining" in message:

@@ -1,9 +1,8 @@
-"""STS's Query protocol: one form, signed, sent and read with botocore's own parts, at half the price of a client's call.
+"""STS's Query protocol: one form, signed, sent and parsed with botocore's parts, at half the cost of a boto3 call.
 
-A call of a boto3 client spends most of its time on events, endpoint rules and checks of what is checked already; and
-a client signs for one identity alone, so that asking as a fresh session would take a client of its own. Here the
-identity comes with the call. What is hard stays botocore's: where STS is, whose credentials ours are and when they
-are renewed, Signature Version 4, TLS and proxies, and the reading of answers and errors.
+A boto3 client spends most of a call on events, endpoint rules and parameter checks, and it signs for one identity
+alone. Here the identity comes with each call. botocore still does the rest: it finds the endpoint, finds and renews our
+credentials, signs (Signature Version 4), handles TLS and proxies, and parses answers and errors.
 """
 
 import copy
@@ -36,13 +35,13 @@ from urllib3.exceptions import HTTPError
 from app.aws.errors import is_silence
 from app.aws.tls import ca_bundle
 
-# Short, as a worker waits at the other end; as many connections as a worker serves requests at once.
-_TIMEOUTS = urllib3.Timeout(connect=1, read=2)  # seconds
-_CONNECTIONS = 256
-_MOMENT = 1.0  # seconds: AWS keeps idle connections open for longer
+_TIMEOUTS = urllib3.Timeout(connect=1, read=2)  # seconds; short, as the vendor's worker waits for the answer
+_CONNECTIONS = 256  # as many as the requests that one web process serves at once
+_MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
-# One more attempt after a passing failure, while there is quota: AWS doesn't raise STS's rate, and a storm of retries
-# would use up what other tenants need. A hundred in a row, earned back as calls succeed, as in boto's standard mode.
+# One more attempt after a passing failure, while there is quota: AWS does not raise STS's rate, and many retries would
+# use up the calls of other tenants. The quota is a hundred retries; calls that succeed earn it back, as in boto's
+# standard retry mode.
 PAUSE = 0.3  # seconds at most, before the second attempt
 _QUOTA = 500
 _RETRY_COST = 5
@@ -52,7 +51,7 @@ _HEADERS = {
     "User-Agent": f"Deputy Botocore/{botocore_version}",  # the customer sees it in CloudTrail
 }
 
-Budget = Callable[[], AbstractContextManager[None]]  # what is around a request, and may make it wait
+Budget = Callable[[], AbstractContextManager[None]]  # surrounds a request, and may delay it
 
 
 class QueryApi:
@@ -66,14 +65,14 @@ class QueryApi:
         self._region = region
         self._boto = botocore.session.get_session()
         self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
-        # Never asked anything: it knows the endpoint, which takes partition, FIPS and the environment into account.
+        # This client is never called: it resolves the endpoint, from partition, FIPS and the environment.
         self._boto.set_config_variable("sts_regional_endpoints", "regional")
         known = self._boto.create_client("sts", region, config=BotoConfig(signature_version=UNSIGNED)).meta
         self.url = f"{known.endpoint_url.rstrip('/')}/"
-        # With the host, or botocore finds it out of the address for each signature, twice.
+        # With the host, or botocore parses the address twice for each signature.
         self._headers = _HEADERS | {"Host": urlsplit(self.url).netloc}
         self._model = known.service_model
-        # With the standard library's reading of times: botocore's own takes thirty times as long.
+        # With the standard library's parser for times: botocore's own takes thirty times as long.
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
         self._quota = RetryQuota(_QUOTA)
         ca: Any = ca_bundle(self._boto)
@@ -81,13 +80,13 @@ class QueryApi:
         self._budget: Budget = nullcontext
 
     def held_to(self, budget: Budget) -> "QueryApi":
-        """The same connections, with `budget` around each request, also one that is made again."""
+        """The same connections, with `budget` around each request and around each retry."""
         held = copy.copy(self)
         held._budget = budget  # noqa: SLF001  a copy of ours
         return held
 
     def call(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None) -> dict[str, Any]:
-        """STS's answer to `action`, asked with these credentials or our own.
+        """STS's answer to `action`, called with these credentials (None: our own).
 
         Raises ClientError for an error that STS answers, and what else is in AWS_ERRORS, as a boto3 client does.
         """
@@ -99,7 +98,7 @@ class QueryApi:
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
-            time.sleep(random.uniform(0, PAUSE))  # noqa: S311  so that those who failed together don't return together
+            time.sleep(random.uniform(0, PAUSE))  # noqa: S311  calls that failed together must not retry together
             with self._budget():
                 answer = self._ask(action, body, credentials)
             self._quota.release(_RETRY_COST)
@@ -143,10 +142,10 @@ class QueryApi:
 
 
 class _Prompt(HTTPConnection):
-    """A connection that sends a request in one piece, and trusts itself to be open when it was used a moment ago.
+    """A connection that sends a request in one packet, and skips the check whether it is open within a second of use.
 
-    urllib3 sends head and form apart (two packets, and the other end wakes twice) and asks the kernel before each
-    request whether the connection still stands. One that was closed that soon costs a second attempt.
+    urllib3 sends head and form as two packets, and asks the kernel before each request whether the connection is open.
+    A connection that was closed within that second costs a second attempt.
     """
 
     _held: list[bytes] | None = None
@@ -179,7 +178,7 @@ class _PromptTls(_Prompt, HTTPSConnection):
 
 
 def _pool(url: str, ca_certs: str | None) -> tuple[urllib3.HTTPConnectionPool, str]:
-    """The connections to `url`, through the proxy if the environment names one, and what to ask for on them."""
+    """The connections to `url`, through the environment's proxy if there is one, and the request's target on them."""
     settings: dict[str, Any] = {
         "maxsize": _CONNECTIONS,
         "timeout": _TIMEOUTS,
@@ -193,7 +192,7 @@ def _pool(url: str, ca_certs: str | None) -> tuple[urllib3.HTTPConnectionPool, s
     if proxy is None:
         return _prompt(urllib3.PoolManager(**settings).connection_from_url(url)), parts.path
     manager = urllib3.ProxyManager(proxy, proxy_headers=proxies.proxy_headers_for(proxy), **settings)
-    # A proxy is told the whole address of what is not encrypted, and a tunnel's end the path alone.
+    # A proxy gets the whole address for plain HTTP, and the path alone through a tunnel.
     return _prompt(manager.connection_from_url(url)), url if parts.scheme == "http" else parts.path
 
 

@@ -1,9 +1,9 @@
-"""What customers' stacks say through the registration topic: the queue it comes from, its form, and the way back.
+"""The messages of customers' stacks: the queue that they come from, their form, and the answer to a stack.
 
-A stack's custom resource publishes a request to the topic, SNS wraps it into an envelope and puts it into the queue,
-and whoever acts on it answers with a PUT to the address in the request. Anyone may publish, so that address is a
-stranger's: only AWS's own bucket for such answers is ever called. It is as good as a password to the stack, and is
-never logged; nor is the message.
+A stack's custom resource publishes a request to the registration topic. SNS wraps it in an envelope and puts it into
+the queue, and Deputy answers with a PUT to the response URL in the request. Anybody may publish, so the response URL is
+untrusted: it is called only if it is AWS's own bucket for such answers. It works like a password to the stack, so
+neither the URL nor the message is ever logged.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ _log = log.get(__name__)
 LONGEST_WAIT = 20  # seconds; SQS's limit
 _MESSAGE_MAX = 65_536  # characters; CloudFormation's are some 3,000
 _URL_MAX = 8192
-_ATTEMPTS = 2  # the second at once, unless AWS said no; the third is the message's next delivery
+_ATTEMPTS = 2  # the second follows at once, unless AWS refused; a third comes with the message's next delivery
 _TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 
-# Those parts of a request that the answer repeats: in ASCII and within AWS's lengths, so that it stays below the
-# 4,096 bytes that CloudFormation reads.
+# The fields that the answer repeats, in ASCII and within AWS's lengths: the answer stays below the 4,096 bytes that
+# CloudFormation reads.
 _STACK_ID = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
     r":stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}",
@@ -54,7 +54,7 @@ RequestType = Literal["Create", "Update", "Delete"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """CloudFormation's request to a custom resource. Everything in it is what somebody says."""
+    """CloudFormation's request to a custom resource. Every field of it is a claim."""
 
     kind: RequestType
     stack_id: str
@@ -69,7 +69,7 @@ class Request:
 
     @classmethod
     def parse(cls, body: str, topic_arn: str) -> "Request":
-        """The request in an SNS envelope. Raises ValueError when it could not even be answered."""
+        """The request in an SNS envelope. Raises ValueError for a message that can't be answered."""
         envelope = _object(body)
         if envelope.get("Type") != "Notification" or envelope.get("TopicArn") != topic_arn:
             raise ValueError("This does not come from the registration topic.")
@@ -86,7 +86,7 @@ class Request:
             account_id=stack["account"],
             request_id=_repeated(request, "RequestId"),
             logical_id=logical_id,
-            # An update that answers with another id makes CloudFormation delete the first one.
+            # CloudFormation deletes the old resource when an Update is answered with another id.
             physical_id=_repeated(request, "PhysicalResourceId")
             if kind != "Create" and "PhysicalResourceId" in request
             else _physical_id(stack_id, logical_id),
@@ -96,7 +96,7 @@ class Request:
         )
 
     def property(self, name: str) -> str:
-        """Empty when it is absent or no string."""
+        """Empty when it is absent or not a string."""
         return _text(self.properties, name)
 
     def old_property(self, name: str) -> str:
@@ -104,7 +104,7 @@ class Request:
         return _text(self.old_properties, name)
 
     def answer(self, refusal: str | None) -> bytes:
-        """What CloudFormation is told: SUCCESS, or FAILED for this reason, which the customer reads."""
+        """The answer for CloudFormation: SUCCESS, or FAILED with this reason, which the customer reads."""
         said = {
             "Status": "FAILED" if refusal else "SUCCESS",
             "PhysicalResourceId": self.physical_id,
@@ -148,25 +148,25 @@ def _physical_id(stack_id: str, logical_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the queue, for the time until SQS shows it again."""
+    """One message of the queue, until SQS delivers it again."""
 
     id: str
     body: str = field(repr=False)
     receipt: str = field(repr=False)
     sent_at: datetime  # by SQS's clock
-    is_first: bool  # it was not shown before
+    is_first: bool  # it was not delivered before
 
     @classmethod
     def of(cls, found: Any) -> "Message":
-        """A message as SQS shows it. Raises what is in AWS_ERRORS when it is not as SQS documents it."""
+        """A message in SQS's form. Raises one of AWS_ERRORS when it is not in the form that SQS documents."""
         sent = datetime.fromtimestamp(int(found["Attributes"]["SentTimestamp"]) / 1000, UTC)
         is_first = found["Attributes"]["ApproximateReceiveCount"] == "1"
         return cls(found["MessageId"], found["Body"], found["ReceiptHandle"], sent, is_first)
 
 
 class RegistrationQueue:
-    """The queue behind the topic. A message that is not deleted comes again, and ends among the dead letters: the
-    queue's redrive policy sees to that (cloudformation/broker.yaml).
+    """The queue behind the topic. SQS delivers a message again until it is deleted, and at last moves it to the dead
+    letters (the queue's redrive policy in cloudformation/broker.yaml).
     """
 
     def __init__(self, region: str, url: str) -> None:
@@ -191,7 +191,7 @@ class RegistrationQueue:
             raise Unavailable from error
 
     def delete(self, message: Message) -> None:
-        """It is dealt with. Raises Unavailable; it then comes again."""
+        """Delete a message that was handled. Raises Unavailable; SQS then delivers it again."""
         try:
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message.receipt)
         except AWS_ERRORS as error:
@@ -200,9 +200,9 @@ class RegistrationQueue:
 
 
 class Replies:
-    """Answers stacks, at AWS's own addresses for that and at no other.
+    """Answers stacks, only at AWS's own addresses for such answers.
 
-    `endpoint` is where S3 is when it is not AWS's, as the standard AWS_ENDPOINT_URL says: answers then go there alone.
+    `endpoint`: S3's address when AWS_ENDPOINT_URL names another one than AWS's; answers then go only there.
     """
 
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
@@ -215,20 +215,20 @@ class Replies:
         )
 
     def allows(self, url: str) -> bool:
-        """Whether this is an address that CloudFormation itself would give."""
+        """Whether CloudFormation itself would give this address."""
         found = self._allowed.fullmatch(url) if len(url) <= _URL_MAX else None
-        # A server that takes a path apart must not find another bucket in it.
+        # A server that normalizes the path must not find another bucket in it.
         return found is not None and not {".", ".."} & set(re.split(r"[/\\]", unquote(found["path"])))
 
     def put(self, request: Request, refusal: str | None) -> bool:
-        """Whether nothing is left to do: the stack has been told, or S3 refuses the answer and would refuse it again.
+        """True when nothing is left to do: the stack has its answer, or S3 refuses it and would refuse it again.
 
         Raises ValueError for an address that is not allowed.
         """
         if not self.allows(request.response_url):
             raise ValueError("This address is not one of AWS's for answers.")
         body = request.answer(refusal)
-        # The address is signed for an empty Content-Type. Redirects are not followed: that is boto's way.
+        # The address is signed for an empty Content-Type. botocore's session does not follow redirects.
         sent = AWSRequest("PUT", request.response_url, headers={"Content-Type": ""}, data=body).prepare()
         problem: str | int = ""
         final = False
@@ -240,7 +240,7 @@ class Replies:
             else:
                 if 200 <= problem < 300:
                     return True
-                if problem < 500:  # a redirect is nowhere to go; a 4xx is an address that expired, or was never signed
+                if problem < 500:  # a redirect is not followed; 4xx: the address has expired, or was never signed
                     final = problem >= 400
                     break
         _log.warning("registration.unanswered", problem=problem, final=final)
@@ -248,7 +248,7 @@ class Replies:
 
 
 def replies(region: str, partition: str) -> Replies:
-    """For the topic's region, with the environment's S3."""
+    """For the topic's region, with the S3 that the environment names."""
     endpoint: str = (
         boto3.session.Session(region_name=region)
         .client("s3", config=BotoConfig(signature_version=UNSIGNED))
@@ -260,16 +260,16 @@ def replies(region: str, partition: str) -> Replies:
 
 
 def _suffix(partition: str) -> str:
-    """The partition's domain, as this release of botocore knows it."""
+    """The partition's domain, from botocore's data."""
     known: Any = botocore.session.get_session().get_data("partitions")
     return next(str(found["outputs"]["dnsSuffix"]) for found in known["partitions"] if found["id"] == partition)
 
 
 def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
-    """The whole of an address, in lower case and without anything that two readers could read in two ways.
+    """A pattern for the whole address, in lower case, without characters that two parsers could read differently.
 
-    The bucket's name alone says nothing: with anything before or after it, it is somebody else's. Nor does the
-    region-less domain outside the partition `aws`, in which the same name may be a stranger's.
+    The bucket's name must be exact: with more before or after it, the bucket may be a stranger's. The domain without a
+    region is allowed in the partition `aws` alone, as a stranger may own the same name in another partition.
     """
     bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
     suffix = _suffix(partition)

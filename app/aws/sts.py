@@ -1,11 +1,11 @@
-"""THE door: the only place in Deputy from which a customer's account can be reached (invariant 2).
+"""THE door: the only place in Deputy that reaches a customer's account (invariant 2; docs/architecture.md has the list).
 
-Two ways through it. `assume` opens a session for a `Grant`, which only a stored connection can make. `probe` asks,
-for a proof, whether the role would let somebody in, with sessions that can do nothing and are thrown away. Both go
-through one raw call, `_assume_role`, which is the only `assume_role` in the code (an AST test counts them).
+It has two ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
+methods test for a proof whether the role accepts a caller; their sessions can do nothing and are thrown away. Both use
+one raw call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
 
-A session policy, a session name and a duration are composed or checked before they come here: botocore checks no
-patterns and no maxima, and whatever AWS then says would be about us.
+Callers check session policies, session names and durations before they come here: botocore checks no patterns and no
+maxima, and AWS's own error would be about Deputy's request.
 """
 
 import copy
@@ -24,13 +24,13 @@ from app.aws.query import Budget, QueryApi
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, probe_session_name
 
-# A session under this policy can do nothing at all but ask who it is, which AWS never denies (invariant 6).
+# A session under this policy can only ask who it is, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
     separators=(",", ":"),
 )
 PROBE_SECONDS = 900  # AWS's minimum
-_KNOWN_SECONDS = 5.0  # how long it counts, after a refusal, that these credentials were the broker's
+_KNOWN_SECONDS = 5.0  # for how long, after a refusal, the credentials are still taken for the broker's
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Session:
     session_token: str = field(repr=False)
     expires_at: datetime
     account_id: AccountId
-    role_unique_id: str  # AROA…: the role itself, where its ARN is only its name
+    role_unique_id: str  # AROA…: it changes when the role is deleted and made again under the same ARN
     name: str  # the session's own, as the customer's CloudTrail shows it
 
 
@@ -56,10 +56,9 @@ class _KnownKey:
 
 
 class Sts:
-    """STS in the broker's region, under the broker's credentials. One per process: it holds the connections.
+    """STS in the broker's region, with the broker's credentials. One per process, as it holds the connections.
 
-    It starts without credentials as well: a service whose credentials are away must say that it is not ready, and
-    recover by itself.
+    It can be made without credentials: a process without them reports that it is not ready, and recovers by itself.
     """
 
     def __init__(self, region: str, broker: Broker) -> None:
@@ -69,14 +68,14 @@ class Sts:
         self._known = _KnownKey()
 
     def held_to(self, budget: Budget) -> "Sts":
-        """The same door, through which each call waits for its place in the budget."""
+        """The same door; each call waits until the budget has room for it."""
         held = copy.copy(self)
         held._api = self._api.held_to(budget)  # noqa: SLF001  a copy of ours
         return held
 
     @property
     def is_silent(self) -> bool:
-        """Whether AWS has not answered for a while, so that hardly anybody is let through to it."""
+        """Whether the breaker is open: AWS has not answered for a while, and few calls are let through."""
         return self._breaker.is_open
 
     def assume(self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None) -> Session:
@@ -86,8 +85,8 @@ class Sts:
     def probe_own(self, grant: Grant) -> tuple[AccountId, str]:
         """Try the tenant's own External ID: the account that AWS says it is, and the role's unique id.
 
-        The account is asked of the session itself (GetCallerIdentity), which must agree with the answer to
-        AssumeRole. Raises Refused, Misconfigured or Unavailable.
+        The session itself is asked for its account (GetCallerIdentity), which must agree with AssumeRole's answer.
+        Raises Refused, Misconfigured or Unavailable.
         """
         session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY})
         account_id = self._account_of(session)
@@ -96,22 +95,22 @@ class Sts:
         return account_id, session.role_unique_id
 
     def probe_again(self, grant: Grant) -> str:
-        """Try the tenant's own External ID once more: the role's unique id. Raises as `probe_own`.
+        """Try the tenant's own External ID once more: the role's unique id. The account is not asked for again.
 
-        The account is not asked again: only whether the role still lets us in, and is the same one.
+        Raises as `probe_own`.
         """
         return self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY}).role_unique_id
 
     def probe_missing(self, grant: Grant) -> None:
-        """Try the role without any External ID. Returns when it let us in; raises Refused, as it should."""
+        """Try the role without an External ID. Raises Refused, as it should; returns when the role accepted it."""
         self._as_stranger(grant.role_arn, None)
 
     def probe_foreign(self, grant: Grant) -> None:
-        """Try an External ID that was never issued. Returns when it let us in; raises Refused, as it should."""
+        """Try an External ID that was never issued. Raises Refused, as it should; returns when the role accepted it."""
         self._as_stranger(grant.role_arn, foreign_external_id(grant.external_id))
 
     def is_broker(self) -> bool:
-        """Whether our own credentials are the broker's, whom customers' roles trust. Raises Unavailable."""
+        """Whether our own credentials are the broker's, which customers' roles trust. Raises Unavailable."""
         try:
             _, arn = self._who_is(None)
         except Misconfigured as error:
@@ -119,7 +118,7 @@ class Sts:
         return _same_principal(arn, self._broker)
 
     def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:
-        """What a good role allows. With somebody else's credentials every role refuses us, and none is to blame."""
+        """A call that a good role accepts. Unless our credentials are the broker's, a refusal says nothing about the role."""
         try:
             return self._assume_role(grant.role_arn, grant.external_id, session_name, seconds, extra)
         except Refused:
@@ -128,8 +127,8 @@ class Sts:
             raise Unavailable from None
 
     def _is_known_broker(self) -> bool:
-        """As `is_broker`, asked once in some seconds for these credentials: a thousand absent roles refuse us at once."""
-        with self._known.lock:  # one asks, and the others that were refused meanwhile share the answer
+        """As `is_broker`, asked at most every 5 seconds for the same credentials: a thousand roles may refuse us at once."""
+        with self._known.lock:  # one thread asks, and threads that were refused meanwhile share its answer
             try:
                 key_id = self._api.own_key_id()
             except AWS_ERRORS as error:  # they were there a moment ago
@@ -142,7 +141,7 @@ class Sts:
             return True
 
     def _as_stranger(self, role_arn: RoleArn, external_id: ExternalId | None) -> None:
-        """What a good role refuses; the session of a bad one is inert, and dropped here."""
+        """A call that a good role refuses. A bad role's session is inert and is dropped here."""
         self._assume_role(role_arn, external_id, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY})
 
     def _account_of(self, session: Session) -> AccountId:
@@ -150,7 +149,7 @@ class Sts:
         return self._who_is(own)[0]
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
-        """Whose these credentials are, or ours: the account, and the six parts of the ARN that AWS gives them.
+        """The account of these credentials (None: our own), and the six parts of their ARN.
 
         Raises Misconfigured or Unavailable.
         """
@@ -161,7 +160,7 @@ class Sts:
                 return AccountId(answer["Account"]), arn
         except AWS_ERRORS as error:
             failed = classify(error)
-            # Nobody can be denied this call, so a refusal here is a fault and no answer.
+            # AWS never denies this call, so a refusal here is a fault.
             raise (Unavailable() if isinstance(failed, Refused) else failed) from error
 
     def _assume_role(
@@ -187,7 +186,7 @@ class Sts:
 
 
 def _same_principal(arn: list[str], broker: Broker) -> bool:
-    """Whether GetCallerIdentity's ARN is the broker's, path aside: a session's ARN doesn't show the role's path."""
+    """Whether GetCallerIdentity's ARN is the broker's. Paths are ignored, as a session's ARN lacks its role's path."""
     _, partition, service, _, account, resource = arn
     kind, _, rest = resource.partition("/")
     if (partition, account) != (broker.partition, broker.account_id):
@@ -198,7 +197,7 @@ def _same_principal(arn: list[str], broker: Broker) -> bool:
 
 
 def _session(answer: dict[str, Any]) -> Session:
-    """Raises one of AWS_ERRORS for an answer that is not as STS documents it."""
+    """Raises one of AWS_ERRORS for an answer that is not in the form that STS documents."""
     credentials, user = answer["Credentials"], answer["AssumedRoleUser"]
     role_unique_id, _, session_name = user["AssumedRoleId"].partition(":")
     if not role_unique_id or not session_name:

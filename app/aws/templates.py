@@ -1,12 +1,13 @@
 """The templates that customers launch: rendered from the files in cloudformation/, and published to S3.
 
-customer-role.yaml makes the role in one account. customer-org.yaml makes it in every account of an organisation; the
-rendered customer-role.yaml is part of its text, so nothing is fetched later, and no link can put another in its place.
+customer-role.yaml makes the role in one account. customer-org.yaml makes it in every account of an organisation; its
+text contains the rendered customer-role.yaml, so that no link can put another template in its place.
 
-A file in the repository is valid as it lies there, with example values; rendering replaces each of them. The broker's
-ARN is baked in and is no parameter: with a parameter, anybody could send a victim the vendor's genuine template with
-their own principal in the link. So is the account of the registration topic: a link can name a topic of it, or none. CloudFormation opens templates only from S3, so each one is uploaded under a name that
-contains its content's hash: links stay valid when a newer one is published.
+The files in the repository are valid templates with example values, and rendering replaces each value. The broker's
+ARN is written into the template instead of being a parameter: with a parameter, anybody could send a victim a link to
+the vendor's genuine template with another principal. The account of the registration topic is written in as well.
+CloudFormation opens templates from S3 only. Each is uploaded under a name with its content's hash, so that links stay
+valid when a newer one is published.
 """
 
 import enum
@@ -51,7 +52,7 @@ class Template:
 
 
 class Published(enum.StrEnum):
-    """What the bucket shows under a template's name; the words are for people."""
+    """What the bucket serves under a template's name, in words for the operator."""
 
     YES = "published"
     MISSING = "is missing, or not public"
@@ -88,7 +89,7 @@ def render_organization(config: Config, role: Template) -> Template:
 
 
 def _topics_of(broker: Broker) -> str:
-    """How the pattern for the topic begins: only the vendor's account has topics that are told of roles."""
+    """The beginning of the topic's pattern: the topic must be in the vendor's account."""
     return f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:"
 
 
@@ -103,18 +104,18 @@ def _versioned(text: str, name: str, permission_set: str) -> Template:
 
 
 def _section(text: str, name: str) -> str:
-    """What stands below a key of a template's top level, up to the next such key."""
+    """The text below a top-level key of a template, up to the next key."""
     _, _, rest = _must_contain(text, f"\n{name}:\n").partition(f"\n{name}:\n")
     return re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0].rstrip() + "\n"
 
 
 def role_seconds(config: Config) -> int:
-    """The role's MaxSessionDuration: as long as we may ask for, and IAM's own minimum at least."""
+    """The role's MaxSessionDuration: the longest session that Deputy issues, but at least IAM's minimum."""
     return max(3600, config.max_session_seconds)
 
 
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:
-    """The statements between the two marks replaced, as JSON, which is YAML, at the marks' own indentation."""
+    """Replace the statements between the two marks with JSON, which is valid YAML, at the marks' indentation."""
     before, _, rest = _must_contain(text, _BEGIN).partition(_BEGIN)
     _, _, after = _must_contain(rest, _END).partition(_END)
     indent = before[before.rindex("\n") + 1 :]
@@ -133,7 +134,7 @@ def _must_contain(text: str, mark: str) -> str:
 
 
 def _with_sub(value: Any) -> Any:
-    """Strings with a CloudFormation variable in them wrapped in Fn::Sub, which alone replaces it."""
+    """Wrap each string with a CloudFormation variable in Fn::Sub, which replaces the variable."""
     if isinstance(value, str):
         return {"Fn::Sub": value} if "${AWS::" in value else value
     if isinstance(value, dict):
@@ -149,15 +150,15 @@ class TemplateBucket:
     def __init__(self, config: Config) -> None:
         self._bucket = config.template_bucket
         self._boto = boto3.session.Session(region_name=config.region)
-        # Unsigned: what the web needs is the bucket's address, and it has no credentials for anything in there.
+        # Unsigned: a web process needs only the bucket's address, and has no credentials for the bucket.
         self._endpoint = self._boto.client("s3", config=BotoConfig(signature_version=UNSIGNED)).meta.endpoint_url
 
     def url(self, template: Template) -> str:
-        """Where CloudFormation, and anybody, reads the template; in the partition and region of the bucket."""
+        """The template's public address, in the bucket's partition and region."""
         return f"{self._endpoint}/{self._bucket}/{template.key}"
 
     def publish(self, template: Template) -> bool:
-        """Upload; False when it is there already, which is never overwritten. Raises Unavailable."""
+        """Upload the template; False when it exists already, as it is never overwritten. Raises Unavailable."""
         try:
             with closing(self._boto.client("s3")) as s3:
                 s3.put_object(
@@ -177,7 +178,7 @@ class TemplateBucket:
         return True
 
     def published(self, template: Template) -> Published:
-        """What is there under the template's name, asked without credentials, as customers ask. Raises Unavailable."""
+        """What the bucket serves under the template's name, read without credentials as by customers. Raises Unavailable."""
         settings = BotoConfig(
             signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}
         )
@@ -188,7 +189,7 @@ class TemplateBucket:
                 with closing(answer["Body"]) as body:
                     found = body.read(len(wanted) + 1)
         except ClientError as error:
-            # Without the right to list the bucket, AWS refuses what is absent.
+            # AWS answers 403 for an absent object when the caller may not list the bucket.
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {403, 404}:
                 return Published.MISSING
             raise Unavailable(str(error)) from error
@@ -199,12 +200,12 @@ class TemplateBucket:
 
 @cache
 def regions(partition: str) -> frozenset[str]:
-    """The regions of a partition in which CloudFormation runs, as this release of botocore knows them."""
+    """The regions of a partition in which CloudFormation runs, from botocore's data."""
     return frozenset(boto3.session.Session().get_available_regions("cloudformation", partition))
 
 
 def partition_of(region: str) -> str | None:
-    """The partition that a region's name belongs to, also of a region newer than this botocore; None for no name."""
+    """The partition of a region's name, also for a region newer than this botocore; None for another name."""
     try:
         return boto3.session.Session().get_partition_for_region(region)
     except UnknownRegionError:

@@ -1,4 +1,4 @@
-"""Whose certificates are believed, where we ask AWS without a client of boto3's."""
+"""The CA certificates to trust, where AWS is called without a boto3 client."""
 
 import os
 
