@@ -20,6 +20,7 @@ import sqlalchemy
 import urllib3
 from alembic import command
 from flask import Flask
+from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
@@ -90,6 +91,16 @@ def aws() -> Iterator[Sandbox]:
             for name, value in given.items():
                 patch.setenv(name, value)
             yield sandbox
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The one browser of this process; a test opens a context, or a page, of its own and closes it."""
+    expect.set_options(timeout=30_000)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

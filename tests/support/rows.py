@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -108,22 +108,27 @@ def tenant_row(database: Database) -> UUID:
 def connection_row(
     database: Database, tenant_id: UUID, role: Role = NO_ROLE, *, number: int = 1, **changes: Any
 ) -> UUID:
+    arn = role.arn if number == 1 else f"{role.arn}-{number}"
+    [made] = connection_rows(database, tenant_id, [{"role_arn": arn, "role_unique_id": role.unique_id, **changes}])
+    return made
+
+
+def connection_rows(database: Database, tenant_id: UUID, wanted: Sequence[Mapping[str, Any]]) -> list[UUID]:
+    """Many in one transaction; each says of itself at least its role_arn and its role_unique_id."""
     with database.write(SYSTEM) as db:
         external_id = db.scalars(sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id)).one()
-        arn = role.arn if number == 1 else f"{role.arn}-{number}"
-        made = {
+        common = {
             "tenant_id": tenant_id,
             "external_id_id": external_id,
-            "role_arn": arn,
-            "account_id": arn.split(":")[4],
             "permission_set": "inventory",
             "status": ConnectionStatus.VERIFIED,
-            "role_unique_id": role.unique_id,
             "verified_at": now(),
         }
-        connection = Connection(id=new_id(), **(made | changes))
-        db.add(connection)
-    return connection.id
+        made = [
+            Connection(id=new_id(), **(common | {"account_id": one["role_arn"].split(":")[4]} | one)) for one in wanted
+        ]
+        db.add_all(made)
+    return [connection.id for connection in made]
 
 
 def registration_token(database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1) -> str:
@@ -206,6 +211,7 @@ __all__ = [
     "Role",
     "at_once",
     "connection_row",
+    "connection_rows",
     "place",
     "plan",
     "registration_token",

@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 
 from app.store.models import ConnectionStatus
 from tests.support.cast import World
-from tests.support.rows import connection_row
+from tests.support.rows import NO_ROLE, connection_rows
 
 _numbers = itertools.count(100_000_000_000)
 
@@ -59,15 +59,8 @@ def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
 
 def many(visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100) -> list[str]:
     """Rows without roles; their accounts' ids, newest first."""
-    database, made = visitor.world.admin.app.extensions["deputy"].db, []
-    for _ in range(count):
-        made.append(f"{next(_numbers):012d}")
-        connection_row(
-            database,
-            UUID(visitor.tenant["id"]),
-            number=int(made[-1]),
-            account_id=made[-1],
-            status=status,
-            due_at=None,
-        )
-    return made[::-1]
+    accounts = [f"{next(_numbers):012d}" for _ in range(count)]
+    common = {"role_unique_id": NO_ROLE.unique_id, "status": status, "due_at": None}
+    rows = [{"role_arn": f"{NO_ROLE.arn}-{account}", "account_id": account, **common} for account in accounts]
+    connection_rows(visitor.world.admin.app.extensions["deputy"].db, UUID(visitor.tenant["id"]), rows)
+    return accounts[::-1]

@@ -4,16 +4,17 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
 from app.store.models import ConnectionStatus
-from tests.conftest import CHROMIUM, in_a_browser
+from tests.attacks.evidence import on_sqlite
+from tests.conftest import in_a_browser
 from tests.support.cast import Customer, without_external_id
 from tests.support.rows import until
 from tests.web.conftest import Visitor, many
 
-pytestmark = in_a_browser
+pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between databases
 
 # Text with less than 4.5:1 (WCAG AA) on what is behind it, and its ratio.
 FAINT = """() => {
@@ -55,16 +56,14 @@ def url(visitor: Visitor) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser_page() -> Iterator[Page]:
-    """A browser that fails the test when the page's own policy, or a script of its own, is in its way."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
+def browser_page(chromium: Browser) -> Iterator[Page]:
+    """A page that fails the test when the page's own policy, or a script of its own, is in its way."""
+    with chromium.new_context() as context:
+        page = context.new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         yield page
-        browser.close()
     assert said == []
 
 
@@ -141,7 +140,7 @@ def test_a_search_is_removed_with_a_click(visitor: Visitor, url: str, browser_pa
 
 
 def test_a_page_that_is_open_turns_into_the_farewell(visitor: Visitor, url: str, browser_page: Page):
-    page = browser_page.context.browser.new_page()  # whose console may say that its link has ended
+    page = browser_page.context.new_page()  # whose console may say that its link has ended
     page.goto(url)
     visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
     page.wait_for_selector("text=This access has ended")
@@ -195,9 +194,15 @@ def test_whatever_the_tab_key_reaches_shows_that_it_did(visitor: Visitor, url: s
     assert [name for name in reached if name in expected] == expected
 
 
-def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor: Visitor, url: str, browser_page: Page):
+@pytest.fixture
+def plain(chromium: Browser) -> Iterator[Page]:
+    """A browser without JavaScript."""
+    with chromium.new_context(java_script_enabled=False) as context:
+        yield context.new_page()
+
+
+def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor: Visitor, url: str, plain: Page):
     listed = many(visitor, count=30)
-    plain = browser_page.context.browser.new_page(java_script_enabled=False)
     plain.goto(url)
     for way, shown in (("terraform", "#terraform"), ("cli", "#aws-cli"), ("stack", "#region")):
         plain.click(f"label[for=way-{way}]")

@@ -13,9 +13,12 @@ from app.factory import create_app
 from app.store.models.base import Base
 from app.web.onboarding.pages import HEADERS
 from sandbox.server import Sandbox
+from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, without_external_id
 from tests.web.conftest import Visitor, visit
+
+pytestmark = on_sqlite  # test_many_accounts.py, test_searches.py and others look at the page on both databases
 
 
 def text_of(found) -> str:
