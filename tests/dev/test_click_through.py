@@ -9,37 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.conftest import CHROMIUM, in_a_browser
-from tests.dev.test_run import Run, call
+from tests.conftest import in_a_browser
+from tests.dev.make_run import Run, call
 
 pytestmark = in_a_browser
 
-PATIENCE = 30_000  # ms
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    with Run("run", tmp_path_factory.mktemp("run") / "data") as run:
-        yield run.ready()
-
 
 @pytest.fixture
-def browser() -> Iterator[BrowserContext]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = started.new_context(permissions=["clipboard-read", "clipboard-write"])
-        context.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
+def browser(chromium: Browser) -> Iterator[BrowserContext]:
+    with chromium.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         yield context
-        started.close()
 
 
 def page_of_a_new_tenant(run: Run, browser: BrowserContext, name: str) -> Page:
-    (admin,) = re.findall(r"admin key +(dpk_\S+)", run.output)
-    tenant = call(run, admin, "POST", "/v1/tenants", {"name": name}, expect=201)
-    link = call(run, admin, "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    tenant = call(run, run.admin_key, "POST", "/v1/tenants", {"name": name}, expect=201)
+    link = call(run, run.admin_key, "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
     page = browser.new_page()
     page.goto(link["url"])
     page.evaluate("window.sameDocument = true")

@@ -1,144 +1,23 @@
-"""`make run` and `make demo` as a person runs them: real processes, real ports, real signals."""
+"""`make run` and `make demo` as a person runs them: real processes, real ports, real signals.
+
+Those who only look share one run, the fixture `run`; how a run ends is in conftest.py and in test_run_settings.py.
+"""
 
 import json
 import os
 import re
-import secrets
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
-import boto3
 import pytest
 import requests
 
-from dev.stack import Settings, Stack, StackError, free_port
-
-ROOT = Path(__file__).parents[2]
-ACME = "444455556666"
-PATIENCE = 240  # seconds until a start has failed; a start takes five, and more on a busy machine
-STOPPED = 60  # seconds in which everything must have ended
-LAST_LINE = "Ctrl-C stops everything."
+from dev.stack import Settings, StackError, free_port
+from tests.dev.make_run import PERSONS_AWS, Run, assert_nothing_left, processes
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
-
-# A person's own AWS credentials, which are nobody's business here.
-PERSONS_AWS = {
-    "AWS_ACCESS_KEY_ID": "AKIAREALREALREALREAL",
-    "AWS_SECRET_ACCESS_KEY": "the-person's-own-secret",
-    "AWS_SESSION_TOKEN": "the-person's-own-token",
-    "AWS_PROFILE": "production",
-    "AWS_ENDPOINT_URL_STS": "http://localhost:1/",
-}
-
-
-def new_key() -> str:
-    return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
-
-
-class Run:
-    """One `python -m dev.<module>`, with its own ports and data folder; ended by force if a test leaves it."""
-
-    def __init__(self, module: str, data: Path, **env: str) -> None:
-        self.data = data
-        self.port, self.sandbox_port = int(env.get("PORT") or free_port()), free_port()
-        self._env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(data.parent),  # where no AWS configuration is
-            "PYTHONUNBUFFERED": "1",
-            "PORT": str(self.port),
-            "SANDBOX_PORT": str(self.sandbox_port),
-            "DEPUTY_DATA_DIR": str(data),
-            **env,
-        }
-        self._out = data.parent / f"{module}-{secrets.token_hex(4)}.out"
-        self._module = module
-
-    def __enter__(self) -> Self:
-        with self._out.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", f"dev.{self._module}"],
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOPPED)
-            self.process.kill()
-            self.process.wait()
-
-    @property
-    def url(self) -> str:
-        return f"http://localhost:{self.port}"
-
-    @property
-    def sandbox_url(self) -> str:
-        return f"http://localhost:{self.sandbox_port}"
-
-    @property
-    def output(self) -> str:
-        return self._out.read_text(errors="replace")
-
-    def ready(self) -> Self:
-        """Wait until it says that it is, and is."""
-        until(lambda: LAST_LINE in self.output or self.process.poll() is not None, PATIENCE)
-        assert self.process.poll() is None, self.output
-        assert requests.get(f"{self.url}/readyz", timeout=30).json()["status"] == "ok"
-        return self
-
-    def ended(self) -> int:
-        """Its exit code."""
-        return self.process.wait(PATIENCE)
-
-    def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(STOPPED)
-
-
-def until(truth: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while not truth():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def processes(folder: Path) -> dict[int, Mapping[str, str]]:
-    """Every process that has the folder in its command line or environment: its environment, by id."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            raw = (entry / "environ").read_bytes()
-            if str(folder).encode() in raw + (entry / "cmdline").read_bytes():
-                pairs = (line.partition("=") for line in raw.decode(errors="replace").split("\0") if line)
-                found[int(entry.name)] = {name: value for name, _, value in pairs}
-    return found
-
-
-def assert_nothing_left(run: Run, seconds: float = 0) -> None:
-    if Path("/proc").exists():
-        assert until(lambda: not processes(run.data), seconds), processes(run.data).keys()
-    for port in (run.port, run.sandbox_port):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
 
 
 @pytest.fixture
@@ -152,42 +31,15 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-# --- the whole thing ---
+# --- what runs ---
 
 
-def test_from_the_first_start_to_the_end_of_the_second(data: Path):
-    key = new_key()
-    with Run("run", data, DEPUTY_BOOTSTRAP_KEY=key, **PERSONS_AWS) as run:
-        run.ready()
-        assert_it_says_what_a_person_needs(run, key)
-        assert_the_docs_are_served(run)
-        assert_no_header_moves_it(run)
-        assert_the_persons_aws_credentials_stay_theirs(run)
-        assert_only_its_owner_can_read(data / "run.json", data / "secret-key")
-        assert_the_story_works(run, key)
-        assert_a_second_run_is_refused(run)
-        assert_the_demo_uses_it(run)
-        assert run.interrupt() == 0
-        assert run.output.rstrip().endswith("stopping …")
-        assert "Traceback" not in run.output
-        assert_nothing_left(run)
-        assert not (data / "run.json").exists()
-    with Run("run", data) as again:
-        again.ready()
-        assert re.search(r"state +fresh: .*removed", again.output)
-        (admin,) = re.findall(r"admin key +(dpk_\S+)", again.output)
-        tenants = call(again, admin, "GET", "/v1/tenants")["items"]
-        assert [tenant["name"] for tenant in tenants] == ["Acme"], "another one than the first run's"
-        assert requests.get(f"{again.url}/v1/tenants", headers=bearer(key), timeout=30).status_code == 401
-        assert_the_rest_stops_when_the_web_server_dies(again)
-
-
-def assert_it_says_what_a_person_needs(run: Run, key: str) -> None:
+def test_it_says_what_a_person_needs(run: Run):
     said = run.output
     assert re.search(rf"API +{run.url}/v1$", said, re.MULTILINE)
     assert re.search(rf"API docs +{run.url}/docs/$", said, re.MULTILINE)
     assert re.search(rf"console +{run.sandbox_url}/console/", said)
-    assert re.search(rf"admin key +{key}$", said, re.MULTILINE)
+    assert re.search(rf"admin key +{run.admin_key}$", said, re.MULTILINE)
     assert "make demo" in said
     starting = re.findall(r"^starting +(.+) …$", said, re.MULTILINE)
     assert starting == [
@@ -201,7 +53,7 @@ def assert_it_says_what_a_person_needs(run: Run, key: str) -> None:
     assert re.search(rf"onboarding +{run.url}/onboard/[A-Za-z0-9_-]{{43}}$", said, re.MULTILINE)
 
 
-def assert_the_docs_are_served(run: Run) -> None:
+def test_the_docs_are_served(run: Run):
     page = requests.get(f"{run.url}/docs/", timeout=30)
     assert page.status_code == 200
     for asset in re.findall(r'(?:src|href)="([^"]+)"', page.text):
@@ -211,15 +63,14 @@ def assert_the_docs_are_served(run: Run) -> None:
     assert requests.get(f"{run.sandbox_url}/console/", timeout=30).status_code == 200
 
 
-def assert_no_header_moves_it(run: Run) -> None:
+def test_no_header_moves_it(run: Run):
     for name in ("SCRIPT_NAME", "PATH_INFO"):
         answer = requests.get(f"{run.url}/healthz", headers={name: "/elsewhere"}, timeout=30)
         assert answer.status_code == 200, answer.text
 
 
-def assert_the_persons_aws_credentials_stay_theirs(run: Run) -> None:
-    if not Path("/proc").exists():
-        return
+@on_linux
+def test_the_persons_aws_credentials_stay_theirs(run: Run):
     children = {pid: env for pid, env in processes(run.data).items() if pid != run.process.pid}
     assert len(children) >= 4, "the sandbox, gunicorn and its two workers"
     for env in children.values():
@@ -228,49 +79,19 @@ def assert_the_persons_aws_credentials_stay_theirs(run: Run) -> None:
         assert env["AWS_ENDPOINT_URL"] == run.sandbox_url
 
 
-def assert_only_its_owner_can_read(*paths: Path) -> None:
-    for path in paths:
-        assert path.stat().st_mode & 0o077 == 0, path
+def test_only_its_owner_can_read_its_secrets(run: Run):
+    for name in ("run.json", "secret-key", "env"):
+        assert (run.data / name).stat().st_mode & 0o077 == 0, name
 
 
-def assert_the_story_works(run: Run, key: str) -> None:
-    tenant = call(run, key, "POST", "/v1/tenants", {"name": "Acme"}, expect=201)
-    kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
-    create_the_stack(run, kit["launch_stack_url"])
-    path = f"/v1/tenants/{tenant['id']}/connections"
-    assert until(lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], PATIENCE)
-    [connection] = call(run, key, "GET", path)["items"]
-    issued = call(run, key, "POST", f"{path}/{connection['id']}/credentials")
-    session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
-    with closing(session.client("s3", endpoint_url=run.sandbox_url, region_name="us-east-1")) as s3:
-        assert "deputy-shared-acme" in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
-
-
-def create_the_stack(run: Run, link: str) -> None:
-    """What the console's page does for the person who opened the link."""
-    parts = urlsplit(link)
-    assert f"{parts.scheme}://{parts.netloc}{parts.path}" == f"{run.sandbox_url}/console/cloudformation/home"
-    wanted = dict(parse_qsl(parts.fragment.partition("?")[2]))
-    launch = {
-        "account": ACME,
-        "region": "us-east-1",
-        "template_url": wanted["templateURL"],
-        "stack_name": wanted["stackName"],
-        "parameters": {k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")},
-        "capabilities": ["CAPABILITY_NAMED_IAM"],
-    }
-    made = requests.post(f"{run.sandbox_url}/console/api/stacks", json=launch, timeout=30)
-    assert made.status_code == 201, made.text
-
-
-def assert_a_second_run_is_refused(run: Run) -> None:
+def test_a_second_run_is_refused(run: Run):
     with Run("run", run.data) as second:
         assert second.ended() == 1
         assert complaint(second) == (f"Another run uses {run.data}; stop it, or set DEPUTY_DATA_DIR to another folder.")
     assert requests.get(f"{run.url}/readyz", timeout=30).status_code == 200
 
 
-def assert_the_demo_uses_it(run: Run) -> None:
+def test_the_demo_uses_it(run: Run):
     with Run("demo", run.data, **PERSONS_AWS) as demo:
         assert demo.ended() == 0, demo.output
     assert f"Using the service that runs at {run.url}." in demo.output
@@ -286,16 +107,6 @@ def assert_the_demo_tells_everything(said: str) -> None:
     assert steps == list(range(1, 10))
 
 
-def assert_the_rest_stops_when_the_web_server_dies(run: Run) -> None:
-    if not Path("/proc").exists():
-        assert run.interrupt() == 0
-        return
-    os.kill(pid_of("gunicorn", run), signal.SIGKILL)
-    assert run.ended() == 1
-    assert run.output.rstrip().endswith(f"The web process ended by itself; see {run.data / 'web.log'}")
-    assert_nothing_left(run)
-
-
 def test_the_demo_alone_starts_its_own_service_and_leaves_nothing(data: Path, tmp_path: Path):
     with Run("demo", data, TMPDIR=str(tmp_path)) as demo:
         assert demo.ended() == 0, demo.output
@@ -304,20 +115,6 @@ def test_the_demo_alone_starts_its_own_service_and_leaves_nothing(data: Path, tm
     assert_nothing_left(demo)
     assert not data.exists()
     assert list(tmp_path.glob("deputy-demo-*")) == []
-
-
-@on_linux
-def test_killed_outright_it_leaves_nothing_running_either(data: Path):
-    with Run("run", data) as run:
-        run.ready()
-        run.process.kill()
-        run.process.wait()
-        assert_nothing_left(run, STOPPED)
-
-
-def pid_of(word: str, run: Run) -> int:
-    """The process of ours with this word in its command line: the oldest, which is the parent of the others."""
-    return min(pid for pid in processes(run.data) if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 # --- what can't work is one clear line ---
@@ -360,15 +157,9 @@ def test_the_same_port_twice(data: Path):
         assert port in complaint(run)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "hunter2",
-        f"dpk_{'0' * 16}_{'A' * 43}",
-    ],
-    ids=["a password", "all the same"],
-)
-def test_a_weak_key(data: Path, key: str):
+def test_a_weak_key(data: Path):
+    """tests/cli has every kind of them."""
+    key = f"dpk_{'0' * 16}_{'A' * 43}"
     with Run("run", data, DEPUTY_BOOTSTRAP_KEY=key) as run:
         assert run.ended() == 1
         said = complaint(run)
@@ -398,29 +189,3 @@ def test_a_data_folder_that_is_read_only(data: Path):
     with Run("run", data) as run:
         assert run.ended() == 1
         assert complaint(run).startswith(f"DEPUTY_DATA_DIR={data} can't be used: ")
-
-
-def call(run: Run, key: str, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
-    answer = requests.request(method, f"{run.url}{path}", json=body, headers=bearer(key), timeout=30)
-    assert answer.status_code == expect, answer.text
-    return answer.json()
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def test_what_the_service_doubts_is_told_to_the_person_once(tmp_path, capsys):
-    """Each process says it in its own log, which nobody reads who just typed make run."""
-    env = {
-        "PATH": os.environ["PATH"],
-        "PORT": str(free_port()),
-        "SANDBOX_PORT": str(free_port()),
-        "DEPUTY_DATA_DIR": str(tmp_path / "data"),
-        "DEPUTY_ISSUE_RAET": "1",
-    }
-    with Stack(Settings.from_environment(env), env) as stack:
-        stack.prepare()
-    assert capsys.readouterr().out == (
-        "note      DEPUTY_ISSUE_RAET is no setting, so nothing reads it. Is DEPUTY_ISSUE_RATE meant?\n"
-    )

@@ -3,20 +3,33 @@
 import itertools
 import os
 import re
+import signal
 import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from dev.demo import aws
 from dev.stack import Stack, StackError, exports, vendor_arguments
-from tests.dev.test_run import PATIENCE, ROOT, Run, assert_the_story_works, call, new_key, processes, until
+from tests.dev.make_run import (
+    ROOT,
+    STOPPED,
+    Run,
+    assert_nothing_left,
+    assert_the_story_works,
+    bearer,
+    call,
+    new_key,
+    processes,
+)
 
 VENDOR = "555566667777"
 OTHER = "123456789012"
+DOUBTFUL = "DEPUTY_ISSUE_RAET"
 ODD = 'it\'s $HOME `id` "quoted" \\ and more'
 TWINS = {
     "DEPUTY_ROLE_PREFIX": "Acme-",
@@ -26,18 +39,26 @@ TWINS = {
 }
 
 
-def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(tmp_path: Path):
-    key = new_key()
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, str]:
+    """Settings, two of them in files, and one that is none."""
     (tmp_path / "ids").write_text(TWINS["DEPUTY_VENDOR_ACCOUNT_IDS"] + "\n")
-    (tmp_path / "key").write_text(key + "\n")
-    given = {name: value for name, value in TWINS.items() if name != "DEPUTY_VENDOR_ACCOUNT_IDS"}
+    (tmp_path / "key").write_text(new_key() + "\n")
+    here = {name: value for name, value in TWINS.items() if name != "DEPUTY_VENDOR_ACCOUNT_IDS"}
     files = {
         "DEPUTY_VENDOR_ACCOUNT_IDS_FILE": str(tmp_path / "ids"),
         "DEPUTY_BOOTSTRAP_KEY_FILE": str(tmp_path / "key"),
     }
-    with Run("run", tmp_path / "data", DEPUTY_ODD=ODD, **given, **files) as run:
+    return {**here, **files, DOUBTFUL: ODD}
+
+
+def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(tmp_path: Path, given: dict[str, str]):
+    """And the next start, after this one was killed outright, begins with nothing of it."""
+    key = Path(given["DEPUTY_BOOTSTRAP_KEY_FILE"]).read_text().strip()
+    with Run("run", tmp_path / "data", **given) as run:
         run.ready()
-        assert re.search(rf"admin key +{key}$", run.output, re.MULTILINE)
+        assert run.admin_key == key
+        assert_what_is_doubtful_is_told_once(run)
         tenant = call(run, key, "POST", "/v1/tenants", {"name": "Initech"}, expect=201)
         kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
         assert kit["role_name"] == kit["stack_name"] == f"Acme-{tenant['id'].replace('-', '')[-8:]}"
@@ -45,19 +66,44 @@ def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(tmp_p
         assert_the_vendors_stack_fits(run)
         assert_the_environment_file_is_the_services_own(run)
         assert_commands_work_with_it(run)
-        run.process.kill()  # outright: the file stays
+        run.process.kill()
         run.process.wait()
-        until(lambda: not processes(run.data), PATIENCE)
-    stale = (run.data / "env").read_text()
+        assert_nothing_left(run, STOPPED)
     with Run("run", run.data) as again:
         again.ready()
-        fresh = (run.data / "env").read_text()
-        assert f"SANDBOX_PORT={run.sandbox_port}" not in fresh
-        assert f"'{again.url}'" in fresh
-        assert fresh != stale
-        assert "DEPUTY_ODD" not in fresh
-        assert again.interrupt() == 0
+        assert_it_is_fresh(again, run, key)
+        assert_the_rest_stops_when_the_web_server_dies(again)
     assert not (run.data / "env").exists()
+
+
+def assert_what_is_doubtful_is_told_once(run: Run) -> None:
+    """Each process says it in its own log, which nobody reads who just typed make run."""
+    assert re.findall(r"^note .*", run.output, re.MULTILINE) == [
+        f"note      {DOUBTFUL} is no setting, so nothing reads it. Is DEPUTY_ISSUE_RATE meant?"
+    ]
+
+
+def assert_it_is_fresh(again: Run, before: Run, key: str) -> None:
+    """A new database, a new admin key, and an environment file in the place of the one that was left."""
+    assert re.search(r"state +fresh: .*removed", again.output)
+    tenants = call(again, again.admin_key, "GET", "/v1/tenants")["items"]
+    assert [tenant["name"] for tenant in tenants] == ["Acme"], "another one than the first run's"
+    assert requests.get(f"{again.url}/v1/tenants", headers=bearer(key), timeout=30).status_code == 401
+    fresh = (again.data / "env").read_text()
+    assert f"SANDBOX_PORT={before.sandbox_port}" not in fresh
+    assert f"'{again.url}'" in fresh
+    assert key not in fresh
+    assert DOUBTFUL not in fresh
+
+
+def assert_the_rest_stops_when_the_web_server_dies(run: Run) -> None:
+    if not Path("/proc").exists():
+        assert run.interrupt() == 0
+        return
+    os.kill(gunicorns(run)[0], signal.SIGKILL)
+    assert run.ended() == 1
+    assert run.output.rstrip().endswith(f"The web process ended by itself; see {run.data / 'web.log'}")
+    assert_nothing_left(run)
 
 
 def assert_the_vendors_stack_fits(run: Run) -> None:
@@ -76,13 +122,14 @@ def assert_the_environment_file_is_the_services_own(run: Run) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert all(re.fullmatch(r"export [A-Z0-9_]+='.*'", line) for line in path.read_text().splitlines())
     if Path("/proc").exists():
-        [web] = [env for pid, env in processes(run.data).items() if is_gunicorn(pid)][:1]
+        web = processes(run.data)[gunicorns(run)[0]]
         assert sourced(path) == {name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))}
-    assert sourced(path)["DEPUTY_ODD"] == ODD
+    assert sourced(path)[DOUBTFUL] == ODD
 
 
-def is_gunicorn(pid: int) -> bool:
-    return b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def gunicorns(run: Run) -> list[int]:
+    """The process ids of gunicorn and its workers; the first is the parent of the others."""
+    return sorted(pid for pid in processes(run.data) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def sourced(path: Path) -> dict[str, str]:

@@ -6,16 +6,15 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from tests.client.people import block
-from tests.conftest import CHROMIUM, in_a_browser
-from tests.dev.test_run import ROOT, Run
+from tests.conftest import in_a_browser
+from tests.dev.make_run import ROOT, Run
 
 LAST_WORDS = "PASTED-AND-DONE"
 PATIENCE = 120  # seconds in which a few lines of shell are done, also on a busy machine
@@ -63,12 +62,6 @@ class Shell:
         return self._errors.read_text()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    with Run("run", tmp_path_factory.mktemp("run") / "data") as run:
-        yield run.ready()
-
-
 def assert_it_was_told(printed: list[str], errors: str) -> None:
     connection, issued, buckets, audited = printed
     assert '"status":"verified"' in connection
@@ -108,27 +101,27 @@ def test_the_workers_script_of_the_document_works_here_too(run: Run, tmp_path: P
 
 @in_a_browser
 @pytest.mark.parametrize("account", ["444455556666", "777788889999"])
-def test_the_stack_was_made_in_a_browser_and_every_block_is_pasted_all_the_same(run: Run, account: str):
+def test_the_stack_was_made_in_a_browser_and_every_block_is_pasted_all_the_same(
+    run: Run, chromium: Browser, account: str
+):
     first, second, *rest = blocks()
     with Shell("bash", run.data) as person:
         person.paste(first)
-        create_the_stack(person.paste(second).strip(), account)
+        create_the_stack(chromium, person.paste(second).strip(), account)
         launched, *printed = [person.paste(block) for block in rest]
     assert ("it is there already" in launched) == (account == "444455556666")
     assert_it_was_told(printed, person.errors)
 
 
-def create_the_stack(link: str, account: str) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
+def create_the_stack(chromium: Browser, link: str, account: str) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(link)
         page.select_option("#account", account)
         page.check("#acknowledge")
         page.get_by_role("button", name="Create stack").click()
         page.get_by_role("status").first.get_by_text("CREATE_COMPLETE").wait_for()
-        browser.close()
 
 
 @pytest.mark.parametrize("note", [None, '{"url": "http://localhost:1"}'], ids=["no note", "a stale note"])

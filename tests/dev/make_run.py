@@ -1,0 +1,182 @@
+"""`make run` and `make demo` as a person starts them: real processes, real ports, real signals."""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+import boto3
+import requests
+
+from dev.stack import free_port
+
+ROOT = Path(__file__).parents[2]
+ACME = "444455556666"
+PATIENCE = 240  # seconds until a start has failed; a start takes five, and more on a busy machine
+STOPPED = 60  # seconds in which everything must have ended
+LAST_LINE = "Ctrl-C stops everything."
+
+# A person's own AWS credentials, which are nobody's business here.
+PERSONS_AWS = {
+    "AWS_ACCESS_KEY_ID": "AKIAREALREALREALREAL",
+    "AWS_SECRET_ACCESS_KEY": "the-person's-own-secret",
+    "AWS_SESSION_TOKEN": "the-person's-own-token",
+    "AWS_PROFILE": "production",
+    "AWS_ENDPOINT_URL_STS": "http://localhost:1/",
+}
+
+
+def new_key() -> str:
+    return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+
+
+class Run:
+    """One `python -m dev.<module>`, with its own ports and data folder; ended by force if a test leaves it."""
+
+    def __init__(self, module: str, data: Path, **env: str) -> None:
+        self.data = data
+        self.port, self.sandbox_port = int(env.get("PORT") or free_port()), free_port()
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(data.parent),  # where no AWS configuration is
+            "PYTHONUNBUFFERED": "1",
+            "PORT": str(self.port),
+            "SANDBOX_PORT": str(self.sandbox_port),
+            "DEPUTY_DATA_DIR": str(data),
+            **env,
+        }
+        self._out = data.parent / f"{module}-{secrets.token_hex(4)}.out"
+        self._module = module
+
+    def __enter__(self) -> Self:
+        with self._out.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"dev.{self._module}"],
+                cwd=ROOT,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOPPED)
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def sandbox_url(self) -> str:
+        return f"http://localhost:{self.sandbox_port}"
+
+    @property
+    def admin_key(self) -> str:
+        (found,) = re.findall(r"admin key +(dpk_\S+)", self.output)
+        return found
+
+    @property
+    def output(self) -> str:
+        return self._out.read_text(errors="replace")
+
+    def ready(self) -> Self:
+        """Wait until it says that it is, and is."""
+        until(lambda: LAST_LINE in self.output or self.process.poll() is not None, PATIENCE)
+        assert self.process.poll() is None, self.output
+        assert requests.get(f"{self.url}/readyz", timeout=30).json()["status"] == "ok"
+        return self
+
+    def ended(self) -> int:
+        """Its exit code."""
+        return self.process.wait(PATIENCE)
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOPPED)
+
+
+def until(truth: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not truth():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def processes(folder: Path) -> dict[int, Mapping[str, str]]:
+    """Every process that has the folder in its command line or environment: its environment, by id."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            raw = (entry / "environ").read_bytes()
+            if str(folder).encode() in raw + (entry / "cmdline").read_bytes():
+                pairs = (line.partition("=") for line in raw.decode(errors="replace").split("\0") if line)
+                found[int(entry.name)] = {name: value for name, _, value in pairs}
+    return found
+
+
+def assert_nothing_left(run: Run, seconds: float = 0) -> None:
+    if Path("/proc").exists():
+        assert until(lambda: not processes(run.data), seconds), processes(run.data).keys()
+    for port in (run.port, run.sandbox_port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+
+
+def assert_the_story_works(run: Run, key: str) -> None:
+    tenant = call(run, key, "POST", "/v1/tenants", {"name": "Acme"}, expect=201)
+    kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
+    create_the_stack(run, kit["launch_stack_url"])
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    assert until(lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], PATIENCE)
+    [connection] = call(run, key, "GET", path)["items"]
+    issued = call(run, key, "POST", f"{path}/{connection['id']}/credentials")
+    session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+    with closing(session.client("s3", endpoint_url=run.sandbox_url, region_name="us-east-1")) as s3:
+        assert "deputy-shared-acme" in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+
+
+def create_the_stack(run: Run, link: str) -> None:
+    """What the console's page does for the person who opened the link."""
+    parts = urlsplit(link)
+    assert f"{parts.scheme}://{parts.netloc}{parts.path}" == f"{run.sandbox_url}/console/cloudformation/home"
+    wanted = dict(parse_qsl(parts.fragment.partition("?")[2]))
+    launch = {
+        "account": ACME,
+        "region": "us-east-1",
+        "template_url": wanted["templateURL"],
+        "stack_name": wanted["stackName"],
+        "parameters": {k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")},
+        "capabilities": ["CAPABILITY_NAMED_IAM"],
+    }
+    made = requests.post(f"{run.sandbox_url}/console/api/stacks", json=launch, timeout=30)
+    assert made.status_code == 201, made.text
+
+
+def call(run: Run, key: str, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
+    answer = requests.request(method, f"{run.url}{path}", json=body, headers=bearer(key), timeout=30)
+    assert answer.status_code == expect, answer.text
+    return answer.json()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
