@@ -143,7 +143,12 @@ def test_an_empty_environment_names_what_it_needs(read):
     [
         ("DEPUTY_DATABASE_URL", ""),
         ("DEPUTY_DATABASE_URL", "sqlite://"),  # in memory: gone with the process
+        ("DEPUTY_DATABASE_URL", "sqlite:///"),
+        ("DEPUTY_DATABASE_URL", "sqlite:///:memory:"),
         ("DEPUTY_DATABASE_URL", "postgresql://u@h/d"),
+        ("DEPUTY_DATABASE_URL", "postgresql+psycopg://u:p@h:port/d"),
+        ("DEPUTY_CACHE_URL", "redis://h:port/0"),
+        ("DEPUTY_BROKER_URL", "amqp://u:p@h:port//"),
         ("DEPUTY_SECRET_KEYS", ""),
         ("DEPUTY_SECRET_KEYS", f"{KEY},"),
         ("DEPUTY_SECRET_KEYS", f"{KEY},short"),
@@ -163,6 +168,14 @@ def test_an_empty_environment_names_what_it_needs(read):
         ("DEPUTY_PUBLIC_URL", "https://"),
         ("DEPUTY_PUBLIC_URL", "https://[half"),
         ("DEPUTY_PUBLIC_URL", "https://deputy.example.com/?x=1"),
+        ("DEPUTY_PUBLIC_URL", "https://:8000"),
+        ("DEPUTY_PUBLIC_URL", "https://deputy.example.com:port"),
+        ("DEPUTY_PUBLIC_URL", "https://deputy.example.com:99999"),
+        ("DEPUTY_PUBLIC_URL", "https://somebody:secret@deputy.example.com"),
+        ("DEPUTY_PUBLIC_URL", "https://deputy example.com"),
+        ("DEPUTY_PUBLIC_URL", "https://deputy.example\n.com"),
+        ("DEPUTY_VENDOR_URL", 'https://"><b>'),
+        ("DEPUTY_VENDOR_URL", "https://example.com/our app"),
         ("DEPUTY_CONSOLE_URL", "javascript:alert(1)"),
         ("DEPUTY_ROLE_PREFIX", "a/b"),
         ("DEPUTY_ROLE_PREFIX", "ü"),
@@ -185,6 +198,21 @@ def test_an_empty_environment_names_what_it_needs(read):
 )
 def test_a_bad_value_is_refused_and_only_it(read, name, value):
     assert [*problems(read, **{name: value})] == [name]
+
+
+@pytest.mark.parametrize("url", ["https://[2001:db8::1]:8443", "https://bücher.example", "http://deputy_web:8000"])
+def test_an_address_may_have_any_form_that_hosts_have(read, url):
+    assert read(DEPUTY_PUBLIC_URL=url).public_url == url
+
+
+def test_a_password_is_not_said_where_a_database_url_is_wrong(read):
+    [said] = problems(read, DEPUTY_DATABASE_URL="postgresql+psycopg://u@h:hunter2/d").values()
+    assert "hunter2" not in str(said)
+
+
+def test_a_database_password_may_hold_what_sqlalchemy_reads(read):
+    url = "postgresql+psycopg://u:p#w/?x@h:5432/d"
+    assert read(DEPUTY_DATABASE_URL=url).database_url == url
 
 
 def test_empty_means_none_where_none_is_meant(read):

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from app.ids import ACCOUNT_ID_PATTERN
 from app.settings.doubts import DISTINCT, MAKE_ONE, looks_random
@@ -45,6 +47,19 @@ def ascii_or_nothing(value: str | None) -> None:
 def database_url(value: str) -> None:
     if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
         raise ValidationError("must start with sqlite:/// or postgresql+psycopg://")
+    try:
+        file = make_url(value).database
+    except (ArgumentError, ValueError):
+        raise ValidationError("is not a URL that can be read; is its port a number?") from None  # it holds a password
+    if value.startswith("sqlite") and file in {None, "", ":memory:"}:
+        raise ValidationError("must name a file: each process would have a database of its own.")
+
+
+def port_or_nothing(value: str | None) -> None:
+    try:
+        _ = urlsplit(value or "").port
+    except ValueError:
+        raise ValidationError("has a port that is no number.") from None  # nor is it said: it may be a password's end
 
 
 def secret_keys(values: list[str]) -> None:
@@ -60,6 +75,7 @@ def secret_keys(values: list[str]) -> None:
 def cache_url(value: str | None) -> None:
     if value and not value.startswith(("redis://", "rediss://", "unix://")):
         raise ValidationError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
+    port_or_nothing(value)
 
 
 def celery_url(value: str | None) -> None:
@@ -67,6 +83,7 @@ def celery_url(value: str | None) -> None:
         raise ValidationError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
     if value and value.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, value):
         raise ValidationError("must be a queue's URL with sqs:// for https://, and hold no keys.")
+    port_or_nothing(value)
 
 
 def account_ids(values: list[str]) -> None:
@@ -89,13 +106,19 @@ def topic_or_nothing(value: str | None) -> None:
             raise ValidationError(f"names a region that is not in the partition {found['partition']}.")
 
 
+# A host, in brackets if it is an IPv6 address, and perhaps a port. No user, whose password would be in every link.
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
+
+
 def http_url(value: str) -> None:
     try:
         parts = urlsplit(value)
+        _ = parts.port
     except ValueError as error:
         raise ValidationError(f"is not a URL: {error}") from error
-    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
-        raise ValidationError("must be an http:// or https:// URL without query or fragment.")
+    plain = _ADDRESS.fullmatch(parts.netloc) and not re.search(r"\s", value)
+    if parts.scheme not in {"http", "https"} or not plain or parts.query or parts.fragment:
+        raise ValidationError("must be an http:// or https:// URL without user, white space, query or fragment.")
 
 
 # Of the service itself: a path that begins with one could be meant to lie below the public URL, or to be one.
