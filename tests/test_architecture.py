@@ -240,7 +240,7 @@ def test_each_rule_finds_what_it_forbids(rule, source):
 def test_assume_role_is_called_in_one_place():
     assert raw_assume_role(TREES) == ["app/aws/sts.py"]
     # The other one is the answer that AWS_CONTAINER_CREDENTIALS_FULL_URI expects.
-    assert sorted(role_arn_keywords(TREES)) == ["app/api/credentials.py", "app/aws/sts.py"]
+    assert sorted(role_arn_keywords(TREES)) == ["app/api/credential_schemas.py", "app/aws/sts.py"]
 
 
 def test_one_place_makes_sts_clients():
