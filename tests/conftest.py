@@ -5,20 +5,20 @@ key for everything; a worker's key is bound to one tenant and can only issue. Te
 and keep apart by tenant, so none of them may expect an empty one.
 """
 
+import gc
 import os
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 import urllib3
-from alembic import command
+from botocore.loaders import JSONFileLoader
 from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import event
@@ -31,12 +31,10 @@ from app.config import Broker, Config
 from app.factory import create_app
 from app.limits import refusals
 from app.limits.rates import Limit
-from app.store.database import Database
-from app.store.migrations import alembic_config
-from dev.postgres import Postgres
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_vendor
 from tests.support.cast import Api, Customer, World
+from tests.support.databases import begin_run, end_run, new_database
 
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
@@ -48,20 +46,23 @@ NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
 NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
 _MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
-_SERVER = pytest.StashKey[Postgres]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One PostgreSQL for the whole run, started by the controller; xdist's workers inherit its address."""
-    if not hasattr(config, "workerinput") and "TEST_DATABASE_URL" not in os.environ:
-        server = Postgres()
-        config.stash[_SERVER] = server.__enter__()
-        os.environ["TEST_DATABASE_URL"] = server.url()
+    if not hasattr(config, "workerinput"):
+        begin_run()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if server := config.stash.get(_SERVER, None):
-        server.stop()
+    if not hasattr(config, "workerinput"):
+        end_run()
+
+
+def pytest_collection_finish() -> None:
+    """moto and botocore are large. What was imported stays, so the collector need not look through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -70,6 +71,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for where, reason in _MISSING:
         if count := sum(reason in text for text in skipped):
             terminalreporter.write_line(f"{count} tests {where} were skipped: {reason}.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def botocore_reads_its_files_once() -> Iterator[None]:
+    """Its clients read some megabytes of JSON, which would be most of what `create_app` takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", staticmethod(cache(JSONFileLoader().load_file)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -120,41 +129,9 @@ def faults(aws: Sandbox) -> Iterator[object]:
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with empty_database(request.param, tmp_path_factory.mktemp("db")) as url:
-        migrate(url)
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    with new_database(request.param) as url:
         yield url
-
-
-class empty_database:  # noqa: N801  reads as a function
-    """A database of one's own, gone at the end: a SQLite file, or one made on the PostgreSQL server."""
-
-    def __init__(self, engine: str, folder: Path) -> None:
-        self._server = None if engine == "sqlite" else sqlalchemy.make_url(os.environ["TEST_DATABASE_URL"])
-        self._name = f"deputy_test_{uuid.uuid4().hex}"
-        self._folder = folder
-
-    def __enter__(self) -> str:
-        if self._server is None:
-            return f"sqlite:///{self._folder / self._name}.sqlite3"
-        self._admin(f"CREATE DATABASE {self._name}")
-        return self._server.set(database=self._name).render_as_string(hide_password=False)
-
-    def __exit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._admin(f"DROP DATABASE {self._name} WITH (FORCE)")
-
-    def _admin(self, statement: str) -> None:
-        engine = sqlalchemy.create_engine(self._server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(sqlalchemy.text(statement))
-        engine.dispose()
-
-
-def migrate(url: str) -> None:
-    database = Database(url)
-    command.upgrade(alembic_config(database), "head")
-    database.engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from app.store.models import (
 )
 from app.store.models.tenant import folded
 from app.tenants.tenants import Tenants, Wanted
-from tests.conftest import empty_database, migrate
 from tests.support.cast import Customer, World, path_of
+from tests.support.databases import new_database
 from tests.support.rows import ADMIN, plan
 
 S = ConnectionStatus
@@ -160,10 +160,9 @@ def test_folding_is_the_same_twice_and_bounded():
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def full(request, tmp_path_factory):
+def full(request):
     """So many rows that an index is worth it."""
-    with empty_database(request.param, tmp_path_factory.mktemp("full")) as url:
-        migrate(url)
+    with new_database(request.param) as url:
         database = Database(url)
         with database.write(SYSTEM) as db:
             tenants = [

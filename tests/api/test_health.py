@@ -14,8 +14,9 @@ from app.clock import now
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
 from app.store.models import ConnectionStatus
-from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
+from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, World
+from tests.support.databases import empty_database, new_database
 from tests.support.rows import at_once, connection_row, tenant_row
 
 
@@ -122,9 +123,8 @@ class Deployment:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def deployment(request, aws, vendor, tmp_path):
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+def deployment(request, aws, vendor):
+    with new_database(request.param) as url:
         made = Deployment(make_config(url), vendor)
         publish_templates(made._made[0])
         yield made

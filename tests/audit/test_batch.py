@@ -19,7 +19,7 @@ from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent
-from tests.conftest import empty_database, migrate
+from tests.support.databases import new_database
 from tests.support.rows import ByHand, at_once
 
 OPERATOR = Actor("operator", None, "the tests")
@@ -222,9 +222,8 @@ def test_a_commit_is_durable(batch, tenant):
         assert connection.autocommit
 
 
-def test_it_is_durable_where_the_database_says_that_it_need_not_be(tmp_path):
-    with empty_database("postgresql", tmp_path) as url:
-        migrate(url)
+def test_it_is_durable_where_the_database_says_that_it_need_not_be():
+    with new_database("postgresql") as url:
         by_hand = ByHand(url)
         by_hand(f"ALTER DATABASE {sqlalchemy.make_url(url).database} SET synchronous_commit = off")
         assert by_hand.one("SHOW synchronous_commit") == "off"

@@ -18,7 +18,7 @@ from app.store import database as store
 from app.store.database import SYSTEM, Database, database_now, postgresql_limits
 from app.store.migrations import alembic_config
 from app.store.models import AuditEvent
-from tests.conftest import empty_database, migrate
+from tests.support.databases import empty_database, new_database
 from tests.support.rows import plan, until
 
 BEGINNING = UUID(int=0)
@@ -27,10 +27,9 @@ SOON, CLOCKS = 3, 0.5  # in the place of 15 and 5 seconds
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def quick(request, tmp_path, monkeypatch):
+def quick(request, monkeypatch):
     """A database of its own whose transactions end sooner, so that its feed comes sooner."""
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+    with new_database(request.param) as url:
         for module in (store, audit):
             monkeypatch.setattr(module, "LONGEST", SOON)
         monkeypatch.setattr(audit, "CLOCKS_APART", CLOCKS)
@@ -225,11 +224,10 @@ def test_migrations_take_as_long_as_they_take(postgresql, monkeypatch):
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def long_log(request, tmp_path_factory):
+def long_log(request):
     """A log of some days: an event every ten seconds, of two tenants, mostly issuances."""
     tenants = (new_id(), new_id())
-    with empty_database(request.param, tmp_path_factory.mktemp("log")) as url:
-        migrate(url)
+    with new_database(request.param) as url:
         database = Database(url)
         begin = datetime(2030, 1, 1, tzinfo=UTC)
         rows = [

@@ -15,16 +15,16 @@ from app.clock import now
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Registration
-from tests.conftest import empty_database, make_config, migrate
+from tests.conftest import make_config
+from tests.support.databases import new_database
 from tests.support.rows import at_once, tenant_row, until
 
 DAY = timedelta(days=1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def services(request, tmp_path):
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+def services(request):
+    with new_database(request.param) as url:
         found = composition.build(make_config(url))
         yield found
         found.db.engine.dispose()

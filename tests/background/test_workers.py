@@ -29,8 +29,9 @@ from app.onboarding.kit import trust_policy
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.conftest import empty_database, make_config, migrate
+from tests.conftest import make_config
 from tests.support.cast import Customer, root_client
+from tests.support.databases import new_database
 from tests.support.rabbitmq import SERVER as RABBITMQ
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rows import Role, connection_row, registration_token, tenant_row
@@ -49,9 +50,8 @@ def until(condition, seconds=60.0):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def services(request, tmp_path, aws, vendor):
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+def services(request, aws, vendor):
+    with new_database(request.param) as url:
         found = composition.build(make_config(url, sts_budget=100_000))
         yield found
         found.db.engine.dispose()
@@ -197,8 +197,7 @@ def celery_over_valkey(services, aws, folder):
 @pytest.mark.parametrize("kind", ["flask", "celery"])
 def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tmp_path, kind):
     """Behind them it would wait until it gave up, and took the role back."""
-    with empty_database("sqlite", tmp_path) as url:
-        migrate(url)
+    with new_database("sqlite") as url:
         topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
         config = make_config(url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue)
         services = composition.build(config)

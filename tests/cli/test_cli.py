@@ -29,7 +29,8 @@ from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.migrations import alembic_config, revision
 from app.store.models import ApiKey, AuditEvent, Tenant
-from tests.conftest import empty_database, make_config
+from tests.conftest import make_config
+from tests.support.databases import empty_database
 
 ROOT = Path(__file__).parents[2]
 KEY = r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"

@@ -13,17 +13,17 @@ from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack
 from tests.client.people import CLIENT, Deputy, Place, served
-from tests.conftest import OPERATOR, empty_database, make_config, migrate
+from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World
 from tests.support.certificates import self_signed
+from tests.support.databases import new_database
 
 sys.path.insert(0, str(CLIENT))
 
 
 @pytest.fixture(scope="session")
-def app(aws: Sandbox, vendor: VendorStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    with empty_database("sqlite", tmp_path_factory.mktemp("client-db")) as url:
-        migrate(url)
+def app(aws: Sandbox, vendor: VendorStack) -> Iterator[Flask]:
+    with new_database("sqlite") as url:
         application = create_app(make_config(url))
         application.testing = False
         yield application

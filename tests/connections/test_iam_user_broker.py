@@ -14,8 +14,9 @@ from app.config import Broker
 from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.conftest import OPERATOR, empty_database, make_config, migrate
+from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client
+from tests.support.databases import new_database
 
 HOUR = 3600
 MAY_ASSUME = {
@@ -51,10 +52,9 @@ def user(aws: Sandbox) -> User:
 
 
 @pytest.fixture(scope="module")
-def users_world(aws: Sandbox, user: User, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def users_world(aws: Sandbox, user: User) -> Iterator[World]:
     """A Deputy of its own whose broker is the user, with 12 hours as its ceiling."""
-    with empty_database("sqlite", tmp_path_factory.mktemp("user-broker")) as url:
-        migrate(url)
+    with new_database("sqlite") as url:
         app = create_app(make_config(url, broker=Broker.parse(user.arn), max_session_seconds=12 * HOUR))
         services = app.extensions["deputy"]
         _, key = services.api_keys.issue_key(
@@ -91,10 +91,9 @@ def test_it_is_ready(users_world: World):
     assert users_world.admin.with_key(None)("GET", "/readyz")["status"] == "ok"
 
 
-def test_with_another_users_keys_it_is_not_ready(aws: Sandbox, user: User, tmp_path):
+def test_with_another_users_keys_it_is_not_ready(aws: Sandbox, user: User):
     other = make_user(aws, "somebody-else")
-    with empty_database("sqlite", tmp_path) as url, as_user(other):
-        migrate(url)
+    with new_database("sqlite") as url, as_user(other):
         app = create_app(make_config(url, broker=Broker.parse(user.arn)))
         problem = Api(app, None)("GET", "/readyz", expect=503)
         app.extensions["deputy"].db.engine.dispose()

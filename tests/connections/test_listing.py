@@ -10,7 +10,8 @@ from app import services as composition
 from app.connections.listing import Place, Standing
 from app.ids import new_id
 from app.store.models import Connection, Proof, Verdict
-from tests.conftest import empty_database, make_config, migrate
+from tests.conftest import make_config
+from tests.support.databases import new_database
 from tests.support.rows import ADMIN
 
 AT = datetime(2026, 1, 31, tzinfo=UTC)
@@ -20,9 +21,8 @@ KINDS = [("verified", "proven"), ("pending", "unassumable"), ("pending", None), 
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def services(request, tmp_path):
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+def services(request):
+    with new_database(request.param) as url:
         built = composition.build(make_config(url))
         yield built
         built.db.engine.dispose()

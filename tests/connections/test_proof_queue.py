@@ -16,8 +16,9 @@ from app.onboarding.kit import trust_policy
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus, Proof
 from bench.organization import most_in_a_second
-from tests.conftest import empty_database, make_config, migrate
+from tests.conftest import make_config
 from tests.support.cast import Customer
+from tests.support.databases import new_database
 from tests.support.rows import ADMIN, Role, at_once, connection_row, tenant_row
 
 S = ConnectionStatus
@@ -62,9 +63,8 @@ class Scene:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def scene(request, tmp_path, aws, vendor):
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+def scene(request, aws, vendor):
+    with new_database(request.param) as url:
         services = composition.build(make_config(url, sts_budget=6000))
         yield Scene(services, aws)
         services.db.engine.dispose()

@@ -14,13 +14,12 @@ from app.health import heartbeats
 from app.health.heartbeats import Hearing, Heartbeat
 from app.store.database import SYSTEM, Database
 from app.store.models import BackgroundWorker
-from tests.conftest import empty_database, migrate
+from tests.support.databases import new_database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+def database(request):
+    with new_database(request.param) as url:
         made = Database(url)
         yield made
         made.engine.dispose()

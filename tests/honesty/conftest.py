@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import empty_database
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
+from tests.support.databases import empty_database
 
 
 @pytest.fixture(scope="package")

@@ -27,8 +27,9 @@ from app.access.api_keys import ApiKeys
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
-from tests.conftest import OPERATOR, migrate
+from tests.conftest import OPERATOR
 from tests.honesty.front import Aws
+from tests.support.databases import migrate
 
 HANDS = 8
 PATIENCE = 20  # seconds until something that takes a moment has failed, on a busy machine too

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import empty_database
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
+from tests.support.databases import empty_database
 from tests.support.valkey import Valkey
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from tests.conftest import empty_database
 from tests.honesty.deployment import Client, Deployment, Place, until
+from tests.support.databases import empty_database
 
 MANY = 600  # more than both workers together work at at once
 SECONDS = 2  # BODY_SECONDS here

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from tests.conftest import empty_database
 from tests.honesty.deployment import Deployment, Load
+from tests.support.databases import empty_database
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])

@@ -9,8 +9,9 @@ from gunicorn.http.errors import LimitRequestLine
 
 from app.factory import create_app
 from app.http.unread import Unread
-from tests.conftest import empty_database, make_config
+from tests.conftest import make_config
 from tests.honesty.deployment import Deployment, until
+from tests.support.databases import empty_database
 
 TOKEN = "dpTokenOfALink" + "x" * 29
 

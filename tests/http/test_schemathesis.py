@@ -20,9 +20,10 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from app.access.callers import Scope
 from app.factory import create_app
 from sandbox.vendor import VendorStack
-from tests.conftest import OPERATOR, empty_database, make_config, migrate
+from tests.conftest import OPERATOR, make_config
 from tests.http.test_openapi import DOCUMENT
 from tests.support.cast import Api, World
+from tests.support.databases import new_database
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -72,10 +73,9 @@ document.app = SERVICE
 
 
 @pytest.fixture(scope="module")
-def admin(vendor: VendorStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def admin(vendor: VendorStack) -> Iterator[Api]:
     """On SQLite alone: what differs between the databases, the other tests look for."""
-    with empty_database("sqlite", tmp_path_factory.mktemp("schemathesis")) as url:
-        migrate(url)
+    with new_database("sqlite") as url:
         SERVICE.application = app = create_app(make_config(url, log_level="ERROR"))
         _, key = app.extensions["deputy"].api_keys.issue_key(
             OPERATOR, name="schemathesis", scopes=frozenset(Scope), tenant_id=None, expires_at=None

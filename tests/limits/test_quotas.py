@@ -14,17 +14,17 @@ from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import QuotaUse
-from tests.conftest import empty_database, make_config, migrate
+from tests.conftest import make_config
+from tests.support.databases import new_database
 from tests.support.rows import ADMIN, at_once
 
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def processes(request, tmp_path):
+def processes(request):
     """Two of them, as two gunicorn workers, on a database of their own."""
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+    with new_database(request.param) as url:
         config = make_config(url, connection_rate=60, link_rate=20)
         both = [composition.build(config) for _ in range(2)]
         yield both

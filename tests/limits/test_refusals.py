@@ -16,17 +16,17 @@ from app.concurrency.gevent import beside
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.store.models import AuditEvent, QuotaUse
-from tests.conftest import empty_database, make_config, migrate
+from tests.conftest import make_config
+from tests.support.databases import new_database
 from tests.support.rows import ADMIN
 
 NOON = datetime(2026, 1, 31, 12, 0, 0, 500_000, tzinfo=UTC)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def processes(request, tmp_path):
+def processes(request):
     """Two of them, as two gunicorn workers, on a database of their own."""
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+    with new_database(request.param) as url:
         both = [composition.build(make_config(url)) for _ in range(2)]
         yield both
         for services in both:

@@ -19,8 +19,9 @@ from app.store.models import AuditEvent, Connection
 from bench.organization import most_in_a_second
 from sandbox.organization import organization
 from tests.background.test_workers import Celery, lapse, until
-from tests.conftest import OPERATOR, empty_database, make_config, migrate, publish_templates
+from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, root_client
+from tests.support.databases import new_database
 from tests.support.valkey import Valkey
 
 UNIT = "ou-abcd-00000020"
@@ -30,10 +31,9 @@ BUDGET = 60
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def idle(request, tmp_path, aws, vendor):
+def idle(request, aws, vendor):
     """A deployment of its own, with a registration topic, and nobody at work."""
-    with empty_database(request.param, tmp_path) as url:
-        migrate(url)
+    with new_database(request.param) as url:
         made = create_app(
             make_config(
                 url,

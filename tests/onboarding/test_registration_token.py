@@ -20,8 +20,8 @@ from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from app.store.database import Database
 from app.store.models.configuration import deployment_id
-from tests.conftest import empty_database, migrate
 from tests.support.cast import root_client
+from tests.support.databases import empty_database, migrate
 from tests.support.rows import registration_token, tenant_row
 from tests.support.stacks import TOPIC, Answers, Stack
 

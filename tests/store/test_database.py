@@ -17,7 +17,7 @@ from app.store.database import SYSTEM, Database, UtcDateTime
 from app.store.models import Tenant
 from app.store.pages import page
 from dev.stack import free_port
-from tests.conftest import empty_database
+from tests.support.databases import empty_database, postgresql
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_violated_constraint_passes_as_it_is(database, named):
 
 def test_a_bug_in_a_statement_is_not_called_unavailable():
     """A 503 would be tried again and again; a bug is a 500 with a full log. SQLite's driver doesn't tell them apart."""
-    database = Database(os.environ["TEST_DATABASE_URL"])
+    database = Database(postgresql())
     with pytest.raises(ProgrammingError), database.read() as db:
         db.execute(text("SELECT no_such_column FROM pg_database"))
     database.engine.dispose()

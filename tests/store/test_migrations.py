@@ -16,7 +16,7 @@ from app.store.migrations import alembic_config
 from app.store.models import Tenant
 from app.store.models.base import Base
 from dev import check_migrations
-from tests.conftest import empty_database
+from tests.support.databases import empty_database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

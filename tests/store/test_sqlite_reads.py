@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import migrate
+from tests.support.databases import migrate
 
 # As gunicorn's gevent worker: patched before anything is imported. A long look, and another request's greenlet beside
 # it, which counts its turns; with `write`, one that writes beside more long looks than there are threads for them.

@@ -1,0 +1,143 @@
+"""Databases of one's own. A run migrates one template for each engine; what is migrated is a copy of it.
+
+The run's PostgreSQL is started by the first process that needs it, so that tests which need none don't wait for one.
+The processes of a run find it, and the templates, in the run's folder.
+"""
+
+import fcntl
+import os
+import pickle
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+
+from app.store.database import SYSTEM, Database
+from app.store.migrations import alembic_config
+from app.store.models.configuration import Configuration
+from dev.postgres import Postgres
+
+_RUN = "DEPUTY_TESTS_RUN"  # the run's folder, in the environment that xdist's workers inherit
+_MEMORY = Path("/dev/shm")  # noqa: S108  SQLite waits for the disk at each commit, which proves nothing to a test
+_ROOM = 1 << 30
+
+
+def begin_run() -> None:
+    """For the process that the others report to."""
+    fits = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+    os.environ[_RUN] = tempfile.mkdtemp(prefix="deputy-tests-", dir=_MEMORY if fits else None)
+
+
+def end_run() -> None:
+    """Stop and delete what the run's processes shared."""
+    if (_run() / "template").exists():
+        _admin(f"DROP DATABASE {_template()} WITH (FORCE)")
+    if (_run() / "server").exists():
+        pickle.loads((_run() / "server").read_bytes()).stop()  # noqa: S301  _start wrote it
+    shutil.rmtree(_run())
+
+
+def postgresql(database: str | None = None) -> str:
+    """The URL of a database on the tests' server; of the server's own when none is named."""
+    url = sqlalchemy.make_url(os.environ.get("TEST_DATABASE_URL") or _server())
+    return url.set(database=database or url.database).render_as_string(hide_password=False)
+
+
+@contextmanager
+def empty_database(engine: str, folder: Path) -> Iterator[str]:
+    """A database without tables, gone at the end: a SQLite file, or one made on the PostgreSQL server. Yields its URL."""
+    if engine == "sqlite":
+        yield f"sqlite:///{folder / uuid.uuid4().hex}.sqlite3"
+    else:
+        with _on_the_server() as url:
+            yield url
+
+
+@contextmanager
+def new_database(engine: str) -> Iterator[str]:
+    """A new deployment's database, migrated; gone at the end. Yields its URL."""
+    if engine == "sqlite":
+        with tempfile.TemporaryDirectory(dir=_run()) as folder:
+            copy = shutil.copy(_once("template.sqlite3", _migrate_file), folder)
+            yield _of_its_own(f"sqlite:///{copy}")
+    else:
+        _once("template", _migrate_template)
+        with _on_the_server(f"TEMPLATE {_template()}") as url:
+            yield _of_its_own(url)
+
+
+def migrate(url: str) -> None:
+    """What `flask migrate` does."""
+    database = Database(url)
+    command.upgrade(alembic_config(database), "head")
+    database.engine.dispose()
+
+
+@contextmanager
+def _on_the_server(options: str = "") -> Iterator[str]:
+    name = f"deputy_test_{uuid.uuid4().hex}"
+    _admin(f"CREATE DATABASE {name} {options}")
+    try:
+        yield postgresql(name)
+    finally:
+        _admin(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _of_its_own(url: str) -> str:
+    """A copy of a database is the same deployment, until it gets another id."""
+    database = Database(url)
+    with database.write(SYSTEM) as db:
+        db.execute(sqlalchemy.update(Configuration).values(deployment_id=uuid.uuid4()))
+    database.engine.dispose()
+    return url
+
+
+def _run() -> Path:
+    return Path(os.environ[_RUN])
+
+
+def _template() -> str:
+    return f"deputy_template_{_run().name.rpartition('-')[2]}"
+
+
+def _once(name: str, make: Callable[[Path], object]) -> Path:
+    """A file in the run's folder, which the first process that wants it makes."""
+    path = _run() / name
+    with (_run() / f"{name}.turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not path.exists():
+            make(path)
+    return path
+
+
+@cache
+def _server() -> str:
+    return pickle.loads(_once("server", _start).read_bytes()).url()  # type: ignore[no-any-return]  # noqa: S301  _start wrote it
+
+
+def _start(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Postgres().__enter__()))
+
+
+def _migrate_file(path: Path) -> None:
+    migrate(f"sqlite:///{path}.new")
+    Path(f"{path}.new").rename(path)
+
+
+def _migrate_template(path: Path) -> None:
+    _admin(f"CREATE DATABASE {_template()}")
+    migrate(postgresql(_template()))
+    path.touch()
+
+
+def _admin(statement: str) -> None:
+    engine = sqlalchemy.create_engine(postgresql(), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
