@@ -20,11 +20,10 @@ from app.access.callers import (
     Caller,
     OnBehalf,
     Scope,
-    admitted,
-    caller_of,
+    authenticated,
+    caller_at,
     digest_of,
     from_bits,
-    key_at,
     live_at,
     lookup_of,
     to_bits,
@@ -84,9 +83,8 @@ class ApiKeys:
         """The caller behind a key's text. Raises UnauthenticatedError, the same for every way to be wrong."""
         lookup = lookup_of(text)
         with self._db.read() as db:
-            found = key_at(db, lookup)
-        caller = admitted(caller_of(found[0]) if found else None, digest_of(text))
-        return caller.of(request_id, client_address)
+            _, caller = caller_at(db, lookup)
+        return authenticated(caller, digest_of(text)).for_request(request_id, client_address)
 
     def create_key(
         self,

@@ -27,14 +27,14 @@ def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, 
 
 def owned_at(
     db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
-) -> tuple[Connection, TenantStatus, int]:
-    """As `owned`, with its tenant's status and the epoch, all of one moment: one statement. Raises NotFoundError."""
+) -> tuple[int, Connection, TenantStatus]:
+    """The epoch, the connection as from `owned`, and its tenant's status, in one statement. Raises NotFoundError."""
     query = _owned(caller, tenant_id, connection_id).options(lazyload(Connection.proof), lazyload(Connection.tenant))
     row = db.execute(query.add_columns(Tenant.status, EPOCH)).unique().one_or_none()
     if row is None:
         raise NotFoundError
     connection, status, epoch = row
-    return connection, status, epoch
+    return epoch, connection, status
 
 
 def _owned(caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:

@@ -5,15 +5,13 @@ database. Requests that arrive while a check runs wait for its finding.
 """
 
 import enum
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 
 from app import log
-from app.concurrency.gevent import beside
+from app.concurrency.single_flight import SingleFlight
 
 _log = log.get(__name__)
 
@@ -60,31 +58,28 @@ class KeptCheck:
 
     def __init__(self, check: Check) -> None:
         self.check = check
-        self._lock = threading.Lock()
-        self._looking: Future[Finding] | None = None
-        self._last: Finding | None = None
-        self._until = 0.0
+        self._looks: SingleFlight[str, Finding] = SingleFlight()
+        self._last = (_NOT_YET, 0.0)  # and until when it is kept
 
     def finding(self, patience: float | None = None) -> Finding:
-        """The kept finding, or a fresh one. After `patience` seconds of waiting (None: no limit) the previous finding."""
-        with self._lock:
-            if self._looking is None:
-                if self._last and time.monotonic() < self._until and self.check.counts():
-                    return self._last
-                self._looking = beside(self._look)
-            looking = self._looking
+        """The kept finding, or a new one. After `patience` seconds (None: no limit) the one before."""
+        if found := self._kept():
+            return found
+        look, _ = self._looks.join(self.check.name, lambda: self._kept() or self._look())
         try:
-            return looking.result(timeout=patience)
+            return look.result(timeout=patience)
         except FutureTimeoutError:
-            return self._last or _NOT_YET
+            return self._last[0]
+
+    def _kept(self) -> Finding | None:
+        found, until = self._last
+        return found if time.monotonic() < until and self.check.counts() else None
 
     def _look(self) -> Finding:
         try:
             found = self.check.look()
-        except Exception as error:  # noqa: BLE001  the finding of a failed check is kept as well, or each request would repeat it
+        except Exception as error:  # noqa: BLE001  a bug of ours must not be asked for again and again either
             _log.error("check.failed", check=self.check.name, exc_info=error)
             found = _BROKEN
-        kept = self.check.seconds if self.check.counts() else 0.0
-        with self._lock:
-            self._last, self._until, self._looking = found, time.monotonic() + kept, None
+        self._last = found, time.monotonic() + (self.check.seconds if self.check.counts() else 0.0)
         return found

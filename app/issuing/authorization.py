@@ -1,13 +1,13 @@
-"""Who may have credentials for what, from memory: API keys and connections as they were at some epoch.
+"""Which API key may have credentials for which connection, answered from memory.
 
-Nothing here ages. What was taken away since has moved the configuration's epoch, and the statement that records an
-issuance compares it (app/audit/batch.py); told of another one, memory reads again whatever it is asked for. Nothing
-negative is kept: what is not there, or may not issue, is looked up each time.
+Memory holds keys and connections as the database had them at some epoch, and nothing in it ages. A change that takes
+something away moves the configuration's epoch, and the statement that records an issuance compares it
+(app/audit/batch.py). Once that statement returns another epoch, whatever was read at an earlier one is read again.
+Refusals are not kept: an absent key, or a connection that may not issue, is read at each request.
 """
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +18,17 @@ from cachetools import LRUCache
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, Scope, admitted, caller_of, digest_of, key_at, lookup_of
+from app.access.callers import Caller, Scope, authenticated, caller_at, digest_of, lookup_of
 from app.access.tenancy import owned_at
-from app.concurrency.gevent import beside
-from app.errors import AppError, ConnectionNotVerifiedError, NotFoundError, StoreUnavailableError
+from app.concurrency.single_flight import SingleFlight
+from app.errors import (
+    AppError,
+    CallerFaultError,
+    ConnectionNotVerifiedError,
+    CustomerSetupError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from app.ids import Grant
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active
@@ -53,19 +60,45 @@ class VerifiedConnection:
         return self.tenant_id, self.connection_id
 
 
+class _Memory(Generic[Name, Thing]):
+    """The things last asked for, each with the epoch at which it was read; and the reads that are running."""
+
+    def __init__(self, size: int) -> None:
+        self.reads: SingleFlight[Name, tuple[int, Thing]] = SingleFlight()
+        self._things: LRUCache[Name, tuple[int, Thing]] = LRUCache(size)
+        self._lock = threading.Lock()
+
+    def get(self, name: Name, epoch: int) -> tuple[int, Thing] | None:
+        with self._lock:
+            found = self._things.get(name)
+        return found if found is not None and found[0] == epoch else None
+
+    def put(self, name: Name, found: tuple[int, Thing]) -> None:
+        with self._lock:
+            self._things[name] = found
+
+    def forget(self, name: Name) -> None:
+        with self._lock:
+            self._things.pop(name, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._things.clear()
+
+
 class Authorization:
-    """Answers from memory what the database said at the epoch that memory believes in."""
+    """Answers from memory what the database said at the current epoch, as far as this process knows it."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._epoch = 0
-        self._callers: _Memory[str, Caller | None] = _Memory(_KEYS)
+        self._callers: _Memory[str, Caller] = _Memory(_KEYS)
         self._connections: _Memory[tuple[UUID, UUID], VerifiedConnection] = _Memory(_CONNECTIONS)
 
     def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
-        """As ApiKeys.authenticate, from memory: only for what is compared with the epoch before it counts."""
+        """As ApiKeys.authenticate, from memory: use it only for what is compared with the epoch before it counts."""
         _, caller = self._caller(lookup_of(text))
-        return admitted(caller, digest_of(text)).of(request_id, client_address)
+        return authenticated(caller, digest_of(text)).for_request(request_id, client_address)
 
     def authorize_issuance(
         self, caller: Caller, tenant_id: UUID, connection_id: UUID
@@ -75,162 +108,115 @@ class Authorization:
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError.
         """
         key_epoch, known = self._caller(caller.lookup)
-        known = _may_issue(known, caller.digest, tenant_id)
-        epoch, connection = self._connection(known, (tenant_id, connection_id))
-        return min(key_epoch, epoch), _for(known, connection)
+        _ensure_may_issue(known, caller.digest, tenant_id)
+        path = tenant_id, connection_id
+        epoch, connection = self._known(self._connections, path, lambda db: _verified_at(db, known, path))
+        _ensure_permission_set(known, connection)
+        return min(key_epoch, epoch), connection
 
     def set_epoch(self, epoch: int) -> None:
-        """The database says that this is the epoch: what was read at any other one is read again."""
+        """The database says that this is the current epoch: what was read at another one is read again."""
         if epoch < self._epoch:  # a backup was restored: the same number will come again, with another meaning
             self._callers.clear()
             self._connections.clear()
         self._epoch = epoch
 
     def forget(self, connection: VerifiedConnection) -> None:
-        """AWS says otherwise: read this connection again when it is next asked for."""
+        """AWS refused it: read this connection again at the next request."""
         self._connections.forget(connection.path)
 
-    def _caller(self, lookup: str) -> tuple[int, Caller | None]:
-        return self._known(self._callers, lookup, lambda db: _caller_at(db, lookup))
-
-    def _connection(self, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, VerifiedConnection]:
-        return self._known(self._connections, path, lambda db: verified_connection_at(db, caller, path))
+    def _caller(self, lookup: str) -> tuple[int, Caller]:
+        return self._known(self._callers, lookup, lambda db: caller_at(db, lookup))
 
     def _known(
-        self, memory: "_Memory[Name, Thing]", name: Name, read: Callable[[Session], tuple[int, Thing]]
+        self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
     ) -> tuple[int, Thing]:
-        known = memory.get(name)
-        if known is not None and known[0] == self._epoch:
-            return known
-        # One look for everybody who wants the same just now: a new process has many, and so has each move of the epoch.
-        under_way = memory.look(name, known, lambda: beside(self._look, memory, name, read))
-        if under_way is None:  # one has ended since
-            return self._known(memory, name, read)
-        look, mine = under_way
-        try:
-            found = _awaited(look, memory, name)
-        except StoreUnavailableError as error:  # nobody has the time to wait twice
-            raise StoreUnavailableError(error.detail) from error
-        except AppError:
-            if mine:
-                raise
-        else:
-            if mine or found[1] is not None:
-                return found
-        # Good news may be a little older than the request that hears it, as the commit compares the epoch. Nothing
-        # compares bad news, so whoever did not begin that look looks again.
-        return _awaited(beside(self._look, memory, name, read), memory, name)
+        """The thing and its epoch, from memory or by one read for all requests that want it just now."""
 
-    def _look(
-        self, memory: "_Memory[Name, Thing]", name: Name, read: Callable[[Session], tuple[int, Thing]]
-    ) -> tuple[int, Thing]:
-        try:
-            with self._db.read() as db:
-                found = read(db)
-            if found[1] is not None:
-                # Before it is there to be found, or it would look old to whoever finds it in between.
-                if found[0] > self._epoch:  # a lower one may only have been read slowly; a commit will tell
-                    self.set_epoch(found[0])
-                memory.put(name, found)
+        def look() -> tuple[int, Thing]:
+            return memory.get(name, self._epoch) or self._read(memory, name, read)
+
+        found = memory.get(name, self._epoch)
+        if found is not None:
             return found
-        finally:
-            memory.over(name)
+        began_later = False
+        while True:
+            call, started = memory.reads.join(name, look)
+            try:
+                return call.result(timeout=_READ_SECONDS)
+            except FutureTimeoutError as error:
+                # A server that hangs holds its connection: the next request tries another one.
+                memory.reads.abandon(name, call)
+                raise StoreUnavailableError("The database can't be reached right now; try again.") from error
+            except (CallerFaultError, CustomerSetupError):
+                # Nothing compares a refusal with the epoch, and a read that was joined may have begun before this
+                # request. So the request joins the next one, which began later.
+                if started or began_later:
+                    raise
+                began_later = True
+
+    def _read(
+        self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
+    ) -> tuple[int, Thing]:
+        with self._db.read() as db:
+            found = read(db)
+        # The epoch first, or other requests would take what they find for old. A lower one may come from a slow read:
+        # the next commit tells.
+        if found[0] > self._epoch:
+            self.set_epoch(found[0])
+        memory.put(name, found)
+        return found
 
 
-def _awaited(look: "Future[tuple[int, Thing]]", memory: "_Memory[Name, Thing]", name: Name) -> tuple[int, Thing]:
-    try:
-        return look.result(timeout=_READ_SECONDS)
-    except FutureTimeoutError as error:  # a server that hangs keeps its connections, and answers nothing
-        memory.over(name)  # the next one tries anew, over another connection
-        raise StoreUnavailableError("The database can't be reached right now; try again.") from error
+def lock_verified_connection(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> VerifiedConnection:
+    """As `Authorization.authorize_issuance`, from the rows, which stay locked until the transaction ends.
 
-
-def _may_issue(known: Caller | None, digest: bytes, tenant_id: UUID) -> Caller:
-    """The caller, if it has that digest, is live, and may have credentials of that tenant's.
-
-    Asked before a connection is looked up: another key's request may have brought it into memory.
+    Changes that would stop issuing wait for the locks; issuances share them. The caller's own row is locked already
+    (`Caller.admit`).
     """
-    known = admitted(known, digest)
-    known.require(Scope.CREDENTIALS_ISSUE)
-    if known.tenant_id is not None and known.tenant_id != tenant_id:
-        raise NotFoundError
-    return known
-
-
-def _caller_at(db: Session, lookup: str) -> tuple[int, Caller | None]:
-    found = key_at(db, lookup)
-    return (0, None) if found is None else (found[1], caller_of(found[0]))
-
-
-class _Memory(Generic[Name, Thing]):
-    """The things last asked for, each with the epoch at which it was read; and the looks that are under way."""
-
-    def __init__(self, size: int) -> None:
-        self._things: LRUCache[Name, tuple[int, Thing]] = LRUCache(size)
-        self._looks: dict[Name, Future[tuple[int, Thing]]] = {}
-        self._lock = threading.Lock()  # around the two above
-
-    def look(
-        self, name: Name, seen: tuple[int, Thing] | None, begin: "Callable[[], Future[tuple[int, Thing]]]"
-    ) -> "tuple[Future[tuple[int, Thing]], bool] | None":
-        """The look that is under way for this, or one that is begun now, and whether it was; None if something else was
-        put here since `seen` was got.
-        """
-        with self._lock:
-            look = self._looks.get(name)
-            if look is not None:
-                return look, False
-            if self._things.get(name) is not seen:
-                return None
-            look = self._looks[name] = begin()
-            return look, True
-
-    def over(self, name: Name) -> None:
-        """Whoever asks from here on begins another look."""
-        with self._lock:
-            self._looks.pop(name, None)
-
-    def get(self, name: Name) -> tuple[int, Thing] | None:
-        with self._lock:
-            return self._things.get(name)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._things.clear()
-
-    def forget(self, name: Name) -> None:
-        with self._lock:
-            self._things.pop(name, None)
-
-    def put(self, name: Name, known: tuple[int, Thing]) -> None:
-        with self._lock:
-            self._things[name] = known
-
-
-@contextmanager
-def _about(tenant_id: UUID, connection_id: UUID) -> Iterator[None]:
-    """A refusal in here is about that connection, which the caller can see: the audit log says so."""
-    try:
-        yield
-    except AppError as error:
-        error.tenant_id, error.connection_id = tenant_id, connection_id
-        raise
-
-
-def _for(caller: Caller, connection: VerifiedConnection) -> VerifiedConnection:
-    """The connection, if its permission set is one that this key is for. Raises ForbiddenError."""
-    with _about(connection.tenant_id, connection.connection_id):
-        caller.require_set(connection.permission_set)
+    tenant_id, connection_id = path
+    _, known = caller_at(db, caller.lookup)
+    _ensure_may_issue(known, caller.digest, tenant_id)
+    # The tenant before its connection, as everywhere, or two could wait for each other.
+    db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
+    db.execute(select(Connection.id).where(Connection.id == connection_id).with_for_update(read=True))
+    _, connection = _verified_at(db, known, path)
+    _ensure_permission_set(known, connection)
     return connection
 
 
-def verified_connection_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, VerifiedConnection]:
+@contextmanager
+def refused_about(path: tuple[UUID, UUID]) -> Iterator[None]:
+    """Lets the audit log say that a refusal in here is about that connection, which the caller can see."""
+    try:
+        yield
+    except AppError as error:
+        error.tenant_id, error.connection_id = path
+        raise
+
+
+def _ensure_may_issue(known: Caller, digest: bytes, tenant_id: UUID) -> None:
+    """Raises an AppError unless the key has that digest, is live, and may have credentials of that tenant's.
+
+    Asked before a connection is looked up: another key's request may have brought it into memory.
+    """
+    authenticated(known, digest).require(Scope.CREDENTIALS_ISSUE)
+    if known.tenant_id not in {None, tenant_id}:
+        raise NotFoundError
+
+
+def _ensure_permission_set(caller: Caller, connection: VerifiedConnection) -> None:
+    with refused_about(connection.path):
+        caller.require_set(connection.permission_set)
+
+
+def _verified_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, VerifiedConnection]:
     """The epoch, and the connection if it may issue at it.
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError.
     """
-    connection, tenant_status, epoch = owned_at(db, caller, *path)
-    with _about(*path):
+    epoch, connection, tenant_status = owned_at(db, caller, *path)
+    with refused_about(path):
         ensure_active(tenant_status)
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
@@ -243,17 +229,3 @@ def verified_connection_at(db: Session, caller: Caller, path: tuple[UUID, UUID])
         role_unique_id=connection.role_unique_id,
         permission_set=connection.permission_set,
     )
-
-
-def lock_verified_connection(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> VerifiedConnection:
-    """As `Authorization.authorize_issuance`, from the rows, and it stays so until the transaction ends: what stops it waits, and
-    issuances share the locks.
-
-    The caller's own row is locked by the transaction's beginning (`Caller.admit`). Raises as it does.
-    """
-    tenant_id, connection_id = path
-    known = _may_issue(_caller_at(db, caller.lookup)[1], caller.digest, tenant_id)
-    # The tenant before its connection, as everywhere, or two could wait for each other.
-    db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
-    db.execute(select(Connection.id).where(Connection.id == connection_id).with_for_update(read=True))
-    return _for(known, verified_connection_at(db, caller, path)[1])

@@ -75,8 +75,8 @@ class _Asked:
     duration_seconds: int
     policy: str | None
 
-    def question(self) -> CacheKey:
-        """Everything that an answer depends on, and the key that it is for: no session answers another question."""
+    def cache_key(self) -> CacheKey:
+        """Everything that the session depends on, and the API key that it is for: no session answers another request."""
         connection = self.connection
         text = orjson.dumps(
             [
@@ -217,7 +217,7 @@ class CredentialIssuer:
 
     def _session(self, asked: _Asked, patience: float) -> tuple[Session, Source]:
         try:
-            return self._sessions.obtain(asked.question(), lambda: self._fetch(asked), patience)
+            return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience)
         except AppError as error:
             if not isinstance(error, TryLaterError):
                 self._authorization.forget(asked.connection)

@@ -1,12 +1,12 @@
-"""Sessions of customers' roles, kept while they are good: one call to AWS for everybody who asks the same.
+"""Sessions of customers' roles, cached while they are good: one call to AWS for all requests that ask for the same.
 
-In the process, and beyond it in the shared cache if there is one; sealed in both, under everything that the
-question names, so that no session can answer another question. Three rules keep AWS and the callers apart:
+They are in the process, and in the shared cache if there is one; sealed in both, under everything that a request for
+one depends on, so that no session answers another request. Three rules keep AWS and the callers apart:
 
-- one flight per question: whoever asks while AWS is being asked waits for that answer, and for no other;
-- nobody waits for long: SDKs give up on a credentials endpoint after 2 s, so a caller is told to come back, while
-  the flight goes on and its answer is there when they do;
-- a session is renewed before it has to be, at a random moment, and served on while AWS doesn't answer.
+- one call at a time for each cache key: requests that come meanwhile share its answer;
+- a request waits about 1.5 s, as SDKs give up on a credentials endpoint after 2 s. It is then told to come back; the call
+  goes on, and its answer is cached by then;
+- a session is renewed in the background at a random moment of its last fifth, and served on while AWS doesn't answer.
 """
 
 import hashlib
@@ -16,9 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -30,9 +28,8 @@ from app.aws.sts import Session
 from app.cache.sealing import Sealer
 from app.cache.shared_cache import SharedCache
 from app.clock import now
-from app.concurrency.gevent import beside
+from app.concurrency.single_flight import SingleFlight
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
-from app.ids import AccountId
 
 Source = Literal["sts", "cache"]
 Fetch = Callable[[], Session]
@@ -56,9 +53,9 @@ _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be h
 
 
 class CacheKey:
-    """What a session answers, and whose share of the cache it takes.
+    """What a session is cached under. `text` names everything that the session depends on, and the API key that it is for.
 
-    `text` names everything that the session depends on and whom it is for.
+    The tenant has a limited share of the cache.
     """
 
     __slots__ = ("name", "tenant_id", "text")
@@ -79,9 +76,12 @@ class _Kept:
     renew_at: float
     tenant: int  # the hash of its tenant's id, which is smaller than the id
 
+    def is_fresh(self, at: float) -> bool:
+        return at < self.good_until and at < self.renew_at
+
 
 class _Store:
-    """Sealed sessions by name, the least recently used first; of all tenants and of each one at most so many.
+    """Sealed sessions by name, the least recently used first; limited in all, and for each tenant.
 
     A dict, as its order is that of insertion: cachetools' LRU and OrderedDict take 60 to 200 bytes more an entry.
     """
@@ -89,28 +89,35 @@ class _Store:
     def __init__(self) -> None:
         self._sessions: dict[bytes, _Kept] = {}
         self._of_tenant: Counter[int] = Counter()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def get(self, name: bytes) -> _Kept | None:
-        kept = self._sessions.pop(name, None)
-        if kept is not None:
-            self._sessions[name] = kept  # at the end
-        return kept
+        with self._lock:
+            kept = self._sessions.pop(name, None)
+            if kept is not None:
+                self._sessions[name] = kept  # at the end
+            return kept
 
     def put(self, name: bytes, kept: _Kept) -> None:
-        self.pop(name)
-        if self._of_tenant[kept.tenant] >= _KEPT_OF_TENANT:
-            own = (name for name, other in self._sessions.items() if other.tenant == kept.tenant)
-            for oldest in tuple(itertools.islice(own, _CLEARED)):
-                self.pop(oldest)
-        if len(self._sessions) >= _KEPT:
-            self.pop(next(iter(self._sessions)))
-        self._sessions[name] = kept
-        self._of_tenant[kept.tenant] += 1
+        with self._lock:
+            self._remove(name)
+            if self._of_tenant[kept.tenant] >= _KEPT_OF_TENANT:
+                own = (name for name, other in self._sessions.items() if other.tenant == kept.tenant)
+                for oldest in tuple(itertools.islice(own, _CLEARED)):
+                    self._remove(oldest)
+            if len(self._sessions) >= _KEPT:
+                self._remove(next(iter(self._sessions)))
+            self._sessions[name] = kept
+            self._of_tenant[kept.tenant] += 1
 
     def pop(self, name: bytes) -> None:
+        with self._lock:
+            self._remove(name)
+
+    def _remove(self, name: bytes) -> None:
         kept = self._sessions.pop(name, None)
         if kept is not None:
             self._of_tenant[kept.tenant] -= 1
@@ -125,134 +132,104 @@ class SessionCache:
         self._sealer = Sealer(secret_keys, "sessions")
         self._shared = shared
         self._kept = _Store()
-        self._flights: dict[bytes, Future[tuple[Session, Source]]] = {}
-        self._lock = threading.Lock()  # around the two above
+        self._calls: SingleFlight[bytes, tuple[Session, Source]] = SingleFlight()
 
-    def obtain(self, question: CacheKey, fetch: Fetch, patience: float) -> tuple[Session, Source]:
-        """A session that answers this question, and whether AWS was asked for it on this caller's behalf.
+    def obtain(self, key: CacheKey, fetch: Fetch, patience: float) -> tuple[Session, Source]:
+        """A session for this key, and "sts" if AWS was called for it on behalf of this request.
 
-        `patience` is how many seconds the caller can wait for AWS. Raises AwsUnavailableError, also when the answer
-        takes too long, and whatever `fetch` raises.
+        `patience` is how many seconds the request can wait for AWS. Raises AwsUnavailableError, also when the answer
+        takes too long, and what `fetch` raises.
         """
-        held = self._held(question)
+        held = self._held(key)
         at = now().timestamp()
-        if held is not None and at < held[0].good_until:
-            if at >= held[0].renew_at:
-                self._flight(question, fetch, held[0])
+        if held is not None and held[0].is_fresh(at):
             return held[1], "cache"
-        flight, mine = self._flight(question, fetch, held[0] if held else None)
-        if flight is None:  # one has landed since
-            return self.obtain(question, fetch, patience)
+        call, started = self._calls.join(key.name, lambda: self._renewed(key, fetch))
+        if held is not None and at < held[0].good_until:
+            return held[1], "cache"
         try:
-            session, source = flight.result(timeout=max(0.0, patience))
+            session, source = call.result(timeout=max(0.0, patience))
         except FutureTimeoutError:
             failure: AppError = AwsUnavailableError(_SLOW)
         except (AwsUnavailableError, RateLimitedError) as error:
             failure = error
         else:
-            return session, source if mine else "cache"
+            return session, source if started else "cache"
         if held is not None and at < held[0].expires_at - _LAST_RESORT_SECONDS:
             return held[1], "cache"
         raise failure
 
-    def _held(self, question: CacheKey) -> tuple[_Kept, Session] | None:
-        with self._lock:
-            kept = self._kept.get(question.name)
-        if kept is None:
-            return None
-        opened = self._opened(kept.sealed, question)
-        if opened is None:  # no use to anybody
-            with self._lock:
-                self._kept.pop(question.name)
-            return None
-        return kept, opened[0]
+    def _held(self, key: CacheKey) -> tuple[_Kept, Session] | None:
+        kept = self._kept.get(key.name)
+        opened = None if kept is None else self._opened(kept.sealed, key)
+        if kept is not None and opened is None:
+            self._kept.pop(key.name)
+        return None if kept is None or opened is None else (kept, opened[0])
 
-    def _opened(self, sealed: bytes, question: CacheKey) -> tuple[Session, float] | None:
-        secret = self._sealer.open(sealed, question.text)
+    def _opened(self, sealed: bytes, key: CacheKey) -> tuple[Session, float] | None:
+        secret = self._sealer.open(sealed, key.text)
         return None if secret is None else _unpacked(secret)
 
-    def _flight(
-        self, question: CacheKey, fetch: Fetch, seen: _Kept | None
-    ) -> "tuple[Future[tuple[Session, Source]] | None, bool]":
-        """The flight for this question, and whether it was begun here; None if one has landed since `seen` was kept."""
-        with self._lock:
-            flight = self._flights.get(question.name)
-            if flight is not None:
-                return flight, False
-            kept = self._kept.get(question.name)
-            if kept is not None and kept is not seen:
-                return None, False
-            in_context = copy_context().run  # so that its log lines name the request
-            flight = self._flights[question.name] = beside(in_context, self._fly, question, fetch)
-            return flight, True
-
-    def _fly(self, question: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
+    def _renewed(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
+        held = self._held(key)
+        if held is not None and held[0].is_fresh(
+            now().timestamp()
+        ):  # the request has missed the end of an earlier call
+            return held[1], "cache"
         try:
-            return self._asked(question, fetch)
+            return self._fetched(key, fetch)
         except TryLaterError:
-            self._put_off(question.name)
+            if held is not None:
+                held[0].renew_at = now().timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311  no secret
             raise
-        except AppError:  # the role refuses us, or is another: what is kept of it is over
-            with self._lock:
-                self._kept.pop(question.name)
+        except AppError:  # the role refuses us, or was made again: its cached session must not be served
+            self._kept.pop(key.name)
             if self._shared is not None:
-                self._shared.forget(_shared_name(question.name))
+                self._shared.forget(_shared_name(key.name))
             raise
-        finally:
-            with self._lock:
-                del self._flights[question.name]
 
-    def _asked(self, question: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
+    def _fetched(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
         if self._shared is None:
-            return self._keep(question, fetch()), "sts"
-        lock = f"{_shared_name(question.name)}:lock"
+            return self._keep(key, fetch()), "sts"
+        lock = f"{_shared_name(key.name)}:lock"
         deadline = time.monotonic() + _OTHERS_SECONDS
         while True:
-            if (session := self._adopted(self._shared, question)) is not None:
+            if (session := self._adopted(self._shared, key)) is not None:
                 return session, "cache"
             token = self._shared.lock(lock, _LOCK_SECONDS)
             if token is not None or self._shared.away or time.monotonic() > deadline:
                 break
             time.sleep(_LOOK_SECONDS)
         try:
-            # Whoever held the lock before us may have put the answer there in between.
-            if token is not None and (session := self._adopted(self._shared, question)) is not None:
+            # The process that held the lock before may have stored its session since.
+            if token is not None and (session := self._adopted(self._shared, key)) is not None:
                 return session, "cache"
-            return self._keep(question, fetch(), self._shared), "sts"
+            return self._keep(key, fetch(), self._shared), "sts"
         finally:
             if token is not None:
                 self._shared.unlock(lock, token)
 
-    def _adopted(self, shared: SharedCache, question: CacheKey) -> Session | None:
-        """The shared cache's session, if it is good and lives longer than our own."""
-        sealed = shared.get(_shared_name(question.name))
-        opened = None if sealed is None else self._opened(sealed, question)
+    def _adopted(self, shared: SharedCache, key: CacheKey) -> Session | None:
+        """The shared cache's session, if it is good and lives longer than the one of this process."""
+        sealed = shared.get(_shared_name(key.name))
+        opened = None if sealed is None else self._opened(sealed, key)
         if sealed is None or opened is None:
             return None
         session, good_until = opened
-        kept = _kept(sealed, session, good_until, question.tenant_id)
-        with self._lock:
-            own = self._kept.get(question.name)
-            if now().timestamp() >= good_until or (own is not None and kept.expires_at <= own.expires_at):
-                return None
-            self._kept.put(question.name, kept)
+        kept, own = _kept(sealed, session, good_until, key.tenant_id), self._kept.get(key.name)
+        if now().timestamp() >= good_until or (own is not None and kept.expires_at <= own.expires_at):
+            return None
+        self._kept.put(key.name, kept)
         return session
 
-    def _keep(self, question: CacheKey, session: Session, shared: SharedCache | None = None) -> Session:
+    def _keep(self, key: CacheKey, session: Session, shared: SharedCache | None = None) -> Session:
         at, expires_at = now().timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - at) / 2)
-        sealed = self._sealer.seal(_packed(session, good_until), question.text)
-        with self._lock:
-            self._kept.put(question.name, _kept(sealed, session, good_until, question.tenant_id))
+        sealed = self._sealer.seal(_packed(session, good_until), key.text)
+        self._kept.put(key.name, _kept(sealed, session, good_until, key.tenant_id))
         if shared is not None:
-            shared.put(_shared_name(question.name), sealed, good_until - at)
+            shared.put(_shared_name(key.name), sealed, good_until - at)
         return session
-
-    def _put_off(self, name: bytes) -> None:
-        with self._lock:
-            kept = self._kept.get(name)
-            if kept is not None:
-                kept.renew_at = now().timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311  no secret
 
 
 def _kept(sealed: bytes, session: Session, good_until: float, tenant_id: UUID) -> _Kept:
@@ -266,30 +243,12 @@ def _shared_name(name: bytes) -> str:
 
 
 def _packed(session: Session, good_until: float) -> bytes:
-    return orjson.dumps(
-        [
-            good_until,
-            session.expires_at.isoformat(),
-            session.access_key_id,
-            session.secret_access_key,
-            session.session_token,
-            session.account_id,
-            session.role_unique_id,
-            session.name,
-        ]
-    )
+    secrets = (session.access_key_id, session.secret_access_key, session.session_token)
+    role = (session.account_id, session.role_unique_id, session.name)
+    return orjson.dumps([good_until, session.expires_at.isoformat(), *secrets, *role])
 
 
 def _unpacked(secret: bytes) -> tuple[Session, float]:
-    good_until, expires_at, *rest = orjson.loads(secret)
-    access_key_id, secret_access_key, session_token, account_id, role_unique_id, name = rest
-    session = Session(
-        access_key_id=access_key_id,
-        secret_access_key=secret_access_key,
-        session_token=session_token,
-        expires_at=datetime.fromisoformat(expires_at),
-        account_id=AccountId(account_id),
-        role_unique_id=role_unique_id,
-        name=name,
-    )
-    return session, float(good_until)
+    good_until, expires_at, access_key_id, secret_access_key, session_token, *role = orjson.loads(secret)
+    session = Session(access_key_id, secret_access_key, session_token, datetime.fromisoformat(expires_at), *role)
+    return session, good_until

@@ -4,7 +4,6 @@ import datetime as dt
 import itertools
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -643,6 +642,20 @@ def cold(here, config) -> Iterator[Services]:
     made.db.engine.dispose()
 
 
+def joins(monkeypatch, memory) -> list[bool]:
+    """Of each request that joins a read of this memory: whether it started it."""
+    seen: list[bool] = []
+    join = memory.reads.join
+
+    def joined(*args):
+        call, started = join(*args)
+        seen.append(started)
+        return call, started
+
+    monkeypatch.setattr(memory.reads, "join", joined)
+    return seen
+
+
 def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_hand):
     cold.authorization.set_epoch(by_hand.epoch)  # tests above have put it back, below what a new process begins with
     seen, place = statements(cold), warm.place
@@ -657,33 +670,33 @@ def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_h
     assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]  # for the key, for the connection
 
 
-def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there):
+def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there, monkeypatch):
     text = generate_key()
-    held = Held(cold, "api_keys")
+    held, joined = Held(cold, "api_keys"), joins(monkeypatch, cold.authorization._callers)
     with ThreadPoolExecutor(2) as pool:
         early = pool.submit(cold.authorization.authenticate, text, None)
         assert held.begun.wait(60)
         there.api_keys.install_key(OPERATOR, text, name="just now")
         late = pool.submit(cold.authorization.authenticate, text, None)
-        time.sleep(0.2)  # by now it waits for the same look
+        until(lambda: joined == [True, False])  # it waits for the same look
         held.go_on.set()
         with pytest.raises(UnauthenticatedError):
             early.result()
         assert late.result().name == "just now"
 
 
-def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role):
+def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role, monkeypatch):
     made = place(there, role)
     by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
     caller = cold.api_keys.authenticate(made.key, None)
     cold.authorization.authenticate(made.key, None)
-    held = Held(cold, "connections")
+    held, joined = Held(cold, "connections"), joins(monkeypatch, cold.authorization._connections)
     with ThreadPoolExecutor(2) as pool:
         early = pool.submit(cold.authorization.authorize_issuance, caller, made.tenant_id, made.connection_id)
         assert held.begun.wait(60)
         by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
         late = pool.submit(cold.authorization.authorize_issuance, caller, made.tenant_id, made.connection_id)
-        time.sleep(0.2)
+        until(lambda: joined == [True, False])
         held.go_on.set()
         with pytest.raises(ConnectionNotVerifiedError):
             early.result()

@@ -122,7 +122,7 @@ def clock() -> Iterator[time_machine.Traveller]:
 def landed(*processes: SessionCache) -> None:
     """Whatever is on its way in the background is there."""
     for each in processes:
-        until(lambda each=each: not each._flights)
+        until(lambda each=each: not each._calls._running)
 
 
 def kept_of(sessions: SessionCache, asked: CacheKey):
@@ -307,8 +307,8 @@ def test_one_who_comes_just_as_the_flight_lands_does_not_begin_another(sessions,
     asked = question()
     look, looked = sessions._held, []
 
-    def slow_look(question: CacheKey):
-        found = look(question)
+    def slow_look(key: CacheKey):
+        found = look(key)
         if not looked:
             looked.append(found)
             sessions.obtain(asked, aws, PATIENCE)

@@ -1,0 +1,92 @@
+"""One call for a key at a time, shared by the requests that come while it runs."""
+
+import threading
+from concurrent.futures import Future
+
+import pytest
+import structlog
+
+from app.concurrency.single_flight import SingleFlight
+from tests.support.rows import at_once
+
+
+class Call:
+    """A call that is counted, and runs until the test lets it end."""
+
+    def __init__(self, trouble: Exception | None = None) -> None:
+        self.count, self.trouble, self.end = 0, trouble, threading.Event()
+
+    def __call__(self) -> int:
+        self.count += 1
+        count = self.count
+        assert self.end.wait(60)
+        if self.trouble:
+            raise self.trouble
+        return count
+
+
+@pytest.fixture
+def flights() -> SingleFlight[str, int]:
+    return SingleFlight()
+
+
+@pytest.fixture
+def call():
+    made = Call()
+    yield made
+    made.end.set()
+
+
+def result(call: "Future[int]") -> int:
+    return call.result(60)
+
+
+def test_requests_that_come_while_it_runs_share_one_call(flights, call):
+    joined = at_once([lambda: flights.join("a", call)] * 20)
+    call.end.set()
+    assert {result(running) for running, _ in joined} == {1}
+    assert [started for _, started in joined].count(True) == 1
+    assert call.count == 1
+
+
+def test_another_key_has_a_call_of_its_own(flights, call):
+    flights.join("a", call)
+    assert result(flights.join("b", lambda: 7)[0]) == 7
+
+
+def test_a_call_that_has_ended_is_not_joined(flights, call):
+    call.end.set()
+    for count in range(1, 50):
+        running, started = flights.join("a", call)
+        assert (result(running), started) == (count, True)
+
+
+def test_a_failure_reaches_all_who_wait_and_is_not_kept(flights):
+    failing = Call(ValueError("no"))
+    waiting = [flights.join("a", failing)[0] for _ in range(3)]
+    failing.end.set()
+    for running in waiting:
+        with pytest.raises(ValueError, match="no"):
+            result(running)
+    assert result(flights.join("a", lambda: 7)[0]) == 7
+
+
+def test_an_abandoned_call_goes_on_for_those_who_wait_and_the_next_request_starts_another(flights, call):
+    first, _ = flights.join("a", call)
+    flights.abandon("a", first)
+    other = Call()
+    second, started = flights.join("a", other)
+    assert started
+    flights.abandon("a", first)
+    call.end.set()
+    assert result(first) == 1
+    assert flights.join("a", call) == (second, False), "the end of the first one has not removed the second"
+    other.end.set()
+    assert result(second) == 1
+    assert result(flights.join("a", lambda: 7)[0]) == 7
+
+
+def test_its_log_lines_name_the_request_that_started_it(flights):
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        running, _ = flights.join("a", structlog.contextvars.get_contextvars)
+    assert running.result(60) == {"request_id": "r1"}
