@@ -65,7 +65,7 @@ class ValidationFailedError(CallerFaultError):
     code = "validation_failed"
 
     def __init__(self, errors: FieldErrors) -> None:
-        super().__init__("Some fields are not as they must be; see errors.", errors=errors)
+        super().__init__("Some fields are invalid; see errors.", errors=errors)
 
 
 class RoleNotAllowedError(CallerFaultError):

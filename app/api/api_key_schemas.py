@@ -6,23 +6,21 @@ from marshmallow import fields, validate
 
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.access.callers import Scope
-from app.http.fields import like, text, time
+from app.http.fields import Time, like, string, text
 from app.http.schemas import Answer, Strict
 
 
 def scopes(**options: Any) -> fields.List[Any]:
-    return fields.List(
-        fields.Enum(Scope, by_value=True), required=True, metadata=like(["credentials:issue"]), **options
-    )
+    return fields.List(fields.Enum(Scope, by_value=True), metadata=like(["credentials:issue"]), **options)
 
 
 class KeyIn(Strict):
     EXAMPLE: ClassVar = {"name": "nightly worker", "scopes": ["credentials:issue"]}
 
     name = text(200, "nightly worker", required=True)
-    scopes = scopes(validate=validate.Length(1, len(Scope)))
-    tenant_id = fields.UUID(allow_none=True, metadata={"description": "Confine it to one tenant."})
-    expires_at = time(allow_none=True)
+    scopes = scopes(required=True, validate=validate.Length(1, len(Scope)))
+    tenant_id = fields.UUID(allow_none=True, metadata={"description": "Bind the key to one tenant."})
+    expires_at = Time(allow_none=True)
     permission_sets = fields.List(
         text(64, "inventory"),
         allow_none=True,
@@ -33,15 +31,15 @@ class KeyIn(Strict):
 
 class KeyOut(Answer):
     id = fields.UUID()
-    name = fields.String(metadata=like("nightly worker"))
+    name = string("nightly worker")
     scopes = scopes()
     tenant_id = fields.UUID(allow_none=True)
-    permission_sets = fields.List(fields.String(metadata=like("inventory")), allow_none=True)
+    permission_sets = fields.List(string("inventory"), allow_none=True)
     made_by = fields.UUID(
-        allow_none=True, metadata={"description": "The key that made it; null for one that the command line made."}
+        allow_none=True, metadata={"description": "The key that made it; null: it was made on the command line."}
     )
-    expires_at = time(allow_none=True)
-    created_at = time()
+    expires_at = Time(allow_none=True)
+    created_at = Time()
 
 
 class MadeOut(Answer):
@@ -51,12 +49,12 @@ class MadeOut(Answer):
 
 class KeyShown(KeyOut):
     made = fields.Nested(
-        MadeOut, metadata={"description": "How many live keys and onboarding links are revoked when this key is."}
+        MadeOut, metadata={"description": "How many live keys and onboarding links are revoked together with this key."}
     )
 
 
 class KeyCreated(KeyShown):
-    key = fields.String(metadata=like("dpk_<16 hex>_<43 characters>", "Shown this once; only its hash is kept."))
+    key = string("dpk_<16 hex>_<43 characters>", "Shown only in this answer; Deputy keeps its hash.")
 
 
 class ReplaceIn(Strict):
@@ -64,5 +62,5 @@ class ReplaceIn(Strict):
         strict=True,
         load_default=GRACE_SECONDS,
         validate=validate.Range(0, GRACE_SECONDS_MAX),
-        metadata=like(GRACE_SECONDS, "How long the old key goes on."),
+        metadata=like(GRACE_SECONDS, "How long the old key keeps working."),
     )

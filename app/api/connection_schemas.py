@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.api.suspension_schemas import suspended
-from app.http.fields import ACCOUNT, EXTERNAL_ID, ROLE, Matches, Statuses, like, one_of, status, text, time
+from app.http.fields import ACCOUNT, EXTERNAL_ID, ROLE, Statuses, Time, like, matching, one_of, status, string, text
 from app.http.schemas import Answer, PageQuery, Strict
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import ConnectionStatus, Verdict
@@ -18,11 +18,8 @@ class ConnectionIn(Strict):
     role_arn = fields.String(
         validate=validate.Length(20, 2048), metadata=like(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"})
     )
-    account_id = fields.String(
-        validate=Matches(ACCOUNT_ID_PATTERN),
-        metadata=like(
-            ACCOUNT, "Instead of role_arn: Deputy looks for the onboarding kit's role in this account by itself."
-        ),
+    account_id = matching(
+        ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the onboarding kit's role in this account."
     )
     permission_set = text(64, "inventory")
 
@@ -39,53 +36,53 @@ class ConnectionSummary(Answer):
         keys=fields.Enum(ConnectionStatus, by_value=True),
         values=fields.Integer(),
         metadata=like(
-            {"verified": 2, "pending": 1}, "How many there are in each status; a status that none is in is left out."
+            {"verified": 2, "pending": 1}, "How many have each status. A status without connections is left out."
         ),
     )
 
 
 class ConnectionQuery(PageQuery):
     status = Statuses(ConnectionStatus, "pending", "broken")
-    account_id = fields.String(validate=Matches(ACCOUNT_ID_PATTERN), metadata=like(ACCOUNT))
+    account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT)
 
 
 class CheckOut(Answer):
-    name = fields.String(metadata=like("own_external_id_accepted"))
+    name = string("own_external_id_accepted")
     outcome = one_of("CheckOutcome", "passed", "failed", "inconclusive", "skipped")
-    detail = fields.String(
-        metadata=like("AWS let us in with this External ID.", "What to change, when there is something.")
-    )
+    detail = string("AWS let us in with this External ID.", "What was found, and what to change if it failed.")
 
 
 class VerificationOut(Answer):
     verdict = fields.Enum(Verdict, by_value=True)
     checks = fields.List(fields.Nested(CheckOut))
-    checked_at = time()
+    checked_at = Time()
 
 
 class ConnectionOut(Answer):
     id = fields.UUID()
     tenant_id = fields.UUID()
-    tenant_name = fields.String(attribute="tenant.name", metadata=like("Acme"))
-    tenant_reference = fields.String(allow_none=True, attribute="tenant.reference", metadata=like("customer-42"))
-    role_arn = fields.String(metadata=like(ROLE))
-    account_id = fields.String(metadata=like(ACCOUNT))
-    external_id = fields.String(metadata=like(EXTERNAL_ID))
+    tenant_name = string("Acme", attribute="tenant.name")
+    tenant_reference = string("customer-42", allow_none=True, attribute="tenant.reference")
+    role_arn = string(ROLE)
+    account_id = string(ACCOUNT)
+    external_id = string(EXTERNAL_ID)
     status = status(ConnectionStatus, "verified")
     issues = fields.Boolean(metadata={"description": "Whether credentials are issued for it."})
-    why = fields.String(
-        allow_none=True, metadata=like(None, "Why nothing is issued for it, its tenant's suspension among the reasons.")
+    why = string(
+        None, "Why no credentials are issued for it, a suspended tenant included; null: they are.", allow_none=True
     )
     suspended = suspended()
     awaiting_approval = fields.Boolean(
-        metadata={"description": "Its permission set writes, in an account that was not declared: see approve."}
+        metadata={
+            "description": "Its permission set writes, in an account that the tenant did not declare: see approve."
+        }
     )
-    permission_set = fields.String(metadata=like("inventory"))
+    permission_set = string("inventory")
     verification = fields.Nested(
         VerificationOut,
         attribute="proof",
         allow_none=True,
-        metadata={"description": "The latest proof; null until the first."},
+        metadata={"description": "The latest proof; null before the first."},
     )
-    created_at = time()
-    verified_at = time(allow_none=True, metadata={"description": "When it was last proven."})
+    created_at = Time()
+    verified_at = Time(allow_none=True, metadata={"description": "The time of the latest proof that succeeded."})

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from app.http.fields import ACCOUNT, ROLE, like, text
+from app.http.fields import ACCOUNT, ROLE, like, string, text
 from app.http.schemas import Answer, Strict
 from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN, Issued
 
@@ -44,7 +44,7 @@ class IssueIn(Strict):
     session_policy = SessionPolicy(
         metadata=like(
             _POLICY,
-            "Narrows what the role may do, for this session only; it never widens.",
+            "Narrows what this session may do; it never widens.",
             oneOf=[_POLICY_OBJECT, {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}],
         )
     )
@@ -52,57 +52,35 @@ class IssueIn(Strict):
 
 
 ISSUE_IN = IssueIn()
-EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the form that every AWS SDK parses (Java's Instant knows no +00:00)
+EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the one form that every AWS SDK parses: Java's Instant refuses +00:00
+_AT = like("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"})
 
 
-def expiration() -> fields.DateTime:
-    """UTC with a Z."""
-    return fields.DateTime(
-        format=EXPIRATION,
-        attribute="session.expires_at",
-        metadata=like("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}),
-    )
+class _Session(Answer):
+    """The example key is the one of AWS's documentation, which AWS gives to nobody."""
+
+    AccessKeyId = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
+    SecretAccessKey = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
+    Expiration = fields.DateTime(format=EXPIRATION, attribute="session.expires_at", metadata=_AT)
+    AccountId = string(ACCOUNT, attribute="session.account_id")
 
 
-# The examples are AWS's own, which its documentation shows everywhere and AWS gives to nobody.
-def _key_id() -> fields.String:
-    return fields.String(attribute="session.access_key_id", metadata=like("ASIAIOSFODNN7EXAMPLE"))
+def _token() -> fields.String:
+    return string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")
 
 
-def _secret() -> fields.String:
-    example = like("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-    return fields.String(attribute="session.secret_access_key", metadata=example)
-
-
-def _session_token() -> fields.String:
-    example = like("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN")
-    return fields.String(attribute="session.session_token", metadata=example)
-
-
-def _account_id() -> fields.String:
-    return fields.String(attribute="session.account_id", metadata=like(ACCOUNT))
-
-
-class ProcessCredentials(Answer):
-    """What credential_process must print, and the account, which endpoints of some AWS services hold."""
+class ProcessCredentials(_Session):
+    """What credential_process must print, and the account, which endpoints of some AWS services contain."""
 
     Version = fields.Constant(1, metadata={"openapi": {"type": "integer", "const": 1}})
-    AccessKeyId = _key_id()
-    SecretAccessKey = _secret()
-    SessionToken = _session_token()
-    Expiration = expiration()
-    AccountId = _account_id()
+    SessionToken = _token()
 
 
-class ContainerCredentials(Answer):
-    """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer; note `Token`, where credential_process says SessionToken."""
+class ContainerCredentials(_Session):
+    """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer: `Token` is credential_process's SessionToken."""
 
-    AccessKeyId = _key_id()
-    SecretAccessKey = _secret()
-    Token = _session_token()
-    Expiration = expiration()
-    AccountId = _account_id()
-    RoleArn = fields.String(attribute="role_arn", metadata=like(ROLE))
+    Token = _token()
+    RoleArn = string(ROLE, attribute="role_arn")
 
 
 def process(issued: Issued) -> dict[str, Any]:

@@ -12,12 +12,12 @@ class Ok(Answer):
 
 
 class CheckFinding(Answer):
+    OPTIONAL = frozenset({"seen", "next"})
+
     name = string("workers")
     status = fields.Enum(Status, by_value=True, metadata={"component": "CheckStatus"})
-    seen = string(
-        "1 seen in the last minute: flask 4711 on worker-1.", "What was found, in numbers and words.", optional=True
-    )
-    next = string("", "What to do; empty when nothing is.", optional=True)
+    seen = string("1 seen in the last minute: flask 4711 on worker-1.", "What was found.")
+    next = string("", "What to do; empty when there is nothing to do.")
 
 
 class Readiness(Ok):

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from app.http.fields import EXTERNAL_ID, Matches, like, one_of, text
+from app.http.fields import EXTERNAL_ID, like, matching, one_of, string, text
 from app.http.schemas import Answer, Strict
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
@@ -28,46 +28,44 @@ _POLICY = {
 }
 
 
-class KitQuery(Strict):
-    region = fields.String(validate=Matches(REGION), metadata=like("eu-west-1"))
-    permission_set = text(64, "inventory")
-
-
-class Kit(Answer):
-    external_id = fields.String(metadata=like(EXTERNAL_ID))
-    broker_principal_arn = fields.String(metadata=like("arn:aws:iam::111122223333:role/DeputyBroker"))
-    role_name = fields.String(metadata=like("deputy-7a2b6c18"))
-    stack_name = fields.String(metadata=like("deputy-7a2b6c18"))
-    region = fields.String(metadata=like("eu-west-1"))
-    partition = fields.String(metadata=like("aws"))
-    permission_set = fields.String(metadata=like("inventory"))
-    template_url = fields.String(metadata=like(_TEMPLATE))
-    template_version = fields.String(metadata=like("0a1b2c3d4e5f6071"))
-    launch_stack_url = fields.String(metadata=like(f"{_CONSOLE}templateURL=..."))
-    organization_launch_url = fields.String(
-        metadata=like(
-            f"{_CONSOLE}templateURL=...",
-            "A launch link for a whole AWS organisation, to be opened in its management account or in "
-            "a delegated administrator's. The administrator fills in the organizational units.",
-        )
-    )
-    registers_itself = fields.Boolean(
-        metadata={"description": "Whether a stack launched by the links tells Deputy its role's ARN."}
-    )
-    trust_policy = fields.Dict(metadata=like(_TRUST))
-    terraform = fields.String(metadata=like('resource "aws_iam_role" "deputy" { ... }'))
-    aws_cli = fields.String(metadata=like("#!/bin/sh\n..."))
-
-
 class TemplateQuery(Strict):
     permission_set = text(64, "inventory")
 
 
+class KitQuery(Strict):
+    region = matching(REGION, "eu-west-1")
+    permission_set = text(64, "inventory")
+
+
+class Kit(Answer):
+    external_id = string(EXTERNAL_ID)
+    broker_principal_arn = string("arn:aws:iam::111122223333:role/DeputyBroker")
+    role_name = string("deputy-7a2b6c18")
+    stack_name = string("deputy-7a2b6c18")
+    region = string("eu-west-1")
+    partition = string("aws")
+    permission_set = string("inventory")
+    template_url = string(_TEMPLATE)
+    template_version = string("0a1b2c3d4e5f6071")
+    launch_stack_url = string(f"{_CONSOLE}templateURL=...")
+    organization_launch_url = string(
+        f"{_CONSOLE}templateURL=...",
+        "The launch link for a whole AWS organisation. Open it in the management account or a delegated administrator's, "
+        "and fill in the organizational units there.",
+    )
+    registers_itself = fields.Boolean(
+        metadata={"description": "Whether a stack launched by these links tells Deputy the ARN of its role."}
+    )
+    trust_policy = fields.Dict(metadata=like(_TRUST))
+    terraform = string('resource "aws_iam_role" "deputy" { ... }')
+    aws_cli = string("#!/bin/sh\n...")
+
+
 class PermissionSetOut(Answer):
-    name = fields.String(metadata=like("inventory"))
+    name = string("inventory")
     version = fields.Integer(metadata=like(1))
-    title = fields.String(metadata=like("Read the inventory"))
-    description = fields.String(metadata=like("Lists what there is, and reads no content."))
+    title = string("Read the inventory")
+    description = string("Lists what there is, and reads no content.")
     access = one_of("PermissionSetAccess", "read", "write")
     policy = fields.Dict(metadata=like(_POLICY, "The IAM policy document."))
 

@@ -5,7 +5,7 @@ from typing import Any
 from marshmallow import fields
 
 from app.http.current import caller
-from app.http.fields import like, text, time
+from app.http.fields import Time, string, text
 from app.http.schemas import Answer, Strict
 
 
@@ -14,13 +14,13 @@ class Reason(Strict):
 
 
 class SuspensionOut(Answer):
-    at = time()
-    by = fields.String(metadata=like("api_key", "The kind of actor."))
-    reason = fields.String(allow_none=True, metadata=like("Ticket 4711"))
+    at = Time()
+    by = string("api_key", "The kind of actor.")
+    reason = string("Ticket 4711", allow_none=True)
 
 
 class Suspended(fields.Nested):
-    """A suspension; a bound key is not shown why the vendor suspended, as those words are the vendor's own."""
+    """A suspension. The vendor's reason is internal, so a bound key gets null in its place."""
 
     def _serialize(self, *args: Any, **kwargs: Any) -> Any:
         shown, (_, _, obj) = super()._serialize(*args, **kwargs), args  # type: ignore[no-untyped-call]
@@ -30,7 +30,5 @@ class Suspended(fields.Nested):
 
 
 def suspended() -> fields.Nested:
-    description = (
-        "Since when, by whom and why; null when it is not suspended. A bound key sees no reason of the vendor's."
-    )
+    description = "Since when, by whom and why; null: not suspended. A bound key does not see the vendor's reason."
     return Suspended(SuspensionOut, allow_none=True, metadata={"description": description})

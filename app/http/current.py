@@ -1,4 +1,4 @@
-"""What a request goes with: the services of its application, and its caller."""
+"""The services and the caller of the request that is being served."""
 
 from typing import cast
 
@@ -13,5 +13,5 @@ def services() -> Services:
 
 
 def caller() -> Caller:
-    """Who calls. Only views behind `requires` have one."""
+    """Only views behind `requires` have one."""
     return cast("Caller", g.caller)

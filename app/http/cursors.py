@@ -1,4 +1,7 @@
-"""Pages of lists, with signed cursors."""
+"""Pages of lists, with cursors that are signed together with the route, its ids and its filters.
+
+A cursor that was made up, or comes from another list, is a 400.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,18 +17,16 @@ from app.store.pages import Page
 
 
 def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str, Any]:
-    """One page of a list: `fetch(limit=…, after=…)` and the cursor of the next.
-
-    A cursor is signed together with the route, its ids and its filters: one that was made up, or comes from
-    another list, is a 400.
-    """
+    """One page of a list: what `fetch(limit=…, after=…)` finds, and the cursor of the next page."""
     signer = _signer(query)
     after = None
     if "cursor" in query:
         try:
             after = UUID(signer.loads(query["cursor"]))
         except (BadSignature, ValueError) as error:
-            raise MalformedRequestError("This cursor is not one of this list's; start without one.") from error
+            raise MalformedRequestError(
+                "This cursor does not belong to this list. Start again without a cursor."
+            ) from error
     found = fetch(limit=query["limit"], after=after)
     return {"items": found.items, "next_cursor": None if found.after is None else signer.dumps(str(found.after))}
 

@@ -1,4 +1,4 @@
-"""The kinds of fields that schemas are made of. Each has an example, for the OpenAPI document."""
+"""The kinds of fields that schemas are made of. Each takes an example, which the OpenAPI document shows."""
 
 import enum
 import re
@@ -7,30 +7,28 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-# What examples name.
+# For examples.
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/deputy-7a2b6c18"
 EXTERNAL_ID = "dpy-" + "0123456789abcdef" * 4
 
 
 def like(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
-    """A field's metadata: what it may look like, and what it is."""
+    """A field's metadata: an example, a description, and what else OpenAPI shows of it."""
     return {"examples": [example]} | ({"description": description} if description else {}) | more
 
 
-def string(
-    example: str | None, description: str | None = None, *, optional: bool = False, **more: Any
-) -> fields.String:
-    return fields.String(metadata=like(example, description, optional=optional), **more)
+def string(example: str | None, description: str | None = None, **options: Any) -> fields.String:
+    return fields.String(metadata=like(example, description), **options)
 
 
 def text(maximum: int, example: str, description: str | None = None, **options: Any) -> fields.String:
-    """One line of printable text: databases, logs and CloudTrail all show it as it was meant."""
+    """One line of printable text, which databases, logs and CloudTrail all show unchanged."""
     metadata = like(example, description, openapi={"pattern": _LINE})
     return fields.String(validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options)
 
 
-# What of `_printable` every dialect of regular expressions can say: no line break or control character, not blank.
+# The part of `_printable` that every dialect of regular expressions knows: not blank, no line break, no control character.
 _LINE = r"^ *[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u00a0\u2028\u2029]*$"
 
 
@@ -42,7 +40,7 @@ def _printable(value: str) -> None:
 
 
 class Matches(validate.Regexp):
-    """The whole text matches: `match` with `$`, as marshmallow does it, lets a trailing newline pass."""
+    """The whole text matches. marshmallow's own uses `match`, where `$` accepts a trailing newline."""
 
     def __init__(self, pattern: str) -> None:
         super().__init__(f"^{pattern}$", re.ASCII)
@@ -54,55 +52,58 @@ class Matches(validate.Regexp):
         return value
 
 
+def matching(pattern: str, example: str, description: str | None = None) -> fields.String:
+    return string(example, description, validate=Matches(pattern))
+
+
 class Time(fields.AwareDateTime):
-    """An ISO 8601 time with its offset, in UTC from here on."""
+    """An ISO 8601 time with an offset. The service gets it in UTC."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="iso", **options)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
         given: datetime = super()._deserialize(value, attr, data, **kwargs)
-        if not 1970 <= given.year <= 9998:  # outside, turning it into UTC may overflow
+        if not 1970 <= given.year <= 9998:  # outside, the conversion to UTC can overflow
             raise ValidationError("Must be between the years 1970 and 9998.")
         return given.astimezone(UTC)
 
 
-def time(**options: Any) -> Time:
-    return Time(format="iso", **options)
-
-
 class Whole(fields.Nested):
-    """A nested object that is made of the very object it is nested in."""
+    """A nested object whose values are attributes of the outer object."""
 
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
         return obj
 
 
-def status(kind: type[enum.StrEnum], example: str, **options: Any) -> fields.Enum[Any]:
-    """A status as it is shown: what is deleted is shown to nobody."""
+def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
+    """A status other than `deleted`, which the API never shows."""
     metadata = like(example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]})
-    return fields.Enum(kind, by_value=True, validate=_not_deleted, metadata=metadata, **options)
+    return fields.Enum(kind, by_value=True, validate=_not_deleted, metadata=metadata)
 
 
 def _not_deleted(value: enum.StrEnum) -> None:
     if value.value == "deleted":
-        raise ValidationError("What is deleted is not shown.")
+        raise ValidationError("Deleted things are not listed.")
 
 
 class Statuses(fields.List[Any]):
-    """Some statuses, separated by commas; each once and in the alphabet's order, as cursors name them."""
+    """Statuses, separated by commas; sorted and without duplicates, because cursors are signed with them."""
 
     is_multiple = False  # webargs: the parameter is given once
 
     def __init__(self, kind: type[enum.StrEnum], *examples: str) -> None:
-        self._most = len(kind) - 1  # all but what is deleted
+        self._most = len(kind) - 1  # all but `deleted`
         bounds = {"minItems": 1, "maxItems": self._most}
         described = like([*examples], "One, or several separated by commas.", openapi=bounds)
         super().__init__(status(kind, examples[0]), metadata=described)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
         if not value or value.count(",") >= self._most:
-            raise ValidationError(f"Between 1 and {self._most} of them, separated by commas.")
+            raise ValidationError(f"Between 1 and {self._most} values, separated by commas.")
         return sorted(set(super()._deserialize(value.split(","), attr, data, **kwargs)))
 
 
 def one_of(component: str, *values: str) -> fields.String:
-    """One of a few words, in an answer. `component`: what generated clients call the type."""
+    """One of a few words. `component`: the name of the type in generated clients."""
     return fields.String(validate=validate.OneOf(values), metadata=like(values[0], component=component))

@@ -14,17 +14,17 @@ from app import strict_json
 
 @contextmanager
 def whole_body() -> Iterator[None]:
-    """While a body is read. Raises BadRequest when it comes too late, ends too early, or its chunks are malformed."""
+    """Around the reading of a body. Raises BadRequest when it is late, cut short, or in malformed chunks."""
     try:
         yield
     except RequestEntityTooLarge:
         raise
-    except Exception as error:  # each server has its own, gunicorn's are of no common kind, and werkzeug hides some
-        raise BadRequest("The body did not arrive whole and in time; send all of it right after its header.") from error
+    except Exception as error:  # each server raises others; gunicorn's have no common class
+        raise BadRequest("The body did not arrive whole and in time. Send all of it right after the header.") from error
 
 
 class StrictParser(FlaskParser):
-    """Bodies and queries as they must be: JSON read strictly, unknown fields refused, an empty body is {}."""
+    """Reads JSON strictly and refuses unknown fields. An empty body is {}."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}
 
@@ -33,11 +33,11 @@ class StrictParser(FlaskParser):
             raw = req.get_data(cache=True)
         if not raw:
             return {}
-        # werkzeug cuts a body without a Content-Length at the limit, and says nothing.
+        # werkzeug cuts a body without a Content-Length at the limit, without an error.
         if req.content_length is None and len(raw) == req.max_content_length:
             raise RequestEntityTooLarge
         if req.mimetype != "application/json":
-            raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json")
+            raise UnsupportedMediaType("The body must be JSON, with Content-Type: application/json.")
         try:
             return strict_json.parse(raw)
         except ValueError as error:

@@ -1,7 +1,7 @@
 """Every refusal as RFC 9457 problem+json: the one place where an error gets its HTTP status.
 
-A refusal of an authenticated request also goes to the audit log. It is recorded under a tenant only when the
-request was about the caller's own; otherwise under none, where only keys that are bound to no tenant see it.
+A refusal of an authenticated request also goes to the audit log. Its event names a tenant only when the request was
+about the caller's own; all others are shown only to keys that are bound to no tenant.
 """
 
 import json
@@ -13,14 +13,14 @@ from uuid import UUID
 
 from flask import Flask, Response, current_app, g, request
 from marshmallow import fields
-from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import errors, log
 from app.audit.events import Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
 from app.http.current import services
-from app.http.fields import like
+from app.http.fields import like, string
 from app.http.openapi import example_of
 from app.http.schemas import Answer
 
@@ -48,45 +48,47 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     errors.StoreUnavailableError.code: (503, "Unavailable"),
     errors.AwsUnavailableError.code: (503, "AWS unavailable"),
 }
-_BY_STATUS = {
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "payload_too_large",
-    414: "uri_too_long",
-    415: "unsupported_media_type",
-    422: "validation_failed",
-    431: "headers_too_large",
-    500: "internal_error",
+_CODES = {status: code for code, (status, _) in reversed(PROBLEMS.items())}  # the first that has this status
+_INTERNAL = "Something went wrong here. The log has the reason, under the request id."
+_DETAILS = {
+    "not_found": errors.NotFoundError().detail,
+    "method_not_allowed": "Method not allowed; see the Allow header.",
+    "payload_too_large": "The body may have 256 KiB at most.",
+    "uri_too_long": "Method and URL may have 4094 bytes together.",
+    "headers_too_large": "A request may have 100 header fields of 8190 bytes each.",
+    "validation_failed": errors.ValidationFailedError({}).detail,
 }
-_NAMED = 20  # fields that are wrong, in an answer and in its event; of the others, how many they are
+_NAMED = 20  # invalid fields that an answer and its event name; of the others they give the number
 _RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2}
-# The endpoint that SDKs ask: Java and Go read `code` and `message` of its refusals, JavaScript `Code` and `Message`.
+# SDKs read the refusals of this endpoint: Java and Go `code` and `message`, JavaScript `Code` and `Message`.
 _CONTAINER = "credentials.container_credentials"
-CODE_HEADER = "X-Deputy-Code"  # for programs that see no body: curl --fail throws it away
+CODE_HEADER = "X-Deputy-Code"  # for programs that see no body, such as curl --fail
 
 
 class ProblemSchema(Answer):
     """RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
 
-    type = fields.String(metadata=like("urn:deputy:problem:not_found", "A URN that ends in the code."))
-    title = fields.String(metadata=like("Not found"))
+    OPTIONAL = frozenset({"errors"})
+
+    type = string("urn:deputy:problem:not_found", "A URN that ends in the code.")
+    title = string("Not found")
     status = fields.Integer(metadata=like(404))
-    detail = fields.String(metadata=like("There is nothing here that this API key can see."))
+    detail = string(_DETAILS["not_found"])
     code = fields.String(
         metadata=like(
             "not_found", "Stable; programs decide by it.", component="ProblemCode", openapi={"enum": [*PROBLEMS]}
         )
     )
-    request_id = fields.String(metadata=like("5f0e7a2b6c184d419c1f6e8a007c3b9d"))
+    request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d")
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
-        metadata=like({"name": ["Must not be blank."]}, "What is wrong, by field of the request.", optional=True),
+        metadata=like({"name": ["Must not be blank."]}, "What is wrong, by field of the request."),
     )
 
 
 def examples(status: int) -> dict[str, Any]:
-    """What a problem of this status may look like, by code."""
+    """An example of each problem that has this status, by code."""
     whole = example_of(ProblemSchema(exclude=() if status == 422 else ("errors",)))
     return {
         code: {"value": whole | _facts(code) | {"detail": f"{title}."}}
@@ -127,7 +129,7 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
 
 def _app_error(error: AppError) -> Response:
     if isinstance(error, errors.RateLimitedError):
-        # Not recorded: a durable commit for each request of a flood would be the flood's success.
+        # Not recorded: a flood would cost a durable commit for each of its requests.
         return _too_often(error)
     if isinstance(error, errors.TryLaterError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
@@ -142,22 +144,14 @@ def _too_often(error: errors.RateLimitedError) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    """What Flask, werkzeug and webargs refuse by themselves."""
+    """What Flask, werkzeug and webargs refuse."""
     code = code_of(error)
+    if code == "internal_error":
+        return problem(code, _INTERNAL)
     messages = dict(_flat(getattr(error, "data", {}).get("messages", {})))
-    if isinstance(error, InternalServerError):
-        return problem(code, "Something went wrong here; the log knows it by the request id.")
     if flood := _audit(code, tenant_id=None, connection_id=None, fields=messages):
         return flood
-    details = {
-        "not_found": "There is nothing here that this API key can see.",
-        "method_not_allowed": "This method is not one that this URL has; see Allow.",
-        "payload_too_large": "The body may have 256 KiB at most.",
-        "uri_too_long": "Method and URL may have 4094 bytes together.",
-        "headers_too_large": "A request may have 100 header fields of 8190 bytes each.",
-        "validation_failed": "Some fields are not as they must be; see errors.",
-    }
-    response = problem(code, details.get(code) or error.description or "The request is malformed.", messages)
+    response = problem(code, _DETAILS.get(code) or error.description or "The request is malformed.", messages)
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(set(error.valid_methods) - {"OPTIONS"}))
     return response
@@ -165,17 +159,17 @@ def _http_error(error: HTTPException) -> Response:
 
 def code_of(error: HTTPException) -> str:
     status = error.code or 500
-    return _BY_STATUS.get(status, "malformed_request" if status < 500 else "internal_error")
+    return _CODES.get(status, "malformed_request" if status < 500 else "internal_error")
 
 
 def _bug(error: Exception) -> Response:
-    """A bug of ours: the caller learns nothing but the request's id, and the log everything."""
+    """A bug of ours: the answer gives only the request's id, and the log gives everything."""
     _log.error("request.failed", exc_info=error)
-    return problem("internal_error", "Something went wrong here; the log knows it by the request id.")
+    return problem("internal_error", _INTERNAL)
 
 
 def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
-    """Webargs' {location: {field: {index: [message]}}} as field.index, [message]; the location says nothing."""
+    """Webargs' {location: {field: {index: [message]}}} as pairs of field.index and [message], without the location."""
     for key, value in messages.items():
         here = (*path, str(key))
         if isinstance(value, Mapping):
@@ -185,14 +179,14 @@ def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def _known(fields: Mapping[str, Any]) -> set[str]:
-    """The fields that were wrong, by names of ours: an unknown one is the caller's text, a secret perhaps, or a MiB."""
+    """The invalid fields. The name of an unknown one is left out: it is the caller's text, and may be long or secret."""
     return {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
 
 
 def _audit(
     code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: Mapping[str, Any]
 ) -> Response | None:
-    """Record the refusal of an authenticated request; the answer instead of it, when there were too many."""
+    """Record the refusal of an authenticated request. Returns a 429 to send instead when the caller had too many."""
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")
     if who is None or not isinstance(blueprint, Blueprint):
@@ -204,15 +198,15 @@ def _audit(
     try:
         record_refusal(about, code, path, fields)
     except errors.RateLimitedError as error:
-        g.logged = True  # one line a minute tells of it, and not one for each request
+        g.logged = True  # app/limits/refusals.py logs one line a minute instead of one for each request
         return _too_often(error)
     return None
 
 
 def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-    """Store that event, with what the request was; the answer stands even if that fails.
+    """Store `about`, completed with what the request was. A database that is away does not change the answer.
 
-    `path`: those ids of the URL that may be kept. Raises RateLimitedError when the caller is refused too often.
+    `path`: the ids of the URL that may be kept. Raises RateLimitedError when the caller is refused too often.
     """
     if code == StoreUnavailableError.code:
         return

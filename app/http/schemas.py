@@ -1,26 +1,26 @@
-"""What goes in and what comes out, field by field.
+"""Bodies, queries and pages that all resources share; each resource's own are in app/api/…_schemas.py.
 
-Unknown fields of a request are refused, and so says the OpenAPI document. Answers may gain fields in later releases:
-the document does not close them.
+A request with an unknown field is refused, and the OpenAPI document says so. Answers may gain fields in later releases,
+so the document leaves them open.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
 
-from app.http.fields import like
+from app.http.fields import like, string
 
-_LONGEST = 4096  # characters or items of a value whose field says nothing of its length
+_LONGEST = 4096  # characters or items, where the field has no limit of its own
 
 
 class Strict(Schema):
     class Meta:
-        unknown = RAISE  # the default; spelled out, as it also says additionalProperties: false in OpenAPI
+        unknown = RAISE  # the default; spelled out because it sets additionalProperties: false in OpenAPI
 
     @pre_load
     def _within_bounds(self, data: Any, **_: Any) -> Any:
-        """Count what a value holds before any of it is read: too long a list must not cost what its items do."""
+        """Refuse values that are too long before their items are read, which would cost time for each."""
         if isinstance(data, Mapping):
             problems = dict(filter(all, ((name, _too_long(f, data.get(name))) for name, f in self.fields.items())))
             if problems:
@@ -37,17 +37,19 @@ def _too_long(field: Any, value: Any) -> list[str] | None:
 
 
 class Answer(Schema):
-    """Every field is always there, and required in OpenAPI, unless its metadata says `optional`."""
+    """Fields are always there, and required in OpenAPI, except for those whose schema lists them in OPTIONAL."""
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
 
     class Meta:
-        unknown = EXCLUDE  # no answer is ever loaded; said because it leaves additionalProperties out of OpenAPI
+        unknown = EXCLUDE  # answers are never loaded; this leaves additionalProperties out of OpenAPI
 
-    def on_bind_field(self, _name: str, field: fields.Field[Any]) -> None:
-        field.required = not field.metadata.get("optional")
+    def on_bind_field(self, name: str, field: fields.Field[Any]) -> None:
+        field.required = name not in self.OPTIONAL
 
 
 class Empty(Strict):
-    """A body with nothing in it, for what needs no more than its path."""
+    """A body without fields."""
 
 
 _CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
@@ -55,13 +57,11 @@ _CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
 
 class PageQuery(Strict):
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 200), metadata=like(50))
-    cursor = fields.String(validate=validate.Length(1, 500), metadata=like(_CURSOR, "next_cursor of the page before."))
+    cursor = string(_CURSOR, "next_cursor of the page before.", validate=validate.Length(1, 500))
 
 
 def page_of(item: type[Schema]) -> type[Schema]:
     """The schema of one page of a list."""
-    members = {
-        "items": fields.List(fields.Nested(item)),
-        "next_cursor": fields.String(allow_none=True, metadata=like(_CURSOR, "null after the last page.")),
-    }
+    cursor = string(_CURSOR, "null on the last page.", allow_none=True)
+    members = {"items": fields.List(fields.Nested(item)), "next_cursor": cursor}
     return type(f"{item.__name__}Page", (Answer,), members)
