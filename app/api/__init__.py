@@ -1,1 +1,1 @@
-"""The REST API: a thin module for each resource. A view loads its schema, calls one service method, dumps the result."""
+"""The REST API, one module a resource. A view loads its schema, calls one service method and returns what that gave."""

@@ -1,5 +1,6 @@
-"""API keys. A key makes, sees and revokes only keys that are no stronger than itself."""
+"""API keys. A key can make, see and revoke only keys that are no stronger than itself."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,37 +11,36 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.openapi import fails
 from app.http.schemas import PageQuery, page_of
 from app.store.models import ApiKey
-from app.store.pages import Page
 
 bp = Blueprint(
-    "api_keys", __name__, noun="api_key", description="Keys for programs and people, no stronger than their maker."
+    "api_keys",
+    __name__,
+    noun="api_key",
+    description="Keys for programs and people, no stronger than the key that makes them.",
 )
+_SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at")
 
 
 @bp.route("/v1/api-keys", methods=["POST"])
-@requires(Scope.KEYS_WRITE)
-@fails(404, 429)
+@requires(Scope.KEYS_WRITE, fails=[404, 429])
 @bp.arguments(KeyIn)
 @bp.response(201, KeyCreated)
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
-    """Create an API key; its text is in this answer and nowhere else"""
+    """Create an API key; only this answer shows it"""
     key, text = services().api_keys.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
     return _shown(key, Made(0, 0, [])) | {"key": text}
 
 
 @bp.route("/v1/api-keys/<uuid:key_id>/replace", methods=["POST"])
-@requires(Scope.KEYS_WRITE)
-@fails(404, 409, 429)
+@requires(Scope.KEYS_WRITE, fails=[404, 409, 429])
 @bp.arguments(ReplaceIn)
 @bp.response(201, KeyCreated)
 def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
-    """Replace a key by a successor; the old key ends after the grace
+    """Replace a key by a successor; the old key ends after the grace period
 
-    The successor has the same name, scopes and bounds, and inherits what the old key made. Its text is in this answer
-    and nowhere else.
+    The successor has the same name, scopes and bounds, and inherits what the old key made. Only this answer shows it.
     """
     services().quotas.stop(caller())
     key, made, text = services().api_keys.replace_key(caller(), key_id, **body)
@@ -53,17 +53,12 @@ def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 @bp.response(200, page_of(KeyOut))
 def list_keys(query: dict[str, Any]) -> dict[str, Any]:
     """List live API keys that are no stronger than the one in use, newest first"""
-
-    def fetch(*, limit: int, after: UUID | None) -> Page[ApiKey]:
-        return services().api_keys.list_keys(caller(), limit=limit, after=after)
-
-    found = paged(query, fetch)
+    found = paged(query, partial(services().api_keys.list_keys, caller()))
     return found | {"items": [_shown(key) for key in found["items"]]}
 
 
 @bp.route("/v1/api-keys/<uuid:key_id>", methods=["GET"])
-@requires(Scope.KEYS_WRITE)
-@fails(404)
+@requires(Scope.KEYS_WRITE, fails=[404])
 @bp.response(200, KeyShown)
 def get_key(key_id: UUID) -> dict[str, Any]:
     """Read an API key, and how many live keys and links are revoked with it"""
@@ -71,29 +66,18 @@ def get_key(key_id: UUID) -> dict[str, Any]:
 
 
 @bp.route("/v1/api-keys/<uuid:key_id>", methods=["DELETE"])
-@requires(Scope.KEYS_WRITE)
-@fails(404, 429)
+@requires(Scope.KEYS_WRITE, fails=[404, 429])
 @bp.response(204)
 def revoke_key(key_id: UUID) -> None:
-    """Revoke an API key: no request that begins after this answer is served with it
+    """Revoke an API key: from this answer on, requests with it are refused
 
-    The keys and onboarding links that it made are revoked with it, and what those keys made. To renew a key that is in
-    order, replace it.
+    The keys and onboarding links that it made are revoked with it, and what those keys made. To renew a good key,
+    replace it.
     """
     services().quotas.stop(caller())
     services().api_keys.revoke_key(caller(), key_id)
 
 
 def _shown(key: ApiKey, made: Made | None = None) -> dict[str, Any]:
-    scopes = sorted(from_bits(key.scope_bits))
-    shown = {
-        "id": key.id,
-        "name": key.name,
-        "scopes": scopes,
-        "tenant_id": key.tenant_id,
-        "permission_sets": key.permission_sets,
-        "made_by": key.made_by,
-        "expires_at": key.expires_at,
-        "created_at": key.created_at,
-    }
+    shown = {name: getattr(key, name) for name in _SHOWN} | {"scopes": sorted(from_bits(key.scope_bits))}
     return shown if made is None else shown | {"made": made}

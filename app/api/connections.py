@@ -1,5 +1,6 @@
 """Connections: a tenant's links to IAM roles, and their proofs."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,10 +12,8 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.openapi import fails
 from app.http.schemas import Empty, page_of
 from app.store.models import Connection
-from app.store.pages import Page
 
 bp = Blueprint("connections", __name__, noun="connection", description="Links to IAM roles, and their proofs.")
 
@@ -24,19 +23,18 @@ _ConnectionPage = page_of(ConnectionOut)
 
 
 @bp.route(_ALL, methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409, 429)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
 @bp.arguments(ConnectionIn)
 @bp.response(201, ConnectionOut)
 def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering
 
-    `verified` when the role accepts the tenant's External ID and refuses the broker without it and with another.
-    A role that refuses us is tried for up to 5 seconds, as it may be seconds old; then the answer is `pending`, and
-    it is tried again after 5, 15, 30 and 60 seconds, and then hourly for 14 days.
+    `verified`: the role accepts the tenant's External ID, and refuses the broker without it and with another one.
+    `pending`: the role refused for 5 seconds. A new role does so at first; Deputy tries again after 5, 15, 30 and 60
+    seconds, and then hourly for 14 days.
 
-    With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that account by itself, on
-    the same schedule: the answer is `pending`. It can't tell a role that is absent from one that refuses.
+    With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that account, on the same
+    schedule, and answers `pending`. AWS gives the same answer for an absent role and for one that refuses.
     """
     services().quotas.attempt(caller(), tenant_id)
     make = services().connections.seek if "account_id" in body else services().connections.create
@@ -44,23 +42,17 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
 
 
 @bp.route(_ALL, methods=["GET"])
-@requires(Scope.CONNECTIONS_READ)
-@fails(404)
+@requires(Scope.CONNECTIONS_READ, fails=[404])
 @bp.arguments(ConnectionQuery, location="query")
 @bp.response(200, _ConnectionPage)
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
     wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
-
-    def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
-        return services().listing.list(caller(), tenant_id, wanted, limit=limit, after=after)
-
-    return paged(query, fetch)
+    return paged(query, partial(services().listing.list, caller(), tenant_id, wanted))
 
 
 @bp.route(f"{_ALL}/summary", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ)
-@fails(404)
+@requires(Scope.CONNECTIONS_READ, fails=[404])
 @bp.response(200, ConnectionSummary)
 def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     """Count a tenant's connections by status"""
@@ -75,16 +67,11 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
     wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
-
-    def fetch(*, limit: int, after: UUID | None) -> Page[Connection]:
-        return services().listing.list_all(caller(), wanted, limit=limit, after=after)
-
-    return paged(query, fetch)
+    return paged(query, partial(services().listing.list_all, caller(), wanted))
 
 
 @bp.route(_ONE, methods=["GET"])
-@requires(Scope.CONNECTIONS_READ)
-@fails(404)
+@requires(Scope.CONNECTIONS_READ, fails=[404])
 @bp.response(200, ConnectionOut)
 def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     """Read a connection"""
@@ -92,8 +79,7 @@ def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
 
 
 @bp.route(_ONE, methods=["DELETE"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 429)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 429])
 @bp.response(204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
@@ -102,30 +88,27 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 
 
 @bp.route(f"{_ONE}/verify", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409, 429)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
 @bp.arguments(Empty)
 @bp.response(200, ConnectionOut)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Prove a connection again, now"""
+    """Prove a connection again now"""
     services().quotas.attempt(caller(), tenant_id)
     return services().verification.verify(caller(), tenant_id, connection_id)
 
 
 @bp.route(f"{_ONE}/suspend", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409, 429)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
 @bp.arguments(Reason)
 @bp.response(200, ConnectionOut)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Suspend a connection: nothing is issued for it until it is resumed"""
+    """Suspend a connection: no credentials are issued for it until it is resumed"""
     services().quotas.stop(caller())
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
 
 @bp.route(f"{_ONE}/resume", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409, 429)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
 @bp.arguments(Reason)
 @bp.response(200, ConnectionOut)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
@@ -135,29 +118,27 @@ def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
 
 
 @bp.route(f"{_ONE}/approve", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409])
 @bp.arguments(Empty)
 @bp.response(200, ConnectionOut)
 def approve_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a connection that may write, in an account that was not declared
 
-    It needs a key that is bound to no tenant. The connection is verified at once if its latest proof is proven and less
-    than a day old; otherwise a proof is due now.
+    It needs a key that is bound to no tenant. The connection is verified at once if its latest proof succeeded and is
+    less than a day old; otherwise a proof is due now.
     """
     return services().connections.approve(caller(), tenant_id, connection_id)
 
 
 @bp.route(f"{_ONE}/report-refused", methods=["POST"])
-@requires(Scope.CREDENTIALS_ISSUE)
-@fails(404, 429)
+@requires(Scope.CREDENTIALS_ISSUE, fails=[404, 429])
 @bp.arguments(Empty)
 @bp.response(202, Empty)
 def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
-    """Report that AWS refused the credentials that were issued
+    """Report that AWS refused issued credentials
 
-    The cached sessions of the connection are not handed out again, and a proof of it is due now. That happens at most
-    once a minute for a connection, and 60 times a minute for a tenant; the answer is 202 either way.
+    Deputy drops the cached sessions of the connection and makes a proof due now: at most once a minute for a
+    connection, and 60 times a minute for a tenant. The answer is always 202.
     """
     services().issuer.report_refused(caller(), tenant_id, connection_id)
     return {}

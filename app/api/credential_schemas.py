@@ -107,7 +107,7 @@ def container(issued: Issued) -> dict[str, Any]:
     }
 
 
-# What the two routes' paths end in: how they are asked, and what they answer.
+# By the last part of the path: the method, and the shape of the answer.
 SHAPES: dict[str, tuple[str, Callable[[Issued], dict[str, Any]]]] = {
     "credentials": ("POST", process),
     "container-credentials": ("GET", container),

@@ -1,8 +1,8 @@
-"""The hot path without the framework: from WSGI to a use case and back.
+"""The hot path: requests for credentials, served without Flask.
 
-It takes the plain requests for credentials, those in the very form in which SDKs and our documents send them, and
-does what the views in app/api/credentials.py do. Whatever it does not take is untouched and goes to Flask; so does a
-refusal, together with who was refused, for Flask to say and to record. The answers are the same (tests compare).
+It takes the requests that have the form in which SDKs and docs/workers.md send them, and answers as the views in
+app/api/credentials.py do; tests compare the two. All other requests go to Flask unchanged. So does a request that is
+refused: Flask replays the refusal, answers it and records it.
 """
 
 import functools
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 _HEADERS = [("Content-Type", "application/json"), *ALWAYS.items(), *FOR_PROGRAMS.items()]
 
-_uuid = functools.lru_cache(100_000)(UUID)  # parsing one takes longer than finding it
+_uuid = functools.lru_cache(100_000)(UUID)  # a look-up is faster than parsing
 _UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _PATH = re.compile(rf"/v1/tenants/{_UUID}/connections/{_UUID}/(credentials|container-credentials)", re.ASCII)
 _BEARER = "Bearer "
 _REFUSAL = "deputy.refusal"  # in the WSGI environ; clients' headers are under other names
-_MAX_BODY = 16 * 1024  # longer ones are none of an SDK's
+_MAX_BODY = 16 * 1024  # bytes; SDKs send less
 
 
 class FastLane:
-    """A WSGI application in front of another."""
+    """The WSGI middleware in front of Flask."""
 
     def __init__(self, long_way: "WSGIApplication", services: Services) -> None:
         self._long_way = long_way
@@ -56,11 +56,11 @@ class FastLane:
             address = client_address(environ, self._services.config.proxy_hops)
             caller = self._services.authorization.authenticate(_key(environ), made, address)
             caller.require(Scope.CREDENTIALS_ISSUE)
-            wanted = _wanted(environ)  # only now: a body is waited for only for those who may send one
+            wanted = _wanted(environ)  # after the key: waiting for a body takes resources
             if wanted is None:
                 return self._long_way(environ, start_response)
             issued = self._services.issuer.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
-        except Exception as error:  # noqa: BLE001  Flask raises it again, and answers; bugs of ours too
+        except Exception as error:  # noqa: BLE001  Flask raises it again, bugs included
             environ[_REFUSAL] = caller, error
             return self._long_way(environ, start_response)
         body = orjson.dumps(SHAPES[found[3]][1](issued))
@@ -69,7 +69,7 @@ class FastLane:
 
 
 def _is_plain(environ: dict[str, Any], shape: str) -> bool:
-    """Whether the request has the form in which SDKs ask: nothing in its query, and a short JSON body or none."""
+    """Whether it has the form of SDKs' requests: no query, and a short JSON body or none."""
     if (
         environ["REQUEST_METHOD"] != SHAPES[shape][0]
         or environ.get("QUERY_STRING")
@@ -86,13 +86,13 @@ def _is_plain(environ: dict[str, Any], shape: str) -> bool:
 
 
 def _wanted(environ: dict[str, Any]) -> dict[str, Any] | None:
-    """What the request asks for beyond its path; None when Flask is to say what is wrong with it."""
+    """The fields of the body; None when they are invalid, which Flask then answers."""
     length = int(environ.get("CONTENT_LENGTH") or "0")
     if length == 0:
         return {}
     with whole_body():
         raw = environ["wsgi.input"].read(length)
-    environ["wsgi.input"] = io.BytesIO(raw)  # for Flask, should it come to that
+    environ["wsgi.input"] = io.BytesIO(raw)  # Flask may read it again
     try:
         wanted: dict[str, Any] = ISSUE_IN.load(strict_json.parse(raw))
     except (ValueError, ValidationError):
@@ -101,7 +101,7 @@ def _wanted(environ: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def replay() -> None:
-    """Raise what the fast lane was refused, if anything, so that Flask answers and records it. Before each view."""
+    """Raise the refusal that the fast lane met, if there is one. Runs before each view of credentials."""
     if (refusal := request.environ.get(_REFUSAL)) is None:
         return
     caller, error = refusal

@@ -1,4 +1,4 @@
-"""Liveness and readiness, for load balancers and people at three in the morning."""
+"""Liveness and readiness, for load balancers and for operators."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from app.http.blueprint import Blueprint
 from app.http.current import services
 from app.http.problems import problem
 
-bp = Blueprint("health", __name__, description="Whether the service lives, and whether it can do its work.")
+bp = Blueprint("health", __name__, description="Whether the service runs, and whether it can work.")
 
 
 @bp.route("/healthz", methods=["GET"])
 @public
 @bp.response(200, Ok)
 def healthz() -> dict[str, str]:
-    """The process answers; asks nothing of anybody else"""
+    """The process answers; needs no database and no AWS"""
     return {}
 
 
@@ -26,10 +26,10 @@ def healthz() -> dict[str, str]:
 @public
 @bp.response(200, Readiness)
 def readyz() -> dict[str, Any] | Response:
-    """Database, migrations and AWS identity are as they must be; or which is not
+    """Database, migrations and AWS identity are in order; 503 names those that are not
 
-    Also lists the checks of what goes on in the background, which never make it 503. `seen` and `next` are there only
-    for an API key that is bound to no tenant and has the scope `audit:read`.
+    Also lists the checks of background work, which never cause a 503. `seen` and `next` are shown only to an API key
+    that is bound to no tenant and has the scope `audit:read`.
     """
     health = services().health
     if missing := health.missing():

@@ -1,4 +1,4 @@
-"""The onboarding kit, the template, and the permission sets it can ask for."""
+"""The onboarding kit, its templates, and the permission sets."""
 
 from typing import Any
 from uuid import UUID
@@ -10,15 +10,13 @@ from app.api.onboarding_schemas import Kit, KitQuery, PermissionSets, TemplateQu
 from app.http.authentication import public, requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
-from app.http.openapi import fails
 from app.onboarding import kit as onboarding
 
-bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer is given to let the vendor in.")
+bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer needs to create the role.")
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>/onboarding", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ)
-@fails(404)
+@requires(Scope.CONNECTIONS_READ, fails=[404])
 @bp.arguments(KitQuery, location="query")
 @bp.response(200, Kit)
 def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
@@ -31,7 +29,7 @@ def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
 @bp.arguments(TemplateQuery, location="query")
 @bp.response(200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template")
 def get_template(query: dict[str, Any]) -> Response:
-    """The template itself, for people who want to read it before they launch it"""
+    """The CloudFormation template, to read before launching it"""
     template = services().onboarding.template(**query)
     return _yaml(template.body, template.version)
 
@@ -41,7 +39,7 @@ def get_template(query: dict[str, Any]) -> Response:
 @bp.arguments(TemplateQuery, location="query")
 @bp.response(200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template")
 def get_organization_template(query: dict[str, Any]) -> Response:
-    """The template that puts the role into every account of an organisation's units"""
+    """The template that creates the role in every account of an organisation's units"""
     template = services().onboarding.organization_template(**query)
     return _yaml(template.body, template.version)
 
@@ -54,7 +52,7 @@ def _yaml(body: str, version: str) -> Response:
 @requires(Scope.CONNECTIONS_READ)
 @bp.response(200, PermissionSets)
 def list_permission_sets() -> dict[str, Any]:
-    """The permission sets: what the vendor can ask for, in words and as policies"""
+    """List the permission sets: what the vendor can ask for, in words and as policies"""
     found = services().onboarding.permission_sets()
     names = ("name", "version", "title", "description", "access")
     return {"items": [{name: getattr(chosen, name) for name in names} | {"policy": policy} for chosen, policy in found]}

@@ -1,5 +1,6 @@
-"""Onboarding links: what the vendor sends to a customer's administrator. The page itself is app/web."""
+"""Onboarding links, which the vendor sends to a customer's administrator. The page itself is in app/web/onboarding."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -9,54 +10,44 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.openapi import fails
 from app.http.schemas import PageQuery, page_of
-from app.store.models import OnboardingLink
-from app.store.pages import Page
 
 bp = Blueprint(
     "onboarding_links",
     __name__,
     noun="onboarding_link",
-    description="URLs that need no account, for customers' administrators.",
+    description="URLs of the onboarding page, for customers' administrators.",
 )
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 
 
 @bp.route(_ALL, methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404, 409)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409])
 @bp.arguments(LinkIn)
 @bp.response(201, LinkCreated)
 def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
-    """Create an onboarding link; its URL is in this answer and nowhere else
+    """Create an onboarding link; only this answer shows its URL
 
-    Whoever has the URL sees the tenant's onboarding page and can connect roles to the tenant: give it to the
-    customer's administrator. It stops working when it expires or is revoked, and while the tenant is suspended.
+    The URL alone opens the tenant's onboarding page and connects roles to the tenant: give it only to the customer's
+    administrator. It stops working when it expires or is revoked, and while the tenant is suspended.
     """
     link, url = services().links.create(caller(), tenant_id, **body)
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
 @bp.route(_ALL, methods=["GET"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404])
 @bp.arguments(PageQuery, location="query")
 @bp.response(200, page_of(LinkOut))
 def list_onboarding_links(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's onboarding links, newest first, without their URLs"""
-
-    def fetch(*, limit: int, after: UUID | None) -> Page[OnboardingLink]:
-        return services().links.list(caller(), tenant_id, limit=limit, after=after)
-
-    return paged(query, fetch)
+    return paged(query, partial(services().links.list, caller(), tenant_id))
 
 
 @bp.route(f"{_ALL}/<uuid:link_id>", methods=["DELETE"])
-@requires(Scope.CONNECTIONS_WRITE)
-@fails(404)
+@requires(Scope.CONNECTIONS_WRITE, fails=[404])
 @bp.response(204)
 def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
-    """Revoke an onboarding link: its page is gone from this answer on"""
+    """Revoke an onboarding link: from this answer on, its page is gone"""
     services().links.revoke(caller(), tenant_id, link_id)

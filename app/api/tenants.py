@@ -1,5 +1,6 @@
 """Tenants."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,18 +11,15 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.openapi import fails
 from app.http.schemas import page_of
 from app.store.models import Tenant
-from app.store.pages import Page
 from app.tenants.tenants import Wanted
 
 bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")
 
 
 @bp.route("/v1/tenants", methods=["POST"])
-@requires(Scope.TENANTS_WRITE)
-@fails(409)
+@requires(Scope.TENANTS_WRITE, fails=[409])
 @bp.arguments(TenantIn)
 @bp.response(201, TenantOut)
 def create_tenant(body: dict[str, Any]) -> Tenant:
@@ -36,16 +34,11 @@ def create_tenant(body: dict[str, Any]) -> Tenant:
 def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
     """List tenants, newest first"""
     wanted = Wanted(query.get("reference"), query.get("name"), tuple(query.get("status", ())))
-
-    def fetch(*, limit: int, after: UUID | None) -> Page[Tenant]:
-        return services().tenants.list(caller(), wanted, limit=limit, after=after)
-
-    return paged(query, fetch)
+    return paged(query, partial(services().tenants.list, caller(), wanted))
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>", methods=["GET"])
-@requires(Scope.TENANTS_READ)
-@fails(404)
+@requires(Scope.TENANTS_READ, fails=[404])
 @bp.response(200, TenantOut)
 def get_tenant(tenant_id: UUID) -> Tenant:
     """Read a tenant"""
@@ -53,8 +46,7 @@ def get_tenant(tenant_id: UUID) -> Tenant:
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>", methods=["PATCH"])
-@requires(Scope.TENANTS_WRITE)
-@fails(404, 409)
+@requires(Scope.TENANTS_WRITE, fails=[404, 409])
 @bp.arguments(TenantChange)
 @bp.response(200, TenantOut)
 def change_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
@@ -63,28 +55,25 @@ def change_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>", methods=["DELETE"])
-@requires(Scope.TENANTS_WRITE)
-@fails(404)
+@requires(Scope.TENANTS_WRITE, fails=[404])
 @bp.response(204)
 def delete_tenant(tenant_id: UUID) -> None:
-    """Offboard a tenant: issuing stops at once and its External IDs retire for ever"""
+    """Delete a tenant: issuing stops at once, and its External ID is never used again"""
     services().tenants.delete(caller(), tenant_id)
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>/suspend", methods=["POST"])
-@requires(Scope.TENANTS_WRITE)
-@fails(404, 409, 429)
+@requires(Scope.TENANTS_WRITE, fails=[404, 409, 429])
 @bp.arguments(Reason)
 @bp.response(200, TenantOut)
 def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
-    """Suspend a tenant: nothing is issued for it until it is resumed"""
+    """Suspend a tenant: no credentials are issued for it until it is resumed"""
     services().quotas.stop(caller())
     return services().tenants.suspend(caller(), tenant_id, **body)
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>/resume", methods=["POST"])
-@requires(Scope.TENANTS_WRITE)
-@fails(404, 409)
+@requires(Scope.TENANTS_WRITE, fails=[404, 409])
 @bp.arguments(Reason)
 @bp.response(200, TenantOut)
 def resume_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:

@@ -4,7 +4,7 @@ Every view is either `public` or wrapped by `requires(scope)` right below its ro
 before anything of the request is parsed and before the database is asked whether a thing exists.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def requires(scope: Scope) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def requires(scope: Scope, *, fails: Sequence[int] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Admit only API keys with this scope. Raises UnauthenticatedError, then ForbiddenError."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
@@ -33,12 +33,14 @@ def requires(scope: Scope) -> Callable[[Callable[P, R]], Callable[P, R]]:
             g.caller.require(scope)
             return view(*args, **kwargs)
 
-        return document(guarded, scope=scope)
+        return document(guarded, scope=scope, fails=fails)
 
     return decorate
 
 
-def requires_from_memory(scope: Scope, *, bare: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def requires_from_memory(
+    scope: Scope, *, fails: Sequence[int], bare: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """`requires`, with the key as this process remembers it; it may be revoked since.
 
     For issuing alone, which reads the key again before credentials leave. `bare`: the header may also hold the key
@@ -54,7 +56,7 @@ def requires_from_memory(scope: Scope, *, bare: bool = False) -> Callable[[Calla
                 g.caller.require(scope)
                 return view(*args, **kwargs)
 
-        return document(guarded, scope=scope)
+        return document(guarded, scope=scope, fails=fails)
 
     return decorate
 

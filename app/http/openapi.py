@@ -1,6 +1,6 @@
-"""What the OpenAPI document says that flask-smorest can't know: every refusal, enums by name, and examples.
+"""What the OpenAPI document says beyond flask-smorest: every refusal, enums by name, and examples.
 
-An example stands at a field (`like` in app/http/fields.py); a whole body's is put together from those of its fields.
+Fields have examples (`like` in app/http/fields.py). The example of a whole body is made of its fields'.
 """
 
 import inspect
@@ -17,18 +17,11 @@ R = TypeVar("R")
 
 UUID_EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
-TIME_EXAMPLE = "2026-01-31T12:00:00+00:00"
-
-_BODY_PROBLEMS = (400, 413, 415, 422)
-_BY_KIND: dict[type[fields.Field[Any]], Any] = {
-    fields.UUID: UUID_EXAMPLE,
-    fields.DateTime: TIME_EXAMPLE,
-    fields.Boolean: True,
-}
+_BY_KIND = {fields.UUID: UUID_EXAMPLE, fields.DateTime: "2026-01-31T12:00:00+00:00", fields.Boolean: True}
 
 
 def example_of(schema: Schema) -> dict[str, Any]:
-    """A whole body: the schema's own EXAMPLE, where its fields exclude each other, or one made of its fields'."""
+    """The example of a whole body. A schema whose fields exclude each other has an EXAMPLE of its own."""
     own: dict[str, Any] | None = getattr(schema, "EXAMPLE", None)
     return own or {name: _example(field) for name, field in schema.fields.items()}
 
@@ -45,13 +38,13 @@ def _example(field: fields.Field[Any]) -> Any:
 
 
 def _given(field: fields.Field[Any]) -> list[Any]:
-    """The example that stands at a field, or else the one of its kind."""
+    """The field's own example, or the one of its kind."""
     of_kind = [value for kind, value in _BY_KIND.items() if isinstance(field, kind)]
     return list(field.metadata.get("examples", of_kind))
 
 
 class _Converter(OpenAPIConverter):
-    """apispec's, with what a schema says of itself (OPENAPI), examples at the fields, and enums as references."""
+    """apispec's, with a schema's OPENAPI, the fields' examples, and enums as references."""
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
         described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
@@ -75,34 +68,32 @@ class _Converter(OpenAPIConverter):
 
 
 class Plugin(MarshmallowPlugin):
-    """For flask-smorest, in the place of apispec's own."""
+    """For flask-smorest, in place of apispec's own."""
 
     Converter = _Converter
 
 
 def describe(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
-    """Complete an operation. Every status that it can answer, one by one: a `default` would make any of them true."""
+    """Complete an operation. It lists each status that it can answer, because `default` would allow any status."""
     statuses = {414, 431, 500, 503, *info.get("fails", ())}
     if info.get("public"):
         doc["security"] = []
     else:
         statuses |= {401, 403}
     if body := doc.get("requestBody"):
-        statuses |= set(_BODY_PROBLEMS)
+        statuses |= {400, 413, 415, 422}
         schema = body["content"]["application/json"]["schema"]()
         body["required"] = any(field.required for field in schema.fields.values())
     if doc.get("parameters"):
         statuses |= {422}
         statuses |= {400} if any("cursor" in parameter["schema"]().fields for parameter in doc["parameters"]) else set()
     _exemplify(doc)
-    responses = doc.setdefault("responses", {})
-    for status in sorted(statuses):
-        responses[status] = HTTPStatus(status).name
+    doc.setdefault("responses", {}).update({status: HTTPStatus(status).name for status in sorted(statuses)})
     return doc
 
 
 def _exemplify(doc: dict[str, Any]) -> None:
-    """An example beside the schema of the body that goes in, and of the one that comes out."""
+    """Put an example beside the schema of each body."""
     for part in (doc.get("requestBody", {}), *doc.get("responses", {}).values()):
         for media in part.get("content", {}).values() if isinstance(part, dict) else ():
             schema = media.get("schema")
@@ -113,7 +104,10 @@ def _exemplify(doc: dict[str, Any]) -> None:
 
 
 def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
-    """Keep facts for the OpenAPI document, and the name that generated clients give the operation."""
+    """Keep facts for the OpenAPI document. Generated clients name the operation as the view is named.
+
+    `scope` or `public`, and `fails`: the statuses of the refusals that the view's service raises.
+    """
     doc = view.__dict__.setdefault("_apidoc", {})
     _, _, explained = (view.__doc__ or "").partition("\n")
     scope = f"Scope: `{facts['scope'].value}`." if "scope" in facts else "Needs no API key."
@@ -122,18 +116,8 @@ def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
     return view
 
 
-def fails(*statuses: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Document the refusals that a view's service may raise."""
-
-    def decorate(view: Callable[P, R]) -> Callable[P, R]:
-        view.__dict__.setdefault("_apidoc", {})["fails"] = statuses
-        return view
-
-    return decorate
-
-
 def documented(*decorators: Callable[[Any], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Take from flask-smorest's decorators what they document, and not what they do at each request."""
+    """Apply what flask-smorest's decorators document, without what they do at each request."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         described: Any = view
