@@ -1,19 +1,19 @@
-"""Where a request comes from, as far as that can be trusted."""
+"""The IP address of a request's client."""
 
 import functools
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-_LONGEST = 64  # characters: an IPv6 address with brackets, its zone and a port; what is longer is cut, and is none
+_LONGEST = 64  # characters: an IPv6 address with brackets, a zone and a port; longer text is not an address
 
 
 def client_address(environ: dict[str, Any], proxy_hops: int) -> str | None:
-    """The IP address of the client; None where none is known, as behind a Unix socket without a proxy's word.
+    """The IP address of the client; None when it is unknown, as on a Unix socket without X-Forwarded-For.
 
-    Each proxy appends whom it sees to X-Forwarded-For, so behind `proxy_hops` of them the client is that many places
-    from the end. What comes before it is the client's own text and is never read. The header counts for nothing without
-    proxies, and where it has too few places: such a request came past them. It is cut at its commas and read no further:
-    a parser that knows quotes, as werkzeug's ProxyFix does, lets a client hide behind one quotation mark.
+    Each proxy appends its own client to X-Forwarded-For, so the entry `proxy_hops` from the end is the client. Entries
+    before it are the client's own text and are ignored. The header is ignored without proxies, and when it has too few
+    entries, because then the request bypassed them. It is split at commas alone: with a parser that knows quotes, such as
+    werkzeug's ProxyFix, a client can hide behind one quotation mark.
     """
     if proxy_hops and "HTTP_X_FORWARDED_FOR" in environ:
         places = environ["HTTP_X_FORWARDED_FOR"].rsplit(",", proxy_hops)
@@ -22,9 +22,9 @@ def client_address(environ: dict[str, Any], proxy_hops: int) -> str | None:
     return _address(environ.get("REMOTE_ADDR", ""))
 
 
-@functools.lru_cache(10_000)  # on the way to every issued credential
+@functools.lru_cache(10_000)  # each issued credential needs it
 def _address(text: str) -> str | None:
-    """As it is written in short, without the port that some proxies add; None for what is no address."""
+    """The address in its short form, without the port that some proxies add; None if the text is not an address."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -1,4 +1,4 @@
-"""The path of DEPUTY_PUBLIC_URL, where there is one: `https://example.com/deputy` is served below `/deputy`."""
+"""The path of DEPUTY_PUBLIC_URL: `https://example.com/deputy` is served below `/deputy`."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
 
 
 class PublicPath:
-    """A WSGI application in front of another, whose links and redirects then begin with `path`.
+    """WSGI middleware that makes links and redirects begin with `path`, which comes from the settings alone.
 
-    The path comes from the settings and from no header. Some proxies take it off and some hand it on, and a health
-    check that asks this process itself knows nothing of it: requests are served with it and without.
+    Requests are served with the path and without it: some proxies remove it, some keep it, and a health check that asks
+    this process directly does not know it.
     """
 
     def __init__(self, inner: "WSGIApplication", path: str) -> None:
