@@ -1,6 +1,6 @@
-"""Commands for the operator at the machine: `flask --app wsgi COMMAND --help`.
+"""Commands for the operator: `flask --app wsgi COMMAND --help`.
 
-They need no API key: whoever can run them has the database already. What they change is in the audit log too.
+They need no API key, because they run where the database's password is. Their changes are in the audit log too.
 """
 
 import sys
@@ -14,7 +14,7 @@ from app.cli.registrations import registrations
 from app.cli.templates import templates
 from app.cli.worker import worker
 
-_NOT_BOOTED = 3  # gunicorn starts a worker that ends with any other code again, and again
+_NOT_BOOTED = 3  # at any other exit code, gunicorn starts its worker again and again
 
 
 def register_commands(app: Flask) -> None:
@@ -23,9 +23,9 @@ def register_commands(app: Flask) -> None:
 
 
 def without_settings(problem: str) -> Flask:
-    """The commands alone, so that `--help` works; one that needs the settings says what is wrong with them.
+    """An application with the commands alone, so that `--help` works; other commands fail with `problem`.
 
-    That is where flask looks its commands up. Anywhere else, in gunicorn or in `flask run`, the process ends.
+    For flask's look-up of its commands. In gunicorn and in `flask run` the process ends.
     """
     context = click.get_current_context(silent=True)
     if context is None or context.parent is not None:

@@ -1,4 +1,4 @@
-"""The database."""
+"""The database's schema."""
 
 import click
 from alembic import command
@@ -20,7 +20,7 @@ def migrate() -> None:
         before = revision(db)
         if is_newer(before, ScriptDirectory.from_config(config)):
             raise click.ClickException(
-                f"The database's schema is at {before}, which is a newer release's. Nothing was changed: run that release."
+                f"The database's schema, {before}, belongs to a newer release. Nothing was changed. Run that release."
             )
         command.upgrade(config, "head")
         after = revision(db)

@@ -13,12 +13,12 @@ from app.cli.operator import in_one_line, operator, services
 from app.clock import now
 from app.store.models import ApiKey
 
-keys = AppGroup("keys", help="API keys: make, list and revoke.")
+keys = AppGroup("keys", help="API keys: create, list and revoke.")
 
 
 @keys.command("generate")
 def generate() -> None:
-    """Print a new full-strength key without storing it, for DEPUTY_BOOTSTRAP_KEY."""
+    """Print a new key for DEPUTY_BOOTSTRAP_KEY, without storing it."""
     click.echo(generate_key())
 
 
@@ -27,17 +27,17 @@ def bootstrap() -> None:
     """Install the key in DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope. Safe to repeat."""
     text = services().config.bootstrap_key
     if text is None:
-        raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set; make one with: flask --app wsgi keys generate")
+        raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate")
     try:
         with in_one_line():
             new = services().api_keys.install_key(operator(), text, name="bootstrap admin")
     except ValueError as error:
         raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
-    click.echo("The bootstrap key is installed." if new else "The bootstrap key is there already.")
+    click.echo("The bootstrap key is installed." if new else "The bootstrap key is already installed.")
 
 
 def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    """The API's rule for names: `keys list` and the audit log show them on one line."""
+    """The API's rule for names, which `keys list` and the audit log show on one line."""
     if not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip():
         raise click.BadParameter("must be one line of 1 to 200 printable characters.")
     return value
@@ -53,15 +53,18 @@ def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
     type=click.Choice([*(scope.value for scope in Scope), "all"]),
     help="What it may do; repeat for several.",
 )
-@click.option("--tenant", "tenant_id", type=click.UUID, help="Confine it to this tenant.")
+@click.option("--tenant", "tenant_id", type=click.UUID, help="Bind it to this tenant.")
 @click.option(
-    "--permission-set", "permission_sets", multiple=True, help="Confine it to connections of this set; repeatable."
+    "--permission-set",
+    "permission_sets",
+    multiple=True,
+    help="Issue only for connections of this set; repeat for several.",
 )
-@click.option("--days", type=click.IntRange(1, 3650), help="Expire after so many days (default: never).")
+@click.option("--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never).")
 def create(
     name: str, scopes: tuple[str, ...], tenant_id: UUID | None, permission_sets: tuple[str, ...], days: int | None
 ) -> None:
-    """Make an API key and print it, once."""
+    """Create an API key and print it, once."""
     wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
     with in_one_line(absent="There is no such tenant."):
         key, text = services().api_keys.issue_key(
@@ -72,7 +75,7 @@ def create(
             expires_at=now() + timedelta(days=days) if days else None,
             permission_sets=list(permission_sets) or None,
         )
-    click.echo(f"id   {key.id}\nkey  {text}\n\nThe key is shown this once; only its hash is kept.")
+    click.echo(f"id   {key.id}\nkey  {text}\n\nThe key is shown this once. Deputy keeps only its hash.")
 
 
 @keys.command("list")
@@ -99,8 +102,8 @@ def _state(key: ApiKey) -> str:
 def revoke(key_id: UUID, *, yes: bool) -> None:
     """Revoke an API key by its id, and the keys and onboarding links that it made.
 
-    From then on, no request is served with any of them. To renew a key that is in order, replace it over the
-    API (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
+    From then on, requests with any of them are refused. To renew a good key, replace it through the API
+    (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
     """
     with in_one_line():
         made = services().api_keys.family_of(key_id)

@@ -21,7 +21,7 @@ def services() -> Services:
 
 @contextmanager
 def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
-    """A refusal, or a database that is away, as one line for a person instead of a traceback."""
+    """Turn a refusal, or a database that is away, into one line instead of a traceback."""
     try:
         yield
     except NotFoundError as error:

@@ -11,12 +11,14 @@ templates = AppGroup("templates", help="The CloudFormation templates that custom
 
 
 @templates.command("publish")
-@click.option("--check", is_flag=True, help="Publish nothing; say what is missing or differs, and fail then.")
+@click.option(
+    "--check", is_flag=True, help="Publish nothing; list what is missing or differs, and fail if anything does."
+)
 def publish(*, check: bool) -> None:
-    """Render every permission set and upload it to TEMPLATE_BUCKET, under its content's hash.
+    """Render the templates of every permission set and upload them to TEMPLATE_BUCKET.
 
-    Run it with credentials that may put objects there, before the release that links to them. What is
-    published already is never overwritten, so links that customers hold stay valid.
+    Run it before the release that links to them, with credentials that may put objects there. An object's name is its
+    content's hash. Published objects are never overwritten, so the links that customers have stay valid.
 
     --check needs no credentials: it reads the templates as customers do.
     """

@@ -13,14 +13,16 @@ from app.cli.operator import services
 @click.command("worker")
 @with_appcontext
 def worker() -> None:
-    """Do what is due in the background, on this machine, until Ctrl-C: prove connections.
+    """Run the background worker on this machine, until Ctrl-C: it proves the connections that are due.
 
-    It needs no broker. Beyond one machine set DEPUTY_BROKER_URL and run: celery --app celery_app worker --beat
+    It needs no Celery. For several machines set DEPUTY_BROKER_URL and run: celery --app celery_app worker --beat
     """
     stop = threading.Event()
     work = Worker(services(), stop)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    click.echo("The worker is running; Ctrl-C ends it.")
+    click.echo("The background worker is running. Press Ctrl-C to stop it.")
     if not work.run():
-        raise click.ClickException("A part of the worker has ended, so it ends; its log says why. Start it again.")
+        raise click.ClickException(
+            "A part of the background worker failed, so it stopped. See its log, and start it again."
+        )

@@ -114,9 +114,9 @@ def made_by(output: str) -> tuple[str, str]:
             ["--name", "--scope", "--tenant", "--days", "--permission-set", "credentials:issue", "all"],
         ),
         (["keys", "list"], ["revoked and expired"]),
-        (["keys", "revoke"], ["KEY_ID", "no request", "links that it made", "--yes"]),
+        (["keys", "revoke"], ["KEY_ID", "requests with any of them are refused", "links that it made", "--yes"]),
         (["registrations"], ["void"]),
-        (["registrations", "void"], ["TENANT_ID", "wrong hands", "kit again", "registers nothing"]),
+        (["registrations", "void"], ["TENANT_ID", "wrong hands", "kit again", "register nothing"]),
     ],
     ids=lambda value: " ".join(value) if value and " " not in value[0] else "",
 )
@@ -135,7 +135,7 @@ def test_every_command_has_a_help_text():
 
 def every_command(app: Flask) -> Iterator[list[str]]:
     """The words of each group and each command."""
-    for name, found in app.cli.commands.commands.items():
+    for name, found in app.cli.commands.items():
         yield [name]
         yield from ([name, inner] for inner in getattr(found, "commands", {}))
 
@@ -200,7 +200,7 @@ def test_migrate_leaves_the_schema_of_a_newer_release_alone_and_readiness_names_
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '9999'"))
         said = operator.run("migrate", fails=1)
         assert said == (
-            "Error: The database's schema is at 9999, which is a newer release's. Nothing was changed: run that release.\n"
+            "Error: The database's schema, 9999, belongs to a newer release. Nothing was changed. Run that release.\n"
         )
         assert revision(operator.db) == "9999"
         [problem] = operator.app.extensions["deputy"].health.missing()["database"]
@@ -242,7 +242,7 @@ def test_bootstrap_installs_the_given_key_once(with_bootstrap):
     text = generate_key()
     operator = with_bootstrap(text)
     assert operator.run("keys", "bootstrap") == "The bootstrap key is installed.\n"
-    assert operator.run("keys", "bootstrap") == "The bootstrap key is there already.\n"
+    assert operator.run("keys", "bootstrap") == "The bootstrap key is already installed.\n"
     caller = operator.api_keys.authenticate(text, None)
     assert caller.scopes == frozenset(Scope)
     assert (caller.tenant_id, caller.expires_at) == (None, None)
