@@ -1,8 +1,8 @@
 """gunicorn's settings for the service: `gunicorn wsgi:app`. Flags on the command line win.
 
-gevent's workers serve every request on a thread of their own making, so whatever waits (AWS, the database, a commit
-that others share) holds up nobody else. For that the standard library must be patched before anything imports it:
-gunicorn does so when a worker starts, and only then is wsgi.py loaded. So no preloading, and nothing imported here.
+A web process (gunicorn's worker) serves each request on a greenlet, so a request that waits for AWS, the database or a
+shared commit holds up no other. gevent must patch the standard library before anything imports it: gunicorn does so when
+a web process starts, and then loads wsgi.py. So there is no preloading, and this file imports nothing of the service.
 """
 
 import gc
@@ -11,20 +11,20 @@ from typing import Any
 
 bind = "0.0.0.0:8000"
 workers = multiprocessing.cpu_count()
-worker_class = "app.http.sockets.Worker"  # gevent's, with bounds on what a client may keep waiting
-worker_connections = 2000  # in each worker; the requests that it works at are fewer (app/http/sockets.py)
+worker_class = "app.http.sockets.WebProcess"  # gevent's worker with bounds on slow clients
+worker_connections = 2000  # in each web process, which serves fewer requests at once: see app/http/sockets.py
 preload_app = False
 timeout = 60
 graceful_timeout = 20
-keepalive = 65  # longer than a load balancer's 60 s, so that it is never us who closes an idle connection first
+keepalive = 65  # longer than a load balancer's 60 s, so that the load balancer closes idle connections first
 control_socket_disable = True
-# No header moves the application, not even one that a proxy on this machine hands on: gunicorn takes SCRIPT_NAME from
-# there, shifts every path by it, and answers 500 when it does not fit. The service's address is DEPUTY_PUBLIC_URL.
+# By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine, shifts every path by it, and answers 500
+# when it does not fit. The service's address is DEPUTY_PUBLIC_URL alone.
 forwarder_headers = ""
-accesslog = None  # the application writes its own line for each request, with the route and never the path
+accesslog = None  # the application logs each request, with the route instead of the path
 
 
 def post_worker_init(_worker: Any) -> None:
-    """What was loaded by now is there for good: no collection has to look through it again, while requests wait."""
+    """Take what is loaded by now out of garbage collection: it stays, and scanning it would delay requests."""
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What gunicorn and `flask --app wsgi` load: the application with the settings of the environment."""
+"""The application with the environment's settings, for gunicorn and `flask --app wsgi`."""
 
 from app.cli.commands import without_settings
 from app.config import Config, ConfigError

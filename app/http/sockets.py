@@ -1,12 +1,12 @@
-"""gunicorn's gevent worker, with bounds on what a client may keep waiting: `worker_class` in gunicorn.conf.py.
+"""The web process: gunicorn's gevent worker with bounds on slow clients (`worker_class` in gunicorn.conf.py).
 
-A request's header must arrive within BODY_SECONDS, in all and not for each read, and so must its body. A connection
-that waits for its client (for a header, a body, the next request, or to be rid of an answer) holds none of the places
-for requests. When the process is full of connections, the one that has waited longest is closed for each new one: any
-number of sockets that send nothing, or little, leave room for those who ask something.
+A request's whole header must arrive within BODY_SECONDS, and so must its body. A connection that waits for its client
+(for a header, a body or the next request, or until an answer is taken) holds none of the places for requests. When the
+process has too many connections, each new one closes the one that has waited longest, so sockets that send little or
+nothing leave room for real requests.
 
-Imported by gunicorn before a worker is patched, so it imports nothing of the service: its settings come with the
-application that it loads.
+gunicorn imports this module before it patches the standard library, so it imports nothing of the service. The settings
+come with the application.
 """
 
 import resource
@@ -22,22 +22,24 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from app.http.unread import Unread
 
-_REQUESTS = 256  # at once, in each worker; the pools towards AWS and the cache are as wide
-_SPARE = 64  # connections below the limit at which room is made: those that are told to end take a moment
-_OTHER_FILES = 512  # that a process opens beside its clients' connections, at most
-_ANSWER_SECONDS = 30  # for a client to take an answer that does not fit into its socket
-_UNTAKEN = 128 * 1024  # bytes of answers that the system keeps for a client; it doubles that, and would go to 4 MiB
-_DROPPED = 2 * 1024 * 1024  # of what a client sends after its answer, so that it can read that
+_REQUESTS = 256  # at once in this process; the pools towards AWS and the cache have the same size
+_SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment
+_OTHER_FILES = 512  # the most files that a process opens beside its connections
+_ANSWER_SECONDS = 30  # for a client to take an answer that exceeds the socket's buffer
+_UNTAKEN = 128 * 1024  # the socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
+_DROPPED = 2 * 1024 * 1024  # bytes read from a client after its answer, which it may read only after sending
 _STEP = 64 * 1024
-_PIECES = 4096  # of a body in chunks, as they arrive: each costs some microseconds, though it is one byte
+_PIECES = 4096  # chunks of a body; even a chunk of one byte costs some microseconds
 
 
-class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
         self._connections = 0
-        self._waiting: dict[Any, BaseException | None] = {}  # by greenlet, the longest first: how to end its wait
+        self._waiting: dict[
+            Any, BaseException | None
+        ] = {}  # by greenlet, the longest wait first: the exception that ends it
         self._asked_before: set[Any] = set()
 
     def load_wsgi(self) -> None:
@@ -49,7 +51,7 @@ class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self.wsgi = self._serve
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """One connection, from its beginning to its end."""
+        """Serve one connection."""
         self._connections += 1
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNTAKEN)
         try:
@@ -59,7 +61,7 @@ class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             self._asked_before.discard(gevent.getcurrent())
 
     def timeout_ctx(self) -> "Wait":
-        """How gunicorn waits for the next request: for its whole header, the pause before it included."""
+        """Gunicorn's wait for the next request: the pause before it, and its whole header."""
         kept = gevent.getcurrent() in self._asked_before
         return Wait(self, self.cfg.keepalive if kept else self._seconds, silent=True)
 
@@ -72,7 +74,7 @@ class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError as error:  # the client does not take its answer
             raise StopIteration from error
-        except StopIteration:  # the connection ends here, but its client may still be sending
+        except StopIteration:  # gunicorn closes the connection, but the client may still be sending
             self._waiting.pop(current, None)
             body.drop()
             raise
@@ -81,7 +83,7 @@ class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             sock.setblocking(True)
         if not body.drop():
             raise StopIteration
-        if req.unreader.buf.tell():  # the next request is there already: others' come first
+        if req.unreader.buf.tell():  # the next request has arrived, but other connections come first
             gevent.sleep(0)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -93,7 +95,7 @@ class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def begin_wait(self, end: BaseException | None) -> None:
         self._waiting[gevent.getcurrent()] = end
         if self._is_full():
-            gevent.get_hub().loop.run_callback(self._let_one_go)
+            gevent.get_hub().loop.run_callback(self._close_one)
 
     def end_wait(self) -> None:
         self._waiting.pop(gevent.getcurrent(), None)
@@ -101,35 +103,35 @@ class Worker(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def _is_full(self) -> bool:
         return self._connections > self.worker_connections - _SPARE
 
-    def _let_one_go(self) -> None:
-        """Runs in the hub, so nothing comes between the look and the throw."""
+    def _close_one(self) -> None:
+        """Close the connection that has waited longest. In the hub, no greenlet runs between the check and the throw."""
         if self._waiting and self._is_full():
             longest = next(iter(self._waiting))
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))
 
 
 class Wait(gevent.Timeout):
-    """A wait for the client of the connection at hand, which ends in time, or when the process is full."""
+    """A wait for the client of the current connection. It ends after `seconds`, or when the process is full."""
 
-    def __init__(self, worker: Worker, seconds: float, *, silent: bool) -> None:
+    def __init__(self, process: WebProcess, seconds: float, *, silent: bool) -> None:
         super().__init__(seconds, False if silent else None)  # type: ignore[arg-type]  # as gevent documents it
-        self._worker = worker
+        self._process = process
 
     def __enter__(self) -> Self:
-        self._worker.begin_wait(self)
+        self._process.begin_wait(self)
         super().__enter__()
         return self
 
     def __exit__(self, *raised: Any) -> Literal[True] | None:  # noqa: PYI036
-        self._worker.end_wait()
+        self._process.end_wait()
         return super().__exit__(*raised)
 
 
 class Body(RawIOBase):
-    """A request's body, which must have arrived `seconds` after its header; reading it later raises TimeoutError."""
+    """A request's body, which must arrive within `seconds` of its header. Reading it later raises TimeoutError."""
 
-    def __init__(self, worker: Worker, req: Any, seconds: float, largest: int) -> None:
-        self._worker = worker
+    def __init__(self, process: WebProcess, req: Any, seconds: float, largest: int) -> None:
+        self._process = process
         self._req = req
         self._inner = req.body
         self._ends = time.monotonic() + seconds
@@ -138,45 +140,45 @@ class Body(RawIOBase):
         if chunks := getattr(self._inner.reader, "parser", None):
             self._inner.reader.parser = _few(chunks)
         if self._left() > largest:
-            req.force_close()  # said in the answer's header
+            req.force_close()  # the answer's header says so
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, into: Any) -> int:
-        """For the application, which holds a place and gives it up meanwhile."""
+        """Read for the application, without its place for requests while it waits."""
         if self._left() == 0:
             return 0
-        self._worker.places.release()
+        self._process.places.release()
         try:
             data = self._next(len(into))
         finally:
-            self._worker.places.acquire()
+            self._process.places.acquire()
         into[: len(data)] = data
         return len(data)
 
     def drop(self) -> bool:
-        """Read and forget what is left, within limits. Whether another request may follow on this connection."""
+        """Read and drop what is left, within limits. Returns whether the connection can take another request."""
         try:
             for _ in range(_DROPPED // _STEP):
                 if self._left() == 0 or not self._next(_STEP):
                     return not self._inner.failed and self._taken <= self._largest
-        except Exception:  # noqa: BLE001  late, cut, or malformed: there is nobody to tell any more
+        except Exception:  # noqa: BLE001  late, cut or malformed; the answer has been sent
             return False
         return False
 
     def _left(self) -> int:
-        """How many bytes are to come; more than none for chunks, which don't say."""
+        """How many bytes are to come; 1 for chunks, whose number is unknown."""
         left: int = getattr(self._inner.reader, "length", 1)
         return left
 
     def _next(self, size: int) -> bytes:
-        wait = Wait(self._worker, max(0.0, self._ends - time.monotonic()), silent=False)
+        wait = Wait(self._process, max(0.0, self._ends - time.monotonic()), silent=False)
         try:
             with wait:
                 data: bytes = self._inner.read(size)
         except gevent.Timeout as over:
-            self._inner.failed = True  # where a next request would begin is not known
+            self._inner.failed = True  # the beginning of the next request is unknown
             self._req.force_close()
             if over is not wait:
                 raise
@@ -188,7 +190,7 @@ class Body(RawIOBase):
 
 
 def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Nothing else is served between two pieces that are there already."""
+    """Bound the chunks: no other request is served between two chunks that have arrived."""
     for count, piece in enumerate(chunks, start=1):
         if count > _PIECES:
             raise ValueError("a body in too many chunks")
@@ -196,7 +198,7 @@ def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _room_for(connections: int) -> int:
-    """So many connections, or as many as the system allows a process to hold open beside its other files."""
+    """`connections`, or as many as the system's limit of open files allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

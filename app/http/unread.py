@@ -1,6 +1,6 @@
-"""What gunicorn refuses before the application sees it, answered by the application: as a problem, with a request id.
+"""Requests that gunicorn can't read or refuses. The application answers them: with a problem and a request id.
 
-Imported by gunicorn before a worker is patched, so it imports nothing of the service.
+gunicorn imports this module before it patches the standard library, so it imports nothing of the service.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ import gevent
 from gunicorn import util
 from gunicorn.http import errors
 
-# In the WSGI environ, where no header of a client's gets: the status that the request is refused with.
+# In the WSGI environ (clients' headers are under other names): the status of the refusal.
 UNREAD = "deputy.unread"
 _NOT_THE_CLIENTS = (
     *(errors.ConfigurationProblem, errors.ForbiddenProxyRequest, errors.InvalidProxyLine),
     *(errors.InvalidResponseHeader, errors.InvalidResponseHeaderName),
 )
-_STATUSES = {errors.LimitRequestLine: 414, errors.LimitRequestHeaders: 431}  # the others' is 400
+_STATUSES = {errors.LimitRequestLine: 414, errors.LimitRequestHeaders: 431}  # 400 for all others
 _SECONDS = 1  # for the client to take the answer
-_DROPPED = 1024 * 1024  # of what it still sends meanwhile: it could not read the answer otherwise
+_DROPPED = 1024 * 1024  # bytes read from the client, which may read the answer only after sending
 
 
 class Unread:
-    """For a worker of gunicorn's, before its own class. `_app`: the application that it serves."""
+    """A mix-in that comes before gunicorn's worker class. `_app`: the application that it serves."""
 
     _app: Any
 

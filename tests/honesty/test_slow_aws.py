@@ -115,5 +115,5 @@ def test_a_throttling_aws(service):
 def test_workers_start_patched_and_without_a_warning(service):
     """They run under PYTHONWARNINGS=error, in which gevent's warning about a late patch ends them."""
     service.await_workers()
-    assert "Using worker: app.http.sockets.Worker" in service.said
+    assert "Using worker: app.http.sockets.WebProcess" in service.said
     assert "Warning" not in service.said
