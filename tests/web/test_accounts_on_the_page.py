@@ -24,7 +24,7 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World):
     [made] = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
     assert (made["status"], made["awaiting_approval"]) == ("pending", True)
     assert visitor.steps() == ["done"] * 4 + ["now"]
-    assert "the vendor has to approve it" in visitor.page().get_text()
+    assert "the vendor must approve it" in visitor.page().get_text()
     visitor.raw(f"/connections/{made['id']}/verify", "POST")
     assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")["awaiting_approval"]
     world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}/approve")

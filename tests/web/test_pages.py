@@ -470,4 +470,4 @@ def test_a_role_that_was_removed_is_told_so_and_its_removal_is_no_mistake(visito
     visitor.raw(f"/connections/{made['id']}/verify", "POST")
     live = text_of(visitor.page().find(id="live"))
     assert "No longer. It is absent, or it refuses us" in live
-    assert "If you removed the role on purpose, there is nothing to change" in live
+    assert "If you removed the role on purpose, there is nothing to do" in live

@@ -1,7 +1,7 @@
-"""The hosted onboarding page, for whoever has an onboarding link. A GET changes nothing: mail scanners open links.
+"""The hosted onboarding page. A GET changes nothing, because mail scanners open links.
 
-There are no cookies. The token in the path is the whole authority, so it must not leave: the pages tell no other
-site where they were (no-referrer), no cache keeps them, and the log has the route and never the path.
+There are no cookies: the token in the path alone gives access, so it must stay secret. The pages send no referrer, no
+cache keeps them, and the log has the route instead of the path.
 """
 
 import hashlib
@@ -62,11 +62,11 @@ HEADERS = {
         " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
-QUIET = {"web.static", "web.status"}  # asked for all the time; the log has them only when they fail
+QUIET = {"web.static", "web.status"}  # requested often; only their failures are logged
 WAYS = ("stack", "terraform", "cli", "organization")
-_FORM = 16 * 1024  # bytes; the one field is a role's ARN
-_SHOWN = 25  # connections at a time
-_STATUS_SECONDS = {False: 3, True: 30}  # between two looks: while there is something to wait for, and after
+_FORM = 16 * 1024  # bytes; its one field holds a role's ARN
+_SHOWN = 25  # connections on a page
+_STATUS_SECONDS = {False: 3, True: 30}  # between two updates, by whether everything is connected
 
 
 @bp.route("/<token>", methods=["GET"])
@@ -79,7 +79,7 @@ def page(token: str) -> str:
 @bp.route("/<token>/status", methods=["GET"])
 @public
 def status(token: str) -> ResponseReturnValue:
-    """The part of the page that changes by itself; 204 when it is as the browser has it (`?seen=`)"""
+    """The part of the page that updates itself; 204 when the browser already has it (`?seen=`)"""
     live = _live(_visit(token), token)
     if request.args.get("seen") == live["seen"]:
         return "", 204
@@ -89,7 +89,7 @@ def status(token: str) -> ResponseReturnValue:
 @bp.route("/<token>/connections", methods=["POST"])
 @public
 def connect(token: str) -> ResponseReturnValue:
-    """Connect a role by its ARN, and prove it once; again, if it is connected already"""
+    """Connect a role by its ARN, or prove it again if it is connected"""
     visit = _visit(token)
     services().quotas.paste(visit.caller, visit.tenant.id)
     _ensure_own_form()
@@ -98,7 +98,7 @@ def connect(token: str) -> ResponseReturnValue:
         given = request.form.get("role_arn", "")
     try:
         services().links.connect(visit, given.strip())
-    except (CallerFaultError, CustomerSetupError) as error:  # beside the field, which keeps what was typed
+    except (CallerFaultError, CustomerSetupError) as error:  # shown beside the field, which keeps its text
         _record(error.code, error)
         said = error.errors.get("role_arn", [error.detail])
         return _page(visit, token, role_arn=given, problems=said), PROBLEMS[error.code][0]
@@ -108,7 +108,7 @@ def connect(token: str) -> ResponseReturnValue:
 @bp.route("/<token>/connections", methods=["GET"])
 @public
 def entered(token: str) -> ResponseReturnValue:
-    """Where the browser is after a form with a mistake, should it be asked to reload"""
+    """The page again, for a browser that reloads after an invalid form"""
     _visit(token)
     return _back(token)
 
@@ -116,7 +116,7 @@ def entered(token: str) -> ResponseReturnValue:
 @bp.route("/<token>/connections/<uuid:connection_id>/stop", methods=["POST"])
 @public
 def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
-    """End a search for a role that was named by its account alone"""
+    """Stop looking for a role in an account"""
     visit = _visit(token)
     services().quotas.stop_looking(visit.caller)
     _ensure_own_form()
@@ -127,7 +127,7 @@ def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
 @bp.route("/<token>/connections/<uuid:connection_id>/verify", methods=["POST"])
 @public
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
-    """Prove a connection again, now"""
+    """Prove a connection again now"""
     visit = _visit(token)
     services().quotas.check_again(visit.caller, visit.tenant.id)
     _ensure_own_form()
@@ -140,10 +140,10 @@ def covers(path: str) -> bool:
 
 
 @bp.before_app_request
-def _nothing_else() -> Response | None:
-    """What is no page here, and what no page does (PUT …), is answered as a page too: as a link that is no good.
+def _unknown_path() -> Response | None:
+    """Answer unknown paths and methods with the page for a bad link.
 
-    But not when the Host header is none: then nothing knows where it is, and no page could name its own files.
+    A request with an invalid Host header is left out: the page could not link its own files.
     """
     if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and covers(request.path):
         return _error(404, "onboard/gone.html")
@@ -163,14 +163,14 @@ def _back(token: str, start: Place | None = None) -> ResponseReturnValue:
 
 
 def _start() -> Place | None:
-    """Which part of a long list is shown. What is no place in it is the beginning."""
+    """The position in the list from which it is shown; an invalid one means the beginning."""
     return Place.parse(request.args.get("start", ""))
 
 
 def _ensure_own_form() -> None:
-    """Raises ForbiddenError for a form that the browser says another site has sent.
+    """Raises ForbiddenError for a form that another site sent, according to the browser.
 
-    Browsers that say nothing of it send `Origin: null` from our pages, as these have no referrer.
+    Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no referrer.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "null")
     own = urlsplit(services().config.public_url)
@@ -207,10 +207,10 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
 
 
 def _live(visit: Visit, token: str) -> dict[str, Any]:
-    """What changes by itself, rendered, and a mark by which the browser says what it has."""
+    """The part that updates itself, and `seen`, by which the browser says which state it has."""
     listing = services().listing
     counts = listing.summary(visit.caller, visit.tenant.id)
-    start = _start() if sum(counts.values()) > 1 else None  # a single one is told step by step
+    start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
     listed = listing.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
     shown = [progress(connection) for connection in listed.items]
     summary = headline(counts, shown)
@@ -262,28 +262,28 @@ def _vendor() -> str:
 def secure(response: Response) -> None:
     """Set the headers of everything under /onboard."""
     for name, value in HEADERS.items():
-        if name != "Cache-Control" or request.endpoint != "web.static":  # those files hold nothing of anybody's
+        if name != "Cache-Control" or request.endpoint != "web.static":  # static files hold no data
             response.headers[name] = value
 
 
 def _record(code: str, error: AppError | None = None) -> None:
-    """Put a refused form of a good link into the audit log, as the API does with requests.
+    """Put a refused form of a good link into the audit log, without the token.
 
-    Forms are counted before anything else is refused, so a link can't fill the log. What a GET is refused is left out:
-    it changes nothing, and a page asks again every few seconds. The token in the path is a secret, and stays out.
+    Forms are rate limited first, so a link can't fill the log. A refused GET is left out: it changes nothing, and pages
+    repeat it every few seconds.
     """
     visitor = g.get("caller")
     if visitor is None or request.method != "POST":
         return
     ids = {name: value for name, value in (request.view_args or {}).items() if name == "connection_id"}
-    tenant_id = None if code == NotFoundError.code else visitor.tenant_id  # that id may be another tenant's
+    tenant_id = None if code == NotFoundError.code else visitor.tenant_id  # the id may be another tenant's
     about = Event(visitor.actor, "connection.refused", {}, tenant_id=tenant_id)
     record_refusal(about, code, ids, error.errors if error else {})
 
 
 @bp.errorhandler(AppError)
 def _refused(error: AppError) -> Response:
-    if not isinstance(error, RateLimitedError):  # nor does the API record a flood
+    if not isinstance(error, RateLimitedError):  # the API does not record them either
         _record(error.code, error)
     if isinstance(error, NotFoundError):
         return _absent()
@@ -295,9 +295,9 @@ def _refused(error: AppError) -> Response:
 
 
 def _absent() -> Response:
-    """What a link asks for is not there; or the link itself is no good, or no longer."""
+    """The connection is absent, or the link is bad or has ended."""
     if g.get("caller") is not None:
-        detail = "This role is no longer on the list. Go back to your page to see what is."
+        detail = "This role is no longer on the list. Go back to your page to see the current list."
         return _error(404, "onboard/error.html", detail=detail)
     ended = services().links.farewell((request.view_args or {}).get("token", ""))
     if ended is not None:
@@ -307,16 +307,16 @@ def _absent() -> Response:
 
 @bp.errorhandler(HTTPException)
 def _http_error(error: HTTPException) -> Response:
-    """What Flask refuses by itself: a form that is too big, above all."""
+    """What Flask refuses: mostly forms that are too big."""
     _record(code_of(error))
-    return _error(error.code or 500, "onboard/error.html", detail="This could not be read.", retry_after=None)
+    return _error(error.code or 500, "onboard/error.html", detail="This request could not be read.")
 
 
 @bp.errorhandler(Exception)
 def _bug(error: Exception) -> Response:
     _log.error("request.failed", exc_info=error)
     detail = "Something went wrong on our side. Nothing in your account was changed."
-    return _error(500, "onboard/error.html", detail=detail, retry_after=None)
+    return _error(500, "onboard/error.html", detail=detail)
 
 
 def _error(status: int, template: str, *, retry_after: int | None = None, **words: Any) -> Response:

@@ -1,6 +1,6 @@
-"""How far a connection has come, as the onboarding page tells it. From rows to words; asks nobody.
+"""The progress of connections in the words of the onboarding page, from their rows alone.
 
-AWS answers alike for a role that is absent and one that refuses us, so "role found" and "your External ID accepted"
+AWS gives the same answer for an absent role and for one that refuses, so "role found" and "your External ID accepted"
 become true together.
 """
 
@@ -18,10 +18,9 @@ from app.store.models.states import StackState
 
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 
-STEPS = ("Your stack", "Role found", "Your External ID accepted", "Strangers refused", "Connected")
-REFUSED = "No access yet"  # a pending one that was tried
+REFUSED = "No access yet"  # a pending role that was tried
 LOOKING = "looking"
-_TO_APPROVE = "All checks passed. As this role may change things, the vendor has to approve it before it is used."
+_TO_APPROVE = "All checks passed. This role may change things, so the vendor must approve it before use."
 STATUS_WORDS = {
     ConnectionStatus.VERIFIED: "Connected",
     ConnectionStatus.INSECURE: "Needs a change",
@@ -29,7 +28,7 @@ STATUS_WORDS = {
     ConnectionStatus.PENDING: "Waiting",
     ConnectionStatus.SUSPENDED: "Paused",
 }
-BEGINS_WITH = {  # where those of a status begin in the list
+BEGINS_WITH = {  # where each status begins in the list
     ConnectionStatus.VERIFIED: Standing.CONNECTED,
     ConnectionStatus.INSECURE: Standing.INSECURE,
     ConnectionStatus.BROKEN: Standing.BROKEN,
@@ -47,14 +46,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`topic`: what there is to say: the check that did not pass, what became of the stack, or LOOKING."""
+    """`topic`: what the page explains: the check that failed, the fate of the stack, or LOOKING."""
 
     connection: Connection
     role_name: str
     status: str
     steps: tuple[Step, ...]
     topic: str | None
-    unclear: str | None  # why the last check gave no answer, if it gave none
+    unclear: str | None  # why the latest check gave no answer, if so
 
     @property
     def may_check(self) -> bool:
@@ -66,7 +65,7 @@ class Progress:
 
     @property
     def settled(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """Whether the page has nothing to wait for."""
         return self.connection.status is ConnectionStatus.VERIFIED and self.topic is None
 
 
@@ -79,15 +78,31 @@ class _Gone:
 
 _GONE: dict[str | None, _Gone] = {
     StackState.ROLLED_BACK: _Gone(
-        "Rolled back", "Your stack was rolled back.", "CloudFormation rolled it back, and takes its role away with it."
+        "Rolled back", "Your stack was rolled back.", "CloudFormation rolled it back, and removes its role."
     ),
-    StackState.DELETED: _Gone("Stack deleted", "Your stack was deleted.", "It was deleted, and its role goes with it."),
+    StackState.DELETED: _Gone(
+        "Stack deleted", "Your stack was deleted.", "It was deleted, and CloudFormation removes its role."
+    ),
 }
 
-WAITING = (
-    Step(STEPS[0], "now", "Nothing has reached us yet. Create the role as shown above; this page follows along."),
-    *(Step(name, "todo", "") for name in STEPS[1:]),
+_DONE = (
+    Step("Your stack", "done", "We know which role to try."),
+    Step("Role found", "done", "It is in the account that its ARN names."),
+    Step("Your External ID accepted", "done", "The role accepted your External ID."),
+    Step("Strangers refused", "done", "It refused us without your External ID, and with another one."),
+    Step("Connected", "done", "All checks passed."),
 )
+
+
+def _step(number: int, state: StepState, note: str) -> Step:
+    return Step(_DONE[number].name, state, note)
+
+
+def _todo(start: int) -> tuple[Step, ...]:
+    return tuple(Step(step.name, "todo", "") for step in _DONE[start:])
+
+
+WAITING = (_step(0, "now", "No role has arrived yet. Create it as shown above; this page updates itself."), *_todo(1))
 
 
 def progress(connection: Connection) -> Progress:
@@ -121,7 +136,7 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
 
 
 def _words(connection: Connection, topic: str | None) -> str:
-    """Of one among many."""
+    """The status of one connection in a list."""
     if connection.status is not ConnectionStatus.PENDING or topic is None:
         return STATUS_WORDS[connection.status]
     if topic == LOOKING:
@@ -136,61 +151,46 @@ def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) 
     if topic == LOOKING:
         return (_search(connection), *_todo(1))
     if topic in _GONE:
-        return (Step(STEPS[0], "failed", _GONE[topic].note), *_todo(1))
+        return (_step(0, "failed", _GONE[topic].note), *_todo(1))
     if status is ConnectionStatus.VERIFIED:
-        return _all_done()
+        return _DONE
     if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
-        return (*_all_done()[:3], *_last_steps(connection, outcomes))
-    return (*_all_done()[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
+        return (*_DONE[:3], *_last_steps(connection, outcomes))
+    return (*_DONE[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
 
 
 def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[Step, ...]:
-    """Of a role that accepted us: whether it refuses strangers, and whether that is all."""
+    """The steps of a role that accepted us: whether it refuses strangers, and whether the vendor must approve."""
     if connection.awaiting_approval and set(outcomes.values()) == {"passed"}:
-        return (_all_done()[3], Step(STEPS[4], "now", _TO_APPROVE))
+        return (_DONE[3], _step(4, "now", _TO_APPROVE))
     return (_strangers(outcomes), *_todo(4))
 
 
 def _search(connection: Connection) -> Step:
-    """The first step while nothing but an account's id speaks for the role."""
+    """The first step of a role that was named by its account alone."""
     if connection.due_at is None:
-        return Step(STEPS[0], "failed", "We found no role that lets us in, and no longer look for it.")
-    return Step(STEPS[0], "now", "Looking for its role in the account that was entered.")
+        return _step(0, "failed", "We found no role that lets us in, and have stopped looking.")
+    return _step(0, "now", "Looking for its role in the account that was entered.")
 
 
 def _looking(outcomes: dict[str, str], *, lost: bool) -> Step:
-    """The step at the role itself, which did not let us in, or not yet."""
+    """The step of a role that has not let us in."""
     if not outcomes:
-        return Step(STEPS[1], "now", "Being checked.")
+        return _step(1, "now", "Being checked.")
     if outcomes.get(OWN) == "failed":
         when = "No longer" if lost else "Not yet"
-        return Step(STEPS[1], "failed", f"{when}. It is absent, or it refuses us; AWS does not say which.")
+        return _step(1, "failed", f"{when}. It is absent, or it refuses us; AWS does not say which.")
     if outcomes.get(ACCOUNT) == "failed":
-        return Step(STEPS[1], "failed", "It is in another account than its ARN says.")
-    return Step(STEPS[1], "unclear", "AWS gave no clear answer yet.")
+        return _step(1, "failed", "It is in another account than its ARN says.")
+    return _step(1, "unclear", "AWS gave no clear answer yet.")
 
 
 def _strangers(outcomes: dict[str, str]) -> Step:
     if outcomes.get(MISSING) == "failed":
-        return Step(STEPS[3], "failed", "The role lets us in without your External ID.")
+        return _step(3, "failed", "The role lets us in without your External ID.")
     if outcomes.get(FOREIGN) == "failed":
-        return Step(STEPS[3], "failed", "The role lets us in with somebody else's External ID.")
-    return Step(STEPS[3], "unclear", "AWS gave no clear answer yet.")
-
-
-def _all_done() -> tuple[Step, ...]:
-    notes = (
-        "We know which role to try.",
-        "AWS knows it, in the account that its ARN names.",
-        "The role accepted your External ID.",
-        "It refused us without it, and with another one.",
-        "All checks passed.",
-    )
-    return tuple(Step(name, "done", note) for name, note in zip(STEPS, notes, strict=True))
-
-
-def _todo(start: int) -> tuple[Step, ...]:
-    return tuple(Step(name, "todo", "") for name in STEPS[start:])
+        return _step(3, "failed", "The role lets us in with somebody else's External ID.")
+    return _step(3, "unclear", "AWS gave no clear answer yet.")
 
 
 def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
@@ -202,7 +202,7 @@ def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
 
 
 def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> str:
-    """Where things stand, in one sentence; a screen reader says it whenever it changes."""
+    """The status in one sentence, which screen readers announce when it changes."""
     total = sum(counts.values())
     if not total:
         return "Waiting for your stack."
@@ -216,7 +216,7 @@ def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> 
 
 
 def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
-    """`one` is None when it went just now."""
+    """`one` is None when it was deleted a moment ago."""
     topic = one.topic if one else None
     if topic == LOOKING:
         return "Looking for your role." if one and one.connection.due_at else "Your role was not found."
@@ -230,7 +230,7 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
 
 
 def counted_as(status: ConnectionStatus, count: int) -> str:
-    """What so many accounts are: "needs a change", "need a change"."""
+    """The words after a number of accounts: "needs a change", "need a change"."""
     if status is ConnectionStatus.VERIFIED:
         return "connected"
     return _COUNTED[status][count > 1]
@@ -252,9 +252,9 @@ _COUNTED = {
 
 
 def trust_command(role_name: str, trust_policy: dict[str, Any], region: str) -> str:
-    """What puts the trust policy right, for a terminal.
+    """The command that sets the trust policy.
 
-    IAM is the same in every region. Without one, the AWS CLI would need it configured, and reach the wrong partition.
+    IAM is the same in every region. The command names one for the right partition, and for a CLI without a default.
     """
     return (
         f"aws iam update-assume-role-policy --region {shlex.quote(region)} --role-name {shlex.quote(role_name)} \\\n"

@@ -1,13 +1,12 @@
-// What JavaScript adds to the onboarding page: copy buttons, the status in the first place once it says anything, and a
-// reload when the link has ended meanwhile.
-// The page is whole without it; live updates are htmx's.
+// What JavaScript adds to the onboarding page: copy buttons, the move of the status to the top once there is one, and a
+// reload when the link has ended. The page works without it; live updates are htmx's.
 "use strict";
 
 document.documentElement.classList.add("js");
 
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const area = document.createElement("textarea"); // plain http has no clipboard
+  const area = document.createElement("textarea"); // there is no clipboard on plain http
   area.value = text;
   area.className = "offscreen";
   document.body.append(area);
@@ -20,7 +19,7 @@ async function copy(text) {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copies]");
   if (!button) return;
-  const words = button.firstChild; // the label; what follows is for screen readers
+  const words = button.firstChild; // the visible label; the rest is for screen readers
   try {
     await copy(document.getElementById(button.dataset.copies).textContent);
     words.data = "Copied";
@@ -31,7 +30,7 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (words.data = "Copy"), 2000);
 });
 
-// A form is sent once; checking a role takes a few seconds.
+// Checking a role takes a few seconds, so a form can be sent only once.
 document.addEventListener("submit", (event) => {
   const button = event.target.querySelector("button[data-busy]");
   if (button) {
@@ -41,8 +40,8 @@ document.addEventListener("submit", (event) => {
   }
 });
 
-// The first news of an open page: its status moves where a page loaded now has it. What is looked at stays in place,
-// and a field that is being filled in keeps the focus.
+// When an open page gets its first status, the status moves to the top, as on a page that is loaded now. The visible part
+// of the page stays in place, and a focused field keeps the focus.
 let looked;
 
 document.addEventListener("htmx:beforeSwap", () => {
@@ -58,7 +57,7 @@ document.addEventListener("htmx:afterSettle", () => {
   const first = document.querySelector("article");
   if (status === first || !status.querySelector("[data-told]")) return;
   const focused = document.activeElement;
-  document.documentElement.classList.add("moving"); // or the browser would scroll as well, to something else
+  document.documentElement.classList.add("moving"); // stops the browser from scrolling by itself
   first.before(status);
   scrollBy({ top: looked.element.getBoundingClientRect().top - looked.top, behavior: "instant" });
   if (status.contains(focused)) focused.focus({ preventScroll: true });
