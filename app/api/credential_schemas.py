@@ -53,33 +53,38 @@ class IssueIn(Strict):
 
 ISSUE_IN = IssueIn()
 EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the one form that every AWS SDK parses: Java's Instant refuses +00:00
-_AT = like("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"})
+
+# The example key is the one of AWS's documentation, which AWS gives to nobody.
+_KEY_ID = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
+_SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
+_TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")
+_EXPIRATION = fields.DateTime(
+    format=EXPIRATION,
+    attribute="session.expires_at",
+    metadata=like("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}),
+)
+_ACCOUNT_ID = string(ACCOUNT, attribute="session.account_id")
 
 
-class _Session(Answer):
-    """The example key is the one of AWS's documentation, which AWS gives to nobody."""
-
-    AccessKeyId = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
-    SecretAccessKey = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
-    Expiration = fields.DateTime(format=EXPIRATION, attribute="session.expires_at", metadata=_AT)
-    AccountId = string(ACCOUNT, attribute="session.account_id")
-
-
-def _token() -> fields.String:
-    return string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")
-
-
-class ProcessCredentials(_Session):
+class ProcessCredentials(Answer):
     """What credential_process must print, and the account, which endpoints of some AWS services contain."""
 
     Version = fields.Constant(1, metadata={"openapi": {"type": "integer", "const": 1}})
-    SessionToken = _token()
+    AccessKeyId = _KEY_ID
+    SecretAccessKey = _SECRET
+    SessionToken = _TOKEN
+    Expiration = _EXPIRATION
+    AccountId = _ACCOUNT_ID
 
 
-class ContainerCredentials(_Session):
+class ContainerCredentials(Answer):
     """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer: `Token` is credential_process's SessionToken."""
 
-    Token = _token()
+    AccessKeyId = _KEY_ID
+    SecretAccessKey = _SECRET
+    Token = _TOKEN
+    Expiration = _EXPIRATION
+    AccountId = _ACCOUNT_ID
     RoleArn = string(ROLE, attribute="role_arn")
 
 

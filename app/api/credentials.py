@@ -13,12 +13,11 @@ from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.access.callers import Scope
-from app.api.credential_schemas import ISSUE_IN, ContainerCredentials, IssueIn, ProcessCredentials, container, process
+from app.api.credential_schemas import ContainerCredentials, IssueIn, ProcessCredentials, container, process
 from app.api.fast_lane import replay
 from app.http.authentication import requires_from_memory
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
-from app.http.openapi import documented
 from app.issuing.issue import Issued
 
 bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")
@@ -29,17 +28,16 @@ _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 
 @bp.route(f"{_ONE}/credentials", methods=["POST"])
 @requires_from_memory(Scope.CREDENTIALS_ISSUE, fails=[404, 409, 429])
-@documented(bp.arguments(IssueIn), bp.response(200, ProcessCredentials))
-def issue_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
+@bp.arguments(IssueIn)
+@bp.response(200, ProcessCredentials)
+def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials for a verified connection, as credential_process prints them"""
-    wanted = bp.ARGUMENTS_PARSER.parse(ISSUE_IN, request, location="json") if _has_body() else {}
-    issued = services().issuer.issue(caller(), tenant_id, connection_id, **wanted)
-    return _answer(process, issued)
+    return _answer(process, services().issuer.issue(caller(), tenant_id, connection_id, **body))
 
 
 @bp.route(f"{_ONE}/container-credentials", methods=["GET"])
 @requires_from_memory(Scope.CREDENTIALS_ISSUE, bare=True, fails=[404, 409, 422, 429])
-@documented(bp.response(200, ContainerCredentials))
+@bp.response(200, ContainerCredentials)
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects
 
@@ -49,11 +47,6 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     if request.method == "HEAD":  # Flask adds it to every GET; it would issue credentials and drop them
         raise MethodNotAllowed(["GET"])
     return _answer(container, services().issuer.issue(caller(), tenant_id, connection_id))
-
-
-def _has_body() -> bool:
-    """Whether there may be one; a chunked body has no length."""
-    return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
 def _answer(shape: Callable[[Issued], dict[str, Any]], issued: Issued) -> Response:

@@ -114,16 +114,3 @@ def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
     description = f"{inspect.cleandoc(explained)}\n\n{scope}".strip()
     doc |= facts | {"manual_doc": {"operationId": view.__name__, "description": description}}
     return view
-
-
-def documented(*decorators: Callable[[Any], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Apply what flask-smorest's decorators document, without what they do at each request."""
-
-    def decorate(view: Callable[P, R]) -> Callable[P, R]:
-        described: Any = view
-        for decorator in reversed(decorators):
-            described = decorator(described)
-        view.__dict__["_apidoc"] = described.__dict__["_apidoc"]
-        return view
-
-    return decorate
