@@ -3,13 +3,34 @@
 from typing import Any
 
 from flask import Response
+from marshmallow import fields
 
 from app.access.callers import Scope
-from app.api.health_schemas import Ok, Readiness
+from app.health.checks import Status
 from app.http.authentication import known_caller, public
 from app.http.blueprint import Blueprint
 from app.http.current import services
+from app.http.fields import string
 from app.http.problems import problem
+from app.http.schemas import Answer
+
+
+class Ok(Answer):
+    status = fields.Constant("ok", metadata={"openapi": {"type": "string", "const": "ok"}})
+
+
+class CheckFinding(Answer):
+    OPTIONAL = frozenset({"seen", "next"})
+
+    name = string("workers")
+    status = fields.Enum(Status, by_value=True, metadata={"component": "CheckStatus"})
+    seen = string("1 seen in the last minute: flask 4711 on worker-1.", "What was found.")
+    next = string("", "What to do; empty when there is nothing to do.")
+
+
+class Readiness(Ok):
+    checks = fields.List(fields.Nested(CheckFinding))
+
 
 bp = Blueprint("health", __name__, description="Whether the service runs, and whether it can work.")
 

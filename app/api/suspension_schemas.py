@@ -29,6 +29,10 @@ class Suspended(fields.Nested):
         return shown
 
 
-def suspended() -> fields.Nested:
-    description = "Since when, by whom and why; null: not suspended. A bound key does not see the vendor's reason."
-    return Suspended(SuspensionOut, allow_none=True, metadata={"description": description})
+SUSPENDED = Suspended(
+    SuspensionOut,
+    allow_none=True,
+    metadata={
+        "description": "Since when, by whom and why; null: not suspended. A bound key does not see the vendor's reason."
+    },
+)

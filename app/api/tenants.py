@@ -4,16 +4,59 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from marshmallow import fields, validate
+
 from app.access.callers import Scope
-from app.api.suspension_schemas import Reason
-from app.api.tenant_schemas import TenantChange, TenantIn, TenantListed, TenantOut, TenantQuery
+from app.api.suspension_schemas import SUSPENDED, Reason
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.schemas import page_of
-from app.store.models import Tenant
+from app.http.fields import ACCOUNT, EXTERNAL_ID, Matches, Statuses, Time, like, status, string, text
+from app.http.schemas import Answer, PageQuery, Strict, page_of
+from app.ids import ACCOUNT_ID_PATTERN
+from app.store.models import Tenant, TenantStatus
+from app.tenants.accounts import MOST
 from app.tenants.tenants import Wanted
+
+_ACCOUNTS = like([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
+
+
+class TenantChange(Strict):
+    name = text(200, "Acme")
+    reference = text(200, "customer-42", allow_none=True)
+    accounts = fields.List(
+        string(ACCOUNT, validate=Matches(ACCOUNT_ID_PATTERN)),
+        allow_none=True,
+        validate=validate.Length(0, MOST),
+        metadata=_ACCOUNTS,
+    )
+
+
+class TenantIn(TenantChange):
+    name = text(200, "Acme", required=True)
+    reference = text(200, "customer-42", "Your own id for it; unique.", allow_none=True)
+
+
+class TenantQuery(PageQuery):
+    reference = text(200, "customer-42")
+    name = text(200, "acm", "The beginning of the name; case does not matter.")
+    status = Statuses(TenantStatus, "suspended")
+
+
+class TenantListed(Answer):
+    id = fields.UUID()
+    name = string("Acme")
+    reference = string("customer-42", allow_none=True)
+    status = status(TenantStatus, "active")
+    suspended = SUSPENDED
+    external_id = string(EXTERNAL_ID, "Made by Deputy, for this tenant alone; not a secret.")
+    created_at = Time()
+
+
+class TenantOut(TenantListed):
+    accounts = fields.List(string(ACCOUNT), allow_none=True, metadata=_ACCOUNTS)
+
 
 bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")
 

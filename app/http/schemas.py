@@ -1,4 +1,4 @@
-"""Bodies, queries and pages that all resources share; each resource's own are in app/api/…_schemas.py.
+"""Bodies, queries and pages that all resources share; each resource's own are in its module in app/api.
 
 A request with an unknown field is refused, and the OpenAPI document says so. Answers may gain fields in later releases,
 so the document leaves them open.
