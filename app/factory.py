@@ -22,7 +22,7 @@ from app.http.headers import ALWAYS, FOR_API_DOCS, FOR_PROGRAMS
 from app.http.openapi import UUID_PARAMETER, Plugin
 from app.http.public_path import PublicPath
 from app.http.request_id import request_id
-from app.http.unread import UNREAD
+from app.http.unread import REFUSED_STATUS
 from app.web.onboarding import pages
 
 _log = log.get(__name__)
@@ -123,8 +123,8 @@ def _register_hooks(app: Flask) -> None:
         g.began = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
-        if unread := request.environ.get(UNREAD):
-            raise default_exceptions[unread]
+        if status := request.environ.get(REFUSED_STATUS):
+            raise default_exceptions[status]
 
     @app.after_request
     def _finish(response: Response) -> Response:
@@ -132,8 +132,8 @@ def _register_hooks(app: Flask) -> None:
         response.headers.update(ALWAYS)
         if request.path.startswith("/docs"):
             response.headers.update(FOR_API_DOCS)
-        elif pages.covers(request.path):
-            pages.secure(response)
+        elif pages.serves(request.path):
+            pages.set_headers(response)
         else:
             response.headers.update(FOR_PROGRAMS)
         _log_request(response)
@@ -145,7 +145,7 @@ def _log_request(response: Response) -> None:
 
     Successes are left out for credentials, which are in the audit log, and for routes that are polled.
     """
-    quiet = request.blueprint in {"credentials", "health", "swagger_ui"} or request.endpoint in pages.QUIET
+    quiet = request.blueprint in {"credentials", "health", "swagger_ui"} or request.endpoint in pages.POLLED
     if (quiet and response.status_code < 400) or g.get("logged"):
         return
     caller = g.get("caller")

@@ -13,24 +13,24 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import Time, like, string, text
+from app.http.fields import Time, doc, line, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.store.models import ApiKey
 
 
 def scopes(**options: Any) -> fields.List[Any]:
-    return fields.List(fields.Enum(Scope, by_value=True), metadata=like(["credentials:issue"]), **options)
+    return fields.List(fields.Enum(Scope, by_value=True), metadata=doc(["credentials:issue"]), **options)
 
 
 class KeyIn(Strict):
     EXAMPLE: ClassVar = {"name": "nightly worker", "scopes": ["credentials:issue"]}
 
-    name = text(200, "nightly worker", required=True)
+    name = line(200, "nightly worker", required=True)
     scopes = scopes(required=True, validate=validate.Length(1, len(Scope)))
     tenant_id = fields.UUID(allow_none=True, metadata={"description": "Bind the key to one tenant."})
     expires_at = Time(allow_none=True)
     permission_sets = fields.List(
-        text(64, "inventory"),
+        line(64, "inventory"),
         allow_none=True,
         validate=validate.Length(1, 100),
         metadata={"description": "Credentials only for connections of these permission sets; null: of any."},
@@ -51,8 +51,8 @@ class KeyOut(Answer):
 
 
 class MadeOut(Answer):
-    keys = fields.Integer(metadata=like(2))
-    links = fields.Integer(metadata=like(1))
+    keys = fields.Integer(metadata=doc(2))
+    links = fields.Integer(metadata=doc(1))
 
 
 class KeyShown(KeyOut):
@@ -70,7 +70,7 @@ class ReplaceIn(Strict):
         strict=True,
         load_default=GRACE_SECONDS,
         validate=validate.Range(0, GRACE_SECONDS_MAX),
-        metadata=like(GRACE_SECONDS, "How long the old key keeps working."),
+        metadata=doc(GRACE_SECONDS, "How long the old key keeps working."),
     )
 
 

@@ -11,7 +11,7 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import Time, Whole, like, matching, one_of, string
+from app.http.fields import FromSameObject, Time, doc, matching, one_of, string
 from app.http.openapi import UUID_EXAMPLE
 from app.http.schemas import Answer, PageQuery, page_of
 from app.store.models import AuditEvent
@@ -38,12 +38,12 @@ class AuditEventOut(Answer):
     at = Time()
     action = string("connection.suspended", "noun.verb")
     outcome = one_of("AuditOutcome", "ok", "refused", "failed")
-    actor = Whole(ActorOut, metadata={"description": "Who or what acted."})
+    actor = FromSameObject(ActorOut, metadata={"description": "Who or what acted."})
     tenant_id = fields.UUID(allow_none=True)
     connection_id = fields.UUID(allow_none=True)
     request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d", allow_none=True)
     client_address = string("203.0.113.9", "The IP address of the request; null without a request.", allow_none=True)
-    details = fields.Dict(metadata=like({"reason": "Ticket 4711"}))
+    details = fields.Dict(metadata=doc({"reason": "Ticket 4711"}))
 
 
 bp = Blueprint(

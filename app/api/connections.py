@@ -13,7 +13,7 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import ACCOUNT, EXTERNAL_ID, ROLE, Statuses, Time, like, matching, one_of, status, string, text
+from app.http.fields import ACCOUNT, EXTERNAL_ID, ROLE, Statuses, Time, doc, line, matching, one_of, status, string
 from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import Connection, ConnectionStatus, Verdict
@@ -24,12 +24,12 @@ class ConnectionIn(Strict):
     OPENAPI: ClassVar = {"oneOf": [{"required": ["role_arn"]}, {"required": ["account_id"]}]}
 
     role_arn = fields.String(
-        validate=validate.Length(20, 2048), metadata=like(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"})
+        validate=validate.Length(20, 2048), metadata=doc(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"})
     )
     account_id = matching(
         ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the onboarding kit's role in this account."
     )
-    permission_set = text(64, "inventory")
+    permission_set = line(64, "inventory")
 
     @validates_schema
     def _names_one_role(self, data: dict[str, Any], **_: Any) -> None:
@@ -39,11 +39,11 @@ class ConnectionIn(Strict):
 
 
 class ConnectionSummary(Answer):
-    total = fields.Integer(metadata=like(3))
+    total = fields.Integer(metadata=doc(3))
     by_status = fields.Dict(
         keys=fields.Enum(ConnectionStatus, by_value=True),
         values=fields.Integer(),
-        metadata=like(
+        metadata=doc(
             {"verified": 2, "pending": 1}, "How many have each status. A status without connections is left out."
         ),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from app.http.fields import ACCOUNT, ROLE, like, string, text
+from app.http.fields import ACCOUNT, ROLE, doc, line, string
 from app.http.schemas import Answer, Strict
 from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN, Issued
 
@@ -34,7 +34,7 @@ class SessionPolicy(fields.Field[Any]):
 class IssueIn(Strict):
     duration_seconds = fields.Integer(
         strict=True,
-        metadata=like(
+        metadata=doc(
             DURATION_DEFAULT,
             f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}.",
             minimum=DURATION_MIN,
@@ -42,13 +42,13 @@ class IssueIn(Strict):
         ),
     )
     session_policy = SessionPolicy(
-        metadata=like(
+        metadata=doc(
             _POLICY,
             "Narrows what this session may do; it never widens.",
             oneOf=[_POLICY_OBJECT, {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}],
         )
     )
-    reason = text(200, "Nightly inventory", "For the audit log.")
+    reason = line(200, "Nightly inventory", "For the audit log.")
 
 
 ISSUE_IN = IssueIn()
@@ -61,7 +61,7 @@ _TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.s
 _EXPIRATION = fields.DateTime(
     format=EXPIRATION,
     attribute="session.expires_at",
-    metadata=like("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}),
+    metadata=doc("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}),
 )
 _ACCOUNT_ID = string(ACCOUNT, attribute="session.account_id")
 

@@ -42,14 +42,14 @@ _MAX_BODY = 16 * 1024  # bytes; SDKs send less
 class FastLane:
     """The WSGI middleware in front of Flask."""
 
-    def __init__(self, long_way: "WSGIApplication", services: Services) -> None:
-        self._long_way = long_way
+    def __init__(self, flask: "WSGIApplication", services: Services) -> None:
+        self._flask = flask
         self._services = services
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         found = _PATH.fullmatch(environ["PATH_INFO"])
         if found is None or not _is_plain(environ, found[3]):
-            return self._long_way(environ, start_response)
+            return self._flask(environ, start_response)
         made = request_id(environ)
         caller = None
         try:
@@ -58,11 +58,11 @@ class FastLane:
             caller.require(Scope.CREDENTIALS_ISSUE)
             wanted = _wanted(environ)  # after the key: waiting for a body takes resources
             if wanted is None:
-                return self._long_way(environ, start_response)
+                return self._flask(environ, start_response)
             issued = self._services.issuer.issue(caller, _uuid(found[1]), _uuid(found[2]), **wanted)
         except Exception as error:  # noqa: BLE001  Flask raises it again, bugs included
             environ[_REFUSAL] = caller, error
-            return self._long_way(environ, start_response)
+            return self._flask(environ, start_response)
         body = orjson.dumps(SHAPES[found[3]][1](issued))
         start_response("200 OK", [*_HEADERS, ("X-Request-Id", made), ("Content-Length", str(len(body)))])
         return [body]

@@ -10,7 +10,7 @@ from app.access.callers import Scope
 from app.http.authentication import public, requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
-from app.http.fields import EXTERNAL_ID, like, matching, one_of, string, text
+from app.http.fields import EXTERNAL_ID, doc, line, matching, one_of, string
 from app.http.schemas import Answer, Strict
 from app.onboarding import kit as onboarding
 
@@ -38,12 +38,12 @@ _POLICY = {
 
 
 class TemplateQuery(Strict):
-    permission_set = text(64, "inventory")
+    permission_set = line(64, "inventory")
 
 
 class KitQuery(Strict):
     region = matching(REGION, "eu-west-1")
-    permission_set = text(64, "inventory")
+    permission_set = line(64, "inventory")
 
 
 class Kit(Answer):
@@ -65,18 +65,18 @@ class Kit(Answer):
     registers_itself = fields.Boolean(
         metadata={"description": "Whether a stack launched by these links tells Deputy the ARN of its role."}
     )
-    trust_policy = fields.Dict(metadata=like(_TRUST))
+    trust_policy = fields.Dict(metadata=doc(_TRUST))
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
 
 
 class PermissionSetOut(Answer):
     name = string("inventory")
-    version = fields.Integer(metadata=like(1))
+    version = fields.Integer(metadata=doc(1))
     title = string("Read the inventory")
     description = string("Lists what there is, and reads no content.")
     access = one_of("PermissionSetAccess", "read", "write")
-    policy = fields.Dict(metadata=like(_POLICY, "The IAM policy document."))
+    policy = fields.Dict(metadata=doc(_POLICY, "The IAM policy document."))
 
 
 class PermissionSets(Answer):

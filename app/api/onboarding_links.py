@@ -12,19 +12,19 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import Time, like, matching, string, text
+from app.http.fields import Time, doc, line, matching, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
 
 
 class LinkIn(Strict):
-    permission_set = text(64, "inventory")
+    permission_set = line(64, "inventory")
     region = matching(REGION, "eu-west-1", "The region that the page offers first.")
     expires_in = fields.Integer(
         strict=True,
         load_default=LINK_SECONDS,
         validate=validate.Range(LINK_SECONDS_MIN, LINK_SECONDS_MAX),
-        metadata=like(LINK_SECONDS, "Seconds until it stops working. Default 30 days."),
+        metadata=doc(LINK_SECONDS, "Seconds until it stops working. Default 30 days."),
     )
 
 

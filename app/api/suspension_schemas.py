@@ -5,12 +5,12 @@ from typing import Any
 from marshmallow import fields
 
 from app.http.current import caller
-from app.http.fields import Time, string, text
+from app.http.fields import Time, line, string
 from app.http.schemas import Answer, Strict
 
 
 class Reason(Strict):
-    reason = text(200, "Ticket 4711", "For the audit log.", required=True)
+    reason = line(200, "Ticket 4711", "For the audit log.", required=True)
 
 
 class SuspensionOut(Answer):

@@ -12,19 +12,19 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import ACCOUNT, EXTERNAL_ID, Matches, Statuses, Time, like, status, string, text
+from app.http.fields import ACCOUNT, EXTERNAL_ID, Matches, Statuses, Time, doc, line, status, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.accounts import MOST
 from app.tenants.tenants import Wanted
 
-_ACCOUNTS = like([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
+_ACCOUNTS = doc([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
 
 
 class TenantChange(Strict):
-    name = text(200, "Acme")
-    reference = text(200, "customer-42", allow_none=True)
+    name = line(200, "Acme")
+    reference = line(200, "customer-42", allow_none=True)
     accounts = fields.List(
         string(ACCOUNT, validate=Matches(ACCOUNT_ID_PATTERN)),
         allow_none=True,
@@ -34,13 +34,13 @@ class TenantChange(Strict):
 
 
 class TenantIn(TenantChange):
-    name = text(200, "Acme", required=True)
-    reference = text(200, "customer-42", "Your own id for it; unique.", allow_none=True)
+    name = line(200, "Acme", required=True)
+    reference = line(200, "customer-42", "Your own id for it; unique.", allow_none=True)
 
 
 class TenantQuery(PageQuery):
-    reference = text(200, "customer-42")
-    name = text(200, "acm", "The beginning of the name; case does not matter.")
+    reference = line(200, "customer-42")
+    name = line(200, "acm", "The beginning of the name; case does not matter.")
     status = Statuses(TenantStatus, "suspended")
 
 

@@ -2,7 +2,7 @@
 
 import flask_smorest
 
-from app.http.openapi import describe
+from app.http.openapi import complete_operation
 from app.http.parsing import StrictParser
 
 
@@ -17,4 +17,4 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     def __init__(self, name: str, import_name: str, *, noun: str | None = None, description: str = "") -> None:
         super().__init__(name, import_name, description=description)
         self.noun = noun
-        self._prepare_doc_cbks.append(describe)
+        self._prepare_doc_cbks.append(complete_operation)

@@ -13,18 +13,18 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/deputy-7a2b6c18"
 EXTERNAL_ID = "dpy-" + "0123456789abcdef" * 4
 
 
-def like(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
+def doc(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
     """A field's metadata: an example, a description, and what else OpenAPI shows of it."""
     return {"examples": [example]} | ({"description": description} if description else {}) | more
 
 
 def string(example: str | None, description: str | None = None, **options: Any) -> fields.String:
-    return fields.String(metadata=like(example, description), **options)
+    return fields.String(metadata=doc(example, description), **options)
 
 
-def text(maximum: int, example: str, description: str | None = None, **options: Any) -> fields.String:
+def line(maximum: int, example: str, description: str | None = None, **options: Any) -> fields.String:
     """One line of printable text, which databases, logs and CloudTrail all show unchanged."""
-    metadata = like(example, description, openapi={"pattern": _LINE})
+    metadata = doc(example, description, openapi={"pattern": _LINE})
     return fields.String(validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options)
 
 
@@ -69,7 +69,7 @@ class Time(fields.AwareDateTime):
         return given.astimezone(UTC)
 
 
-class Whole(fields.Nested):
+class FromSameObject(fields.Nested):
     """A nested object whose values are attributes of the outer object."""
 
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
@@ -78,7 +78,7 @@ class Whole(fields.Nested):
 
 def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
     """A status other than `deleted`, which the API never shows."""
-    metadata = like(example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]})
+    metadata = doc(example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]})
     return fields.Enum(kind, by_value=True, validate=_not_deleted, metadata=metadata)
 
 
@@ -95,7 +95,7 @@ class Statuses(fields.List[Any]):
     def __init__(self, kind: type[enum.StrEnum], *examples: str) -> None:
         self._most = len(kind) - 1  # all but `deleted`
         bounds = {"minItems": 1, "maxItems": self._most}
-        described = like([*examples], "One, or several separated by commas.", openapi=bounds)
+        described = doc([*examples], "One, or several separated by commas.", openapi=bounds)
         super().__init__(status(kind, examples[0]), metadata=described)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
@@ -106,4 +106,4 @@ class Statuses(fields.List[Any]):
 
 def one_of(component: str, *values: str) -> fields.String:
     """One of a few words. `component`: the name of the type in generated clients."""
-    return fields.String(validate=validate.OneOf(values), metadata=like(values[0], component=component))
+    return fields.String(validate=validate.OneOf(values), metadata=doc(values[0], component=component))

@@ -1,6 +1,6 @@
 """What the OpenAPI document says beyond flask-smorest: every refusal, enums by name, and examples.
 
-Fields have examples (`like` in app/http/fields.py). The example of a whole body is made of its fields'.
+Fields have examples (`doc` in app/http/fields.py). The example of a whole body is made of its fields'.
 """
 
 import inspect
@@ -73,7 +73,7 @@ class Plugin(MarshmallowPlugin):
     Converter = _Converter
 
 
-def describe(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
+def complete_operation(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
     """Complete an operation. It lists each status that it can answer, because `default` would allow any status."""
     statuses = {414, 431, 500, 503, *info.get("fails", ())}
     if info.get("public"):

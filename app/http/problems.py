@@ -20,7 +20,7 @@ from app.audit.events import Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
 from app.http.current import services
-from app.http.fields import like, string
+from app.http.fields import doc, string
 from app.http.openapi import example_of
 from app.http.schemas import Answer
 
@@ -72,10 +72,10 @@ class ProblemSchema(Answer):
 
     type = string("urn:deputy:problem:not_found", "A URN that ends in the code.")
     title = string("Not found")
-    status = fields.Integer(metadata=like(404))
+    status = fields.Integer(metadata=doc(404))
     detail = string(_DETAILS["not_found"])
     code = fields.String(
-        metadata=like(
+        metadata=doc(
             "not_found", "Stable; programs decide by it.", component="ProblemCode", openapi={"enum": [*PROBLEMS]}
         )
     )
@@ -83,7 +83,7 @@ class ProblemSchema(Answer):
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
-        metadata=like({"name": ["Must not be blank."]}, "What is wrong, by field of the request."),
+        metadata=doc({"name": ["Must not be blank."]}, "What is wrong, by field of the request."),
     )
 
 

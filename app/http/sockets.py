@@ -1,7 +1,7 @@
 """The web process: gunicorn's gevent worker with bounds on slow clients (`worker_class` in gunicorn.conf.py).
 
 A request's whole header must arrive within BODY_SECONDS, and so must its body. A connection that waits for its client
-(for a header, a body or the next request, or until an answer is taken) holds none of the places for requests. When the
+(for a header, a body or the next request, or until an answer is taken) holds no slot for requests. When the
 process has too many connections, each new one closes the one that has waited longest, so sockets that send little or
 nothing leave room for real requests.
 
@@ -47,7 +47,7 @@ class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no
         self._app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn sets it there
         self._seconds = self._app.extensions["deputy"].config.body_seconds
         self._largest = self._app.config["MAX_CONTENT_LENGTH"]
-        self.places = Semaphore(_REQUESTS)
+        self.slots = Semaphore(_REQUESTS)
         self.wsgi = self._serve
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
@@ -87,7 +87,7 @@ class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no
             gevent.sleep(0)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        with self.places:
+        with self.slots:
             answer: Iterable[bytes] = self._app(environ, start_response)
         self.begin_wait(None)  # for its client to take the answer
         return answer
@@ -146,14 +146,14 @@ class Body(RawIOBase):
         return True
 
     def readinto(self, into: Any) -> int:
-        """Read for the application, without its place for requests while it waits."""
+        """Read for the application, and give up its slot for requests while it waits."""
         if self._left() == 0:
             return 0
-        self._process.places.release()
+        self._process.slots.release()
         try:
             data = self._next(len(into))
         finally:
-            self._process.places.acquire()
+            self._process.slots.acquire()
         into[: len(data)] = data
         return len(data)
 

@@ -12,7 +12,7 @@ from gunicorn import util
 from gunicorn.http import errors
 
 # In the WSGI environ (clients' headers are under other names): the status of the refusal.
-UNREAD = "deputy.unread"
+REFUSED_STATUS = "deputy.refused_status"
 _NOT_THE_CLIENTS = (
     *(errors.ConfigurationProblem, errors.ForbiddenProxyRequest, errors.InvalidProxyLine),
     *(errors.InvalidResponseHeader, errors.InvalidResponseHeaderName),
@@ -48,6 +48,6 @@ class Unread:
         address = addr[0] if isinstance(addr, tuple) else ""
         environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "REMOTE_ADDR": address}
         environ |= {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1"}
-        environ |= {"wsgi.url_scheme": "http", UNREAD: status}
+        environ |= {"wsgi.url_scheme": "http", REFUSED_STATUS: status}
         body = b"".join(self._app(environ, start_response))
         return "\r\n".join([*head, "", ""]).encode("latin-1") + body

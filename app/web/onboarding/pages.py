@@ -62,7 +62,7 @@ HEADERS = {
         " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
-QUIET = {"web.static", "web.status"}  # requested often; only their failures are logged
+POLLED = {"web.static", "web.status"}  # requested often; only their failures are logged
 WAYS = ("stack", "terraform", "cli", "organization")
 _FORM = 16 * 1024  # bytes; its one field holds a role's ARN
 _SHOWN = 25  # connections on a page
@@ -135,7 +135,7 @@ def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     return _back(token, start=_start())
 
 
-def covers(path: str) -> bool:
+def serves(path: str) -> bool:
     return path == "/onboard" or path.startswith("/onboard/")
 
 
@@ -145,7 +145,7 @@ def _unknown_path() -> Response | None:
 
     A request with an invalid Host header is left out: the page could not link its own files.
     """
-    if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and covers(request.path):
+    if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and serves(request.path):
         return _error(404, "onboard/gone.html")
     return None
 
@@ -259,7 +259,7 @@ def _vendor() -> str:
     return services().config.vendor_name
 
 
-def secure(response: Response) -> None:
+def set_headers(response: Response) -> None:
     """Set the headers of everything under /onboard."""
     for name, value in HEADERS.items():
         if name != "Cache-Control" or request.endpoint != "web.static":  # static files hold no data
