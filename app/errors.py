@@ -1,15 +1,16 @@
 """Everything that Deputy refuses, as one tree of exceptions.
 
-Four families tell whose turn it is: the caller's, the customer's (their AWS set-up), nobody's (wait and try
-again), and ours (anything not in this tree: a blank 500 and a full log). Domain code raises these and knows no
-HTTP status; `app/http/problems.py` maps each class once, and a test checks that none is missing there.
+The family says who has to act: the caller, the customer (in their AWS account), or nobody (try again later). Exceptions
+outside this tree are bugs: a blank 500 and a full log. Domain code raises these classes without an HTTP status;
+`app/http/problems.py` gives each class its status, and a test checks that none is missing. docs/architecture.md lists
+the invariants by number.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from uuid import UUID
 
-FULL_RETRY_SECONDS = 3600  # only taking something away makes room, so there is no hurry to try again
+FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 
 FieldErrors = Mapping[str, Sequence[str]]
 
@@ -17,8 +18,8 @@ FieldErrors = Mapping[str, Sequence[str]]
 class AppError(Exception):
     """A refusal with a stable `code` and a `detail` in our own words.
 
-    `detail` is shown to callers, so it never repeats an id that they sent, AWS's text (which names the broker)
-    or a secret. `errors` maps a field of the request to what is wrong with it.
+    Callers see `detail`, so it contains no id that they sent, no text of AWS's (which names the broker) and no secret.
+    `errors` maps a field of the request to what is wrong with it.
     """
 
     code: ClassVar[str]
@@ -27,13 +28,13 @@ class AppError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.errors = dict(errors or {})
-        # Which of the caller's own things was refused; the audit log wants to know. Stays None when it is not theirs.
+        # For the audit log: what was refused, if it is the caller's own; otherwise None.
         self.tenant_id: UUID | None = None
         self.connection_id: UUID | None = None
 
 
 class CallerFaultError(AppError):
-    """The request itself is wrong; sending it again changes nothing."""
+    """The request itself is wrong; sending it again does not help."""
 
 
 class MalformedRequestError(CallerFaultError):
@@ -49,7 +50,7 @@ class ForbiddenError(CallerFaultError):
 
 
 class NotFoundError(CallerFaultError):
-    """Absent, deleted or somebody else's: one answer for all three (invariant 11)."""
+    """Absent, deleted, or another tenant's: one answer for all three (invariant 11)."""
 
     code = "not_found"
 
@@ -69,7 +70,7 @@ class ValidationFailedError(CallerFaultError):
 
 
 class RoleNotAllowedError(CallerFaultError):
-    """A well-formed role ARN that Deputy will never assume; refused before any call to AWS (invariant 7)."""
+    """A well-formed role ARN that Deputy never assumes, refused before any call to AWS (invariant 7)."""
 
     code = "role_not_allowed"
 
@@ -78,7 +79,7 @@ class RoleNotAllowedError(CallerFaultError):
 
 
 class CustomerSetupError(AppError):
-    """Something must change first, in the customer's AWS account or in the state of their tenant."""
+    """Something must change first: in the customer's AWS account, or in the state of the tenant or connection."""
 
 
 class ConnectionNotVerifiedError(CustomerSetupError):
@@ -94,7 +95,7 @@ class RoleRefusedError(CustomerSetupError):
 
 
 class TryLaterError(AppError):
-    """Nothing is wrong with the request; it may be sent again after a moment."""
+    """The request is fine; send it again later."""
 
 
 class StoreUnavailableError(TryLaterError):
@@ -106,7 +107,7 @@ class AwsUnavailableError(TryLaterError):
 
 
 class RateLimitedError(TryLaterError):
-    """`retry_after`: seconds until the next attempt may be admitted."""
+    """`retry_after`: seconds until the next request may be admitted."""
 
     code = "rate_limited"
 
