@@ -427,7 +427,7 @@ def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
 
 
 def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypatch, capfd, caplog):
-    monkeypatch.setattr("app.web.onboarding.pages.headline", lambda *_: 1 / 0)
+    monkeypatch.setattr("app.web.onboarding.progress.headline", lambda *_: 1 / 0)
     response = visitor.raw()
     assert response.status_code == 500
     assert response.content_type == "text/html; charset=utf-8"
@@ -441,7 +441,7 @@ def test_a_database_that_is_away_is_told_as_ours_and_to_be_tried_again(visitor: 
     def away(*_: object) -> str:
         raise StoreUnavailableError("The database can't be reached right now; try again.")
 
-    monkeypatch.setattr("app.web.onboarding.pages.headline", away)
+    monkeypatch.setattr("app.web.onboarding.progress.headline", away)
     response = visitor.raw()
     assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
     assert "Example Vendor can't answer right now" in response.text.replace("&#39;", "'")

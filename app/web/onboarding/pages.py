@@ -14,35 +14,16 @@ from flask import Blueprint, Response, g, make_response, redirect, render_templa
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from app import log
+from app import errors, log
 from app.audit.events import Event
 from app.connections.listing import Place
-from app.errors import (
-    AppError,
-    CallerFaultError,
-    CustomerSetupError,
-    ForbiddenError,
-    NotFoundError,
-    RateLimitedError,
-    TryLaterError,
-)
 from app.http.authentication import public
 from app.http.current import services
 from app.http.parsing import whole_body
 from app.http.problems import PROBLEMS, code_of, record_refusal
 from app.onboarding.page_links import Visit
 from app.store.models import ConnectionStatus
-from app.web.onboarding.progress import (
-    BEGINS_WITH,
-    STATUS_WORDS,
-    WAITING,
-    Progress,
-    accounts_by_topic,
-    counted_as,
-    headline,
-    progress,
-    trust_command,
-)
+from app.web.onboarding import progress
 
 _log = log.get(__name__)
 
@@ -98,7 +79,8 @@ def connect(token: str) -> ResponseReturnValue:
         given = request.form.get("role_arn", "")
     try:
         services().links.connect(visit, given.strip())
-    except (CallerFaultError, CustomerSetupError) as error:  # shown beside the field, which keeps its text
+    except (errors.CallerFaultError, errors.CustomerSetupError) as error:
+        # Shown beside the field, which keeps its text.
         _record(error.code, error)
         said = error.errors.get("role_arn", [error.detail])
         return _page(visit, token, role_arn=given, problems=said), PROBLEMS[error.code][0]
@@ -146,7 +128,7 @@ def _unknown_path() -> Response | None:
     A request with an invalid Host header is left out: the page could not link its own files.
     """
     if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and serves(request.path):
-        return _error(404, "onboard/gone.html")
+        return _error(404, "gone")
     return None
 
 
@@ -176,7 +158,7 @@ def _ensure_own_form() -> None:
     own = urlsplit(services().config.public_url)
     ours = site == "same-origin" if site else origin in {"null", f"{own.scheme}://{own.netloc}"}
     if not ours:
-        raise ForbiddenError("Another site sent this form. Open your link again and send it from there.")
+        raise errors.ForbiddenError("Another site sent this form. Open your link again and send it from there.")
 
 
 def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()) -> str:
@@ -212,8 +194,8 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
     listed = listing.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
-    shown = [progress(connection) for connection in listed.items]
-    summary = headline(counts, shown)
+    shown = [progress.progress_of(connection) for connection in listed.items]
+    summary = progress.headline(counts, shown)
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
     body = _body(visit, counts, shown, token=token, start=start, rest=listed.rest)
     return {
@@ -231,26 +213,26 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
 
 
 def _body(
-    visit: Visit, counts: dict[ConnectionStatus, int], shown: list[Progress], **places: str | Place | None
+    visit: Visit, counts: dict[ConnectionStatus, int], shown: list[progress.Progress], **places: str | Place | None
 ) -> str:
     kit = services().onboarding.kit(visit.caller, visit.tenant.id, permission_set=visit.link.permission_set)
     return render_template(
         "onboard/progress.html",
         vendor=_vendor(),
-        waiting=WAITING,
+        waiting=progress.WAITING,
         shown=shown,
         counts=[
-            (counted_as(status, counts[status]), status, counts[status], Place(BEGINS_WITH[status]))
-            for status in STATUS_WORDS
+            (progress.counted_as(status, counts[status]), status, counts[status], Place(progress.BEGINS_WITH[status]))
+            for status in progress.STATUS_WORDS
             if status in counts
         ],
         total=sum(counts.values()),
-        topics=accounts_by_topic(shown),
+        topics=progress.accounts_by_topic(shown),
         searching=any(one.connection.due_at for one in shown if not one.settled),
         unclear=next((one.unclear for one in shown if one.unclear), None),
         role_name=kit.role_name,
         trust_policy=kit.trust_policy,
-        command=trust_command(shown[0].role_name, kit.trust_policy, kit.region) if len(shown) == 1 else None,
+        command=progress.trust_command(shown[0].role_name, kit.trust_policy, kit.region) if len(shown) == 1 else None,
         **places,
     )
 
@@ -266,7 +248,7 @@ def set_headers(response: Response) -> None:
             response.headers[name] = value
 
 
-def _record(code: str, error: AppError | None = None) -> None:
+def _record(code: str, error: errors.AppError | None = None) -> None:
     """Put a refused form of a good link into the audit log, without the token.
 
     Forms are rate limited first, so a link can't fill the log. A refused GET is left out: it changes nothing, and pages
@@ -276,51 +258,47 @@ def _record(code: str, error: AppError | None = None) -> None:
     if visitor is None or request.method != "POST":
         return
     ids = {name: value for name, value in (request.view_args or {}).items() if name == "connection_id"}
-    tenant_id = None if code == NotFoundError.code else visitor.tenant_id  # the id may be another tenant's
+    tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_id  # the id may be another tenant's
     about = Event(visitor.actor, "connection.refused", {}, tenant_id=tenant_id)
     record_refusal(about, code, ids, error.errors if error else {})
 
 
-@bp.errorhandler(AppError)
-def _refused(error: AppError) -> Response:
-    if not isinstance(error, RateLimitedError):  # the API does not record them either
-        _record(error.code, error)
-    if isinstance(error, NotFoundError):
+@bp.errorhandler(errors.AppError)
+def _refused(error: errors.AppError) -> Response:
+    if isinstance(error, errors.RateLimitedError):  # not recorded, as in the API
+        return _error(PROBLEMS[error.code][0], detail=error.detail, retry_after=error.retry_after)
+    _record(error.code, error)
+    if isinstance(error, errors.NotFoundError):
         return _absent()
-    if isinstance(error, TryLaterError) and not isinstance(error, RateLimitedError):
+    if isinstance(error, errors.TryLaterError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
-        return _error(503, "onboard/error.html", detail=f"{_vendor()} can't answer right now.", retry_after=2)
-    retry_after = error.retry_after if isinstance(error, RateLimitedError) else None
-    return _error(PROBLEMS[error.code][0], "onboard/error.html", detail=error.detail, retry_after=retry_after)
+        return _error(503, detail=f"{_vendor()} can't answer right now.", retry_after=2)
+    return _error(PROBLEMS[error.code][0], detail=error.detail)
 
 
 def _absent() -> Response:
     """The connection is absent, or the link is bad or has ended."""
     if g.get("caller") is not None:
-        detail = "This role is no longer on the list. Go back to your page to see the current list."
-        return _error(404, "onboard/error.html", detail=detail)
+        return _error(404, detail="This role is no longer on the list. Go back to your page to see the current list.")
     ended = services().links.farewell((request.view_args or {}).get("token", ""))
     if ended is not None:
-        return _error(410, "onboard/ended.html", ended=ended)
-    return _error(404, "onboard/gone.html")
+        return _error(410, "ended", ended=ended)
+    return _error(404, "gone")
 
 
 @bp.errorhandler(HTTPException)
 def _http_error(error: HTTPException) -> Response:
     """What Flask refuses: mostly forms that are too big."""
     _record(code_of(error))
-    return _error(error.code or 500, "onboard/error.html", detail="This request could not be read.")
+    return _error(error.code or 500, detail="This request could not be read.")
 
 
 @bp.errorhandler(Exception)
 def _bug(error: Exception) -> Response:
     _log.error("request.failed", exc_info=error)
-    detail = "Something went wrong on our side. Nothing in your account was changed."
-    return _error(500, "onboard/error.html", detail=detail)
+    return _error(500, detail="Something went wrong on our side. Nothing in your account was changed.")
 
 
-def _error(status: int, template: str, *, retry_after: int | None = None, **words: Any) -> Response:
-    response = make_response(render_template(template, vendor=_vendor(), retry_after=retry_after, **words), status)
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(retry_after)
-    return response
+def _error(status: int, page: str = "error", *, retry_after: int | None = None, **words: Any) -> Response:
+    body = render_template(f"onboard/{page}.html", vendor=_vendor(), retry_after=retry_after, **words)
+    return make_response(body, status, {} if retry_after is None else {"Retry-After": str(retry_after)})

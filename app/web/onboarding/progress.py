@@ -105,7 +105,7 @@ def _todo(start: int) -> tuple[Step, ...]:
 WAITING = (_step(0, "now", "No role has arrived yet. Create it as shown above; this page updates itself."), *_todo(1))
 
 
-def progress(connection: Connection) -> Progress:
+def progress_of(connection: Connection) -> Progress:
     checks = {check["name"]: check for check in connection.proof.checks} if connection.proof else {}
     outcomes = {name: check["outcome"] for name, check in checks.items()}
     unclear = [check["detail"] for check in checks.values() if check["outcome"] == "inconclusive"]
