@@ -15,8 +15,8 @@ try:
     config = Config.from_environment()
 except ConfigError as error:
     sys.exit(f"Deputy can't start with these settings:\n{error}")
-if config.broker_url is None:
-    sys.exit("DEPUTY_BROKER_URL is not set. Without a broker, run: flask --app wsgi worker")
+if config.celery_url is None:
+    sys.exit("DEPUTY_CELERY_URL is not set. Without a broker, run: flask --app wsgi worker")
 begin(config)
 _of_process = functools.cache(lambda _pid: build(config))  # a connection that was inherited is somebody else's
 celery = create_celery(config, lambda: _of_process(os.getpid()))

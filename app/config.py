@@ -84,7 +84,7 @@ class Config:
     template_bucket: str
     region: str
     cache_url: str | None = field(default=None, repr=False)  # it may hold a password
-    broker_url: str | None = field(default=None, repr=False)  # Celery's; it may hold a password
+    celery_url: str | None = field(default=None, repr=False)  # Celery's; it may hold a password
     public_url: str = "http://localhost:8000"
     vendor_name_ascii: str | None = None
     vendor_url: str | None = None
@@ -139,7 +139,7 @@ class Config:
             values: dict[str, Any] = {
                 "database_url": env.str("DATABASE_URL", validate=check.database_url),
                 "cache_url": env.str("CACHE_URL", None, validate=check.cache_url),
-                "broker_url": env.str("BROKER_URL", None, validate=check.celery_url),
+                "celery_url": env.str("CELERY_URL", None, validate=check.celery_url),
                 "secret_keys": env.list("SECRET_KEYS", validate=check.secret_keys),
                 "broker": env.str("BROKER_PRINCIPAL_ARN", validate=Broker.parse),
                 "vendor_account_ids": env.list("VENDOR_ACCOUNT_IDS", [], validate=check.account_ids),
@@ -158,7 +158,7 @@ class Config:
             values |= _numbers(env, defaults) | _registrations(env)
         region = env.str("AWS_REGION", None) or env.str("AWS_DEFAULT_REGION", None)
         endpoint = env.str("AWS_ENDPOINT_URL", None)  # boto3's; a sandbox's tells that no customer is near
-        problems = env.problems()
+        problems = env.problems() + env.renamed()
         if not region or not re.fullmatch(check.REGION, region):
             problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
         if _chained_too_long(values["broker"], values["max_session_seconds"]):
@@ -191,6 +191,12 @@ def _defaults(settings: Any) -> dict[str, Any]:
     return {setting.name: setting.default for setting in fields(settings)}
 
 
+_RENAMED = {
+    "DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL",  # the broker is the AWS principal that customers' roles trust
+    "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE",
+}
+
+
 class _Environment(environs.FileAwareEnv):
     """Reads variables and the files that `…_FILE` names, and keeps every problem until it is asked for them."""
 
@@ -210,6 +216,10 @@ class _Environment(environs.FileAwareEnv):
     def unknown(self) -> list[str]:
         """A sentence for each variable of ours that nobody asked for."""
         return unknown_variables(os.environ, self._known)  # noqa: TID251  this is app/config.py
+
+    def renamed(self) -> list[str]:
+        """A line for each variable that is set under its old name."""
+        return [f"{old}: this setting is called {new} now." for old, new in _RENAMED.items() if old in os.environ]  # noqa: TID251
 
     def problems(self) -> list[str]:
         """One line for each bad variable, by name."""
@@ -287,7 +297,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
         "console_url": (values["console_url"] or "").rstrip("/") or None,
         "cache_url": values["cache_url"] or None,
         "tenant_issue_rate": values["tenant_issue_rate"] or 5 * values["issue_rate"],
-        "broker_url": values["broker_url"] or None,
+        "celery_url": values["celery_url"] or None,
         "registration_topic_arn": values["registration_topic_arn"] or None,
         "registration_queue_url": values["registration_queue_url"] or None,
     }

@@ -148,7 +148,7 @@ def test_an_empty_environment_names_what_it_needs(read):
         ("DEPUTY_DATABASE_URL", "postgresql://u@h/d"),
         ("DEPUTY_DATABASE_URL", "postgresql+psycopg://u:p@h:port/d"),
         ("DEPUTY_CACHE_URL", "redis://h:port/0"),
-        ("DEPUTY_BROKER_URL", "amqp://u:p@h:port//"),
+        ("DEPUTY_CELERY_URL", "amqp://u:p@h:port//"),
         ("DEPUTY_SECRET_KEYS", ""),
         ("DEPUTY_SECRET_KEYS", f"{KEY},"),
         ("DEPUTY_SECRET_KEYS", f"{KEY},short"),
@@ -297,8 +297,8 @@ def test_the_queue_is_a_url(read, url):
     ],
 )
 def test_what_carries_work(read, url):
-    config = read(DEPUTY_BROKER_URL=url)
-    assert config.broker_url == url
+    config = read(DEPUTY_CELERY_URL=url)
+    assert config.celery_url == url
     assert "hunter2" not in repr(config)
 
 
@@ -314,10 +314,16 @@ def test_what_carries_work(read, url):
     ],
 )
 def test_what_cannot_carry_work(read, url, why):
-    found = problems(read, DEPUTY_BROKER_URL=url)
-    assert [*found] == ["DEPUTY_BROKER_URL"]
-    assert why in found["DEPUTY_BROKER_URL"]
-    assert "secret" not in found["DEPUTY_BROKER_URL"]
+    found = problems(read, DEPUTY_CELERY_URL=url)
+    assert [*found] == ["DEPUTY_CELERY_URL"]
+    assert why in found["DEPUTY_CELERY_URL"]
+    assert "secret" not in found["DEPUTY_CELERY_URL"]
+
+
+@pytest.mark.parametrize("end", ["", "_FILE"])
+def test_the_old_name_of_a_setting_stops_the_start_and_gives_the_new_one(read, end):
+    found = problems(read, **{f"DEPUTY_BROKER_URL{end}": "redis://:hunter2@cache.internal:6379/0"})
+    assert found == {f"DEPUTY_BROKER_URL{end}": f"this setting is called DEPUTY_CELERY_URL{end} now."}
 
 
 # --- session lengths ---
@@ -427,7 +433,7 @@ def test_gunicorn_ends_instead_of_starting_worker_after_worker():
 def test_every_process_says_once_what_it_doubts_and_starts(tmp_path):
     """The web's and the commands' (wsgi), and Celery's."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
-    doubtful = {"DEPUTY_ISSUE_RAET": "hunter2", "DEPUTY_BROKER_URL": "redis://127.0.0.1:1"}
+    doubtful = {"DEPUTY_ISSUE_RAET": "hunter2", "DEPUTY_CELERY_URL": "redis://127.0.0.1:1"}
     for module in ("wsgi", "celery_app"):
         done = subprocess.run(
             [sys.executable, "-c", f"import {module}"],

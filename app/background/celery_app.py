@@ -133,7 +133,7 @@ def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
 
 def _over_broker(config: Config) -> Celery:
     """Celery with the settings of its kind of broker."""
-    url = config.broker_url or ""
+    url = config.celery_url or ""
     sqs = url.startswith("sqs://")
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
     celery.Worker = celery.subclass_with_self(_SqsWorker if sqs else _Worker)

@@ -15,7 +15,7 @@ from app.cli.operator import services
 def worker() -> None:
     """Run the background worker on this machine, until Ctrl-C: it proves the connections that are due.
 
-    It needs no Celery. For several machines set DEPUTY_BROKER_URL and run: celery --app celery_app worker --beat
+    It needs no Celery. For several machines set DEPUTY_CELERY_URL and run: celery --app celery_app worker --beat
     """
     stop = threading.Event()
     work = Worker(services(), stop)

@@ -90,7 +90,7 @@ def started(listening, aws, valkey):
         process = subprocess.Popen(
             [*before, sys.executable, *arguments],
             cwd=cwd,
-            env=environment(listening, aws, DEPUTY_BROKER_URL=valkey.url),
+            env=environment(listening, aws, DEPUTY_CELERY_URL=valkey.url),
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -275,16 +275,16 @@ def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
 def test_celery_takes_no_commands_from_its_broker(services):
     """`celery inspect` and `celery control` speak to workers through it."""
     for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
-        celery = create_celery(replace(services.config, broker_url=url), lambda: services)
+        celery = create_celery(replace(services.config, celery_url=url), lambda: services)
         assert celery.conf.worker_enable_remote_control is False
 
 
 class Celery:
     """`celery --app celery_app worker --beat` over this broker, to be killed at will."""
 
-    def __init__(self, services, aws, folder, broker_url, **more):
+    def __init__(self, services, aws, folder, celery_url, **more):
         self._folder = folder
-        self._env = environment(services, aws, DEPUTY_BROKER_URL=broker_url, **more)
+        self._env = environment(services, aws, DEPUTY_CELERY_URL=celery_url, **more)
         self.start()
 
     def start(self):
@@ -331,7 +331,7 @@ def work_queue(aws):
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
-        (url,) = (one["OutputValue"] for one in outputs if one["OutputKey"] == "CeleryBrokerUrl")
+        (url,) = (one["OutputValue"] for one in outputs if one["OutputKey"] == "CeleryUrl")
         (policy,) = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
         attached = {"RoleName": "DeputyBroker", "PolicyArn": policy["PolicyArn"]}
         iam.attach_role_policy(**attached)
