@@ -4,13 +4,14 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench test check format lock clean
+.PHONY: help run demo bench test soak check format lock clean
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
 	@echo "make demo    the whole story in the terminal, against the running service or one of its own"
 	@echo "make bench   how fast it is, beside bare Flask and a peer; about eight minutes (docs/performance.md)"
-	@echo "make test    every test, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL for one of yours)"
+	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL for one of yours)"
+	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation"
 	@echo "make format  let ruff format and mend"
 	@echo "make lock    pin requirements.in and requirements-dev.in again"
@@ -30,6 +31,9 @@ bench: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+soak: $(INSTALLED)
+	@$(BIN)/python -m pytest -n 2 -m soak $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

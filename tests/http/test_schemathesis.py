@@ -3,7 +3,8 @@
 Deterministic: the same requests in every run. They carry a real key with every scope, and their ids are those of a
 real tenant with a real, proven connection, so that they reach AWS. All of schemathesis's checks for single requests
 are on; those for sequences (use after free, resource availability, objects of others) have tests of their own, with
-better cases, in test_tenants.py, test_connections.py, test_api_keys.py and test_sweep.py.
+better cases, in test_tenants.py, test_connections.py, test_api_keys.py and test_sweep.py. Here are a few requests for
+each operation; many, and those at every bound, are in test_schemathesis_at_length.py (`make soak`).
 """
 
 import json
@@ -65,11 +66,18 @@ def _template(_ctx: object, response: Any) -> str:
 
 
 SERVICE = Service()
-CONFIG = schemathesis.Config.from_dict(
-    {"seed": 1, "generation": {"deterministic": True, "database": "none", "max-examples": 15}}
-)
-document = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
-document.app = SERVICE
+
+
+def described(examples: int, *, every_boundary: bool) -> Any:
+    """The document, with so many random requests for each operation, and perhaps one for each bound that it gives."""
+    config = {
+        "seed": 1,
+        "generation": {"deterministic": True, "database": "none", "max-examples": examples},
+        "phases": {"coverage": {"enabled": every_boundary}},
+    }
+    document = schemathesis.openapi.from_dict(DOCUMENT, config=schemathesis.Config.from_dict(config))
+    document.app = SERVICE
+    return document
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +124,16 @@ def home(world: World) -> Home:
     return Home(world)
 
 
-@document.parametrize()
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@described(10, every_boundary=False).parametrize()
+@unhurried
 def test_the_api_is_as_its_document_says(case: schemathesis.Case, home: Home):
+    assert_as_documented(case, home)
+
+
+def assert_as_documented(case: schemathesis.Case, home: Home) -> None:
     settle(case, home)
     headers = {"Authorization": f"Bearer {home.world.admin.key}"}
     response = case.call(headers=headers)

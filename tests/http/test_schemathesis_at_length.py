@@ -1,0 +1,15 @@
+"""As test_schemathesis.py, with many requests for each operation and those at every bound that the document gives."""
+
+import pytest
+import schemathesis
+
+from tests.http.test_schemathesis import Home, admin, assert_as_documented, described, home, unhurried
+
+__all__ = ["admin", "home"]  # fixtures
+
+
+@pytest.mark.soak
+@described(50, every_boundary=True).parametrize()
+@unhurried
+def test_the_api_is_as_its_document_says(case: schemathesis.Case, home: Home):
+    assert_as_documented(case, home)
