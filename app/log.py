@@ -25,7 +25,7 @@ _SECRETS = re.compile(
 _SECRET_NAMES = frozenset(
     {"authorization", "key", "apikey", "secret", "password", "token", "sessiontoken", "secretaccesskey"}
 )
-_NOISY = ("alembic", "botocore", "boto3", "urllib3", "s3transfer", "werkzeug")
+_NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
 
 
 def _scrub(value: Any) -> Any:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 from celery.apps.worker import Worker
 from celery.beat import Scheduler
 from celery.platforms import EX_FAILURE
@@ -33,7 +33,6 @@ _SETTINGS = {
     "worker_concurrency": THREADS,
     "task_default_queue": _QUEUE,
     "broker_connection_retry_on_startup": True,
-    "worker_hijack_root_logger": False,
     # Remote control would let everybody who can send messages stop workers and read what they do.
     "worker_enable_remote_control": False,
     "timezone": "UTC",
@@ -47,6 +46,11 @@ _SETTINGS = {
         },
     },
 }
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _leave_the_log(**_: Any) -> None:
+    """Celery's own set-up would put its --loglevel in the place of LOG_LEVEL."""
 
 
 def _fail() -> None:
