@@ -124,7 +124,7 @@ def _register_hooks(app: Flask) -> None:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
         if status := request.environ.get(REFUSED_STATUS):
-            raise default_exceptions[status]
+            raise default_exceptions[status]("Not valid HTTP, or a Host or Content-Type header that came twice.")
 
     @app.after_request
     def _finish(response: Response) -> Response:

@@ -45,6 +45,7 @@ def answer_to(service: Deployment, sent: bytes) -> tuple[int, dict[str, str], by
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "headers_too_large"),
         (b"nonsense\r\n\r\n", 400, "malformed_request"),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "malformed_request"),
+        (b"POST / HTTP/1.1\r\n" + b"Content-Type: a/b\r\n" * 2 + b"\r\n", 400, "malformed_request"),
         (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, "malformed_request"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "malformed_request"),
     ],
@@ -59,6 +60,7 @@ def test_it_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, se
     assert headers["Cache-Control"] == "no-store"
     problem = json.loads(body)
     assert (problem["status"], problem["code"]) == (status, code)
+    assert "browser" not in problem["detail"]  # werkzeug's own words
     assert problem["request_id"] == headers["X-Request-Id"]
     assert headers["X-Deputy-Code"] == code
     until(lambda: problem["request_id"] in service.said, "the log has it")
