@@ -80,14 +80,16 @@ def create(
 
 @keys.command("list")
 def list_all() -> None:
-    """List every API key, revoked and expired ones too."""
+    """List every API key, revoked and expired ones too. Times are UTC."""
     with in_one_line():
         found = services().api_keys.all_keys()
     width = max((len(key.name) for key in found), default=0)
     for key in found:
         scopes = from_bits(key.scope_bits)
         shown = "all" if scopes == frozenset(Scope) else " ".join(sorted(scopes))
-        click.echo(f"{key.id}  {_state(key):<7}  {key.name:<{width}}  {key.tenant_id or 'every tenant'!s:<36}  {shown}")
+        ends = f"{key.expires_at:until %Y-%m-%d %H:%M}" if key.expires_at else "no expiry"
+        whose = str(key.tenant_id or "every tenant")
+        click.echo(f"{key.id}  {_state(key):<7}  {ends:<22}  {key.name:<{width}}  {whose:<36}  {shown}")
 
 
 def _state(key: ApiKey) -> str:
@@ -116,8 +118,9 @@ def revoke(key_id: UUID, *, yes: bool) -> None:
 
 
 def _show(made: Made) -> None:
-    click.echo(f"Revoked with it: {made.keys} live keys, {made.links} live onboarding links.")
+    click.echo(f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}.")
+    width = max((len(key.name) for key in made.some), default=0)
     for key in made.some:
-        click.echo(f"{key.id}  {key.name}  {key.tenant_id or 'every tenant'}")
+        click.echo(f"{key.id}  {key.name:<{width}}  {key.tenant_id or 'every tenant'}")
     if made.keys > len(made.some):
         click.echo(f"… and {made.keys - len(made.some)} more keys")

@@ -28,7 +28,7 @@ def publish(*, check: bool) -> None:
             _check_published(onboarding.published())
             return
         for url, new in onboarding.publish():
-            click.echo(f"{'published' if new else 'there already'}  {url}")
+            click.echo(f"{'published' if new else 'there already':<13}  {url}")
     except Unavailable as error:
         raise click.ClickException(f"The bucket can't be {'read' if check else 'written to'}: {error}") from error
 

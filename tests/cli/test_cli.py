@@ -418,6 +418,9 @@ def test_list_shows_every_key_and_its_state_and_no_secret(operator):
         assert name in lines[key_id]
         assert "every tenant" in lines[key_id]
         assert lines[key_id].endswith(f"  {scopes}")
+    assert f"expired  until {now() - timedelta(seconds=1):%Y-%m-%d}" in lines[old_id]
+    assert "live     no expiry  " in lines[live_id]
+    assert len({lines[key_id].index("every tenant") for key_id in (live_id, gone_id, old_id)}) == 1
     for text in (live, gone, old):
         assert text[21:] not in output
     assert (operator.works(live), operator.works(gone), operator.works(old)) == (True, False, False)
@@ -494,7 +497,7 @@ def live(operator, key):
 def test_revoke_shows_what_goes_with_the_key_and_asks(operator, maker):
     key_id, child = maker
     output = operator.run("keys", "revoke", key_id, fails=1)  # nobody answers
-    assert "1 live keys, 0 live onboarding links" in output
+    assert "live keys 1, live onboarding links 0" in output
     assert f"{child.id}  its child" in output
     assert "Revoke all of these?" in output
     assert live(operator, child)

@@ -1,11 +1,11 @@
 """The documents for people: tables are tables, and no example sends a header twice."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.test_run import ROOT
-
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")})
 RULE = re.compile(r"\|[-| :]+\|")
 
