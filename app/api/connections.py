@@ -164,7 +164,7 @@ def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
 @bp.response(204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
-    services().quotas.stop(caller())
+    services().quotas.stop_issuing(caller())
     services().connections.delete(caller(), tenant_id, connection_id)
 
 
@@ -184,7 +184,7 @@ def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 @bp.response(200, ConnectionOut)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed"""
-    services().quotas.stop(caller())
+    services().quotas.stop_issuing(caller())
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
 

@@ -196,7 +196,7 @@ class CredentialIssuer:
                 return
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            if connection.heeds_report(now()) and quotas.heeds_report(db, tenant_id):
+            if connection.heeds_report(now()) and quotas.admits_report(db, tenant_id):
                 connection.report_refused(now())
                 audit.record(
                     db,

@@ -1,8 +1,7 @@
-"""Quotas: how often roles are tried for a tenant, entered or checked through an onboarding link, and spoken of by stacks.
+"""Quotas: limits on rare requests that write anyway, counted in the database by all processes together.
 
-Such a request is rare and writes anyway, so it is counted in the database, by all processes together. What
-is asked for all the time is counted in memory (app/limits/rates.py). The windows slide: what was counted in the last one
-fades as the present one goes on.
+Frequent requests are counted in memory (app/limits/rates.py). The table is `quota_uses`: one row for each quota and
+subject, which is a tenant, an onboarding link, a connection or an API key.
 """
 
 import math
@@ -17,14 +16,13 @@ from app.access.callers import Caller
 from app.clock import now
 from app.config import Config
 from app.errors import RateLimitedError
-from app.limits.rates import until_room
+from app.limits.sliding_window import SlidingWindow, Uses
 from app.store.database import Database
 from app.store.models import QuotaUse
 
-_MINUTE, _HOUR = 60, 3600
-_STOP_BURST = 4  # seconds of TENANT_REVOKES that may come at once
-_FORGOTTEN = 20  # rows, by whoever begins a window: more than are made, so that they don't pile up
-# Made or found, the row is locked: of two first ones at once, the second waits and sees what the first one counted.
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
+_FORGOTTEN = 20  # old rows that a new window deletes: more than are made, so that they don't pile up
+# Inserted or found, the row is locked: of two first requests at once, the second waits and sees the first one's count.
 _LOCK = text(
     "INSERT INTO quota_uses (name, id, number, counted, counted_before) VALUES (:name, :id, 0, 0, 0)"
     " ON CONFLICT (name, id) DO UPDATE SET name = excluded.name"
@@ -34,150 +32,126 @@ _LOCK = text(
 @dataclass(frozen=True, slots=True)
 class _Quota:
     name: str
-    amount: int
-    seconds: int
+    window: SlidingWindow
     refusal: str
 
-    def with_one_more(self, used: QuotaUse) -> tuple[int, int, int]:
-        """The present window, what is counted in it then, and in the one before. Raises RateLimitedError."""
-        present, passed = divmod(now().timestamp(), self.seconds)
-        number, counted, before = int(present), used.counted, used.counted_before
-        if used.number == number + 1:  # begun by a machine whose clock is a little ahead of ours
-            number, passed = used.number, passed - self.seconds
-        elif used.number != number:
-            counted, before = 0, counted if used.number == number - 1 else 0
-        if before * (self.seconds - passed) > (self.amount - counted - 1) * self.seconds:
-            wait = until_room(self.amount, counted, before, passed, self.seconds)
+    def one_more(self, used: QuotaUse) -> Uses:
+        """What the row holds with one more. Raises RateLimitedError."""
+        uses = Uses(used.number, used.counted, used.counted_before)
+        if wait := self.window.count(uses, now().timestamp()):
             raise RateLimitedError(self.refusal, retry_after=max(1, math.ceil(wait)))
-        return number, counted + 1, before
+        return uses
+
+
+def _quota(name: str, what: str, rate: int, per: str, *, burst: int = 1) -> _Quota:
+    """`rate` per second, minute or hour. `burst`: how many of those periods' worth may come at once."""
+    window = SlidingWindow(rate * burst, _SECONDS[per] * burst)
+    return _Quota(name, window, f"{what} too often: {rate} per {per} at most.")
 
 
 class Quotas:
-    """Each method counts one attempt; or it raises RateLimitedError, and then nothing was counted or written."""
+    """Each method counts one request, or raises RateLimitedError and counts nothing."""
 
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
-        tries, through_link = config.connection_rate, config.link_rate
-        self._attempt = _Quota(
-            "attempt",
-            tries,
-            _MINUTE,
-            f"Roles of this tenant are tried too often: {tries} per minute at most.",
-        )
-        self._paste = _Quota(
-            "paste",
-            through_link,
-            _HOUR,
-            f"Roles are entered through this link too often: {through_link} per hour at most.",
-        )
-        self._again = _Quota(
-            "again",
-            through_link,
-            _HOUR,
-            f"Checks are asked for through this link too often: {through_link} per hour at most.",
-        )
-        self._end_search = _Quota(
-            "end_search",
-            through_link,
-            _HOUR,
-            f"Searches are ended through this link too often: {through_link} per hour at most.",
+        link_rate = config.link_rate
+        self._attempt = _quota("attempt", "Roles of this tenant are tried", config.connection_rate, "minute")
+        self._entered = _quota("paste", "Roles are entered through this link", link_rate, "hour")
+        self._again = _quota("again", "Checks are asked for through this link", link_rate, "hour")
+        self._end_search = _quota("end_search", "Searches are ended through this link", link_rate, "hour")
+        self._stop = _quota(
+            "stop", "Keys of this tenant revoke, suspend and delete", config.tenant_revokes, "second", burst=4
         )
 
-        self._stop = _Quota(
-            "stop",
-            config.tenant_revokes * _STOP_BURST,
-            _STOP_BURST,
-            f"Keys of this tenant revoke, suspend and delete too often: {config.tenant_revokes} per second at most.",
-        )
+    def stop_issuing(self, caller: Caller) -> None:
+        """One change by a bound key that stops issuing: TENANT_REVOKES per second and tenant. Unbound keys have no limit.
 
-    def stop(self, caller: Caller) -> None:
-        """One change by a bound key that stops issuing: TENANT_REVOKES a second for its tenant, four seconds' worth at once.
-
-        Each moves the epoch, and then every process reads again what it knows of all tenants. Unbound keys have no limit.
+        Each moves the epoch, and then every process reads again what it remembers of all tenants.
         """
         if caller.tenant_id is not None:
             self._count(caller, (self._stop, caller.tenant_id))
 
     def attempt(self, caller: Caller, tenant_id: UUID) -> None:
-        """One role to be tried for this tenant, CONNECTION_RATE a minute at most: it costs AWS calls, and a scanner many."""
+        """One proof of a role of this tenant: CONNECTION_RATE per minute, as it costs several calls to AWS."""
         if caller.tenant_id not in {None, tenant_id}:
-            return  # it will be told that there is no such tenant, and must not use up what that tenant has
+            return  # another tenant's key will get a 404, and must not use up this tenant's quota
         self._count(caller, (self._attempt, tenant_id))
 
-    def paste(self, caller: Caller, tenant_id: UUID) -> None:
-        """One role given through this onboarding link, LINK_RATE an hour at most; and an attempt."""
-        self._count(caller, (self._paste, caller.key_id), (self._attempt, tenant_id))
+    def enter_role(self, caller: Caller, tenant_id: UUID) -> None:
+        """One role entered through this onboarding link: LINK_RATE per hour; and an attempt."""
+        self._count(caller, (self._entered, caller.key_id), (self._attempt, tenant_id))
 
     def check_again(self, caller: Caller, tenant_id: UUID) -> None:
-        """One check asked for through this onboarding link, LINK_RATE an hour at most; and an attempt."""
+        """One check asked for through this onboarding link: LINK_RATE per hour; and an attempt."""
         self._count(caller, (self._again, caller.key_id), (self._attempt, tenant_id))
 
-    def stop_looking(self, caller: Caller) -> None:
-        """One search ended through this onboarding link, LINK_RATE an hour at most."""
+    def end_search(self, caller: Caller) -> None:
+        """One search ended through this onboarding link: LINK_RATE per hour."""
         self._count(caller, (self._end_search, caller.key_id))
 
     def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
-        """One of each, or none. The attempt comes last everywhere, so that no two wait for each other's rows."""
-        with self._db.read() as db:  # a flood that is refused must not queue among those who write
-            for quota, who in wanted:
-                _look(db, quota, who)
+        """One of each, or none. The attempt comes last everywhere, so that two requests never deadlock on the rows."""
+        with self._db.read() as db:  # refused requests must not queue for the write lock
+            for quota, subject in wanted:
+                _look(db, quota, subject)
         with self._db.write(caller) as db:
-            for quota, who in wanted:
-                _take(db, quota, who)
+            for quota, subject in wanted:
+                _take(db, quota, subject)
 
 
 _REFUSALS = "refusal"
-# What a stack says when it is made, changed and deleted; whoever says more says nothing new, and would fill the log.
-_MESSAGES = _Quota("registration", 20, _HOUR, "Stacks speak of this role too often.")
-# Each one that takes effect makes every process read again what it knows, other tenants' connections too.
-_REPORTS = _Quota("report", 60, _MINUTE, "Refusals are reported for this tenant too often.")
+# A stack sends one message when it is made, changed or deleted. More than these would only fill the audit log.
+_MESSAGES = _quota("registration", "Stacks send messages about this role", 20, "hour")
+# Each report that takes effect makes every process read again what it remembers, also of other tenants.
+_REPORTS = _quota("report", "Refusals are reported for this tenant", 60, "minute")
 
 
-def keeps_message(db: Session, about: UUID) -> bool:
-    """Whether one more message about this connection is to be kept, counted in the transaction at hand.
+def admits_message(db: Session, subject: UUID) -> bool:
+    """Whether to keep one more message of a stack, counted in the transaction at hand.
 
-    `about`: the connection; the tenant, for Delete messages about roles that it has no connection to.
+    `subject`: the connection; or the tenant, for Delete messages about roles that it has no connection to.
     """
-    return _admits(_take, db, _MESSAGES, about)
+    return _admits(_take, db, _MESSAGES, subject)
 
 
 def has_room_for_report(db: Session, tenant_id: UUID) -> bool:
-    """Whether `heeds_report` would say yes. It reads only: a flood must not queue among those who write."""
+    """Whether `admits_report` would say yes. It only reads, so refused reports do not queue for the write lock."""
     return _admits(_look, db, _REPORTS, tenant_id)
 
 
-def heeds_report(db: Session, tenant_id: UUID) -> bool:
+def admits_report(db: Session, tenant_id: UUID) -> bool:
     """Whether one more report of a refusal takes effect for this tenant, counted in the transaction at hand."""
     return _admits(_take, db, _REPORTS, tenant_id)
 
 
-def _admits(count: Callable[[Session, _Quota, UUID], None], db: Session, quota: _Quota, who: UUID) -> bool:
+def _admits(count: Callable[[Session, _Quota, UUID], None], db: Session, quota: _Quota, subject: UUID) -> bool:
     try:
-        count(db, quota, who)
+        count(db, quota, subject)
     except RateLimitedError:
         return False
     return True
 
 
-def _look(db: Session, quota: _Quota, who: UUID) -> None:
+def _look(db: Session, quota: _Quota, subject: UUID) -> None:
     """Raises RateLimitedError when there is no room for one more."""
-    if (used := db.get(QuotaUse, (quota.name, who))) is not None:
-        quota.with_one_more(used)
+    if (used := db.get(QuotaUse, (quota.name, subject))) is not None:
+        quota.one_more(used)
 
 
-def _take(db: Session, quota: _Quota, who: UUID) -> None:
-    db.execute(_LOCK, {"name": quota.name, "id": who})
-    used = db.get_one(QuotaUse, (quota.name, who))
-    used.number, used.counted, used.counted_before = quota.with_one_more(used)
+def _take(db: Session, quota: _Quota, subject: UUID) -> None:
+    db.execute(_LOCK, {"name": quota.name, "id": subject})
+    used = db.get_one(QuotaUse, (quota.name, subject))
+    uses = quota.one_more(used)
+    used.number, used.counted, used.counted_before = uses.number, uses.counted, uses.before
     if used.counted == 1:
         _forget(db, quota.name, before=used.number - 1)
 
 
 def count_refusals(db: Session, key_id: UUID, second: int, more: int, *, otherwise: int) -> int:
-    """Count so many more refusals of a key in a clock second; how many were counted before.
+    """Count so many more refusals of a key in a clock second. Returns how many were counted before.
 
-    Machines' clocks differ a little, so the second before the latest is counted too. `otherwise`: what is said of one
-    that is longer ago, which is not counted.
+    The latest second and the one before it are counted, as the clocks of machines differ a little. For an earlier
+    second nothing is counted, and `otherwise` is returned.
     """
     db.execute(_LOCK, {"name": _REFUSALS, "id": key_id})
     used = db.get_one(QuotaUse, (_REFUSALS, key_id))
@@ -185,19 +159,16 @@ def count_refusals(db: Session, key_id: UUID, second: int, more: int, *, otherwi
         used.counted_before = used.counted if second == used.number + 1 else 0
         used.number, used.counted = second, 0
         _forget(db, _REFUSALS, before=second - 1)
-    before = used.counted
-    if second == used.number:
-        used.counted += more
-    elif second == used.number - 1:
-        before = used.counted_before
-        used.counted_before += more
-    else:
-        before = otherwise
+    if second < used.number - 1:
+        return otherwise
+    column = "counted" if second == used.number else "counted_before"
+    before: int = getattr(used, column)
+    setattr(used, column, before + more)
     return before
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:
-    """Delete some rows that count for nothing any more, and wait for nobody who has one of them."""
+    """Delete some rows of past windows, except those that another transaction has locked."""
     old = (
         select(QuotaUse.id)
         .where(QuotaUse.name == name, QuotaUse.number < before)

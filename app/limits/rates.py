@@ -27,12 +27,13 @@ from app.access.callers import Caller
 from app.cache.shared_cache import SharedCache
 from app.config import Config
 from app.errors import RateLimitedError
+from app.limits.sliding_window import SlidingWindow, Uses
 
 PAGE_RATE = 10  # looks at a link's page in a second; an open page asks once in three seconds
 _PORTIONS = 20  # of a limit: what a process takes at once is one of them
 _EVERYBODY = UUID(int=0)  # of whom there is one
 _PAUSE = 0.1  # seconds until the next look whether there is room for another call, when nobody knows when
-_CALLERS = 10_000  # the last ones who were counted
+_SUBJECTS = 10_000  # of a limit: the last ones that were counted
 _MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once: a nightly run over a thousand accounts
 
 
@@ -83,7 +84,7 @@ class Rates:
 
     def _hit(self, limit: "Limit", who: UUID) -> float:
         """Count one and return 0; or return how many seconds to wait for the next."""
-        wait = limit.own.hit(who)
+        wait = limit.hit(who)
         if wait == 0 and self._shared is not None and not self._shared.hit(limit.item, who.hex):
             return 1.0  # not known, and asking the cache for it costs more than it is worth
         return wait
@@ -134,47 +135,27 @@ class CallBudget:
 
 
 class Limit:
-    """So many in so many seconds for each of those who are counted: in this process, and in the shared cache."""
+    """At most so many in so many seconds for each subject: in this process, and in the shared cache."""
 
     def __init__(self, name: str, amount: int, seconds: int) -> None:
         self.amount = amount
-        self.own = Windows(amount, seconds)
         self.item = RateLimitItemPerSecond(amount, seconds, namespace=name)
+        self._window = SlidingWindow(amount, seconds)
+        self._uses: LRUCache[UUID, Uses] = LRUCache(_SUBJECTS)
+        self._lock = threading.Lock()
+
+    def hit(self, subject: UUID) -> float:
+        """Count one in this process and return 0; or count nothing, and return how many seconds to wait."""
+        at = time.monotonic()
+        with self._lock:
+            uses = self._uses.get(subject)
+            if uses is None:
+                uses = self._uses[subject] = Uses()
+            return self._window.count(uses, at)
 
 
 def _too_often(detail: str, wait: float) -> RateLimitedError:
     return RateLimitedError(detail, retry_after=max(1, math.ceil(wait)))
-
-
-class Windows:
-    """Sliding windows of some seconds: what was counted in the last one fades as the present one goes on."""
-
-    def __init__(self, amount: int, seconds: int = 1) -> None:
-        self._amount, self._seconds = amount, seconds
-        # (number of the window, counted in it, counted in the one before)
-        self._counts: LRUCache[UUID, tuple[int, int, int]] = LRUCache(_CALLERS)
-        self._lock = threading.Lock()
-
-    def hit(self, who: UUID) -> float:
-        """Count one and return 0; or count nothing, and return how many seconds to wait for the next."""
-        amount, seconds = self._amount, self._seconds
-        window, passed = divmod(time.monotonic(), seconds)
-        number = int(window)
-        with self._lock:
-            at, counted, before = self._counts.get(who, (number, 0, 0))
-            if at != number:
-                counted, before = 0, counted if at == number - 1 else 0
-            if counted + before * (1 - passed / seconds) + 1 <= amount:
-                self._counts[who] = (number, counted + 1, before)
-                return 0.0
-        return until_room(amount, counted, before, passed, seconds)
-
-
-def until_room(amount: int, counted: int, before: int, passed: float, seconds: int = 1) -> float:
-    """How many seconds until one more is admitted, when so many of the present window have passed."""
-    if counted < amount:  # as soon as enough has faded
-        return (before * (seconds - passed) + (counted + 1 - amount) * seconds) / before
-    return min(float(seconds), seconds - passed + seconds / amount)  # the next window, and a little of it
 
 
 class _Shared:

@@ -24,7 +24,7 @@ from app.concurrency.gevent import beside
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.limits.quotas import count_refusals
-from app.limits.rates import Windows
+from app.limits.rates import Limit
 from app.store.database import SYSTEM, Database
 
 _log = log.get(__name__)
@@ -62,7 +62,7 @@ class Refusals:
         self._tallies: LRUCache[tuple[UUID, int], _Tally] = LRUCache(_KEYS)
         self._rests: dict[tuple[UUID, int], _Rest] = {}
         self._told: TTLCache[UUID, bool] = TTLCache(_KEYS, ttl=_QUIET_SECONDS)
-        self._tenants = Windows(OF_TENANT)
+        self._tenants = Limit("refusals", OF_TENANT, 1)
         self._lock = threading.Lock()
 
     def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:

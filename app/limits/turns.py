@@ -15,7 +15,7 @@ from cachetools import LRUCache
 
 from app.access.callers import Caller
 from app.errors import RateLimitedError
-from app.limits.rates import Windows
+from app.limits.rates import Limit
 
 PER_SECOND = 50  # of a tenant, in each process
 _BURST = 4  # seconds of that which may come at once
@@ -28,7 +28,7 @@ class Turns:
     """`take` before the key is read, `took` afterwards."""
 
     def __init__(self) -> None:
-        self._windows = Windows(PER_SECOND * _BURST, _BURST)
+        self._limit = Limit("share", PER_SECOND * _BURST, _BURST)
         self._tenants: LRUCache[bytes, UUID] = LRUCache(_KEYS)
         self._held = threading.BoundedSemaphore(_HELD)
         self._lock = threading.Lock()  # around the tenants
@@ -47,14 +47,14 @@ class Turns:
                 self._tenants[_name(key)] = caller.tenant_id
 
     def _take(self, tenant_id: UUID) -> None:
-        if self._windows.hit(tenant_id) == 0:
+        if self._limit.hit(tenant_id) == 0:
             return
         if self._held.acquire(blocking=False):
             try:
                 time.sleep(_HOLD_SECONDS)
             finally:
                 self._held.release()
-            if self._windows.hit(tenant_id) == 0:
+            if self._limit.hit(tenant_id) == 0:
                 return
         raise RateLimitedError(
             f"This tenant's API keys ask too often: {PER_SECOND} requests per second at most, besides those for"

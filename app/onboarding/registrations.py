@@ -36,7 +36,7 @@ from app.errors import (
 )
 from app.health.heartbeats import Hearing
 from app.ids import RoleArn
-from app.limits.quotas import keeps_message
+from app.limits.quotas import admits_message
 from app.onboarding.registration_token import RegistrationTokens, TokenClaim, deployment_of
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
@@ -254,7 +254,7 @@ class Registrations:
         deleting, stack = claim.request.kind == "Delete", _stack_after(db, claim)
         if connection is None:
             if deleting:  # kept within the tenant's limit, as its Create may be delivered later
-                return keeps_message(db, claim.tenant_id)
+                return admits_message(db, claim.tenant_id)
             made = self._add(db, claim, tenant)
             made.stack = stack
             _record(db, actor, claim, made, "connection.registered")
@@ -265,7 +265,7 @@ class Registrations:
             connection.seek(now())
             connection.stack = stack
             action = "connection.stack_deleted" if deleting else "connection.registered_again"
-        kept = keeps_message(db, connection.id)
+        kept = admits_message(db, connection.id)
         if kept:
             _record(db, actor, claim, connection, action)
         return kept

@@ -66,7 +66,7 @@ def uses(services) -> dict:
         return {(use.name, use.id): use.counted for use in db.scalars(sqlalchemy.select(QuotaUse))}
 
 
-@pytest.mark.parametrize(("name", "most"), [("attempt", 60), ("paste", 20), ("check_again", 20)])
+@pytest.mark.parametrize(("name", "most"), [("attempt", 60), ("enter_role", 20), ("check_again", 20)])
 def test_two_processes_together_admit_exactly_the_limit(processes, clock, name, most):
     tenant = new_id()
     visitor = link(tenant)
@@ -78,10 +78,10 @@ def test_many_threads_of_both_at_once_do_not_exceed_it(processes, clock):
     """The first ones too, when there is no row that could be locked."""
     tenant = new_id()
     visitor = link(tenant)
-    first = at_once([lambda s=s: s.quotas.paste(visitor, tenant) for s in processes * 6])
+    first = at_once([lambda s=s: s.quotas.enter_role(visitor, tenant) for s in processes * 6])
     assert first == [None] * 12
     with ThreadPoolExecutor(16) as pool:
-        more = pool.map(lambda n: admitted(processes[n % 2].quotas.paste, visitor, tenant), range(40))
+        more = pool.map(lambda n: admitted(processes[n % 2].quotas.enter_role, visitor, tenant), range(40))
         assert sum(more) == 8
     assert uses(processes[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
 
@@ -91,12 +91,12 @@ def test_a_refused_one_writes_nothing_and_does_not_queue_to_write(processes, clo
     tenant = new_id()
     visitor = link(tenant)
     for _ in range(20):
-        one.quotas.paste(visitor, tenant)
+        one.quotas.enter_role(visitor, tenant)
     before, statements = uses(one), []
     event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:  # the one writer that SQLite has
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
-        refused = pool.submit(admitted, one.quotas.paste, visitor, tenant)
+        refused = pool.submit(admitted, one.quotas.enter_role, visitor, tenant)
         assert refused.result(timeout=60) is False
     assert statements
     assert {statement.split()[0] for statement in statements} <= {"BEGIN", "SELECT"}
@@ -108,7 +108,7 @@ def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(processes, clock
     for _ in range(60):
         quotas.attempt(ADMIN, tenant)
     visitor = link(tenant)
-    for count in (quotas.paste, quotas.check_again):
+    for count in (quotas.enter_role, quotas.check_again):
         assert not admitted(count, visitor, tenant)
     assert uses(processes[1]) == {("attempt", tenant): 60}
 
@@ -120,7 +120,7 @@ def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_n
     with ThreadPoolExecutor(1) as pool:
         with other.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
-            late = pool.submit(admitted, one.quotas.paste, link(tenant), tenant)
+            late = pool.submit(admitted, one.quotas.enter_role, link(tenant), tenant)
             time.sleep(0.3)  # by now it has looked, and waits
             assert not late.done()
         assert late.result() is False
@@ -131,10 +131,10 @@ def test_others_have_their_own(processes, clock):
     quotas, tenant, other = processes[0].quotas, new_id(), new_id()
     visitor = link(tenant)
     for _ in range(20):
-        quotas.paste(visitor, tenant)
-    assert not admitted(quotas.paste, visitor, tenant)
+        quotas.enter_role(visitor, tenant)
+    assert not admitted(quotas.enter_role, visitor, tenant)
     assert admitted(quotas.check_again, visitor, tenant)
-    assert admitted(quotas.paste, link(tenant), tenant)
+    assert admitted(quotas.enter_role, link(tenant), tenant)
     assert admitted(quotas.attempt, ADMIN, tenant)
     assert admitted(quotas.attempt, ADMIN, other)
 
@@ -190,7 +190,7 @@ def test_old_rows_do_not_pile_up(processes, clock):
     for tenant in old:
         quotas.attempt(ADMIN, tenant)
     visitor = link(old[0])
-    quotas.paste(visitor, old[0])
+    quotas.enter_role(visitor, old[0])
     clock(60)
     quotas.attempt(ADMIN, new_id())
     assert len(uses(processes[0])) == 32, "they still count for the window that follows theirs"
