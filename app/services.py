@@ -21,7 +21,7 @@ from app.issuing.session_cache import SessionCache
 from app.limits.quotas import Quotas
 from app.limits.rates import Rates
 from app.limits.refusals import Refusals
-from app.limits.turns import Turns
+from app.limits.tenant_share import Turns
 from app.onboarding.kit import Onboarding
 from app.onboarding.page_links import Links
 from app.onboarding.registrations import Registrations

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from app.access.callers import Scope
 from app.errors import RateLimitedError
 from app.ids import new_id
-from app.limits.turns import PER_SECOND, Turns
+from app.limits.tenant_share import PER_SECOND, Turns
 from app.store.models import Configuration, QuotaUse
 from tests.attacks.routes import ROUTES, Route
 from tests.conftest import StoppedClock
@@ -111,7 +111,7 @@ def uses(app: Flask, tenant_id: str) -> int:
 @pytest.fixture
 def hasty(monkeypatch) -> None:
     """A request beyond its tenant's share is not held for a second, as nobody would make others meanwhile."""
-    monkeypatch.setattr("app.limits.turns._HOLD_SECONDS", 0.0)
+    monkeypatch.setattr("app.limits.tenant_share._HOLD_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -138,7 +138,7 @@ def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_cloc
         slept.append(seconds)
         stopped_clock.move(seconds)
 
-    monkeypatch.setattr("app.limits.turns.time.sleep", sleep)
+    monkeypatch.setattr("app.limits.tenant_share.time.sleep", sleep)
     turns.took("a key", caller)
     for _ in range(4 * PER_SECOND):
         turns.take("a key")
@@ -149,8 +149,8 @@ def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_cloc
 
 
 def test_not_all_of_a_process_waits(monkeypatch, stopped_clock: StoppedClock):
-    monkeypatch.setattr("app.limits.turns._HELD", 0)
-    monkeypatch.setattr("app.limits.turns.time.sleep", lambda _: pytest.fail("there is no place to wait"))
+    monkeypatch.setattr("app.limits.tenant_share._HELD", 0)
+    monkeypatch.setattr("app.limits.tenant_share.time.sleep", lambda _: pytest.fail("there is no place to wait"))
     turns = Turns()
     turns.took("a key", replace(ADMIN, tenant_id=new_id()))
     for _ in range(4 * PER_SECOND):
