@@ -21,7 +21,7 @@ from app.issuing.session_cache import SessionCache
 from app.limits.quotas import Quotas
 from app.limits.rates import Rates
 from app.limits.refusals import Refusals
-from app.limits.tenant_share import Turns
+from app.limits.tenant_share import TenantShare
 from app.onboarding.kit import Onboarding
 from app.onboarding.page_links import Links
 from app.onboarding.registrations import Registrations
@@ -51,7 +51,7 @@ class Services:
     due: Due
     rates: Rates
     quotas: Quotas
-    turns: Turns
+    tenant_share: TenantShare
 
 
 def begin(config: Config) -> None:
@@ -99,7 +99,7 @@ def build(config: Config) -> Services:
         due=due,
         rates=rates,
         quotas=Quotas(db, config),
-        turns=Turns(),
+        tenant_share=TenantShare(),
     )
 
 

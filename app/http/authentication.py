@@ -27,9 +27,9 @@ def requires(scope: Scope, *, fails: Sequence[int] = ()) -> Callable[[Callable[P
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = _presented_key()
-            services().turns.take(key)
+            services().tenant_share.admit(key)
             g.caller = services().api_keys.authenticate(key, g.request_id, g.client_address)
-            services().turns.took(key, g.caller)
+            services().tenant_share.remember(key, g.caller)
             g.caller.require(scope)
             return view(*args, **kwargs)
 

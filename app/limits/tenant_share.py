@@ -1,9 +1,8 @@
-"""A tenant's share of the web processes: how many requests its bound keys make, other than for credentials.
+"""A tenant's share of a web process: how many requests its bound keys make, other than for credentials.
 
-Each such request reads the database, so a program that asks without a pause would slow down issuing for everybody. One
-beyond the share waits for a second and is then answered, or refused with 429: a loop is slowed down, whatever it makes
-of the answers. What is counted is known before the database is asked, as a flood must cost little. Keys that are bound
-to no tenant are not counted.
+Each such request reads the database, so a loop without pauses would slow down issuing for everybody. A request beyond
+the share waits for a second, and is then answered or refused with 429. The tenant of a key is remembered, so that a
+flood is counted without asking the database. Unbound keys are not counted.
 """
 
 import hashlib
@@ -18,42 +17,32 @@ from app.errors import RateLimitedError
 from app.limits.rates import Limit
 
 PER_SECOND = 50  # of a tenant, in each process
-_BURST = 4  # seconds of that which may come at once
-_HELD = 64  # requests that wait in a process, at most
-_HOLD_SECONDS = 1.0
-_KEYS = 10_000  # whose tenant is known
+_BURST = 4  # seconds' worth that may come at once
+_WAITING = 64  # requests that wait in a process, at most
+_WAIT_SECONDS = 1.0
+_KEYS = 10_000  # whose tenant is remembered
 
 
-class Turns:
-    """`take` before the key is read, `took` afterwards."""
+class TenantShare:
+    """Call `admit` before the key is read, and `remember` afterwards."""
 
     def __init__(self) -> None:
         self._limit = Limit("share", PER_SECOND * _BURST, _BURST)
         self._tenants: LRUCache[bytes, UUID] = LRUCache(_KEYS)
-        self._held = threading.BoundedSemaphore(_HELD)
+        self._waiting = threading.BoundedSemaphore(_WAITING)
         self._lock = threading.Lock()  # around the tenants
 
-    def take(self, key: str) -> None:
+    def admit(self, key: str) -> None:
         """One request with this key. Raises RateLimitedError when its tenant has used up its share."""
         with self._lock:
-            tenant_id = self._tenants.get(_name(key))
-        if tenant_id is not None:
-            self._take(tenant_id)
-
-    def took(self, key: str, caller: Caller) -> None:
-        """Whose key that was: counted from now on. A key stays bound to its tenant for as long as it lives."""
-        if caller.tenant_id is not None:
-            with self._lock:
-                self._tenants[_name(key)] = caller.tenant_id
-
-    def _take(self, tenant_id: UUID) -> None:
-        if self._limit.hit(tenant_id) == 0:
+            tenant_id = self._tenants.get(_digest(key))
+        if tenant_id is None or self._limit.hit(tenant_id) == 0:
             return
-        if self._held.acquire(blocking=False):
+        if self._waiting.acquire(blocking=False):
             try:
-                time.sleep(_HOLD_SECONDS)
+                time.sleep(_WAIT_SECONDS)
             finally:
-                self._held.release()
+                self._waiting.release()
             if self._limit.hit(tenant_id) == 0:
                 return
         raise RateLimitedError(
@@ -62,6 +51,12 @@ class Turns:
             retry_after=1,
         )
 
+    def remember(self, key: str, caller: Caller) -> None:
+        """Count this key for its caller's tenant from now on. A key never changes its tenant."""
+        if caller.tenant_id is not None:
+            with self._lock:
+                self._tenants[_digest(key)] = caller.tenant_id
 
-def _name(key: str) -> bytes:
+
+def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()

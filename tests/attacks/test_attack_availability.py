@@ -15,7 +15,7 @@ from sqlalchemy import select
 from app.access.callers import Scope
 from app.errors import RateLimitedError
 from app.ids import new_id
-from app.limits.tenant_share import PER_SECOND, Turns
+from app.limits.tenant_share import PER_SECOND, TenantShare
 from app.store.models import Configuration, QuotaUse
 from tests.attacks.routes import ROUTES, Route
 from tests.conftest import StoppedClock
@@ -111,7 +111,7 @@ def uses(app: Flask, tenant_id: str) -> int:
 @pytest.fixture
 def hasty(monkeypatch) -> None:
     """A request beyond its tenant's share is not held for a second, as nobody would make others meanwhile."""
-    monkeypatch.setattr("app.limits.tenant_share._HOLD_SECONDS", 0.0)
+    monkeypatch.setattr("app.limits.tenant_share._WAIT_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -132,28 +132,28 @@ def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: Stopp
 
 
 def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_clock: StoppedClock):
-    turns, caller, slept = Turns(), replace(ADMIN, tenant_id=new_id()), []
+    share, caller, slept = TenantShare(), replace(ADMIN, tenant_id=new_id()), []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         stopped_clock.move(seconds)
 
     monkeypatch.setattr("app.limits.tenant_share.time.sleep", sleep)
-    turns.took("a key", caller)
+    share.remember("a key", caller)
     for _ in range(4 * PER_SECOND):
-        turns.take("a key")
+        share.admit("a key")
     assert slept == []
     stopped_clock.move(3)
-    turns.take("a key")
+    share.admit("a key")
     assert slept == [1.0]
 
 
 def test_not_all_of_a_process_waits(monkeypatch, stopped_clock: StoppedClock):
-    monkeypatch.setattr("app.limits.tenant_share._HELD", 0)
+    monkeypatch.setattr("app.limits.tenant_share._WAITING", 0)
     monkeypatch.setattr("app.limits.tenant_share.time.sleep", lambda _: pytest.fail("there is no place to wait"))
-    turns = Turns()
-    turns.took("a key", replace(ADMIN, tenant_id=new_id()))
+    share = TenantShare()
+    share.remember("a key", replace(ADMIN, tenant_id=new_id()))
     for _ in range(4 * PER_SECOND):
-        turns.take("a key")
+        share.admit("a key")
     with pytest.raises(RateLimitedError):
-        turns.take("a key")
+        share.admit("a key")
