@@ -283,7 +283,7 @@ def test_a_celery_worker_logs_at_the_level_of_the_settings(services, aws):
     """Its own lines about each task stay out of the log."""
     code = "import logging, celery_app; celery_app.celery.log.setup('ERROR', redirect_stdouts=True); print('printed')"
     code += "; [logging.getLogger(name).info(f'by {name}') for name in ('app.registrations', 'celery.app.trace')]"
-    env = environment(services, aws, DEPUTY_BROKER_URL="redis://127.0.0.1:1")
+    env = environment(services, aws, DEPUTY_CELERY_URL="redis://127.0.0.1:1")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "printed\n"
     assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["by app.registrations"]
