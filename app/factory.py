@@ -1,12 +1,13 @@
 """The Flask application: `create_app(config)`."""
 
 import time
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
 import flask_smorest
 import structlog
-from flask import Blueprint, Flask, Response, g, redirect, request
+from flask import Blueprint, Flask, Response, current_app, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
@@ -35,6 +36,15 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
     """flask-smorest, with the errors of app/http/problems.py instead of its own."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
+
+    @cached_property
+    def _document(self) -> str:
+        """The OpenAPI document. Made once: its address is public, and making it takes as long as some hundred requests."""
+        text: str = super()._openapi_json().get_data(as_text=True)
+        return text
+
+    def _openapi_json(self) -> Response:
+        return current_app.response_class(self._document, mimetype="application/json")
 
     def _register_pagination_header(self) -> None:
         """Pages are in bodies."""

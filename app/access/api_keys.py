@@ -31,7 +31,7 @@ from app.access.callers import (
 from app.access.families import Changing, Made, family, inherit, made, made_by, revoke_family
 from app.access.tenancy import one, tenant_of
 from app.audit import log as audit
-from app.audit.events import Actor
+from app.audit.events import Action, Actor
 from app.clock import now
 from app.errors import (
     FULL_RETRY_SECONDS,
@@ -175,7 +175,7 @@ class ApiKeys:
                 "successor_id": str(successor.id),
                 "grace_seconds": grace_seconds,
             }
-            audit.record(db, caller.actor, "api_key.replaced", tenant_id=old.tenant_id, details=details)
+            audit.record(db, caller.actor, Action.KEY_REPLACED, tenant_id=old.tenant_id, details=details)
             return successor, made(db, successor.id), text
 
     # What follows is for the operator at the machine, who needs no key: flask --app wsgi keys …
@@ -256,13 +256,13 @@ def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str
         "scopes": sorted(from_bits(key.scope_bits)),
         "permission_sets": key.permission_sets,
     }
-    audit.record(db, actor, "api_key.created", tenant_id=key.tenant_id, details=details)
+    audit.record(db, actor, Action.KEY_CREATED, tenant_id=key.tenant_id, details=details)
     return key, text
 
 
 def _revoke(db: Session, actor: Actor, key: ApiKey) -> None:
     details = {"api_key_id": str(key.id), "name": key.name} | revoke_family(db, key.id)
-    audit.record(db, actor, "api_key.revoked", tenant_id=key.tenant_id, details=details)
+    audit.record(db, actor, Action.KEY_REVOKED, tenant_id=key.tenant_id, details=details)
 
 
 def _successor(old: ApiKey, caller: Caller) -> ApiKey:

@@ -1,14 +1,81 @@
 """What an audit event says: who acts, what is done, and what comes of it."""
 
+import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from app.clock import now
 from app.ids import new_id
+from app.store.models import ISSUED
 
 Outcome = Literal["ok", "refused", "failed"]
+
+
+@enum.unique
+class Action(enum.StrEnum):
+    """Every action that an event can have (`noun.verb`), and when it is written. docs/api.md lists them."""
+
+    when: str
+
+    def __new__(cls, value: str, when: str = "") -> Self:
+        member = str.__new__(cls, value)
+        member._value_, member.when = value, when
+        return member
+
+    TENANT_CREATED = "tenant.created", "A tenant was made."
+    TENANT_CHANGED = "tenant.changed", "A tenant's name, reference or declared accounts were changed."
+    TENANT_SUSPENDED = "tenant.suspended", "A tenant was suspended."
+    TENANT_RESUMED = "tenant.resumed", "A tenant was resumed."
+    TENANT_DELETED = "tenant.deleted", "A tenant was deleted, with its connections and the keys that are bound to it."
+    TENANT_REGISTRATIONS_VOIDED = "tenant.registrations_voided", "The operator voided a tenant's registration tokens."
+    LINK_CREATED = "onboarding_link.created", "An onboarding link was made."
+    LINK_REVOKED = "onboarding_link.revoked", "An onboarding link was revoked."
+    CONNECTION_CREATED = "connection.created", "A connection was added over the API or on an onboarding page."
+    CONNECTION_DELETED = "connection.deleted", "A connection was deleted, or the search for its role was ended."
+    CONNECTION_SUSPENDED = "connection.suspended", "A connection was suspended."
+    CONNECTION_RESUMED = "connection.resumed", "A connection was resumed."
+    CONNECTION_APPROVED = "connection.approved", "The vendor approved a connection that awaited its approval."
+    CONNECTION_VERIFIED = "connection.verified", "A proof passed, and the connection issues credentials."
+    CONNECTION_AWAITS_APPROVAL = (
+        "connection.awaits_approval",
+        "A proof passed, and the vendor has to approve the connection.",
+    )
+    CONNECTION_PROOF_FAILED = "connection.proof_failed", "A proof failed (`refused`) or was inconclusive (`failed`)."
+    CONNECTION_ROLE_RECREATED = (
+        "connection.role_recreated",
+        "A session showed that the role was deleted and made again.",
+    )
+    CONNECTION_REGISTERED = "connection.registered", "A stack registered a role that the tenant had no connection to."
+    CONNECTION_REGISTERED_AGAIN = (
+        "connection.registered_again",
+        "A stack registered the role of a connection, which is due for a proof now.",
+    )
+    CONNECTION_STACK_DELETED = (
+        "connection.stack_deleted",
+        "A connection's stack is being deleted, and the connection is due for a proof.",
+    )
+    CONNECTION_REGISTRATION_IGNORED = (
+        "connection.registration_ignored",
+        "A stack registered a role whose connection is suspended or deleted.",
+    )
+    CONNECTION_REFUSAL_REPORTED = (
+        "connection.refusal_reported",
+        "A worker reported that AWS refused a session, and the connection is due.",
+    )
+    CREDENTIALS_ISSUED = ISSUED, "Credentials were issued."
+    KEY_CREATED = "api_key.created", "An API key was made."
+    KEY_REPLACED = "api_key.replaced", "An API key was given a successor."
+    KEY_REVOKED = "api_key.revoked", "An API key was revoked, with the keys and links that it made."
+    TENANT_REFUSED = "tenant.refused", "A request about a tenant was refused."
+    ONBOARDING_REFUSED = "onboarding.refused", "A request for a kit was refused."
+    LINK_REFUSED = "onboarding_link.refused", "A request about onboarding links was refused."
+    CONNECTION_REFUSED = "connection.refused", "A request about a connection was refused."
+    CREDENTIALS_REFUSED = "credentials.refused", "A request for credentials was refused."
+    KEY_REFUSED = "api_key.refused", "A request about API keys was refused."
+    AUDIT_EVENT_REFUSED = "audit_event.refused", "A request for audit events was refused."
+    REQUEST_REFUSED = "request.refused", "Further requests of one key were refused within the same second."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +96,7 @@ class Event:
     """An audit event on its way. `valid_at_epoch`: it is stored only while the configuration has this epoch; None: at any."""
 
     actor: Actor
-    action: str
+    action: Action
     details: dict[str, Any]
     outcome: Outcome = "ok"
     tenant_id: UUID | None = None

@@ -13,7 +13,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.audit.batch import AuditBatch
-from app.audit.events import Actor, Event, Outcome
+from app.audit.events import Action, Actor, Event, Outcome
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError
 from app.ids import first_id_at
@@ -28,7 +28,7 @@ PATIENCE = 1.5  # seconds to wait for a commit that others share
 def record(
     db: Session,
     actor: Actor,
-    action: str,
+    action: Action,
     *,
     outcome: Outcome = "ok",
     tenant_id: UUID | None = None,

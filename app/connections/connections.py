@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.access.callers import Caller
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
+from app.audit.events import Action
 from app.clock import now
 from app.config import Config
 from app.connections.proof import PATIENCE, Verification
@@ -176,7 +177,7 @@ class Connections:
             connection.seek(now())
         else:
             connection.due_at = now() + _OWN_PROOF
-        self._record(db, caller, connection, "connection.created", {"role_arn": role.text})
+        self._record(db, caller, connection, Action.CONNECTION_CREATED, {"role_arn": role.text})
         return connection.id
 
     def get(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
@@ -196,7 +197,7 @@ class Connections:
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.suspend(caller.suspension(reason))
-            self._record(db, caller, connection, "connection.suspended", {"reason": reason})
+            self._record(db, caller, connection, Action.CONNECTION_SUSPENDED, {"reason": reason})
             return connection
 
     def resume(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
@@ -214,7 +215,7 @@ class Connections:
                 _ensure_few_sought(db, tenant_id)  # or many would pile up beside others, to be resumed together
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
-            self._record(db, caller, connection, "connection.resumed", {"reason": reason})
+            self._record(db, caller, connection, Action.CONNECTION_RESUMED, {"reason": reason})
         return self._verification.verify(caller, tenant_id, connection_id)
 
     def approve(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
@@ -223,7 +224,7 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
             connection.approve(now())
-            self._record(db, caller, connection, "connection.approved", {"status": connection.status.value})
+            self._record(db, caller, connection, Action.CONNECTION_APPROVED, {"status": connection.status.value})
             return connection
 
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
@@ -232,10 +233,10 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
             connection.delete(now())
-            self._record(db, caller, connection, "connection.deleted", {"role_arn": connection.role_arn})
+            self._record(db, caller, connection, Action.CONNECTION_DELETED, {"role_arn": connection.role_arn})
 
     def _record(
-        self, db: Session, caller: Caller, connection: Connection, action: str, details: dict[str, str]
+        self, db: Session, caller: Caller, connection: Connection, action: Action, details: dict[str, str]
     ) -> None:
         audit.record(
             db,

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session as DbSession
 from app.access.callers import AnyCaller
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
-from app.audit.events import Actor, Outcome
+from app.audit.events import Action, Actor, Outcome
 from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable
 from app.clock import now
 from app.errors import ConflictError
@@ -243,7 +243,7 @@ def _proof(connection: Connection, finding: Finding) -> Proof:
 def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding) -> None:
     action, outcome = _EVENTS[finding.verdict]
     if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
-        action = "connection.awaits_approval"
+        action = Action.CONNECTION_AWAITS_APPROVAL
     audit.record(
         db,
         actor,
@@ -259,9 +259,9 @@ def _record(db: DbSession, actor: Actor, connection: Connection, finding: Findin
     )
 
 
-_EVENTS: dict[Verdict, tuple[str, Outcome]] = {
-    Verdict.PROVEN: ("connection.verified", "ok"),
-    Verdict.INSECURE: ("connection.proof_failed", "refused"),
-    Verdict.UNASSUMABLE: ("connection.proof_failed", "refused"),
-    Verdict.INCONCLUSIVE: ("connection.proof_failed", "failed"),
+_EVENTS: dict[Verdict, tuple[Action, Outcome]] = {
+    Verdict.PROVEN: (Action.CONNECTION_VERIFIED, "ok"),
+    Verdict.INSECURE: (Action.CONNECTION_PROOF_FAILED, "refused"),
+    Verdict.UNASSUMABLE: (Action.CONNECTION_PROOF_FAILED, "refused"),
+    Verdict.INCONCLUSIVE: (Action.CONNECTION_PROOF_FAILED, "failed"),
 }

@@ -16,7 +16,7 @@ from marshmallow import fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import errors, log
-from app.audit.events import Event, Outcome
+from app.audit.events import Action, Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
 from app.http.current import services
@@ -194,7 +194,7 @@ def _audit(
     path = request.view_args or {}
     if code != NotFoundError.code and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
         tenant_id = who.tenant_id
-    about = Event(who.actor, f"{blueprint.noun}.refused", {}, tenant_id=tenant_id, connection_id=connection_id)
+    about = Event(who.actor, Action(f"{blueprint.noun}.refused"), {}, tenant_id=tenant_id, connection_id=connection_id)
     try:
         record_refusal(about, code, path, fields)
     except errors.RateLimitedError as error:

@@ -24,7 +24,7 @@ from app import strict_json
 from app.access.callers import Caller
 from app.access.tenancy import owned
 from app.audit import log as audit
-from app.audit.events import Event
+from app.audit.events import Action, Event
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now
@@ -43,7 +43,7 @@ from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas
 from app.limits.rates import Rates
 from app.store.database import SYSTEM, Database
-from app.store.models import ISSUED, Connection
+from app.store.models import Connection
 
 DURATION_MIN = 900  # seconds; AWS's minimum
 DURATION_DEFAULT = 3600
@@ -201,7 +201,7 @@ class CredentialIssuer:
                 audit.record(
                     db,
                     caller.actor,
-                    "connection.refusal_reported",
+                    Action.CONNECTION_REFUSAL_REPORTED,
                     tenant_id=tenant_id,
                     connection_id=connection_id,
                     details={"status": connection.status.value},
@@ -252,7 +252,7 @@ class CredentialIssuer:
                 audit.record(
                     db,
                     asked.caller.actor,
-                    "connection.role_recreated",
+                    Action.CONNECTION_ROLE_RECREATED,
                     outcome="refused",
                     tenant_id=connection.tenant_id,
                     connection_id=connection.id,
@@ -276,7 +276,7 @@ class CredentialIssuer:
 def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_epoch: int) -> Event:
     return Event(
         actor=asked.caller.actor,
-        action=ISSUED,
+        action=Action.CREDENTIALS_ISSUED,
         tenant_id=asked.connection.tenant_id,
         connection_id=asked.connection.connection_id,
         details={

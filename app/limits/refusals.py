@@ -18,7 +18,7 @@ from cachetools import LRUCache, TTLCache
 
 from app import log
 from app.audit import log as audit
-from app.audit.events import Event
+from app.audit.events import Action, Event
 from app.clock import now
 from app.concurrency.gevent import beside
 from app.errors import RateLimitedError, StoreUnavailableError
@@ -144,7 +144,7 @@ def _summary(rest: _Rest) -> Event:
     """One event, of the second that it speaks of."""
     return Event(
         replace(rest.last.actor, request_id=None, client_address=None),
-        "request.refused",
+        Action.REQUEST_REFUSED,
         {"count": rest.codes.total(), "codes": dict(rest.codes)},
         outcome="refused",
         tenant_id=rest.last.tenant_id,

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from app.access.callers import Caller, Scope, live_links
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
+from app.audit.events import Action
 from app.clock import now
 from app.config import Config
 from app.connections.connections import Connections
@@ -120,7 +121,7 @@ class Links:
                 "permission_set": link.permission_set,
                 "expires_at": link.expires_at.isoformat(),
             }
-            audit.record(db, caller.actor, "onboarding_link.created", tenant_id=tenant_id, details=details)
+            audit.record(db, caller.actor, Action.LINK_CREATED, tenant_id=tenant_id, details=details)
             return link, f"{self._config.public_url}/onboard/{token}"
 
     def _ensure_room(self, db: Session, tenant_id: UUID) -> None:
@@ -157,7 +158,7 @@ class Links:
                 raise NotFoundError
             link.revoked_at = now()
             details = {"onboarding_link_id": str(link.id)}
-            audit.record(db, caller.actor, "onboarding_link.revoked", tenant_id=tenant_id, details=details)
+            audit.record(db, caller.actor, Action.LINK_REVOKED, tenant_id=tenant_id, details=details)
 
     # What the page of a link can do:
 
@@ -214,7 +215,7 @@ class Links:
             audit.record(
                 db,
                 visit.caller.actor,
-                "connection.deleted",
+                Action.CONNECTION_DELETED,
                 tenant_id=tenant_id,
                 connection_id=connection_id,
                 details={"role_arn": connection.role_arn},

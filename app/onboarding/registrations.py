@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app import log
 from app.audit import log as audit
-from app.audit.events import Actor
+from app.audit.events import Action, Actor
 from app.aws.errors import Unavailable
 from app.aws.stack_messages import Message, RegistrationQueue, Replies, Request
 from app.aws.templates import render
@@ -60,7 +60,7 @@ REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with its parameters as"
     " they are; if it still fails, ask for a new link."
 )
-_IGNORED = "connection.registration_ignored"
+_IGNORED = Action.CONNECTION_REGISTRATION_IGNORED
 _OTHERS, _HOUR = 20, 3600  # the log names at most 20 other deployments in an hour (seconds)
 _CREATION = timedelta(hours=1)  # a stack is created within this: its registration may wait for half of it
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
@@ -257,14 +257,14 @@ class Registrations:
                 return admits_message(db, claim.tenant_id)
             made = self._add(db, claim, tenant)
             made.stack = stack
-            _record(db, actor, claim, made, "connection.registered")
+            _record(db, actor, claim, made, Action.CONNECTION_REGISTERED)
             return True
         if connection.status in _AT_REST:
             action = _IGNORED
         else:
             connection.seek(now())
             connection.stack = stack
-            action = "connection.stack_deleted" if deleting else "connection.registered_again"
+            action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
         if kept:
             _record(db, actor, claim, connection, action)
@@ -323,7 +323,7 @@ def _must_pass(request: Request, void: _Void) -> bool:
     return request.kind == "Update" and isinstance(void, _VoidToken) and same
 
 
-def _record(db: Session, actor: Actor, claim: _Claim, connection: Connection, action: str) -> None:
+def _record(db: Session, actor: Actor, claim: _Claim, connection: Connection, action: Action) -> None:
     audit.record(
         db,
         actor,

@@ -13,7 +13,7 @@ from app.access.callers import Caller, OnBehalf
 from app.access.families import Changing
 from app.access.tenancy import tenant_of
 from app.audit import log as audit
-from app.audit.events import Actor
+from app.audit.events import Action, Actor
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
@@ -82,7 +82,7 @@ class Tenants:
                 db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT))
                 declare(db, tenant, accounts)
                 details = {"name": name, "reference": reference} | _counted(accounts)
-                self._record(db, caller, tenant, "tenant.created", details)
+                self._record(db, caller, tenant, Action.TENANT_CREATED, details)
                 db.flush()
                 db.refresh(tenant)
                 return _whole(db, tenant)
@@ -125,7 +125,7 @@ class Tenants:
                     declare(db, tenant, fields["accounts"])
                     changes |= _counted(fields["accounts"])
                 if changes:
-                    self._record(db, caller, tenant, "tenant.changed", changes)
+                    self._record(db, caller, tenant, Action.TENANT_CHANGED, changes)
                 return _whole(db, tenant)
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
@@ -135,7 +135,7 @@ class Tenants:
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.suspend(caller.suspension(reason))
-            self._record(db, caller, tenant, "tenant.suspended", {"reason": reason})
+            self._record(db, caller, tenant, Action.TENANT_SUSPENDED, {"reason": reason})
             return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
@@ -144,7 +144,7 @@ class Tenants:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.ensure_may_undo(bound=caller.tenant_id is not None)
             tenant.resume()
-            self._record(db, caller, tenant, "tenant.resumed", {"reason": reason})
+            self._record(db, caller, tenant, Action.TENANT_RESUMED, {"reason": reason})
             return _whole(db, tenant)
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
@@ -179,7 +179,7 @@ class Tenants:
                 .values(state=ExternalIdState.RETIRED, retired_at=at)
             )
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
-            self._record(db, caller, tenant, "tenant.deleted", details)
+            self._record(db, caller, tenant, Action.TENANT_DELETED, details)
 
     def void_registrations(self, actor: Actor, tenant_id: UUID) -> None:
         """Registration tokens that were handed out so far count for nothing from the commit on. Raises NotFoundError.
@@ -190,7 +190,7 @@ class Tenants:
             tenant = tenant_of(db, OnBehalf(actor, tenant_id), tenant_id, lock=True)
             tenant.registration_generation += 1
             details = {"generation": tenant.registration_generation}
-            audit.record(db, actor, "tenant.registrations_voided", tenant_id=tenant.id, details=details)
+            audit.record(db, actor, Action.TENANT_REGISTRATIONS_VOIDED, tenant_id=tenant.id, details=details)
 
-    def _record(self, db: Session, caller: Caller, tenant: Tenant, action: str, details: dict[str, Any]) -> None:
+    def _record(self, db: Session, caller: Caller, tenant: Tenant, action: Action, details: dict[str, Any]) -> None:
         audit.record(db, caller.actor, action, tenant_id=tenant.id, details=details)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
+from apispec import APISpec
 from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -437,3 +438,13 @@ def test_credentials_are_described_as_precisely_as_sdks_read_them():
     shown = DOCUMENT["components"]["schemas"]["ProcessCredentials"]["properties"]
     assert shown["Version"].get("const", shown["Version"].get("enum")) in (1, [1])
     assert shown["Expiration"] | {"type": "string", "format": "date-time"} == shown["Expiration"]
+
+
+def test_the_document_is_made_once(monkeypatch):
+    """Its address is public: asking for it must not cost what making it costs."""
+    made = []
+    as_dict = APISpec.to_dict
+    monkeypatch.setattr(APISpec, "to_dict", lambda spec: made.append(1) or as_dict(spec))
+    client = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3")).test_client()
+    answers = {client.get("/openapi.json").get_data() for _ in range(3)}
+    assert (len(made), len(answers)) == (1, 1)

@@ -15,7 +15,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import errors, log
-from app.audit.events import Event
+from app.audit.events import Action, Event
 from app.connections.listing import Place
 from app.http.authentication import public
 from app.http.current import services
@@ -259,7 +259,7 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
         return
     ids = {name: value for name, value in (request.view_args or {}).items() if name == "connection_id"}
     tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_id  # the id may be another tenant's
-    about = Event(visitor.actor, "connection.refused", {}, tenant_id=tenant_id)
+    about = Event(visitor.actor, Action.CONNECTION_REFUSED, {}, tenant_id=tenant_id)
     record_refusal(about, code, ids, error.errors if error else {})
 
 

@@ -1,0 +1,49 @@
+"""The registry of audit actions: each with a sentence on when it is written, and docs/api.md has the same ones."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from app.audit.events import Action
+from app.factory import _RESOURCES
+
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"^\| `([a-z_]+\.[a-z_]+)` +\| (.+?) +\|", re.MULTILINE)
+SOURCES = {path: path.read_text() for path in (ROOT / "app").rglob("*.py")}
+
+
+@pytest.mark.parametrize("action", Action)
+def test_each_is_a_noun_and_a_verb_and_says_when_it_is_written(action):
+    assert re.fullmatch(r"[a-z_]{1,31}\.[a-z_]{1,31}", action)
+    assert re.fullmatch(r"[A-Z].+\.", action.when)
+
+
+def test_the_docs_list_them_with_the_same_words():
+    documented = ROW.findall((ROOT / "docs" / "api.md").read_text())
+    assert documented == [(action.value, action.when) for action in Action]
+
+
+def test_each_is_written_somewhere():
+    nouns = {resource.bp.noun for resource in _RESOURCES if resource.bp.noun}
+    of_requests = {Action(f"{noun}.refused") for noun in nouns}
+    used = {name for text in SOURCES.values() for name in re.findall(r"\bAction\.([A-Z_]+)", text)}
+    assert {action for action in Action if action.name not in used} - of_requests == set()
+
+
+def test_no_event_has_an_action_that_is_not_registered():
+    """`make check` refuses a text as an action by its type; this finds one behind an ignored type."""
+    known = {action.value for action in Action}
+    found = [
+        (path.name, node.value)
+        for path, text in SOURCES.items()
+        for call in ast.walk(ast.parse(text))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", getattr(call.func, "id", "")) in {"record", "Event"}
+        for node in ast.walk(call)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"[a-z_]+\.[a-z_]+", node.value)
+    ]
+    assert [one for one in found if one[1] not in known] == []
