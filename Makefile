@@ -8,12 +8,12 @@ INSTALLED := .venv/installed
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
-	@echo "make demo    the whole story in the terminal, against the running service or one of its own"
-	@echo "make bench   how fast it is, beside bare Flask and a peer; about eight minutes (docs/performance.md)"
-	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL for one of yours)"
+	@echo "make demo    every step in the terminal, against the running service or one that it starts"
+	@echo "make bench   the speed beside bare Flask and a peer; about eight minutes (docs/performance.md)"
+	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL names your own)"
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation"
-	@echo "make format  let ruff format and mend"
+	@echo "make format  format with ruff, and apply its fixes"
 	@echo "make lock    pin requirements.in and requirements-dev.in again"
 	@echo "make clean   remove the virtual environment and the data folder"
 
