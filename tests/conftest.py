@@ -24,8 +24,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from app.access.callers import Scope
-from app.audit.events import Actor
+from app.access.callers import Operator, Scope
 from app.aws.sts import Sts
 from app.config import Broker, Config
 from app.factory import create_app
@@ -38,7 +37,7 @@ from tests.support.databases import begin_run, end_run, new_database
 
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
-OPERATOR = Actor("operator", None, "tests")
+OPERATOR = Operator("tests")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -170,7 +169,7 @@ def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
 @pytest.fixture(scope="session")
 def admin(app: Flask) -> Api:
     """The vendor's key with every scope."""
-    _, text = app.extensions["deputy"].api_keys.issue_key(
+    _, text = app.extensions["deputy"].api_keys.create_key(
         OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
     )
     return Api(app, text)

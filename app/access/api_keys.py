@@ -1,8 +1,8 @@
-"""API keys: authenticate, create, list, revoke.
+"""API keys: authenticate, create, list, replace, revoke.
 
-A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256 random bits. Keys
-can't be used to make stronger keys: a key makes, sees and revokes only keys whose scopes are a subset of its own and
-that are bound to its own tenant if it is bound; and it makes none that outlives it. Revoking a key revokes its family
+A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256 random bits. A
+key makes, sees and revokes only keys that are no stronger: their scopes are a subset of its own, and they are bound to
+its tenant if it is bound. A key that it makes expires no later than itself. Revoking a key revokes its family
 (app/access/families.py); replacing one hands its family to the successor.
 """
 
@@ -10,6 +10,7 @@ import hmac
 import secrets
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, func, or_, select
@@ -18,18 +19,26 @@ from sqlalchemy.orm import Session
 from app.access.callers import (
     KEY,
     Caller,
-    OnBehalf,
+    Operator,
     Scope,
     authenticated,
-    caller_at,
+    caller_at_epoch,
     digest_of,
     from_bits,
     live_at,
     lookup_of,
     to_bits,
 )
-from app.access.families import Changing, Made, family, inherit, made, made_by, revoke_family
-from app.access.tenancy import one, tenant_of
+from app.access.families import (
+    FamilySummary,
+    LockingKeys,
+    family_ids,
+    inherit,
+    made_by,
+    revoke_family,
+    summarize_family,
+)
+from app.access.tenancy import one_or_not_found, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action, Actor
 from app.clock import now
@@ -41,7 +50,7 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.ids import new_id
-from app.store.database import SYSTEM, Database
+from app.store.database import Database
 from app.store.models import ApiKey
 from app.store.pages import Page, page
 
@@ -69,10 +78,7 @@ def generate_key() -> str:
 
 
 class ApiKeys:
-    """API keys: authenticate, create, list, replace, revoke.
-
-    `most`: how many live keys may be bound to one tenant. `sets`: the names of the permission sets that there are.
-    """
+    """`most`: how many live keys may be bound to one tenant. `sets`: the names of all permission sets."""
 
     def __init__(self, db: Database, *, most: int, sets: Collection[str]) -> None:
         self._db = db
@@ -80,15 +86,15 @@ class ApiKeys:
         self._sets = sets
 
     def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
-        """The caller behind a key's text. Raises UnauthenticatedError, the same for every way to be wrong."""
+        """The caller behind a key's text. Raises UnauthenticatedError, the same one for all reasons."""
         lookup = lookup_of(text)
         with self._db.read() as db:
-            _, caller = caller_at(db, lookup)
+            _, caller = caller_at_epoch(db, lookup)
         return authenticated(caller, digest_of(text)).for_request(request_id, client_address)
 
     def create_key(
         self,
-        caller: Caller,
+        caller: Caller | Operator,
         *,
         name: str,
         scopes: frozenset[Scope],
@@ -96,7 +102,7 @@ class ApiKeys:
         expires_at: datetime | None = None,
         permission_sets: list[str] | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its text, which is shown this once. What is not given is as the caller's own.
+        """A new key and its text, which is shown this once. A bound that is not given is the caller's own.
 
         Raises ForbiddenError for a scope or a permission set that the caller lacks, NotFoundError for a tenant that it
         can't see, ValidationFailedError for a permission set that does not exist and for an expiry that has passed or
@@ -118,78 +124,69 @@ class ApiKeys:
             made_by=caller.key_id,
         )
         with self._db.write(caller) as db:
-            if tenant_id is not None:
-                tenant_of(db, caller, tenant_id, lock=True)
-                _ensure_room(db, tenant_id, self._most)
+            _ensure_room(db, caller, tenant_id, self._most)
             return _add(db, caller.actor, key, generate_key())
 
     def list_keys(self, caller: Caller, *, limit: int, after: UUID | None) -> Page[ApiKey]:
         with self._db.read() as db:
             return page(db, _visible(caller), ApiKey.id, limit=limit, after=after)
 
-    def get_key(self, caller: Caller, key_id: UUID) -> tuple[ApiKey, Made]:
-        """The key, and what its revocation would revoke besides.
+    def get_key(self, caller: Caller, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
+        """The key, and what revoking it also revokes.
 
         Raises NotFoundError for a key that is absent, revoked, or stronger than the caller's.
         """
         with self._db.read() as db:
-            return one(db, _visible(caller, key_id)), made(db, key_id)
+            return one_or_not_found(db, _visible(caller, key_id)), summarize_family(db, key_id)
 
     def revoke_key(self, caller: Caller, key_id: UUID) -> None:
-        """From the commit on, no request with that key is served, nor with any key or link of its family.
+        """From the commit on, requests with that key, or with a key or link of its family, are refused.
 
-        Raises NotFoundError, and ForbiddenError for a key that the caller may see and not end.
+        Raises NotFoundError, and ForbiddenError for a key that the caller may see but not revoke.
         """
-        with self._db.write(Changing(caller, _family_ids(_visible(caller, key_id)))) as db:
-            key = one(db, _visible(caller, key_id))
+        with self._db.write(LockingKeys(caller, family_ids(_visible(caller, key_id)))) as db:
+            key = one_or_not_found(db, _visible(caller, key_id))
             _ensure_may_end(db, caller, key)
-            _revoke(db, caller.actor, key)
+            _record(db, caller.actor, Action.KEY_REVOKED, key, revoke_family(db, key.id))
 
     def replace_key(
         self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
-    ) -> tuple[ApiKey, Made, str]:
+    ) -> tuple[ApiKey, FamilySummary, str]:
         """A successor with the same name, scopes and bounds, what it inherits, and its text, which is shown this once.
 
-        The old key ends after the grace. The successor lives as long as the old one was made to live, from now on, but
-        no longer than the caller. Raises as revoke_key does, ConflictError for a key that was replaced already, and
+        The old key expires after the grace period. The successor gets the lifetime that the old key was made with, but
+        expires no later than the caller. Raises as revoke_key does, ConflictError for a key that was replaced already, and
         RateLimitedError when the tenant has twice TENANT_KEYS live ones.
         """
         root = _visible(caller, key_id).with_only_columns(ApiKey.id).scalar_subquery()
         rows = select(ApiKey.id).where(or_(ApiKey.id == root, made_by(root)))
-        with self._db.write(Changing(caller, rows)) as db:
-            old = one(db, _visible(caller, key_id))
+        with self._db.write(LockingKeys(caller, rows)) as db:
+            old = one_or_not_found(db, _visible(caller, key_id))
             _ensure_may_end(db, caller, old)
             if old.replaced_by is not None:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, caller)
             inherit(db, old.id, successor.id)
-            if old.tenant_id is not None:
-                tenant_of(db, caller, old.tenant_id, lock=True)
-                _ensure_room(db, old.tenant_id, 2 * self._most)  # or a tenant that is full could replace none
+            _ensure_room(db, caller, old.tenant_id, 2 * self._most)  # a tenant that has all its keys can replace them
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
             _, text = _add(db, caller.actor, successor, generate_key())
-            details = {
-                "api_key_id": str(old.id),
-                "name": old.name,
-                "successor_id": str(successor.id),
-                "grace_seconds": grace_seconds,
-            }
-            audit.record(db, caller.actor, Action.KEY_REPLACED, tenant_id=old.tenant_id, details=details)
-            return successor, made(db, successor.id), text
+            details = {"successor_id": str(successor.id), "grace_seconds": grace_seconds}
+            _record(db, caller.actor, Action.KEY_REPLACED, old, details)
+            return successor, summarize_family(db, successor.id), text
 
-    # What follows is for the operator at the machine, who needs no key: flask --app wsgi keys …
+    # For the operator: flask --app wsgi keys …
 
-    def install_key(self, actor: Actor, text: str, *, name: str) -> bool:
+    def install_key(self, operator: Operator, text: str, *, name: str) -> bool:
         """Install a given key with every scope; False when it is there already. Raises ValueError for a weak one.
 
-        A revoked key is never revived: whoever revoked it meant it.
+        A revoked key stays revoked.
         """
         lookup = _lookup_of_strong(text)
-        with self._db.write(SYSTEM) as db:
+        with self._db.write(operator) as db:
             key = db.scalars(select(ApiKey).where(ApiKey.lookup == lookup)).one_or_none()
             if key is None:
-                _add(db, actor, ApiKey(name=name, scope_bits=to_bits(Scope)), text)
+                _add(db, operator.actor, ApiKey(name=name, scope_bits=to_bits(Scope)), text)
                 return True
             if not is_live(key, now()) or not hmac.compare_digest(key.digest, digest_of(text)):
                 raise ValueError(
@@ -197,48 +194,23 @@ class ApiKeys:
                 )
             return False
 
-    def issue_key(
-        self,
-        actor: Actor,
-        *,
-        name: str,
-        scopes: frozenset[Scope],
-        tenant_id: UUID | None = None,
-        expires_at: datetime | None = None,
-        permission_sets: list[str] | None = None,
-    ) -> tuple[ApiKey, str]:
-        """A new key of any strength. Raises NotFoundError for an unknown tenant, and otherwise as create_key does."""
-        self._ensure_sets_exist(permission_sets)
-        with self._db.write(SYSTEM) as db:
-            if tenant_id is not None:
-                tenant_of(db, OnBehalf(actor, tenant_id), tenant_id, lock=True)
-                _ensure_room(db, tenant_id, self._most)
-            key = ApiKey(
-                name=name,
-                scope_bits=to_bits(scopes),
-                tenant_id=tenant_id,
-                expires_at=expires_at,
-                permission_sets=permission_sets,
-            )
-            return _add(db, actor, key, generate_key())
-
     def all_keys(self) -> list[ApiKey]:
         with self._db.read() as db:
             return list(db.scalars(select(ApiKey).order_by(ApiKey.id)))
 
-    def family_of(self, key_id: UUID) -> Made:
-        """What revoking any key would revoke besides."""
+    def family_of(self, key_id: UUID) -> FamilySummary:
+        """What revoking this key also revokes."""
         with self._db.read() as db:
-            return made(db, key_id)
+            return summarize_family(db, key_id)
 
-    def revoke_any(self, actor: Actor, key_id: UUID) -> None:
+    def revoke_any(self, operator: Operator, key_id: UUID) -> None:
         """Raises NotFoundError, or ConflictError when it is revoked already."""
         wanted = select(ApiKey).where(ApiKey.id == key_id)
-        with self._db.write(Changing(SYSTEM, _family_ids(wanted))) as db:
-            key = one(db, wanted)
+        with self._db.write(LockingKeys(operator, family_ids(wanted))) as db:
+            key = one_or_not_found(db, wanted)
             if key.revoked_at is not None:
                 raise ConflictError("This key is revoked already.")
-            _revoke(db, actor, key)
+            _record(db, operator.actor, Action.KEY_REVOKED, key, revoke_family(db, key.id))
 
     def _ensure_sets_exist(self, names: list[str] | None) -> None:
         if not set(names or ()) <= set(self._sets):
@@ -250,19 +222,14 @@ def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str
     key.lookup, key.digest = text[4:20], digest_of(text)
     db.add(key)
     db.flush()
-    details = {
-        "api_key_id": str(key.id),
-        "name": key.name,
-        "scopes": sorted(from_bits(key.scope_bits)),
-        "permission_sets": key.permission_sets,
-    }
-    audit.record(db, actor, Action.KEY_CREATED, tenant_id=key.tenant_id, details=details)
+    details = {"scopes": sorted(from_bits(key.scope_bits)), "permission_sets": key.permission_sets}
+    _record(db, actor, Action.KEY_CREATED, key, details)
     return key, text
 
 
-def _revoke(db: Session, actor: Actor, key: ApiKey) -> None:
-    details = {"api_key_id": str(key.id), "name": key.name} | revoke_family(db, key.id)
-    audit.record(db, actor, Action.KEY_REVOKED, tenant_id=key.tenant_id, details=details)
+def _record(db: Session, actor: Actor, action: Action, key: ApiKey, details: dict[str, Any]) -> None:
+    about = {"api_key_id": str(key.id), "name": key.name}
+    audit.record(db, actor, action, tenant_id=key.tenant_id, details=about | details)
 
 
 def _successor(old: ApiKey, caller: Caller) -> ApiKey:
@@ -273,7 +240,7 @@ def _successor(old: ApiKey, caller: Caller) -> ApiKey:
         scope_bits=old.scope_bits,
         tenant_id=old.tenant_id,
         permission_sets=old.permission_sets,
-        made_by=caller.key_id,  # the key that got its text, so that it goes with that one
+        made_by=caller.key_id,  # which was given its text: revoking that key revokes this one
         expires_at=_earlier(None if lifetime is None else now() + lifetime, caller.expires_at),
     )
 
@@ -282,8 +249,11 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
     return min((time for time in (one_time, other) if time is not None), default=None)
 
 
-def _ensure_room(db: Session, tenant_id: UUID, most: int) -> None:
-    """The tenant's row is locked by now, so two at once can't both take the last place."""
+def _ensure_room(db: Session, caller: Caller | Operator, tenant_id: UUID | None, most: int) -> None:
+    """Locks the tenant, if there is one: of two requests at once only one takes the last place."""
+    if tenant_id is None:
+        return
+    tenant_of(db, caller, tenant_id, lock=True)
     live = select(func.count()).select_from(ApiKey).where(ApiKey.tenant_id == tenant_id, live_at(now()))
     if (db.scalar(live) or 0) >= most:
         raise RateLimitedError(
@@ -292,7 +262,7 @@ def _ensure_room(db: Session, tenant_id: UUID, most: int) -> None:
 
 
 def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
-    """Raises ForbiddenError for a key that is wider than the caller, or that is not a bound caller's to end."""
+    """Raises ForbiddenError for a key of more permission sets than the caller's, or, for a bound caller, of the vendor's."""
     _ensure_no_wider(caller, key.permission_sets)
     if caller.tenant_id is None:
         return
@@ -303,18 +273,14 @@ def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
         )
 
 
-def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
+def _ensure_no_wider(caller: Caller | Operator, permission_sets: list[str] | None) -> None:
     mine = caller.permission_sets
     if mine is not None and (permission_sets is None or not mine.issuperset(permission_sets)):
         raise ForbiddenError("This API key is for fewer permission sets than that one.")
 
 
-def _family_ids(keys: Select[ApiKey]) -> Select[UUID]:
-    return select(family(keys.with_only_columns(ApiKey.id)).c.id)
-
-
 def _visible(caller: Caller, key_id: UUID | None = None) -> Select[ApiKey]:
-    """Live keys that are no stronger than the caller's: subset of its scopes, and of its tenant if it has one."""
+    """Live keys whose scopes are a subset of the caller's, and that are bound to its tenant if it is bound."""
     query = select(ApiKey).where(
         ApiKey.scope_bits.bitwise_and(to_bits(frozenset(Scope) - caller.scopes)) == 0,
         live_at(now()),

@@ -1,6 +1,6 @@
-"""Who is calling, and what they may do.
+"""Callers, and what they may do.
 
-A caller is looked at twice: when a request begins, and in every transaction that it writes in (`Caller.admit`).
+A caller is checked twice: when a request begins, and in each transaction that the request writes in (`Caller.admit`).
 """
 
 import enum
@@ -50,7 +50,7 @@ class Scope(enum.StrEnum):
     KEYS_WRITE = "keys:write"
 
 
-# Read in the same statement as what it speaks of, so that no change comes between the two.
+# Read in the same statement as a row, so that no change comes between the two.
 EPOCH = select(Configuration.epoch).scalar_subquery()
 _BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
 
@@ -88,11 +88,11 @@ class Caller:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 
     def admit(self, db: Session) -> None:
-        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that is live no longer.
+        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or was revoked.
 
-        Its row stays locked until the transaction ends, in a lock that the caller's own requests share: a revocation
-        waits for those that write, and a request that writes waits for a revocation and sees it. The tenant's row is not
-        locked here: use cases lock it for themselves, and a shared lock that is raised later is a deadlock of two.
+        Takes a shared lock on its row until the transaction ends: a revocation waits for requests that write, and a
+        request that writes waits for a revocation and sees it. The tenant's row stays unlocked, as use cases lock it
+        themselves: two requests that both upgrade a shared lock would be a deadlock.
         """
         if self.kind == "onboarding_link":
             link = live_links().where(OnboardingLink.id == self.key_id).with_only_columns(OnboardingLink.id)
@@ -104,7 +104,7 @@ class Caller:
             raise UnauthenticatedError(_BAD_KEY)
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "Caller":
-        """The same caller, of one request. Written out, as dataclasses.replace takes four times as long."""
+        """The same caller for one request. Written out, as dataclasses.replace takes four times as long."""
         return Caller(
             self.key_id,
             self.lookup,
@@ -120,29 +120,29 @@ class Caller:
         )
 
     def ensure_live(self) -> None:
-        """Raises UnauthenticatedError when the key has expired since it was admitted."""
+        """Raises UnauthenticatedError if the key has expired since it was authenticated."""
         if self.expires_at is not None and self.expires_at <= now():
             raise UnauthenticatedError(_BAD_KEY)
 
     def require(self, scope: Scope) -> None:
-        """Raises ForbiddenError unless the key has the scope. Asked before anything is looked up."""
+        """Raises ForbiddenError unless the key has the scope. Call it before any lookup."""
         if scope not in self.scopes:
             raise ForbiddenError(f"This API key lacks the scope {scope.value}.")
 
     def require_set(self, permission_set: str) -> None:
-        """Raises ForbiddenError when the key is not for connections of this permission set."""
+        """Raises ForbiddenError if the key is for other permission sets."""
         if self.permission_sets is not None and permission_set not in self.permission_sets:
             raise ForbiddenError("This API key is not for connections of this permission set.")
 
     def require_unbound(self) -> None:
-        """Raises ForbiddenError for a key that is confined to one tenant, on a route that spans tenants."""
+        """Raises ForbiddenError for a key that is confined to one tenant. For what concerns all tenants, or only the vendor."""
         if self.tenant_id is not None:
             raise ForbiddenError("This API key is confined to one tenant.")
 
 
 @dataclass(frozen=True, slots=True)
 class OnBehalf:
-    """Deputy itself, at work for one tenant and unable to see any other."""
+    """Deputy itself, working for one tenant and unable to see any other."""
 
     actor: Actor
     tenant_id: UUID
@@ -151,11 +151,30 @@ class OnBehalf:
         """There is no key that could have been revoked."""
 
 
-AnyCaller = Caller | OnBehalf
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The person at the command line, who needs no key and may do everything. Only app/cli makes one."""
+
+    name: str
+    scopes: frozenset[Scope] = frozenset(Scope)
+    key_id: None = None
+    tenant_id: None = None
+    permission_sets: None = None
+    expires_at: None = None
+
+    @property
+    def actor(self) -> Actor:
+        return Actor("operator", None, self.name)
+
+    def admit(self, db: Session) -> None:
+        """There is no key that could have been revoked."""
+
+
+AnyCaller = Caller | OnBehalf | Operator
 
 
 def lookup_of(text: str) -> str:
-    """The digits that find a key, of its text. Raises UnauthenticatedError for what can't be a key."""
+    """The lookup digits in a key's text. Raises UnauthenticatedError if it has not the form of a key."""
     found = KEY.fullmatch(text)
     if found is None:
         raise UnauthenticatedError(_BAD_KEY)
@@ -163,14 +182,14 @@ def lookup_of(text: str) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """What is kept of a key: the SHA-256 of its whole text."""
+    """The stored hash of a key: the SHA-256 of its whole text."""
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
-def caller_at(db: Session, lookup: str) -> tuple[int, Caller]:
-    """The epoch, and the caller behind the key with these digits, of no request yet. Raises UnauthenticatedError.
+def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
+    """The epoch, and the caller behind the key with these digits; `authenticated` checks its digest and expiry.
 
-    The key is not revoked, and neither is its tenant deleted; `authenticated` says whether it has expired.
+    Raises UnauthenticatedError, also for a revoked key and for a key of a deleted tenant.
     """
     query = _of_live_tenant().where(ApiKey.lookup == lookup, ApiKey.revoked_at.is_(None))
     row = db.execute(query.add_columns(EPOCH)).one_or_none()
@@ -204,7 +223,7 @@ def live_at(at: datetime) -> ColumnElement[bool]:
 
 
 def live_links() -> Select[OnboardingLink, Tenant]:
-    """Onboarding links that open a page, each with its tenant."""
+    """Onboarding links that open a page, with their tenants."""
     return (
         select(OnboardingLink, Tenant)
         .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
@@ -218,6 +237,6 @@ def live_links() -> Select[OnboardingLink, Tenant]:
 
 
 def _of_live_tenant() -> Select[ApiKey]:
-    """Keys whose tenant, if they have one, is there: a key may have been made while its tenant was being deleted."""
+    """Keys without those of deleted tenants: a key may have been made while its tenant was being deleted."""
     tenant_gone = exists().where(Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None))
     return select(ApiKey).where(~tenant_gone)

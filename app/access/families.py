@@ -1,8 +1,8 @@
 """Families: the keys and onboarding links that a key made, and what those keys made in turn.
 
-A key that leaked may have made others, so revoking one revokes its family. A key that was replaced belongs to its
-successor's family: what it makes in its last days must not outlive a revocation of the successor. A revoked key ends
-the search, as its family was revoked with it.
+A key that leaked may have made others, so revoking a key revokes its family. A replaced key belongs to its successor's
+family: revoking the successor also revokes what the old key makes in its grace period. The search stops at a revoked
+key, whose family was revoked with it.
 """
 
 from dataclasses import dataclass
@@ -23,36 +23,36 @@ _BLIND: Any = {"synchronize_session": False}
 
 
 def family(roots: Select[UUID]) -> CTE:
-    """The ids of these keys and of all keys in their families. Keys may be in each other's: a key can replace itself."""
+    """The ids of these keys and of their families. A key may be in its own family, as a key can replace itself."""
     found = roots.where(ApiKey.revoked_at.is_(None)).cte("family", recursive=True)
     made = aliased(ApiKey)
     next_ones = select(made.id).join(found, or_(made.made_by == found.c.id, made.replaced_by == found.c.id))
     return found.union(next_ones.where(made.revoked_at.is_(None)))
 
 
-def key_ids(key_id: UUID) -> Select[UUID]:
-    return select(ApiKey.id).where(ApiKey.id == key_id)
+def family_ids(keys: Select[ApiKey]) -> Select[UUID]:
+    return select(family(keys.with_only_columns(ApiKey.id)).c.id)
 
 
-def links_of(keys: CTE) -> ColumnElement[bool]:
-    """Links that these keys made. Also those that have expired: their registration tokens count until they are revoked."""
+def _links_of(keys: CTE) -> ColumnElement[bool]:
+    """Links that these keys made, expired ones too: their registration tokens are valid until the link is revoked."""
     return and_(OnboardingLink.made_by.in_(select(keys.c.id)), OnboardingLink.revoked_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What a key's revocation would revoke besides: how many live ones, and the first of the keys."""
+class FamilySummary:
+    """What revoking a key also revokes: how many live keys and links, and the first of the keys."""
 
     keys: int
     links: int
     some: list[ApiKey]
 
 
-def made(db: Session, key_id: UUID) -> Made:
-    at, found = now(), family(key_ids(key_id))
+def summarize_family(db: Session, key_id: UUID) -> FamilySummary:
+    at, found = now(), _family_of(key_id)
     keys = select(ApiKey).where(ApiKey.id.in_(select(found.c.id)), ApiKey.id != key_id, live_at(at))
-    links = select(func.count()).where(links_of(found), OnboardingLink.expires_at > at)
-    return Made(
+    links = select(func.count()).where(_links_of(found), OnboardingLink.expires_at > at)
+    return FamilySummary(
         keys=db.scalar(keys.with_only_columns(func.count())) or 0,
         links=db.scalar(links) or 0,
         some=list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN))),
@@ -60,15 +60,15 @@ def made(db: Session, key_id: UUID) -> Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Changing:
-    """A writer whose transaction changes these keys. Their rows and the caller's own are locked at once, by id.
+class LockingKeys:
+    """A writer whose transaction changes these keys: it locks their rows and the writer's own at once, by id.
 
-    Two keys that revoke each other, or one that revokes itself twice, would otherwise wait for each other: each holds
-    its own row and wants the other's. What is made while this waits has a later id, so it is locked in order too.
+    Two keys that revoke each other would otherwise be a deadlock: each holds its own row and waits for the other's. A
+    key that is made meanwhile has a later id, so it is locked in order too.
     """
 
     writer: Writer
-    keys: Select[UUID]  # read again until no more are found, as those that are not locked yet may make some
+    keys: Select[UUID]  # read again until it finds no more: a key that is not locked yet may make another
 
     def admit(self, db: Session) -> None:
         wanted: ColumnElement[bool] = ApiKey.id.in_(self.keys)
@@ -81,13 +81,17 @@ class Changing:
         self.writer.admit(db)
 
 
+def _family_of(key_id: UUID) -> CTE:
+    return family(select(ApiKey.id).where(ApiKey.id == key_id))
+
+
 def revoke_family(db: Session, key_id: UUID) -> dict[str, Any]:
-    """Revoke the key and its family, whose rows are locked by now; what to say of it in the audit event."""
-    at, found = now(), family(key_ids(key_id))
+    """Revoke the key and its family, whose rows are locked. Returns details for the audit event."""
+    at, found = now(), _family_of(key_id)
     ids = select(found.c.id)
     # The links first, while the keys that made them can still be found.
-    links = db.scalars(_locked(links_of(found))).all()
-    db.execute(update(OnboardingLink).where(links_of(found)).values(revoked_at=at), _BLIND)
+    links = db.scalars(_locked(_links_of(found))).all()
+    db.execute(update(OnboardingLink).where(_links_of(found)).values(revoked_at=at), _BLIND)
     live = db.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.id != key_id, live_at(at))).all()
     db.execute(update(ApiKey).where(ApiKey.id.in_(ids)).values(revoked_at=at), _BLIND)
     return {
@@ -99,12 +103,12 @@ def revoke_family(db: Session, key_id: UUID) -> dict[str, Any]:
 
 
 def made_by(key_id: UUID | ScalarSelect[UUID]) -> ColumnElement[bool]:
-    """Keys that this one made, without those that are revoked."""
+    """Keys that this key made and that are not revoked."""
     return and_(ApiKey.made_by == key_id, ApiKey.revoked_at.is_(None))
 
 
 def inherit(db: Session, old: UUID, successor: UUID) -> None:
-    """What the old key made was made by its successor from now on. The keys' rows are locked by now."""
+    """Makes the successor the maker of what the old key made. The keys' rows are locked."""
     keys = update(ApiKey).where(made_by(old), ApiKey.id != successor)
     db.execute(keys.values(made_by=successor), _BLIND)
     links = and_(OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None))
@@ -113,5 +117,5 @@ def inherit(db: Session, old: UUID, successor: UUID) -> None:
 
 
 def _locked(links: ColumnElement[bool]) -> Select[UUID]:
-    """Links, in order of their ids, after keys and before tenants, as everywhere."""
+    """Locks links in the order of their ids. Everywhere, links are locked after keys and before tenants."""
     return select(OnboardingLink.id).where(links).order_by(OnboardingLink.id).with_for_update(of=OnboardingLink)

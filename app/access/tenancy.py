@@ -16,16 +16,16 @@ def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = F
     query = select(Tenant).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
     if caller.tenant_id is not None:
         query = query.where(Tenant.id == caller.tenant_id)
-    return one(db, query.with_for_update(of=Tenant) if lock else query)
+    return one_or_not_found(db, query.with_for_update(of=Tenant) if lock else query)
 
 
 def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
     """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
     query = _owned(caller, tenant_id, connection_id)
-    return one(db, query.with_for_update(of=Connection) if lock else query)
+    return one_or_not_found(db, query.with_for_update(of=Connection) if lock else query)
 
 
-def owned_at(
+def owned_at_epoch(
     db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
     """The epoch, the connection as from `owned`, and its tenant's status, in one statement. Raises NotFoundError."""
@@ -51,10 +51,10 @@ def _owned(caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> Select[Co
     return query.where(Connection.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
 
 
-Found = TypeVar("Found")
+Row = TypeVar("Row")
 
 
-def one(db: Session, query: Select[Found]) -> Found:
+def one_or_not_found(db: Session, query: Select[Row]) -> Row:
     row = db.scalars(query).unique().one_or_none()
     if row is None:
         raise NotFoundError

@@ -8,7 +8,7 @@ from marshmallow import fields, validate
 
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.access.callers import Scope, from_bits
-from app.access.families import Made
+from app.access.families import FamilySummary
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
@@ -90,7 +90,7 @@ _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at",
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; only this answer shows it"""
     key, text = services().api_keys.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
-    return _shown(key, Made(0, 0, [])) | {"key": text}
+    return _shown(key, FamilySummary(0, 0, [])) | {"key": text}
 
 
 @bp.route("/v1/api-keys/<uuid:key_id>/replace", methods=["POST"])
@@ -138,6 +138,6 @@ def revoke_key(key_id: UUID) -> None:
     services().api_keys.revoke_key(caller(), key_id)
 
 
-def _shown(key: ApiKey, made: Made | None = None) -> dict[str, Any]:
+def _shown(key: ApiKey, made: FamilySummary | None = None) -> dict[str, Any]:
     shown = {name: getattr(key, name) for name in _SHOWN} | {"scopes": sorted(from_bits(key.scope_bits))}
     return shown if made is None else shown | {"made": made}

@@ -17,7 +17,7 @@ from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.accounts import MOST
-from app.tenants.tenants import Wanted
+from app.tenants.tenants import TenantFilter
 
 _ACCOUNTS = doc([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
 
@@ -76,7 +76,7 @@ def create_tenant(body: dict[str, Any]) -> Tenant:
 @bp.response(200, page_of(TenantListed))
 def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
     """List tenants, newest first"""
-    wanted = Wanted(query.get("reference"), query.get("name"), tuple(query.get("status", ())))
+    wanted = TenantFilter(query.get("reference"), query.get("name"), tuple(query.get("status", ())))
     return paged(query, partial(services().tenants.list, caller(), wanted))
 
 

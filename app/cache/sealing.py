@@ -1,7 +1,7 @@
-"""AES-GCM around whatever secret is kept for a while, with keys made of SECRET_KEYS.
+"""Sealing (AES-GCM) for secrets that are kept for a while, with keys derived from SECRET_KEYS.
 
-What a secret is for is sealed with it (the associated data), so a sealed secret that is found under another
-question, in this process or in a cache that somebody can write to, does not open.
+What a secret is for is sealed with it, as associated data. A secret that is found under another name, in this process
+or in a cache that an attacker can write to, does not open.
 """
 
 import os
@@ -18,7 +18,7 @@ _HEAD = len(_VERSION) + _ID + _NONCE
 
 
 class Sealer:
-    """Seals with the first of the secret keys and opens with any. `purpose` keeps one use's keys from another's."""
+    """Seals with the first secret key and opens with any. Each `purpose` has keys of its own."""
 
     def __init__(self, secret_keys: tuple[str, ...], purpose: str) -> None:
         keys = [derived(secret, purpose) for secret in secret_keys]
@@ -30,13 +30,13 @@ class Sealer:
         return _VERSION + self._first + nonce + self._keys[self._first].encrypt(nonce, secret, about)
 
     def open(self, sealed: bytes, about: bytes) -> bytes | None:
-        """The secret, or None if this is not one that was sealed with one of our keys for just this."""
+        """The secret, or None unless it was sealed with one of these keys and for this."""
         key = self._keys.get(sealed[1 : 1 + _ID])
         if key is None or not sealed.startswith(_VERSION):
             return None
         try:
             return key.decrypt(sealed[1 + _ID : _HEAD], sealed[_HEAD:], about)
-        except (InvalidTag, ValueError):  # ValueError: too short to be anything
+        except (InvalidTag, ValueError):  # ValueError: too short
             return None
 
 

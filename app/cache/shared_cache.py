@@ -1,7 +1,6 @@
-"""Redis or Valkey, if there is one: what the processes of a deployment share, and can lose at any moment.
+"""Redis or Valkey, if one is configured: values that the processes of a deployment share, and can lose at any moment.
 
-Everything in it is a hint. Whoever asks is answered as by an empty cache while it is away; that is logged once, and
-once more when it is back.
+While the cache is away, calls answer as an empty cache would. The loss is logged once, and so is the return.
 """
 
 import secrets
@@ -19,16 +18,16 @@ from app import log
 _log = log.get(__name__)
 
 _ANSWER_SECONDS = 0.25  # a cache that is slower than this costs more than it saves
-_LEAVE_ALONE_SECONDS = 2.0  # how long one that failed is not asked again
+_LEAVE_ALONE_SECONDS = 2.0  # after a failure, before the next call
 _POOL = 256  # connections, as many as a worker serves requests at once
-# Only whoever holds the lock may give it back: by then it may have expired and be somebody else's.
+# Deletes the lock only if the token is in it: it may have expired, and another process may hold it by now.
 _UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 Answer = TypeVar("Answer")
 
 
 class SharedCache:
-    """Small values with an expiry, and locks with one. Away, it has nothing and gives no lock; nothing raises."""
+    """Small values and locks, each with an expiry. While it is away it returns no value and no lock, and raises nothing."""
 
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(
@@ -40,43 +39,47 @@ class SharedCache:
         )
         self._unlock = self.client.register_script(_UNLOCK)
         self.away = False
-        self._refuses = False  # it answered, but took nothing
+        self._refuses = False  # it answered, but refused to be written to: it is full, perhaps
         self._changes = 0  # how often it went away or came back
         self._changing = threading.Lock()
         self._ask_again_at = 0.0
 
-    def ask(self, ask: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
-        """What `ask` says over this cache's client, or None while the cache is away.
+    def ask(self, call: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
+        """The result of `call`, which uses this cache's client, or None while the cache is away.
 
-        `writes`: one that refused to be written to is back only once it is: a full one still answers questions.
+        A cache that refused to be written to is back once it is written to (`writes`): a full one still answers reads.
         """
         if time.monotonic() < self._ask_again_at:
             return None
-        seen = self._changes
+        changes = self._changes
         try:
-            answer = ask()
+            answer = call()
         except (redis.RedisError, OSError) as error:
-            self._is(True, seen, error=type(error).__name__)
+            self._went_away(changes, error)
             self._refuses = writes and isinstance(error, redis.ResponseError)
             return None
         if self.away and (writes or not self._refuses):
-            self._is(False, seen)
+            self._came_back(changes)
         return answer
 
-    def _is(self, away: bool, seen: int, **facts: str) -> None:  # noqa: FBT001  the one thing that it says
-        """News of the cache, unless it was asked before the last news: that is older, however late the answer came."""
+    # Both ignore the result of a call that started before the last change: it tells of the time before.
+
+    def _went_away(self, changes: int, error: Exception) -> None:
         with self._changing:
-            if seen != self._changes:
+            if changes != self._changes:
                 return
-            if away:
-                self._ask_again_at = time.monotonic() + _LEAVE_ALONE_SECONDS
-            if away == self.away:
+            self._ask_again_at = time.monotonic() + _LEAVE_ALONE_SECONDS
+            if self.away:
                 return
-            self.away, self._changes = away, self._changes + 1
-        if away:
-            _log.warning("cache.lost", **facts)
-        else:
-            _log.info("cache.back")
+            self.away, self._changes = True, changes + 1
+        _log.warning("cache.lost", error=type(error).__name__)
+
+    def _came_back(self, changes: int) -> None:
+        with self._changing:
+            if changes != self._changes or not self.away:
+                return
+            self.away, self._changes = False, changes + 1
+        _log.info("cache.back")
 
     def get(self, name: str) -> bytes | None:
         return self.ask(lambda: cast("bytes | None", self.client.get(name)))
@@ -88,7 +91,7 @@ class SharedCache:
         self.ask(lambda: self.client.delete(name))
 
     def lock(self, name: str, seconds: float) -> str | None:
-        """A token to unlock with, or None: somebody else holds it, or the cache is away."""
+        """A token to unlock with, or None: another process holds the lock, or the cache is away."""
         token = secrets.token_hex(8)
         taken = self.ask(lambda: self.client.set(name, token, nx=True, px=int(seconds * 1000)), writes=True)
         return token if taken else None

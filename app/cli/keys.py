@@ -8,7 +8,7 @@ from flask.cli import AppGroup
 
 from app.access.api_keys import generate_key, is_live
 from app.access.callers import Scope, from_bits
-from app.access.families import Made
+from app.access.families import FamilySummary
 from app.cli.operator import in_one_line, operator, services
 from app.clock import now
 from app.store.models import ApiKey
@@ -67,7 +67,7 @@ def create(
     """Create an API key and print it, once."""
     wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
     with in_one_line(absent="There is no such tenant."):
-        key, text = services().api_keys.issue_key(
+        key, text = services().api_keys.create_key(
             operator(),
             name=name,
             scopes=wanted,
@@ -117,7 +117,7 @@ def revoke(key_id: UUID, *, yes: bool) -> None:
     click.echo("Revoked.")
 
 
-def _show(made: Made) -> None:
+def _show(made: FamilySummary) -> None:
     click.echo(f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}.")
     width = max((len(key.name) for key in made.some), default=0)
     for key in made.some:

@@ -1,4 +1,4 @@
-"""What every command needs: the services, the operator as an actor, and refusals in one line."""
+"""What every command needs: the services, the operator, and refusals in one line."""
 
 import getpass
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import cast
 import click
 from flask import current_app
 
-from app.audit.events import Actor
+from app.access.callers import Operator
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
 
@@ -33,5 +33,5 @@ def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
         raise click.ClickException(error.detail) from error
 
 
-def operator() -> Actor:
-    return Actor("operator", None, f"{getpass.getuser()} (command line)")
+def operator() -> Operator:
+    return Operator(f"{getpass.getuser()} (command line)")

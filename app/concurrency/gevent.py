@@ -1,7 +1,7 @@
-"""gevent's hub: what must not block it, and what goes on beside a request that can't wait any longer.
+"""gevent: calls that must not block its hub, and work that goes on beside a request.
 
-A gevent worker has one thread for all of its requests. Outside of one (commands, tests, other kinds of workers) the
-same calls work with plain threads.
+A web process has one thread for all of its requests. Elsewhere (commands, tests, background workers) the same calls
+use plain threads.
 """
 
 import threading
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Run what blocks its thread (a file lock, an fsync) so that a worker's other requests go on meanwhile."""
+    """Run a call that blocks its thread (a file lock, an fsync) while the process serves other requests."""
     if not _is_gevents():
         return work(*args, **kwargs)
     outcome: Result = gevent.get_hub().threadpool.apply(work, args, kwargs)
@@ -25,7 +25,7 @@ def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Res
 
 
 def beside(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
-    """Start work that goes on even if nobody waits for it any longer."""
+    """Start work that goes on when the request that started it has stopped waiting."""
     future: Future[Result] = Future()
 
     def run() -> None:

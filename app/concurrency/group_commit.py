@@ -1,9 +1,8 @@
-"""Group commit: those who want something on disk at the same moment share one commit.
+"""Group commit: requests that store something at the same moment share one commit.
 
-Leader and followers, and no writer thread: the first to join an open batch commits it for all, as soon as the batch
-before it is through; whoever joins meanwhile waits for that same commit. Under load a batch is what arrived during the
-last fsync; alone, a request waits for nobody. The leader, too, waits no longer than its patience: the commit goes on
-beside it.
+The first request that joins an open batch starts its commit, which begins when the commit before it has ended; requests
+that join meanwhile wait for the same commit. Under load a batch is what arrived during the last fsync; a lone request
+waits for no other. The commit runs beside the requests, so each of them can stop waiting.
 """
 
 import threading
@@ -39,10 +38,10 @@ class GroupCommit(Generic[Item, Outcome]):
         self._open: _Batch[Item, Outcome] = _Batch()
 
     def add(self, item: Item, patience: float) -> Outcome:
-        """Returns once the item is durable. `patience`: seconds to wait for others' commits.
+        """Returns once the item is durable. `patience`: seconds to wait for the commits.
 
-        Raises StoreUnavailableError when it is not durable, or when that is not known in time: such an item may yet
-        be stored, as when the process is killed after the commit and before the answer.
+        Raises StoreUnavailableError when the item is not durable, or when that is not known in time: such an item may
+        be stored later, as when a process is killed between its commit and its answer.
         """
         with self._joining:
             batch = self._open
@@ -54,19 +53,19 @@ class GroupCommit(Generic[Item, Outcome]):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]
         if isinstance(outcome, StoreUnavailableError):
-            raise StoreUnavailableError(outcome.detail) from outcome  # one for each who raises it
+            raise StoreUnavailableError(outcome.detail) from outcome  # one instance for each request
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
-        """Commit for everybody in the batch. Whatever happens to this thread, they are told."""
+        """Commit for all requests in the batch. They get an outcome, whatever goes wrong here."""
         outcomes: list[Outcome | BaseException] | None = None
-        turn = self._committing.acquire(blocking=False)  # a wait with an end to it costs a timer
+        turn = self._committing.acquire(blocking=False)  # a wait with a limit costs a timer
         turn = turn or self._committing.acquire(timeout=patience)
         try:
             if turn:
-                time.sleep(0)  # one turn of the hub, or of the interpreter's lock, for those who are about to join
+                time.sleep(0)  # lets requests that are about to join run first
                 self._close(batch)
                 outcomes = self._store(batch.items)
         finally:
@@ -77,7 +76,7 @@ class GroupCommit(Generic[Item, Outcome]):
             batch.done.set()
 
     def _close(self, batch: _Batch[Item, Outcome]) -> None:
-        """Nobody joins this batch from here on."""
+        """From here on, requests join the next batch."""
         with self._joining:
             if self._open is batch:
                 self._open = _Batch()
@@ -87,8 +86,8 @@ class GroupCommit(Generic[Item, Outcome]):
             return [self._commit(items)] * len(items)
         except StoreUnavailableError as error:
             return [error] * len(items)
-        except Exception as error:  # noqa: BLE001  it is raised again where the item came from
+        except Exception as error:  # noqa: BLE001  raised again by the request that it belongs to
             if len(items) == 1:
                 return [error]
-        # An item that can't be stored must not take its neighbours with it.
+        # An item that can't be stored must not fail the others.
         return [outcome for item in items for outcome in self._store([item])]

@@ -18,8 +18,8 @@ from cachetools import LRUCache
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, Scope, authenticated, caller_at, digest_of, lookup_of
-from app.access.tenancy import owned_at
+from app.access.callers import Caller, Scope, authenticated, caller_at_epoch, digest_of, lookup_of
+from app.access.tenancy import owned_at_epoch
 from app.concurrency.single_flight import SingleFlight
 from app.errors import (
     AppError,
@@ -126,7 +126,7 @@ class Authorization:
         self._connections.forget(connection.path)
 
     def _caller(self, lookup: str) -> tuple[int, Caller]:
-        return self._known(self._callers, lookup, lambda db: caller_at(db, lookup))
+        return self._known(self._callers, lookup, lambda db: caller_at_epoch(db, lookup))
 
     def _known(
         self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
@@ -175,7 +175,7 @@ def lock_verified_connection(db: Session, caller: Caller, path: tuple[UUID, UUID
     (`Caller.admit`).
     """
     tenant_id, connection_id = path
-    _, known = caller_at(db, caller.lookup)
+    _, known = caller_at_epoch(db, caller.lookup)
     _ensure_may_issue(known, caller.digest, tenant_id)
     # The tenant before its connection, as everywhere, or two could wait for each other.
     db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
@@ -215,7 +215,7 @@ def _verified_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError.
     """
-    epoch, connection, tenant_status = owned_at(db, caller, *path)
+    epoch, connection, tenant_status = owned_at_epoch(db, caller, *path)
     with refused_about(path):
         ensure_active(tenant_status)
         connection.ensure_not_suspended()

@@ -1,10 +1,10 @@
-"""Issuing: short-lived credentials for a proven connection.
+"""Issuing: short-lived credentials for a verified connection.
 
-Act, record, then answer. Nothing about the role comes from the caller but its tenant and its connection (invariant
-1). What the caller and the connection may do comes from memory, and the session perhaps from the cache; so nothing
-leaves until its audit event is on durable storage, and the statement that puts it there compares the epoch: whatever
-was revoked, suspended or deleted before that wins, and everything is looked at again (invariants 8 and 9). A session
-that nobody was given is inert.
+Act, record, then answer. The caller names a tenant and a connection; role and External ID come from the row (invariant 1;
+docs/architecture.md lists the invariants). What the caller and the connection may do comes from memory, and the session
+perhaps from the cache. So credentials leave only after their audit event is on durable storage, and the statement that
+stores it compares the epoch. After a change that took something away it stores nothing, and everything is read again
+(invariants 8 and 9). A session that was not handed out is inert.
 """
 
 import itertools
@@ -31,14 +31,15 @@ from app.clock import now
 from app.errors import (
     AppError,
     AwsUnavailableError,
+    CallerFaultError,
     ConnectionNotVerifiedError,
+    CustomerSetupError,
     RoleRefusedError,
     StoreUnavailableError,
-    TryLaterError,
     ValidationFailedError,
 )
 from app.ids import session_name
-from app.issuing.authorization import Authorization, VerifiedConnection, lock_verified_connection
+from app.issuing.authorization import Authorization, VerifiedConnection, lock_verified_connection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas
 from app.limits.rates import Rates
@@ -55,12 +56,12 @@ _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 # SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is the audit log's.
 _ANSWER_SECONDS = 1.8
 _COMMIT_SECONDS = 0.3
-_ROUNDS = 2  # how often a request may find the epoch moved, before its event is stored under locks
+_ROUNDS = 2  # after so many changes of the epoch, the event is stored under locks
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What leaves: the session and the role it is for."""
+    """The session and the role that it is for."""
 
     session: Session
     role_arn: str
@@ -68,7 +69,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One question: what may be issued, to whom, for how long, and how narrowed."""
+    """What is to be issued: to whom, for which connection, for how long, and narrowed by which policy."""
 
     caller: Caller
     connection: VerifiedConnection
@@ -95,7 +96,7 @@ class _Asked:
 
 
 class CredentialIssuer:
-    """Issues credentials; the only use case that hands a session of a customer's role to anybody."""
+    """Issues credentials: the only use case that returns a session of a customer's role."""
 
     def __init__(
         self,
@@ -152,22 +153,22 @@ class CredentialIssuer:
                 recorded = self._record_under_locks(asked, event)
             if recorded:
                 return Issued(session, connection.grant.role_arn.text)
-            # Something was taken away meanwhile, from somebody: nothing was recorded, so nothing leaves.
+            # Something was taken away meanwhile, perhaps from another tenant: the event was not stored.
             if time.monotonic() > deadline:
                 break
         raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
     def _record_at_epoch(self, event: Event, patience: float) -> bool:
-        """Store the event together with those of other requests; False when the epoch has moved, and nothing was stored."""
+        """Stores the event together with those of other requests. Returns False if the epoch has moved: it is not stored."""
         current_epoch = self._log.append(event, patience=patience)
         self._authorization.set_epoch(current_epoch)
         return current_epoch == event.valid_at_epoch
 
     def _record_under_locks(self, asked: _Asked, event: Event) -> bool:
-        """Store the event while key, tenant and connection are locked; False when the connection is another by now.
+        """Stores the event while key, tenant and connection are locked. Returns False if the connection has changed.
 
-        Changes of other tenants move the epoch too. This way of storing does not depend on it, so a tenant that revokes
-        keys without a pause can't keep the others from their credentials.
+        Changes of other tenants move the epoch too. Under locks it does not matter, so a tenant that revokes keys all
+        the time does not stop issuing for the others.
         """
         with self._db.write(asked.caller) as db:
             if lock_verified_connection(db, asked.caller, asked.connection.path) != asked.connection:
@@ -184,9 +185,9 @@ class CredentialIssuer:
         return True
 
     def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
-        """A worker says that AWS refuses the session that it was given: no process hands it out again, and a proof is due.
+        """A worker reports that AWS refuses its session: no process hands that session out again, and a proof is due.
 
-        Once a minute for a connection and 60 times for a tenant; more than that does nothing. Raises NotFoundError, and
+        Reports beyond one a minute for a connection and 60 a minute for a tenant do nothing. Raises NotFoundError, and
         RateLimitedError as `issue` does.
         """
         self._rates.issue(caller, tenant_id)
@@ -216,15 +217,15 @@ class CredentialIssuer:
         return wanted
 
     def _session(self, asked: _Asked, patience: float) -> tuple[Session, Source]:
-        try:
-            return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience)
-        except AppError as error:
-            if not isinstance(error, TryLaterError):
+        with refused_about(asked.connection.path):
+            try:
+                return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience)
+            except (CallerFaultError, CustomerSetupError):
                 self._authorization.forget(asked.connection)
-            raise _about(error, asked.connection) from error.__cause__
+                raise
 
     def _fetch(self, asked: _Asked) -> Session:
-        """A session from AWS, of the very role that was proven. Whoever else waits for it shares what comes of it."""
+        """A session of the role that was proven, from AWS. Requests that want the same one share it, or its refusal."""
         grant = asked.connection.grant
         self._rates.miss(asked.connection.tenant_id)
         try:
@@ -245,7 +246,7 @@ class CredentialIssuer:
         return session
 
     def _drop_recreated(self, asked: _Asked) -> NoReturn:
-        """The role is not the one that was proven: drop the session, and let a proof decide again."""
+        """The role is not the one that was proven: the session is dropped, and the connection needs a new proof."""
         with self._changing(asked.connection) as (db, connection):
             if connection is not None:
                 connection.role_was_recreated()
@@ -266,7 +267,7 @@ class CredentialIssuer:
 
     @contextmanager
     def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:
-        """The connection's row, locked, unless it is another version by now: then the news is about a past one."""
+        """The connection's row, locked; None if it has another version, as what AWS said is about this one."""
         with self._db.write(SYSTEM) as db:
             connection = db.get(Connection, about.connection_id, with_for_update={"of": Connection})
             current = connection is not None and connection.version == about.version
@@ -317,11 +318,6 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def _bad_policy(message: str) -> ValidationFailedError:
     return ValidationFailedError({"session_policy": [message]})
-
-
-def _about(error: AppError, connection: VerifiedConnection) -> AppError:
-    error.tenant_id, error.connection_id = connection.tenant_id, connection.connection_id
-    return error
 
 
 def _as_app_error(error: StsError) -> AppError:

@@ -1,8 +1,8 @@
 """The AWS accounts that a tenant declares.
 
-With a list, a role in any other account is refused, whatever brings it: an API key, an onboarding link or a stack's
-message. Otherwise the holder of a link could add a role of his own and have the product treat its account as the
-customer's. Without a list any account will do, and none counts as declared.
+A tenant with a list may have roles in these accounts only, whether they come from an API key, an onboarding link or a
+stack's message. Otherwise the holder of a link could add a role of their own, and the product would treat its account
+as the customer's. A tenant without a list may have roles in any account, and none counts as declared.
 """
 
 from collections.abc import Iterable
@@ -17,9 +17,9 @@ MOST = 10_000  # accounts of one tenant
 
 
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
-    """Replace the tenant's list; None: any account will do from now on. The tenant's row must be locked.
+    """Replaces the tenant's list; None allows any account. The tenant's row must be locked.
 
-    Raises ConflictError when the list leaves out the account of a live connection, which would go on issuing.
+    Raises ConflictError if the list lacks the account of a live connection, which would go on issuing.
     """
     wanted = set() if accounts is None else set(accounts)
     if accounts is not None:
@@ -47,9 +47,9 @@ def _ensure_keeps_connections(db: Session, tenant: Tenant, wanted: set[str]) -> 
 
 
 def is_declared(db: Session, tenant: Tenant, account_id: str, *, vendor: str) -> bool:
-    """Whether the tenant declares this account; False where any account will do.
+    """Whether the tenant declared this account; False if it declared none.
 
-    Raises RoleNotAllowedError when the tenant declares others. `vendor`: whom to ask.
+    Raises RoleNotAllowedError if it declared others only. `vendor`: the name to ask, for the message.
     """
     if not tenant.declares_accounts:
         return False

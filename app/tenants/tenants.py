@@ -1,4 +1,4 @@
-"""Tenants: the vendor's customers, each with an External ID of their own from the moment they exist."""
+"""Tenants: the vendor's customers. Each is created with an External ID of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, OnBehalf
-from app.access.families import Changing
+from app.access.callers import Caller, Operator
+from app.access.families import LockingKeys
 from app.access.tenancy import tenant_of
 from app.audit import log as audit
-from app.audit.events import Action, Actor
+from app.audit.events import Action
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
-from app.store.database import SYSTEM, Database
+from app.store.database import Database
 from app.store.models import (
     ApiKey,
     Connection,
@@ -35,8 +35,8 @@ _REFERENCE_TAKEN = "Another tenant has this reference."
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which tenants to list; nothing means any. `name`: what theirs begins with, whatever the case of its letters."""
+class TenantFilter:
+    """Which tenants to list; None and () mean any. `name`: a prefix of theirs, in any case."""
 
     reference: str | None = None
     name: str | None = None
@@ -44,14 +44,14 @@ class Wanted:
 
 
 def _whole(db: Session, tenant: Tenant) -> Tenant:
-    """With its accounts, which a list of tenants does not show."""
+    """The tenant with its accounts, which a list of tenants lacks."""
     db.flush()
     db.refresh(tenant, ["declared"])
     return tenant
 
 
 def _counted(accounts: Sequence[str] | None) -> dict[str, Any]:
-    """For an audit event, which would be too long with thousands of them."""
+    """Their number, for an audit event: with thousands of them it would be too long."""
     return {"accounts": None if accounts is None else len(set(accounts))}
 
 
@@ -69,9 +69,9 @@ class Tenants:
         reference: str | None = None,
         accounts: Sequence[str] | None = None,
     ) -> Tenant:
-        """A new tenant and its External ID. `accounts`: those that its roles may be in; None: any.
+        """A new tenant and its External ID. `accounts`: the only ones that its roles may be in; None: any.
 
-        Raises ForbiddenError for a bound key, ConflictError for the reference.
+        Raises ForbiddenError for a bound key, ConflictError if another tenant has the reference.
         """
         caller.require_unbound()
         try:
@@ -89,7 +89,7 @@ class Tenants:
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
-    def list(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Tenant]:
+    def list(self, caller: Caller, wanted: TenantFilter, *, limit: int, after: UUID | None) -> Page[Tenant]:
         """Live tenants, newest first; for a bound key, its own."""
         query = select(Tenant).where(Tenant.deleted_at.is_(None))
         if caller.tenant_id is not None:
@@ -97,7 +97,7 @@ class Tenants:
         if wanted.reference is not None:
             query = query.where(Tenant.reference == wanted.reference)
         if wanted.name is not None:
-            first = folded(wanted.name)  # a range, and no LIKE: any text is only text, and any index serves it
+            first = folded(wanted.name)  # a range, not LIKE: no character is special, and any index serves it
             query = query.where(Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS)
         either = [Tenant.status == status for status in wanted.statuses]
         with self._db.read() as db:
@@ -108,15 +108,15 @@ class Tenants:
             return _whole(db, tenant_of(db, caller, tenant_id))
 
     def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
-        """Change the given ones of `name`, `reference` and `accounts`.
+        """Changes those of `name`, `reference` and `accounts` that are given.
 
-        Raises NotFoundError, ForbiddenError, and ConflictError for a reference that is taken, or for a list of accounts
-        that leaves out one of a live connection's.
+        Raises NotFoundError, ForbiddenError for a bound key, and ConflictError for a taken reference, or for a list of
+        accounts that lacks the account of a live connection.
         """
         try:
             with self._db.write(caller) as db:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)
-                caller.require_unbound()  # all of it is the vendor's word on this customer
+                caller.require_unbound()  # the vendor alone describes its customers
                 words = {name: value for name, value in fields.items() if name != "accounts"}
                 changes = {name: value for name, value in words.items() if getattr(tenant, name) != value}
                 for name, value in changes.items():
@@ -131,7 +131,7 @@ class Tenants:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
     def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
-        """Stops issuing for the whole tenant, at once. Raises NotFoundError, ConflictError."""
+        """Stops issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.suspend(caller.suspension(reason))
@@ -139,7 +139,7 @@ class Tenants:
             return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
-        """Raises NotFoundError, and ConflictError when it is not suspended, or a bound key may not undo that."""
+        """Raises NotFoundError, and ConflictError if it is not suspended, or if a bound key may not undo the suspension."""
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.ensure_may_undo(bound=caller.tenant_id is not None)
@@ -148,9 +148,9 @@ class Tenants:
             return _whole(db, tenant)
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
-        """Offboard: issuing stops, keys bound to the tenant are revoked, External IDs retire and are kept for ever."""
+        """Offboards: issuing stops, keys bound to the tenant are revoked, External IDs are retired and never reused."""
         bound = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
-        with self._db.write(Changing(caller, bound)) as db:
+        with self._db.write(LockingKeys(caller, bound)) as db:
             tenant_of(db, caller, tenant_id)
             caller.require_unbound()  # it cannot be undone
             at = now()
@@ -181,16 +181,16 @@ class Tenants:
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
             self._record(db, caller, tenant, Action.TENANT_DELETED, details)
 
-    def void_registrations(self, actor: Actor, tenant_id: UUID) -> None:
-        """Registration tokens that were handed out so far count for nothing from the commit on. Raises NotFoundError.
+    def void_registrations(self, operator: Operator, tenant_id: UUID) -> None:
+        """Voids the registration tokens that were handed out so far. Raises NotFoundError.
 
-        For the operator at the machine. What the tenant's stacks have registered stays.
+        What the tenant's stacks have registered stays.
         """
-        with self._db.write(SYSTEM) as db:
-            tenant = tenant_of(db, OnBehalf(actor, tenant_id), tenant_id, lock=True)
+        with self._db.write(operator) as db:
+            tenant = tenant_of(db, operator, tenant_id, lock=True)
             tenant.registration_generation += 1
             details = {"generation": tenant.registration_generation}
-            audit.record(db, actor, Action.TENANT_REGISTRATIONS_VOIDED, tenant_id=tenant.id, details=details)
+            audit.record(db, operator.actor, Action.TENANT_REGISTRATIONS_VOIDED, tenant_id=tenant.id, details=details)
 
     def _record(self, db: Session, caller: Caller, tenant: Tenant, action: Action, details: dict[str, Any]) -> None:
         audit.record(db, caller.actor, action, tenant_id=tenant.id, details=details)

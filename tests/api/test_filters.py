@@ -16,7 +16,7 @@ from app.store.models import (
     TenantStatus,
 )
 from app.store.models.tenant import folded
-from app.tenants.tenants import Tenants, Wanted
+from app.tenants.tenants import TenantFilter, Tenants
 from tests.support.cast import Customer, World, path_of
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN, plan
@@ -202,7 +202,7 @@ def full(request):
 
 def test_an_index_serves_the_search_by_name(full):
     tenants = Tenants(full)
-    wanted = Wanted(name="TENANT 499")
+    wanted = TenantFilter(name="TENANT 499")
     names = {one.name for one in tenants.list(ADMIN, wanted, limit=50, after=None).items}
     assert names == {"Tenant 499", *(f"Tenant 499{digit}" for digit in range(10))}
     assert "ix_tenants_name_folded" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=50, after=None))
@@ -210,7 +210,7 @@ def test_an_index_serves_the_search_by_name(full):
 
 def test_an_index_serves_rare_statuses_one_or_several(full):
     tenants = Tenants(full)
-    wanted = Wanted(statuses=(TenantStatus.SUSPENDED,))
+    wanted = TenantFilter(statuses=(TenantStatus.SUSPENDED,))
     assert "ix_tenants_status" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
     connections = Listing(full)
     rare = WantedConnections((S.BROKEN, S.INSECURE))

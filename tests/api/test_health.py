@@ -92,7 +92,7 @@ class Deployment:
         return app
 
     def key(self, *scopes: Scope, tenant_id=None) -> str:
-        issue = self.services.api_keys.issue_key
+        issue = self.services.api_keys.create_key
         return issue(OPERATOR, name="a key", scopes=frozenset(scopes), tenant_id=tenant_id)[1]
 
     def ready(self, key: str | None = None, **changes) -> dict:

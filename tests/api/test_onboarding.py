@@ -155,7 +155,7 @@ def deploy(aws, config):
     def make(**changes) -> World:
         app = create_app(make_config(config.database_url, **changes))
         apps.append(app)
-        _, key = app.extensions["deputy"].api_keys.issue_key(
+        _, key = app.extensions["deputy"].api_keys.create_key(
             OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=None, expires_at=None
         )
         return World(aws, Api(app, key))

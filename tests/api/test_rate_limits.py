@@ -29,7 +29,7 @@ def start(aws, vendor, config, monkeypatch, stopped_clock) -> Iterator[Callable[
             app: Flask = create_app(make_config(config.database_url, **limits))
             services = app.extensions["deputy"]
             stack.callback(services.db.engine.dispose)
-            _, key = services.api_keys.issue_key(OPERATOR, name="tight", scopes=frozenset(Scope))
+            _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=frozenset(Scope))
             return World(aws, Api(app, key))
 
         yield begin

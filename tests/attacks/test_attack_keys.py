@@ -4,6 +4,7 @@ import datetime as dt
 from uuid import UUID
 
 import pytest
+import time_machine
 
 from app.access.api_keys import generate_key
 from app.access.callers import Scope
@@ -91,14 +92,16 @@ def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene, route: 
 
 def issued(app, **wanted):
     options = {"name": "a key", "scopes": frozenset(Scope), "tenant_id": None, "expires_at": None}
-    return app.extensions["deputy"].api_keys.issue_key(OPERATOR, **(options | wanted))
+    return app.extensions["deputy"].api_keys.create_key(OPERATOR, **(options | wanted))
 
 
 def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
     tenant = world.tenant()
     passed = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    with time_machine.travel(passed - dt.timedelta(minutes=1), tick=False):
+        _, expired = issued(app, expires_at=passed)
     of_deleted, revoked = world.key("tenants:read", tenant=tenant), world.key("tenants:read")
-    expired = world.admin.with_key(issued(app, expires_at=passed)[1])
+    expired = world.admin.with_key(expired)
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
     revoked_id = next(
         event["details"]["api_key_id"]

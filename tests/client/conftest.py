@@ -32,7 +32,7 @@ def app(aws: Sandbox, vendor: VendorStack) -> Iterator[Flask]:
 
 @pytest.fixture(scope="session")
 def admin(app: Flask) -> Api:
-    _, text = app.extensions["deputy"].api_keys.issue_key(
+    _, text = app.extensions["deputy"].api_keys.create_key(
         OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
     )
     return Api(app, text)

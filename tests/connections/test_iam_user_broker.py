@@ -57,7 +57,7 @@ def users_world(aws: Sandbox, user: User) -> Iterator[World]:
     with new_database("sqlite") as url:
         app = create_app(make_config(url, broker=Broker.parse(user.arn), max_session_seconds=12 * HOUR))
         services = app.extensions["deputy"]
-        _, key = services.api_keys.issue_key(
+        _, key = services.api_keys.create_key(
             OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
         )
         admin = Api(app, key)

@@ -113,7 +113,7 @@ def test_a_form_of_an_onboarding_page_holds_it_too(world: World, behind):
 def test_what_is_no_request_has_none(world: World):
     """A command's, such as this one."""
     api_keys = world.admin.app.extensions["deputy"].api_keys
-    key, _ = api_keys.issue_key(OPERATOR, name="x", scopes=frozenset())
+    key, _ = api_keys.create_key(OPERATOR, name="x", scopes=frozenset())
     made = next(e for e in world.audit(action="api_key.created") if e["details"]["api_key_id"] == str(key.id))
     assert made["client_address"] is None
 

@@ -85,7 +85,7 @@ def admin(vendor: VendorStack) -> Iterator[Api]:
     """On SQLite alone: what differs between the databases, the other tests look for."""
     with new_database("sqlite") as url:
         SERVICE.application = app = create_app(make_config(url, log_level="ERROR"))
-        _, key = app.extensions["deputy"].api_keys.issue_key(
+        _, key = app.extensions["deputy"].api_keys.create_key(
             OPERATOR, name="schemathesis", scopes=frozenset(Scope), tenant_id=None, expires_at=None
         )
         yield Api(app, key)

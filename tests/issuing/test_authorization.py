@@ -239,7 +239,7 @@ def test_a_deleted_tenant_is_gone_for_an_unbound_key_too(unbound: Warm, there):
 
 def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm: Warm):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
-    _, text = here.api_keys.issue_key(
+    _, text = here.api_keys.create_key(
         OPERATOR,
         name="soon over",
         scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
@@ -275,7 +275,7 @@ def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm
 
 
 def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm: Warm, app, here, there):
-    _, text = here.api_keys.issue_key(
+    _, text = here.api_keys.create_key(
         OPERATOR, name="another", scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=warm.place.tenant_id
     )
     there.connections.suspend(ADMIN, warm.place.tenant_id, warm.place.connection_id, reason="x")
@@ -449,7 +449,7 @@ def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(warm: W
 
 
 def test_scope_is_asked_before_memory(app, here, warm: Warm):
-    _, text = here.api_keys.issue_key(OPERATOR, name="reader", scopes=frozenset({Scope.CONNECTIONS_READ}))
+    _, text = here.api_keys.create_key(OPERATOR, name="reader", scopes=frozenset({Scope.CONNECTIONS_READ}))
     problem(Api(app, text).raw("POST", warm.place.path()), 403, "forbidden")
     problem(Api(app, text).raw("GET", warm.place.path("/container-credentials")), 403, "forbidden")
 
@@ -559,7 +559,7 @@ def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, h
     path = (warm.place.tenant_id, warm.place.connection_id)
     old, _ = authorization.authorize_issuance(warm_caller, *path)
     there.connections.suspend(ADMIN, *path, reason="x")
-    _, text = here.api_keys.issue_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=path[0])
+    _, text = here.api_keys.create_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=path[0])
     look = authorization._caller
 
     def slow_neighbour(lookup: str):

@@ -65,7 +65,7 @@ class Organisation:
 
     def __init__(self, app, aws):
         self.aws, self.services = aws, app.extensions["deputy"]
-        _, key = self.services.api_keys.issue_key(
+        _, key = self.services.api_keys.create_key(
             OPERATOR, name="tests", scopes=frozenset(Scope), tenant_id=None, expires_at=None
         )
         self.world = World(aws, Api(app, key))

@@ -87,7 +87,7 @@ class Place:
 def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True) -> Place:
     tenant = tenant_row(services.db)
     made = tuple(connection_row(services.db, tenant, role, number=number) for number in range(1, connections + 1))
-    key, text = services.api_keys.issue_key(
+    key, text = services.api_keys.create_key(
         OPERATOR,
         name="a worker",
         scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
