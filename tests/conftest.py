@@ -50,6 +50,7 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         begin_run()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
