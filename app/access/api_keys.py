@@ -42,13 +42,7 @@ from app.access.tenancy import one_or_not_found, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action, Actor
 from app.clock import now
-from app.errors import (
-    FULL_RETRY_SECONDS,
-    ConflictError,
-    ForbiddenError,
-    RateLimitedError,
-    ValidationFailedError,
-)
+from app.errors import FULL_RETRY_SECONDS, ConflictError, ForbiddenError, RateLimitedError, ValidationFailedError
 from app.ids import new_id
 from app.store.database import Database
 from app.store.models import ApiKey
@@ -282,8 +276,7 @@ def _ensure_no_wider(caller: Caller | Operator, permission_sets: list[str] | Non
 def _visible(caller: Caller, key_id: UUID | None = None) -> Select[ApiKey]:
     """Live keys whose scopes are a subset of the caller's, and that are bound to its tenant if it is bound."""
     query = select(ApiKey).where(
-        ApiKey.scope_bits.bitwise_and(to_bits(frozenset(Scope) - caller.scopes)) == 0,
-        live_at(now()),
+        ApiKey.scope_bits.bitwise_and(to_bits(frozenset(Scope) - caller.scopes)) == 0, live_at(now())
     )
     if key_id is not None:
         query = query.where(ApiKey.id == key_id)

@@ -18,15 +18,7 @@ from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
 from app.store.database import Database
-from app.store.models import (
-    ApiKey,
-    Connection,
-    ConnectionStatus,
-    ExternalIdRow,
-    ExternalIdState,
-    Tenant,
-    TenantStatus,
-)
+from app.store.models import ApiKey, Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
 from app.store.models.tenant import AFTER_ALL_LETTERS, folded
 from app.store.pages import Page, page
 from app.tenants.accounts import declare
@@ -62,12 +54,7 @@ class Tenants:
         self._db = db
 
     def create(
-        self,
-        caller: Caller,
-        *,
-        name: str,
-        reference: str | None = None,
-        accounts: Sequence[str] | None = None,
+        self, caller: Caller, *, name: str, reference: str | None = None, accounts: Sequence[str] | None = None
     ) -> Tenant:
         """A new tenant and its External ID. `accounts`: the only ones that its roles may be in; None: any.
 
@@ -165,12 +152,7 @@ class Tenants:
             connections = db.execute(
                 update(Connection)
                 .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
-                .values(
-                    status=ConnectionStatus.DELETED,
-                    deleted_at=at,
-                    due_at=None,
-                    version=Connection.version + 1,
-                )
+                .values(status=ConnectionStatus.DELETED, deleted_at=at, due_at=None, version=Connection.version + 1)
                 .returning(Connection.id)
             ).all()
             db.execute(

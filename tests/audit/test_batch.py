@@ -118,7 +118,7 @@ def test_an_empty_batch_tells_the_epoch(batch, by_hand):
     assert batch.commit([]) == by_hand.epoch
 
 
-# --- stamps ---
+# --- epochs ---
 
 
 def test_an_event_is_stored_only_under_the_epoch_that_it_is_stamped_with(batch, by_hand, tenant):
@@ -130,8 +130,8 @@ def test_an_event_is_stored_only_under_the_epoch_that_it_is_stamped_with(batch, 
 
 def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant):
     epoch = by_hand.epoch
-    stamps = [epoch, None, epoch - 1, epoch, epoch + 1, None, epoch - 1]
-    events = [event(tenant, stamp) for stamp in stamps]
+    epochs = [epoch, None, epoch - 1, epoch, epoch + 1, None, epoch - 1]
+    events = [event(tenant, valid_at) for valid_at in epochs]
     assert batch.commit(events) == epoch
     wanted = {made.id.hex for made in events if made.valid_at_epoch in {None, epoch}}
     assert {str(found).replace("-", "") for (found,) in stored(by_hand, tenant, "id")} == wanted

@@ -31,6 +31,7 @@ from app.store.models import AuditEvent, ConnectionStatus
 from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
+from tests.support.flights import joins
 from tests.support.rows import ADMIN, ByHand, Place, Role, at_once, connection_row, place, tenant_row, until
 
 
@@ -264,7 +265,7 @@ def test_memory_does_not_become_new_when_others_learn_of_a_new_epoch(warm: Warm,
 
 
 def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm: Warm, there, aws, config):
-    """The stamp of an issuance is that of the older of the two."""
+    """An issuance is valid at the earlier of the two epochs."""
     other_role = Role.of(Customer(aws), config.broker.arn, there)
     other = connection_row(there.db, warm.place.tenant_id, other_role)
     there.api_keys.revoke_key(ADMIN, warm.place.key_id)
@@ -553,7 +554,7 @@ def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand)
 
 
 def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, here, there):
-    """Its word makes old memory look right; but the key was read at the new epoch, and the stamp is the older."""
+    """Its word makes old memory look right; but the key was read at the new epoch, and the earlier one counts."""
     authorization = Authorization(here.db)
     warm_caller = authorization.authenticate(warm.place.key, None)
     path = (warm.place.tenant_id, warm.place.connection_id)
@@ -642,20 +643,6 @@ def cold(here, config) -> Iterator[Services]:
     made.db.engine.dispose()
 
 
-def joins(monkeypatch, memory) -> list[bool]:
-    """Of each request that joins a read of this memory: whether it started it."""
-    seen: list[bool] = []
-    join = memory.reads.join
-
-    def joined(*args):
-        call, started = join(*args)
-        seen.append(started)
-        return call, started
-
-    monkeypatch.setattr(memory.reads, "join", joined)
-    return seen
-
-
 def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_hand):
     cold.authorization.set_epoch(by_hand.epoch)  # tests above have put it back, below what a new process begins with
     seen, place = statements(cold), warm.place
@@ -670,9 +657,9 @@ def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_h
     assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]  # for the key, for the connection
 
 
-def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there, monkeypatch):
+def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there):
     text = generate_key()
-    held, joined = Held(cold, "api_keys"), joins(monkeypatch, cold.authorization._callers)
+    held, joined = Held(cold, "api_keys"), joins(cold.authorization._callers.reads)
     with ThreadPoolExecutor(2) as pool:
         early = pool.submit(cold.authorization.authenticate, text, None)
         assert held.begun.wait(60)
@@ -685,12 +672,12 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
         assert late.result().name == "just now"
 
 
-def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role, monkeypatch):
+def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role):
     made = place(there, role)
     by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
     caller = cold.api_keys.authenticate(made.key, None)
     cold.authorization.authenticate(made.key, None)
-    held, joined = Held(cold, "connections"), joins(monkeypatch, cold.authorization._connections)
+    held, joined = Held(cold, "connections"), joins(cold.authorization._connections.reads)
     with ThreadPoolExecutor(2) as pool:
         early = pool.submit(cold.authorization.authorize_issuance, caller, made.tenant_id, made.connection_id)
         assert held.begun.wait(60)

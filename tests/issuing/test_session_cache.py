@@ -24,6 +24,7 @@ from app.errors import (
 from app.ids import new_id
 from app.issuing import session_cache as module
 from app.issuing.session_cache import CacheKey, SessionCache
+from tests.support.flights import joins
 from tests.support.rows import at_once, until
 from tests.support.valkey import Valkey, cache_at, logged
 
@@ -284,10 +285,9 @@ def test_in_valkey_it_lasts_as_long_as_it_is_good(process, aws, shared):
 def crowd(sessions: SessionCache, asked: bytes, aws: Aws, count: int, patience: float = PATIENCE):
     """So many who ask the same at once, all of whom are there before AWS answers."""
     aws.go_on.clear()
-    pool = ThreadPoolExecutor(count)
+    pool, joined = ThreadPoolExecutor(count), joins(sessions._calls)
     running = [pool.submit(sessions.obtain, asked, aws, patience) for _ in range(count)]
-    until(lambda: aws.calls)
-    time.sleep(0.05)
+    until(lambda: aws.calls and len(joined) == count)
     pool.shutdown(wait=False)
     return running
 
@@ -508,11 +508,11 @@ def test_two_processes_make_one_call_for_both(process, aws, shared, shared_too, 
     asked = question()
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
     pair = (process(shared), process(shared_too))
+    joined = [joins(each._calls) for each in pair]
     aws.go_on.clear()
     with ThreadPoolExecutor(16) as pool:
         running = [pool.submit(each.obtain, asked, aws, PATIENCE) for each in pair for _ in range(8)]
-        until(lambda: aws.calls)
-        time.sleep(0.1)
+        until(lambda: aws.calls and [len(each) for each in joined] == [8, 8])
         aws.go_on.set()
         found = [each.result(60) for each in running]
     assert aws.calls == 1
@@ -558,13 +558,19 @@ def test_who_waits_for_another_process_takes_its_answer_as_soon_as_it_is_there(
     process, aws, shared, shared_too, monkeypatch
 ):
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
-    asked = question()
+    asked, lock, tries = question(), shared_too.lock, []
+
+    def counted(*args):
+        tries.append(args)
+        return lock(*args)
+
+    shared_too.lock = counted
     aws.go_on.clear()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(process(shared).obtain, asked, aws, PATIENCE)
         until(lambda: aws.calls)
         second = pool.submit(process(shared_too).obtain, asked, aws, PATIENCE)
-        time.sleep(0.1)
+        until(lambda: len(tries) > 2)
         assert not second.done()
         aws.go_on.set()
         assert second.result(30)[0] == first.result(30)[0]

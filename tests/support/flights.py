@@ -1,0 +1,17 @@
+"""Who joins a call that is running."""
+
+from app.concurrency.single_flight import SingleFlight
+
+
+def joins(flights: SingleFlight) -> list[bool]:
+    """Of each request that joins a call from now on: whether it started it. A request waits once it is in the list."""
+    seen: list[bool] = []
+    join = flights.join
+
+    def joined(*args):
+        call, started = join(*args)
+        seen.append(started)
+        return call, started
+
+    flights.join = joined
+    return seen
