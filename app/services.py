@@ -13,7 +13,7 @@ from app.config import Config
 from app.connections.connections import Connections
 from app.connections.listing import Listing
 from app.connections.proof import Verification
-from app.connections.proof_queue import Due
+from app.connections.proof_queue import ProofQueue
 from app.health.readiness import Health, checks
 from app.issuing.authorization import Authorization
 from app.issuing.issue import CredentialIssuer
@@ -48,7 +48,7 @@ class Services:
     registrations: Registrations | None  # None: no topic is configured
     issuer: CredentialIssuer
     health: Health
-    due: Due
+    proof_queue: ProofQueue
     rates: Rates
     quotas: Quotas
     tenant_share: TenantShare
@@ -71,7 +71,7 @@ def build(config: Config) -> Services:
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
     listing = Listing(db)
     connections = Connections(db, verification, config, sets)
-    due = Due(db, Verification(db, sts.held_to(rates.background_call)))
+    proof_queue = ProofQueue(db, Verification(db, sts.held_to(rates.background_call)))
     return Services(
         config=config,
         db=db,
@@ -95,17 +95,17 @@ def build(config: Config) -> Services:
             log=audit_log,
             max_session_seconds=config.max_session_seconds,
         ),
-        health=_health(db, sts, onboarding, due, config),
-        due=due,
+        health=_health(db, sts, onboarding, proof_queue, config),
+        proof_queue=proof_queue,
         rates=rates,
         quotas=Quotas(db, config),
         tenant_share=TenantShare(),
     )
 
 
-def _health(db: Database, sts: Sts, onboarding: Onboarding, due: Due, config: Config) -> Health:
+def _health(db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQueue, config: Config) -> Health:
     listens = config.registration_queue_url is not None
-    return Health(checks(db, sts, templates=onboarding.published, oldest_due=due.oldest, listens=listens))
+    return Health(checks(db, sts, templates=onboarding.published, oldest_due=proof_queue.oldest, listens=listens))
 
 
 def _registrations(db: Database, config: Config, sets: dict[str, PermissionSet]) -> Registrations | None:

@@ -118,7 +118,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     schedule, and answers `pending`. AWS gives the same answer for an absent role and for one that refuses.
     """
     services().quotas.attempt(caller(), tenant_id)
-    make = services().connections.seek if "account_id" in body else services().connections.create
+    make = services().connections.find_in_account if "account_id" in body else services().connections.create
     return make(caller(), tenant_id, **body)
 
 

@@ -103,13 +103,13 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
-        for claim in services().due.claim(config.proofs_a_second):
+        for claim in services().proof_queue.claim(config.proofs_a_second):
             prove.delay(claim.tenant_id.hex, claim.connection_id.hex, claim.lease.isoformat())
 
     @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]
     def prove(tenant_id: str, connection_id: str, lease: str) -> Any:
         claim = Claim(UUID(tenant_id), UUID(connection_id), datetime.fromisoformat(lease))
-        return services().due.prove(claim)
+        return services().proof_queue.prove(claim)
 
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:

@@ -48,6 +48,6 @@ class Worker:
 
     def _round(self, pool: ThreadPoolExecutor) -> bool:
         """Prove what is due, and say whether there may be more of it."""
-        claims = self._services.due.claim(THREADS)
-        list(pool.map(self._services.due.prove, claims))
+        claims = self._services.proof_queue.claim(THREADS)
+        list(pool.map(self._services.proof_queue.prove, claims))
         return len(claims) == THREADS

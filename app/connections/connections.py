@@ -1,7 +1,6 @@
-"""Connections: a tenant's links to IAM roles, from the day they are given to us to the day they are deleted.
+"""Connections: a tenant's links to IAM roles, from their creation to their deletion.
 
-Which roles may be given at all is decided here, before any call to AWS (invariant 7). A new connection is pending
-until a proof says otherwise, and so is one that is resumed.
+A new connection is pending until a proof says otherwise, and so is one that is resumed.
 """
 
 from collections.abc import Iterator
@@ -20,22 +19,17 @@ from app.audit.events import Action
 from app.clock import now
 from app.config import Config
 from app.connections.proof import PATIENCE, Verification
-from app.connections.roles import allowed_role
-from app.errors import (
-    FULL_RETRY_SECONDS,
-    ConflictError,
-    RateLimitedError,
-)
-from app.ids import RoleArn, kit_role_name
+from app.connections.roles import allowed_role, kit_role_arn
+from app.errors import FULL_RETRY_SECONDS, ConflictError, RateLimitedError
+from app.ids import RoleArn
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
 from app.tenants.accounts import is_declared
 
-_MOST_SOUGHT = 50
-# The request that makes a connection proves it as well. The worker leaves it alone meanwhile, and takes over when the
-# request never came to its end.
+_MOST_SEARCHES = 50  # of a tenant at once
+# The request that makes a connection also proves it. If that request never ends, the background worker takes over.
 _OWN_PROOF = timedelta(seconds=30)
 _THERE_ALREADY = "This tenant has a connection to this role already."
 
@@ -45,21 +39,20 @@ def add_pending(
 ) -> Connection:
     """A new row, pending and due at once. The tenant's row must be locked.
 
-    `approved`: the vendor itself asks for it. Otherwise a set that writes needs the vendor's word, unless the account is
-    declared: its role could be in an account of somebody else's, and the product would write the tenant's data there.
-    Raises RateLimitedError when the tenant is full, and RoleNotAllowedError for an account that it does not declare.
+    `approved`: the vendor itself asks for it. Otherwise a permission set that writes needs the vendor's approval, unless
+    the tenant declares the account: the role may be in a stranger's account, and the product would write the tenant's
+    data there. Raises RateLimitedError when the tenant is full, and RoleNotAllowedError for an undeclared account.
     """
-    tenant_id = tenant.id
     declared = is_declared(db, tenant, role.account_id, vendor=config.vendor_name)
-    _ensure_room(db, tenant_id, config.max_connections)
-    external_id = db.scalars(
-        select(ExternalIdRow).where(
-            ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
+    _ensure_room(db, tenant.id, config.max_connections)
+    external_id_id = db.scalars(
+        select(ExternalIdRow.id).where(
+            ExternalIdRow.tenant_id == tenant.id, ExternalIdRow.state == ExternalIdState.CURRENT
         )
     ).one()
     connection = Connection(
-        tenant_id=tenant_id,
-        external_id_id=external_id.id,
+        tenant_id=tenant.id,
+        external_id_id=external_id_id,
         role_arn=role.text,
         account_id=role.account_id,
         permission_set=chosen.name,
@@ -75,7 +68,7 @@ def _to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
 
 
 def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
-    """The tenant's row is locked by now, so two at once can't both take the last place."""
+    """The tenant's row is locked, so two requests can't both take the last place."""
     live = select(func.count()).where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
     if (db.scalar(live) or 0) >= limit:
         raise RateLimitedError(
@@ -83,23 +76,23 @@ def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
         )
 
 
-def _ensure_few_sought(db: Session, tenant_id: UUID) -> None:
+def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     searches = select(func.count()).where(
         Connection.tenant_id == tenant_id,
-        Connection.sought,
+        Connection.found_by_account,
         Connection.status == ConnectionStatus.PENDING,
         Connection.due_at.is_not(None),
     )
-    if (db.scalar(searches) or 0) >= _MOST_SOUGHT:
+    if (db.scalar(searches) or 0) >= _MOST_SEARCHES:
         raise RateLimitedError(
-            f"Roles are looked for in at most {_MOST_SOUGHT} accounts of a tenant at once; delete one that is pending,"
+            f"Roles are looked for in at most {_MOST_SEARCHES} accounts of a tenant at once; delete one that is pending,"
             " or give the ARN of a role that is there.",
             retry_after=FULL_RETRY_SECONDS,
         )
 
 
 class Connections:
-    """Create, list, read, suspend, resume and delete connections."""
+    """Create, read, suspend, resume and delete connections."""
 
     def __init__(
         self, db: Database, verification: Verification, config: Config, sets: dict[str, PermissionSet]
@@ -109,76 +102,62 @@ class Connections:
         self._config = config
         self._sets = sets
 
-    def seek(
+    def find_in_account(
         self, caller: Caller, tenant_id: UUID, *, account_id: str, permission_set: str | None = None
     ) -> Connection:
-        """A pending connection to the kit's role in that account, which Deputy looks for by itself from now on.
+        """A pending connection to the kit's role in that account, which Deputy looks for in the background.
 
-        An account without the role, and one whose role refuses us, look the same (AWS says the same of both). Raises
-        as `create` does, and RateLimitedError when too many roles are looked for: or a tenant could scan accounts.
+        AWS says the same of a role that is absent and of one that refuses us. Raises as `create` does, and
+        RateLimitedError for too many searches, so that a tenant can't scan accounts.
         """
-        role = allowed_role(self._config, self.kit_role(tenant_id, account_id))
-        chosen = permission_sets.choose(self._sets, permission_set)
-        with self._new(caller) as db:
-            connection_id = self._insert(db, caller, tenant_id, role, chosen, sought=True)
-        return self.get(caller, tenant_id, connection_id)
-
-    def kit_role(self, tenant_id: UUID, account_id: str) -> str:
-        """The ARN of the onboarding kit's role in that account."""
-        name = kit_role_name(self._config.role_prefix, tenant_id)
-        return f"arn:{self._config.broker.partition}:iam::{account_id}:role/{name}"
+        role_arn = kit_role_arn(self._config, tenant_id, account_id)
+        with self._insert(caller, tenant_id, role_arn, permission_set) as (db, connection):
+            _ensure_few_searches(db, tenant_id)
+            connection.found_by_account = True
+            connection.make_due(now())
+        return self.get(caller, tenant_id, connection.id)
 
     def create(
         self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None
     ) -> Connection:
-        """A new connection, proven once before it is returned (pending, if the proof did not succeed).
+        """A new connection, proven once before it is returned, and pending if the proof did not succeed.
 
         Raises ValidationFailedError, RoleNotAllowedError, NotFoundError, SuspendedError, and ConflictError when the
-        tenant has this role already. A deleted connection to the same role is forgotten: this is a new one.
+        tenant has a live connection to this role.
         """
-        role = allowed_role(self._config, role_arn)
-        chosen = permission_sets.choose(self._sets, permission_set)
-        with self._new(caller) as db:
-            connection_id = self._insert(db, caller, tenant_id, role, chosen)
-        return self._verification.verify(caller, tenant_id, connection_id, patience=PATIENCE)
+        with self._insert(caller, tenant_id, role_arn, permission_set) as (_, connection):
+            connection.due_at = now() + _OWN_PROOF
+        return self._verification.verify(caller, tenant_id, connection.id, patience=PATIENCE)
 
     @contextmanager
-    def _new(self, caller: Caller) -> Iterator[Session]:
+    def _insert(
+        self, caller: Caller, tenant_id: UUID, role_arn: str, permission_set: str | None
+    ) -> Iterator[tuple[Session, Connection]]:
+        """The transaction that adds a connection; when it is due is set inside."""
+        role = allowed_role(self._config, role_arn)
+        chosen = permission_sets.choose(self._sets, permission_set)
         try:
             with self._db.write(caller) as db:
-                yield db
-        except IntegrityError as error:  # two at once: the unique (tenant, role) lets one in
+                tenant = tenant_of(db, caller, tenant_id, lock=True)
+                tenant.ensure_active()
+                self._clear_tombstone(db, caller, tenant_id, role)
+                connection = add_pending(db, self._config, tenant, role, chosen, approved=caller.tenant_id is None)
+                yield db, connection
+                self._record(db, caller, connection, Action.CONNECTION_CREATED, {"role_arn": role.text})
+        except IntegrityError as error:  # of two requests at once, the unique (tenant, role) admits one
             raise ConflictError(_THERE_ALREADY) from error
 
-    def _insert(
-        self,
-        db: Session,
-        caller: Caller,
-        tenant_id: UUID,
-        role: RoleArn,
-        chosen: PermissionSet,
-        *,
-        sought: bool = False,
-    ) -> UUID:
-        tenant = tenant_of(db, caller, tenant_id, lock=True)
-        tenant.ensure_active()
+    def _clear_tombstone(self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn) -> None:
+        """Delete the row of a deleted connection to this role: only an API key may (invariant 12)."""
         earlier = db.scalars(_to_role(tenant_id, role)).one_or_none()
-        if earlier is not None:
-            if earlier.status is not ConnectionStatus.DELETED:
-                raise ConflictError(_THERE_ALREADY)
-            if caller.kind != "api_key":
-                raise ConflictError("This connection was removed. Ask whoever sent you the link to add it again.")
-            db.delete(earlier)  # the tombstone; only this call, by the vendor, clears one (invariant 12)
-            db.flush()
-        connection = add_pending(db, self._config, tenant, role, chosen, approved=caller.tenant_id is None)
-        if sought:
-            _ensure_few_sought(db, tenant_id)
-            connection.sought = True
-            connection.seek(now())
-        else:
-            connection.due_at = now() + _OWN_PROOF
-        self._record(db, caller, connection, Action.CONNECTION_CREATED, {"role_arn": role.text})
-        return connection.id
+        if earlier is None:
+            return
+        if earlier.status is not ConnectionStatus.DELETED:
+            raise ConflictError(_THERE_ALREADY)
+        if caller.kind != "api_key":
+            raise ConflictError("This connection was removed. Ask whoever sent you the link to add it again.")
+        db.delete(earlier)
+        db.flush()
 
     def get(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
         with self._db.read() as db:
@@ -201,25 +180,25 @@ class Connections:
             return connection
 
     def resume(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
-        """Back to pending, then proven once before it is returned: much may have changed meanwhile.
+        """Back to pending, then proven once before it is returned.
 
-        Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError when too many roles are looked for.
+        Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError for too many searches.
         """
         with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)  # before its connection, as everywhere
+            tenant = tenant_of(db, caller, tenant_id, lock=True)  # the tenant before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            tenant.ensure_active()  # or it could not be proven below
+            tenant.ensure_active()
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
-            never_proven = connection.sought and connection.verified_at is None
+            never_proven = connection.found_by_account and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
-                _ensure_few_sought(db, tenant_id)  # or many would pile up beside others, to be resumed together
+                _ensure_few_searches(db, tenant_id)  # or suspended searches would pile up, to be resumed together
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
             self._record(db, caller, connection, Action.CONNECTION_RESUMED, {"reason": reason})
         return self._verification.verify(caller, tenant_id, connection_id)
 
     def approve(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
-        """The vendor's word for a connection that may write. Raises NotFoundError, ForbiddenError, ConflictError."""
+        """The vendor approves a connection that may write. Raises NotFoundError, ForbiddenError, ConflictError."""
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
@@ -228,7 +207,7 @@ class Connections:
             return connection
 
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
-        """Issuing stops at once; the row stays as a tombstone."""
+        """Stops issuing at once; the row stays as a tombstone. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.ensure_may_undo(bound=caller.tenant_id is not None)

@@ -1,4 +1,4 @@
-"""Lists of connections: a tenant's, across tenants, and those with something to mend first."""
+"""Lists of connections: one tenant's, all tenants', and one tenant's with the most urgent first."""
 
 import enum
 import re
@@ -16,14 +16,14 @@ from app.store.pages import Page, page
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which connections to list; nothing means any. `statuses`: those in one of them."""
+    """Which connections to list: those in one of the statuses, in the account. Empty means any."""
 
     statuses: tuple[ConnectionStatus, ...] = ()
     account_id: str | None = None
 
 
-class Standing(enum.IntEnum):
-    """Who has something to mend, and who only waits: a pending role has refused us, or was not tried to the end yet."""
+class Urgency(enum.IntEnum):
+    """What the customer can mend comes first. A pending role is REFUSED if its latest proof was, otherwise WAITING."""
 
     INSECURE = 0
     BROKEN = 1
@@ -34,43 +34,43 @@ class Standing(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a list by standing goes on: after this connection, or where the standing begins.
+class ListPosition:
+    """Where a list by urgency goes on: after this connection, or at the first one of this urgency.
 
-    It holds the standing, as that may have changed since: what is proven meanwhile must not move the rest of the list.
+    It holds the urgency, since that of the connection may have changed between two pages.
     """
 
-    standing: Standing
+    urgency: Urgency
     after: UUID | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Place | None":
+    def parse(cls, text: str) -> "ListPosition | None":
         """From `str()` of one; None for anything else."""
-        found = _PLACE.fullmatch(text)
+        found = _POSITION.fullmatch(text)
         if found is None:
             return None
-        return cls(Standing[found[1].upper()], UUID(found[2]) if found[2] else None)
+        return cls(Urgency[found[1].upper()], UUID(found[2]) if found[2] else None)
 
     def __str__(self) -> str:
-        return self.standing.name.lower() + (f"-{self.after.hex}" if self.after else "")
+        return self.urgency.name.lower() + (f"-{self.after.hex}" if self.after else "")
 
 
 @dataclass(frozen=True, slots=True)
-class ByStanding:
+class UrgentFirst:
     """Some of a tenant's connections, and where the rest of them begins (None after the last)."""
 
     items: list[Connection]
-    rest: Place | None
+    rest: ListPosition | None
 
 
-_PLACE = re.compile(f"({'|'.join(s.name.lower() for s in Standing)})(?:-([0-9a-f]{{32}}))?", re.ASCII)
-_IN_STANDING = {  # status, and whether it refuses: each is one range of an index
-    Standing.INSECURE: (ConnectionStatus.INSECURE, False),
-    Standing.BROKEN: (ConnectionStatus.BROKEN, False),
-    Standing.REFUSED: (ConnectionStatus.PENDING, True),
-    Standing.WAITING: (ConnectionStatus.PENDING, False),
-    Standing.CONNECTED: (ConnectionStatus.VERIFIED, False),
-    Standing.PAUSED: (ConnectionStatus.SUSPENDED, False),
+_POSITION = re.compile(f"({'|'.join(one.name.lower() for one in Urgency)})(?:-([0-9a-f]{{32}}))?", re.ASCII)
+_IS_OF = {  # status, and whether it refuses: each is one range of an index
+    Urgency.INSECURE: (ConnectionStatus.INSECURE, False),
+    Urgency.BROKEN: (ConnectionStatus.BROKEN, False),
+    Urgency.REFUSED: (ConnectionStatus.PENDING, True),
+    Urgency.WAITING: (ConnectionStatus.PENDING, False),
+    Urgency.CONNECTED: (ConnectionStatus.VERIFIED, False),
+    Urgency.PAUSED: (ConnectionStatus.SUSPENDED, False),
 }
 
 
@@ -87,26 +87,28 @@ class Listing:
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
             query = _live(wanted).where(Connection.tenant_id == tenant_id)
-            if wanted.statuses:  # there are at most some thousand to look through
+            if wanted.statuses:  # no index needed: a tenant has some thousand connections at most
                 query = query.where(Connection.status.in_(wanted.statuses))
             return page(db, query, Connection.id, limit=limit, after=after)
 
-    def list_by_standing(self, caller: Caller, tenant_id: UUID, *, limit: int, start: Place | None) -> "ByStanding":
-        """One tenant's connections, those with something to mend first, then newest first. Raises NotFoundError."""
-        found: list[tuple[Standing, Connection]] = []
+    def list_by_urgency(
+        self, caller: Caller, tenant_id: UUID, *, limit: int, start: ListPosition | None
+    ) -> UrgentFirst:
+        """One tenant's connections, the most urgent first, then newest first. Raises NotFoundError."""
+        found: list[tuple[Urgency, Connection]] = []
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            for standing in Standing:
-                if len(found) <= limit and (start is None or standing >= start.standing):
-                    after = start.after if start and standing == start.standing else None
-                    query = _in_standing(tenant_id, standing, after).limit(limit + 1 - len(found))
-                    found += [(standing, connection) for connection in db.scalars(query).unique()]
+            for urgency in Urgency:
+                if len(found) <= limit and (start is None or urgency >= start.urgency):
+                    after = start.after if start and urgency == start.urgency else None
+                    query = _of_urgency(tenant_id, urgency, after).limit(limit + 1 - len(found))
+                    found += [(urgency, connection) for connection in db.scalars(query).unique()]
         more, found = len(found) > limit, found[:limit]
-        rest = Place(found[-1][0], found[-1][1].id) if more else None
-        return ByStanding([connection for _, connection in found], rest)
+        rest = ListPosition(found[-1][0], found[-1][1].id) if more else None
+        return UrgentFirst([connection for _, connection in found], rest)
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
-        """How many connections a tenant has in each status; those that it has none in are left out. Raises NotFoundError."""
+        """How many connections a tenant has in each status, without the zeros. Raises NotFoundError."""
         counts = (
             select(Connection.status, func.count().label("n"))
             .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
@@ -117,20 +119,18 @@ class Listing:
             return {row.status: row.n for row in db.execute(counts)}
 
     def list_all(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Connection]:
-        """Across tenants, newest first. Raises ForbiddenError for a bound key."""
+        """All tenants' connections, newest first. Raises ForbiddenError for a bound key."""
         caller.require_unbound()
         with self._db.read() as db:
             either = [Connection.status == status for status in wanted.statuses]
             return page(db, _live(wanted), Connection.id, limit=limit, after=after, either=either)
 
 
-def _in_standing(tenant_id: UUID, standing: Standing, after: UUID | None) -> Select[Connection]:
-    """One range of one index, in its order: its cost is that of the rows that are taken."""
-    status, refuses = _IN_STANDING[standing]
+def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select[Connection]:
+    """One range of one index, in its order, so that it costs no more than the rows that are taken."""
+    status, refuses = _IS_OF[urgency]
     query = select(Connection).where(
-        Connection.tenant_id == tenant_id,
-        Connection.status == status,
-        Connection.refuses.is_(refuses),
+        Connection.tenant_id == tenant_id, Connection.status == status, Connection.refuses.is_(refuses)
     )
     if after is not None:
         query = query.where(Connection.id < after)

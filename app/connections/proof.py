@@ -219,7 +219,7 @@ class Verification:
             proof = _proof(connection, finding)
             db.add(proof)
             db.flush()
-            connection.take(proof, finding.role_unique_id)
+            connection.apply_verdict(proof, finding.role_unique_id)
             if asked_again is not None:
                 connection.due_at = (
                     asked_again  # somebody made it due meanwhile, for a reason that came after our calls

@@ -1,11 +1,10 @@
-"""What is due: connections whose role is to be tried by now, claimed a few at a time and proven in the background.
+"""The proof queue: connections that are due, claimed a few at a time and proven in the background.
 
-A claim is shared out among tenants, so that thousands of pending roles of one tenant do not hold up another's first
-proof. Connections that were never tried go before those that were.
+The queue is in the database: a claim moves `due_at` ahead by a lease, so a claim that is lost is due again when its
+lease is over. A claim is used once: it names the `due_at` that it set, and the first process that begins it moves that.
 
-The database says what is due, and whoever carries the work may lose it: a claim moves `due_at` ahead by a lease, so
-what nobody finished is due again when the lease is over. A claim is done once: it names the very `due_at` that it
-set, and another carrier of the same message finds a later one.
+Each claim is shared out among tenants, so that one tenant's thousands of pending roles do not delay another tenant's
+first proof. Connections that were never tried go first.
 """
 
 from collections.abc import Sequence
@@ -32,8 +31,8 @@ _WORKER = Actor("worker", None, "background worker")
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
 _SHARE = 8  # one tenant gets an eighth of a claim while others wait
 _AGAIN = 4  # a quarter of a claim is kept for connections that were tried before, or they could wait without end
-_WINDOW = 8  # times the size of a claim: how many due rows one look reads
-_LOOKS = 4  # the first may show a single tenant's rows alone; each further one leaves out the tenants seen so far
+_ROWS = 8  # times the size of a claim: how many due rows one look reads
+_LOOKS = 4  # the first may show one tenant's rows only; each further one leaves out the tenants seen so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,39 +44,36 @@ class Claim:
     lease: datetime
 
 
-class Due:
-    """Claims what is due and proves it."""
+class ProofQueue:
+    """Claims connections that are due, and proves them."""
 
     def __init__(self, db: Database, verification: Verification) -> None:
         self._db = db
         self._verification = verification
 
     def claim(self, most: int) -> list[Claim]:
-        """Due connections, at most so many; no other claim gets these until the lease is over.
-
-        The longest due first, but shared out among tenants, and those that were never tried before the others.
-        """
+        """At most so many due connections, the longest due first. No other claim gets them until the lease is over."""
         at = now()
-        with self._db.read() as db:  # without taking the one lock that SQLite has, again and again
-            chosen = _shared_out(db, _waiting(at), most)
+        with self._db.read() as db:  # most looks find nothing, and need no write lock
+            chosen = _shared_out(db, _due(at), most)
         if not chosen:
             return []
         lease = at + LEASE
         with self._db.write(SYSTEM) as db:
-            # A claim at the same moment takes the rows that are not locked, and waits for none.
-            locked = _waiting(at).where(Connection.id.in_(chosen)).with_for_update(of=Connection, skip_locked=True)
+            # A claim at the same moment takes the rows that are not locked, without waiting.
+            locked = _due(at).where(Connection.id.in_(chosen)).with_for_update(of=Connection, skip_locked=True)
             found = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
             db.execute(update(Connection).where(Connection.id.in_([row.id for row in found])).values(due_at=lease))
         return [Claim(row.tenant_id, row.id, lease) for row in found]
 
     def oldest(self) -> datetime | None:
-        """Since when the connection is due that has waited longest; None when none is due."""
+        """Since when the longest due connection is due; None when none is."""
         at = now()
         with self._db.read() as db:
-            return db.scalar(_waiting(at).with_only_columns(Connection.due_at).limit(1))
+            return db.scalar(_due(at).with_only_columns(Connection.due_at).limit(1))
 
     def prove(self, claim: Claim) -> bool:
-        """Prove one; False when somebody else did, or it is no longer there to be proven."""
+        """Prove one; False when the claim was used already, or the connection can't be proven any more."""
         if not self._begin(claim):
             return False
         who = OnBehalf(_WORKER, claim.tenant_id)
@@ -89,59 +85,50 @@ class Due:
         return True
 
     def _begin(self, claim: Claim) -> bool:
-        """Whether this claim is the connection's latest. From here on it is used up."""
+        """Use up the claim; False when it is not the connection's latest."""
+        begin = update(Connection).where(
+            Connection.id == claim.connection_id,
+            Connection.tenant_id == claim.tenant_id,
+            Connection.due_at == claim.lease,
+        )
         with self._db.write(SYSTEM) as db:
-            begun = db.execute(
-                update(Connection)
-                .where(
-                    Connection.id == claim.connection_id,
-                    Connection.tenant_id == claim.tenant_id,
-                    Connection.due_at == claim.lease,
-                )
-                .values(due_at=max(now(), claim.lease) + LEASE)
-                .returning(Connection.id)
-            ).all()
-        return bool(begun)
+            begun = db.execute(begin.values(due_at=max(now(), claim.lease) + LEASE).returning(Connection.id))
+            return bool(begun.all())
 
 
-def _waiting(at: datetime) -> Select[UUID, UUID]:
+def _due(at: datetime) -> Select[UUID, UUID]:
     return (
         select(Connection.id, Connection.tenant_id)
         .join(Tenant, Tenant.id == Connection.tenant_id)
-        .where(
-            Connection.due_at <= at,
-            Connection.status.not_in(_AT_REST),
-            Tenant.status == TenantStatus.ACTIVE,
-        )
+        .where(Connection.due_at <= at, Connection.status.not_in(_AT_REST), Tenant.status == TenantStatus.ACTIVE)
         .order_by(Connection.due_at)
     )
 
 
-def _shared_out(db: Session, waiting: Select[UUID, UUID], most: int) -> list[UUID]:
-    """The ids of at most so many waiting connections. No tenant gets more than its share unless places stay free."""
-    first, more_first = _shares(db, waiting, Connection.proof_id.is_(None), most)
-    again, more_again = _shares(db, waiting, Connection.proof_id.is_not(None), most)
+def _shared_out(db: Session, due: Select[UUID, UUID], most: int) -> list[UUID]:
+    """The ids of at most so many due connections. A tenant gets more than its share only if places stay free."""
+    first, more_first = _shares(db, due, Connection.proof_id.is_(None), most)
+    again, more_again = _shares(db, due, Connection.proof_id.is_not(None), most)
     kept_for_again = min(len(again), max(1, most // _AGAIN))
     in_order = (*first[: most - kept_for_again], *again, *first, *more_first, *more_again)
     return [row.id for row in dict.fromkeys(in_order)][:most]
 
 
 def _shares(
-    db: Session, waiting: Select[UUID, UUID], among: ColumnElement[bool], most: int
+    db: Session, due: Select[UUID, UUID], among: ColumnElement[bool], most: int
 ) -> tuple[Sequence[Row[UUID, UUID]], Sequence[Row[UUID, UUID]]]:
-    """Rows within their tenants' shares, and rows beyond them. Reads a bounded number of rows, however many are due."""
+    """Rows within their tenants' shares, and rows beyond them. It reads a bounded number, however many are due."""
     within: list[Row[UUID, UUID]] = []
     beyond: list[Row[UUID, UUID]] = []
     seen: set[UUID] = set()
     for _ in range(_LOOKS):
-        look = waiting.where(among, Connection.tenant_id.not_in(seen)).limit(most * _WINDOW)
-        rows = db.execute(look).all()
+        rows = db.execute(due.where(among, Connection.tenant_id.not_in(seen)).limit(most * _ROWS)).all()
         taken: dict[UUID, int] = {}
         for row in rows:
             taken[row.tenant_id] = taken.get(row.tenant_id, 0) + 1
             in_share = taken[row.tenant_id] <= max(1, most // _SHARE)
             (within if in_share else beyond).append(row)
         seen |= taken.keys()
-        if len(rows) < most * _WINDOW or len(within) >= most:
+        if len(rows) < most * _ROWS or len(within) >= most:
             break
     return within, beyond

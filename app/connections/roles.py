@@ -1,15 +1,17 @@
-"""Which roles may be given at all: decided here, before any call to AWS (invariant 7)."""
+"""Which roles Deputy may assume at all, decided before any call to AWS (invariant 7 of docs/architecture.md)."""
+
+from uuid import UUID
 
 from app.config import Config
 from app.errors import RoleNotAllowedError, ValidationFailedError
-from app.ids import RoleArn
+from app.ids import RoleArn, kit_role_name
 
-# Roles under these paths belong to AWS services and to IAM Identity Center; no customer makes one for a vendor.
+# AWS services and IAM Identity Center own the roles under these paths.
 _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
 
 def allowed_role(config: Config, text: str) -> RoleArn:
-    """The role ARN, if Deputy may ever assume it. Raises ValidationFailedError or RoleNotAllowedError."""
+    """The role ARN, if Deputy may assume it. Raises ValidationFailedError or RoleNotAllowedError."""
     try:
         role = RoleArn.parse(text)
     except ValueError as error:
@@ -25,3 +27,8 @@ def allowed_role(config: Config, text: str) -> RoleArn:
     if not role.name.startswith(config.role_prefix):
         raise RoleNotAllowedError(f"The role's name must start with {config.role_prefix}")
     return role
+
+
+def kit_role_arn(config: Config, tenant_id: UUID, account_id: str) -> str:
+    """The ARN of the role that the onboarding kit makes in that account."""
+    return f"arn:{config.broker.partition}:iam::{account_id}:role/{kit_role_name(config.role_prefix, tenant_id)}"

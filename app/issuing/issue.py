@@ -263,7 +263,7 @@ class CredentialIssuer:
     def _make_due(self, about: VerifiedConnection) -> None:
         with self._changing(about) as (_, connection):
             if connection is not None:
-                connection.seek(now())
+                connection.make_due(now())
 
     @contextmanager
     def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:

@@ -24,7 +24,7 @@ from app.clock import now
 from app.config import Config
 from app.connections.connections import Connections
 from app.connections.proof import Verification
-from app.connections.roles import allowed_role
+from app.connections.roles import allowed_role, kit_role_arn
 from app.errors import (
     FULL_RETRY_SECONDS,
     ConflictError,
@@ -208,7 +208,7 @@ class Links:
         with self._db.write(visit.caller) as db:
             tenant_of(db, visit.caller, tenant_id, lock=True).ensure_active()
             connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
-            if not connection.only_sought:
+            if not connection.is_only_an_account:
                 raise ConflictError(
                     "Deputy has heard from this role. Ask the vendor that sent you the link to remove it."
                 )
@@ -226,10 +226,10 @@ class Links:
         """The tenant's connection to this role, made if there is none, with a fresh proof.
 
         `text`: the role's ARN, or an account id; with an account id, the kit's role is searched for in that account.
-        Raises ValidationFailedError for any other text, and what Connections.create, Connections.seek and Verification.verify
-        raise.
+        Raises ValidationFailedError for any other text, and what Connections.create, Connections.find_in_account and
+        Verification.verify raise.
         """
-        role_arn = self._connections.kit_role(visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
+        role_arn = kit_role_arn(self._config, visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before it reaches the database, which refuses some characters as text.
@@ -237,7 +237,7 @@ class Links:
         if known := self._connections.with_role(visit.caller, visit.tenant.id, role):
             return self._verification.verify(visit.caller, visit.tenant.id, known.id)
         if role_arn != text:
-            return self._connections.seek(
+            return self._connections.find_in_account(
                 visit.caller, visit.tenant.id, account_id=text, permission_set=visit.link.permission_set
             )
         return self._connections.create(

@@ -262,7 +262,7 @@ class Registrations:
         if connection.status in _AT_REST:
             action = _IGNORED
         else:
-            connection.seek(now())
+            connection.make_due(now())
             connection.stack = stack
             action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
@@ -279,7 +279,7 @@ class Registrations:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
             raise _Void("undeclared") from error
-        connection.seek(now())
+        connection.make_due(now())
         return connection
 
 

@@ -54,9 +54,9 @@ def test_a_role_that_was_deleted_by_hand_is_found_out_by_one_report(world: World
     assert due_at(world, connection)[0] <= now()
     worker.refused("POST", path, expect=409, code="role_refused")
     services = world.admin.app.extensions["deputy"]
-    claims = iter(lambda: services.due.claim(100), [])
+    claims = iter(lambda: services.proof_queue.claim(100), [])
     [claim] = [c for some in claims for c in some if str(c.connection_id) == connection["id"]]
-    assert services.due.prove(claim)
+    assert services.proof_queue.prove(claim)
     assert world.admin("GET", path_of(connection))["status"] == "broken"
 
 
@@ -111,8 +111,8 @@ def test_many_reports_at_once_are_one(world: World, by_hand):
 
 def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(world: World, by_hand, monkeypatch):
     """Each that takes effect moves the epoch, which is all tenants'."""
-    assert quotas._REPORTS.amount == 60
-    monkeypatch.setattr(quotas, "_REPORTS", quotas._Quota("report", 3, 60, "Too often."))
+    assert quotas._REPORTS.window.amount == 60
+    monkeypatch.setattr(quotas, "_REPORTS", quotas._quota("report", "Reports", 3, "minute"))
     services = world.admin.app.extensions["deputy"]
     many, other = place(services, connections=5), place(services)
     worker = world.admin.with_key(many.key)
@@ -127,7 +127,7 @@ def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(world: W
 
 
 def test_beyond_the_tenants_limit_nothing_is_written(world: World, monkeypatch):
-    monkeypatch.setattr(quotas, "_REPORTS", quotas._Quota("report", 1, 60, "Too often."))
+    monkeypatch.setattr(quotas, "_REPORTS", quotas._quota("report", "Reports", 1, "minute"))
     services = world.admin.app.extensions["deputy"]
     many = place(services, connections=2)
     worker = world.admin.with_key(many.key)

@@ -118,8 +118,8 @@ def test_many_workers_at_once_delete_all_and_do_not_fail(services):
 def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     monkeypatch.setattr("app.background.single_machine._TICK", 0.01)
     rounds, tidied = [], []
-    claim = services.due.claim
-    monkeypatch.setattr("app.connections.proof_queue.Due.claim", lambda _, most: rounds.append(1) or claim(most))
+    claim = services.proof_queue.claim
+    monkeypatch.setattr("app.connections.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most))
     monkeypatch.setattr("app.background.single_machine.tidy", lambda db: tidied.append(1) or tidy(db))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()

@@ -233,14 +233,14 @@ def actions(services) -> set[str]:
 @pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
 def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
     monkeypatch.setattr("app.background.parts._AFTER_FAILURE", 0.05)
-    inner, failures = services.due.claim, iter(range(3))
+    inner, failures = services.proof_queue.claim, iter(range(3))
 
     def claim(most):
         if next(failures, None) is not None:
             raise failure
         return inner(most)
 
-    monkeypatch.setattr(services.due, "claim", claim)
+    monkeypatch.setattr(services.proof_queue, "claim", claim)
     crowd.pending(1)
     with working(services):
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 1})

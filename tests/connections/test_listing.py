@@ -1,4 +1,4 @@
-"""A tenant's connections by standing, as its onboarding page lists them: each part is one range of one index."""
+"""A tenant's connections by urgency, as its onboarding page lists them: each part is one range of one index."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ import sqlalchemy
 from sqlalchemy import event, insert
 
 from app import services as composition
-from app.connections.listing import Place, Standing
+from app.connections.listing import ListPosition, Urgency
 from app.ids import new_id
 from app.store.models import Connection, Proof, Verdict
 from tests.conftest import make_config
@@ -74,11 +74,11 @@ def everything(services, tenant, limit):
     """All of the list, part by part."""
     found, start = [], None
     while True:
-        part = services.listing.list_by_standing(ADMIN, tenant.id, limit=limit, start=start)
+        part = services.listing.list_by_urgency(ADMIN, tenant.id, limit=limit, start=start)
         found += part.items
         if part.rest is None:
             return found
-        start = Place.parse(str(part.rest))
+        start = ListPosition.parse(str(part.rest))
 
 
 @pytest.mark.parametrize("limit", [1, 4, 7, 100])
@@ -96,9 +96,9 @@ def test_the_parts_together_are_all_connections_in_the_order_of_their_standings(
 
 def test_a_part_may_begin_at_any_standing(services):
     tenant = populate(services, 2)
-    part = services.listing.list_by_standing(ADMIN, tenant.id, limit=3, start=Place(Standing.WAITING))
+    part = services.listing.list_by_urgency(ADMIN, tenant.id, limit=3, start=ListPosition(Urgency.WAITING))
     assert [connection.status.value for connection in part.items] == ["pending", "pending", "verified"]
-    assert part.rest.standing is Standing.CONNECTED
+    assert part.rest.urgency is Urgency.CONNECTED
 
 
 def plans(services, look):
@@ -124,11 +124,11 @@ def plans(services, look):
 
 def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services):
     tenant = populate(services, 400)
-    places = [None, *(Place(standing, new_id()) for standing in Standing)]
+    places = [None, *(ListPosition(urgency, new_id()) for urgency in Urgency)]
     for place in places:
         found = plans(
             services,
-            lambda place=place: services.listing.list_by_standing(ADMIN, tenant.id, limit=25, start=place),
+            lambda place=place: services.listing.list_by_urgency(ADMIN, tenant.id, limit=25, start=place),
         )
         assert 1 <= len(found) <= 6
         for plan in found:
@@ -160,8 +160,10 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services):
     ],
 )
 def test_only_a_pending_role_that_was_refused_refuses(status, verdict, sought, refuses):
-    connection = Connection(status=states_of(status), version=1, sought=sought, refuses=not refuses, tenant_id=new_id())
-    connection.take(Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT), "AROAEXAMPLE")
+    connection = Connection(
+        status=states_of(status), version=1, found_by_account=sought, refuses=not refuses, tenant_id=new_id()
+    )
+    connection.apply_verdict(Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT), "AROAEXAMPLE")
     assert connection.refuses is refuses
     if refuses:
         connection.delete(AT)

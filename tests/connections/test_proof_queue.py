@@ -28,7 +28,7 @@ class Scene:
     """A database of its own, in which only what the test made is due."""
 
     def __init__(self, services, aws) -> None:
-        self.services, self.due, self.db = services, services.due, services.db
+        self.services, self.due, self.db = services, services.proof_queue, services.db
         self.aws = aws
         self.nowhere = Role(f"arn:aws:iam::{Customer(aws).account}:role/deputy-late", "AROAEXAMPLEEXAMPLE01")
 
@@ -226,7 +226,7 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
     def slow(*args):
         found = inner(*args)
         with scene.db.write(SYSTEM) as db:
-            db.get(Connection, connection).seek(now())
+            db.get(Connection, connection).make_due(now())
         return found
 
     monkeypatch.setattr(scene.due._verification, "_prove_patiently", slow)

@@ -231,7 +231,7 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
     [connection] = desk.connections()
     for minutes, expected in ((0, StackState.ROLLED_BACK), (2, StackState.ROLLED_BACK), (15, None)):
         at = connection.due_since + timedelta(minutes=minutes) if minutes else now()
-        connection.take(Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at), "AROAEXAMPLE")
+        connection.apply_verdict(Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at), "AROAEXAMPLE")
         assert connection.stack is expected, minutes
 
 

@@ -385,7 +385,7 @@ TAKEN = {
 @pytest.mark.parametrize(("before", "verdict"), TAKEN, ids=lambda value: value.value)
 def test_a_verdict_moves_a_connection_along_the_diagram(before, verdict):
     it, found = connection(before), proof(verdict)
-    it.take(found, "AROAONE" if verdict is V.PROVEN else None)
+    it.apply_verdict(found, "AROAONE" if verdict is V.PROVEN else None)
     after = TAKEN[before, verdict]
     assert it.status is after
     assert it.proof_id == found.id
@@ -402,15 +402,15 @@ def test_the_table_above_is_the_whole_of_it():
 def test_only_a_proof_pins_the_role_and_the_time(before):
     it = connection(before, role_unique_id="AROAOLD", verified_at=None)
     for verdict in (V.UNASSUMABLE, V.INCONCLUSIVE, V.INSECURE):
-        it.take(proof(verdict), None)
+        it.apply_verdict(proof(verdict), None)
         assert (it.role_unique_id, it.verified_at) == ("AROAOLD", None)
-    it.take(proof(V.PROVEN), "AROANEW")
+    it.apply_verdict(proof(V.PROVEN), "AROANEW")
     assert (it.status, it.role_unique_id, it.verified_at) == (S.VERIFIED, "AROANEW", NOW)
 
 
 def test_a_proof_of_another_role_under_the_same_arn_is_a_change():
     it = connection(S.VERIFIED, role_unique_id="AROAOLD")
-    it.take(proof(V.PROVEN), "AROANEW")
+    it.apply_verdict(proof(V.PROVEN), "AROANEW")
     assert (it.status, it.version, it.role_unique_id) == (S.VERIFIED, 8, "AROANEW")
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from bs4 import BeautifulSoup
 from sqlalchemy import event, update
 
-from app.connections.listing import Place, Standing
+from app.connections.listing import ListPosition, Urgency
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
@@ -144,7 +144,7 @@ def test_a_place_of_another_tenants_list_shows_nothing_of_it(visitor: Visitor):
         assert answer.status_code == 200
         assert not [account for account in foreign if account in answer.text]
     assert set(accounts(visitor.page(theirs))) <= set(own)
-    page = visitor.page(f"?start={Place(Standing.PAUSED, new_id())}")
+    page = visitor.page(f"?start={ListPosition(Urgency.PAUSED, new_id())}")
     assert accounts(page) == []
     assert accounts(follow(visitor, page, "list-first")) == own[:25]
 

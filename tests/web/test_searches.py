@@ -184,6 +184,6 @@ def test_a_proof_of_a_search_that_was_removed_meanwhile_is_dropped(visitor: Visi
     change(visitor, made, due_at=lease)
     claim = Claim(UUID(visitor.tenant["id"]), UUID(made["id"]), lease)
     assert stop(visitor, made) == 303
-    assert not services.due.prove(claim)
+    assert not services.proof_queue.prove(claim)
     assert items(visitor) == []
     assert ConnectionStatus.DELETED.value not in str(visitor.page())

@@ -47,7 +47,21 @@ class Proof(TenantOwned, Base):
     checked_at: Mapped[datetime]
 
 
-NEVER_TRIED = text("proof_id IS NULL")  # a claim takes these first, so that they need an index of their own
+NEVER_TRIED = text("proof_id IS NULL")  # a claim takes these first, by an index of their own
+
+
+_S, _V = ConnectionStatus, Verdict
+# Where a verdict takes a connection; any other pair leaves the status as it is.
+_AFTER = {
+    (_S.PENDING, _V.PROVEN): _S.VERIFIED,
+    (_S.BROKEN, _V.PROVEN): _S.VERIFIED,
+    (_S.INSECURE, _V.PROVEN): _S.VERIFIED,
+    (_S.VERIFIED, _V.UNASSUMABLE): _S.BROKEN,
+    (_S.INSECURE, _V.UNASSUMABLE): _S.BROKEN,
+    (_S.PENDING, _V.INSECURE): _S.INSECURE,
+    (_S.VERIFIED, _V.INSECURE): _S.INSECURE,
+    (_S.BROKEN, _V.INSECURE): _S.INSECURE,
+}
 
 
 class Connection(TenantOwned, Suspendable, Base):
@@ -60,8 +74,8 @@ class Connection(TenantOwned, Suspendable, Base):
            └──accepts strangers──► insecure
         any ──suspend──► suspended ──resume──► pending          any ──delete──► deleted (the tombstone)
 
-    The role and the External ID never change; another role is another connection with a proof of its own.
-    `version` counts what a proof or an issuance relies on: a verdict counts only for the version that it tested.
+    The role and the External ID never change: another role is another connection with a proof of its own. `version`
+    moves with everything that a proof or an issuance relies on: a verdict applies only to the version that it tested.
     """
 
     __tablename__ = "connections"
@@ -76,7 +90,7 @@ class Connection(TenantOwned, Suspendable, Base):
         ),
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
-        # One range of it is one standing, newest last (connections.list_by_standing), and one status is counted by it.
+        # One range of it is one urgency, newest last (app/connections/listing.py), and one status is counted by it.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
         Index("ix_connections_due_at", "due_at"),
         Index("ix_connections_due_first", "due_at", sqlite_where=NEVER_TRIED, postgresql_where=NEVER_TRIED),
@@ -94,15 +108,14 @@ class Connection(TenantOwned, Suspendable, Base):
     role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
     proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here
     verified_at: Mapped[datetime | None]
-    # When the next proof is due (None: not scheduled), and since when the connection is on this schedule: searched for
-    # since then, or proven since then. See app/store/models/proof_schedule.py.
+    # When the next proof is due (None: not scheduled), and when its schedule began (app/store/models/proof_schedule.py).
     due_at: Mapped[datetime | None] = mapped_column(default=now)
     due_since: Mapped[datetime | None]
-    # Given by its account alone, so that it is we who look for a role there; such searches are few for each tenant.
-    sought: Mapped[bool] = mapped_column(default=False, server_default=false())
+    # Only the account was given, so Deputy looks for the kit's role there. A tenant may have a few such searches.
+    found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
     awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # by the vendor
     stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
-    # Pending, and the latest proof was refused: what a customer can do something about. False for any other status.
+    # Pending, and the role refused the latest proof: the customer can mend it. False for any other status.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -147,18 +160,18 @@ class Connection(TenantOwned, Suspendable, Base):
             raise ConflictError("This connection is not suspended.")
         self._become(ConnectionStatus.PENDING)
         self.note_suspension(None)
-        self.seek(now())
+        self.make_due(now())
 
     @property
-    def only_sought(self) -> bool:
-        """Whether nothing speaks for the role but the account that was given: no proof, and no stack's message."""
+    def is_only_an_account(self) -> bool:
+        """Whether the account that was given is all that is known of the role: no proof, and no stack's message."""
         never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
-        return self.sought and never_proven and self.stack is None
+        return self.found_by_account and never_proven and self.stack is None
 
-    def seek(self, at: datetime) -> None:
-        """Somebody says that the role is there, or changed, or gone: prove it at `at`, and its schedule begins anew.
+    def make_due(self, at: datetime) -> None:
+        """Prove it at `at`, and begin its schedule again: something says that the role is there, changed or gone.
 
-        Also a proven one's, whose stack is being deleted: its role is there for some seconds more.
+        A proven role whose stack is being deleted too: the role stays for some seconds.
         """
         self.due_at = self.due_since = at
 
@@ -168,10 +181,10 @@ class Connection(TenantOwned, Suspendable, Base):
         return self.status is not ConnectionStatus.SUSPENDED and not lately
 
     def report_refused(self, at: datetime) -> None:
-        """Prove it again, and hand out no session that was made before: those are of the version that ends here."""
+        """Make it due, and drop the sessions that are cached for the version that ends here."""
         self.refused_at = at
         self.version += 1
-        self.seek(at)
+        self.make_due(at)
 
     def delete(self, at: datetime) -> None:
         self._become(ConnectionStatus.DELETED)
@@ -179,40 +192,36 @@ class Connection(TenantOwned, Suspendable, Base):
         self.due_at = None
 
     def role_was_recreated(self) -> None:
-        """A session showed another role id than the proven one: what was proven is gone (back to pending)."""
+        """Back to pending: a session showed another role id than the proven one."""
         self._become(ConnectionStatus.PENDING)
         self.role_unique_id = None
-        self.seek(now())
+        self.make_due(now())
 
-    def take(self, proof: Proof, role_unique_id: str | None) -> None:
-        """Apply the verdict of a proof of this very version."""
+    def apply_verdict(self, proof: Proof, role_unique_id: str | None) -> None:
+        """Store what a proof of this very version found, and when the next one is due."""
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
-        match proof.verdict:
-            case Verdict.PROVEN if self.awaiting_approval:
-                self._become(ConnectionStatus.PENDING)
-                self.role_unique_id = role_unique_id
-            case Verdict.PROVEN:
-                if self.role_unique_id != role_unique_id or self.status is not ConnectionStatus.VERIFIED:
-                    self._become(ConnectionStatus.VERIFIED)
-                self.role_unique_id = role_unique_id
+        after = _AFTER.get((self.status, proof.verdict), self.status)
+        if proof.verdict is Verdict.PROVEN:
+            self.role_unique_id = role_unique_id
+            if self.awaiting_approval:
+                after = ConnectionStatus.PENDING
+            else:
                 self.verified_at = proof.checked_at
-            case Verdict.INSECURE:
-                self._become(ConnectionStatus.INSECURE)
-            case Verdict.UNASSUMABLE if self.status is not ConnectionStatus.PENDING:
-                self._become(ConnectionStatus.BROKEN)
-            case _:  # a pending role that can't be assumed yet stays pending; inconclusive changes nothing
-                pass
-        self.refuses = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
-        self.refuses = self.refuses and not self.only_sought  # there is nothing to mend before there is a stack
-        if (self.status, self.role_unique_id) != before or self.due_since is None:
+        changed = (after, self.role_unique_id) != before
+        if changed:
+            self._become(after)
+        # Before there is a stack, the customer has nothing to mend.
+        refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
+        self.refuses = refused and not self.is_only_an_account
+        if changed or self.due_since is None:
             self.due_since = proof.checked_at
         self.due_at = self._next_due(proof, self.due_since)
         if self.due_at is None and self.status is ConnectionStatus.VERIFIED:
-            self.stack = None  # proven to the end: whatever became of the stack, the role is there
+            self.stack = None  # the role outlived its stack
 
     def approve(self, at: datetime) -> None:
-        """The vendor's word. Verified at once if its latest proof is proven and fresh; otherwise a proof is due.
+        """The vendor approves it. Verified at once if its latest proof is proven and fresh; otherwise a proof is due.
 
         Raises ConflictError when it does not await approval.
         """
@@ -227,7 +236,7 @@ class Connection(TenantOwned, Suspendable, Base):
             self.verified_at = self.due_since = self.proof.checked_at
             self.due_at = schedule.next_settling(self.verified_at, at)
         else:
-            self.seek(at)
+            self.make_due(at)
 
     def _next_due(self, proof: Proof, since: datetime) -> datetime | None:
         if self.status is not ConnectionStatus.VERIFIED:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import errors, log
 from app.audit.events import Action, Event
-from app.connections.listing import Place
+from app.connections.listing import ListPosition
 from app.http.authentication import public
 from app.http.current import services
 from app.http.parsing import whole_body
@@ -140,13 +140,13 @@ def _visit(token: str) -> Visit:
     return visit
 
 
-def _back(token: str, start: Place | None = None) -> ResponseReturnValue:
+def _back(token: str, start: ListPosition | None = None) -> ResponseReturnValue:
     return redirect(url_for("web.page", token=token, start=start, _anchor="status"), 303)
 
 
-def _start() -> Place | None:
+def _start() -> ListPosition | None:
     """The position in the list from which it is shown; an invalid one means the beginning."""
-    return Place.parse(request.args.get("start", ""))
+    return ListPosition.parse(request.args.get("start", ""))
 
 
 def _ensure_own_form() -> None:
@@ -193,7 +193,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     listing = services().listing
     counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
-    listed = listing.list_by_standing(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
+    listed = listing.list_by_urgency(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
     shown = [progress.progress_of(connection) for connection in listed.items]
     summary = progress.headline(counts, shown)
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
@@ -213,7 +213,10 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
 
 
 def _body(
-    visit: Visit, counts: dict[ConnectionStatus, int], shown: list[progress.Progress], **places: str | Place | None
+    visit: Visit,
+    counts: dict[ConnectionStatus, int],
+    shown: list[progress.Progress],
+    **places: str | ListPosition | None,
 ) -> str:
     kit = services().onboarding.kit(visit.caller, visit.tenant.id, permission_set=visit.link.permission_set)
     return render_template(
@@ -222,7 +225,12 @@ def _body(
         waiting=progress.WAITING,
         shown=shown,
         counts=[
-            (progress.counted_as(status, counts[status]), status, counts[status], Place(progress.BEGINS_WITH[status]))
+            (
+                progress.counted_as(status, counts[status]),
+                status,
+                counts[status],
+                ListPosition(progress.BEGINS_WITH[status]),
+            )
             for status in progress.STATUS_WORDS
             if status in counts
         ],

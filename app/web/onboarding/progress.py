@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.connections.listing import Standing
+from app.connections.listing import Urgency
 from app.connections.proof import ACCOUNT, FOREIGN, MISSING, OWN
 from app.ids import RoleArn
 from app.store.models import Connection, ConnectionStatus
@@ -29,11 +29,11 @@ STATUS_WORDS = {
     ConnectionStatus.SUSPENDED: "Paused",
 }
 BEGINS_WITH = {  # where each status begins in the list
-    ConnectionStatus.VERIFIED: Standing.CONNECTED,
-    ConnectionStatus.INSECURE: Standing.INSECURE,
-    ConnectionStatus.BROKEN: Standing.BROKEN,
-    ConnectionStatus.PENDING: Standing.REFUSED,
-    ConnectionStatus.SUSPENDED: Standing.PAUSED,
+    ConnectionStatus.VERIFIED: Urgency.CONNECTED,
+    ConnectionStatus.INSECURE: Urgency.INSECURE,
+    ConnectionStatus.BROKEN: Urgency.BROKEN,
+    ConnectionStatus.PENDING: Urgency.REFUSED,
+    ConnectionStatus.SUSPENDED: Urgency.PAUSED,
 }
 
 
@@ -61,7 +61,7 @@ class Progress:
 
     @property
     def may_stop(self) -> bool:
-        return self.connection.only_sought
+        return self.connection.is_only_an_account
 
     @property
     def settled(self) -> bool:
@@ -130,7 +130,7 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
     if outcomes.get(OWN) != "passed":
         if gone:
             return gone
-        if connection.only_sought:
+        if connection.is_only_an_account:
             return LOOKING
     return next((name for name, outcome in outcomes.items() if outcome == "failed"), None)
 
