@@ -82,6 +82,15 @@ def test_it_comes_after_those_with_something_to_mend(visitor: Visitor):
     assert page.select_one("tbody th").text.strip() == refused["account_id"]
 
 
+def test_what_to_change_is_said_before_what_is_looked_for_and_of_as_many_roles_as_it_concerns(visitor: Visitor):
+    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    search(visitor)
+    visitor.paste(customer.role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    said = text_of(visitor.page().find(id="live"))
+    assert said.index("What to change") < said.index("looks for a role named")
+    assert "does not use this role." in said
+
+
 def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor: Visitor):
     made = search(visitor)
     visitor.world.admin("POST", path_of(made, "/verify"))  # with a proof, which goes along
