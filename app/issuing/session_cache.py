@@ -172,9 +172,8 @@ class SessionCache:
 
     def _renewed(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
         held = self._held(key)
-        if held is not None and held[0].is_fresh(
-            now().timestamp()
-        ):  # the request has missed the end of an earlier call
+        # The request may have missed the end of an earlier call.
+        if held is not None and held[0].is_fresh(now().timestamp()):
             return held[1], "cache"
         try:
             return self._fetched(key, fetch)
