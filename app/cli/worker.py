@@ -23,6 +23,4 @@ def worker() -> None:
         signal.signal(number, lambda *_: stop.set())
     click.echo("The background worker is running. Press Ctrl-C to stop it.")
     if not work.run():
-        raise click.ClickException(
-            "A part of the background worker failed, so it stopped. See its log, and start it again."
-        )
+        raise click.ClickException("The background worker stopped because a part failed. See its log; start it again.")

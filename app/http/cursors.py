@@ -24,9 +24,7 @@ def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str
         try:
             after = UUID(signer.loads(query["cursor"]))
         except (BadSignature, ValueError) as error:
-            raise MalformedRequestError(
-                "This cursor does not belong to this list. Start again without a cursor."
-            ) from error
+            raise MalformedRequestError("This cursor is not from this list. Start without a cursor.") from error
     found = fetch(limit=query["limit"], after=after)
     return {"items": found.items, "next_cursor": None if found.after is None else signer.dumps(str(found.after))}
 

@@ -214,7 +214,7 @@ def test_its_command_fails_then(services, monkeypatch):
     done = application.test_cli_runner().invoke(args=["worker"])
     application.extensions["deputy"].db.engine.dispose()
     assert done.exit_code == 1
-    assert "Start it again" in done.output
+    assert "start it again" in done.output
 
 
 def test_a_part_that_is_told_to_end_has_not_failed():
