@@ -74,6 +74,11 @@ class Caller:
     def actor(self) -> Actor:
         return Actor(self.kind, str(self.key_id), self.name, self.request_id, self.client_address)
 
+    @property
+    def row_ids(self) -> tuple[UUID | None, ...]:
+        """Of what this was read from: it is valid for as long as nothing is taken away from any of them."""
+        return self.key_id, self.tenant_id
+
     def suspension(self, reason: str) -> Suspension:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 

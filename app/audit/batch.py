@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 import psycopg
 from sqlalchemy import event
@@ -18,6 +19,7 @@ from app.audit.events import Event
 from app.clock import now
 from app.errors import StoreUnavailableError
 from app.store.database import LONGEST, Database, as_json
+from app.store.epoch_history import MOST_CHANGES, EpochHistory
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)  # the statement itself has a limit far below those 5
@@ -45,17 +47,24 @@ INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_n
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+_CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch <= {0} LIMIT {0}"
+
 
 class _Store(Protocol):
     def is_there(self) -> bool: ...
     def insert(self, events: Sequence[Event]) -> int: ...
+    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]: ...
     def close(self) -> None: ...
 
 
 class AuditBatch:
-    """Stores events over a connection of its own. For one thread at a time (group commit sees to that)."""
+    """Stores events over a connection of its own. For one thread at a time (group commit sees to that).
+
+    `history`: what was taken away, up to the epoch that the last commit saw.
+    """
 
     def __init__(self, db: Database) -> None:
+        self.history = EpochHistory()
         self._db = db
         self._store: _Store | None = None
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
@@ -72,6 +81,8 @@ class AuditBatch:
             if self._store is None:
                 self._store = self._opened()
             epoch = self._store.insert(events)
+            if epoch != self.history.epoch:
+                self.history = self.history.until(epoch, self._store.changes(self.history.epoch, epoch))
         except (dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError) as error:
             self._forget()
             raise StoreUnavailableError(_UNREACHABLE) from error
@@ -129,6 +140,10 @@ class _Postgresql:
             raise AssertionError("the audit log stored other events than those that hold")
         return int(epoch)
 
+    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
+        found = self._cursor.execute(_CHANGES.format("%s"), [after, until, MOST_CHANGES])
+        return list(found)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -168,6 +183,10 @@ class _Sqlite:
         rows = [_sqlite_row(event) for event in events if event.valid_at_epoch in {None, epoch}]
         self._connection.executemany(_SQLITE, rows)
         return int(epoch)
+
+    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
+        found = self._connection.execute(_CHANGES.format("?"), (after, until, MOST_CHANGES))
+        return [(at, UUID(row_id)) for at, row_id in found]
 
     def close(self) -> None:
         self._connection.close()

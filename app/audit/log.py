@@ -18,6 +18,7 @@ from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError
 from app.ids import first_id_at
 from app.store.database import CLOCKS_APART, LONGEST, Database, database_now
+from app.store.epoch_history import EpochHistory
 from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent
 from app.store.pages import Page, page
 
@@ -89,7 +90,13 @@ class AuditLog:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._group = GroupCommit(AuditBatch(db).commit)
+        self._batch = AuditBatch(db)
+        self._group = GroupCommit(self._batch.commit)
+
+    @property
+    def history(self) -> EpochHistory:
+        """What has been taken away, as far as this process's last commit knows."""
+        return self._batch.history
 
     def append(self, event: Event, *, patience: float = PATIENCE) -> int:
         """Store one event, if it still holds: durable by the time that this returns.

@@ -2,7 +2,7 @@
 
 Memory holds keys and connections as the database had them at some epoch, and nothing in it ages. A change that takes
 something away moves the configuration's epoch, and the statement that records an issuance compares it
-(app/audit/batch.py). Once that statement returns another epoch, whatever was read at an earlier one is read again.
+(app/audit/batch.py). Once that statement returns another epoch, what was read from the rows that were changed is read again.
 Refusals are not kept: an absent key, or a connection that may not issue, is read at each request.
 """
 
@@ -31,6 +31,7 @@ from app.errors import (
 )
 from app.ids import Grant
 from app.store.database import Database
+from app.store.epoch_history import EpochHistory
 from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active
 from app.store.models.states import AWAITING_APPROVAL
 
@@ -41,7 +42,7 @@ _READ_SECONDS = 1.5
 _NOT_VERIFIED = "This connection is not verified; verify it, and see what its verification says."
 
 Name = TypeVar("Name", bound=Hashable)
-Thing = TypeVar("Thing")
+Thing = TypeVar("Thing", Caller, "VerifiedConnection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class VerifiedConnection:
     def path(self) -> tuple[UUID, UUID]:
         return self.tenant_id, self.connection_id
 
+    @property
+    def row_ids(self) -> tuple[UUID, ...]:
+        """Of what this was read from: it is valid for as long as nothing is taken away from any of them."""
+        return self.connection_id, self.tenant_id
+
 
 class _Memory(Generic[Name, Thing]):
     """The things last asked for, each with the epoch at which it was read; and the reads that are running."""
@@ -68,10 +74,14 @@ class _Memory(Generic[Name, Thing]):
         self._things: LRUCache[Name, tuple[int, Thing]] = LRUCache(size)
         self._lock = threading.Lock()
 
-    def get(self, name: Name, epoch: int) -> tuple[int, Thing] | None:
+    def get(self, name: Name, history: EpochHistory) -> tuple[int, Thing] | None:
+        """The last epoch at which the thing is known to be valid, and the thing."""
         with self._lock:
             found = self._things.get(name)
-        return found if found is not None and found[0] == epoch else None
+        if found is None:
+            return None
+        epoch = history.valid_at(found[0], found[1].row_ids)
+        return None if epoch is None else (epoch, found[1])
 
     def put(self, name: Name, found: tuple[int, Thing]) -> None:
         with self._lock:
@@ -87,11 +97,11 @@ class _Memory(Generic[Name, Thing]):
 
 
 class Authorization:
-    """Answers from memory what the database said at the current epoch, as far as this process knows it."""
+    """Answers from memory what is still valid of what the database said, as far as this process knows."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._epoch = 0
+        self._history = EpochHistory()
         self._callers: _Memory[str, Caller] = _Memory(_KEYS)
         self._connections: _Memory[tuple[UUID, UUID], VerifiedConnection] = _Memory(_CONNECTIONS)
 
@@ -114,12 +124,12 @@ class Authorization:
         _ensure_permission_set(known, connection)
         return min(key_epoch, epoch), connection
 
-    def set_epoch(self, epoch: int) -> None:
-        """The database says that this is the current epoch: what was read at another one is read again."""
-        if epoch < self._epoch:  # a backup was restored: the same number will come again, with another meaning
+    def set_history(self, history: EpochHistory) -> None:
+        """What was taken away, up to the epoch that the last commit returned."""
+        if history.restores != self._history.restores:
             self._callers.clear()
             self._connections.clear()
-        self._epoch = epoch
+        self._history = history
 
     def forget(self, connection: VerifiedConnection) -> None:
         """AWS refused it: read this connection again at the next request."""
@@ -134,9 +144,9 @@ class Authorization:
         """The thing and its epoch, from memory or by one read for all requests that want it just now."""
 
         def look() -> tuple[int, Thing]:
-            return memory.get(name, self._epoch) or self._read(memory, name, read)
+            return memory.get(name, self._history) or self._read(memory, name, read)
 
-        found = memory.get(name, self._epoch)
+        found = memory.get(name, self._history)
         if found is not None:
             return found
         began_later = False
@@ -160,10 +170,6 @@ class Authorization:
     ) -> tuple[int, Thing]:
         with self._db.read() as db:
             found = read(db)
-        # The epoch first, or other requests would take what they find for old. A lower one may come from a slow read:
-        # the next commit tells.
-        if found[0] > self._epoch:
-            self.set_epoch(found[0])
         memory.put(name, found)
         return found
 

@@ -161,7 +161,7 @@ class CredentialIssuer:
     def _record_at_epoch(self, event: Event, patience: float) -> bool:
         """Stores the event together with those of other requests. Returns False if the epoch has moved: it is not stored."""
         current_epoch = self._log.append(event, patience=patience)
-        self._authorization.set_epoch(current_epoch)
+        self._authorization.set_history(self._log.history)
         return current_epoch == event.valid_at_epoch
 
     def _record_under_locks(self, asked: _Asked, event: Event) -> bool:

@@ -66,7 +66,7 @@ class Quotas:
     def stop_issuing(self, caller: Caller) -> None:
         """One change by a bound key that stops issuing: TENANT_REVOKES per second and tenant. Unbound keys have no limit.
 
-        Each moves the epoch, and then every process reads again what it remembers of all tenants.
+        Each moves the epoch, and then all tenants' issuances that are under way check and commit again.
         """
         if caller.tenant_id is not None:
             self._count(caller, (self._stop, caller.tenant_id))
@@ -102,7 +102,7 @@ class Quotas:
 _REFUSALS = "refusal"
 # A stack sends one message when it is made, changed or deleted. More than these would only fill the audit log.
 _MESSAGES = _quota("registration", "Stacks send messages about this role", 20, "hour")
-# Each report that takes effect makes every process read again what it remembers, also of other tenants.
+# Each report that takes effect moves the epoch: other tenants' issuances that are under way check and commit again.
 _REPORTS = _quota("report", "Refusals are reported for this tenant", 60, "minute")
 
 

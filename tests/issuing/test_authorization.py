@@ -27,6 +27,7 @@ from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization, lock_verified_connection
 from app.services import Services
 from app.store.database import SYSTEM
+from app.store.epoch_history import EpochHistory
 from app.store.models import AuditEvent, ConnectionStatus
 from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
@@ -262,6 +263,30 @@ def test_memory_does_not_become_new_when_others_learn_of_a_new_epoch(warm: Warm,
     there.tenants.suspend(ADMIN, tenant_row(here.db), reason="x")
     assert neighbour.ask().status_code == 200
     nothing_more_is_issued(warm, 401, "unauthenticated")
+
+
+def test_what_is_taken_away_from_others_makes_nobody_read_again(warm: Warm, warm_up, there, here):
+    """Or one tenant that revokes its own keys without a pause would slow down issuing for everybody."""
+    others = [warm_up() for _ in range(3)]
+    there.api_keys.revoke_key(ADMIN, others[0].place.key_id)
+    there.tenants.suspend(ADMIN, others[1].place.tenant_id, reason="x")
+    there.connections.delete(ADMIN, others[2].place.tenant_id, others[2].place.connection_id)
+    seen = statements(here)
+    for _ in range(2):
+        assert warm.ask().status_code == 200
+    assert seen == []
+    for other, expected in zip(others, [(401, "unauthenticated"), (409, "suspended"), (404, "not_found")], strict=True):
+        nothing_more_is_issued(other, *expected)
+
+
+def test_an_epoch_that_nothing_is_known_of_makes_everybody_read_again(warm: Warm, by_hand, here):
+    by_hand("UPDATE configuration SET epoch = epoch + 1")
+    seen = statements(here)
+    assert warm.ask().status_code == 200
+    assert {table for table in ("api_keys", "connections") if any(f"FROM {table}" in one for one in seen)} == {
+        "api_keys",
+        "connections",
+    }
 
 
 def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm: Warm, there, aws, config):
@@ -565,7 +590,7 @@ def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, h
 
     def slow_neighbour(lookup: str):
         found = look(lookup)
-        authorization._epoch = old
+        authorization._history = EpochHistory(old)
         return found
 
     authorization._caller = slow_neighbour
@@ -644,7 +669,7 @@ def cold(here, config) -> Iterator[Services]:
 
 
 def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_hand):
-    cold.authorization.set_epoch(by_hand.epoch)  # tests above have put it back, below what a new process begins with
+    cold.authorization.set_history(EpochHistory(by_hand.epoch))  # tests above have put it back
     seen, place = statements(cold), warm.place
 
     def issue():

@@ -97,6 +97,13 @@ def found(verdict: Verdict, role_unique_id: str | None = None):
     return verify
 
 
+def changed_since(by_hand: ByHand, epoch: int) -> set[uuid.UUID]:
+    """The rows that are named for the moves after this epoch, of which none may be without one."""
+    found = by_hand.rows(f"SELECT epoch, row_id FROM epoch_changes WHERE epoch > {epoch}")  # noqa: S608
+    assert {at for at, _ in found} == set(range(epoch + 1, by_hand.epoch + 1))
+    return {uuid.UUID(str(row_id)) for _, row_id in found}
+
+
 TAKES_AWAY = {
     "a key is revoked": (revoke, "api_keys"),
     "a key is revoked at the machine": (revoke_at_the_machine, "api_keys"),
@@ -117,6 +124,8 @@ def test_it_moves_with_the_change(world, services, here, by_hand, what):
     before = by_hand.epoch
     act(world, services, here)
     assert by_hand.epoch > before
+    row_id = {"api_keys": here.key_id, "tenants": here.tenant_id, "connections": here.connection_id}[table]
+    assert row_id in changed_since(by_hand, before)
     if by_hand.engine.dialect.name == "postgresql":
         row = {"api_keys": here.key_id, "tenants": here.tenant_id, "connections": here.connection_id}[table]
         changed_by = by_hand.one(f"SELECT CAST(xmin AS text) FROM {table} WHERE id = '{row.hex}'")  # noqa: S608
@@ -263,6 +272,8 @@ def test_whatever_takes_away_by_hand_moves_it_too(services, here, by_hand, what)
     assert by_hand.epoch == before
     by_hand(BY_HAND[what], **{name: value for name, value in given.items() if f":{name}" in BY_HAND[what]})
     assert by_hand.epoch == before + 1
+    changed = next(name for name in ("key", "tenant", "connection") if BY_HAND[what].endswith(f"id = :{name}"))
+    assert changed_since(by_hand, before) == {getattr(here, f"{changed}_id")}
 
 
 def test_another_external_id_moves_it_too(services, here, by_hand):
@@ -314,8 +325,24 @@ def test_truncating_a_table_moves_it_too(by_hand, table):
         before = run("SELECT epoch FROM configuration").scalar_one()
         run(f"TRUNCATE {table}")
         run("SET CONSTRAINTS ALL IMMEDIATE")
-        assert run("SELECT epoch FROM configuration").scalar_one() > before
+        moved = run("SELECT epoch FROM configuration").scalar_one() - before
+        told = run(f"SELECT count(DISTINCT epoch) FROM epoch_changes WHERE epoch > {before}").scalar_one()  # noqa: S608
+        assert moved > told, "nobody can know from which rows something was taken"
         connection.rollback()
+
+
+def test_what_the_last_thousand_epochs_moved_for_is_kept(services, by_hand):
+    """Moves by hand are as good as others here, and quick."""
+    here = place(services, connections=3)
+    take = "UPDATE connections SET version = version + 1 WHERE id = '{}'"
+    oldest, kept, latest = (take.format(one.hex) for one in here.connection_ids)
+    by_hand(oldest)
+    by_hand(kept)
+    before = by_hand.epoch
+    by_hand("UPDATE configuration SET epoch = epoch + 999")
+    by_hand(latest)
+    found = by_hand.rows(f"SELECT epoch FROM epoch_changes WHERE epoch < {before + 1000} AND epoch >= {before - 1}")  # noqa: S608
+    assert found == [(before,)]
 
 
 # --- transactions ---

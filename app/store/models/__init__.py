@@ -13,7 +13,7 @@ Deleted tenants and connections stay as rows, so that nothing of theirs is ever 
 from app.store.models.api_key import ApiKey
 from app.store.models.audit import ISSUED, NOT_ISSUED, AuditEvent
 from app.store.models.background_worker import BackgroundWorker
-from app.store.models.configuration import Configuration
+from app.store.models.configuration import Configuration, EpochChange
 from app.store.models.connection import Connection, Proof
 from app.store.models.limits import QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
@@ -29,6 +29,7 @@ __all__ = [
     "Configuration",
     "Connection",
     "ConnectionStatus",
+    "EpochChange",
     "ExternalIdRow",
     "ExternalIdState",
     "OnboardingLink",
