@@ -23,6 +23,7 @@ from bench import (
     hot,
     memory,
     organization,
+    patience,
     readiness,
     report,
 )
@@ -35,11 +36,13 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
     "cold": (cold.measure, "row 5: one STS call for each answer"),
     "background": (background.measure, "hot rounds beside 50 new tenants and 50 proofs a second"),
-    "hostile": (hostile.measure, "rows 11 and 12: issuing beside another tenant's hostile requests"),
+    "revokes": (hostile.revokes, "row 11: issuing beside another tenant that makes and revokes keys"),
+    "hostile": (hostile.measure, "row 12: issuing beside another tenant's hostile bodies and sockets"),
     "readiness": (readiness.measure, "row 18: STS calls for many that ask for readiness"),
     "extras": (extras.measure, "what each part of a hot request costs"),
     "memory": (memory.measure, "row 9: memory of a cached credential"),
     "honesty": (honesty.measure, "row 6: revoking, and killing every worker, under load"),
+    "patience": (patience.measure, "row 19: how long a request waits when AWS or the database hangs"),
     "burst": (burst.measure, "row 7: STS calls for many cold requests at once"),
     "growth": (growth.measure, "row 8: a million connections, and the last page of a list"),
     "organization": (

@@ -66,6 +66,11 @@ class Halves:
         finally:
             os.sched_setaffinity(0, self.all)
 
+    def free(self, stage: Stage) -> None:
+        """What the stage keeps running may use all cores again."""
+        running = [*stage.on_postgres.server.pids(), *stage.sts.pids(), *cpu.family(stage.postmaster)]
+        cpu.keep_on(self.all, running)
+
 
 class Background:
     """The work, for as long as the `with` lasts."""
@@ -196,15 +201,15 @@ def measure(stage: Stage) -> None:
         warm(stage, contender("alone", hot))
         busy.run(stage.wrk, 1)
         busy.rates.clear()
-        epoch, scale = _epoch(hot.server), stage.scale
+        epoch, scale = epoch_of(hot.server), stage.scale
         stage.say(
             f"background: {scale.rounds} rounds alone, beside {_A_SECOND} tenants and proofs a second, and other work"
         )
         try:
             interleave(stage.wrk, (alone, busy, elsewhere), rounds=scale.rounds, seconds=scale.seconds)
         finally:
-            cpu.keep_on(halves.all, [*hot.server.pids(), *stage.sts.pids(), *cpu.family(stage.postmaster)])
-        moved = _epoch(hot.server) - epoch
+            halves.free(stage)
+        moved = epoch_of(hot.server) - epoch
     stage.found.facts[
         f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, each on its half of the cores"
     ] = {
@@ -232,7 +237,8 @@ def _sessions(deputy: Deputy) -> list[int]:
         return [pid for (pid,) in found]
 
 
-def _epoch(deputy: Deputy) -> int:
+def epoch_of(deputy: Deputy) -> int:
+    """The configuration's epoch."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
         row = server.execute("SELECT epoch FROM configuration").fetchone()
     return int(row[0]) if row else 0

@@ -78,6 +78,7 @@ HOSTILE = Goal(
 )
 AGAINST = Goal(16, "hot issue / the same at the commit --against", ((0.95, 0.98, 1),), more_is_better=True)
 READINESS = Goal(18, "STS calls of 80 that ask for readiness / one a process in 5 s", ((1, 1, 1),))
+PATIENCE = Goal(19, "longest wait when AWS hangs · when the database does", ((2, 1.9, 1.85), (2, 1.9, 1.85)), unit=" s")
 GOALS = (
     HOT,
     HOT_P99,
@@ -93,6 +94,7 @@ GOALS = (
     HOSTILE,
     AGAINST,
     READINESS,
+    PATIENCE,
 )
 
 

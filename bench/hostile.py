@@ -1,38 +1,64 @@
-"""Rows 11 and 12: what a victim is issued beside another tenant's hostile requests.
+"""Rows 11 and 12: what a victim is issued beside another tenant's hostile requests, compared with alone.
 
 Row 11: 24 connections make keys and revoke them without a pause, each of which moves the epoch. Row 12: hostile bodies,
-and sockets that send no body.
+and sockets that send no body. The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to
+read, over eight connections that ask again as soon as they are answered. The sockets, 600 at a time, send the header of
+a request that is allowed, with a good key, and nothing else; each that ends is opened again.
 
-The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to read, over eight connections
-that ask again as soon as they are answered. The sockets, 600 at a time, send the header of a request that is
-allowed, with a good key, and nothing else; each that ends is opened again. Both are sent by a process of their own.
-On a machine of two cores that process takes some of what the victim's requests would have had.
+What is measured is what the attack costs the service, and not what sending it costs. So a Deputy of its own and the
+database have one half of the cores, with a worker for each of them, and all that sends has the other: wrk for the
+victim, alone as beside the attack, and a process for the attack. It has gone on for some seconds before a round begins,
+so that what a tenant may do at once, now and then, is used up.
 """
 
 import contextlib
+import functools
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from bench import cpu
+from bench.background import Halves, epoch_of
 from bench.goals import HOSTILE, REVOKES, shown
-from bench.hot import contender, warm
+from bench.hot import warm
 from bench.load import Wrk
-from bench.rounds import Contender, Round, interleave, ratio
+from bench.rounds import Contender, Round, Spread, interleave, ratio
+from bench.servers import Deputy
 from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
 
-_SETTLE_SECONDS = 4.0  # until 600 sockets are accepted, and their keys read, on a busy machine too
+# Until what may come at once is used up; 600 sockets are accepted, and their keys read, by then too.
+_SETTLE_SECONDS = 6.0
+_REST_SECONDS = 2.0  # until what an attack has left behind is done: requests are held for a second
 
 
 @dataclass
 class Beside(Contender):
-    """Hot rounds beside a process that is told where to send, and with which key."""
+    """Hot rounds of a Deputy on one half of the cores, beside an attack with this key. What sends has the other half."""
 
-    attack: str = field(kw_only=True)
+    server: Deputy
+    halves: Halves = field(kw_only=True)
     key: str = field(kw_only=True)
+    attack: str | None = field(default=None, kw_only=True)
+    moves: list[float] = field(default_factory=list)  # of the epoch, in a second of each round
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
+        database = cpu.family(self.database) if self.database else []
+        cpu.keep_on(self.halves.one, [*self.server.pids(), *database])
+        with self.halves.on(self.halves.other), self._attacked():
+            epoch, began = epoch_of(self.server), time.perf_counter()
+            found = super().run(wrk, seconds)
+            self.moves.append((epoch_of(self.server) - epoch) / (time.perf_counter() - began))
+            return found
+
+    @contextlib.contextmanager
+    def _attacked(self) -> Iterator[None]:
+        if self.attack is None:
+            time.sleep(_REST_SECONDS)
+            yield
+            return
         command = [sys.executable, "-m", "bench.hostile_load", self.attack, str(self.server.port)]
         attacker = subprocess.Popen(
             command,
@@ -45,7 +71,7 @@ class Beside(Contender):
                 attacker.stdin.write(f"{self.key}\n".encode())
                 attacker.stdin.close()
             time.sleep(_SETTLE_SECONDS)
-            return super().run(wrk, seconds)
+            yield
         finally:
             end_process(attacker)
 
@@ -59,32 +85,40 @@ def _strangers_key(stage: Stage) -> str:
         return key
 
 
-def measure(stage: Stage) -> None:
-    hot = stage.on_postgres
-    alone = contender("alone", hot)
-    key = _strangers_key(stage)
-    beside = {
-        attack: Beside(
-            f"beside {attack}",
-            hot.server,
-            hot.hot,
-            database=hot.database,
-            attack=attack,
+def _beside(stage: Stage, *attacks: str) -> list[Spread]:
+    """What is served beside each of the attacks / alone."""
+    halves, key = Halves(), _strangers_key(stage)
+    with stage.on_postgres.server.twin("deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.one)}"}) as deputy:
+        one = functools.partial(
+            Beside,
+            server=deputy,
+            questions=stage.on_postgres.hot,
+            database=stage.postmaster,
+            halves=halves,
             key=key,
         )
-        for attack in ("revokes", "bodies", "sockets")
+        alone, *beside = one("alone"), *(one(f"beside {attack}", attack=attack) for attack in attacks)
+        try:
+            warm(stage, alone)
+            stage.say(f"hostile: {stage.scale.rounds} rounds alone, and beside {' and '.join(attacks)}")
+            interleave(stage.wrk, (alone, *beside), rounds=stage.scale.rounds, seconds=stage.scale.seconds)
+        finally:
+            halves.free(stage)
+    stage.found.facts[f"hot beside hostile {' and '.join(attacks)}"] = {
+        each.name: each.facts() | {"moves of the epoch a second": Spread.of(each.moves)} for each in (alone, *beside)
     }
-    warm(stage, alone)
-    scale = stage.scale
-    stage.say(f"hostile: {scale.rounds} rounds alone, beside revocations, hostile bodies, and sockets without one")
-    interleave(stage.wrk, (alone, *beside.values()), rounds=scale.rounds, seconds=scale.seconds)
-    revokes, *found = [ratio(one, alone, lambda each: each.per_second) for one in beside.values()]
-    stage.found.results.append(REVOKES.judge(shown(revokes), revokes.median, values={"revokes": revokes}))
-    stage.found.facts["hot beside hostile requests"] = {one.name: one.facts() for one in (alone, *beside.values())}
-    stage.found.results.append(
-        HOSTILE.judge(
-            " · ".join(map(shown, found)),
-            *(one.median for one in found),
-            values=dict(zip(("bodies", "sockets"), found, strict=True)),
-        )
-    )
+    return [ratio(each, alone, lambda found: found.per_second) for each in beside]
+
+
+def revokes(stage: Stage) -> None:
+    """Row 11."""
+    [found] = _beside(stage, "revokes")
+    stage.found.results.append(REVOKES.judge(shown(found), found.median, values={"revokes": found}))
+
+
+def measure(stage: Stage) -> None:
+    """Row 12."""
+    bodies, sockets = _beside(stage, "bodies", "sockets")
+    values = {"bodies": bodies, "sockets": sockets}
+    measured = f"{shown(bodies)} · {shown(sockets)}"
+    stage.found.results.append(HOSTILE.judge(measured, bodies.median, sockets.median, values=values))

@@ -1,0 +1,87 @@
+"""Row 19: how long does a request wait at most, when AWS hangs, and when the database does?
+
+SDKs give up on a credentials endpoint after two seconds, so whoever can't be answered by then is told before to come
+back. AWS hangs when the STS keeps its answers to itself, and every question is a new one. The database hangs when all
+of its processes are stopped in the middle of what they do; what is asked for then is in the cache, and can't be
+recorded.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from bench import cpu
+from bench.client import BenchError
+from bench.goals import PATIENCE
+from bench.hot import contender, warm
+from bench.population import Place
+from bench.stage import Stage
+
+_HANDS = 24
+_SECONDS = 8
+_PAUSE = 0.1  # between a hand's requests: refusals at once would be a load of their own
+_HANGS = 60.0  # longer than anybody waits
+_DURATION = 900  # seconds, the shortest session; each question asks for a second more
+
+
+@contextlib.contextmanager
+def _aws(stage: Stage) -> Iterator[None]:
+    stage.sts.answer_after(_HANGS)
+    try:
+        yield
+    finally:
+        stage.sts.answer_after(0)
+
+
+@contextlib.contextmanager
+def _database(stage: Stage) -> Iterator[None]:
+    stopped = cpu.family(stage.postmaster)
+    try:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _longest(stage: Stage, *, cached: bool) -> tuple[float, Counter[int]]:
+    """The longest wait of all, in seconds, and the answers' statuses."""
+    new, over = itertools.count(_DURATION), time.monotonic() + _SECONDS
+
+    def ask(place: Place) -> tuple[float, Counter[int]]:
+        longest, statuses = 0.0, Counter[int]()
+        with contextlib.closing(stage.on_postgres.server.client(place.key)) as client:
+            while time.monotonic() < over:
+                began = time.monotonic()
+                body = None if cached else {"duration_seconds": next(new)}
+                statuses[client.ask("POST", place.credentials, body).status] += 1
+                longest = max(longest, time.monotonic() - began)
+                time.sleep(_PAUSE)
+        return longest, statuses
+
+    with ThreadPoolExecutor(_HANDS) as hands:
+        found = list(hands.map(ask, stage.on_postgres.places[:_HANDS]))
+    return max(longest for longest, _ in found), sum((statuses for _, statuses in found), Counter())
+
+
+def measure(stage: Stage) -> None:
+    warm(stage, contender("Deputy on PostgreSQL", stage.on_postgres))
+    waits = []
+    for what, hanging, cached in (("AWS", _aws(stage), False), ("the database", _database(stage), True)):
+        stage.say(f"patience: {_SECONDS} s of {_HANDS} clients while {what} hangs")
+        with hanging:
+            longest, statuses = _longest(stage, cached=cached)
+        if set(statuses) != {503}:
+            raise BenchError(f"While {what} hung, the answers were {dict(statuses)}, not 503 alone.")
+        stage.found.facts[f"longest wait while {what} hangs"] = {"seconds": longest, "answers": statuses[503]}
+        waits.append(longest)
+    measured = " · ".join(f"{longest:.2f} s" for longest in waits)
+    stage.found.results.append(PATIENCE.judge(measured, *waits, values={"seconds": waits}))
