@@ -1,10 +1,14 @@
 """Declared accounts, and the vendor's word for roles that may write."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from app.access.callers import Scope
+from app.clock import now
+from app.store.database import SYSTEM
+from app.store.models import Connection
 from tests.support.cast import Api, Customer, World, path_of
 
 WRITES = "bucket-sync"
@@ -153,6 +157,15 @@ def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: Wo
 
 def test_an_old_proof_does_not_count_at_the_approval(world: World, waiting, monkeypatch):
     monkeypatch.setattr("app.store.models.connection._FRESH", timedelta(seconds=-1))
+    approved = world.admin("POST", path_of(waiting, "/approve"))
+    assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
+    assert world.admin("POST", path_of(waiting, "/verify"))["status"] == "verified"
+
+
+def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world: World, app, waiting):
+    """The resume has committed, and its own proof is not there yet."""
+    with app.extensions["deputy"].db.write(SYSTEM) as db:
+        db.get_one(Connection, UUID(waiting["id"])).make_due(now())
     approved = world.admin("POST", path_of(waiting, "/approve"))
     assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
     assert world.admin("POST", path_of(waiting, "/verify"))["status"] == "verified"

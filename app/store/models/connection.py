@@ -221,7 +221,8 @@ class Connection(TenantOwned, Suspendable, Base):
             self.stack = None  # the role outlived its stack
 
     def approve(self, at: datetime) -> None:
-        """The vendor approves it. Verified at once if its latest proof is proven and fresh; otherwise a proof is due.
+        """The vendor approves it. Verified at once if its latest proof passed, is fresh, and was made since the connection
+        was last made due (a resume, a stack's message); otherwise a proof is due.
 
         Raises ConflictError when it does not await approval.
         """
@@ -231,7 +232,8 @@ class Connection(TenantOwned, Suspendable, Base):
         proven = self.proof is not None and self.proof.verdict is Verdict.PROVEN
         if self.status is ConnectionStatus.SUSPENDED:
             return
-        if self.proof is not None and proven and self.proof.checked_at > at - _FRESH:
+        oldest = max(at - _FRESH, self.due_since or at)
+        if self.proof is not None and proven and self.proof.checked_at >= oldest:
             self._become(ConnectionStatus.VERIFIED)
             self.verified_at = self.due_since = self.proof.checked_at
             self.due_at = schedule.next_settling(self.verified_at, at)
