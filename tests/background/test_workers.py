@@ -262,16 +262,6 @@ def environment(services, aws, **more):
     }
 
 
-def test_the_command_works_until_it_is_told_to_end(services, crowd, aws):
-    crowd.pending(5)
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(services, aws), stdout=subprocess.PIPE) as process:
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 5})
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-        assert b"Ctrl-C" in process.stdout.read()
-
-
 def test_celery_takes_no_commands_from_its_broker(services):
     """`celery inspect` and `celery control` speak to workers through it."""
     for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
@@ -352,7 +342,7 @@ def work_queue(aws):
         cloudformation.delete_stack(StackName=name)
 
 
-def proven_once(services, crowd, celery, meanwhile=lambda: None):
+def proven_once(services, crowd, celery, meanwhile=lambda: None, in_the_end=lambda: None):
     """The worker is killed in the middle; everything is proven in the end, and nothing twice."""
     try:
         made = crowd.pending(20)
@@ -362,27 +352,23 @@ def proven_once(services, crowd, celery, meanwhile=lambda: None):
         lapse(services)
         celery.start()
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20}, 60)
+        in_the_end()
     finally:
         celery.kill()
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # the broker is what differs
-def test_sqs_carries_what_is_due(services, crowd, aws, work_queue, tmp_path):
-    proven_once(services, crowd, Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION))
-
-
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
-def test_a_worker_that_sqs_refuses_ends_and_does_not_stay_alive_and_deaf(services, crowd, aws, work_queue, tmp_path):
+def test_sqs_carries_what_is_due_and_a_worker_that_it_refuses_ends(services, crowd, aws, work_queue, tmp_path):
+    """It does not stay alive and deaf."""
     celery = Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION)
-    try:
-        crowd.pending(1)
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 1}, 60)
+
+    def refused():
         assert not celery.ended
         work_queue.delete()
         until(lambda: celery.ended, 60)
-    finally:
-        celery.kill()
+
+    proven_once(services, crowd, celery, in_the_end=refused)
 
 
 @pytest.mark.skipif(RABBITMQ is None, reason="there is no rabbitmq-server on this machine")

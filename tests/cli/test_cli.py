@@ -29,6 +29,7 @@ from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.migrations import alembic_config, revision
 from app.store.models import ApiKey, AuditEvent, Tenant
+from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.databases import empty_database
 
@@ -120,6 +121,7 @@ def made_by(output: str) -> tuple[str, str]:
     ],
     ids=lambda value: " ".join(value) if value and " " not in value[0] else "",
 )
+@on_sqlite
 def test_help_says_what_a_command_does(operator, words, said):
     output = operator.run(*words, "--help")
     for text in said:
@@ -154,7 +156,7 @@ def test_help_needs_no_settings_at_any_level():
         cli.without_settings("these settings are bad")
 
 
-@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["keys", "--help"], 0), (["routes"], 3)])
+@pytest.mark.parametrize(("words", "code"), [(["keys", "--help"], 0), (["routes"], 3)])
 def test_the_real_command_line_without_any_setting(words, code):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
     done = subprocess.run(
@@ -170,7 +172,7 @@ def test_the_real_command_line_without_any_setting(words, code):
         assert done.stderr.startswith("Deputy can't start with these settings:\n")
     else:
         assert done.stderr == ""
-        assert "revoke" in done.stdout if "keys" in words else "migrate" in done.stdout
+        assert "revoke" in done.stdout
 
 
 # --- migrate ---
@@ -285,6 +287,7 @@ def assert_by_the_operator(event: AuditEvent) -> None:
         "space",
     ],
 )
+@on_sqlite
 def test_bootstrap_refuses_a_weak_key(with_bootstrap, text):
     operator = with_bootstrap(text)
     output = operator.run("keys", "bootstrap", fails=1)
@@ -387,6 +390,7 @@ def test_create_needs_a_tenant_that_is_there(operator, deleted):
     ],
     ids=lambda words: " ".join(words)[:40].replace("\n", "-") or "nothing",
 )
+@on_sqlite
 def test_create_refuses_what_makes_no_sense(operator, words):
     """The API's own rules for a name hold here too: the audit log and `keys list` show it on one line."""
     done = operator.app.test_cli_runner().invoke(args=["keys", "create", *words])
