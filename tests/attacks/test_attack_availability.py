@@ -17,6 +17,7 @@ from app.errors import RateLimitedError
 from app.ids import new_id
 from app.limits.tenant_share import PER_SECOND, TenantShare
 from app.store.models import Configuration, QuotaUse
+from tests.attacks.evidence import on_sqlite
 from tests.attacks.routes import ROUTES, Route
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, World, path_of
@@ -67,6 +68,7 @@ STOPS: dict[str, Callable[[dict[str, Any], Api], Any]] = {
 }
 
 
+@on_sqlite  # the quota itself is tried on both (tests/limits/test_quotas.py)
 @pytest.mark.parametrize("what", STOPS)
 def test_everything_that_stops_issuing_counts_together(world: World, clock, what):
     connection = world.connection()

@@ -14,7 +14,7 @@ from tests.honesty.front import Aws
 from tests.honesty.sharing import sharing
 
 BURST = 48
-BURSTS = 3
+BURSTS = 2
 
 
 def burst(service: Deployment, place: Place) -> list[Answer]:

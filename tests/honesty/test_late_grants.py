@@ -11,7 +11,7 @@ import pytest
 
 from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Event, Load, Place, until
 
-LATER = 60  # requests for each that must have begun after its change, and more
+LATER = 30  # requests for each that must have begun after its change, and more
 
 
 @dataclass(frozen=True)

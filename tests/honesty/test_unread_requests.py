@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
 
 import pytest
 from gunicorn.http.errors import LimitRequestLine
@@ -11,16 +10,13 @@ from app.factory import create_app
 from app.http.unread import Unread
 from tests.conftest import make_config
 from tests.honesty.deployment import Deployment, until
-from tests.support.databases import empty_database
 
 TOKEN = "dpTokenOfALink" + "x" * 29
 
 
-@pytest.fixture(scope="module")
-def service(front, tmp_path_factory) -> Iterator[Deployment]:
-    folder = tmp_path_factory.mktemp("unread")
-    with empty_database("sqlite", folder) as url, Deployment(folder, url, front, workers=1) as deployed:
-        yield deployed
+@pytest.fixture
+def service(on_sqlite: Deployment) -> Deployment:
+    return on_sqlite
 
 
 def answer_to(service: Deployment, sent: bytes) -> tuple[int, dict[str, str], bytes]:
