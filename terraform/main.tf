@@ -9,15 +9,15 @@ locals {
     Statement = [
       {
         Effect = "Allow"
-        # The vendor's AWS account. By itself this would admit everything in it: the conditions narrow it down.
+        # The vendor's AWS account. By itself this would admit every principal in it: the conditions narrow it.
         Principal = { AWS = "arn:${local.broker[1]}:iam::${local.broker[4]}:root" }
-        # The last two only let the broker's session carry tags and the name of its source into your CloudTrail.
+        # The last two only allow session tags and a source identity, which your CloudTrail then shows.
         Action = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
         Condition = {
           # Without this, another customer of the vendor could name your role as theirs and be let in.
           StringEquals = { "sts:ExternalId" = var.external_id }
-          # The broker, and nobody else in that account. As the principal it would lose its meaning when it is deleted
-          # and made again.
+          # Only the broker in that account. As the principal it would stop working when it is deleted and
+          # recreated.
           ArnEquals = { "aws:PrincipalArn" = var.broker_principal_arn }
         }
       },
@@ -31,7 +31,7 @@ resource "aws_iam_role" "this" {
   max_session_duration = var.max_session_duration
   assume_role_policy   = jsonencode(local.trust_policy)
 
-  # So that whoever finds the role in a year knows whose it is.
+  # The tags say which vendor and which customer the role belongs to.
   tags = {
     "deputy:vendor"      = var.vendor_name
     "deputy:external-id" = var.external_id

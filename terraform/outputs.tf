@@ -1,9 +1,9 @@
 output "role_arn" {
-  description = "The role's ARN, which the vendor asks for."
+  description = "The role's ARN. Give it to the vendor."
   value       = aws_iam_role.this.arn
 }
 
 output "external_id" {
-  description = "The External ID without which the role refuses everybody."
+  description = "The External ID that the role requires."
   value       = var.external_id
 }

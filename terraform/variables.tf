@@ -10,7 +10,7 @@ variable "external_id" {
 
 variable "role_name" {
   type        = string
-  description = "The role's name. The vendor looks for the name that they gave you, so keep it."
+  description = "The role's name. Keep the name from the vendor, because the vendor looks for it."
 
   validation {
     condition     = can(regex("^[A-Za-z0-9_+=,.@-]{1,64}$", var.role_name))
@@ -20,7 +20,7 @@ variable "role_name" {
 
 variable "broker_principal_arn" {
   type        = string
-  description = "The vendor's principal, which alone may use the role: broker_principal_arn of the onboarding kit."
+  description = "The only principal that may use the role: broker_principal_arn of the onboarding kit."
 
   validation {
     condition     = can(regex("^arn:aws(-[a-z0-9]+)*:iam::[0-9]{12}:(role|user)/([!-.0-~]+/)*[A-Za-z0-9_+=,.@-]{1,64}$", var.broker_principal_arn))
@@ -46,7 +46,7 @@ variable "vendor_name" {
 
 variable "permissions_policy" {
   type        = string
-  description = "What the vendor may do, as the JSON of an IAM policy: policy of one of the vendor's permission sets."
+  description = "The vendor's permissions, as the JSON of an IAM policy: policy of one of the vendor's permission sets."
 
   validation {
     condition     = can(jsondecode(var.permissions_policy).Statement)
@@ -56,7 +56,7 @@ variable "permissions_policy" {
 
 variable "max_session_duration" {
   type        = number
-  description = "How long one session may last at most, in seconds."
+  description = "The longest duration of a session, in seconds."
   default     = 3600
 
   validation {
