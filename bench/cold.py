@@ -12,7 +12,7 @@ from bench import peer
 from bench.client import BenchError
 from bench.goals import COLD, shown
 from bench.load import Question, Wrk
-from bench.population import Place
+from bench.population import KeyedConnection
 from bench.rounds import Contender, Round, interleave, ratio
 from bench.servers import Process
 from bench.stage import Populated, Stage
@@ -22,7 +22,7 @@ _WARM_UP = 5  # seconds: until each worker process has met every key and every c
 _MOST_A_SECOND = 4_000  # more questions than a round can ask
 
 
-def unique(places: list[Place]) -> Iterator[Question]:
+def unique(places: list[KeyedConnection]) -> Iterator[Question]:
     """Questions of which no two have the same answer, a connection after the other."""
     for seconds, place in itertools.product(_DURATIONS, places):
         yield Question("POST", place.credentials, place.key, f'{{"duration_seconds":{seconds}}}')

@@ -24,7 +24,7 @@ import psycopg
 
 from bench.client import BenchError, Client
 from bench.goals import HONESTY
-from bench.population import Place, connect, issuing_key, role_arn
+from bench.population import KeyedConnection, connect, issuing_key, role_arn
 from bench.servers import Deputy, InstantSts
 from bench.stage import Stage
 
@@ -49,7 +49,7 @@ class Load:
     """Requests from several connections for as long as the `with` lasts; what came back is in `served`."""
 
     port: int
-    places: Sequence[Place]
+    places: Sequence[KeyedConnection]
     served: list[Served] = field(default_factory=list)
     lost: int = 0  # connections that were cut: the client knows nothing of such a request
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -158,7 +158,7 @@ def _revoked(deputy: Deputy, sts: InstantSts, way: "Way", times: int) -> Late:
 class Way:
     """A way to take something away, and what a request that comes later is told."""
 
-    take: Callable[[Client, Place, str], Any]
+    take: Callable[[Client, KeyedConnection, str], Any]
     refusal: int
 
 
@@ -172,7 +172,7 @@ _WAYS = {
 }
 
 
-def _fresh(admin: Client, sts: InstantSts) -> tuple[Place, str]:
+def _fresh(admin: Client, sts: InstantSts) -> tuple[KeyedConnection, str]:
     """A tenant, a proven connection and a key of their own, and the key's id."""
     tenant = admin.must("POST", "/v1/tenants", {"name": "To be revoked"}, expect=201)
     arn = role_arn(tenant["id"], 0)
@@ -181,7 +181,7 @@ def _fresh(admin: Client, sts: InstantSts) -> tuple[Place, str]:
     return connect(admin, tenant["id"], arn, key), key_id
 
 
-def kills(deputy: Deputy, places: Sequence[Place], times: int) -> Kills:
+def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kills:
     """Kill all workers at once under load, `times` over, each time when the new ones have answered a while."""
     killed = 0
     load = Load(deputy.port, places)

@@ -19,7 +19,7 @@ from bench import cpu
 from bench.client import BenchError
 from bench.goals import PATIENCE
 from bench.hot import contender, warm
-from bench.population import Place
+from bench.population import KeyedConnection
 from bench.stage import Stage
 
 _HANDS = 24
@@ -56,7 +56,7 @@ def _longest(stage: Stage, *, cached: bool) -> tuple[float, Counter[int]]:
     """The longest wait of all, in seconds, and the answers' statuses."""
     new, over = itertools.count(_DURATION), time.monotonic() + _SECONDS
 
-    def ask(place: Place) -> tuple[float, Counter[int]]:
+    def ask(place: KeyedConnection) -> tuple[float, Counter[int]]:
         longest, statuses = 0.0, Counter[int]()
         with contextlib.closing(stage.on_postgres.server.client(place.key)) as client:
             while time.monotonic() < over:

@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KeyedConnection:
     """One proven connection, and a key that may ask for its credentials."""
 
     tenant_id: str
@@ -39,13 +39,13 @@ def issuing_key(admin: Client, name: str) -> tuple[str, str]:
     return made["id"], made["key"]
 
 
-def onboard(deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4) -> list[Place]:
+def onboard(deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4) -> list[KeyedConnection]:
     """`tenants` times `connections` proven connections; each tenant's are asked for with one of `keys` keys."""
     admin = deputy.admin()
     texts = [issuing_key(admin, f"worker {number}")[1] for number in range(keys)]
     admin.close()
 
-    def one(client: Client, number: int) -> list[Place]:
+    def one(client: Client, number: int) -> list[KeyedConnection]:
         tenant = client.must("POST", "/v1/tenants", {"name": f"Customer {number}"}, expect=201)
         arns = [role_arn(tenant["id"], place) for place in range(connections)]
         sts.register(dict.fromkeys(arns, tenant["external_id"]))
@@ -60,11 +60,11 @@ def role_arn(tenant_id: str, place: int) -> str:
     return f"arn:aws:iam::{200_000_000_000 + place}:role/deputy-{tenant_id}-{place}"
 
 
-def connect(client: Client, tenant_id: str, arn: str, key: str) -> Place:
+def connect(client: Client, tenant_id: str, arn: str, key: str) -> KeyedConnection:
     made = client.must("POST", f"/v1/tenants/{tenant_id}/connections", {"role_arn": arn}, expect=201)
     if made["status"] != "verified":
         raise BenchError(f"A good role was not proven: {made}")
-    return Place(tenant_id, made["id"], arn, key)
+    return KeyedConnection(tenant_id, made["id"], arn, key)
 
 
 def spread(work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]) -> list[Made]:

@@ -15,7 +15,7 @@ import psycopg
 from bench import cpu, machine, other_commit, peer
 from bench.goals import Findings
 from bench.load import Question, Wrk
-from bench.population import Place, onboard
+from bench.population import KeyedConnection, onboard
 from bench.servers import HOME, Deputy, InstantSts, Process, Workers, bare_flask
 from dev.postgres import Postgres
 
@@ -55,7 +55,7 @@ class Populated:
     """A Deputy with proven connections, and PostgreSQL's first process if it uses one."""
 
     server: Deputy
-    places: list[Place]
+    places: list[KeyedConnection]
     database: int | None
 
     def hot(self) -> list[Question]:
@@ -162,7 +162,7 @@ class Stage:
         self.say("metadataproxy: starting" + (", cold" if cold else ", hot"))
         return self.start(peer.start(self.sts, self.workers, cold=cold))
 
-    def _onboard(self, server: Deputy, tenants: int) -> list[Place]:
+    def _onboard(self, server: Deputy, tenants: int) -> list[KeyedConnection]:
         count = tenants * self.scale.connections
         self.say(f"{server.name}: proving {count} connections of {tenants} tenants through the API")
         return onboard(server, self.sts, tenants, self.scale.connections)

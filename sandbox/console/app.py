@@ -11,7 +11,7 @@ from marshmallow import Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
 from werkzeug.exceptions import HTTPException
 
-from sandbox.console.stacks import Launch, Place, Stacks, Update
+from sandbox.console.stacks import AccountRegion, Launch, Stacks, Update
 from sandbox.console.template import TemplateRefused
 from sandbox.organization import organization
 from sandbox.vendor import CUSTOMERS, MEMBERS
@@ -45,7 +45,7 @@ def console_app(aws_url: Callable[[], str]) -> "WSGIApplication":
 def _flask(aws_url: Callable[[], str]) -> Flask:
     app = Flask(__name__)
     app.extensions["stacks"] = Stacks(aws_url)
-    app.extensions["places"] = {Place(account, DEFAULT_REGION) for account in CUSTOMERS}
+    app.extensions["places"] = {AccountRegion(account, DEFAULT_REGION) for account in CUSTOMERS}
     app.jinja_env.globals["account_names"] = CUSTOMERS | MEMBERS
     app.jinja_env.globals["organization_units"] = organization.units
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -75,16 +75,16 @@ _stack_name = Regexp(
 )
 
 
-class PlaceSchema(Schema):
+class AccountRegionSchema(Schema):
     account = fields.String(required=True, validate=_account)
     region = fields.String(load_default=DEFAULT_REGION, validate=_region)
 
 
-class StackSchema(PlaceSchema):
+class StackSchema(AccountRegionSchema):
     stack = fields.String(required=True, validate=Length(1, 2048))
 
 
-class ChoiceSchema(PlaceSchema):
+class ChoiceSchema(AccountRegionSchema):
     parameters = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     capabilities = fields.List(fields.String(validate=OneOf(["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"])), required=True)
 
@@ -94,10 +94,10 @@ class UpdateSchema(ChoiceSchema):
 
     @post_load
     def _update(self, data: dict[str, Any], **_: Any) -> Update:
-        return Update(place=Place(data.pop("account"), data.pop("region")), **data)
+        return Update(place=AccountRegion(data.pop("account"), data.pop("region")), **data)
 
 
-class TrustSchema(PlaceSchema):
+class TrustSchema(AccountRegionSchema):
     role_name = fields.String(required=True, validate=Length(1, 64))
     policy = fields.String(required=True)
 
@@ -109,12 +109,12 @@ class LaunchSchema(ChoiceSchema):
 
     @post_load
     def _launch(self, data: dict[str, Any], **_: Any) -> Launch:
-        return Launch(place=Place(data.pop("account"), data.pop("region")), **data)
+        return Launch(place=AccountRegion(data.pop("account"), data.pop("region")), **data)
 
 
-def _place_and_stack(values: Any) -> tuple[Place, str]:
+def _place_and_stack(values: Any) -> tuple[AccountRegion, str]:
     data = StackSchema().load(values)
-    return Place(data["account"], data["region"]), data["stack"]
+    return AccountRegion(data["account"], data["region"]), data["stack"]
 
 
 # Pages.
@@ -123,9 +123,9 @@ def _place_and_stack(values: Any) -> tuple[Place, str]:
 @bp.get("/")
 def index() -> str:
     """The accounts that the console knows of, with their stacks."""
-    places: set[Place] = current_app.extensions["places"]
+    places: set[AccountRegion] = current_app.extensions["places"]
     if request.args:
-        places.add(Place(**PlaceSchema().load(request.args)))
+        places.add(AccountRegion(**AccountRegionSchema().load(request.args)))
     ordered = sorted(places, key=lambda place: (place.account, place.region))
     return render_template(
         "index.html",
@@ -219,7 +219,7 @@ def update_stack() -> ResponseReturnValue:
 def set_trust_policy() -> ResponseReturnValue:
     """Store whom a role trusts."""
     data = TrustSchema().load(request.get_json())
-    stacks().set_trust_policy(Place(data["account"], data["region"]), data["role_name"], data["policy"])
+    stacks().set_trust_policy(AccountRegion(data["account"], data["region"]), data["role_name"], data["policy"])
     return {}, HTTPStatus.OK
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class AccountRegion:
     """One account's CloudFormation in one region."""
 
     account: str
@@ -33,7 +33,7 @@ class Place:
 class Launch:
     """What the person chose on the quick-create page."""
 
-    place: Place
+    place: AccountRegion
     template_url: str
     stack_name: str
     parameters: dict[str, str]
@@ -45,7 +45,7 @@ class Launch:
 class Update:
     """What the person chose on the page that updates a stack. A parameter that is not given keeps its value."""
 
-    place: Place
+    place: AccountRegion
     stack: str
     parameters: dict[str, str]
     capabilities: "list[CapabilityType]"
@@ -96,22 +96,22 @@ class Stacks:
                 Capabilities=launch.capabilities,
             )["StackId"]
 
-    def all(self, place: Place) -> "list[StackTypeDef]":
+    def all(self, place: AccountRegion) -> "list[StackTypeDef]":
         with self._cloudformation(place) as cloudformation:
             pages = cloudformation.get_paginator("describe_stacks").paginate()
             return [stack for page in pages for stack in page["Stacks"]]
 
-    def one(self, place: Place, stack: str) -> "tuple[StackTypeDef, list[StackEventTypeDef]]":
+    def one(self, place: AccountRegion, stack: str) -> "tuple[StackTypeDef, list[StackEventTypeDef]]":
         """A stack and its events, newest first, as AWS gives them."""
         with self._cloudformation(place) as cloudformation:
             found = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
             return found, cloudformation.describe_stack_events(StackName=found["StackId"])["StackEvents"]
 
-    def delete(self, place: Place, stack: str) -> None:
+    def delete(self, place: AccountRegion, stack: str) -> None:
         with self._cloudformation(place) as cloudformation:
             cloudformation.delete_stack(StackName=stack)
 
-    def template_of(self, place: Place, stack: str) -> Template:
+    def template_of(self, place: AccountRegion, stack: str) -> Template:
         """The template that a stack has now."""
         with self._cloudformation(place) as cloudformation:
             body: Any = cloudformation.get_template(StackName=stack)["TemplateBody"]
@@ -134,7 +134,7 @@ class Stacks:
                 Capabilities=update.capabilities,
             )
 
-    def trust_policies(self, place: Place, stack: str) -> dict[str, str]:
+    def trust_policies(self, place: AccountRegion, stack: str) -> dict[str, str]:
         """By the names of the stack's roles, as JSON to read and edit. They need not be the template's any more."""
         with self._cloudformation(place) as cloudformation:
             found = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
@@ -147,17 +147,17 @@ class Stacks:
                     policies[name] = json.dumps(role["AssumeRolePolicyDocument"], indent=2)
         return policies
 
-    def set_trust_policy(self, place: Place, role_name: str, policy: str) -> None:
+    def set_trust_policy(self, place: AccountRegion, role_name: str, policy: str) -> None:
         with self._client(place, "iam") as iam:
             iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=policy)
 
     @contextmanager
-    def _cloudformation(self, place: Place) -> "Iterator[CloudFormationClient]":
+    def _cloudformation(self, place: AccountRegion) -> "Iterator[CloudFormationClient]":
         with self._client(place, "cloudformation") as client:
             yield client
 
     @contextmanager
-    def _client(self, place: Place, service: str) -> "Iterator[Any]":
+    def _client(self, place: AccountRegion, service: str) -> "Iterator[Any]":
         """An access key of 12 digits is, in the sandbox, the root of that account."""
         with self._making_clients:
             client = self._session.client(

@@ -15,7 +15,8 @@ from app.services import Services
 from app.store.database import unavailable
 from tests.attacks.evidence import on_postgresql
 from tests.support.cast import Api, World
-from tests.support.rows import at_once, until
+from tests.support.rows import at_once
+from tests.support.waiting import until
 
 pytestmark = on_postgresql  # SQLite has one writer at a time
 EVERYTHING = {"name": "a program", "scopes": ["keys:write", "tenants:write", "connections:write"]}
@@ -107,7 +108,7 @@ def test_a_key_that_makes_keys_without_a_pause_leaves_none_behind(world: World, 
             alive.append(api)
 
     def revoke() -> int:
-        until(lambda: len(alive) >= 10, 30)
+        until(lambda: len(alive) >= 10, seconds=30)
         return world.admin.with_key(world.admin.key).raw("DELETE", path).status_code
 
     try:

@@ -24,8 +24,9 @@ from app.limits.rates import Rates
 from tests.attacks.evidence import on_postgresql, on_sqlite, problem
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of
-from tests.support.rows import ADMIN, ByHand, Role, at_once, place, until
+from tests.support.rows import ADMIN, ByHand, Role, at_once, place
 from tests.support.valkey import Valkey
+from tests.support.waiting import until
 
 POLICY = {
     "Version": "2012-10-17",

@@ -176,7 +176,7 @@ def broker_in(partition: str) -> Broker:
     return Broker.parse(f"arn:{partition}:iam::111122223333:role/DeputyBroker")
 
 
-class Place(NamedTuple):
+class Partition(NamedTuple):
     """A partition: two regions of it, and the domains of its console and of its services."""
 
     partition: str
@@ -187,15 +187,15 @@ class Place(NamedTuple):
 
 
 PLACES = [
-    Place("aws", "eu-west-1", "ap-southeast-2", "console.aws.amazon.com", "amazonaws.com"),
-    Place("aws-us-gov", "us-gov-west-1", "us-gov-east-1", "console.amazonaws-us-gov.com", "amazonaws.com"),
-    Place("aws-cn", "cn-north-1", "cn-northwest-1", "console.amazonaws.cn", "amazonaws.com.cn"),
+    Partition("aws", "eu-west-1", "ap-southeast-2", "console.aws.amazon.com", "amazonaws.com"),
+    Partition("aws-us-gov", "us-gov-west-1", "us-gov-east-1", "console.amazonaws-us-gov.com", "amazonaws.com"),
+    Partition("aws-cn", "cn-north-1", "cn-northwest-1", "console.amazonaws.cn", "amazonaws.com.cn"),
 ]
 every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.partition)
 
 
 @every_place
-def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Place):
+def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Partition):
     """With a name whose characters all mean something in a URL, to see that each value arrives as it was."""
     partition, home, other, console, suffix = place
     monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -222,7 +222,7 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pl
 
 
 @every_place
-def test_a_region_of_another_partition_is_refused_with_the_names_of_both(deploy, place: Place):
+def test_a_region_of_another_partition_is_refused_with_the_names_of_both(deploy, place: Partition):
     partition = place.partition
     world = deploy(broker=broker_in(partition), region=place.home)
     path = f"/v1/tenants/{world.tenant()['id']}/onboarding?region="

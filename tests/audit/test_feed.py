@@ -19,7 +19,8 @@ from app.store.database import CLOCKS_APART, LONGEST, SYSTEM, Database, database
 from app.store.migrations import alembic_config
 from app.store.models import AuditEvent
 from tests.support.databases import empty_database, new_database
-from tests.support.rows import plan, until
+from tests.support.rows import plan
+from tests.support.waiting import until
 
 BEGINNING = UUID(int=0)
 TESTS = Actor("operator", None, "tests")

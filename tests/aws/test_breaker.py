@@ -21,7 +21,7 @@ from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, Customer
-from tests.support.rows import Place, Role, place
+from tests.support.rows import Role, TenantRows, place
 
 ACCOUNT = "444455556666"
 OPEN = 3.0  # seconds until somebody may try again
@@ -248,7 +248,7 @@ class Own:
     def sts(self):
         return self.services.issuer._sts
 
-    def ask(self, connection: Place, status: int, times: int = 1) -> None:
+    def ask(self, connection: TenantRows, status: int, times: int = 1) -> None:
         for _ in range(times):
             self.api("POST", connection.path(), expect=status)
 

@@ -17,7 +17,8 @@ from app.store.database import SYSTEM
 from app.store.models import Registration
 from tests.conftest import make_config
 from tests.support.databases import new_database
-from tests.support.rows import at_once, tenant_row, until
+from tests.support.rows import at_once, tenant_row
+from tests.support.waiting import until
 
 DAY = timedelta(days=1)
 

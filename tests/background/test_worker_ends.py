@@ -19,9 +19,10 @@ from app.background.parts import Part
 from app.background.single_machine import Worker
 from app.factory import create_app
 from app.store.models import ConnectionStatus
-from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses, until
+from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses
 from tests.support.rows import ByHand
 from tests.support.valkey import Valkey
+from tests.support.waiting import until
 
 __all__ = ["crowd", "services"]  # fixtures
 
@@ -127,11 +128,11 @@ def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_its_kill_leav
     files = sorted(readonly.rglob("*"))
     assert subprocess.run([*unprivileged(), "touch", readonly / "app" / "new"], check=False).returncode != 0
     with started(COMMANDS[kind], cwd=readonly, before=unprivileged()) as process:
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 3}, 120)
-        until(lambda: workers(services) == [(kind, process.pid)], 60)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 3}, seconds=120)
+        until(lambda: workers(services) == [(kind, process.pid)], seconds=60)
         process.kill()  # the one process, and not its group
         process.wait()
-        until(lambda: group_is_gone(process), 10)
+        until(lambda: group_is_gone(process), seconds=10)
     assert sorted(readonly.rglob("*")) == files
 
 
@@ -143,7 +144,7 @@ def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, valkey, re
         started(beat, cwd=readonly, before=unprivileged()),
         contextlib.closing(redis.Redis.from_url(valkey.url)) as broker,
     ):
-        until(lambda: broker.llen("deputy") > 0, 120)
+        until(lambda: broker.llen("deputy") > 0, seconds=120)
     assert sorted(readonly.rglob("*")) == files
 
 
@@ -151,7 +152,7 @@ def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, valkey, re
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(services, started, kind):
     with started(COMMANDS[kind]) as process:
-        until(lambda: workers(services) == [(kind, process.pid)], 120)
+        until(lambda: workers(services) == [(kind, process.pid)], seconds=120)
         process.terminate()
         assert process.wait(60) == 0
         assert workers(services) == []

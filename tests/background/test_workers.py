@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import Counter
 from dataclasses import replace
@@ -37,16 +36,10 @@ from tests.support.rabbitmq import RabbitMQ
 from tests.support.rows import Role, connection_row, registration_token, tenant_row
 from tests.support.stacks import Stack
 from tests.support.valkey import Valkey
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SQS_REGION = "eu-west-1"
-
-
-def until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.05)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -346,12 +339,12 @@ def proven_once(services, crowd, celery, meanwhile=lambda: None, in_the_end=lamb
     """The worker is killed in the middle; everything is proven in the end, and nothing twice."""
     try:
         made = crowd.pending(20)
-        until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, 60)
+        until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, seconds=60)
         celery.kill()
         meanwhile()
         lapse(services)
         celery.start()
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20}, 60)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20}, seconds=60)
         in_the_end()
     finally:
         celery.kill()
@@ -366,7 +359,7 @@ def test_sqs_carries_what_is_due_and_a_worker_that_it_refuses_ends(services, cro
     def refused():
         assert not celery.ended
         work_queue.delete()
-        until(lambda: celery.ended, 60)
+        until(lambda: celery.ended, seconds=60)
 
     proven_once(services, crowd, celery, in_the_end=refused)
 

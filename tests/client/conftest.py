@@ -12,7 +12,7 @@ from app.access.callers import Scope
 from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack
-from tests.client.people import CLIENT, Deputy, Place, served
+from tests.client.people import CLIENT, CustomerAccount, Deputy, served
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World
 from tests.support.certificates import self_signed
@@ -44,9 +44,9 @@ def world(aws: Sandbox, admin: Api) -> World:
 
 
 @pytest.fixture
-def place(world: World) -> Place:
+def place(world: World) -> CustomerAccount:
     """Each test its own: Deputy gives a session to whoever asks the same again, and some tests live in the future."""
-    return Place(world)
+    return CustomerAccount(world)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ class Deputy:
         self.instead = lambda: left.pop(0) if left else None
 
 
-class Place:
+class CustomerAccount:
     """A customer's account with a verified connection, and a worker's key for it."""
 
     def __init__(self, world: World) -> None:

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from deputy_client.cli import main
 
-from tests.client.people import CLIENT, Deputy, Place, environment, run
+from tests.client.people import CLIENT, CustomerAccount, Deputy, environment, run
 
 
 @pytest.fixture
-def key_file(place: Place, tmp_path: Path) -> Path:
+def key_file(place: CustomerAccount, tmp_path: Path) -> Path:
     file = tmp_path / "key"
     file.write_text(f"{place.key}\n")
     return file
 
 
 @pytest.fixture
-def invocation(deputy: Deputy, place: Place, key_file: Path, pauses) -> list[str]:
+def invocation(deputy: Deputy, place: CustomerAccount, key_file: Path, pauses) -> list[str]:
     return [*asked(place), "--url", deputy.url, "--key-file", str(key_file)]
 
 
@@ -29,11 +29,11 @@ def command(*arguments: str | Path, **variables: str):
     return run(sys.executable, "-m", "deputy_client.cli", *arguments, env=environment(**variables))
 
 
-def asked(place: Place) -> tuple[str, ...]:
+def asked(place: CustomerAccount) -> tuple[str, ...]:
     return ("--tenant", place.ids[0], "--connection", place.ids[1])
 
 
-def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: Place, key_file: Path):
+def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: CustomerAccount, key_file: Path):
     done = command(*asked(place), "--url", deputy.url, "--key-file", key_file)
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
@@ -50,7 +50,7 @@ def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: Place
     assert dt.datetime.fromisoformat(printed["Expiration"]) > dt.datetime.now(dt.UTC)
 
 
-def test_it_takes_its_settings_from_the_environment_too(deputy: Deputy, place: Place, key_file: Path):
+def test_it_takes_its_settings_from_the_environment_too(deputy: Deputy, place: CustomerAccount, key_file: Path):
     for variables in ({"DEPUTY_API_KEY": place.key}, {"DEPUTY_API_KEY_FILE": str(key_file)}):
         done = command(*asked(place), "--duration", "900", "--reason", "nightly", DEPUTY_URL=deputy.url, **variables)
         assert done.returncode == 0, done.stderr
@@ -77,13 +77,13 @@ def test_its_status_tells_whose_turn_it_is(invocation, extra, status, capsys):
     assert "dpk_" not in printed.err
 
 
-def test_a_key_on_the_command_line_is_refused(place: Place):
+def test_a_key_on_the_command_line_is_refused(place: CustomerAccount):
     done = command(*asked(place), "--key", "dpk_x")
     assert (done.returncode, done.stdout) == (2, "")
     assert "unrecognized arguments: --key" in done.stderr
 
 
-def test_a_connection_that_may_not_issue_is_status_4(deputy: Deputy, place: Place):
+def test_a_connection_that_may_not_issue_is_status_4(deputy: Deputy, place: CustomerAccount):
     place.admin("/suspend", {"reason": "unpaid"})
     done = command(*asked(place), DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     assert (done.returncode, done.stdout) == (4, "")
@@ -136,7 +136,7 @@ def test_closed_a_bug_opens_nothing_either(invocation, capsys, monkeypatch: pyte
     assert "ZeroDivisionError" in printed.err
 
 
-def test_closed_it_says_why_and_makes_up_another_key_each_time(deputy: Deputy, place: Place):
+def test_closed_it_says_why_and_makes_up_another_key_each_time(deputy: Deputy, place: CustomerAccount):
     place.admin("/suspend", {"reason": "unpaid"})
     keys = set()
     for variable in ("1", "true"):
@@ -196,7 +196,9 @@ def test_the_readme_names_its_options():
 
 
 @pytest.mark.parametrize("joined", [True, False])
-def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(deputy: Deputy, place: Place, joined):
+def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(
+    deputy: Deputy, place: CustomerAccount, joined
+):
     """DuckDB's SDK does; it would then go on as the worker's own role."""
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
@@ -207,7 +209,7 @@ def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(dep
     assert joined or "suspended" in done.stderr
 
 
-def test_closed_it_opens_nothing_where_there_is_no_standard_error(deputy: Deputy, place: Place):
+def test_closed_it_opens_nothing_where_there_is_no_standard_error(deputy: Deputy, place: CustomerAccount):
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     words = [sys.executable, "-m", "deputy_client.cli", *asked(place), "--fail-closed"]

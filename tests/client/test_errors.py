@@ -9,13 +9,13 @@ import uuid
 import deputy_client
 import pytest
 
-from tests.client.people import Deputy, Place, secret_of
+from tests.client.people import CustomerAccount, Deputy, secret_of
 from tests.support.cast import World
 
 pytestmark = pytest.mark.usefixtures("pauses")
 
 
-def refused(kind, place: Place, **options) -> deputy_client.DeputyError:
+def refused(kind, place: CustomerAccount, **options) -> deputy_client.DeputyError:
     options.setdefault("key", place.key)
     with pytest.raises(deputy_client.DeputyError) as caught:
         deputy_client.session(*options.pop("ids", place.ids), **options)
@@ -26,7 +26,7 @@ def refused(kind, place: Place, **options) -> deputy_client.DeputyError:
     return error
 
 
-def test_not_verified(place: Place, deputy: Deputy):
+def test_not_verified(place: CustomerAccount, deputy: Deputy):
     place.open_the_role()
     assert place.admin("/verify")["status"] == "insecure"
     error = refused(deputy_client.NotVerified, place)
@@ -37,29 +37,29 @@ def test_not_verified(place: Place, deputy: Deputy):
     assert len(deputy.requests) == 1
 
 
-def test_suspended(place: Place):
+def test_suspended(place: CustomerAccount):
     place.admin("/suspend", {"reason": "unpaid"})
     assert "resume" in str(refused(deputy_client.Suspended, place))
 
 
-def test_role_refused(place: Place):
+def test_role_refused(place: CustomerAccount):
     place.customer.remove_role(place.role_name)
     error = refused(deputy_client.RoleRefused, place)
     assert "/verify" in str(error)
     assert error.code == "role_refused"
 
 
-def test_not_permitted_without_a_valid_key(place: Place):
+def test_not_permitted_without_a_valid_key(place: CustomerAccount):
     assert "DEPUTY_API_KEY" in str(refused(deputy_client.NotPermitted, place, key=f"dpk_{'0' * 16}_{'x' * 43}"))
 
 
-def test_not_permitted_without_the_scope(place: Place, world: World):
+def test_not_permitted_without_the_scope(place: CustomerAccount, world: World):
     reader = world.key("connections:read", tenant=place.tenant)
     assert "credentials:issue" in str(refused(deputy_client.NotPermitted, place, key=reader.key))
 
 
-def test_not_permitted_for_another_tenant(place: Place, world: World):
-    error = refused(deputy_client.NotPermitted, place, ids=Place(world).ids)
+def test_not_permitted_for_another_tenant(place: CustomerAccount, world: World):
+    error = refused(deputy_client.NotPermitted, place, ids=CustomerAccount(world).ids)
     assert error.code == "not_found"
     assert refused(deputy_client.NotPermitted, place, ids=(place.ids[0], uuid.uuid4())).code == "not_found"
 
@@ -73,7 +73,7 @@ def test_not_permitted_for_another_tenant(place: Place, world: World):
         ("reason", "a\nb"),
     ],
 )
-def test_bad_request_says_which_field(place: Place, deputy: Deputy, field, value):
+def test_bad_request_says_which_field(place: CustomerAccount, deputy: Deputy, field, value):
     error = refused(deputy_client.BadRequest, place, **{field: value})
     assert list(error.errors) == [field]
     assert f"{field}: {error.errors[field][0]}" in str(error)
@@ -81,18 +81,20 @@ def test_bad_request_says_which_field(place: Place, deputy: Deputy, field, value
 
 
 @pytest.mark.parametrize("ids", [("x", uuid.uuid4()), (uuid.uuid4(), "../.."), (None, uuid.uuid4()), (1, 2)])
-def test_ids_that_are_none_are_not_sent(place: Place, deputy: Deputy, ids):
+def test_ids_that_are_none_are_not_sent(place: CustomerAccount, deputy: Deputy, ids):
     refused(deputy_client.BadRequest, place, ids=ids)
     assert deputy.requests == []
 
 
-def test_what_is_not_json_is_not_sent(place: Place, deputy: Deputy):
+def test_what_is_not_json_is_not_sent(place: CustomerAccount, deputy: Deputy):
     refused(deputy_client.BadRequest, place, session_policy={"x": object()})
     refused(deputy_client.BadRequest, place, duration_seconds=float("nan"))
     assert deputy.requests == []
 
 
-def test_aws_unavailable_is_tried_again_as_deputy_asks(place: Place, deputy: Deputy, faults, pauses: list[float]):
+def test_aws_unavailable_is_tried_again_as_deputy_asks(
+    place: CustomerAccount, deputy: Deputy, faults, pauses: list[float]
+):
     faults.add("error", role_arn=place.connection["role_arn"])
     error = refused(deputy_client.Unreachable, place)
     assert error.code == "aws_unavailable"
@@ -106,7 +108,7 @@ def busy(seconds: str):
     return 429, {"Retry-After": seconds, "Content-Type": "application/problem+json"}, body
 
 
-def test_it_waits_when_told_to_slow_down(place: Place, deputy: Deputy, pauses: list[float]):
+def test_it_waits_when_told_to_slow_down(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
     deputy.answer_first(busy("1"), (503, {}, b"<html>"), (502, {}, b""))
     assert deputy_client.session(*place.ids, key=place.key)
     assert len(deputy.requests) == 4
@@ -114,20 +116,20 @@ def test_it_waits_when_told_to_slow_down(place: Place, deputy: Deputy, pauses: l
     assert 0.5 <= pauses[1] <= 1 <= pauses[2] <= 2
 
 
-def test_it_does_not_wait_for_long(place: Place, deputy: Deputy, pauses: list[float]):
+def test_it_does_not_wait_for_long(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
     deputy.answer_first(busy("60"))
     error = refused(deputy_client.Unreachable, place)
     assert (error.retry_after, error.code, error.request_id) == (60, "rate_limited", "r1")
     assert (len(deputy.requests), pauses) == (1, [])
 
 
-def test_a_bug_of_deputys_is_not_tried_again(place: Place, deputy: Deputy):
+def test_a_bug_of_deputys_is_not_tried_again(place: CustomerAccount, deputy: Deputy):
     deputy.answer_first((500, {}, b'{"code": "internal_error", "detail": "Wrong.", "request_id": "r2"}'))
     assert refused(deputy_client.Unreachable, place).request_id == "r2"
     assert len(deputy.requests) == 1
 
 
-def test_nobody_listens(place: Place, pauses: list[float]):
+def test_nobody_listens(place: CustomerAccount, pauses: list[float]):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     error = refused(deputy_client.Unreachable, place, url=f"http://127.0.0.1:{port}")
@@ -135,14 +137,14 @@ def test_nobody_listens(place: Place, pauses: list[float]):
     assert len(pauses) == 3
 
 
-def test_nobody_answers(place: Place, monkeypatch: pytest.MonkeyPatch):
+def test_nobody_answers(place: CustomerAccount, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("deputy_client.service.READ_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert "timeout" in str(refused(deputy_client.Unreachable, place, url=url)).lower()
 
 
-def test_somebody_hangs_up(place: Place):
+def test_somebody_hangs_up(place: CustomerAccount):
     with socket.create_server(("127.0.0.1", 0)) as rude:
 
         def hang_up() -> None:
@@ -157,7 +159,7 @@ def test_somebody_hangs_up(place: Place):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed(place: Place, deputy: Deputy, status):
+def test_no_redirect_is_followed(place: CustomerAccount, deputy: Deputy, status):
     deputy.answer_first((status, {"Location": f"{deputy.url}/elsewhere"}, b""))
     assert "redirect" in str(refused(deputy_client.Unreachable, place))
     assert len(deputy.requests) == 1
@@ -165,12 +167,12 @@ def test_no_redirect_is_followed(place: Place, deputy: Deputy, status):
 
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 409, 500])
 @pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"[]", b'{"AccessKeyId": "x"}', b"\xff"])
-def test_an_answer_that_is_not_deputys_is_not_taken_for_one(place: Place, deputy: Deputy, status, body):
+def test_an_answer_that_is_not_deputys_is_not_taken_for_one(place: CustomerAccount, deputy: Deputy, status, body):
     deputy.answer_first(*[(status, {}, body)] * 4)
     assert "DEPUTY_URL" in str(refused(deputy_client.Unreachable, place))
 
 
-def test_a_detail_cant_write_to_the_terminal(place: Place, deputy: Deputy):
+def test_a_detail_cant_write_to_the_terminal(place: CustomerAccount, deputy: Deputy):
     deputy.answer_first((418, {}, b'{"code": "new", "detail": "a\\u001b[31m\\r\\nb", "errors": {"x": "y"}}'))
     error = refused(deputy_client.DeputyError, place)
     assert str(error).isprintable()
@@ -178,7 +180,7 @@ def test_a_detail_cant_write_to_the_terminal(place: Place, deputy: Deputy):
 
 
 @pytest.mark.parametrize("expiration", ["soon", "2020-01-01T00:00:00Z", "2999-01-01T00:00:00"])
-def test_credentials_that_have_expired_are_none(place: Place, deputy: Deputy, expiration):
+def test_credentials_that_have_expired_are_none(place: CustomerAccount, deputy: Deputy, expiration):
     body = f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{expiration}"}}'
     deputy.answer_first((200, {}, body.encode()))
     refused(deputy_client.ConfigurationError, place)
@@ -204,7 +206,7 @@ def test_credentials_that_have_expired_are_none(place: Place, deputy: Deputy, ex
         " ",
     ],
 )
-def test_the_key_goes_nowhere_in_clear(place: Place, url, monkeypatch: pytest.MonkeyPatch):
+def test_the_key_goes_nowhere_in_clear(place: CustomerAccount, url, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("deputy_client.service._connection", lambda _: pytest.fail("it must not connect"))
     error = refused(deputy_client.ConfigurationError, place, url=url)
     assert "https" in str(error)
@@ -212,12 +214,12 @@ def test_the_key_goes_nowhere_in_clear(place: Place, url, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{}/", "http://localhost:{}", "HTTP://LOCALHOST:{}"])
-def test_within_this_machine_http_will_do(place: Place, deputy: Deputy, url):
+def test_within_this_machine_http_will_do(place: CustomerAccount, deputy: Deputy, url):
     port = deputy.url.rpartition(":")[2]
     assert deputy_client.session(*place.ids, key=place.key, url=url.format(port))
 
 
-def test_without_a_url_or_a_key(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path):
+def test_without_a_url_or_a_key(place: CustomerAccount, monkeypatch: pytest.MonkeyPatch, tmp_path):
     assert "DEPUTY_API_KEY_FILE" in str(refused(deputy_client.ConfigurationError, place, key=None))
     monkeypatch.setenv("DEPUTY_API_KEY", " \n")
     assert "empty" in str(refused(deputy_client.ConfigurationError, place, key=None))
@@ -230,14 +232,14 @@ def test_without_a_url_or_a_key(place: Place, monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.parametrize("key", ["dpk_a\nX-Evil: 1", "dpk_a b", "dpk_ä", "dpk_a\x00", "dpk_a\r"])
-def test_a_key_that_is_no_header_is_not_sent(place: Place, deputy: Deputy, key):
+def test_a_key_that_is_no_header_is_not_sent(place: CustomerAccount, deputy: Deputy, key):
     with pytest.raises(deputy_client.ConfigurationError) as caught:
         deputy_client.session(*place.ids, key=key)
     assert key not in str(caught.value)
     assert deputy.requests == []
 
 
-def test_errors_travel_between_processes(place: Place):
+def test_errors_travel_between_processes(place: CustomerAccount):
     error = refused(deputy_client.BadRequest, place, duration_seconds=1)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  ours
     assert (type(again), str(again), again.errors) == (type(error), str(error), error.errors)

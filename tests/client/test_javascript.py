@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.server import Sandbox
 from tests.client.javascript_sdks import INSTANCE, TASK, Machine, machine
-from tests.client.people import EXAMPLE, Deputy, Place, block
+from tests.client.people import EXAMPLE, CustomerAccount, Deputy, block
 
 NOT_KNOWN = "InvalidClientTokenId: The security token included in the request is invalid."
 CHAINS = [("v2.cjs",), ("v3.cjs", "chain")]
@@ -28,7 +28,7 @@ def node(request: pytest.FixtureRequest, aws: Sandbox) -> Iterator[Machine]:
 class Profile:
     """A worker's profile with deputy-credential-process, as docs/workers.md has it."""
 
-    def __init__(self, home: Path, place: Place, deputy: Deputy) -> None:
+    def __init__(self, home: Path, place: CustomerAccount, deputy: Deputy) -> None:
         self._home = home
         self._deputy = deputy
         self.place = place
@@ -68,7 +68,7 @@ class Profile:
 
 
 @pytest.fixture
-def profile(tmp_path: Path, place: Place, deputy: Deputy) -> Profile:
+def profile(tmp_path: Path, place: CustomerAccount, deputy: Deputy) -> Profile:
     return Profile(tmp_path, place, deputy)
 
 

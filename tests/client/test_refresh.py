@@ -13,7 +13,7 @@ import deputy_client
 import pytest
 import time_machine
 
-from tests.client.people import Deputy, Place, secret_of
+from tests.client.people import CustomerAccount, Deputy, secret_of
 
 DOWN = (503, {}, b"")
 
@@ -29,7 +29,7 @@ def key_of(credentials) -> str:
 
 
 @pytest.mark.parametrize("duration", [3600, 1800, 900])
-def test_it_renews_in_the_last_quarter(deputy: Deputy, place: Place, clock, duration):
+def test_it_renews_in_the_last_quarter(deputy: Deputy, place: CustomerAccount, clock, duration):
     credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=duration).get_credentials()
     first = key_of(credentials)
     clock.shift(duration * 0.75 - 5)
@@ -39,7 +39,7 @@ def test_it_renews_in_the_last_quarter(deputy: Deputy, place: Place, clock, dura
     assert len(deputy.requests) == 2
 
 
-def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Deputy, place: Place, clock):
+def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Deputy, place: CustomerAccount, clock):
     """Deputy may hand out what has ten minutes left; botocore's own windows would renew that at every call."""
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)).isoformat()
     body = f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{end}"}}'.encode()
@@ -51,7 +51,7 @@ def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Dep
     assert len(deputy.requests) < 6
 
 
-def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, place: Place, clock):
+def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, place: CustomerAccount, clock):
     place.fill(1)
     session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900, region_name="us-east-1")
     stale = session.get_credentials().get_frozen_credentials()
@@ -76,7 +76,7 @@ def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, plac
 
 
 @pytest.mark.parametrize("passed", [3000, 3500, 4000])
-def test_many_threads_make_one_call(deputy: Deputy, place: Place, clock, passed):
+def test_many_threads_make_one_call(deputy: Deputy, place: CustomerAccount, clock, passed):
     """In the advisory window, in the mandatory one, and after the end."""
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     first = key_of(credentials)
@@ -95,7 +95,7 @@ def test_many_threads_make_one_call(deputy: Deputy, place: Place, clock, passed)
 
 
 def test_a_rotated_key_is_taken_up(
-    deputy: Deputy, place: Place, clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    deputy: Deputy, place: CustomerAccount, clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     file = tmp_path / "key"
     file.write_text(place.key)
@@ -112,7 +112,7 @@ def test_a_rotated_key_is_taken_up(
 
 
 def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
-    deputy: Deputy, place: Place, clock, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+    deputy: Deputy, place: CustomerAccount, clock, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ):
     moment = [1000.0]
     monkeypatch.setattr("deputy_client.credentials.monotonic", lambda: moment[0])
@@ -132,7 +132,7 @@ def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
     assert pauses == []
 
 
-def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: Place, clock):
+def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: CustomerAccount, clock):
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     place.admin("/suspend", {"reason": "unpaid"})
     with closing(session.client("s3")) as s3:
@@ -143,7 +143,9 @@ def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: Place, clock)
             s3.list_buckets()
 
 
-def test_threads_that_queue_behind_a_failure_share_it(deputy: Deputy, place: Place, clock, pauses: list[float]):
+def test_threads_that_queue_behind_a_failure_share_it(
+    deputy: Deputy, place: CustomerAccount, clock, pauses: list[float]
+):
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     deputy.instead = lambda: DOWN
     clock.shift(3590)
@@ -164,7 +166,7 @@ def test_threads_that_queue_behind_a_failure_share_it(deputy: Deputy, place: Pla
 
 
 def test_what_botocore_logs_of_a_failure_is_no_secret(
-    deputy: Deputy, place: Place, clock, caplog: pytest.LogCaptureFixture, pauses
+    deputy: Deputy, place: CustomerAccount, clock, caplog: pytest.LogCaptureFixture, pauses
 ):
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     deputy.instead = lambda: DOWN

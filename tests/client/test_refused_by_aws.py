@@ -12,7 +12,7 @@ import pytest
 import time_machine
 from deputy_client import credentials, refusals
 
-from tests.client.people import Deputy, Place
+from tests.client.people import CustomerAccount, Deputy
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def refusal_of(session, **options) -> str:
     return "none"
 
 
-def test_a_role_that_is_gone_is_reported_by_the_call_that_meets_it(deputy: Deputy, place: Place, moment):
+def test_a_role_that_is_gone_is_reported_by_the_call_that_meets_it(deputy: Deputy, place: CustomerAccount, moment):
     session = deputy_client.session(*place.ids, key=place.key)
     place.customer.remove_role(place.role_name)
     assert refusal_of(session) == "InvalidClientTokenId"
@@ -52,7 +52,7 @@ def test_a_role_that_is_gone_is_reported_by_the_call_that_meets_it(deputy: Deput
     assert event["outcome"] == "ok"
 
 
-def test_it_is_reported_once_a_minute_however_many_sessions_meet_it(deputy: Deputy, place: Place, moment):
+def test_it_is_reported_once_a_minute_however_many_sessions_meet_it(deputy: Deputy, place: CustomerAccount, moment):
     sessions = [deputy_client.session(*place.ids, key=place.key) for _ in range(2)]
     place.customer.remove_role(place.role_name)
     for session in sessions * 3:
@@ -65,7 +65,7 @@ def test_it_is_reported_once_a_minute_however_many_sessions_meet_it(deputy: Depu
     assert asked(deputy).count("report-refused") == 2
 
 
-def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: Place, moment):
+def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: CustomerAccount, moment):
     """The customer made the role anew, Deputy proved it: a worker goes on without a restart."""
     session = deputy_client.session(*place.ids, key=place.key)
     trust = place.world.kit(place.tenant)["trust_policy"]
@@ -77,14 +77,14 @@ def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: Place, 
     assert asked(deputy) == ["credentials", "report-refused", "credentials"]
 
 
-def test_another_connections_report_does_not_wait(deputy: Deputy, place: Place, world, moment):
-    other = Place(world)
+def test_another_connections_report_does_not_wait(deputy: Deputy, place: CustomerAccount, world, moment):
+    other = CustomerAccount(world)
     for each in (place, other):
         assert deputy_client.report_refused(deputy_client.session(*each.ids, key=each.key))
     assert asked(deputy).count("report-refused") == 2
 
 
-def test_a_session_that_ended_in_its_time_is_not_reported(deputy: Deputy, place: Place, moment, clock):
+def test_a_session_that_ended_in_its_time_is_not_reported(deputy: Deputy, place: CustomerAccount, moment, clock):
     session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900)
     sts = session.client("sts", region_name="us-east-1")
     old = session.get_credentials().get_frozen_credentials()
@@ -102,7 +102,7 @@ def test_a_session_that_ended_in_its_time_is_not_reported(deputy: Deputy, place:
 
 @pytest.mark.usefixtures("moment")
 @pytest.mark.parametrize(("left", "reports"), [(600, 1), (-1, 0)])
-def test_an_expiry_counts_only_before_its_time(deputy: Deputy, place: Place, clock, left, reports):
+def test_an_expiry_counts_only_before_its_time(deputy: Deputy, place: CustomerAccount, clock, left, reports):
     session = deputy_client.session(*place.ids, key=place.key)
     mine = session.get_credentials()
     clock.shift(3600 - left)
@@ -110,7 +110,7 @@ def test_an_expiry_counts_only_before_its_time(deputy: Deputy, place: Place, clo
     assert asked(deputy).count("report-refused") == reports
 
 
-def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: Place, moment):
+def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: CustomerAccount, moment):
     """A key of the program's own, or one that deputy-credential-process made up to fail closed."""
     session = deputy_client.session(*place.ids, key=place.key)
     strange = {
@@ -125,7 +125,7 @@ def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: Place,
     assert asked(deputy) == ["credentials"]
 
 
-def test_a_call_that_the_role_may_not_make_is_not_reported(deputy: Deputy, place: Place, moment):
+def test_a_call_that_the_role_may_not_make_is_not_reported(deputy: Deputy, place: CustomerAccount, moment):
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     with (
         closing(session.client("iam")) as iam,
@@ -136,7 +136,7 @@ def test_a_call_that_the_role_may_not_make_is_not_reported(deputy: Deputy, place
 
 
 def test_a_report_that_fails_leaves_the_program_with_awss_error(
-    deputy: Deputy, place: Place, moment, caplog: pytest.LogCaptureFixture
+    deputy: Deputy, place: CustomerAccount, moment, caplog: pytest.LogCaptureFixture
 ):
     session = deputy_client.session(*place.ids, key=place.key)
     place.customer.remove_role(place.role_name)

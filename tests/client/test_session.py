@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSResponse
 from urllib3 import HTTPResponse
 
 from sandbox.server import Sandbox
-from tests.client.people import Deputy, Place, environment, run, secret_of
+from tests.client.people import CustomerAccount, Deputy, environment, run, secret_of
 from tests.support.cast import World
 
 
@@ -24,7 +24,7 @@ def account_of(session) -> str:
         return sts.get_caller_identity()["Account"]
 
 
-def test_it_works_in_the_customers_account(deputy: Deputy, place: Place):
+def test_it_works_in_the_customers_account(deputy: Deputy, place: CustomerAccount):
     place.fill(1)
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     with closing(session.client("s3")) as s3:
@@ -37,13 +37,13 @@ def test_it_works_in_the_customers_account(deputy: Deputy, place: Place):
     assert len(deputy.requests) == 1
 
 
-def test_ids_may_be_uuids(deputy: Deputy, place: Place):
+def test_ids_may_be_uuids(deputy: Deputy, place: CustomerAccount):
     tenant, connection = map(uuid.UUID, place.ids)
     assert account_of(deputy_client.session(tenant, connection, key=place.key)) == place.customer.account
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_it_asks_for_what_it_was_told_to(deputy: Deputy, place: Place, as_text):
+def test_it_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerAccount, as_text):
     narrow = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}}
     session = deputy_client.session(
         *place.ids,
@@ -64,7 +64,7 @@ def test_it_asks_for_what_it_was_told_to(deputy: Deputy, place: Place, as_text):
 
 
 def test_the_key_comes_from_the_file_then_from_the_variable(
-    deputy: Deputy, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    deputy: Deputy, place: CustomerAccount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("DEPUTY_API_KEY", place.key)
     assert deputy_client.session(*place.ids)
@@ -77,20 +77,20 @@ def test_the_key_comes_from_the_file_then_from_the_variable(
 
 
 def test_no_variable_of_aws_gets_between_it_and_deputy(
-    deputy: Deputy, place: Place, aws: Sandbox, monkeypatch: pytest.MonkeyPatch
+    deputy: Deputy, place: CustomerAccount, aws: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "999999999999")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
     assert account_of(deputy_client.session(*place.ids, key=place.key)) == place.customer.account
 
 
-def test_two_customers_do_not_mix(deputy: Deputy, place: Place, world: World):
-    other = Place(world)
+def test_two_customers_do_not_mix(deputy: Deputy, place: CustomerAccount, world: World):
+    other = CustomerAccount(world)
     sessions = [deputy_client.session(*each.ids, key=each.key) for each in (place, other)]
     assert [account_of(session) for session in sessions] == [place.customer.account, other.customer.account]
 
 
-def test_over_tls_with_an_authority_of_ones_own(secure, place: Place, deputy: Deputy, monkeypatch, pauses):
+def test_over_tls_with_an_authority_of_ones_own(secure, place: CustomerAccount, deputy: Deputy, monkeypatch, pauses):
     with pytest.raises(deputy_client.Unreachable, match="certificate"):
         deputy_client.session(*place.ids, url=secure.url, key=place.key)
     assert (deputy.requests, pauses) == ([], [])
@@ -101,7 +101,7 @@ def test_over_tls_with_an_authority_of_ones_own(secure, place: Place, deputy: De
 
 
 def test_proxies_count_for_https_and_never_within_this_machine(
-    deputy: Deputy, place: Place, monkeypatch: pytest.MonkeyPatch, pauses
+    deputy: Deputy, place: CustomerAccount, monkeypatch: pytest.MonkeyPatch, pauses
 ):
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -124,7 +124,7 @@ print(frozen.secret_key, frozen.token, file=sys.stderr)
 """
 
 
-def test_neither_key_nor_credentials_show(deputy: Deputy, place: Place):
+def test_neither_key_nor_credentials_show(deputy: Deputy, place: CustomerAccount):
     """In a process of its own: in this one, the service logs as well."""
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     done = run(sys.executable, "-c", CHATTY, *place.ids, env=env)
@@ -134,7 +134,7 @@ def test_neither_key_nor_credentials_show(deputy: Deputy, place: Place):
     assert not [secret for secret in secrets if secret in done.stdout]
 
 
-def test_it_asks_with_its_name_and_for_json(deputy: Deputy, place: Place):
+def test_it_asks_with_its_name_and_for_json(deputy: Deputy, place: CustomerAccount):
     deputy_client.session(*place.ids, key=place.key)
     (request,) = deputy.requests
     assert request["HTTP_USER_AGENT"].startswith("deputy-client")
@@ -142,13 +142,13 @@ def test_it_asks_with_its_name_and_for_json(deputy: Deputy, place: Place):
     assert request["REQUEST_METHOD"] == "POST"
 
 
-def test_the_expiry_is_deputys(deputy: Deputy, place: Place):
+def test_the_expiry_is_deputys(deputy: Deputy, place: CustomerAccount):
     credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=1800).get_credentials()
     left = vars(credentials)["_expiry_time"] - dt.datetime.now(dt.UTC)
     assert 1700 < left.total_seconds() <= 1800
 
 
-def test_it_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy, place: Place, monkeypatch):
+def test_it_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy, place: CustomerAccount, monkeypatch):
     """DynamoDB's do. With `required`, botocore fails when the credentials do not tell the account."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_ACCOUNT_ID_ENDPOINT_MODE", "required")
@@ -167,7 +167,7 @@ def test_it_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy, place
     assert asked == [f"https://{place.customer.account}.ddb.us-east-1.amazonaws.com/"]
 
 
-def test_a_deputy_that_does_not_tell_the_account_will_do(deputy: Deputy, place: Place):
+def test_a_deputy_that_does_not_tell_the_account_will_do(deputy: Deputy, place: CustomerAccount):
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)).isoformat()
     answer = {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end}
     deputy.answer_first((200, {}, json.dumps(answer).encode()))

@@ -18,8 +18,8 @@ from tests.client.people import (
     CLIENT,
     EXAMPLE,
     Clock,
+    CustomerAccount,
     Deputy,
-    Place,
     TickingAws,
     beside_python,
     block,
@@ -44,8 +44,8 @@ CLIENTS = BOTO3.replace("import boto3", "import deputy_client").replace(
 
 
 @pytest.fixture
-def full(world) -> Place:
-    place = Place(world)
+def full(world) -> CustomerAccount:
+    place = CustomerAccount(world)
     place.fill(PAGES)
     return place
 
@@ -58,7 +58,7 @@ def aws_cli() -> Path:
 class Worker:
     """Sets up the three ways in a home of its own."""
 
-    def __init__(self, home: Path, place: Place, deputy: Deputy, secure) -> None:
+    def __init__(self, home: Path, place: CustomerAccount, deputy: Deputy, secure) -> None:
         self.home = home
         self.place = place
         self._deputy = deputy
@@ -111,7 +111,7 @@ class Worker:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, full: Place, deputy: Deputy, secure) -> Worker:
+def worker(tmp_path: Path, full: CustomerAccount, deputy: Deputy, secure) -> Worker:
     return Worker(tmp_path, full, deputy, secure)
 
 
@@ -135,7 +135,7 @@ def hours(tmp_path: Path, aws: Sandbox) -> Iterator[tuple[TickingAws, dict[str, 
         )
 
 
-def cli(place: Place) -> list[str]:
+def cli(place: CustomerAccount) -> list[str]:
     query = ["--query", "length(Contents)", "--output", "json"]
     return ["s3api", "list-objects-v2", "--bucket", place.bucket, "--page-size", "1", *query]
 
@@ -160,19 +160,19 @@ def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy
 
 
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables"])
-def test_a_boto3_program_runs_for_hours(way, worker: Worker, full: Place, deputy: Deputy, hours):
+def test_a_boto3_program_runs_for_hours(way, worker: Worker, full: CustomerAccount, deputy: Deputy, hours):
     aws, there = hours
     env = environment(**there, **getattr(worker, way)())
     check_three_hours(run(sys.executable, "-c", BOTO3, full.bucket, env=env), aws, deputy)
 
 
-def test_a_program_with_the_client_runs_for_hours(worker: Worker, full: Place, deputy: Deputy, hours):
+def test_a_program_with_the_client_runs_for_hours(worker: Worker, full: CustomerAccount, deputy: Deputy, hours):
     aws, there = hours
     done = run(sys.executable, "-c", CLIENTS, full.bucket, *full.ids, env=environment(**there, **worker.client()))
     check_three_hours(done, aws, deputy)
 
 
-def test_without_refreshing_they_would_have_expired(worker: Worker, full: Place, deputy: Deputy, hours):
+def test_without_refreshing_they_would_have_expired(worker: Worker, full: CustomerAccount, deputy: Deputy, hours):
     """The proof that the tests above prove something: AWS keeps time, and a session of an hour ends."""
     aws, there = hours
     issued = full.admin("/credentials")
@@ -186,14 +186,14 @@ def test_without_refreshing_they_would_have_expired(worker: Worker, full: Place,
     assert [answer for _, _, answer in aws.seen] == [200] * 12 + [403]
 
 
-def test_the_script_prints_exactly_the_credentials(worker: Worker, deputy: Deputy, full: Place):
+def test_the_script_prints_exactly_the_credentials(worker: Worker, deputy: Deputy, full: CustomerAccount):
     env = environment(**worker.profile_with_curl())
     done = run(worker.home / "deputy-credentials", *full.ids, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["Version"] == 1
 
 
-def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: Deputy, full: Place):
+def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: Deputy, full: CustomerAccount):
     deputy.answer_first((503, {"Retry-After": "1", "Content-Length": "2"}, b"{}"))
     done = run(worker.home / "deputy-credentials", *full.ids, env=environment(**worker.profile_with_curl()))
     assert done.returncode == 0
@@ -201,7 +201,7 @@ def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: De
     assert len(deputy.requests) == 2
 
 
-def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, full: Place):
+def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, full: CustomerAccount):
     env = environment(**worker.profile_with_curl())
     done = run(worker.home / "deputy-credentials", full.ids[0], full.ids[0], env=env)
     assert (done.returncode != 0, done.stdout) == (True, "")
@@ -209,7 +209,7 @@ def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, full:
     assert full.key not in done.stderr
 
 
-def test_the_script_tells_one_refusal_from_another(worker: Worker, deputy: Deputy, full: Place, aws: Sandbox):
+def test_the_script_tells_one_refusal_from_another(worker: Worker, deputy: Deputy, full: CustomerAccount, aws: Sandbox):
     full.open_the_role()
     full.admin("/verify")
     env = environment(**worker.profile_with_curl())
@@ -226,7 +226,7 @@ def test_the_script_tells_one_refusal_from_another(worker: Worker, deputy: Deput
     assert "Deputy answered 409 role_refused, request " in said()
 
 
-def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, deputy: Deputy, full: Place):
+def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, deputy: Deputy, full: CustomerAccount):
     """As `make run` serves it."""
     nowhere = "http://127.0.0.1:9"
     env = environment(**worker.profile_with_curl(), http_proxy=nowhere, ALL_PROXY=nowhere)
@@ -241,7 +241,9 @@ def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, dep
 
 
 @pytest.mark.parametrize("host", ["localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"])
-def test_the_script_sends_the_key_to_other_machines_over_https_only(worker: Worker, deputy: Deputy, full: Place, host):
+def test_the_script_sends_the_key_to_other_machines_over_https_only(
+    worker: Worker, deputy: Deputy, full: CustomerAccount, host
+):
     """These all lead to the service, as another machine would be out of a test's reach."""
     env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
     done = run(worker.home / "deputy-credentials", *full.ids, env=env)
@@ -249,7 +251,9 @@ def test_the_script_sends_the_key_to_other_machines_over_https_only(worker: Work
     assert "http" in done.stderr
 
 
-def test_the_aws_cli_shows_why_there_are_none(aws_cli, worker: Worker, place: Place, deputy: Deputy, aws: Sandbox):
+def test_the_aws_cli_shows_why_there_are_none(
+    aws_cli, worker: Worker, place: CustomerAccount, deputy: Deputy, aws: Sandbox
+):
     place.admin("/suspend", {"reason": "unpaid"})
     worker = Worker(worker.home, place, deputy, worker._secure)
     env = environment(AWS_ENDPOINT_URL=aws.url, **worker.profile_with_the_command())
@@ -260,7 +264,7 @@ def test_the_aws_cli_shows_why_there_are_none(aws_cli, worker: Worker, place: Pl
 
 
 def test_the_check_before_the_first_write_stops_in_any_other_account(
-    aws_cli, worker: Worker, full: Place, aws: Sandbox
+    aws_cli, worker: Worker, full: CustomerAccount, aws: Sandbox
 ):
     path = f"{aws_cli.parent}:{os.environ['PATH']}"
     env = environment(AWS_ENDPOINT_URL=aws.url, PATH=path, **worker.profile_with_the_command())
@@ -276,7 +280,7 @@ def test_the_check_before_the_first_write_stops_in_any_other_account(
 
 
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
-def test_the_aws_cli_and_boto3_stop_at_a_refusal(way, aws_cli, worker: Worker, full: Place, aws: Sandbox):
+def test_the_aws_cli_and_boto3_stop_at_a_refusal(way, aws_cli, worker: Worker, full: CustomerAccount, aws: Sandbox):
     full.admin("/suspend", {"reason": "unpaid"})
     env = environment(AWS_ENDPOINT_URL=aws.url, **getattr(worker, way)())
     for words in ([aws_cli, *cli(full)], [sys.executable, "-c", BOTO3, full.bucket]):
@@ -285,7 +289,7 @@ def test_the_aws_cli_and_boto3_stop_at_a_refusal(way, aws_cli, worker: Worker, f
         assert "suspended" in done.stderr
 
 
-def test_the_newline_trap(worker: Worker, full: Place, deputy: Deputy, aws: Sandbox):
+def test_the_newline_trap(worker: Worker, full: CustomerAccount, deputy: Deputy, aws: Sandbox):
     """The document says what happens; should an SDK begin to strip, the document may say less."""
     worker.key_file.write_text(f"{full.key}\n")
     env = environment(AWS_ENDPOINT_URL=aws.url, **worker.container_variables())
@@ -294,7 +298,7 @@ def test_the_newline_trap(worker: Worker, full: Place, deputy: Deputy, aws: Sand
     assert deputy.requests == []
 
 
-def test_the_key_may_stand_in_the_variable(worker: Worker, full: Place, deputy: Deputy, aws: Sandbox):
+def test_the_key_may_stand_in_the_variable(worker: Worker, full: CustomerAccount, deputy: Deputy, aws: Sandbox):
     variables = worker.container_variables()
     del variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]
     for token in (full.key, f"Bearer {full.key}"):

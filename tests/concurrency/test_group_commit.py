@@ -10,7 +10,7 @@ import pytest
 
 from app.concurrency.group_commit import GroupCommit
 from app.errors import StoreUnavailableError
-from tests.support.rows import until
+from tests.support.waiting import until
 
 
 class Stopped(BaseException):
@@ -225,6 +225,6 @@ def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(gr
         thread.join()
     disk.go_on.set()
     assert busy.result(60) == 1
-    until(followers[0].done, 1)  # stored or failed, but not left to itself
+    until(followers[0].done, seconds=1)  # stored or failed, but not left to itself
     assert followers[0].exception() is None or unavailable(followers[0])
     assert crowd("next", patience=1.0).result(60) in {2, 3}

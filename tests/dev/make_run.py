@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +17,7 @@ import boto3
 import requests
 
 from dev.stack import free_port
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 ACME = "444455556666"
@@ -97,7 +97,7 @@ class Run:
 
     def ready(self) -> Self:
         """Wait until it says that it is, and is."""
-        until(lambda: LAST_LINE in self.output or self.process.poll() is not None, PATIENCE)
+        until(lambda: LAST_LINE in self.output or self.process.poll() is not None, "make run is up", PATIENCE)
         assert self.process.poll() is None, self.output
         assert requests.get(f"{self.url}/readyz", timeout=30).json()["status"] == "ok"
         return self
@@ -109,16 +109,6 @@ class Run:
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOPPED)
-
-
-def until(truth: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while not truth():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def processes(folder: Path) -> dict[int, Mapping[str, str]]:
@@ -135,7 +125,7 @@ def processes(folder: Path) -> dict[int, Mapping[str, str]]:
 
 def assert_nothing_left(run: Run, seconds: float = 0) -> None:
     if Path("/proc").exists():
-        assert until(lambda: not processes(run.data), seconds), processes(run.data).keys()
+        until(lambda: not processes(run.data), "its processes have ended", seconds)
     for port in (run.port, run.sandbox_port):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -147,7 +137,9 @@ def assert_the_story_works(run: Run, key: str) -> None:
     kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
     create_the_stack(run, kit["launch_stack_url"])
     path = f"/v1/tenants/{tenant['id']}/connections"
-    assert until(lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], PATIENCE)
+    until(
+        lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], "it is verified", PATIENCE
+    )
     [connection] = call(run, key, "GET", path)["items"]
     issued = call(run, key, "POST", f"{path}/{connection['id']}/credentials")
     session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])

@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.health.checks import Check, KeptCheck, Status, ok
-from tests.support.rows import at_once, until
+from tests.support.rows import at_once
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -30,19 +30,11 @@ from dev.stack import ROOT, end_with_parent, free_port
 from tests.conftest import OPERATOR
 from tests.honesty.front import Aws
 from tests.support.databases import migrate
+from tests.support.waiting import until
 
 HANDS = 8
 PATIENCE = 20  # seconds until something that takes a moment has failed, on a busy machine too
 _accounts = itertools.count(444455556666)
-
-
-def until(truth: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """What `truth` says once it is true; it must come true in time."""
-    deadline = time.monotonic() + seconds
-    while not (found := truth()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
-    return found
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Place:
+class ProvenConnection:
     """A connection that was proven through the API, and a worker's key for it."""
 
     tenant_id: str
@@ -289,7 +281,7 @@ class Deployment:
             if connection.raddr and connection.laddr.port == self.port
         }
 
-    def place(self) -> Place:
+    def place(self) -> ProvenConnection:
         """A tenant, its role, the connection that was proven, and a key that may only issue."""
         tenant = self.admin.must("POST", "/v1/tenants", {"name": "Acme"}, expect=201)
         role_arn = f"arn:aws:iam::{next(_accounts):012d}:role/deputy-{secrets.token_hex(4)}"
@@ -299,7 +291,7 @@ class Deployment:
         assert connection["status"] == "verified", connection
         wanted = {"name": "a worker", "scopes": ["credentials:issue"]}
         key = self.admin.must("POST", "/v1/api-keys", wanted, expect=201)
-        return Place(tenant["id"], connection["id"], role_arn, key["id"], key["key"])
+        return ProvenConnection(tenant["id"], connection["id"], role_arn, key["id"], key["key"])
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
         """Past the service, in a transaction of its own."""
@@ -336,7 +328,7 @@ class Event:
             return None
         return self.request_id, self.details["access_key_id"]
 
-    def is_of(self, place: Place) -> bool:
+    def is_of(self, place: ProvenConnection) -> bool:
         """Of this tenant, or of its worker's key, which is bound to no tenant."""
         return self.tenant_id == UUID(place.tenant_id) or self.details.get("api_key_id") == place.key_id
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, Place
+from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, ProvenConnection
 from tests.honesty.front import Aws
 from tests.honesty.sharing import sharing
 
@@ -17,7 +17,7 @@ BURST = 48
 BURSTS = 2
 
 
-def burst(service: Deployment, place: Place) -> list[Answer]:
+def burst(service: Deployment, place: ProvenConnection) -> list[Answer]:
     """All requests at the same moment, half of them to each of two workers; AWS takes long enough for all to meet."""
     ready = threading.Barrier(BURST)
 
@@ -29,7 +29,7 @@ def burst(service: Deployment, place: Place) -> list[Answer]:
         return list(pool.map(ask, itertools.chain(*by_worker.values())))
 
 
-def called_for(service: Deployment, place: Place) -> int:
+def called_for(service: Deployment, place: ProvenConnection) -> int:
     """How often AWS was asked for one burst, of which everybody was served and recorded as it was."""
     before = service.aws.assumed(place.role_arn)
     answers = burst(service, place)

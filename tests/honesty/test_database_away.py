@@ -19,8 +19,9 @@ import pytest
 import sqlalchemy
 
 from dev.postgres import Postgres
-from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, Place, until
+from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, ProvenConnection
 from tests.honesty.front import Aws
+from tests.support.waiting import until
 
 AWAY = 3  # seconds: more than a request, or two of its waits, may take
 SDK_PATIENCE = 2.0
@@ -193,7 +194,7 @@ def test_two_processes_that_write_one_file_never_fail(service):
         return client.ask("POST", f"{places[1].tenant}/{what}", {"reason": "test"}, key=service.admin.key)
 
     def refused(client: Client, turn: int) -> Answer:
-        return Place.ask(places[1], client, turn)
+        return ProvenConnection.ask(places[1], client, turn)
 
     kinds = (issue, issue, onboard, suspend, refused)
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from tests.honesty.deployment import Client, Deployment, Place, until
+from tests.honesty.deployment import Client, Deployment, ProvenConnection
 from tests.support.databases import empty_database
+from tests.support.waiting import until
 
 MANY = 600  # more than both workers together work at at once
 SECONDS = 2  # BODY_SECONDS here
@@ -40,7 +41,7 @@ def roomy(front, tmp_path_factory) -> Iterator[Deployment]:
 
 
 @pytest.fixture(scope="module")
-def victim(service) -> Place:
+def victim(service) -> ProvenConnection:
     return service.place()
 
 
@@ -85,7 +86,7 @@ def closed(opened: Sequence[socket.socket]) -> int:
     return count
 
 
-def issues(service: Deployment, victim: Place, times: int = 10) -> None:
+def issues(service: Deployment, victim: ProvenConnection, times: int = 10) -> None:
     """Each on a connection of its own, as a worker that comes anew."""
     for turn in range(times):
         with contextlib.closing(Client(service.port)) as client:

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Event, Load, Place, until
+from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Event, Load, ProvenConnection
+from tests.support.waiting import until
 
 LATER = 30  # requests for each that must have begun after its change, and more
 
@@ -18,33 +19,33 @@ LATER = 30  # requests for each that must have begun after its change, and more
 class Change:
     """`by_api` and `by_sql` take the same thing away; `action` is what the audit log calls the API's."""
 
-    by_api: Callable[[Deployment, Place], object]
+    by_api: Callable[[Deployment, ProvenConnection], object]
     by_sql: str
     action: str
     refusal: tuple[int, str]
 
 
-def revoke_the_key(service: Deployment, place: Place) -> None:
+def revoke_the_key(service: Deployment, place: ProvenConnection) -> None:
     service.admin.must("DELETE", f"/v1/api-keys/{place.key_id}", expect=204)
 
 
-def suspend_the_tenant(service: Deployment, place: Place) -> None:
+def suspend_the_tenant(service: Deployment, place: ProvenConnection) -> None:
     service.admin.must("POST", f"{place.tenant}/suspend", {"reason": "test"})
 
 
-def delete_the_tenant(service: Deployment, place: Place) -> None:
+def delete_the_tenant(service: Deployment, place: ProvenConnection) -> None:
     service.admin.must("DELETE", place.tenant, expect=204)
 
 
-def suspend_the_connection(service: Deployment, place: Place) -> None:
+def suspend_the_connection(service: Deployment, place: ProvenConnection) -> None:
     service.admin.must("POST", f"{place.connection}/suspend", {"reason": "test"})
 
 
-def delete_the_connection(service: Deployment, place: Place) -> None:
+def delete_the_connection(service: Deployment, place: ProvenConnection) -> None:
     service.admin.must("DELETE", place.connection, expect=204)
 
 
-def find_it_insecure(service: Deployment, place: Place) -> None:
+def find_it_insecure(service: Deployment, place: ProvenConnection) -> None:
     service.aws.stop_asking_for_external_id(place.role_arn)
     assert service.admin.must("POST", f"{place.connection}/verify")["status"] == "insecure"
 
@@ -126,7 +127,7 @@ def later(answers: list[Answer], over: float) -> list[Answer]:
     return [answer for answer in answers if answer.began > over]
 
 
-def by_sql(service: Deployment, place: Place, statement: str) -> None:
+def by_sql(service: Deployment, place: ProvenConnection, statement: str) -> None:
     ids = {"key": place.key_id, "tenant": place.tenant_id, "connection": place.connection_id}
     service.sql(statement, **{name: UUID(id_).hex for name, id_ in ids.items() if f":{name}" in statement})
 

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, until
+from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load
 from tests.honesty.front import Aws
 from tests.honesty.sharing import sharing, sigkill
 from tests.support.valkey import Valkey
+from tests.support.waiting import until
 
 DURATIONS = itertools.count(900)  # a question of its own for each
 

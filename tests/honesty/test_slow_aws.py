@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.honesty.deployment import Answer, Client, Deployment, Load, Place, until
+from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
+from tests.support.waiting import until
 
 BOUND = 4.0  # 1.95 on a machine that does nothing else; SDKs give up after 2
 AT_ONCE = 0.7  # without any wait for AWS, which would be 1.5 s, on two busy cores
@@ -29,7 +30,7 @@ def all_at_once(jobs: Sequence[Callable[[], Answer]]) -> list[Answer]:
         return [job.result() for job in [pool.submit(job) for job in jobs]]
 
 
-def asking(places: Sequence[Place], clients: Sequence[Client]) -> list[Callable[[], Answer]]:
+def asking(places: Sequence[ProvenConnection], clients: Sequence[Client]) -> list[Callable[[], Answer]]:
     """Each client for the container credentials of another place."""
     return [
         lambda place=place, client=client: place.ask(client, 1) for place, client in zip(places, clients, strict=True)
@@ -75,7 +76,7 @@ def test_a_silent_aws(service):
     assert max(answer.seconds for answer in load.answers) < AT_ONCE
 
 
-def assert_all_is_well_again(service: Deployment, place: Place, clients: list[Client], since: int) -> None:
+def assert_all_is_well_again(service: Deployment, place: ProvenConnection, clients: list[Client], since: int) -> None:
     for client in clients:
         until(lambda client=client: place.ask(client, 1).status == 200, "AWS is asked again")
         until(lambda client=client: client.ask("GET", "/readyz").status == 200, "ready again")

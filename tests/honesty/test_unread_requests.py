@@ -9,7 +9,8 @@ from gunicorn.http.errors import LimitRequestLine
 from app.factory import create_app
 from app.http.unread import Unread
 from tests.conftest import make_config
-from tests.honesty.deployment import Deployment, until
+from tests.honesty.deployment import Deployment
+from tests.support.waiting import until
 
 TOKEN = "dpTokenOfALink" + "x" * 29
 

@@ -33,7 +33,8 @@ from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
 from tests.support.flights import joins
-from tests.support.rows import ADMIN, ByHand, Place, Role, at_once, connection_row, place, tenant_row, until
+from tests.support.rows import ADMIN, ByHand, Role, TenantRows, at_once, connection_row, place, tenant_row
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def role(here, aws, vendor, config) -> Role:
 class Warm:
     """A worker that has just been given credentials, from this process's memory and cache."""
 
-    def __init__(self, app, role: Role, aws, made: Place) -> None:
+    def __init__(self, app, role: Role, aws, made: TenantRows) -> None:
         self.place = made
         self.api = Api(app, made.key)
         self._role, self._aws = role, aws
@@ -123,7 +124,7 @@ def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(
 # --- taken away by others ---
 
 
-def insecure(there: Services, place: Place) -> None:
+def insecure(there: Services, place: TenantRows) -> None:
     """The role of these tests accepts strangers, so the verdict is real."""
     found = there.verification.verify(ADMIN, place.tenant_id, place.connection_id)
     assert found.status is ConnectionStatus.INSECURE

@@ -18,7 +18,7 @@ from app.store.models import ConnectionStatus, ExternalIdRow, ExternalIdState, V
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.cast import World, path_of, without_external_id
-from tests.support.rows import ADMIN, ByHand, Place, at_once, connection_row, place, tenant_row
+from tests.support.rows import ADMIN, ByHand, TenantRows, at_once, connection_row, place, tenant_row
 
 REASON = {"reason": "an incident"}
 
@@ -40,38 +40,38 @@ def services(app):
 
 
 @pytest.fixture
-def here(services) -> Place:
+def here(services) -> TenantRows:
     return place(services)
 
 
 # --- by the services ---
 
 
-def revoke(world: World, services, here: Place):
+def revoke(world: World, services, here: TenantRows):
     world.admin("DELETE", f"/v1/api-keys/{here.key_id}", expect=204)
 
 
-def revoke_at_the_machine(world: World, services, here: Place):
+def revoke_at_the_machine(world: World, services, here: TenantRows):
     assert world.admin.app.test_cli_runner().invoke(args=["keys", "revoke", str(here.key_id)]).exit_code == 0
 
 
-def suspend_tenant(world: World, services, here: Place):
+def suspend_tenant(world: World, services, here: TenantRows):
     world.admin("POST", f"/v1/tenants/{here.tenant_id}/suspend", REASON)
 
 
-def delete_tenant(world: World, services, here: Place):
+def delete_tenant(world: World, services, here: TenantRows):
     world.admin("DELETE", f"/v1/tenants/{here.tenant_id}", expect=204)
 
 
-def suspend(world: World, services, here: Place):
+def suspend(world: World, services, here: TenantRows):
     world.admin("POST", here.path("/suspend"), REASON)
 
 
-def delete(world: World, services, here: Place):
+def delete(world: World, services, here: TenantRows):
     world.admin("DELETE", here.path(""), expect=204)
 
 
-def find_it_recreated(world: World, services, here: Place):
+def find_it_recreated(world: World, services, here: TenantRows):
     """As an issuance does, when AWS's session shows another role than the proven one."""
     _, connection = services.authorization.authorize_issuance(
         services.api_keys.authenticate(here.key, None), here.tenant_id, here.connection_id
@@ -87,7 +87,7 @@ def as_before(services, path):
 
 
 def found(verdict: Verdict, role_unique_id: str | None = None):
-    def verify(world: World, services, here: Place):
+    def verify(world: World, services, here: TenantRows):
         """The verdict of a proof, stored as proofs are."""
         path = (here.tenant_id, here.connection_id)
         assert services.verification._store(
@@ -249,7 +249,7 @@ BY_HAND = {
 }
 
 
-def values(services, here: Place, *, postgresql: bool) -> dict[str, object]:
+def values(services, here: TenantRows, *, postgresql: bool) -> dict[str, object]:
     other = tenant_row(services.db)
     with services.db.read() as db:
         others = db.scalars(sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == other)).one()
@@ -398,7 +398,7 @@ def taken(act):
         act()
 
 
-def judge(services, here: Place, number: int):
+def judge(services, here: TenantRows, number: int):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
     services.verification._store(ADMIN, path, as_before(services, path), Finding(Verdict.INSECURE, ()))

@@ -25,8 +25,9 @@ from app.ids import new_id
 from app.issuing import session_cache as module
 from app.issuing.session_cache import CacheKey, SessionCache
 from tests.support.flights import joins
-from tests.support.rows import at_once, until
+from tests.support.rows import at_once
 from tests.support.valkey import Valkey, cache_at, logged
+from tests.support.waiting import until
 
 KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
 PATIENCE = 60.0

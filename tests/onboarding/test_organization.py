@@ -19,11 +19,12 @@ from app.store.models import AuditEvent, Connection
 from bench.organization import most_in_a_second
 from sandbox.organization import organization
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.background.test_workers import Celery, lapse, until
+from tests.background.test_workers import Celery, lapse
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, root_client
 from tests.support.databases import new_database
 from tests.support.valkey import Valkey
+from tests.support.waiting import until
 
 UNIT = "ou-abcd-00000020"
 ACCOUNTS = [f"3{number:011}" for number in range(5)]
@@ -114,7 +115,7 @@ class Organisation:
             return Counter(db.scalars(query.where(AuditEvent.action == action)))
 
     def await_all(self, status, count):
-        until(lambda: self.summary() == {"total": count, "by_status": {status: count}}, PATIENCE)
+        until(lambda: self.summary() == {"total": count, "by_status": {status: count}}, seconds=PATIENCE)
 
     def make_due(self):
         """As it is when their next proof is."""
@@ -142,7 +143,7 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     organisation.has(*ACCOUNTS)
     organisation.launch()
     members = [*ACCOUNTS, organisation.account]
-    until(lambda: organisation.stack_status == "CREATE_COMPLETE", PATIENCE)
+    until(lambda: organisation.stack_status == "CREATE_COMPLETE", seconds=PATIENCE)
     assert organisation.instances() == dict.fromkeys(ACCOUNTS, "CURRENT")
     organisation.await_all("verified", len(members))
     assert organisation.accounts("verified") == dict.fromkeys(members, 1)
@@ -153,7 +154,7 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     assert organisation.instances()[NEWCOMER] == "CURRENT"
 
     organisation.cloudformation.delete_stack(StackName=organisation.stack_id)
-    until(lambda: organisation.stack_status == "DELETE_COMPLETE", PATIENCE)
+    until(lambda: organisation.stack_status == "DELETE_COMPLETE", seconds=PATIENCE)
     assert organisation.audited("connection.stack_deleted") == {}
     organisation.make_due()  # nobody was told: Deputy notices by the roles
     organisation.await_all("broken", len(members))
@@ -167,7 +168,7 @@ def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_o
     members = [*ACCOUNTS[:2], organisation.account]
     organisation.has(*members)
     organisation.launch(call_as="DELEGATED_ADMIN")
-    until(lambda: organisation.stack_status == "CREATE_COMPLETE", PATIENCE)
+    until(lambda: organisation.stack_status == "CREATE_COMPLETE", seconds=PATIENCE)
     assert organisation.instances() == dict.fromkeys(ACCOUNTS[:2], "CURRENT")
     organisation.await_all("verified", len(members))
     assert organisation.audited("connection.registered") == dict.fromkeys(members, 1)
@@ -200,13 +201,13 @@ def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and
         organisation.has(*many)
         organisation.launch()
         for share in (0.2, 0.6):
-            until(lambda share=share: organisation.summary()["total"] >= share * count, PATIENCE)
+            until(lambda share=share: organisation.summary()["total"] >= share * count, seconds=PATIENCE)
             valkey.kill()
             celery.kill()
             valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
             celery.start()
             lapse(organisation.services)
-        until(lambda: organisation.summary() == {"total": count, "by_status": {"verified": count}}, PATIENCE)
-        until(lambda: organisation.stack_status == "CREATE_COMPLETE", PATIENCE)
+        until(lambda: organisation.summary() == {"total": count, "by_status": {"verified": count}}, seconds=PATIENCE)
+        until(lambda: organisation.stack_status == "CREATE_COMPLETE", seconds=PATIENCE)
         for action in ("connection.registered", "connection.verified"):
             assert organisation.audited(action) == dict.fromkeys([*many, organisation.account], 1)

@@ -162,11 +162,3 @@ def put(url, body=b"{}", method="PUT"):
     except HTTPError as error:
         with error:
             return error.code
-
-
-def until(condition, seconds=60):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "it did not happen in time"
-        time.sleep(0.02)
-    return found

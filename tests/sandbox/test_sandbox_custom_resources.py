@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.sandbox.sandbox_people import CUSTOMER, outcome
-from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, Stack, put, respond, until
+from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, Stack, put, respond
+from tests.support.waiting import until
 
 CUSTOMER_ROLE = (Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml").read_text()
 

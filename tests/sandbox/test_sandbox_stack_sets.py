@@ -9,7 +9,8 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.sandbox.sandbox_people import outcome
-from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, respond, until
+from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, respond
+from tests.support.waiting import until
 
 _names = itertools.count()
 VENDOR = "111122223333"

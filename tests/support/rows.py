@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ NO_ROLE = Role("arn:aws:iam::444455556666:role/deputy-nowhere", "AROAEXAMPLEEXAM
 
 
 @dataclass(frozen=True)
-class Place:
+class TenantRows:
     """A tenant with proven connections, and a worker's key for it."""
 
     tenant_id: UUID
@@ -84,7 +83,7 @@ class Place:
         return f"/v1/tenants/{self.tenant_id}/connections/{self.connection_ids[place]}{what}"
 
 
-def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True) -> Place:
+def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True) -> TenantRows:
     tenant = tenant_row(services.db)
     made = tuple(connection_row(services.db, tenant, role, number=number) for number in range(1, connections + 1))
     key, text = services.api_keys.create_key(
@@ -93,7 +92,7 @@ def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bou
         scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
         tenant_id=tenant if bound else None,
     )
-    return Place(tenant, made, key.id, text)
+    return TenantRows(tenant, made, key.id, text)
 
 
 def tenant_row(database: Database) -> UUID:
@@ -195,20 +194,12 @@ def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
         return "\n".join(str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters))
 
 
-def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
-    """Wait for it, no longer than that."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.002)
-
-
 __all__ = [
     "ADMIN",
     "Actor",
     "ByHand",
-    "Place",
     "Role",
+    "TenantRows",
     "at_once",
     "connection_row",
     "connection_rows",
@@ -216,5 +207,4 @@ __all__ = [
     "plan",
     "registration_token",
     "tenant_row",
-    "until",
 ]

@@ -11,7 +11,7 @@ from app.store.models import ConnectionStatus
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import in_a_browser
 from tests.support.cast import Customer, without_external_id
-from tests.support.rows import until
+from tests.support.waiting import until
 from tests.web.conftest import Visitor, many
 
 pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between databases
