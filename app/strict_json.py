@@ -29,11 +29,7 @@ def parse(text: str | bytes) -> Any:
         if sum(map(decoded.count, ",[{")) > MAX_VALUES:
             raise ValueError(f"JSON of more than {MAX_VALUES} values is not accepted.")
         value = json.loads(
-            decoded,
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_whole,
+            decoded, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
         )
     except UnicodeDecodeError:
         raise ValueError("This is not UTF-8.") from None

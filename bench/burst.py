@@ -40,11 +40,7 @@ def measure(stage: Stage) -> None:
         ]
     processes = stage.workers.workers
     text = f"{calls[0]} in {processes} · {calls[1]} · {calls[2]}"
-    names = (
-        "calls, no shared cache",
-        "calls, one machine with a shared cache",
-        "calls, two machines with one",
-    )
+    names = ("calls, no shared cache", "calls, one machine with a shared cache", "calls, two machines with one")
     values = dict(zip(names, calls, strict=True)) | {"processes of a machine": processes}
     stage.found.facts[f"STS calls for {_REQUESTS} cold requests at once"] = values
     stage.found.results.append(Result(BURST.row, text, _level(calls, processes), values))

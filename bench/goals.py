@@ -65,10 +65,7 @@ GROWTH = Goal(8, "lookup at 1M / at 1k · page at 99 % / first page", ((1.5, 1.3
 MEMORY = Goal(9, "memory of a cached credential", ((4, 2, 1.5),), unit=" kB")
 ORGANIZATION = Goal(10, "accounts lost or twice · STS calls a second / budget", ((0, 0, 0), (1, 1, 1)))
 REVOKES = Goal(
-    11,
-    "hot issue beside 24 connections that make and revoke keys / alone",
-    ((0.7, 0.8, 0.9),),
-    more_is_better=True,
+    11, "hot issue beside 24 connections that make and revoke keys / alone", ((0.7, 0.8, 0.9),), more_is_better=True
 )
 HOSTILE = Goal(
     12,

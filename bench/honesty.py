@@ -165,8 +165,7 @@ class Way:
 _WAYS = {
     "a key's revoke": Way(lambda admin, _, key_id: admin.must("DELETE", f"/v1/api-keys/{key_id}", expect=204), 401),
     "a tenant's suspension": Way(
-        lambda admin, place, _: admin.must("POST", f"/v1/tenants/{place.tenant_id}/suspend", {"reason": "bench"}),
-        409,
+        lambda admin, place, _: admin.must("POST", f"/v1/tenants/{place.tenant_id}/suspend", {"reason": "bench"}), 409
     ),
     "a connection's deletion": Way(lambda admin, place, _: admin.must("DELETE", place.connection, expect=204), 404),
 }

@@ -90,12 +90,7 @@ def _beside(stage: Stage, *attacks: str) -> list[Spread]:
     halves, key = Halves(), _strangers_key(stage)
     with stage.on_postgres.server.twin("deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.one)}"}) as deputy:
         one = functools.partial(
-            Beside,
-            server=deputy,
-            questions=stage.on_postgres.hot,
-            database=stage.postmaster,
-            halves=halves,
-            key=key,
+            Beside, server=deputy, questions=stage.on_postgres.hot, database=stage.postmaster, halves=halves, key=key
         )
         alone, *beside = one("alone"), *(one(f"beside {attack}", attack=attack) for attack in attacks)
         try:

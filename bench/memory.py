@@ -28,10 +28,7 @@ def measure(stage: Stage) -> None:
     stage.say(f"memory: {count:,} cached credentials")
     found = json.loads(run_python(("-m", "bench.memory", str(count)), PLAIN).splitlines()[-1])
     each = found["bytes"] / count
-    stage.found.facts["memory"] = {
-        "bytes of a cached credential": each,
-        "characters of its token": found["token"],
-    }
+    stage.found.facts["memory"] = {"bytes of a cached credential": each, "characters of its token": found["token"]}
     stage.found.results.append(MEMORY.judge(f"{each / 1000:.2f} kB", each / 1000, values={"bytes": each}))
 
 

@@ -126,11 +126,7 @@ class Stack:
         bind = f"127.0.0.1:{self.settings.port}"
         self._spawn("web", "-m", "gunicorn", "--bind", bind, "--workers", "2", "wsgi:app")
         self._await("web", f"{self.settings.url}/readyz")
-        note = {
-            "url": self.settings.url,
-            "sandbox_url": self.settings.sandbox_url,
-            "admin_key": self.admin_key,
-        }
+        note = {"url": self.settings.url, "sandbox_url": self.settings.sandbox_url, "admin_key": self.admin_key}
         _write_private(self.settings.data / "run.json", json.dumps(note))
         _write_private(self.environment_file, exports(self.environment))
 

@@ -9,15 +9,7 @@ from pathlib import Path
 
 from sandbox.organization import organization
 from sandbox.server import Sandbox
-from sandbox.vendor import (
-    CUSTOMERS,
-    ORGANIZATION,
-    VENDOR_ACCOUNT,
-    VENDOR_STACK,
-    Vendor,
-    deploy_vendor,
-    seed_customers,
-)
+from sandbox.vendor import CUSTOMERS, ORGANIZATION, VENDOR_ACCOUNT, VENDOR_STACK, Vendor, deploy_vendor, seed_customers
 
 _BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 _EPILOG = f"""\
@@ -69,9 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=4566, help="where to listen; 0 takes a free port (default: 4566)")
     parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; it has no authentication (default: 127.0.0.1)",
+        "--host", default="127.0.0.1", help="address to listen on; it has no authentication (default: 127.0.0.1)"
     )
     parser.add_argument("--vendor-account", default=VENDOR_ACCOUNT, help="the vendor's account id")
     parser.add_argument("--vendor-stack", default=VENDOR_STACK, help="the name of the vendor's stack")

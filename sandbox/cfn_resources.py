@@ -54,12 +54,7 @@ class _Added(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
 
     @classmethod
     def create_from_cloudformation_json(
-        cls,
-        resource_name: str,
-        cloudformation_json: Mapping[str, Any],
-        account_id: str,
-        region_name: str,
-        **_: Any,
+        cls, resource_name: str, cloudformation_json: Mapping[str, Any], account_id: str, region_name: str, **_: Any
     ) -> "_Added":
         return cls(resource_name, cloudformation_json["Properties"], account_id, region_name)
 

@@ -33,12 +33,7 @@ def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: 
 
 
 def _update_role(
-    cls: type,
-    /,
-    original_resource: Any,
-    new_resource_name: str,
-    cloudformation_json: dict[str, Any],
-    **where: Any,
+    cls: type, /, original_resource: Any, new_resource_name: str, cloudformation_json: dict[str, Any], **where: Any
 ) -> Any:
     role, properties = original_resource, cloudformation_json["Properties"]
     if properties.get("RoleName", role.name) != role.name or properties.get("Path", "/") != role.path:

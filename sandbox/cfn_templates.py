@@ -69,11 +69,7 @@ def read(url: str, account: str) -> str:
         raise ValidationError(message="TemplateURL must be a supported URL.")
     root = f"arn:aws:iam::{account}:root"
     if not s3.allowed(
-        Caller(Kind.ROOT, account, root, root, account),
-        Permissions(unlimited=True),
-        "s3:GetObject",
-        bucket,
-        key,
+        Caller(Kind.ROOT, account, root, root, account), Permissions(unlimited=True), "s3:GetObject", bucket, key
     ):
         raise ValidationError(message="S3 error: Access Denied")
     owner = s3_backends.bucket_accounts.get(bucket)

@@ -95,11 +95,7 @@ class Wait:
     """What a stack waits for at one time. The first failure ends it."""
 
     def __init__(
-        self,
-        stack: Any,
-        steps: Mapping[Slow, Kind],
-        done: Callable[[], None],
-        failed: Callable[[Failure], None],
+        self, stack: Any, steps: Mapping[Slow, Kind], done: Callable[[], None], failed: Callable[[Failure], None]
     ) -> None:
         self._stack = stack
         self._left = dict(steps)

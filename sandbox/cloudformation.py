@@ -96,10 +96,7 @@ def _parameter_list(self: Any) -> list[dict[str, str]]:
     """Moto shows NoEcho parameters in clear, and lists as lists."""
     slots = self.template_dict.get("Parameters", {})
     return [
-        {
-            "ParameterKey": name,
-            "ParameterValue": "****" if slots.get(name, {}).get("NoEcho") else shown(value),
-        }
+        {"ParameterKey": name, "ParameterValue": "****" if slots.get(name, {}).get("NoEcho") else shown(value)}
         for name, value in self.resource_map.resolved_parameters.items()
     ]
 

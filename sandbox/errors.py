@@ -20,9 +20,7 @@ class AwsError(Exception):
 def access_denied(caller_arn: str, action: str, resource: str) -> AwsError:
     """One text for a role that is absent and one that refuses: AWS does not tell the two apart either."""
     return AwsError(
-        403,
-        "AccessDenied",
-        f"User: {caller_arn} is not authorized to perform: {action} on resource: {resource}",
+        403, "AccessDenied", f"User: {caller_arn} is not authorized to perform: {action} on resource: {resource}"
     )
 
 

@@ -14,11 +14,7 @@ VENDOR_STACK = "deputy-broker"
 TEMPLATE_BUCKET = "deputy-templates-111122223333"
 CUSTOMERS = {"444455556666": "Acme", "777788889999": "Globex"}
 # Acme's account is the management account of an organisation with these.
-MEMBERS = {
-    "444400000001": "Acme's web shop",
-    "444400000002": "Acme's data lake",
-    "444400000003": "Acme's playground",
-}
+MEMBERS = {"444400000001": "Acme's web shop", "444400000002": "Acme's data lake", "444400000003": "Acme's playground"}
 ORGANIZATION: dict[str, dict[str, Any]] = {
     "ous": {
         "r-acme": list(MEMBERS),

@@ -143,10 +143,7 @@ def make_config(database_url: str, **changes: object) -> Config:
     return replace(
         Config(
             database_url=database_url,
-            secret_keys=(
-                "first-secret-key-of-the-tests-0123456789",
-                "older-secret-key-of-the-tests-0123456789",
-            ),
+            secret_keys=("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789"),
             broker=Broker.parse(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"),
             vendor_account_ids=frozenset({VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT}),
             vendor_name="Example Vendor",

@@ -47,13 +47,7 @@ PUBLIC = {
     "/onboard/<token>/connections/<uuid:connection_id>/verify",
 }
 # What flask-smorest and flask-swagger-ui serve, and the way there, carries no mark of ours.
-PUBLIC_BY_CONSTRUCTION = {
-    "/openapi.json",
-    "/docs",
-    "/docs/",
-    "/docs/<path:path>",
-    "/onboard/static/<path:filename>",
-}
+PUBLIC_BY_CONSTRUCTION = {"/openapi.json", "/docs", "/docs/", "/docs/<path:path>", "/onboard/static/<path:filename>"}
 
 # Tables that name a tenant without being one tenant's property.
 NOT_OWNED = {

@@ -268,9 +268,7 @@ def test_china_has_a_topic_of_its_own(read):
     broker, topic = (text.replace("arn:aws:", "arn:aws-cn:") for text in (ROLE, TOPIC))
     topic = topic.replace("us-east-1", "cn-north-1")
     config = read(
-        DEPUTY_BROKER_PRINCIPAL_ARN=broker,
-        DEPUTY_REGISTRATION_TOPIC_ARN=topic,
-        DEPUTY_REGISTRATION_QUEUE_URL=QUEUE,
+        DEPUTY_BROKER_PRINCIPAL_ARN=broker, DEPUTY_REGISTRATION_TOPIC_ARN=topic, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE
     )
     assert config.registration_region == "cn-north-1"
 
@@ -510,12 +508,7 @@ def test_a_variable_that_resembles_none_sends_to_the_list_of_all(read):
 
 def test_names_that_others_read_are_no_mistakes(read):
     """Those of `make run` and of the client, and what Kubernetes makes of a Service called deputy."""
-    sources = [
-        *ROOT.glob("client/**/*.py"),
-        *ROOT.glob("dev/*.py"),
-        ROOT / "README.md",
-        *ROOT.glob("docs/*.md"),
-    ]
+    sources = [*ROOT.glob("client/**/*.py"), *ROOT.glob("dev/*.py"), ROOT / "README.md", *ROOT.glob("docs/*.md")]
     written = {name for path in sources for name in re.findall(r"\bDEPUTY_[A-Z_]*[A-Z]\b", path.read_text())}
     settings = {f"DEPUTY_{setting.name.upper()}" for setting in fields(Config)} | {*GOOD}
     others = written - settings - {f"{name}_FILE" for name in settings}
@@ -564,13 +557,7 @@ def test_a_broker_whose_arn_means_others_in_a_trust_policy_is_refused(read, kind
 
 @pytest.mark.parametrize(
     ("given", "path"),
-    [
-        ("", ""),
-        ("/", ""),
-        ("/deputy", "/deputy"),
-        ("/tools/deputy/", "/tools/deputy"),
-        ("/v1x/~a.b", "/v1x/~a.b"),
-    ],
+    [("", ""), ("/", ""), ("/deputy", "/deputy"), ("/tools/deputy/", "/tools/deputy"), ("/v1x/~a.b", "/v1x/~a.b")],
 )
 def test_a_public_url_may_have_a_path(read, given, path):
     config = read(DEPUTY_PUBLIC_URL=PUBLIC + given)

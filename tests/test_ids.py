@@ -224,13 +224,7 @@ def test_a_stacks_name_is_one_that_cloudformation_takes_whatever_the_prefix_is(p
 
 @pytest.mark.parametrize(
     ("prefix", "name"),
-    [
-        ("deputy-", "deputy-1a"),
-        ("Acme-", "Acme-1a"),
-        ("a.b_", "a-b-1a"),
-        ("", "deputy-1a"),
-        ("9x", "deputy-9x1a"),
-    ],
+    [("deputy-", "deputy-1a"), ("Acme-", "Acme-1a"), ("a.b_", "a-b-1a"), ("", "deputy-1a"), ("9x", "deputy-9x1a")],
 )
 def test_a_stacks_name_begins_as_its_roles_names_do(prefix, name):
     assert stack_name(prefix, "1a") == name

@@ -78,12 +78,7 @@ def test_a_line_is_one_json_object_with_time_level_and_place(lines):
 
 def test_libraries_log_the_same_way(lines):
     logging.getLogger("some.library").warning("%s is %d", "answer", 42)
-    assert lines.one | {"at": ""} == {
-        "event": "answer is 42",
-        "level": "warning",
-        "logger": "some.library",
-        "at": "",
-    }
+    assert lines.one | {"at": ""} == {"event": "answer is 42", "level": "warning", "logger": "some.library", "at": ""}
 
 
 def test_the_level_holds_for_all(lines):

@@ -37,17 +37,7 @@ def record(
     details: dict[str, Any] | None = None,
 ) -> None:
     """Append one event (`noun.verb`) to the transaction at hand."""
-    store(
-        db,
-        Event(
-            actor,
-            action,
-            details or {},
-            outcome=outcome,
-            tenant_id=tenant_id,
-            connection_id=connection_id,
-        ),
-    )
+    store(db, Event(actor, action, details or {}, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id))
 
 
 def store(db: Session, event: Event) -> None:

@@ -59,10 +59,7 @@ class Unavailable(StsError):  # noqa: N818
 
 _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
     "MalformedPolicyDocument": ("AWS doesn't accept this as a policy document.", "session_policy"),
-    "RegionDisabledException": (
-        "The account has switched STS off in the region that Deputy works from.",
-        None,
-    ),
+    "RegionDisabledException": ("The account has switched STS off in the region that Deputy works from.", None),
 }
 
 

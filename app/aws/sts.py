@@ -26,8 +26,7 @@ from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, 
 
 # A session under this policy can only ask who it is, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
-    {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
-    separators=(",", ":"),
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}, separators=(",", ":")
 )
 PROBE_SECONDS = 900  # AWS's minimum
 _KNOWN_SECONDS = 5.0  # for how long, after a refusal, the credentials are still taken for the broker's
@@ -171,11 +170,7 @@ class Sts:
         duration_seconds: int,
         extra: dict[str, str],
     ) -> Session:
-        form = {
-            "RoleArn": role_arn.text,
-            "RoleSessionName": session_name,
-            "DurationSeconds": str(duration_seconds),
-        }
+        form = {"RoleArn": role_arn.text, "RoleSessionName": session_name, "DurationSeconds": str(duration_seconds)}
         if external_id is not None:
             form["ExternalId"] = external_id
         try:

@@ -218,10 +218,5 @@ class Connections:
         self, db: Session, caller: Caller, connection: Connection, action: Action, details: dict[str, str]
     ) -> None:
         audit.record(
-            db,
-            caller.actor,
-            action,
-            tenant_id=connection.tenant_id,
-            connection_id=connection.id,
-            details=details,
+            db, caller.actor, action, tenant_id=connection.tenant_id, connection_id=connection.id, details=details
         )

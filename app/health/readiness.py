@@ -77,8 +77,7 @@ def _database(db: Database, migrations: ScriptDirectory) -> Finding:
             "Start the newer release's processes.",
         )
     return degraded(
-        "The database's schema is not this release's; run: flask --app wsgi migrate",
-        "Run: flask --app wsgi migrate",
+        "The database's schema is not this release's; run: flask --app wsgi migrate", "Run: flask --app wsgi migrate"
     )
 
 

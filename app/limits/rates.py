@@ -66,8 +66,7 @@ class Rates:
             )
         if wait := self._hit(self._tenant, caller.tenant_id or tenant_id):
             raise _too_often(
-                f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.",
-                wait,
+                f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.", wait
             )
 
     def miss(self, tenant_id: UUID) -> None:

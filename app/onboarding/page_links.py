@@ -25,13 +25,7 @@ from app.config import Config
 from app.connections.connections import Connections
 from app.connections.proof import Verification
 from app.connections.roles import allowed_role, kit_role_arn
-from app.errors import (
-    FULL_RETRY_SECONDS,
-    ConflictError,
-    NotFoundError,
-    RateLimitedError,
-    ValidationFailedError,
-)
+from app.errors import FULL_RETRY_SECONDS, ConflictError, NotFoundError, RateLimitedError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.onboarding.kit import Onboarding
 from app.store.database import Database
@@ -73,12 +67,7 @@ class Links:
     """Make, list, revoke and open onboarding links, and do what their pages offer."""
 
     def __init__(
-        self,
-        db: Database,
-        onboarding: Onboarding,
-        connections: Connections,
-        verification: Verification,
-        config: Config,
+        self, db: Database, onboarding: Onboarding, connections: Connections, verification: Verification, config: Config
     ) -> None:
         self._db = db
         self._onboarding = onboarding
@@ -130,8 +119,7 @@ class Links:
         live = live_links().where(Tenant.id == tenant_id).with_only_columns(func.count(OnboardingLink.id))
         if (db.scalar(live) or 0) >= limit:
             raise RateLimitedError(
-                f"A tenant may have {limit} live onboarding links; revoke one first.",
-                retry_after=FULL_RETRY_SECONDS,
+                f"A tenant may have {limit} live onboarding links; revoke one first.", retry_after=FULL_RETRY_SECONDS
             )
 
     def list(self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None) -> Page[OnboardingLink]:

@@ -27,13 +27,7 @@ from app.clock import now
 from app.config import Config
 from app.connections.connections import add_pending
 from app.connections.roles import allowed_role
-from app.errors import (
-    AppError,
-    AwsUnavailableError,
-    CallerFaultError,
-    RateLimitedError,
-    RoleNotAllowedError,
-)
+from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
 from app.health.heartbeats import Hearing
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
@@ -41,14 +35,7 @@ from app.onboarding.registration_token import RegistrationTokens, TokenClaim, de
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
 from app.store.database import SYSTEM, Database
-from app.store.models import (
-    Connection,
-    ConnectionStatus,
-    OnboardingLink,
-    Registration,
-    Tenant,
-    TenantStatus,
-)
+from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus
 from app.store.models.configuration import deployment_id
 from app.store.models.states import StackState
 
@@ -99,12 +86,7 @@ class Registrations:
     """Takes messages from the queue, stores what they claim, and answers the stacks. Safe to share among threads."""
 
     def __init__(
-        self,
-        db: Database,
-        config: Config,
-        sets: dict[str, PermissionSet],
-        queue: RegistrationQueue,
-        replies: Replies,
+        self, db: Database, config: Config, sets: dict[str, PermissionSet], queue: RegistrationQueue, replies: Replies
     ) -> None:
         self._db = db
         self._config = config
@@ -331,9 +313,5 @@ def _record(db: Session, actor: Actor, claim: _Claim, connection: Connection, ac
         outcome="refused" if action == _IGNORED else "ok",
         tenant_id=claim.tenant_id,
         connection_id=connection.id,
-        details={
-            "role_arn": claim.role.text,
-            "stack_id": claim.request.stack_id,
-            "request_type": claim.request.kind,
-        },
+        details={"role_arn": claim.role.text, "stack_id": claim.request.stack_id, "request_type": claim.request.kind},
     )

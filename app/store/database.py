@@ -15,15 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import orjson
-from sqlalchemy import (
-    DateTime,
-    Dialect,
-    Engine,
-    create_engine,
-    event,
-    func,
-    select,
-)
+from sqlalchemy import DateTime, Dialect, Engine, create_engine, event, func, select
 from sqlalchemy.engine import Connection as DbConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -199,9 +191,7 @@ def _engine(url: str) -> Engine:
 
 def _sqlite(url: str) -> Engine:
     engine = create_engine(
-        url,
-        connect_args={"check_same_thread": False, "factory": SqliteConnection},
-        json_serializer=as_json,
+        url, connect_args={"check_same_thread": False, "factory": SqliteConnection}, json_serializer=as_json
     )
     path = engine.url.database
     turn = OneWriter(path) if path else None

@@ -147,9 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--connection", required=True, metavar="ID", help="the customer's connected role")
     parser.add_argument("--url", help="Deputy's address (default: DEPUTY_URL)")
     parser.add_argument(
-        "--key-file",
-        metavar="PATH",
-        help="file with the API key (default: DEPUTY_API_KEY_FILE, DEPUTY_API_KEY)",
+        "--key-file", metavar="PATH", help="file with the API key (default: DEPUTY_API_KEY_FILE, DEPUTY_API_KEY)"
     )
     parser.add_argument("--duration", type=int, metavar="SECONDS", help="how long the credentials live")
     parser.add_argument("--reason", metavar="TEXT", help="goes to Deputy's audit log")

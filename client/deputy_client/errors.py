@@ -39,11 +39,7 @@ class DeputyError(Exception):
     def again(self) -> "DeputyError":
         """The same refusal for another thread: one exception that is raised in many would collect their tracebacks."""
         return type(self)(
-            self.message,
-            code=self.code,
-            request_id=self.request_id,
-            errors=self.errors,
-            retry_after=self.retry_after,
+            self.message, code=self.code, request_id=self.request_id, errors=self.errors, retry_after=self.retry_after
         )
 
 

@@ -42,15 +42,9 @@ _FIRST_PAUSE_SECONDS = 0.5
 _TRY_AGAIN = {429, 502, 503, 504}
 
 _REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
-    "connection_not_verified": (
-        NotVerified,
-        "POST …/connections/{id}/verify says what the customer must change.",
-    ),
+    "connection_not_verified": (NotVerified, "POST …/connections/{id}/verify says what the customer must change."),
     "suspended": (Suspended, "Nothing is issued until your operators resume it."),
-    "role_refused": (
-        RoleRefused,
-        "POST …/connections/{id}/verify says what the customer must change.",
-    ),
+    "role_refused": (RoleRefused, "POST …/connections/{id}/verify says what the customer must change."),
     "unauthenticated": (NotPermitted, "Check DEPUTY_API_KEY_FILE or DEPUTY_API_KEY."),
     "forbidden": (NotPermitted, "The key needs the scope credentials:issue."),
     "not_found": (NotPermitted, "Check both ids, and that the key is not bound to another tenant."),

@@ -40,13 +40,7 @@ def upgrade() -> None:
         sa.Column(
             "status",
             sa.Enum(
-                "active",
-                "suspended",
-                "deleted",
-                name="status",
-                native_enum=False,
-                create_constraint=True,
-                length=20,
+                "active", "suspended", "deleted", name="status", native_enum=False, create_constraint=True, length=20
             ),
             nullable=False,
         ),

@@ -21,11 +21,7 @@ _MOVE = "UPDATE configuration SET epoch = epoch + 1 WHERE id = 1"
 # What takes away. Additions don't: a miss reads the database, and nothing negative is kept in memory. A proof that
 # confirms doesn't either, or re-proving a million connections would make every request read them again.
 _TAKES_AWAY = (
-    (
-        "api_keys",
-        "UPDATE",
-        None,
-    ),  # keys are only ever revoked; whatever else is done to one by hand counts too
+    ("api_keys", "UPDATE", None),  # keys are only ever revoked; whatever else is done to one by hand counts too
     ("api_keys", "DELETE", None),
     (
         "tenants",

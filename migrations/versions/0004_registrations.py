@@ -11,8 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column(
-        "tenants",
-        sa.Column("registration_generation", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        "tenants", sa.Column("registration_generation", sa.Integer(), server_default=sa.text("1"), nullable=False)
     )
     op.create_table(
         "registrations",

@@ -13,11 +13,7 @@ _NEVER_TRIED = sa.text("proof_id IS NULL")
 
 def upgrade() -> None:
     op.create_index(
-        "ix_connections_due_first",
-        "connections",
-        ["due_at"],
-        sqlite_where=_NEVER_TRIED,
-        postgresql_where=_NEVER_TRIED,
+        "ix_connections_due_first", "connections", ["due_at"], sqlite_where=_NEVER_TRIED, postgresql_where=_NEVER_TRIED
     )
 
 

@@ -41,10 +41,7 @@ def _take_from_audit_log(table: str) -> None:
         sa.column("details", sa.JSON()),
     )
     rows = sa.table(
-        table,
-        sa.column("id", sa.Uuid()),
-        sa.column("status"),
-        *(sa.column(name, kind) for name, kind in _COLUMNS),
+        table, sa.column("id", sa.Uuid()), sa.column("status"), *(sa.column(name, kind) for name, kind in _COLUMNS)
     )
     db = op.get_bind()
     for (thing,) in db.execute(sa.select(rows.c.id).where(rows.c.status == "suspended")).all():

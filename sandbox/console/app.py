@@ -128,9 +128,7 @@ def index() -> str:
         places.add(AccountRegion(**AccountRegionSchema().load(request.args)))
     ordered = sorted(places, key=lambda place: (place.account, place.region))
     return render_template(
-        "index.html",
-        default_region=DEFAULT_REGION,
-        places=[(place, stacks().all(place)) for place in ordered],
+        "index.html", default_region=DEFAULT_REGION, places=[(place, stacks().all(place)) for place in ordered]
     )
 
 

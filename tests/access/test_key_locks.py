@@ -85,8 +85,7 @@ def test_families_that_are_revoked_from_both_ends_at_once(world: World):
     for _ in range(4):
         chain.append(made(chain[-1][1]))
     answers = statuses(
-        *[(world.admin, "DELETE", path) for path, _ in chain],
-        *[(api, "DELETE", chain[0][0]) for _, api in chain],
+        *[(world.admin, "DELETE", path) for path, _ in chain], *[(api, "DELETE", chain[0][0]) for _, api in chain]
     )
     assert set(answers) <= {204, 401, 404}
     assert [api.raw("GET", "/v1/api-keys").status_code for _, api in chain] == [401] * 5

@@ -65,14 +65,7 @@ def test_an_expired_key_does_not_work(world: World):
 
 @pytest.mark.parametrize(
     "expires_at",
-    [
-        "2020-01-01T00:00:00Z",
-        "2026-01-01",
-        "soon",
-        7,
-        "0001-01-01T00:00:00+23:00",
-        "9999-12-31T23:59:59-23:00",
-    ],
+    ["2020-01-01T00:00:00Z", "2026-01-01", "soon", 7, "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"],
 )
 def test_an_expiry_lies_ahead_and_has_a_zone(world: World, expires_at):
     problem = make(world, expires_at=expires_at, expect=422)
@@ -95,10 +88,7 @@ def test_a_key_gives_away_only_what_it_has(world: World):
 
 def test_a_key_sees_and_revokes_only_what_is_no_stronger(world: World):
     maker = world.key("keys:write", "tenants:read")
-    weaker, stronger = (
-        make(world, scopes=["tenants:read"]),
-        make(world, scopes=["tenants:read", "audit:read"]),
-    )
+    weaker, stronger = (make(world, scopes=["tenants:read"]), make(world, scopes=["tenants:read", "audit:read"]))
     seen = [key["id"] for key in maker("GET", "/v1/api-keys?limit=200")["items"]]
     assert weaker["id"] in seen
     assert stronger["id"] not in seen

@@ -41,11 +41,7 @@ def test_an_absent_role_and_one_that_refuses_read_alike(world):
 
 
 def _nobody():
-    return {
-        "Effect": "Allow",
-        "Action": "sts:AssumeRole",
-        "Principal": {"AWS": "arn:aws:iam::123456789012:root"},
-    }
+    return {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}}
 
 
 @pytest.mark.parametrize(

@@ -122,12 +122,7 @@ def test_an_absent_role_is_pending_and_says_what_to_check(world: World, customer
     arn = f"arn:aws:iam::{customer.account}:role/deputy-absent"
     made = world.connect(tenant, arn, status="pending")
     assert made["verification"]["verdict"] == "unassumable"
-    assert [c["outcome"] for c in made["verification"]["checks"]] == [
-        "failed",
-        "skipped",
-        "skipped",
-        "skipped",
-    ]
+    assert [c["outcome"] for c in made["verification"]["checks"]] == ["failed", "skipped", "skipped", "skipped"]
     assert made["verified_at"] is None
 
 

@@ -18,14 +18,7 @@ def connection(world: World):
 
 def test_it_issues_what_credential_process_prints(world: World, connection):
     issued = world.worker(connection_tenant(connection))("POST", path_of(connection, "/credentials"))
-    assert sorted(issued) == [
-        "AccessKeyId",
-        "AccountId",
-        "Expiration",
-        "SecretAccessKey",
-        "SessionToken",
-        "Version",
-    ]
+    assert sorted(issued) == ["AccessKeyId", "AccountId", "Expiration", "SecretAccessKey", "SessionToken", "Version"]
     assert issued["Version"] == 1
     assert issued["AccountId"] == connection["account_id"]
     left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)
@@ -59,10 +52,7 @@ def test_container_credentials_takes_the_bare_key_too(world: World, connection):
 def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
     """Java and Go read `code` and `message`, JavaScript `Code` and `Message`."""
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "unpaid"})
-    for path in (
-        path_of(connection, "/container-credentials"),
-        path_of(connection, "/container-credentials?"),
-    ):
+    for path in (path_of(connection, "/container-credentials"), path_of(connection, "/container-credentials?")):
         found = world.admin("GET", path, expect=409)
         assert (found["code"], found["Code"]) == ("suspended", "suspended")
         assert found["detail"] == found["message"] == found["Message"]
@@ -119,8 +109,7 @@ def test_the_session_name_is_ours_and_tells_which_key(world: World, connection):
 
 
 @pytest.mark.parametrize(
-    "field",
-    ["role_arn", "external_id", "ExternalId", "session_name", "tags", "PolicyArns", "source_identity"],
+    "field", ["role_arn", "external_id", "ExternalId", "session_name", "tags", "PolicyArns", "source_identity"]
 )
 def test_nothing_about_the_role_is_taken_from_the_caller(world: World, connection, field):
     before = len(world.calls_for(connection["role_arn"]))
@@ -134,11 +123,7 @@ def test_nothing_about_the_role_is_taken_from_the_caller(world: World, connectio
 @pytest.mark.parametrize("wanted", [0, -1, 899, 3601, 43_200, 43_201, 10**30, 900.0, 3600.5, "3600", True, [], {}])
 def test_a_duration_is_a_whole_number_within_the_limits(world: World, connection, wanted):
     problem = world.admin.refused(
-        "POST",
-        path_of(connection, "/credentials"),
-        {"duration_seconds": wanted},
-        expect=422,
-        code="validation_failed",
+        "POST", path_of(connection, "/credentials"), {"duration_seconds": wanted}, expect=422, code="validation_failed"
     )
     assert "duration_seconds" in problem["errors"]
 
@@ -150,11 +135,7 @@ def test_a_duration_above_the_maximum_names_it(world: World, connection):
 
 @pytest.mark.parametrize(
     "raw",
-    [
-        '{"duration_seconds": 1e309}',
-        '{"duration_seconds": NaN}',
-        '{"duration_seconds": 9, "duration_seconds": 900}',
-    ],
+    ['{"duration_seconds": 1e309}', '{"duration_seconds": NaN}', '{"duration_seconds": 9, "duration_seconds": 900}'],
 )
 def test_a_number_that_is_not_json_is_malformed(world: World, connection, raw):
     world.admin.refused(
@@ -168,10 +149,7 @@ def test_a_number_that_is_not_json_is_malformed(world: World, connection, raw):
 
 
 def test_a_session_policy_reaches_aws_compact_and_only_narrows(world: World, connection):
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
-    }
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
     for given in (policy, __import__("json").dumps(policy, indent=4)):
         issued = world.admin("POST", path_of(connection, "/credentials"), {"session_policy": given})
         sent = world.calls_for(connection["role_arn"])[-1].policy
@@ -203,11 +181,7 @@ def test_a_session_policy_reaches_aws_compact_and_only_narrows(world: World, con
 def test_a_bad_session_policy_is_refused_before_aws(world: World, connection, policy):
     before = len(world.calls_for(connection["role_arn"]))
     problem = world.admin.refused(
-        "POST",
-        path_of(connection, "/credentials"),
-        {"session_policy": policy},
-        expect=422,
-        code="validation_failed",
+        "POST", path_of(connection, "/credentials"), {"session_policy": policy}, expect=422, code="validation_failed"
     )
     assert "session_policy" in problem["errors"]
     assert len(world.calls_for(connection["role_arn"])) == before

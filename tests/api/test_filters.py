@@ -7,14 +7,7 @@ from app.connections.listing import Listing
 from app.connections.listing import Wanted as WantedConnections
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
-from app.store.models import (
-    Connection,
-    ConnectionStatus,
-    ExternalIdRow,
-    ExternalIdState,
-    Tenant,
-    TenantStatus,
-)
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
 from app.store.models.tenant import folded
 from app.tenants.tenants import TenantFilter, Tenants
 from tests.support.cast import Customer, World, path_of
@@ -35,25 +28,10 @@ def found(world: World, **query: str) -> list[str]:
 
 
 def test_a_tenant_is_found_by_what_its_name_begins_with(world: World):
-    names = [
-        "Zebra One",
-        "ZEBRA two",
-        "zebra%three",
-        "zebra_four",
-        "Other Zebra",
-        "Zebr",
-        "zebrb",
-        "zebra\\five",
-    ]
+    names = ["Zebra One", "ZEBRA two", "zebra%three", "zebra_four", "Other Zebra", "Zebr", "zebrb", "zebra\\five"]
     for name in names:
         named(world, name)
-    assert found(world, name="zEbRa") == [
-        "zebra\\five",
-        "zebra_four",
-        "zebra%three",
-        "ZEBRA two",
-        "Zebra One",
-    ]
+    assert found(world, name="zEbRa") == ["zebra\\five", "zebra_four", "zebra%three", "ZEBRA two", "Zebra One"]
     assert found(world, name="Zebra%") == ["zebra%three"]
     assert found(world, name="zebra_") == ["zebra_four"]
     assert found(world, name="zebra\\") == ["zebra\\five"]
@@ -129,10 +107,7 @@ def test_connections_in_one_of_several_statuses(world: World):
     made["pending"] = world.connect(tenant, f"arn:aws:iam::{customer.account}:role/deputy-none", status="pending")
     world.admin("POST", path_of(made["suspended"], "/suspend"), {"reason": "x"})
     world.admin("DELETE", path_of(made["deleted"]), expect=204)
-    for path in (
-        f"/v1/tenants/{tenant['id']}/connections?",
-        f"/v1/connections?account_id={customer.account}&",
-    ):
+    for path in (f"/v1/tenants/{tenant['id']}/connections?", f"/v1/connections?account_id={customer.account}&"):
         for asked, expected in (
             ("pending,verified", ["pending", "verified"]),
             ("verified,pending,verified", ["pending", "verified"]),

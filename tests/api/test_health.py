@@ -194,8 +194,7 @@ def set_clock(monkeypatch, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(-5.5, "behind"), (-4.5, "No clock"), (4.5, "No clock"), (5.5, "ahead of")],
+    ("seconds", "said"), [(-5.5, "behind"), (-4.5, "No clock"), (4.5, "No clock"), (5.5, "ahead of")]
 )
 def test_a_clock_that_differs_by_more_than_five_seconds_degrades_readiness(deployment, monkeypatch, seconds, said):
     set_clock(monkeypatch, seconds)

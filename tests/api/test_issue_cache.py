@@ -28,10 +28,7 @@ from tests.support.rows import ADMIN, ByHand, Role, at_once, place
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
-POLICY = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
-}
+POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
 
 
 class Scene:
@@ -151,12 +148,7 @@ def test_another_question_gets_another_session(scene: Scene):
 @on_sqlite
 @pytest.mark.parametrize(
     "body",
-    [
-        {},
-        {"duration_seconds": 3600},
-        {"reason": "nightly scan"},
-        {"reason": "another", "duration_seconds": 3600},
-    ],
+    [{}, {"duration_seconds": 3600}, {"reason": "nightly scan"}, {"reason": "another", "duration_seconds": 3600}],
     ids=json.dumps,
 )
 def test_the_same_question_in_other_words_gets_the_same_session(scene: Scene, body):
@@ -249,10 +241,7 @@ def test_both_shapes_are_of_the_same_session(scene: Scene):
     assert got["SecretAccessKey"] == issued["SecretAccessKey"]
     assert got["Token"] == issued["SessionToken"]
     assert got["Expiration"] == issued["Expiration"]
-    assert (got["AccountId"], got["RoleArn"]) == (
-        scene.connection["account_id"],
-        scene.connection["role_arn"],
-    )
+    assert (got["AccountId"], got["RoleArn"]) == (scene.connection["account_id"], scene.connection["role_arn"])
     assert scene.container() == got
     assert scene.sources == ["sts", "cache", "cache"]
 
@@ -283,11 +272,7 @@ def headers_of(response) -> dict[str, str]:
 def test_fresh_kept_and_by_the_long_way_it_is_the_same_answer_header_by_header(scene: Scene):
     for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
         path = path_of(scene.connection, what)
-        answers = [
-            scene.worker.raw(method, path),
-            scene.worker.raw(method, path),
-            scene.worker.raw(method, f"{path}?"),
-        ]
+        answers = [scene.worker.raw(method, path), scene.worker.raw(method, path), scene.worker.raw(method, f"{path}?")]
         long_way = scene.worker.raw(method, path, headers={"Authorization": f"bearer {scene.worker.key}"})
         for answer in (*answers, long_way):
             assert answer.status_code == 200
@@ -300,16 +285,7 @@ def test_fresh_kept_and_by_the_long_way_it_is_the_same_answer_header_by_header(s
 @on_sqlite
 @pytest.mark.parametrize(
     "body",
-    [
-        {},
-        {"duration_seconds": 901},
-        {"duration_seconds": 1},
-        {"no_such_field": 1},
-        {"reason": ""},
-        [],
-        3,
-        None,
-    ],
+    [{}, {"duration_seconds": 901}, {"duration_seconds": 1}, {"no_such_field": 1}, {"reason": ""}, [], 3, None],
     ids=json.dumps,
 )
 def test_so_it_is_with_a_body_good_or_bad(scene: Scene, body):

@@ -50,11 +50,7 @@ def test_a_suspended_tenant_shows_on_its_connections_and_their_status_stays_thei
         assert part(one["suspended"], "by", "reason") == {"by": "api_key", "reason": "Ticket 4711"}
         assert abs((now() - datetime.fromisoformat(one["suspended"]["at"])).total_seconds()) < 60
     for one in views(world, connection):
-        assert part(one, "status", "issues", "suspended") == {
-            "status": "verified",
-            "issues": False,
-            "suspended": None,
-        }
+        assert part(one, "status", "issues", "suspended") == {"status": "verified", "issues": False, "suspended": None}
         assert "tenant is suspended" in one["why"]
     shown = world.admin("POST", f"/v1/tenants/{tenant['id']}/resume", {"reason": "done"})
     assert shown["suspended"] is None
@@ -70,11 +66,7 @@ def test_a_suspended_connection_says_since_when_by_whom_and_why(world: World):
         assert "suspended" in one["why"]
         assert one["suspended"]["at"] == shown["suspended"]["at"]
     resumed = world.admin("POST", path_of(connection, "/resume"), {"reason": "done"})
-    assert part(resumed, "status", "issues", "suspended") == {
-        "status": "verified",
-        "issues": True,
-        "suspended": None,
-    }
+    assert part(resumed, "status", "issues", "suspended") == {"status": "verified", "issues": True, "suspended": None}
 
 
 @pytest.mark.parametrize("bound", [False, True])
@@ -91,10 +83,7 @@ def test_whether_a_bound_key_suspended_is_recorded(world: World, config, bound):
         assert bool(found) is bound
 
 
-@pytest.mark.parametrize(
-    ("status", "word"),
-    [("pending", "proven"), ("broken", "assumed"), ("insecure", "strangers")],
-)
+@pytest.mark.parametrize(("status", "word"), [("pending", "proven"), ("broken", "assumed"), ("insecure", "strangers")])
 def test_every_status_that_issues_nothing_says_why(world: World, status, word):
     tenant, customer = world.tenant(), Customer(world.aws)
     kit = world.kit(tenant)

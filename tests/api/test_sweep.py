@@ -59,20 +59,13 @@ def test_without_the_scope_every_route_is_403_even_for_what_does_not_exist(world
 def test_another_tenants_things_are_as_absent_as_what_does_not_exist(world: World):
     theirs = world.connection(world.tenant("Globex"))
     their_key = world.admin(
-        "POST",
-        "/v1/api-keys",
-        {"name": "x", "scopes": ["audit:read"], "tenant_id": theirs["tenant_id"]},
-        expect=201,
+        "POST", "/v1/api-keys", {"name": "x", "scopes": ["audit:read"], "tenant_id": theirs["tenant_id"]}, expect=201
     )
     ours = world.tenant("Acme")
     mine = world.key(*Scope, tenant=ours)
     nothing = "01890000-0000-7000-8000-000000000000"
     calls = len(world.aws.sts_calls)
-    bodies = {
-        "suspend": {"reason": "x"},
-        "resume": {"reason": "x"},
-        "connections": {"role_arn": theirs["role_arn"]},
-    }
+    bodies = {"suspend": {"reason": "x"}, "resume": {"reason": "x"}, "connections": {"role_arn": theirs["role_arn"]}}
     for method, rule, _ in guarded(world.admin.app):
         if "<uuid:" not in rule:
             continue

@@ -16,16 +16,7 @@ def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
     made = world.admin(
         "POST", "/v1/tenants", {"name": "Acme", "reference": "crm-1-" + world.tenant()["id"]}, expect=201
     )
-    assert list(made) == [
-        "id",
-        "name",
-        "reference",
-        "status",
-        "suspended",
-        "external_id",
-        "created_at",
-        "accounts",
-    ]
+    assert list(made) == ["id", "name", "reference", "status", "suspended", "external_id", "created_at", "accounts"]
     assert made["status"] == "active"
     assert re.fullmatch(r"dpy-[0-9a-f]{64}", made["external_id"])
     assert world.admin("GET", f"/v1/tenants/{made['id']}") == made
@@ -96,11 +87,7 @@ def test_offboarding_ends_everything_of_the_tenants(world: World):
     worker = world.worker(tenant)
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
     worker.refused("POST", path_of(connection, "/credentials"), expect=401, code="unauthenticated")
-    for path in (
-        f"/v1/tenants/{tenant['id']}",
-        path_of(connection),
-        f"/v1/tenants/{tenant['id']}/onboarding",
-    ):
+    for path in (f"/v1/tenants/{tenant['id']}", path_of(connection), f"/v1/tenants/{tenant['id']}/onboarding"):
         world.admin.refused("GET", path, expect=404, code="not_found")
     world.admin.refused("DELETE", f"/v1/tenants/{tenant['id']}", expect=404, code="not_found")
     event = world.audit(tenant_id=tenant["id"], action="tenant.deleted")[0]
@@ -138,12 +125,7 @@ def test_a_bound_key_neither_renames_nor_deletes_its_tenant_nor_probes_for_refer
     world.admin("POST", "/v1/tenants", {"name": "Globex", "reference": taken}, expect=201)
     acme = world.tenant("Acme")
     bound, path = world.key("tenants:write", tenant=acme), f"/v1/tenants/{acme['id']}"
-    for body in (
-        {"name": "Acme Ltd"},
-        {"reference": taken},
-        {"reference": f"free-{taken}"},
-        {"reference": None},
-    ):
+    for body in ({"name": "Acme Ltd"}, {"reference": taken}, {"reference": f"free-{taken}"}, {"reference": None}):
         bound.refused("PATCH", path, body, expect=403, code="forbidden")
     bound.refused("DELETE", path, expect=403, code="forbidden")
     assert world.admin("GET", path)["name"] == acme["name"]

@@ -90,11 +90,7 @@ def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted
 
 def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scene):
     found = scene.world.admin.refused(
-        "POST",
-        "/v1/tenants",
-        {"name": "x"} | {f"f{n}": 1 for n in range(25)},
-        expect=422,
-        code="validation_failed",
+        "POST", "/v1/tenants", {"name": "x"} | {f"f{n}": 1 for n in range(25)}, expect=422, code="validation_failed"
     )
     assert len(found["errors"]) == 20
     assert found["detail"].endswith(" 5 more are not shown.")

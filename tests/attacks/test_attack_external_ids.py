@@ -167,11 +167,7 @@ def test_the_database_itself_never_pairs_a_role_with_another_tenants_id(scene: S
     ],
 )
 def test_the_database_itself_keeps_ids_and_audit_events_as_they_are(scene: Scene, app, statement: str):
-    values = {
-        "chosen": CHOSEN,
-        "ours": raw_id(app, scene.acme["id"]),
-        "theirs": raw_id(app, scene.globex["id"]),
-    }
+    values = {"chosen": CHOSEN, "ours": raw_id(app, scene.acme["id"]), "theirs": raw_id(app, scene.globex["id"])}
     with untouched(scene.world, scene.ours, scene.theirs), pytest.raises(DBAPIError):
         run(app, statement, **{k: v for k, v in values.items() if f":{k}" in statement})
 

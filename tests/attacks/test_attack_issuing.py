@@ -45,8 +45,7 @@ def test_the_query_and_headers_change_nothing(scene: Scene, what: str):
 
 @on_sqlite
 @pytest.mark.parametrize(
-    "wanted",
-    [0, -1, 899, 3601, 43_200, 43_201, 2**31, 2**63, 10**18, 900.0, 1e3, "3600", "", True, [900], {}],
+    "wanted", [0, -1, 899, 3601, 43_200, 43_201, 2**31, 2**63, 10**18, 900.0, 1e3, "3600", "", True, [900], {}]
 )
 def test_a_duration_is_a_whole_number_within_the_limits(scene: Scene, wanted):
     with unchanged(scene.world, scene.ours):
@@ -61,10 +60,7 @@ def test_a_duration_that_is_null_is_refused(scene: Scene):
         problem(response, 422, "validation_failed")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a/b", "two words", "ünï", "x", "x" * 65, "evil\r\nX-Header: 1", "", None, 7, ["x"]],
-)
+@pytest.mark.parametrize("name", ["a/b", "two words", "ünï", "x", "x" * 65, "evil\r\nX-Header: 1", "", None, 7, ["x"]])
 def test_no_text_of_a_callers_enters_the_session_name(scene: Scene, name):
     for field in ("session_name", "reason"):
         calls = len(scene.world.calls_for(scene.ours["role_arn"]))
@@ -101,9 +97,7 @@ def test_a_broad_session_policy_widens_nothing(scene: Scene, policy):
             s3.list_buckets,
             lambda: sts.assume_role(RoleArn=scene.theirs["role_arn"], RoleSessionName="mallory"),
             lambda: sts.assume_role(
-                RoleArn=scene.theirs["role_arn"],
-                RoleSessionName="mallory",
-                ExternalId=scene.globex["external_id"],
+                RoleArn=scene.theirs["role_arn"], RoleSessionName="mallory", ExternalId=scene.globex["external_id"]
             ),
         ):
             with pytest.raises(ClientError) as caught:

@@ -59,8 +59,7 @@ def test_public_pages_do_not_listen_to_host_headers(scene: Scene, path: str):
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["//v1/tenants", "/v1//tenants", f"//{EVIL}/v1/tenants", f"/\\{EVIL}", "/healthz/", "/v1/tenants/"],
+    "path", ["//v1/tenants", "/v1//tenants", f"//{EVIL}/v1/tenants", f"/\\{EVIL}", "/healthz/", "/v1/tenants/"]
 )
 def test_no_redirect_goes_where_a_host_header_says(scene: Scene, path: str):
     response = spoofed(scene.mallory, "GET", path)
@@ -164,12 +163,7 @@ Loader.add_multi_constructor("!", _tagged)
 def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, config: Config):
     text = scene.mallory.with_key(None).raw("GET", "/v1/templates/customer-role.yaml").text
     template = yaml.load(text, Loader)  # noqa: S506
-    assert sorted(template["Parameters"]) == [
-        "ExternalId",
-        "RegistrationToken",
-        "RegistrationTopicArn",
-        "RoleName",
-    ]
+    assert sorted(template["Parameters"]) == ["ExternalId", "RegistrationToken", "RegistrationTopicArn", "RoleName"]
     trust = template["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert len(trust) == 1
     assert trust[0]["Condition"] == {

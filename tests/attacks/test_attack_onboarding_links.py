@@ -54,9 +54,7 @@ def change_case(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize(
-    "end",
-    [expire, revoke, suspend, guess, malform, lengthen, change_case],
-    ids=lambda f: f.__name__,
+    "end", [expire, revoke, suspend, guess, malform, lengthen, change_case], ids=lambda f: f.__name__
 )
 def test_every_link_that_is_no_good_reads_alike(scene: Scene, end):
     """One body for all, so nobody learns that a link was good once, or whose tenant is suspended."""
@@ -158,12 +156,7 @@ def test_a_form_from_another_site_is_refused(scene: Scene, headers):
 
 @pytest.mark.parametrize(
     "headers",
-    [
-        {},
-        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},
-        {"Origin": "null"},
-        {"Origin": "http://localhost:8000"},
-    ],
+    [{}, {"Sec-Fetch-Site": "same-origin", "Origin": "null"}, {"Origin": "null"}, {"Origin": "http://localhost:8000"}],
     ids=str,
 )
 def test_a_form_of_the_pages_own_is_taken(scene: Scene, headers):

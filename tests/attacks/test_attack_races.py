@@ -105,10 +105,7 @@ def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world: Worl
 def test_a_key_that_expires_meanwhile_gets_nothing(world: World, case: Case, meanwhile, monkeypatch):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
-    meanwhile(
-        "assume",
-        lambda: monkeypatch.setattr("app.access.callers.now", lambda: soon + dt.timedelta(seconds=1)),
-    )
+    meanwhile("assume", lambda: monkeypatch.setattr("app.access.callers.now", lambda: soon + dt.timedelta(seconds=1)))
     problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
@@ -269,9 +266,7 @@ def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world: World
 
     monkeypatch.setattr(keys, "tenant_of", slow)
     made = world.admin.raw(
-        "POST",
-        "/v1/api-keys",
-        {"name": "late", "scopes": ["audit:read"], "tenant_id": case.tenant["id"]},
+        "POST", "/v1/api-keys", {"name": "late", "scopes": ["audit:read"], "tenant_id": case.tenant["id"]}
     )
     deleting[0].result(timeout=30)
     pool.shutdown()

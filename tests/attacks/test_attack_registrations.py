@@ -96,10 +96,7 @@ def test_a_stack_of_another_account_than_the_roles_is_void(scene: Scene, desk: D
 def test_the_role_in_the_old_properties_or_elsewhere_counts_for_nothing(scene: Scene, desk: Desk):
     acme = scene.world.tenant("Acme again")
     stack = desk.stack(acme, "arn:aws:iam::444455556666:role/deputy-mine")
-    forged = {
-        "RoleArn": scene.theirs["role_arn"],
-        "RegistrationToken": desk.stack(scene.globex, stack.role_arn).token,
-    }
+    forged = {"RoleArn": scene.theirs["role_arn"], "RegistrationToken": desk.stack(scene.globex, stack.role_arn).token}
     with untouched(scene.world, scene.theirs):
         more = {"OldResourceProperties": forged, "tenant_id": scene.globex["id"], "status": "verified"}
         assert desk.handle(stack.message("Update", **more, **forged)) == "SUCCESS"
@@ -131,10 +128,7 @@ def test_no_message_changes_a_verified_connection(world: World, desk: Desk):
 
 def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world: World, desk: Desk):
     tenant = world.tenant()
-    suspended, deleted = (
-        world.connection(tenant),
-        world.connect(tenant, world.role(tenant, Customer(world.aws))),
-    )
+    suspended, deleted = (world.connection(tenant), world.connect(tenant, world.role(tenant, Customer(world.aws))))
     world.admin("POST", path_of(suspended, "/suspend"), REASON)
     world.admin("DELETE", path_of(deleted), expect=204)
     calls = len(world.aws.sts_calls)
@@ -221,19 +215,12 @@ def test_an_address_that_is_not_awss_is_never_called(desk: Desk, scene: Scene, a
         Replies("us-east-1", "aws", None),
     )
     with Answers() as trap, capture_logs() as lines, no_network(audit_hook):
-        local = [
-            f"{trap.url}/",
-            f"{trap.url}/{stack.stack_id}",
-            f"https://x@{trap.url.removeprefix('http://')}/",
-        ]
+        local = [f"{trap.url}/", f"{trap.url}/{stack.stack_id}", f"https://x@{trap.url.removeprefix('http://')}/"]
         for url in [*HOSTILE_URLS, *local]:
             for kind in ("Create", "Update", "Delete"):
                 assert not at_aws.handle(stack.message(kind, ResponseURL=url)), url
         assert trap.got == []
-    assert {line["event"] for line in lines} <= {
-        "registration.strange_response_url",
-        "registration.unreadable",
-    }
+    assert {line["event"] for line in lines} <= {"registration.strange_response_url", "registration.unreadable"}
     assert "169.254" not in repr(lines)
     assert "evil" not in repr(lines)
 

@@ -58,10 +58,7 @@ class Case:
 
     def sought(self) -> str:
         """The id of a connection whose role is only looked for."""
-        path, body = (
-            f"/v1/tenants/{self.tenant['id']}/connections",
-            {"account_id": Customer(self.world.aws).account},
-        )
+        path, body = (f"/v1/tenants/{self.tenant['id']}/connections", {"account_id": Customer(self.world.aws).account})
         return self.world.admin("POST", path, body, expect=201)["id"]
 
     def path(self, route: Route) -> str:
@@ -168,19 +165,13 @@ def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
 @pytest.mark.parametrize("route", [route for route in WRITING if route.body], ids=str)
 def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Case, route: Route):
     body = Held(route.body, case.revoke)
-    response = case.world.admin.with_key(case.key["key"]).raw(
-        route.method,
-        case.path(route),
-        **body.sent(),
-    )
+    response = case.world.admin.with_key(case.key["key"]).raw(route.method, case.path(route), **body.sent())
     problem(response, 401, "unauthenticated")
     assert rows(case.world) == body.happened[0]
 
 
 @pytest.mark.parametrize(
-    "end",
-    ["expires_at = '2020-01-01 00:00:00'", "revoked_at = '2020-01-01 00:00:00'"],
-    ids=["expired", "revoked"],
+    "end", ["expires_at = '2020-01-01 00:00:00'", "revoked_at = '2020-01-01 00:00:00'"], ids=["expired", "revoked"]
 )
 def test_a_key_that_ends_by_hand_meanwhile_makes_no_key(case: Case, database_url: str, end: str):
     by_hand = ByHand(database_url)
@@ -189,11 +180,7 @@ def test_a_key_that_ends_by_hand_meanwhile_makes_no_key(case: Case, database_url
         by_hand(f"UPDATE api_keys SET {end} WHERE lookup = :digits", digits=case.key["key"][4:20])  # noqa: S608
 
     body = Held({"name": "spare", "scopes": ["audit:read"]}, act)
-    response = case.world.admin.with_key(case.key["key"]).raw(
-        "POST",
-        "/v1/api-keys",
-        **body.sent(),
-    )
+    response = case.world.admin.with_key(case.key["key"]).raw("POST", "/v1/api-keys", **body.sent())
     problem(response, 401, "unauthenticated")
     by_hand.engine.dispose()
 
@@ -212,11 +199,7 @@ def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(case: Cas
 
 # --- links ---
 
-FORMS = (
-    "/connections",
-    "/connections/{connection_id}/verify",
-    "/connections/{connection_id}/stop",
-)
+FORMS = ("/connections", "/connections/{connection_id}/verify", "/connections/{connection_id}/stop")
 PROVING = FORMS[:2]
 
 

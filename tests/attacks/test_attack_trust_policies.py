@@ -27,11 +27,7 @@ def allow(**conditions):
 
 
 def deny(**conditions):
-    return {
-        **allow(),
-        "Effect": "Deny",
-        "Condition": {k.replace("__", ":"): v for k, v in conditions.items()},
-    }
+    return {**allow(), "Effect": "Deny", "Condition": {k.replace("__", ":"): v for k, v in conditions.items()}}
 
 
 def like(pattern):
@@ -43,11 +39,7 @@ NO_ID, OTHER, BOTH = {"missing"}, {"foreign"}, {"missing", "foreign"}
 INSECURE = {
     "no condition": (lambda own: [allow()], BOTH),
     "not to names of proofs": (
-        lambda own: [
-            allow(),
-            deny(StringLike={NAME: "deputy-proof*"}),
-            deny(StringNotLike={NAME: ISSUED_AS}),
-        ],
+        lambda own: [allow(), deny(StringLike={NAME: "deputy-proof*"}), deny(StringNotLike={NAME: ISSUED_AS})],
         BOTH,
     ),
     "StringLike *": (lambda own: [like("*")], OTHER),
@@ -68,10 +60,7 @@ INSECURE = {
     "StringNotEquals of somebody else's": (lambda own: [allow(StringNotEquals={KEY: "dpy-x"})], BOTH),
     "StringNotLike": (lambda own: [allow(StringNotLike={KEY: "evil-*"})], BOTH),
     "only that there is one (Null)": (lambda own: [allow(Null={KEY: "false"})], OTHER),
-    "or that there is none (Null)": (
-        lambda own: [allow(StringEquals={KEY: own}), allow(Null={KEY: "true"})],
-        NO_ID,
-    ),
+    "or that there is none (Null)": (lambda own: [allow(StringEquals={KEY: own}), allow(Null={KEY: "true"})], NO_ID),
     "a second statement without": (lambda own: [allow(StringEquals={KEY: own}), allow()], BOTH),
     "a second statement with a pattern": (lambda own: [allow(StringEquals={KEY: own}), like("*")], OTHER),
     "a Deny that the missing one slips by": (
@@ -82,19 +71,13 @@ INSECURE = {
     "everybody (Principal *)": (lambda own: [{**allow(), "Principal": "*", "Condition": {}}], BOTH),
     "everybody but one (NotPrincipal)": (
         lambda own: [
-            {
-                "Effect": "Allow",
-                "NotPrincipal": {"AWS": "arn:aws:iam::999999999999:root"},
-                "Action": "sts:AssumeRole",
-            }
+            {"Effect": "Allow", "NotPrincipal": {"AWS": "arn:aws:iam::999999999999:root"}, "Action": "sts:AssumeRole"}
         ],
         BOTH,
     ),
     "every action": (lambda own: [{**allow(), "Action": "sts:*"}], BOTH),
     "every action but one": (
-        lambda own: [
-            {k: v for k, v in allow().items() if k != "Action"} | {"NotAction": "sts:TagSession"},
-        ],
+        lambda own: [{k: v for k, v in allow().items() if k != "Action"} | {"NotAction": "sts:TagSession"}],
         BOTH,
     ),
     "a policy variable": (lambda own: [allow(StringEquals={KEY: "${sts:ExternalId}"})], OTHER),
@@ -144,10 +127,7 @@ PROVEN = {
     "StringLike without a wildcard": lambda own: [like(own)],
     # Accepts DPY-… too. No such ID is ever made, so nobody can be sent with one.
     "StringEqualsIgnoreCase": lambda own: [allow(StringEqualsIgnoreCase={KEY: own})],
-    "a Deny of every other ID, missing ones included": lambda own: [
-        allow(),
-        deny(StringNotEquals={KEY: own}),
-    ],
+    "a Deny of every other ID, missing ones included": lambda own: [allow(), deny(StringNotEquals={KEY: own})],
     # Not seen: sixteen IDs pass instead of one; none of the other fifteen is ever made.
     "StringLike, all but the last digit": lambda own: [like(own[:-1] + "?")],
     # Not seen: everybody whose ID begins with the same 128 random bits, which is nobody.

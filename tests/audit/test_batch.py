@@ -82,10 +82,7 @@ TRICKY = 'it\'s "quoted", 100 %s {} \\ :a ?1 ✓ 🦊 \t end'
         {},
         {"outcome": "refused", "connection_id": new_id(), "details": {"code": "x", "fields": []}},
         {"actor": OPERATOR, "tenant_id": None, "outcome": "failed"},
-        {
-            "actor": Actor("api_key", None, TRICKY, None),
-            "details": {TRICKY: [TRICKY, None, True, 1.5, 2**53, {}]},
-        },
+        {"actor": Actor("api_key", None, TRICKY, None), "details": {TRICKY: [TRICKY, None, True, 1.5, 2**53, {}]}},
         {"details": {"z": 1, "a": {"b": [[], {}]}, "nul": "\0", "e": 1e300, "-": -0.0}},
     ],
     ids=["least", "refused", "operator", "tricky", "json"],

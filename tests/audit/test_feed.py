@@ -271,8 +271,7 @@ def test_since_and_until_are_half_open_to_the_microsecond(long_log):
     found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
     assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2, 1)]
     wanted = Filter(
-        since=begin + timedelta(seconds=10, microseconds=1),
-        until=begin + timedelta(seconds=30, microseconds=1),
+        since=begin + timedelta(seconds=10, microseconds=1), until=begin + timedelta(seconds=30, microseconds=1)
     )
     found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
     assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2)]

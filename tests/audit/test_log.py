@@ -73,12 +73,7 @@ def test_what_is_not_said_is_empty(database, log):
     action = f"tests.{uuid.uuid4().hex}"
     write(database, action)
     [event] = found(log, action=action)
-    assert (event.outcome, event.actor_kind, event.actor_id, event.request_id) == (
-        "ok",
-        "operator",
-        None,
-        None,
-    )
+    assert (event.outcome, event.actor_kind, event.actor_id, event.request_id) == ("ok", "operator", None, None)
     assert (event.tenant_id, event.connection_id, event.details) == (None, None, {})
 
 

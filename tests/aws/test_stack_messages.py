@@ -33,11 +33,7 @@ def virginia() -> Replies:
             "cloudformation-custom-resource-response-apsoutheast2.s3-ap-southeast-2.amazonaws.com",
         ),
         ("eu-west-1", "aws", "cloudformation-custom-resource-response-euwest1.s3.eu-west-1.amazonaws.com"),
-        (
-            "cn-north-1",
-            "aws-cn",
-            "cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn",
-        ),
+        ("cn-north-1", "aws-cn", "cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn"),
         (
             "us-gov-west-1",
             "aws-us-gov",

@@ -61,10 +61,7 @@ class Door:
     def asked_as(self) -> list[tuple[str, str | None]]:
         """Who asked: each call's access key, and its session token."""
         return [
-            (
-                headers["Authorization"].split("Credential=")[1].split("/")[0],
-                headers.get("X-Amz-Security-Token"),
-            )
+            (headers["Authorization"].split("Credential=")[1].split("/")[0], headers.get("X-Amz-Security-Token"))
             for _, headers in self._server.requests
         ]
 
@@ -208,10 +205,7 @@ def probes(door) -> list[tuple[str, dict[str, str]]]:
 def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door):
     door.let_in().say_who()
     assert door.sts.probe_own(GRANT) == (ACCOUNT, "AROAEXAMPLE")
-    assert probes(door) == [
-        ("AssumeRole", PROBE | {"ExternalId": GRANT.external_id}),
-        ("GetCallerIdentity", {}),
-    ]
+    assert probes(door) == [("AssumeRole", PROBE | {"ExternalId": GRANT.external_id}), ("GetCallerIdentity", {})]
     assert door.asked_as == [("AKIABROKER", None), (SESSION.access_key_id, SESSION.session_token)]
 
 
@@ -289,11 +283,7 @@ INCONCLUSIVE = [
     ("ServiceUnavailable", 503, "Service is unavailable"),
     ("RequestTimeout", 408, "Request timed out"),
     ("ValidationError", 400, "Request ARN is invalid"),
-    (
-        "ValidationError",
-        400,
-        "1 validation error detected: Value 'x' at 'externalId' failed to satisfy constraint",
-    ),
+    ("ValidationError", 400, "1 validation error detected: Value 'x' at 'externalId' failed to satisfy constraint"),
     ("ValidationError", 400, ""),
     ("RegionDisabledException", 403, f"STS is not activated in this region for account:{ACCOUNT}."),
     ("IDPCommunicationError", 400, ""),
@@ -748,20 +738,14 @@ def test_a_server_that_is_away_is_unavailable(environment):
 
 def test_it_starts_without_credentials_and_says_so_when_asked(environment):
     sts = Sts("eu-west-1", PRINCIPAL)
-    for call in (
-        sts.is_broker,
-        lambda: assume(sts),
-        lambda: sts.probe_missing(GRANT),
-        lambda: sts.probe_own(GRANT),
-    ):
+    for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT), lambda: sts.probe_own(GRANT)):
         with pytest.raises(Unavailable):
             call()
 
 
 def test_it_recovers_when_the_credentials_endpoint_is_back(environment, server):
     environment(
-        AWS_ENDPOINT_URL=server.url,
-        AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials",
+        AWS_ENDPOINT_URL=server.url, AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials"
     )
     sts = Sts("eu-west-1", PRINCIPAL)
     for _ in range(2):

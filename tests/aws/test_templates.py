@@ -145,10 +145,7 @@ def test_iams_own_variables_are_not_cloudformations():
     chosen = replace(SETS["inventory"], statements=(statement,))
     [policy] = role_of(render(config(), chosen))["Policies"]
     [found] = policy["PolicyDocument"]["Statement"]
-    assert found["Resource"] == [
-        {"Fn::Sub": "arn:${AWS::Partition}:s3:::a/*"},
-        "arn:aws:s3:::${aws:PrincipalTag/x}/*",
-    ]
+    assert found["Resource"] == [{"Fn::Sub": "arn:${AWS::Partition}:s3:::a/*"}, "arn:aws:s3:::${aws:PrincipalTag/x}/*"]
     assert found["Condition"] == statement["Condition"]
 
 
@@ -263,8 +260,7 @@ def test_the_launching_account_gets_the_same_role_and_registration(chosen):
 
 
 @pytest.mark.parametrize(
-    ("name", "partition", "region"),
-    [("inventory", "aws", "eu-west-1"), ("bucket-sync", "aws-us-gov", "us-gov-west-1")],
+    ("name", "partition", "region"), [("inventory", "aws", "eu-west-1"), ("bucket-sync", "aws-us-gov", "us-gov-west-1")]
 )
 def test_cfn_lint_finds_nothing_wrong_with_the_organisations_either(name, partition, region):
     body = organization(SETS[name], partition=partition).body
@@ -407,10 +403,7 @@ def test_a_url_needs_no_credentials_and_no_bucket(monkeypatch):
     key = f"acme/{template.key}"
     assert found["eu-west-1"] == f"https://s3.eu-west-1.amazonaws.com/{key}"
     assert found["cn-north-1"] == f"https://s3.cn-north-1.amazonaws.com.cn/{key}"
-    assert found["us-east-1"] in {
-        f"https://s3.amazonaws.com/{key}",
-        f"https://s3.us-east-1.amazonaws.com/{key}",
-    }
+    assert found["us-east-1"] in {f"https://s3.amazonaws.com/{key}", f"https://s3.us-east-1.amazonaws.com/{key}"}
     assert all(len(url) <= 1024 for url in found.values()), "CloudFormation's limit for a link's templateURL"
 
 

@@ -36,11 +36,7 @@ def registrations(services, *ages: timedelta) -> list:
     tenant = tenant_row(services.db)
     rows = [
         Registration(
-            id=new_id(),
-            tenant_id=tenant,
-            stack_id="a stack",
-            request_id=str(new_id()),
-            created_at=now() - age,
+            id=new_id(), tenant_id=tenant, stack_id="a stack", request_id=str(new_id()), created_at=now() - age
         )
         for age in ages
     ]

@@ -46,21 +46,14 @@ def assume(broker, **changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"ExternalId": None},
-        {"ExternalId": "dpy-globex"},
-        {"RoleArn": "arn:aws:iam::444455556666:role/deputy-absent"},
-    ],
+    [{"ExternalId": None}, {"ExternalId": "dpy-globex"}, {"RoleArn": "arn:aws:iam::444455556666:role/deputy-absent"}],
 )
 def test_the_instant_sts_refuses_as_aws_does_and_counts_it(sts, changes):
     before = sts.calls()
     with client(sts) as broker, pytest.raises(ClientError) as caught:
         assume(broker, **changes)
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
-    assert sts.calls() == before | {
-        "AssumeRole": before["AssumeRole"] + 1,
-        "refused": before["refused"] + 1,
-    }
+    assert sts.calls() == before | {"AssumeRole": before["AssumeRole"] + 1, "refused": before["refused"] + 1}
 
 
 def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(sts):
@@ -108,8 +101,7 @@ def arrived(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "missed"),
-    [({}, False), ({"lost": 1}, True), ({"twice": 1}, True), ({"most_calls": 101}, True)],
+    ("changes", "missed"), [({}, False), ({"lost": 1}, True), ({"twice": 1}, True), ({"most_calls": 101}, True)]
 )
 def test_one_account_lost_or_one_call_too_many_is_missed(changes, missed):
     result = judge([arrived(), arrived(**changes)])

@@ -22,10 +22,7 @@ from tests.support.cast import Api, Customer, World, root_client, without_extern
 ROOT = Path(__file__).parent.parent.parent
 CLIENT = ROOT / "client"
 DOCUMENT = (ROOT / "docs" / "workers.md").read_text()
-EXAMPLE = (
-    "01890a5d-ac96-774b-bcce-b302099a8057",
-    "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88",
-)  # the document's ids
+EXAMPLE = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88")  # the document's ids
 MAY_LIST = """{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
     "Action": ["s3:ListAllMyBuckets", "s3:ListBucket"], "Resource": "*"}}"""
 

@@ -37,14 +37,7 @@ def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: Custo
     done = command(*asked(place), "--url", deputy.url, "--key-file", key_file)
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
-    assert list(printed) == [
-        "Version",
-        "AccessKeyId",
-        "SecretAccessKey",
-        "SessionToken",
-        "Expiration",
-        "AccountId",
-    ]
+    assert list(printed) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration", "AccountId"]
     assert printed["AccountId"] == place.customer.account
     assert printed["Version"] == 1
     assert dt.datetime.fromisoformat(printed["Expiration"]) > dt.datetime.now(dt.UTC)

@@ -66,12 +66,7 @@ def test_not_permitted_for_another_tenant(place: CustomerAccount, world: World):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [
-        ("duration_seconds", 1),
-        ("session_policy", {"no": "policy"}),
-        ("session_policy", "{"),
-        ("reason", "a\nb"),
-    ],
+    [("duration_seconds", 1), ("session_policy", {"no": "policy"}), ("session_policy", "{"), ("reason", "a\nb")],
 )
 def test_bad_request_says_which_field(place: CustomerAccount, deputy: Deputy, field, value):
     error = refused(deputy_client.BadRequest, place, **{field: value})

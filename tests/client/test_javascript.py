@@ -61,10 +61,7 @@ class Profile:
     def container(self) -> dict[str, str]:
         tenant, connection = self.place.ids
         url = f"{self._deputy.url}/v1/tenants/{tenant}/connections/{connection}/container-credentials"
-        return {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": url,
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(self.key_file),
-        }
+        return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(self.key_file)}
 
 
 @pytest.fixture
@@ -93,10 +90,7 @@ def test_without_more_a_refusal_is_the_workers_own_role(node: Machine, suspended
 
 def test_the_tasks_role_beside_a_profile_is_taken_too(node: Machine, profile: Profile):
     """By v3 after a refusal; by v2 at once, which reads the container's variables before the profile's command."""
-    task = {
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{node.metadata}/task",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    task = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{node.metadata}/task", "AWS_EC2_METADATA_DISABLED": "true"}
     customer = profile.place.customer.account
     assert node.who("v2.cjs", **profile("--fail-closed"), **task) == TASK
     assert node.who("v3.cjs", "chain", **profile(), **task) == customer

@@ -105,10 +105,7 @@ def test_a_rotated_key_is_taken_up(
     file.write_text(f"{new}\n")
     clock.shift(3590)
     key_of(credentials)
-    assert [request["HTTP_AUTHORIZATION"] for request in deputy.requests] == [
-        f"Bearer {place.key}",
-        f"Bearer {new}",
-    ]
+    assert [request["HTTP_AUTHORIZATION"] for request in deputy.requests] == [f"Bearer {place.key}", f"Bearer {new}"]
 
 
 def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(

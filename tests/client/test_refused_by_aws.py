@@ -127,10 +127,7 @@ def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: Custom
 
 def test_a_call_that_the_role_may_not_make_is_not_reported(deputy: Deputy, place: CustomerAccount, moment):
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
-    with (
-        closing(session.client("iam")) as iam,
-        pytest.raises(botocore.exceptions.ClientError, match="Denied"),
-    ):
+    with closing(session.client("iam")) as iam, pytest.raises(botocore.exceptions.ClientError, match="Denied"):
         iam.list_roles()
     assert asked(deputy) == ["credentials"]
 

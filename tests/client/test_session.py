@@ -53,10 +53,7 @@ def test_it_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerAccount,
         reason="nightly scan",
         region_name="us-east-1",
     )
-    with (
-        closing(session.client("s3")) as s3,
-        pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"),
-    ):
+    with closing(session.client("s3")) as s3, pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
         s3.list_buckets()
     details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0]["details"]
     assert details["reason"] == "nightly scan"

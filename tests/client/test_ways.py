@@ -125,14 +125,7 @@ def hours(tmp_path: Path, aws: Sandbox) -> Iterator[tuple[TickingAws, dict[str, 
         ticking = TickingAws(aws, clock, PAGE_SECONDS)
         port = stack.enter_context(served(ticking))
         path = f"{Path(__file__).parent / 'clock'}:{CLIENT}"
-        yield (
-            ticking,
-            {
-                "AWS_ENDPOINT_URL": f"http://localhost:{port}",
-                "TEST_CLOCK": str(folder),
-                "PYTHONPATH": path,
-            },
-        )
+        yield (ticking, {"AWS_ENDPOINT_URL": f"http://localhost:{port}", "TEST_CLOCK": str(folder), "PYTHONPATH": path})
 
 
 def cli(place: CustomerAccount) -> list[str]:

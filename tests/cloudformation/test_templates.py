@@ -74,12 +74,7 @@ def test_no_literal_but_the_brokers_names_an_account():
 
 
 def test_the_broker_is_no_parameter(customer):
-    assert list(customer["Parameters"]) == [
-        "ExternalId",
-        "RoleName",
-        "RegistrationTopicArn",
-        "RegistrationToken",
-    ]
+    assert list(customer["Parameters"]) == ["ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
 
 
 def test_a_link_can_fill_in_every_parameter(customer):
@@ -90,12 +85,7 @@ def test_a_link_can_fill_in_every_parameter(customer):
 
 def test_only_the_registration_may_be_left_out(customer):
     defaults = {name: parameter.get("Default") for name, parameter in customer["Parameters"].items()}
-    assert defaults == {
-        "ExternalId": None,
-        "RoleName": None,
-        "RegistrationTopicArn": "",
-        "RegistrationToken": "",
-    }
+    assert defaults == {"ExternalId": None, "RoleName": None, "RegistrationTopicArn": "", "RegistrationToken": ""}
 
 
 @pytest.mark.parametrize(
@@ -462,11 +452,7 @@ def test_publishing_templates_is_not_the_brokers(broker):
 
     assert {"Roles", "Users", "Groups"}.isdisjoint(publisher)
     assert publisher["PolicyDocument"]["Statement"] == [
-        {
-            "Effect": "Allow",
-            "Action": "s3:PutObject",
-            "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"},
-        }
+        {"Effect": "Allow", "Action": "s3:PutObject", "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}}
     ]
 
 

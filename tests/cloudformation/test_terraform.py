@@ -37,10 +37,7 @@ def resource(kind: str) -> dict[str, object]:
 
 def test_it_has_the_files_that_a_module_has():
     assert set(FILES) == {"main", "variables", "outputs", "versions"}
-    assert [kind for item in FILES["main"]["resource"] for kind in item] == [
-        "aws_iam_role",
-        "aws_iam_role_policy",
-    ]
+    assert [kind for item in FILES["main"]["resource"] for kind in item] == ["aws_iam_role", "aws_iam_role_policy"]
 
 
 @pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)

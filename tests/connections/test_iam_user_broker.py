@@ -21,9 +21,7 @@ from tests.support.databases import new_database
 HOUR = 3600
 MAY_ASSUME = {
     "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "arn:aws:iam::*:role/deputy-*"},
-    ],
+    "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "arn:aws:iam::*:role/deputy-*"}],
 }
 
 
@@ -33,10 +31,7 @@ class User:
     key: dict[str, str]
 
     def environment(self) -> dict[str, str]:
-        return {
-            "AWS_ACCESS_KEY_ID": self.key["AccessKeyId"],
-            "AWS_SECRET_ACCESS_KEY": self.key["SecretAccessKey"],
-        }
+        return {"AWS_ACCESS_KEY_ID": self.key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": self.key["SecretAccessKey"]}
 
 
 def make_user(aws: Sandbox, name: str) -> User:

@@ -127,8 +127,7 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services):
     places = [None, *(ListPosition(urgency, new_id()) for urgency in Urgency)]
     for place in places:
         found = plans(
-            services,
-            lambda place=place: services.listing.list_by_urgency(ADMIN, tenant.id, limit=25, start=place),
+            services, lambda place=place: services.listing.list_by_urgency(ADMIN, tenant.id, limit=25, start=place)
         )
         assert 1 <= len(found) <= 6
         for plan in found:

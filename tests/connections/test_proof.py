@@ -16,15 +16,7 @@ from app.connections.proof import prove
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.store.database import SYSTEM, Database
-from app.store.models import (
-    Connection,
-    ConnectionStatus,
-    ExternalIdRow,
-    ExternalIdState,
-    Proof,
-    Tenant,
-    Verdict,
-)
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Proof, Tenant, Verdict
 from app.store.models.base import Suspension
 from tests.support.rows import ADMIN
 
@@ -36,12 +28,7 @@ AWS_SAYS = "User: arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy is 
 
 ACCEPTED, REFUSED, UNAVAILABLE, MISCONFIGURED = "accepted", "refused", "unavailable", "misconfigured"
 ANSWERS = (ACCEPTED, REFUSED, UNAVAILABLE, MISCONFIGURED)
-NAMES = [
-    "own_external_id_accepted",
-    "account_matches",
-    "missing_external_id_refused",
-    "foreign_external_id_refused",
-]
+NAMES = ["own_external_id_accepted", "account_matches", "missing_external_id_refused", "foreign_external_id_refused"]
 ALL = list(itertools.product(ANSWERS, repeat=4))
 
 
@@ -403,10 +390,7 @@ def test_a_connection_that_keeps_changing_takes_no_verdict(database, stored):
 def test_what_was_suspended_meanwhile_stays_suspended(database, stored, script):
     words = {answer[0]: answer for answer in ANSWERS}
     door = Meanwhile(
-        database,
-        stored.id,
-        [lambda connection: connection.suspend(WHY)],
-        script=[words[letter] for letter in script],
+        database, stored.id, [lambda connection: connection.suspend(WHY)], script=[words[letter] for letter in script]
     )
     with pytest.raises(SuspendedError):
         verify(database, stored, door)

@@ -56,10 +56,7 @@ class Scene:
         row = self.row(connection_id)
         customer = Customer(self.aws)
         customer.account = row.account_id
-        customer.role(
-            row.role_arn.rpartition("/")[2],
-            trust_policy(self.services.config.broker, row.external_id),
-        )
+        customer.role(row.role_arn.rpartition("/")[2], trust_policy(self.services.config.broker, row.external_id))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

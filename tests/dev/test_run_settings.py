@@ -135,10 +135,7 @@ def gunicorns(run: Run) -> list[int]:
 def sourced(path: Path) -> dict[str, str]:
     """What a shell has in its environment after it has read the file."""
     done = subprocess.run(
-        ["sh", "-c", '. "$0"; env -0', str(path)],
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        check=True,
+        ["sh", "-c", '. "$0"; env -0', str(path)], env={"PATH": os.environ["PATH"]}, capture_output=True, check=True
     )
     pairs = dict(line.partition("=")[::2] for line in done.stdout.decode().split("\0") if line)
     return {name: value for name, value in pairs.items() if name.startswith(("DEPUTY_", "AWS_"))}
@@ -153,11 +150,7 @@ def assert_commands_work_with_it(run: Run) -> None:
 
 
 def settings(**changes: str) -> dict[str, str]:
-    return {
-        "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/B",
-        "DEPUTY_TEMPLATE_BUCKET": "b",
-        **changes,
-    }
+    return {"DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/B", "DEPUTY_TEMPLATE_BUCKET": "b", **changes}
 
 
 def named(arguments: list[str], name: str) -> list[str]:
@@ -166,12 +159,7 @@ def named(arguments: list[str], name: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("prefix", "stack"),
-    [
-        (None, "deputy-broker"),
-        ("Acme-", "Acme-broker"),
-        ("", "deputy-broker"),
-        ("_x.y@", "deputy-x-y-broker"),
-    ],
+    [(None, "deputy-broker"), ("Acme-", "Acme-broker"), ("", "deputy-broker"), ("_x.y@", "deputy-x-y-broker")],
 )
 def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_allows(prefix, stack):
     given = settings() if prefix is None else settings(DEPUTY_ROLE_PREFIX=prefix)

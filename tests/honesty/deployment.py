@@ -148,14 +148,7 @@ class Deployment:
     """Use it in a `with`. `flags` are gunicorn's; `settings` are DEPUTY_ variables, without the prefix."""
 
     def __init__(
-        self,
-        folder: Path,
-        database_url: str,
-        aws: Aws,
-        *,
-        workers: int = 2,
-        flags: Sequence[str] = (),
-        **settings: str,
+        self, folder: Path, database_url: str, aws: Aws, *, workers: int = 2, flags: Sequence[str] = (), **settings: str
     ) -> None:
         self.database_url = database_url
         self.aws = aws
@@ -366,10 +359,7 @@ class Load:
     def go_on(self, count: int) -> None:
         """Return when so many more requests, that begin from now on, were answered."""
         now = time.monotonic()
-        until(
-            lambda: self._errors or sum(one.began > now for one in self.answers[:]) >= count,
-            f"{count} more answers",
-        )
+        until(lambda: self._errors or sum(one.began > now for one in self.answers[:]) >= count, f"{count} more answers")
 
     @property
     def statuses(self) -> Counter[int]:

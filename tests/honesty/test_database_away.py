@@ -70,10 +70,7 @@ def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[], None]) -
             began = time.monotonic()
             trouble()
             over = time.monotonic()
-            until(
-                lambda: sum(one.began > over and one.status == 200 for one in load.answers[:]) > 20,
-                "recovery",
-            )
+            until(lambda: sum(one.began > over and one.status == 200 for one in load.answers[:]) > 20, "recovery")
     assert load.lost == 0
     assert_honest(service, load.answers)
     return [answer for answer in load.answers if began < answer.ended and answer.began < over]

@@ -33,10 +33,7 @@ def service(front, tmp_path_factory) -> Iterator[Deployment]:
 def roomy(front, tmp_path_factory) -> Iterator[Deployment]:
     """With as many connections as it has by itself, and a body has long to come."""
     folder = tmp_path_factory.mktemp("roomy")
-    with (
-        empty_database("sqlite", folder) as url,
-        Deployment(folder, url, front, BODY_SECONDS="30") as deployed,
-    ):
+    with empty_database("sqlite", folder) as url, Deployment(folder, url, front, BODY_SECONDS="30") as deployed:
         yield deployed
 
 

@@ -85,12 +85,7 @@ def test_whatever_is_recorded_of_a_request_holds_it(world: World, behind):
         asked(api, "POST", path, SAID, body={"session_policy": "{}"}),
         asked(api, "GET", path_of(connection, "/container-credentials"), SAID),
         asked(api, "POST", path, SAID, body={"duration_seconds": 1}),
-        asked(
-            api,
-            "POST",
-            path_of({"tenant_id": connection["id"], "id": connection["id"]}, "/credentials"),
-            SAID,
-        ),
+        asked(api, "POST", path_of({"tenant_id": connection["id"], "id": connection["id"]}, "/credentials"), SAID),
     ]
     assert [answer.status_code for answer in answers] == [201, 422, 200, 200, 422, 200, 422, 404]
     for answer in answers:

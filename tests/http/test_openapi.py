@@ -297,14 +297,7 @@ def test_a_connection_names_one_role_and_the_document_says_so(body: dict[str, st
 
 @pytest.mark.parametrize(
     ("text", "allowed"),
-    [
-        ("Müller & Co., 東京", True),
-        (" x ", True),
-        ("", False),
-        ("  ", False),
-        ("a\nb", False),
-        ("a\x00", False),
-    ],
+    [("Müller & Co., 東京", True), (" x ", True), ("", False), ("  ", False), ("a\nb", False), ("a\x00", False)],
 )
 def test_a_line_of_text_is_printable_and_the_document_says_so(text: str, allowed: bool):
     assert body_allows("create_tenant", {"name": text}) is allowed
@@ -368,10 +361,7 @@ def test_every_property_has_an_example_that_is_valid():
 def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every body in JSON: of requests, of answers, and of problems."""
     for operation in OPERATIONS:
-        for name, part in (
-            ("request", operation.spec.get("requestBody")),
-            *operation.spec["responses"].items(),
-        ):
+        for name, part in (("request", operation.spec.get("requestBody")), *operation.spec["responses"].items()):
             for kind, media in (resolve(part) if part else {}).get("content", {}).items():
                 if "json" in kind:
                     yield f"{operation} {name}", media

@@ -131,18 +131,12 @@ def insecure(there: Services, place: TenantRows) -> None:
 
 
 BY_SERVICES = {
-    "key revoked": (
-        lambda there, place: there.api_keys.revoke_key(ADMIN, place.key_id),
-        (401, "unauthenticated"),
-    ),
+    "key revoked": (lambda there, place: there.api_keys.revoke_key(ADMIN, place.key_id), (401, "unauthenticated")),
     "tenant suspended": (
         lambda there, place: there.tenants.suspend(ADMIN, place.tenant_id, reason="x"),
         (409, "suspended"),
     ),
-    "tenant deleted": (
-        lambda there, place: there.tenants.delete(ADMIN, place.tenant_id),
-        (401, "unauthenticated"),
-    ),
+    "tenant deleted": (lambda there, place: there.tenants.delete(ADMIN, place.tenant_id), (401, "unauthenticated")),
     "connection suspended": (
         lambda there, place: there.connections.suspend(ADMIN, place.tenant_id, place.connection_id, reason="x"),
         (409, "suspended"),
@@ -163,20 +157,11 @@ BY_HAND = {
         (401, "unauthenticated"),
     ),
     "key gone": ("DELETE FROM api_keys WHERE id = '{key}'", (401, "unauthenticated")),
-    "key bound elsewhere": (
-        "UPDATE api_keys SET tenant_id = '{other}' WHERE id = '{key}'",
-        (404, "not_found"),
-    ),
+    "key bound elsewhere": ("UPDATE api_keys SET tenant_id = '{other}' WHERE id = '{key}'", (404, "not_found")),
     "scopes reduced": ("UPDATE api_keys SET scope_bits = 1 WHERE id = '{key}'", (403, "forbidden")),
-    "another key's digits": (
-        "UPDATE api_keys SET lookup = '{digits}' WHERE id = '{key}'",
-        (401, "unauthenticated"),
-    ),
+    "another key's digits": ("UPDATE api_keys SET lookup = '{digits}' WHERE id = '{key}'", (401, "unauthenticated")),
     "digest replaced": ("UPDATE api_keys SET digest = {digest} WHERE id = '{key}'", (401, "unauthenticated")),
-    "tenant suspended": (
-        "UPDATE tenants SET status = 'suspended' WHERE id = '{tenant}'",
-        (409, "suspended"),
-    ),
+    "tenant suspended": ("UPDATE tenants SET status = 'suspended' WHERE id = '{tenant}'", (409, "suspended")),
     "tenant gone": (
         "UPDATE tenants SET status = 'deleted', deleted_at = '2020-01-01 00:00:00' WHERE id = '{tenant}'",
         (401, "unauthenticated"),

@@ -363,10 +363,7 @@ SAVEPOINTS = {
     "changed inside, given up": (["SAVEPOINT s", "{key}", "ROLLBACK TO s"], False),
     "changed before, given up after": (["{key}", "SAVEPOINT s", "{connection}", "ROLLBACK TO s"], True),
     "given up, then changed": (["SAVEPOINT s", "{key}", "ROLLBACK TO s", "{connection}"], True),
-    "changed in two": (
-        ["SAVEPOINT s", "{key}", "RELEASE s", "SAVEPOINT t", "{connection}", "RELEASE t"],
-        True,
-    ),
+    "changed in two": (["SAVEPOINT s", "{key}", "RELEASE s", "SAVEPOINT t", "{connection}", "RELEASE t"], True),
     "checked early, given up": (["SAVEPOINT s", "{now}", "{key}", "ROLLBACK TO s", "{connection}"], True),
     "checked early, then more": (["{now}", "{key}", "SAVEPOINT s", "{connection}", "RELEASE s"], True),
 }
@@ -463,12 +460,7 @@ def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, here,
 
 def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_hand):
     made = connection_row(
-        services.db,
-        here.tenant_id,
-        number=2,
-        status=ConnectionStatus.PENDING,
-        role_unique_id=None,
-        verified_at=None,
+        services.db, here.tenant_id, number=2, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None
     )
     before = by_hand.epoch
     finding = Finding(Verdict.PROVEN, (), "AROAEXAMPLE")

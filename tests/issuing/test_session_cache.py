@@ -15,12 +15,7 @@ import time_machine
 from app.aws.sts import Session
 from app.cache.shared_cache import SharedCache
 from app.clock import now
-from app.errors import (
-    AwsUnavailableError,
-    ConnectionNotVerifiedError,
-    RoleRefusedError,
-    StoreUnavailableError,
-)
+from app.errors import AwsUnavailableError, ConnectionNotVerifiedError, RoleRefusedError, StoreUnavailableError
 from app.ids import new_id
 from app.issuing import session_cache as module
 from app.issuing.session_cache import CacheKey, SessionCache
@@ -261,14 +256,7 @@ def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(pro
         stored = [(name, admin.dump(name)) for name in admin.scan_iter("*")]
     assert stored
     kept = kept_of(sessions, asked)
-    seen = [
-        repr(commands),
-        repr(stored),
-        repr(kept),
-        repr(vars(sessions)),
-        repr(sessions._kept),
-        repr(session),
-    ]
+    seen = [repr(commands), repr(stored), repr(kept), repr(vars(sessions)), repr(sessions._kept), repr(session)]
     secret = (session.secret_access_key[:20], session.session_token[:30], "external-id", "a policy")
     for text in seen:
         assert [part for part in secret if part in text] == []

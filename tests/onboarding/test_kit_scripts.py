@@ -88,10 +88,7 @@ def test_terraform_fmt_would_change_nothing(role: KitRole):
         ('a = 1\nlong = "="\n', 'a    = 1\nlong = "="\n'),
         ("x = {\n    a   = 1\n  }\n", "x = {\n  a = 1\n}\n"),
         ("x = f({\na = [\n1,\n]\n})\n", "x = f({\n  a = [\n    1,\n  ]\n})\n"),
-        (
-            "x = {\na = 1\nbbb = {\nc = 2\n}\ndd = 3\n}\n",
-            "x = {\n  a = 1\n  bbb = {\n    c = 2\n  }\n  dd = 3\n}\n",
-        ),
+        ("x = {\na = 1\nbbb = {\nc = 2\n}\ndd = 3\n}\n", "x = {\n  a = 1\n  bbb = {\n    c = 2\n  }\n  dd = 3\n}\n"),
         ("a = 1\n\nbbb = 2\n# c\ncc = 3\n", "a = 1\n\nbbb = 2\n# c\ncc = 3\n"),
         ('x = {\n"}" = "{"\nbb = "[#"\n}\n', 'x = {\n  "}" = "{"\n  bb  = "[#"\n}\n'),
     ],

@@ -136,17 +136,9 @@ def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):
     with desk.db.read() as db:
         assert connection.external_id == db.get(Tenant, desk.tenant_id).external_id
     [event] = desk.events()
-    assert (event.action, event.outcome, event.connection_id) == (
-        "connection.registered",
-        "ok",
-        connection.id,
-    )
+    assert (event.action, event.outcome, event.connection_id) == ("connection.registered", "ok", connection.id)
     assert (event.actor_kind, event.request_id) == ("registration", None)
-    assert event.details == {
-        "role_arn": stack.role_arn,
-        "stack_id": stack.stack_id,
-        "request_type": "Create",
-    }
+    assert event.details == {"role_arn": stack.role_arn, "stack_id": stack.stack_id, "request_type": "Create"}
 
 
 @pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
@@ -306,12 +298,7 @@ def test_two_requests_at_once_for_one_role_make_one_connection(desk):
 
 @pytest.mark.parametrize(
     "order",
-    [
-        ("Create", "Update", "Delete"),
-        ("Delete", "Create", "Update"),
-        ("Update", "Create"),
-        ("Delete", "Update"),
-    ],
+    [("Create", "Update", "Delete"), ("Delete", "Create", "Update"), ("Update", "Create"), ("Delete", "Update")],
 )
 def test_the_order_does_not_matter(desk, order):
     stack = desk.stack()
@@ -651,10 +638,7 @@ def test_poison_becomes_a_dead_letter_and_holds_nobody_up(desk, line):
     assert len(desk.connections()) == 1
     assert (line.left(), line.left(line.dead_letters)) == (0, 3)
     assert "secret-signature" not in repr(lines)
-    assert {line["event"] for line in lines} == {
-        "registration.unreadable",
-        "registration.strange_response_url",
-    }
+    assert {line["event"] for line in lines} == {"registration.unreadable", "registration.strange_response_url"}
 
 
 def test_a_database_that_is_away_makes_no_dead_letter(desk, line, tmp_path):
@@ -736,10 +720,7 @@ def own_queue(aws):
     with closing(root_client(aws, "sqs", VENDOR_ACCOUNT)) as sqs:
         made = sqs.create_queue(QueueName=f"own-{secrets.token_hex(4)}", Attributes={"VisibilityTimeout": "0"})
         url = made["QueueUrl"]
-        yield (
-            lambda body: sqs.send_message(QueueUrl=url, MessageBody=body),
-            RegistrationQueue("us-east-1", url),
-        )
+        yield (lambda body: sqs.send_message(QueueUrl=url, MessageBody=body), RegistrationQueue("us-east-1", url))
         sqs.delete_queue(QueueUrl=url)
 
 

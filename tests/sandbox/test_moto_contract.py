@@ -79,23 +79,11 @@ def test_buckets_know_their_owner():
     [
         (
             responses.CloudFormationResponse,
-            [
-                "create_stack",
-                "update_stack",
-                "create_change_set",
-                "_get_stack_from_s3_url",
-                "_validate_status",
-            ],
+            ["create_stack", "update_stack", "create_change_set", "_get_stack_from_s3_url", "_validate_status"],
         ),
         (
             models.CloudFormationBackend,
-            [
-                "create_stack",
-                "delete_stack",
-                "execute_change_set",
-                "describe_change_set",
-                "create_stack_set",
-            ],
+            ["create_stack", "delete_stack", "execute_change_set", "describe_change_set", "create_stack_set"],
         ),
         (
             models.Stack,
@@ -110,21 +98,14 @@ def test_buckets_know_their_owner():
             ],
         ),
         (models.Stack, ["parameter_list", "_parse_template"]),
-        (
-            parsing.ResourceMap,
-            ["load", "load_mapping", "transform_mapping", "load_parameters", "load_conditions"],
-        ),
+        (parsing.ResourceMap, ["load", "load_mapping", "transform_mapping", "load_parameters", "load_conditions"]),
         (parsing.ResourceMap, ["validate_outputs", "update", "delete", "_delete_resource"]),
         (parsing, ["get_model_map", "parse_and_create_resource", "parse_and_update_resource", "clean_json"]),
         (parsing, ["get_references_from_template", "CustomModel"]),
         (sqs_models, ["unix_time_millis"]),
         (
             Role,
-            [
-                "create_from_cloudformation_json",
-                "update_from_cloudformation_json",
-                "delete_from_cloudformation_json",
-            ],
+            ["create_from_cloudformation_json", "update_from_cloudformation_json", "delete_from_cloudformation_json"],
         ),
         (Topic, ["has_cfn_attr", "get_cfn_attribute", "update_from_cloudformation_json"]),
         (moto_api_backend, ["reset"]),

@@ -6,16 +6,7 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.sandbox.sandbox_people import (
-    CUSTOMER,
-    DENIED,
-    OWN,
-    STRANGER,
-    VENDOR,
-    VENDOR_ROOT,
-    outcome,
-    statement,
-)
+from tests.sandbox.sandbox_people import CUSTOMER, DENIED, OWN, STRANGER, VENDOR, VENDOR_ROOT, outcome, statement
 
 INVALID = (400, "ValidationError")
 _names = itertools.count()
@@ -67,10 +58,7 @@ QUIET = TEMPLATE[: TEMPLATE.index("  Missing:")] + TEMPLATE[TEMPLATE.index("Outp
 
 class Stacks:
     def __init__(self, people):
-        self.cloudformation, self.iam = (
-            people.client("cloudformation", CUSTOMER),
-            people.client("iam", CUSTOMER),
-        )
+        self.cloudformation, self.iam = (people.client("cloudformation", CUSTOMER), people.client("iam", CUSTOMER))
         self.name, self.role = f"stack{next(_names)}", f"deputy-cfn-{next(_names)}"
 
     def parameters(self, **changes):
@@ -246,9 +234,7 @@ def test_large_templates_must_come_from_s3(stacks):
 def test_a_failed_stack_rolls_back_and_says_why(people, stacks):
     people.role(VENDOR_ROOT, name=stacks.role)
     template = QUIET.replace(
-        "Resources:\n",
-        "Resources:\n  Topic: {Type: AWS::SNS::Topic, Properties: {TopicName: rolled-back}}\n",
-        1,
+        "Resources:\n", "Resources:\n  Topic: {Type: AWS::SNS::Topic, Properties: {TopicName: rolled-back}}\n", 1
     )
     stack = stacks.create(template)
     assert stack["StackStatus"] == "ROLLBACK_COMPLETE"

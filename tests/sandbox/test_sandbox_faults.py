@@ -58,8 +58,7 @@ def test_a_timeout_hangs_and_drops_the_connection(people, role):
 
 
 @pytest.mark.parametrize(
-    ("matcher", "struck"),
-    [("own", OWN), ("missing", None), ("foreign", FOREIGN), (FOREIGN, FOREIGN), (OWN, OWN)],
+    ("matcher", "struck"), [("own", OWN), ("missing", None), ("foreign", FOREIGN), (FOREIGN, FOREIGN), (OWN, OWN)]
 )
 def test_which_call_is_struck(people, role, matcher, struck):
     people.sandbox.faults.add("throttle", external_id=matcher)

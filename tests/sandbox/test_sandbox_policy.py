@@ -78,11 +78,7 @@ def test_conditions_agree_with_the_oracle(operator, quantifier, if_exists, wante
 def test_statements_agree_with_the_oracle(statements):
     text = policy(
         *(
-            {
-                "Effect": "Deny" if deny else "Allow",
-                "Action": "sts:AssumeRole" if hit else "s3:*",
-                "Resource": "*",
-            }
+            {"Effect": "Deny" if deny else "Allow", "Action": "sts:AssumeRole" if hit else "s3:*", "Resource": "*"}
             for deny, hit in statements
         )
     )

@@ -23,8 +23,7 @@ Resources:
 def policy(named: str) -> str:
     """The customer's template, with this policy on its registration."""
     return CUSTOMER_STACK.replace(
-        "Condition: Registers\n    Properties:",
-        f"Condition: Registers\n    DeletionPolicy: {named}\n    Properties:",
+        "Condition: Registers\n    Properties:", f"Condition: Registers\n    DeletionPolicy: {named}\n    Properties:"
     )
 
 

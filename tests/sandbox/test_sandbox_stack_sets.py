@@ -68,12 +68,7 @@ class Organisation:
         self.unit = f"ou-abcd-{number:08}"
         self.cloudformation = sandbox.client("cloudformation", self.account)
         self.name = f"everywhere{number}"
-        self.parameters = {
-            "Topic": topic,
-            "Name": self.name,
-            "Template": template_url,
-            "Units": self.unit,
-        }
+        self.parameters = {"Topic": topic, "Name": self.name, "Template": template_url, "Units": self.unit}
 
     def members(self, count):
         prefix = self.account[-3:]

@@ -235,10 +235,7 @@ class TestKeys:
         assert outcome(people.client("sqs", unknown).list_queues)[1] == "InvalidClientTokenId"
 
     def test_a_session_needs_its_token(self, people, task):
-        for wrong in (
-            {**task, "aws_session_token": "x"},
-            {k: v for k, v in task.items() if "token" not in k},
-        ):
+        for wrong in ({**task, "aws_session_token": "x"}, {k: v for k, v in task.items() if "token" not in k}):
             assert outcome(people.client("sts", wrong).get_caller_identity) == (403, "InvalidClientTokenId")
 
     def test_expired_sessions_are_refused_by_every_service(self, people, sandbox):

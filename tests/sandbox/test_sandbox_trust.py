@@ -4,16 +4,7 @@ import json
 
 import pytest
 
-from tests.sandbox.sandbox_people import (
-    CUSTOMER,
-    DENIED,
-    FOREIGN,
-    OWN,
-    STRANGER,
-    VENDOR,
-    VENDOR_ROOT,
-    statement,
-)
+from tests.sandbox.sandbox_people import CUSTOMER, DENIED, FOREIGN, OWN, STRANGER, VENDOR, VENDOR_ROOT, statement
 
 ID = "sts:ExternalId"
 NOBODY, ANYBODY = (False, False, False), (True, True, True)
@@ -50,10 +41,7 @@ CONDITIONS = {
     "principal": ({"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:user/*"}}, *ANYBODY),
     "principal equals": ({"ArnEquals": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:role/*"}}, *NOBODY),
     "principal not": ({"ArnNotLike": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:user/*"}}, *NOBODY),
-    "principal not equals": (
-        {"ArnNotEquals": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:role/x"}},
-        *ANYBODY,
-    ),
+    "principal not equals": ({"ArnNotEquals": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:role/x"}}, *ANYBODY),
     "session name": ({"StringLike": {"sts:RoleSessionName": "se*"}}, *ANYBODY),
     "bool of a missing key": ({"Bool": {"aws:MultiFactorAuthPresent": "true"}}, *NOBODY),
     "bool if exists": ({"BoolIfExists": {"aws:MultiFactorAuthPresent": "true"}}, *ANYBODY),

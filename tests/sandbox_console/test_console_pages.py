@@ -88,11 +88,7 @@ def test_it_shows_the_template_and_what_the_link_fills_in(browser, upload):
 
 def test_it_ignores_unknown_and_no_echo_parameters_of_a_link(browser, upload):
     page = quick_create(
-        browser,
-        templateURL=upload(TWO_PARAMETERS),
-        param_Nonsense="zzz",
-        param_Secret="sss",
-        param_colour="zzz",
+        browser, templateURL=upload(TWO_PARAMETERS), param_Nonsense="zzz", param_Secret="sss", param_colour="zzz"
     )
 
     assert "zzz" not in page.text

@@ -133,10 +133,7 @@ def test_it_knows_which_capability_a_template_needs(resource, capability):
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
-        (
-            "Resources: {a: [",
-            "Template format error: YAML not well-formed. (line 1, column 17)",
-        ),
+        ("Resources: {a: [", "Template format error: YAML not well-formed. (line 1, column 17)"),
         ("\x00", "Template format error: YAML not well-formed."),
         ("just text", "Template format error: unsupported structure."),
         ("Description: x", "Template format error: At least one Resources member must be defined."),

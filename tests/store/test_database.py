@@ -338,8 +338,7 @@ def read_all(database, query, limit: int) -> list[list[uuid.UUID]]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "sizes"),
-    [(1, [1] * 7), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (8, [7]), (200, [7])],
+    ("limit", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (8, [7]), (200, [7])]
 )
 def test_pages_hold_everything_once_newest_first(database, named, limit, sizes):
     query, made = named(7)

@@ -205,12 +205,7 @@ def test_no_other_one_is_made_current_by_a_change(rows):
 
 def test_a_tenant_has_as_many_retired_ones_as_it_takes(rows):
     tenant = rows.tenant()
-    for state in (
-        ExternalIdState.RETIRED,
-        ExternalIdState.RETIRED,
-        ExternalIdState.RETIRING,
-        ExternalIdState.CURRENT,
-    ):
+    for state in (ExternalIdState.RETIRED, ExternalIdState.RETIRED, ExternalIdState.RETIRING, ExternalIdState.CURRENT):
         rows.external_id(tenant, state=state)
 
 
@@ -252,8 +247,7 @@ def test_a_tenant_has_a_role_once(rows):
 
 
 @pytest.mark.parametrize(
-    "missing",
-    [{"role_unique_id": None}, {"verified_at": None}, {"role_unique_id": None, "verified_at": None}],
+    "missing", [{"role_unique_id": None}, {"verified_at": None}, {"role_unique_id": None, "verified_at": None}]
 )
 def test_verified_is_proven(rows, missing):
     proof = {"role_unique_id": "AROAONE", "verified_at": NOW}

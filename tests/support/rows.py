@@ -87,10 +87,7 @@ def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bou
     tenant = tenant_row(services.db)
     made = tuple(connection_row(services.db, tenant, role, number=number) for number in range(1, connections + 1))
     key, text = services.api_keys.create_key(
-        OPERATOR,
-        name="a worker",
-        scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
-        tenant_id=tenant if bound else None,
+        OPERATOR, name="a worker", scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=tenant if bound else None
     )
     return TenantRows(tenant, made, key.id, text)
 

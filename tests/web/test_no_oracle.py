@@ -29,14 +29,7 @@ def shown_and_recorded(world, statement) -> tuple[str, str]:
     (connection,) = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
     page = visitor.raw().text
     events = [(event["action"], event["outcome"], event["details"]) for event in world.audit(tenant_id=tenant["id"])]
-    own = (
-        customer.account,
-        kit["role_name"],
-        kit["external_id"],
-        connection["id"],
-        tenant["id"],
-        visitor.link_id,
-    )
+    own = (customer.account, kit["role_name"], kit["external_id"], connection["id"], tenant["id"], visitor.link_id)
     return without(page, visitor.path, *own), without(json.dumps(events), *own)
 
 

@@ -88,10 +88,7 @@ def test_the_four_ways_are_the_kits(visitor: Visitor):
         "AWS CLI",
         "Whole organization",
     ]
-    for way, template in (
-        ("stack", kit["template_url"]),
-        ("organization", "/v1/templates/customer-org.yaml"),
-    ):
+    for way, template in (("stack", kit["template_url"]), ("organization", "/v1/templates/customer-org.yaml")):
         (to_read,) = (link["href"] for link in page.select(f".{way} a") if link.text == "the template")
         assert to_read.startswith(template)
     assert visitor.world.admin.with_key(None).raw("GET", to_read).status_code == 200

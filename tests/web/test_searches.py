@@ -151,9 +151,7 @@ def given_by_its_arn(visitor: Visitor, customer: Customer) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "made",
-    [insecure, proven, broken, resumed, suspended, told_by_a_stack, given_by_its_arn],
-    ids=lambda f: f.__name__,
+    "made", [insecure, proven, broken, resumed, suspended, told_by_a_stack, given_by_its_arn], ids=lambda f: f.__name__
 )
 def test_no_other_connection_can_be_removed_through_a_link(visitor: Visitor, made):
     connection = made(visitor, Customer(visitor.world.aws))
