@@ -1,6 +1,6 @@
-"""CloudFormation resource types that moto lacks or gets wrong.
+"""CloudFormation resource types that moto lacks or implements wrongly.
 
-Added: bucket, topic and queue policies, subscriptions, and role policies. Corrected: managed policies (moto never
+Added: bucket, topic and queue policies, subscriptions, and role policies. Corrected: managed policies (moto neither
 updates nor deletes them), topics and buckets; roles are in cfn_roles.
 """
 
@@ -23,7 +23,7 @@ _bucket_create = FakeBucket.create_from_cloudformation_json.__func__
 
 
 class _Added(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
-    """What the added types share: they set something on other resources, and updating them sets it again."""
+    """The base of the added types: they set something on other resources, and an update sets it again."""
 
     def __init__(self, name: str, properties: Mapping[str, Any], account_id: str, region: str) -> None:
         self.name = name
@@ -93,7 +93,7 @@ class TopicPolicy(_Added):
             )
 
     def revoke(self) -> None:
-        """A topic always has some policy: AWS, too, leaves the last one on it."""
+        """Keep the last policy: a topic always has one, at AWS too."""
 
 
 class Subscription(_Added):

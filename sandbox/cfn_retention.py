@@ -1,4 +1,4 @@
-"""DeletionPolicy: what stays when its stack is deleted, or when an update no longer has it.
+"""DeletionPolicy: which resources stay when their stack is deleted, or when an update removes them.
 
 `RetainExceptOnCreate` keeps a resource like `Retain`, but not from the rollback of the operation that created it:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html

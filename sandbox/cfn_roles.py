@@ -1,4 +1,4 @@
-"""AWS::IAM::Role from a template: moto hardly updates it, and ignores the managed policies that it is given."""
+"""AWS::IAM::Role from a template: moto updates little of it, and ignores its managed policies."""
 
 import json
 from collections.abc import Mapping

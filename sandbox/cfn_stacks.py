@@ -1,4 +1,4 @@
-"""How moto's CloudFormation creates, updates and deletes stacks, corrected: what fails is taken back, what is gone stays gone."""
+"""Corrections of how moto's CloudFormation creates, updates and deletes stacks: failures roll back, deletions last."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -95,7 +95,7 @@ def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
 
 
 def _forget(stack: Any) -> None:
-    """Moto makes resources when they are looked up, so that describing what is gone would bring it back."""
+    """Moto creates a resource when it is looked up, so describing a deleted one would recreate it."""
     stack.resource_map._resource_json_map = {}
     stack.output_map._output_json_map = {}
 
@@ -118,7 +118,7 @@ def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) ->
 
 
 def _clean_json(value: Any, resources: Any) -> Any:
-    """Moto keeps AWS::NoValue in lists as a None, over which it then falls."""
+    """Moto keeps AWS::NoValue in lists as None, and then raises on it."""
     cleaned = _originals["clean_json"](value, resources)
     return [item for item in cleaned if item is not None] if isinstance(value, list) else cleaned
 
@@ -288,7 +288,7 @@ def _execute_change_set(self: Any, change_set_name: str, stack_name: str | None 
 
 
 def install() -> None:
-    """Patches moto. Only to be called once, for each patch calls what it replaces."""
+    """Patches moto. Call it once only, because each patch calls what it replaces."""
     for owner, name, replacement in (
         (CloudFormationBackend, "create_stack", _create_stack),
         (CloudFormationBackend, "delete_stack", _delete_stack),

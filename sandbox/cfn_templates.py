@@ -28,7 +28,7 @@ class InsufficientCapabilitiesError(CloudFormationError):  # type: ignore[misc] 
 
 
 def parse(body: str) -> Mapping[str, Any]:
-    """Raises ValidationError for text that is no template."""
+    """Raises ValidationError for text that is not a template."""
     try:
         template = Stack.parse_template(body)
     except (ValueError, yaml.YAMLError) as error:
@@ -58,7 +58,7 @@ def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
 
 
 def read(url: str, account: str) -> str:
-    """Moto reads any object of anybody. AWS reads S3 only, and with the permissions of whoever makes the stack."""
+    """Moto reads any object of any account. AWS reads S3 only, with the permissions of the stack's creator."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host == "localhost" or re.fullmatch(r"s3[a-z0-9.-]*\.amazonaws\.com", host):
@@ -80,7 +80,7 @@ def read(url: str, account: str) -> str:
 
 
 def without_external_id(body: str) -> str:
-    """A copy of a template whose roles ask for no External ID: the mistake that the service has to find."""
+    """A copy of a template whose roles require no External ID: the mistake that the service must detect."""
     template = _parse_once(body)
     for resource in template["Resources"].values():
         if resource.get("Type") != "AWS::IAM::Role":

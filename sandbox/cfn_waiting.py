@@ -1,7 +1,7 @@
-"""Resources that take their time, and the stacks that wait for them: custom resources and StackSets.
+"""Slow resources, and the stacks that wait for them: custom resources and StackSets.
 
-Moto makes a stack within the call that asks for it. Here the call returns once everything quick is made; then the slow
-resources begin, and whoever ends the last of them (an answer, a deadline, another stack) completes the stack.
+Moto makes a stack within the call that requests it. Here the call returns once every quick resource is made; then the
+slow resources begin, and the event that ends the last of them (an answer, a deadline, another stack) completes the stack.
 """
 
 import threading
@@ -18,8 +18,8 @@ from moto.core.common_models import CloudFormationModel
 
 from sandbox import cfn_retention
 
-# Held while a stack changes its state, never while a message is sent: the receiver may answer at once, in a call of
-# its own. What shall be sent therefore waits in the outbox until `flush`.
+# Held while a stack changes its state, but not while a message is sent: the receiver may answer at once, in its own
+# call. So messages wait in the outbox until `flush`.
 lock = threading.RLock()
 _outbox: deque[Callable[[], None]] = deque()
 _settled_calls: dict[str, list[Callable[[Any], None]]] = {}
@@ -92,7 +92,7 @@ class Failure:
 
 
 class Wait:
-    """What a stack waits for at one time. The first failure ends it."""
+    """The slow resources that a stack waits for. The first failure ends it."""
 
     def __init__(
         self, stack: Any, steps: Mapping[Slow, Kind], done: Callable[[], None], failed: Callable[[Failure], None]

@@ -1,7 +1,7 @@
-"""moto's CloudFormation, corrected: what AWS checks is checked, failures roll back, and what is missing says so.
+"""moto's CloudFormation, corrected: it checks what AWS checks, rolls failures back, and rejects what is unsupported.
 
-Here is what is checked before anything is made. cfn_stacks makes, updates and deletes, cfn_waiting waits for what is
-slow (custom_resources and stack_sets), cfn_resources and cfn_roles hold the other types.
+This module has the checks before anything is made. cfn_stacks creates, updates and deletes; cfn_waiting waits for slow
+resources (custom_resources and stack_sets); cfn_resources and cfn_roles have the other types.
 """
 
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def _load(self: Any) -> None:
 
 
 def _check_type(name: str, kind: str) -> None:
-    """Moto makes stacks that lack what it does not know, and reports them complete."""
+    """Moto omits resource types that it does not know, and reports the stack complete."""
     if not kind.startswith("Custom::") and kind not in parsing.get_model_map():
         raise ValidationError(message=f"The sandbox has no resource type {kind}, which resource {name} needs.")
 

@@ -1,7 +1,7 @@
-"""The Condition element of an IAM policy, evaluated exactly as IAM does where that is known, and refused where not.
+"""The Condition element of an IAM policy, evaluated exactly as IAM does where that is known, and rejected otherwise.
 
-What matters most is what an operator says about a key that the request does not have, because that is how role trust
-policies go wrong: a plain operator says no, a negated one yes, `…IfExists` and `ForAllValues:` yes, `ForAnyValue:` no.
+Most important is an operator's result for a key that the request does not have, because trust policies go wrong there:
+a plain operator is false, a negated one true, `…IfExists` and `ForAllValues:` true, `ForAnyValue:` false.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ Test = Callable[[str, str], bool]
 
 
 class UnsupportedPolicy(Exception):  # noqa: N818 - it reads as a statement about the policy
-    """A policy that the sandbox cannot evaluate. It says so, because a guess would make a test or a demo lie."""
+    """A policy that the sandbox cannot evaluate. It raises, because a guess would make a test or a demo wrong."""
 
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")

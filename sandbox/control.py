@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def control(sandbox: "Sandbox", request: Request) -> Response:
-    """Answers one request, which must be the person's own at the terminal or a test's: there is no authentication."""
+    """Answers one request, without authentication: only the developer or a test may reach this port."""
     route = _ROUTES.get((request.method, request.path))
     if route is None:
         return _json({"error": f"the sandbox has no {request.method} {request.path}"}, 404)
@@ -54,7 +54,7 @@ def _add_fault(sandbox: "Sandbox", request: Request) -> Response:
 
 
 def _broker_credentials(sandbox: "Sandbox", _request: Request) -> Response:
-    """What a container's agent answers, so that a service started with it is a role, and its AssumeRole role chaining."""
+    """The answer of a container's agent: the service then runs as a role, and its AssumeRole is role chaining."""
     if sandbox.broker_arn is None:
         return _json({"error": "the vendor's stack is not deployed"}, 404)
     session = sandbox.open_session(sandbox.broker_arn, "deputy")

@@ -78,7 +78,7 @@ class _Asked:
         return self.signature in _asked and not self.wait.over
 
     def finish(self, error: str | None = None) -> None:
-        """Takes the only answer there will be."""
+        """Takes the resource's only answer."""
         _asked.pop(self.signature, None)
         _used.add(self.signature)
         self.wait.finish(self.resource, error)
@@ -120,7 +120,7 @@ def _publish(asked: _Asked) -> None:
         backend.publish(message, topic)
     except _NotSentError as error:
         with cfn_waiting.lock:
-            asked.resource.sent = asked.before  # nobody knows of it, so that nobody needs to hear of its end
+            asked.resource.sent = asked.before  # the vendor was never told of it, so its deletion sends no message
             asked.finish(str(error))
 
 
@@ -177,7 +177,7 @@ def _document(asked: _Asked, properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Any:
-    """Whatever the template says, a vendor gets numbers and truths as texts."""
+    """CloudFormation sends numbers and booleans as strings, whatever the template says."""
     if isinstance(value, Mapping):
         return {key: _texts(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response
 
 
 class AwsError(Exception):
-    """An answer that AWS would give instead of doing what was asked."""
+    """An error that AWS would answer."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -18,7 +18,7 @@ class AwsError(Exception):
 
 
 def access_denied(caller_arn: str, action: str, resource: str) -> AwsError:
-    """One text for a role that is absent and one that refuses: AWS does not tell the two apart either."""
+    """The same text for an absent role and one that refuses, as at AWS."""
     return AwsError(
         403, "AccessDenied", f"User: {caller_arn} is not authorized to perform: {action} on resource: {resource}"
     )
@@ -29,7 +29,7 @@ def invalid(message: str) -> AwsError:
 
 
 def unsupported(message: str) -> AwsError:
-    """The sandbox's own "I do not know": a 501 that no AWS service gives and no client retries or takes for a refusal."""
+    """The sandbox's answer for what it does not support: 501, which AWS never sends and no client retries."""
     return AwsError(501, "SandboxUnsupported", f"The sandbox cannot tell what AWS would do: {message}")
 
 

@@ -1,4 +1,4 @@
-"""Trouble on demand: what STS may answer on a bad day, and roles that are still spreading through IAM."""
+"""Faults for tests: errors and delays of STS, and roles that IAM is still propagating."""
 
 import threading
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class FaultKind(StrEnum):
 
 
 class Dropped(Exception):  # noqa: N818 - an event, not an error of ours
-    """The connection is to be closed without an answer."""
+    """Close the connection without an answer."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Fault:
     """One fault and the STS calls that it strikes.
 
     `external_id` is "missing", "own" (sent, and named by the role's trust policy), "foreign" (sent, and not named) or
-    the exact value. `seconds` is how long a timeout hangs, or a role's age below which it still spreads. `times` is
-    how often the fault strikes before it is spent: None for ever.
+    the exact value. `seconds` is how long a timeout hangs, or a role's age below which it is still propagating. `times`
+    is how often the fault strikes: None means without a limit.
     """
 
     kind: FaultKind
@@ -77,7 +77,7 @@ class Faults:
             self._faults.clear()
 
     def strike(self, attempt: Attempt) -> None:
-        """Raises what the first fault that matches has in store, and counts it."""
+        """Raises the error of the first fault that matches, and counts it."""
         fault = self._take(attempt)
         if fault is None:
             return

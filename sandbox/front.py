@@ -1,4 +1,4 @@
-"""Stands in front of moto: tells who asks, refuses what AWS would refuse, and lets the rest through."""
+"""Middleware in front of moto: identifies the caller, refuses what AWS would refuse, and forwards the rest."""
 
 import io
 import logging
@@ -103,7 +103,7 @@ def _check_unsigned(signed: _Signed) -> None:
 
 
 def _check_action(signed: _Signed, permissions: Permissions) -> None:
-    """For services other than S3 and STS by the name of the action alone: enough to keep a session to its trade."""
+    """For services other than S3 and STS, compare only the action's name: enough to limit a session."""
     name = f"{signed.service}:{_action(signed.request)}"
     if permissions.decide(Request(name, None, context_of(signed.caller))) is not Decision.ALLOWED:
         raise access_denied(signed.caller.arn, name, "*")

@@ -1,6 +1,6 @@
-"""Who signed a request, and what that identity is allowed.
+"""The identity that signed a request, and its permissions.
 
-Three kinds of access keys are known: 12 digits (the root of that account, with any secret), the keys of IAM users, and
+There are three kinds of access keys: 12 digits (the root of that account, with any secret), the keys of IAM users, and
 those of sessions that the sandbox's own AssumeRole made. Signatures are not verified; session tokens are compared.
 """
 
@@ -26,7 +26,7 @@ _ROLE_ARN = re.compile(r"arn:aws:iam::([0-9]{12}):role/(?:[!-~]+/)?[\w+=,.@-]{1,
 
 @dataclass(frozen=True)
 class Session:
-    """What AssumeRole handed out, and on which terms."""
+    """A session that AssumeRole returned, and its terms."""
 
     caller: Caller
     access_key_id: str

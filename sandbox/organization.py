@@ -23,7 +23,7 @@ class Unit:
 
 
 class Organization:
-    """One, for the whole sandbox. Whoever wants to know of changes puts a function into `listeners`."""
+    """The sandbox's one organisation. It calls the functions in `listeners` on each change."""
 
     def __init__(self) -> None:
         self._units: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """Evaluates IAM policies as AWS does: role trust and bucket policies, and what an identity is allowed.
 
-Pure functions of a document and a request, without moto. Anything that they do not know raises `UnsupportedPolicy`.
+Pure functions of a document and a request, without moto. Unsupported elements raise `UnsupportedPolicy`.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""moto's IAM role, taught when its trust policy last changed, which AWS knows and moto does not.
+"""moto's IAM role, extended with the time of the last change of its trust policy.
 
-A role that is seconds old, or whose trust policy is, denies everybody while it spreads: the fault "spreading" needs it.
+The fault "spreading" needs it: a new role, or one with a new trust policy, denies every call until IAM has propagated it.
 """
 
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
-"""Who may do what in S3: which action a request is, and whether bucket policy and caller together allow it.
+"""S3's permissions: the action of a request, and whether bucket policy and caller together allow it.
 
-moto lets every signed request do everything, in every account. Here buckets belong to their account, a session may do
-what its role's policies allow, and the public reads what a bucket policy publishes.
+moto allows every signed request everything, in every account. Here buckets belong to their account, a session may do
+what its role's policies allow, and unsigned requests read what a bucket policy publishes.
 """
 
 from collections.abc import Iterator, Mapping

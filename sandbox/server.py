@@ -76,7 +76,7 @@ class Sandbox:
 
     @property
     def sts_times(self) -> list[float]:
-        """When STS was asked anything at all since the last reset, in seconds since 1970."""
+        """The times of all calls to STS since the last reset, in seconds since 1970."""
         return self._sts.times
 
     @property

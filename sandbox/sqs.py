@@ -1,4 +1,4 @@
-"""moto's SQS, faster: it asks what time it is for every waiting message, several times in every call."""
+"""moto's SQS, made faster: moto reads the clock for every waiting message, several times in every call."""
 
 import time
 from datetime import datetime

@@ -1,7 +1,7 @@
 """AWS::CloudFormation::StackSet, service-managed: a stack in every account of the chosen organisational units.
 
-Each is a normal stack in its account, which fails or succeeds by itself. They are made behind the call that asked for
-them, one after the other; the StackSet is ready when all have come to rest.
+Each is a normal stack in its account, which fails or succeeds independently. They are made in the background, one after
+the other; the StackSet is ready when all have finished.
 """
 
 import threading

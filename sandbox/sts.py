@@ -1,7 +1,7 @@
-"""STS as the sandbox offers it: AssumeRole with everything that decides it, and GetCallerIdentity.
+"""The sandbox's STS: AssumeRole with all of its checks, and GetCallerIdentity.
 
-moto would let anyone assume any role, and even one that does not exist. Here the role's trust policy, the caller's own
-policies, role chaining and the role's limits are enforced, and every attempt is recorded for tests to look at.
+moto lets every caller assume any role, even one that does not exist. Here the role's trust policy, the caller's own
+policies, role chaining and the role's limits are enforced, and every attempt is recorded for tests.
 """
 
 import re
@@ -173,7 +173,7 @@ def _complaint(value: str, member: str, must: str) -> str:
 
 
 def _check_duration(seconds: int, role: Any, caller: Caller) -> None:
-    """After the permission check: a stranger must not learn a role's limits."""
+    """Called after the permission check, because a caller without permission must not learn a role's limits."""
     if caller.kind is Kind.SESSION and seconds > 3600:
         raise invalid(
             "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining."

@@ -1,4 +1,4 @@
-"""The vendor's side and two customers, so that the sandbox has something to show. Real boto3 over real HTTP."""
+"""Creates the vendor's side and two customers in the sandbox, with real boto3 over real HTTP."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -37,7 +37,7 @@ class VendorStack:
 
 @dataclass(frozen=True)
 class Vendor:
-    """Where the vendor's stack is made, under which name, and which of broker.yaml's parameters it is given."""
+    """The vendor's stack: its account and region, its name, and its parameters of broker.yaml."""
 
     account: str = VENDOR_ACCOUNT
     stack_name: str = VENDOR_STACK

@@ -26,9 +26,9 @@ bp = Blueprint("console", __name__)
 
 
 def console_app(aws_url: Callable[[], str]) -> "WSGIApplication":
-    """The console, which answers everything under /console, however much of the path its server has taken off.
+    """The console, which answers everything under /console, also if its server has stripped part of the path.
 
-    The sandbox's address is asked for at each request, as the console is made before the sandbox has a port.
+    It reads the sandbox's address at each request, because the console is made before the sandbox has a port.
     """
     app = _flask(aws_url)
 
@@ -134,7 +134,7 @@ def index() -> str:
 
 @bp.get("/cloudformation/home")
 def home() -> str:
-    """Where AWS's links point. What they ask for is in the fragment, which only the browser sees."""
+    """The target of AWS's links. Their parameters are in the fragment, which only the browser sees."""
     return render_template("home.html")
 
 
@@ -164,10 +164,10 @@ def quick_create() -> str:
 
 @bp.get("/cloudformation/stack")
 def stack() -> str:
-    """One stack's status, outputs and events, and whom its roles trust."""
+    """One stack's status, outputs and events, and its roles' trust policies."""
     place, name = _place_and_stack(request.args)
     found, events = stacks().one(place, name)
-    # Not while it is being made or unmade: the page is drawn anew then, also under the hands of whoever edits.
+    # Not while the stack changes: the page reloads itself then, and would discard an edit.
     at_rest = found["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
     policies = stacks().trust_policies(place, found["StackId"]) if at_rest else {}
     return render_template("stack.html", place=place, stack=found, events=events, trust_policies=policies)
@@ -186,7 +186,7 @@ def update() -> str:
     return render_template("update.html", place=place, stack=found, template=template, values=values)
 
 
-# The API. It takes JSON only, which a page of another origin cannot send without being asked for permission.
+# The API. It takes only JSON, which a page of another origin cannot send without a CORS preflight.
 
 
 @bp.post("/api/stacks")
@@ -215,7 +215,7 @@ def update_stack() -> ResponseReturnValue:
 
 @bp.put("/api/trust-policy")
 def set_trust_policy() -> ResponseReturnValue:
-    """Store whom a role trusts."""
+    """Store a role's trust policy."""
     data = TrustSchema().load(request.get_json())
     stacks().set_trust_policy(AccountRegion(data["account"], data["region"]), data["role_name"], data["policy"])
     return {}, HTTPStatus.OK
@@ -229,7 +229,7 @@ def delete_stack() -> ResponseReturnValue:
     return {"url": url_for(".index")}, HTTPStatus.ACCEPTED
 
 
-# Refusals, in the words of whoever refused.
+# Refusals, in AWS's or the sandbox's own words.
 
 
 def _refusal(code: str, message: str, status: int) -> ResponseReturnValue:
@@ -272,7 +272,7 @@ def _aws_unreachable(error: BotoCoreError) -> ResponseReturnValue:
 
 
 def _secure(response: Response) -> Response:
-    """A template is a stranger's text: nothing in it may become code of this page."""
+    """A template is untrusted text: nothing in it may become code of this page."""
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

@@ -31,7 +31,7 @@ class AccountRegion:
 
 @dataclass(frozen=True)
 class Launch:
-    """What the person chose on the quick-create page."""
+    """The user's choices on the quick-create page."""
 
     place: AccountRegion
     template_url: str
@@ -43,7 +43,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Update:
-    """What the person chose on the page that updates a stack. A parameter that is not given keeps its value."""
+    """The user's choices on the page that updates a stack. A parameter that is not given keeps its value."""
 
     place: AccountRegion
     stack: str
@@ -58,9 +58,9 @@ class Stacks:
         self._making_clients = Lock()  # clients may be shared by threads, a session that makes them may not
 
     def template(self, template_url: str) -> Template:
-        """Read a template as CloudFormation would for a customer: without any right in the vendor's account.
+        """Read a template as CloudFormation does for a customer: without permissions in the vendor's account.
 
-        So a template that was not published shows here as it would show in AWS.
+        So a template that was not published fails here as it would at AWS.
         """
         bucket, key = object_named_by(template_url, aws_url=self._aws_url())
         with self._making_clients:
@@ -173,6 +173,6 @@ class Stacks:
 
 
 def _s3_message(error: ClientError) -> str:
-    """An answer without a body has only its status to tell what went wrong."""
+    """For an answer without a body only the status says what went wrong."""
     details = error.response["Error"]
     return "Access Denied" if details.get("Code") == "403" else details.get("Message", "")

@@ -1,7 +1,7 @@
-"""What the console reads of a template before anything is created: where it lies, its parameters, what it needs.
+"""The console's view of a template before anything is created: its address, parameters and capabilities.
 
-CloudFormation opens templates only from S3. The console refuses every other address, which also means that no
-link can make this server fetch anything but an object of the sandbox.
+CloudFormation opens templates only from S3. The console refuses every other address, so a link can make this server
+fetch only an object of the sandbox.
 """
 
 import re
@@ -28,7 +28,7 @@ _UNNAMED = {"AWS::IAM::AccessKey", "AWS::IAM::Policy", "AWS::IAM::UserToGroupAdd
 
 
 class TemplateRefused(Exception):  # noqa: N818 - it is a refusal, worded as AWS words it
-    """AWS's own sentence for why it doesn't take this template."""
+    """AWS's own sentence for why it refuses this template."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def object_named_by(template_url: str, *, aws_url: str) -> tuple[str, str]:
 
 
 def read(text: str) -> Template:
-    """Understand as much of a template as the console shows."""
+    """Parse the parts of a template that the console shows."""
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
