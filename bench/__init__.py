@@ -1,1 +1,1 @@
-"""What `make bench` runs: Deputy under load beside its peers, and the goals it is held to. Never imported by app/."""
+"""The programs of `make bench`: Deputy under load beside its peers, and the goals. app/ never imports it."""

@@ -1,8 +1,8 @@
-"""`make bench`: measures Deputy beside bare Flask and metadataproxy, and says which goals are reached.
+"""`make bench`: measures Deputy beside bare Flask and metadataproxy, and prints which goals are reached.
 
-It starts all that it needs on this machine, sends load to 127.0.0.1 only, and leaves nothing behind but .bench/
-(the peer's environment, logs, and last.json). A full run takes some ten minutes on two cores. Close what else
-runs on the machine: the figures are ratios within interleaved rounds, but a busy machine widens their range.
+It starts everything that it needs on this machine, sends load only to 127.0.0.1, and leaves only .bench/ behind
+(the peer's environment, logs, and last.json). A full run takes about ten minutes on two cores. Close other programs:
+the figures are ratios within interleaved rounds, but a busy machine widens their range.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def measure(stage: Stage, name: str) -> None:
-    """One measurement; one that fails keeps nobody from knowing the others."""
+    """Run one measurement. If it fails, the others still run."""
     try:
         section, _ = SECTIONS[name]
         section(stage)
@@ -80,7 +80,7 @@ def measure(stage: Stage, name: str) -> None:
 
 
 def introduce(stage: Stage) -> None:
-    """What is needed in any case, so that it fails at once if it must."""
+    """Start what every measurement needs, so that a problem shows at once."""
     generator, facts = stage.wrk.name, stage.machine
     stage.say(f"{facts['cores']} cores of {facts['cpu']}, {facts['workers']}; load by {generator}")
     if facts["load_before"] > _BUSY:
@@ -88,7 +88,7 @@ def introduce(stage: Stage) -> None:
 
 
 def conclude(stage: Stage, also: Path | None) -> int:
-    """Print and write what was found; 1 when a "must" was missed, 2 when a measurement failed."""
+    """Print and write the results. Returns 1 if a "must" was missed, 2 if a measurement failed."""
     found = stage.found
     for path in filter(None, (HOME / "last.json", also)):
         report.write(path, stage.about, found)

@@ -1,14 +1,14 @@
-"""Does issuing notice that tenants are onboarded and connections are proven again at the same time?
+"""Does onboarding tenants and proving connections at the same time slow down issuing?
 
-A second Deputy on the same database, as another machine of the same deployment, is given 50 new tenants and 50
-proofs a second, at a fixed rate whatever comes back, of the very connections that the first one is issuing for.
+A second Deputy on the same database, as another machine of the same deployment, gets requests for 50 new tenants and 50
+proofs a second, at a fixed rate whatever the answers, of the same connections that the first one issues for.
 
 A proof is five calls to AWS, so that is most of a core's work, and on a small machine issuing would be slower only
-because it has less of the machine. So each has cores of its own here: the first Deputy, its database sessions and its
-load on one half of them, the second one with all that belongs to it on the other. What they still share is what
-they share in life: the database's tables, locks and log, and the disk under it. Whether the first one noticed is
-seen in what it serves beside what it serves alone, in the CPU time of its requests, and in the configuration's epoch,
-which must not move, since each move makes every process read its memory again.
+because it has less CPU. So each has its own cores: the first Deputy, its database sessions and its load have one half
+of them, and everything of the second one has the other half. They share what they share in production: the database's
+tables, locks and log, and the disk under it. The results are what the first one serves beside what it serves alone, the
+CPU time of its requests, and the configuration's epoch, which must not change, because each change makes every process
+reload its memory.
 """
 
 import contextlib
@@ -99,7 +99,7 @@ class Background:
             thread.join()
 
     def _work(self, kind: str, hand: int) -> None:
-        """Every hand has its own times to start at, and takes none back when it is late."""
+        """Each thread has its own start times, and keeps them when it is late."""
         os.sched_setaffinity(0, self._cores)  # of this thread
         client = self._deputy.admin()
         turn = hand
@@ -136,7 +136,7 @@ class Half(Contender):
             return super().run(wrk, seconds)
 
     def _separate(self) -> None:
-        """Each round anew: the database has a process for each session, and sessions come and go."""
+        """Called in each round, because the database has a process for each session, and sessions come and go."""
         beside, theirs = self.beside, _sessions(self.beside.deputy)
         cpu.keep_on(beside.halves.other, [*beside.deputy.pids(), *beside.sts.pids(), *theirs])
         database = cpu.family(self.database) if self.database else []
@@ -145,7 +145,7 @@ class Half(Contender):
 
 @dataclass
 class Elsewhere(Half):
-    """The same while the other half works at something that shares nothing with Deputy but the machine."""
+    """The same while the other half does work that shares only the machine with Deputy."""
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
         halves = self.beside.halves

@@ -1,4 +1,4 @@
-"""The yardstick: Flask alone, with Deputy's route and the very bytes of one of Deputy's answers (`BENCH_ANSWER`).
+"""The baseline: Flask alone, with Deputy's route and the bytes of one of Deputy's answers (`BENCH_ANSWER`).
 
 `gunicorn bench.bare:app`, under the same worker class and as many workers as Deputy.
 """

@@ -1,7 +1,7 @@
-"""Row 7: how many STS calls do 48 requests cost that ask at once for what nobody has asked before?
+"""Row 7: how many STS calls do 48 simultaneous requests for an uncached session cost?
 
-The STS takes its time here, as AWS does, so that the requests overlap: with an instant one the first answer would be
-cached before the last request was read. A second Deputy on the same database and cache stands for another machine.
+The STS is slow here, as AWS is, so that the requests overlap: with an instant one the first answer would be cached
+before the last request was read. A second Deputy on the same database and cache stands for another machine.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class BenchError(Exception):
-    """The bench can't go on; the message is for a person."""
+    """The bench can't continue. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Answer:
 
 
 class Client:
-    """Not for sharing between threads."""
+    """Use one in each thread."""
 
     def __init__(self, port: int, key: str | None = None, *, timeout: float = 30) -> None:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -32,7 +32,7 @@ class Client:
         self._http.close()
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
-        """Whatever is answered. Raises OSError or HTTPException when nothing is; the next call connects anew."""
+        """The answer, of any status. Raises OSError or HTTPException without an answer; the next call reconnects."""
         key = key or self._key
         headers, data = {"Authorization": f"Bearer {key}"} if key else {}, b""
         if body is not None:

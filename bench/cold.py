@@ -1,7 +1,7 @@
-"""Row 5: issuing when nothing is cached: one STS call for each answer, beside metadataproxy doing the same.
+"""Row 5: issuing without a cached session: one STS call for each answer, beside metadataproxy doing the same.
 
-Every question is asked once in the whole run: another connection, or another duration of its session. The STS's own
-counter says whether each was really a call: between what wrk saw answered and what it had sent when time was up.
+Every request is sent once in the whole run: it names another connection, or another duration. The STS's own counter
+shows whether each was a call: it must be between the answers that wrk received and the requests that it had sent.
 """
 
 import itertools
@@ -23,13 +23,13 @@ _MOST_A_SECOND = 4_000  # more questions than a round can ask
 
 
 def unique(places: list[KeyedConnection]) -> Iterator[Question]:
-    """Questions of which no two have the same answer, a connection after the other."""
+    """Requests for sessions that are all different, one connection after the other."""
     for seconds, place in itertools.product(_DURATIONS, places):
         yield Question("POST", place.credentials, place.key, f'{{"duration_seconds":{seconds}}}')
 
 
 class Counted(Contender):
-    """A contender of whose rounds the STS's counter must show one call for each answer."""
+    """A contender. In its rounds the STS's counter must show one call for each answer."""
 
     def __init__(self, stage: Stage, name: str, server: Process, questions: Callable[[], Sequence[Question]]) -> None:
         super().__init__(name, server, questions)

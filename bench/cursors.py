@@ -1,4 +1,4 @@
-"""Page cursors as a client holds them, without walking there: signed by the service's own code, with its keys.
+"""Page cursors as a client gets them, without reading the pages before: signed by the service's own code and keys.
 
 `python -m bench.cursors`, in the service's environment: reads [[path, id of the last row seen], …], prints cursors.
 """

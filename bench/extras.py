@@ -1,8 +1,8 @@
-"""What each part of a hot issue costs, in the service itself: `python -m bench.extras`, in the service's environment.
+"""The cost of each part of a cached issuance, in the service: `python -m bench.extras`, in the service's environment.
 
 One request after the other in one process, with a clock around each part: plain requests, as workers send them, and
-requests with a query, which nobody needs and which therefore take the way through Flask. The limiter, the request id, the security headers and
-the metrics are what a deployment has on beside the issuing itself; together they may cost 100 µs.
+requests with a query string, which the fast lane leaves to Flask. Beside the issuing itself a deployment has the
+limiter, the request id, the security headers and the metrics; together they may cost 100 µs.
 """
 
 import json
@@ -42,7 +42,7 @@ def measure(stage: Stage) -> None:
 
 
 class Clock:
-    """Takes the time of whatever it is put around."""
+    """Measures the time of the functions that it wraps."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {}

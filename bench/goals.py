@@ -1,4 +1,4 @@
-"""The goals: what is measured, what must be reached, what should be, and what would be a surprise."""
+"""The goals: what is measured, and the levels "must", "target" and "beyond" for it."""
 
 import enum
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured for a row, as a person reads it, which level that is, and the numbers behind it."""
+    """A row's result as text, the level that it reaches, and its numbers."""
 
     row: int
     measured: str
@@ -41,12 +41,12 @@ class Goal:
     words: tuple[str, str, str] = ("", "", "")
 
     def step(self, level: Level) -> str:
-        """What a level asks for, as a person reads it."""
+        """The value that a level requires, as text."""
         numbers = " · ".join(f"{steps[level - 1]:g}{self.unit}" for steps in self.steps)
         return numbers or self.words[level - 1]
 
     def judge(self, measured: str, *figures: float, values: dict[str, Any]) -> Result:
-        """The level that every one of the figures reaches; there is one for each of the goal's measures."""
+        """The highest level that all figures reach; there is one figure for each of the goal's measures."""
         each = [self._level(figure, steps) for figure, steps in zip(figures, self.steps, strict=True)]
         return Result(self.row, measured, min(each), values)
 
@@ -101,7 +101,7 @@ def shown(spread: Spread) -> str:
 
 @dataclass(slots=True)
 class Findings:
-    """Everything that a run found out: the rows, the facts behind them, and the measurements that failed."""
+    """The results of a run: the rows, the facts behind them, and the measurements that failed."""
 
     results: list[Result] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)

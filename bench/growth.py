@@ -1,7 +1,7 @@
-"""Row 8: does it stay as fast when there is a million of everything? And is the last page as fast as the first?
+"""Row 8: is Deputy as fast with a million connections as with a thousand, and the last page as fast as the first?
 
-Three databases of PostgreSQL, filled by INSERT … SELECT with every constraint and trigger on, and a Deputy on each.
-One connection asks one question after the other, so what is seen is the time of an answer and not of a queue.
+Three PostgreSQL databases, filled by INSERT … SELECT with every constraint and trigger on, and a Deputy on each. One
+connection sends one request after the other, so the time is that of an answer and not of a queue.
 """
 
 import itertools

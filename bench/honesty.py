@@ -1,9 +1,9 @@
-"""Row 6: is nobody served late, and is nothing served unrecorded? Against real gunicorn workers, under load.
+"""Row 6: is a revocation effective at once, and is every answer recorded? Against real web processes, under load.
 
-A request that began after the answer to a revoke (of its key, by suspending its tenant, by deleting its connection)
-was received began after the change had committed; it must not be served. And when every worker is killed with
-SIGKILL in the middle of the load, each answer that anybody received must be in the audit log: matched by request id
-and access key id, not counted. What a SIGKILL can't show is a power cut: for that the commits wait for fsync.
+A request that begins after the answer to a revocation was received (of its key, of its suspended tenant, of its deleted
+connection) began after the change had committed; it must not be served. And when every web process is killed with
+SIGKILL under load, each answer that a client received must be in the audit log, matched by request id and access key
+id instead of counted. A SIGKILL can't show the effect of a power cut: for that the commits wait for fsync.
 """
 
 import contextlib
@@ -131,7 +131,7 @@ def measure(stage: Stage) -> None:
 
 
 def revokes(deputy: Deputy, sts: InstantSts, times: int) -> dict[str, Late]:
-    """Each way to take something away, under load, `times` over."""
+    """Each kind of revocation, under load, `times` over."""
     return {kind: _revoked(deputy, sts, way, times) for kind, way in _WAYS.items()}
 
 
@@ -156,7 +156,7 @@ def _revoked(deputy: Deputy, sts: InstantSts, way: "Way", times: int) -> Late:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to take something away, and what a request that comes later is told."""
+    """A kind of revocation, and the code that a later request gets."""
 
     take: Callable[[Client, KeyedConnection, str], Any]
     refusal: int
@@ -181,7 +181,7 @@ def _fresh(admin: Client, sts: InstantSts) -> tuple[KeyedConnection, str]:
 
 
 def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kills:
-    """Kill all workers at once under load, `times` over, each time when the new ones have answered a while."""
+    """Kill all web processes at once under load, `times` over, each time after the new ones have answered for a while."""
     killed = 0
     load = Load(deputy.port, places)
     with load.running():

@@ -42,7 +42,7 @@ def contender(name: str, populated: Populated) -> Contender:
 
 
 def warm(stage: Stage, *contenders: Contender) -> None:
-    """Until both workers hold every credential, or it is plain that they will not."""
+    """Send load until both web processes have cached every session, or for `_WARM_ROUNDS` rounds."""
     for one in contenders:
         for number in range(_WARM_ROUNDS):
             stage.say(f"{one.name}: warming up, round {number + 1}")

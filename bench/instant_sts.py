@@ -1,10 +1,10 @@
 """A local STS that answers at once and counts: `python -m bench.instant_sts PORT`, on 127.0.0.1 only.
 
-It knows the roles that the bench tells it of, each with its External ID, and refuses every other call as AWS does,
-so connections are proven here as in life. It checks no signatures: it measures Deputy, and must cost little itself.
+It knows the roles that the bench registers, each with its External ID, and refuses every other call as AWS does, so
+connections are proven as in production. It checks no signatures: the bench measures Deputy, so the STS must be cheap.
 
-Told and asked under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay` {"seconds": 0.05} (for what
-needs calls that overlap), and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
+Its control API under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay` {"seconds": 0.05} (for calls
+that must overlap), and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Load: wrk against one server of this machine, asking given questions in turn, and what came of it."""
+"""Load: wrk sends given requests in turn to one server of this machine; and its results."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ class Wrk:
         connections: int = CONNECTIONS,
         once: bool = False,
     ) -> Answers:
-        """Ask these questions, over and over, or each `once` at most. Raises BenchError when they run out."""
+        """Send these requests, over and over, or each at most `once`. Raises BenchError when they run out."""
         listed = self._folder / "questions.tsv"
         listed.write_text("".join(f"{q.method}\t{q.path}\t{q.key}\t{q.body}\n" for q in questions))
         command = [*self._command, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency"]

@@ -1,4 +1,4 @@
-"""What was measured on: without it no figure means anything."""
+"""The machine that a run measured on, for the report: figures mean nothing without it."""
 
 import importlib.metadata
 import os

@@ -1,7 +1,8 @@
-"""Row 10: an organisation whose accounts all register at once. Is one lost, or the STS budget exceeded?
+"""Row 10: an organisation whose accounts all register at once. Is an account lost, or the STS budget exceeded?
 
-Everything is as `make run` has it: the sandbox's CloudFormation and SQS, the web, and one worker. Its AWS is moto on
-this machine, which makes a thousand stacks while the service works: the seconds are the machine's, the counts Deputy's.
+Everything is as in `make run`: the sandbox's CloudFormation and SQS, a web process, and one background worker. AWS is
+moto on this machine, which makes a thousand stacks while the service works. So the seconds depend on the machine; the
+counts depend on Deputy.
 """
 
 import contextlib
@@ -28,9 +29,9 @@ _DATABASE = "organization"
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """What became of one organisation. Times in seconds since the launch; None for what never came.
+    """The result for one organisation. Times in seconds since the launch; None for what did not happen.
 
-    An account that is not verified in the end is lost, wherever that happened.
+    An account that is not verified at the end counts as lost, whatever the reason.
     """
 
     accounts: int  # with the one that launched it

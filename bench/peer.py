@@ -1,12 +1,12 @@
-"""metadataproxy 2.2.0, the nearest peer that installs with pip: IAM credentials over HTTP, kept in memory.
+"""metadataproxy 2.2.0, the most similar program that installs with pip: IAM credentials over HTTP, kept in memory.
 
-It asks nobody for a key and keeps no audit log. It runs as its README says (`gunicorn metadataproxy:app --workers=2
--k gevent`) with nothing in it changed, and in its best configuration:
+It requires no key and keeps no audit log. It runs unchanged, as its README says (`gunicorn metadataproxy:app
+--workers=2 -k gevent`), and in its best configuration:
 
-- ROLE_MAPPING_FILE says which role an address gets, so it never asks a docker daemon; role, account and External ID
-  stand in it, so it never asks IAM either. A hot answer costs it two lookups in dicts.
-- Its own pins are of 2018 and don't build on today's Python, so it gets the very versions that Deputy runs on, of
-  Flask, gunicorn, gevent and boto3 alike. What is compared is then the two programs, not the years between them.
+- ROLE_MAPPING_FILE says which role an address gets, so it makes no call to a docker daemon. The file contains role,
+  account and External ID, so it makes no call to IAM either. A cached answer costs it two lookups in dicts.
+- Its own pins are from 2018 and don't build on a current Python, so it gets Deputy's versions of Flask, gunicorn,
+  gevent and boto3. So the comparison is between the two programs, not between library versions.
 - For the cold rounds ROLE_EXPIRATION_THRESHOLD is longer than a session lives, so each answer is one STS call.
 """
 

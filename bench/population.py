@@ -1,4 +1,4 @@
-"""Tenants, roles, connections and keys, made and proven through the API, as they come to be in life."""
+"""Tenants, roles, connections and keys, made and proven through the API, as in production."""
 
 import contextlib
 import threading
@@ -40,7 +40,7 @@ def issuing_key(admin: Client, name: str) -> tuple[str, str]:
 
 
 def onboard(deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4) -> list[KeyedConnection]:
-    """`tenants` times `connections` proven connections; each tenant's are asked for with one of `keys` keys."""
+    """`tenants` times `connections` proven connections; requests for a tenant's use one of `keys` keys."""
     admin = deputy.admin()
     texts = [issuing_key(admin, f"worker {number}")[1] for number in range(keys)]
     admin.close()

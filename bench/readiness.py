@@ -1,7 +1,7 @@
-"""Row 18: how many STS calls does it cost when many ask at once, again and again, whether the service is ready?
+"""Row 18: how many STS calls do many simultaneous and repeated requests to `/readyz` cost?
 
-`/readyz` is public. What AWS says of our identity is kept for five seconds, and one look serves everybody who asks
-meanwhile, however slow AWS is. So each process may ask once in five seconds, and once more in the first of them.
+`/readyz` is public. The result of GetCallerIdentity is kept for five seconds, and one call serves all requests
+meanwhile, however slow AWS is. So each process may call once in five seconds, and once more in the first of them.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What the bench says at its end: the table of goals, the details, the JSON, and whether a "must" was missed."""
+"""The bench's report: the table of goals, the details, the JSON, and whether a "must" was missed."""
 
 import dataclasses
 import json

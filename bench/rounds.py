@@ -1,7 +1,7 @@
-"""Interleaved rounds: every server in turn, forward and then backward, so that what drifts hits all of them alike.
+"""Interleaved rounds: every server in turn, forward and then backward, so that drift affects all of them alike.
 
-A machine's speed moves by a factor of two from minute to minute, so no absolute figure counts. What counts is the
-ratio of two servers within one round; reported are the median of the rounds' ratios and the range that they span.
+A machine's speed can change by a factor of two from minute to minute, so absolute figures mean nothing. The result is
+the ratio of two servers within one round: the median of the rounds' ratios, and their range.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Everything that runs beside the load: started here, and stopped when the `with` ends, also on Ctrl-C."""
+"""The servers that the bench starts, and stops when the `with` ends, also on Ctrl-C."""
 
 import contextlib
 import http.client
@@ -32,7 +32,7 @@ class Process:
         self._log = HOME / "logs" / f"{name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as output:
-            # A session of its own: Ctrl-C reaches only us, and we end the others in the right order.
+            # In its own session, because Ctrl-C must reach only this process, which ends the others in order.
             self._child = subprocess.Popen(
                 [argument.replace("{port}", str(self.port)) for argument in arguments],
                 cwd=cwd,
@@ -80,7 +80,7 @@ class Process:
                     return
             time.sleep(0.05)
         tail = self._log.read_text(errors="replace").strip().splitlines()[-12:]
-        raise BenchError(f"{self.name} does not come up. Its last words:\n" + "\n".join(tail))
+        raise BenchError(f"{self.name} does not start. The end of its log:\n" + "\n".join(tail))
 
 
 class InstantSts(Process):
@@ -106,7 +106,7 @@ class InstantSts(Process):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes any AWS SDK call this STS, as the broker."""
+        """The environment in which an AWS SDK calls this STS, as the broker."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_REGION": "us-east-1",
@@ -119,13 +119,13 @@ class InstantSts(Process):
         }
 
 
-# No variable of the person's own gets in: not their AWS keys, not their DEPUTY_ settings.
+# Without the user's own variables: neither their AWS keys nor their DEPUTY_ settings.
 PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A folder with Deputy's files, and the Python that has the libraries which it pins."""
+    """A folder with Deputy's files, and a Python with the libraries that it pins."""
 
     root: Path
     python: str

@@ -1,4 +1,4 @@
-"""What the measurements share: the servers, started once when first needed, and all stopped at the end."""
+"""The servers that measurements share: each is started when first needed, and all are stopped at the end."""
 
 import contextlib
 import dataclasses
@@ -63,7 +63,7 @@ class Populated:
 
 
 class Stage:
-    """Use it in a `with`. Whatever was started is stopped at its end, however that comes."""
+    """Use it in a `with`, which stops at its end everything that was started."""
 
     def __init__(self, scale: Scale, against: str | None = None) -> None:
         """`against`: the commit that row 1 is also measured at."""
@@ -125,7 +125,7 @@ class Stage:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What was measured on, and how."""
+        """The machine and the settings of this run."""
         run = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": self.seconds}
         return {"machine": self.machine, "run": run | {"scale": dataclasses.asdict(self.scale)}}
 
