@@ -1,6 +1,6 @@
-"""What Celery loads, on machines that share a broker: `celery --app celery_app worker --beat`.
+"""The Celery application, for background workers on several machines: `celery --app celery_app worker --beat`.
 
-One machine needs no broker: `flask --app wsgi worker`.
+On one machine run `flask --app wsgi worker`, which needs no message broker.
 """
 
 import functools

@@ -1,1 +1,1 @@
-"""What `make` runs: setting up, starting everything on one machine, and telling the story. Never imported by app/."""
+"""The programs that `make` runs: set-up, starting everything on one machine, and the demo. app/ never imports it."""

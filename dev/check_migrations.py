@@ -1,4 +1,4 @@
-"""Part of `make check`: the migrations build exactly the models, from nothing, and come down again."""
+"""Part of `make check`: the migrations build exactly the models from an empty database, and can be reverted."""
 
 import sys
 import tempfile

@@ -1,6 +1,6 @@
-"""`make demo`: the whole story in the terminal, through the API and the sandbox's AWS, as everybody in it would act.
+"""`make demo`: every step of onboarding and issuing in the terminal, through the API and the sandbox's AWS.
 
-Against the running service when there is one (it finds `make run` by its data folder), else one of its own.
+It uses the running service if there is one (`make run`, found by its data folder), otherwise it starts one.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _PATIENCE = 60  # seconds
 
 
 class DemoError(Exception):
-    """The story did not go as it must."""
+    """A step had another result than expected."""
 
 
 class Api:
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def forget_own_aws() -> None:
-    """The person's own profile, keys and files have no part in this."""
+    """Keep the user's own AWS profile, keys and files out of the demo."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
@@ -71,7 +71,7 @@ def forget_own_aws() -> None:
 
 @contextmanager
 def service() -> Iterator[tuple[str, str, str]]:
-    """(URL, sandbox URL, admin key) of the running service, or of one that is stopped afterwards."""
+    """(URL, sandbox URL, admin key) of the running service, or of one that is started here and stopped afterwards."""
     settings = Settings.from_environment(os.environ)
     if found := running(settings):
         print(f"Using the service that runs at {found['url']}.")
@@ -98,7 +98,7 @@ def tell(url: str, sandbox_url: str, admin_key: str) -> None:
     attack_with_a_stolen_role(admin, globex, connection["role_arn"])
     attack_with_an_open_role(admin, sandbox_url, globex)
     show_audit(admin)
-    print("\nThat was the whole story: onboarded, proven, used, and both attacks refused.")
+    print("\nDone: onboarded, proven, used, and both attacks refused.")
 
 
 def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,10 +111,10 @@ def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any
     fact("link", kit["launch_stack_url"])
     fact("asks for", f"the permission set {kit['permission_set']}, for the role {kit['role_name']}")
 
-    step(3, f"They open it in their own AWS account ({ACME}) and create the stack")
+    step(3, f"The administrator opens it in Acme's AWS account ({ACME}) and creates the stack")
     launch(sandbox_url, ACME, kit["launch_stack_url"])
 
-    step(4, "The stack itself tells Deputy its role, which is proven before it is believed")
+    step(4, "The stack registers its role with Deputy, which proves it")
     connection = arrived(admin, f"/v1/tenants/{acme['id']}/connections")
     fact("role", connection["role_arn"])
     show_proof(connection)
@@ -123,14 +123,14 @@ def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any
 
 
 def work(url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connection: dict[str, Any]) -> None:
-    step(5, "A worker of the vendor's asks for credentials, with a key that can do nothing else")
+    step(5, "The vendor's worker gets credentials, with a key that can do nothing else")
     wanted = {"name": "demo worker", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
     worker = Api(url, admin("POST", "/v1/api-keys", wanted, expect=201)["key"])
     path = f"/v1/tenants/{tenant['id']}/connections/{connection['id']}/credentials"
     issued = worker("POST", path, {"reason": "demo"}, expect=200)
     fact("session", f"{issued['AccessKeyId']}, expires {issued['Expiration']}")
 
-    step(6, "With them it lists Acme's buckets, in Acme's account")
+    step(6, "With these credentials it lists the buckets in Acme's account")
     keys = (issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
     with closing(aws(sandbox_url, "s3", *keys)) as s3:
         buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
@@ -144,7 +144,7 @@ def work(url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connect
 
 def attack_with_a_stolen_role(admin: Api, globex: dict[str, Any], role_arn: str) -> None:
     step(7, "ATTACK: the customer Globex registers Acme's role as its own (a confused deputy)")
-    print("     (a refused role is tried for 5 s, as it may be seconds old)", flush=True)
+    print("     (Deputy tries a refusing role for 5 s, because a new role refuses for some seconds)", flush=True)
     path = f"/v1/tenants/{globex['id']}/connections"
     stolen = admin("POST", path, {"role_arn": role_arn}, expect=201)
     show_proof(stolen)
@@ -155,7 +155,7 @@ def attack_with_a_stolen_role(admin: Api, globex: dict[str, Any], role_arn: str)
 
 
 def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any]) -> None:
-    step(8, "DANGER: Globex makes a role that any customer of the vendor could be confused with")
+    step(8, "DANGER: Globex makes a role that does not require its External ID")
     kit = admin("GET", f"/v1/tenants/{globex['id']}/onboarding", expect=200)
     trust = kit["trust_policy"]
     del trust["Statement"][0]["Condition"]["StringEquals"]  # no External ID asked for
@@ -171,13 +171,13 @@ def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any
 
 
 def show_audit(admin: Api) -> None:
-    step(9, "All of it is in the audit log, the newest first")
+    step(9, "The audit log has all of it, newest first")
     for event in admin("GET", "/v1/audit-events?limit=8", expect=200)["items"]:
         print(f"     {event['at'][:19]}  {event['action']:<24} {event['outcome']:<8} {event['actor']['name']}")
 
 
 def arrived(admin: Api, path: str) -> dict[str, Any]:
-    """The tenant's connection, once its stack has registered it and the worker has proven it."""
+    """The tenant's connection, once its stack has registered it and the background worker has proven it."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         for connection in admin("GET", path, expect=200)["items"]:
@@ -188,7 +188,7 @@ def arrived(admin: Api, path: str) -> dict[str, Any]:
 
 
 def launch(sandbox_url: str, account: str, link: str) -> None:
-    """What a click on the launch link and on "Create stack" does."""
+    """Create the stack as clicks on the launch link and on "Create stack" do."""
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
     parameters = [
         {"ParameterKey": name.removeprefix("param_"), "ParameterValue": value}

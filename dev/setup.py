@@ -1,6 +1,6 @@
-"""Makes .venv and installs what requirements-dev.txt pins. Plain Python, as nothing is installed yet.
+"""Creates .venv and installs the pins of requirements-dev.txt. Standard library only, as nothing is installed yet.
 
-Run by make when requirements-dev.txt changed. Says what it does while it does it, and what to do when it can't.
+make runs it when requirements-dev.txt changed. It prints its progress, and what to do when it fails.
 """
 
 import shutil

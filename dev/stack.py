@@ -34,12 +34,12 @@ _QUOTE = "'\"'\"'"  # ends the shell's quotes, says one, and begins them again
 
 
 class StackError(Exception):
-    """Something can't start; the message is one clear line for a person."""
+    """A part can't start. The message is one line that says why."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to listen and where to keep things; from PORT, SANDBOX_PORT and DEPUTY_DATA_DIR."""
+    """The ports and the data folder, from PORT, SANDBOX_PORT and DEPUTY_DATA_DIR."""
 
     port: int
     sandbox_port: int
@@ -50,7 +50,7 @@ class Settings:
         data = Path(env.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute()
         port, sandbox_port = _port(env, "PORT", 8000), _port(env, "SANDBOX_PORT", 4566)
         if port == sandbox_port:
-            raise StackError(f"PORT and SANDBOX_PORT are both {port}; each needs a port of its own.")
+            raise StackError(f"PORT and SANDBOX_PORT are both {port}; each needs its own port.")
         return cls(port, sandbox_port, data)
 
     @property
@@ -70,7 +70,7 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
 
 
 class Stack:
-    """The running processes. Use it in a `with`: whatever was started is stopped at its end, however that comes."""
+    """The running processes. Use it in a `with`, which stops at its end everything that was started."""
 
     def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
         self.settings = settings
@@ -93,7 +93,7 @@ class Stack:
         self.stop()
 
     def prepare(self) -> None:
-        """Ports, data folder and database, in the order in which a mistake is cheapest to report."""
+        """Check ports, data folder and database, the cheapest check first."""
         for name, port in (("PORT", self.settings.port), ("SANDBOX_PORT", self.settings.sandbox_port)):
             _ensure_free(name, port)
         self._take_data_dir()
@@ -117,7 +117,7 @@ class Stack:
 
     def publish(self) -> int:
         """Publish the templates as the vendor's deploy pipeline would: with credentials of its own account."""
-        # Twelve digits are the root of that account to the sandbox, and to nobody else.
+        # In the sandbox, an access key of twelve digits is the root of that account.
         account, _ = broker(self.environment)
         own = {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": "sandbox"}
         return len(self._command("templates", "publish", extra=own).splitlines())
@@ -131,7 +131,7 @@ class Stack:
         _write_private(self.environment_file, exports(self.environment))
 
     def onboard(self) -> None:
-        """A first customer, and the link that its administrator would be sent. A database of one's own is left alone."""
+        """Create a first customer with an onboarding link. Does nothing to a database of the user's own."""
         if self.embedded:
             tenant = self._ask("/v1/tenants", {"name": "Acme"})
             self.onboarding_url = self._ask(f"/v1/tenants/{tenant['id']}/onboarding-links", {})["url"]
@@ -150,7 +150,7 @@ class Stack:
 
     @property
     def environment_file(self) -> Path:
-        """What a person sources before `flask --app wsgi …`; there as long as the service runs."""
+        """The file to source before `flask --app wsgi …`. It exists while the service runs."""
         return self.settings.data / "env"
 
     def log(self, name: str) -> Path:
@@ -161,7 +161,7 @@ class Stack:
         return next((name for name, child in self._children.items() if child.poll() is not None), None)
 
     def stop(self) -> None:
-        """Stop what was started, the last first, gently and then not."""
+        """Stop the processes, the last one first: SIGTERM, then SIGKILL."""
         for child in reversed(self._children.values()):
             end_process(child)
         self._children.clear()
@@ -176,7 +176,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the service runs with. No AWS variable of the person's own gets in: their keys stay theirs."""
+        """The service's environment, without the user's own AWS variables."""
         settings = self.settings
         clean = {k: v for k, v in self._given.items() if not k.startswith(("AWS_", "DEPUTY_"))}
         deputy = {
@@ -188,7 +188,7 @@ class Stack:
             "DEPUTY_PUBLIC_URL": settings.url,
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
             **self._registration,
-            # Where a run keeps its files is the run's own; the service has no such setting.
+            # The data folder is a setting of `make run`; the service has no such setting.
             **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_") and k != "DEPUTY_DATA_DIR"},
             "DEPUTY_BOOTSTRAP_KEY": self.admin_key,
         }
@@ -203,10 +203,10 @@ class Stack:
         return clean | deputy | aws
 
     def _take_data_dir(self) -> None:
-        """One run at a time for a data folder: the next one would remove the database under the first."""
+        """Allow one run per data folder: a second one would remove the first one's database."""
         data = self.settings.data
         try:
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)  # the database and the logs are nobody else's
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users must not read the database and the logs
             self._lock = (data / "run.lock").open("w")
         except OSError as error:
             raise StackError(f"DEPUTY_DATA_DIR={data} can't be used: {error.strerror}.") from error
@@ -240,7 +240,7 @@ class Stack:
         return done.stdout
 
     def _pass_on(self, said: str) -> None:
-        """What the service doubts of its settings, to the person; each process says it, so once is enough."""
+        """Print the service's warnings about its settings, each once: every process logs the same ones."""
         for line in said.splitlines():
             found = json.loads(line) if line.startswith("{") else {}
             if found.get("event") == "settings.doubtful" and found["detail"] not in self._doubts:
@@ -249,7 +249,7 @@ class Stack:
 
     def _spawn(self, name: str, *arguments: str) -> None:
         with self.log(name).open("wb") as output:
-            # A session of its own: Ctrl-C reaches only us, and we end the others in the right order.
+            # In its own session, because Ctrl-C must reach only this process, which ends the others in order.
             self._children[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
@@ -269,11 +269,11 @@ class Stack:
                 return
             time.sleep(0.1)
         tail = self.log(name).read_text(errors="replace").strip().splitlines()[-8:]
-        raise StackError(f"The {name} process does not come up. Its last words:\n" + "\n".join(tail))
+        raise StackError(f"The {name} process does not start. The end of its log:\n" + "\n".join(tail))
 
 
 def running(settings: Settings) -> dict[str, str] | None:
-    """What `make run` noted about itself in this data folder, if it still runs."""
+    """The addresses and the key of the `make run` of this data folder, if it still runs."""
     try:
         found: dict[str, str] = json.loads((settings.data / "run.json").read_text())
         with urllib.request.urlopen(f"{found['url']}/healthz", timeout=2):  # noqa: S310  http, ours
@@ -283,7 +283,10 @@ def running(settings: Settings) -> dict[str, str] | None:
 
 
 def setting(env: Mapping[str, str], name: str) -> str | None:
-    """As the service reads it: from the file that NAME_FILE names, or from NAME. Which files it can't read, it says."""
+    """A setting as the service reads it: from the file that NAME_FILE names, or from NAME.
+
+    A file that can't be read is left for the service to report.
+    """
     if path := env.get(f"{name}_FILE"):
         with contextlib.suppress(OSError):
             return Path(path).read_text().strip()
@@ -296,13 +299,13 @@ def broker(env: Mapping[str, str]) -> tuple[str, str]:
     if found is None:
         raise StackError(
             "DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from cloudformation/broker.yaml, a role without"
-            " a path; give arn:aws:iam::<account>:role/<name>, or leave it out."
+            " a path; set arn:aws:iam::<account>:role/<name>, or remove the setting."
         )
     return found["account"], found["name"]
 
 
 def vendor_arguments(env: Mapping[str, str]) -> list[str]:
-    """The sandbox's, for a vendor's stack that fits the service's settings: those that broker.yaml has a twin of."""
+    """The sandbox's arguments for a vendor's stack that matches the service's settings (broker.yaml's parameters)."""
     account, name = broker(env)
     prefix = setting(env, "DEPUTY_ROLE_PREFIX")
     twins = {
@@ -320,7 +323,7 @@ def vendor_arguments(env: Mapping[str, str]) -> list[str]:
 
 
 def exports(env: Mapping[str, str]) -> str:
-    """The service's settings and AWS's variables as a file for the shell. Nothing in a value means anything to it."""
+    """The service's settings and AWS's variables as a file for the shell. Every value is quoted."""
     names = (name for name in sorted(env) if re.fullmatch(r"(DEPUTY|AWS)_[A-Za-z0-9_]+", name))
     return "".join("export {}='{}'\n".format(name, env[name].replace("'", _QUOTE)) for name in names)
 
@@ -342,7 +345,7 @@ def _ensure_free(name: str, port: int) -> None:
 
 
 def end_with_parent() -> None:
-    """In the child: should we be killed outright, Linux ends it too (PR_SET_PDEATHSIG). Elsewhere it lives on."""
+    """In the child: Linux ends it if the parent is killed (PR_SET_PDEATHSIG). On other systems it continues to run."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
@@ -352,7 +355,7 @@ def end_process(child: "subprocess.Popen[bytes]") -> None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(10)
-    # What it may have left of its own: gunicorn's workers, if gunicorn itself was killed.
+    # Then its children, if any are left: gunicorn's web processes, if gunicorn itself was killed.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -1,6 +1,6 @@
-"""What the README's tour can't do with curl alone; `dev/tour.sh` calls it.
+"""The steps of the README's tour that curl can't do; `dev/tour.sh` calls it.
 
-python -m dev.tour                        where `make run` is, as assignments for the shell
+python -m dev.tour                        prints the addresses and the key of `make run`, as shell assignments
 python -m dev.tour launch ACCOUNT LINK    creates the stack that a launch link opens
 python -m dev.tour verified TENANT        waits for a verified connection, and prints its id
 """
@@ -18,7 +18,7 @@ from dev.stack import Settings, running
 
 
 def main(words: list[str]) -> int:
-    """1 when nothing runs, which the shell says, or when something went wrong, which is said here."""
+    """Returns 1 if no `make run` is found (the shell prints that), or if a command fails (printed here)."""
     found = running(Settings.from_environment({"DEPUTY_DATA_DIR": os.environ.get("DEPUTY_DATA_DIR", "")}))
     if found is None:
         return 1

@@ -1,21 +1,21 @@
-# Sourced by the README's tour: finds what `make run` started, and defines the commands that the tour's blocks use.
-# While nothing runs it says so, in one sentence, and those commands do nothing.
+# Sourced by the README's tour: finds the running `make run`, and defines the commands that the tour's blocks use.
+# If it is not running, this prints one sentence that says so, and those commands do nothing.
 
 if [ -x .venv/bin/python ] && FOUND=$(.venv/bin/python -m dev.tour); then
   eval "$FOUND" # URL, AWS and KEY
   # The API, with the admin key.
   api() { curl -sS -w '\n' -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" "$@"; }
-  # One field of a JSON answer, which is shown where it has no such field.
+  # One field of a JSON answer. An answer without that field is printed as it is.
   field() {
     .venv/bin/python -c 'import json, sys
 answer = json.load(sys.stdin)
 print(answer[sys.argv[1]]) if sys.argv[1] in answer else sys.exit(f"no {sys.argv[1]} in {answer}")' "$1"
   }
-  # Create the stack that a launch link opens, as the administrator of an account.
+  # Create the stack of a launch link, as the administrator of an account.
   launch() { .venv/bin/python -m dev.tour launch "$1" "$2"; }
-  # The id of a tenant's first verified connection, as soon as there is one.
+  # Wait for a tenant's first verified connection, and print its id.
   verified() { .venv/bin/python -m dev.tour verified "$1"; }
-  # A program that uses an AWS SDK: nothing in its environment but the local AWS, and what is given.
+  # Run a program with an AWS SDK. Its environment has only the local AWS and the given variables.
   sdk() {
     env -i AWS_ENDPOINT_URL="$AWS" AWS_REGION=us-east-1 AWS_CONFIG_FILE=/dev/null \
       AWS_SHARED_CREDENTIALS_FILE=/dev/null "$@"
