@@ -36,7 +36,7 @@ from dev.stack import end_process, end_with_parent
 
 _A_SECOND = 50  # of each kind
 _HANDS = 24  # of each kind; enough that a slow answer doesn't slow the rate
-_STRIDE = 11  # more than a tenant has connections: proofs at the same time are of different tenants, as in life
+_STRIDE = 11  # more than a tenant has connections: proofs at the same time are of different tenants, as in production
 _SETTLE_SECONDS = 1.0
 # JSON to and fro: as much memory and as many objects as a service that is asked.
 _WORK = """

@@ -60,7 +60,7 @@ class Clock:
         return timed
 
     def medians(self, times: int) -> dict[str, float]:
-        """Of what was done at each of so many times, give or take the first; then it begins anew."""
+        """The median of each part's times in microseconds, where most of `times` calls were recorded. Clears them."""
         found = {name: statistics.median(taken) * 1e6 for name, taken in self.times.items() if len(taken) > times / 2}
         for taken in self.times.values():
             taken.clear()

@@ -142,7 +142,7 @@ _EXTERNAL_IDS = """
 INSERT INTO external_ids (id, tenant_id, value, state, created_at)
 SELECT uuidv7(), id, 'dpy-' || encode(sha256(id::text::bytea), 'hex'), 'current', now() FROM tenants
 """
-# Neighbours in time belong to different tenants, as in life; 7919 is prime, so the walk meets every tenant.
+# Neighbours in time belong to different tenants, as in production; 7919 is prime, so the walk meets every tenant.
 _MADE = """
 CREATE TEMP TABLE made ON COMMIT DROP AS
 WITH numbered AS (

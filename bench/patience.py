@@ -1,9 +1,8 @@
-"""Row 19: how long does a request wait at most, when AWS hangs, and when the database does?
+"""Row 19: how long does a request wait at most when AWS hangs, and when the database hangs?
 
-SDKs give up on a credentials endpoint after two seconds, so whoever can't be answered by then is told before to come
-back. AWS hangs when the STS keeps its answers to itself, and every question is a new one. The database hangs when all
-of its processes are stopped in the middle of what they do; what is asked for then is in the cache, and can't be
-recorded.
+SDKs give up on a credentials endpoint after two seconds, so a request that can't be answered by then gets a 503 before
+that. To make AWS hang, the STS withholds its answers, and every request needs a new session. To make the database hang,
+all of its processes are stopped; the requested sessions are then in the cache, but can't be recorded.
 """
 
 import contextlib

@@ -145,7 +145,7 @@ class Sandbox:
 
     def client(self, service: str, account: str, region: str = "us-east-1", **options: Any) -> Any:
         """A boto3 client as the root of an account. Close it, or use it in a `with closing(…)`."""
-        # One session, because each would parse AWS's service models anew; locked, because it is not thread-safe.
+        # One session, because each would parse AWS's service models again; locked, because it is not thread-safe.
         with self._boto_lock:
             return self._boto.client(
                 service,  # type: ignore[call-overload]
