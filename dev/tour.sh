@@ -11,6 +11,8 @@ if [ -x .venv/bin/python ] && FOUND=$(.venv/bin/python -m dev.tour); then
 answer = json.load(sys.stdin)
 print(answer[sys.argv[1]]) if sys.argv[1] in answer else sys.exit(f"no {sys.argv[1]} in {answer}")' "$1"
   }
+  # Print a JSON answer in lines.
+  show() { .venv/bin/python -m json.tool; }
   # Create the stack of a launch link, as the administrator of an account.
   launch() { .venv/bin/python -m dev.tour launch "$1" "$2"; }
   # Wait for a tenant's first verified connection, and print its id.
@@ -24,6 +26,7 @@ else
   echo "make run is not running here: start it in another terminal, in this folder, and paste the tour again." >&2
   api() { :; }
   field() { :; }
+  show() { :; }
   launch() { :; }
   verified() { :; }
   sdk() { :; }
