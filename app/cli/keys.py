@@ -18,13 +18,16 @@ keys = AppGroup("keys", help="API keys: create, list and revoke.")
 
 @keys.command("generate")
 def generate() -> None:
-    """Print a new key for DEPUTY_BOOTSTRAP_KEY, without storing it."""
+    """Print a key for DEPUTY_BOOTSTRAP_KEY; store nothing."""
     click.echo(generate_key())
 
 
 @keys.command("bootstrap")
 def bootstrap() -> None:
-    """Install the key in DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope. Safe to repeat."""
+    """Install DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope.
+
+    Safe to repeat.
+    """
     text = services().config.bootstrap_key
     if text is None:
         raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate")
@@ -102,9 +105,9 @@ def _state(key: ApiKey) -> str:
 @click.argument("key_id", type=click.UUID)
 @click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
 def revoke(key_id: UUID, *, yes: bool) -> None:
-    """Revoke an API key by its id, and the keys and onboarding links that it made.
+    """Revoke an API key and what it made.
 
-    From then on, requests with any of them are refused. To renew a good key, replace it through the API
+    That is the keys and onboarding links that it made. From then on, requests with any of them are refused. To renew a good key, replace it through the API
     (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
     """
     with in_one_line():

@@ -13,7 +13,9 @@ registrations = AppGroup("registrations", help="Registrations: the messages of c
 @registrations.command("void")
 @click.argument("tenant_id", type=click.UUID)
 def void(tenant_id: UUID) -> None:
-    """Void every registration token that a tenant was given so far, after one got into the wrong hands.
+    """Void a tenant's registration tokens.
+
+    For when one of those that it was given so far got into the wrong hands.
 
     Launch links and stacks contain the old token. Creating a stack with it fails, and so does adding an account to an
     organisation's StackSet. Updating and deleting a stack still succeed, but register nothing. Connections stay.

@@ -15,7 +15,7 @@ templates = AppGroup("templates", help="The CloudFormation templates that custom
     "--check", is_flag=True, help="Publish nothing; list what is missing or differs, and fail if anything does."
 )
 def publish(*, check: bool) -> None:
-    """Render the templates of every permission set and upload them to TEMPLATE_BUCKET.
+    """Upload each permission set's templates to TEMPLATE_BUCKET.
 
     Run it before the release that links to them, with credentials that may put objects there. An object's name is its
     content's hash. Published objects are never overwritten, so the links that customers have stay valid.

@@ -13,9 +13,9 @@ from app.cli.operator import services
 @click.command("worker")
 @with_appcontext
 def worker() -> None:
-    """Run the background worker on this machine, until Ctrl-C: it proves the connections that are due.
+    """Prove the connections that are due, until Ctrl-C.
 
-    It needs no Celery. For several machines set DEPUTY_CELERY_URL and run: celery --app celery_app worker --beat
+    This is the background worker for one machine. It needs no Celery. For several machines set DEPUTY_CELERY_URL and run: celery --app celery_app worker --beat
     """
     stop = threading.Event()
     work = Worker(services(), stop)
