@@ -434,7 +434,7 @@ def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(
     done = application.test_cli_runner().invoke(args=["registrations", "void", str(desk.tenant_id)])
     services.tenants.resume(ADMIN, desk.tenant_id, reason="")
     assert done.exit_code == 0, done.output
-    for text in ("Kits must be shown again", "can be updated and deleted", "register nothing"):
+    for text in ("Show the customer the kit again", "Existing stacks stay", "register nothing"):
         assert text in done.output
     [voided] = [event for event in desk.events() if event.action == "tenant.registrations_voided"]
     assert (voided.actor_kind, voided.outcome, voided.details) == ("operator", "ok", {"generation": 2})
