@@ -9,6 +9,7 @@ from dev.stack import Settings, Stack, StackError
 
 
 def main() -> int:
+    parent = os.getppid()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
@@ -16,7 +17,7 @@ def main() -> int:
         settings = Settings.from_environment(os.environ)
         with Stack(settings, os.environ) as stack:
             start(stack, stop)
-            return 0 if stop.is_set() else serve(stack, stop)
+            return 0 if stop.is_set() else serve(stack, stop, parent)
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
@@ -41,9 +42,8 @@ def start(stack: Stack, stop: threading.Event) -> None:
         print(summary(stack), flush=True)
 
 
-def serve(stack: Stack, stop: threading.Event) -> int:
+def serve(stack: Stack, stop: threading.Event, parent: int) -> int:
     """Return on Ctrl-C, when make has ended, or when a process ends unexpectedly."""
-    parent = os.getppid()
     while not stop.wait(0.5):
         if os.getppid() != parent:
             break

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -14,7 +15,8 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 import requests
 
-from dev.stack import Settings, StackError, free_port
+from dev.run import serve
+from dev.stack import Settings, Stack, StackError, free_port
 from tests.dev.make_run import PERSONS_AWS, Run, assert_nothing_left, processes
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -115,6 +117,11 @@ def test_the_demo_alone_starts_its_own_service_and_leaves_nothing(data: Path, tm
     assert_nothing_left(demo)
     assert not data.exists()
     assert list(tmp_path.glob("deputy-demo-*")) == []
+
+
+def test_it_stops_when_make_ended_while_it_was_starting(data: Path):
+    stack = Stack(Settings(free_port(), free_port(), data), {})
+    assert serve(stack, threading.Event(), parent=os.getppid() + 1) == 0
 
 
 # --- what can't work is one clear line ---
