@@ -88,12 +88,13 @@ def _family_of(key_id: UUID) -> CTE:
 def revoke_family(db: Session, key_id: UUID) -> dict[str, Any]:
     """Revoke the key and its family, whose rows are locked. Returns details for the audit event."""
     at, found = now(), _family_of(key_id)
-    ids = select(found.c.id)
     # The links first, while the keys that made them can still be found.
     links = db.scalars(_locked(_links_of(found))).all()
-    db.execute(update(OnboardingLink).where(_links_of(found)).values(revoked_at=at), _BLIND)
-    live = db.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), ApiKey.id != key_id, live_at(at))).all()
-    db.execute(update(ApiKey).where(ApiKey.id.in_(ids)).values(revoked_at=at), _BLIND)
+    if links:
+        db.execute(update(OnboardingLink).where(_links_of(found)).values(revoked_at=at), _BLIND)
+    keys = update(ApiKey).where(ApiKey.id.in_(select(found.c.id))).values(revoked_at=at)
+    revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), _BLIND)
+    live = [one for one, expires_at in revoked if one != key_id and (expires_at is None or expires_at > at)]
     return {
         "keys_revoked": len(live),
         "links_revoked": len(links),

@@ -26,6 +26,7 @@ _FORGOTTEN = 20  # old rows that a new window deletes: more than are made, so th
 _LOCK = text(
     "INSERT INTO quota_uses (name, id, number, counted, counted_before) VALUES (:name, :id, 0, 0, 0)"
     " ON CONFLICT (name, id) DO UPDATE SET name = excluded.name"
+    " RETURNING name, id, number, counted, counted_before"
 ).bindparams(bindparam("id", type_=Uuid()))
 
 
@@ -138,9 +139,13 @@ def _look(db: Session, quota: _Quota, subject: UUID) -> None:
         quota.one_more(used)
 
 
+def _locked(db: Session, name: str, subject: UUID) -> QuotaUse:
+    used: QuotaUse = db.scalars(select(QuotaUse).from_statement(_LOCK), {"name": name, "id": subject}).one()
+    return used
+
+
 def _take(db: Session, quota: _Quota, subject: UUID) -> None:
-    db.execute(_LOCK, {"name": quota.name, "id": subject})
-    used = db.get_one(QuotaUse, (quota.name, subject))
+    used = _locked(db, quota.name, subject)
     uses = quota.one_more(used)
     used.number, used.counted, used.counted_before = uses.number, uses.counted, uses.before
     if used.counted == 1:
@@ -153,8 +158,7 @@ def count_refusals(db: Session, key_id: UUID, second: int, more: int, *, otherwi
     The latest second and the one before it are counted, as the clocks of machines differ a little. For an earlier
     second nothing is counted, and `otherwise` is returned.
     """
-    db.execute(_LOCK, {"name": _REFUSALS, "id": key_id})
-    used = db.get_one(QuotaUse, (_REFUSALS, key_id))
+    used = _locked(db, _REFUSALS, key_id)
     if second > used.number:
         used.counted_before = used.counted if second == used.number + 1 else 0
         used.number, used.counted = second, 0

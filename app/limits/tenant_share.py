@@ -16,7 +16,7 @@ from app.access.callers import Caller
 from app.errors import RateLimitedError
 from app.limits.rates import Limit
 
-PER_SECOND = 50  # of a tenant, in each process
+PER_SECOND = 20  # of a tenant, in each process
 _BURST = 4  # seconds' worth that may come at once
 _WAITING = 64  # requests that wait in a process, at most
 _WAIT_SECONDS = 1.0
