@@ -1,124 +1,139 @@
-"""What the value of one setting may be. Each check raises ValidationError, which says what it must be."""
+"""What the text of one setting may be. Each check returns the value, or raises ValueError that says what is wrong."""
 
 import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from marshmallow import ValidationError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.ids import ACCOUNT_ID_PATTERN
+from app.ids import ACCOUNT_ID_PATTERN, AccountId
 from app.settings.doubts import DISTINCT, MAKE_ONE, looks_random
-from app.settings.vendor_name import ASCII_PATTERN, NAME_MAX, is_name
+from app.settings.vendor_name import NAME_MAX, is_name
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
-TOPIC = re.compile(
-    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):(?P<account>[0-9]{{12}}):[A-Za-z0-9_-]{{1,256}}",
-    re.ASCII,
+_TOPIC = re.compile(
+    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}", re.ASCII
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}  # how their regions begin; no other partition's do
 SESSION_MAX = 43_200  # seconds; the most that any role allows
 
 
-def matches(pattern: str) -> Callable[[str], None]:
+def matches(pattern: str) -> Callable[[str], str]:
     compiled = re.compile(pattern, re.ASCII)
 
-    def check(value: str) -> None:
-        if not compiled.fullmatch(value):
-            raise ValidationError(f"must match {pattern}")
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"must match {pattern}")
+        return text
 
     return check
 
 
-def vendor_name(value: str) -> None:
-    if not is_name(value):
-        raise ValidationError(
-            f"must be one line of 1 to {NAME_MAX} printable characters, without white space around it."
-        )
+def between(least: int, most: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError("Not a valid integer.") from None
+        if not least <= value <= most:
+            raise ValueError(f"must be between {least} and {most}.")
+        return value
+
+    return check
 
 
-def ascii_or_nothing(value: str | None) -> None:
-    if value:
-        matches(ASCII_PATTERN)(value)
+positive = between(1, 1_000_000_000)
 
 
-def database_url(value: str) -> None:
-    if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
-        raise ValidationError("must start with sqlite:/// or postgresql+psycopg://")
+def vendor_name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"must be one line of 1 to {NAME_MAX} printable characters, without white space around it.")
+    return text
+
+
+def database_url(text: str) -> str:
+    if not text.startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise ValueError("must start with sqlite:/// or postgresql+psycopg://")
     try:
-        file = make_url(value).database
+        file = make_url(text).database
     except (ArgumentError, ValueError):
-        raise ValidationError("is not a URL that can be read; is its port a number?") from None  # it holds a password
-    if value.startswith("sqlite") and file in {None, "", ":memory:"}:
-        raise ValidationError("must name a file: each process would have a database of its own.")
+        raise ValueError("is not a URL that can be read; is its port a number?") from None  # it holds a password
+    if text.startswith("sqlite") and file in {None, "", ":memory:"}:
+        raise ValueError("must name a file: each process would have a database of its own.")
+    return text
 
 
-def port_or_nothing(value: str | None) -> None:
+def _with_port(url: str) -> str:
     try:
-        _ = urlsplit(value or "").port
+        _ = urlsplit(url).port
     except ValueError:
-        raise ValidationError("has a port that is no number.") from None  # nor is it said: it may be a password's end
+        raise ValueError("has a port that is no number.") from None  # nor is it said: it may be a password's end
+    return url
 
 
-def secret_keys(values: list[str]) -> None:
-    if not values or any(len(value) < 32 for value in values):
-        raise ValidationError("must be one or more keys of at least 32 characters each, separated by commas.")
-    if not looks_random(values[0]):  # further back, weaker ones are doubtful: they were in use once
-        raise ValidationError(
+def secret_keys(text: str) -> tuple[str, ...]:
+    keys = tuple(text.split(","))
+    if any(len(key) < 32 for key in keys):
+        raise ValueError("must be one or more keys of at least 32 characters each, separated by commas.")
+    if not looks_random(keys[0]):  # further back, weaker ones are doubtful: they were in use once
+        raise ValueError(
             f"the first key, which signs and seals, is not random: it has fewer than {DISTINCT} different characters."
             f" {MAKE_ONE}"
         )
+    return keys
 
 
-def cache_url(value: str | None) -> None:
-    if value and not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValidationError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
-    port_or_nothing(value)
+def cache_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
+    return _with_port(text)
 
 
-def celery_url(value: str | None) -> None:
-    if value and not value.startswith(("redis://", "rediss://", "sqs://", "amqp://", "amqps://")):
-        raise ValidationError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
-    if value and value.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, value):
-        raise ValidationError("must be a queue's URL with sqs:// for https://, and hold no keys.")
-    port_or_nothing(value)
+def celery_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "sqs://", "amqp://", "amqps://")):
+        raise ValueError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
+    if text.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, text):
+        raise ValueError("must be a queue's URL with sqs:// for https://, and hold no keys.")
+    return _with_port(text)
 
 
-def account_ids(values: list[str]) -> None:
-    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, value) for value in values):
-        raise ValidationError("must be AWS account ids of 12 digits, separated by commas.")
+def account_ids(text: str) -> frozenset[AccountId]:
+    accounts = text.split(",") if text else []
+    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, account) for account in accounts):
+        raise ValueError("must be AWS account ids of 12 digits, separated by commas.")
+    return frozenset(map(AccountId, accounts))
 
 
-def http_url_or_nothing(value: str | None) -> None:
-    if value:
-        http_url(value)
-
-
-def topic_or_nothing(value: str | None) -> None:
-    found = TOPIC.fullmatch(value) if value else None
-    if value and found is None:
-        raise ValidationError("must be the ARN of an SNS topic.")
-    if found is not None:
-        theirs = next((p for p, start in _REGIONS_OF.items() if found["region"].startswith(start)), "aws")
-        if theirs != found["partition"]:
-            raise ValidationError(f"names a region that is not in the partition {found['partition']}.")
+def topic(text: str) -> str:
+    found = _TOPIC.fullmatch(text)
+    if found is None:
+        raise ValueError("must be the ARN of an SNS topic.")
+    partition = next((name for name, start in _REGIONS_OF.items() if found["region"].startswith(start)), "aws")
+    if partition != found["partition"]:
+        raise ValueError(f"names a region that is not in the partition {found['partition']}.")
+    return text
 
 
 # A host, in brackets if it is an IPv6 address, and perhaps a port. No user, whose password would be in every link.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 
 
-def http_url(value: str) -> None:
+def http_url(text: str) -> str:
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(text)
         _ = parts.port
     except ValueError as error:
-        raise ValidationError(f"is not a URL: {error}") from error
-    plain = _ADDRESS.fullmatch(parts.netloc) and not re.search(r"\s", value)
+        raise ValueError(f"is not a URL: {error}") from error
+    plain = _ADDRESS.fullmatch(parts.netloc) and not re.search(r"\s", text)
     if parts.scheme not in {"http", "https"} or not plain or parts.query or parts.fragment:
-        raise ValidationError("must be an http:// or https:// URL without user, white space, query or fragment.")
+        raise ValueError("must be an http:// or https:// URL without user, white space, query or fragment.")
+    return text
+
+
+def console_url(text: str) -> str:
+    return http_url(text).rstrip("/")
 
 
 # Of the service itself: a path that begins with one could be meant to lie below the public URL, or to be one.
@@ -127,36 +142,11 @@ _OWN_PATH = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})(/.*)?")
 _PATH = re.compile(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?")
 
 
-def public_url(value: str) -> None:
-    http_url(value)
-    path = urlsplit(value).path
+def public_url(text: str) -> str:
+    path = urlsplit(http_url(text)).path
     if not _PATH.fullmatch(path) or _OWN_PATH.fullmatch(path):
-        raise ValidationError(
+        raise ValueError(
             "may have a path of letters, digits and any of ._~- between its slashes; it can't begin with one of this"
             f" service's own: {', '.join(OWN_PATHS)}."
         )
-
-
-def positive(value: int) -> None:
-    if not 1 <= value <= 1_000_000_000:
-        raise ValidationError("must be between 1 and 1000000000.")
-
-
-def positive_or_nothing(value: int | None) -> None:
-    if value is not None:
-        positive(value)
-
-
-def body_seconds(value: int) -> None:
-    if not 1 <= value <= 60:
-        raise ValidationError("must be between 1 and 60.")
-
-
-def session_seconds(value: int) -> None:
-    if not 900 <= value <= SESSION_MAX:
-        raise ValidationError(f"must be between 900 and {SESSION_MAX}.")
-
-
-def hops(value: int) -> None:
-    if not 0 <= value <= 10:
-        raise ValidationError("must be between 0 and 10.")
+    return text.rstrip("/")
