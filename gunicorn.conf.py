@@ -16,6 +16,7 @@ worker_connections = 2000  # in each web process, which serves fewer requests at
 preload_app = False
 timeout = 60
 graceful_timeout = 20
+limit_request_field_size = 16_384  # a proxy may hand on a client's certificate; all fields together have 32 KiB
 keepalive = 65  # longer than a load balancer's 60 s, so that the load balancer closes idle connections first
 control_socket_disable = True
 # By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine, strips it from every path, and answers

@@ -55,7 +55,7 @@ _DETAILS = {
     "method_not_allowed": "Method not allowed; see the Allow header.",
     "payload_too_large": "The body may have 256 KiB at most.",
     "uri_too_long": "Method and URL may have 4094 bytes together.",
-    "headers_too_large": "A request may have 100 header fields of 8190 bytes each.",
+    "headers_too_large": "A request may have 100 header fields, of 16 KiB each and of 32 KiB in all.",
     "validation_failed": errors.ValidationFailedError({}).detail,
 }
 _NAMED = 20  # invalid fields that an answer and its event name; of the others they give the number

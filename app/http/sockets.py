@@ -18,6 +18,8 @@ from typing import Any, Literal, Self
 
 import gevent
 from gevent.lock import Semaphore
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.http.unread import Unread
@@ -30,6 +32,18 @@ _UNTAKEN = 128 * 1024  # the socket's buffer for answers, in bytes; Linux double
 _DROPPED = 2 * 1024 * 1024  # bytes read from a client after its answer, which it may read only after sending
 _STEP = 64 * 1024
 _PIECES = 4096  # chunks of a body; even a chunk of one byte costs some microseconds
+_HEADER = (32 + 8) * 1024  # 32 KiB of a header, and the read of 8 KiB in which it ends
+
+
+class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn limits the number of fields and the size of each. All together, 1.6 MB, would cost 0.1 s of a process, and
+    more from a client that sends it in small pieces: gunicorn searches the whole again for each.
+    """
+
+    max_buffer_headers = property(lambda _: _HEADER, lambda *_: None)  # gunicorn sets the product; trailers have it too
+
+
+RequestParser.mesg_class = BoundedRequest
 
 
 class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no types

@@ -34,9 +34,9 @@ class Unread:
         with contextlib.suppress(OSError), gevent.Timeout(_SECONDS, False):  # type: ignore[arg-type]  # as gevent documents it
             client.sendall(self._refusal(_STATUSES.get(type(exc), 400), addr))
             client.shutdown(socket.SHUT_WR)
-            for _ in range(_DROPPED // 65_536):
-                if not client.recv(65_536):
-                    return
+            left = _DROPPED
+            while left > 0 and (dropped := client.recv(65_536)):
+                left -= len(dropped)
 
     def _refusal(self, status: int, addr: Any) -> bytes:
         head: list[str] = []

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from gunicorn.http.errors import LimitRequestLine
@@ -32,6 +33,10 @@ def answer_to(service: Deployment, sent: bytes) -> tuple[int, dict[str, str], by
     return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
 
 
+def fields(count: int, size: int) -> bytes:
+    return b"".join(b"X-%d: %b\r\n" % (number, b"x" * (size - 8)) for number in range(count))
+
+
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
@@ -40,6 +45,8 @@ def answer_to(service: Deployment, sent: bytes) -> tuple[int, dict[str, str], by
         (f"GET /onboard/{TOKEN}?{'x' * 9_000} HTTP/1.1\r\n\r\n".encode(), 414, "uri_too_long"),
         (b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\n" + fields(6, 8_000) + b"\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\n" + fields(99, 8_000) + b"\r\n", 431, "headers_too_large"),
         (b"nonsense\r\n\r\n", 400, "malformed_request"),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "malformed_request"),
         (b"POST / HTTP/1.1\r\n" + b"Content-Type: a/b\r\n" * 2 + b"\r\n", 400, "malformed_request"),
@@ -64,6 +71,11 @@ def test_it_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, se
     assert TOKEN not in service.said
 
 
+def test_a_proxy_may_hand_on_a_certificate_of_16_kb(service):
+    sent = b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + fields(2, 16_000) + b"\r\n"
+    assert answer_to(service, sent)[0] == 200
+
+
 def test_the_next_one_is_served(service):
     answer_to(service, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n")
     assert answer_to(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[0] == 200
@@ -73,10 +85,11 @@ def test_what_the_client_still_sends_is_taken_before_the_connection_is_closed():
     """Or the system resets it, and the client may lose the answer."""
     refuser = Unread()
     refuser._app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
-    server, client = socket.socketpair()
-    with server, client:
-        client.sendall(b"x" * 100_000)
-        client.shutdown(socket.SHUT_WR)
+    server, client = socket.socketpair(type=socket.SOCK_SEQPACKET)  # each piece is read by itself
+    client.settimeout(20)
+    with server, client, ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(lambda: [client.sendall(b"x" * 1000) for _ in range(100)])
+        sending.add_done_callback(lambda _: client.shutdown(socket.SHUT_WR))
         refuser.handle_error(None, server, ("127.0.0.1", 1), LimitRequestLine(5000, 4094))
         assert client.recv(100).startswith(b"HTTP/1.1 414 ")
         server.setblocking(False)
