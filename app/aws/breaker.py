@@ -3,8 +3,8 @@
 Without it, each request of such a minute would hold its place in the web process for its timeouts and its retry, until
 requests that need no AWS found no place.
 
-Throttling counts once for calls about the same account in a row: AWS may throttle the calls of one tenant, and the
-other tenants must not suffer for it. Each call without an answer counts.
+Throttling counts once for calls for the same tenant in a row: AWS may throttle the calls of one tenant, and the other
+tenants must not suffer for it. Each call without an answer counts.
 """
 
 import threading
@@ -28,21 +28,21 @@ class Breaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._next_try = 0.0  # while open: when the next call may try (monotonic seconds)
-        self._throttled: str | None = None  # the account whose call was throttled last
+        self._throttled: str | None = None  # the tenant whose call was throttled last
 
     @property
     def is_open(self) -> bool:
         return self._failures >= _FAILURES
 
     @contextmanager
-    def call(self, account_id: str) -> Iterator[None]:
-        """Around one call about a role in this account. Raises Unavailable before the call while AWS is silent."""
+    def call(self, tenant: str) -> Iterator[None]:
+        """Around one call for this tenant. Raises Unavailable before the call while AWS is silent."""
         self._admit()
         try:
             yield
         except AWS_ERRORS as error:
             if is_silence(error):
-                self._failed(account_id if is_throttling(error) else None)
+                self._failed(tenant if is_throttling(error) else None)
             else:
                 self._answered()
             raise

@@ -174,10 +174,15 @@ class Sts:
         if external_id is not None:
             form["ExternalId"] = external_id
         try:
-            with self._breaker.call(role_arn.account_id):
+            with self._breaker.call(_tenant(role_arn, external_id)):
                 return _session(self._api.call("AssumeRole", form | extra))
         except AWS_ERRORS as error:
             raise classify(error) from error
+
+
+def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
+    """What tells the breaker one tenant from another: the part of its External ID that a foreign one also has."""
+    return external_id[:20] if external_id else role_arn.account_id
 
 
 def _same_principal(arn: list[str], broker: Broker) -> bool:

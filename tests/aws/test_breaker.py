@@ -4,6 +4,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from botocore.exceptions import (
@@ -21,9 +22,9 @@ from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, Customer
-from tests.support.rows import Role, TenantRows, place
+from tests.support.rows import Role, TenantRows, connection_row, place
 
-ACCOUNT = "444455556666"
+TENANT = "dpy-0123456789abcdef"
 OPEN = 3.0  # seconds until somebody may try again
 
 
@@ -76,10 +77,10 @@ def names(error: Exception) -> str:
     )
 
 
-def fail(breaker: Breaker, error: Exception, times: int = 1, account: str | None = None) -> None:
-    """So many calls fail, each about an account of its own unless one is named."""
+def fail(breaker: Breaker, error: Exception, times: int = 1, tenant: str | None = None) -> None:
+    """So many calls fail, each for a tenant of its own unless one is named."""
     for _ in range(times):
-        with pytest.raises(type(error)), breaker.call(account or secrets.token_hex(6)):
+        with pytest.raises(type(error)), breaker.call(tenant or secrets.token_hex(6)):
             raise error
 
 
@@ -87,7 +88,7 @@ def shut_out(breaker: Breaker) -> bool:
     """Whether a call is refused before it is made."""
     made = []
     try:
-        with breaker.call(ACCOUNT):
+        with breaker.call(TENANT):
             made.append(1)
     except Unavailable:
         assert not made
@@ -124,18 +125,18 @@ def test_answers_about_one_role_or_one_policy_never_do(error):
 
 
 @pytest.mark.parametrize("error", [answer("Throttling"), answer("SlowDown", 503)], ids=names)
-def test_throttling_of_one_account_shuts_the_others_out_never(error):
+def test_throttling_of_one_tenant_shuts_the_others_out_never(error):
     breaker = Breaker()
-    fail(breaker, error, 40, ACCOUNT)
+    fail(breaker, error, 40, TENANT)
     assert not breaker.is_open
     fail(breaker, error, 9)
-    assert breaker.is_open, "and of many accounts it counts each time"
+    assert breaker.is_open, "and of many tenants it counts each time"
 
 
-def test_one_accounts_calls_without_an_answer_open_it():
+def test_one_tenants_calls_without_an_answer_open_it():
     """Deputy may serve a single customer, and must not wait for an AWS that is away."""
     breaker = Breaker()
-    fail(breaker, EndpointConnectionError(endpoint_url="https://sts"), 10, ACCOUNT)
+    fail(breaker, EndpointConnectionError(endpoint_url="https://sts"), 10, TENANT)
     assert breaker.is_open
 
 
@@ -152,7 +153,7 @@ def test_what_is_no_word_of_awss_changes_nothing():
     breaker = Breaker()
     fail(breaker, SILENCE[0], 9)
     for error in (KeyboardInterrupt(), AssertionError()):
-        with pytest.raises(type(error)), breaker.call(ACCOUNT):
+        with pytest.raises(type(error)), breaker.call(TENANT):
             raise error
     fail(breaker, SILENCE[0])
     assert breaker.is_open
@@ -186,7 +187,7 @@ def test_one_tries_and_the_others_are_told_at_once(opened, clock):
     trying, go_on = threading.Event(), threading.Event()
 
     def trial() -> None:
-        with opened.call(ACCOUNT):
+        with opened.call(TENANT):
             trying.set()
             assert go_on.wait(60)
 
@@ -206,7 +207,7 @@ def test_of_many_who_come_at_the_same_moment_one_tries(opened, clock):
     def come() -> None:
         ready.wait(60)
         try:
-            with opened.call(ACCOUNT):
+            with opened.call(TENANT):
                 let_in.append(1)
                 go_on.wait(0.05)
         except Unavailable:
@@ -241,8 +242,8 @@ class Own:
     def __init__(self, app, key: str, roles: list[Role], faults) -> None:
         self.api = Api(app, key)
         self.services = app.extensions["deputy"]
-        self.struck, self.neighbour = (place(self.services, role) for role in roles)
-        self.role, self.faults = roles[0], faults
+        self.struck, self.neighbour = (place(self.services, role) for role in roles[:2])
+        self.role, self.elsewhere, self.faults = roles[0], roles[-1], faults
 
     @property
     def sts(self):
@@ -263,7 +264,7 @@ class Own:
 
 @pytest.fixture(scope="module")
 def roles(app, aws, vendor, config) -> list[Role]:
-    return [Role.of(Customer(aws), config.broker.arn, app.extensions["deputy"]) for _ in range(2)]
+    return [Role.of(Customer(aws), config.broker.arn, app.extensions["deputy"]) for _ in range(3)]
 
 
 @pytest.fixture
@@ -286,8 +287,13 @@ def test_one_callers_bad_role_or_policy_shuts_nobody_out(own: Own, kind):
 
 @on_sqlite
 def test_throttling_that_one_tenant_causes_shuts_nobody_out(own: Own):
-    own.faults.add("throttle", role_arn=own.role.arn)
-    own.ask(own.struck, 503, times=12)
+    """With roles in several accounts."""
+    second = connection_row(own.services.db, own.struck.tenant_id, own.elsewhere)
+    for role in (own.role, own.elsewhere):
+        own.faults.add("throttle", role_arn=role.arn)
+    for _ in range(6):
+        own.ask(own.struck, 503)
+        own.ask(replace(own.struck, connection_ids=(second,)), 503)
     assert not own.sts.is_silent
     own.ask(own.neighbour, 200)
 
