@@ -99,6 +99,19 @@ def test_what_may_be_left_out_has_a_safe_default(read):
     assert config.bootstrap_key is None
 
 
+def test_the_readme_says_each_default(read):
+    said = dict(re.findall(r"^\| `DEPUTY_(\w+)` +\| `(\S+)` +\|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert {"TENANT_MISS_RATE", "TENANT_REVOKES", "TENANT_KEYS", "TENANT_LINKS", "BODY_SECONDS"} <= said.keys()
+    config = read()
+    assert {name: str(getattr(config, name.lower())) for name in said} == said
+
+
+def test_a_tenants_rate_rises_with_that_of_a_key(read):
+    assert read().tenant_issue_rate == 1000
+    assert read(DEPUTY_ISSUE_RATE="300").tenant_issue_rate == 1500
+    assert read(DEPUTY_ISSUE_RATE="300", DEPUTY_TENANT_ISSUE_RATE="7").tenant_issue_rate == 7
+
+
 def test_every_bad_variable_is_told_at_once(read):
     found = problems(
         read,
