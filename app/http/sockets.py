@@ -84,8 +84,12 @@ class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no
         current = gevent.getcurrent()
         self._asked_before.add(current)
         sock.settimeout(_ANSWER_SECONDS)
+        answer = Answer(sock)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            try:
+                super().handle_request(listener_name, req, answer, addr)
+            finally:
+                answer.flush()
         except TimeoutError as error:  # the client does not take its answer
             raise StopIteration from error
         except StopIteration:  # gunicorn closes the connection, but the client may still be sending
@@ -122,6 +126,35 @@ class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no
         if self._waiting and self._is_full():
             longest = next(iter(self._waiting))
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))
+
+
+class Answer:
+    """The socket that gunicorn writes one answer to. It sends the header together with the first piece of the body.
+
+    gunicorn sends them one after the other: twice the system calls and packets. Any other use of the socket sends what
+    is held back first.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._header: bytes | None = None
+        self._begun = False
+
+    def sendall(self, data: bytes) -> None:
+        if self._begun:
+            self.flush(data)
+        else:
+            self._begun, self._header = True, data
+
+    def flush(self, more: bytes = b"") -> None:
+        """Send what is held back, and then `more`."""
+        data, self._header = (self._header or b"") + more, None
+        if data and (sent := self._sock.send(data)) < len(data):
+            self._sock.sendall(data[sent:])
+
+    def __getattr__(self, name: str) -> Any:
+        self.flush()
+        return getattr(self._sock, name)
 
 
 class Wait(gevent.Timeout):
