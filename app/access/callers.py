@@ -8,7 +8,7 @@ import functools
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -69,6 +69,7 @@ class Caller:
     kind: Literal["api_key", "onboarding_link"] = "api_key"
     client_address: str | None = None
     permission_sets: frozenset[str] | None = None  # whose connections it may have credentials for; None: any
+    counts: Callable[[Session], None] | None = field(default=None, repr=False)  # in the transaction that it writes in
 
     @property
     def actor(self) -> Actor:
@@ -83,7 +84,8 @@ class Caller:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 
     def admit(self, db: Session) -> None:
-        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or was revoked.
+        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or was revoked, and what
+        `counts` raises.
 
         Takes a shared lock on its row until the transaction ends: a revocation waits for requests that write, and a
         request that writes waits for a revocation and sees it. The tenant's row stays unlocked, as use cases lock it
@@ -97,6 +99,8 @@ class Caller:
         key = _of_live_tenant().where(ApiKey.id == self.key_id, live_at(now())).with_only_columns(ApiKey.id)
         if db.scalar(key.with_for_update(read=True, of=ApiKey)) is None:
             raise UnauthenticatedError(_BAD_KEY)
+        if self.counts is not None:
+            self.counts(db)
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "Caller":
         """The same caller for one request. Written out, as dataclasses.replace takes four times as long."""

@@ -102,8 +102,8 @@ def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 
     The successor has the same name, scopes and bounds, and inherits what the old key made. Only this answer shows it.
     """
-    services().quotas.stop_issuing(caller())
-    key, made, text = services().api_keys.replace_key(caller(), key_id, **body)
+    counted = services().quotas.counting_stops(caller())
+    key, made, text = services().api_keys.replace_key(counted, key_id, **body)
     return _shown(key, made) | {"key": text}
 
 
@@ -134,8 +134,8 @@ def revoke_key(key_id: UUID) -> None:
     The keys and onboarding links that it made are revoked with it, and what those keys made. To renew a good key,
     replace it.
     """
-    services().quotas.stop_issuing(caller())
-    services().api_keys.revoke_key(caller(), key_id)
+    counted = services().quotas.counting_stops(caller())
+    services().api_keys.revoke_key(counted, key_id)
 
 
 def _shown(key: ApiKey, made: FamilySummary | None = None) -> dict[str, Any]:

@@ -164,8 +164,8 @@ def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
 @bp.response(204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
-    services().quotas.stop_issuing(caller())
-    services().connections.delete(caller(), tenant_id, connection_id)
+    counted = services().quotas.counting_stops(caller())
+    services().connections.delete(counted, tenant_id, connection_id)
 
 
 @bp.route(f"{_ONE}/verify", methods=["POST"])
@@ -184,8 +184,8 @@ def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 @bp.response(200, ConnectionOut)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed"""
-    services().quotas.stop_issuing(caller())
-    return services().connections.suspend(caller(), tenant_id, connection_id, **body)
+    counted = services().quotas.counting_stops(caller())
+    return services().connections.suspend(counted, tenant_id, connection_id, **body)
 
 
 @bp.route(f"{_ONE}/resume", methods=["POST"])

@@ -111,8 +111,8 @@ def delete_tenant(tenant_id: UUID) -> None:
 @bp.response(200, TenantOut)
 def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Suspend a tenant: no credentials are issued for it until it is resumed"""
-    services().quotas.stop_issuing(caller())
-    return services().tenants.suspend(caller(), tenant_id, **body)
+    counted = services().quotas.counting_stops(caller())
+    return services().tenants.suspend(counted, tenant_id, **body)
 
 
 @bp.route("/v1/tenants/<uuid:tenant_id>/resume", methods=["POST"])

@@ -5,10 +5,12 @@ subject, which is a tenant, an onboarding link, a connection or an API key.
 """
 
 import math
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
+from cachetools import LRUCache
 from sqlalchemy import Uuid, bindparam, delete, select, text
 from sqlalchemy.orm import Session
 
@@ -21,6 +23,7 @@ from app.store.database import Database
 from app.store.models import QuotaUse
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600}
+_TENANTS = 10_000  # that were refused a change last
 _FORGOTTEN = 20  # old rows that a new window deletes: more than are made, so that they don't pile up
 # Inserted or found, the row is locked: of two first requests at once, the second waits and sees the first one's count.
 _LOCK = text(
@@ -63,14 +66,32 @@ class Quotas:
         self._stop = _quota(
             "stop", "Keys of this tenant revoke, suspend and delete", config.tenant_revokes, "second", burst=4
         )
+        self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)  # until when a tenant may stop nothing more
+        self._lock = threading.Lock()  # around those
 
-    def stop_issuing(self, caller: Caller) -> None:
-        """One change by a bound key that stops issuing: TENANT_REVOKES per second and tenant. Unbound keys have no limit.
+    def counting_stops(self, caller: Caller) -> Caller:
+        """The caller, for one change that stops issuing: TENANT_REVOKES per second and tenant. Unbound keys have no limit.
 
-        Each moves the epoch, and then all tenants' issuances that are under way check and commit again.
+        Each moves the epoch, and then all tenants' issuances that are under way check and commit again. It is counted
+        in the transaction that makes the change. Until the time that a refusal names, this process refuses the tenant's
+        next ones from memory: asking the database for each would cost others nearly as much as the changes.
         """
-        if caller.tenant_id is not None:
-            self._count(caller, (self._stop, caller.tenant_id))
+        tenant_id = caller.tenant_id
+        if tenant_id is None:
+            return caller
+        with self._lock:
+            wait = self._full.get(tenant_id, 0.0) - now().timestamp()
+        if wait > 0:
+            raise RateLimitedError(self._stop.refusal, retry_after=math.ceil(wait))
+        return replace(caller, counts=lambda db: self._count_stop(db, tenant_id))
+
+    def _count_stop(self, db: Session, tenant_id: UUID) -> None:
+        try:
+            _take(db, self._stop, tenant_id)
+        except RateLimitedError as error:
+            with self._lock:
+                self._full[tenant_id] = now().timestamp() + error.retry_after
+            raise
 
     def attempt(self, caller: Caller, tenant_id: UUID) -> None:
         """One proof of a role of this tenant: CONNECTION_RATE per minute, as it costs several calls to AWS."""
