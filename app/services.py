@@ -12,8 +12,8 @@ from app.cache.shared_cache import SharedCache
 from app.config import Config
 from app.connections.connections import Connections
 from app.connections.listing import Listing
-from app.connections.proof import Verification
 from app.connections.proof_queue import ProofQueue
+from app.connections.verification import Verification
 from app.health.readiness import Health, checks
 from app.issuing.authorization import Authorization
 from app.issuing.issue import CredentialIssuer

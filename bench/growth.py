@@ -157,18 +157,18 @@ SELECT k, uuidv7() AS id, uuidv7() AS proof_id, tenant_id, external_id_id, lpad(
 FROM wanted JOIN numbered USING (n)
 """
 _CONNECTIONS = """
-INSERT INTO connections (id, tenant_id, external_id_id, role_arn, account_id, permission_set, status, version,
+INSERT INTO connections (id, tenant_id, external_id_id, role_arn, account_id, permission_set, status, version, due_for,
                          role_unique_id, proof_id, verified_at, created_at)
 SELECT id, tenant_id, external_id_id, 'arn:aws:iam::' || account_id || ':role/deputy-' || k, account_id, 'inventory',
-       'verified', 2, 'AROA' || lpad(k::text, 17, '0'), proof_id, now(), now()
+       'verified', 2, 'scheduled', 'AROA' || lpad(k::text, 17, '0'), proof_id, now(), now()
 FROM made ORDER BY id
 """
 _PROOFS = """
-INSERT INTO proofs (id, tenant_id, connection_id, verdict, checks, checked_at)
+INSERT INTO proofs (id, tenant_id, connection_id, verdict, checks, trigger, first_at, checked_at)
 SELECT proof_id, tenant_id, id, 'proven', '[
   {"name": "own_external_id_accepted", "outcome": "passed", "detail": "The role accepts this External ID."},
   {"name": "account_matches", "outcome": "passed", "detail": "The role is in the account that its ARN names."},
   {"name": "missing_external_id_refused", "outcome": "passed", "detail": "Refused when no External ID is sent."},
   {"name": "foreign_external_id_refused", "outcome": "passed", "detail": "Refused with another External ID."}
-]', now() FROM made ORDER BY id
+]', 'created', now(), now() FROM made ORDER BY id
 """

@@ -16,7 +16,7 @@ from app.http.cursors import paged
 from app.http.fields import ACCOUNT, EXTERNAL_ID, ROLE, Statuses, Time, doc, line, matching, one_of, status, string
 from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
-from app.store.models import Connection, ConnectionStatus, Verdict
+from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
 
 
 class ConnectionIn(Strict):
@@ -60,10 +60,24 @@ class CheckOut(Answer):
     detail = string("AWS let us in with this External ID.", "What was found, and what to change if it failed.")
 
 
+class WarningOut(Answer):
+    name = string("trust_policy_names_only_us")
+    detail = string("The role also trusts arn:aws:iam::444455556666:root.", "What does not change the verdict.")
+
+
 class VerificationOut(Answer):
     verdict = fields.Enum(Verdict, by_value=True)
     checks = fields.List(fields.Nested(CheckOut))
+    warnings = fields.List(fields.Nested(WarningOut))
     checked_at = Time()
+
+
+class ProofOut(VerificationOut):
+    id = fields.UUID()
+    trigger = fields.Enum(Trigger, by_value=True, metadata={"description": "Why it was made, the first time."})
+    first_at = Time()
+    checked_at = Time(metadata={"description": "When it was made last."})
+    count = fields.Integer(metadata=doc(24, "How often it was made: routine proofs that find the same count up."))
 
 
 class ConnectionOut(Answer):
@@ -101,6 +115,7 @@ bp = Blueprint("connections", __name__, noun="connection", description="Links to
 _ALL = "/v1/tenants/<uuid:tenant_id>/connections"
 _ONE = f"{_ALL}/<uuid:connection_id>"
 _ConnectionPage = page_of(ConnectionOut)
+_ProofPage = page_of(ProofOut)
 
 
 @bp.route(_ALL, methods=["POST"])
@@ -175,7 +190,16 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now"""
     services().quotas.attempt(caller(), tenant_id)
-    return services().verification.verify(caller(), tenant_id, connection_id)
+    return services().verification.verify(caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED)
+
+
+@bp.route(f"{_ONE}/proofs", methods=["GET"])
+@requires(Scope.CONNECTIONS_READ, fails=[404])
+@bp.arguments(PageQuery, location="query")
+@bp.response(200, _ProofPage)
+def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
+    """List a connection's proofs, newest first"""
+    return paged(query, partial(services().listing.list_proofs, caller(), tenant_id, connection_id))
 
 
 @bp.route(f"{_ONE}/suspend", methods=["POST"])

@@ -18,14 +18,14 @@ from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
 from app.config import Config
-from app.connections.proof import PATIENCE, Verification
 from app.connections.roles import allowed_role, kit_role_arn
+from app.connections.verification import PATIENCE, Verification
 from app.errors import FULL_RETRY_SECONDS, ConflictError, RateLimitedError
 from app.ids import RoleArn
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, Trigger
 from app.tenants.accounts import is_declared
 
 _MOST_SEARCHES = 50  # of a tenant at once
@@ -114,7 +114,7 @@ class Connections:
         with self._insert(caller, tenant_id, role_arn, permission_set) as (db, connection):
             _ensure_few_searches(db, tenant_id)
             connection.found_by_account = True
-            connection.make_due(now())
+            connection.make_due(now(), Trigger.CREATED)
         return self.get(caller, tenant_id, connection.id)
 
     def create(
@@ -127,7 +127,7 @@ class Connections:
         """
         with self._insert(caller, tenant_id, role_arn, permission_set) as (_, connection):
             connection.due_at = now() + _OWN_PROOF
-        return self._verification.verify(caller, tenant_id, connection.id, patience=PATIENCE)
+        return self._verification.verify(caller, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE)
 
     @contextmanager
     def _insert(
@@ -195,7 +195,7 @@ class Connections:
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
             self._record(db, caller, connection, Action.CONNECTION_RESUMED, {"reason": reason})
-        return self._verification.verify(caller, tenant_id, connection_id)
+        return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
 
     def approve(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
         """The vendor approves a connection that may write. Raises NotFoundError, ForbiddenError, ConflictError."""

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 
 from app.access.callers import Caller
-from app.access.tenancy import tenant_of
+from app.access.tenancy import owned, tenant_of
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus
+from app.store.models import Connection, ConnectionStatus, Proof
 from app.store.pages import Page, page
 
 
@@ -90,6 +90,15 @@ class Listing:
             if wanted.statuses:  # no index needed: a tenant has some thousand connections at most
                 query = query.where(Connection.status.in_(wanted.statuses))
             return page(db, query, Connection.id, limit=limit, after=after)
+
+    def list_proofs(
+        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, limit: int, after: UUID | None
+    ) -> Page[Proof]:
+        """One connection's proofs, newest first. Raises NotFoundError."""
+        with self._db.read() as db:
+            owned(db, caller, tenant_id, connection_id)
+            query = select(Proof).where(Proof.connection_id == connection_id)
+            return page(db, query, Proof.id, limit=limit, after=after)
 
     def list_by_urgency(
         self, caller: Caller, tenant_id: UUID, *, limit: int, start: ListPosition | None

@@ -19,10 +19,10 @@ from app import log
 from app.access.callers import OnBehalf
 from app.audit.events import Actor
 from app.clock import now
-from app.connections.proof import Verification
+from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
+from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
 
 _log = log.get(__name__)
 
@@ -74,26 +74,27 @@ class ProofQueue:
 
     def prove(self, claim: Claim) -> bool:
         """Prove one; False when the claim was used already, or the connection can't be proven any more."""
-        if not self._begin(claim):
+        trigger = self._begin(claim)
+        if trigger is None:
             return False
         who = OnBehalf(_WORKER, claim.tenant_id)
         try:
-            self._verification.verify(who, claim.tenant_id, claim.connection_id)
+            self._verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:
             _log.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
             return False
         return True
 
-    def _begin(self, claim: Claim) -> bool:
-        """Use up the claim; False when it is not the connection's latest."""
+    def _begin(self, claim: Claim) -> Trigger | None:
+        """Use up the claim, and say why a proof is due; None when it is not the connection's latest."""
         begin = update(Connection).where(
             Connection.id == claim.connection_id,
             Connection.tenant_id == claim.tenant_id,
             Connection.due_at == claim.lease,
         )
         with self._db.write(SYSTEM) as db:
-            begun = db.execute(begin.values(due_at=max(now(), claim.lease) + LEASE).returning(Connection.id))
-            return bool(begun.all())
+            begun = begin.values(due_at=max(now(), claim.lease) + LEASE).returning(Connection.due_for)
+            return db.scalars(begun).one_or_none()
 
 
 def _due(at: datetime) -> Select[UUID, UUID]:

@@ -44,7 +44,7 @@ from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas
 from app.limits.rates import Rates
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection
+from app.store.models import Connection, Trigger
 
 DURATION_MIN = 900  # seconds; AWS's minimum
 DURATION_DEFAULT = 3600
@@ -263,7 +263,7 @@ class CredentialIssuer:
     def _make_due(self, about: VerifiedConnection) -> None:
         with self._changing(about) as (_, connection):
             if connection is not None:
-                connection.make_due(now())
+                connection.make_due(now(), Trigger.ISSUING)
 
     @contextmanager
     def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:

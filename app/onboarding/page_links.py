@@ -23,13 +23,13 @@ from app.audit.events import Action
 from app.clock import now
 from app.config import Config
 from app.connections.connections import Connections
-from app.connections.proof import Verification
 from app.connections.roles import allowed_role, kit_role_arn
+from app.connections.verification import Verification
 from app.errors import FULL_RETRY_SECONDS, ConflictError, NotFoundError, RateLimitedError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.onboarding.kit import Onboarding
 from app.store.database import Database
-from app.store.models import Connection, OnboardingLink, Tenant
+from app.store.models import Connection, OnboardingLink, Tenant, Trigger
 from app.store.pages import Page, page
 
 LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
@@ -223,7 +223,7 @@ class Links:
         # Checked before it reaches the database, which refuses some characters as text.
         role = allowed_role(self._config, role_arn)
         if known := self._connections.with_role(visit.caller, visit.tenant.id, role):
-            return self._verification.verify(visit.caller, visit.tenant.id, known.id)
+            return self._verification.verify(visit.caller, visit.tenant.id, known.id, trigger=Trigger.REQUESTED)
         if role_arn != text:
             return self._connections.find_in_account(
                 visit.caller, visit.tenant.id, account_id=text, permission_set=visit.link.permission_set

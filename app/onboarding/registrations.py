@@ -35,7 +35,7 @@ from app.onboarding.registration_token import RegistrationTokens, TokenClaim, de
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus
+from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
 from app.store.models.configuration import deployment_id
 from app.store.models.states import StackState
 
@@ -244,7 +244,7 @@ class Registrations:
         if connection.status in _AT_REST:
             action = _IGNORED
         else:
-            connection.make_due(now())
+            connection.make_due(now(), Trigger.REGISTERED)
             connection.stack = stack
             action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
@@ -261,7 +261,7 @@ class Registrations:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
             raise _Void("undeclared") from error
-        connection.make_due(now())
+        connection.make_due(now(), Trigger.REGISTERED)
         return connection
 
 

@@ -8,7 +8,7 @@ import pytest
 from app.access.callers import Scope
 from app.clock import now
 from app.store.database import SYSTEM
-from app.store.models import Connection
+from app.store.models import Connection, Trigger
 from tests.support.cast import Api, Customer, World, path_of
 
 WRITES = "bucket-sync"
@@ -165,7 +165,7 @@ def test_an_old_proof_does_not_count_at_the_approval(world: World, waiting, monk
 def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world: World, app, waiting):
     """The resume has committed, and its own proof is not there yet."""
     with app.extensions["deputy"].db.write(SYSTEM) as db:
-        db.get_one(Connection, UUID(waiting["id"])).make_due(now())
+        db.get_one(Connection, UUID(waiting["id"])).make_due(now(), Trigger.REGISTERED)
     approved = world.admin("POST", path_of(waiting, "/approve"))
     assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
     assert world.admin("POST", path_of(waiting, "/verify"))["status"] == "verified"

@@ -59,6 +59,8 @@ def populate(services, count, others=None):
                             "connection_id": connection,
                             "verdict": verdict,
                             "checks": [],
+                            "trigger": "created",
+                            "first_at": AT,
                             "checked_at": AT,
                         }
                     )

@@ -11,12 +11,22 @@ from sqlalchemy import select
 
 from app.aws.sts import Misconfigured, Refused, Unavailable
 from app.clock import now
-from app.connections import proof as verification
-from app.connections.proof import prove
+from app.connections import verification
+from app.connections.proof import Check, prove, prove_routinely
+from app.connections.proof import Warning as ProofWarning
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Proof, Tenant, Verdict
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Proof,
+    Tenant,
+    Trigger,
+    Verdict,
+)
 from app.store.models.base import Suspension
 from tests.support.rows import ADMIN
 
@@ -223,6 +233,39 @@ def test_a_role_made_again_between_the_calls_proves_nothing():
     assert [c.outcome for c in finding.checks] == ["inconclusive", "passed", "inconclusive", "inconclusive"]
 
 
+# --- the routine proof ---
+
+
+def test_only_two_refusals_and_then_the_proven_role_pass_a_routine_proof():
+    for script in itertools.product(ANSWERS, repeat=3):
+        door = Door((script[2], script[0], script[1], script[2]))
+        finding = prove_routinely(door, GRANT, "AROAONE")
+        assert (finding is not None) == (script == (REFUSED, REFUSED, ACCEPTED)), script
+        assert door.calls[:2] == ["missing", "foreign"]
+    finding = prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROAONE")
+    assert finding == prove(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT)
+    assert prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROATWO") is None
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "inconclusive", None])
+def test_a_further_question_is_asked_in_both_proofs(outcome):
+    check = None if outcome is None else Check("further", outcome, "What it found.")
+    warning = ProofWarning("further", "What the customer should know.")
+
+    def further(grant):
+        assert grant is GRANT
+        return check, (warning,)
+
+    script = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
+    finding = prove(Door(script), GRANT, [further])
+    verdicts = {"failed": Verdict.INSECURE, "inconclusive": Verdict.INCONCLUSIVE}
+    assert finding.verdict is verdicts.get(outcome, Verdict.PROVEN)
+    assert [check.name for check in finding.checks] == [*NAMES, *(["further"] if outcome else [])]
+    assert finding.warnings == (warning,)
+    routine = prove_routinely(Door(script), GRANT, "AROAONE", [further])
+    assert routine == (finding if finding.verdict is Verdict.PROVEN else None)
+
+
 # --- patience ---
 
 
@@ -349,7 +392,9 @@ def stored(database):
 
 
 def verify(database, stored, door):
-    return verification.Verification(database, door).verify(ADMIN, stored.tenant_id, stored.id)
+    return verification.Verification(database, door).verify(
+        ADMIN, stored.tenant_id, stored.id, trigger=Trigger.REQUESTED
+    )
 
 
 def read(database, stored) -> tuple[ConnectionStatus, int]:

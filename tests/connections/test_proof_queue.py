@@ -14,7 +14,7 @@ from app.ids import new_id
 from app.limits.rates import CallBudget
 from app.onboarding.kit import trust_policy
 from app.store.database import SYSTEM
-from app.store.models import Connection, ConnectionStatus, Proof
+from app.store.models import AuditEvent, Connection, ConnectionStatus, Proof, Trigger
 from bench.organization import most_in_a_second
 from tests.conftest import make_config
 from tests.support.cast import Customer
@@ -44,6 +44,14 @@ class Scene:
     def proofs(self, connection_id) -> int:
         with self.db.read() as db:
             return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(Proof.connection_id == connection_id))
+
+    def calls_for(self, connection_id):
+        return [call for call in self.aws.sts_calls if call.role_arn == self.row(connection_id).role_arn]
+
+    def events(self, connection_id) -> list[str]:
+        with self.db.read() as db:
+            query = sqlalchemy.select(AuditEvent.action).where(AuditEvent.connection_id == connection_id)
+            return list(db.scalars(query.order_by(AuditEvent.id)))
 
     def make_due(self, connection_id, **changes) -> None:
         with self.db.write(SYSTEM) as db:
@@ -176,7 +184,46 @@ def test_a_first_proof_is_repeated_twice_and_then_rests(scene):
         row = scene.row(connection)
         assert row.status is S.VERIFIED
         assert row.due_at == (None if then is None else since + timedelta(minutes=then))
-    assert scene.proofs(connection) == 3
+    assert scene.proofs(connection) == 1
+    assert scene.row(connection).proof.count == 3
+
+
+def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
+    """No ID, a stranger's, our own: neither an event nor a row for a role that is as it was."""
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.due.claim(1)
+    scene.due.prove(claim)
+    first, calls, events = scene.row(connection).proof, len(scene.calls_for(connection)), scene.events(connection)
+    scene.make_due(connection)
+    [claim] = scene.due.claim(1)
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    own = row.external_id
+    sent = [call.external_id for call in scene.calls_for(connection)[calls:]]
+    assert (sent[0], sent[2], len(sent)) == (None, own, 3)
+    assert sent[1] not in {None, own}
+    assert (row.proof.id, row.proof.count, row.proof.trigger) == (first.id, 2, Trigger.CREATED)
+    assert row.proof.first_at == first.checked_at < row.proof.checked_at == row.verified_at
+    assert (scene.proofs(connection), scene.events(connection)) == (1, events)
+
+
+def test_a_routine_proof_that_finds_another_role_is_followed_by_a_full_one(scene):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.due.claim(1)
+    scene.due.prove(claim)
+    scene.make_due(connection, role_unique_id="AROAANOTHER")
+    calls = len(scene.calls_for(connection))
+    [claim] = scene.due.claim(1)
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert row.role_unique_id != "AROAANOTHER"
+    assert len(scene.calls_for(connection)) == calls + 7
+    assert scene.proofs(connection) == 2
+    assert scene.events(connection)[-1:] == ["connection.verified"]
 
 
 def test_a_first_proof_that_was_wrong_is_found_out(scene):
@@ -223,7 +270,7 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
     def slow(*args):
         found = inner(*args)
         with scene.db.write(SYSTEM) as db:
-            db.get(Connection, connection).make_due(now())
+            db.get(Connection, connection).make_due(now(), Trigger.REGISTERED)
         return found
 
     monkeypatch.setattr(scene.due._verification, "_prove_patiently", slow)

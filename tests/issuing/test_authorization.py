@@ -28,7 +28,7 @@ from app.issuing.authorization import Authorization, lock_verified_connection
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.epoch_history import EpochHistory
-from app.store.models import AuditEvent, ConnectionStatus
+from app.store.models import AuditEvent, ConnectionStatus, Trigger
 from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
@@ -126,7 +126,7 @@ def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(
 
 def insecure(there: Services, place: TenantRows) -> None:
     """The role of these tests accepts strangers, so the verdict is real."""
-    found = there.verification.verify(ADMIN, place.tenant_id, place.connection_id)
+    found = there.verification.verify(ADMIN, place.tenant_id, place.connection_id, trigger=Trigger.REQUESTED)
     assert found.status is ConnectionStatus.INSECURE
 
 

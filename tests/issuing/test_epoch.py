@@ -10,11 +10,12 @@ import sqlalchemy
 
 from app.audit import log as audit
 from app.audit.events import Event
-from app.connections.proof import Finding, _Tested
+from app.connections.proof import Finding
+from app.connections.verification import _Tested
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
 from app.store.database import SYSTEM
-from app.store.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Verdict
+from app.store.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Trigger, Verdict
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.cast import World, path_of, without_external_id
@@ -83,7 +84,7 @@ def find_it_recreated(world: World, services, here: TenantRows):
 def as_before(services, path):
     """What a proof that began just now would compare with."""
     connection = services.connections.get(ADMIN, *path)
-    return _Tested(connection.version, connection.proof_id, connection.due_at)
+    return _Tested.of(connection)
 
 
 def found(verdict: Verdict, role_unique_id: str | None = None):
@@ -91,7 +92,7 @@ def found(verdict: Verdict, role_unique_id: str | None = None):
         """The verdict of a proof, stored as proofs are."""
         path = (here.tenant_id, here.connection_id)
         assert services.verification._store(
-            ADMIN, path, as_before(services, path), Finding(verdict, (), role_unique_id)
+            ADMIN, path, as_before(services, path), Finding(verdict, (), role_unique_id), Trigger.REQUESTED
         )
 
     return verify
@@ -399,7 +400,9 @@ def taken(act):
 def judge(services, here: TenantRows, number: int):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
-    services.verification._store(ADMIN, path, as_before(services, path), Finding(Verdict.INSECURE, ()))
+    services.verification._store(
+        ADMIN, path, as_before(services, path), Finding(Verdict.INSECURE, ()), Trigger.REQUESTED
+    )
 
 
 AGAINST = {
@@ -466,6 +469,6 @@ def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_ha
     before = by_hand.epoch
     finding = Finding(Verdict.PROVEN, (), "AROAEXAMPLE")
     path = (here.tenant_id, made)
-    services.verification._store(ADMIN, path, as_before(services, path), finding)
+    services.verification._store(ADMIN, path, as_before(services, path), finding, Trigger.REQUESTED)
     assert services.connections.get(ADMIN, here.tenant_id, made).status is ConnectionStatus.VERIFIED
     assert by_hand.epoch == before

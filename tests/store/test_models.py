@@ -23,6 +23,7 @@ from app.store.models import (
     Proof,
     Tenant,
     TenantStatus,
+    Trigger,
     Verdict,
 )
 from app.store.models.base import Suspension
@@ -92,6 +93,8 @@ class Rows:
             "connection_id": connection_id,
             "verdict": Verdict.PROVEN,
             "checks": [],
+            "trigger": Trigger.REQUESTED,
+            "first_at": NOW,
             "checked_at": NOW,
         } | fields
         self.run(insert(Proof.__table__).values(**values))
@@ -264,7 +267,9 @@ def test_verified_is_proven(rows, missing):
         (Tenant.__table__, "status"),
         (ExternalIdRow.__table__, "state"),
         (Connection.__table__, "status"),
+        (Connection.__table__, "due_for"),
         (Proof.__table__, "verdict"),
+        (Proof.__table__, "trigger"),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from app.ids import ExternalId, Grant, RoleArn, new_id
 from app.store.models import proof_schedule as schedule
 from app.store.models import states
 from app.store.models.base import Base, Suspendable, Suspension, state_column
-from app.store.models.states import ConnectionStatus, Verdict, why_not
+from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
 _REPORTS_APART = timedelta(minutes=1)
@@ -21,7 +21,7 @@ _FRESH = timedelta(days=1)  # of a proof that an approval may rest on
 
 
 class Proof(TenantOwned, Base):
-    """The outcome of one verification. Kept as history; `Connection.proof` is the latest."""
+    """What one proof found, and how often the routine proofs after it found the same. `Connection.proof` is the latest."""
 
     __tablename__ = "proofs"
     __table_args__ = (
@@ -35,7 +35,14 @@ class Proof(TenantOwned, Base):
     connection_id: Mapped[UUID]
     verdict: Mapped[Verdict] = mapped_column(state_column(Verdict, "verdict"))
     checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order in which they were made
-    checked_at: Mapped[datetime]
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))  # [{"name", "detail"}]
+    trigger: Mapped[Trigger] = mapped_column(state_column(Trigger, "trigger"))  # of the first
+    first_at: Mapped[datetime]
+    checked_at: Mapped[datetime]  # when the last of them was made
+    count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+
+    def says(self, verdict: Verdict, checks: list[Any], warnings: list[Any]) -> bool:
+        return (self.verdict, self.checks, self.warnings) == (verdict, checks, warnings)
 
 
 NEVER_TRIED = text("proof_id IS NULL")  # a claim takes these first, by an index of their own
@@ -102,6 +109,7 @@ class Connection(TenantOwned, Suspendable, Base):
     # When the next proof is due (None: not scheduled), and when its schedule began (app/store/models/proof_schedule.py).
     due_at: Mapped[datetime | None] = mapped_column(default=now)
     due_since: Mapped[datetime | None]
+    due_for: Mapped[Trigger] = mapped_column(state_column(Trigger, "due_for"), default=Trigger.CREATED)
     # Only the account was given, so Deputy looks for the kit's role there. A tenant may have a few such searches.
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
     awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # by the vendor
@@ -151,7 +159,7 @@ class Connection(TenantOwned, Suspendable, Base):
             raise ConflictError("This connection is not suspended.")
         self._become(ConnectionStatus.PENDING)
         self.note_suspension(None)
-        self.make_due(now())
+        self.make_due(now(), Trigger.RESUMED)
 
     @property
     def is_only_an_account(self) -> bool:
@@ -159,12 +167,13 @@ class Connection(TenantOwned, Suspendable, Base):
         never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
         return self.found_by_account and never_proven and self.stack is None
 
-    def make_due(self, at: datetime) -> None:
+    def make_due(self, at: datetime, trigger: Trigger) -> None:
         """Prove it at `at`, and begin its schedule again: something says that the role is there, changed or gone.
 
         A proven role whose stack is being deleted too: the role stays for some seconds.
         """
         self.due_at = self.due_since = at
+        self.due_for = trigger
 
     def heeds_report(self, at: datetime) -> bool:
         """Whether a worker's report that AWS refused it takes effect: once a minute, and not while suspended."""
@@ -175,7 +184,7 @@ class Connection(TenantOwned, Suspendable, Base):
         """Make it due, and drop the sessions that are cached for the version that ends here."""
         self.refused_at = at
         self.version += 1
-        self.make_due(at)
+        self.make_due(at, Trigger.ISSUING)
 
     def delete(self, at: datetime) -> None:
         self._become(ConnectionStatus.DELETED)
@@ -186,7 +195,7 @@ class Connection(TenantOwned, Suspendable, Base):
         """Back to pending: a session showed another role id than the proven one."""
         self._become(ConnectionStatus.PENDING)
         self.role_unique_id = None
-        self.make_due(now())
+        self.make_due(now(), Trigger.ISSUING)
 
     def apply_verdict(self, proof: Proof, role_unique_id: str | None) -> None:
         """Store what a proof of this very version found, and when the next one is due."""
@@ -207,7 +216,7 @@ class Connection(TenantOwned, Suspendable, Base):
         self.refuses = refused and not self.is_only_an_account
         if changed or self.due_since is None:
             self.due_since = proof.checked_at
-        self.due_at = self._next_due(proof, self.due_since)
+        self.due_at, self.due_for = self._next_due(proof, self.due_since), Trigger.SCHEDULED
         if self.due_at is None and self.status is ConnectionStatus.VERIFIED:
             self.stack = None  # the role outlived its stack
 
@@ -227,9 +236,9 @@ class Connection(TenantOwned, Suspendable, Base):
         if self.proof is not None and proven and self.proof.checked_at >= oldest:
             self._become(ConnectionStatus.VERIFIED)
             self.verified_at = self.due_since = self.proof.checked_at
-            self.due_at = schedule.next_settling(self.verified_at, at)
+            self.due_at, self.due_for = schedule.next_settling(self.verified_at, at), Trigger.SCHEDULED
         else:
-            self.make_due(at)
+            self.make_due(at, Trigger.REQUESTED)
 
     def _next_due(self, proof: Proof, since: datetime) -> datetime | None:
         if self.status is not ConnectionStatus.VERIFIED:

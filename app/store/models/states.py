@@ -46,6 +46,22 @@ class Verdict(enum.StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Trigger(enum.StrEnum):
+    """Why a proof is made."""
+
+    CREATED = "created"
+    SCHEDULED = "scheduled"
+    REQUESTED = "requested"  # a person asked for it
+    REGISTERED = "registered"  # a stack's message
+    ROTATION = "rotation"
+    ISSUING = "issuing"  # AWS refused a session, or an issuance needed a fresh proof
+    RESUMED = "resumed"
+
+
+# Nobody who waits for the answer asked for these proofs, and there are many of them.
+ROUTINE = frozenset({Trigger.SCHEDULED, Trigger.ISSUING, Trigger.ROTATION})
+
+
 def ensure_active(status: TenantStatus) -> None:
     """Raises SuspendedError for a tenant that is not active."""
     if status is not TenantStatus.ACTIVE:

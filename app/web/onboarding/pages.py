@@ -22,7 +22,7 @@ from app.http.current import services
 from app.http.parsing import whole_body
 from app.http.problems import PROBLEMS, code_of, record_refusal
 from app.onboarding.page_links import Visit
-from app.store.models import ConnectionStatus
+from app.store.models import ConnectionStatus, Trigger
 from app.web.onboarding import progress
 
 _log = log.get(__name__)
@@ -113,7 +113,7 @@ def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     visit = _visit(token)
     services().quotas.check_again(visit.caller, visit.tenant.id)
     _ensure_own_form()
-    services().verification.verify(visit.caller, visit.tenant.id, connection_id)
+    services().verification.verify(visit.caller, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED)
     return _back(token, start=_start())
 
 

@@ -1,0 +1,181 @@
+"""Verification: proves connections, and stores what the proofs found.
+
+A proof takes seconds, and no transaction is open meanwhile. So its verdict is stored only if the connection is still the
+one that was tested (invariant 5); otherwise the proof is made again.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.orm import Session as DbSession
+
+from app.access.callers import AnyCaller
+from app.access.tenancy import owned, tenant_of
+from app.audit import log as audit
+from app.audit.events import Action, Actor, Outcome
+from app.aws.sts import Sts
+from app.clock import now
+from app.connections.proof import Extras, Finding, prove, prove_routinely
+from app.errors import ConflictError
+from app.ids import Grant
+from app.store.database import Database
+from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
+from app.store.models.states import ROUTINE
+
+PATIENCE = 5.0  # seconds: how long a refused own-ID call is tried again when the role may be seconds old
+_PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
+_TRIES = 3  # how often a proof is made anew because the connection changed meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """The connection as it was before the calls were made."""
+
+    version: int
+    proof: tuple[UUID, int] | None  # the latest one, and how often it was made
+    due_at: datetime | None
+    role_unique_id: str | None  # of a verified connection
+
+    @classmethod
+    def of(cls, connection: Connection) -> "_Tested":
+        verified = connection.status is ConnectionStatus.VERIFIED
+        return cls(
+            connection.version, _latest(connection), connection.due_at, connection.role_unique_id if verified else None
+        )
+
+    def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
+        """Whether a verdict on what was tested may be stored on the connection as it is now.
+
+        A second insecure verdict leaves the version as it is. So the latest proof is compared as well: calls that
+        began before it must not overrule it. An equal verdict overrules nothing, and two checks at once both end.
+        """
+        if connection.version != self.version:
+            return False
+        latest = connection.proof
+        return _latest(connection) == self.proof or (latest is not None and latest.verdict is verdict)
+
+
+def _latest(connection: Connection) -> tuple[UUID, int] | None:
+    return None if connection.proof is None else (connection.proof.id, connection.proof.count)
+
+
+class Verification:
+    """Proves connections and stores the verdicts."""
+
+    def __init__(self, db: Database, sts: Sts, extras: Extras = ()) -> None:
+        self._db = db
+        self._sts = sts
+        self._extras = extras
+
+    def verify(
+        self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, trigger: Trigger, patience: float = 0.0
+    ) -> Connection:
+        """The connection with a fresh proof. `patience`: seconds to keep trying a role that refuses its own ID.
+
+        Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
+        """
+        for _ in range(_TRIES):
+            grant, before = self._to_test(caller, tenant_id, connection_id)
+            finding = None
+            if trigger in ROUTINE and before.role_unique_id is not None:
+                finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras)
+            finding = finding or self._prove_patiently(grant, patience)
+            stored = self._store(caller, (tenant_id, connection_id), before, finding, trigger)
+            if stored is not None:
+                return stored
+        raise ConflictError("This connection changed while it was being verified; try again.")
+
+    def _to_test(self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> tuple[Grant, _Tested]:
+        with self._db.read() as db:
+            connection = owned(db, caller, tenant_id, connection_id)
+            tenant_of(db, caller, tenant_id).ensure_active()
+            connection.ensure_not_suspended()
+            return connection.grant, _Tested.of(connection)
+
+    def _prove_patiently(self, grant: Grant, patience: float) -> Finding:
+        deadline = time.monotonic() + patience
+        for pause in (*_PAUSES, None):
+            finding = prove(self._sts, grant, self._extras)
+            if pause is None or not finding.may_be_spreading or time.monotonic() + pause > deadline:
+                break
+            time.sleep(pause)
+        return finding
+
+    def _store(
+        self, caller: AnyCaller, path: tuple[UUID, UUID], before: _Tested, finding: Finding, trigger: Trigger
+    ) -> Connection | None:
+        """Compare-and-set: None when the connection is no longer what was tested."""
+        with self._db.write(caller) as db:
+            # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.
+            tenant = tenant_of(db, caller, path[0], lock=True)
+            connection = owned(db, caller, *path, lock=True)
+            tenant.ensure_active()
+            connection.ensure_not_suspended()
+            if not before.still_holds(connection, finding.verdict):
+                return None
+            # Somebody may have made it due meanwhile, for a reason that came after our calls.
+            asked_again = (connection.due_at, connection.due_for) if connection.due_at != before.due_at else None
+            version = connection.version
+            proof, is_new = _proof(db, connection, finding, trigger)
+            connection.apply_verdict(proof, finding.role_unique_id)
+            if asked_again is not None and asked_again[0] is not None:
+                connection.due_at, connection.due_for = asked_again
+            if is_new or connection.version != version:
+                _record(db, caller.actor, connection, finding)
+            db.flush()
+            db.refresh(connection)
+            return connection
+
+
+def _proof(db: DbSession, connection: Connection, finding: Finding, trigger: Trigger) -> tuple[Proof, bool]:
+    """The row of this proof, and whether it is a new one: a routine proof that finds nothing new counts up the latest."""
+    at, latest = now(), connection.proof
+    checks = [{"name": check.name, "outcome": check.outcome, "detail": check.detail} for check in finding.checks]
+    warnings = [{"name": warning.name, "detail": warning.detail} for warning in finding.warnings]
+    same_role = finding.role_unique_id in {None, connection.role_unique_id}
+    if trigger in ROUTINE and same_role and latest and latest.says(finding.verdict, checks, warnings):
+        latest.count += 1
+        latest.checked_at = at
+        return latest, False
+    proof = Proof(
+        tenant_id=connection.tenant_id,
+        connection_id=connection.id,
+        verdict=finding.verdict,
+        checks=checks,
+        warnings=warnings,
+        trigger=trigger,
+        first_at=at,
+        checked_at=at,
+    )
+    db.add(proof)
+    db.flush()
+    return proof, True
+
+
+def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding) -> None:
+    action, outcome = _EVENTS[finding.verdict]
+    if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
+        action = Action.CONNECTION_AWAITS_APPROVAL
+    audit.record(
+        db,
+        actor,
+        action,
+        outcome=outcome,
+        tenant_id=connection.tenant_id,
+        connection_id=connection.id,
+        details={
+            "verdict": finding.verdict.value,
+            "status": connection.status.value,
+            "checks": {c.name: c.outcome for c in finding.checks},
+        },
+    )
+
+
+_EVENTS: dict[Verdict, tuple[Action, Outcome]] = {
+    Verdict.PROVEN: (Action.CONNECTION_VERIFIED, "ok"),
+    Verdict.INSECURE: (Action.CONNECTION_PROOF_FAILED, "refused"),
+    Verdict.UNASSUMABLE: (Action.CONNECTION_PROOF_FAILED, "refused"),
+    Verdict.INCONCLUSIVE: (Action.CONNECTION_PROOF_FAILED, "failed"),
+}
