@@ -85,6 +85,9 @@ class Config:
     max_session_seconds: Annotated[int, check.between(900, SESSION_MAX)] = ROLE_CHAINING_MAX
     # Calls a second for proofs in the background, of all tenants together.
     sts_budget: Annotated[int, check.positive] = 100
+    # Seconds for which a proof allows issuing, and between two proofs of a connection.
+    proof_max_age: Annotated[int, check.between(5, 1_000_000_000)] = 86_400
+    reprove_every: Annotated[int, check.between(5, 1_000_000_000)] = 3600
     # Requests for credentials, per key and second.
     issue_rate: Annotated[int, check.positive] = 200
     tenant_issue_rate: Annotated[int, check.positive] = 0  # the same per tenant; five times issue_rate unless set
@@ -126,6 +129,11 @@ class Config:
     def proofs_a_second(self) -> int:
         """How many proofs the STS budget allows: one makes five calls, and hardly ever a sixth."""
         return max(1, self.sts_budget // 5)
+
+    @property
+    def routine_proofs_a_second(self) -> float:
+        """How many routine proofs half of the STS budget allows: one makes three calls, and some need a full proof."""
+        return self.sts_budget / 2 / 3.3
 
     @property
     def registration_region(self) -> str | None:

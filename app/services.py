@@ -12,6 +12,7 @@ from app.cache.shared_cache import SharedCache
 from app.config import Config
 from app.connections.connections import Connections
 from app.connections.listing import Listing
+from app.connections.pace import Pace
 from app.connections.proof_queue import ProofQueue
 from app.connections.verification import Verification
 from app.health.readiness import Health, checks
@@ -64,14 +65,15 @@ def begin(config: Config) -> None:
 def build(config: Config) -> Services:
     """Wire the services, once for a process. Opens no connection to anything."""
     db, sts, sets = Database(config.database_url), Sts(config.region, config.broker), permission_sets.load()
-    verification = Verification(db, sts)
-    audit_log, authorization = AuditLog(db), Authorization(db)
+    pace = Pace(db, config)
+    verification = Verification(db, sts, pace)
     shared = SharedCache(config.cache_url) if config.cache_url else None
     sessions, rates = SessionCache(config.secret_keys, shared), Rates(config, shared)
+    audit_log, authorization = AuditLog(db), Authorization(db)
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
     listing = Listing(db)
     connections = Connections(db, verification, config, sets)
-    proof_queue = ProofQueue(db, Verification(db, sts.held_to(rates.background_call)))
+    proof_queue = ProofQueue(db, sts, rates, pace)
     return Services(
         config=config,
         db=db,
@@ -105,7 +107,16 @@ def build(config: Config) -> Services:
 
 def _health(db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQueue, config: Config) -> Health:
     listens = config.registration_queue_url is not None
-    return Health(checks(db, sts, templates=onboarding.published, oldest_due=proof_queue.oldest, listens=listens))
+    return Health(
+        checks(
+            db,
+            sts,
+            templates=onboarding.published,
+            oldest_due=proof_queue.oldest,
+            proofs=proof_queue.state,
+            listens=listens,
+        )
+    )
 
 
 def _registrations(db: Database, config: Config, sets: dict[str, PermissionSet]) -> Registrations | None:

@@ -40,6 +40,11 @@ class ConnectionIn(Strict):
 
 class ConnectionSummary(Answer):
     total = fields.Integer(metadata=doc(3))
+    reprove_every = fields.Integer(
+        metadata=doc(
+            3600, "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too small."
+        )
+    )
     by_status = fields.Dict(
         keys=fields.Enum(ConnectionStatus, by_value=True),
         values=fields.Integer(),
@@ -80,6 +85,11 @@ class ProofOut(VerificationOut):
     count = fields.Integer(metadata=doc(24, "How often it was made: routine proofs that find the same count up."))
 
 
+class _ProvenUntil(Time):
+    def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
+        return obj.proven_until(services().config.proof_max_age)
+
+
 class ConnectionOut(Answer):
     id = fields.UUID()
     tenant_id = fields.UUID()
@@ -106,6 +116,10 @@ class ConnectionOut(Answer):
         allow_none=True,
         metadata={"description": "The latest proof; null before the first."},
     )
+    proven_until = _ProvenUntil(
+        allow_none=True, metadata={"description": "Nothing is issued later without a fresh proof. null: not verified."}
+    )
+    next_proof_at = Time(allow_none=True, attribute="due_at")
     created_at = Time()
     verified_at = Time(allow_none=True, metadata={"description": "The time of the latest proof that succeeded."})
 
@@ -153,7 +167,8 @@ def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
 def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     """Count a tenant's connections by status"""
     counts = services().listing.summary(caller(), tenant_id)
-    return {"total": sum(counts.values()), "by_status": counts}
+    every = services().proof_queue.pace.interval().seconds
+    return {"total": sum(counts.values()), "reprove_every": every, "by_status": counts}
 
 
 @bp.route("/v1/connections", methods=["GET"])

@@ -103,7 +103,9 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
-        for claim in services().proof_queue.claim(config.proofs_a_second):
+        queue = services().proof_queue
+        routine = queue.claim_routine(max(1, int(config.routine_proofs_a_second)))
+        for claim in (*queue.claim(config.proofs_a_second), *routine):
             prove.delay(claim.tenant_id.hex, claim.connection_id.hex, claim.lease.isoformat())
 
     @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]

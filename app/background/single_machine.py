@@ -6,13 +6,15 @@ Several may run at once, and each may be killed at any moment: the database hold
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app.background.housekeeping import EVERY, tidy
-from app.background.parts import companions, guarded, stop_all
+from app.background.parts import Part, companions, guarded, stop_all
+from app.connections.proof_queue import Claim
 from app.services import Services
 
-THREADS = 16  # proofs at once; they mostly wait for AWS
+THREADS = 16  # urgent proofs at once, and as many routine ones; they mostly wait for AWS
 _TICK = 0.5  # seconds between two queries for what is due
 
 
@@ -26,7 +28,9 @@ class Worker:
 
     def run(self) -> bool:
         """Returns when `stop` is set and its work is done. False: it stopped because one of its parts had ended."""
+        queue = self._services.proof_queue
         parts = companions(self._services, "flask", self._fail)
+        parts.append(Part("routine", lambda part: self._prove_routinely(part, queue.claim_routine), self._fail))
         for part in parts:
             part.start()
         tidy_at = 0.0
@@ -36,7 +40,7 @@ class Worker:
                 if began >= tidy_at:
                     tidy_at = began + EVERY
                     guarded(self._stop, lambda: tidy(self._services.db) > 0)
-                busy = guarded(self._stop, lambda: self._round(pool))
+                busy = guarded(self._stop, lambda: self._round(pool, queue.claim))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))
         stop_all(parts)
@@ -46,8 +50,15 @@ class Worker:
         self._whole = False
         self._stop.set()
 
-    def _round(self, pool: ThreadPoolExecutor) -> bool:
+    def _prove_routinely(self, part: Part, claim: Callable[[int], list[Claim]]) -> None:
+        """In a loop of its own, as a routine proof waits for its half of the budget, and nothing urgent may wait with it."""
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="routine") as pool:
+            while not part.told_to_end():
+                if not part.guarded(lambda: self._round(pool, claim)):
+                    part.told_to_end(after=_TICK)
+
+    def _round(self, pool: ThreadPoolExecutor, claim: Callable[[int], list[Claim]]) -> bool:
         """Prove what is due, and say whether there may be more of it."""
-        claims = self._services.proof_queue.claim(THREADS)
+        claims = claim(THREADS)
         list(pool.map(self._services.proof_queue.prove, claims))
         return len(claims) == THREADS

@@ -10,19 +10,16 @@ What the calls can't see is who else the role trusts.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable
 from app.ids import Grant
 from app.store.models import Verdict
+from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN
 
 CheckOutcome = Literal["passed", "failed", "inconclusive", "skipped"]
 
-OWN = "own_external_id_accepted"
-ACCOUNT = "account_matches"
-MISSING = "missing_external_id_refused"
-FOREIGN = "foreign_external_id_refused"
 
 _NOT_TRIED = "Not tried, as an earlier check did not pass."
 _AWS_SILENT = "AWS did not give a clear answer; try again in a moment."
@@ -69,13 +66,21 @@ class Warning:  # noqa: A001  the word of the API
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the calls said. `role_unique_id` is set when the verdict is proven; `may_be_spreading` when waiting may help."""
+    """What the calls said. `role_unique_id` is set when the verdict is proven; `may_be_spreading` when waiting may help.
+
+    `refused`: the role refused its own External ID, in the first call.
+    """
 
     verdict: Verdict
     checks: tuple[Check, ...]
     role_unique_id: str | None = None
     may_be_spreading: bool = False
     warnings: tuple[Warning, ...] = ()
+    refused: bool = False
+
+    def doubted(self, why: str) -> "Finding":
+        """The same refusal, which proves nothing yet."""
+        return replace(self, verdict=Verdict.INCONCLUSIVE, checks=(Check(OWN, "inconclusive", why), *self.checks[1:]))
 
 
 # A further question about a role, asked between the refusals and the last acceptance. Its check is None where this
@@ -91,7 +96,8 @@ def prove(sts: Sts, grant: Grant, extras: Extras = ()) -> Finding:
     except StsError as error:
         verdict = Verdict.UNASSUMABLE if isinstance(error, Refused) else Verdict.INCONCLUSIVE
         own = _not_accepted(error)
-        return Finding(verdict, (own, *_skipped(ACCOUNT, MISSING, FOREIGN)), may_be_spreading=own.outcome == "failed")
+        refused, checks = own.outcome == "failed", (own, *_skipped(ACCOUNT, MISSING, FOREIGN))
+        return Finding(verdict, checks, may_be_spreading=refused, refused=refused)
     own = _check(OWN, "passed")
     if account_id != grant.role_arn.account_id:
         return Finding(Verdict.UNASSUMABLE, (own, _check(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)))
@@ -118,8 +124,7 @@ def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras 
     except StsError:
         return None
     # The unique id is that of one role in one account, so the account is the proven one.
-    checks = (_check(OWN, "passed"), _check(ACCOUNT, "passed"), *strangers)
-    return Finding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
+    return Finding(Verdict.PROVEN, (*passed()[:2], *strangers), role_unique_id, warnings=warnings)
 
 
 def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[Check, ...], tuple[Warning, ...]]:
@@ -167,6 +172,11 @@ def _not_accepted(error: StsError) -> Check:
     if isinstance(error, Refused):
         return _check(OWN, "failed")
     return Check(OWN, "inconclusive", error.detail if isinstance(error, Misconfigured) else _AWS_SILENT)
+
+
+def passed() -> tuple[Check, ...]:
+    """The checks of a role that is as it must be."""
+    return tuple(_check(name, "passed") for name in (OWN, ACCOUNT, MISSING, FOREIGN))
 
 
 def _check(name: str, outcome: CheckOutcome) -> Check:

@@ -3,8 +3,9 @@
 The queue is in the database: a claim moves `due_at` ahead by a lease, so a claim that is lost is due again when its
 lease is over. A claim is used once: it names the `due_at` that it set, and the first process that begins it moves that.
 
-Each claim is shared out among tenants, so that one tenant's thousands of pending roles do not delay another tenant's
-first proof. Connections that were never tried go first.
+Two kinds of claims run beside each other. Urgent: a first proof, a search, a stack's message, a refused session. Each
+such claim is shared out among tenants, so that one tenant's thousands of pending roles do not delay another tenant's
+first proof, and connections that were never tried go first. Routine: the turns of proven roles, the longest due first.
 """
 
 from collections.abc import Sequence
@@ -12,23 +13,32 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, select, true, update
 from sqlalchemy.orm import Session
 
 from app import log
 from app.access.callers import OnBehalf
 from app.audit.events import Actor
+from app.aws.sts import Sts
 from app.clock import now
+from app.connections import fleet
+from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
+from app.limits.rates import Rates
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
+from app.store.models.connection import IN_ROUTINE, URGENT
+from app.store.models.proof_schedule import next_turn
 
 _log = log.get(__name__)
 
 LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget take
 _WORKER = Actor("worker", None, "background worker")
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
+# No join, or a database may begin with the tenants instead of the index of what is due. A routine claim does not ask: it
+# would read all of a suspended tenant's connections each time, so their turns pass when they are begun.
+_ACTIVE = and_(URGENT, exists().where(Tenant.id == Connection.tenant_id, Tenant.status == TenantStatus.ACTIVE))
 _SHARE = 8  # one tenant gets an eighth of a claim while others wait
 _AGAIN = 4  # a quarter of a claim is kept for connections that were tried before, or they could wait without end
 _ROWS = 8  # times the size of a claim: how many due rows one look reads
@@ -47,21 +57,33 @@ class Claim:
 class ProofQueue:
     """Claims connections that are due, and proves them."""
 
-    def __init__(self, db: Database, verification: Verification) -> None:
+    def __init__(self, db: Database, sts: Sts, rates: Rates, pace: Pace) -> None:
         self._db = db
-        self._verification = verification
+        self._urgent = Verification(db, sts.held_to(rates.background_call), pace)
+        self._routine = Verification(db, sts.held_to(rates.routine_call), pace)
+        self.pace = pace
 
     def claim(self, most: int) -> list[Claim]:
-        """At most so many due connections, the longest due first. No other claim gets them until the lease is over."""
+        """At most so many urgent connections, the longest due first. No other claim gets them until the lease is over."""
         at = now()
         with self._db.read() as db:  # most looks find nothing, and need no write lock
-            chosen = _shared_out(db, _due(at), most)
+            chosen = _shared_out(db, _due(at, _ACTIVE), most)
+        return self._claimed(at, chosen)
+
+    def claim_routine(self, most: int) -> list[Claim]:
+        """At most so many connections whose turn it is, as `claim` does."""
+        at = now()
+        with self._db.read() as db:
+            chosen = [row.id for row in db.execute(_due(at, IN_ROUTINE).limit(most))]
+        return self._claimed(at, chosen)
+
+    def _claimed(self, at: datetime, chosen: list[UUID]) -> list[Claim]:
         if not chosen:
             return []
         lease = at + LEASE
         with self._db.write(SYSTEM) as db:
             # A claim at the same moment takes the rows that are not locked, without waiting.
-            locked = _due(at).where(Connection.id.in_(chosen)).with_for_update(of=Connection, skip_locked=True)
+            locked = _due(at, true()).where(Connection.id.in_(chosen)).with_for_update(of=Connection, skip_locked=True)
             found = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
             db.execute(update(Connection).where(Connection.id.in_([row.id for row in found])).values(due_at=lease))
         return [Claim(row.tenant_id, row.id, lease) for row in found]
@@ -70,38 +92,69 @@ class ProofQueue:
         """Since when the longest due connection is due; None when none is."""
         at = now()
         with self._db.read() as db:
-            return db.scalar(_due(at).with_only_columns(Connection.due_at).limit(1))
+            oldest = [
+                db.scalar(_due(at, lane).with_only_columns(Connection.due_at).limit(1))
+                for lane in (_ACTIVE, IN_ROUTINE)
+            ]
+        return min((since for since in oldest if since), default=None)
+
+    def state(self) -> tuple[str, str]:
+        """For readiness: how often each connection is proven and whether many refuse us; and what to do, if anything."""
+        interval = self.pace.interval()
+        with self._db.read() as db:
+            found = fleet.lately(db, now() - interval.pause)
+        if found.many_refuse:
+            return (
+                f"Many roles refuse us at once: {found.refusing} of the {found.tried} that were tried just now.",
+                "Look at the broker's own permissions.",
+            )
+        seen = (
+            f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
+            f" REPROVE_EVERY is {interval.wanted} s."
+        )
+        slow = interval.seconds > interval.wanted
+        return seen, "Raise STS_BUDGET, of which routine proofs get half, or REPROVE_EVERY." if slow else ""
 
     def prove(self, claim: Claim) -> bool:
         """Prove one; False when the claim was used already, or the connection can't be proven any more."""
-        trigger = self._begin(claim)
-        if trigger is None:
+        begun = self._begin(claim)
+        if begun is None:
             return False
+        trigger, status, lease = begun
+        urgent = trigger is not Trigger.SCHEDULED or status is ConnectionStatus.PENDING
+        verification = self._urgent if urgent else self._routine
         who = OnBehalf(_WORKER, claim.tenant_id)
         try:
-            self._verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
+            verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:
+            if not urgent:
+                self._pass_turn(claim, lease)
             _log.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
             return False
         return True
 
-    def _begin(self, claim: Claim) -> Trigger | None:
-        """Use up the claim, and say why a proof is due; None when it is not the connection's latest."""
+    def _pass_turn(self, claim: Claim, lease: datetime | None) -> None:
+        turn = next_turn(claim.connection_id, now(), self.pace.interval().every)
+        own = Connection.id == claim.connection_id, Connection.due_at == lease
+        with self._db.write(SYSTEM) as db:
+            db.execute(update(Connection).where(*own).values(due_at=turn))
+
+    def _begin(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
+        """Use up the claim: why a proof of what is due, and until when it is taken. None: it is not the latest claim."""
         begin = update(Connection).where(
             Connection.id == claim.connection_id,
             Connection.tenant_id == claim.tenant_id,
             Connection.due_at == claim.lease,
         )
         with self._db.write(SYSTEM) as db:
-            begun = begin.values(due_at=max(now(), claim.lease) + LEASE).returning(Connection.due_for)
-            return db.scalars(begun).one_or_none()
+            moved = begin.values(due_at=max(now(), claim.lease) + LEASE)
+            return db.execute(moved.returning(Connection.due_for, Connection.status, Connection.due_at)).one_or_none()
 
 
-def _due(at: datetime) -> Select[UUID, UUID]:
+def _due(at: datetime, lane: ColumnElement[bool]) -> Select[UUID, UUID]:
     return (
         select(Connection.id, Connection.tenant_id)
-        .join(Tenant, Tenant.id == Connection.tenant_id)
-        .where(Connection.due_at <= at, Connection.status.not_in(_AT_REST), Tenant.status == TenantStatus.ACTIVE)
+        .where(lane, Connection.due_at <= at, Connection.status.not_in(_AT_REST))
         .order_by(Connection.due_at)
     )
 

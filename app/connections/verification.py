@@ -4,28 +4,44 @@ A proof takes seconds, and no transaction is open meanwhile. So its verdict is s
 one that was tested (invariant 5); otherwise the proof is made again.
 """
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session as DbSession
 
-from app.access.callers import AnyCaller
+from app import log
+from app.access.callers import AnyCaller, OnBehalf
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action, Actor, Outcome
 from app.aws.sts import Sts
 from app.clock import now
+from app.connections import fleet
+from app.connections.pace import Pace
 from app.connections.proof import Extras, Finding, prove, prove_routinely
-from app.errors import ConflictError
+from app.errors import AppError, ConflictError
 from app.ids import Grant
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
 
+_log = log.get(__name__)
+
 PATIENCE = 5.0  # seconds: how long a refused own-ID call is tried again when the role may be seconds old
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
+_ONCE = (
+    "The role refused this tenant's External ID. It is asked again in a minute; a second refusal means that it can't be"
+    " assumed any more."
+)
+_MANY = (
+    "Many roles refuse the broker at once, so this refusal says nothing about this role. It is asked again in a minute."
+)
+_SAMPLING = Actor("worker", None, "background worker")
 _TRIES = 3  # how often a proof is made anew because the connection changed meanwhile
 
 
@@ -37,12 +53,19 @@ class _Tested:
     proof: tuple[UUID, int] | None  # the latest one, and how often it was made
     due_at: datetime | None
     role_unique_id: str | None  # of a verified connection
+    may_break: bool
+    refusing_since: datetime | None
 
     @classmethod
     def of(cls, connection: Connection) -> "_Tested":
         verified = connection.status is ConnectionStatus.VERIFIED
         return cls(
-            connection.version, _latest(connection), connection.due_at, connection.role_unique_id if verified else None
+            connection.version,
+            _latest(connection),
+            connection.due_at,
+            connection.role_unique_id if verified else None,
+            connection.may_break(),
+            connection.refusing_since,
         )
 
     def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
@@ -64,15 +87,25 @@ def _latest(connection: Connection) -> tuple[UUID, int] | None:
 class Verification:
     """Proves connections and stores the verdicts."""
 
-    def __init__(self, db: Database, sts: Sts, extras: Extras = ()) -> None:
+    def __init__(self, db: Database, sts: Sts, pace: Pace, extras: Extras = ()) -> None:
         self._db = db
         self._sts = sts
+        self._pace = pace
         self._extras = extras
 
     def verify(
-        self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, trigger: Trigger, patience: float = 0.0
+        self,
+        caller: AnyCaller,
+        tenant_id: UUID,
+        connection_id: UUID,
+        *,
+        trigger: Trigger,
+        patience: float = 0.0,
+        sample: bool = True,
     ) -> Connection:
         """The connection with a fresh proof. `patience`: seconds to keep trying a role that refuses its own ID.
+
+        `sample`: whether a refusal may be compared with what other roles say, which can make them tried as well.
 
         Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
         """
@@ -82,6 +115,8 @@ class Verification:
             if trigger in ROUTINE and before.role_unique_id is not None:
                 finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras)
             finding = finding or self._prove_patiently(grant, patience)
+            if trigger in ROUTINE and finding.refused and before.may_break:
+                finding = self._doubted(finding, (tenant_id, connection_id), before, sample=sample)
             stored = self._store(caller, (tenant_id, connection_id), before, finding, trigger)
             if stored is not None:
                 return stored
@@ -103,10 +138,39 @@ class Verification:
             time.sleep(pause)
         return finding
 
+    def _doubted(self, finding: Finding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool) -> Finding:
+        """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is asked
+        again after a pause, and then its refusal counts unless many others refuse as well.
+        """
+        pause = self._pace.interval().pause
+        if before.refusing_since is None or now() < before.refusing_since + pause:
+            return finding.doubted(_ONCE)
+        if not sample or self._many_refuse(path, pause):
+            return finding.doubted(_MANY)
+        return finding
+
+    def _many_refuse(self, path: tuple[UUID, UUID], window: timedelta) -> bool:
+        with self._db.read() as db:
+            since = now() - window
+            found = fleet.lately(db, since, path[1])
+            few = found.tried < fleet.ENOUGH
+            others = fleet.others(db, since, path[0], fleet.ENOUGH) if few else []
+        for tenant_id, connection_id in others:
+            with suppress(AppError):  # it is not to be proven any more, or the database is away
+                who = OnBehalf(_SAMPLING, tenant_id)
+                self.verify(who, tenant_id, connection_id, trigger=Trigger.SCHEDULED, sample=False)
+        if others:
+            with self._db.read() as db:
+                found = fleet.lately(db, since, path[1])
+        if found.many_refuse:
+            _log.error("proofs.many_refused", tried=found.tried, refusing=found.refusing, tenants=found.tenants)
+        return found.many_refuse
+
     def _store(
         self, caller: AnyCaller, path: tuple[UUID, UUID], before: _Tested, finding: Finding, trigger: Trigger
     ) -> Connection | None:
         """Compare-and-set: None when the connection is no longer what was tested."""
+        interval = self._pace.interval()
         with self._db.write(caller) as db:
             # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.
             tenant = tenant_of(db, caller, path[0], lock=True)
@@ -117,13 +181,14 @@ class Verification:
                 return None
             # Somebody may have made it due meanwhile, for a reason that came after our calls.
             asked_again = (connection.due_at, connection.due_for) if connection.due_at != before.due_at else None
-            version = connection.version
+            was = connection.version, connection.status
             proof, is_new = _proof(db, connection, finding, trigger)
-            connection.apply_verdict(proof, finding.role_unique_id)
+            connection.note_attempt(proof.checked_at, refused=finding.refused)
+            connection.apply_verdict(proof, finding.role_unique_id, interval)
             if asked_again is not None and asked_again[0] is not None:
                 connection.due_at, connection.due_for = asked_again
-            if is_new or connection.version != version:
-                _record(db, caller.actor, connection, finding)
+            if is_new or connection.version != was[0]:
+                _record(db, caller.actor, connection, finding, _drift(connection, was[1], proof.checked_at))
             db.flush()
             db.refresh(connection)
             return connection
@@ -154,7 +219,19 @@ def _proof(db: DbSession, connection: Connection, finding: Finding, trigger: Tri
     return proof, True
 
 
-def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding) -> None:
+def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) -> dict[str, Any]:
+    """For the event of a role that is not as it was proven: when that can have begun."""
+    last = connection.verified_at
+    if was is not ConnectionStatus.VERIFIED or connection.status is was or last is None:
+        return {}
+    return {
+        "last_proven_at": last.isoformat(),
+        "found_at": found_at.isoformat(),
+        "exposed_for_seconds_at_most": math.ceil((found_at - last).total_seconds()),
+    }
+
+
+def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding, drift: dict[str, Any]) -> None:
     action, outcome = _EVENTS[finding.verdict]
     if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
         action = Action.CONNECTION_AWAITS_APPROVAL
@@ -169,6 +246,7 @@ def _record(db: DbSession, actor: Actor, connection: Connection, finding: Findin
             "verdict": finding.verdict.value,
             "status": connection.status.value,
             "checks": {c.name: c.outcome for c in finding.checks},
+            **drift,
         },
     )
 

@@ -47,9 +47,10 @@ def checks(
     *,
     templates: Callable[[], list[tuple[str, Published]]],
     oldest_due: Callable[[], datetime | None],
+    proofs: Callable[[], tuple[str, str]],
     listens: bool,
 ) -> list[Check]:
-    """Deputy's checks. `listens`: there is a registration queue."""
+    """Deputy's checks. `listens`: there is a registration queue. `proofs`: what is seen of them, and what to do."""
     migrations = ScriptDirectory.from_config(alembic_config(db))
     found = [
         Check("database", partial(_database, db, migrations), _MOMENT, needed=True),
@@ -59,6 +60,7 @@ def checks(
         Check("clock", partial(_clock, db), _SECONDS),
         Check("workers", partial(_workers, db), _SECONDS),
         Check("due", partial(_due, db, oldest_due), _SECONDS),
+        Check("proofs", partial(_proofs, proofs), _SECONDS),
         Check("templates", partial(_templates, templates), _MINUTE),
     ]
     return [*found, Check("registrations", partial(_registrations, db), _SECONDS)] if listens else found
@@ -128,6 +130,11 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
             "Start more workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in a worker's log.",
         )
     return ok(f"The oldest connection that is due has waited {age:.0f} s.")
+
+
+def _proofs(proofs: Callable[[], tuple[str, str]]) -> Finding:
+    seen, to_do = proofs()
+    return degraded(seen, to_do) if to_do else ok(seen)
 
 
 def _registrations(db: Database) -> Finding:

@@ -46,8 +46,8 @@ class Rates:
         self._tenant = Limit("tenant", config.tenant_issue_rate, 1)
         self._miss = Limit("miss", config.tenant_miss_rate * _MISS_BURST, _MISS_BURST)
         self._page = Limit("page", PAGE_RATE, 1)
-        self._sts = RateLimitItemPerSecond(config.sts_budget, namespace="sts")
-        self._budget = CallBudget(config.sts_budget)
+        self._sts = _Budget("sts", config.sts_budget)
+        self._routine = _Budget("routine", max(1, config.sts_budget // 2))
         self._miss_rate = config.tenant_miss_rate
 
     def page(self, caller: Caller) -> None:
@@ -91,9 +91,20 @@ class Rates:
     @contextmanager
     def background_call(self) -> Iterator[None]:
         """Around one call to STS for a proof in the background; waits until STS_BUDGET has room for it."""
-        while self._shared is not None and not self._shared.hit(self._sts, _EVERYBODY.hex):
+        with self._within(self._sts):
+            yield
+
+    @contextmanager
+    def routine_call(self) -> Iterator[None]:
+        """As `background_call`, for a routine proof: those get half of STS_BUDGET at most."""
+        with self._within(self._routine), self._within(self._sts):
+            yield
+
+    @contextmanager
+    def _within(self, budget: "_Budget") -> Iterator[None]:
+        while self._shared is not None and not self._shared.hit(budget.item, _EVERYBODY.hex):
             time.sleep(_PAUSE)
-        with self._budget.call():
+        with budget.of_process.call():
             yield
 
 
@@ -131,6 +142,14 @@ class CallBudget:
                 self._under_way += 1
                 return 0.0
             return self._ends[0] - over if self._ends else _PAUSE
+
+
+class _Budget:
+    """Calls to STS in a second: those of this process, and of all processes with a shared cache."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self.item = RateLimitItemPerSecond(most, namespace=name)
+        self.of_process = CallBudget(most)
 
 
 class Limit:

@@ -123,14 +123,14 @@ def test_what_was_proven_once_is_resumed_however_many_are_looked_for(world):
 def test_a_summary_counts_by_status(world):
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}/connections/summary"
-    assert world.admin("GET", path) == {"total": 0, "by_status": {}}
+    assert world.admin("GET", path) == {"total": 0, "reprove_every": 3600, "by_status": {}}
     world.connection(tenant)
     for _ in range(2):
         seek(world, tenant, Customer(world.aws).account)
     gone = seek(world, tenant, Customer(world.aws).account)
     world.admin("DELETE", path_of(gone), expect=204)
     found = world.admin("GET", path)
-    assert found == {"total": 3, "by_status": {"verified": 1, "pending": 2}}
+    assert found == {"total": 3, "reprove_every": 3600, "by_status": {"verified": 1, "pending": 2}}
     listed = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
     assert Counter(one["status"] for one in listed) == found["by_status"]
 

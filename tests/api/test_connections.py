@@ -30,6 +30,8 @@ def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
         "awaiting_approval",
         "permission_set",
         "verification",
+        "proven_until",
+        "next_proof_at",
         "created_at",
         "verified_at",
     ]

@@ -71,7 +71,7 @@ def test_the_brokers_path_does_not_matter(aws, config):
 
 # --- the checks in the background ---
 
-BACKGROUND = ("clock", "workers", "due", "templates", "registrations")
+BACKGROUND = ("clock", "workers", "due", "proofs", "templates", "registrations")
 
 
 class Deployment:

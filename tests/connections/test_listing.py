@@ -10,6 +10,7 @@ from app import services as composition
 from app.connections.listing import ListPosition, Urgency
 from app.ids import new_id
 from app.store.models import Connection, Proof, Verdict
+from app.store.models.proof_schedule import Interval
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN
@@ -162,9 +163,16 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services):
 )
 def test_only_a_pending_role_that_was_refused_refuses(status, verdict, sought, refuses):
     connection = Connection(
-        status=states_of(status), version=1, found_by_account=sought, refuses=not refuses, tenant_id=new_id()
+        id=new_id(),
+        status=states_of(status),
+        version=1,
+        found_by_account=sought,
+        refuses=not refuses,
+        tenant_id=new_id(),
     )
-    connection.apply_verdict(Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT), "AROAEXAMPLE")
+    connection.apply_verdict(
+        Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT), "AROAEXAMPLE", Interval(3600, 3600)
+    )
     assert connection.refuses is refuses
     if refuses:
         connection.delete(AT)

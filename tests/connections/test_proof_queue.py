@@ -53,6 +53,9 @@ class Scene:
             query = sqlalchemy.select(AuditEvent.action).where(AuditEvent.connection_id == connection_id)
             return list(db.scalars(query.order_by(AuditEvent.id)))
 
+    def claim(self):
+        return [*self.due.claim(1), *self.due.claim_routine(1)]
+
     def make_due(self, connection_id, **changes) -> None:
         with self.db.write(SYSTEM) as db:
             db.execute(
@@ -148,7 +151,7 @@ def test_a_claim_that_nobody_finished_is_due_again_after_its_lease(scene):
 
 def test_a_claim_is_done_once_however_often_it_is_carried(scene):
     connection = scene.pending()
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     assert sorted(at_once([lambda: scene.due.prove(claim)] * 6)) == [False] * 5 + [True]
     assert scene.proofs(connection) == 1
 
@@ -157,35 +160,39 @@ def test_a_role_that_comes_late_is_found(scene):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant, due_since=now())
     began = scene.row(connection).due_since
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     assert scene.due.prove(claim)
     row = scene.row(connection)
     assert (row.status, row.due_at - began) == (S.PENDING, timedelta(seconds=5))
     scene.good_role(tenant, connection)
     scene.make_due(connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     assert scene.due.prove(claim)
     row = scene.row(connection)
     assert row.status is S.VERIFIED
     assert row.due_at - row.verified_at == timedelta(minutes=2)
 
 
-def test_a_first_proof_is_repeated_twice_and_then_rests(scene):
+def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     scene.due.prove(claim)
-    for passed, then in ((2.5, 15), (15.5, None)):
+    for passed, then in ((2.5, 15), (15.5, None), (70, None)):
         since = now() - timedelta(minutes=passed)
         scene.make_due(connection, due_since=since)
-        [claim] = scene.due.claim(1)
+        [claim] = scene.claim()
         assert scene.due.prove(claim)
         row = scene.row(connection)
         assert row.status is S.VERIFIED
-        assert row.due_at == (None if then is None else since + timedelta(minutes=then))
+        soonest, latest = (timedelta(hours=share) for share in (0.25, 1.3))
+        if then is None:
+            assert soonest <= row.due_at - row.verified_at <= latest
+        else:
+            assert row.due_at <= since + timedelta(minutes=then)
     assert scene.proofs(connection) == 1
-    assert scene.row(connection).proof.count == 3
+    assert scene.row(connection).proof.count == 4
 
 
 def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
@@ -193,11 +200,11 @@ def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     scene.due.prove(claim)
     first, calls, events = scene.row(connection).proof, len(scene.calls_for(connection)), scene.events(connection)
     scene.make_due(connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     assert scene.due.prove(claim)
     row = scene.row(connection)
     own = row.external_id
@@ -213,11 +220,11 @@ def test_a_routine_proof_that_finds_another_role_is_followed_by_a_full_one(scene
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     scene.due.prove(claim)
     scene.make_due(connection, role_unique_id="AROAANOTHER")
     calls = len(scene.calls_for(connection))
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     assert scene.due.prove(claim)
     row = scene.row(connection)
     assert row.role_unique_id != "AROAANOTHER"
@@ -231,7 +238,7 @@ def test_a_first_proof_that_was_wrong_is_found_out(scene):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     scene.due.prove(claim)
     row = scene.row(connection)
     customer = Customer(scene.aws)
@@ -240,7 +247,7 @@ def test_a_first_proof_that_was_wrong_is_found_out(scene):
     del open_trust["Statement"][0]["Condition"]["StringEquals"]
     customer.retrust(row.role_arn.rpartition("/")[2], open_trust)
     scene.make_due(connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     assert scene.due.prove(claim)
     row = scene.row(connection)
     assert row.status is S.INSECURE
@@ -251,11 +258,11 @@ def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults)
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     scene.due.prove(claim)
     faults.add("error", action="AssumeRole", role_arn=scene.row(connection).role_arn)
     scene.make_due(connection, due_since=now() - timedelta(hours=1))
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     assert scene.due.prove(claim)
     row = scene.row(connection)
     assert row.status is S.VERIFIED
@@ -265,7 +272,7 @@ def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults)
 def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
     """As when its stack is deleted just then: the calls may have been made before, and say what is no longer true."""
     connection = scene.pending()
-    inner = scene.due._verification._prove_patiently
+    inner = scene.due._urgent._prove_patiently
 
     def slow(*args):
         found = inner(*args)
@@ -273,8 +280,8 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
             db.get(Connection, connection).make_due(now(), Trigger.REGISTERED)
         return found
 
-    monkeypatch.setattr(scene.due._verification, "_prove_patiently", slow)
-    [claim] = scene.due.claim(1)
+    monkeypatch.setattr(scene.due._urgent, "_prove_patiently", slow)
+    [claim] = scene.claim()
     assert scene.due.prove(claim)
     assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
 
@@ -300,7 +307,7 @@ def test_the_worker_leaves_alone_what_a_request_is_proving(scene, monkeypatch):
 def test_what_was_suspended_meanwhile_is_left_alone(scene):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     scene.services.connections.suspend(ADMIN, tenant, connection, reason="a test")
     assert not scene.due.prove(claim)
     assert (scene.row(connection).status, scene.proofs(connection)) == (S.SUSPENDED, 0)
@@ -336,7 +343,7 @@ def test_every_call_of_a_proof_is_within_the_budget(scene, aws):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
-    [claim] = scene.due.claim(1)
+    [claim] = scene.claim()
     before, taken = len(aws.sts_times), CallBudget.call
     with pytest.MonkeyPatch.context() as patch:
         places = []

@@ -31,6 +31,7 @@ from app.store.models import (
     Tenant,
     TenantStatus,
 )
+from app.store.models.proof_schedule import Interval
 from app.store.models.states import StackState, Verdict
 from app.tenants.accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
@@ -225,7 +226,9 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
     [connection] = desk.connections()
     for minutes, expected in ((0, StackState.ROLLED_BACK), (2, StackState.ROLLED_BACK), (15, None)):
         at = connection.due_since + timedelta(minutes=minutes) if minutes else now()
-        connection.apply_verdict(Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at), "AROAEXAMPLE")
+        connection.apply_verdict(
+            Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at), "AROAEXAMPLE", Interval(3600, 3600)
+        )
         assert connection.stack is expected, minutes
 
 

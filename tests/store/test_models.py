@@ -27,9 +27,11 @@ from app.store.models import (
     Verdict,
 )
 from app.store.models.base import Suspension
+from app.store.models.proof_schedule import Interval
 
 WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+HOUR = Interval(3600, 3600)
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +356,7 @@ S, V = ConnectionStatus, Verdict
 
 def connection(status: ConnectionStatus, **fields) -> Connection:
     values = {"role_unique_id": "AROAONE", "version": 7, "due_at": NOW} | fields
-    return Connection(status=status, **values)
+    return Connection(id=new_id(), status=status, **values)
 
 
 def proof(verdict: Verdict) -> Proof:
@@ -384,7 +386,7 @@ TAKEN = {
 @pytest.mark.parametrize(("before", "verdict"), TAKEN, ids=lambda value: value.value)
 def test_a_verdict_moves_a_connection_along_the_diagram(before, verdict):
     it, found = connection(before), proof(verdict)
-    it.apply_verdict(found, "AROAONE" if verdict is V.PROVEN else None)
+    it.apply_verdict(found, "AROAONE" if verdict is V.PROVEN else None, HOUR)
     after = TAKEN[before, verdict]
     assert it.status is after
     assert it.proof_id == found.id
@@ -401,15 +403,15 @@ def test_the_table_above_is_the_whole_of_it():
 def test_only_a_proof_pins_the_role_and_the_time(before):
     it = connection(before, role_unique_id="AROAOLD", verified_at=None)
     for verdict in (V.UNASSUMABLE, V.INCONCLUSIVE, V.INSECURE):
-        it.apply_verdict(proof(verdict), None)
+        it.apply_verdict(proof(verdict), None, HOUR)
         assert (it.role_unique_id, it.verified_at) == ("AROAOLD", None)
-    it.apply_verdict(proof(V.PROVEN), "AROANEW")
+    it.apply_verdict(proof(V.PROVEN), "AROANEW", HOUR)
     assert (it.status, it.role_unique_id, it.verified_at) == (S.VERIFIED, "AROANEW", NOW)
 
 
 def test_a_proof_of_another_role_under_the_same_arn_is_a_change():
     it = connection(S.VERIFIED, role_unique_id="AROAOLD")
-    it.apply_verdict(proof(V.PROVEN), "AROANEW")
+    it.apply_verdict(proof(V.PROVEN), "AROANEW", HOUR)
     assert (it.status, it.version, it.role_unique_id) == (S.VERIFIED, 8, "AROANEW")
 
 

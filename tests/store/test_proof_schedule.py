@@ -1,8 +1,10 @@
 """When a role is tried again by itself."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from app.store.models.proof_schedule import next_search, next_settling
+from app.ids import new_id
+from app.store.models.proof_schedule import next_search, next_settling, next_turn
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -32,3 +34,28 @@ def test_a_first_proof_is_repeated_after_2_and_15_minutes():
     assert offsets(next_settling) == [120, 900]
     assert offsets(next_settling, 130) == [900]
     assert offsets(next_settling, 900) == []
+
+
+HOUR = timedelta(hours=1)
+
+
+def test_turns_come_once_in_an_interval_and_a_little_late():
+    connection = new_id()
+    at = next_turn(connection, SINCE, HOUR)
+    for delay in (0.5, 700, 0.5, 2000, 0.5):
+        before = at + timedelta(seconds=delay)
+        at = next_turn(connection, before, HOUR)
+        assert HOUR / 4 <= at - before <= HOUR * 1.3
+
+
+def test_turns_are_spread_over_the_interval_however_late_the_proofs_were():
+    """After an outage a whole fleet is proven within minutes: its next turns are no wave."""
+    ids = [new_id() for _ in range(6_000)]
+    in_slots = Counter(int(next_turn(one, SINCE, HOUR).timestamp() % 3600 // 360) for one in ids)
+    assert len(in_slots) == 10
+    assert max(in_slots.values()) < 1.5 * min(in_slots.values())
+
+
+def test_turns_are_jittered():
+    connection = new_id()
+    assert len({next_turn(connection, SINCE, HOUR) for _ in range(50)}) > 40

@@ -4,7 +4,19 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint, false, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+    and_,
+    false,
+    literal_column,
+    or_,
+    text,
+)
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from app.clock import now
@@ -45,7 +57,10 @@ class Proof(TenantOwned, Base):
         return (self.verdict, self.checks, self.warnings) == (verdict, checks, warnings)
 
 
-NEVER_TRIED = text("proof_id IS NULL")  # a claim takes these first, by an index of their own
+# A claim takes each of these by an index of its own.
+NEVER_TRIED = text("proof_id IS NULL")
+_ROUTINE = "due_for = 'scheduled' AND status <> 'pending'"
+_URGENT = "due_for <> 'scheduled' OR status = 'pending'"
 
 
 _S, _V = ConnectionStatus, Verdict
@@ -90,7 +105,8 @@ class Connection(TenantOwned, Suspendable, Base):
         Index("ix_connections_status", "status", "id"),
         # One range of it is one urgency, newest last (app/connections/listing.py), and one status is counted by it.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
-        Index("ix_connections_due_at", "due_at"),
+        Index("ix_connections_due_urgent", "due_at", sqlite_where=text(_URGENT), postgresql_where=text(_URGENT)),
+        Index("ix_connections_due_routine", "due_at", sqlite_where=text(_ROUTINE), postgresql_where=text(_ROUTINE)),
         Index("ix_connections_due_first", "due_at", sqlite_where=NEVER_TRIED, postgresql_where=NEVER_TRIED),
     )
 
@@ -116,6 +132,9 @@ class Connection(TenantOwned, Suspendable, Base):
     stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
     # Pending, and the role refused the latest proof: the customer can mend it. False for any other status.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
+    # The latest attempt to prove it; and since when each attempt ended in a refusal of its own External ID.
+    tried_at: Mapped[datetime | None] = mapped_column(index=True)
+    refusing_since: Mapped[datetime | None]
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
@@ -133,7 +152,14 @@ class Connection(TenantOwned, Suspendable, Base):
     @property
     def why(self) -> str | None:
         """Why nothing is issued for it, in words; None where credentials are issued."""
-        return why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval)
+        found = why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval)
+        return (self._what_failed() or found) if found == states.SEE_VERIFICATION.get(self.status) else found
+
+    def _what_failed(self) -> str | None:
+        """What its role does, in the customer's words: "now", if it was proven before."""
+        checks = self.proof.checks if self.proof else []
+        words = states.words_of({check["name"] for check in checks if check["outcome"] == "failed"})
+        return words and words.format(now=" now" if self.verified_at else "")
 
     @property
     def issues(self) -> bool:
@@ -197,8 +223,17 @@ class Connection(TenantOwned, Suspendable, Base):
         self.role_unique_id = None
         self.make_due(now(), Trigger.ISSUING)
 
-    def apply_verdict(self, proof: Proof, role_unique_id: str | None) -> None:
-        """Store what a proof of this very version found, and when the next one is due."""
+    def may_break(self) -> bool:
+        """Whether a refusal of its own External ID would change its status."""
+        return self.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
+
+    def note_attempt(self, at: datetime, *, refused: bool) -> None:
+        """`refused`: the role refused its own External ID."""
+        self.tried_at = at
+        self.refusing_since = (self.refusing_since or at) if refused else None
+
+    def apply_verdict(self, proof: Proof, role_unique_id: str | None, interval: schedule.Interval) -> None:
+        """Store what a proof of this very version found, and when the next one is due: routine ones in this interval."""
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
         after = _AFTER.get((self.status, proof.verdict), self.status)
@@ -216,8 +251,8 @@ class Connection(TenantOwned, Suspendable, Base):
         self.refuses = refused and not self.is_only_an_account
         if changed or self.due_since is None:
             self.due_since = proof.checked_at
-        self.due_at, self.due_for = self._next_due(proof, self.due_since), Trigger.SCHEDULED
-        if self.due_at is None and self.status is ConnectionStatus.VERIFIED:
+        self.due_at, self.due_for = self._next_due(proof, self.due_since, interval), Trigger.SCHEDULED
+        if self.status is ConnectionStatus.VERIFIED and not schedule.next_settling(self.due_since, proof.checked_at):
             self.stack = None  # the role outlived its stack
 
     def approve(self, at: datetime) -> None:
@@ -236,19 +271,42 @@ class Connection(TenantOwned, Suspendable, Base):
         if self.proof is not None and proven and self.proof.checked_at >= oldest:
             self._become(ConnectionStatus.VERIFIED)
             self.verified_at = self.due_since = self.proof.checked_at
-            self.due_at, self.due_for = schedule.next_settling(self.verified_at, at), Trigger.SCHEDULED
+            self.due_at, self.due_for = schedule.next_settling(self.verified_at, at) or at, Trigger.SCHEDULED
         else:
             self.make_due(at, Trigger.REQUESTED)
 
-    def _next_due(self, proof: Proof, since: datetime) -> datetime | None:
-        if self.status is not ConnectionStatus.VERIFIED:
-            return schedule.next_search(since, proof.checked_at)
+    def _next_due(self, proof: Proof, since: datetime, interval: schedule.Interval) -> datetime | None:
+        at = proof.checked_at
+        if self.status is ConnectionStatus.PENDING:
+            return schedule.next_search(since, at)
+        turn = schedule.next_turn(self.id, at, interval.every)
         if proof.verdict is Verdict.INCONCLUSIVE:
-            return proof.checked_at + schedule.UNCLEAR
-        return schedule.next_settling(since, proof.checked_at)
+            sooner: datetime | None = at + interval.pause
+        elif self.status is not ConnectionStatus.VERIFIED:
+            sooner = schedule.next_soon(since, at)
+        else:
+            sooner = schedule.next_settling(since, at)
+        return min(turn, sooner or turn)
+
+    def proven_until(self, max_age: int) -> datetime | None:
+        """Until when its latest proof allows issuing. `max_age`: PROOF_MAX_AGE."""
+        if self.verified_at is None or self.status is not ConnectionStatus.VERIFIED:
+            return None
+        return self.verified_at + timedelta(seconds=max_age)
+
+    def issues_on_proof(self, max_age: int) -> bool:
+        """Whether its latest proof allows issuing now."""
+        until = self.proven_until(max_age)
+        return until is not None and now() < until
 
     def _become(self, status: ConnectionStatus) -> None:
         if status is not self.status or status is ConnectionStatus.VERIFIED:
             self.version += 1
         self.status = status
         self.refuses = False
+
+
+# The conditions of the two indexes above, with the table's name.
+_SCHEDULED, _PENDING = literal_column("'scheduled'", String), literal_column("'pending'", String)
+IN_ROUTINE = and_(Connection.due_for == _SCHEDULED, Connection.status != _PENDING)
+URGENT = or_(Connection.due_for != _SCHEDULED, Connection.status == _PENDING)

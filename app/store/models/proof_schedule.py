@@ -2,16 +2,46 @@
 
 A role that refuses us may be seconds old, or its administrator may be reading the advice just now: it is tried soon,
 then ever more rarely, and in the end given up. A role that was proven is tried twice more, as IAM takes minutes to
-spread a change, and a stranger who is refused at first may be let in by then.
+spread a change, and a stranger who is refused at first may be let in by then. From then on it has its turn once in each
+interval, as has a role that was proven before and is not any more.
 """
 
-from datetime import datetime, timedelta
+import math
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+_MINUTE = 60  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Seconds between two routine proofs of a connection: REPROVE_EVERY, and what the STS budget allows for so many."""
+
+    wanted: int
+    seconds: int
+    connections: int = 0
+
+    @property
+    def every(self) -> timedelta:
+        return timedelta(seconds=self.seconds)
+
+    @property
+    def pause(self) -> timedelta:
+        """Before a role is tried again that gave no clear answer, or refuses its own External ID for the first time."""
+        return timedelta(seconds=min(_MINUTE, self.wanted))
+
 
 _SOON = tuple(timedelta(seconds=seconds) for seconds in (5, 15, 30, 60))
 _HOURLY = timedelta(hours=1)
 _GIVEN_UP = timedelta(days=14)
 _SETTLING = (timedelta(minutes=2), timedelta(minutes=15))
-UNCLEAR = timedelta(minutes=1)  # after an answer that proves nothing about a proven role
+
+
+def next_soon(since: datetime, at: datetime) -> datetime | None:
+    """When to try a role again whose trouble began at `since`; None when that has lasted for a minute."""
+    return next((since + pause for pause in _SOON if at < since + pause), None)
 
 
 def next_search(since: datetime, at: datetime) -> datetime | None:
@@ -19,11 +49,23 @@ def next_search(since: datetime, at: datetime) -> datetime | None:
 
     `since`: when the search began; `at`: when it was last tried.
     """
-    for pause in _SOON:
-        if at < since + pause:
-            return since + pause
+    if soon := next_soon(since, at):
+        return soon
     following = since + ((at - since) // _HOURLY + 1) * _HOURLY
     return following if following <= since + _GIVEN_UP else None
+
+
+def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
+    """The next routine proof. Each interval has one turn for each connection, at a moment that its id decides.
+
+    So the proofs are spread evenly, also when many were late, as after a restart. A turn that comes within a quarter of
+    the interval is left out: a turn is up to a twentieth late, and must not be taken twice.
+    """
+    seconds = every.total_seconds()
+    turn = (connection_id.int & 0xFFFFFFFF) / 2**32 * seconds  # the last bits of a UUIDv7 are random
+    number = math.ceil((at.timestamp() + seconds / 4 - turn) / seconds)
+    late = random.uniform(0, seconds / 20)  # noqa: S311  no secret
+    return datetime.fromtimestamp(turn + number * seconds + late, UTC)
 
 
 def next_settling(since: datetime, at: datetime) -> datetime | None:

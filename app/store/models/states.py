@@ -69,12 +69,34 @@ def ensure_active(status: TenantStatus) -> None:
 
 
 AWAITING_APPROVAL = "It may change things in an account that was not declared; the vendor has to approve it."
-_WHY_NOT = {
-    ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
+SEE_VERIFICATION = {
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
     ConnectionStatus.INSECURE: "Its role lets strangers in; see verification.",
+}
+_WHY_NOT = SEE_VERIFICATION | {
+    ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
     ConnectionStatus.SUSPENDED: "The connection is suspended; resume it first.",
 }
+
+
+# The names of a proof's checks.
+OWN = "own_external_id_accepted"
+ACCOUNT = "account_matches"
+MISSING = "missing_external_id_refused"
+FOREIGN = "foreign_external_id_refused"
+
+_FAILED = (
+    ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
+    ({MISSING}, "The role{now} lets us in without an External ID."),
+    ({FOREIGN}, "The role{now} accepts an External ID that is not this tenant's."),
+    ({OWN}, "The role{now} refuses this tenant's External ID, or was deleted."),
+    ({ACCOUNT}, "The role is{now} in another account than its ARN says."),
+)
+
+
+def words_of(failed: set[str]) -> str | None:
+    """What failed checks say of the role; None for none of these. `{now}` is where the word belongs."""
+    return next((words for names, words in _FAILED if names <= failed), None)
 
 
 def why_not(tenant: TenantStatus, connection: ConnectionStatus, *, awaiting_approval: bool = False) -> str | None:

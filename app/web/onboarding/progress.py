@@ -8,13 +8,14 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
+from app.clock import now
 from app.connections.listing import Urgency
-from app.connections.proof import ACCOUNT, FOREIGN, MISSING, OWN
 from app.ids import RoleArn
-from app.store.models import Connection, ConnectionStatus
-from app.store.models.states import StackState
+from app.store.models import Connection, ConnectionStatus, Verdict
+from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, StackState
 
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 
@@ -153,10 +154,29 @@ def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) 
     if topic in _GONE:
         return (_step(0, "failed", _GONE[topic].note), *_todo(1))
     if status is ConnectionStatus.VERIFIED:
-        return _DONE
+        return (*_DONE[:4], _step(4, "done", _proven(connection)))
     if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
         return (*_DONE[:3], *_last_steps(connection, outcomes))
     return (*_DONE[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
+
+
+def _proven(connection: Connection) -> str:
+    """How often it was proven as it is, and when last."""
+    proof = connection.proof
+    if proof is None or proof.verdict is not Verdict.PROVEN:
+        return _DONE[4].note
+    if proof.count == 1:
+        return f"{_DONE[4].note} Proven {_ago(proof.checked_at)}."
+    since = f"{proof.first_at.day} {proof.first_at:%B %Y}"
+    return f"{_DONE[4].note} Proven {proof.count} times since {since}, last {_ago(proof.checked_at)}."
+
+
+def _ago(at: datetime) -> str:
+    minutes = int((now() - at).total_seconds() // 60)
+    for size, unit in ((1440, "day"), (60, "hour"), (1, "minute")):
+        if number := max(minutes, 0) // size:
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
 
 
 def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[Step, ...]:
@@ -226,6 +246,8 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
         if one and one.unclear:
             return "Not connected yet: AWS gave no clear answer."
         return "Your role is being checked."
+    if status is ConnectionStatus.INSECURE and one and one.connection.verified_at and one.connection.why:
+        return f"{one.connection.why} Its trust policy needs a change."
     return _HEADLINES[status]
 
 

@@ -1,0 +1,53 @@
+"""Whether many roles refuse us at once. Then the mistake is probably ours, and breaks no connection.
+
+What counts is each connection's latest attempt, among those that were tried lately.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import and_, case, distinct, func, or_, select
+from sqlalchemy.orm import Session
+
+from app.store.models import Connection, ConnectionStatus
+
+ENOUGH = 10  # connections that were tried lately, from which more is concluded than from one
+_REFUSING, _TENANTS = 5, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """How many connections were tried; how many of them were proven before and refuse their own ID; of how many tenants."""
+
+    tried: int
+    refusing: int
+    tenants: int
+
+    @property
+    def many_refuse(self) -> bool:
+        return self.refusing >= _REFUSING and self.tenants >= _TENANTS and 2 * self.refusing > self.tried
+
+
+def lately(db: Session, since: datetime, connection_id: UUID | None = None) -> Lately:
+    """What was tried since then, and this connection, which refuses just now."""
+    refuses = and_(Connection.refusing_since.is_not(None), Connection.verified_at.is_not(None))
+    counts = select(
+        func.count(),
+        func.count(case((refuses, Connection.id))),
+        func.count(distinct(case((refuses, Connection.tenant_id)))),
+    ).where(or_(Connection.tried_at > since, Connection.id == connection_id))
+    return Lately(*db.execute(counts).one())
+
+
+def others(db: Session, since: datetime, tenant_id: UUID, most: int) -> list[tuple[UUID, UUID]]:
+    """Verified connections of other tenants that were not tried since then: as many tenants as there are."""
+    in_tenant = func.row_number().over(partition_by=Connection.tenant_id, order_by=Connection.due_at)
+    untried = or_(Connection.tried_at.is_(None), Connection.tried_at <= since)
+    query = (
+        select(Connection.tenant_id, Connection.id)
+        .where(Connection.status == ConnectionStatus.VERIFIED, Connection.tenant_id != tenant_id, untried)
+        .order_by(in_tenant, Connection.due_at)
+        .limit(most)
+    )
+    return [(row.tenant_id, row.id) for row in db.execute(query)]

@@ -1,0 +1,48 @@
+"""How often a connection is proven: every REPROVE_EVERY, or as often as half of the STS budget allows."""
+
+import math
+import threading
+import time
+
+from sqlalchemy import func, select
+
+from app import log
+from app.config import Config
+from app.store.database import Database
+from app.store.models import Connection
+from app.store.models.connection import IN_ROUTINE
+from app.store.models.proof_schedule import Interval
+
+_log = log.get(__name__)
+
+_KEPT = 60.0  # seconds between two counts of the connections
+
+
+class Pace:
+    """Counts the connections once a minute. Safe to share among threads."""
+
+    def __init__(self, db: Database, config: Config) -> None:
+        self._db = db
+        self._proofs_a_second = config.routine_proofs_a_second
+        self._interval = Interval(config.reprove_every, config.reprove_every)
+        self._until = 0.0
+        self._counting = threading.Lock()
+
+    def interval(self) -> Interval:
+        """The interval of now. Reads the database: call it outside of transactions. Raises StoreUnavailableError."""
+        with self._counting:
+            if time.monotonic() >= self._until:
+                self._count()
+            return self._interval
+
+    def _count(self) -> None:
+        with self._db.read(long=True) as db:
+            counted = select(func.count()).select_from(Connection).where(IN_ROUTINE, Connection.due_at.is_not(None))
+            number = db.scalar(counted) or 0
+        wanted = self._interval.wanted
+        # A multiple: another interval moves every connection's turn, so a few more connections must not change it.
+        seconds = wanted * max(1, math.ceil(number / self._proofs_a_second / wanted))
+        if seconds not in {self._interval.seconds, wanted}:
+            _log.warning("proofs.slowed", seconds=seconds, wanted=wanted, connections=number)
+        self._interval = Interval(wanted, seconds, number)
+        self._until = time.monotonic() + _KEPT

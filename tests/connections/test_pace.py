@@ -1,0 +1,110 @@
+"""How often connections are proven, and what goes before routine proofs: on both databases."""
+
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+import sqlalchemy
+import structlog
+
+from app import services as composition
+from app.clock import now
+from app.connections.pace import Pace
+from app.ids import new_id
+from app.limits.rates import Rates
+from app.store.models import Connection, ConnectionStatus, Trigger
+from tests.conftest import make_config
+from tests.support.databases import new_database
+from tests.support.rows import ADMIN, NO_ROLE, connection_rows, plan, tenant_row
+
+S = ConnectionStatus
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def services(request, aws, vendor):
+    with new_database(request.param) as url:
+        services = composition.build(make_config(url))
+        yield services
+        services.db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def fleet(services):
+    """Ten tenants with a hundred proven connections each, all of them late by some seconds."""
+    made, at = [], now()
+    for _ in range(10):
+        wanted = [
+            {
+                "role_arn": f"{NO_ROLE.arn}-{number}",
+                "role_unique_id": NO_ROLE.unique_id,
+                "due_for": Trigger.SCHEDULED,
+                "proof_id": new_id(),
+                "due_at": at - timedelta(seconds=1 + number),
+            }
+            for number in range(100)
+        ]
+        made += connection_rows(services.db, tenant_row(services.db), wanted)
+    return made
+
+
+def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services, fleet):
+    config = make_config("sqlite://", sts_budget=2, reprove_every=600)
+    with structlog.testing.capture_logs() as logs:
+        pace = Pace(services.db, config)
+        found = pace.interval()
+    # A thousand connections, three calls each and some more, one call a second.
+    assert (found.connections, found.wanted, found.seconds) == (1000, 600, 3600)
+    assert [log["event"] for log in logs] == ["proofs.slowed"]
+
+
+def test_readiness_says_how_often_each_connection_is_proven(services, fleet, monkeypatch):
+    queue = services.proof_queue
+    assert queue.state() == ("Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s.", "")
+    monkeypatch.setattr(queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)))
+    seen, to_do = queue.state()
+    assert seen == "Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 600 s."
+    assert "STS_BUDGET" in to_do
+
+
+def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, fleet):
+    urgent = connection_rows(
+        services.db, tenant_row(services.db), [{"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_at": now()}]
+    )
+    assert [claim.connection_id for claim in services.proof_queue.claim(500)] == urgent
+    claims = services.proof_queue.claim_routine(20)
+    assert {claim.connection_id for claim in claims} == {one for k, one in enumerate(fleet) if k % 100 >= 98}
+
+
+def test_a_claim_reads_a_range_of_one_index(services, fleet):
+    with services.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(sqlalchemy.text("ANALYZE"))
+    routine = plan(services.db, services.proof_queue.oldest, of="connections.due_at")
+    assert "ix_connections_due_routine" in routine, routine
+    urgent = plan(services.db, lambda: services.proof_queue.claim(1), of="connections.id")
+    assert "ix_connections_due_urgent" in urgent, urgent
+
+
+def test_the_turns_of_a_suspended_tenant_pass(services):
+    tenant = tenant_row(services.db)
+    role = {"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_for": Trigger.SCHEDULED, "proof_id": new_id()}
+    [connection] = connection_rows(services.db, tenant, [role | {"due_at": now() - timedelta(days=1)}])
+    services.tenants.suspend(ADMIN, tenant, reason="a test")
+    [claim] = services.proof_queue.claim_routine(1)
+    assert claim.connection_id == connection
+    assert not services.proof_queue.prove(claim)
+    with services.db.read() as db:
+        row = db.get_one(Connection, connection)
+    assert row.due_at > now() + timedelta(minutes=10)
+    assert row.tried_at is None
+
+
+def test_routine_calls_get_half_of_the_budget():
+    """The other half is free for what is urgent, however many routine proofs wait."""
+    rates = Rates(make_config("sqlite://", sts_budget=10), None)
+    with ExitStack() as under_way:
+        for _ in range(5):
+            under_way.enter_context(rates.routine_call())
+        assert rates._routine.of_process._begin() > 0, "a sixth has to wait"
+        for _ in range(5):
+            under_way.enter_context(rates.background_call())
+        assert rates._sts.of_process._begin() > 0
