@@ -106,6 +106,12 @@ class AwsUnavailableError(TryLaterError):
     code = "aws_unavailable"
 
 
+class ProofExpiredError(TryLaterError):
+    """The latest proof of the role is too old to issue on, and no fresh one could be made in time (invariant 13)."""
+
+    code = "proof_expired"
+
+
 class RateLimitedError(TryLaterError):
     """`retry_after`: seconds until the next request may be admitted."""
 

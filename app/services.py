@@ -19,6 +19,7 @@ from app.health.readiness import Health, checks
 from app.issuing.authorization import Authorization
 from app.issuing.issue import CredentialIssuer
 from app.issuing.session_cache import SessionCache
+from app.issuing.shelf_life import ShelfLife
 from app.limits.quotas import Quotas
 from app.limits.rates import Rates
 from app.limits.refusals import Refusals
@@ -69,7 +70,7 @@ def build(config: Config) -> Services:
     verification = Verification(db, sts, pace)
     shared = SharedCache(config.cache_url) if config.cache_url else None
     sessions, rates = SessionCache(config.secret_keys, shared), Rates(config, shared)
-    audit_log, authorization = AuditLog(db), Authorization(db)
+    audit_log, authorization = AuditLog(db), Authorization(db, ShelfLife(db, verification, rates, config.proof_max_age))
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
     listing = Listing(db)
     connections = Connections(db, verification, config, sets)

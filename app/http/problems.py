@@ -47,6 +47,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "internal_error": (500, "Internal error"),
     errors.StoreUnavailableError.code: (503, "Unavailable"),
     errors.AwsUnavailableError.code: (503, "AWS unavailable"),
+    errors.ProofExpiredError.code: (503, "Proof expired"),
 }
 _CODES = {status: code for code, (status, _) in reversed(PROBLEMS.items())}  # the first that has this status
 _INTERNAL = "Something went wrong here. The log has the reason, under the request id."
@@ -59,7 +60,7 @@ _DETAILS = {
     "validation_failed": errors.ValidationFailedError({}).detail,
 }
 _NAMED = 20  # invalid fields that an answer and its event name; of the others they give the number
-_RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2}
+_RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2, "proof_expired": 2}
 # SDKs read the refusals of this endpoint: Java and Go `code` and `message`, JavaScript `Code` and `Message`.
 _CONTAINER = "credentials.container_credentials"
 CODE_HEADER = "X-Deputy-Code"  # for programs that see no body, such as curl --fail

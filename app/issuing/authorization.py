@@ -30,6 +30,7 @@ from app.errors import (
     StoreUnavailableError,
 )
 from app.ids import Grant
+from app.issuing.shelf_life import ShelfLife
 from app.store.database import Database
 from app.store.epoch_history import EpochHistory
 from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active
@@ -55,6 +56,7 @@ class VerifiedConnection:
     grant: Grant
     role_unique_id: str | None
     permission_set: str
+    proven_at: float  # seconds since 1970, as of this reading: later proofs do not move the epoch
 
     @property
     def path(self) -> tuple[UUID, UUID]:
@@ -99,8 +101,9 @@ class _Memory(Generic[Name, Thing]):
 class Authorization:
     """Answers from memory what is still valid of what the database said, as far as this process knows."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, shelf_life: ShelfLife) -> None:
         self._db = db
+        self._shelf_life = shelf_life
         self._history = EpochHistory()
         self._callers: _Memory[str, Caller] = _Memory(_KEYS)
         self._connections: _Memory[tuple[UUID, UUID], VerifiedConnection] = _Memory(_CONNECTIONS)
@@ -124,6 +127,18 @@ class Authorization:
         _ensure_permission_set(known, connection)
         return min(key_epoch, epoch), connection
 
+    def is_proven(self, connection: VerifiedConnection, at: float, patience: float) -> bool:
+        """Whether its proof allows issuing at this time. If not, returns False after a fresh one, to be authorized again.
+
+        Raises ProofExpiredError when there is none after so many seconds, and RateLimitedError.
+        """
+        if at < connection.proven_at + self._shelf_life.seconds:
+            return True
+        with refused_about(connection.path):
+            self._shelf_life.renew(connection.path, patience)
+        self.forget(connection)
+        return False
+
     def set_history(self, history: EpochHistory) -> None:
         """What was taken away, up to the epoch that the last commit returned."""
         if history.restores != self._history.restores:
@@ -132,7 +147,7 @@ class Authorization:
         self._history = history
 
     def forget(self, connection: VerifiedConnection) -> None:
-        """AWS refused it: read this connection again at the next request."""
+        """AWS refused it, or it was proven again: read this connection again at the next request."""
         self._connections.forget(connection.path)
 
     def _caller(self, lookup: str) -> tuple[int, Caller]:
@@ -234,4 +249,5 @@ def _verified_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[
         grant=connection.grant,
         role_unique_id=connection.role_unique_id,
         permission_set=connection.permission_set,
+        proven_at=connection.verified_at.timestamp() if connection.verified_at else 0.0,
     )

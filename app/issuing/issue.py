@@ -131,7 +131,8 @@ class CredentialIssuer:
 
         `session_policy` only narrows what the role may do. Raises UnauthenticatedError, ForbiddenError,
         NotFoundError, SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError,
-        AwsUnavailableError, RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
+        AwsUnavailableError, ProofExpiredError, RateLimitedError, and StoreUnavailableError when the issuance can't be
+        recorded.
         """
         self._rates.issue(caller, tenant_id)
         deadline = time.monotonic() + _ANSWER_SECONDS
@@ -140,8 +141,12 @@ class CredentialIssuer:
         fetched = None  # for this request, in an earlier round perhaps
         for lost in itertools.count():
             epoch, connection = self._authorization.authorize_issuance(caller, tenant_id, connection_id)
+            patience = deadline - time.monotonic() - _COMMIT_SECONDS
+            at = now().timestamp()
+            if not self._authorization.is_proven(connection, at, patience):
+                continue  # it was proven meanwhile: read it again
             asked = _Asked(caller, connection, duration, policy)
-            session, source = self._session(asked, deadline - time.monotonic() - _COMMIT_SECONDS)
+            session, source = self._session(asked, at, patience)
             if source == "sts":
                 fetched = session
             caller.ensure_live()
@@ -216,10 +221,10 @@ class CredentialIssuer:
             raise ValidationFailedError({"duration_seconds": [message]})
         return wanted
 
-    def _session(self, asked: _Asked, patience: float) -> tuple[Session, Source]:
+    def _session(self, asked: _Asked, at: float, patience: float) -> tuple[Session, Source]:
         with refused_about(asked.connection.path):
             try:
-                return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience)
+                return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience, at)
             except (CallerFaultError, CustomerSetupError):
                 self._authorization.forget(asked.connection)
                 raise

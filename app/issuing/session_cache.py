@@ -134,14 +134,14 @@ class SessionCache:
         self._kept = _Store()
         self._calls: SingleFlight[bytes, tuple[Session, Source]] = SingleFlight()
 
-    def obtain(self, key: CacheKey, fetch: Fetch, patience: float) -> tuple[Session, Source]:
+    def obtain(self, key: CacheKey, fetch: Fetch, patience: float, at: float | None = None) -> tuple[Session, Source]:
         """A session for this key, and "sts" if AWS was called for it on behalf of this request.
 
-        `patience` is how many seconds the request can wait for AWS. Raises AwsUnavailableError, also when the answer
-        takes too long, and what `fetch` raises.
+        `patience` is how many seconds the request can wait for AWS, `at` the time of day if it is known. Raises
+        AwsUnavailableError, also when the answer takes too long, and what `fetch` raises.
         """
         held = self._held(key)
-        at = now().timestamp()
+        at = at or now().timestamp()
         if held is not None and held[0].is_fresh(at):
             return held[1], "cache"
         call, started = self._calls.join(key.name, lambda: self._renewed(key, fetch))

@@ -200,6 +200,7 @@ ISSUABLE = {
     "grant": GRANT,
     "role_unique_id": "AROAX",
     "permission_set": "inventory",
+    "proven_at": 0.0,
 }
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from app import services
 from app.access.api_keys import generate_key
 from app.access.callers import Scope
+from app.clock import now
 from app.errors import (
     AppError,
     ConnectionNotVerifiedError,
@@ -493,7 +494,7 @@ def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
     by_hand(
         f"DELETE FROM connections WHERE id = '{made.connection_id.hex}'",  # noqa: S608
         f"UPDATE connections SET role_arn = '{role.arn}', status = 'verified',"  # noqa: S608
-        f" verified_at = '2020-01-01 00:00:00' WHERE id = '{pending.hex}'",
+        f" verified_at = '{now():%Y-%m-%d %H:%M:%S}' WHERE id = '{pending.hex}'",
     )
     assert anybody.raw("POST", path).status_code == 200
     assert by_hand.epoch == epoch + 1, "for the one that had to make room"
@@ -515,7 +516,7 @@ def test_a_tenant_that_is_resumed_issues_at_once(warm: Warm, there, by_hand):
 def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
-    authorization = Authorization(here.db)
+    authorization = Authorization(here.db, here.authorization._shelf_life)
     places = [place(here) for _ in range(6)]
     for _ in range(2):
         for made in places:
@@ -530,7 +531,7 @@ def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
 
 def test_what_aws_denies_is_read_again(here, by_hand):
     made = place(here)
-    authorization = Authorization(here.db)
+    authorization = Authorization(here.db, here.authorization._shelf_life)
     caller = authorization.authenticate(made.key, None)
     _, connection = authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)
     seen = statements(here)
@@ -566,7 +567,7 @@ def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand)
 
 def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, here, there):
     """Its word makes old memory look right; but the key was read at the new epoch, and the earlier one counts."""
-    authorization = Authorization(here.db)
+    authorization = Authorization(here.db, here.authorization._shelf_life)
     warm_caller = authorization.authenticate(warm.place.key, None)
     path = (warm.place.tenant_id, warm.place.connection_id)
     old, _ = authorization.authorize_issuance(warm_caller, *path)

@@ -1,0 +1,265 @@
+"""What becomes of a connection when its role changes after the first day, and when the mistake is ours. The clock is moved."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+import time_machine
+
+from app.access.callers import Scope
+from app.factory import create_app
+from app.store.models import Connection
+from tests.conftest import OPERATOR, make_config
+from tests.support.cast import Api, Customer, World, path_of, without_external_id
+from tests.support.databases import new_database
+
+HOUR = 3600
+
+
+class Fleet:
+    """Connections of several tenants on a database of their own, a worker, and a clock that the test moves."""
+
+    def __init__(self, aws, url: str, clock: time_machine.Traveller) -> None:
+        app = create_app(make_config(url, sts_budget=6000))
+        app.testing = False
+        self.services, self.clock = app.extensions["deputy"], clock
+        _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None)
+        self.world = World(aws, Api(app, key))
+        self.made: list[dict] = []
+
+    def connect(self, *, tenants: int, each: int = 1) -> list[dict]:
+        made = []
+        for _ in range(tenants):
+            tenant = self.world.tenant()
+            kit = self.world.kit(tenant)
+            for _ in range(each):
+                customer = Customer(self.world.aws)
+                connection = self.world.connect(tenant, self.world.role(tenant, customer))
+                made.append(connection | {"customer": customer, "kit": kit})
+        self.made += made
+        return made
+
+    def loosen(self, connection) -> None:
+        kit = connection["kit"]
+        connection["customer"].retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
+
+    def repair(self, connection) -> None:
+        connection["customer"].retrust(connection["kit"]["role_name"], connection["kit"]["trust_policy"])
+
+    def remove(self, connection) -> None:
+        connection["customer"].remove_role(connection["kit"]["role_name"])
+
+    def row(self, connection) -> Connection:
+        with self.services.db.read() as db:
+            return db.get_one(Connection, UUID(connection["id"]))
+
+    def status(self, connection) -> str:
+        return self.row(connection).status.value
+
+    def pass_time(self, seconds: float) -> None:
+        """So long, with a worker that proves what is due at the end."""
+        self.clock.shift(seconds)
+        self.work()
+
+    def work(self) -> None:
+        queue = self.services.proof_queue
+        while claims := [*queue.claim(50), *queue.claim_routine(50)]:
+            for claim in claims:
+                queue.prove(claim)
+
+    def until_due(self, connection) -> None:
+        """The clock moves on until it is due, and nothing else is proven."""
+        due = self.row(connection).due_at
+        self.clock.move_to(max(due, datetime.now(due.tzinfo)) + timedelta(seconds=0.1))
+
+    def prove(self, connection) -> None:
+        """When it is due, and this one alone."""
+        self.until_due(connection)
+        [claim] = [
+            claim
+            for claim in self.services.proof_queue.claim_routine(500)
+            if claim.connection_id == UUID(connection["id"])
+        ]
+        assert self.services.proof_queue.prove(claim)
+
+    def events(self, connection, action: str) -> list[dict]:
+        return self.world.audit(connection_id=connection["id"], action=action)
+
+    def issue(self, connection, **options):
+        return self.world.admin("POST", path_of(connection, "/credentials"), **options)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fleet(request, aws, vendor) -> Iterator[Fleet]:
+    with new_database(request.param) as url, time_machine.travel(datetime.now().astimezone()) as clock:
+        fleet = Fleet(aws, url, clock)
+        yield fleet
+        fleet.services.db.engine.dispose()
+
+
+def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
+    [connection] = fleet.connect(tenants=1)
+    fleet.issue(connection)
+    fleet.pass_time(HOUR)
+    last = fleet.row(connection).verified_at
+    fleet.loosen(connection)
+    fleet.pass_time(2 * HOUR)
+    fleet.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified")
+    found = fleet.world.admin("GET", path_of(connection))
+    assert (found["status"], found["why"]) == ("insecure", "The role now accepts any External ID.")
+    [event] = fleet.events(connection, "connection.proof_failed")
+    details = event["details"]
+    assert details["last_proven_at"] == last.isoformat()
+    found_at = datetime.fromisoformat(details["found_at"])
+    assert 0 <= details["exposed_for_seconds_at_most"] - (found_at - last).total_seconds() < 1
+    assert 2 * HOUR <= details["exposed_for_seconds_at_most"] < 2.2 * HOUR
+    [newest, oldest] = fleet.world.admin("GET", path_of(connection, "/proofs"))["items"]
+    assert (newest["verdict"], newest["trigger"], oldest["verdict"]) == ("insecure", "scheduled", "proven")
+    fleet.repair(connection)
+    fleet.pass_time(2 * HOUR)
+    assert fleet.status(connection) == "verified"
+    fleet.issue(connection)
+
+
+def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
+    [connection] = fleet.connect(tenants=1)
+    fleet.remove(connection)
+    fleet.prove(connection)
+    row = fleet.row(connection)
+    assert (row.status.value, row.proof.verdict.value) == ("verified", "inconclusive")
+    assert row.due_at - row.tried_at == timedelta(minutes=1)
+    assert fleet.world.admin("GET", path_of(connection))["issues"]
+    fleet.prove(connection)
+    row = fleet.row(connection)
+    assert row.status.value == "broken"
+    assert row.why == "The role now refuses this tenant's External ID, or was deleted."
+    [broken, doubted] = fleet.events(connection, "connection.proof_failed")
+    assert (broken["outcome"], doubted["outcome"]) == ("refused", "failed")
+    assert "exposed_for_seconds_at_most" in broken["details"]
+    assert "exposed_for_seconds_at_most" not in doubted["details"]
+
+
+def test_a_refusal_sooner_than_a_minute_later_is_no_second_one(fleet):
+    [connection] = fleet.connect(tenants=1)
+    fleet.remove(connection)
+    fleet.prove(connection)
+    first = fleet.row(connection).refusing_since
+    fleet.world.admin("POST", path_of(connection, "/report-refused"), expect=202)
+    fleet.clock.shift(5)
+    fleet.work()
+    row = fleet.row(connection)
+    assert (row.status.value, row.refusing_since) == ("verified", first)
+    fleet.pass_time(61)
+    assert fleet.status(connection) == "broken"
+
+
+def test_an_acceptance_between_two_refusals_begins_again(fleet):
+    [connection] = fleet.connect(tenants=1)
+    for _ in range(2):
+        fleet.loosen(connection)
+        fleet.remove(connection)
+        fleet.prove(connection)
+        assert fleet.row(connection).refusing_since
+        kit = connection["kit"]
+        connection["customer"].role(kit["role_name"], kit["trust_policy"])
+        fleet.prove(connection)
+        row = fleet.row(connection)
+        assert (row.status.value, row.refusing_since) == ("verified", None)
+
+
+def test_a_person_who_asks_gets_the_verdict_at_once(fleet):
+    [connection] = fleet.connect(tenants=1)
+    fleet.remove(connection)
+    found = fleet.world.admin("POST", path_of(connection, "/verify"))
+    assert (found["status"], found["verification"]["verdict"]) == ("broken", "unassumable")
+
+
+def test_a_broker_that_lost_its_permission_breaks_no_connection(fleet, faults):
+    made = fleet.connect(tenants=3, each=2)
+    fleet.pass_time(HOUR)
+    faults.add("deny")
+    for _ in range(5):
+        fleet.pass_time(HOUR)
+        fleet.pass_time(61)
+    assert {fleet.status(connection) for connection in made} == {"verified"}
+    assert {fleet.row(connection).proof.verdict.value for connection in made} == {"inconclusive"}
+    seen, to_do = fleet.services.proof_queue.state()
+    assert "Many roles refuse us at once" in seen
+    assert to_do == "Look at the broker's own permissions."
+    for connection in made:
+        assert len(fleet.events(connection, "connection.proof_failed")) <= 2, "an unchanged finding counts up"
+    faults.clear()
+    fleet.pass_time(61)
+    fleet.pass_time(61)
+    assert {fleet.row(connection).proof.verdict.value for connection in made} == {"proven"}
+    fleet.issue(made[0])
+
+
+def test_issuing_goes_on_until_the_shelf_life_ends_and_no_longer(fleet, faults):
+    [connection, *_] = fleet.connect(tenants=3, each=2)
+    faults.add("deny")
+    fleet.pass_time(HOUR)
+    fleet.pass_time(61)
+    assert fleet.world.admin("GET", path_of(connection))["issues"]
+    fleet.clock.shift(24 * HOUR)
+    fleet.world.admin.refused("POST", path_of(connection, "/credentials"), expect=503, code="proof_expired")
+    assert fleet.status(connection) == "verified"
+
+
+def test_what_is_insecure_is_never_held_back(fleet, faults):
+    made = fleet.connect(tenants=4, each=2)
+    for connection in made[:-1]:
+        faults.add("deny", role_arn=connection["role_arn"])
+    fleet.loosen(made[-1])
+    fleet.pass_time(HOUR)
+    fleet.pass_time(61)
+    assert [fleet.status(connection) for connection in made] == ["verified"] * 7 + ["insecure"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "refusing", "status"),
+    [
+        ((5, 1), 5, "verified"),
+        ((4, 1), 4, "broken"),  # fewer than 5 connections
+        ((2, 3), 6, "broken"),  # fewer than 3 tenants
+        ((10, 1), 5, "broken"),  # not more than half
+        ((9, 1), 5, "verified"),
+    ],
+)
+def test_many_are_five_of_three_tenants_and_more_than_half(fleet, faults, roles, refusing, status):
+    """Only the first is due, twice; the others are tried because of it, ahead of their time. `roles`: tenants, of each."""
+    made = fleet.connect(tenants=roles[0], each=roles[1])
+    fleet.pass_time(HOUR)
+    for connection in made[:refusing]:
+        faults.add("deny", role_arn=connection["role_arn"])
+    fleet.prove(made[0])
+    fleet.prove(made[0])
+    assert fleet.status(made[0]) == status
+
+
+def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
+    made = fleet.connect(tenants=14)
+    fleet.pass_time(HOUR)
+    faults.add("deny", role_arn=made[0]["role_arn"])
+    fleet.prove(made[0])
+    fleet.until_due(made[0])
+    before = {one["id"]: fleet.row(one).tried_at for one in made}
+    fleet.prove(made[0])
+    tried = [one for one in made[1:] if fleet.row(one).tried_at != before[one["id"]]]
+    assert len(tried) == 10
+    assert fleet.status(made[0]) == "broken"
+
+
+def test_a_broken_connection_is_tried_in_its_turns_like_any_other(fleet):
+    [connection] = fleet.connect(tenants=1)
+    fleet.remove(connection)
+    fleet.world.admin("POST", path_of(connection, "/verify"))
+    fleet.pass_time(20 * 24 * HOUR)
+    row = fleet.row(connection)
+    assert row.status.value == "broken"
+    assert row.due_at - row.tried_at <= timedelta(hours=1.3)
+    kit = connection["kit"]
+    connection["customer"].role(kit["role_name"], kit["trust_policy"])
+    fleet.pass_time(2 * HOUR)
+    assert fleet.status(connection) == "verified"
