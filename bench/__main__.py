@@ -17,6 +17,7 @@ from bench import (
     burst,
     cold,
     extras,
+    fleet,
     growth,
     honesty,
     hostile,
@@ -45,9 +46,10 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "patience": (patience.measure, "row 19: how long a request waits when AWS or the database hangs"),
     "burst": (burst.measure, "row 7: STS calls for many cold requests at once"),
     "growth": (growth.measure, "row 8: a million connections, and the last page of a list"),
+    "fleet": (fleet.measure, "rows 13 and 14: proving a million connections again; only when asked for"),
     "organization": (organization.measure, "row 10: 200 and 1,000 accounts that register at once; only when asked for"),
 }
-_WHEN_ASKED = frozenset({"organization"})  # or a full run would take longer than ten minutes
+_WHEN_ASKED = frozenset({"organization", "fleet"})  # or a full run would take longer than ten minutes
 _BUSY = 0.7  # the load of a machine on which something else runs
 
 

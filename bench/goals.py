@@ -73,6 +73,10 @@ HOSTILE = Goal(
     ((0.5, 0.8, 0.95), (0.5, 0.9, 1)),
     more_is_better=True,
 )
+ROUTINE = Goal(13, "STS calls of the broker for a routine proof", ((3, 3, 3),))
+FLEET = Goal(
+    14, "1M connections: hours for one round at 500 calls/s · MB of the worker", ((3, 1.7, 1.7), (300, 200, 150))
+)
 AGAINST = Goal(16, "hot issue / the same at the commit --against", ((0.95, 0.98, 1),), more_is_better=True)
 READINESS = Goal(18, "STS calls of 80 that ask for readiness / one a process in 5 s", ((1, 1, 1),))
 PATIENCE = Goal(19, "longest wait when AWS hangs · when the database does", ((2, 1.9, 1.85), (2, 1.9, 1.85)), unit=" s")
@@ -89,6 +93,8 @@ GOALS = (
     ORGANIZATION,
     REVOKES,
     HOSTILE,
+    ROUTINE,
+    FLEET,
     AGAINST,
     READINESS,
     PATIENCE,

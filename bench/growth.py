@@ -25,7 +25,7 @@ _HANDS = 2  # that fill a database, as many as the smallest machine has cores
 
 
 def measure(stage: Stage) -> None:
-    grown = [_grow(stage, size) for size in stage.scale.growth]
+    grown = [grow(stage, size, "growth") for size in stage.scale.growth]
     lookups = [_alone(f"{size:,}", deputy, _lookups(deputy)) for size, deputy in grown]
     stage.say(f"growth: {stage.scale.rounds} rounds of lookups at each size")
     for one in lookups:
@@ -107,15 +107,15 @@ def _plain(deputy: Deputy) -> str:
     return deputy.database_url.replace("+psycopg", "")
 
 
-def _grow(stage: Stage, size: int) -> tuple[int, Deputy]:
+def grow(stage: Stage, size: int, what: str) -> tuple[int, Deputy]:
     """A database with so many connections, a tenth as many tenants, one of them with every hundredth connection."""
-    name = f"growth_{size}"
+    name = f"{what}_{size}"
     with psycopg.connect(stage.postgres.url().replace("+psycopg", ""), autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}".encode())
         server.execute("ALTER SYSTEM SET max_wal_size = '4GB'")  # or the filling waits for checkpoints
         server.execute("SELECT pg_reload_conf()")
     deputy = stage.start(Deputy.on(name.replace("_", "-"), stage.postgres.url(name), stage.sts))
-    stage.say(f"growth: making {size:,} connections")
+    stage.say(f"{what}: making {size:,} connections")
     with psycopg.connect(_plain(deputy), autocommit=True) as server:
         server.execute(_TENANTS, {"tenants": size // 10})
         server.execute(_EXTERNAL_IDS)

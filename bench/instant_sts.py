@@ -4,7 +4,7 @@ It knows the roles that the bench registers, each with its External ID, and refu
 connections are proven as in production. It checks no signatures: the bench measures Deputy, so the STS must be cheap.
 
 Its control API under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay` {"seconds": 0.05} (for calls
-that must overlap), and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
+that must overlap), `POST role-ids` [ARN, …] → their unique ids, and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
 """
 
 import asyncio
@@ -39,6 +39,9 @@ class Roles:
             if arn not in self._numbers:
                 self._numbers[arn] = len(self._arns)
                 self._arns.append(arn)
+
+    def role_id(self, arn: str) -> str:
+        return _role_id(self._numbers[arn])
 
     def assume(self, query: dict[str, str]) -> bytes | None:
         """The answer's XML, or None for a role that refuses: absent, no External ID, or another one."""
@@ -158,6 +161,8 @@ class Http(asyncio.Protocol):
             self._roles.register(json.loads(body))
         elif path == "/_bench/delay":
             self._roles.delay = float(json.loads(body)["seconds"])
+        elif path == "/_bench/role-ids":
+            return [self._roles.role_id(arn) for arn in json.loads(body)]
         return self._roles.calls
 
     def _asked(self, query: dict[str, str], headers: dict[str, str]) -> tuple[str, bytes]:

@@ -93,6 +93,12 @@ class InstantSts(Process):
     def register(self, roles: Mapping[str, str]) -> None:
         self._told("POST", "roles", dict(roles))
 
+    def role_ids(self, arns: Sequence[str]) -> list[str]:
+        """Their unique ids."""
+        with contextlib.closing(Client(self.port)) as control:
+            found: list[str] = control.must("POST", "/_bench/role-ids", list(arns))
+            return found
+
     def answer_after(self, seconds: float) -> None:
         self._told("POST", "delay", {"seconds": seconds})
 

@@ -1,0 +1,146 @@
+"""Rows 13 and 14: what it costs to prove a million connections again and again.
+
+PostgreSQL with a million proven connections, half of them due, and one background worker as it is deployed, against the
+STS that answers at once. The worker may make 100 and then 500 calls a second for routine proofs: how many proofs are
+that, at how much CPU and memory, and how long would a round of the whole fleet take?
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from bench import cpu, growth
+from bench.client import BenchError
+from bench.goals import FLEET, ROUTINE
+from bench.servers import Deputy, Process, run_python
+from bench.stage import Stage
+
+_CALLS = (100, 500)  # a second, for routine proofs: half of the STS budget
+_KNOWN = 20_000  # roles that the STS knows: more than are proven meanwhile
+_AT_ONCE = 2_000  # that it is told in one request
+_WARM_UP, _SECONDS = 3.0, 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """What a worker did with so many calls a second."""
+
+    proofs_a_second: float
+    calls_a_proof: float
+    cpu_ms: float  # of the worker, for each proof
+    megabytes: float
+
+    def hours(self, connections: int) -> float:
+        return connections / self.proofs_a_second / 3600
+
+
+def measure(stage: Stage) -> None:
+    size = stage.scale.growth[-1]
+    _, deputy = growth.grow(stage, size, "fleet")
+    known = _make_due(stage, deputy)
+    claims = json.loads(run_python(("-m", "bench.turns"), deputy.environment).splitlines()[-1])
+    _make_known(stage, deputy, known, json.dumps(claims["checks"]))
+    if "Index Scan using ix_connections_due_routine" not in claims["plan"]:
+        raise BenchError(f"what is due is not read by a range of its index:\n{claims['plan']}")
+    paces = {calls: _proved(stage, deputy, calls) for calls in _CALLS}
+    fastest = paces[_CALLS[-1]]
+    stage.found.facts["fleet"] = {
+        "plan of the due query": claims["plan"].splitlines(),
+        "claims a second, without proofs": claims["claims a second"],
+        **{f"at {calls} calls a second": _told(pace, size) for calls, pace in paces.items()},
+    }
+    calls, hours = fastest.calls_a_proof, fastest.hours(size)
+    stage.found.results.append(ROUTINE.judge(f"{calls:.2f}", round(calls, 2), values={"calls": calls}))
+    text = f"{hours:.2f} h · {fastest.megabytes:.0f} MB"
+    values = {"hours": hours, "megabytes": fastest.megabytes}
+    stage.found.results.append(FLEET.judge(text, round(hours, 2), fastest.megabytes, values=values))
+
+
+def _told(pace: _Pace, size: int) -> dict[str, Any]:
+    return {
+        "proofs a second": round(pace.proofs_a_second, 1),
+        "CPU of a proof in the worker, ms": round(pace.cpu_ms, 2),
+        "memory of the worker, MB": round(pace.megabytes),
+        f"hours for {size:,} connections": round(pace.hours(size), 2),
+    }
+
+
+def _make_due(stage: Stage, deputy: Deputy) -> list[tuple[Any, ...]]:
+    """Half of the connections are due. Returns those that are due first."""
+    stage.say("fleet: making half of them due")
+    with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
+        server.execute("UPDATE connections SET due_at = now() + (random() - 0.5) * interval '2 hours'")
+        server.execute("VACUUM ANALYZE connections")
+        return server.execute(_FIRST, [_KNOWN]).fetchall()
+
+
+def _make_known(stage: Stage, deputy: Deputy, known: list[tuple[Any, ...]], checks: str) -> None:
+    """The STS knows these roles, and they were proven as they are."""
+    with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
+        for start in range(0, len(known), _AT_ONCE):
+            stage.sts.register({arn: external_id for _, arn, external_id in known[start : start + _AT_ONCE]})
+        role_ids = stage.sts.role_ids([arn for _, arn, _ in known])
+        with server.cursor() as cursor, server.transaction():
+            ids = [(role_id, row_id) for (row_id, _, _), role_id in zip(known, role_ids, strict=True)]
+            cursor.executemany("UPDATE connections SET role_unique_id = %s WHERE id = %s", ids)
+            cursor.execute(
+                "UPDATE proofs SET checks = %s WHERE connection_id = ANY(%s)", [checks, [i for i, _, _ in known]]
+            )
+
+
+_FIRST = """
+SELECT c.id, c.role_arn, e.value FROM connections c JOIN external_ids e ON e.id = c.external_id_id
+ORDER BY c.due_at LIMIT %s
+"""
+
+
+class _Worker(Process):
+    """The background worker of one machine, as it is deployed."""
+
+    def __init__(self, deputy: Deputy, calls: int) -> None:
+        self._deputy = deputy
+        environment = deputy.environment | {"DEPUTY_STS_BUDGET": str(2 * calls)}
+        command = (deputy.checkout.python, "-m", "flask", "--app", "wsgi", "worker")
+        super().__init__(f"fleet-worker-{calls}", command, environment, ready="")
+
+    def _await(self, ready: str) -> None:  # noqa: ARG002  it listens to nobody
+        """It is there when it has proven something."""
+        before = self.proofs()
+        deadline = time.monotonic() + 60
+        while self.proofs() == before:
+            if time.monotonic() > deadline:
+                raise BenchError("the background worker proves nothing")
+            time.sleep(0.2)
+
+    def proofs(self) -> int:
+        """How many there were: none is tried twice meanwhile."""
+        with psycopg.connect(self._deputy.database_url.replace("+psycopg", "")) as server:
+            row = server.execute("SELECT count(*) FROM connections WHERE tried_at IS NOT NULL").fetchone()
+        return int(row[0]) if row else 0
+
+    def megabytes(self) -> float:
+        status = Path(f"/proc/{self.pids()[0]}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _proved(stage: Stage, deputy: Deputy, calls: int) -> _Pace:
+    stage.say(f"fleet: {_SECONDS:.0f} s of routine proofs at {calls} calls a second")
+    with _Worker(deputy, calls) as worker:
+        time.sleep(_WARM_UP)
+        before = _counts(stage, worker)
+        time.sleep(_SECONDS)
+        passed, asked, used, proven = (
+            after - first for first, after in zip(before, _counts(stage, worker), strict=True)
+        )
+        if not proven:
+            raise BenchError("nothing was proven")
+        return _Pace(proven / passed, asked / proven, used / proven * 1000, worker.megabytes())
+
+
+def _counts(stage: Stage, worker: _Worker) -> Sequence[float]:
+    return time.monotonic(), stage.sts.calls()["AssumeRole"], cpu.seconds(worker.pids()), worker.proofs()

@@ -1,0 +1,41 @@
+"""The plan of the query for routine proofs that are due, how fast they are claimed, and what a good role's proof says.
+
+`python -m bench.turns`, in the service's environment: prints {"plan": …, "claims a second": …, "checks": …}.
+"""
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+from sqlalchemy import event
+
+from app import services
+from app.config import Config
+from app.connections.proof import passed
+
+_AT_ONCE = 16  # as the worker of one machine claims
+_TIMES = 50
+
+
+def main() -> None:
+    made = services.build(Config.from_environment())
+    queue, asked = made.proof_queue, []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(made.db.engine, "before_cursor_execute", note)
+    queue.claim_routine(_AT_ONCE)
+    event.remove(made.db.engine, "before_cursor_execute", note)
+    statement, parameters = next(one for one in asked if "due_at <=" in one[0])
+    with made.db.engine.connect() as connection:
+        plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
+    began = time.monotonic()
+    claimed = sum(len(queue.claim_routine(_AT_ONCE)) for _ in range(_TIMES))
+    found = {"plan": plan, "claims a second": round(claimed / (time.monotonic() - began))}
+    print(json.dumps(found | {"checks": [dataclasses.asdict(check) for check in passed()]}))
+
+
+if __name__ == "__main__":
+    main()
