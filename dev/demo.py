@@ -97,8 +97,9 @@ def tell(url: str, sandbox_url: str, admin_key: str) -> None:
     globex = admin("POST", "/v1/tenants", {"name": "Globex"}, expect=201)
     attack_with_a_stolen_role(admin, globex, connection["role_arn"])
     attack_with_an_open_role(admin, sandbox_url, globex)
+    a_week_later(admin, sandbox_url, connection)
     show_audit(admin)
-    print("\nDone: onboarded, proven, used, and both attacks refused.")
+    print("\nDone: onboarded, proven, used, both attacks refused, and a loosened role stopped.")
 
 
 def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -170,10 +171,45 @@ def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any
     fact("why", next(c["detail"] for c in insecure["verification"]["checks"] if c["outcome"] == "failed"))
 
 
+def a_week_later(admin: Api, sandbox_url: str, connection: dict[str, Any]) -> None:
+    step(9, "A WEEK LATER: Acme's administrator loosens the role's trust policy")
+    tenant, role_name = connection["tenant_id"], connection["role_arn"].rpartition("/")[2]
+    path = f"/v1/tenants/{tenant}/connections/{connection['id']}"
+    good = admin("GET", f"/v1/tenants/{tenant}/onboarding", expect=200)["trust_policy"]
+    loose = json.loads(json.dumps(good))
+    del loose["Statement"][0]["Condition"]["StringEquals"]
+    with closing(aws(sandbox_url, "iam", ACME)) as iam:
+        iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(loose))
+        print("     (A routine proof comes every hour. A worker's report makes it due now.)", flush=True)
+        admin("POST", f"{path}/report-refused", expect=202)
+        drifted = awaited(admin, path, "insecure")
+        fact("found", drifted["why"])
+        refused = admin("POST", f"{path}/credentials", expect=409)
+        fact("credentials", f"refused: {refused['code']}")
+        events = admin("GET", f"/v1/audit-events?connection_id={connection['id']}&limit=5", expect=200)["items"]
+        exposed = next(e["details"] for e in events if e["action"] == "connection.proof_failed")
+        fact("open for", f"{exposed['exposed_for_seconds_at_most']} s at most, since the last proof that passed")
+        iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(good))
+    admin("POST", f"{path}/verify", expect=200)
+    awaited(admin, path, "verified")
+    fact("repaired", "the next proof passes, and credentials are issued again")
+
+
+def awaited(admin: Api, path: str, status: str) -> dict[str, Any]:
+    """The connection, once it has this status."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        connection = admin("GET", path, expect=200)
+        if connection["status"] == status:
+            return dict(connection)
+        time.sleep(0.2)
+    raise DemoError(f"The connection was not {status} within {_PATIENCE} seconds.")
+
+
 def show_audit(admin: Api) -> None:
-    step(9, "The audit log has all of it, newest first")
+    step(10, "The audit log has all of it, newest first")
     for event in admin("GET", "/v1/audit-events?limit=8", expect=200)["items"]:
-        print(f"     {event['at'][:19]}  {event['action']:<24} {event['outcome']:<8} {event['actor']['name']}")
+        print(f"     {event['at'][:19]}  {event['action']:<27} {event['outcome']:<8} {event['actor']['name']}")
 
 
 def arrived(admin: Api, path: str) -> dict[str, Any]:
