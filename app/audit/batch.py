@@ -14,38 +14,36 @@ from uuid import UUID
 
 import psycopg
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql
 
 from app.audit.events import Event
 from app.clock import now
 from app.errors import StoreUnavailableError
 from app.store.database import LONGEST, Database, as_json
 from app.store.epoch_history import MOST_CHANGES, EpochHistory
+from app.store.models import AuditEvent
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)  # the statement itself has a limit far below those 5
 _IDLE_SECONDS = 1.0  # a connection unused for longer is asked first whether it is still there
 
-# json_to_recordset: one parameter for any number of rows, so that one prepared statement serves every batch.
-_POSTGRESQL = """
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_COLUMNS = AuditEvent.__table__.columns
+_NAMES = ", ".join(_COLUMNS.keys())
+_TYPED = ", ".join(f"{column.name} {column.type.compile(_DIALECT)}" for column in _COLUMNS)
+# json_to_recordset: one parameter for any number of rows, so that one prepared statement serves every batch. Details
+# are text in it, as PostgreSQL refuses the escape of NUL inside of JSON that it takes apart.
+_POSTGRESQL = f"""
 WITH now AS (SELECT epoch FROM configuration WHERE id = 1),
 added AS (
-    INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
-        request_id, client_address, details)
-    SELECT id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
-        request_id, client_address, details::json
-    FROM json_to_recordset(%s::json) AS e(
-        valid_at_epoch bigint, id uuid, at timestamptz, action varchar, outcome varchar, actor_kind varchar, actor_id varchar,
-        actor_name varchar, tenant_id uuid, connection_id uuid, request_id varchar,
-        client_address varchar, details varchar)
+    INSERT INTO audit_events ({_NAMES})
+    SELECT {_NAMES.replace("details", "details::json")}
+    FROM json_to_recordset(%s::json) AS e(valid_at_epoch bigint, {_TYPED.replace("details JSON", "details text")})
     WHERE valid_at_epoch IS NULL OR valid_at_epoch = (SELECT epoch FROM now)
     RETURNING id)
 SELECT epoch, (SELECT count(*) FROM added) FROM now
-"""
-_SQLITE = """
-INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_id, actor_name, tenant_id, connection_id,
-    request_id, client_address, details)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+"""  # noqa: S608  the names are the model's
+_SQLITE = f"INSERT INTO audit_events ({_NAMES}) VALUES (:{_NAMES.replace(', ', ', :')})"  # noqa: S608
 
 _CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch <= {0} LIMIT {0}"
 
@@ -149,21 +147,7 @@ class _Postgresql:
 
 
 def _postgresql_row(event: Event) -> dict[str, Any]:
-    return {
-        "valid_at_epoch": event.valid_at_epoch,
-        "id": event.id.hex,
-        "at": event.at.isoformat(),
-        "action": event.action,
-        "outcome": event.outcome,
-        "actor_kind": event.actor.kind,
-        "actor_id": event.actor.id,
-        "actor_name": event.actor.name,
-        "tenant_id": event.tenant_id.hex if event.tenant_id else None,
-        "connection_id": event.connection_id.hex if event.connection_id else None,
-        "request_id": event.actor.request_id,
-        "client_address": event.actor.client_address,
-        "details": as_json(event.details),
-    }
+    return event.row() | {"valid_at_epoch": event.valid_at_epoch, "details": as_json(event.details)}
 
 
 class _Sqlite:
@@ -192,19 +176,12 @@ class _Sqlite:
         self._connection.close()
 
 
-def _sqlite_row(event: Event) -> tuple[Any, ...]:
+def _sqlite_row(event: Event) -> dict[str, Any]:
     """The values as SQLAlchemy stores them: UUIDs as hex, times in UTC without a zone."""
-    return (
-        event.id.hex,
-        event.at.strftime("%Y-%m-%d %H:%M:%S.%f"),
-        event.action,
-        event.outcome,
-        event.actor.kind,
-        event.actor.id,
-        event.actor.name,
-        event.tenant_id.hex if event.tenant_id else None,
-        event.connection_id.hex if event.connection_id else None,
-        event.actor.request_id,
-        event.actor.client_address,
-        as_json(event.details),
-    )
+    return event.row() | {
+        "id": event.id.hex,
+        "at": event.at.replace(tzinfo=None).isoformat(" ", "microseconds"),
+        "tenant_id": event.tenant_id.hex if event.tenant_id else None,
+        "connection_id": event.connection_id.hex if event.connection_id else None,
+        "details": as_json(event.details),
+    }

@@ -104,3 +104,20 @@ class Event:
     valid_at_epoch: int | None = None
     id: UUID = field(default_factory=new_id)
     at: datetime = field(default_factory=now)
+
+    def row(self) -> dict[str, Any]:
+        """Its row of audit_events, by column."""
+        return {
+            "id": self.id,
+            "at": self.at,
+            "action": self.action,
+            "outcome": self.outcome,
+            "actor_kind": self.actor.kind,
+            "actor_id": self.actor.id,
+            "actor_name": self.actor.name,
+            "tenant_id": self.tenant_id,
+            "connection_id": self.connection_id,
+            "request_id": self.actor.request_id,
+            "client_address": self.actor.client_address,
+            "details": self.details,
+        }

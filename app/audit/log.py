@@ -42,23 +42,7 @@ def record(
 
 def store(db: Session, event: Event) -> None:
     """Append this event to the transaction at hand, at whatever epoch."""
-    actor = event.actor
-    db.add(
-        AuditEvent(
-            id=event.id,
-            at=event.at,
-            action=event.action,
-            outcome=event.outcome,
-            actor_kind=actor.kind,
-            actor_id=actor.id,
-            actor_name=actor.name,
-            tenant_id=event.tenant_id,
-            connection_id=event.connection_id,
-            request_id=actor.request_id,
-            client_address=actor.client_address,
-            details=event.details,
-        )
-    )
+    db.add(AuditEvent(**event.row()))
 
 
 @dataclass(frozen=True, slots=True)
