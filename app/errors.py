@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from uuid import UUID
 
-FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
-
 FieldErrors = Mapping[str, Sequence[str]]
 
 

@@ -38,11 +38,11 @@ from app.access.families import (
     revoke_family,
     summarize_family,
 )
-from app.access.tenancy import one_or_not_found, tenant_of
+from app.access.tenancy import ensure_room, one_or_not_found, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action, Actor
 from app.clock import now
-from app.errors import FULL_RETRY_SECONDS, ConflictError, ForbiddenError, RateLimitedError, ValidationFailedError
+from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
 from app.store.database import Database
 from app.store.models import ApiKey
@@ -249,10 +249,7 @@ def _ensure_room(db: Session, caller: Caller | Operator, tenant_id: UUID | None,
         return
     tenant_of(db, caller, tenant_id, lock=True)
     live = select(func.count()).select_from(ApiKey).where(ApiKey.tenant_id == tenant_id, live_at(now()))
-    if (db.scalar(live) or 0) >= most:
-        raise RateLimitedError(
-            f"A tenant may have {most} live API keys; revoke one first.", retry_after=FULL_RETRY_SECONDS
-        )
+    ensure_room(db, live, most, f"A tenant may have {most} live API keys; revoke one first.")
 
 
 def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:

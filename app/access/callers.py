@@ -7,9 +7,10 @@ import enum
 import functools
 import hashlib
 import hmac
+import operator
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -65,11 +66,11 @@ class Caller:
     scopes: frozenset[Scope]
     tenant_id: UUID | None
     expires_at: datetime | None
-    request_id: str | None
     kind: Literal["api_key", "onboarding_link"] = "api_key"
-    client_address: str | None = None
     permission_sets: frozenset[str] | None = None  # whose connections it may have credentials for; None: any
     counts: Callable[[Session], None] | None = field(default=None, repr=False)  # in the transaction that it writes in
+    request_id: str | None = None  # the request's fields come last, for `for_request`
+    client_address: str | None = None
 
     @property
     def actor(self) -> Actor:
@@ -103,20 +104,8 @@ class Caller:
             self.counts(db)
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "Caller":
-        """The same caller for one request. Written out, as dataclasses.replace takes four times as long."""
-        return Caller(
-            self.key_id,
-            self.lookup,
-            self.digest,
-            self.name,
-            self.scopes,
-            self.tenant_id,
-            self.expires_at,
-            request_id,
-            self.kind,
-            client_address,
-            self.permission_sets,
-        )
+        """The same caller for one request. dataclasses.replace takes four times as long."""
+        return Caller(*_of_key(self), request_id, client_address)  # type: ignore[call-arg]  # mypy counts no getter
 
     def ensure_live(self) -> None:
         """Raises UnauthenticatedError if the key has expired since it was authenticated."""
@@ -137,6 +126,9 @@ class Caller:
         """Raises ForbiddenError for a key that is confined to one tenant. For what concerns all tenants, or only the vendor."""
         if self.tenant_id is not None:
             raise ForbiddenError("This API key is confined to one tenant.")
+
+
+_of_key = operator.attrgetter(*[field.name for field in fields(Caller)][:-2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +195,6 @@ def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
         scopes=from_bits(key.scope_bits),
         tenant_id=key.tenant_id,
         expires_at=key.expires_at,
-        request_id=None,
         permission_sets=None if key.permission_sets is None else frozenset(key.permission_sets),
     )
 

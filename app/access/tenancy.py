@@ -7,8 +7,10 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, lazyload
 
 from app.access.callers import EPOCH, AnyCaller
-from app.errors import NotFoundError
+from app.errors import NotFoundError, RateLimitedError
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
+
+_FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 
 
 def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
@@ -49,6 +51,12 @@ def _owned(caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> Select[Co
         )
     )
     return query.where(Connection.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
+
+
+def ensure_room(db: Session, live: Select[int], most: int, refusal: str) -> None:
+    """Raises RateLimitedError when that many are counted. Locks make the count hold until the transaction ends."""
+    if (db.scalar(live) or 0) >= most:
+        raise RateLimitedError(refusal, retry_after=_FULL_RETRY_SECONDS)
 
 
 Row = TypeVar("Row")

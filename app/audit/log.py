@@ -19,7 +19,7 @@ from app.errors import NotFoundError
 from app.ids import first_id_at
 from app.store.database import CLOCKS_APART, LONGEST, Database, database_now
 from app.store.epoch_history import EpochHistory
-from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent
+from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import Page, page
 
 _ID_AND_TIME = timedelta(seconds=5)  # an event's two are made one after the other, and never so far apart
@@ -38,6 +38,20 @@ def record(
 ) -> None:
     """Append one event (`noun.verb`) to the transaction at hand."""
     store(db, Event(actor, action, details or {}, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id))
+
+
+def record_about(
+    db: Session,
+    actor: Actor,
+    action: Action,
+    connection: Connection,
+    details: dict[str, Any] | None = None,
+    *,
+    outcome: Outcome = "ok",
+) -> None:
+    """As `record`, about this connection."""
+    about = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
+    record(db, actor, action, outcome=outcome, details=details, **about)
 
 
 def store(db: Session, event: Event) -> None:

@@ -39,6 +39,7 @@ _VENDOR = "Example Vendor"
 _TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
 _EXAMPLE_VERSION = "example-version"
 _EXAMPLE_BODY = "TemplateBody: example-template-body\n"
+_S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +170,9 @@ class TemplateBucket:
                     CacheControl="public, max-age=31536000, immutable",
                     IfNoneMatch="*",
                 )
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == "PreconditionFailed":
+        except _S3_ERRORS as error:
+            if _status(error) == 412:
                 return False
-            raise Unavailable(str(error)) from error
-        except (BotoCoreError, ResponseParserError) as error:
             raise Unavailable(str(error)) from error
         return True
 
@@ -188,14 +187,17 @@ class TemplateBucket:
                 answer = s3.get_object(Bucket=self._bucket, Key=template.key)
                 with closing(answer["Body"]) as body:
                     found = body.read(len(wanted) + 1)
-        except ClientError as error:
+        except _S3_ERRORS as error:
             # AWS answers 403 for an absent object when the caller may not list the bucket.
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {403, 404}:
+            if _status(error) in {403, 404}:
                 return Published.MISSING
             raise Unavailable(str(error)) from error
-        except (BotoCoreError, ResponseParserError) as error:
-            raise Unavailable(str(error)) from error
         return Published.YES if found == wanted else Published.DIFFERS
+
+
+def _status(error: Exception) -> int | None:
+    response = error.response if isinstance(error, ClientError) else {}
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
 
 
 @cache

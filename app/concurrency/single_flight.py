@@ -39,9 +39,8 @@ class SingleFlight(Generic[Key, Result]):
         with self._lock:
             if key in self._running:
                 return self._running[key], False
-            call = self._running[key] = beside(
-                copy_context().run, run
-            )  # its log lines name the request that started it
+            # In a copy of the context: its log lines name the request that started it.
+            call = self._running[key] = beside(copy_context().run, run)
             return call, True
 
     def abandon(self, key: Key, call: "Future[Result]") -> None:

@@ -13,14 +13,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.access.callers import Caller
-from app.access.tenancy import owned, tenant_of
+from app.access.tenancy import ensure_room, owned, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
 from app.config import Config
 from app.connections.roles import allowed_role, kit_role_arn
 from app.connections.verification import PATIENCE, Verification
-from app.errors import FULL_RETRY_SECONDS, ConflictError, RateLimitedError
+from app.errors import ConflictError
 from app.ids import RoleArn
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
@@ -44,7 +44,9 @@ def add_pending(
     data there. Raises RateLimitedError when the tenant is full, and RoleNotAllowedError for an undeclared account.
     """
     declared = is_declared(db, tenant, role.account_id, vendor=config.vendor_name)
-    _ensure_room(db, tenant.id, config.max_connections)
+    most = config.max_connections
+    live = select(func.count()).where(Connection.tenant_id == tenant.id, Connection.status != ConnectionStatus.DELETED)
+    ensure_room(db, live, most, f"A tenant may have {most} connections; delete one first.")
     external_id_id = db.scalars(
         select(ExternalIdRow.id).where(
             ExternalIdRow.tenant_id == tenant.id, ExternalIdRow.state == ExternalIdState.CURRENT
@@ -67,15 +69,6 @@ def _to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
     return select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
 
 
-def _ensure_room(db: Session, tenant_id: UUID, limit: int) -> None:
-    """The tenant's row is locked, so two requests can't both take the last place."""
-    live = select(func.count()).where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
-    if (db.scalar(live) or 0) >= limit:
-        raise RateLimitedError(
-            f"A tenant may have {limit} connections; delete one first.", retry_after=FULL_RETRY_SECONDS
-        )
-
-
 def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     searches = select(func.count()).where(
         Connection.tenant_id == tenant_id,
@@ -83,12 +76,11 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
         Connection.status == ConnectionStatus.PENDING,
         Connection.due_at.is_not(None),
     )
-    if (db.scalar(searches) or 0) >= _MOST_SEARCHES:
-        raise RateLimitedError(
-            f"Roles are looked for in at most {_MOST_SEARCHES} accounts of a tenant at once; delete one that is pending,"
-            " or give the ARN of a role that is there.",
-            retry_after=FULL_RETRY_SECONDS,
-        )
+    refusal = (
+        f"Roles are looked for in at most {_MOST_SEARCHES} accounts of a tenant at once; delete one that is pending,"
+        " or give the ARN of a role that is there."
+    )
+    ensure_room(db, searches, _MOST_SEARCHES, refusal)
 
 
 class Connections:
@@ -143,7 +135,7 @@ class Connections:
                 self._clear_tombstone(db, caller, tenant_id, role)
                 connection = add_pending(db, self._config, tenant, role, chosen, approved=caller.tenant_id is None)
                 yield db, connection
-                self._record(db, caller, connection, Action.CONNECTION_CREATED, {"role_arn": role.text})
+                audit.record_about(db, caller.actor, Action.CONNECTION_CREATED, connection, {"role_arn": role.text})
         except IntegrityError as error:  # of two requests at once, the unique (tenant, role) admits one
             raise ConflictError(_THERE_ALREADY) from error
 
@@ -176,7 +168,7 @@ class Connections:
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.suspend(caller.suspension(reason))
-            self._record(db, caller, connection, Action.CONNECTION_SUSPENDED, {"reason": reason})
+            audit.record_about(db, caller.actor, Action.CONNECTION_SUSPENDED, connection, {"reason": reason})
             return connection
 
     def resume(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
@@ -194,7 +186,7 @@ class Connections:
                 _ensure_few_searches(db, tenant_id)  # or suspended searches would pile up, to be resumed together
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
-            self._record(db, caller, connection, Action.CONNECTION_RESUMED, {"reason": reason})
+            audit.record_about(db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason})
         return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
 
     def approve(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
@@ -203,7 +195,9 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
             connection.approve(now())
-            self._record(db, caller, connection, Action.CONNECTION_APPROVED, {"status": connection.status.value})
+            audit.record_about(
+                db, caller.actor, Action.CONNECTION_APPROVED, connection, {"status": connection.status.value}
+            )
             return connection
 
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
@@ -212,11 +206,6 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
             connection.delete(now())
-            self._record(db, caller, connection, Action.CONNECTION_DELETED, {"role_arn": connection.role_arn})
-
-    def _record(
-        self, db: Session, caller: Caller, connection: Connection, action: Action, details: dict[str, str]
-    ) -> None:
-        audit.record(
-            db, caller.actor, action, tenant_id=connection.tenant_id, connection_id=connection.id, details=details
-        )
+            audit.record_about(
+                db, caller.actor, Action.CONNECTION_DELETED, connection, {"role_arn": connection.role_arn}
+            )

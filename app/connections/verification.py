@@ -235,20 +235,13 @@ def _record(db: DbSession, actor: Actor, connection: Connection, finding: Findin
     action, outcome = _EVENTS[finding.verdict]
     if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
         action = Action.CONNECTION_AWAITS_APPROVAL
-    audit.record(
-        db,
-        actor,
-        action,
-        outcome=outcome,
-        tenant_id=connection.tenant_id,
-        connection_id=connection.id,
-        details={
-            "verdict": finding.verdict.value,
-            "status": connection.status.value,
-            "checks": {c.name: c.outcome for c in finding.checks},
-            **drift,
-        },
-    )
+    details = {
+        "verdict": finding.verdict.value,
+        "status": connection.status.value,
+        "checks": {c.name: c.outcome for c in finding.checks},
+        **drift,
+    }
+    audit.record_about(db, actor, action, connection, details, outcome=outcome)
 
 
 _EVENTS: dict[Verdict, tuple[Action, Outcome]] = {

@@ -51,9 +51,8 @@ class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
         self._connections = 0
-        self._waiting: dict[
-            Any, BaseException | None
-        ] = {}  # by greenlet, the longest wait first: the exception that ends it
+        # By greenlet, the longest wait first: the exception that ends it.
+        self._waiting: dict[Any, BaseException | None] = {}
         self._asked_before: set[Any] = set()
 
     def load_wsgi(self) -> None:

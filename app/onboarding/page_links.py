@@ -14,10 +14,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
 
 from app.access.callers import Caller, Scope, live_links
-from app.access.tenancy import owned, tenant_of
+from app.access.tenancy import ensure_room, owned, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
@@ -25,7 +24,7 @@ from app.config import Config
 from app.connections.connections import Connections
 from app.connections.roles import allowed_role, kit_role_arn
 from app.connections.verification import Verification
-from app.errors import FULL_RETRY_SECONDS, ConflictError, NotFoundError, RateLimitedError, ValidationFailedError
+from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.onboarding.kit import Onboarding
 from app.store.database import Database
@@ -94,7 +93,9 @@ class Links:
         token = secrets.token_urlsafe(32)
         with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id, lock=True).ensure_active()
-            self._ensure_room(db, tenant_id)
+            most = self._config.tenant_links
+            live = live_links().where(Tenant.id == tenant_id).with_only_columns(func.count(OnboardingLink.id))
+            ensure_room(db, live, most, f"A tenant may have {most} live onboarding links; revoke one first.")
             link = OnboardingLink(
                 tenant_id=tenant_id,
                 digest=_digest(token),
@@ -112,15 +113,6 @@ class Links:
             }
             audit.record(db, caller.actor, Action.LINK_CREATED, tenant_id=tenant_id, details=details)
             return link, f"{self._config.public_url}/onboard/{token}"
-
-    def _ensure_room(self, db: Session, tenant_id: UUID) -> None:
-        """The tenant's row is locked by now, so two at once can't both take the last place."""
-        limit = self._config.tenant_links
-        live = live_links().where(Tenant.id == tenant_id).with_only_columns(func.count(OnboardingLink.id))
-        if (db.scalar(live) or 0) >= limit:
-            raise RateLimitedError(
-                f"A tenant may have {limit} live onboarding links; revoke one first.", retry_after=FULL_RETRY_SECONDS
-            )
 
     def list(self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None) -> Page[OnboardingLink]:
         """One tenant's links, newest first, the expired and revoked ones too. Raises NotFoundError."""
@@ -200,14 +192,8 @@ class Links:
                 raise ConflictError(
                     "Deputy has heard from this role. Ask the vendor that sent you the link to remove it."
                 )
-            audit.record(
-                db,
-                visit.caller.actor,
-                Action.CONNECTION_DELETED,
-                tenant_id=tenant_id,
-                connection_id=connection_id,
-                details={"role_arn": connection.role_arn},
-            )
+            details = {"role_arn": connection.role_arn}
+            audit.record_about(db, visit.caller.actor, Action.CONNECTION_DELETED, connection, details)
             db.delete(connection)
 
     def connect(self, visit: Visit, text: str) -> Connection:
@@ -242,9 +228,9 @@ def _caller(link: OnboardingLink, request_id: str | None, client_address: str | 
         scopes=_SCOPES,
         tenant_id=link.tenant_id,
         expires_at=link.expires_at,
+        kind="onboarding_link",
         request_id=request_id,
         client_address=client_address,
-        kind="onboarding_link",
     )
 
 

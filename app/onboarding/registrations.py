@@ -306,12 +306,5 @@ def _must_pass(request: Request, void: _Void) -> bool:
 
 
 def _record(db: Session, actor: Actor, claim: _Claim, connection: Connection, action: Action) -> None:
-    audit.record(
-        db,
-        actor,
-        action,
-        outcome="refused" if action == _IGNORED else "ok",
-        tenant_id=claim.tenant_id,
-        connection_id=connection.id,
-        details={"role_arn": claim.role.text, "stack_id": claim.request.stack_id, "request_type": claim.request.kind},
-    )
+    details = {"role_arn": claim.role.text, "stack_id": claim.request.stack_id, "request_type": claim.request.kind}
+    audit.record_about(db, actor, action, connection, details, outcome="refused" if action == _IGNORED else "ok")
