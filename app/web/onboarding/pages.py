@@ -224,16 +224,7 @@ def _body(
         vendor=_vendor(),
         waiting=progress.WAITING,
         shown=shown,
-        counts=[
-            (
-                progress.counted_as(status, counts[status]),
-                status,
-                counts[status],
-                ListPosition(progress.BEGINS_WITH[status]),
-            )
-            for status in progress.STATUS_WORDS
-            if status in counts
-        ],
+        counts=progress.counted(counts),
         total=sum(counts.values()),
         topics=progress.accounts_by_topic(shown),
         searching=any(one.connection.due_at for one in shown if not one.settled),

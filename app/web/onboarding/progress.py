@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from app.clock import now
-from app.connections.listing import Urgency
+from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.store.models import Connection, ConnectionStatus, Verdict
 from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, StackState
@@ -22,19 +22,28 @@ StepState = Literal["done", "now", "failed", "unclear", "todo"]
 REFUSED = "No access yet"  # a pending role that was tried
 LOOKING = "looking"
 _TO_APPROVE = "All checks passed. This role may change things, so the vendor must approve it before use."
-STATUS_WORDS = {
-    ConnectionStatus.VERIFIED: "Connected",
-    ConnectionStatus.INSECURE: "Needs a change",
-    ConnectionStatus.BROKEN: "Access lost",
-    ConnectionStatus.PENDING: "Waiting",
-    ConnectionStatus.SUSPENDED: "Paused",
-}
-BEGINS_WITH = {  # where each status begins in the list
-    ConnectionStatus.VERIFIED: Urgency.CONNECTED,
-    ConnectionStatus.INSECURE: Urgency.INSECURE,
-    ConnectionStatus.BROKEN: Urgency.BROKEN,
-    ConnectionStatus.PENDING: Urgency.REFUSED,
-    ConnectionStatus.SUSPENDED: Urgency.PAUSED,
+
+
+class _Shown(NamedTuple):
+    """What the page says of a status: in a list, in the headline, after a number of accounts; and where it begins."""
+
+    listed: str
+    headline: str
+    counted: str
+    begins: Urgency
+
+
+_CONNECTED = "Connected. There is nothing left to do."
+_INSECURE = "Your role can be used without your External ID. Its trust policy needs a change."
+_LOST = "Your role no longer lets us in."
+_NOT_YET = "Your role does not let us in yet."
+# In the order in which they are counted.
+_STATUSES = {
+    ConnectionStatus.VERIFIED: _Shown("Connected", _CONNECTED, "connected", Urgency.CONNECTED),
+    ConnectionStatus.INSECURE: _Shown("Needs a change", _INSECURE, "needs a change", Urgency.INSECURE),
+    ConnectionStatus.BROKEN: _Shown("Access lost", _LOST, "lost access", Urgency.BROKEN),
+    ConnectionStatus.PENDING: _Shown("Waiting", _NOT_YET, "waiting", Urgency.REFUSED),
+    ConnectionStatus.SUSPENDED: _Shown("Paused", "This connection is paused.", "paused", Urgency.PAUSED),
 }
 
 
@@ -139,7 +148,7 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
 def _words(connection: Connection, topic: str | None) -> str:
     """The status of one connection in a list."""
     if connection.status is not ConnectionStatus.PENDING or topic is None:
-        return STATUS_WORDS[connection.status]
+        return _STATUSES[connection.status].listed
     if topic == LOOKING:
         return "Looking" if connection.due_at else "Not found"
     return _GONE[topic].status if topic in _GONE else REFUSED
@@ -231,7 +240,7 @@ def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> 
     connected = counts.get(ConnectionStatus.VERIFIED, 0)
     if connected == total:
         return f"All {total} accounts are connected."
-    others = [f"{counts[status]} {counted_as(status, counts[status])}" for status in _COUNTED if counts.get(status)]
+    others = [f"{n} {words}" for words, status, n, _ in counted(counts) if status is not ConnectionStatus.VERIFIED]
     return f"{connected} of {total} connected; {', '.join(others)}."
 
 
@@ -248,29 +257,21 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
         return "Your role is being checked."
     if status is ConnectionStatus.INSECURE and one and one.connection.verified_at and one.connection.why:
         return f"{one.connection.why} Its trust policy needs a change."
-    return _HEADLINES[status]
+    return _STATUSES[status].headline
 
 
-def counted_as(status: ConnectionStatus, count: int) -> str:
-    """The words after a number of accounts: "needs a change", "need a change"."""
-    if status is ConnectionStatus.VERIFIED:
-        return "connected"
-    return _COUNTED[status][count > 1]
-
-
-_HEADLINES = {
-    ConnectionStatus.PENDING: "Your role does not let us in yet.",
-    ConnectionStatus.VERIFIED: "Connected. There is nothing left to do.",
-    ConnectionStatus.BROKEN: "Your role no longer lets us in.",
-    ConnectionStatus.INSECURE: "Your role can be used without your External ID. Its trust policy needs a change.",
-    ConnectionStatus.SUSPENDED: "This connection is paused.",
-}
-_COUNTED = {
-    ConnectionStatus.INSECURE: ("needs a change", "need a change"),
-    ConnectionStatus.BROKEN: ("lost access", "lost access"),
-    ConnectionStatus.PENDING: ("waiting", "waiting"),
-    ConnectionStatus.SUSPENDED: ("paused", "paused"),
-}
+def counted(counts: dict[ConnectionStatus, int]) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
+    """For each status that there is: the words after its number, the number, and where it begins in the list."""
+    return [
+        (
+            shown.counted.replace("needs", "need") if count > 1 else shown.counted,
+            status,
+            count,
+            ListPosition(shown.begins),
+        )
+        for status, shown in _STATUSES.items()
+        if (count := counts.get(status, 0))
+    ]
 
 
 def trust_command(role_name: str, trust_policy: dict[str, Any], region: str) -> str:
