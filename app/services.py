@@ -1,4 +1,4 @@
-"""The composition root: everything that the web, the CLI and the tests use, wired once. It knows no Flask."""
+"""The composition root: makes every object that the web, the CLI and the tests use. It knows no Flask."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Services:
 
 
 def begin(config: Config) -> None:
-    """What a process does first: set its log up, and say there what looks like a mistake in the settings."""
+    """Set up the log, and log what looks like a mistake in the settings. A process calls it first."""
     log.configure(config.log_level)
     for doubt in config.doubts:
         log.get(__name__).warning("settings.doubtful", detail=doubt)

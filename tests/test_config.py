@@ -511,12 +511,12 @@ def test_a_weaker_secret_key_further_back_still_verifies_and_is_warned_of(read):
 )
 def test_a_variable_that_does_not_exist_is_named_with_the_nearest_that_does(read, name, meant):
     [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **{name: "secret"}).doubts
-    assert doubt == f"{name} is no setting, so nothing reads it. Is {meant} meant?"
+    assert doubt == f"{name} is not a setting, so nothing reads it. Did you mean {meant}?"
 
 
 def test_a_variable_that_resembles_none_sends_to_the_list_of_all(read):
     [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, DEPUTY_XYZZY="1").doubts
-    assert doubt == "DEPUTY_XYZZY is no setting, so nothing reads it. The README lists those that there are."
+    assert doubt == "DEPUTY_XYZZY is not a setting, so nothing reads it. The README lists all settings."
 
 
 def test_names_that_others_read_are_no_mistakes(read):

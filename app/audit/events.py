@@ -1,4 +1,4 @@
-"""What an audit event says: who acts, what is done, and what comes of it."""
+"""Audit events: who acts, the action, and its outcome."""
 
 import enum
 from dataclasses import dataclass, field
@@ -80,8 +80,8 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Whoever acts: an API key, whoever has an onboarding link, the operator at the machine, the background worker, or
-    a customer's stack that registers its role.
+    """Who acts: an API key, the holder of an onboarding link, the operator at the machine, the background worker, or a
+    customer's stack that registers its role.
     """
 
     kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
@@ -93,7 +93,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An audit event on its way. `valid_at_epoch`: it is stored only while the configuration has this epoch; None: at any."""
+    """An audit event to be stored. `valid_at_epoch`: the only epoch at which it may be stored; None: any."""
 
     actor: Actor
     action: Action

@@ -1,7 +1,7 @@
-"""The audit log: who did what, when, to whose connection, and what came of it. Never a secret.
+"""The audit log: who did what, when, to which connection, and with what outcome. It never holds a secret.
 
-`record` writes into the caller's own transaction, so a change and its event are stored together or not at all.
-What changes nothing (an issuance, a refusal) stands alone, and shares its commit with what else does so just then.
+`record` writes into the caller's transaction, so a change and its event are stored together or not at all. Events that
+change nothing (issuances, refusals) are stored by themselves, and share a commit with others of the same moment.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from app.store.epoch_history import EpochHistory
 from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import Page, page
 
-_ID_AND_TIME = timedelta(seconds=5)  # an event's two are made one after the other, and never so far apart
+_ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after the other, less than this apart
 PATIENCE = 1.5  # seconds to wait for a commit that others share
 
 
@@ -36,7 +36,7 @@ def record(
     connection_id: UUID | None = None,
     details: dict[str, Any] | None = None,
 ) -> None:
-    """Append one event (`noun.verb`) to the transaction at hand."""
+    """Append one event (`noun.verb`) to this transaction."""
     store(db, Event(actor, action, details or {}, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id))
 
 
@@ -55,7 +55,7 @@ def record_about(
 
 
 def store(db: Session, event: Event) -> None:
-    """Append this event to the transaction at hand, at whatever epoch."""
+    """Append this event to this transaction, at any epoch."""
     db.add(AuditEvent(**event.row()))
 
 
@@ -70,11 +70,11 @@ class Filter:
     until: datetime | None = None
 
 
-_VENDORS_WORDS = frozenset({"reason"})  # among the details
+_VENDORS_DETAILS = frozenset({"reason"})  # which a bound key does not see
 
 
 class AuditLog:
-    """Reading the log, and writing what stands alone."""
+    """Reads the log, and stores events that are in no other transaction."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -83,21 +83,19 @@ class AuditLog:
 
     @property
     def history(self) -> EpochHistory:
-        """What has been taken away, as far as this process's last commit knows."""
+        """What was taken away, as far as this process's last commit knows."""
         return self._batch.history
 
     def append(self, event: Event, *, patience: float = PATIENCE) -> int:
-        """Store one event, if it still holds: durable by the time that this returns.
+        """Store one event, if it is still valid; it is durable when this returns.
 
         Returns the current epoch: an event that is valid at another one was not stored. Raises StoreUnavailableError.
         """
         return self._group.add(event, patience)
 
     def events(self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
-        """Newest first. `confined_to`: the tenant of a bound key, which sees that tenant's events only, and of the
-        vendor's actors neither names, addresses nor reasons.
-
-        Raises NotFoundError when such a key asks for another tenant's.
+        """Newest first. `confined_to`: the tenant of a bound key, which sees only that tenant's events, without the names,
+        addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for another tenant's.
         """
         query = _matching(confined_to, wanted)
         with self._db.read(long=True) as db:
@@ -105,15 +103,15 @@ class AuditLog:
             return _as_seen_by(db, confined_to, found)
 
     def feed(self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID) -> Page[AuditEvent]:
-        """Oldest first, from the one that follows `after`; otherwise as `events`.
+        """Oldest first, from the event that follows `after`; otherwise as `events`.
 
-        Ids are in the order in which they were made, and transactions commit in another. So an event is shown once it
-        is older, by the database's clock, than any transaction that is still open can be: none that comes to light
-        later has a lower id, and a consumer that reads on from the last one misses nothing.
+        Ids are in order of creation, but transactions commit in another order. So an event is shown once it is older,
+        by the database's clock, than any open transaction can be. No event with a lower id appears later, so a
+        consumer that goes on from its last event misses none.
         """
         query = _matching(confined_to, wanted)
         with self._db.read(long=True) as db:
-            # The clock first: what was open by then has ended when the events are looked for.
+            # The clock is read first: transactions that were open then have ended when the events are read.
             settled = database_now(db) - timedelta(seconds=LONGEST + CLOCKS_APART)
             query = query.where(AuditEvent.id < first_id_at(settled))
             found = page(db, query, AuditEvent.id, limit=limit, after=after, oldest_first=True)
@@ -134,8 +132,8 @@ def _matching(confined_to: UUID | None, wanted: Filter) -> Select[AuditEvent]:
         if value is not None:
             query = query.where(column == value)
     if wanted.action not in {None, ISSUED}:
-        query = query.where(NOT_ISSUED)  # true anyhow; it lets the index answer
-    # There is no index by time. All of them know the order of the ids, which begin with the time.
+        query = query.where(NOT_ISSUED)  # always true here; it lets the partial index answer
+    # No index is by time, but each ends with the id, which begins with the time.
     if wanted.since is not None:
         first = first_id_at(wanted.since - _ID_AND_TIME)
         query = query.where(AuditEvent.id >= first, AuditEvent.at >= wanted.since)
@@ -146,15 +144,15 @@ def _matching(confined_to: UUID | None, wanted: Filter) -> Select[AuditEvent]:
 
 
 def _as_seen_by(db: Session, confined_to: UUID | None, found: Page[AuditEvent]) -> Page[AuditEvent]:
-    """The page without the vendor's own words, for a key that is confined to one tenant."""
+    """The page without the vendor's names, addresses and reasons, for a key that is confined to one tenant."""
     if confined_to is None:
         return found
     keys = {UUID(event.actor_id) for event in found.items if event.actor_kind == "api_key" and event.actor_id}
     query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == confined_to)
     of_tenant = {str(key_id) for key_id in db.scalars(query)}
     for event in found.items:
-        db.expunge(event)  # what is changed below is for this answer alone
+        db.expunge(event)  # the changes below are for this answer only
         if event.actor_kind == "operator" or (event.actor_kind == "api_key" and event.actor_id not in of_tenant):
             event.actor_name, event.client_address = "the vendor", None
-            event.details = {name: None if name in _VENDORS_WORDS else value for name, value in event.details.items()}
+            event.details = {name: None if name in _VENDORS_DETAILS else value for name, value in event.details.items()}
     return found

@@ -1,12 +1,12 @@
-"""The proof: a role that accepts the tenant's External ID from our broker and refuses our broker without it.
+"""The proof: a role accepts the tenant's External ID from our broker, and refuses our broker without it.
 
-A successful call with the right External ID proves nothing, since a role that asks for none accepts any. So a full
-proof makes four calls, in this order (invariant 5): own ID, no ID, a stranger's ID, own ID again. Refusals count only
-between two acceptances: a role that is still spreading through IAM refuses everybody, and would look safe. A routine
-proof leaves out the first call, as the acceptance of the last proof stands for it. Only AccessDenied is a refusal;
-everything else is inconclusive. One accepted stranger is insecure, whatever else was said.
+An accepted call with the right External ID proves nothing, since a role without the condition accepts any. So a full
+proof makes four calls in this order: own ID, no ID, a stranger's ID, own ID again (invariant 5; docs/architecture.md
+has the list). Refusals count only between two acceptances, because a new role refuses every call until IAM has
+propagated it. A routine proof leaves out the first call: the acceptance of the last proof stands for it. Only
+AccessDenied is a refusal; every other error is inconclusive. One accepted stranger makes the verdict insecure.
 
-What the calls can't see is who else the role trusts.
+A proof can't see who else the role trusts.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class Warning:  # noqa: A001  the word of the API
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the calls said. `role_unique_id` is set when the verdict is proven; `may_be_spreading` when waiting may help.
+    """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting may help.
 
     `refused`: the role refused its own External ID, in the first call.
     """
@@ -141,7 +141,7 @@ def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[Check, ...
 def _accepted_again(
     sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[Check, ...], warnings: tuple[Warning, ...]
 ) -> Finding:
-    """The last call: without it the refusals might be those of a role that refuses everybody."""
+    """Make the last call: without it, the refusals might be those of a role that refuses every call."""
     try:
         again = sts.probe_again(grant)
     except StsError as error:
@@ -158,7 +158,7 @@ def _accepted_again(
 
 
 def _refusal(name: str, probe: Callable[[], None]) -> Check:
-    """A stranger's call: let in is failed, AccessDenied is passed, and anything else proves nothing."""
+    """A stranger's call: accepted is failed, AccessDenied is passed, and anything else is inconclusive."""
     try:
         probe()
     except Refused:

@@ -1,7 +1,7 @@
 """Verification: proves connections, and stores what the proofs found.
 
-A proof takes seconds, and no transaction is open meanwhile. So its verdict is stored only if the connection is still the
-one that was tested (invariant 5); otherwise the proof is made again.
+A proof takes seconds, and no transaction is open meanwhile. So its verdict is stored only if the connection is still
+the one that was tested (invariant 5; docs/architecture.md has the list); otherwise the proof is made again.
 """
 
 import math
@@ -32,7 +32,7 @@ from app.store.models.states import ROUTINE
 
 _log = log.get(__name__)
 
-PATIENCE = 5.0  # seconds: how long a refused own-ID call is tried again when the role may be seconds old
+PATIENCE = 5.0  # seconds to repeat a refused call with the own ID, when the role may be seconds old
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
 _ONCE = (
     "The role refused this tenant's External ID. It is asked again in a minute; a second refusal means that it can't be"
@@ -42,7 +42,7 @@ _MANY = (
     "Many roles refuse the broker at once, so this refusal says nothing about this role. It is asked again in a minute."
 )
 _SAMPLING = Actor("worker", None, "background worker")
-_TRIES = 3  # how often a proof is made anew because the connection changed meanwhile
+_TRIES = 3  # proofs at most, when the connection changes meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class Verification:
         """Compare-and-set: None when the connection is no longer what was tested."""
         interval = self._pace.interval()
         with self._db.write(caller) as db:
-            # The tenant first, as whoever deletes it does: the proof's foreign key would lock it later, and deadlock.
+            # The tenant first, as its deletion does: the proof's foreign key would lock it later, and deadlock.
             tenant = tenant_of(db, caller, path[0], lock=True)
             connection = owned(db, caller, *path, lock=True)
             tenant.ensure_active()

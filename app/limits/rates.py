@@ -1,12 +1,12 @@
-"""Rate limits: how often a key may ask for credentials, and the background may call STS, each second.
+"""Rate limits per second: requests for credentials, loads of onboarding pages, and calls to STS.
 
-They keep one caller from using up what all share: AWS gives an account some 600 STS calls a second and doesn't raise
-that. Every process counts in its own memory; with a shared cache, all processes count together too. Asking that for
-each request would cost more than the request, so a process takes several admissions at once and uses them up. What is
-asked for less often is counted in the database, by all processes together (app/limits/quotas.py).
+They keep one caller from using up what all share: AWS allows an account some 600 STS calls a second, and does not raise
+that. Each process counts in memory; with a shared cache, all processes count together too. Asking the cache for each
+request would cost more than the request, so a process takes a portion of a limit at once. Rarer requests are counted
+in the database (app/limits/quotas.py).
 
-In memory we count ourselves: the library's own counting there costs as much as a third of a hot request, with a
-timer thread beside it. What has to be atomic among processes is the library's.
+Memory is counted here, because the library's own counting costs a third of a hot request and a timer thread. The
+counting that must be atomic among processes is the library's.
 """
 
 import functools
@@ -29,16 +29,16 @@ from app.config import Config
 from app.errors import RateLimitedError
 from app.limits.sliding_window import SlidingWindow, Uses
 
-PAGE_RATE = 10  # looks at a link's page in a second; an open page asks once in three seconds
-_PORTIONS = 20  # of a limit: what a process takes at once is one of them
-_EVERYBODY = UUID(int=0)  # of whom there is one
-_PAUSE = 0.1  # seconds until the next look whether there is room for another call, when nobody knows when
-_SUBJECTS = 10_000  # of a limit: the last ones that were counted
+PAGE_RATE = 10  # loads of a link's page per second; an open page asks once in three seconds
+_PORTIONS = 20  # of a limit; a process takes one at once
+_EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
+_PAUSE = 0.1  # seconds until the next attempt, when it is unknown when there will be room
+_SUBJECTS = 10_000  # of a limit: those that were counted last
 _MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once: a nightly run over a thousand accounts
 
 
 class Rates:
-    """Each method counts one; a caller's raises RateLimitedError, and the background waits."""
+    """Each method counts one. For a caller it raises RateLimitedError; a background call waits."""
 
     def __init__(self, config: Config, shared: SharedCache | None) -> None:
         self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
@@ -51,14 +51,14 @@ class Rates:
         self._miss_rate = config.tenant_miss_rate
 
     def page(self, caller: Caller) -> None:
-        """One look at the page of this onboarding link."""
+        """One load of the page of this onboarding link."""
         if wait := self._hit(self._page, caller.key_id):
             raise _too_often(f"This page is asked for too often: {PAGE_RATE} times per second at most.", wait)
 
     def issue(self, caller: Caller, tenant_id: UUID) -> None:
         """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
 
-        A bound key that asks for another tenant's uses up what its own has: it is refused later, and that costs as well.
+        A bound key that asks for another tenant's counts for its own tenant: it is refused later, which costs as well.
         """
         if wait := self._hit(self._key, caller.key_id):
             raise _too_often(
@@ -72,7 +72,7 @@ class Rates:
     def miss(self, tenant_id: UUID) -> None:
         """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds' worth at once.
 
-        AWS gives the account some 600 calls a second for all tenants together. Every new session policy is a call.
+        AWS gives the account some 600 calls a second for all tenants together. Each new session policy needs a call.
         """
         if wait := self._hit(self._miss, tenant_id):
             raise _too_often(
@@ -85,7 +85,7 @@ class Rates:
         """Count one and return 0; or return how many seconds to wait for the next."""
         wait = limit.hit(who)
         if wait == 0 and self._shared is not None and not self._shared.hit(limit.item, who.hex):
-            return 1.0  # not known, and asking the cache for it costs more than it is worth
+            return 1.0  # unknown; asking the cache for it would cost too much
         return wait
 
     @contextmanager
@@ -109,10 +109,10 @@ class Rates:
 
 
 class CallBudget:
-    """At most so many calls in any one second, as whoever is called counts them.
+    """At most `most` calls in any second, as AWS counts them.
 
-    They may be counted at any moment between their beginning and their end. So a call takes its place when it begins,
-    and gives it back a second after it has ended.
+    AWS may count a call at any moment between its beginning and its end. So a call takes a place when it begins, and
+    returns it one second after it has ended.
     """
 
     def __init__(self, most: int) -> None:
@@ -153,7 +153,7 @@ class _Budget:
 
 
 class Limit:
-    """At most so many in so many seconds for each subject: in this process, and in the shared cache."""
+    """At most `amount` in `seconds` for each subject: in this process, and in the shared cache."""
 
     def __init__(self, name: str, amount: int, seconds: int) -> None:
         self.amount = amount
@@ -177,13 +177,13 @@ def _too_often(detail: str, wait: float) -> RateLimitedError:
 
 
 class _Shared:
-    """The limits of a whole deployment, in portions. While the cache is away, everybody is admitted here."""
+    """The limits of a whole deployment, in portions. While the cache is away, it admits every request."""
 
     def __init__(self, url: str, cache: SharedCache) -> None:
         self._cache = cache
         storage = RedisStorage(url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate")
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        # What is left of a portion, for one second: then the window in which it was taken is over.
+        # What is left of a portion. It lasts one second: then the window in which it was taken is over.
         self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
         self._lock = threading.Lock()
         self._taking = threading.Lock()
@@ -192,7 +192,7 @@ class _Shared:
         name = (limit.namespace, who)
         if self._one_left(name):
             return True
-        with self._taking:  # one portion for a herd, not one for each of it
+        with self._taking:  # requests that arrive together share one portion
             return self._one_left(name) or self._take(limit, name)
 
     def _one_left(self, name: tuple[str, str]) -> bool:
@@ -203,7 +203,7 @@ class _Shared:
         return left > 0
 
     def _take(self, limit: RateLimitItem, name: tuple[str, str]) -> bool:
-        """Take a portion, or at least one, and use one of it; whether that was admitted."""
+        """Take a portion, or at least one, and use one of it. Returns whether that was admitted."""
         portion = max(1, limit.amount // _PORTIONS)
         for cost in dict.fromkeys((portion, 1)):
             hit = functools.partial(self._limiter.hit, limit, name[1], cost=cost)

@@ -1,10 +1,10 @@
-"""Refusals on record: each of a few, and of a flood its size.
+"""Refusals in the audit log: a few as events of their own, a flood as one event with its size.
 
-At most ten of a key in one clock second are events of their own, counted over all processes in the database, and of a
-tenant's keys together twenty in each process: each is a transaction, for which others wait. The rest of that second
-becomes one event of each key for each process, with how many they were and their codes. It is stored when the second
-is over, and at the latest when the process ends; one that is killed loses what it has counted and not stored, which is
-that second's. Above two hundred in a second the answer itself is a 429, and nothing is recorded any more.
+In one clock second at most ten refusals of a key are events of their own, counted over all processes in the database;
+of all keys that are bound to a tenant, twenty in each process. Each is a transaction, for which others wait. The rest
+of that second becomes one event for each key and process, with their number and their codes. It is stored when the
+second is over, or when the process ends; a process that is killed loses what it counted in that second. Above two
+hundred in a second the answer is a 429, and nothing is recorded.
 """
 
 import atexit
@@ -30,32 +30,32 @@ from app.store.database import SYSTEM, Database
 _log = log.get(__name__)
 
 SINGLY = 10  # of a key, in a second
-OF_TENANT = 20  # of all keys that are bound to one tenant, in a second and process
+OF_TENANT = 20  # of all keys that are bound to one tenant, in a second and in each process
 MOST = 200
-_PORTION = 19  # counted in the database at once, when none of them is recorded singly
-_KEYS = 10_000  # the last ones that were refused something
+_PORTION = 19  # counted in the database at once, once they are not recorded singly
+_KEYS = 10_000  # those that were refused last
 _QUIET_SECONDS = 60  # between two log lines about one key's flood
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What this process knows of a key's refusals in one second. `counted`: in all processes, when it last looked."""
+    """A key's refusals in one second, as this process knows them. `counted`: in all processes, at the last query."""
 
     counted: int = 0
-    left: int = 0  # of a portion that this process has counted already
+    left: int = 0  # of a portion that is counted already
     counting: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(slots=True)
 class _Rest:
-    """The refusals of a key's second that are not recorded singly. `last`: the latest of them."""
+    """A key's refusals in one second that are not recorded singly. `last`: the latest of them."""
 
     last: Event
     codes: Counter[str] = field(default_factory=Counter)
 
 
 class Refusals:
-    """Use `record`; the rest happens by itself."""
+    """Records refusals. Requests call `record`; the summaries are stored in the background."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -66,7 +66,7 @@ class Refusals:
         self._lock = threading.Lock()
 
     def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:
-        """Put a refusal on record. `tenant_id`: of a bound key; its tenant sees what becomes of a flood.
+        """Record a refusal. `tenant_id`: of a bound key; its tenant sees the summary of a flood.
 
         Raises RateLimitedError when this key was refused more than MOST times in this second, and
         StoreUnavailableError.
@@ -74,13 +74,13 @@ class Refusals:
         place = key_id, int(event.at.timestamp())
         with self._lock:
             tally = self._tallies.setdefault(place, _Tally())
-        with tally.counting:  # one look at the database for a herd, not one for each of it
+        with tally.counting:  # refusals that arrive together share one query
             alone = self._count(place, tally, event, tenant_id)
         if not alone:
             self._keep(place, replace(event, tenant_id=tenant_id, connection_id=None))
 
     def _count(self, place: tuple[UUID, int], tally: _Tally, event: Event, tenant_id: UUID | None) -> bool:
-        """Whether it was stored as an event of its own."""
+        """Returns whether it was stored as an event of its own."""
         if not tally.left and tally.counted < SINGLY and tenant_id and self._tenants.hit(tenant_id):
             tally.counted, tally.left = SINGLY, _PORTION
         if tally.left:
@@ -91,7 +91,7 @@ class Refusals:
             with self._db.write(SYSTEM) as db:
                 before = count_refusals(db, *place, wanted, otherwise=SINGLY)
                 if before < SINGLY:
-                    # With an id that is made in this transaction: the audit log's feed goes by that.
+                    # With an id that is made in this transaction, as the audit log's feed requires.
                     audit.store(db, replace(event, id=new_id()))
             tally.counted = before + wanted
             tally.left = max(0, min(wanted, MOST - before) - 1)
@@ -123,7 +123,7 @@ class Refusals:
             self.flush(before=int(now().timestamp()))
 
     def flush(self, *, before: int | None = None) -> None:
-        """Store what was kept of seconds before this one; of all, at the end of the process."""
+        """Store the summaries of all seconds before this one (None: of all, at the end of the process)."""
         with self._lock:
             over = [place for place in self._rests if before is None or place[1] < before]
             rests = [self._rests.pop(place) for place in over]
@@ -141,7 +141,7 @@ class Refusals:
 
 
 def _summary(rest: _Rest) -> Event:
-    """One event, of the second that it speaks of."""
+    """One event, with a time in the second that it is about."""
     return Event(
         replace(rest.last.actor, request_id=None, client_address=None),
         Action.REQUEST_REFUSED,

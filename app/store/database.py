@@ -1,9 +1,9 @@
 """The database: engine, transactions and column types.
 
-Two ways in: `Database.read()` for a look, `Database.write(caller)` for one short transaction; app/audit/batch.py, which
-issuing goes through, holds a connection of its own. On SQLite every writing transaction begins IMMEDIATE (one that
-reads first and writes later fails at once when another process wrote in between, whatever the timeout) and waits
-its turn at one file lock, off the gevent hub. No network call may happen inside either (the tests refuse it).
+`Database.read()` opens a session for queries, `Database.write(caller)` one short transaction. For issuing,
+app/audit/batch.py has a connection of its own. On SQLite every writing transaction begins IMMEDIATE, because one that
+reads first and writes later fails at once when another process has written in between. It waits for a file lock, off
+the gevent hub. No transaction may contain a network call; the tests refuse one.
 """
 
 import sqlite3
@@ -23,23 +23,23 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
 from app.errors import ConflictError, StoreUnavailableError
-from app.store.sqlite import PRAGMAS, OneWriter, SqliteConnection, create_private
+from app.store.sqlite import PRAGMAS, SqliteConnection, WriteLock, create_private
 
 _UNREACHABLE = "The database can't be reached right now; try again."
 _COLLISIONS = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
 _COLLIDED = "Another request changed the same things at the same time; try again."
-# A commit that PostgreSQL answers before it is on its disk is none: not ours to give up, whoever configured it.
+# An asynchronous commit is not durable, so synchronous_commit is always on.
 _POSTGRESQL_DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
-# Seconds. The feed of audit events shows what is older than both together, so a transaction may not take longer than
-# LONGEST, nor may an event be older than that when it is stored.
+# Seconds. The feed shows audit events that are older than both together. So no transaction takes longer than LONGEST,
+# and no event is older than that when it is stored.
 LONGEST = 15
-CLOCKS_APART = 5  # by how much the clocks of machines may differ
-# At once, on SQLite. Each keeps a thread and a connection, and those who write need some as well.
-_LONG_LOOKS = 4
-_STATEMENT_SECONDS = 10  # for one that waits for a lock, or looks through too much
-# Seconds until a database that doesn't answer counts as away. Workers behind container credentials wait for two.
+CLOCKS_APART = 5  # the most by which machines' clocks may differ
+# Long reads at once, on SQLite: each occupies a thread and a connection, and writers need some too.
+_LONG_READS = 4
+_STATEMENT_SECONDS = 10  # for a statement that waits for a lock, or reads too many rows
+# Seconds until a database that does not answer counts as away. For container credentials, SDKs wait two seconds.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 
 
@@ -52,12 +52,12 @@ def database_now(db: Session) -> datetime:
 
 
 def as_json(value: Any) -> str:
-    """How JSON columns are written, on every database and by whoever writes them."""
+    """The text of a JSON column, the same on every database."""
     return orjson.dumps(value).decode()
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database: SQLite forgets the zone, and PostgreSQL answers in the session's."""
+    """An aware UTC datetime on every database: SQLite drops the zone, and PostgreSQL answers in the session's."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -77,12 +77,12 @@ class Writer(Protocol):
     """On whose behalf a transaction writes: an API key, an onboarding link, or Deputy itself."""
 
     def admit(self, db: Session) -> None:
-        """Read again, in the transaction at hand, that they may still act. Raises an AppError when they may not."""
+        """Check again, in this transaction, that the writer may still act. Raises an AppError if it may not."""
 
 
 class _System:
     def admit(self, db: Session) -> None:
-        """Nothing to read: there is no key that could have been revoked."""
+        """There is no key that could have been revoked."""
 
 
 SYSTEM = _System()  # the background worker, stacks' messages, housekeeping, and the operator at the machine
@@ -94,18 +94,18 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         sqlite = self.engine.dialect.name == "sqlite"
-        turns = threading.BoundedSemaphore(_LONG_LOOKS) if sqlite else nullcontext()
-        self._long_looks: AbstractContextManager[Any] = turns
-        self._looking = self.engine.execution_options(deputy_takes_long=True)
+        turns = threading.BoundedSemaphore(_LONG_READS) if sqlite else nullcontext()
+        self._long_reads: AbstractContextManager[Any] = turns
+        self._long_reading = self.engine.execution_options(deputy_takes_long=True)
         self._writing = self.engine.execution_options(deputy_writes=True)
 
     @contextmanager
     def read(self, *, long: bool = False) -> Iterator[Session]:
-        """A session for looking; whatever it changes is rolled back. Raises StoreUnavailableError.
+        """A session for queries; its changes are rolled back. Raises StoreUnavailableError.
 
-        `long`: it may look through so much that on SQLite a worker's other requests would wait for it.
+        `long`: it may read so many rows that on SQLite the process's other requests would wait for it.
         """
-        engine, turn = (self._looking, self._long_looks) if long else (self.engine, nullcontext())
+        engine, turn = (self._long_reading, self._long_reads) if long else (self.engine, nullcontext())
         with turn, unavailable(), Session(engine, expire_on_commit=False) as session:
             yield session
 
@@ -113,12 +113,11 @@ class Database:
     def write(self, writer: Writer) -> Iterator[Session]:
         """One transaction: commits at the end, rolls back on any exception.
 
-        `writer` is read again first. A key may have been revoked since its request began, which lasts as long as its
-        body takes to arrive; no use case can forget to look. Raises what `writer.admit` raises, ConflictError when
-        PostgreSQL broke up a deadlock, and StoreUnavailableError.
+        `writer` is checked again first: its key may have been revoked while the request's body arrived. Raises what
+        `writer.admit` raises, ConflictError when PostgreSQL broke up a deadlock, and StoreUnavailableError.
         """
         with unavailable(), Session(self._writing, expire_on_commit=False) as session, session.begin():
-            session.connection()  # it begins here, on SQLite when its turn has come
+            session.connection()  # begins the transaction, on SQLite once the write lock is free
             began = time.monotonic()
             writer.admit(session)
             yield session
@@ -127,7 +126,7 @@ class Database:
                 raise StoreUnavailableError(_UNREACHABLE)
 
     def dedicated(self) -> Any:
-        """A connection of the driver's own that the pool forgets. Raises StoreUnavailableError."""
+        """A connection of the driver that no longer belongs to the pool. Raises StoreUnavailableError."""
         with unavailable():
             fairy = self.engine.raw_connection()
             connection = fairy.driver_connection
@@ -137,12 +136,12 @@ class Database:
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """A database that is away, full or locked is a 503; a violated constraint is not, and passes."""
+    """Raises StoreUnavailableError when the database is away, full or locked. Violated constraints pass."""
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         if getattr(error.orig if isinstance(error, DBAPIError) else None, "sqlstate", None) in _COLLISIONS:
-            raise ConflictError(_COLLIDED) from error  # rolled back; the other one went on
+            raise ConflictError(_COLLIDED) from error  # rolled back; the other transaction went on
         raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
         if error.connection_invalidated:
@@ -151,13 +150,13 @@ def unavailable() -> Iterator[None]:
 
 
 def postgresql_limits(server_version: int) -> dict[str, float]:
-    """PostgreSQL's settings, in seconds, that let no statement and no transaction take too long."""
+    """PostgreSQL's time limits for a statement and for a transaction, in seconds."""
     whole = "transaction_timeout" if server_version >= 170000 else "idle_in_transaction_session_timeout"
     return {"statement_timeout": min(_STATEMENT_SECONDS, LONGEST), whole: LONGEST}
 
 
 def without_limits(connection: DbConnection) -> None:
-    """For migrations, which take as long as they take. The connection is closed when it is given back."""
+    """Lift the time limits, for migrations. The connection is closed when it is returned."""
     if connection.dialect.name == "postgresql":
         connection.detach()
         version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
@@ -194,7 +193,7 @@ def _sqlite(url: str) -> Engine:
         url, connect_args={"check_same_thread": False, "factory": SqliteConnection}, json_serializer=as_json
     )
     path = engine.url.database
-    turn = OneWriter(path) if path else None
+    lock = WriteLock(path) if path else None
 
     @event.listens_for(engine, "do_connect")
     def _create(*_: Any) -> None:
@@ -203,8 +202,8 @@ def _sqlite(url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
-        dbapi.turn = turn
-        dbapi.isolation_level = None  # SQLAlchemy's BEGIN is ours to write, below
+        dbapi.write_lock = lock
+        dbapi.isolation_level = None  # `_begin` sends BEGIN
         for pragma in PRAGMAS:
             dbapi.execute(pragma)
 

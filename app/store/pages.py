@@ -1,4 +1,4 @@
-"""Keyset pages: a list in pieces, each of which begins where the one before ended."""
+"""Keyset pages: a list in parts, each of which begins where the one before ended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ def page(
 ) -> Page[Row]:
     """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of creation, newest first.
 
-    No count and no OFFSET, whose cost grows with the depth; one row more than asked tells whether there are more.
-    `either`: conditions of which one must hold, each with an index that ends in `key`. An index knows the order under
-    one of them alone, so the first rows under each are looked up, and the page is taken from those.
+    There is no count and no OFFSET, whose cost grows with the depth: one row more than asked says whether there are more.
+    `either`: conditions of which one must be true, each with an index that ends in `key`. An index is in order under one
+    of them only, so the first rows under each are looked up, and the page is taken from those.
     """
     order = key.asc() if oldest_first else key.desc()
     if after is not None:

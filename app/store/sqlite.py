@@ -1,4 +1,4 @@
-"""SQLite as a server's database: whose turn it is to write, and nobody's requests waiting for somebody's disk."""
+"""SQLite as a server's database: writers take turns, and slow work on the disk stays off the gevent hub."""
 
 import fcntl
 import os
@@ -12,31 +12,31 @@ from app.concurrency.gevent import off_hub
 
 Result = TypeVar("Result")
 
-_TURN_SECONDS = 10  # how long a writer waits for the writers before it
+_LOCK_SECONDS = 10  # for which a writer waits for those before it
 PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
     "PRAGMA foreign_keys=ON",  # off by default, and they carry invariant 3
     "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE would delete an audit event past its trigger
-    f"PRAGMA busy_timeout={_TURN_SECONDS * 1000}",
+    f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}",
 )
 
 
 def create_private(path: str) -> None:
-    """Create the database's file for its owner alone, unless it is there. SQLite gives -wal and -shm the same mode.
+    """Create the database's file, for its owner alone, unless it exists. SQLite gives -wal and -shm the same mode.
 
-    O_EXCL, as a file that is there must not be opened here: closing it would end this process's locks on it.
+    O_EXCL: an existing file must not be opened here, because closing it would release this process's locks on it.
     """
-    with suppress(OSError):  # there already; or SQLite says itself why it can't be made
+    with suppress(OSError):  # it exists; otherwise SQLite says why it can't be created
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
-class OneWriter:
-    """Whose turn it is to write to a SQLite file, among all threads of all processes.
+class WriteLock:
+    """The lock for writing to a SQLite file, among all threads of all processes.
 
-    SQLite lets waiting writers sleep and try again, so under load some wait for very long; the kernel wakes those
-    who wait at a file lock in turn. Only one thread of a process waits at the file, or the threads that wait could
-    take up every thread that the one who writes needs to finish.
+    In SQLite, waiting writers sleep and try again, so under load some wait very long; at a file lock the kernel wakes
+    them in order. Only one thread of a process waits at the file: more could occupy every thread that the writer needs
+    to finish.
     """
 
     def __init__(self, path: str) -> None:
@@ -44,9 +44,9 @@ class OneWriter:
         self._in_process = threading.Lock()
         self._file: int | None = None
 
-    def take(self) -> None:
-        """Wait for one's turn. Raises sqlite3.OperationalError, as SQLite itself does for a busy database."""
-        if not self._in_process.acquire(timeout=_TURN_SECONDS):
+    def acquire(self) -> None:
+        """Wait for the lock. Raises sqlite3.OperationalError after 10 seconds, as SQLite does for a busy database."""
+        if not self._in_process.acquire(timeout=_LOCK_SECONDS):
             raise sqlite3.OperationalError("database is locked")
         try:
             self._lock_file()
@@ -56,8 +56,8 @@ class OneWriter:
                 raise sqlite3.OperationalError(f"no lock on {self._path}: {error.strerror}") from error
             raise
 
-    def give(self) -> None:
-        """Let the next one write."""
+    def release(self) -> None:
+        """Let the next writer in."""
         if self._file is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._in_process.release()
@@ -72,14 +72,14 @@ class OneWriter:
 
 
 class SqliteConnection(sqlite3.Connection):
-    """One that holds its turn from `begin_writing` to the end of the transaction."""
+    """A connection that holds the write lock from `begin_writing` to the end of the transaction."""
 
-    turn: OneWriter | None = None  # set for every connection of an engine
-    takes_long = False  # set for every transaction: it looks through so much that others must not wait
-    _holds_turn = False
+    write_lock: WriteLock | None = None  # set for every connection of an engine
+    takes_long = False  # set for every transaction: its queries run off the hub
+    _holds_lock = False
 
     def cursor(self, *_: Any) -> "SqliteCursor":  # type: ignore[override]  # SQLAlchemy wants no other kind
-        """SQLAlchemy's way in. What is executed on the connection itself is not for requests to wait for."""
+        """For SQLAlchemy. Statements on the connection itself always run in the calling thread."""
         return SqliteCursor(self)
 
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
@@ -89,25 +89,25 @@ class SqliteConnection(sqlite3.Connection):
         return sqlite3.Cursor(self).executemany(sql, parameters)
 
     def begin_writing(self) -> None:
-        """BEGIN IMMEDIATE, in turn. Raises sqlite3.OperationalError when it does not come."""
-        if self.turn is not None:
-            self.turn.take()
-            self._holds_turn = True
+        """BEGIN IMMEDIATE under the write lock. Raises sqlite3.OperationalError when the lock is not free in time."""
+        if self.write_lock is not None:
+            self.write_lock.acquire()
+            self._holds_lock = True
         try:
             off_hub(self.execute, "BEGIN IMMEDIATE")
         except BaseException:
-            self._end_turn()
+            self._unlock()
             raise
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
-        """One whole writing transaction around `work`, in turn and off the hub."""
-        if self.turn is None:
+        """Run `work` in one writing transaction, under the write lock and off the hub."""
+        if self.write_lock is None:
             return self._transaction(work)
-        self.turn.take()
+        self.write_lock.acquire()
         try:
             return off_hub(self._transaction, work)
         finally:
-            self.turn.give()
+            self.write_lock.release()
 
     def _transaction(self, work: Callable[[], Result]) -> Result:
         self.execute("BEGIN IMMEDIATE")
@@ -115,7 +115,7 @@ class SqliteConnection(sqlite3.Connection):
             outcome = work()
             self.execute("COMMIT")
         except BaseException:
-            if self.in_transaction:  # SQLite has rolled back by itself, after some errors
+            if self.in_transaction:  # after some errors SQLite has rolled back by itself
                 self.execute("ROLLBACK")
             raise
         return outcome
@@ -124,31 +124,31 @@ class SqliteConnection(sqlite3.Connection):
         try:
             off_hub(super().commit)
         finally:
-            self._end_turn()
+            self._unlock()
 
     def rollback(self) -> None:
         try:
             super().rollback()
         finally:
-            self._end_turn()
+            self._unlock()
 
     def close(self) -> None:
         super().close()
-        self._end_turn()
+        self._unlock()
 
     def __del__(self) -> None:
-        """Close what is left of the audit log's own connection, which no pool does; since 3.13 Python complains."""
+        """Close the audit log's own connection, which no pool closes: Python 3.13 warns about an open one."""
         with suppress(sqlite3.ProgrammingError):  # it was never opened
             self.close()
 
-    def _end_turn(self) -> None:
-        if self._holds_turn and self.turn is not None:
-            self._holds_turn = False
-            self.turn.give()
+    def _unlock(self) -> None:
+        if self._holds_lock and self.write_lock is not None:
+            self._holds_lock = False
+            self.write_lock.release()
 
 
 class SqliteCursor(sqlite3.Cursor):
-    """A look that takes long holds up its own request and no other. What is quick would only be slower for it."""
+    """Runs long queries off the hub, where they delay only their own request. Quick ones would be slower there."""
 
     connection: SqliteConnection
 

@@ -79,7 +79,7 @@ def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(tmp_p
 def assert_what_is_doubtful_is_told_once(run: Run) -> None:
     """Each process says it in its own log, which nobody reads who just typed make run."""
     assert re.findall(r"^note .*", run.output, re.MULTILINE) == [
-        f"note      {DOUBTFUL} is no setting, so nothing reads it. Is DEPUTY_ISSUE_RATE meant?"
+        f"note      {DOUBTFUL} is not a setting, so nothing reads it. Did you mean DEPUTY_ISSUE_RATE?"
     ]
 
 

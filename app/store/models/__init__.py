@@ -1,13 +1,13 @@
-"""The tables. What must never happen is refused here by the database itself, not only by the code above.
+"""The tables. The database itself refuses what must never happen (docs/architecture.md lists the invariants):
 
 - a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
 - an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers in the migration
   refuse to change or delete one, and to change or delete an audit event;
 - a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12);
-- whatever takes something away from a key, a tenant or a connection moves the configuration epoch in the same
-  transaction (triggers in the migration), by which every process knows that its memory is out of date (invariant 8).
+- taking something away from a key, a tenant or a connection moves the configuration's epoch in the same transaction
+  (triggers in the migration), which tells every process that its memory is out of date (invariant 8).
 
-Deleted tenants and connections stay as rows, so that nothing of theirs is ever handed to somebody else.
+Deleted tenants and connections stay as rows, so that nothing of theirs is ever given to another tenant.
 """
 
 from app.store.models.api_key import ApiKey

@@ -1,4 +1,4 @@
-"""The table of audit events: what nearly all of them say, and how they are found."""
+"""The table of audit events, and the indexes by which they are found."""
 
 from datetime import datetime
 from typing import Any
@@ -11,22 +11,22 @@ from app.clock import now
 from app.ids import new_id
 from app.store.models.base import Base
 
-ISSUED = "credentials.issued"  # what nearly all audit events say
-# Words of the index and of the queries that may use it: a database compares the text, so no parameter can stand here.
+ISSUED = "credentials.issued"  # the action of nearly all audit events
+# Text of the index and of the queries that use it: the database compares the text, so it can't be a parameter.
 NOT_ISSUED = text(f"action <> '{ISSUED}'")
 
 
 class AuditEvent(Base):
-    """Who did what, when, to whose connection, and what came of it. Append-only; a trigger refuses anything else.
+    """Who did what, when, to which connection, and with what outcome. Append-only; a trigger refuses anything else.
 
-    No foreign keys: an event outlives whatever it speaks of.
+    No foreign keys: an event outlives the rows that it names.
     """
 
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_tenant", "tenant_id", "id"),
         Index("ix_audit_events_connection", "connection_id", "id"),
-        # Issuances are found without it, wherever one looks; so the hot path doesn't pay for it.
+        # Without issuances, which the other indexes find: so the hot path does not pay for it.
         Index("ix_audit_events_action", "action", "id", sqlite_where=NOT_ISSUED, postgresql_where=NOT_ISSUED),
     )
 

@@ -1,4 +1,4 @@
-"""The background workers that are there, a row each."""
+"""The running background workers, one row each."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from app.store.models.base import Base
 
 
 class BackgroundWorker(Base):
-    """A process that proves what is due. `flask` is the worker of one machine, `celery` one over Celery's broker."""
+    """A background worker. `kind`: `flask` for one machine, or `celery` over Celery's message broker."""
 
     __tablename__ = "background_workers"
 
@@ -21,8 +21,8 @@ class BackgroundWorker(Base):
     pid: Mapped[int]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
-    clock_ahead: Mapped[float]  # seconds by which the worker's clock is ahead of the database's, at least
-    # By then it had answered all that the registration queue held, as far as it was shown; null: it has not asked.
+    clock_ahead: Mapped[float]  # the least seconds by which its clock is ahead of the database's
+    # Up to here, it has answered every message that it received from the registration queue; null: it has not asked.
     heard_at: Mapped[datetime | None]
-    # When the oldest message was sent that this worker was shown and has not answered.
+    # When the oldest message was sent that this worker received and has not answered.
     unanswered_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""What tables have in common: names of constraints, types, states as strings with a CHECK, suspensions."""
+"""What all tables share: names of constraints, types, states as strings with a CHECK, suspensions."""
 
 import enum
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Base(DeclarativeBase):
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """By what kind of actor, and why; `bound`: a key that is confined to one tenant."""
+    """By what kind of actor, and why. `bound`: by a key that is confined to one tenant."""
 
     by: str
     bound: bool
@@ -36,7 +36,7 @@ class Suspension:
 
 
 class Suspendable:
-    """What is kept of a suspension while it lasts."""
+    """The columns of a suspension, set while it lasts."""
 
     suspended_at: Mapped[datetime | None]
     suspended_by: Mapped[str | None] = mapped_column(String(16))
@@ -58,14 +58,14 @@ class Suspendable:
             raise ConflictError("The vendor suspended this, and has to resume it first.")
 
     def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
-        """Raises ConflictError when it is suspended already. But the vendor may where a bound key did, which could undo
-        its own again.
+        """Raises ConflictError when it is suspended already. The vendor may still suspend what a bound key suspended, as
+        that key could undo its own suspension.
         """
         if suspended and (suspension.bound or not self.suspended_by_bound):
             raise ConflictError("This is suspended already.")
 
     def note_suspension(self, suspension: Suspension | None) -> None:
-        """Keep what is to be known of a suspension that begins now; None when it ends."""
+        """Set the columns for a suspension that begins now, or clear them (None)."""
         self.suspended_at = now() if suspension else None
         self.suspended_by = suspension.by if suspension else None
         self.suspended_by_bound = suspension.bound if suspension else None

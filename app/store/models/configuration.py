@@ -1,8 +1,7 @@
-"""What a deployment keeps of itself: the one row of its configuration, with the id that tells it from others; and the
-rows that its epoch moved for.
+"""A deployment's own state: its id, its epoch, and the rows for which the epoch moved.
 
-Several deployments may hear of one topic, each through a queue of its own. The id is made once, by the migration, and
-says nothing; a copy of the database is the same deployment.
+Several deployments may receive one topic's messages, each through its own queue. The migration makes the id once, at
+random; a copy of the database is the same deployment.
 """
 
 from uuid import UUID
@@ -14,7 +13,7 @@ from app.store.models.base import Base
 
 
 class Configuration(Base):
-    """One row. `epoch` moves when something is taken away; what was read at an earlier one may hold no more."""
+    """One row. `epoch` moves when something is taken away: what was read at an earlier epoch may be out of date."""
 
     __tablename__ = "configuration"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
@@ -27,7 +26,7 @@ class Configuration(Base):
 class EpochChange(Base):
     """A key, tenant or connection from which something was taken away when the epoch became this one.
 
-    The triggers that move the epoch write them, and keep those of the last thousand epochs.
+    The triggers that move the epoch write these rows, and keep those of the last thousand epochs.
     """
 
     __tablename__ = "epoch_changes"
@@ -37,5 +36,5 @@ class EpochChange(Base):
 
 
 def deployment_id(db: Session) -> UUID:
-    """The deployment's id; the same for as long as its database lives."""
+    """The deployment's id, which never changes."""
     return db.scalars(select(Configuration.deployment_id)).one()

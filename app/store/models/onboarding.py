@@ -1,4 +1,4 @@
-"""Onboarding links, and the messages of stacks that were acted upon."""
+"""Onboarding links, and the messages of stacks that took effect."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,9 +13,9 @@ from app.store.models.tenant import TenantOwned
 
 
 class Registration(TenantOwned, Base):
-    """A stack's message that was acted upon, so that it is acted upon once, however often it comes.
+    """A stack's message that took effect, so that a second delivery has none.
 
-    The tenant is part of the key: another tenant's message must not be able to make this one's a repetition.
+    The tenant is part of the key, so that another tenant's message can't count as this one's first delivery.
     """
 
     __tablename__ = "registrations"
@@ -28,7 +28,7 @@ class Registration(TenantOwned, Base):
 
 
 class OnboardingLink(TenantOwned, Base):
-    """A URL that shows one tenant's onboarding page to whoever has it. Only the SHA-256 of its token is kept."""
+    """A URL that opens one tenant's onboarding page and needs no sign-in. Only the SHA-256 of its token is kept."""
 
     __tablename__ = "onboarding_links"
     __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)

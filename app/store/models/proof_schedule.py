@@ -1,9 +1,9 @@
-"""When a role is tried again by itself: what a proof leaves behind in `due_at`, and the worker acts on.
+"""The schedule of proofs: when a connection is due again, which its row keeps in `due_at`.
 
-A role that refuses us may be seconds old, or its administrator may be reading the advice just now: it is tried soon,
-then ever more rarely, and in the end given up. A role that was proven is tried twice more, as IAM takes minutes to
-spread a change, and a stranger who is refused at first may be let in by then. From then on it has its turn once in each
-interval, as has a role that was proven before and is not any more.
+A role that refuses us may be new, or its administrator may be changing it: it is tried soon, then more and more rarely,
+and given up at last. A proven role is tried twice more, because IAM takes minutes to propagate a change, and a stranger
+who was refused at first may be accepted then. After that it has its turn once in each interval, as has a role that was
+proven before and is not any more.
 """
 
 import math
@@ -45,7 +45,7 @@ def next_soon(since: datetime, at: datetime) -> datetime | None:
 
 
 def next_search(since: datetime, at: datetime) -> datetime | None:
-    """When to try a role again that was not proven; None when it has been tried for long enough.
+    """When to try an unproven role again; None when it was tried for long enough.
 
     `since`: when the search began; `at`: when it was last tried.
     """

@@ -1,4 +1,4 @@
-"""The states that tenants, External IDs and connections can be in, and what a proof can say."""
+"""The states of tenants, External IDs, connections and stacks, and the verdicts of proofs."""
 
 import enum
 
@@ -30,7 +30,7 @@ class ConnectionStatus(enum.StrEnum):
 
 
 class StackState(enum.StrEnum):
-    """What the messages of a role's stack say of that stack. A claim: the page tells it, and nothing is decided by it."""
+    """The state of a role's stack according to its messages. The page shows it; no decision depends on it."""
 
     MADE = "made"
     ROLLED_BACK = "rolled_back"
@@ -38,7 +38,7 @@ class StackState(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """What a proof says; `inconclusive` says nothing, and changes nothing."""
+    """What a proof found; `inconclusive` changes no status."""
 
     PROVEN = "proven"
     INSECURE = "insecure"

@@ -1,4 +1,4 @@
-"""A customer of the vendor, and the External IDs that it has had."""
+"""Tenants, their External IDs, and the accounts that they declare."""
 
 import unicodedata
 from datetime import datetime
@@ -15,7 +15,7 @@ from app.store.models.base import Base, Suspendable, Suspension, in_code_points,
 from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
 
 NAME_MAX = 200  # characters
-AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text holds
+AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which is in no text
 
 
 def folded(name: str) -> str:
@@ -48,7 +48,7 @@ class Tenant(Suspendable, Base):
     # Whether it has a list of the accounts that its roles may be in. See app/tenants/accounts.py.
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
 
-    # The newest External ID; the older ones are history that only the audit log and the database care about.
+    # The newest External ID. Older ones are kept as history.
     current: Mapped["ExternalIdRow | None"] = relationship(
         primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'current')",
         viewonly=True,
@@ -95,7 +95,7 @@ class TenantOwned:
 
 
 class ExternalIdRow(TenantOwned, Base):
-    """An External ID, for ever: retired ones stay, so that none is ever issued twice."""
+    """An External ID. Retired ones stay, so that none is ever issued twice."""
 
     __tablename__ = "external_ids"
     __table_args__ = (
