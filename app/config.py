@@ -1,8 +1,8 @@
 """The settings: environment variables read once, here and nowhere else, into one frozen object.
 
-Strict: every bad variable is reported, all at once, and the process doesn't start. No setting turns a safeguard
-off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of `DEPUTY_SECRET_KEYS`.
-AWS's own variables (credentials, AWS_ENDPOINT_URL) are boto3's to read; only the region is needed here too.
+Every bad variable is reported at once, and the process does not start. No setting turns a safeguard off. Secrets may
+come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of `DEPUTY_SECRET_KEYS`. AWS's own variables
+(credentials, AWS_ENDPOINT_URL) are boto3's to read; only the region is needed here too.
 """
 
 import os

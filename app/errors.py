@@ -1,9 +1,9 @@
 """Everything that Deputy refuses, as one tree of exceptions.
 
-The family says who has to act: the caller, the customer (in their AWS account), or nobody (try again later). Exceptions
-outside this tree are bugs: a blank 500 and a full log. Domain code raises these classes without an HTTP status;
-`app/http/problems.py` gives each class its status, and a test checks that none is missing. docs/architecture.md lists
-the invariants by number.
+The family says who has to act: the caller, the customer (in their AWS account), or neither (try again later).
+Exceptions outside this tree are bugs: a blank 500 and a full log. Domain code raises these classes without an HTTP
+status; `app/http/problems.py` gives each class its status, and a test checks that none is missing. docs/architecture.md
+lists the invariants by number.
 """
 
 from collections.abc import Mapping, Sequence

@@ -39,7 +39,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
 
     @cached_property
     def _document(self) -> str:
-        """The OpenAPI document. Made once: its address is public, and making it takes as long as some hundred requests."""
+        """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
         text: str = super()._openapi_json().get_data(as_text=True)
         return text
 

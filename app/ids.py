@@ -25,10 +25,12 @@ _ROLE_ARN = re.compile(
     r"(?P<path>/(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
-ROLE_ARN_PATTERN = re.sub(r"\?P<\w+>", "?:", _ROLE_ARN.pattern)  # without names, for whom they are Python's own
+ROLE_ARN_PATTERN = re.sub(
+    r"\?P<\w+>", "?:", _ROLE_ARN.pattern
+)  # without the named groups, which other dialects write differently
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
-_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; keys in use are as old as that, or younger
+_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; keys in use are at most so old
 
 
 def new_id() -> UUID:
@@ -108,8 +110,8 @@ class RoleArn:
 class Grant:
     """The pair that opens a customer's account, and the only thing that `app.aws.sts` accepts.
 
-    Both halves are required. Only `Connection.grant` makes one, from one row, whose foreign key ties the role to
-    the same tenant's External ID; so a caller's string can never become a grant (an AST test looks for that).
+    Both halves are required. Only `Connection.grant` makes one, from one row, whose foreign key ties the role to the
+    same tenant's External ID; so a caller's string can never become a grant (an AST test looks for that).
     """
 
     role_arn: RoleArn
@@ -124,8 +126,8 @@ def new_external_id() -> ExternalId:
 def foreign_external_id(own: ExternalId) -> ExternalId:
     """A stranger's External ID, for the proof: `own` with its middle 32 hex digits drawn again.
 
-    It was never issued to anybody. It keeps the first and the last 16 digits, so a trust policy that compares
-    only a prefix, a suffix or a pattern of `?` accepts it and is found out by this one call.
+    It was never issued to anybody. It keeps the first and the last 16 digits, so a trust policy that compares only a
+    prefix, a suffix or a pattern of `?` accepts it and is found out by this one call.
     """
     digits = own.removeprefix("dpy-")
     while True:

@@ -1,7 +1,7 @@
 """Log lines: one JSON object each, on standard error, with the request id bound to it.
 
-Secrets can't be printed: the objects that carry them hide them from `repr`, and `_redact` is the second net. What
-is logged about a request is its route, never its path or its query, since those of onboarding pages hold their tokens.
+Secrets can't be printed: the objects that carry them hide them from `repr`, and `_redact` is the second net. What is
+logged about a request is its route, never its path or its query, since those of onboarding pages hold their tokens.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-# An API key, an onboarding link's token where a URL has it, a session token's start as AWS writes them, and a secret access key named as such.
+# An API key, an onboarding link's token in a URL, the start of a session token, and a secret access key named as such.
 _SECRETS = re.compile(
     r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
     r"|(?<=/onboard/)[A-Za-z0-9_-]{43}"

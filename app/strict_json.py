@@ -1,7 +1,7 @@
 """JSON from outside, read without Python's leniencies.
 
-Python keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates; PostgreSQL accepts no NUL.
-Each of them would be read differently by the next program, or fail in the middle of a transaction.
+Python keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates; PostgreSQL accepts no NUL. Each
+of them would be read differently by the next program, or fail in the middle of a transaction.
 """
 
 import json

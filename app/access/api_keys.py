@@ -1,8 +1,8 @@
 """API keys: authenticate, create, list, replace, revoke.
 
-A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256 random bits. A
-key makes, sees and revokes only keys that are no stronger: their scopes are a subset of its own, and they are bound to
-its tenant if it is bound. A key that it makes expires no later than itself. Revoking a key revokes its family
+A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256 random bits. A key
+makes, sees and revokes only keys that are no stronger: their scopes are a subset of its own, and they are bound to its
+tenant if it is bound. A key that it makes expires no later than itself. Revoking a key revokes its family
 (app/access/families.py); replacing one hands its family to the successor.
 """
 
@@ -61,7 +61,7 @@ def _lookup_of_strong(text: str) -> str:
     found = KEY.fullmatch(text)
     if found is None:
         raise ValueError("A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -.")
-    if len(set(found[2])) < 16:  # 43 random characters with fewer distinct ones: about once in 10^11 keys
+    if len(set(found[2])) < 16:  # random keys have fewer different characters about once in 10^11
         raise ValueError("This key's secret part is not random; make one with: flask --app wsgi keys generate")
     return found[1]
 
@@ -149,7 +149,7 @@ class ApiKeys:
         """A successor with the same name, scopes and bounds, what it inherits, and its text, which is shown this once.
 
         The old key expires after the grace period. The successor gets the lifetime that the old key was made with, but
-        expires no later than the caller. Raises as revoke_key does, ConflictError for a key that was replaced already, and
+        expires no later than the caller. Raises as revoke_key does, ConflictError for a key that was replaced, and
         RateLimitedError when the tenant has twice TENANT_KEYS live ones.
         """
         root = _visible(caller, key_id).with_only_columns(ApiKey.id).scalar_subquery()
@@ -253,7 +253,7 @@ def _ensure_room(db: Session, caller: Caller | Operator, tenant_id: UUID | None,
 
 
 def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
-    """Raises ForbiddenError for a key of more permission sets than the caller's, or, for a bound caller, of the vendor's."""
+    """Raises ForbiddenError for a key of more permission sets, and for a bound caller for a key of the vendor's."""
     _ensure_no_wider(caller, key.permission_sets)
     if caller.tenant_id is None:
         return

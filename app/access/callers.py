@@ -123,7 +123,7 @@ class Caller:
             raise ForbiddenError("This API key is not for connections of this permission set.")
 
     def require_unbound(self) -> None:
-        """Raises ForbiddenError for a key that is confined to one tenant. For what concerns all tenants, or only the vendor."""
+        """Raises ForbiddenError for a key that is bound to a tenant. For what concerns all tenants, or the vendor."""
         if self.tenant_id is not None:
             raise ForbiddenError("This API key is confined to one tenant.")
 

@@ -22,7 +22,7 @@ def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = F
 
 
 def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
-    """That tenant's live connection, if this caller can see it: the tenant is part of the query. Raises NotFoundError."""
+    """The tenant's live connection, if this caller can see it (the query names both). Raises NotFoundError."""
     query = _owned(caller, tenant_id, connection_id)
     return one_or_not_found(db, query.with_for_update(of=Connection) if lock else query)
 

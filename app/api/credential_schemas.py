@@ -54,7 +54,7 @@ class IssueIn(Strict):
 ISSUE_IN = IssueIn()
 EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the one form that every AWS SDK parses: Java's Instant refuses +00:00
 
-# The example key is the one of AWS's documentation, which AWS gives to nobody.
+# The example key is the one of AWS's documentation; it belongs to no account.
 _KEY_ID = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
 _SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
 _TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")

@@ -59,8 +59,8 @@ class Kit(Answer):
     launch_stack_url = string(f"{_CONSOLE}templateURL=...")
     organization_launch_url = string(
         f"{_CONSOLE}templateURL=...",
-        "The launch link for a whole AWS organisation. Open it in the management account or a delegated administrator's, "
-        "and fill in the organizational units there.",
+        "The launch link for a whole AWS organisation. Open it in the management account or a delegated administrator's,"
+        " and fill in the organizational units there.",
     )
     registers_itself = fields.Boolean(
         metadata={"description": "Whether a stack launched by these links tells Deputy the ARN of its role."}

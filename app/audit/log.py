@@ -1,7 +1,7 @@
 """The audit log: who did what, when, to which connection, and with what outcome. It never holds a secret.
 
 `record` writes into the caller's transaction, so a change and its event are stored together or not at all. Events that
-change nothing (issuances, refusals) are stored by themselves, and share a commit with others of the same moment.
+change nothing (issuances, refusals) are stored alone, and share a commit with others of the same moment.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class AuditLog:
         return self._group.add(event, patience)
 
     def events(self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
-        """Newest first. `confined_to`: the tenant of a bound key, which sees only that tenant's events, without the names,
+        """Newest first. `confined_to`: the tenant of a bound key, which sees only that tenant's events, and no names,
         addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for another tenant's.
         """
         query = _matching(confined_to, wanted)
@@ -106,8 +106,8 @@ class AuditLog:
         """Oldest first, from the event that follows `after`; otherwise as `events`.
 
         Ids are in order of creation, but transactions commit in another order. So an event is shown once it is older,
-        by the database's clock, than any open transaction can be. No event with a lower id appears later, so a
-        consumer that goes on from its last event misses none.
+        by the database's clock, than any open transaction can be. No event with a lower id appears later, so a consumer
+        that goes on from its last event misses none.
         """
         query = _matching(confined_to, wanted)
         with self._db.read(long=True) as db:

@@ -1,4 +1,4 @@
-"""THE door: the only place in Deputy that reaches a customer's account (invariant 2; docs/architecture.md has the list).
+"""The door: the only place that reaches a customer's account (invariant 2; docs/architecture.md has the list).
 
 It has two ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
 methods test for a proof whether the role accepts a caller; their sessions can do nothing and are thrown away. Both use
@@ -117,7 +117,7 @@ class Sts:
         return _same_principal(arn, self._broker)
 
     def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:
-        """A call that a good role accepts. Unless our credentials are the broker's, a refusal says nothing about the role."""
+        """A call that a good role accepts. A refusal counts only if our credentials are the broker's."""
         try:
             return self._assume_role(grant.role_arn, grant.external_id, session_name, seconds, extra)
         except Refused:
@@ -126,7 +126,7 @@ class Sts:
             raise Unavailable from None
 
     def _is_known_broker(self) -> bool:
-        """As `is_broker`, asked at most every 5 seconds for the same credentials: a thousand roles may refuse us at once."""
+        """As `is_broker`, at most once in 5 seconds for the same credentials: a thousand roles may refuse at once."""
         with self._known.lock:  # one thread asks, and threads that were refused meanwhile share its answer
             try:
                 key_id = self._api.own_key_id()

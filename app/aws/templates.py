@@ -3,9 +3,9 @@
 customer-role.yaml makes the role in one account. customer-org.yaml makes it in every account of an organisation; its
 text contains the rendered customer-role.yaml, so that no link can put another template in its place.
 
-The files in the repository are valid templates with example values, and rendering replaces each value. The broker's
-ARN is written into the template instead of being a parameter: with a parameter, anybody could send a victim a link to
-the vendor's genuine template with another principal. The account of the registration topic is written in as well.
+The files in the repository are valid templates with example values, and rendering replaces each value. The broker's ARN
+is written into the template instead of being a parameter: with a parameter, anybody could send a victim a link to the
+vendor's genuine template with another principal. The account of the registration topic is written in as well.
 CloudFormation opens templates from S3 only. Each is uploaded under a name with its content's hash, so that links stay
 valid when a newer one is published.
 """
@@ -177,7 +177,7 @@ class TemplateBucket:
         return True
 
     def published(self, template: Template) -> Published:
-        """What the bucket serves under the template's name, read without credentials as by customers. Raises Unavailable."""
+        """What the bucket serves under the template's name, read as customers read it. Raises Unavailable."""
         settings = BotoConfig(
             signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}
         )

@@ -1,7 +1,7 @@
 """The background worker for several machines: the database says what is due, and Celery carries it to a worker.
 
-Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL. Nothing is lost when
-a broker loses its messages or a worker is killed: the database holds what is due (app/connections/proof_queue.py).
+Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL. Nothing is lost
+when a broker loses its messages or a worker is killed: the database holds what is due (app/connections/proof_queue.py).
 """
 
 from collections.abc import Callable
@@ -33,10 +33,10 @@ _SETTINGS = {
     "worker_concurrency": THREADS,
     "task_default_queue": _QUEUE,
     "broker_connection_retry_on_startup": True,
-    # Remote control would let everybody who can send messages stop workers and read what they do.
+    # With remote control, any sender of messages could stop workers and read what they do.
     "worker_enable_remote_control": False,
     "timezone": "UTC",
-    "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file, and the folder may be read-only
+    "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file
     "beat_schedule": {
         "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
         "tidy": {

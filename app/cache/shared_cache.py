@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 
 
 class SharedCache:
-    """Small values and locks, each with an expiry. While it is away it returns no value and no lock, and raises nothing."""
+    """Small values and locks, each with an expiry. While it is away it has no values and no locks; it never raises."""
 
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(

@@ -107,8 +107,8 @@ def _state(key: ApiKey) -> str:
 def revoke(key_id: UUID, *, yes: bool) -> None:
     """Revoke an API key and what it made.
 
-    That is the keys and onboarding links that it made. From then on, requests with any of them are refused. To renew a good key, replace it through the API
-    (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
+    Requests with the key, or with a key or onboarding link that it made, are refused from then on. To renew a good key,
+    replace it through the API (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
     """
     with in_one_line():
         made = services().api_keys.family_of(key_id)

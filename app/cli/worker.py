@@ -15,7 +15,8 @@ from app.cli.operator import services
 def worker() -> None:
     """Prove the connections that are due, until Ctrl-C.
 
-    This is the background worker for one machine. It needs no Celery. For several machines set DEPUTY_CELERY_URL and run: celery --app celery_app worker --beat
+    This is the background worker for one machine. It needs no Celery. For several machines set DEPUTY_CELERY_URL and
+    run: celery --app celery_app worker --beat
     """
     stop = threading.Event()
     work = Worker(services(), stop)

@@ -1,7 +1,7 @@
 """gevent: calls that must not block its hub, and work that goes on beside a request.
 
-A web process has one thread for all of its requests. Elsewhere (commands, tests, background workers) the same calls
-use plain threads.
+A web process has one thread for all of its requests. Elsewhere (commands, tests, background workers) the same calls use
+plain threads.
 """
 
 import threading

@@ -59,7 +59,7 @@ class GroupCommit(Generic[Item, Outcome]):
         return outcome
 
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
-        """Commit for all requests in the batch. They get an outcome, whatever goes wrong here."""
+        """Commit for all requests in the batch. They get an outcome even if this fails."""
         outcomes: list[Outcome | BaseException] | None = None
         turn = self._committing.acquire(blocking=False)  # a wait with a limit costs a timer
         turn = turn or self._committing.acquire(timeout=patience)

@@ -39,9 +39,9 @@ def add_pending(
 ) -> Connection:
     """A new row, pending and due at once. The tenant's row must be locked.
 
-    `approved`: the vendor itself asks for it. Otherwise a permission set that writes needs the vendor's approval, unless
-    the tenant declares the account: the role may be in a stranger's account, and the product would write the tenant's
-    data there. Raises RateLimitedError when the tenant is full, and RoleNotAllowedError for an undeclared account.
+    `approved`: the vendor itself adds it. Otherwise a permission set that writes needs the vendor's approval, unless
+    the tenant declared the account: the product would write the tenant's data into a stranger's account. Raises
+    RateLimitedError when the tenant is full, and RoleNotAllowedError for an undeclared account.
     """
     declared = is_declared(db, tenant, role.account_id, vendor=config.vendor_name)
     most = config.max_connections
@@ -125,7 +125,7 @@ class Connections:
     def _insert(
         self, caller: Caller, tenant_id: UUID, role_arn: str, permission_set: str | None
     ) -> Iterator[tuple[Session, Connection]]:
-        """The transaction that adds a connection; when it is due is set inside."""
+        """The transaction that adds a connection. Set inside when it is due."""
         role = allowed_role(self._config, role_arn)
         chosen = permission_sets.choose(self._sets, permission_set)
         try:
@@ -147,7 +147,7 @@ class Connections:
         if earlier.status is not ConnectionStatus.DELETED:
             raise ConflictError(_THERE_ALREADY)
         if caller.kind != "api_key":
-            raise ConflictError("This connection was removed. Ask whoever sent you the link to add it again.")
+            raise ConflictError("This connection was removed. Ask the vendor that sent you the link to add it again.")
         db.delete(earlier)
         db.flush()
 
@@ -183,7 +183,9 @@ class Connections:
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
             never_proven = connection.found_by_account and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
-                _ensure_few_searches(db, tenant_id)  # or suspended searches would pile up, to be resumed together
+                _ensure_few_searches(
+                    db, tenant_id
+                )  # otherwise suspended searches could pile up and be resumed together
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
             audit.record_about(db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason})

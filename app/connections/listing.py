@@ -23,7 +23,7 @@ class Wanted:
 
 
 class Urgency(enum.IntEnum):
-    """What the customer can mend comes first. A pending role is REFUSED if its latest proof was, otherwise WAITING."""
+    """What the customer can repair comes first. A pending role is REFUSED if its latest proof was, else WAITING."""
 
     INSECURE = 0
     BROKEN = 1

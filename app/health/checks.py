@@ -1,6 +1,6 @@
 """Checks: named questions about the deployment's state. One check runs once at a time, for all who ask.
 
-A finding is kept for some seconds: readiness is public, and would otherwise let anybody use up our calls to AWS and the
+A finding is kept for some seconds: readiness is public, so without that anybody could use up our calls to AWS and the
 database. Requests that arrive while a check runs wait for its finding.
 """
 
@@ -44,7 +44,7 @@ _BROKEN = degraded("The check itself failed.", "Look for check.failed in the log
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`needed`: this process can't work without it. `counts`: whether a finding may be kept, or taken from memory, now."""
+    """`needed`: this process can't work without it. `counts`: whether a finding may be kept or reused now."""
 
     name: str
     look: Callable[[], Finding]
@@ -78,7 +78,7 @@ class KeptCheck:
     def _look(self) -> Finding:
         try:
             found = self.check.look()
-        except Exception as error:  # noqa: BLE001  a bug of ours must not be asked for again and again either
+        except Exception as error:  # noqa: BLE001  a bug of ours is a finding too: each request would repeat it
             _log.error("check.failed", check=self.check.name, exc_info=error)
             found = _BROKEN
         self._last = found, time.monotonic() + (self.check.seconds if self.check.counts() else 0.0)

@@ -60,7 +60,7 @@ class Hearing:
             return min(self._unanswered.values(), default=None)
 
     def asked(self, first_shown: dict[str, datetime]) -> None:
-        """The queue answered. `first_shown`: the messages that it delivered for the first time, and when they were sent."""
+        """The queue answered. `first_shown`: when the messages that it delivered for the first time were sent."""
         self._heard_at = min(first_shown.values(), default=now())
         with self._lock:  # unanswered until they are handled: meanwhile other threads may find the queue empty
             self._unanswered.update(first_shown)

@@ -73,7 +73,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
     except (UnauthenticatedError, TryLaterError):
         raise
     except Exception:
-        caller = g.pop("caller", None)  # without one, the UnauthenticatedError is recorded of nobody
+        caller = g.pop("caller", None)  # without one, the UnauthenticatedError is not recorded
         services().api_keys.authenticate(key, g.request_id)
         if caller is not None:
             g.caller = caller

@@ -12,8 +12,8 @@ def client_address(environ: dict[str, Any], proxy_hops: int) -> str | None:
 
     Each proxy appends its own client to X-Forwarded-For, so the entry `proxy_hops` from the end is the client. Entries
     before it are the client's own text and are ignored. The header is ignored without proxies, and when it has too few
-    entries, because then the request bypassed them. It is split at commas alone: with a parser that knows quotes, such as
-    werkzeug's ProxyFix, a client can hide behind one quotation mark.
+    entries, because then the request bypassed them. It is split at commas alone: with a parser that knows quotes, such
+    as werkzeug's ProxyFix, a client can hide behind one quotation mark.
     """
     if proxy_hops and "HTTP_X_FORWARDED_FOR" in environ:
         places = environ["HTTP_X_FORWARDED_FOR"].rsplit(",", proxy_hops)

@@ -28,7 +28,7 @@ def line(maximum: int, example: str, description: str | None = None, **options: 
     return fields.String(validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options)
 
 
-# The part of `_printable` that every dialect of regular expressions knows: not blank, no line break, no control character.
+# As much of `_printable` as every dialect of regular expressions knows: not blank, no line breaks or control characters
 _LINE = r"^ *[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u00a0\u2028\u2029]*$"
 
 

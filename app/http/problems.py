@@ -180,7 +180,7 @@ def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def _known(fields: Mapping[str, Any]) -> set[str]:
-    """The invalid fields. The name of an unknown one is left out: it is the caller's text, and may be long or secret."""
+    """The invalid fields. The name of an unknown one is the caller's text, which may be long or secret."""
     return {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
 
 

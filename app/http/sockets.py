@@ -1,9 +1,9 @@
 """The web process: gunicorn's gevent worker with bounds on slow clients (`worker_class` in gunicorn.conf.py).
 
 A request's whole header must arrive within BODY_SECONDS, and so must its body. A connection that waits for its client
-(for a header, a body or the next request, or until an answer is taken) holds no slot for requests. When the
-process has too many connections, each new one closes the one that has waited longest, so sockets that send little or
-nothing leave room for real requests.
+(for a header, a body or the next request, or until an answer is taken) holds no slot for requests. When the process has
+too many connections, each new one closes the one that has waited longest, so sockets that send little or nothing leave
+room for real requests.
 
 gunicorn imports this module before it patches the standard library, so it imports nothing of the service. The settings
 come with the application.
@@ -121,7 +121,7 @@ class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no
         return self._connections > self.worker_connections - _SPARE
 
     def _close_one(self) -> None:
-        """Close the connection that has waited longest. In the hub, no greenlet runs between the check and the throw."""
+        """Close the connection that has waited longest. In the hub, so no greenlet runs between check and throw."""
         if self._waiting and self._is_full():
             longest = next(iter(self._waiting))
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))

@@ -24,7 +24,7 @@ from app.store.models import QuotaUse
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 _TENANTS = 10_000  # that were refused a change last
-_FORGOTTEN = 20  # old rows that a new window deletes: more than are made, so that they don't pile up
+_FORGOTTEN = 20  # old rows that a new window deletes: more than it adds, so that they don't pile up
 # Inserted or found, the row is locked: of two first requests at once, the second waits and sees the first one's count.
 _LOCK = text(
     "INSERT INTO quota_uses (name, id, number, counted, counted_before) VALUES (:name, :id, 0, 0, 0)"
@@ -70,7 +70,7 @@ class Quotas:
         self._lock = threading.Lock()  # around those
 
     def counting_stops(self, caller: Caller) -> Caller:
-        """The caller, for one change that stops issuing: TENANT_REVOKES per second and tenant. Unbound keys have no limit.
+        """The caller, for one change that stops issuing: TENANT_REVOKES per second and tenant; unbound keys: no limit.
 
         Each moves the epoch, and then all tenants' issuances that are under way check and commit again. It is counted
         in the transaction that makes the change. Until the time that a refusal names, this process refuses the tenant's

@@ -2,8 +2,8 @@
 
 They keep one caller from using up what all share: AWS allows an account some 600 STS calls a second, and does not raise
 that. Each process counts in memory; with a shared cache, all processes count together too. Asking the cache for each
-request would cost more than the request, so a process takes a portion of a limit at once. Rarer requests are counted
-in the database (app/limits/quotas.py).
+request would cost more than the request, so a process takes a portion of a limit at once. Rarer requests are counted in
+the database (app/limits/quotas.py).
 
 Memory is counted here, because the library's own counting costs a third of a hot request and a timer thread. The
 counting that must be atomic among processes is the library's.

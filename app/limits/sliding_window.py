@@ -17,7 +17,7 @@ class Uses:
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindow:
-    """At most `amount` in `seconds`. It changes the uses that it is given, as a new object would cost more than the rest."""
+    """At most `amount` in `seconds`. It changes the given uses: a new object would cost more than the rest."""
 
     amount: int
     seconds: int

@@ -98,7 +98,7 @@ class Onboarding:
     def kit(
         self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None
     ) -> Kit:
-        """The kit of one tenant; asking again gives the same External ID. Raises NotFoundError, ValidationFailedError."""
+        """One tenant's kit, always with the same External ID. Raises NotFoundError, ValidationFailedError."""
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
             # A page's token names its link: revoking the link voids the token.
@@ -173,10 +173,10 @@ class Onboarding:
 
 
 def trust_policy(broker: Broker, external_id: str) -> dict[str, Any]:
-    """Who may assume the role: the broker alone, and only with this External ID.
+    """The policy that lets only the broker assume the role, and only with this External ID.
 
-    The principal is the account's root and the broker a condition: AWS stores a principal by its unique id, so
-    deleting and remaking the broker would break every customer's role; condition values stay as they are written.
+    The principal is the account's root and the broker a condition: AWS stores a principal by its unique id, so deleting
+    and remaking the broker would break every customer's role; condition values stay as they are written.
     """
     return {
         "Version": "2012-10-17",

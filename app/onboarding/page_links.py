@@ -1,9 +1,9 @@
 """Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who has no account.
 
-The token in the URL is 256 random bits and the only authority that a link has. The database holds its SHA-256 alone,
-so a copy of the database opens no page. A link sees one tenant: it can add roles, ask for proofs, and end a search
-that found nothing. A link that is malformed, unknown, expired or revoked, or whose tenant is suspended or deleted,
-gets the same 404. For 30 days after a tenant was deleted, its links list what to delete in the customer's account.
+The token in the URL is 256 random bits and the only authority that a link has. The database holds its SHA-256 alone, so
+a copy of the database opens no page. A link sees one tenant: it can add roles, ask for proofs, and end a search that
+found nothing. A link that is malformed, unknown, expired or revoked, or whose tenant is suspended or deleted, gets the
+same 404. For 30 days after a tenant was deleted, its links list what to delete in the customer's account.
 """
 
 import hashlib

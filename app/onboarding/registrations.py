@@ -227,7 +227,7 @@ class Registrations:
             db.delete(registration)
 
     def _act(self, db: Session, claim: _Claim, tenant: Tenant, actor: Actor) -> bool:
-        """Whether to keep the registration's row. Past the limit per role a message still makes the role due, unrecorded."""
+        """Returns whether to keep the registration's row. Past the limit per role, the role becomes due without one."""
         connection = db.scalars(
             select(Connection)
             .where(Connection.tenant_id == claim.tenant_id, Connection.role_arn == claim.role.text)
@@ -295,8 +295,8 @@ def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
 def _must_pass(request: Request, void: _Void) -> bool:
     """Whether the stack is answered with SUCCESS although its message is ignored.
 
-    A stack outlives tokens and tenants, so a Delete always succeeds. An Update with the same void token before and after
-    it succeeds as well: FAILED would roll the update back, and the rollback would send the same token.
+    A stack outlives tokens and tenants, so a Delete always succeeds. An Update with the same void token before and
+    after it succeeds as well: FAILED would roll the update back, and the rollback would send the same token.
     """
     if request.kind == "Delete":
         return True

@@ -40,8 +40,8 @@ def looks_random(key: str) -> bool:
 def weak_keys(keys: Sequence[str]) -> list[str]:
     """A sentence for each secret key that is not random."""
     return [
-        f"DEPUTY_SECRET_KEYS: key {place} is not random: registration tokens and cursors can be forged with a guessed key."
-        " Remove it once no stack can hold a token that it signed."
+        f"DEPUTY_SECRET_KEYS: key {place} is not random. Somebody who guesses it can forge registration tokens and"
+        " cursors; remove it once no stack can hold a token that it signed."
         for place, key in enumerate(keys, start=1)
         if not looks_random(key)
     ]
@@ -55,8 +55,8 @@ def local_address(public_url: str, aws: str | None) -> list[str]:
 
 
 _LOCAL = (
-    "Onboarding links begin with it, and browsers on other machines can't open them. Set it to this service's address as"
-    " customers see it."
+    "Onboarding links begin with it, and browsers on other machines can't open them. Set it to the address at which"
+    " customers reach this service."
 )
 
 

@@ -23,5 +23,5 @@ def ascii_form(name: str) -> str:
 
 
 def stands_for_the_name(form: str) -> bool:
-    """Whether that form still tells whose it is: two letters at least, and no longer than a name may be."""
+    """Whether that form still identifies the vendor: at least two letters, and within the length of a name."""
     return len(form) <= NAME_MAX and len(re.findall("[A-Za-z]", form)) >= 2

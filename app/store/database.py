@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import orjson
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event, func, select
@@ -210,12 +210,13 @@ def _sqlite(url: str) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: DbConnection) -> None:
         options = connection.get_execution_options()
-        connection.connection.dbapi_connection.takes_long = options.get("deputy_takes_long", False)  # type: ignore[union-attr]  # there is one by now
+        dbapi = cast("SqliteConnection", connection.connection.dbapi_connection)
+        dbapi.takes_long = options.get("deputy_takes_long", False)
         if not options.get("deputy_writes", False):
             connection.exec_driver_sql("BEGIN")
             return
         try:
-            connection.connection.dbapi_connection.begin_writing()  # type: ignore[union-attr]  # there is one by now
+            dbapi.begin_writing()
         except sqlite3.OperationalError as error:
             raise OperationalError("BEGIN IMMEDIATE", None, error) from error
 

@@ -31,9 +31,9 @@ def page(
 ) -> Page[Row]:
     """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of creation, newest first.
 
-    There is no count and no OFFSET, whose cost grows with the depth: one row more than asked says whether there are more.
-    `either`: conditions of which one must be true, each with an index that ends in `key`. An index is in order under one
-    of them only, so the first rows under each are looked up, and the page is taken from those.
+    One row more than asked says whether there are more; the cost of a count and of OFFSET grows with the depth.
+    `either`: conditions of which one must be true, each with an index that ends in `key`. An index is in order under
+    one of them only, so the first rows under each are looked up, and the page is taken from those.
     """
     order = key.asc() if oldest_first else key.desc()
     if after is not None:

@@ -126,7 +126,7 @@ class Tenants:
             return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
-        """Raises NotFoundError, and ConflictError if it is not suspended, or if a bound key may not undo the suspension."""
+        """Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not undo the suspension."""
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.ensure_may_undo(bound=caller.tenant_id is not None)

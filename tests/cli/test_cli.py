@@ -115,7 +115,7 @@ def made_by(output: str) -> tuple[str, str]:
             ["--name", "--scope", "--tenant", "--days", "--permission-set", "credentials:issue", "all"],
         ),
         (["keys", "list"], ["revoked and expired"]),
-        (["keys", "revoke"], ["KEY_ID", "requests with any of them are refused", "links that it made", "--yes"]),
+        (["keys", "revoke"], ["KEY_ID", "are refused from then on", "onboarding link that it made", "--yes"]),
         (["registrations"], ["void"]),
         (["registrations", "void"], ["TENANT_ID", "wrong hands", "kit again", "register nothing"]),
     ],

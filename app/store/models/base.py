@@ -58,7 +58,7 @@ class Suspendable:
             raise ConflictError("The vendor suspended this, and has to resume it first.")
 
     def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
-        """Raises ConflictError when it is suspended already. The vendor may still suspend what a bound key suspended, as
+        """Raises ConflictError when it is suspended already. The vendor may suspend what a bound key suspended, because
         that key could undo its own suspension.
         """
         if suspended and (suspension.bound or not self.suspended_by_bound):

@@ -122,7 +122,7 @@ class Connection(TenantOwned, Suspendable, Base):
     role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
     proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here
     verified_at: Mapped[datetime | None]
-    # When the next proof is due (None: not scheduled), and when its schedule began (app/store/models/proof_schedule.py).
+    # When the next proof is due (None: never), and when its schedule began (app/store/models/proof_schedule.py).
     due_at: Mapped[datetime | None] = mapped_column(default=now)
     due_since: Mapped[datetime | None]
     due_for: Mapped[Trigger] = mapped_column(state_column(Trigger, "due_for"), default=Trigger.CREATED)
@@ -130,7 +130,7 @@ class Connection(TenantOwned, Suspendable, Base):
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
     awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # by the vendor
     stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
-    # Pending, and the role refused the latest proof: the customer can mend it. False for any other status.
+    # Pending, and the role refused the latest proof: the customer can repair it. False for any other status.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
     # The latest attempt to prove it; and since when each attempt ended in a refusal of its own External ID.
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
@@ -246,7 +246,7 @@ class Connection(TenantOwned, Suspendable, Base):
         changed = (after, self.role_unique_id) != before
         if changed:
             self._become(after)
-        # Before there is a stack, the customer has nothing to mend.
+        # Before there is a stack, the customer has nothing to repair.
         refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
         self.refuses = refused and not self.is_only_an_account
         if changed or self.due_since is None:
@@ -256,8 +256,8 @@ class Connection(TenantOwned, Suspendable, Base):
             self.stack = None  # the role outlived its stack
 
     def approve(self, at: datetime) -> None:
-        """The vendor approves it. Verified at once if its latest proof passed, is fresh, and was made since the connection
-        was last made due (a resume, a stack's message); otherwise a proof is due.
+        """The vendor approves it. Verified at once if its latest proof passed, is fresh, and was made since the
+        connection was last made due (a resume, a stack's message); otherwise a proof is due.
 
         Raises ConflictError when it does not await approval.
         """
