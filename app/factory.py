@@ -23,7 +23,7 @@ from app.http.headers import ALWAYS, FOR_API_DOCS, FOR_PROGRAMS
 from app.http.openapi import UUID_PARAMETER, Plugin
 from app.http.public_path import PublicPath
 from app.http.request_id import request_id
-from app.http.unread import REFUSED_STATUS
+from app.http.unreadable import REFUSED_STATUS
 from app.web.onboarding import pages
 
 _log = log.get(__name__)

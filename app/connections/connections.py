@@ -18,7 +18,7 @@ from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
 from app.config import Config
-from app.connections.roles import allowed_role, kit_role_arn
+from app.connections.allowed_roles import allowed_role, kit_role_arn
 from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
 from app.ids import RoleArn

@@ -22,7 +22,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.http.unread import Unread
+from app.http.unreadable import Unread
 
 _REQUESTS = 256  # at once in this process; the pools towards AWS and the cache have the same size
 _SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment

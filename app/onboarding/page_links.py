@@ -21,8 +21,8 @@ from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
 from app.config import Config
+from app.connections.allowed_roles import allowed_role, kit_role_arn
 from app.connections.connections import Connections
-from app.connections.roles import allowed_role, kit_role_arn
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names

@@ -25,8 +25,8 @@ from app.aws.stack_messages import Message, RegistrationQueue, Replies, Request
 from app.aws.templates import render
 from app.clock import now
 from app.config import Config
+from app.connections.allowed_roles import allowed_role
 from app.connections.connections import add_pending
-from app.connections.roles import allowed_role
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
 from app.health.heartbeats import Hearing
 from app.ids import RoleArn

@@ -8,7 +8,7 @@ import pytest
 from gunicorn.http.errors import LimitRequestLine
 
 from app.factory import create_app
-from app.http.unread import Unread
+from app.http.unreadable import Unread
 from tests.conftest import make_config
 from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
