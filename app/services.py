@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from app import log
 from app.access.api_keys import ApiKeys
 from app.audit.log import AuditLog
-from app.aws.stack_messages import RegistrationQueue, replies
+from app.aws.stack_answers import replies
+from app.aws.stack_messages import RegistrationQueue
 from app.aws.sts import Sts
 from app.aws.templates import TemplateBucket
 from app.cache.shared_cache import SharedCache

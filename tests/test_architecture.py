@@ -247,7 +247,7 @@ def test_one_place_makes_sts_clients():
     assert clients_of_any_kind(TREES) == {
         ("app/aws/query.py", "sts"),
         ("app/aws/templates.py", "s3"),
-        ("app/aws/stack_messages.py", "s3"),
+        ("app/aws/stack_answers.py", "s3"),
         ("app/aws/stack_messages.py", "sqs"),
     }
     assert importers(TREES, "app.aws.query") == ["app/aws/sts.py"]

@@ -21,7 +21,8 @@ from app import log
 from app.audit import log as audit
 from app.audit.events import Action, Actor
 from app.aws.errors import Unavailable
-from app.aws.stack_messages import Message, RegistrationQueue, Replies, Request
+from app.aws.stack_answers import Replies
+from app.aws.stack_messages import Message, RegistrationQueue, Request
 from app.aws.templates import render
 from app.clock import now
 from app.config import Config

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from app.aws.stack_messages import RegistrationQueue, Replies
+from app.aws.stack_answers import Replies
+from app.aws.stack_messages import RegistrationQueue
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from tests.attacks.evidence import Scene, problem, shows_nothing, unchanged, untouched

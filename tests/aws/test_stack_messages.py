@@ -5,7 +5,8 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from app.aws.stack_messages import Replies, Request, replies
+from app.aws.stack_answers import Replies, replies
+from app.aws.stack_messages import Request
 from app.onboarding.registrations import REFUSAL
 from tests.support.stacks import BUCKET, HOST, HOSTILE_URLS, PATH, TOPIC, Answers, Stack, envelope
 

@@ -13,7 +13,8 @@ from cachetools import TTLCache
 from cfnlint.decode import decode_str
 from structlog.testing import capture_logs
 
-from app.aws.stack_messages import RegistrationQueue, Replies
+from app.aws.stack_answers import Replies
+from app.aws.stack_messages import RegistrationQueue
 from app.cache.sealing import derived
 from app.onboarding.registration_token import RegistrationTokens, TokenClaim, deployment_of
 from app.onboarding.registrations import Registrations

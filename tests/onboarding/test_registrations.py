@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
-from app.aws.stack_messages import RegistrationQueue, Replies
+from app.aws.stack_answers import Replies
+from app.aws.stack_messages import RegistrationQueue
 from app.aws.templates import render
 from app.clock import now
 from app.errors import AwsUnavailableError, StoreUnavailableError

@@ -1,0 +1,114 @@
+"""The answer to a stack: a PUT to the response URL of its request.
+
+Anybody may publish a request, so its response URL is untrusted: it is called only if it is AWS's own bucket for such
+answers.
+"""
+
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import boto3
+import botocore.session
+from botocore import UNSIGNED
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config as BotoConfig
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
+
+from app import log
+from app.aws.stack_messages import Request
+from app.aws.tls import ca_bundle
+
+_log = log.get(__name__)
+
+_URL_MAX = 8192
+_ATTEMPTS = 2  # the second follows at once, unless AWS refused; a third comes with the message's next delivery
+_TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
+
+
+class Replies:
+    """Answers stacks, only at AWS's own addresses for such answers.
+
+    `endpoint`: S3's address when AWS_ENDPOINT_URL names another one than AWS's; answers then go only there.
+    """
+
+    def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
+        self._allowed = _allowed(region, partition, endpoint)
+        ca: Any = ca_bundle(botocore.session.get_session())
+        self._http = URLLib3Session(
+            verify=ca,
+            proxies=get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}"),
+            timeout=_TIMEOUTS,
+        )
+
+    def allows(self, url: str) -> bool:
+        """Whether CloudFormation itself would give this address."""
+        found = self._allowed.fullmatch(url) if len(url) <= _URL_MAX else None
+        # A server that normalizes the path must not find another bucket in it.
+        return found is not None and not {".", ".."} & set(re.split(r"[/\\]", unquote(found["path"])))
+
+    def put(self, request: Request, refusal: str | None) -> bool:
+        """True when nothing is left to do: the stack has its answer, or S3 refuses it and would refuse it again.
+
+        Raises ValueError for an address that is not allowed.
+        """
+        if not self.allows(request.response_url):
+            raise ValueError("This address is not one of AWS's for answers.")
+        body = request.answer(refusal)
+        # The address is signed for an empty Content-Type. botocore's session does not follow redirects.
+        sent = AWSRequest("PUT", request.response_url, headers={"Content-Type": ""}, data=body).prepare()
+        problem: str | int = ""
+        final = False
+        for _ in range(_ATTEMPTS):
+            try:
+                problem = self._http.send(sent).status_code
+            except BotoCoreError as error:  # its text holds the address
+                problem = type(error).__name__
+            else:
+                if 200 <= problem < 300:
+                    return True
+                if problem < 500:  # a redirect is not followed; 4xx: the address has expired, or was never signed
+                    final = problem >= 400
+                    break
+        _log.warning("registration.unanswered", problem=problem, final=final)
+        return final
+
+
+def replies(region: str, partition: str) -> Replies:
+    """For the topic's region, with the S3 that the environment names."""
+    endpoint: str = (
+        boto3.session.Session(region_name=region)
+        .client("s3", config=BotoConfig(signature_version=UNSIGNED))
+        .meta.endpoint_url
+    )
+    parts = urlsplit(endpoint)
+    aws_own = (parts.hostname or "").endswith(f".{_suffix(partition)}")
+    return Replies(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
+
+
+def _suffix(partition: str) -> str:
+    """The partition's domain, from botocore's data."""
+    known: Any = botocore.session.get_session().get_data("partitions")
+    return next(str(found["outputs"]["dnsSuffix"]) for found in known["partitions"] if found["id"] == partition)
+
+
+def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
+    """A pattern for the whole address, in lower case, without characters that two parsers could read differently.
+
+    The bucket's name must be exact: with more before or after it, the bucket may be a stranger's. The domain without a
+    region is allowed in the partition `aws` alone, as a stranger may own the same name in another partition.
+    """
+    bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
+    suffix = _suffix(partition)
+    if endpoint:
+        start = rf"{re.escape(endpoint)}(?P<path>/{bucket}/"
+    else:
+        domains = [f"s3.{region}.{suffix}", f"s3-{region}.{suffix}"]
+        if partition == "aws":
+            domains.append(f"s3.{suffix}")
+        hosts = "|".join(re.escape(f"{bucket}.{domain}") for domain in domains)
+        start = rf"https://(?:{hosts})(?::443)?(?P<path>/"
+    characters = r"[A-Za-z0-9._~!$&'()*+,;=:@%-]"
+    return re.compile(rf"{start}(?:{characters}|/)*)(?:\?(?:{characters}|[/?])*)?", re.ASCII)
