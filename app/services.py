@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from app import log
 from app.access.api_keys import ApiKeys
 from app.audit.log import AuditLog
-from app.aws.stack_answers import replies
+from app.aws.stack_answers import stack_answers
 from app.aws.stack_messages import RegistrationQueue
 from app.aws.sts import Sts
 from app.aws.templates import TemplateBucket
@@ -126,4 +126,4 @@ def _registrations(db: Database, config: Config, sets: dict[str, PermissionSet])
     if region is None or url is None:
         return None
     queue = RegistrationQueue(region, url)
-    return Registrations(db, config, sets, queue, replies(region, config.broker.partition))
+    return Registrations(db, config, sets, queue, stack_answers(region, config.broker.partition))

@@ -284,8 +284,8 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/connections/proof_queue.py", "_begin"),  # the background worker
         ("app/connections/proof_queue.py", "claim"),
         ("app/health/heartbeats.py", "beat"),
+        ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
-        ("app/health/heartbeats.py", "forget"),
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true, whoever asked
         ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
         ("app/limits/refusals.py", "flush"),

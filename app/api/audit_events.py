@@ -6,7 +6,7 @@ from uuid import UUID
 from marshmallow import fields
 
 from app.access.callers import Scope
-from app.audit.log import Filter
+from app.audit.log import EventFilter
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
@@ -62,7 +62,7 @@ def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     that one. An event enters the feed about 20 seconds after it was made and never before an older one, so a reader
     that goes on from its last event misses none. Begin with `00000000-0000-0000-0000-000000000000`.
     """
-    wanted = Filter(**{name: value for name, value in query.items() if name not in {"limit", "cursor", "after"}})
+    wanted = EventFilter(**{name: value for name, value in query.items() if name not in {"limit", "cursor", "after"}})
 
     def fetch(*, limit: int, after: UUID | None) -> Page[AuditEvent]:
         if "after" in query:

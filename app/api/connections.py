@@ -8,7 +8,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
-from app.connections.listing import Wanted
+from app.connections.listing import ConnectionFilter
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
@@ -146,7 +146,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that account, on the same
     schedule, and answers `pending`. AWS gives the same answer for an absent role and for one that refuses.
     """
-    services().quotas.attempt(caller(), tenant_id)
+    services().quotas.admit_attempt(caller(), tenant_id)
     make = services().connections.find_in_account if "account_id" in body else services().connections.create
     return make(caller(), tenant_id, **body)
 
@@ -157,7 +157,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
 @bp.response(200, _ConnectionPage)
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
-    wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
+    wanted = ConnectionFilter(tuple(query.get("status", ())), query.get("account_id"))
     return paged(query, partial(services().listing.list, caller(), tenant_id, wanted))
 
 
@@ -177,7 +177,7 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
 @bp.response(200, _ConnectionPage)
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
-    wanted = Wanted(tuple(query.get("status", ())), query.get("account_id"))
+    wanted = ConnectionFilter(tuple(query.get("status", ())), query.get("account_id"))
     return paged(query, partial(services().listing.list_all, caller(), wanted))
 
 
@@ -204,7 +204,7 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 @bp.response(200, ConnectionOut)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now"""
-    services().quotas.attempt(caller(), tenant_id)
+    services().quotas.admit_attempt(caller(), tenant_id)
     return services().verification.verify(caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED)
 
 
@@ -233,7 +233,7 @@ def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 @bp.response(200, ConnectionOut)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering"""
-    services().quotas.attempt(caller(), tenant_id)
+    services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.resume(caller(), tenant_id, connection_id, **body)
 
 

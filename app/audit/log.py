@@ -60,7 +60,7 @@ def store(db: Session, event: Event) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class EventFilter:
     """What to look for; None means any."""
 
     tenant_id: UUID | None = None
@@ -93,7 +93,9 @@ class AuditLog:
         """
         return self._group.add(event, patience)
 
-    def events(self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
+    def events(
+        self, confined_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None
+    ) -> Page[AuditEvent]:
         """Newest first. `confined_to`: the tenant of a bound key, which sees only that tenant's events, and no names,
         addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for another tenant's.
         """
@@ -102,7 +104,7 @@ class AuditLog:
             found = page(db, query, AuditEvent.id, limit=limit, after=after)
             return _as_seen_by(db, confined_to, found)
 
-    def feed(self, confined_to: UUID | None, wanted: Filter, *, limit: int, after: UUID) -> Page[AuditEvent]:
+    def feed(self, confined_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID) -> Page[AuditEvent]:
         """Oldest first, from the event that follows `after`; otherwise as `events`.
 
         Ids are in order of creation, but transactions commit in another order. So an event is shown once it is older,
@@ -118,7 +120,7 @@ class AuditLog:
             return _as_seen_by(db, confined_to, found)
 
 
-def _matching(confined_to: UUID | None, wanted: Filter) -> Select[AuditEvent]:
+def _matching(confined_to: UUID | None, wanted: EventFilter) -> Select[AuditEvent]:
     query = select(AuditEvent)
     if confined_to is not None:
         if wanted.tenant_id not in {None, confined_to}:

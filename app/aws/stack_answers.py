@@ -28,7 +28,7 @@ _ATTEMPTS = 2  # the second follows at once, unless AWS refused; a third comes w
 _TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 
 
-class Replies:
+class StackAnswers:
     """Answers stacks, only at AWS's own addresses for such answers.
 
     `endpoint`: S3's address when AWS_ENDPOINT_URL names another one than AWS's; answers then go only there.
@@ -49,7 +49,7 @@ class Replies:
         # A server that normalizes the path must not find another bucket in it.
         return found is not None and not {".", ".."} & set(re.split(r"[/\\]", unquote(found["path"])))
 
-    def put(self, request: Request, refusal: str | None) -> bool:
+    def send(self, request: Request, refusal: str | None) -> bool:
         """True when nothing is left to do: the stack has its answer, or S3 refuses it and would refuse it again.
 
         Raises ValueError for an address that is not allowed.
@@ -76,7 +76,7 @@ class Replies:
         return final
 
 
-def replies(region: str, partition: str) -> Replies:
+def stack_answers(region: str, partition: str) -> StackAnswers:
     """For the topic's region, with the S3 that the environment names."""
     endpoint: str = (
         boto3.session.Session(region_name=region)
@@ -85,7 +85,7 @@ def replies(region: str, partition: str) -> Replies:
     )
     parts = urlsplit(endpoint)
     aws_own = (parts.hostname or "").endswith(f".{_suffix(partition)}")
-    return Replies(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
+    return StackAnswers(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
 
 
 def _suffix(partition: str) -> str:

@@ -40,7 +40,7 @@ RequestType = Literal["Create", "Update", "Delete"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """CloudFormation's request to a custom resource. Every field of it is a claim."""
+    """CloudFormation's request to a custom resource. Every field of it is unverified."""
 
     kind: RequestType
     stack_id: str

@@ -24,7 +24,7 @@ def tidy(db: Database) -> int:
 
     Any number of background workers may call it at once.
     """
-    return heartbeats.forget(db) + _registrations(db)
+    return heartbeats.delete_old(db) + _registrations(db)
 
 
 def _registrations(db: Database) -> int:

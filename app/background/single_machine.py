@@ -18,7 +18,7 @@ THREADS = 16  # urgent proofs at once, and as many routine ones; they mostly wai
 _TICK = 0.5  # seconds between two queries for what is due
 
 
-class Worker:
+class SingleMachineWorker:
     """Proves what is due until `stop` is set."""
 
     def __init__(self, services: Services, stop: threading.Event) -> None:

@@ -21,7 +21,7 @@ class Sealer:
     """Seals with the first secret key and opens with any. Each `purpose` has keys of its own."""
 
     def __init__(self, secret_keys: tuple[str, ...], purpose: str) -> None:
-        keys = [derived(secret, purpose) for secret in secret_keys]
+        keys = [derive_key(secret, purpose) for secret in secret_keys]
         self._keys = {key_id: AESGCM(key) for key_id, key in reversed(keys)}  # the first wins, should ids collide
         self._first = keys[0][0]
 
@@ -40,7 +40,7 @@ class Sealer:
             return None
 
 
-def derived(secret: str, purpose: str) -> tuple[bytes, bytes]:
+def derive_key(secret: str, purpose: str) -> tuple[bytes, bytes]:
     """A key's id and the key itself. SECRET_KEYS are random, so HKDF needs no salt (RFC 5869, 3.1)."""
     made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(secret.encode())
     return made[:_ID], made[_ID:]

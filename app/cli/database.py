@@ -6,7 +6,7 @@ from alembic.script import ScriptDirectory
 from flask.cli import with_appcontext
 
 from app.cli.operator import in_one_line, services
-from app.store.database import unavailable
+from app.store.database import store_errors
 from app.store.migrations import alembic_config, is_newer, revision
 
 
@@ -16,7 +16,7 @@ def migrate() -> None:
     """Bring the database's schema to this release's. Safe to repeat."""
     db = services().db
     config = alembic_config(db)
-    with in_one_line(), unavailable():
+    with in_one_line(), store_errors():
         before = revision(db)
         if is_newer(before, ScriptDirectory.from_config(config)):
             raise click.ClickException(

@@ -6,7 +6,7 @@ import threading
 import click
 from flask.cli import with_appcontext
 
-from app.background.single_machine import Worker
+from app.background.single_machine import SingleMachineWorker
 from app.cli.operator import services
 
 
@@ -19,7 +19,7 @@ def worker() -> None:
     run: celery --app celery_app worker --beat
     """
     stop = threading.Event()
-    work = Worker(services(), stop)
+    work = SingleMachineWorker(services(), stop)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     click.echo("The background worker is running. Press Ctrl-C to stop it.")

@@ -1,4 +1,4 @@
-"""gevent: calls that must not block its hub, and work that goes on beside a request.
+"""gevent: calls that must not block its hub, and work that outlives the request that started it.
 
 A web process has one thread for all of its requests. Elsewhere (commands, tests, background workers) the same calls use
 plain threads.
@@ -24,7 +24,7 @@ def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Res
     return outcome
 
 
-def beside(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
+def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
     """Start work that goes on when the request that started it has stopped waiting."""
     future: Future[Result] = Future()
 
@@ -39,7 +39,7 @@ def beside(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Fut
     if _is_gevents():
         gevent.spawn(run)
     else:
-        threading.Thread(target=run, name=f"beside {work!r}", daemon=True).start()
+        threading.Thread(target=run, name=repr(work), daemon=True).start()
     return future
 
 

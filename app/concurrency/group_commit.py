@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from app.concurrency.gevent import beside
+from app.concurrency.gevent import spawn
 from app.errors import StoreUnavailableError
 
 Item = TypeVar("Item")
@@ -48,7 +48,7 @@ class GroupCommit(Generic[Item, Outcome]):
             place = len(batch.items)
             batch.items.append(item)
         if place == 0:
-            beside(self._lead, batch, patience)
+            spawn(self._lead, batch, patience)
         if not batch.done.wait(patience):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]

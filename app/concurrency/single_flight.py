@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
-from app.concurrency.gevent import beside
+from app.concurrency.gevent import spawn
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ class SingleFlight(Generic[Key, Result]):
             if key in self._running:
                 return self._running[key], False
             # In a copy of the context: its log lines name the request that started it.
-            call = self._running[key] = beside(copy_context().run, run)
+            call = self._running[key] = spawn(copy_context().run, run)
             return call, True
 
     def abandon(self, key: Key, call: "Future[Result]") -> None:

@@ -15,7 +15,7 @@ from app.store.pages import Page, page
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ConnectionFilter:
     """Which connections to list: those in one of the statuses, in the account. Empty means any."""
 
     statuses: tuple[ConnectionStatus, ...] = ()
@@ -81,7 +81,7 @@ class Listing:
         self._db = db
 
     def list(
-        self, caller: Caller, tenant_id: UUID, wanted: Wanted, *, limit: int, after: UUID | None
+        self, caller: Caller, tenant_id: UUID, wanted: ConnectionFilter, *, limit: int, after: UUID | None
     ) -> Page[Connection]:
         """One tenant's connections, newest first. Raises NotFoundError."""
         with self._db.read() as db:
@@ -127,7 +127,7 @@ class Listing:
             tenant_of(db, caller, tenant_id)
             return {row.status: row.n for row in db.execute(counts)}
 
-    def list_all(self, caller: Caller, wanted: Wanted, *, limit: int, after: UUID | None) -> Page[Connection]:
+    def list_all(self, caller: Caller, wanted: ConnectionFilter, *, limit: int, after: UUID | None) -> Page[Connection]:
         """All tenants' connections, newest first. Raises ForbiddenError for a bound key."""
         caller.require_unbound()
         with self._db.read() as db:
@@ -146,7 +146,7 @@ def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select
     return query.order_by(Connection.id.desc())
 
 
-def _live(wanted: Wanted) -> Select[Connection]:
+def _live(wanted: ConnectionFilter) -> Select[Connection]:
     query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
     if wanted.account_id is not None:
         query = query.where(Connection.account_id == wanted.account_id)

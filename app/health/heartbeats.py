@@ -59,13 +59,13 @@ class Hearing:
             self._unanswered.expire()
             return min(self._unanswered.values(), default=None)
 
-    def asked(self, first_shown: dict[str, datetime]) -> None:
+    def received(self, first_shown: dict[str, datetime]) -> None:
         """The queue answered. `first_shown`: when the messages that it delivered for the first time were sent."""
         self._heard_at = min(first_shown.values(), default=now())
         with self._lock:  # unanswered until they are handled: meanwhile other threads may find the queue empty
             self._unanswered.update(first_shown)
 
-    def took(self, message_id: str, unanswered: datetime | None) -> None:
+    def handled(self, message_id: str, unanswered: datetime | None) -> None:
         """A message was handled. `unanswered`: when it was sent, if it will be delivered again."""
         with self._lock:
             if unanswered is None:
@@ -131,7 +131,7 @@ def seen(db: Session) -> Seen:
     return Seen(at, rows, heard_at, min((row.unanswered_at for row in rows if row.unanswered_at), default=None))
 
 
-def forget(db: Database) -> int:
+def delete_old(db: Database) -> int:
     """Delete the rows of workers that were not seen for a day; returns how many. Raises StoreUnavailableError."""
     with db.read() as session:
         is_old = BackgroundWorker.seen_at < database_now(session) - KEPT

@@ -93,21 +93,21 @@ class Quotas:
                 self._full[tenant_id] = now().timestamp() + error.retry_after
             raise
 
-    def attempt(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_attempt(self, caller: Caller, tenant_id: UUID) -> None:
         """One proof of a role of this tenant: CONNECTION_RATE per minute, as it costs several calls to AWS."""
         if caller.tenant_id not in {None, tenant_id}:
             return  # another tenant's key will get a 404, and must not use up this tenant's quota
         self._count(caller, (self._attempt, tenant_id))
 
-    def enter_role(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_role(self, caller: Caller, tenant_id: UUID) -> None:
         """One role entered through this onboarding link: LINK_RATE per hour; and an attempt."""
         self._count(caller, (self._entered, caller.key_id), (self._attempt, tenant_id))
 
-    def check_again(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_check(self, caller: Caller, tenant_id: UUID) -> None:
         """One check asked for through this onboarding link: LINK_RATE per hour; and an attempt."""
         self._count(caller, (self._again, caller.key_id), (self._attempt, tenant_id))
 
-    def end_search(self, caller: Caller) -> None:
+    def admit_search_end(self, caller: Caller) -> None:
         """One search ended through this onboarding link: LINK_RATE per hour."""
         self._count(caller, (self._end_search, caller.key_id))
 

@@ -20,7 +20,7 @@ from app import log
 from app.audit import log as audit
 from app.audit.events import Action, Event
 from app.clock import now
-from app.concurrency.gevent import beside
+from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.limits.quotas import count_refusals
@@ -115,7 +115,7 @@ class Refusals:
             rest.codes[event.details["code"]] += 1
         if first:
             atexit.register(self.flush)
-            beside(self._flush_in_time)
+            spawn(self._flush_in_time)
 
     def _flush_in_time(self) -> None:
         while self._rests:

@@ -1,4 +1,4 @@
-"""Registration tokens: the tenant that a customer's stack claims to be for. They give no authority.
+"""Registration tokens: each names the tenant of a customer's stack. They give no authority.
 
 A token is `dpt_` and, in URL-safe base64: one byte for the form, the deployment's id, the tenant's id, its generation,
 in the second form the id of the onboarding link, and the HMAC-SHA-256 of all that. Each kit makes it again, and nothing
@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.cache.sealing import derived
+from app.cache.sealing import derive_key
 
 # Each length in bytes is divisible by three, so that a token has one spelling.
 _TOKEN = re.compile(r"dpt_((?:[A-Za-z0-9_-]{4}){18,29})", re.ASCII)
@@ -30,7 +30,7 @@ _OLD_LENGTH = _ID + _OLD_GENERATION + _MAC
 
 
 @dataclass(frozen=True, slots=True)
-class TokenClaim:
+class TokenIds:
     """The ids in a token of ours. The rows need not exist."""
 
     tenant_id: UUID
@@ -42,38 +42,38 @@ class RegistrationTokens:
     """Signs with the first of the secret keys and verifies with any."""
 
     def __init__(self, secret_keys: tuple[str, ...]) -> None:
-        self._keys = [derived(secret, "registration tokens")[1] for secret in secret_keys]
+        self._keys = [derive_key(secret, "registration tokens")[1] for secret in secret_keys]
 
     def make(self, deployment_id: UUID, tenant_id: UUID, generation: int, *, link_id: UUID | None = None) -> str:
         """The tenant's token, 96 characters, or that of one of its onboarding links, 120; the same one each time."""
         form, link = (_OF_TENANT, b"") if link_id is None else (_OF_LINK, link_id.bytes + _FILL)
-        claim = form + deployment_id.bytes + tenant_id.bytes + generation.to_bytes(_GENERATION, "big") + link
-        return "dpt_" + base64.urlsafe_b64encode(claim + _mac(self._keys[0], claim)).decode()
+        signed = form + deployment_id.bytes + tenant_id.bytes + generation.to_bytes(_GENERATION, "big") + link
+        return "dpt_" + base64.urlsafe_b64encode(signed + _mac(self._keys[0], signed)).decode()
 
-    def read(self, text: str) -> TokenClaim | None:
+    def read(self, text: str) -> TokenIds | None:
         """The ids in the token, or None when no key of ours made it."""
         token = _bytes(text)
         named = _named(token)
-        claim, mac = token[:-_MAC], token[-_MAC:]
+        signed, mac = token[:-_MAC], token[-_MAC:]
         if named is None or not any(
-            [hmac.compare_digest(_mac(key, claim), mac) for key in self._keys]  # noqa: C419  all of them
+            [hmac.compare_digest(_mac(key, signed), mac) for key in self._keys]  # noqa: C419  all of them
         ):
             return None
         return named
 
 
-def _named(token: bytes) -> TokenClaim | None:
+def _named(token: bytes) -> TokenIds | None:
     """The ids in the bytes, not verified; None for an unknown form."""
     if len(token) == _OLD_LENGTH:
-        return TokenClaim(UUID(bytes=token[:_ID]), int.from_bytes(token[_ID:-_MAC], "big"))
+        return TokenIds(UUID(bytes=token[:_ID]), int.from_bytes(token[_ID:-_MAC], "big"))
     start = 1 + 2 * _ID  # of the generation
     tenant_id, rest = token[1 + _ID : start], token[start + _GENERATION : -_MAC]
     generation = int.from_bytes(token[start : start + _GENERATION], "big")
     kind = len(token), token[:1]
     if kind == (_LENGTH, _OF_TENANT):
-        return TokenClaim(UUID(bytes=tenant_id), generation)
+        return TokenIds(UUID(bytes=tenant_id), generation)
     if kind == (_LENGTH_OF_LINK, _OF_LINK):
-        return TokenClaim(UUID(bytes=tenant_id), generation, UUID(bytes=rest[:_ID]))
+        return TokenIds(UUID(bytes=tenant_id), generation, UUID(bytes=rest[:_ID]))
     return None
 
 
@@ -89,5 +89,5 @@ def _bytes(text: str) -> bytes:
     return base64.urlsafe_b64decode(found[1]) if found else b""
 
 
-def _mac(key: bytes, claim: bytes) -> bytes:
-    return hmac.digest(key, claim, hashlib.sha256)
+def _mac(key: bytes, signed: bytes) -> bytes:
+    return hmac.digest(key, signed, hashlib.sha256)

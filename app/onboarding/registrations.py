@@ -1,9 +1,9 @@
 """Registrations: what the message of a customer's stack may do (invariant 12; the list is in docs/architecture.md).
 
-Everything in a message is a claim. Its token names the tenant, and the stack's account must be the role's account. A
+Nothing in a message is trusted. Its token names the tenant, and the stack's account must be the role's account. A
 message then adds a pending connection, or makes an existing one due; the background worker proves it later. A message
 never verifies, moves, suspends, resumes, removes or revives a connection, and no call to AWS about its role is made
-here. The stack is answered as soon as the claim is stored, so that a slow proof does not roll the stack back.
+here. The stack is answered as soon as the message is stored, so that a slow proof does not roll the stack back.
 """
 
 import threading
@@ -21,7 +21,7 @@ from app import log
 from app.audit import log as audit
 from app.audit.events import Action, Actor
 from app.aws.errors import Unavailable
-from app.aws.stack_answers import Replies
+from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import Message, RegistrationQueue, Request
 from app.aws.templates import render
 from app.clock import now
@@ -32,7 +32,7 @@ from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimi
 from app.health.heartbeats import Hearing
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
-from app.onboarding.registration_token import RegistrationTokens, TokenClaim, deployment_of
+from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet
 from app.store.database import SYSTEM, Database
@@ -55,11 +55,11 @@ _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """What a message claims, after the checks that need no database."""
+class _CheckedMessage:
+    """A message that passed the checks which need no database."""
 
     request: Request
-    token: TokenClaim
+    token: TokenIds
     role: RoleArn
 
     @property
@@ -67,7 +67,7 @@ class _Claim:
         return self.token.tenant_id
 
 
-class _Void(Exception):  # noqa: N818  the claim is ignored
+class _Void(Exception):  # noqa: N818  the message is ignored
     """`cause`: one word for our own log."""
 
     def __init__(self, cause: str) -> None:
@@ -84,10 +84,15 @@ class _Unanswerable(Exception):  # noqa: N818  nothing failed
 
 
 class Registrations:
-    """Takes messages from the queue, stores what they claim, and answers the stacks. Safe to share among threads."""
+    """Takes messages from the queue, stores what they register, and answers the stacks. Safe to share among threads."""
 
     def __init__(
-        self, db: Database, config: Config, sets: dict[str, PermissionSet], queue: RegistrationQueue, replies: Replies
+        self,
+        db: Database,
+        config: Config,
+        sets: dict[str, PermissionSet],
+        queue: RegistrationQueue,
+        answers: StackAnswers,
     ) -> None:
         self._db = db
         self._config = config
@@ -97,7 +102,7 @@ class Registrations:
         self._by_version = {render(config, chosen).version: chosen for chosen in sets.values()}
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
-        self._replies = replies
+        self._answers = answers
         self.hearing = Hearing()  # for this worker's heartbeat
         self._deployment_id: UUID | None = None  # until it is read
         # The deployments that were logged in the last hour: a stranger may name any number of them.
@@ -116,7 +121,7 @@ class Registrations:
             messages = self._queue.receive(max_messages, wait_seconds)
         except Unavailable as error:
             raise AwsUnavailableError("The registration queue does not answer.") from error
-        self.hearing.asked({message.id: message.sent_at for message in messages if message.is_first})
+        self.hearing.received({message.id: message.sent_at for message in messages if message.is_first})
         if messages:
             with ThreadPoolExecutor(len(messages)) as pool:
                 list(pool.map(self._take, messages))
@@ -144,10 +149,10 @@ class Registrations:
             raise _Unanswerable from error
         if self._is_for_another(request):
             return True
-        if not self._replies.allows(request.response_url):
+        if not self._answers.allows(request.response_url):
             _log.warning("registration.strange_response_url", account_id=request.account_id)
             raise _Unanswerable
-        return self._replies.put(request, self._refusal(request))
+        return self._answers.send(request, self._refusal(request))
 
     def _is_for_another(self, request: Request) -> bool:
         named = deployment_of(request.property("RegistrationToken"))
@@ -177,19 +182,19 @@ class Registrations:
             answered = True  # for readiness, which must not degrade because of messages that anybody may publish
         except (AppError, SQLAlchemyError, Unavailable) as error:  # SQS delivers it again
             _log.warning("registration.postponed", error=type(error).__name__)
-        self.hearing.took(message.id, None if answered else message.sent_at)
+        self.hearing.handled(message.id, None if answered else message.sent_at)
 
     def _refusal(self, request: Request) -> str | None:
         try:
-            claim = self._claim(request)
+            told = self._check(request)
             with self._db.write(SYSTEM) as db:
-                self._store(db, claim)
+                self._store(db, told)
         except _Void as void:
             _log.info("registration.void", cause=void.cause, account_id=request.account_id)
             return None if _must_pass(request, void) else REFUSAL
         return None
 
-    def _claim(self, request: Request) -> _Claim:
+    def _check(self, request: Request) -> _CheckedMessage:
         """Reads no row. Raises _Void."""
         named = self._tokens.read(request.property("RegistrationToken"))
         if named is None:
@@ -200,47 +205,47 @@ class Registrations:
             raise _Void("role") from error
         if (role.partition, role.account_id) != (request.partition, request.account_id):
             raise _Void("account")
-        return _Claim(request, named, role)
+        return _CheckedMessage(request, named, role)
 
-    def _store(self, db: Session, claim: _Claim) -> None:
+    def _store(self, db: Session, told: _CheckedMessage) -> None:
         """Once for each request of a stack. Raises _Void."""
-        request = claim.request
-        if claim.token.link_id is not None:
-            _ensure_not_revoked(db, claim.token.link_id)  # locks the link before the tenant, as the page's requests do
+        request = told.request
+        if told.token.link_id is not None:
+            _ensure_not_revoked(db, told.token.link_id)  # locks the link before the tenant, as the page's requests do
         # Locked, so that the second of two simultaneous deliveries sees what the first one stored.
         query = select(Tenant).where(
-            Tenant.id == claim.tenant_id, Tenant.registration_generation == claim.token.generation
+            Tenant.id == told.tenant_id, Tenant.registration_generation == told.token.generation
         )
         tenant = db.scalars(query.with_for_update(of=Tenant)).unique().one_or_none()
         if tenant is None or tenant.status is not TenantStatus.ACTIVE:
             raise _VoidToken("tenant")
         same = (
-            Registration.tenant_id == claim.tenant_id,
+            Registration.tenant_id == told.tenant_id,
             Registration.stack_id == request.stack_id,
             Registration.request_id == request.request_id,
         )
         if db.scalars(select(Registration.id).where(*same)).one_or_none() is not None:
             return
-        registration = Registration(tenant_id=claim.tenant_id, stack_id=request.stack_id, request_id=request.request_id)
+        registration = Registration(tenant_id=told.tenant_id, stack_id=request.stack_id, request_id=request.request_id)
         db.add(registration)
         db.flush()
-        if not self._act(db, claim, tenant, Actor("registration", str(registration.id), "a customer's stack")):
+        if not self._act(db, told, tenant, Actor("registration", str(registration.id), "a customer's stack")):
             db.delete(registration)
 
-    def _act(self, db: Session, claim: _Claim, tenant: Tenant, actor: Actor) -> bool:
+    def _act(self, db: Session, told: _CheckedMessage, tenant: Tenant, actor: Actor) -> bool:
         """Returns whether to keep the registration's row. Past the limit per role, the role becomes due without one."""
         connection = db.scalars(
             select(Connection)
-            .where(Connection.tenant_id == claim.tenant_id, Connection.role_arn == claim.role.text)
+            .where(Connection.tenant_id == told.tenant_id, Connection.role_arn == told.role.text)
             .with_for_update(of=Connection)
         ).one_or_none()
-        deleting, stack = claim.request.kind == "Delete", _stack_after(db, claim)
+        deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
             if deleting:  # kept within the tenant's limit, as its Create may be delivered later
-                return admits_message(db, claim.tenant_id)
-            made = self._add(db, claim, tenant)
+                return admits_message(db, told.tenant_id)
+            made = self._add(db, told, tenant)
             made.stack = stack
-            _record(db, actor, claim, made, Action.CONNECTION_REGISTERED)
+            _record(db, actor, told, made, Action.CONNECTION_REGISTERED)
             return True
         if connection.status in _AT_REST:
             action = _IGNORED
@@ -250,14 +255,14 @@ class Registrations:
             action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
         if kept:
-            _record(db, actor, claim, connection, action)
+            _record(db, actor, told, connection, action)
         return kept
 
-    def _add(self, db: Session, claim: _Claim, tenant: Tenant) -> Connection:
-        version = claim.request.property("TemplateVersion")
+    def _add(self, db: Session, told: _CheckedMessage, tenant: Tenant) -> Connection:
+        version = told.request.property("TemplateVersion")
         chosen = self._by_version.get(version, self._permission_set)
         try:
-            connection = add_pending(db, self._config, tenant, claim.role, chosen, approved=False)
+            connection = add_pending(db, self._config, tenant, told.role, chosen, approved=False)
         except RateLimitedError as error:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
@@ -266,7 +271,7 @@ class Registrations:
         return connection
 
 
-def _stack_after(db: Session, claim: _Claim) -> StackState:
+def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
     """The stack's state after this message.
 
     A Delete soon after a Create, with nothing between them, is the rollback of that creation. SQS keeps no order: a
@@ -274,15 +279,15 @@ def _stack_after(db: Session, claim: _Claim) -> StackState:
     Create.
     """
     of_this_stack = (
-        Registration.tenant_id == claim.tenant_id,
-        Registration.stack_id == claim.request.stack_id,
-        Registration.request_id != claim.request.request_id,
+        Registration.tenant_id == told.tenant_id,
+        Registration.stack_id == told.request.stack_id,
+        Registration.request_id != told.request.request_id,
     )
     earlier = db.scalars(select(Registration.created_at).where(*of_this_stack).limit(2)).all()
-    if claim.request.kind == "Delete":
+    if told.request.kind == "Delete":
         taken_back = len(earlier) == 1 and earlier[0] > now() - _CREATION
         return StackState.ROLLED_BACK if taken_back else StackState.DELETED
-    return StackState.ROLLED_BACK if claim.request.kind == "Create" and earlier else StackState.MADE
+    return StackState.ROLLED_BACK if told.request.kind == "Create" and earlier else StackState.MADE
 
 
 def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
@@ -306,6 +311,6 @@ def _must_pass(request: Request, void: _Void) -> bool:
     return request.kind == "Update" and isinstance(void, _VoidToken) and same
 
 
-def _record(db: Session, actor: Actor, claim: _Claim, connection: Connection, action: Action) -> None:
-    details = {"role_arn": claim.role.text, "stack_id": claim.request.stack_id, "request_type": claim.request.kind}
+def _record(db: Session, actor: Actor, told: _CheckedMessage, connection: Connection, action: Action) -> None:
+    details = {"role_arn": told.role.text, "stack_id": told.request.stack_id, "request_type": told.request.kind}
     audit.record_about(db, actor, action, connection, details, outcome="refused" if action == _IGNORED else "ok")

@@ -106,7 +106,7 @@ class Database:
         `long`: it may read so many rows that on SQLite the process's other requests would wait for it.
         """
         engine, turn = (self._long_reading, self._long_reads) if long else (self.engine, nullcontext())
-        with turn, unavailable(), Session(engine, expire_on_commit=False) as session:
+        with turn, store_errors(), Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -116,7 +116,7 @@ class Database:
         `writer` is checked again first: its key may have been revoked while the request's body arrived. Raises what
         `writer.admit` raises, ConflictError when PostgreSQL broke up a deadlock, and StoreUnavailableError.
         """
-        with unavailable(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with store_errors(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             session.connection()  # begins the transaction, on SQLite once the write lock is free
             began = time.monotonic()
             writer.admit(session)
@@ -127,7 +127,7 @@ class Database:
 
     def dedicated(self) -> Any:
         """A connection of the driver that no longer belongs to the pool. Raises StoreUnavailableError."""
-        with unavailable():
+        with store_errors():
             fairy = self.engine.raw_connection()
             connection = fairy.driver_connection
             fairy.detach()
@@ -135,7 +135,7 @@ class Database:
 
 
 @contextmanager
-def unavailable() -> Iterator[None]:
+def store_errors() -> Iterator[None]:
     """Raises StoreUnavailableError when the database is away, full or locked. Violated constraints pass."""
     try:
         yield

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.errors import ConflictError
 from app.services import Services
-from app.store.database import unavailable
+from app.store.database import store_errors
 from tests.attacks.evidence import on_postgresql
 from tests.support.cast import Api, World
 from tests.support.rows import at_once
@@ -160,5 +160,5 @@ def test_what_postgresql_broke_up_is_a_conflict_and_no_outage():
     class Broken(psycopg.errors.DeadlockDetected):
         pass
 
-    with pytest.raises(ConflictError), unavailable():
+    with pytest.raises(ConflictError), store_errors():
         raise OperationalError("UPDATE", None, Broken())

@@ -3,8 +3,7 @@
 import pytest
 import sqlalchemy
 
-from app.connections.listing import Listing
-from app.connections.listing import Wanted as WantedConnections
+from app.connections.listing import ConnectionFilter, Listing
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
@@ -188,7 +187,7 @@ def test_an_index_serves_rare_statuses_one_or_several(full):
     wanted = TenantFilter(statuses=(TenantStatus.SUSPENDED,))
     assert "ix_tenants_status" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
     connections = Listing(full)
-    rare = WantedConnections((S.BROKEN, S.INSECURE))
+    rare = ConnectionFilter((S.BROKEN, S.INSECURE))
     found = plan(full, lambda: connections.list_all(ADMIN, rare, limit=5, after=None))
     assert found.count("ix_connections_status") == 2
     assert len(connections.list_all(ADMIN, rare, limit=50, after=None).items) == 20

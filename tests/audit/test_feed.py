@@ -11,7 +11,7 @@ from alembic import command
 
 from app.audit import log as audit
 from app.audit.events import Actor, Event
-from app.audit.log import AuditLog, Filter
+from app.audit.log import AuditLog, EventFilter
 from app.errors import NotFoundError, StoreUnavailableError
 from app.ids import first_id_at, new_id
 from app.store import database as store
@@ -58,8 +58,8 @@ def say(database: Database, action: str, **more) -> None:
 class Consumer:
     """Reads on from the last event that it saw, as docs/api.md shows it."""
 
-    def __init__(self, database: Database, wanted: Filter | None = None, limit: int = 2) -> None:
-        self._log, self._wanted, self._limit = AuditLog(database), wanted or Filter(), limit
+    def __init__(self, database: Database, wanted: EventFilter | None = None, limit: int = 2) -> None:
+        self._log, self._wanted, self._limit = AuditLog(database), wanted or EventFilter(), limit
         self._after = BEGINNING
         self.seen: list[str] = []
 
@@ -113,7 +113,7 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(database, 
     assert begun.wait(60)
     for number in range(3):
         say(database, f"tests.n{number}")
-    newest = AuditLog(database).events(None, Filter(), limit=50, after=None).items
+    newest = AuditLog(database).events(None, EventFilter(), limit=50, after=None).items
     assert [event.action for event in newest] == ["tests.n2", "tests.n1", "tests.n0"], "others are through"
     later(LONGEST)  # when the database ends it
     assert consumer.poll() == []
@@ -143,7 +143,7 @@ def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(databa
     with pytest.raises(sqlalchemy.exc.DBAPIError):
         connection.commit()
     connection.close()
-    assert [event.action for event in AuditLog(database).events(None, Filter(), limit=9, after=None).items] == [
+    assert [event.action for event in AuditLog(database).events(None, EventFilter(), limit=9, after=None).items] == [
         "tests.other"
     ]
 
@@ -160,7 +160,7 @@ def test_a_use_case_that_took_too_long_commits_nothing(database, monkeypatch):
     with pytest.raises(StoreUnavailableError):
         take_too_long()
     monkeypatch.undo()
-    assert AuditLog(database).events(None, Filter(), limit=9, after=None).items == []
+    assert AuditLog(database).events(None, EventFilter(), limit=9, after=None).items == []
 
 
 def test_an_event_that_waited_too_long_is_not_stored(database):
@@ -170,7 +170,7 @@ def test_an_event_that_waited_too_long_is_not_stored(database):
     with pytest.raises(StoreUnavailableError):
         log.append(old)
     log.append(Event(TESTS, "tests.fresh", {}, at=datetime.now(UTC) - timedelta(seconds=5)))
-    assert [event.action for event in log.events(None, Filter(), limit=9, after=None).items] == ["tests.fresh"]
+    assert [event.action for event in log.events(None, EventFilter(), limit=9, after=None).items] == ["tests.fresh"]
 
 
 def test_filters_hold_for_the_feed_too(database, later):
@@ -178,12 +178,12 @@ def test_filters_hold_for_the_feed_too(database, later):
     for action, whose in (("tests.a", tenant), ("tests.b", tenant), ("tests.a", other)):
         say(database, action, tenant_id=whose)
     later(SETTLED)
-    assert Consumer(database, Filter(tenant_id=tenant)).poll() == ["tests.a", "tests.b"]
-    assert Consumer(database, Filter(action="tests.a")).poll() == ["tests.a", "tests.a"]
+    assert Consumer(database, EventFilter(tenant_id=tenant)).poll() == ["tests.a", "tests.b"]
+    assert Consumer(database, EventFilter(action="tests.a")).poll() == ["tests.a", "tests.a"]
     log = AuditLog(database)
-    assert len(log.feed(tenant, Filter(), limit=9, after=BEGINNING).items) == 2
+    assert len(log.feed(tenant, EventFilter(), limit=9, after=BEGINNING).items) == 2
     with pytest.raises(NotFoundError):
-        log.feed(tenant, Filter(tenant_id=other), limit=9, after=BEGINNING)
+        log.feed(tenant, EventFilter(tenant_id=other), limit=9, after=BEGINNING)
 
 
 # --- the limits of PostgreSQL ---
@@ -267,17 +267,17 @@ def long_log(request):
 def test_since_and_until_are_half_open_to_the_microsecond(long_log):
     database, begin, _ = long_log
     log = AuditLog(database)
-    wanted = Filter(since=begin + timedelta(seconds=10), until=begin + timedelta(seconds=40))
+    wanted = EventFilter(since=begin + timedelta(seconds=10), until=begin + timedelta(seconds=40))
     found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
     assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2, 1)]
-    wanted = Filter(
+    wanted = EventFilter(
         since=begin + timedelta(seconds=10, microseconds=1), until=begin + timedelta(seconds=30, microseconds=1)
     )
     found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
     assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2)]
-    ancient = Filter(since=datetime(1970, 1, 1, tzinfo=UTC), until=datetime(1970, 1, 2, tzinfo=UTC))
+    ancient = EventFilter(since=datetime(1970, 1, 1, tzinfo=UTC), until=datetime(1970, 1, 2, tzinfo=UTC))
     assert log.events(None, ancient, limit=50, after=None).items == []
-    far = Filter(since=datetime(9998, 12, 31, tzinfo=UTC))
+    far = EventFilter(since=datetime(9998, 12, 31, tzinfo=UTC))
     assert log.events(None, far, limit=50, after=None).items == []
 
 
@@ -287,7 +287,7 @@ def test_a_time_is_looked_up_and_not_looked_for(long_log, who):
     database, begin, tenants = long_log
     log, hour = AuditLog(database), begin + timedelta(hours=24)
     more = {"all": {}, "tenant": {"tenant_id": tenants[0]}, "action": {"action": "tests.rare"}}[who]
-    wanted = Filter(since=hour, until=hour + timedelta(hours=1), **more)
+    wanted = EventFilter(since=hour, until=hour + timedelta(hours=1), **more)
     how = plan(database, lambda: log.events(None, wanted, limit=50, after=None), of="audit_events")
     if database.engine.dialect.name == "sqlite":
         assert "SEARCH audit_events USING INDEX" in how, how
@@ -304,7 +304,7 @@ def test_the_feed_is_served_by_an_index_from_where_one_is(long_log):
     database, begin, tenants = long_log
     log, late = AuditLog(database), first_id_at(begin + timedelta(hours=50))
     for who in (None, tenants[0]):
-        how = plan(database, lambda who=who: log.feed(who, Filter(), limit=50, after=late), of="audit_events")
+        how = plan(database, lambda who=who: log.feed(who, EventFilter(), limit=50, after=late), of="audit_events")
         assert ("id>? AND id<?" if database.engine.dialect.name == "sqlite" else "Index Cond") in how, how
         assert "SCAN" not in how, how
         assert "Seq Scan" not in how, how

@@ -5,7 +5,7 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from app.aws.stack_answers import Replies, replies
+from app.aws.stack_answers import StackAnswers, stack_answers
 from app.aws.stack_messages import Request
 from app.onboarding.registrations import REFUSAL
 from tests.support.stacks import BUCKET, HOST, HOSTILE_URLS, PATH, TOPIC, Answers, Stack, envelope
@@ -15,8 +15,8 @@ STACK = Stack("http://127.0.0.1:9", "dpt_x", ROLE)
 
 
 @pytest.fixture(scope="module")
-def virginia() -> Replies:
-    return Replies("us-east-1", "aws", None)
+def virginia() -> StackAnswers:
+    return StackAnswers("us-east-1", "aws", None)
 
 
 # --- the addresses ---
@@ -43,7 +43,7 @@ def virginia() -> Replies:
     ],
 )
 def test_awss_own_bucket_in_the_topics_region_is_allowed(region, partition, host):
-    assert Replies(region, partition, None).allows(f"https://{host}{PATH}")
+    assert StackAnswers(region, partition, None).allows(f"https://{host}{PATH}")
 
 
 @pytest.mark.parametrize("url", HOSTILE_URLS)
@@ -56,14 +56,14 @@ def test_without_a_region_in_it_the_name_is_awss_own_only_in_the_partition_aws()
     for region, partition in (("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn")):
         bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
         for suffix in ("amazonaws.com", "amazonaws.com.cn"):
-            assert not Replies(region, partition, None).allows(f"https://{bucket}.s3.{suffix}/x")
+            assert not StackAnswers(region, partition, None).allows(f"https://{bucket}.s3.{suffix}/x")
 
 
 ELSEWHERE = "http://localhost:4566"
 
 
 def test_with_another_aws_answers_go_to_its_bucket_alone():
-    local = Replies("us-east-1", "aws", ELSEWHERE)
+    local = StackAnswers("us-east-1", "aws", ELSEWHERE)
     assert local.allows(f"{ELSEWHERE}/{BUCKET}/a%7Cb?X-Amz-Signature=1")
     for url in (
         f"{ELSEWHERE}/{BUCKET}",
@@ -88,9 +88,9 @@ def test_with_another_aws_answers_go_to_its_bucket_alone():
 def test_the_environment_says_which_aws(monkeypatch):
     url = f"{ELSEWHERE}/{BUCKET}/x"
     monkeypatch.setenv("AWS_ENDPOINT_URL", ELSEWHERE)
-    assert replies("us-east-1", "aws").allows(url)
+    assert stack_answers("us-east-1", "aws").allows(url)
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    at_aws = replies("us-east-1", "aws")
+    at_aws = stack_answers("us-east-1", "aws")
     assert at_aws.allows(f"https://{HOST}{PATH}")
     assert not at_aws.allows(url)
 
@@ -102,15 +102,15 @@ def parsed(kind="Create", **changes) -> Request:
     return Request.parse(STACK.message(kind, **changes), TOPIC)
 
 
-def to(answers: Answers, **changes) -> tuple[Replies, Request]:
+def to(answers: Answers, **changes) -> tuple[StackAnswers, Request]:
     url = f"{answers.url}/{BUCKET}/stack%7Cx?Signature=secret-signature%3D"
-    return Replies("us-east-1", "aws", answers.url), parsed(ResponseURL=url, **changes)
+    return StackAnswers("us-east-1", "aws", answers.url), parsed(ResponseURL=url, **changes)
 
 
 def test_the_answer_is_as_cloudformation_wants_it():
     with Answers() as answers:
-        replies, request = to(answers)
-        assert replies.put(request, None)
+        ours, request = to(answers)
+        assert ours.send(request, None)
     [(path, headers, body)] = answers.got
     assert path == f"/{BUCKET}/stack%7Cx?Signature=secret-signature%3D"
     assert headers["Content-Type"] == ""
@@ -127,17 +127,17 @@ def test_the_answer_is_as_cloudformation_wants_it():
 
 def test_a_redirect_is_not_followed():
     with Answers() as trap, Answers(307, location=f"{trap.url}/{BUCKET}/x") as answers:
-        assert not Replies.put(*to(answers), None)
+        assert not StackAnswers.send(*to(answers), None)
         assert len(answers.got) == 1
         assert trap.got == []
 
 
 def test_an_answer_that_is_not_taken_is_tried_once_more():
     with Answers(503, 200) as answers:
-        assert Replies.put(*to(answers), None)
+        assert StackAnswers.send(*to(answers), None)
         assert len(answers.got) == 2
     with Answers(503) as answers:
-        assert not Replies.put(*to(answers), None)
+        assert not StackAnswers.send(*to(answers), None)
         assert len(answers.got) == 2
 
 
@@ -145,15 +145,15 @@ def test_an_answer_that_is_not_taken_is_tried_once_more():
 def test_an_answer_that_aws_refuses_is_not_tried_again(status):
     """Its address has expired, or was never signed: junk must not cost twice what it has to, nor come again."""
     with Answers(status) as answers:
-        assert Replies.put(*to(answers), None)
+        assert StackAnswers.send(*to(answers), None)
         assert len(answers.got) == 1
 
 
 def test_nobody_there_is_an_answer_not_given_and_no_address_is_logged():
     with Answers() as answers:
-        replies, request = to(answers)
+        ours, request = to(answers)
     with capture_logs() as lines:
-        assert not replies.put(request, None)
+        assert not ours.send(request, None)
     assert [line["event"] for line in lines] == ["registration.unanswered"]
     assert "secret-signature" not in repr(lines)
     assert "secret-signature" not in repr(request)
@@ -161,7 +161,7 @@ def test_nobody_there_is_an_answer_not_given_and_no_address_is_logged():
 
 def test_put_itself_refuses_a_strange_address(virginia):
     with Answers() as answers, pytest.raises(ValueError, match="not one of AWS's"):
-        virginia.put(parsed(ResponseURL=f"{answers.url}/{BUCKET}/x"), None)
+        virginia.send(parsed(ResponseURL=f"{answers.url}/{BUCKET}/x"), None)
     assert answers.got == []
 
 

@@ -10,7 +10,7 @@ import sqlalchemy
 from app import services as composition
 from app.background.celery_app import create_celery
 from app.background.housekeeping import tidy
-from app.background.single_machine import Worker
+from app.background.single_machine import SingleMachineWorker
 from app.clock import now
 from app.ids import new_id
 from app.store.database import SYSTEM
@@ -120,7 +120,7 @@ def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     monkeypatch.setattr("app.background.single_machine.tidy", lambda db: tidied.append(1) or tidy(db))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()
-    thread = threading.Thread(target=Worker(services, stop).run)
+    thread = threading.Thread(target=SingleMachineWorker(services, stop).run)
     thread.start()
     until(lambda: len(rounds) > 5)
     stop.set()

@@ -16,7 +16,7 @@ import redis
 
 from app import services as composition
 from app.background.parts import Part
-from app.background.single_machine import Worker
+from app.background.single_machine import SingleMachineWorker
 from app.factory import create_app
 from app.store.models import ConnectionStatus
 from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses
@@ -200,7 +200,7 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
 
     monkeypatch.setattr(f"app.background.parts.{part}", end)
     stop, whole = threading.Event(), []
-    working = threading.Thread(target=lambda: whole.append(Worker(listening, stop).run()))
+    working = threading.Thread(target=lambda: whole.append(SingleMachineWorker(listening, stop).run()))
     working.start()
     working.join(60)
     stop.set()

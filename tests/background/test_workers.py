@@ -20,7 +20,7 @@ import sqlalchemy
 from app import services as composition
 from app.background.celery_app import create_celery
 from app.background.parts import companions, stop_all
-from app.background.single_machine import THREADS, Worker
+from app.background.single_machine import THREADS, SingleMachineWorker
 from app.clock import now
 from app.connections.proof_queue import LEASE
 from app.errors import StoreUnavailableError
@@ -117,7 +117,7 @@ def proven_times(services):
 @contextlib.contextmanager
 def working(services):
     stop = threading.Event()
-    thread = threading.Thread(target=Worker(services, stop).run)
+    thread = threading.Thread(target=SingleMachineWorker(services, stop).run)
     thread.start()
     yield
     stop.set()

@@ -87,29 +87,29 @@ def sent(seconds_ago: float):
 def test_an_empty_queue_has_been_heard_by_now_and_a_backlog_as_far_as_it_was_sent():
     hearing = Hearing()
     assert (hearing.heard_at, hearing.unanswered_at) == (None, None)
-    hearing.asked({})
+    hearing.received({})
     assert now() - hearing.heard_at < timedelta(seconds=30)
     old = sent(300)
-    hearing.asked({"a": sent(10), "b": old})
+    hearing.received({"a": sent(10), "b": old})
     assert hearing.heard_at == hearing.unanswered_at == old, "also while they are being answered"
-    hearing.asked({})
+    hearing.received({})
     assert hearing.unanswered_at == old
 
 
 def test_what_could_not_be_answered_is_remembered_until_it_is_or_is_a_dead_letter():
     hearing = Hearing()
     old, new = sent(90), sent(20)
-    hearing.took("a", old)
-    hearing.took("b", new)
-    hearing.asked({})
+    hearing.handled("a", old)
+    hearing.handled("b", new)
+    hearing.received({})
     assert hearing.unanswered_at == old
-    hearing.took("a", None)
+    hearing.handled("a", None)
     assert hearing.unanswered_at == new
-    hearing.took("b", None)
-    hearing.took("c", None)
+    hearing.handled("b", None)
+    hearing.handled("c", None)
     assert hearing.unanswered_at is None
     for number in range(2000):
-        hearing.took(str(number), new)
+        hearing.handled(str(number), new)
     assert len(hearing._unanswered) == 1000, "a flood is not remembered whole"
 
 

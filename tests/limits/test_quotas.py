@@ -66,7 +66,7 @@ def uses(services) -> dict:
         return {(use.name, use.id): use.counted for use in db.scalars(sqlalchemy.select(QuotaUse))}
 
 
-@pytest.mark.parametrize(("name", "most"), [("attempt", 60), ("enter_role", 20), ("check_again", 20)])
+@pytest.mark.parametrize(("name", "most"), [("admit_attempt", 60), ("admit_role", 20), ("admit_check", 20)])
 def test_two_processes_together_admit_exactly_the_limit(processes, clock, name, most):
     tenant = new_id()
     visitor = link(tenant)
@@ -78,10 +78,10 @@ def test_many_threads_of_both_at_once_do_not_exceed_it(processes, clock):
     """The first ones too, when there is no row that could be locked."""
     tenant = new_id()
     visitor = link(tenant)
-    first = at_once([lambda s=s: s.quotas.enter_role(visitor, tenant) for s in processes * 6])
+    first = at_once([lambda s=s: s.quotas.admit_role(visitor, tenant) for s in processes * 6])
     assert first == [None] * 12
     with ThreadPoolExecutor(16) as pool:
-        more = pool.map(lambda n: admitted(processes[n % 2].quotas.enter_role, visitor, tenant), range(40))
+        more = pool.map(lambda n: admitted(processes[n % 2].quotas.admit_role, visitor, tenant), range(40))
         assert sum(more) == 8
     assert uses(processes[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
 
@@ -91,12 +91,12 @@ def test_a_refused_one_writes_nothing_and_does_not_queue_to_write(processes, clo
     tenant = new_id()
     visitor = link(tenant)
     for _ in range(20):
-        one.quotas.enter_role(visitor, tenant)
+        one.quotas.admit_role(visitor, tenant)
     before, statements = uses(one), []
     event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:  # the one writer that SQLite has
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
-        refused = pool.submit(admitted, one.quotas.enter_role, visitor, tenant)
+        refused = pool.submit(admitted, one.quotas.admit_role, visitor, tenant)
         assert refused.result(timeout=60) is False
     assert statements
     assert {statement.split()[0] for statement in statements} <= {"BEGIN", "SELECT"}
@@ -106,9 +106,9 @@ def test_a_refused_one_writes_nothing_and_does_not_queue_to_write(processes, clo
 def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(processes, clock):
     quotas, tenant = processes[0].quotas, new_id()
     for _ in range(60):
-        quotas.attempt(ADMIN, tenant)
+        quotas.admit_attempt(ADMIN, tenant)
     visitor = link(tenant)
-    for count in (quotas.enter_role, quotas.check_again):
+    for count in (quotas.admit_role, quotas.admit_check):
         assert not admitted(count, visitor, tenant)
     assert uses(processes[1]) == {("attempt", tenant): 60}
 
@@ -116,11 +116,11 @@ def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(processes, clock
 def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(processes, clock):
     one, other = processes
     tenant = new_id()
-    one.quotas.attempt(ADMIN, tenant)
+    one.quotas.admit_attempt(ADMIN, tenant)
     with ThreadPoolExecutor(1) as pool:
         with other.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
-            late = pool.submit(admitted, one.quotas.enter_role, link(tenant), tenant)
+            late = pool.submit(admitted, one.quotas.admit_role, link(tenant), tenant)
             time.sleep(0.3)  # by now it has looked, and waits
             assert not late.done()
         assert late.result() is False
@@ -131,17 +131,17 @@ def test_others_have_their_own(processes, clock):
     quotas, tenant, other = processes[0].quotas, new_id(), new_id()
     visitor = link(tenant)
     for _ in range(20):
-        quotas.enter_role(visitor, tenant)
-    assert not admitted(quotas.enter_role, visitor, tenant)
-    assert admitted(quotas.check_again, visitor, tenant)
-    assert admitted(quotas.enter_role, link(tenant), tenant)
-    assert admitted(quotas.attempt, ADMIN, tenant)
-    assert admitted(quotas.attempt, ADMIN, other)
+        quotas.admit_role(visitor, tenant)
+    assert not admitted(quotas.admit_role, visitor, tenant)
+    assert admitted(quotas.admit_check, visitor, tenant)
+    assert admitted(quotas.admit_role, link(tenant), tenant)
+    assert admitted(quotas.admit_attempt, ADMIN, tenant)
+    assert admitted(quotas.admit_attempt, ADMIN, other)
 
 
 def test_a_strangers_key_counts_nothing_for_a_tenant(processes, clock):
     mallory = replace(ADMIN, tenant_id=new_id())
-    processes[0].quotas.attempt(mallory, new_id())
+    processes[0].quotas.admit_attempt(mallory, new_id())
     assert uses(processes[0]) == {}
 
 
@@ -150,16 +150,16 @@ def test_whoever_waits_as_long_as_told_is_admitted_and_not_a_second_before(proce
     quotas, tenant = processes[0].quotas, new_id()
     clock(first)
     for _ in range(60):
-        quotas.attempt(ADMIN, tenant)
+        quotas.admit_attempt(ADMIN, tenant)
     clock(asked)
-    while admitted(quotas.attempt, ADMIN, tenant):  # what has faded by then
+    while admitted(quotas.admit_attempt, ADMIN, tenant):  # what has faded by then
         pass
-    wait = retry_after(quotas.attempt, ADMIN, tenant)
+    wait = retry_after(quotas.admit_attempt, ADMIN, tenant)
     assert 1 <= wait <= 60
     clock(asked + wait - 1)
-    assert not admitted(quotas.attempt, ADMIN, tenant)
+    assert not admitted(quotas.admit_attempt, ADMIN, tenant)
     clock(asked + wait)
-    assert admitted(quotas.attempt, ADMIN, tenant)
+    assert admitted(quotas.admit_attempt, ADMIN, tenant)
 
 
 def test_a_machine_whose_clock_is_a_little_behind_holds_the_limit_too(processes, clock):
@@ -179,39 +179,39 @@ def test_a_clock_that_was_wrong_by_far_locks_nobody_out(processes, clock):
     quotas, tenant = processes[0].quotas, new_id()
     clock(86_400)
     for _ in range(60):
-        quotas.attempt(ADMIN, tenant)
+        quotas.admit_attempt(ADMIN, tenant)
     clock(0)
-    assert admitted(quotas.attempt, ADMIN, tenant)
+    assert admitted(quotas.admit_attempt, ADMIN, tenant)
 
 
 def test_old_rows_do_not_pile_up(processes, clock):
     quotas = processes[0].quotas
     old = [new_id() for _ in range(30)]
     for tenant in old:
-        quotas.attempt(ADMIN, tenant)
+        quotas.admit_attempt(ADMIN, tenant)
     visitor = link(old[0])
-    quotas.enter_role(visitor, old[0])
+    quotas.admit_role(visitor, old[0])
     clock(60)
-    quotas.attempt(ADMIN, new_id())
+    quotas.admit_attempt(ADMIN, new_id())
     assert len(uses(processes[0])) == 32, "they still count for the window that follows theirs"
     clock(120)
-    quotas.attempt(ADMIN, new_id())
+    quotas.admit_attempt(ADMIN, new_id())
     assert len(uses(processes[0])) == 33 - 20, "a few at a time"
     mine = new_id()
     for _ in range(2):
-        quotas.attempt(ADMIN, mine)
+        quotas.admit_attempt(ADMIN, mine)
     assert set(uses(processes[0])) >= {("paste", visitor.key_id), ("attempt", mine)}
     clock(240)
-    quotas.attempt(ADMIN, mine)
+    quotas.admit_attempt(ADMIN, mine)
     assert uses(processes[0]) == {("paste", visitor.key_id): 1, ("attempt", mine): 1}
 
 
 def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(processes, clock):
     for _ in range(60):
-        processes[0].quotas.attempt(ADMIN, new_id())
+        processes[0].quotas.admit_attempt(ADMIN, new_id())
     clock(120)
     tenants = [new_id() for _ in range(16)]
-    jobs = [lambda n=n, t=t: processes[n % 2].quotas.attempt(ADMIN, t) for n, t in enumerate(tenants)]
+    jobs = [lambda n=n, t=t: processes[n % 2].quotas.admit_attempt(ADMIN, t) for n, t in enumerate(tenants)]
     assert at_once(jobs) == [None] * 16
     assert uses(processes[0]) == {("attempt", tenant): 1 for tenant in tenants}
 
@@ -219,14 +219,14 @@ def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(processes, clock
 @pytest.mark.parametrize("processes", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(processes, clock):
     one, other = processes
-    one.quotas.attempt(ADMIN, new_id())
+    one.quotas.admit_attempt(ADMIN, new_id())
     clock(120)
     with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
-        assert pool.submit(admitted, one.quotas.attempt, ADMIN, new_id()).result(timeout=60)
+        assert pool.submit(admitted, one.quotas.admit_attempt, ADMIN, new_id()).result(timeout=60)
 
 
 def test_a_database_that_is_away_is_said(tmp_path):
     quotas = composition.build(make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")).quotas
     with pytest.raises(StoreUnavailableError):
-        quotas.attempt(ADMIN, new_id())
+        quotas.admit_attempt(ADMIN, new_id())

@@ -12,7 +12,7 @@ import sqlalchemy
 
 from app import services as composition
 from app.audit.events import Event
-from app.concurrency.gevent import beside
+from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.store.models import AuditEvent, QuotaUse
@@ -45,7 +45,7 @@ def stands_still(monkeypatch):
     monkeypatch.setattr("app.limits.refusals.SINGLY", 10)
     monkeypatch.setattr("app.limits.refusals.MOST", 200)
     monkeypatch.setattr("app.limits.refusals.OF_TENANT", 20)
-    monkeypatch.setattr("app.limits.refusals.beside", lambda *_: None)
+    monkeypatch.setattr("app.limits.refusals.spawn", lambda *_: None)
 
 
 def refuse(services, key, seconds=0.0, *, code="forbidden", tenant_id=None):
@@ -216,7 +216,7 @@ def test_a_rest_that_can_not_be_stored_is_logged(processes, key, monkeypatch, lo
 
 
 def test_it_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypatch):
-    monkeypatch.setattr("app.limits.refusals.beside", beside)
+    monkeypatch.setattr("app.limits.refusals.spawn", spawn)
     refusals = processes[0].refusals
     for _ in range(40):  # if the second ends meanwhile, more than ten are left all the same
         event = Event(key.actor, "tenant.refused", {"code": "forbidden"}, outcome="refused")

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 
 from app.access.callers import Scope
-from app.background.single_machine import Worker
+from app.background.single_machine import SingleMachineWorker
 from app.clock import now
 from app.factory import create_app
 from app.store.database import SYSTEM
@@ -56,7 +56,7 @@ def idle(request, aws, vendor):
 def app(idle):
     """The same, with its worker."""
     stop = threading.Event()
-    worker = threading.Thread(target=Worker(idle.extensions["deputy"], stop).run)
+    worker = threading.Thread(target=SingleMachineWorker(idle.extensions["deputy"], stop).run)
     worker.start()
     yield idle
     stop.set()

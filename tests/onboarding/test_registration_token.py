@@ -13,10 +13,10 @@ from cachetools import TTLCache
 from cfnlint.decode import decode_str
 from structlog.testing import capture_logs
 
-from app.aws.stack_answers import Replies
+from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import RegistrationQueue
-from app.cache.sealing import derived
-from app.onboarding.registration_token import RegistrationTokens, TokenClaim, deployment_of
+from app.cache.sealing import derive_key
+from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from app.store.database import Database
@@ -34,7 +34,7 @@ HERE, ELSEWHERE = uuid.uuid4(), uuid.uuid4()
 def old_token(tenant_id: uuid.UUID, generation: int, key: str = KEYS[0]) -> str:
     """As it was before it named a deployment."""
     claim = tenant_id.bytes + generation.to_bytes(6, "big")
-    mac = hmac.digest(derived(key, "registration tokens")[1], claim, "sha256")
+    mac = hmac.digest(derive_key(key, "registration tokens")[1], claim, "sha256")
     return "dpt_" + base64.urlsafe_b64encode(claim + mac).decode()
 
 
@@ -45,8 +45,8 @@ def test_a_token_names_its_deployment_its_tenant_and_a_generation():
     tenant_id = uuid.uuid4()
     token = RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000)
     assert token == RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000)
-    assert RegistrationTokens(KEYS).read(token) == TokenClaim(tenant_id, 70_000)
-    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenClaim(tenant_id, 70_000), "any key verifies"
+    assert RegistrationTokens(KEYS).read(token) == TokenIds(tenant_id, 70_000)
+    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenIds(tenant_id, 70_000), "any key verifies"
     assert RegistrationTokens(KEYS[1:]).read(token) is None
     assert deployment_of(token) == HERE, "without a key"
     assert len(token) == 96
@@ -56,8 +56,8 @@ def test_a_token_names_its_deployment_its_tenant_and_a_generation():
 def test_a_token_of_the_old_form_counts_while_its_mac_verifies():
     tenant_id = uuid.uuid4()
     token = old_token(tenant_id, 70_000)
-    assert RegistrationTokens(KEYS).read(token) == TokenClaim(tenant_id, 70_000)
-    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenClaim(tenant_id, 70_000)
+    assert RegistrationTokens(KEYS).read(token) == TokenIds(tenant_id, 70_000)
+    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenIds(tenant_id, 70_000)
     assert RegistrationTokens(KEYS[1:]).read(token) is None
     assert deployment_of(token) is None
 
@@ -65,7 +65,7 @@ def test_a_token_of_the_old_form_counts_while_its_mac_verifies():
 def test_a_links_token_names_the_link_too():
     tenant_id, link_id = uuid.uuid4(), uuid.uuid4()
     token = RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000, link_id=link_id)
-    assert RegistrationTokens(KEYS).read(token) == TokenClaim(tenant_id, 70_000, link_id)
+    assert RegistrationTokens(KEYS).read(token) == TokenIds(tenant_id, 70_000, link_id)
     assert RegistrationTokens(KEYS[1:]).read(token) is None
     assert deployment_of(token) == HERE
     assert len(token) == 120
@@ -100,7 +100,7 @@ def test_the_deployment_is_inside_what_the_mac_covers():
 def test_a_form_to_come_names_its_deployment_at_the_same_place_and_is_not_read():
     """A release that does not know it must not take it for its own."""
     claim = b"\x03" + ELSEWHERE.bytes + uuid.uuid4().bytes + bytes(4) + bytes(18)
-    mac = hmac.digest(derived(KEYS[0], "registration tokens")[1], claim, "sha256")
+    mac = hmac.digest(derive_key(KEYS[0], "registration tokens")[1], claim, "sha256")
     token = "dpt_" + base64.urlsafe_b64encode(claim + mac).decode()
     assert deployment_of(token) == ELSEWHERE
     assert RegistrationTokens(KEYS).read(token) is None
@@ -151,7 +151,7 @@ class Deployment:
             self.config,
             permission_sets.load(),
             RegistrationQueue("us-east-1", queue),
-            Replies("us-east-1", "aws", answers.url),
+            StackAnswers("us-east-1", "aws", answers.url),
         )
 
     @property

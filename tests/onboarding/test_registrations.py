@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
-from app.aws.stack_answers import Replies
+from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import RegistrationQueue
 from app.aws.templates import render
 from app.clock import now
@@ -58,7 +58,7 @@ class Desk:
             replace(self.config, **settings),
             permission_sets.load(),
             self.queue,
-            Replies("us-east-1", "aws", answers or self.answers.url),
+            StackAnswers("us-east-1", "aws", answers or self.answers.url),
         )
 
     def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
@@ -344,12 +344,12 @@ def test_a_stack_is_told_success_as_soon_as_the_claim_is_stored(desk):
     """And no earlier: when the answer arrives, another connection to the database sees it."""
     seen = []
 
-    class Looking(Replies):
-        def put(self, request, refusal):
+    class Looking(StackAnswers):
+        def send(self, request, refusal):
             seen.append(len(desk.connections()))
-            return super().put(request, refusal)
+            return super().send(request, refusal)
 
-    desk.registrations._replies = Looking("us-east-1", "aws", desk.answers.url)
+    desk.registrations._answers = Looking("us-east-1", "aws", desk.answers.url)
     desk.handle(desk.stack().message())
     assert seen == [1]
 

@@ -72,7 +72,7 @@ def status(token: str) -> ResponseReturnValue:
 def connect(token: str) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected"""
     visit = _visit(token)
-    services().quotas.enter_role(visit.caller, visit.tenant.id)
+    services().quotas.admit_role(visit.caller, visit.tenant.id)
     _ensure_own_form()
     request.max_content_length = _FORM  # a quarter of a megabyte of `a=1&` would cost 80 ms
     with whole_body():
@@ -100,7 +100,7 @@ def entered(token: str) -> ResponseReturnValue:
 def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account"""
     visit = _visit(token)
-    services().quotas.end_search(visit.caller)
+    services().quotas.admit_search_end(visit.caller)
     _ensure_own_form()
     services().links.stop_looking(visit, connection_id)
     return _back(token, start=_start())
@@ -111,7 +111,7 @@ def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now"""
     visit = _visit(token)
-    services().quotas.check_again(visit.caller, visit.tenant.id)
+    services().quotas.admit_check(visit.caller, visit.tenant.id)
     _ensure_own_form()
     services().verification.verify(visit.caller, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED)
     return _back(token, start=_start())
