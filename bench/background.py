@@ -1,7 +1,8 @@
 """Does onboarding tenants and proving connections at the same time slow down issuing?
 
 A second Deputy on the same database, as another machine of the same deployment, gets requests for 50 new tenants and 50
-proofs a second, at a fixed rate whatever the answers, of the same connections that the first one issues for.
+proofs a second, at a fixed rate that does not depend on the answers, of the same connections that the first one issues
+for.
 
 A proof is five calls to AWS, so that is most of a core's work, and on a small machine issuing would be slower only
 because it has less CPU. So each has its own cores: the first Deputy, its database sessions and its load have one half
@@ -59,7 +60,7 @@ class Halves:
 
     @contextlib.contextmanager
     def on(self, cores: list[int]) -> Iterator[None]:
-        """Keep the thread, and whatever it starts meanwhile, on these cores."""
+        """Keep the thread, and what it starts meanwhile, on these cores."""
         os.sched_setaffinity(0, cores)
         try:
             yield

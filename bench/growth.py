@@ -21,7 +21,7 @@ from bench.stage import Stage
 _SAMPLE = 20_000  # connections that are looked up: more than are asked in a round, so few are asked twice
 _DEPTH = 0.99
 _LIMIT = 50
-_HANDS = 2  # that fill a database, as many as the smallest machine has cores
+_HANDS = 2  # threads that fill a database, as many as the smallest machine has cores
 
 
 def measure(stage: Stage) -> None:

@@ -1,5 +1,5 @@
-"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load bodies|sockets|revokes PORT`, the key
-on stdin.
+"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load bodies|sockets|revokes PORT`, the
+key on stdin.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ from bench.servers import HOME
 CONNECTIONS = 32
 _DEBIAN = ("wrk", "libluajit-5.1-2", "libluajit-5.1-common")
 _NO_WRK = (
-    "The bench needs wrk, and there is none on PATH, nor could it be fetched with apt-get. Install it:\n"
+    "The bench needs wrk. It is not on PATH, and apt-get could not install it. Install it:\n"
     "  Debian, Ubuntu   apt-get install wrk\n"
     "  Fedora           dnf install wrk\n"
     "  macOS            brew install wrk"

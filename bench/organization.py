@@ -31,7 +31,7 @@ _DATABASE = "organization"
 class Arrived:
     """The result for one organisation. Times in seconds since the launch; None for what did not happen.
 
-    An account that is not verified at the end counts as lost, whatever the reason.
+    An account that is not verified at the end counts as lost.
     """
 
     accounts: int  # with the one that launched it
@@ -150,7 +150,7 @@ class _Organization:
 
 
 def most_in_a_second(times: Sequence[float]) -> int:
-    """The most of these times, in seconds, that lie within any one second, wherever that begins."""
+    """The most of these times, in seconds, that lie within any one second."""
     ordered, first, most = sorted(times), 0, 0
     for last, at in enumerate(ordered):
         while ordered[first] <= at - 1:

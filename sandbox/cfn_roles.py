@@ -26,7 +26,7 @@ def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: 
     role = _role_create(cls, name, template, account_id, region_name)
     try:
         _apply_role(role, properties)
-    except Exception:
+    except Exception:  # any of them is raised again, once the half-made role is gone
         iam_backends[account_id]["aws"].roles.pop(role.id)
         raise
     return role

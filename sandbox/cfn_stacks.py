@@ -43,7 +43,7 @@ def _create_resources(self: Any) -> None:
     """AWS accepts the stack, then takes back what was made and says why in the events: so does this."""
     try:
         _originals["create_resources"](self)
-    except Exception as error:  # noqa: BLE001 - whatever moto's hundred resource types raise
+    except Exception as error:  # noqa: BLE001  moto's hundred resource types share no base class of errors; each fails the stack
         _quick_failure(self, error)
     else:
         if self.status == "CREATE_IN_PROGRESS":  # something slow is among them
@@ -86,7 +86,7 @@ def _roll_back(stack: Any, failure: Failure) -> None:
 def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
     try:
         stack.resource_map.delete()
-    except Exception as error:  # noqa: BLE001 - whatever moto's hundred resource types raise
+    except Exception as error:  # noqa: BLE001  moto's hundred resource types share no base class of errors; each fails the stack
         cfn_waiting.end(stack, f"{verb}_FAILED", str(error))
         return
     _forget(stack)

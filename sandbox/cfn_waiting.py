@@ -1,7 +1,8 @@
 """Slow resources, and the stacks that wait for them: custom resources and StackSets.
 
 Moto makes a stack within the call that requests it. Here the call returns once every quick resource is made; then the
-slow resources begin, and the event that ends the last of them (an answer, a deadline, another stack) completes the stack.
+slow resources begin, and the event that ends the last of them (an answer, a deadline, another stack) completes the
+stack.
 """
 
 import threading

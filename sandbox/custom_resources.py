@@ -177,7 +177,7 @@ def _document(asked: _Asked, properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Any:
-    """CloudFormation sends numbers and booleans as strings, whatever the template says."""
+    """CloudFormation sends numbers and booleans as strings."""
     if isinstance(value, Mapping):
         return {key: _texts(inner) for key, inner in value.items()}
     if isinstance(value, list):

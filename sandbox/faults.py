@@ -45,7 +45,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The STS call that a fault may strike. `role` is moto's, or None if there is none of that ARN."""
+    """The STS call that a fault may strike. `role` is moto's, or None if no role has that ARN."""
 
     action: str
     caller_arn: str

@@ -36,7 +36,8 @@ class Organization:
     def change(self, body: Any) -> dict[str, int]:
         """Takes {"ous": {unit: [account, …]}}, which replaces what was. Returns the number of accounts in each unit.
 
-        With {"names": {unit: name}} the console shows units by their names. Raises TypeError or ValueError for anything else.
+        With {"names": {unit: name}} the console shows units by their names. Raises TypeError or ValueError for anything
+        else.
         """
         units = body.get("ous") if isinstance(body, Mapping) else None
         if not isinstance(units, Mapping):

@@ -1,6 +1,7 @@
 """moto's IAM role, extended with the time of the last change of its trust policy.
 
-The fault "spreading" needs it: a new role, or one with a new trust policy, denies every call until IAM has propagated it.
+The fault "spreading" needs it: a new role, or one with a new trust policy, denies every call until IAM has propagated
+it.
 """
 
 from datetime import UTC, datetime

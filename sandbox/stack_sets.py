@@ -106,7 +106,7 @@ class StackSet(Slow):
             try:
                 plan = _Plan.of(properties, self.account_id)
                 organization.check(plan.units)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with the properties fails the resource
+            except Exception as error:  # noqa: BLE001  anything wrong with the properties fails the resource
                 done(str(getattr(error, "message", "") or error))
                 cfn_waiting.flush()
                 return

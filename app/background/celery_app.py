@@ -1,7 +1,8 @@
 """The background worker for several machines: the database says what is due, and Celery carries it to a worker.
 
 Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL. Nothing is lost
-when a broker loses its messages or a worker is killed: the database holds what is due (app/connections/proof_queue.py).
+when a broker loses its messages or a background worker is killed: the database holds what is due
+(app/connections/proof_queue.py).
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from app.services import Services
 _QUEUE = "deputy"
 _SETTINGS = {
     "task_ignore_result": True,
-    "task_acks_late": True,  # a worker that is killed gives its task back
+    "task_acks_late": True,  # a killed background worker gives its task back
     "worker_cancel_long_running_tasks_on_connection_loss": False,  # a proof cut off would wait for its lease
     "worker_prefetch_multiplier": 1,
     # A proof mostly waits for AWS: threads are enough, and one process keeps one STS budget.
@@ -54,14 +55,14 @@ def _leave_the_log(**_: Any) -> None:
 
 
 def _fail() -> None:
-    """End this worker with an error once its tasks are done, so that a supervisor starts another."""
+    """End this background worker with an error once its tasks are done, so that a supervisor starts another."""
     state.should_stop = EX_FAILURE
 
 
 class _Beat(components.Beat):  # type: ignore[misc]  # celery is untyped
-    """The tick of `--beat`, on a thread of the worker.
+    """The tick of `--beat`, on a thread of the background worker.
 
-    Celery's own is a second process: it survives a kill -9 of the worker, and the worker does not notice its end.
+    Celery's own is a second process: it survives a kill -9 of the background worker, which does not notice its end.
     """
 
     def create(self, worker: Any) -> Part:
@@ -94,8 +95,8 @@ class _SqsWorker(_Worker):
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     """Celery's application: a tick that claims what is due, a task for each claim, and a task for housekeeping.
 
-    Each worker also runs the parts of app/background/parts.py. `services` is called in the process that does the work,
-    and returns the same object each time.
+    Each background worker also runs the parts of app/background/parts.py. `services` is called in the process that does
+    the work, and returns the same object each time.
     """
     celery = _over_broker(config)
     celery.conf.update(_SETTINGS)
@@ -122,7 +123,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
 def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
     class Beside(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
-        """Threads and no tasks: a worker must take registrations and beat while its broker is away."""
+        """Threads and no tasks: a background worker must take registrations and beat while its broker is away."""
 
         requires = (components.Pool,)  # a pool that forks must not inherit our threads and connections
 
@@ -148,9 +149,9 @@ def _over_broker(config: Config) -> Celery:
         return celery
     celery.conf.broker_transport_options = {
         "region": config.region,  # botocore reads only AWS_DEFAULT_REGION
-        # An existing queue with its own visibility timeout: a worker may neither list nor create queues.
+        # An existing queue with its own visibility timeout: a background worker may neither list nor create queues.
         "predefined_queues": {_QUEUE: {"url": f"https://{url.removeprefix('sqs://')}"}},
-        "wait_time_seconds": 2,  # of long polling; stopping a worker waits no longer for it
+        "wait_time_seconds": 2,  # of long polling; stopping a background worker waits no longer for it
         "polling_interval": 0.1,  # seconds between two looks for a free thread; Celery's default is one second
     }
     return celery

@@ -14,7 +14,7 @@ _log = log.get(__name__)
 
 _AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
 LISTENERS = 4  # a message that takes long holds up only those of its own batch
-_LISTEN = 2  # seconds of long polling; stopping a worker waits no longer for it
+_LISTEN = 2  # seconds of long polling; stopping a background worker waits no longer for it
 _ENDING = 20.0  # seconds that stopping waits, at most, for what a thread has begun
 
 

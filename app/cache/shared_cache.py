@@ -19,7 +19,7 @@ _log = log.get(__name__)
 
 _ANSWER_SECONDS = 0.25  # a cache that is slower than this costs more than it saves
 _LEAVE_ALONE_SECONDS = 2.0  # after a failure, before the next call
-_POOL = 256  # connections, as many as a worker serves requests at once
+_POOL = 256  # connections, as many as the requests that one web process serves at once
 # Deletes the lock only if the token is in it: it may have expired, and another process may hold it by now.
 _UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 

@@ -14,7 +14,7 @@ from app.cli.registrations import registrations
 from app.cli.templates import templates
 from app.cli.worker import worker
 
-_NOT_BOOTED = 3  # at any other exit code, gunicorn starts its worker again and again
+_NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
 
 
 def register_commands(app: Flask) -> None:

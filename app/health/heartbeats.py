@@ -1,6 +1,6 @@
 """Heartbeats: every 15 seconds each background worker writes into its row that it lives and what it has done.
 
-Times are the database's, as the clocks of machines differ. The row also says by how much the worker's clock differs.
+Times are the database's, as the clocks of machines differ. The row also says by how much its clock differs.
 """
 
 import os
@@ -20,7 +20,7 @@ from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
 SEEN_LATELY = timedelta(minutes=1)
-KEPT = timedelta(days=1)  # the row of a killed worker; a worker that is stopped deletes its own
+KEPT = timedelta(days=1)  # the row of a killed background worker; one that is stopped deletes its own
 # How many failed messages are remembered, and for how long: SQS delivers one four more times, a minute apart, and then
 # moves it to the dead letters.
 _FAILURES, _FAILURE_SECONDS = 1000, 300
@@ -40,8 +40,8 @@ def clock_ahead(db: Session) -> float:
 class Hearing:
     """What this process knows of the registration queue.
 
-    Only CloudWatch knows the age of the queue's oldest message. A worker knows when the messages that it received for
-    the first time were sent, that it received none, and which of them it could not answer.
+    Only CloudWatch knows the age of the queue's oldest message. A background worker knows when the messages that it
+    received for the first time were sent, that it received none, and which of them it could not answer.
     """
 
     def __init__(self) -> None:
@@ -80,12 +80,12 @@ class Seen:
 
     at: datetime  # the database's now
     lately: list[BackgroundWorker]  # seen in the last minute, the latest first
-    heard_at: datetime | None  # the latest of all workers'
+    heard_at: datetime | None  # the latest of all background workers'
     unanswered_at: datetime | None  # the oldest of those seen lately
 
 
 class Heartbeat:
-    """One worker's own row."""
+    """A background worker's own row."""
 
     def __init__(self, db: Database, kind: str, hearing: Hearing | None) -> None:
         """`hearing`: None when there is no registration queue."""
@@ -116,14 +116,14 @@ class Heartbeat:
         return True
 
     def end(self) -> bool:
-        """Delete the row, as this worker ends. Raises StoreUnavailableError."""
+        """Delete the row, as this background worker ends. Raises StoreUnavailableError."""
         with self._db.write(SYSTEM) as db:
             db.execute(delete(BackgroundWorker).where(BackgroundWorker.id == self._id))
         return True
 
 
 def seen(db: Session) -> Seen:
-    """The workers, as their rows have them."""
+    """The background workers, as their rows have them."""
     at = database_now(db)
     lately = select(BackgroundWorker).where(BackgroundWorker.seen_at > at - SEEN_LATELY)
     rows = list(db.scalars(lately.order_by(BackgroundWorker.seen_at.desc())))
@@ -132,7 +132,9 @@ def seen(db: Session) -> Seen:
 
 
 def delete_old(db: Database) -> int:
-    """Delete the rows of workers that were not seen for a day; returns how many. Raises StoreUnavailableError."""
+    """Delete the rows of background workers that were not seen for a day; returns how many. Raises
+    StoreUnavailableError.
+    """
     with db.read() as session:
         is_old = BackgroundWorker.seen_at < database_now(session) - KEPT
         if session.scalars(select(BackgroundWorker.id).where(is_old).limit(1)).first() is None:

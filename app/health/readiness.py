@@ -21,7 +21,7 @@ from app.store.migrations import alembic_config, is_newer, revision
 
 _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
-_LATE = 120.0  # seconds; as long as a claim's lease, so that a claim of a killed worker does not count as late
+_LATE = 120.0  # seconds; as long as a claim's lease, so that a killed background worker's claim does not count as late
 
 
 class Health:
@@ -98,7 +98,7 @@ def _clock(db: Database) -> Finding:
     with db.read() as session:
         own = heartbeats.clock_ahead(session)
         others = [(row.host, row.clock_ahead) for row in heartbeats.seen(session).lately]
-    clocks = [("this process", own), *((f"the worker on {host}", ahead) for host, ahead in others)]
+    clocks = [("this process", own), *((f"the background worker on {host}", ahead) for host, ahead in others)]
     wrong = [
         f"{whose} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database"
         for whose, ahead in clocks
@@ -127,7 +127,7 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
     if age > _LATE:
         return degraded(
             f"The oldest connection that is due has waited {age:.0f} s.",
-            "Start more workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in a worker's log.",
+            "Start more background workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in their logs.",
         )
     return ok(f"The oldest connection that is due has waited {age:.0f} s.")
 
@@ -142,12 +142,12 @@ def _registrations(db: Database) -> Finding:
         seen = heartbeats.seen(session)
     times = [at for at in (seen.heard_at, seen.unanswered_at) if at is not None]
     if not times:
-        return degraded("No worker has asked the registration queue.", "Start a worker, or look at its log.")
+        return degraded("No background worker has asked the registration queue.", "Start one, or look at its log.")
     age = max((seen.at - min(times)).total_seconds(), 0.0)
     if age > _LATE:
         return degraded(
             f"The oldest unanswered message of a stack may be {age:.0f} s old.",
-            "Look for worker.waiting and registration.unanswered in a worker's log.",
+            "Look for worker.waiting and registration.unanswered in a background worker's log.",
         )
     return ok(f"No unanswered message of a stack is older than {age:.0f} s.")
 

@@ -72,7 +72,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
         yield
     except (UnauthenticatedError, TryLaterError):
         raise
-    except Exception:
+    except Exception:  # AppError, HTTPException and bugs alike: a revoked key gets only a 401
         caller = g.pop("caller", None)  # without one, the UnauthenticatedError is not recorded
         services().api_keys.authenticate(key, g.request_id)
         if caller is not None:

@@ -29,7 +29,7 @@ class Unread:
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         if not isinstance(exc, errors.ParseException) or isinstance(exc, _NOT_THE_CLIENTS):
-            super().handle_error(req, client, addr, exc)  # type: ignore[misc]  # the worker's
+            super().handle_error(req, client, addr, exc)  # type: ignore[misc]  # gunicorn's
             return
         with contextlib.suppress(OSError), gevent.Timeout(_SECONDS, False):  # type: ignore[arg-type]  # as gevent documents it
             client.sendall(self._refusal(_STATUSES.get(type(exc), 400), addr))

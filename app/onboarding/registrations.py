@@ -103,7 +103,7 @@ class Registrations:
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._answers = answers
-        self.hearing = Hearing()  # for this worker's heartbeat
+        self.hearing = Hearing()  # for this background worker's heartbeat
         self._deployment_id: UUID | None = None  # until it is read
         # The deployments that were logged in the last hour: a stranger may name any number of them.
         self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)

@@ -1,6 +1,6 @@
 """deputy-credential-process: prints credentials the way the AWS CLI and every AWS SDK read them.
 
-To standard output goes the JSON of credential_process and nothing else; to standard error, why there is none.
+Standard output gets the JSON of credential_process and nothing else; standard error gets the reason when there is none.
 
 Some SDKs take a failure for a reason to try the next source of credentials, which may be the worker's own role. For
 them `--fail-closed` answers with a key that AWS does not know, so that their search ends here and AWS refuses the call.

@@ -52,7 +52,7 @@ def session(  # noqa: PLR0913  all but the two are options
     until the credentials are about to expire, and then raise the same.
 
     `url` and `key` are those of Deputy; without them, DEPUTY_URL and DEPUTY_API_KEY_FILE or DEPUTY_API_KEY count, read
-    anew at each refresh. `session_policy` only narrows what the role may do; `reason` goes to Deputy's audit log.
+    again at each refresh. `session_policy` only narrows what the role may do; `reason` goes to Deputy's audit log.
 
     Credentials are safe to share among threads. As with any boto3 session, make clients in one thread, or one session
     for each thread.
@@ -75,7 +75,7 @@ def report_refused(session: boto3.session.Session) -> bool:
     """Tell Deputy that AWS refuses a session that `deputy_client.session` made; True when Deputy was told.
 
     For a program that knows better than the client, which does this by itself when AWS says that there is no such
-    session, or that it expired before its time. Deputy hands that session out no more and proves the role anew; the
+    session, or that it expired before its time. Deputy no longer hands that session out, and proves the role again; the
     next call of the session asks for other credentials. A connection is reported once a minute at most: False when
     that has been done. Raises DeputyError; ConfigurationError when the session was not made by `deputy_client`.
     """
@@ -109,7 +109,7 @@ class DeputyCredentials(RefreshableCredentials):
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
         """Whether less than `refresh_in` seconds are left; of a short session, in proportion.
 
-        What AWS refuses is renewed like what ends soon: should that fail, calls go on with what there is.
+        A session that AWS refused is renewed like one that ends soon. If that fails, calls go on with it.
         """
         window = ADVISORY_SECONDS if refresh_in is None else refresh_in
         if window > MANDATORY_SECONDS and self._failed_within(_REST_SECONDS):
@@ -119,7 +119,7 @@ class DeputyCredentials(RefreshableCredentials):
         return super().refresh_needed(window * min(1, self._lifetime / _HOUR))  # type: ignore[arg-type]
 
     def rejected(self, key_id: str, as_expired: bool) -> None:  # noqa: FBT001  a callback's
-        """AWS did not take a request that was signed with this key. Tells Deputy if the key is the current one of it."""
+        """AWS refused a request that was signed with this key. Tells Deputy if it is the current session's key."""
         current = self._issued
         if key_id != current.access_key_id or (as_expired and _moment(current.expiration) <= datetime.now(UTC)):
             return

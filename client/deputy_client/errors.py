@@ -1,4 +1,4 @@
-"""Why there are no credentials, as one tree; each class says whose turn it is.
+"""Why there are no credentials, as one tree of exceptions; each class says who has to act.
 
 The names are those of states, as they read in an `except`: `except deputy_client.NotVerified`.
 """

@@ -1,7 +1,7 @@
-"""When AWS does not take a session that Deputy issued: how the client notices, and how often it says so.
+"""How the client notices that AWS refuses a session that Deputy issued, and how often it reports that.
 
-A role that was deleted takes its sessions with it, and Deputy does not hear of that. Only a request that was signed
-with a key of Deputy's counts; whatever else a program signs with is none of Deputy's business.
+When a role is deleted, its sessions stop working, and Deputy gets no message. Only requests that were signed with a
+session of Deputy's count.
 """
 
 import re
@@ -15,7 +15,7 @@ from botocore.session import Session
 
 REPORT_SECONDS = 60
 
-# "There is no such session", as the services say it: STS and IAM, those that speak JSON, and S3.
+# The codes for "there is no such session": of STS and IAM, of services that speak JSON, and of S3.
 _UNKNOWN = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "InvalidToken"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException"}
 

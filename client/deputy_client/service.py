@@ -1,7 +1,7 @@
 """Deputy's API, as far as a worker needs it: requests with short timeouts and few retries.
 
 The key goes to one place: over https or within this machine, no redirect is followed, and no message, repr or log
-line holds it. Address and key are looked up anew for each request, so that a rotated key is taken up.
+line holds it. Address and key are looked up for each request, so that a rotated key is used at once.
 """
 
 import ipaddress
@@ -124,7 +124,7 @@ class Service:
         return _refusal(answer, url), answer.status_code in _TRY_AGAIN
 
     def _send(self, url: str, path: str, body: bytes) -> AWSResponse | tuple[DeputyError, bool]:
-        """Deputy's answer; or why there is none, and whether to ask again."""
+        """Deputy's answer, or the error and whether to try again."""
         headers = {
             "Authorization": f"Bearer {self._current_key()}",
             "Accept": "application/json",
@@ -136,7 +136,7 @@ class Service:
         try:
             return http.send(request)
         except BotoCoreError as error:
-            again = not isinstance(error, SSLError)  # a certificate does not mend itself
+            again = not isinstance(error, SSLError)  # a bad certificate stays bad
             return Unreachable(f"Deputy at {url} can't be reached: {_clean(str(error))}"), again
         finally:
             http.close()

@@ -209,7 +209,7 @@ def test_a_workers_clock_that_differs_degrades_readiness_too(deployment, monkeyp
     deployment.beat()
     set_clock(monkeypatch, 0)
     assert deployment.statuses()["clock"] == "degraded"
-    assert "the worker on" in deployment.told("clock")["seen"]
+    assert "the background worker on" in deployment.told("clock")["seen"]
 
 
 def test_templates_that_are_not_published_degrade_readiness(deployment):
