@@ -42,7 +42,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "readiness": (readiness.measure, "row 18: STS calls for many that ask for readiness"),
     "extras": (extras.measure, "what each part of a hot request costs"),
     "memory": (memory.measure, "row 9: memory of a cached credential"),
-    "honesty": (honesty.measure, "row 6: revoking, and killing every worker, under load"),
+    "honesty": (honesty.measure, "row 6: revoking, and killing every web process, under load"),
     "patience": (patience.measure, "row 19: how long a request waits when AWS or the database hangs"),
     "burst": (burst.measure, "row 7: STS calls for many cold requests at once"),
     "growth": (growth.measure, "row 8: a million connections, and the last page of a list"),

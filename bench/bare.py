@@ -1,6 +1,6 @@
 """The baseline: Flask alone, with Deputy's route and the bytes of one of Deputy's answers (`BENCH_ANSWER`).
 
-`gunicorn bench.bare:app`, under the same worker class and as many workers as Deputy.
+`gunicorn bench.bare:app`, under the same worker class and with as many web processes as Deputy.
 """
 
 import os

@@ -62,7 +62,7 @@ def _calls(stage: Stage, machines: Sequence[Deputy], place: KeyedConnection) -> 
 
     def ask(number: int) -> int:
         with contextlib.closing(Client(machines[number % len(machines)].port, place.key)) as client:
-            client.ask("GET", "/healthz")  # connected, and with a worker, before it counts
+            client.ask("GET", "/healthz")  # connected, and with a web process, before it counts
             together.wait()
             return client.ask("POST", place.credentials).status
 

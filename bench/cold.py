@@ -18,7 +18,7 @@ from bench.servers import Process
 from bench.stage import Populated, Stage
 
 _DURATIONS = range(900, 3600)  # 3600 is the hot rounds' default
-_WARM_UP = 5  # seconds: until each worker process has met every key and every connection
+_WARM_UP = 5  # seconds: until each web process has met every key and every connection
 _MOST_A_SECOND = 4_000  # more questions than a round can ask
 
 

@@ -30,7 +30,7 @@ from bench.stage import Stage
 
 _HANDS = 16
 _BEFORE, _AFTER = 0.4, 0.4  # seconds of load around a revoke
-_A_WHILE = 100  # answers between two kills: new workers have to come up first
+_A_WHILE = 100  # answers between two kills: new web processes have to start first
 _PATIENCE = 30
 
 
@@ -93,7 +93,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Kills:
-    """`cut`: requests that were under way when their worker was killed, and whose client got no answer."""
+    """`cut`: requests that were under way when their web process was killed, and whose client got no answer."""
 
     killed: int
     cut: int
@@ -118,10 +118,10 @@ def measure(stage: Stage) -> None:
         for kind, found in revokes(populated.server, stage.sts, stage.scale.revokes).items():
             facts[f"{name}: began after {kind}"] = f"{found.served} served of {found.asked} {dict(found.statuses)}"
             late, asked = late + found.served, asked + found.asked
-        stage.say(f"honesty on {name}: killing every worker under load, {stage.scale.kills} times")
+        stage.say(f"honesty on {name}: killing every web process under load, {stage.scale.kills} times")
         shot = kills(populated.server, populated.places[:64], stage.scale.kills)
         facts[f"{name}: without an audit row"] = (
-            f"{shot.unrecorded} of {shot.answered} answers, {shot.killed} workers killed, {shot.cut} requests cut"
+            f"{shot.unrecorded} of {shot.answered} answers, {shot.killed} web processes killed, {shot.cut} requests cut"
         )
         unrecorded, answered = unrecorded + shot.unrecorded, answered + shot.answered
     values = {"late": late, "began_after": asked, "unrecorded": unrecorded, "answered": answered}
@@ -187,7 +187,7 @@ def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kill
     with load.running():
         for _ in range(times):
             load.go_on()
-            for pid in deputy.workers():
+            for pid in deputy.web_processes():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     killed += 1

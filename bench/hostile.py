@@ -6,7 +6,7 @@ read, over eight connections that ask again as soon as they are answered. The so
 a request that is allowed, with a good key, and nothing else; each that ends is opened again.
 
 What is measured is what the attack costs the service, and not what sending it costs. So a Deputy of its own and the
-database have one half of the cores, with a worker for each of them, and all that sends has the other: wrk for the
+database have one half of the cores, with a web process for each of them, and all that sends has the other: wrk for the
 victim, alone as beside the attack, and a process for the attack. It has gone on for some seconds before a round begins,
 so that what a tenant may do at once, now and then, is used up.
 """

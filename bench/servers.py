@@ -65,8 +65,8 @@ class Process:
     def pids(self) -> list[int]:
         return cpu.family(self._child.pid)
 
-    def workers(self) -> list[int]:
-        """The worker processes."""
+    def web_processes(self) -> list[int]:
+        """The ids of its web processes."""
         return self.pids()[1:]
 
     def _await(self, ready: str) -> None:

@@ -16,7 +16,7 @@ _LOCK_SECONDS = 10  # for which a writer waits for those before it
 PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
-    "PRAGMA foreign_keys=ON",  # off by default, and they carry invariant 3
+    "PRAGMA foreign_keys=ON",  # off by default; they carry invariant 3 (docs/architecture.md)
     "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE would delete an audit event past its trigger
     f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}",
 )

@@ -248,7 +248,7 @@ def test_a_refusal_stays_small_in_the_log_whatever_was_sent(scene: Scene, world:
 
 
 def test_a_secret_sent_in_the_wrong_place_does_not_stay_in_the_log(scene: Scene, world: World):
-    """A key pasted as a field's name, in the body or the query, is not kept in clear (invariant 10)."""
+    """A key pasted as a field's name, in the body or the query, is not kept in clear (invariant 10; docs/architecture.md)."""
     for response in (
         scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {scene.mallory.key: 1}),
         scene.mallory.raw("GET", f"/v1/tenants?{scene.mallory.key}=1"),

@@ -129,7 +129,7 @@ def refused(match: str | None = None):
     assert not isinstance(caught.value, OperationalError)
 
 
-# --- invariant 3: a role and the tenant's own External ID ---
+# --- invariant 3 (docs/architecture.md has the list): a role and the tenant's own External ID ---
 
 
 def test_a_role_is_not_paired_with_another_tenants_external_id(rows):
