@@ -7,6 +7,7 @@ from flask import Response
 from marshmallow import fields
 
 from app.access.callers import Scope
+from app.config import Broker
 from app.http.authentication import public, requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
@@ -17,20 +18,7 @@ from app.onboarding import kit as onboarding
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
 _CONSOLE = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/create/review?"
-_TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"AWS": "arn:aws:iam::111122223333:root"},
-            "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
-            "Condition": {
-                "StringEquals": {"sts:ExternalId": EXTERNAL_ID},
-                "ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::111122223333:role/DeputyBroker"},
-            },
-        }
-    ],
-}
+_BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 _POLICY = {
     "Version": "2012-10-17",
     "Statement": [{"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}],
@@ -48,7 +36,7 @@ class KitQuery(Strict):
 
 class Kit(Answer):
     external_id = string(EXTERNAL_ID)
-    broker_principal_arn = string("arn:aws:iam::111122223333:role/DeputyBroker")
+    broker_principal_arn = string(_BROKER)
     role_name = string("deputy-7a2b6c18")
     stack_name = string("deputy-7a2b6c18")
     region = string("eu-west-1")
@@ -65,7 +53,7 @@ class Kit(Answer):
     registers_itself = fields.Boolean(
         metadata={"description": "Whether a stack launched by these links tells Deputy the ARN of its role."}
     )
-    trust_policy = fields.Dict(metadata=doc(_TRUST))
+    trust_policy = fields.Dict(metadata=doc(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID)))
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
 

@@ -38,32 +38,17 @@ class Action(enum.StrEnum):
     CONNECTION_RESUMED = "connection.resumed", "A connection was resumed."
     CONNECTION_APPROVED = "connection.approved", "The vendor approved a connection that awaited its approval."
     CONNECTION_VERIFIED = "connection.verified", "A proof passed, and the connection issues credentials."
-    CONNECTION_AWAITS_APPROVAL = (
-        "connection.awaits_approval",
-        "A proof passed, and the vendor has to approve the connection.",
-    )
+    CONNECTION_AWAITS_APPROVAL = "connection.awaits_approval", "A proof passed; the vendor must approve the connection."
     CONNECTION_PROOF_FAILED = "connection.proof_failed", "A proof failed (`refused`) or was inconclusive (`failed`)."
-    CONNECTION_ROLE_RECREATED = (
-        "connection.role_recreated",
-        "A session showed that the role was deleted and made again.",
-    )
+    CONNECTION_ROLE_RECREATED = "connection.role_recreated", "A session showed that the role was deleted and remade."
     CONNECTION_REGISTERED = "connection.registered", "A stack registered a role that the tenant had no connection to."
-    CONNECTION_REGISTERED_AGAIN = (
-        "connection.registered_again",
-        "A stack registered the role of a connection, which is due for a proof now.",
-    )
-    CONNECTION_STACK_DELETED = (
-        "connection.stack_deleted",
-        "A connection's stack is being deleted, and the connection is due for a proof.",
-    )
+    CONNECTION_REGISTERED_AGAIN = "connection.registered_again", "A stack registered a connection's role; it is due."
+    CONNECTION_STACK_DELETED = "connection.stack_deleted", "A connection's stack is being deleted; a proof is due."
     CONNECTION_REGISTRATION_IGNORED = (
         "connection.registration_ignored",
         "A stack registered a role whose connection is suspended or deleted.",
     )
-    CONNECTION_REFUSAL_REPORTED = (
-        "connection.refusal_reported",
-        "A worker reported that AWS refused a session, and the connection is due.",
-    )
+    CONNECTION_REFUSAL_REPORTED = "connection.refusal_reported", "A worker reported a refusal by AWS; a proof is due."
     CREDENTIALS_ISSUED = ISSUED, "Credentials were issued."
     KEY_CREATED = "api_key.created", "An API key was made."
     KEY_REPLACED = "api_key.replaced", "An API key was given a successor."

@@ -45,13 +45,9 @@ class Hearing:
     """
 
     def __init__(self) -> None:
-        self._heard_at: datetime | None = None
+        self.heard_at: datetime | None = None
         self._lock = threading.Lock()
         self._unanswered: TTLCache[str, datetime] = TTLCache(_FAILURES, _FAILURE_SECONDS)
-
-    @property
-    def heard_at(self) -> datetime | None:
-        return self._heard_at
 
     @property
     def unanswered_at(self) -> datetime | None:
@@ -61,7 +57,7 @@ class Hearing:
 
     def received(self, first_shown: dict[str, datetime]) -> None:
         """The queue answered. `first_shown`: when the messages that it delivered for the first time were sent."""
-        self._heard_at = min(first_shown.values(), default=now())
+        self.heard_at = min(first_shown.values(), default=now())
         with self._lock:  # unanswered until they are handled: meanwhile other threads may find the queue empty
             self._unanswered.update(first_shown)
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import func, or_, select
 
 from app.access.callers import Caller, Scope, live_links
-from app.access.tenancy import ensure_room, owned, tenant_of
+from app.access.tenancy import ensure_room, one_or_not_found, owned, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
@@ -125,17 +125,9 @@ class Links:
         """The page is gone once this has committed. Raises NotFoundError, also for a link that is revoked already."""
         with self._db.write(caller) as db:
             tenant_of(db, caller, tenant_id)
-            link = db.scalars(
-                select(OnboardingLink)
-                .where(
-                    OnboardingLink.id == link_id,
-                    OnboardingLink.tenant_id == tenant_id,
-                    OnboardingLink.revoked_at.is_(None),
-                )
-                .with_for_update()
-            ).one_or_none()
-            if link is None:
-                raise NotFoundError
+            live = OnboardingLink.tenant_id == tenant_id, OnboardingLink.revoked_at.is_(None)
+            query = select(OnboardingLink).where(OnboardingLink.id == link_id, *live)
+            link = one_or_not_found(db, query.with_for_update())
             link.revoked_at = now()
             details = {"onboarding_link_id": str(link.id)}
             audit.record(db, caller.actor, Action.LINK_REVOKED, tenant_id=tenant_id, details=details)

@@ -19,28 +19,3 @@ from app.store.models.limits import QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
 from app.store.models.states import ConnectionStatus, ExternalIdState, TenantStatus, Trigger, Verdict, ensure_active
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantAccount, TenantOwned
-
-__all__ = [
-    "ISSUED",
-    "NOT_ISSUED",
-    "ApiKey",
-    "AuditEvent",
-    "BackgroundWorker",
-    "Configuration",
-    "Connection",
-    "ConnectionStatus",
-    "EpochChange",
-    "ExternalIdRow",
-    "ExternalIdState",
-    "OnboardingLink",
-    "Proof",
-    "QuotaUse",
-    "Registration",
-    "Tenant",
-    "TenantAccount",
-    "TenantOwned",
-    "TenantStatus",
-    "Trigger",
-    "Verdict",
-    "ensure_active",
-]
