@@ -22,9 +22,7 @@ _SECRETS = re.compile(
     re.IGNORECASE,
 )
 # Names without their case and their separators, so that SessionToken and session_token are one.
-_SECRET_NAMES = frozenset(
-    {"authorization", "key", "apikey", "secret", "password", "token", "sessiontoken", "secretaccesskey"}
-)
+_SECRET_NAMES = {"authorization", "key", "apikey", "secret", "password", "token", "sessiontoken", "secretaccesskey"}
 _NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
 
 

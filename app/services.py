@@ -29,7 +29,7 @@ from app.onboarding.kit import Onboarding
 from app.onboarding.page_links import Links
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
-from app.permissions.permission_sets import PermissionSet
+from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
 from app.tenants.tenants import Tenants
 
@@ -121,7 +121,7 @@ def _health(db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQu
     )
 
 
-def _registrations(db: Database, config: Config, sets: dict[str, PermissionSet]) -> Registrations | None:
+def _registrations(db: Database, config: Config, sets: PermissionSets) -> Registrations | None:
     region, url = config.registration_region, config.registration_queue_url
     if region is None or url is None:
         return None

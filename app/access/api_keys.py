@@ -183,9 +183,7 @@ class ApiKeys:
                 _add(db, operator.actor, ApiKey(name=name, scope_bits=to_bits(Scope)), text)
                 return True
             if not is_live(key, now()) or not hmac.compare_digest(key.digest, digest_of(text)):
-                raise ValueError(
-                    "A key with these 16 digits exists and is revoked, expired or another; make a new one."
-                )
+                raise ValueError("A key with these digits exists and is revoked, expired or another; make a new one.")
             return False
 
     def all_keys(self) -> list[ApiKey]:
@@ -259,9 +257,7 @@ def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
         return
     maker = None if key.made_by is None else db.get(ApiKey, key.made_by)
     if maker is None or maker.tenant_id is None:
-        raise ForbiddenError(
-            "This key was not made by a key of its tenant; only a key that is bound to no tenant can end it."
-        )
+        raise ForbiddenError("The vendor made this key; only a key that is bound to no tenant can end it.")
 
 
 def _ensure_no_wider(caller: Caller | Operator, permission_sets: list[str] | None) -> None:
@@ -272,9 +268,8 @@ def _ensure_no_wider(caller: Caller | Operator, permission_sets: list[str] | Non
 
 def _visible(caller: Caller, key_id: UUID | None = None) -> Select[ApiKey]:
     """Live keys whose scopes are a subset of the caller's, and that are bound to its tenant if it is bound."""
-    query = select(ApiKey).where(
-        ApiKey.scope_bits.bitwise_and(to_bits(frozenset(Scope) - caller.scopes)) == 0, live_at(now())
-    )
+    others = to_bits(frozenset(Scope) - caller.scopes)
+    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_and(others) == 0, live_at(now()))
     if key_id is not None:
         query = query.where(ApiKey.id == key_id)
     return query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query

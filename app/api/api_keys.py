@@ -44,7 +44,7 @@ class KeyOut(Answer):
     tenant_id = fields.UUID(allow_none=True)
     permission_sets = fields.List(string("inventory"), allow_none=True)
     made_by = fields.UUID(
-        allow_none=True, metadata={"description": "The key that made it; null: it was made on the command line."}
+        allow_none=True, metadata={"description": "The key that made it; null: the command line did."}
     )
     expires_at = Time(allow_none=True)
     created_at = Time()
@@ -56,9 +56,7 @@ class MadeOut(Answer):
 
 
 class KeyShown(KeyOut):
-    made = fields.Nested(
-        MadeOut, metadata={"description": "How many live keys and onboarding links are revoked together with this key."}
-    )
+    made = fields.Nested(MadeOut, metadata={"description": "How many live keys and links are revoked with this key."})
 
 
 class KeyCreated(KeyShown):

@@ -46,9 +46,7 @@ class AuditEventOut(Answer):
     details = fields.Dict(metadata=doc({"reason": "Ticket 4711"}))
 
 
-bp = Blueprint(
-    "audit_events", __name__, noun="audit_event", description="Who did what and when, and to which connection."
-)
+bp = Blueprint("audit_events", __name__, noun="audit_event", description="Who did what, when, and to which connection.")
 
 
 @bp.route("/v1/audit-events", methods=["GET"])

@@ -26,9 +26,7 @@ class ConnectionIn(Strict):
     role_arn = fields.String(
         validate=validate.Length(20, 2048), metadata=doc(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"})
     )
-    account_id = matching(
-        ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the onboarding kit's role in this account."
-    )
+    account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the kit's role in it.")
     permission_set = line(64, "inventory")
 
     @validates_schema
@@ -101,7 +99,7 @@ class ConnectionOut(Answer):
     status = status(ConnectionStatus, "verified")
     issues = fields.Boolean(metadata={"description": "Whether credentials are issued for it."})
     why = string(
-        None, "Why no credentials are issued for it, a suspended tenant included; null: they are.", allow_none=True
+        None, "Why no credentials are issued for it (a suspended tenant too); null: they are.", allow_none=True
     )
     suspended = SUSPENDED
     awaiting_approval = fields.Boolean(

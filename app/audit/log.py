@@ -93,39 +93,37 @@ class AuditLog:
         """
         return self._group.add(event, patience)
 
-    def events(
-        self, confined_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None
-    ) -> Page[AuditEvent]:
-        """Newest first. `confined_to`: the tenant of a bound key, which sees only that tenant's events, and no names,
+    def events(self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
+        """Newest first. `bound_to`: the tenant of a bound key, which sees only that tenant's events, and no names,
         addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for another tenant's.
         """
-        query = _matching(confined_to, wanted)
+        query = _matching(bound_to, wanted)
         with self._db.read(long=True) as db:
             found = page(db, query, AuditEvent.id, limit=limit, after=after)
-            return _as_seen_by(db, confined_to, found)
+            return _as_seen_by(db, bound_to, found)
 
-    def feed(self, confined_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID) -> Page[AuditEvent]:
+    def feed(self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID) -> Page[AuditEvent]:
         """Oldest first, from the event that follows `after`; otherwise as `events`.
 
         Ids are in order of creation, but transactions commit in another order. So an event is shown once it is older,
         by the database's clock, than any open transaction can be. No event with a lower id appears later, so a consumer
         that goes on from its last event misses none.
         """
-        query = _matching(confined_to, wanted)
+        query = _matching(bound_to, wanted)
         with self._db.read(long=True) as db:
             # The clock is read first: transactions that were open then have ended when the events are read.
             settled = database_now(db) - timedelta(seconds=LONGEST + CLOCKS_APART)
             query = query.where(AuditEvent.id < first_id_at(settled))
             found = page(db, query, AuditEvent.id, limit=limit, after=after, oldest_first=True)
-            return _as_seen_by(db, confined_to, found)
+            return _as_seen_by(db, bound_to, found)
 
 
-def _matching(confined_to: UUID | None, wanted: EventFilter) -> Select[AuditEvent]:
+def _matching(bound_to: UUID | None, wanted: EventFilter) -> Select[AuditEvent]:
     query = select(AuditEvent)
-    if confined_to is not None:
-        if wanted.tenant_id not in {None, confined_to}:
+    if bound_to is not None:
+        if wanted.tenant_id not in {None, bound_to}:
             raise NotFoundError
-        query = query.where(AuditEvent.tenant_id == confined_to)
+        query = query.where(AuditEvent.tenant_id == bound_to)
     for column, value in (
         (AuditEvent.tenant_id, wanted.tenant_id),
         (AuditEvent.connection_id, wanted.connection_id),
@@ -145,12 +143,12 @@ def _matching(confined_to: UUID | None, wanted: EventFilter) -> Select[AuditEven
     return query
 
 
-def _as_seen_by(db: Session, confined_to: UUID | None, found: Page[AuditEvent]) -> Page[AuditEvent]:
+def _as_seen_by(db: Session, bound_to: UUID | None, found: Page[AuditEvent]) -> Page[AuditEvent]:
     """The page without the vendor's names, addresses and reasons, for a key that is confined to one tenant."""
-    if confined_to is None:
+    if bound_to is None:
         return found
     keys = {UUID(event.actor_id) for event in found.items if event.actor_kind == "api_key" and event.actor_id}
-    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == confined_to)
+    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == bound_to)
     of_tenant = {str(key_id) for key_id in db.scalars(query)}
     for event in found.items:
         db.expunge(event)  # the changes below are for this answer only

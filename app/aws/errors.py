@@ -16,22 +16,12 @@ from app import log
 
 _log = log.get(__name__)
 
-# Everything that a call to AWS raises. The last five come from botocore's parser, for an answer that is not as AWS
-# documents it, such as a proxy's. They are caught only around the call and the parsing of its answer.
-AWS_ERRORS = (
-    BotoCoreError,
-    ClientError,
-    HTTPError,
-    ResponseParserError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-)
+# What botocore's parser raises for an answer that is not as AWS documents it, such as a proxy's.
+_PARSER_ERRORS = (ResponseParserError, LookupError, AttributeError, TypeError, ValueError)
+# Everything that a call to AWS raises. Catch it only around the call and the parsing of its answer.
+AWS_ERRORS = (BotoCoreError, ClientError, HTTPError, *_PARSER_ERRORS)
 
-_SLOW_DOWN = frozenset(
-    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
-)
+_SLOW_DOWN = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
 
 Field = Literal["duration_seconds", "session_policy"]
 
@@ -111,9 +101,7 @@ def _too_large(message: str) -> Misconfigured:
     """AWS packs session policies in its own way, so only AWS knows how much space one takes."""
     percent = re.search(r"([0-9]{1,6})\s?%", message)
     taken = f"{percent[1]} % of" if percent else "more than"
-    return Misconfigured(
-        f"Packed by AWS, this policy takes {taken} the space that it may; shorten it.", "session_policy"
-    )
+    return Misconfigured(f"Packed by AWS, this policy takes {taken} the space it may; shorten it.", "session_policy")
 
 
 def _validation(message: str) -> StsError:
@@ -121,7 +109,5 @@ def _validation(message: str) -> StsError:
     if "MaxSessionDuration" in message:
         return Misconfigured("This is more than the role's own maximum session duration.", "duration_seconds")
     if "role chaining" in message:
-        return Misconfigured(
-            "AWS gives a broker that is itself an assumed role 3600 seconds at most.", "duration_seconds"
-        )
+        return Misconfigured("AWS gives a broker that is an assumed role 3600 seconds at most.", "duration_seconds")
     return Unavailable()

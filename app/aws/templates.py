@@ -121,9 +121,7 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
     _, _, after = _must_contain(rest, _END).partition(_END)
     indent = before[before.rindex("\n") + 1 :]
     statements = [_with_sub(statement) for statement in permission_set.statements]
-    lines = [
-        line for statement in statements for line in f"- {json.dumps(statement, indent=2)}".splitlines(keepends=True)
-    ]
+    lines = [line for one in statements for line in f"- {json.dumps(one, indent=2)}".splitlines(keepends=True)]
     body = "".join(f"{indent}{'' if line.startswith('- ') else '  '}{line.rstrip()}\n" for line in lines)
     return f"{before}{_BEGIN}{body}{indent}{_END}{after}"
 

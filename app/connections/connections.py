@@ -23,7 +23,7 @@ from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
 from app.ids import RoleArn
 from app.permissions import permission_sets
-from app.permissions.permission_sets import PermissionSet
+from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, Trigger
 from app.tenants.accounts import is_declared
@@ -86,9 +86,7 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
 class Connections:
     """Create, read, suspend, resume and delete connections."""
 
-    def __init__(
-        self, db: Database, verification: Verification, config: Config, sets: dict[str, PermissionSet]
-    ) -> None:
+    def __init__(self, db: Database, verification: Verification, config: Config, sets: PermissionSets) -> None:
         self._db = db
         self._verification = verification
         self._config = config
@@ -159,9 +157,8 @@ class Connections:
         """The tenant's live connection to this role. Raises NotFoundError for a tenant that is not the caller's."""
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            return db.scalars(
-                _to_role(tenant_id, role).where(Connection.status != ConnectionStatus.DELETED)
-            ).one_or_none()
+            live = _to_role(tenant_id, role).where(Connection.status != ConnectionStatus.DELETED)
+            return db.scalars(live).one_or_none()
 
     def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""
@@ -197,9 +194,8 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
             connection.approve(now())
-            audit.record_about(
-                db, caller.actor, Action.CONNECTION_APPROVED, connection, {"status": connection.status.value}
-            )
+            details = {"status": connection.status.value}
+            audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
             return connection
 
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
@@ -208,6 +204,5 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
             connection.delete(now())
-            audit.record_about(
-                db, caller.actor, Action.CONNECTION_DELETED, connection, {"role_arn": connection.role_arn}
-            )
+            details = {"role_arn": connection.role_arn}
+            audit.record_about(db, caller.actor, Action.CONNECTION_DELETED, connection, details)

@@ -56,7 +56,7 @@ class ListPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class UrgentFirst:
+class ByUrgency:
     """Some of a tenant's connections, and where the rest of them begins (None after the last)."""
 
     items: list[Connection]
@@ -100,9 +100,7 @@ class Listing:
             query = select(Proof).where(Proof.connection_id == connection_id)
             return page(db, query, Proof.id, limit=limit, after=after)
 
-    def list_by_urgency(
-        self, caller: Caller, tenant_id: UUID, *, limit: int, start: ListPosition | None
-    ) -> UrgentFirst:
+    def list_by_urgency(self, caller: Caller, tenant_id: UUID, *, limit: int, start: ListPosition | None) -> ByUrgency:
         """One tenant's connections, the most urgent first, then newest first. Raises NotFoundError."""
         found: list[tuple[Urgency, Connection]] = []
         with self._db.read() as db:
@@ -114,7 +112,7 @@ class Listing:
                     found += [(urgency, connection) for connection in db.scalars(query).unique()]
         more, found = len(found) > limit, found[:limit]
         rest = ListPosition(found[-1][0], found[-1][1].id) if more else None
-        return UrgentFirst([connection for _, connection in found], rest)
+        return ByUrgency([connection for _, connection in found], rest)
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """How many connections a tenant has in each status, without the zeros. Raises NotFoundError."""

@@ -129,10 +129,7 @@ def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras 
 
 def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[Check, ...], tuple[Warning, ...]]:
     """The calls that the role must refuse, and the further questions."""
-    refusals = (
-        _refusal(MISSING, lambda: sts.probe_missing(grant)),
-        _refusal(FOREIGN, lambda: sts.probe_foreign(grant)),
-    )
+    refusals = _refusal(MISSING, sts.probe_missing, grant), _refusal(FOREIGN, sts.probe_foreign, grant)
     asked = [extra(grant) for extra in extras]
     checks = (*refusals, *(check for check, _ in asked if check is not None))
     return checks, tuple(warning for _, warnings in asked for warning in warnings)
@@ -157,10 +154,10 @@ def _accepted_again(
     )
 
 
-def _refusal(name: str, probe: Callable[[], None]) -> Check:
+def _refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> Check:
     """A stranger's call: accepted is failed, AccessDenied is passed, and anything else is inconclusive."""
     try:
-        probe()
+        probe(grant)
     except Refused:
         return _check(name, "passed")
     except (Misconfigured, Unavailable):

@@ -88,9 +88,7 @@ def _aws(sts: Sts) -> Finding:
         if sts.is_broker():
             return ok("Our AWS credentials are those of BROKER_PRINCIPAL_ARN.")
     except StsError:
-        return degraded(
-            "AWS does not answer, or knows no credentials of ours.", "Look at the task role and the network."
-        )
+        return degraded("AWS does not answer, or refuses our credentials.", "Look at the task role and the network.")
     return degraded("Our AWS credentials are not those of BROKER_PRINCIPAL_ARN.", "Run it as the broker.")
 
 

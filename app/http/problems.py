@@ -184,9 +184,7 @@ def _known(fields: Mapping[str, Any]) -> set[str]:
     return {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
 
 
-def _audit(
-    code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: Mapping[str, Any]
-) -> Response | None:
+def _audit(code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: dict[str, Any]) -> Response | None:
     """Record the refusal of an authenticated request. Returns a 429 to send instead when the caller had too many."""
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")

@@ -61,9 +61,7 @@ class Rates:
         A bound key that asks for another tenant's counts for its own tenant: it is refused later, which costs as well.
         """
         if wait := self._hit(self._key, caller.key_id):
-            raise _too_often(
-                f"This API key asks for credentials too often: {self._key.amount} per second at most.", wait
-            )
+            raise _too_often(f"This key asks for credentials too often: {self._key.amount} per second at most.", wait)
         if wait := self._hit(self._tenant, caller.tenant_id or tenant_id):
             raise _too_often(
                 f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.", wait

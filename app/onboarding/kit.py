@@ -27,7 +27,7 @@ from app.onboarding.kit_scripts import KitRole
 from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
 from app.permissions import permission_sets
-from app.permissions.permission_sets import PermissionSet
+from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
 from app.store.models.configuration import deployment_id
 
@@ -56,7 +56,7 @@ class Kit:
 class Onboarding:
     """Makes kits, renders templates and publishes them."""
 
-    def __init__(self, db: Database, bucket: TemplateBucket, config: Config, sets: dict[str, PermissionSet]) -> None:
+    def __init__(self, db: Database, bucket: TemplateBucket, config: Config, sets: PermissionSets) -> None:
         """Raises ConfigError when the settings lead to no console, or to two partitions."""
         self._db = db
         self._bucket = bucket

@@ -27,7 +27,7 @@ class LaunchUrls:
             )
         if config.console_url is None and ours not in _CONSOLES:
             raise ConfigError(
-                f"DEPUTY_CONSOLE_URL: must be set, as the console of the partition {ours} is not known here."
+                f"DEPUTY_CONSOLE_URL: must be set: the console of the partition {ours} is not known here."
             )
         self._console_url = config.console_url
         self._domain = _CONSOLES.get(ours)

@@ -181,9 +181,7 @@ class Links:
             tenant_of(db, visit.caller, tenant_id, lock=True).ensure_active()
             connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
             if not connection.is_only_an_account:
-                raise ConflictError(
-                    "Deputy has heard from this role. Ask the vendor that sent you the link to remove it."
-                )
+                raise ConflictError("Deputy heard from this role. Ask the vendor that sent you the link to remove it.")
             details = {"role_arn": connection.role_arn}
             audit.record_about(db, visit.caller.actor, Action.CONNECTION_DELETED, connection, details)
             db.delete(connection)
@@ -195,20 +193,17 @@ class Links:
         Raises ValidationFailedError for any other text, and what Connections.create, Connections.find_in_account and
         Verification.verify raise.
         """
-        role_arn = kit_role_arn(self._config, visit.tenant.id, text) if _ACCOUNT.fullmatch(text) else text
+        caller, tenant_id, permission_set = visit.caller, visit.tenant.id, visit.link.permission_set
+        role_arn = kit_role_arn(self._config, tenant_id, text) if _ACCOUNT.fullmatch(text) else text
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before it reaches the database, which refuses some characters as text.
         role = allowed_role(self._config, role_arn)
-        if known := self._connections.with_role(visit.caller, visit.tenant.id, role):
-            return self._verification.verify(visit.caller, visit.tenant.id, known.id, trigger=Trigger.REQUESTED)
+        if known := self._connections.with_role(caller, tenant_id, role):
+            return self._verification.verify(caller, tenant_id, known.id, trigger=Trigger.REQUESTED)
         if role_arn != text:
-            return self._connections.find_in_account(
-                visit.caller, visit.tenant.id, account_id=text, permission_set=visit.link.permission_set
-            )
-        return self._connections.create(
-            visit.caller, visit.tenant.id, role_arn=role_arn, permission_set=visit.link.permission_set
-        )
+            return self._connections.find_in_account(caller, tenant_id, account_id=text, permission_set=permission_set)
+        return self._connections.create(caller, tenant_id, role_arn=role_arn, permission_set=permission_set)
 
 
 def _caller(link: OnboardingLink, request_id: str | None, client_address: str | None) -> Caller:

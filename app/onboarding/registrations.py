@@ -34,7 +34,7 @@ from app.ids import RoleArn
 from app.limits.quotas import admits_message
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions import permission_sets
-from app.permissions.permission_sets import PermissionSet
+from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
 from app.store.models.configuration import deployment_id
@@ -87,12 +87,7 @@ class Registrations:
     """Takes messages from the queue, stores what they register, and answers the stacks. Safe to share among threads."""
 
     def __init__(
-        self,
-        db: Database,
-        config: Config,
-        sets: dict[str, PermissionSet],
-        queue: RegistrationQueue,
-        answers: StackAnswers,
+        self, db: Database, config: Config, sets: PermissionSets, queue: RegistrationQueue, answers: StackAnswers
     ) -> None:
         self._db = db
         self._config = config

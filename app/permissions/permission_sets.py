@@ -5,6 +5,7 @@ set whose access is `read`.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,10 @@ class PermissionSet:
         return {"Version": "2012-10-17", "Statement": json.loads(text)}
 
 
-def load(folder: Path = _FOLDER) -> dict[str, PermissionSet]:
+PermissionSets = Mapping[str, PermissionSet]  # by name
+
+
+def load(folder: Path = _FOLDER) -> PermissionSets:
     """All sets by name. Raises ValueError when a file's name is not its set's, or the default is missing."""
     found = {}
     for path in sorted(folder.glob("*.json")):
@@ -45,7 +49,7 @@ def load(folder: Path = _FOLDER) -> dict[str, PermissionSet]:
     return found
 
 
-def choose(sets: dict[str, PermissionSet], name: str | None) -> PermissionSet:
+def choose(sets: PermissionSets, name: str | None) -> PermissionSet:
     """The set of that name, or the default set. Raises ValidationFailedError, which lists the names."""
     chosen = sets.get(name or DEFAULT)
     if chosen is None:

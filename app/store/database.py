@@ -29,9 +29,7 @@ _UNREACHABLE = "The database can't be reached right now; try again."
 _COLLISIONS = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
 _COLLIDED = "Another request changed the same things at the same time; try again."
 # An asynchronous commit is not durable, so synchronous_commit is always on.
-_POSTGRESQL_DURABLE = (
-    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-)
+_DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 # Seconds. The feed shows audit events that are older than both together. So no transaction takes longer than LONGEST,
 # and no event is older than that when it is stored.
 LONGEST = 15
@@ -180,7 +178,7 @@ def _engine(url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
-        dbapi.execute(_POSTGRESQL_DURABLE)
+        dbapi.execute(_DURABLE)
         for name, seconds in postgresql_limits(dbapi.info.server_version).items():
             dbapi.execute("SELECT set_config(%s, %s, false)", (name, f"{int(seconds * 1000)}ms"))
         dbapi.commit()

@@ -54,7 +54,5 @@ def is_declared(db: Session, tenant: Tenant, account_id: str, *, vendor: str) ->
     if not tenant.declares_accounts:
         return False
     if db.get(TenantAccount, (tenant.id, account_id)) is None:
-        raise RoleNotAllowedError(
-            f"This role's account is not among those that were declared; ask {vendor} to add this account."
-        )
+        raise RoleNotAllowedError(f"This role's account was not declared; ask {vendor} to add it.")
     return True

@@ -9,7 +9,7 @@ from sqlalchemy import event, select
 
 from app.audit import log as audit
 from app.audit.events import Actor, Event
-from app.audit.log import AuditLog, Filter
+from app.audit.log import AuditLog, EventFilter
 from app.clock import now
 from app.errors import NotFoundError
 from app.ids import new_id
@@ -38,7 +38,7 @@ def write(database, action="tests.wrote", *, actor=OPERATOR, **fields) -> None:
 
 
 def found(log, confined_to=None, **wanted) -> list[AuditEvent]:
-    return log.events(confined_to, Filter(**wanted), limit=200, after=None).items
+    return log.events(confined_to, EventFilter(**wanted), limit=200, after=None).items
 
 
 def details(events) -> list[object]:
@@ -215,7 +215,7 @@ def test_it_is_read_page_by_page(database, log):
         write(database, tenant_id=tenant, details={"n": number})
     seen, after = [], None
     for expected in (2, 2, 1):
-        part = log.events(tenant, Filter(), limit=2, after=after)
+        part = log.events(tenant, EventFilter(), limit=2, after=after)
         assert len(part.items) == expected
         seen += details(part.items)
         after = part.after

@@ -115,9 +115,7 @@ class Connection(TenantOwned, Suspendable, Base):
     role_arn: Mapped[str] = mapped_column(String(2048))
     account_id: Mapped[str] = mapped_column(String(12))
     permission_set: Mapped[str] = mapped_column(String(64))
-    status: Mapped[ConnectionStatus] = mapped_column(
-        state_column(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
-    )
+    status: Mapped[ConnectionStatus] = mapped_column(state_column(ConnectionStatus, "status"), default=_S.PENDING)
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
     proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here

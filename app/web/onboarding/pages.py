@@ -212,12 +212,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     }
 
 
-def _body(
-    visit: Visit,
-    counts: dict[ConnectionStatus, int],
-    shown: list[progress.Progress],
-    **places: str | ListPosition | None,
-) -> str:
+def _body(visit: Visit, counts: dict[ConnectionStatus, int], shown: list[progress.Progress], **places: Any) -> str:
     kit = services().onboarding.kit(visit.caller, visit.tenant.id, permission_set=visit.link.permission_set)
     return render_template(
         "onboard/progress.html",
