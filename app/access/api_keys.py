@@ -16,28 +16,9 @@ from uuid import UUID
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.access.callers import (
-    KEY,
-    Caller,
-    Operator,
-    Scope,
-    authenticated,
-    caller_at_epoch,
-    digest_of,
-    from_bits,
-    live_at,
-    lookup_of,
-    to_bits,
-)
-from app.access.families import (
-    FamilySummary,
-    LockingKeys,
-    family_ids,
-    inherit,
-    made_by,
-    revoke_family,
-    summarize_family,
-)
+from app.access import callers, families
+from app.access.callers import Caller, Operator, Scope
+from app.access.families import FamilySummary, LockingKeys
 from app.access.tenancy import ensure_room, one_or_not_found, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action, Actor
@@ -58,7 +39,7 @@ def is_live(key: ApiKey, at: datetime) -> bool:
 
 def _lookup_of_strong(text: str) -> str:
     """The lookup digits of a full-strength key. Raises ValueError for one that a person might have typed."""
-    found = KEY.fullmatch(text)
+    found = callers.KEY.fullmatch(text)
     if found is None:
         raise ValueError("A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -.")
     if len(set(found[2])) < 16:  # random keys have fewer different characters about once in 10^11
@@ -81,10 +62,10 @@ class ApiKeys:
 
     def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
         """The caller behind a key's text. Raises UnauthenticatedError, the same one for all reasons."""
-        lookup = lookup_of(text)
+        lookup = callers.lookup_of(text)
         with self._db.read() as db:
-            _, caller = caller_at_epoch(db, lookup)
-        return authenticated(caller, digest_of(text)).for_request(request_id, client_address)
+            _, caller = callers.caller_at_epoch(db, lookup)
+        return callers.authenticated(caller, callers.digest_of(text)).for_request(request_id, client_address)
 
     def create_key(
         self,
@@ -111,7 +92,7 @@ class ApiKeys:
         tenant_id = tenant_id or caller.tenant_id
         key = ApiKey(
             name=name,
-            scope_bits=to_bits(scopes),
+            scope_bits=callers.to_bits(scopes),
             tenant_id=tenant_id,
             expires_at=_bounded(expires_at, caller.expires_at),
             permission_sets=permission_sets,
@@ -131,17 +112,17 @@ class ApiKeys:
         Raises NotFoundError for a key that is absent, revoked, or stronger than the caller's.
         """
         with self._db.read() as db:
-            return one_or_not_found(db, _visible(caller, key_id)), summarize_family(db, key_id)
+            return one_or_not_found(db, _visible(caller, key_id)), families.summarize_family(db, key_id)
 
     def revoke_key(self, caller: Caller, key_id: UUID) -> None:
         """From the commit on, requests with that key, or with a key or link of its family, are refused.
 
         Raises NotFoundError, and ForbiddenError for a key that the caller may see but not revoke.
         """
-        with self._db.write(LockingKeys(caller, family_ids(_visible(caller, key_id)))) as db:
+        with self._db.write(LockingKeys(caller, families.family_ids(_visible(caller, key_id)))) as db:
             key = one_or_not_found(db, _visible(caller, key_id))
             _ensure_may_end(db, caller, key)
-            _record(db, caller.actor, Action.KEY_REVOKED, key, revoke_family(db, key.id))
+            _record(db, caller.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key.id))
 
     def replace_key(
         self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
@@ -153,21 +134,21 @@ class ApiKeys:
         RateLimitedError when the tenant has twice TENANT_KEYS live ones.
         """
         root = _visible(caller, key_id).with_only_columns(ApiKey.id).scalar_subquery()
-        rows = select(ApiKey.id).where(or_(ApiKey.id == root, made_by(root)))
+        rows = select(ApiKey.id).where(or_(ApiKey.id == root, families.made_by(root)))
         with self._db.write(LockingKeys(caller, rows)) as db:
             old = one_or_not_found(db, _visible(caller, key_id))
             _ensure_may_end(db, caller, old)
             if old.replaced_by is not None:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, caller)
-            inherit(db, old.id, successor.id)
+            families.inherit(db, old.id, successor.id)
             _ensure_room(db, caller, old.tenant_id, 2 * self._most)  # a tenant that has all its keys can replace them
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
             _, text = _add(db, caller.actor, successor, generate_key())
             details = {"successor_id": str(successor.id), "grace_seconds": grace_seconds}
             _record(db, caller.actor, Action.KEY_REPLACED, old, details)
-            return successor, summarize_family(db, successor.id), text
+            return successor, families.summarize_family(db, successor.id), text
 
     # For the operator: flask --app wsgi keys …
 
@@ -180,9 +161,9 @@ class ApiKeys:
         with self._db.write(operator) as db:
             key = db.scalars(select(ApiKey).where(ApiKey.lookup == lookup)).one_or_none()
             if key is None:
-                _add(db, operator.actor, ApiKey(name=name, scope_bits=to_bits(Scope)), text)
+                _add(db, operator.actor, ApiKey(name=name, scope_bits=callers.to_bits(Scope)), text)
                 return True
-            if not is_live(key, now()) or not hmac.compare_digest(key.digest, digest_of(text)):
+            if not is_live(key, now()) or not hmac.compare_digest(key.digest, callers.digest_of(text)):
                 raise ValueError("A key with these digits exists and is revoked, expired or another; make a new one.")
             return False
 
@@ -193,16 +174,16 @@ class ApiKeys:
     def family_of(self, key_id: UUID) -> FamilySummary:
         """What revoking this key also revokes."""
         with self._db.read() as db:
-            return summarize_family(db, key_id)
+            return families.summarize_family(db, key_id)
 
     def revoke_any(self, operator: Operator, key_id: UUID) -> None:
         """Raises NotFoundError, or ConflictError when it is revoked already."""
         wanted = select(ApiKey).where(ApiKey.id == key_id)
-        with self._db.write(LockingKeys(operator, family_ids(wanted))) as db:
+        with self._db.write(LockingKeys(operator, families.family_ids(wanted))) as db:
             key = one_or_not_found(db, wanted)
             if key.revoked_at is not None:
                 raise ConflictError("This key is revoked already.")
-            _record(db, operator.actor, Action.KEY_REVOKED, key, revoke_family(db, key.id))
+            _record(db, operator.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key.id))
 
     def _ensure_sets_exist(self, names: list[str] | None) -> None:
         if not set(names or ()) <= set(self._sets):
@@ -211,10 +192,10 @@ class ApiKeys:
 
 
 def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:
-    key.lookup, key.digest = text[4:20], digest_of(text)
+    key.lookup, key.digest = text[4:20], callers.digest_of(text)
     db.add(key)
     db.flush()
-    details = {"scopes": sorted(from_bits(key.scope_bits)), "permission_sets": key.permission_sets}
+    details = {"scopes": sorted(callers.from_bits(key.scope_bits)), "permission_sets": key.permission_sets}
     _record(db, actor, Action.KEY_CREATED, key, details)
     return key, text
 
@@ -246,7 +227,7 @@ def _ensure_room(db: Session, caller: Caller | Operator, tenant_id: UUID | None,
     if tenant_id is None:
         return
     tenant_of(db, caller, tenant_id, lock=True)
-    live = select(func.count()).select_from(ApiKey).where(ApiKey.tenant_id == tenant_id, live_at(now()))
+    live = select(func.count()).select_from(ApiKey).where(ApiKey.tenant_id == tenant_id, callers.live_at(now()))
     ensure_room(db, live, most, f"A tenant may have {most} live API keys; revoke one first.")
 
 
@@ -268,8 +249,8 @@ def _ensure_no_wider(caller: Caller | Operator, permission_sets: list[str] | Non
 
 def _visible(caller: Caller, key_id: UUID | None = None) -> Select[ApiKey]:
     """Live keys whose scopes are a subset of the caller's, and that are bound to its tenant if it is bound."""
-    others = to_bits(frozenset(Scope) - caller.scopes)
-    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_and(others) == 0, live_at(now()))
+    others = callers.to_bits(frozenset(Scope) - caller.scopes)
+    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_and(others) == 0, callers.live_at(now()))
     if key_id is not None:
         query = query.where(ApiKey.id == key_id)
     return query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query

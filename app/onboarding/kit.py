@@ -9,16 +9,8 @@ from uuid import UUID
 
 from app.access.callers import Caller
 from app.access.tenancy import tenant_of
-from app.aws.templates import (
-    Published,
-    Template,
-    TemplateBucket,
-    partition_of,
-    regions,
-    render,
-    render_organization,
-    role_seconds,
-)
+from app.aws import templates
+from app.aws.templates import Published, Template, TemplateBucket
 from app.config import Broker, Config
 from app.errors import ValidationFailedError
 from app.ids import kit_role_name, kit_stack_names
@@ -65,8 +57,9 @@ class Onboarding:
         self._sets = sets
         self._tokens = RegistrationTokens(config.secret_keys)
         # Rendered once: the settings and the permission sets stay the same while the process lives.
-        self._templates = {name: render(config, chosen) for name, chosen in sets.items()}
-        self._organization = {name: render_organization(config, template) for name, template in self._templates.items()}
+        self._templates = {name: templates.render(config, chosen) for name, chosen in sets.items()}
+        rendered = self._templates.items()
+        self._organization = {name: templates.render_organization(config, role) for name, role in rendered}
 
     def permission_sets(self) -> list[tuple[PermissionSet, dict[str, Any]]]:
         """Every set, with its policy as this deployment's partition has it."""
@@ -74,7 +67,7 @@ class Onboarding:
 
     def regions(self) -> list[str]:
         """Where a customer's stack may run."""
-        return sorted(regions(self._config.broker.partition))
+        return sorted(templates.regions(self._config.broker.partition))
 
     def template(self, permission_set: str | None = None) -> Template:
         """Raises ValidationFailedError for an unknown permission set."""
@@ -150,7 +143,7 @@ class Onboarding:
             vendor_tag=config.vendor_in_aws,
             external_id=external_id,
             region=config.region,
-            max_seconds=role_seconds(config),
+            max_seconds=templates.role_seconds(config),
             trust=trust_policy(config.broker, external_id),
             policy=chosen.policy(config.broker.partition),
         )
@@ -159,9 +152,9 @@ class Onboarding:
         if region is None:
             return self._config.registration_region or self._config.region
         ours = self._config.broker.partition
-        if region in regions(ours):
+        if region in templates.regions(ours):
             return region
-        theirs = partition_of(region)
+        theirs = templates.partition_of(region)
         if theirs not in {None, ours}:
             message = (
                 f"Is a region of the partition {theirs}. This deployment's broker is in the partition {ours}, and no"
