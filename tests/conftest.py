@@ -223,7 +223,7 @@ def _checked_in(*_: object) -> None:
 
 @pytest.fixture(autouse=True)
 def no_aws_call_inside_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow AWS must never hold a lock: whoever calls STS while a database connection is out fails every test."""
+    """A slow AWS must never hold a lock: a call to STS while a database connection is out fails the test."""
     for name in ("_assume_role", "_account_of", "is_broker"):
         inner = getattr(Sts, name)
 

@@ -286,7 +286,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/heartbeats.py", "beat"),
         ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
-        ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true, whoever asked
+        ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
         ("app/limits/refusals.py", "flush"),
         ("app/onboarding/registrations.py", "_refusal"),  # a stack's message
@@ -315,13 +315,13 @@ def test_nothing_catches_everything():
         caught
         == [
             "app/api/fast_lane.py",  # Flask raises it again, and answers
-            "app/background/parts.py",  # a worker must outlive every bug, or a process is left that only looks alive
-            "app/background/parts.py",  # and end when a part of it has ended for whatever reason
+            "app/background/parts.py",  # a background worker must survive every bug, or a process is left that only looks alive
+            "app/background/parts.py",  # and end when a part of it has ended for any reason
             "app/concurrency/gevent.py",  # and so does a future
             "app/concurrency/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
             "app/health/checks.py",  # a check that fails is a finding, or it would be asked for by each request
             "app/http/parsing.py",  # what goes wrong while a server reads a body is of no common kind
-            "app/http/sockets.py",  # what still comes after an answer is dropped, in whatever form
+            "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
         ]
     )
 

@@ -82,7 +82,7 @@ def test_it_takes_every_role_arn_apart_and_keeps_its_text(partition, account, pa
         st.one_of(names, st.text(max_size=70)),
     )
 )
-def test_it_refuses_whatever_is_put_together_otherwise(parts):
+def test_it_refuses_every_other_form(parts):
     assert_agrees("".join(parts))
 
 
@@ -216,7 +216,7 @@ def test_ids_come_in_order_of_creation():
 @given(st.text(NAME, max_size=50), st.text("0123456789abcdef", min_size=8, max_size=8))
 @example("", "0123abcd")
 @example("_acme.", "0123abcd")
-def test_a_stacks_name_is_one_that_cloudformation_takes_whatever_the_prefix_is(prefix, tenant):
+def test_cloudformation_accepts_a_stacks_name_with_any_prefix(prefix, tenant):
     name = stack_name(prefix, tenant)
     assert re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", name)
     assert name.endswith(tenant)

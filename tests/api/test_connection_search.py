@@ -7,14 +7,14 @@ import pytest
 from tests.support.cast import Customer, path_of
 
 
-def seek(world, tenant, account, *, expect=201, **more):
+def find_in_account(world, tenant, account, *, expect=201, **more):
     body = {"account_id": account, **more}
     return world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=expect)
 
 
 def test_an_account_is_enough(world):
     tenant, customer = world.tenant(), Customer(world.aws)
-    made = seek(world, tenant, customer.account, permission_set="inventory")
+    made = find_in_account(world, tenant, customer.account, permission_set="inventory")
     kit = world.kit(tenant)
     assert made["role_arn"] == f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
     assert (made["account_id"], made["status"], made["verification"]) == (customer.account, "pending", None)
@@ -32,7 +32,7 @@ def test_an_absent_role_and_one_that_refuses_read_alike(world):
     there.role(kit["role_name"], kit["trust_policy"] | {"Statement": [_nobody()]})
     read = []
     for account in (there.account, Customer(world.aws).account):
-        found = world.admin("POST", path_of(seek(world, tenant, account), "/verify"))
+        found = world.admin("POST", path_of(find_in_account(world, tenant, account), "/verify"))
         for name in ("id", "role_arn", "account_id", "created_at"):
             del found[name]
         del found["verification"]["checked_at"]
@@ -67,14 +67,14 @@ def test_one_or_the_other_and_well_formed(world, body):
 
 
 def test_the_vendors_own_accounts_are_not_looked_into(world):
-    found = seek(world, world.tenant(), "111122223333", expect=422)
+    found = find_in_account(world, world.tenant(), "111122223333", expect=422)
     assert found["code"] == "role_not_allowed"
 
 
 def test_the_same_account_again_is_a_conflict_and_so_is_its_role(world):
     tenant, customer = world.tenant(), Customer(world.aws)
-    made = seek(world, tenant, customer.account)
-    seek(world, tenant, customer.account, expect=409)
+    made = find_in_account(world, tenant, customer.account)
+    find_in_account(world, tenant, customer.account, expect=409)
     path = f"/v1/tenants/{tenant['id']}/connections"
     world.admin("POST", path, {"role_arn": made["role_arn"]}, expect=409)
 
@@ -83,21 +83,21 @@ def test_fifty_searches_are_enough(world):
     """What costs the vendor hourly calls for two weeks must not be had by listing account ids."""
     tenant = world.tenant()
     customers = [Customer(world.aws) for _ in range(51)]
-    made = [seek(world, tenant, customer.account) for customer in customers[:50]]
-    refused = seek(world, tenant, customers[50].account, expect=429)
+    made = [find_in_account(world, tenant, customer.account) for customer in customers[:50]]
+    refused = find_in_account(world, tenant, customers[50].account, expect=429)
     assert "50" in refused["detail"]
     world.connect(tenant, world.role(tenant))  # a role that is there is no search
     kit = world.kit(tenant)
     customers[0].role(kit["role_name"], kit["trust_policy"])
     world.admin("POST", path_of(made[0], "/verify"))
-    seek(world, tenant, customers[50].account)
+    find_in_account(world, tenant, customers[50].account)
 
 
 def test_suspended_searches_are_no_way_round_that(world):
     tenant = world.tenant()
-    made = [seek(world, tenant, Customer(world.aws).account) for _ in range(50)]
+    made = [find_in_account(world, tenant, Customer(world.aws).account) for _ in range(50)]
     world.admin("POST", path_of(made[0], "/suspend"), {"reason": "to make room"})
-    another = seek(world, tenant, Customer(world.aws).account)
+    another = find_in_account(world, tenant, Customer(world.aws).account)
     refused = world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"}, expect=429)
     assert "50" in refused["detail"]
     assert world.admin("GET", path_of(made[0]))["status"] == "suspended"
@@ -110,9 +110,9 @@ def test_what_was_proven_once_is_resumed_however_many_are_looked_for(world):
     tenant, customer = world.tenant(), Customer(world.aws)
     kit = world.kit(tenant)
     customer.role(kit["role_name"], kit["trust_policy"])
-    made = seek(world, tenant, customer.account)
+    made = find_in_account(world, tenant, customer.account)
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
-    searches = [seek(world, tenant, Customer(world.aws).account) for _ in range(50)]
+    searches = [find_in_account(world, tenant, Customer(world.aws).account) for _ in range(50)]
     world.admin("POST", path_of(made, "/suspend"), {"reason": "in doubt"})
     assert world.admin("POST", path_of(made, "/resume"), {"reason": "explained"})["status"] == "verified"
     world.admin.refused(
@@ -126,8 +126,8 @@ def test_a_summary_counts_by_status(world):
     assert world.admin("GET", path) == {"total": 0, "reprove_every": 3600, "by_status": {}}
     world.connection(tenant)
     for _ in range(2):
-        seek(world, tenant, Customer(world.aws).account)
-    gone = seek(world, tenant, Customer(world.aws).account)
+        find_in_account(world, tenant, Customer(world.aws).account)
+    gone = find_in_account(world, tenant, Customer(world.aws).account)
     world.admin("DELETE", path_of(gone), expect=204)
     found = world.admin("GET", path)
     assert found == {"total": 3, "reprove_every": 3600, "by_status": {"verified": 1, "pending": 2}}

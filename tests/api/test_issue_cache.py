@@ -369,7 +369,7 @@ def elsewhere(app) -> Callable[[], None]:
 
 
 def test_it_is_recorded_as_what_it_was_though_the_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
-    """AWS was asked for this very answer, whatever happened to somebody else before it was recorded."""
+    """AWS was asked for this very answer, even if another tenant's change came before it was recorded."""
     take_away, event, done = elsewhere(app), issuing._event, []
 
     def meanwhile(*args, **kwargs):

@@ -211,7 +211,7 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pa
             query = link.partition("review?")[2]
             assert set(query) <= set(ascii_letters + digits + "-._~%=&"), "everything else is encoded"
             wanted = opened(link)
-            # The bucket is where it is, whatever region the link opens.
+            # The bucket stays in its region when the link opens another.
             assert wanted["templateURL"].startswith(f"https://s3.{home}.{suffix}/acme/templates/customer-")
             assert wanted["param_RoleName"] == kit["role_name"]
             assert wanted["param_ExternalId"] == tenant["external_id"]

@@ -102,7 +102,7 @@ def test_a_stranger_can_not_use_up_what_a_tenant_may_ask_for(narrow: World):
     narrow.admin("POST", path_of(connection, "/credentials"))
 
 
-def test_the_keys_of_a_tenant_share_its_limit_whatever_tenant_they_ask_about(narrow: World):
+def test_the_keys_of_a_tenant_share_its_limit_for_any_tenant_they_name(narrow: World):
     connection, theirs = narrow.connection(), narrow.connection()
     workers = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(6)]
     statuses = [worker.raw("POST", path_of(theirs, "/credentials")).status_code for worker in workers]

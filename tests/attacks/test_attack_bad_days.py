@@ -43,7 +43,7 @@ def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, fa
 
 @on_sqlite
 @pytest.mark.parametrize("kind", ["throttle", "error"])
-def test_one_accepted_stranger_is_enough_whatever_else_failed(world: World, faults, role, kind: str):
+def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(world: World, faults, role, kind: str):
     tenant, arn = role
     faults.add(kind, role_arn=arn, external_id="missing")
     made = world.connect(tenant, arn, status="insecure")
@@ -221,7 +221,7 @@ def test_a_role_with_a_shorter_maximum_is_a_fault_of_the_duration(with_a_user_as
 
 
 @on_sqlite
-def test_a_broker_that_is_a_session_itself_gives_an_hour_whatever_is_set(world: World, start):
+def test_a_broker_that_is_a_session_gives_an_hour_at_most(world: World, start):
     app = start({}, max_session_seconds=43_200)
     there = World(world.aws, Api(app, world.admin.key))
     made = there.connection()

@@ -1,4 +1,4 @@
-"""Links and templates: made of the deployment's own settings, whatever Host, query, names or parameters say."""
+"""Links and templates are made of the deployment's own settings, not of Host, query, names or parameters."""
 
 from urllib.parse import parse_qs, urlsplit
 

@@ -1,4 +1,4 @@
-"""Lists and the audit log: only one's own rows, whatever the filter, the order or the cursor says."""
+"""Lists and the audit log show only one's own rows, with any filter, order or cursor."""
 
 import pytest
 from itsdangerous import URLSafeSerializer

@@ -1,4 +1,4 @@
-"""Somebody suspends, deletes, revokes or loosens while AWS is answering: whatever has committed wins."""
+"""Suspending, deleting, revoking or loosening while AWS answers: what has committed wins."""
 
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor, wait

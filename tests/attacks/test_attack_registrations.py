@@ -1,4 +1,4 @@
-"""Anyone may publish to the registration topic: whatever a message says, only a proof opens anything."""
+"""Anyone may publish to the registration topic: only a proof opens anything, and no message does."""
 
 import json
 import sys

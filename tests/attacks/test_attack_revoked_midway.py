@@ -56,7 +56,7 @@ class Case:
         wanted = {"name": "a program", "scopes": list(scopes)}
         return self.world.admin("POST", "/v1/api-keys", wanted, expect=201)
 
-    def sought(self) -> str:
+    def search(self) -> str:
         """The id of a connection whose role is only looked for."""
         path, body = (f"/v1/tenants/{self.tenant['id']}/connections", {"account_id": Customer(self.world.aws).account})
         return self.world.admin("POST", path, body, expect=201)["id"]
@@ -220,7 +220,7 @@ def send(case: Case) -> Iterator[Callable[[str], Any]]:
     def form(what: str) -> Any:
         return Api(case.world.admin.app, None).raw(
             "POST",
-            case.page + what.format(connection_id=case.sought() if "/stop" in what else case.connection["id"]),
+            case.page + what.format(connection_id=case.search() if "/stop" in what else case.connection["id"]),
             data=role,
             headers={"Sec-Fetch-Site": "same-origin"},
         )

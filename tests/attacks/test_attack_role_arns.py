@@ -173,7 +173,7 @@ def test_no_other_route_takes_a_role(scene: Scene, world: World, what: str):
 
 
 def test_another_spelling_of_a_proven_role_proves_nothing(world: World):
-    """IAM's names are unique whatever the case, but STS compares it: at most one spelling works."""
+    """IAM's names are unique without regard to case, but STS compares the case: at most one spelling works."""
     made = world.connection()
     tenant = {"id": made["tenant_id"]}
     head, _, name = made["role_arn"].rpartition("deputy-")

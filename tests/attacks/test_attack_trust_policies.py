@@ -1,4 +1,4 @@
-"""Trust policies as people and attackers write them: whoever lets a stranger in is found out and never issues."""
+"""Trust policies as people and attackers write them: a role that accepts a stranger is detected and never issues."""
 
 import json
 import re
@@ -132,7 +132,7 @@ PROVEN = {
     "StringLike, all but the last digit": lambda own: [like(own[:-1] + "?")],
     # Not seen: everybody whose ID begins with the same 128 random bits, which is nobody.
     "StringLike, the first half": lambda own: [like(own[:36] + "*")],
-    # Not seen: whoever else the role trusts. The External ID keeps the vendor's other customers out all the same.
+    # Not seen: who else the role trusts. The External ID keeps the vendor's other customers out all the same.
     "everybody, with the ID": lambda own: [{**allow(), "Principal": "*", "Condition": {"StringEquals": {KEY: own}}}],
 }
 

@@ -1,4 +1,4 @@
-"""What the vendor has stopped stays stopped, whatever a key of the tenant's does; and its reasons are its own."""
+"""What the vendor has stopped, a tenant's key can't start again; and the vendor's reasons stay its own."""
 
 import json
 

@@ -74,7 +74,7 @@ VENDORS = [
 @example(name=VENDORS[8])
 @example(name=VENDORS[9])
 def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config: Config, name: str):
-    """Templates hold its ASCII form, in whatever place of YAML."""
+    """Templates hold its ASCII form everywhere in the YAML."""
     form = ascii_form(name)
     assert re.fullmatch(ASCII_PATTERN, form)
     assert renamed(parsed(config, name), form) == renamed(plainly_parsed(config), form)

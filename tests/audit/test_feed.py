@@ -126,7 +126,7 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(database, 
 
 @on_postgresql
 def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(database, later, monkeypatch):
-    """Whoever holds it, and however: its event must not come to light behind the feed's back."""
+    """However long its transaction stays open: the feed must not pass over its event."""
     monkeypatch.setattr(audit, "LONGEST", SHORT)
     later(CLOCKS_APART - 1)
     consumer = Consumer(database)

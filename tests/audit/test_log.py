@@ -1,4 +1,4 @@
-"""The audit log: stored with what it tells of or not at all, by many at once, and read by whom it concerns."""
+"""The audit log: stored with its change or not at all, by many at once, and read only by the keys that it concerns."""
 
 import threading
 import uuid

@@ -315,7 +315,7 @@ def test_a_throttled_aws_is_left_alone_for_a_while(own: Own, aws, monkeypatch):
 
 
 @on_sqlite
-def test_whoever_has_credentials_kept_notices_nothing(own: Own):
+def test_cached_credentials_are_served_meanwhile(own: Own):
     own.ask(own.neighbour, 200)
     own.silence()
     assert own.sts.is_silent

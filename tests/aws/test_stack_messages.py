@@ -52,7 +52,7 @@ def test_any_other_address_is_not(virginia, url):
 
 
 def test_without_a_region_in_it_the_name_is_awss_own_only_in_the_partition_aws():
-    """In another partition the same name in the global domain is whoever's took it."""
+    """In another partition, anybody may own the same name in the global domain."""
     for region, partition in (("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn")):
         bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
         for suffix in ("amazonaws.com", "amazonaws.com.cn"):

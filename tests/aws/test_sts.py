@@ -1,4 +1,4 @@
-"""The door to customers' accounts: exactly what is sent, and what is made of whatever comes back.
+"""The door to customers' accounts: exactly what is sent, and how each answer is read.
 
 Over HTTP, before a server that answers what it is told (tests/aws/fake_sts.py). Roles that behave are in tests/api.
 """
@@ -515,7 +515,7 @@ def test_certificates_are_checked_with_the_cas_that_it_was_told(public, tmp_path
 
 
 def test_a_certificate_of_nobodys_is_unavailable(environment, impostor, tmp_path):
-    """Whoever sits in between could otherwise say that a role refuses strangers."""
+    """A proxy could otherwise claim that a role refuses strangers."""
     environment(AWS_ENDPOINT_URL=impostor.url, **OWN_KEYS)
     sts = Sts("eu-west-1", PRINCIPAL)
     with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""The template as each deployment renders it, and as it lies in the bucket: for everybody to read, never overwritten."""
+"""The template as each deployment renders it, and as it lies in the bucket: readable by everybody, never overwritten."""
 
 import hashlib
 import json

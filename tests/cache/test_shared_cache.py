@@ -38,7 +38,7 @@ def other(valkey) -> Iterator[SharedCache]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    """One that failed is asked again after a moment; and a slow machine's is none that hangs."""
+    """A cache that failed is asked again after a moment; and a slow machine is not a cache that hangs."""
     monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
     monkeypatch.setattr("app.cache.shared_cache._ANSWER_SECONDS", 60)
 

@@ -45,7 +45,7 @@ def world(aws: Sandbox, admin: Api) -> World:
 
 @pytest.fixture
 def place(world: World) -> CustomerAccount:
-    """Each test its own: Deputy gives a session to whoever asks the same again, and some tests live in the future."""
+    """Each test its own: Deputy answers the same request with the same session, and some tests live in the future."""
     return CustomerAccount(world)
 
 

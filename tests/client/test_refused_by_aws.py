@@ -66,7 +66,7 @@ def test_it_is_reported_once_a_minute_however_many_sessions_meet_it(deputy: Depu
 
 
 def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: CustomerAccount, moment):
-    """The customer made the role anew, Deputy proved it: a worker goes on without a restart."""
+    """The customer made the role again, and Deputy proved it: a worker goes on without a restart."""
     session = deputy_client.session(*place.ids, key=place.key)
     trust = place.world.kit(place.tenant)["trust_policy"]
     place.customer.remove_role(place.role_name)

@@ -1,4 +1,4 @@
-"""Group commit: whoever comes while a commit is under way shares the next one, and nobody's trouble is another's."""
+"""Group commit: items that come while a commit runs share the next one, and one item's error fails no other."""
 
 import signal
 import threading

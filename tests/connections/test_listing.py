@@ -150,10 +150,10 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services):
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict", "sought", "refuses"),
+    ("status", "verdict", "found_by_account", "refuses"),
     [
         ("pending", Verdict.UNASSUMABLE, False, True),
-        ("pending", Verdict.UNASSUMABLE, True, False),  # there is no stack yet, and so nothing to mend
+        ("pending", Verdict.UNASSUMABLE, True, False),  # there is no stack yet, so nothing to repair
         ("pending", Verdict.INCONCLUSIVE, False, False),
         ("pending", Verdict.PROVEN, False, False),
         ("pending", Verdict.INSECURE, False, False),
@@ -161,12 +161,12 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services):
         ("broken", Verdict.UNASSUMABLE, False, False),
     ],
 )
-def test_only_a_pending_role_that_was_refused_refuses(status, verdict, sought, refuses):
+def test_only_a_pending_role_that_was_refused_refuses(status, verdict, found_by_account, refuses):
     connection = Connection(
         id=new_id(),
         status=states_of(status),
         version=1,
-        found_by_account=sought,
+        found_by_account=found_by_account,
         refuses=not refuses,
         tenant_id=new_id(),
     )

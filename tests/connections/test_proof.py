@@ -111,7 +111,7 @@ def test_exactly_one_sequence_is_a_proof():
         assert prove(Door(proven[0], **change), GRANT).verdict is not Verdict.PROVEN
 
 
-def test_one_accepted_stranger_is_insecure_whatever_else_is_said():
+def test_one_accepted_stranger_is_insecure_with_any_other_answers():
     for script in ALL:
         own, missing, foreign, _ = script
         if own == ACCEPTED and ACCEPTED in {missing, foreign}:
@@ -270,7 +270,7 @@ def test_a_further_question_is_asked_in_both_proofs(outcome):
 
 
 class Roles:
-    """A door that refuses its own ID so many times, and is then a role as it must be."""
+    """A role that refuses its own ID so many times, and is then a good role."""
 
     def __init__(self, refusals: int) -> None:
         self.left = refusals

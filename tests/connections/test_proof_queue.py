@@ -143,7 +143,7 @@ def test_a_claim_that_nobody_finished_is_due_again_after_its_lease(scene):
     assert timedelta(0) < lost.lease - now() <= LEASE
     scene.make_due(connection)  # the lease is over
     [again] = scene.due.claim(1)
-    assert not scene.due.prove(lost), "whoever had lost it comes late"
+    assert not scene.due.prove(lost), "the worker that lost it comes late"
     assert scene.proofs(connection) == 0
     assert scene.due.prove(again)
     assert scene.proofs(connection) == 1
@@ -251,7 +251,7 @@ def test_a_first_proof_that_was_wrong_is_found_out(scene):
     assert scene.due.prove(claim)
     row = scene.row(connection)
     assert row.status is S.INSECURE
-    assert row.due_at is not None, "its administrator may mend it, and must not have to tell us"
+    assert row.due_at is not None, "its administrator may repair it, and must not have to tell us"
 
 
 def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults):

@@ -41,7 +41,7 @@ TWINS = {
 
 @pytest.fixture
 def given(tmp_path: Path) -> dict[str, str]:
-    """Settings, two of them in files, and one that is none."""
+    """Settings, two of them in files, and one variable that is not a setting."""
     (tmp_path / "ids").write_text(TWINS["DEPUTY_VENDOR_ACCOUNT_IDS"] + "\n")
     (tmp_path / "key").write_text(new_key() + "\n")
     here = {name: value for name, value in TWINS.items() if name != "DEPUTY_VENDOR_ACCOUNT_IDS"}

@@ -34,5 +34,5 @@ def on_postgresql(front: Aws, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest) -> Deployment:
     deployment: Deployment = request.getfixturevalue(f"on_{request.param}")
-    deployment.admin.close()  # it connects anew: a test before this one may have killed its worker
+    deployment.admin.close()  # it connects again: an earlier test may have killed its web process
     return deployment

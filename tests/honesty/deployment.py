@@ -87,7 +87,7 @@ class Client:
         return port
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
-        """Raises OSError or HTTPException when the connection is cut; the next call connects anew."""
+        """Raises OSError or HTTPException when the connection is cut; the next call connects again."""
         headers = {"Authorization": f"Bearer {key or self.key}"}
         data = None
         if body is not None:

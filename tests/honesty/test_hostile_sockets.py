@@ -84,7 +84,7 @@ def closed(opened: Sequence[socket.socket]) -> int:
 
 
 def issues(service: Deployment, victim: ProvenConnection, times: int = 10) -> None:
-    """Each on a connection of its own, as a worker that comes anew."""
+    """Each on a connection of its own, as a new worker."""
     for turn in range(times):
         with contextlib.closing(Client(service.port)) as client:
             answer = victim.ask(client, turn)
@@ -244,7 +244,7 @@ def test_no_more_than_2_mib_of_a_body_that_is_too_large_are_read(service):
 
 @pytest.mark.parametrize("named", ["a good key", "no key"])
 def test_a_body_of_very_many_chunks_is_not_read_to_its_end(service, named):
-    """One byte in each: 2 MiB of them would hold the process, and all whom it serves, for many seconds."""
+    """One byte in each: 2 MiB of them would hold the process, and all its requests, for many seconds."""
     lines = [bearer(service.admin.key)] if named == "a good key" else []
     sends = header("POST", "/v1/tenants", *lines, "Transfer-Encoding: chunked")
     with sockets(service.port, 1, sends) as (one,):

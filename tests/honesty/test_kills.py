@@ -1,4 +1,4 @@
-"""Whoever has credentials is in the audit log, also when every worker is killed with SIGKILL in the middle."""
+"""Each issuance is in the audit log, also when every web process is killed with SIGKILL in the middle."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ KILLS = 2
 
 def test_every_answer_is_recorded_though_all_workers_are_killed_again_and_again(service: Deployment):
     places = [service.place() for _ in range(4)]
-    clients = [Client(service.port) for _ in range(HANDS)]  # they connect anew, to whoever is there
+    clients = [Client(service.port) for _ in range(HANDS)]  # they connect again, to any web process that runs
     with Load(clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)) as load:
         for _ in range(KILLS):
             load.go_on(50)

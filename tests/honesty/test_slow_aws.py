@@ -20,7 +20,7 @@ COLD = 12  # requests that wait, on each worker; ten failures open its breaker
 
 @pytest.fixture
 def service(on_sqlite: Deployment) -> Deployment:
-    """AWS is the same whatever the database is."""
+    """AWS is the same with every database."""
     on_sqlite.admin.close()
     return on_sqlite
 

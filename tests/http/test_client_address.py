@@ -72,7 +72,7 @@ def behind(request, config, admin):
 SAID = f"{FORGED}, 192.0.2.1"
 
 
-def test_whatever_is_recorded_of_a_request_holds_it(world: World, behind):
+def test_every_record_of_a_request_has_it(world: World, behind):
     """A change, a refusal, an issuance on the fast lane and one beside it, and its refusal."""
     api, address = behind
     connection = world.connection()

@@ -109,7 +109,7 @@ def unbound(warm_up) -> Warm:
 
 
 def statements(services: Services) -> list[str]:
-    """Whatever this process asks the database from now on, but for the audit log's own statements."""
+    """The statements of this process from now on, without the audit log's own."""
     seen: list[str] = []
     sqlalchemy.event.listen(services.db.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
     return seen
@@ -253,7 +253,7 @@ def test_memory_does_not_become_new_when_others_learn_of_a_new_epoch(warm: Warm,
 
 
 def test_what_is_taken_away_from_others_makes_nobody_read_again(warm: Warm, warm_up, there, here):
-    """Or one tenant that revokes its own keys without a pause would slow down issuing for everybody."""
+    """Or one tenant that revokes its own keys without a pause would slow down issuing for all tenants."""
     others = [warm_up() for _ in range(3)]
     there.api_keys.revoke_key(ADMIN, others[0].place.key_id)
     there.tenants.suspend(ADMIN, others[1].place.tenant_id, reason="x")

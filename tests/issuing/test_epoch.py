@@ -1,4 +1,4 @@
-"""The configuration epoch: moved by whatever takes away, in the same transaction, and by nothing that adds."""
+"""The configuration epoch: moved by each change that takes away, in the same transaction, and by none that adds."""
 
 import secrets
 import uuid
@@ -162,7 +162,7 @@ def test_it_does_not_move_when_the_change_is_rolled_back(world, services, here, 
 
 
 def test_real_proofs_move_it_when_they_take_away(world: World, customer, by_hand):
-    """From AWS to the epoch: confirmed, recreated, loosened, mended, gone."""
+    """From AWS to the epoch: confirmed, recreated, loosened, repaired, gone."""
     tenant = world.tenant()
     connection, kit = world.connect(tenant, world.role(tenant, customer)), world.kit(tenant)
 
@@ -268,7 +268,7 @@ def values(services, here: TenantRows, *, postgresql: bool) -> dict[str, object]
 
 
 @pytest.mark.parametrize("what", BY_HAND)
-def test_whatever_takes_away_by_hand_moves_it_too(services, here, by_hand, what):
+def test_taking_away_by_hand_moves_it_too(services, here, by_hand, what):
     before = by_hand.epoch
     given = values(services, here, postgresql=by_hand.engine.dialect.name == "postgresql")
     assert by_hand.epoch == before

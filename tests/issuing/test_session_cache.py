@@ -117,7 +117,7 @@ def clock() -> Iterator[time_machine.Traveller]:
 
 
 def landed(*processes: SessionCache) -> None:
-    """Whatever is on its way in the background is there."""
+    """The calls in the background have ended."""
     for each in processes:
         until(lambda each=each: not each._calls._running)
 
@@ -272,7 +272,7 @@ def test_in_valkey_it_lasts_as_long_as_it_is_good(process, aws, shared):
 
 
 def crowd(sessions: SessionCache, asked: bytes, aws: Aws, count: int, patience: float = PATIENCE):
-    """So many who ask the same at once, all of whom are there before AWS answers."""
+    """So many equal requests at once, which all arrive before AWS answers."""
     aws.go_on.clear()
     pool, joined = ThreadPoolExecutor(count), joins(sessions._calls)
     running = [pool.submit(sessions.obtain, asked, aws, patience) for _ in range(count)]
@@ -309,7 +309,7 @@ def test_one_who_comes_just_as_the_flight_lands_does_not_begin_another(sessions,
     assert aws.calls == 1
 
 
-def test_whoever_can_not_wait_is_told_so_and_finds_the_answer_later(sessions, aws):
+def test_a_request_that_can_not_wait_is_refused_and_finds_the_answer_later(sessions, aws):
     asked = question()
     running = crowd(sessions, asked, aws, 8, patience=0.2)
     began = time.monotonic()
@@ -528,7 +528,7 @@ def test_the_lock_is_there_during_the_call_and_gone_after_it(process, aws, share
 
 
 def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(process, aws, shared, shared_too):
-    """Whoever held the lock gave it back just between our look and our turn."""
+    """The process that held the lock released it just between our look and our lock."""
     asked, other = question(), process(shared_too)
     lock = shared.lock
 
@@ -664,4 +664,4 @@ def test_a_valkey_that_hangs_costs_nobody_the_answer(process, aws, valkey, share
     with valkey.hanging():
         began = time.monotonic()
         assert sessions.obtain(question(), aws, PATIENCE)[1] == "sts"
-        assert time.monotonic() - began < 30, "it hangs for ever"
+        assert time.monotonic() - began < 30, "it hangs"

@@ -146,7 +146,7 @@ def test_a_strangers_key_counts_nothing_for_a_tenant(processes, clock):
 
 
 @pytest.mark.parametrize(("first", "asked"), [(0, 30), (0, 59), (30, 59), (50, 61), (50, 100)])
-def test_whoever_waits_as_long_as_told_is_admitted_and_not_a_second_before(processes, clock, first, asked):
+def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(processes, clock, first, asked):
     quotas, tenant = processes[0].quotas, new_id()
     clock(first)
     for _ in range(60):
@@ -163,7 +163,7 @@ def test_whoever_waits_as_long_as_told_is_admitted_and_not_a_second_before(proce
 
 
 def test_a_machine_whose_clock_is_a_little_behind_holds_the_limit_too(processes, clock):
-    """Or two machines on both sides of a minute's end would take turns to begin it anew."""
+    """Otherwise two machines on both sides of a minute's end would begin it again in turns."""
     ahead, behind = (services.quotas for services in processes)
     tenant = new_id()
     for _ in range(60):

@@ -13,7 +13,7 @@ from tests.support.cast import Api, Customer, World, path_of, root_client
 
 
 def by_a_proof(admin: Api, connection: dict[str, object]) -> None:
-    """The next one, whoever asks for it."""
+    """The next message of the queue."""
     admin("POST", path_of(connection, "/verify"))
 
 

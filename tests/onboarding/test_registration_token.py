@@ -206,7 +206,7 @@ def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_m
     assert len({said["RequestId"] for said in one.answers.said}) == 4
 
 
-def test_another_deployments_message_is_done_with_unanswered_whatever_keys_it_has(deployments):
+def test_another_deployments_message_is_deleted_unanswered_with_any_keys(deployments):
     one, _ = deployments
     same_keys = RegistrationTokens(KEYS).make(ELSEWHERE, tenant_row(one.db), 1)
     for stack in (one.stranger(), one.stack(same_keys)):

@@ -43,7 +43,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def everything_on_everything(statement: Statement) -> list[str]:
-    """`*`, `*:*` or a whole service on every resource, or on whatever a substitution makes of it."""
+    """`*`, `*:*` or a whole service on every resource, or on any resource after substitution."""
     resources = [
         resource.get("Fn::Sub", resource) if isinstance(resource, dict) else resource
         for resource in as_list(statement.get("Resource", []))

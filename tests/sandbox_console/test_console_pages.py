@@ -210,7 +210,7 @@ def test_a_form_of_another_page_can_do_nothing(browser, call):
     assert call(browser, STACKS, data={"account": ACME}).status_code == 415
 
 
-# Changing a stack, and whom its role trusts.
+# Changing a stack, and who its role trusts.
 
 
 @pytest.fixture

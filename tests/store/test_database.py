@@ -118,7 +118,7 @@ def test_no_time_stays_none(database, named):
         assert db.scalars(query).one().deleted_at is None
 
 
-def test_times_are_utc_whatever_zone_the_server_keeps(tmp_path):
+def test_times_are_utc_in_any_time_zone_of_the_server(tmp_path):
     """PostgreSQL answers in the session's zone, which the server, the role or the database may set."""
     with empty_database("postgresql", tmp_path) as url:
         name = sqlalchemy.make_url(url).database
@@ -211,7 +211,7 @@ COUNTER = Table("counter", MetaData(), Column("name", String), Column("value", s
 
 
 def test_two_writers_on_sqlite_wait_for_each_other(tmp_path):
-    """Both read first and write later. Without BEGIN IMMEDIATE one fails at once, whatever the timeout."""
+    """Both read first and write later. Without BEGIN IMMEDIATE one fails at once, with any timeout."""
     first, second = sqlite(tmp_path)
     with first.write(SYSTEM) as db:
         COUNTER.create(db.connection())

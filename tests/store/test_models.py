@@ -179,7 +179,7 @@ def test_a_proof_belongs_to_a_connection_of_the_same_tenant(rows):
 
 @pytest.mark.parametrize("state", list(ExternalIdState))
 def test_an_external_id_is_unique_over_all_time(rows, state):
-    """Whatever became of the first one: retired rows count."""
+    """Also when the first one is retired: retired rows count."""
     value = new_external_id()
     rows.external_id(rows.tenant(), value=value, state=state)
     for again in ExternalIdState:
@@ -341,7 +341,7 @@ def test_nor_is_it_lost_by_another_statement(rows, table):
         names = [column.name for column in table.columns]
         copy = select(*table.columns).where(table.c.id == row)
         statement = insert(table).prefix_with("OR REPLACE").from_select(names, copy)
-    with rows.database.engine.connect() as connection, refused():  # closed without a commit, whatever happens
+    with rows.database.engine.connect() as connection, refused():  # always closed without a commit
         connection.execute(statement)
 
 

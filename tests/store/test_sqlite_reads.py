@@ -69,5 +69,5 @@ def test_other_requests_go_on_beside_a_long_look(url, what):
     assert worker(url, what) >= 10
 
 
-def test_whoever_writes_does_not_wait_for_those_who_look(url):
+def test_a_writer_does_not_wait_for_long_reads(url):
     assert worker(url, "write") < 6

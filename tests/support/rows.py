@@ -50,7 +50,7 @@ ANYBODY = {
 
 @dataclass(frozen=True)
 class Role:
-    """An AWS role that lets our broker in, whatever it sends."""
+    """An AWS role that accepts every call of our broker."""
 
     arn: str
     unique_id: str
@@ -134,7 +134,7 @@ def registration_token(database: Database, secret_keys: tuple[str, ...], tenant_
 
 
 class ByHand:
-    """Whoever has a SQL prompt on the database: no ORM, no pool and no pragma of ours."""
+    """A SQL prompt on the database: no ORM, no pool and no pragma of ours."""
 
     def __init__(self, url: str) -> None:
         self.engine = sqlalchemy.create_engine(url, poolclass=NullPool)

@@ -13,7 +13,7 @@ TOPIC = "arn:aws:sns:us-east-1:111122223333:registrations"
 
 
 class Answers:
-    """An HTTP server that takes PUTs as S3 would, and keeps them. `statuses`: what it says, the last one for ever."""
+    """An HTTP server that takes PUTs as S3 would, and keeps them. `statuses`: its answers; the last one repeats."""
 
     def __init__(self, *statuses: int, location: str | None = None) -> None:
         self.got: list[tuple[str, dict[str, str], bytes]] = []

@@ -23,7 +23,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Visitor:
-    """Whoever has the link."""
+    """A browser with the link."""
 
     world: World
     tenant: dict[str, Any]

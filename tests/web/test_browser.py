@@ -178,7 +178,7 @@ def test_all_is_readable_and_fits_a_small_phone(visitor: Visitor, url: str, brow
     look()
 
 
-def test_whatever_the_tab_key_reaches_shows_that_it_did(visitor: Visitor, url: str, browser_page: Page):
+def test_each_element_that_the_tab_key_reaches_shows_its_focus(visitor: Visitor, url: str, browser_page: Page):
     many(visitor, ConnectionStatus.PENDING, 30)
     browser_page.goto(url)
     reached = []

@@ -1,4 +1,4 @@
-"""A tenant with more accounts than fit on a page: who has something to mend comes first, and all can be reached."""
+"""A tenant with more accounts than fit on a page: those that need a change come first, and all can be reached."""
 
 import json
 from uuid import UUID
@@ -44,7 +44,7 @@ def follow(visitor: Visitor, page: BeautifulSoup, link: str) -> BeautifulSoup | 
     return found and visitor.page(found["href"].removeprefix(visitor.path).partition("#")[0])
 
 
-def test_whoever_has_something_to_mend_comes_first_and_the_newest_of_each(visitor: Visitor):
+def test_accounts_that_need_a_change_come_first_and_the_newest_of_each(visitor: Visitor):
     world, kit = visitor.world, visitor.world.kit(visitor.tenant)
     customers = [Customer(world.aws) for _ in range(8)]
     paused, connected, waiting, refused, broken, older, newer, last = customers

@@ -188,7 +188,7 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     assert text_of(page.find(id="summary")) == "Connected. There is nothing left to do."
     assert page.find(id="trust-should-be") is None
     assert "Checked on " in text_of(page.select_one(".actions"))
-    assert visitor.raw(again(page), "POST").status_code == 303  # also when there is nothing to mend
+    assert visitor.raw(again(page), "POST").status_code == 303  # also when there is nothing to repair
     assert visitor.steps() == ["done"] * 5
 
 
@@ -381,7 +381,7 @@ def test_the_pages_headers_are_their_own(visitor: Visitor, what):
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
 @pytest.mark.parametrize("path", ["/onboard", "/onboard/", "/onboard/a/b/c", "/onboard/static/", "/onboard/x%0a"])
-def test_whatever_else_is_asked_for_is_a_page_too(visitor: Visitor, method, path):
+def test_every_other_path_and_method_gets_a_page_too(visitor: Visitor, method, path):
     response = visitor.world.admin.raw(method, path)
     assert response.status_code == 404
     assert response.text == visitor.raw("x").text
