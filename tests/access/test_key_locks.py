@@ -1,4 +1,4 @@
-"""Keys that change keys at the same time, on PostgreSQL: everybody gets an answer, and nobody waits in a circle."""
+"""Keys that change keys at the same time, on PostgreSQL: each request is answered, and none is in a deadlock."""
 
 import threading
 from collections.abc import Iterator

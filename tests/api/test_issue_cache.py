@@ -428,7 +428,7 @@ def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene: Sc
 
 @on_postgresql
 def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene: Scene, config):
-    """After two seconds nobody is listening any more; warm or not."""
+    """After two seconds the SDK no longer listens; warm or not."""
     scene.issue(), scene.issue()
     by_hand, before = ByHand(config.database_url), len(scene.events)
     with by_hand.engine.begin() as other:

@@ -1,4 +1,4 @@
-"""Rate limits: one caller can't use up what all share, and nobody can use up what is another's.
+"""Rate limits: one caller can't use up what all share, and no caller can use up another's.
 
 The clock that the limits are counted by stands still, so a slow machine sees the same answers.
 """

@@ -69,7 +69,7 @@ def test_a_tenant_made_again_inherits_nothing(world: World, initech):
         problem(new_key.raw("POST", path), 404, "not_found")
 
 
-def test_the_role_of_an_offboarded_tenant_is_nobody_elses(world: World, initech):
+def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world: World, initech):
     tenant, customer, kit, made = initech
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
     other = world.tenant("Mallory")

@@ -1,4 +1,4 @@
-"""A server that answers as STS would, or as nobody should: what was told, in order, and it keeps what was asked.
+"""A server that answers as STS would, or wrongly: the given answers in order. It keeps the requests.
 
 Only this can send what the sandbox never would: every error code, answers that are none, and two that disagree.
 """

@@ -149,7 +149,7 @@ def test_an_answer_that_aws_refuses_is_not_tried_again(status):
         assert len(answers.got) == 1
 
 
-def test_nobody_there_is_an_answer_not_given_and_no_address_is_logged():
+def test_without_a_server_the_answer_is_not_given_and_no_address_is_logged():
     with Answers() as answers:
         ours, request = to(answers)
     with capture_logs() as lines:

@@ -514,7 +514,7 @@ def test_certificates_are_checked_with_the_cas_that_it_was_told(public, tmp_path
         assert (pool.cert_reqs, pool.ca_certs) == ("CERT_REQUIRED", f"{tmp_path}/{name}")
 
 
-def test_a_certificate_of_nobodys_is_unavailable(environment, impostor, tmp_path):
+def test_a_self_signed_certificate_is_unavailable(environment, impostor, tmp_path):
     """A proxy could otherwise claim that a role refuses strangers."""
     environment(AWS_ENDPOINT_URL=impostor.url, **OWN_KEYS)
     sts = Sts("eu-west-1", PRINCIPAL)

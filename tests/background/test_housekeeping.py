@@ -1,4 +1,4 @@
-"""What nobody needs any more is deleted: old registrations, a bounded number at a time, by both kinds of workers."""
+"""Housekeeping deletes old registrations, a bounded number at a time, in both kinds of background workers."""
 
 import threading
 from contextlib import contextmanager
@@ -70,7 +70,7 @@ def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
     assert left(services) == ids[5:]
 
 
-def test_where_nothing_is_old_nobody_waits_for_those_who_write(services):
+def test_where_nothing_is_old_housekeeping_does_not_wait_for_writers(services):
     kept = registrations(services, 1 * DAY)
     with holding(services, "UPDATE registrations SET stack_id = 'another'"):
         assert tidy(services.db) == 0

@@ -1,4 +1,4 @@
-"""The cache that processes share: hints, and locks that end by themselves; away, it is empty and nobody is hurt."""
+"""The cache that processes share: hints, and locks that expire. While it is away it is empty, and no request fails."""
 
 import threading
 import time
@@ -82,7 +82,7 @@ def test_the_lock_of_one_who_died_ends_by_itself(cache, other):
     until(lambda: other.lock("l", 60))
 
 
-def test_nobody_gives_back_what_is_anothers_by_now(cache, other):
+def test_a_lock_that_expired_and_was_taken_again_is_not_released(cache, other):
     late = cache.lock("l", 0.01)
     until(lambda: other.client.get("l") is None)
     token = other.lock("l", 60)
@@ -231,7 +231,7 @@ def test_an_answer_that_is_an_error_is_no_answer(cache):
     assert not cache.away
 
 
-def test_more_at_once_than_it_has_connections_for_hurts_nobody(valkey, monkeypatch):
+def test_more_calls_at_once_than_connections_fail_no_request(valkey, monkeypatch):
     monkeypatch.setattr("app.cache.shared_cache._POOL", 2)
     with cache_at(valkey.url) as cache:
         assert all(outcome is None for outcome in at_once([lambda: cache.put("a", b"1", 60)] * 16))

@@ -82,7 +82,7 @@ def unavailable(running: Future[int]) -> StoreUnavailableError:
     return caught.value
 
 
-def test_one_who_is_alone_waits_for_nobody(group, disk):
+def test_a_lone_item_waits_for_no_other(group, disk):
     began = time.monotonic()
     assert [group.add(item, patience=60.0) for item in "abcde"] == [1, 2, 3, 4, 5]
     assert time.monotonic() - began < 60

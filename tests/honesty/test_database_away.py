@@ -1,4 +1,4 @@
-"""The database hangs, is locked by somebody, loses its connections or restarts: nobody waits for it, nothing is lost.
+"""The database hangs, is locked, loses its connections or restarts: requests do not wait for it, and nothing is lost.
 
 Requests that wait do so for 1.8 s, as SDKs give up after 2. Half of those that wait must be answered by then; every
 one within `BOUND`, which leaves room for what two busy cores add, here and in the service, and for no second wait.

@@ -252,7 +252,7 @@ def test_memory_does_not_become_new_when_others_learn_of_a_new_epoch(warm: Warm,
     nothing_more_is_issued(warm, 401, "unauthenticated")
 
 
-def test_what_is_taken_away_from_others_makes_nobody_read_again(warm: Warm, warm_up, there, here):
+def test_what_is_taken_away_from_others_makes_no_request_read_again(warm: Warm, warm_up, there, here):
     """Or one tenant that revokes its own keys without a pause would slow down issuing for all tenants."""
     others = [warm_up() for _ in range(3)]
     there.api_keys.revoke_key(ADMIN, others[0].place.key_id)
@@ -702,9 +702,7 @@ def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, b
         assert late.result()[1].connection_id == made.connection_id
 
 
-def test_a_look_that_hangs_holds_up_those_who_wait_for_it_and_nobody_after_them(
-    cold: Services, warm: Warm, monkeypatch
-):
+def test_a_read_that_hangs_holds_up_those_who_wait_for_it_and_no_later_request(cold: Services, warm: Warm, monkeypatch):
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 0.3)
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(1) as pool:

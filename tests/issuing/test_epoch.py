@@ -350,7 +350,7 @@ def test_what_the_last_thousand_epochs_moved_for_is_kept(services, by_hand):
 # --- transactions ---
 
 
-def test_nobody_sees_it_before_the_change_and_nobody_the_change_before_it(services, here, by_hand):
+def test_it_and_the_change_are_seen_together(services, here, by_hand):
     """Both become visible at the commit."""
     before = by_hand.epoch
     with services.db.write(SYSTEM) as db:

@@ -566,7 +566,7 @@ def test_who_waits_for_another_process_takes_its_answer_as_soon_as_it_is_there(
     assert aws.calls == 1
 
 
-def test_the_lock_of_one_who_died_holds_up_nobody_for_long(process, aws, shared, monkeypatch):
+def test_the_lock_of_a_killed_process_holds_up_no_other_for_long(process, aws, shared, monkeypatch):
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
     asked = question()
     assert shared.lock(f"{shared_name(asked)}:lock", 0.3)
@@ -658,7 +658,7 @@ def test_valkey_may_die_and_come_back_and_no_request_fails(process, aws, valkey,
     assert lines == ["cache.lost", "cache.back"]
 
 
-def test_a_valkey_that_hangs_costs_nobody_the_answer(process, aws, valkey, shared):
+def test_every_request_is_answered_while_valkey_hangs(process, aws, valkey, shared):
     sessions = process(shared)
     sessions.obtain(question(), aws, PATIENCE)
     with valkey.hanging():

@@ -1,4 +1,4 @@
-"""A page tells nobody whether a role exists: one that is absent and one that refuses us are shown and recorded alike."""
+"""The page does not tell whether a role exists: an absent one and one that refuses us are shown and recorded alike."""
 
 import json
 import re
