@@ -16,7 +16,8 @@ from typing import Self
 
 from dev.stack import free_port
 
-# With these settings a crash of the machine may lose data. That is fine for tests, but not for benchmarks: see `durable`.
+# With these settings a crash of the machine may lose data. That is fine for tests, but not for benchmarks: see
+# `durable`.
 _FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 
 

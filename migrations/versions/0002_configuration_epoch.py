@@ -1,8 +1,8 @@
 """The configuration epoch: a number that moves whenever something is taken away from a key, a tenant or a connection.
 
 Every process keeps keys and connections in memory with the epoch at which they were read, and the statement that
-records an issuance compares (app/issuing/authorization.py, app/audit/log.py). Triggers move it, in the very transaction that takes
-away, so that nobody can forget to: not the code, and not an operator with a SQL prompt.
+records an issuance compares (app/issuing/authorization.py, app/audit/log.py). Triggers move it, in the very transaction
+that takes away, so that nobody can forget to: not the code, and not an operator with a SQL prompt.
 
 PostgreSQL: deferred to the commit, so that the one row is locked last and briefly by everybody (no deadlock with
 the rows locked before), and once for a transaction, however many rows it changes. SQLite has one writer at a time.

@@ -1,4 +1,6 @@
-"""A deployment's random id, by which registration tokens name it: a message for another deployment is not ours to answer."""
+"""A deployment's random id, by which registration tokens name it: a message for another deployment is not ours to
+answer.
+"""
 
 import uuid
 

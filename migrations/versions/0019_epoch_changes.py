@@ -1,9 +1,9 @@
 """What the epoch moved for: a row for each key, tenant and connection from which something was taken away.
 
 A process reads them when it learns of another epoch, and so knows which of the things in its memory may hold no more.
-Without them it would have to read all of its memory again for each move, and one tenant that revokes its own keys without
-a pause would slow down issuing for everybody. The triggers write them, in the transaction of the change as ever. Kept are
-those of the last thousand epochs; a process that is further behind reads everything again.
+Without them it would have to read all of its memory again for each move, and one tenant that revokes its own keys
+without a pause would slow down issuing for everybody. The triggers write them, in the transaction of the change as
+ever. Kept are those of the last thousand epochs; a process that is further behind reads everything again.
 """
 
 import sqlalchemy as sa

@@ -120,7 +120,9 @@ def test_a_bad_page_query_is_refused(world: World, query):
 
 
 def test_a_bound_key_neither_renames_nor_deletes_its_tenant_nor_probes_for_references(world: World):
-    """A reference is unique among all tenants, so a 409 would say that another customer has it (invariant 11; docs/architecture.md)."""
+    """A reference is unique among all tenants, so a 409 would say that another customer has it (invariant 11;
+    docs/architecture.md).
+    """
     taken = f"crm-{world.tenant()['id']}"
     world.admin("POST", "/v1/tenants", {"name": "Globex", "reference": taken}, expect=201)
     acme = world.tenant("Acme")

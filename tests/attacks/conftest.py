@@ -1,4 +1,5 @@
-"""The scene of the attacks: Acme is the attacker's tenant (A), Globex the victim's (B), and Mallory holds every right in A.
+"""The scene of the attacks: Acme is the attacker's tenant (A), Globex the victim's (B), and Mallory holds every right
+in A.
 
 What is shared among tests is only looked at, or attacked in vain; a test that changes something makes its own tenants.
 """

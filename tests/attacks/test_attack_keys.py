@@ -252,7 +252,9 @@ def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app):
 
 
 def test_how_long_another_key_lives_does_not_hide_it(scene: Scene, app):
-    """Scopes and tenant alone decide which keys one sees and revokes (design, API keys); an expiry only limits what one makes."""
+    """Scopes and tenant alone decide which keys one sees and revokes (design, API keys); an expiry only limits what one
+    makes.
+    """
     lasting, _ = issued(app, scopes=frozenset({Scope.AUDIT_READ}))
     at = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     passing = scene.world.key(*Scope, expires_at=at.isoformat())

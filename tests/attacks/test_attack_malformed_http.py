@@ -248,7 +248,9 @@ def test_the_refusal_of_a_large_request_stays_small_in_the_log(scene: Scene, wor
 
 
 def test_a_secret_sent_in_the_wrong_place_does_not_stay_in_the_log(scene: Scene, world: World):
-    """A key pasted as a field's name, in the body or the query, is not kept in clear (invariant 10; docs/architecture.md)."""
+    """A key pasted as a field's name, in the body or the query, is not kept in clear (invariant 10;
+    docs/architecture.md).
+    """
     for response in (
         scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {scene.mallory.key: 1}),
         scene.mallory.raw("GET", f"/v1/tenants?{scene.mallory.key}=1"),

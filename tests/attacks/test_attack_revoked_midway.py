@@ -1,7 +1,7 @@
 """A key or a link is revoked while its request is under way: after it was admitted, and before anything is written.
 
-Somebody who has a key that is about to be revoked sends a header and holds the body back. Every use case that writes
-is walked here, through the routes: each must succeed with a live key, and change nothing with one that was just revoked.
+Somebody who has a key that is about to be revoked sends a header and holds the body back. Every use case that writes is
+walked here, through the routes: each must succeed with a live key, and change nothing with one that was just revoked.
 """
 
 import io
@@ -93,7 +93,9 @@ def case(world: World) -> Case:
 
 @pytest.fixture
 def admitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any]], list[Any]]:
-    """`admitted(text, act)`: once this key or link was let in, somebody does `act` and gets done. Holds what it returned."""
+    """`admitted(text, act)`: once this key or link was let in, somebody does `act` and gets done. Holds what it
+    returned.
+    """
 
     def arrange(text: str, act: Callable[[], Any]) -> list[Any]:
         happened: list[Any] = []

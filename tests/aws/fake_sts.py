@@ -61,7 +61,9 @@ CREDENTIALS = {
 
 
 class FakeSts:
-    """Answers each POST with the next (status, body), and the last one again and again; GET gives the broker's credentials."""
+    """Answers each POST with the next (status, body), and the last one again and again; GET gives the broker's
+    credentials.
+    """
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.paths: list[str] = []

@@ -1,4 +1,6 @@
-"""The background worker: `flask --app wsgi worker`, and Celery over SQS and RabbitMQ (tests/onboarding/test_organization.py: Valkey)."""
+"""The background worker: `flask --app wsgi worker`, and Celery over SQS and RabbitMQ
+(tests/onboarding/test_organization.py: Valkey).
+"""
 
 import contextlib
 import json

@@ -1,5 +1,6 @@
 """The bench measures what it says: its STS refuses as AWS does and counts, its verdicts fail a missed goal, and its
-honesty checks hold for the service, small, on both databases with real gunicorn workers under load."""
+honesty checks hold for the service, small, on both databases with real gunicorn workers under load.
+"""
 
 from contextlib import closing
 from types import SimpleNamespace

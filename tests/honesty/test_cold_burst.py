@@ -62,7 +62,8 @@ def test_processes_that_share_a_cache_ask_aws_once_together_and_no_limit_is_in_t
 
 def test_processes_keep_a_limit_together(front, tmp_path):
     """Each alone would admit as many again. A window's edge: those of one second may come at its end, and the next
-    second's at once; so over some seconds no more than for one second longer."""
+    second's at once; so over some seconds no more than for one second longer.
+    """
     rate, seconds = 10, 2
     with sharing(tmp_path, front, ISSUE_RATE=str(rate)) as (service, _):
         place = service.place()

@@ -1,4 +1,6 @@
-"""No request is served late: one that begins after something was taken away is refused, by every process, on every path."""
+"""No request is served late: one that begins after something was taken away is refused, by every process, on every
+path.
+"""
 
 import time
 from collections import Counter

@@ -1,4 +1,6 @@
-"""A key that is refused without end, by all processes together: its answers, its events, and what is left when they stop."""
+"""A key that is refused without end, by all processes together: its answers, its events, and what is left when they
+stop.
+"""
 
 import json
 import os

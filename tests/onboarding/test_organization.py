@@ -1,5 +1,6 @@
 """An organisation, from one stack in its management account: every account registers by itself and is proven, within
-the STS budget; one that joins later as well; and when the stack is deleted, none of them is proven any longer."""
+the STS budget; one that joins later as well; and when the stack is deleted, none of them is proven any longer.
+"""
 
 import contextlib
 import threading

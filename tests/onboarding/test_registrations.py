@@ -318,7 +318,9 @@ def test_the_order_does_not_matter(desk, order):
 
 @pytest.mark.parametrize("status", [ConnectionStatus.PENDING, ConnectionStatus.SUSPENDED])
 def test_a_flood_about_one_role_fills_neither_the_log_nor_the_table(desk, monkeypatch, status):
-    """Twenty an hour are kept, as a token may be sent any number of times. A role that can be proven is due all the same."""
+    """Twenty an hour are kept, as a token may be sent any number of times. A role that can be proven is due all the
+    same.
+    """
     stack = desk.stack()
     desk.handle(stack.message())
     [connection] = desk.connections()

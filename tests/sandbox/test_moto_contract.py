@@ -1,4 +1,6 @@
-"""The internals of moto that the sandbox leans on. If one of these fails after an update of moto, the sandbox needs work."""
+"""The internals of moto that the sandbox leans on. If one of these fails after an update of moto, the sandbox needs
+work.
+"""
 
 import inspect
 from importlib.metadata import version

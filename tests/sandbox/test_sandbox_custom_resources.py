@@ -1,4 +1,6 @@
-"""SNS-backed custom resources: the whole loop from a stack through topic and queue to the answer, and what can go wrong."""
+"""SNS-backed custom resources: the whole loop from a stack through topic and queue to the answer, and what can go
+wrong.
+"""
 
 import re
 from contextlib import closing
