@@ -1,1 +1,1 @@
-"""Is the service honest when it is deployed, busy, and out of luck? Real gunicorn workers, real signals."""
+"""Is the service honest when it is deployed, busy, and out of luck? Real web processes of gunicorn, real signals."""

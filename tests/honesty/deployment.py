@@ -1,4 +1,4 @@
-"""The service as it is deployed: `python -m gunicorn` with gunicorn.conf.py, and clients that know their worker."""
+"""The service as it is deployed: `python -m gunicorn` with gunicorn.conf.py, and clients that know their web process."""
 
 import contextlib
 import http.client
@@ -69,7 +69,7 @@ class Answer:
 
 
 class Client:
-    """One kept connection, and so one worker. Not for sharing between threads."""
+    """One kept connection, and so one web process. Not for sharing between threads."""
 
     def __init__(self, port: int, key: str | None = None) -> None:
         self.key = key
@@ -219,24 +219,24 @@ class Deployment:
         """How many log lines of this event there are, from this offset of the log on."""
         return self.said[since:].count(f'"event": "{event}"')
 
-    def workers(self) -> list[int]:
+    def web_processes(self) -> list[int]:
         return sorted(child.pid for child in psutil.Process(self._process.pid).children())
 
     def await_workers(self) -> list[int]:
-        """Return when as many workers as there should be serve requests."""
+        """Return when all web processes serve requests."""
 
         def serving() -> bool:
             assert self._process.poll() is None, self.said
-            booted = [pid for pid in self.workers() if f"Booting worker with pid: {pid}" in self.said]
+            booted = [pid for pid in self.web_processes() if f"Booting worker with pid: {pid}" in self.said]
             return len(booted) == self._workers
 
-        until(serving, "the workers start")
+        until(serving, "the web processes start")
         with self.clients(1):  # one on each
-            return self.workers()
+            return self.web_processes()
 
     @contextmanager
     def clients(self, each: int) -> Iterator[dict[int, list[Client]]]:
-        """So many clients on each worker, by worker."""
+        """So many clients on each web process, by its id."""
         found: dict[int, list[Client]] = {}
         spare: list[Client] = []
         with contextlib.ExitStack() as closing:
@@ -246,7 +246,7 @@ class Deployment:
                     self._more(closing, found, spare, each)
                 return len(found) == self._workers and all(len(mine) == each for mine in found.values())
 
-            until(enough, "every worker takes connections")
+            until(enough, "every web process takes connections")
             for client in spare:
                 client.close()
             yield found
@@ -254,7 +254,7 @@ class Deployment:
     def _more(
         self, closing: contextlib.ExitStack, found: dict[int, list[Client]], spare: list[Client], each: int
     ) -> None:
-        """Connect several at once, so that more than one worker wakes, and see who took them."""
+        """Connect several at once, so that more than one web process wakes, and see who took them."""
         new = [closing.enter_context(contextlib.closing(Client(self.port))) for _ in range(2 * self._workers)]
         for client in new:
             client.connect()
@@ -266,10 +266,10 @@ class Deployment:
             (mine if len(mine) < each else spare).append(client)
 
     def _taken(self) -> dict[int, int]:
-        """Which worker has the connection from which port."""
+        """Which web process has the connection from which port."""
         return {
             connection.raddr.port: pid
-            for pid in self.workers()
+            for pid in self.web_processes()
             for connection in psutil.Process(pid).net_connections("tcp4")
             if connection.raddr and connection.laddr.port == self.port
         }

@@ -18,7 +18,7 @@ BURSTS = 2
 
 
 def burst(service: Deployment, place: ProvenConnection) -> list[Answer]:
-    """All requests at the same moment, half of them to each of two workers; AWS takes long enough for all to meet."""
+    """All requests at the same moment, half of them to each of two web processes; AWS takes long enough for all to meet."""
     ready = threading.Barrier(BURST)
 
     def ask(client: Client) -> Answer:

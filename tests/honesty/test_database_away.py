@@ -61,7 +61,7 @@ class Asking:
 
 
 def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[], None]) -> list[Answer]:
-    """The answers during the trouble, under load on every worker."""
+    """The answers during the trouble, under load on every web process."""
     ask = Asking(service)
     with ExitStack() as closing_clients:
         by_worker = closing_clients.enter_context(service.clients(HANDS // 2))

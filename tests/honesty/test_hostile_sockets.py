@@ -14,9 +14,9 @@ from tests.honesty.deployment import Client, Deployment, ProvenConnection
 from tests.support.databases import empty_database
 from tests.support.waiting import until
 
-MANY = 600  # more than both workers together work at at once
+MANY = 600  # more than both web processes together serve at once
 SECONDS = 2  # BODY_SECONDS here
-FEW = 100  # connections that each worker takes, where it can be full
+FEW = 100  # connections that each web process takes, where it can be full
 KIB, MIB = 1024, 1024 * 1024
 
 

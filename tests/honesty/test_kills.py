@@ -15,14 +15,14 @@ def test_every_answer_is_recorded_though_all_workers_are_killed_again_and_again(
     with Load(clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)) as load:
         for _ in range(KILLS):
             load.go_on(50)
-            killed = service.workers()
+            killed = service.web_processes()
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
             assert not set(killed) & set(service.await_workers())
         load.go_on(50)
     for client in clients:
         client.close()
-    assert load.lost > 0, "no request was under way when the workers died"
+    assert load.lost > 0, "no request was under way when the web processes died"
     assert set(load.statuses) == {200}
     events = [event for event in service.events() if any(event.is_of(place) for place in places)]
     recorded = [event.issued for event in events if event.issued]

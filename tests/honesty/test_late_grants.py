@@ -94,7 +94,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("way", ["api", "sql"])
 def test_no_request_that_begins_after_a_change_is_served(service: Deployment, way: str):
-    """One change after the other, asked of one worker or of none, while both serve all the places."""
+    """One change after the other, asked of one web process or of none, while both serve all the places."""
     places = {name: service.place() for name in CHANGES}
     names, answers, over = list(CHANGES), {name: [] for name in CHANGES}, {}
 

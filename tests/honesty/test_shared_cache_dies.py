@@ -35,7 +35,7 @@ def valkey(shared) -> Valkey:
 
 @contextmanager
 def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
-    """Hot and cold, on both workers; everybody is served, in time, and recorded."""
+    """Hot and cold, on both web processes; everybody is served, in time, and recorded."""
     place = service.place()
 
     def ask(client: Client, turn: int) -> Answer:
@@ -52,7 +52,7 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
 
 
 def assert_said(service: Deployment, event: str, since: int) -> None:
-    """By each of the two workers."""
+    """By each of the two web processes."""
     until(lambda: service.logged(event, since) >= 2, event)
 
 

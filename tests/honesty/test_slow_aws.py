@@ -15,7 +15,7 @@ from tests.support.waiting import until
 
 BOUND = 4.0  # 1.95 on a machine that does nothing else; SDKs give up after 2
 AT_ONCE = 0.7  # without any wait for AWS, which would be 1.5 s, on two busy cores
-COLD = 12  # requests that wait, on each worker; ten failures open its breaker
+COLD = 12  # requests that wait, on each web process; ten failures open its breaker
 
 
 @pytest.fixture
