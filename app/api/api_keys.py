@@ -43,9 +43,7 @@ class KeyOut(Answer):
     scopes = scopes()
     tenant_id = fields.UUID(allow_none=True)
     permission_sets = fields.List(string("inventory"), allow_none=True)
-    made_by = fields.UUID(
-        allow_none=True, metadata={"description": "The key that made it; null: the command line did."}
-    )
+    made_by = fields.UUID(allow_none=True, metadata={"description": "The key that made it; null: the command line."})
     expires_at = Time(allow_none=True)
     created_at = Time()
 

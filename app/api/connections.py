@@ -26,7 +26,7 @@ class ConnectionIn(Strict):
     role_arn = fields.String(
         validate=validate.Length(20, 2048), metadata=doc(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"})
     )
-    account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the kit's role in it.")
+    account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the kit's role there.")
     permission_set = line(64, "inventory")
 
     @validates_schema
