@@ -173,7 +173,7 @@ def lookup_of(text: str) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """The stored hash of a key: the SHA-256 of its whole text."""
+    """The stored hash of a key's text, or of a link's token: 256 random bits need no slow hash and no salt."""
     return hashlib.sha256(text.encode("ascii")).digest()
 
 

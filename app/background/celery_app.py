@@ -24,6 +24,7 @@ from app.connections.proof_queue import Claim
 from app.services import Services
 
 _QUEUE = "deputy"
+_TIDY = housekeeping.EVERY
 _SETTINGS = {
     "task_ignore_result": True,
     "task_acks_late": True,  # a killed background worker gives its task back
@@ -40,11 +41,7 @@ _SETTINGS = {
     "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file
     "beat_schedule": {
         "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
-        "tidy": {
-            "task": "deputy.tidy",
-            "schedule": float(housekeeping.EVERY),
-            "options": {"expires": housekeeping.EVERY},
-        },
+        "tidy": {"task": "deputy.tidy", "schedule": float(_TIDY), "options": {"expires": _TIDY}},
     },
 }
 

@@ -6,7 +6,6 @@ found nothing. A link that is malformed, unknown, expired or revoked, or whose t
 same 404. For 30 days after a tenant was deleted, its links list what to delete in the customer's account.
 """
 
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import func, or_, select
 
-from app.access.callers import Caller, Scope, live_links
+from app.access.callers import Caller, Scope, digest_of, live_links
 from app.access.tenancy import ensure_room, one_or_not_found, owned, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action
@@ -98,7 +97,7 @@ class Links:
             ensure_room(db, live, most, f"A tenant may have {most} live onboarding links; revoke one first.")
             link = OnboardingLink(
                 tenant_id=tenant_id,
-                digest=_digest(token),
+                digest=digest_of(token),
                 permission_set=kit.permission_set,
                 region=kit.region,
                 made_by=caller.key_id,
@@ -139,7 +138,7 @@ class Links:
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
         # A lookup by digest: its time says nothing about how much of a guessed token was right.
-        query = live_links().where(OnboardingLink.digest == _digest(token))
+        query = live_links().where(OnboardingLink.digest == digest_of(token))
         with self._db.read() as db:
             found = db.execute(query).unique().one_or_none()
         if found is None:
@@ -155,7 +154,7 @@ class Links:
             select(OnboardingLink.region, Tenant)
             .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
             .where(
-                OnboardingLink.digest == _digest(token),
+                OnboardingLink.digest == digest_of(token),
                 or_(OnboardingLink.revoked_at.is_(None), OnboardingLink.revoked_at >= Tenant.deleted_at),
                 OnboardingLink.expires_at > Tenant.deleted_at,
                 Tenant.deleted_at > now() - _FAREWELL,
@@ -219,7 +218,3 @@ def _caller(link: OnboardingLink, request_id: str | None, client_address: str | 
         request_id=request_id,
         client_address=client_address,
     )
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("ascii")).digest()
