@@ -17,7 +17,7 @@ from app.ids import AccountId
 from app.settings import checks as check
 from app.settings.checks import SESSION_MAX
 from app.settings.doubts import local_address, unknown_variables, weak_keys
-from app.settings.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, stands_for_the_name
+from app.settings.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, identifies_vendor
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
@@ -231,7 +231,7 @@ def _registration(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _ascii_name(values: Mapping[str, Any]) -> Iterator[str]:
     name, given = values["vendor_name"], values["vendor_name_ascii"]
-    if name is MISSING or given is not None or stands_for_the_name(form := ascii_form(name)):
+    if name is MISSING or given is not None or identifies_vendor(form := ascii_form(name)):
         return
     yield (
         "DEPUTY_VENDOR_NAME_ASCII: must be set, to the name that customers see in their AWS accounts: AWS takes ASCII"

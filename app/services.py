@@ -114,7 +114,7 @@ def _health(db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQu
             db,
             sts,
             templates=onboarding.published,
-            oldest_due=proof_queue.oldest,
+            oldest_due=proof_queue.oldest_due,
             proofs=proof_queue.state,
             listens=listens,
         )

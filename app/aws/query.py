@@ -79,7 +79,7 @@ class QueryApi:
         self._pool, self._target = _pool(self.url, get_cert_path(ca))
         self._budget: Budget = nullcontext
 
-    def held_to(self, budget: Budget) -> "QueryApi":
+    def with_budget(self, budget: Budget) -> "QueryApi":
         """The same connections, with `budget` around each request and around each retry."""
         held = copy.copy(self)
         held._budget = budget  # noqa: SLF001  a copy of ours

@@ -66,10 +66,10 @@ class Sts:
         self._breaker = Breaker()
         self._known = _KnownKey()
 
-    def held_to(self, budget: Budget) -> "Sts":
+    def with_budget(self, budget: Budget) -> "Sts":
         """The same door; each call waits until the budget has room for it."""
         held = copy.copy(self)
-        held._api = self._api.held_to(budget)  # noqa: SLF001  a copy of ours
+        held._api = self._api.with_budget(budget)  # noqa: SLF001  a copy of ours
         return held
 
     @property

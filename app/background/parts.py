@@ -57,7 +57,7 @@ class Part(threading.Thread):
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
     """The parts that run beside proofs: one writes the heartbeat, and, if there is a queue, some listen to stacks."""
     registrations = services.registrations
-    heartbeat = Heartbeat(services.db, kind, registrations.hearing if registrations else None)
+    heartbeat = Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
     parts = [Part("heartbeat", lambda part: _beat(heartbeat, part), failed)]
     if registrations is not None:
         listen = partial(_listen, registrations)

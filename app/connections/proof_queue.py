@@ -59,8 +59,8 @@ class ProofQueue:
 
     def __init__(self, db: Database, sts: Sts, rates: Rates, pace: Pace) -> None:
         self._db = db
-        self._urgent = Verification(db, sts.held_to(rates.background_call), pace)
-        self._routine = Verification(db, sts.held_to(rates.routine_call), pace)
+        self._urgent = Verification(db, sts.with_budget(rates.background_call), pace)
+        self._routine = Verification(db, sts.with_budget(rates.routine_call), pace)
         self.pace = pace
 
     def claim(self, most: int) -> list[Claim]:
@@ -88,7 +88,7 @@ class ProofQueue:
             db.execute(update(Connection).where(Connection.id.in_([row.id for row in found])).values(due_at=lease))
         return [Claim(row.tenant_id, row.id, lease) for row in found]
 
-    def oldest(self) -> datetime | None:
+    def oldest_due(self) -> datetime | None:
         """Since when the longest due connection is due; None when none is."""
         at = now()
         with self._db.read() as db:

@@ -37,7 +37,7 @@ def clock_ahead(db: Session) -> float:
     return max((before - theirs).total_seconds(), 0.0) + min((after - theirs).total_seconds(), 0.0)
 
 
-class Hearing:
+class QueueState:
     """What this process knows of the registration queue.
 
     Only CloudWatch knows the age of the queue's oldest message. A background worker knows when the messages that it
@@ -83,11 +83,11 @@ class Seen:
 class Heartbeat:
     """A background worker's own row."""
 
-    def __init__(self, db: Database, kind: str, hearing: Hearing | None) -> None:
-        """`hearing`: None when there is no registration queue."""
+    def __init__(self, db: Database, kind: str, queue_state: QueueState | None) -> None:
+        """`queue_state`: None when there is no registration queue."""
         self._db = db
         self._kind = kind
-        self._hearing = hearing
+        self._queue_state = queue_state
         self._id = new_id()
         self._started_at: datetime | None = None
 
@@ -104,8 +104,8 @@ class Heartbeat:
             started_at=self._started_at,
             seen_at=at,
             clock_ahead=ahead,
-            heard_at=self._hearing.heard_at if self._hearing else None,
-            unanswered_at=self._hearing.unanswered_at if self._hearing else None,
+            heard_at=self._queue_state.heard_at if self._queue_state else None,
+            unanswered_at=self._queue_state.unanswered_at if self._queue_state else None,
         )
         with self._db.write(SYSTEM) as db:
             db.merge(row)

@@ -22,7 +22,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.http.unreadable import Unread
+from app.http.unreadable import UnreadableRequests
 
 _REQUESTS = 256  # at once in this process; the pools towards AWS and the cache have the same size
 _SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment
@@ -46,7 +46,7 @@ class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
 RequestParser.mesg_class = BoundedRequest
 
 
-class WebProcess(Unread, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)

@@ -22,7 +22,7 @@ _SECONDS = 1  # for the client to take the answer
 _DROPPED = 1024 * 1024  # bytes read from the client, which may read the answer only after sending
 
 
-class Unread:
+class UnreadableRequests:
     """A mix-in that comes before gunicorn's worker class. `_app`: the application that it serves."""
 
     _app: Any

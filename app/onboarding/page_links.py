@@ -33,7 +33,7 @@ from app.store.pages import Page, page
 LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
 LINK_SECONDS_MIN = 60
 LINK_SECONDS_MAX = 90 * 86_400
-_FAREWELL = timedelta(days=30)
+_LEFTOVERS_SHOWN = timedelta(days=30)
 
 _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _NEITHER = "Enter a role ARN or a 12-digit account ID."
@@ -51,7 +51,7 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Farewell:
+class Leftovers:
     """The default names of what a deleted tenant's administrators still have in their accounts."""
 
     tenant_name: str
@@ -146,7 +146,7 @@ class Links:
         link, tenant = found
         return Visit(_caller(link, request_id, client_address), tenant, link)
 
-    def farewell(self, token: str) -> Farewell | None:
+    def leftovers(self, token: str) -> Leftovers | None:
         """For a link that worked until its tenant was deleted, at most 30 days ago; None for any other link."""
         if not _TOKEN.fullmatch(token):
             return None
@@ -157,7 +157,7 @@ class Links:
                 OnboardingLink.digest == digest_of(token),
                 or_(OnboardingLink.revoked_at.is_(None), OnboardingLink.revoked_at >= Tenant.deleted_at),
                 OnboardingLink.expires_at > Tenant.deleted_at,
-                Tenant.deleted_at > now() - _FAREWELL,
+                Tenant.deleted_at > now() - _LEFTOVERS_SHOWN,
             )
         )
         with self._db.read() as db:
@@ -167,7 +167,7 @@ class Links:
         region, tenant = found
         prefix = self._config.role_prefix
         stacks = kit_stack_names(prefix, tenant.id)
-        return Farewell(tenant.name, kit_role_name(prefix, tenant.id), *stacks, region)
+        return Leftovers(tenant.name, kit_role_name(prefix, tenant.id), *stacks, region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
         """End the search for a role that was given by its account alone, and delete the row, without a tombstone: its

@@ -29,7 +29,7 @@ from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.connections.connections import add_pending
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
-from app.health.heartbeats import Hearing
+from app.health.heartbeats import QueueState
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
@@ -98,7 +98,7 @@ class Registrations:
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._answers = answers
-        self.hearing = Hearing()  # for this background worker's heartbeat
+        self.queue_state = QueueState()  # for this background worker's heartbeat
         self._deployment_id: UUID | None = None  # until it is read
         # The deployments that were logged in the last hour: a stranger may name any number of them.
         self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)
@@ -116,7 +116,7 @@ class Registrations:
             messages = self._queue.receive(max_messages, wait_seconds)
         except Unavailable as error:
             raise AwsUnavailableError("The registration queue does not answer.") from error
-        self.hearing.received({message.id: message.sent_at for message in messages if message.is_first})
+        self.queue_state.received({message.id: message.sent_at for message in messages if message.is_first})
         if messages:
             with ThreadPoolExecutor(len(messages)) as pool:
                 list(pool.map(self._take, messages))
@@ -177,7 +177,7 @@ class Registrations:
             answered = True  # for readiness, which must not degrade because of messages that anybody may publish
         except (AppError, SQLAlchemyError, Unavailable) as error:  # SQS delivers it again
             _log.warning("registration.postponed", error=type(error).__name__)
-        self.hearing.handled(message.id, None if answered else message.sent_at)
+        self.queue_state.handled(message.id, None if answered else message.sent_at)
 
     def _refusal(self, request: Request) -> str | None:
         try:

@@ -22,6 +22,6 @@ def ascii_form(name: str) -> str:
     return " ".join(kept.split()).lstrip(" .+-")
 
 
-def stands_for_the_name(form: str) -> bool:
+def identifies_vendor(form: str) -> bool:
     """Whether that form still identifies the vendor: at least two letters, and within the length of a name."""
     return len(form) <= NAME_MAX and len(re.findall("[A-Za-z]", form)) >= 2

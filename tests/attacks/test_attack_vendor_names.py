@@ -17,7 +17,7 @@ from app.aws.templates import render
 from app.config import Config, ConfigError
 from app.factory import create_app
 from app.permissions import permission_sets
-from app.settings.vendor_name import ASCII_PATTERN, ascii_form, is_name, stands_for_the_name
+from app.settings.vendor_name import ASCII_PATTERN, ascii_form, identifies_vendor, is_name
 from sandbox.server import Sandbox
 from tests.attacks.evidence import on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader
@@ -45,7 +45,7 @@ def vendor_names():
     """What the settings take: one line of anything printable, of which two letters remain in ASCII."""
     plain = st.sampled_from("aZ7 .+-,'\"&<>${}%#:`;|\\/=*!?()[]@~^_äßÉé東京株😀٣")
     names = st.text(st.one_of(plain, st.characters(categories=["L", "M", "N", "P", "S"])), max_size=64)
-    return names.filter(lambda name: is_name(name) and stands_for_the_name(ascii_form(name)))
+    return names.filter(lambda name: is_name(name) and identifies_vendor(ascii_form(name)))
 
 
 # Every one of them is allowed.

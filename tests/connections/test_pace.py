@@ -78,7 +78,7 @@ def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services,
 def test_a_claim_reads_a_range_of_one_index(services, fleet):
     with services.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
         db.execute(sqlalchemy.text("ANALYZE"))
-    routine = plan(services.db, services.proof_queue.oldest, of="connections.due_at")
+    routine = plan(services.db, services.proof_queue.oldest_due, of="connections.due_at")
     assert "ix_connections_due_routine" in routine, routine
     urgent = plan(services.db, lambda: services.proof_queue.claim(1), of="connections.id")
     assert "ix_connections_due_urgent" in urgent, urgent

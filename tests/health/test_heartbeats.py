@@ -11,7 +11,7 @@ import time_machine
 from app.background.housekeeping import tidy
 from app.clock import now
 from app.health import heartbeats
-from app.health.heartbeats import Hearing, Heartbeat
+from app.health.heartbeats import Heartbeat, QueueState
 from app.store.database import SYSTEM, Database
 from app.store.models import BackgroundWorker
 from tests.support.databases import new_database
@@ -85,39 +85,39 @@ def sent(seconds_ago: float):
 
 
 def test_an_empty_queue_has_been_heard_by_now_and_a_backlog_as_far_as_it_was_sent():
-    hearing = Hearing()
-    assert (hearing.heard_at, hearing.unanswered_at) == (None, None)
-    hearing.received({})
-    assert now() - hearing.heard_at < timedelta(seconds=30)
+    queue_state = QueueState()
+    assert (queue_state.heard_at, queue_state.unanswered_at) == (None, None)
+    queue_state.received({})
+    assert now() - queue_state.heard_at < timedelta(seconds=30)
     old = sent(300)
-    hearing.received({"a": sent(10), "b": old})
-    assert hearing.heard_at == hearing.unanswered_at == old, "also while they are being answered"
-    hearing.received({})
-    assert hearing.unanswered_at == old
+    queue_state.received({"a": sent(10), "b": old})
+    assert queue_state.heard_at == queue_state.unanswered_at == old, "also while they are being answered"
+    queue_state.received({})
+    assert queue_state.unanswered_at == old
 
 
 def test_what_could_not_be_answered_is_remembered_until_it_is_or_is_a_dead_letter():
-    hearing = Hearing()
+    queue_state = QueueState()
     old, new = sent(90), sent(20)
-    hearing.handled("a", old)
-    hearing.handled("b", new)
-    hearing.received({})
-    assert hearing.unanswered_at == old
-    hearing.handled("a", None)
-    assert hearing.unanswered_at == new
-    hearing.handled("b", None)
-    hearing.handled("c", None)
-    assert hearing.unanswered_at is None
+    queue_state.handled("a", old)
+    queue_state.handled("b", new)
+    queue_state.received({})
+    assert queue_state.unanswered_at == old
+    queue_state.handled("a", None)
+    assert queue_state.unanswered_at == new
+    queue_state.handled("b", None)
+    queue_state.handled("c", None)
+    assert queue_state.unanswered_at is None
     for number in range(2000):
-        hearing.handled(str(number), new)
-    assert len(hearing._unanswered) == 1000, "a flood is not remembered whole"
+        queue_state.handled(str(number), new)
+    assert len(queue_state._unanswered) == 1000, "a flood is not remembered whole"
 
 
 def test_a_dead_worker_tells_of_no_message_and_the_best_hearing_counts(database):
     told = [sent(40), sent(400), None]
     for heard_at, unanswered_at in zip(told, (None, sent(200), sent(500)), strict=True):
-        hearing = SimpleNamespace(heard_at=heard_at, unanswered_at=unanswered_at)
-        Heartbeat(database, "flask", hearing).beat()
+        queue_state = SimpleNamespace(heard_at=heard_at, unanswered_at=unanswered_at)
+        Heartbeat(database, "flask", queue_state).beat()
     found = seen(database)
     assert found.heard_at == told[0]
     assert sent(501) < found.unanswered_at < sent(499)

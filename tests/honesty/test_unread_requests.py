@@ -8,7 +8,7 @@ import pytest
 from gunicorn.http.errors import LimitRequestLine
 
 from app.factory import create_app
-from app.http.unreadable import Unread
+from app.http.unreadable import UnreadableRequests
 from tests.conftest import make_config
 from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
@@ -83,7 +83,7 @@ def test_the_next_one_is_served(service):
 
 def test_what_the_client_still_sends_is_taken_before_the_connection_is_closed():
     """Or the system resets it, and the client may lose the answer."""
-    refuser = Unread()
+    refuser = UnreadableRequests()
     refuser._app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
     server, client = socket.socketpair(type=socket.SOCK_SEQPACKET)  # each piece is read by itself
     client.settimeout(20)

@@ -738,14 +738,14 @@ def test_a_message_is_remembered_from_when_it_can_not_be_answered_until_it_is(de
         before = now() - timedelta(seconds=2)
         send(Stack(moody.url, desk.token(), desk.stack().role_arn).message())
         assert registrations.receive(wait_seconds=0) == 1
-        sent_at = registrations.hearing.unanswered_at
+        sent_at = registrations.queue_state.unanswered_at
         assert before < sent_at <= now()
-        assert registrations.hearing.heard_at == sent_at
+        assert registrations.queue_state.heard_at == sent_at
         assert registrations.receive(wait_seconds=0) == 1
         assert moody.statuses == ["SUCCESS"] * 3
-        assert registrations.hearing.unanswered_at is None
+        assert registrations.queue_state.unanswered_at is None
         assert registrations.receive(wait_seconds=0) == 0
-        assert registrations.hearing.heard_at > sent_at
+        assert registrations.queue_state.heard_at > sent_at
 
 
 def test_rubbish_in_the_queue_which_anybody_may_publish_is_no_unanswered_message(desk, own_queue):
@@ -755,4 +755,4 @@ def test_rubbish_in_the_queue_which_anybody_may_publish_is_no_unanswered_message
     send(Stack("https://elsewhere.example", desk.token(), desk.stack().role_arn).message())
     while desk.registrations.receive(wait_seconds=0) < 2:
         pass
-    assert desk.registrations.hearing.unanswered_at is None
+    assert desk.registrations.queue_state.unanswered_at is None

@@ -274,7 +274,7 @@ def _absent() -> Response:
     """The connection is absent, or the link is bad or has ended."""
     if g.get("caller") is not None:
         return _error(404, detail="This role is no longer on the list. Go back to your page to see the current list.")
-    ended = services().links.farewell((request.view_args or {}).get("token", ""))
+    ended = services().links.leftovers((request.view_args or {}).get("token", ""))
     if ended is not None:
         return _error(410, "ended", ended=ended)
     return _error(404, "gone")
