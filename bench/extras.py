@@ -22,7 +22,7 @@ _REQUESTS = 1_000  # of each kind
 _PLAIN, _FLASK = "plain", "through Flask"
 _EXTRAS = ("rate limit", "before", "after")
 _PARTS = {
-    "rate limit": ("rates", "issue"),
+    "rate limit": ("rates", "admit_issuance"),
     "API key": ("authorization", "authenticate"),
     "connection": ("authorization", "authorize_issuance"),
     "cached session": ("_sessions", "obtain"),

@@ -1,8 +1,8 @@
-"""Many audit events in one durable statement, and only those that still hold.
+"""Many audit events in one durable statement, and only those that are still valid.
 
-An event that rests on what memory said carries the epoch at which memory was read (`valid_at_epoch`). It is stored only if the
-configuration's epoch is still that one, compared by the statement that stores it: whatever was taken away before
-has moved the epoch, so nothing is issued on the strength of it, and the log never says that something was.
+An event that relies on memory carries the epoch at which memory was read (`valid_at_epoch`). The statement that stores
+it compares that epoch with the configuration's. A change that takes something away moves the epoch before, so nothing
+is issued from outdated memory, and no such issuance is in the log.
 """
 
 import sqlite3
@@ -25,7 +25,7 @@ from app.store.models import AuditEvent
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)  # the statement itself has a limit far below those 5
-_IDLE_SECONDS = 1.0  # a connection unused for longer is asked first whether it is still there
+_IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before its next use
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _COLUMNS = AuditEvent.__table__.columns
@@ -58,7 +58,7 @@ class _Store(Protocol):
 class AuditBatch:
     """Stores events over a connection of its own. For one thread at a time (group commit sees to that).
 
-    `history`: what was taken away, up to the epoch that the last commit saw.
+    `history`: what was taken away, up to the epoch that the last commit returned.
     """
 
     def __init__(self, db: Database) -> None:
@@ -68,9 +68,9 @@ class AuditBatch:
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
     def commit(self, events: Sequence[Event]) -> int:
-        """Returns the current epoch. Events that are valid at it, or at any, are durable by now; no others are stored.
+        """Returns the current epoch. Events that are valid at it, or at any epoch, are durable; no others are stored.
 
-        Raises StoreUnavailableError, and whatever the driver says about data that it can't store.
+        Raises StoreUnavailableError, and the driver's error for data that it can't store.
         """
         dbapi = self._db.engine.dialect.loaded_dbapi
         try:
@@ -85,7 +85,7 @@ class AuditBatch:
             self._forget()
             raise StoreUnavailableError(_UNREACHABLE) from error
         except BaseException:
-            self._forget()  # in the middle of a transaction, perhaps
+            self._forget()  # a transaction may be open
             raise
         return epoch
 
@@ -100,9 +100,9 @@ class AuditBatch:
 
 
 def _ensure_fresh(events: Sequence[Event]) -> None:
-    """Raises StoreUnavailableError for events that have waited so long that the feed may be past them already.
+    """Raises StoreUnavailableError for events so old that the feed may be past them.
 
-    Nobody waits for those any longer (app/concurrency/group_commit.py).
+    Their requests have stopped waiting (app/concurrency/group_commit.py).
     """
     too_old = now() - _WAITED_TOO_LONG
     if any(event.at < too_old for event in events):
@@ -114,13 +114,13 @@ class _Postgresql:
         self._connection = db.dedicated()
         self._connection.autocommit = True
         self._connection.prepare_threshold = 0  # one statement, over and over
-        # A server that hangs must not hold up everybody for longer than their patience.
+        # A server that hangs must not hold up the batch for longer than its requests wait.
         self._connection.execute("SET statement_timeout = '1500ms'")
         self._cursor = self._connection.cursor()
         self._used = time.monotonic()
 
     def is_there(self) -> bool:
-        """Asked after a pause, in which a server restarts or a firewall forgets: nothing has been sent yet."""
+        """Tests the connection after a pause, in which a server may restart or a firewall may drop it."""
         if time.monotonic() - self._used <= _IDLE_SECONDS:
             return True
         try:
@@ -162,7 +162,7 @@ class _Sqlite:
         return epoch
 
     def _insert(self, events: Sequence[Event]) -> int:
-        _ensure_fresh(events)  # by now its turn has come
+        _ensure_fresh(events)  # again under the write lock, which it may have waited for
         (epoch,) = self._connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
         rows = [_sqlite_row(event) for event in events if event.valid_at_epoch in {None, epoch}]
         self._connection.executemany(_SQLITE, rows)

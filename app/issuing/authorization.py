@@ -2,8 +2,8 @@
 
 Memory holds keys and connections as the database had them at some epoch, and nothing in it ages. A change that takes
 something away moves the configuration's epoch, and the statement that records an issuance compares it
-(app/audit/batch.py). Once that statement returns another epoch, what was read from the rows that were changed is read again.
-Refusals are not kept: an absent key, or a connection that may not issue, is read at each request.
+(app/audit/batch.py). Once that statement returns another epoch, what was read from the rows that were changed is read
+again. Refusals are not kept: an absent key, or a connection that may not issue, is read at each request.
 """
 
 import threading
@@ -128,7 +128,8 @@ class Authorization:
         return min(key_epoch, epoch), connection
 
     def is_proven(self, connection: VerifiedConnection, at: float, patience: float) -> bool:
-        """Whether its proof allows issuing at this time. If not, returns False after a fresh one, to be authorized again.
+        """Whether its proof allows issuing at this time. If not, returns False after a fresh one, to be authorized
+        again.
 
         Raises ProofExpiredError when there is none after so many seconds, and RateLimitedError.
         """
@@ -219,7 +220,7 @@ def refused_about(path: tuple[UUID, UUID]) -> Iterator[None]:
 def _ensure_may_issue(known: Caller, digest: bytes, tenant_id: UUID) -> None:
     """Raises an AppError unless the key has that digest, is live, and may have credentials of that tenant's.
 
-    Asked before a connection is looked up: another key's request may have brought it into memory.
+    Checked before a connection is looked up: another key's request may have put it into memory.
     """
     authenticated(known, digest).require(Scope.CREDENTIALS_ISSUE)
     if known.tenant_id not in {None, tenant_id}:

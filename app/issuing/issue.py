@@ -1,10 +1,10 @@
 """Issuing: short-lived credentials for a verified connection.
 
-Act, record, then answer. The caller names a tenant and a connection; role and External ID come from the row (invariant 1;
-docs/architecture.md lists the invariants). What the caller and the connection may do comes from memory, and the session
-perhaps from the cache. So credentials leave only after their audit event is on durable storage, and the statement that
-stores it compares the epoch. After a change that took something away it stores nothing, and everything is read again
-(invariants 8 and 9). A session that was not handed out is inert.
+Act, record, then answer. The caller names a tenant and a connection; role and External ID come from the row (invariant
+1; docs/architecture.md lists the invariants). What the caller and the connection may do comes from memory, and the
+session perhaps from the cache. So credentials leave only after their audit event is on durable storage, and the
+statement that stores it compares the epoch. After a change that took something away it stores nothing, and everything
+is read again (invariants 8 and 9). A session that was not handed out is inert.
 """
 
 import itertools
@@ -69,7 +69,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is to be issued: to whom, for which connection, for how long, and narrowed by which policy."""
+    """What to issue: the caller, the connection, the duration, and the policy that narrows it."""
 
     caller: Caller
     connection: VerifiedConnection
@@ -77,7 +77,7 @@ class _Asked:
     policy: str | None
 
     def cache_key(self) -> CacheKey:
-        """Everything that the session depends on, and the API key that it is for: no session answers another request."""
+        """All that the session depends on, and the API key that it is for: no session answers another request."""
         connection = self.connection
         text = orjson.dumps(
             [
@@ -129,12 +129,11 @@ class CredentialIssuer:
     ) -> Issued:
         """Credentials for a verified connection; durable in the audit log before they are returned.
 
-        `session_policy` only narrows what the role may do. Raises UnauthenticatedError, ForbiddenError,
-        NotFoundError, SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError,
-        AwsUnavailableError, ProofExpiredError, RateLimitedError, and StoreUnavailableError when the issuance can't be
-        recorded.
+        `session_policy` only narrows what the role may do. Raises UnauthenticatedError, ForbiddenError, NotFoundError,
+        SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError, AwsUnavailableError,
+        ProofExpiredError, RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
         """
-        self._rates.issue(caller, tenant_id)
+        self._rates.admit_issuance(caller, tenant_id)
         deadline = time.monotonic() + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
@@ -158,13 +157,13 @@ class CredentialIssuer:
                 recorded = self._record_under_locks(asked, event)
             if recorded:
                 return Issued(session, connection.grant.role_arn.text)
-            # Something was taken away meanwhile, perhaps from another tenant: the event was not stored.
+            # Something was taken away meanwhile, perhaps from another tenant, so the event was not stored.
             if time.monotonic() > deadline:
                 break
         raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
     def _record_at_epoch(self, event: Event, patience: float) -> bool:
-        """Stores the event together with those of other requests. Returns False if the epoch has moved: it is not stored."""
+        """Stores the event together with those of other requests. Returns False, and does not, if the epoch moved."""
         current_epoch = self._log.append(event, patience=patience)
         self._authorization.set_history(self._log.history)
         return current_epoch == event.valid_at_epoch
@@ -195,7 +194,7 @@ class CredentialIssuer:
         Reports beyond one a minute for a connection and 60 a minute for a tenant do nothing. Raises NotFoundError, and
         RateLimitedError as `issue` does.
         """
-        self._rates.issue(caller, tenant_id)
+        self._rates.admit_issuance(caller, tenant_id)
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             if not (connection.heeds_report(now()) and quotas.has_room_for_report(db, tenant_id)):
@@ -232,7 +231,7 @@ class CredentialIssuer:
     def _fetch(self, asked: _Asked) -> Session:
         """A session of the role that was proven, from AWS. Requests that want the same one share it, or its refusal."""
         grant = asked.connection.grant
-        self._rates.miss(asked.connection.tenant_id)
+        self._rates.admit_session(asked.connection.tenant_id)
         try:
             session = self._sts.assume(
                 grant,

@@ -4,8 +4,8 @@ They are in the process, and in the shared cache if there is one; sealed in both
 one depends on, so that no session answers another request. Three rules keep AWS and the callers apart:
 
 - one call at a time for each cache key: requests that come meanwhile share its answer;
-- a request waits about 1.5 s, as SDKs give up on a credentials endpoint after 2 s. It is then told to come back; the call
-  goes on, and its answer is cached by then;
+- a request waits about 1.5 s, as SDKs give up on a credentials endpoint after 2 s. It then gets a 503; the call goes
+  on, and its answer is cached for the next request;
 - a session is renewed in the background at a random moment of its last fifth, and served on while AWS doesn't answer.
 """
 
@@ -53,7 +53,7 @@ _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be h
 
 
 class CacheKey:
-    """What a session is cached under. `text` names everything that the session depends on, and the API key that it is for.
+    """What a session is cached under. `text` names all that it depends on, and the API key that it is for.
 
     The tenant has a limited share of the cache.
     """

@@ -1,7 +1,8 @@
-"""The shelf life of a proof (invariant 13): past PROOF_MAX_AGE nothing is issued before a fresh one, whatever is cached.
+"""The shelf life of a proof (invariant 13): past PROOF_MAX_AGE nothing is issued before a fresh one, whatever is
+cached.
 
-The background proves each connection far more often, so this is for the hours in which it does not: no background worker
-runs, or AWS gives no clear answer.
+The background proves each connection far more often, so this is for the hours in which it does not: no background
+worker runs, or AWS gives no clear answer.
 """
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -33,7 +34,8 @@ class ShelfLife:
         self._proofs: SingleFlight[UUID, None] = SingleFlight()
 
     def renew(self, path: tuple[UUID, UUID], patience: float) -> None:
-        """Returns when the connection's row says whether it issues. The proof goes on when the requests have stopped waiting.
+        """Returns when the connection's row says whether it issues. The proof goes on when the requests have stopped
+        waiting.
 
         Raises ProofExpiredError after so many seconds, or when the proof was inconclusive; and RateLimitedError.
         """
@@ -51,7 +53,7 @@ class ShelfLife:
         if not self._has_expired(connection):
             return
         for _ in range(_CALLS):
-            self._rates.miss(path[0])
+            self._rates.admit_session(path[0])
         try:
             connection = self._verification.verify(who, *path, trigger=Trigger.ISSUING)
         except ConflictError as error:

@@ -50,12 +50,12 @@ class Rates:
         self._routine = _Budget("routine", max(1, config.sts_budget // 2))
         self._miss_rate = config.tenant_miss_rate
 
-    def page(self, caller: Caller) -> None:
+    def admit_page(self, caller: Caller) -> None:
         """One load of the page of this onboarding link."""
         if wait := self._hit(self._page, caller.key_id):
             raise _too_often(f"This page is asked for too often: {PAGE_RATE} times per second at most.", wait)
 
-    def issue(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_issuance(self, caller: Caller, tenant_id: UUID) -> None:
         """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
 
         A bound key that asks for another tenant's counts for its own tenant: it is refused later, which costs as well.
@@ -67,7 +67,7 @@ class Rates:
                 f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.", wait
             )
 
-    def miss(self, tenant_id: UUID) -> None:
+    def admit_session(self, tenant_id: UUID) -> None:
         """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds' worth at once.
 
         AWS gives the account some 600 calls a second for all tenants together. Each new session policy needs a call.

@@ -1,6 +1,6 @@
 """A tenant's share of a web process: how many requests its bound keys make, other than for credentials.
 
-Each such request reads the database, so a loop without pauses would slow down issuing for everybody. A request beyond
+Each such request reads the database, so a loop without pauses would slow down issuing for all tenants. A request beyond
 the share waits for a second, and is then answered or refused with 429. The tenant of a key is remembered, so that a
 flood is counted without asking the database. Unbound keys are not counted.
 """

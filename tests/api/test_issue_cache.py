@@ -387,13 +387,13 @@ def test_it_is_recorded_as_what_it_was_though_the_record_had_to_be_tried_twice(s
 def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
     scene.issue(), scene.issue()
     elsewhere(app)()
-    count, counted = Rates.issue, []
+    count, counted = Rates.admit_issuance, []
 
     def counting(self, caller, tenant_id):
         counted.append(caller.request_id)
         count(self, caller, tenant_id)
 
-    monkeypatch.setattr(Rates, "issue", counting)
+    monkeypatch.setattr(Rates, "admit_issuance", counting)
     scene.issue()
     assert len(counted) == 1
 

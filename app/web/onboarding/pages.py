@@ -136,7 +136,7 @@ def _visit(token: str) -> Visit:
     visit = services().links.open(token, g.request_id, g.client_address)
     g.caller = visit.caller
     if request.method == "GET":
-        services().rates.page(visit.caller)
+        services().rates.admit_page(visit.caller)
     return visit
 
 
