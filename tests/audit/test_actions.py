@@ -40,7 +40,7 @@ def test_no_event_has_an_action_that_is_not_registered():
         for path, text in SOURCES.items()
         for call in ast.walk(ast.parse(text))
         if isinstance(call, ast.Call)
-        and getattr(call.func, "attr", getattr(call.func, "id", "")) in {"record", "Event"}
+        and getattr(call.func, "attr", getattr(call.func, "id", "")) in {"record", "record_about", "Event"}
         for node in ast.walk(call)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
