@@ -44,6 +44,12 @@ def scene(aws: Sandbox, admin: Api) -> Scene:
     )
 
 
+@pytest.fixture(autouse=True)
+def tenants_without_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests share Mallory's key, and ask more in a second than a program does; test_attack_availability.py has the bound."""
+    monkeypatch.setattr("app.limits.tenant_share.TenantShare.remember", lambda *_: None)
+
+
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """`meanwhile("assume", act)`: right after AWS has answered that call, once, somebody else does `act` and gets done.

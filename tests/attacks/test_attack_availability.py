@@ -111,6 +111,11 @@ def uses(app: Flask, tenant_id: str) -> int:
 
 
 @pytest.fixture
+def tenants_without_a_share() -> None:
+    """Here they have one."""
+
+
+@pytest.fixture
 def hasty(monkeypatch) -> None:
     """A request beyond its tenant's share is not held for a second, as nobody would make others meanwhile."""
     monkeypatch.setattr("app.limits.tenant_share._WAIT_SECONDS", 0.0)

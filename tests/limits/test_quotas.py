@@ -168,11 +168,11 @@ def test_a_machine_whose_clock_is_a_little_behind_holds_the_limit_too(processes,
     tenant = new_id()
     for _ in range(60):
         clock(0.5)
-        ahead.attempt(ADMIN, tenant)
+        ahead.admit_attempt(ADMIN, tenant)
     clock(-0.5)
-    assert not admitted(behind.attempt, ADMIN, tenant)
+    assert not admitted(behind.admit_attempt, ADMIN, tenant)
     clock(0.5)
-    assert not admitted(ahead.attempt, ADMIN, tenant)
+    assert not admitted(ahead.admit_attempt, ADMIN, tenant)
 
 
 def test_a_clock_that_was_wrong_by_far_locks_nobody_out(processes, clock):
