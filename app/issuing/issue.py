@@ -266,7 +266,7 @@ class CredentialIssuer:
 
     def _make_due(self, about: VerifiedConnection) -> None:
         with self._changing(about) as (_, connection):
-            if connection is not None:
+            if connection is not None and connection.refusing_since is None:  # or it is asked again within a minute
                 connection.make_due(now(), Trigger.ISSUING)
 
     @contextmanager

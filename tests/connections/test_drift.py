@@ -154,6 +154,17 @@ def test_a_refusal_sooner_than_a_minute_later_is_no_second_one(fleet):
     assert fleet.status(connection) == "broken"
 
 
+def test_requests_that_are_refused_do_not_make_it_due_again_and_again(fleet):
+    [connection] = fleet.connect(tenants=1)
+    fleet.remove(connection)
+    for _ in range(2):
+        fleet.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="role_refused")
+        fleet.work()
+        row = fleet.row(connection)
+        assert (row.status.value, row.proof.count) == ("verified", 1)
+        assert row.due_at - row.tried_at == timedelta(minutes=1)
+
+
 def test_an_acceptance_between_two_refusals_begins_again(fleet):
     [connection] = fleet.connect(tenants=1)
     for _ in range(2):
