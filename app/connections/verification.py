@@ -125,7 +125,7 @@ class Verification:
     def _to_test(self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> tuple[Grant, _Tested]:
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
-            tenant_of(db, caller, tenant_id).ensure_active()
+            connection.tenant.ensure_active()
             connection.ensure_not_suspended()
             return connection.grant, _Tested.of(connection)
 
@@ -190,7 +190,8 @@ class Verification:
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, _drift(connection, was[1], proof.checked_at))
             db.flush()
-            db.refresh(connection)
+            if is_new:
+                db.refresh(connection)
             return connection
 
 
