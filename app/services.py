@@ -73,7 +73,6 @@ def build(config: Config) -> Services:
     sessions, rates = SessionCache(config.secret_keys, shared), Rates(config, shared)
     audit_log, authorization = AuditLog(db), Authorization(db, ShelfLife(db, verification, rates, config.proof_max_age))
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
-    listing = Listing(db)
     connections = Connections(db, verification, config, sets)
     proof_queue = ProofQueue(db, sts, rates, pace)
     return Services(
@@ -87,7 +86,7 @@ def build(config: Config) -> Services:
         onboarding=onboarding,
         verification=verification,
         connections=connections,
-        listing=listing,
+        listing=Listing(db),
         links=Links(db, onboarding, connections, verification, config),
         registrations=_registrations(db, config, sets),
         issuer=CredentialIssuer(

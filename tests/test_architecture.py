@@ -282,7 +282,8 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/access/api_keys.py", "revoke_any"),
         ("app/background/housekeeping.py", "_registrations"),
         ("app/connections/proof_queue.py", "_begin"),  # the background worker
-        ("app/connections/proof_queue.py", "claim"),
+        ("app/connections/proof_queue.py", "_claimed"),
+        ("app/connections/proof_queue.py", "_pass_turn"),
         ("app/health/heartbeats.py", "beat"),
         ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
@@ -433,4 +434,5 @@ def test_every_code_of_the_design_has_its_status():
         "internal_error": 500,
         "unavailable": 503,
         "aws_unavailable": 503,
+        "proof_expired": 503,
     }

@@ -139,13 +139,9 @@ class CredentialIssuer:
         policy = None if session_policy is None else canonical_policy(session_policy)
         fetched = None  # for this request, in an earlier round perhaps
         for lost in itertools.count():
-            epoch, connection = self._authorization.authorize_issuance(caller, tenant_id, connection_id)
-            patience = deadline - time.monotonic() - _COMMIT_SECONDS
-            at = now().timestamp()
-            if not self._authorization.is_proven(connection, at, patience):
-                continue  # it was proven meanwhile: read it again
+            epoch, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
             asked = _Asked(caller, connection, duration, policy)
-            session, source = self._session(asked, at, patience)
+            session, source = self._session(asked, at, deadline - time.monotonic() - _COMMIT_SECONDS)
             if source == "sts":
                 fetched = session
             caller.ensure_live()
@@ -161,6 +157,16 @@ class CredentialIssuer:
             if time.monotonic() > deadline:
                 break
         raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
+
+    def _authorize(
+        self, caller: Caller, path: tuple[UUID, UUID], deadline: float
+    ) -> tuple[int, VerifiedConnection, float]:
+        """The epoch, the connection with a proof within its shelf life, and the time of day."""
+        while True:
+            epoch, connection = self._authorization.authorize_issuance(caller, *path)
+            at = now().timestamp()
+            if self._authorization.is_proven(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
+                return epoch, connection, at
 
     def _record_at_epoch(self, event: Event, patience: float) -> bool:
         """Stores the event together with those of other requests. Returns False, and does not, if the epoch moved."""

@@ -102,7 +102,7 @@ def test_the_demo_uses_it(run: Run):
 
 def assert_the_demo_tells_everything(said: str) -> None:
     assert "deputy-shared-acme: hello.txt" in said
-    assert said.count("credentials:  refused: connection_not_verified") == 2
+    assert said.count("credentials:  refused: connection_not_verified") == 3
     assert (
         "both attacks refused, and a loosened role stopped" in said.splitlines()[-1 if "Stopping" not in said else -3]
     )
