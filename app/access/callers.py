@@ -85,8 +85,8 @@ class Caller:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 
     def admit(self, db: Session) -> None:
-        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or was revoked, and what
-        `counts` raises.
+        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or was revoked, and
+        what `counts` raises.
 
         Takes a shared lock on its row until the transaction ends: a revocation waits for requests that write, and a
         request that writes waits for a revocation and sees it. The tenant's row stays unlocked, as use cases lock it

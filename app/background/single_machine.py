@@ -51,7 +51,7 @@ class SingleMachineWorker:
         self._stop.set()
 
     def _prove_routinely(self, part: Part, claim: Callable[[int], list[Claim]]) -> None:
-        """In a loop of its own, as a routine proof waits for its half of the budget, and nothing urgent may wait with it."""
+        """In a loop of its own: a routine proof waits for its half of the budget, and must delay nothing urgent."""
         with ThreadPoolExecutor(THREADS, thread_name_prefix="routine") as pool:
             while not part.told_to_end():
                 if not part.guarded(lambda: self._round(pool, claim)):

@@ -1,6 +1,6 @@
 """Connections: a tenant's links to IAM roles, from their creation to their deletion.
 
-A new connection is pending until it is proven, and so is one that is resumed. docs/architecture.md lists the invariants.
+A new connection is pending until it is proven, and so is a resumed one. docs/architecture.md lists the invariants.
 """
 
 from collections.abc import Iterator

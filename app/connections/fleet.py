@@ -18,7 +18,7 @@ _REFUSING, _TENANTS = 5, 3
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """How many connections were tried; how many of them were proven before and refuse their own ID; of how many tenants."""
+    """How many connections were tried, how many of the proven ones refuse their own ID, and of how many tenants."""
 
     tried: int
     refusing: int

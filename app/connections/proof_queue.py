@@ -36,8 +36,8 @@ _log = log.get(__name__)
 LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget take
 _WORKER = Actor("worker", None, "background worker")
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
-# No join, or a database may begin with the tenants instead of the index of what is due. A routine claim does not ask: it
-# would read all of a suspended tenant's connections each time, so their turns pass when they are begun.
+# No join, or a database may begin with the tenants instead of the index of what is due. A routine claim does not ask:
+# it would read all of a suspended tenant's connections each time, so their turns pass when they are begun.
 _ACTIVE = and_(URGENT, exists().where(Tenant.id == Connection.tenant_id, Tenant.status == TenantStatus.ACTIVE))
 _SHARE = 8  # one tenant gets an eighth of a claim while others wait
 _AGAIN = 4  # a quarter of a claim is kept for connections that were tried before, or they could wait without end
@@ -64,14 +64,14 @@ class ProofQueue:
         self.pace = pace
 
     def claim(self, most: int) -> list[Claim]:
-        """At most so many urgent connections, the longest due first. No other claim gets them until the lease is over."""
+        """At most so many urgent connections, the longest due first. No other claim gets them during the lease."""
         at = now()
         with self._db.read() as db:  # most looks find nothing, and need no write lock
             chosen = _shared_out(db, _due(at, _ACTIVE), most)
         return self._claimed(at, chosen)
 
     def claim_routine(self, most: int) -> list[Claim]:
-        """At most so many connections whose turn it is, as `claim` does."""
+        """At most so many connections that are due for a routine proof, as `claim` does."""
         at = now()
         with self._db.read() as db:
             chosen = [row.id for row in db.execute(_due(at, IN_ROUTINE).limit(most))]
@@ -99,7 +99,7 @@ class ProofQueue:
         return min((since for since in oldest if since), default=None)
 
     def state(self) -> tuple[str, str]:
-        """For readiness: how often each connection is proven and whether many refuse us; and what to do, if anything."""
+        """For readiness: how often each connection is proven, whether many refuse us, and what to do."""
         interval = self.pace.interval()
         with self._db.read() as db:
             found = fleet.lately(db, now() - interval.pause)
@@ -140,7 +140,7 @@ class ProofQueue:
             db.execute(update(Connection).where(*own).values(due_at=turn))
 
     def _begin(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
-        """Use up the claim: why a proof of what is due, and until when it is taken. None: it is not the latest claim."""
+        """Use up the claim: why a proof is due, and until when it is taken. None if it is not the latest claim."""
         begin = update(Connection).where(
             Connection.id == claim.connection_id,
             Connection.tenant_id == claim.tenant_id,

@@ -71,8 +71,8 @@ class _Tested:
     def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
         """Whether a verdict on what was tested may be stored on the connection as it is now.
 
-        A second insecure verdict leaves the version as it is. So the latest proof is compared as well: calls that
-        began before it must not overrule it. An equal verdict overrules nothing, and two checks at once both end.
+        A second insecure verdict leaves the version as it is. So the latest proof is compared as well: calls that began
+        before it must not overrule it. An equal verdict overrules nothing, and two checks at once both end.
         """
         if connection.version != self.version:
             return False
@@ -139,8 +139,8 @@ class Verification:
         return finding
 
     def _doubted(self, finding: Finding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool) -> Finding:
-        """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is asked
-        again after a pause, and then its refusal counts unless many others refuse as well.
+        """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is
+        asked again after a pause, and then its refusal counts unless many others refuse as well.
         """
         pause = self._pace.interval().pause
         if before.refusing_since is None or now() < before.refusing_since + pause:
@@ -196,7 +196,7 @@ class Verification:
 
 
 def _proof(db: DbSession, connection: Connection, finding: Finding, trigger: Trigger) -> tuple[Proof, bool]:
-    """The row of this proof, and whether it is a new one: a routine proof that finds nothing new counts up the latest."""
+    """The row of this proof, and whether it is new: a routine proof that finds nothing new counts up the latest."""
     at, latest = now(), connection.proof
     checks = [{"name": check.name, "outcome": check.outcome, "detail": check.detail} for check in finding.checks]
     warnings = [{"name": warning.name, "detail": warning.detail} for warning in finding.warnings]

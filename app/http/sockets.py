@@ -36,8 +36,8 @@ _HEADER = (32 + 8) * 1024  # 32 KiB of a header, and the read of 8 KiB in which 
 
 
 class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn limits the number of fields and the size of each. All together, 1.6 MB, would cost 0.1 s of a process, and
-    more from a client that sends it in small pieces: gunicorn searches the whole again for each.
+    """gunicorn limits the number of fields and the size of each. All together, 1.6 MB, would cost 0.1 s of a process,
+    and more from a client that sends it in small pieces: gunicorn searches the whole again for each.
     """
 
     max_buffer_headers = property(lambda _: _HEADER, lambda *_: None)  # gunicorn sets the product; trailers have it too

@@ -1,5 +1,5 @@
-"""The shelf life of a proof (invariant 13): past PROOF_MAX_AGE nothing is issued before a fresh one, whatever is
-cached.
+"""The shelf life of a proof (invariant 13; the list is in docs/architecture.md): past PROOF_MAX_AGE nothing is issued
+before a fresh proof, not even from the cache.
 
 The background proves each connection far more often, so this is for the hours in which it does not: no background
 worker runs, or AWS gives no clear answer.

@@ -33,7 +33,7 @@ _FRESH = timedelta(days=1)  # of a proof that an approval may rest on
 
 
 class Proof(TenantOwned, Base):
-    """What one proof found, and how often the routine proofs after it found the same. `Connection.proof` is the latest."""
+    """What a proof found, and how often routine proofs found the same since. `Connection.proof` is the latest."""
 
     __tablename__ = "proofs"
     __table_args__ = (
@@ -231,7 +231,7 @@ class Connection(TenantOwned, Suspendable, Base):
         self.refusing_since = (self.refusing_since or at) if refused else None
 
     def apply_verdict(self, proof: Proof, role_unique_id: str | None, interval: schedule.Interval) -> None:
-        """Store what a proof of this very version found, and when the next one is due: routine ones in this interval."""
+        """Store what a proof of this very version found, and when the next is due. `interval`: of routine proofs."""
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
         after = _AFTER.get((self.status, proof.verdict), self.status)
