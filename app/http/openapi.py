@@ -73,13 +73,15 @@ class Plugin(MarshmallowPlugin):
     Converter = _Converter
 
 
-def complete_operation(doc: dict[str, Any], info: dict[str, Any], **_context: Any) -> dict[str, Any]:
+def complete_operation(doc: dict[str, Any], info: dict[str, Any], *, method: str, **_context: Any) -> dict[str, Any]:
     """Complete an operation. It lists each status that it can answer, because `default` would allow any status."""
     statuses = {414, 431, 500, 503, *info.get("fails", ())}
     if info.get("public"):
         doc["security"] = []
     else:
-        statuses |= {401, 403}
+        statuses |= {401, 403, 429}  # of a tenant's share, or of a flood of refusals
+        # Where two requests wait for each other's rows, PostgreSQL ends one of them.
+        statuses |= {409} if method != "get" else set()
     if body := doc.get("requestBody"):
         statuses |= {400, 413, 415, 422}
         schema = body["content"]["application/json"]["schema"]()

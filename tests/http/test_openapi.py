@@ -190,7 +190,7 @@ def expected_refusals(operation: Operation) -> set[str]:
     """The least that must be documented; an operation's own conflicts come on top."""
     wanted = {"414", "431", "500", "503"}
     if not operation.is_public:
-        wanted |= {"401", "403"}
+        wanted |= {"401", "403", "429"} | ({"409"} if operation.method != "GET" else set())
     if "{" in operation.path:
         wanted |= {"404"}
     if any(parameter["in"] == "query" for parameter in operation.spec.get("parameters", ())):
