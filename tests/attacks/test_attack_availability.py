@@ -1,8 +1,13 @@
-"""One tenant against the service of all the others: what it may make everybody else pay for is bounded."""
+"""One tenant against the service of all the others: what it may make everybody else pay for is bounded.
 
+Here is what needs nothing but the API. `ELSEWHERE` names the tests of the other attacks.
+"""
+
+import ast
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -164,3 +169,36 @@ def test_not_all_of_a_process_waits(monkeypatch, stopped_clock: StoppedClock):
         share.admit("a key")
     with pytest.raises(RateLimitedError):
         share.admit("a key")
+
+
+# --- the other attacks ---
+
+ELSEWHERE = {
+    "bodies that do not come": "honesty/test_hostile_sockets.py::many_sockets_with_a_good_key_and_no_body_hold_nobody_up",
+    "connections that rest": "honesty/test_hostile_sockets.py::many_idle_connections_that_were_served_hold_nobody_up",
+    "bodies that cost": "attacks/test_attack_costly_bodies.py::a_costly_body_is_answered_and_recorded_in_a_few_words",
+    "headers that cost": "honesty/test_unread_requests.py::it_is_refused_with_a_problem_whose_request_id_is_in_the_log",
+    "the epoch": "issuing/test_authorization.py::issuing_goes_on_though_the_epoch_moves_all_the_time",
+    "credentials": "api/test_rate_limits.py::the_keys_of_a_tenant_share_its_limit",
+    "calls to STS": "api/test_rate_limits.py::a_tenant_has_a_share_of_the_calls_to_sts",
+    "throttled calls": "aws/test_breaker.py::throttling_that_one_tenant_causes_shuts_nobody_out",
+    "cached sessions": "issuing/test_session_cache.py::a_tenants_misses_evict_its_own_sessions_once_it_has_its_share",
+    "live keys": "api/test_key_families.py::a_tenant_has_so_many_live_keys",
+    "live links": "api/test_key_families.py::a_tenant_has_so_many_live_links",
+    "readiness": "api/test_health.py::a_crowd_at_readiness_costs_one_call_to_aws",
+    "refusals": "limits/test_refusals.py::many_threads_of_both_processes_at_once_do_not_exceed_it",
+    "looks at the audit log": "audit/test_feed.py::a_time_is_looked_up_and_not_looked_for",
+    "looks at SQLite": "store/test_sqlite_reads.py::other_requests_go_on_beside_a_long_look",
+    "due proofs": "connections/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof",
+    "slow answers to stacks": "background/test_workers.py::a_message_that_takes_long_does_not_hold_up_the_others",
+    "stacks' messages": "onboarding/test_registrations.py::a_flood_about_one_role_fills_neither_the_log_nor_the_table",
+    "the hosted page": "web/test_page_rate.py::a_link_that_is_opened_too_often_is_told_when_to_come_back",
+    "a page of many": "web/test_many_accounts.py::a_look_costs_no_more_statements_for_many_accounts",
+}
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_it_is_tried_elsewhere(what: str):
+    file, _, name = ELSEWHERE[what].partition("::")
+    tree = ast.parse((Path(__file__).parents[1] / file).read_text())
+    assert f"test_{name}" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

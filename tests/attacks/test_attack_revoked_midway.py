@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from app.issuing.authorization import Authorization
 from app.onboarding.page_links import Links
 from app.store.models.base import Base
 from tests.attacks.conftest import in_another_thread
-from tests.attacks.evidence import newest, problem
+from tests.attacks.evidence import newest, on_postgresql, problem
 from tests.attacks.routes import ROUTES, Route
 from tests.support.cast import Api, Customer, World, path_of
 from tests.support.rows import ByHand
+from tests.support.waiting import until
 
 REASON = {"reason": "an incident"}
 WRITING = [route for route in ROUTES if route.method != "GET"]
@@ -259,3 +261,29 @@ def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(case: Case, me
     response = case.world.admin.with_key(case.key["key"]).raw("POST", path_of(case.connection, "/verify"))
     problem(response, 401, "unauthenticated")
     assert rows(case.world) == happened[0]
+
+
+# --- both ---
+
+
+@on_postgresql  # SQLite has one writer at a time
+@pytest.mark.parametrize("who", ["key", "link"])
+def test_a_revocation_waits_for_what_is_being_written(case: Case, who: str):
+    """Or it would have been answered before the change that it was to prevent."""
+    services = case.world.admin.app.extensions["deputy"]
+    caller, revoke = {
+        "key": lambda: (services.api_keys.authenticate(case.key["key"], None), case.revoke),
+        "link": lambda: (services.links.open(case.page.removeprefix("/onboard/"), None).caller, case.revoke_link),
+    }[who]()
+
+    def waits() -> bool:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        with services.db.read() as db:
+            return bool(db.scalar(sqlalchemy.text(query)))
+
+    with ThreadPoolExecutor(1) as pool:
+        with services.db.write(caller):
+            revoking = pool.submit(revoke)
+            until(lambda: waits() or revoking.done())
+            assert not revoking.done()
+        revoking.result(timeout=60)

@@ -107,6 +107,13 @@ def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim
             issues(service, victim)
 
 
+def test_whoever_waits_for_a_body_takes_no_place_from_a_request(roomy):
+    """There is room for all the connections, and for fewer requests; and no body is late yet."""
+    victim = roomy.place()
+    with sockets(roomy.port, MANY, header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100")):
+        issues(roomy, victim)
+
+
 @pytest.mark.parametrize("sends", [b"", b"GET /healthz HTTP/1.1\r\nHost: dep"], ids=["nothing", "half a header"])
 def test_many_sockets_that_ask_nothing_hold_nobody_up_and_end_in_time(service, victim, sends):
     with sockets(service.port, MANY, sends) as opened:
@@ -142,14 +149,15 @@ def test_the_connection_that_waited_longest_makes_room_and_the_newest_stays(serv
         assert closed(late) < closed(early)
 
 
-@pytest.mark.parametrize("route", ["fast lane", "Flask"])
-@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-def test_a_body_that_drips_is_refused_after_its_time_in_all(service, victim, route, framing):
+@pytest.mark.parametrize(("route", "length"), [("fast lane", 100), ("Flask", 100), ("Flask", 250 * KIB)])
+@pytest.mark.parametrize("framing", ["Content-Length: {}", "Transfer-Encoding: chunked"])
+def test_a_body_that_drips_is_refused_after_its_time_in_all(service, victim, route, length, framing):
     path, key = (victim.credentials, victim.key) if route == "fast lane" else ("/v1/tenants", service.admin.key)
+    drop = b" " * (1 if length == 100 else 10 * KIB)  # of the long body, several reads come in time
     began = time.monotonic()
-    with sockets(service.port, 1, header("POST", path, bearer(key), framing)) as (one,):
+    with sockets(service.port, 1, header("POST", path, bearer(key), framing.format(length))) as (one,):
         while not select.select([one], [], [], 0.2)[0]:
-            one.sendall(b"1\r\n \r\n" if "chunked" in framing else b" ")
+            one.sendall(b"%x\r\n%b\r\n" % (len(drop), drop) if "chunked" in framing else drop)
             assert time.monotonic() < began + SECONDS + 10
         assert time.monotonic() > began + SECONDS - 0.5
         found = rest(one)

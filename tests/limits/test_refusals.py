@@ -182,10 +182,19 @@ def logged(monkeypatch):
 
 
 def test_a_flood_is_told_once_a_minute(processes, key, logged):
-    for second in range(3):
-        for _ in range(210):
-            refuse(processes[0], key, second)
+    def flood() -> None:
+        for second in range(3):
+            for _ in range(210):
+                refuse(processes[0], key, second)
+
+    began = time.monotonic()
+    flood()
+    processes[0].refusals._told.expire(began + 60)
+    flood()
     assert logged == ["refusals.flood"]
+    processes[0].refusals._told.expire(time.monotonic() + 60)
+    flood()
+    assert logged == ["refusals.flood"] * 2
 
 
 def test_what_is_kept_of_many_keys_is_bounded(processes, monkeypatch):

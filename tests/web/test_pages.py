@@ -219,9 +219,10 @@ def test_a_day_without_aws_is_unclear_and_blames_nobody(visitor: Visitor, faults
 def test_a_suspended_connection_is_paused_and_offers_no_check(visitor: Visitor):
     made = visitor.world.connection(visitor.tenant)
     path = f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}"
-    visitor.world.admin("POST", f"{path}/suspend", {"reason": "unpaid"})
+    visitor.world.admin("POST", f"{path}/suspend", {"reason": "unpaid since spring"})
     assert text_of(visitor.page().find(id="summary")) == "This connection is paused."
     page = visitor.page()
+    assert "unpaid since spring" not in str(page), "the vendor's own words"
     assert page.select("form[action$=verify], .steps") == []
     assert "Example Vendor has paused it" in text_of(page.find(id="live"))
     assert visitor.raw(f"/connections/{made['id']}/verify", "POST").status_code == 409
