@@ -16,6 +16,7 @@ from sqlalchemy import select
 from app import services
 from app.access.api_keys import generate_key
 from app.access.callers import Scope
+from app.audit.log import AuditLog
 from app.clock import now
 from app.errors import (
     AppError,
@@ -374,10 +375,13 @@ def restless(by_hand, monkeypatch) -> list[Callable[[], None]]:
     return third
 
 
-def test_issuing_goes_on_though_the_epoch_moves_all_the_time(warm: Warm, restless):
+def test_issuing_goes_on_though_the_epoch_moves_all_the_time(warm: Warm, restless, monkeypatch):
+    lost, append = [], AuditLog.append
+    monkeypatch.setattr(AuditLog, "append", lambda *args, **more: lost.append(1) or append(*args, **more))
     before = warm.events
     assert warm.ask().status_code == 200
     assert warm.events == [*before, ("credentials.issued", None)]
+    assert len(lost) == 2, "under locks the third time"
 
 
 @pytest.mark.parametrize("what", BY_SERVICES)
