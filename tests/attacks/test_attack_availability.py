@@ -61,6 +61,12 @@ def test_a_tenant_that_revokes_without_a_pause_is_held_back(world: World, clock)
     mallory("DELETE", spare[-2], expect=204)
 
 
+@on_sqlite
+def test_the_vendor_revokes_as_often_as_it_likes(world: World, clock):
+    for _ in range(BURST + 3):
+        world.admin("DELETE", spare_key(world.admin), expect=204)
+
+
 STOPS: dict[str, Callable[[dict[str, Any], Api], Any]] = {
     "revoke a key": lambda _, api: api.raw("DELETE", spare_key(api)),
     "suspend a connection": lambda connection, api: api.raw(
