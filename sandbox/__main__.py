@@ -9,9 +9,18 @@ from pathlib import Path
 
 from sandbox.organization import organization
 from sandbox.server import Sandbox
-from sandbox.vendor import CUSTOMERS, ORGANIZATION, VENDOR_ACCOUNT, VENDOR_STACK, Vendor, deploy_vendor, seed_customers
+from sandbox.vendor import (
+    CUSTOMERS,
+    ORGANIZATION,
+    VENDOR_ACCOUNT,
+    VENDOR_STACK,
+    Vendor,
+    deploy_canary,
+    deploy_vendor,
+    seed_customers,
+)
 
-_BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
+_TEMPLATES = Path(__file__).parent.parent / "cloudformation"
 _EPILOG = f"""\
 Point anything that speaks AWS at it:
   export AWS_ENDPOINT_URL=http://localhost:4566 AWS_DEFAULT_REGION=us-east-1
@@ -41,7 +50,9 @@ def main() -> int:
         return 1
     try:
         vendor = Vendor(options.vendor_account, options.vendor_stack, dict(options.vendor_parameter))
-        sandbox.use_vendor(deploy_vendor(sandbox.url, _BROKER_TEMPLATE.read_text(encoding="utf-8"), vendor))
+        deployed = deploy_vendor(sandbox.url, (_TEMPLATES / "broker.yaml").read_text(encoding="utf-8"), vendor)
+        canary = (_TEMPLATES / "canary.yaml").read_text(encoding="utf-8")
+        sandbox.use_vendor(deploy_canary(sandbox.url, canary, deployed, vendor))
         seed_customers(sandbox.url)
         organization.change(ORGANIZATION)
         sys.stdout.write(f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n")

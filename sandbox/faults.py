@@ -31,7 +31,7 @@ class Fault:
     """One fault and the STS calls that it strikes.
 
     `external_id` is "missing", "own" (sent, and named by the role's trust policy), "foreign" (sent, and not named) or
-    the exact value. `seconds` is how long a timeout hangs, or a role's age below which it is still propagating. `times`
+    the exact value. `caller` is the name of the role that calls. `seconds` is how long a timeout hangs, or a role's age below which it is still propagating. `times`
     is how often the fault strikes: None means without a limit.
     """
 
@@ -39,6 +39,7 @@ class Fault:
     role_arn: str | None = None
     external_id: str | None = None
     action: str = "AssumeRole"
+    caller: str | None = None
     seconds: float = 30
     times: int | None = None
 
@@ -99,6 +100,8 @@ class Faults:
 
 def _matches(fault: Fault, attempt: Attempt) -> bool:
     if fault.action != attempt.action or fault.role_arn not in {None, attempt.role_arn}:
+        return False
+    if fault.caller is not None and f"/{fault.caller}/" not in attempt.caller_arn:
         return False
     if fault.kind is FaultKind.SPREADING and not _is_spreading(attempt.role, fault.seconds):
         return False

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import boto3
@@ -11,6 +11,8 @@ from botocore.config import Config
 VENDOR_ACCOUNT = "111122223333"
 VENDOR_REGION = "us-east-1"
 VENDOR_STACK = "deputy-broker"
+CANARY_STACK = "deputy-canary"
+_CANARY_ACCOUNTS = ("222233334444", "222244443333", "222255556666")  # the first that is not among the vendor's
 TEMPLATE_BUCKET = "deputy-templates-111122223333"
 CUSTOMERS = {"444455556666": "Acme", "777788889999": "Globex"}
 # Acme's account is the management account of an organisation with these.
@@ -27,12 +29,14 @@ ORGANIZATION: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class VendorStack:
-    """The outputs of cloudformation/broker.yaml."""
+    """The outputs of cloudformation/broker.yaml, and of canary.yaml if that was deployed too."""
 
     broker_principal_arn: str
     template_bucket: str
     registration_topic_arn: str
     registration_queue_url: str
+    canary_role_arn: str | None = None
+    stranger_role_arn: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,39 @@ def deploy_vendor(sandbox_url: str, template_text: str, vendor: Vendor | None = 
     """Creates the vendor's stack as its administrator would. Raises RuntimeError, with AWS's reason, if that fails."""
     vendor = vendor or Vendor()
     parameters = {"TemplateBucketName": TEMPLATE_BUCKET, **vendor.parameters}
-    with closing(_client(sandbox_url, "cloudformation", vendor.account)) as cloudformation:
+    outputs = _deploy(sandbox_url, vendor.account, vendor.stack_name, template_text, parameters)
+    return _vendor_stack(sandbox_url, vendor.account, outputs)
+
+
+def deploy_canary(
+    sandbox_url: str, template_text: str, deployed: VendorStack, vendor: Vendor | None = None
+) -> VendorStack:
+    """Creates the canary's stack for this vendor, in an account of its own. Raises as `deploy_vendor`."""
+    vendor = vendor or Vendor()
+    others = {vendor.account, *vendor.parameters.get("VendorAccountIds", "").split(",")}
+    account = next(account for account in _CANARY_ACCOUNTS if account not in others)
+    same = {name: value for name, value in vendor.parameters.items() if name == "RolePrefix"}
+    parameters = {"BrokerPrincipalArn": deployed.broker_principal_arn, **same}
+    outputs = _deploy(sandbox_url, account, CANARY_STACK, template_text, parameters)
+    return replace(deployed, canary_role_arn=outputs["CanaryRoleArn"], stranger_role_arn=outputs["StrangerRoleArn"])
+
+
+def _deploy(
+    sandbox_url: str, account: str, name: str, template_text: str, parameters: Mapping[str, str]
+) -> dict[str, str]:
+    """The outputs of a new stack."""
+    with closing(_client(sandbox_url, "cloudformation", account)) as cloudformation:
         cloudformation.create_stack(
-            StackName=vendor.stack_name,
+            StackName=name,
             TemplateBody=template_text,
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
-        stack = cloudformation.describe_stacks(StackName=vendor.stack_name)["Stacks"][0]
+        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
     if stack["StackStatus"] != "CREATE_COMPLETE":
         reason = stack.get("StackStatusReason", "no reason given")
-        raise RuntimeError(f"{vendor.stack_name} is {stack['StackStatus']}: {reason}")
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    return _vendor_stack(sandbox_url, vendor.account, outputs)
+        raise RuntimeError(f"{name} is {stack['StackStatus']}: {reason}")
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
 def _vendor_stack(sandbox_url: str, account: str, outputs: Mapping[str, str]) -> VendorStack:

@@ -437,6 +437,82 @@ def test_the_broker_can_do_nothing_else(broker):
     ]
 
 
+# The canary and the stranger.
+
+
+@pytest.fixture(scope="module")
+def canary():
+    return load(CLOUDFORMATION / "canary.yaml")
+
+
+def trust_of(template, name):
+    [statement] = template["Resources"][name]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    return statement
+
+
+BROKERS_ROOT = {
+    "Fn::Sub": [
+        "arn:${AWS::Partition}:iam::${Account}:root",
+        {"Account": {"Fn::Select": [4, {"Fn::Split": [":", {"Ref": "BrokerPrincipalArn"}]}]}},
+    ]
+}
+
+
+def test_the_canary_trusts_broker_and_stranger_as_a_customers_role_does_but_for_the_external_id(canary, role):
+    [customers] = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trust_of(canary, "Canary") == {
+        "Effect": "Allow",
+        "Principal": {"AWS": [BROKERS_ROOT, {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}]},
+        "Action": customers["Action"],
+        "Condition": {
+            "ArnEquals": {"aws:PrincipalArn": [{"Ref": "BrokerPrincipalArn"}, {"Fn::GetAtt": ["Stranger", "Arn"]}]}
+        },
+    }
+    assert {*customers["Condition"]} == {"StringEquals", "ArnEquals"}
+
+
+def test_the_stranger_trusts_the_broker_alone(canary):
+    assert trust_of(canary, "Stranger")["Principal"] == {"AWS": BROKERS_ROOT}
+    assert trust_of(canary, "Stranger")["Condition"] == {
+        "ArnEquals": {"aws:PrincipalArn": {"Ref": "BrokerPrincipalArn"}}
+    }
+
+
+def test_the_stranger_may_what_the_broker_may_and_the_canary_nothing(canary, broker):
+    [allowed] = canary["Resources"]["Stranger"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    brokers = policy_of(broker, "assume-customers-roles")["Statement"][0]
+    assert allowed == {name: brokers[name] for name in ("Effect", "Action", "Resource")}
+    assert len(canary["Resources"]["Stranger"]["Properties"]["Policies"]) == 1
+    assert {"Policies", "ManagedPolicyArns"}.isdisjoint(canary["Resources"]["Canary"]["Properties"])
+
+
+def test_the_broker_reaches_both_by_its_statement_for_customers(canary, broker):
+    names = [canary["Resources"][name]["Properties"]["RoleName"] for name in ("Canary", "Stranger")]
+    assert names == [{"Fn::Sub": "${RolePrefix}canary"}, {"Fn::Sub": "${RolePrefix}stranger"}]
+    assert "canary" not in json.dumps(broker).lower()
+    assert "stranger" not in json.dumps(broker).lower()
+
+
+def test_every_prefix_that_the_service_takes_makes_names_that_iam_takes(canary):
+    pattern = re.compile(canary["Parameters"]["RolePrefix"]["AllowedPattern"])
+    for prefix in ("", "deputy-", "x" * 50):
+        assert pattern.fullmatch(prefix)
+        assert len(f"{prefix}stranger") <= 64
+
+
+def test_the_broker_may_be_a_role_or_a_user_with_a_path(canary):
+    pattern = re.compile(canary["Parameters"]["BrokerPrincipalArn"]["AllowedPattern"])
+    for arn in (BROKER, BROKER.replace("role/", "user/a/b/"), BROKER.replace("aws", "aws-us-gov")):
+        assert pattern.fullmatch(arn)
+    for arn in (
+        BROKER_ROOT,
+        f"{BROKER}*",
+        BROKER.replace("role/", "role/*/"),
+        "arn:aws:sts::111122223333:assumed-role/a/b",
+    ):
+        assert not pattern.fullmatch(arn)
+
+
 def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alone(broker):
     assert broker["WorkQueue"]["Condition"] == broker["CarryWork"]["Condition"] == "HasWorkQueue"
     policy = broker["CarryWork"]["Properties"]
