@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 from urllib.parse import urlsplit
 
-from app.ids import AccountId
+from app.ids import AccountId, RoleArn
 from app.settings import checks as check
 from app.settings.checks import SESSION_MAX
 from app.settings.doubts import local_address, unknown_variables, weak_keys
@@ -106,6 +106,9 @@ class Config:
     body_seconds: Annotated[int, check.between(1, 60)] = 10
     registration_topic_arn: Annotated[str | None, check.topic] = None  # with the queue or not at all
     registration_queue_url: Annotated[str | None, check.http_url] = None
+    # The roles of cloudformation/canary.yaml, with which proofs are tested.
+    canary_role_arn: Annotated[RoleArn | None, RoleArn.parse] = None
+    stranger_role_arn: Annotated[RoleArn | None, RoleArn.parse] = None
     bootstrap_key: Annotated[str | None, str] = field(default=None, repr=False)
     # Proxies in front, each of which appends its client's address to X-Forwarded-For.
     proxy_hops: Annotated[int, check.between(0, 10)] = 0
@@ -126,9 +129,16 @@ class Config:
         return self.vendor_name_ascii or ascii_form(self.vendor_name)
 
     @property
+    def own_accounts(self) -> frozenset[AccountId]:
+        """The accounts in which no role is a customer's."""
+        return self.vendor_account_ids | {
+            role.account_id for role in (self.canary_role_arn, self.stranger_role_arn) if role
+        }
+
+    @property
     def proofs_a_second(self) -> int:
-        """How many proofs the STS budget allows: one makes five calls, and hardly ever a sixth."""
-        return max(1, self.sts_budget // 5)
+        """How many proofs the STS budget allows: one makes five calls, six with a stranger, and hardly ever one more."""
+        return max(1, self.sts_budget // (6 if self.stranger_role_arn else 5))
 
     @property
     def routine_proofs_a_second(self) -> float:
@@ -155,12 +165,13 @@ class Config:
         problems = [*sorted(bad), *_renamed(environment)]
         if not re.fullmatch(check.REGION, region):
             problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
-        problems += [*_chaining(values), *_registration(values), *_ascii_name(values)]
+        problems += [*_chaining(values), *_registration(values), *_ascii_name(values), *_canary(values)]
         if problems:
             raise ConfigError("\n".join(problems))
         doubts = unknown_variables(environment, {variable for variable, _, _ in settings.values()})
         doubts += weak_keys(values["secret_keys"])
         doubts += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))  # a sandbox's is local too
+        doubts += [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
         values["vendor_account_ids"] |= {values["broker"].account_id}
         return cls(**values, region=region, doubts=tuple(doubts))
 
@@ -238,3 +249,32 @@ def _ascii_name(values: Mapping[str, Any]) -> Iterator[str]:
         f" alone in some places, and there a name has 2 letters at least and {NAME_MAX} characters at most. What is"
         f" left of DEPUTY_VENDOR_NAME is {form!r}."
     )
+
+
+_NO_CANARY = (
+    "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the stranger. Set it to the"
+    " output CanaryRoleArn of the same stack."
+)
+
+
+def _canary(values: Mapping[str, Any]) -> Iterator[str]:
+    broker, accounts, prefix = (values[name] for name in ("broker", "vendor_account_ids", "role_prefix"))
+    if MISSING in (broker, accounts, prefix):
+        return
+    for name in ("Canary", "Stranger"):
+        role, variable = values[f"{name.lower()}_role_arn"], f"DEPUTY_{name.upper()}_ROLE_ARN"
+        if role in (None, MISSING):
+            continue
+        if role.partition != broker.partition:
+            yield f"{variable}: must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."
+        elif role.account_id in {broker.account_id, *accounts}:
+            yield (
+                f"{variable}: must be in an account that is neither the broker's nor one of DEPUTY_VENDOR_ACCOUNT_IDS,"
+                " because the broker's policy denies those. Launch cloudformation/canary.yaml in another account of"
+                f" yours, and set this to its output {name}RoleArn."
+            )
+        elif not role.name.startswith(prefix):
+            yield (
+                f"{variable}: the role's name must begin with DEPUTY_ROLE_PREFIX, which is {prefix}: the broker can"
+                " assume no other. Launch cloudformation/canary.yaml with this RolePrefix."
+            )

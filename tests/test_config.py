@@ -293,6 +293,47 @@ def test_the_queue_is_a_url(read, url):
     assert "URL" in found["DEPUTY_REGISTRATION_QUEUE_URL"]
 
 
+# --- the canary and the stranger ---
+
+CANARY = "arn:aws:iam::222233334444:role/deputy-canary"
+
+
+@pytest.mark.parametrize("name", ["canary", "stranger"])
+def test_a_role_with_which_proofs_are_tested(read, name):
+    variable = f"DEPUTY_{name.upper()}_ROLE_ARN"
+    given = read(**{variable: CANARY})
+    assert str(getattr(given, f"{name}_role_arn")) == CANARY
+    assert given.own_accounts == {"111122223333", "222233334444"}
+    assert given.vendor_account_ids == {"111122223333"}
+    assert getattr(read(**{variable: ""}), f"{name}_role_arn") is None
+
+
+@pytest.mark.parametrize("name", ["DEPUTY_CANARY_ROLE_ARN", "DEPUTY_STRANGER_ROLE_ARN"])
+@pytest.mark.parametrize(
+    ("arn", "said"),
+    [
+        ("deputy-canary", "This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>)."),
+        ("arn:aws:iam::222233334444:user/deputy-canary", "This is not the ARN of an IAM role"),
+        (CANARY.replace("aws", "aws-cn"), "must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."),
+        (CANARY.replace("222233334444", "111122223333"), "Launch cloudformation/canary.yaml in another account"),
+        (CANARY.replace("222233334444", "333344445555"), "Launch cloudformation/canary.yaml in another account"),
+        (CANARY.replace("deputy-", "acme-"), "must begin with DEPUTY_ROLE_PREFIX, which is deputy-"),
+    ],
+)
+def test_a_role_that_the_broker_could_not_reach_as_it_reaches_customers_is_told(read, name, arn, said):
+    found = problems(read, DEPUTY_VENDOR_ACCOUNT_IDS="333344445555", **{name: arn})
+    assert [*found] == [name]
+    assert said in found[name]
+
+
+def test_a_stranger_without_a_canary_is_doubtful(read):
+    stranger, canary = {"DEPUTY_STRANGER_ROLE_ARN": CANARY}, {"DEPUTY_CANARY_ROLE_ARN": CANARY}
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger).doubts
+    assert "skips the stranger" in doubt
+    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger, **canary).doubts == ()
+    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **canary).doubts == ()
+
+
 # --- Celery's broker ---
 
 

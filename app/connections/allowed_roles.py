@@ -20,7 +20,7 @@ def allowed_role(config: Config, text: str) -> RoleArn:
         raise RoleNotAllowedError(
             f"This deployment serves the partition {config.broker.partition}; a role can't be assumed across partitions."
         )
-    if role.account_id in config.vendor_account_ids:
+    if role.account_id in config.own_accounts:
         raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
     if role.path.startswith(_RESERVED_PATHS):
         raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
