@@ -1,8 +1,9 @@
 """The door: the only place that reaches a customer's account (invariant 2; docs/architecture.md has the list).
 
 It has two ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
-methods test for a proof whether the role accepts a caller; their sessions can do nothing and are thrown away. Both use
-one raw call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
+methods test for a proof whether the role accepts a caller; their sessions can do nothing and are thrown away. Beside
+them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one raw
+call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
 
 Callers check session policies, session names and durations before they come here: botocore checks no patterns and no
 maxima, and AWS's own error would be about Deputy's request.
@@ -12,9 +13,10 @@ import copy
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.credentials import ReadOnlyCredentials
 
@@ -22,14 +24,17 @@ from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
 from app.aws.query import Budget, QueryApi
 from app.config import Broker
-from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, probe_session_name
+from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id, probe_session_name
 
 # A session under this policy can only ask who it is, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}, separators=(",", ":")
 )
 PROBE_SECONDS = 900  # AWS's minimum
+_STRANGER_SECONDS = 3600  # AWS's maximum for a caller that is itself an assumed role
 _KNOWN_SECONDS = 5.0  # for how long, after a refusal, the credentials are still taken for the broker's
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class Session:
     account_id: AccountId
     role_unique_id: str  # AROA…: it changes when the role is deleted and made again under the same ARN
     name: str  # the session's own, as the customer's CloudTrail shows it
+
+    @property
+    def credentials(self) -> ReadOnlyCredentials:
+        return ReadOnlyCredentials(self.access_key_id, self.secret_access_key, self.session_token, None)
 
 
 @dataclass(slots=True)
@@ -60,8 +69,12 @@ class Sts:
     It can be made without credentials: a process without them reports that it is not ready, and recovers by itself.
     """
 
-    def __init__(self, region: str, broker: Broker) -> None:
+    def __init__(
+        self, region: str, broker: Broker, canary: RoleArn | None = None, stranger: RoleArn | None = None
+    ) -> None:
         self._broker = broker
+        self._canary = canary
+        self._stranger = stranger
         self._api = QueryApi(region)
         self._breaker = Breaker()
         self._known = _KnownKey()
@@ -102,11 +115,32 @@ class Sts:
 
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without an External ID. Raises Refused, as it should; returns when the role accepted it."""
-        self._as_stranger(grant.role_arn, None)
+        self._probe(grant.role_arn, None)
 
     def probe_foreign(self, grant: Grant) -> None:
         """Try an External ID that was never issued. Raises Refused, as it should; returns when the role accepted it."""
-        self._as_stranger(grant.role_arn, foreign_external_id(grant.external_id))
+        self._probe(grant.role_arn, foreign_external_id(grant.external_id))
+
+    def probe_as_stranger(self, stranger: Session, grant: Grant) -> None:
+        """Try the right External ID as the stranger. Raises Refused, as it should; returns when the role accepted it."""
+        self._probe(grant.role_arn, grant.external_id, stranger.credentials)
+
+    def open_stranger(self) -> Session:
+        """A session of the stranger, whose role must be configured. Raises as `probe_canary`."""
+        return self._as_broker(
+            lambda: self._assume_role(_set(self._stranger), None, probe_session_name(), _STRANGER_SECONDS, {})
+        )
+
+    def probe_canary(self, *, with_id: bool) -> None:
+        """Try the canary, which must be configured, with an External ID or without. Returns when it accepted the call.
+
+        Raises Refused, Misconfigured or Unavailable.
+        """
+        self._as_broker(lambda: self._probe(_set(self._canary), new_external_id() if with_id else None))
+
+    def probe_canary_as_stranger(self, stranger: Session) -> None:
+        """Try the canary as `probe_as_stranger` tries a customer's role."""
+        self._probe(_set(self._canary), new_external_id(), stranger.credentials)
 
     def is_broker(self) -> bool:
         """Whether our own credentials are the broker's, which customers' roles trust. Raises Unavailable."""
@@ -117,9 +151,15 @@ class Sts:
         return _same_principal(arn, self._broker)
 
     def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:
-        """A call that a good role accepts. A refusal counts only if our credentials are the broker's."""
+        """A call that a good role accepts."""
+        return self._as_broker(
+            lambda: self._assume_role(grant.role_arn, grant.external_id, session_name, seconds, extra)
+        )
+
+    def _as_broker(self, call: Callable[[], Result]) -> Result:
+        """A call that should succeed. A refusal counts only if our credentials are the broker's."""
         try:
-            return self._assume_role(grant.role_arn, grant.external_id, session_name, seconds, extra)
+            return call()
         except Refused:
             if self._is_known_broker():
                 raise
@@ -139,13 +179,15 @@ class Sts:
             self._known.key_id, self._known.until = key_id, time.monotonic() + _KNOWN_SECONDS
             return True
 
-    def _as_stranger(self, role_arn: RoleArn, external_id: ExternalId | None) -> None:
-        """A call that a good role refuses. A bad role's session is inert and is dropped here."""
-        self._assume_role(role_arn, external_id, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY})
+    def _probe(
+        self, role_arn: RoleArn, external_id: ExternalId | None, credentials: ReadOnlyCredentials | None = None
+    ) -> None:
+        """A call for its outcome alone. The session of a role that accepts it is inert, and is dropped here."""
+        inert = {"Policy": INERT_POLICY}
+        self._assume_role(role_arn, external_id, probe_session_name(), PROBE_SECONDS, inert, credentials=credentials)
 
     def _account_of(self, session: Session) -> AccountId:
-        own = ReadOnlyCredentials(session.access_key_id, session.secret_access_key, session.session_token, None)
-        return self._who_is(own)[0]
+        return self._who_is(session.credentials)[0]
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
         """The account of these credentials (None: our own), and the six parts of their ARN.
@@ -169,13 +211,15 @@ class Sts:
         session_name: str,
         duration_seconds: int,
         extra: dict[str, str],
+        *,
+        credentials: ReadOnlyCredentials | None = None,
     ) -> Session:
         form = {"RoleArn": role_arn.text, "RoleSessionName": session_name, "DurationSeconds": str(duration_seconds)}
         if external_id is not None:
             form["ExternalId"] = external_id
         try:
             with self._breaker.call(_tenant(role_arn, external_id)):
-                return _session(self._api.call("AssumeRole", form | extra))
+                return _session(self._api.call("AssumeRole", form | extra, credentials))
         except AWS_ERRORS as error:
             raise classify(error) from error
 
@@ -194,6 +238,12 @@ def _same_principal(arn: list[str], broker: Broker) -> bool:
     if broker.is_role:
         return service == "sts" and kind == "assumed-role" and rest.split("/")[0] == broker.name
     return service == "iam" and kind == "user" and rest.rsplit("/", 1)[-1] == broker.name
+
+
+def _set(role: RoleArn | None) -> RoleArn:
+    if role is None:
+        raise RuntimeError("this role is not configured")
+    return role
 
 
 def _session(answer: dict[str, Any]) -> Session:

@@ -233,6 +233,57 @@ def test_the_foreign_probe_sends_one_that_was_never_issued(door):
         assert (value[:20], value[-16:]) == (GRANT.external_id[:20], GRANT.external_id[-16:])
 
 
+CANARY, STRANGER = (RoleArn.parse(f"arn:aws:iam::222233334444:role/deputy-{name}") for name in ("canary", "stranger"))
+
+
+@pytest.fixture
+def tested(door):
+    """The door of a deployment with both roles, and nothing known of its own credentials."""
+    door.sts._canary, door.sts._stranger = CANARY, STRANGER
+    yield door
+    door.sts._canary = door.sts._stranger = None
+
+
+def test_the_canary_is_tried_as_customers_roles_are(tested):
+    tested.let_in().sts.probe_canary(with_id=True)
+    tested.let_in().sts.probe_canary(with_id=False)
+    tested.let_in().sts.probe_canary_as_stranger(SESSION)
+    (_, first), (_, second), (_, third) = probes(tested)
+    ids = [first.pop("ExternalId"), third.pop("ExternalId")]
+    assert all(re.fullmatch(EXTERNAL_ID_PATTERN, one) for one in ids)
+    assert first == second == third == PROBE | {"RoleArn": CANARY.text}
+    assert tested.asked_as == [("AKIABROKER", None)] * 2 + [(SESSION.access_key_id, SESSION.session_token)]
+
+
+def test_the_stranger_sends_the_right_external_id_with_its_own_credentials(tested):
+    assert tested.let_in().sts.probe_as_stranger(SESSION, GRANT) is None
+    assert probes(tested) == [("AssumeRole", PROBE | {"ExternalId": GRANT.external_id})]
+    assert tested.asked_as == [(SESSION.access_key_id, SESSION.session_token)]
+
+
+def test_the_strangers_session_is_opened_by_the_broker(tested):
+    assert tested.let_in().sts.open_stranger() == SESSION
+    assert probes(tested) == [("AssumeRole", {"RoleArn": STRANGER.text, "DurationSeconds": "3600"})]
+    assert tested.asked_as == [("AKIABROKER", None)]
+
+
+@pytest.mark.parametrize("call", [lambda sts: sts.probe_canary(with_id=False), lambda sts: sts.open_stranger()])
+@pytest.mark.parametrize(
+    ("who", "raises"), [(SESSION_OF_BROKER, Refused), (f"{SESSION_OF_BROKER[:-14]}x/y", Unavailable)]
+)
+def test_what_the_vendors_own_roles_refuse_counts_only_for_the_broker(tested, call, who, raises):
+    tested.refuse("AccessDenied").is_somebody(who)
+    with pytest.raises(raises):
+        call(tested.sts)
+
+
+def test_a_role_that_is_not_configured_is_never_asked(door):
+    for call in (door.sts.open_stranger, lambda: door.sts.probe_canary(with_id=True)):
+        with pytest.raises(RuntimeError):
+            call()
+    assert door.calls == []
+
+
 def test_strangers_probes_hand_nothing_out(door):
     door.let_in().let_in()
     assert door.sts.probe_missing(GRANT) is None
