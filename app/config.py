@@ -142,8 +142,10 @@ class Config:
 
     @property
     def routine_proofs_a_second(self) -> float:
-        """How many routine proofs half of the STS budget allows: one makes three calls, and some need a full proof."""
-        return self.sts_budget / 2 / 3.3
+        """How many routine proofs half of the STS budget allows: one makes three calls, four with a stranger, and some
+        need a full proof.
+        """
+        return self.sts_budget / 2 / (4.3 if self.stranger_role_arn else 3.3)
 
     @property
     def registration_region(self) -> str | None:

@@ -1,6 +1,7 @@
 """The composition root: makes every object that the web, the CLI and the tests use. It knows no Flask."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from app import log
 from app.access.api_keys import ApiKeys
@@ -11,6 +12,7 @@ from app.aws.sts import Sts
 from app.aws.templates import TemplateBucket
 from app.cache.shared_cache import SharedCache
 from app.config import Config
+from app.connections.canary import Canary
 from app.connections.connections import Connections
 from app.connections.listing import Listing
 from app.connections.pace import Pace
@@ -66,15 +68,15 @@ def begin(config: Config) -> None:
 
 def build(config: Config) -> Services:
     """Wire the services, once for a process. Opens no connection to anything."""
-    db, sts, sets = Database(config.database_url), Sts(config.region, config.broker), permission_sets.load()
-    pace = Pace(db, config)
-    verification = Verification(db, sts, pace)
+    db, sets = Database(config.database_url), permission_sets.load()
+    sts = Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
+    pace, canary = Pace(db, config), Canary(db, config)
+    verification = Verification(db, sts, pace, canary)
     shared = SharedCache(config.cache_url) if config.cache_url else None
     sessions, rates = SessionCache(config.secret_keys, shared), Rates(config, shared)
     audit_log, authorization = AuditLog(db), Authorization(db, ShelfLife(db, verification, rates, config.proof_max_age))
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
-    connections = Connections(db, verification, config, sets)
-    proof_queue = ProofQueue(db, sts, rates, pace)
+    connections, proof_queue = Connections(db, verification, config, sets), ProofQueue(db, sts, rates, pace, canary)
     return Services(
         config=config,
         db=db,
@@ -98,7 +100,7 @@ def build(config: Config) -> Services:
             log=audit_log,
             max_session_seconds=config.max_session_seconds,
         ),
-        health=_health(db, sts, onboarding, proof_queue, config),
+        health=_health(db, sts, onboarding, proof_queue, canary=canary, config=config),
         proof_queue=proof_queue,
         rates=rates,
         quotas=Quotas(db, config),
@@ -106,7 +108,9 @@ def build(config: Config) -> Services:
     )
 
 
-def _health(db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQueue, config: Config) -> Health:
+def _health(
+    db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQueue, *, canary: Canary, config: Config
+) -> Health:
     listens = config.registration_queue_url is not None
     return Health(
         checks(
@@ -116,6 +120,7 @@ def _health(db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQu
             oldest_due=proof_queue.oldest_due,
             proofs=proof_queue.state,
             listens=listens,
+            prober=partial(canary.finding, sts) if config.canary_role_arn else None,
         )
     )
 

@@ -84,7 +84,7 @@ class Stack:
         self._lock: IO[str] | None = None
         self._doubts: list[str] = []
         self.onboarding_url: str | None = None
-        self._registration: dict[str, str] = {}  # known once the vendor's side of AWS is there
+        self._of_sandbox: dict[str, str] = {}  # known once the vendor's side of AWS is there
 
     def __enter__(self) -> Self:
         return self
@@ -110,9 +110,11 @@ class Stack:
         self._await("sandbox", f"{self.settings.sandbox_url}/_sandbox/broker-credentials")
         with urllib.request.urlopen(f"{self.settings.sandbox_url}/_sandbox/vendor", timeout=5) as answer:  # noqa: S310
             vendor = json.load(answer)
-        self._registration = {
+        self._of_sandbox = {
             "DEPUTY_REGISTRATION_TOPIC_ARN": vendor["registration_topic_arn"],
             "DEPUTY_REGISTRATION_QUEUE_URL": vendor["registration_queue_url"],
+            "DEPUTY_CANARY_ROLE_ARN": vendor["canary_role_arn"],
+            "DEPUTY_STRANGER_ROLE_ARN": vendor["stranger_role_arn"],
         }
 
     def publish(self) -> int:
@@ -187,7 +189,7 @@ class Stack:
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{VENDOR_ACCOUNT}",
             "DEPUTY_PUBLIC_URL": settings.url,
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
-            **self._registration,
+            **self._of_sandbox,
             # The data folder is a setting of `make run`; the service has no such setting.
             **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_") and k != "DEPUTY_DATA_DIR"},
             "DEPUTY_BOOTSTRAP_KEY": self.admin_key,

@@ -31,12 +31,13 @@ from app.factory import create_app
 from app.limits import refusals
 from app.limits.rates import Limit
 from sandbox.server import Sandbox
-from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_vendor
+from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
 from tests.support.cast import Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
 
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
+CANARY_TEMPLATE = BROKER_TEMPLATE.with_name("canary.yaml")
 OPERATOR = Operator("tests")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
@@ -119,6 +120,12 @@ def vendor(aws: Sandbox) -> VendorStack:
     deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), others)
     aws.use_vendor(deployed)
     return deployed
+
+
+@pytest.fixture(scope="session")
+def canary_stack(aws: Sandbox, vendor: VendorStack) -> VendorStack:
+    """The vendor's side with the canary and the stranger, as canary.yaml makes them; no service uses them by itself."""
+    return deploy_canary(aws.url, CANARY_TEMPLATE.read_text(), vendor)
 
 
 @pytest.fixture

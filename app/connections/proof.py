@@ -16,13 +16,13 @@ from typing import Literal
 from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable
 from app.ids import Grant
 from app.store.models import Verdict
-from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN
+from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER
 
 CheckOutcome = Literal["passed", "failed", "inconclusive", "skipped"]
 
-
+_REFUSALS = frozenset({OWN, MISSING, FOREIGN, STRANGER})  # the checks that a refusal decides
 _NOT_TRIED = "Not tried, as an earlier check did not pass."
-_AWS_SILENT = "AWS did not give a clear answer; try again in a moment."
+AWS_SILENT = "AWS did not give a clear answer; try again in a moment."
 _DETAILS = {
     (OWN, "passed"): "The role accepts this tenant's External ID.",
     (OWN, "failed"): (
@@ -42,6 +42,13 @@ _DETAILS = {
         "The role accepts an External ID that is not this tenant's. Compare sts:ExternalId with StringEquals and"
         " the exact value; no StringLike, no * or ?."
     ),
+    (STRANGER, "passed"): "The role refuses another principal of ours that sends this tenant's External ID.",
+    (STRANGER, "failed"): (
+        "The role lets in another AWS account that sends this tenant's External ID, which is not a secret. Every"
+        " statement that allows sts:AssumeRole must name the onboarding kit's principal and aws:PrincipalArn, and"
+        ' nobody else: no "*" and no other account.'
+    ),
+    (STRANGER, "skipped"): "Not tried, because our own test of this check did not pass. The role needs no change.",
 }
 _STILL_SPREADING = (
     "The role accepted this tenant's External ID and then refused it, so its refusals prove nothing yet. IAM takes"
@@ -98,11 +105,11 @@ def prove(sts: Sts, grant: Grant, extras: Extras = ()) -> Finding:
         own = _not_accepted(error)
         refused, checks = own.outcome == "failed", (own, *_skipped(ACCOUNT, MISSING, FOREIGN))
         return Finding(verdict, checks, may_be_spreading=refused, refused=refused)
-    own = _check(OWN, "passed")
+    own = check_of(OWN, "passed")
     if account_id != grant.role_arn.account_id:
-        return Finding(Verdict.UNASSUMABLE, (own, _check(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)))
+        return Finding(Verdict.UNASSUMABLE, (own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)))
     strangers, warnings = _strangers(sts, grant, extras)
-    checks = (own, _check(ACCOUNT, "passed"), *strangers)
+    checks = (own, check_of(ACCOUNT, "passed"), *strangers)
     if any(check.outcome == "failed" for check in strangers):
         return Finding(Verdict.INSECURE, checks, warnings=warnings)
     if any(check.outcome == "inconclusive" for check in strangers):
@@ -129,7 +136,7 @@ def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras 
 
 def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[Check, ...], tuple[Warning, ...]]:
     """The calls that the role must refuse, and the further questions."""
-    refusals = _refusal(MISSING, sts.probe_missing, grant), _refusal(FOREIGN, sts.probe_foreign, grant)
+    refusals = refusal(MISSING, sts.probe_missing, grant), refusal(FOREIGN, sts.probe_foreign, grant)
     asked = [extra(grant) for extra in extras]
     checks = (*refusals, *(check for check, _ in asked if check is not None))
     return checks, tuple(warning for _, warnings in asked for warning in warnings)
@@ -143,40 +150,44 @@ def _accepted_again(
         again = sts.probe_again(grant)
     except StsError as error:
         spreading = isinstance(error, Refused)
-        own = Check(OWN, "inconclusive", _STILL_SPREADING if spreading else _AWS_SILENT)
+        own = Check(OWN, "inconclusive", _STILL_SPREADING if spreading else AWS_SILENT)
     else:
         if again == role_unique_id:
             return Finding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
         spreading, own = True, Check(OWN, "inconclusive", _STILL_SPREADING)
-    unproven = (Check(name, "inconclusive", own.detail) for name in (MISSING, FOREIGN))
-    return Finding(
-        Verdict.INCONCLUSIVE, (own, checks[1], *unproven, *checks[4:]), may_be_spreading=spreading, warnings=warnings
-    )
+    unproven = (unproven_by(own.detail, check) for check in checks[1:])
+    return Finding(Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading, warnings=warnings)
 
 
-def _refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> Check:
+def unproven_by(why: str, check: Check) -> Check:
+    """The check, or an inconclusive one in the place of a refusal that proves nothing."""
+    rests_on_it = check.outcome == ("failed" if check.name == OWN else "passed")
+    return Check(check.name, "inconclusive", why) if check.name in _REFUSALS and rests_on_it else check
+
+
+def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> Check:
     """A stranger's call: accepted is failed, AccessDenied is passed, and anything else is inconclusive."""
     try:
         probe(grant)
     except Refused:
-        return _check(name, "passed")
+        return check_of(name, "passed")
     except (Misconfigured, Unavailable):
-        return Check(name, "inconclusive", _AWS_SILENT)
-    return _check(name, "failed")
+        return Check(name, "inconclusive", AWS_SILENT)
+    return check_of(name, "failed")
 
 
 def _not_accepted(error: StsError) -> Check:
     if isinstance(error, Refused):
-        return _check(OWN, "failed")
-    return Check(OWN, "inconclusive", error.detail if isinstance(error, Misconfigured) else _AWS_SILENT)
+        return check_of(OWN, "failed")
+    return Check(OWN, "inconclusive", error.detail if isinstance(error, Misconfigured) else AWS_SILENT)
 
 
 def passed() -> tuple[Check, ...]:
     """The checks of a role that is as it must be."""
-    return tuple(_check(name, "passed") for name in (OWN, ACCOUNT, MISSING, FOREIGN))
+    return tuple(check_of(name, "passed") for name in (OWN, ACCOUNT, MISSING, FOREIGN))
 
 
-def _check(name: str, outcome: CheckOutcome) -> Check:
+def check_of(name: str, outcome: CheckOutcome) -> Check:
     return Check(name, outcome, _DETAILS[name, outcome])
 
 

@@ -22,6 +22,7 @@ from app.audit.events import Actor
 from app.aws.sts import Sts
 from app.clock import now
 from app.connections import fleet
+from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
@@ -57,10 +58,10 @@ class Claim:
 class ProofQueue:
     """Claims connections that are due, and proves them."""
 
-    def __init__(self, db: Database, sts: Sts, rates: Rates, pace: Pace) -> None:
+    def __init__(self, db: Database, sts: Sts, rates: Rates, pace: Pace, canary: Canary) -> None:
         self._db = db
-        self._urgent = Verification(db, sts.with_budget(rates.background_call), pace)
-        self._routine = Verification(db, sts.with_budget(rates.routine_call), pace)
+        self._urgent = Verification(db, sts.with_budget(rates.background_call), pace, canary)
+        self._routine = Verification(db, sts.with_budget(rates.routine_call), pace, canary)
         self.pace = pace
 
     def claim(self, most: int) -> list[Claim]:

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +23,9 @@ from app.audit.events import Action, Actor, Outcome
 from app.aws.sts import Sts
 from app.clock import now
 from app.connections import fleet
+from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
-from app.connections.proof import Extras, Finding, prove, prove_routinely
+from app.connections.proof import Finding, prove, prove_routinely
 from app.errors import AppError, ConflictError
 from app.ids import Grant
 from app.store.database import Database
@@ -87,11 +89,12 @@ def _latest(connection: Connection) -> tuple[UUID, int] | None:
 class Verification:
     """Proves connections and stores the verdicts."""
 
-    def __init__(self, db: Database, sts: Sts, pace: Pace, extras: Extras = ()) -> None:
+    def __init__(self, db: Database, sts: Sts, pace: Pace, canary: Canary) -> None:
         self._db = db
         self._sts = sts
         self._pace = pace
-        self._extras = extras
+        self._canary = canary
+        self._extras = (partial(canary.stranger_refused, sts),)
 
     def verify(
         self,
@@ -114,7 +117,7 @@ class Verification:
             finding = None
             if trigger in ROUTINE and before.role_unique_id is not None:
                 finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras)
-            finding = finding or self._prove_patiently(grant, patience)
+            finding = self._canary.judge(self._sts, finding or self._prove_patiently(grant, patience))
             if trigger in ROUTINE and finding.refused and before.may_break:
                 finding = self._doubted(finding, (tenant_id, connection_id), before, sample=sample)
             stored = self._store(caller, (tenant_id, connection_id), before, finding, trigger)
@@ -140,12 +143,13 @@ class Verification:
 
     def _doubted(self, finding: Finding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool) -> Finding:
         """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is
-        asked again after a pause, and then its refusal counts unless many others refuse as well.
+        asked again after a pause. Then its refusal counts if the canary lets us in, or unless many others refuse as well.
         """
         pause = self._pace.interval().pause
         if before.refusing_since is None or now() < before.refusing_since + pause:
             return finding.doubted(_ONCE)
-        if not sample or self._many_refuse(path, pause):
+        sighted = self._canary.sight(self._sts) is Sight.SIGHTED
+        if not sighted and (not sample or self._many_refuse(path, pause)):
             return finding.doubted(_MANY)
         return finding
 

@@ -49,8 +49,11 @@ def checks(
     oldest_due: Callable[[], datetime | None],
     proofs: Callable[[], tuple[str, str]],
     listens: bool,
+    prober: Callable[[], Finding] | None,
 ) -> list[Check]:
-    """Deputy's checks. `listens`: there is a registration queue. `proofs`: what is seen of them, and what to do."""
+    """Deputy's checks. `listens`: there is a registration queue. `proofs`: what is seen of them, and what to do.
+    `prober`: what the canary says, if there is one.
+    """
     migrations = ScriptDirectory.from_config(alembic_config(db))
     found = [
         Check("database", partial(_database, db, migrations), _MOMENT, needed=True),
@@ -63,6 +66,8 @@ def checks(
         Check("proofs", partial(_proofs, proofs), _SECONDS),
         Check("templates", partial(_templates, templates), _MINUTE),
     ]
+    if prober is not None:
+        found.append(Check("prober", prober, _SECONDS))
     return [*found, Check("registrations", partial(_registrations, db), _SECONDS)] if listens else found
 
 

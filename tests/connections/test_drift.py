@@ -9,6 +9,7 @@ import time_machine
 
 from app.access.callers import Scope
 from app.factory import create_app
+from app.ids import RoleArn
 from app.store.models import Connection
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
@@ -20,8 +21,8 @@ HOUR = 3600
 class Fleet:
     """Connections of several tenants on a database of their own, a worker, and a clock that the test moves."""
 
-    def __init__(self, aws, url: str, clock: time_machine.Traveller) -> None:
-        app = create_app(make_config(url, sts_budget=6000))
+    def __init__(self, aws, url: str, clock: time_machine.Traveller, **settings) -> None:
+        app = create_app(make_config(url, sts_budget=6000, **settings))
         app.testing = False
         self.services, self.clock = app.extensions["deputy"], clock
         _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None)
@@ -226,6 +227,21 @@ def test_what_is_insecure_is_never_held_back(fleet, faults):
     fleet.pass_time(HOUR)
     fleet.pass_time(61)
     assert [fleet.status(connection) for connection in made] == ["verified"] * 7 + ["insecure"]
+
+
+def test_with_a_sighted_canary_a_second_refusal_counts_however_many_refuse(aws, canary_stack, faults):
+    roles = {name: RoleArn.parse(getattr(canary_stack, name)) for name in ("canary_role_arn", "stranger_role_arn")}
+    with new_database("sqlite") as url, time_machine.travel(datetime.now().astimezone()) as clock:
+        fleet = Fleet(aws, url, clock, **roles)
+        made = fleet.connect(tenants=3, each=2)
+        fleet.pass_time(HOUR)
+        for connection in made:
+            faults.add("deny", role_arn=connection["role_arn"])
+        for _ in range(2):
+            fleet.pass_time(2 * HOUR)
+            fleet.pass_time(61)
+        assert {fleet.status(connection) for connection in made} == {"broken"}
+        fleet.services.db.engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from sqlalchemy import select
 from app.aws.sts import Misconfigured, Refused, Unavailable
 from app.clock import now
 from app.connections import verification
+from app.connections.canary import Canary
+from app.connections.pace import Pace
 from app.connections.proof import Check, prove, prove_routinely
 from app.connections.proof import Warning as ProofWarning
 from app.errors import ConflictError, NotFoundError, SuspendedError
@@ -28,10 +30,13 @@ from app.store.models import (
     Verdict,
 )
 from app.store.models.base import Suspension
+from tests.conftest import make_config
 from tests.support.rows import ADMIN
 
 WHY = Suspension("operator", bound=False, reason="x")
 
+CONFIG = make_config("sqlite://")
+NO_CANARY = Canary(None, CONFIG)
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
 # AWS's text, which names the broker: it must not come out anywhere.
 AWS_SAYS = "User: arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy is not authorized"
@@ -302,7 +307,7 @@ def sleeps(monkeypatch):
 
 
 def prove_patiently(door, patience: float):
-    return verification.Verification(None, door)._prove_patiently(GRANT, patience)
+    return verification.Verification(None, door, None, NO_CANARY)._prove_patiently(GRANT, patience)
 
 
 def test_a_role_that_is_seconds_old_is_tried_again(sleeps):
@@ -392,7 +397,7 @@ def stored(database):
 
 
 def verify(database, stored, door):
-    return verification.Verification(database, door).verify(
+    return verification.Verification(database, door, Pace(database, CONFIG), NO_CANARY).verify(
         ADMIN, stored.tenant_id, stored.id, trigger=Trigger.REQUESTED
     )
 

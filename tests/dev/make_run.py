@@ -141,6 +141,9 @@ def assert_the_story_works(run: Run, key: str) -> None:
         lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], "it is verified", PATIENCE
     )
     [connection] = call(run, key, "GET", path)["items"]
+    checks = {check["name"]: check["outcome"] for check in connection["verification"]["checks"]}
+    assert set(checks.values()) == {"passed"}, checks
+    assert "stranger_refused" in checks
     issued = call(run, key, "POST", f"{path}/{connection['id']}/credentials")
     session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
     with closing(session.client("s3", endpoint_url=run.sandbox_url, region_name="us-east-1")) as s3:

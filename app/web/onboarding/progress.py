@@ -15,7 +15,7 @@ from app.clock import now
 from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.store.models import Connection, ConnectionStatus, Verdict
-from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, StackState
+from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER, StackState
 
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 
@@ -219,6 +219,8 @@ def _strangers(outcomes: dict[str, str]) -> Step:
         return _step(3, "failed", "The role lets us in without your External ID.")
     if outcomes.get(FOREIGN) == "failed":
         return _step(3, "failed", "The role lets us in with somebody else's External ID.")
+    if outcomes.get(STRANGER) == "failed":
+        return _step(3, "failed", "The role lets in another account than ours.")
     return _step(3, "unclear", "AWS gave no clear answer yet.")
 
 
@@ -255,7 +257,8 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
         if one and one.unclear:
             return "Not connected yet: AWS gave no clear answer."
         return "Your role is being checked."
-    if status is ConnectionStatus.INSECURE and one and one.connection.verified_at and one.connection.why:
+    told = one and one.connection.why and (one.connection.verified_at or topic == STRANGER)
+    if status is ConnectionStatus.INSECURE and one and told:
         return f"{one.connection.why} Its trust policy needs a change."
     return _STATUSES[status].headline
 

@@ -1,0 +1,208 @@
+"""Whether proofs can be believed: the canary, a role of the vendor's own, must let the broker in without an External ID.
+
+A proof rests on refusals. A policy on the vendor's side that demands an External ID makes the same refusals, and then
+every role looks safe. The canary accepts what customers' roles should refuse, and the broker reaches it by the same
+statement of its policy; so a refusal there comes from the vendor's side.
+
+The stranger is a second principal of the vendor's, whom no customer trusts: a role that lets it in trusts others than
+the broker. Its refusals count only where the canary lets it in.
+"""
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy import select
+
+from app import log
+from app.audit import log as audit
+from app.audit.events import Action, Actor, Outcome
+from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
+from app.clock import now
+from app.concurrency.single_flight import SingleFlight
+from app.config import Config
+from app.connections.proof import AWS_SILENT, Check, Finding, check_of, refusal, unproven_by
+from app.health import checks as health
+from app.health.checks import degraded, ok
+from app.ids import Grant
+from app.store.database import SYSTEM, Database
+from app.store.models import AuditEvent, Verdict
+from app.store.models.audit import NOT_ISSUED
+from app.store.models.states import STRANGER
+
+_log = log.get(__name__)
+
+_PROBER = Actor("worker", None, "prober")
+FRESH = 60.0  # seconds for which the canary's answer counts
+_UNCLEAR_FRESH = 5.0  # seconds until the canary is asked again after AWS gave no clear answer
+_RENEWED = timedelta(minutes=5)  # before it expires, the stranger's session is replaced
+
+
+class Sight(enum.StrEnum):
+    SIGHTED = "sighted"
+    BLIND = "blind"
+    LOST = "lost"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What the canary said. `stranger`: the stranger's session, if the canary let it in."""
+
+    sight: Sight
+    stranger: Session | None
+    until: float  # monotonic seconds
+
+
+class Canary:
+    """The canary and the stranger, as this process last saw them. One for all proofs of a process."""
+
+    def __init__(self, db: Database, config: Config) -> None:
+        self._db = db
+        self._has_canary = config.canary_role_arn is not None
+        self._has_stranger = config.stranger_role_arn is not None
+        self._looks: SingleFlight[str, _View] = SingleFlight()
+        self._last = _View(Sight.UNCLEAR, None, 0.0)
+        self._session: Session | None = None  # the stranger's, kept for as long as it works
+        self._told: Sight | None = None
+
+    def sight(self, sts: Sts) -> Sight | None:
+        """What the canary said within the last minute; None when there is none. Raises StoreUnavailableError."""
+        return self._look(sts).sight if self._has_canary else None
+
+    def judge(self, sts: Sts, finding: Finding) -> Finding:
+        """The finding, or an inconclusive one where refusals prove nothing. Raises as `sight`.
+
+        An accepted stranger proves that a role is insecure, whatever the canary says.
+        """
+        rests_on_refusals = finding.verdict in {Verdict.PROVEN, Verdict.UNASSUMABLE}
+        why = _WHY_NOT.get(self.sight(sts)) if rests_on_refusals else None
+        if why is None:
+            return finding
+        checks = tuple(unproven_by(why, check) for check in finding.checks)
+        return Finding(Verdict.INCONCLUSIVE, checks, warnings=finding.warnings)
+
+    def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[Check | None, tuple[()]]:
+        """Whether the role refuses the stranger that sends the right External ID (an Extra of the proof).
+
+        The stranger is tried only if the canary let it in within the last minute. Raises as `sight`.
+        """
+        if not self._has_stranger:
+            return None, ()
+        stranger = self._look(sts).stranger if self._has_canary else None
+        if stranger is None:
+            return check_of(STRANGER, "skipped"), ()
+        return refusal(STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
+
+    def finding(self, sts: Sts) -> health.Finding:
+        """What readiness says. Raises as `sight`."""
+        view = self._look(sts)
+        if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:
+            return _NO_STRANGER
+        return _FINDINGS[view.sight]
+
+    def _look(self, sts: Sts) -> _View:
+        if kept := self._kept():
+            return kept
+        look, _ = self._looks.join("canary", lambda: self._kept() or self._ask(sts))
+        return look.result()
+
+    def _kept(self) -> _View | None:
+        return self._last if time.monotonic() < self._last.until else None
+
+    def _ask(self, sts: Sts) -> _View:
+        began = time.monotonic()
+        sight = _sight(lambda with_id: sts.probe_canary(with_id=with_id))
+        stranger = self._let_in(sts) if self._has_stranger and sight is not Sight.UNCLEAR else None
+        seconds = _UNCLEAR_FRESH if sight is Sight.UNCLEAR else FRESH
+        self._last = view = _View(sight, stranger, began + seconds)
+        if sight not in {Sight.UNCLEAR, self._told}:
+            self._tell(sight)
+        return view
+
+    def _let_in(self, sts: Sts) -> Session | None:
+        """The stranger's session, if the canary lets it in."""
+        kept, self._session = self._session, None
+        try:
+            session = kept if kept and kept.expires_at - now() > _RENEWED else sts.open_stranger()
+            sts.probe_canary_as_stranger(session)
+        except StsError:
+            return None
+        self._session = session
+        return session
+
+    def _tell(self, sight: Sight) -> None:
+        """Log a change, and record it unless another process has done so. Raises StoreUnavailableError."""
+        action, found = _ACTIONS[sight], _FINDINGS[sight]
+        (_log.info if sight is Sight.SIGHTED else _log.warning)(action.value, seen=found.seen, next=found.next)
+        ours = select(AuditEvent.action).where(AuditEvent.action.in_(_ACTIONS.values()), NOT_ISSUED)
+        with self._db.write(SYSTEM) as db:
+            if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:
+                details = {"seen": found.seen, "next": found.next}
+                outcome: Outcome = "ok" if sight is Sight.SIGHTED else "failed"
+                audit.record(db, _PROBER, action, outcome=outcome, details=details)
+        self._told = sight
+
+
+def _sight(probe: Callable[[bool], None]) -> Sight:
+    with_id, without_id = _answer(probe, with_id=True), _answer(probe, with_id=False)
+    if with_id is not without_id:
+        # The canary may have been made or deleted between the two calls, and IAM takes time to propagate a change.
+        with_id = _answer(probe, with_id=True)
+    if with_id is None or without_id is None:
+        return Sight.UNCLEAR
+    if with_id is not without_id:
+        return Sight.BLIND
+    return Sight.SIGHTED if with_id else Sight.LOST
+
+
+def _answer(probe: Callable[[bool], None], *, with_id: bool) -> bool | None:
+    """Whether the canary accepted the call; None when AWS gave no clear answer."""
+    try:
+        probe(with_id)
+    except (Refused, Misconfigured):  # misconfigured: its account has switched STS off in our region
+        return False
+    except Unavailable:
+        return None
+    return True
+
+
+_ACTIONS = {
+    Sight.SIGHTED: Action.PROBER_SIGHTED,
+    Sight.BLIND: Action.PROBER_BLINDED,
+    Sight.LOST: Action.PROBER_CANARY_LOST,
+}
+_FINDINGS = {
+    Sight.SIGHTED: ok("The canary lets the broker in with an External ID and without, so refusals of roles count."),
+    Sight.BLIND: degraded(
+        "The canary treats the broker's calls with and without an External ID differently: a policy on our side refuses"
+        " calls that customers' roles should refuse. Proofs that rest on refusals are inconclusive; connections issue"
+        " until their last proof is too old.",
+        "Remove every condition on sts:ExternalId from the broker's policies, its permissions boundary and its"
+        " organisation's policies. If there is none, compare the canary's trust policy with cloudformation/canary.yaml.",
+    ),
+    Sight.LOST: degraded(
+        "The canary refuses the broker with an External ID and without: the role is deleted or changed, or the broker may"
+        " not call it. Proofs count as they do without a canary.",
+        "Launch or update cloudformation/canary.yaml with this BrokerPrincipalArn and RolePrefix, and compare"
+        " DEPUTY_CANARY_ROLE_ARN with its output. If many connections break as well, look at the broker's own policies.",
+    ),
+    Sight.UNCLEAR: degraded(
+        "AWS gave no clear answer about the canary, so proofs are inconclusive until it does.",
+        "Look at the check aws, and for aws.error and aws.unreachable in the log.",
+    ),
+}
+_WHY_NOT: dict[Sight | None, str] = {
+    Sight.BLIND: (
+        "A policy on our side refuses calls before the role can answer them, so this proves nothing until we have"
+        " changed that policy. The role needs no change."
+    ),
+    Sight.UNCLEAR: AWS_SILENT,
+}
+_NO_STRANGER = degraded(
+    "The canary refuses the stranger, or the broker can't use the stranger, so proofs skip stranger_refused.",
+    "Launch or update cloudformation/canary.yaml, and compare DEPUTY_STRANGER_ROLE_ARN with its output.",
+)

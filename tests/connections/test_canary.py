@@ -1,0 +1,482 @@
+"""The canary and the stranger, as canary.yaml makes them: what each state of the vendor's side does to proofs."""
+
+import copy
+import json
+import time
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from app.access.callers import Scope
+from app.aws.sts import Misconfigured, Refused, Unavailable
+from app.connections.canary import FRESH, Canary, Sight, _sight
+from app.factory import create_app
+from app.ids import RoleArn
+from tests.conftest import OPERATOR, make_config
+from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
+from tests.support.databases import new_database
+from tests.support.rows import at_once
+from tests.web.conftest import visit
+
+FOUR = ["own_external_id_accepted", "account_matches", "missing_external_id_refused", "foreign_external_id_refused"]
+EVENTS = ("prober.sighted", "prober.blinded", "prober.canary_lost")
+
+
+class Clock:
+    """What the canary's answers are aged by; it runs, and is set forward."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def move(self, seconds: float) -> None:
+        self._ahead += seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead
+
+
+class Deployment:
+    """A process of a deployment that has both roles."""
+
+    def __init__(self, aws, app, stack) -> None:
+        self.services = app.extensions["deputy"]
+        _, key = self.services.api_keys.create_key(
+            OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        )
+        self.world = World(aws, Api(app, key))
+        self.stack = stack
+        self.canary = self.services.verification._canary
+        self._vendors = {stack.broker_principal_arn, stack.stranger_role_arn}
+
+    def sight(self) -> Sight | None:
+        return self.canary.sight(self.services.verification._sts)
+
+    def asked(self) -> list[tuple[str, str, bool]]:
+        """The calls to the vendor's own two roles: who asked which one, and whether with an External ID."""
+        return [
+            (call.caller_arn.split("/")[1], call.role_arn.split("/")[1], call.external_id is not None)
+            for role in (self.stack.canary_role_arn, self.stack.stranger_role_arn)
+            for call in self.world.calls_for(role)
+        ]
+
+    def told(self) -> list[str]:
+        """The prober's events, oldest first."""
+        return [e["action"] for e in reversed(self.world.audit()) if e["action"] in EVENTS]
+
+    def readiness(self) -> dict[str, str]:
+        for kept in self.services.health._checks:
+            kept._last = kept._last[0], 0.0
+        return next(
+            {"status": found.status.value, "seen": found.seen, "next": found.next}
+            for name, found in self.services.health.findings(patience=None)
+            if name == "prober"
+        )
+
+
+@pytest.fixture(scope="module")
+def app(aws, canary_stack):
+    with new_database("sqlite") as url:
+        application = create_app(make_config(url, **roles_of(canary_stack)))
+        yield application
+        application.extensions["deputy"].db.engine.dispose()
+
+
+def roles_of(stack) -> dict[str, RoleArn]:
+    return {name: RoleArn.parse(getattr(stack, name)) for name in ("canary_role_arn", "stranger_role_arn")}
+
+
+@pytest.fixture(scope="module")
+def _deployment(aws, app, canary_stack):
+    return Deployment(aws, app, canary_stack)
+
+
+@pytest.fixture(scope="module")
+def _clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def clock(_clock, monkeypatch) -> Clock:
+    monkeypatch.setattr("app.connections.canary.time", _clock)
+    return _clock
+
+
+@pytest.fixture
+def deployment(_deployment, clock, aws, faults) -> Deployment:
+    """Sighted, with an answer that is too old to count."""
+    clock.move(FRESH)
+    _deployment.sight()
+    clock.move(FRESH)
+    assert _deployment.told()[-1] == "prober.sighted"
+    aws.sts_calls.clear()
+    return _deployment
+
+
+@pytest.fixture
+def world(deployment) -> World:
+    return deployment.world
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch) -> None:
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
+
+
+def outcomes(connection) -> dict[str, str]:
+    return {check["name"]: check["outcome"] for check in connection["verification"]["checks"]}
+
+
+@contextmanager
+def broker_policy(deployment: Deployment, statement: dict):
+    """One more policy of the broker's, which its administrator means well with."""
+    account = deployment.stack.broker_principal_arn.split(":")[4]
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
+        iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
+        try:
+            yield
+        finally:
+            iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+
+
+DEMANDS_AN_ID = {
+    "Effect": "Deny",
+    "Action": "sts:AssumeRole",
+    "Resource": "*",
+    "Condition": {"Null": {"sts:ExternalId": "true"}},
+}
+
+
+@contextmanager
+def trust(deployment: Deployment, name: str, change):
+    """The trust policy of one of the vendor's two roles, changed for a while."""
+    account = deployment.stack.canary_role_arn.split(":")[4]
+    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
+        good = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+        changed = copy.deepcopy(good)
+        change(changed["Statement"][0])
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(changed))
+        try:
+            yield
+        finally:
+            iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(good))
+
+
+def of_nobody(statement) -> None:
+    statement["Effect"] = "Deny"
+
+
+def without_the_stranger(statement) -> None:
+    arns = statement["Condition"]["ArnEquals"]["aws:PrincipalArn"]
+    statement["Condition"]["ArnEquals"]["aws:PrincipalArn"] = [arn for arn in arns if "stranger" not in arn]
+
+
+# --- sighted ---
+
+
+def test_a_role_as_the_kit_asks_for_it_passes_all_five_checks(world: World):
+    made = world.connection()
+    assert outcomes(made) == dict.fromkeys([*FOUR, "stranger_refused"], "passed")
+
+
+def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment, world: World, clock: Clock):
+    made = world.connection()
+    first = deployment.asked()
+    assert sorted(first) == [
+        ("DeputyBroker", "deputy-canary", False),
+        ("DeputyBroker", "deputy-canary", True),
+        ("deputy-stranger", "deputy-canary", True),
+    ], "and the stranger's session was opened before"
+    for _ in range(2):
+        world.admin("POST", path_of(made, "/verify"))
+    assert deployment.asked() == first
+    clock.move(FRESH)
+    world.admin("POST", path_of(made, "/verify"))
+    assert len(deployment.asked()) == 2 * len(first)
+
+
+def test_many_proofs_at_once_share_one_asking(deployment: Deployment):
+    assert at_once([deployment.sight] * 12) == [Sight.SIGHTED] * 12
+    assert len(deployment.asked()) == 3
+
+
+def test_the_canary_is_asked_as_customers_roles_are(deployment: Deployment, world: World):
+    made = world.connection()
+    theirs, ours = world.calls_for(made["role_arn"]), world.calls_for(deployment.stack.canary_role_arn)
+    assert {(call.policy, call.duration) for call in ours} == {(call.policy, call.duration) for call in theirs}
+
+
+def test_these_calls_count_against_the_sts_budget(deployment: Deployment):
+    counted = []
+
+    @contextmanager
+    def budget():
+        counted.append(1)
+        yield
+
+    deployment.canary.sight(deployment.services.verification._sts.with_budget(budget))
+    assert len(counted) == len(deployment.asked()) == 3
+
+
+# --- blind ---
+
+
+def if_exists(policy):
+    """Accepts a call without an External ID, and refuses another one."""
+    changed = copy.deepcopy(policy)
+    condition = changed["Statement"][0]["Condition"]
+    condition["StringEqualsIfExists"] = condition.pop("StringEquals")
+    return changed
+
+
+def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, customer: Customer, clock: Clock):
+    """An unsafe role would look safe: the broker's own policy makes the refusals."""
+    verified, tenant = world.connection(), world.tenant()
+    kit = world.kit(tenant)
+    unsafe = customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
+    clock.move(FRESH)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        made = world.connect(tenant, unsafe, status="pending")
+        assert made["verification"]["verdict"] == "inconclusive"
+        refusals = ["missing_external_id_refused", "foreign_external_id_refused", "stranger_refused"]
+        assert outcomes(made) == dict.fromkeys(FOUR[:2], "passed") | dict.fromkeys(refusals, "inconclusive")
+
+        again = world.admin("POST", path_of(verified, "/verify"))
+        assert (again["status"], again["verification"]["verdict"]) == ("verified", "inconclusive")
+        assert "on our side" in again["verification"]["checks"][2]["detail"]
+        assert world.admin("POST", path_of(verified, "/credentials"))["AccessKeyId"], "issuing goes on"
+
+        assert deployment.told()[-1] == "prober.blinded"
+        said = deployment.readiness()
+        assert said["status"] == "degraded"
+        assert "sts:ExternalId" in said["next"]
+    clock.move(FRESH)
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure", "what it is"
+    assert world.admin("POST", path_of(verified, "/verify"))["verification"]["verdict"] == "proven"
+    assert deployment.told()[-2:] == ["prober.blinded", "prober.sighted"]
+    assert deployment.readiness()["status"] == "ok"
+
+
+def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(deployment: Deployment, world: World, clock):
+    made = world.connection()
+    Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
+    clock.move(FRESH)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        found = world.admin("POST", path_of(made, "/verify"))
+        assert (found["status"], found["verification"]["verdict"]) == ("verified", "inconclusive")
+        assert outcomes(found)["own_external_id_accepted"] == "inconclusive"
+
+
+def account_of(world: World, connection) -> SimpleNamespace:
+    return SimpleNamespace(_aws=world.aws, account=connection["account_id"])
+
+
+def test_an_accepted_stranger_is_insecure_also_to_a_blind_prober(
+    deployment: Deployment, world: World, customer: Customer
+):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        made = world.connect(tenant, role_arn, status="insecure")
+        assert outcomes(made)["foreign_external_id_refused"] == "failed"
+
+
+# --- lost ---
+
+
+def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World):
+    with trust(deployment, "deputy-canary", of_nobody):
+        made = world.connection()
+        assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
+        assert made["verification"]["checks"][-1]["detail"].startswith("Not tried")
+        assert deployment.told()[-1] == "prober.canary_lost"
+        said = deployment.readiness()
+        assert said["status"] == "degraded"
+        assert "cloudformation/canary.yaml" in said["next"]
+
+
+def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployment, world: World, clock: Clock):
+    made = world.connection()
+    Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
+    clock.move(FRESH)
+    with trust(deployment, "deputy-canary", of_nobody):
+        assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
+
+
+def test_a_canary_whose_account_has_switched_sts_off_is_lost(deployment: Deployment, faults):
+    faults.add("region_disabled", role_arn=deployment.stack.canary_role_arn)
+    assert deployment.sight() == "lost"
+
+
+def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary(deployment: Deployment, monkeypatch):
+    sts = copy.copy(deployment.services.verification._sts)
+    sts._broker = replace(sts._broker, name="Other")
+    sts._known = type(sts._known)()
+    with trust(deployment, "deputy-canary", of_nobody):
+        assert deployment.canary.sight(sts) == "unclear"
+
+
+# --- unclear ---
+
+
+def test_while_aws_is_unclear_about_the_canary_no_proof_counts(deployment: Deployment, world: World, faults, clock):
+    faults.add("throttle", role_arn=deployment.stack.canary_role_arn)
+    before = deployment.told()
+    made = world.connect(tenant := world.tenant(), world.role(tenant), status="pending")
+    assert made["verification"]["verdict"] == "inconclusive"
+    assert outcomes(made)["stranger_refused"] == "skipped"
+    assert deployment.readiness()["status"] == "degraded"
+    assert deployment.told() == before, "it changes nothing that anybody should read"
+    faults.clear()
+    clock.move(5)  # and not a minute
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+@pytest.mark.parametrize(
+    ("answers", "sight"),
+    [
+        ("yes yes", "sighted"),
+        ("no no", "lost"),
+        ("yes no yes", "blind"),
+        ("no yes no", "blind"),
+        ("yes no no", "lost"),  # deleted between the calls
+        ("no yes yes", "sighted"),  # made a moment ago
+        ("off off", "lost"),
+        ("unclear yes yes", "sighted"),
+        ("unclear unclear", "unclear"),
+        ("yes unclear yes", "unclear"),
+        ("no unclear no", "unclear"),
+        ("yes no unclear", "unclear"),
+    ],
+)
+def test_what_the_answers_mean(answers, sight):
+    """With an External ID, without, and with one again where the two differ."""
+    left = answers.split()
+    errors = {"no": Refused(), "off": Misconfigured(""), "unclear": Unavailable()}
+
+    def probe(with_id) -> None:
+        assert with_id is (len(left) != len(answers.split()) - 1)
+        if error := errors.get(left.pop(0)):
+            raise error
+
+    assert _sight(probe) == sight
+    assert left == []
+
+
+# --- the stranger ---
+
+
+def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
+    deployment: Deployment, world: World, customer: Customer
+):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    policy = copy.deepcopy(kit["trust_policy"])
+    policy["Statement"][0] |= {
+        "Principal": {"AWS": "*"},
+        "Condition": {"StringEquals": {"sts:ExternalId": tenant["external_id"]}},
+    }
+    made = world.connect(tenant, customer.role(kit["role_name"], policy), status="insecure")
+    assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "failed"}
+    [call] = [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn]
+    assert (call.external_id, call.duration) == (tenant["external_id"], 900)
+    assert '"Effect":"Deny","Action":"*","Resource":"*"' in call.policy
+    page = visit(world, tenant).page()
+    assert "lets in another AWS account than ours" in page.select_one(".advice").text
+    assert page.find(id="summary").text.strip().startswith("The role lets in another AWS account than ours.")
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment: Deployment, world: World):
+    with trust(deployment, "deputy-canary", without_the_stranger):
+        made = world.connection()
+        assert outcomes(made)["stranger_refused"] == "skipped"
+        assert [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn] == []
+        said = deployment.readiness()
+        assert said["status"] == "degraded"
+        assert "DEPUTY_STRANGER_ROLE_ARN" in said["next"]
+
+
+def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(deployment: Deployment, clock, monkeypatch):
+    def opened() -> int:
+        return len(deployment.world.calls_for(deployment.stack.stranger_role_arn))
+
+    deployment.sight()
+    assert opened() == 0
+    session = deployment.canary._session
+    clock.move(FRESH)
+    monkeypatch.setattr("app.connections.canary.now", lambda: session.expires_at - timedelta(seconds=299))
+    deployment.sight()
+    assert opened() == 1
+    assert deployment.canary._session is not session
+
+
+def test_a_stranger_that_was_made_again_gets_a_new_session(deployment: Deployment, clock: Clock):
+    account = deployment.stack.stranger_role_arn.split(":")[4]
+    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
+        role = iam.get_role(RoleName="deputy-stranger")["Role"]
+        policy = iam.get_role_policy(RoleName="deputy-stranger", PolicyName="ask-customers-roles")["PolicyDocument"]
+        iam.delete_role_policy(RoleName="deputy-stranger", PolicyName="ask-customers-roles")
+        iam.delete_role(RoleName="deputy-stranger")
+        try:
+            deployment.sight()
+            assert deployment.canary._last.stranger is None, "AWS does not know its session any more"
+        finally:
+            document = json.dumps(role["AssumeRolePolicyDocument"])
+            iam.create_role(RoleName="deputy-stranger", AssumeRolePolicyDocument=document)
+            iam.put_role_policy(
+                RoleName="deputy-stranger", PolicyName="ask-customers-roles", PolicyDocument=json.dumps(policy)
+            )
+    clock.move(FRESH)
+    deployment.sight()
+    assert deployment.canary._last.stranger is not None
+
+
+def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(deployment: Deployment, world: World, faults):
+    tenant = world.tenant()
+    role_arn = world.role(tenant)
+    faults.add("throttle", role_arn=role_arn, caller="deputy-stranger")
+    made = world.connect(tenant, role_arn, status="pending")
+    assert made["verification"]["verdict"] == "inconclusive"
+    assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "inconclusive"}
+
+
+# --- several processes; other settings ---
+
+
+def test_of_several_processes_one_tells(deployment: Deployment, aws, clock: Clock):
+    config = deployment.services.config
+    others = [Canary(deployment.services.db, config) for _ in range(3)]
+    before = len(deployment.told())
+    with trust(deployment, "deputy-canary", of_nobody):
+        for canary in (deployment.canary, *others):
+            canary.sight(deployment.services.verification._sts)
+    clock.move(FRESH)
+    for canary in (*others, deployment.canary):
+        canary.sight(deployment.services.verification._sts)
+    assert deployment.told()[before:] == ["prober.canary_lost", "prober.sighted"]
+
+
+def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canary_stack):
+    with new_database("sqlite") as url:
+        app = create_app(make_config(url, stranger_role_arn=roles_of(canary_stack)["stranger_role_arn"]))
+        alone = Deployment(aws, app, canary_stack)
+        aws.sts_calls.clear()
+        assert outcomes(alone.world.connection()) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
+        assert alone.asked() == []
+        assert "prober" not in [kept.check.name for kept in alone.services.health._checks]
+        app.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["canary", "stranger", "other"])
+def test_no_role_of_their_account_is_a_customers(deployment: Deployment, world: World, name):
+    tenant = world.tenant()
+    account = deployment.stack.canary_role_arn.split(":")[4]
+    for body in ({"role_arn": f"arn:aws:iam::{account}:role/deputy-{name}"}, {"account_id": account}):
+        path = f"/v1/tenants/{tenant['id']}/connections"
+        world.admin.refused("POST", path, body, expect=422, code="role_not_allowed")
