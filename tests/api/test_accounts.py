@@ -79,7 +79,7 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_aske
     api = world.admin if who == "vendor" else bound_to(world, tenant)
     for body in ({"role_arn": arn}, {"account_id": arn.split(":")[4]}):
         problem = api.refused("POST", f"{path(tenant)}/connections", body, expect=422, code="role_not_allowed")
-        assert "ask Example Vendor to add this account" in problem["detail"]
+        assert "ask Example Vendor to add it" in problem["detail"]
     assert world.calls_for(arn) == []
     declare(world, tenant, arn.split(":")[4])
     assert api("POST", f"{path(tenant)}/connections", {"role_arn": arn}, expect=201)["status"] == "verified"
