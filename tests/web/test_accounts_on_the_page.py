@@ -13,7 +13,7 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_a
     for given in (arn, arn.split(":")[4]):
         response = visitor.paste(given)
         assert response.status_code == 422
-        assert "ask Example Vendor to add this account" in response.text
+        assert "ask Example Vendor to add it" in response.text
     assert world.calls_for(arn) == []
     assert world.admin("GET", f"{path}/connections")["items"] == []
 
