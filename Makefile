@@ -29,6 +29,8 @@ demo: $(INSTALLED)
 bench: $(INSTALLED)
 	@exec $(BIN)/python -m bench $(ARGS)
 
+# Hundreds of the processes that the tests start would each compile the same modules.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 

@@ -18,16 +18,19 @@ from dev.stack import free_port
 
 # With these settings a crash of the machine may lose data. That is fine for tests, but not for benchmarks: see
 # `durable`.
-_FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+_FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_wal_size=128MB")
 
 
 class Postgres:
-    """`with Postgres() as server: server.url("name")`. `durable`: as in production, for benchmarks."""
+    """`with Postgres() as server: server.url("name")`. `durable`: as in production, for benchmarks.
 
-    def __init__(self, *, durable: bool = False) -> None:
+    Its folder is made in `parent`, which `nobody` must be able to enter.
+    """
+
+    def __init__(self, parent: Path | None = None, *, durable: bool = False) -> None:
         self._options = () if durable else _FAST
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._home = Path(tempfile.mkdtemp(prefix="deputy-postgres-", dir=self._temporary()))
+        self._home = Path(tempfile.mkdtemp(prefix="deputy-postgres-", dir=parent or self._temporary()))
         self._bin = self._binaries()
         self.port = free_port()
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from botocore.loaders import JSONFileLoader
+from botocore import hooks
+from botocore.loaders import Loader
 from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import event
@@ -76,9 +77,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def botocore_reads_its_files_once() -> Iterator[None]:
-    """Its clients read some megabytes of JSON, which would be most of what `create_app` takes."""
+    """Each of its sessions reads some megabytes of JSON and inspects its own functions: most of what `create_app` takes."""
+    read: dict[object, object] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JSONFileLoader, "load_file", staticmethod(cache(JSONFileLoader().load_file)))
+        patch.setattr(Loader, "_cache", property(lambda _: read, lambda *_: None), raising=False)
+        patch.setattr(hooks, "accepts_kwargs", cache(hooks.accepts_kwargs))
         yield
 
 

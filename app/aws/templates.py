@@ -204,6 +204,7 @@ def regions(partition: str) -> frozenset[str]:
     return frozenset(boto3.session.Session().get_available_regions("cloudformation", partition))
 
 
+@cache
 def partition_of(region: str) -> str | None:
     """The partition of a region's name, also for a region newer than this botocore; None for another name."""
     try:

@@ -11,6 +11,12 @@ import pytest
 from tests.support.cast import SESSION_NAME, World, path_of
 
 
+@pytest.fixture(scope="module")
+def settled(aws, admin):
+    """A connection for tests that change nothing of it."""
+    return World(aws, admin).connection()
+
+
 @pytest.fixture
 def connection(world: World):
     return world.connection()
@@ -26,27 +32,27 @@ def test_it_issues_what_credential_process_prints(world: World, connection):
     assert issued["Expiration"].endswith("Z")
 
 
-def test_they_work_in_the_customers_account_and_in_no_other(world: World, connection):
-    issued = world.admin("POST", path_of(connection, "/credentials"))
+def test_they_work_in_the_customers_account_and_in_no_other(world: World, settled):
+    issued = world.admin("POST", path_of(settled, "/credentials"))
     session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
     with closing(session.client("sts", endpoint_url=world.aws.url, region_name="us-east-1")) as sts:
         who = sts.get_caller_identity()
-    assert who["Account"] == connection["account_id"]
-    assert who["Arn"].split("/")[1] == connection["role_arn"].rsplit("/", 1)[1]
+    assert who["Account"] == settled["account_id"]
+    assert who["Arn"].split("/")[1] == settled["role_arn"].rsplit("/", 1)[1]
 
 
-def test_it_answers_what_container_credentials_expects(world: World, connection):
-    got = world.admin("GET", path_of(connection, "/container-credentials"))
+def test_it_answers_what_container_credentials_expects(world: World, settled):
+    got = world.admin("GET", path_of(settled, "/container-credentials"))
     assert sorted(got) == ["AccessKeyId", "AccountId", "Expiration", "RoleArn", "SecretAccessKey", "Token"]
-    assert got["AccountId"] == connection["account_id"]
-    assert got["RoleArn"] == connection["role_arn"]
+    assert got["AccountId"] == settled["account_id"]
+    assert got["RoleArn"] == settled["role_arn"]
 
 
-def test_container_credentials_takes_the_bare_key_too(world: World, connection):
+def test_container_credentials_takes_the_bare_key_too(world: World, settled):
     anonymous = world.admin.with_key(None)
     header = {"Authorization": world.admin.key}
-    assert anonymous("GET", path_of(connection, "/container-credentials"), headers=header)["Token"]
-    anonymous.refused("POST", path_of(connection, "/credentials"), headers=header, expect=401, code="unauthenticated")
+    assert anonymous("GET", path_of(settled, "/container-credentials"), headers=header)["Token"]
+    anonymous.refused("POST", path_of(settled, "/credentials"), headers=header, expect=401, code="unauthenticated")
 
 
 def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
@@ -61,17 +67,17 @@ def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
     assert "message" not in world.admin("POST", path_of(connection, "/credentials"), expect=409)
 
 
-def test_head_on_container_credentials_issues_nothing(world: World, connection):
-    before = len(world.calls_for(connection["role_arn"]))
-    assert world.admin.raw("HEAD", path_of(connection, "/container-credentials")).status_code == 405
-    assert len(world.calls_for(connection["role_arn"])) == before
+def test_head_on_container_credentials_issues_nothing(world: World, settled):
+    before = len(world.calls_for(settled["role_arn"]))
+    assert world.admin.raw("HEAD", path_of(settled, "/container-credentials")).status_code == 405
+    assert len(world.calls_for(settled["role_arn"])) == before
 
 
-def test_every_answer_says_no_store(world: World, connection):
+def test_every_answer_says_no_store(world: World, settled):
     for response in (
-        world.admin.raw("POST", path_of(connection, "/credentials")),
-        world.admin.raw("GET", path_of(connection, "/container-credentials")),
-        world.admin.raw("POST", path_of(connection, "/credentials"), {"duration_seconds": 1}),
+        world.admin.raw("POST", path_of(settled, "/credentials")),
+        world.admin.raw("GET", path_of(settled, "/container-credentials")),
+        world.admin.raw("POST", path_of(settled, "/credentials"), {"duration_seconds": 1}),
     ):
         assert response.headers["Cache-Control"] == "no-store"
 
@@ -111,25 +117,25 @@ def test_the_session_name_is_ours_and_tells_which_key(world: World, connection):
 @pytest.mark.parametrize(
     "field", ["role_arn", "external_id", "ExternalId", "session_name", "tags", "PolicyArns", "source_identity"]
 )
-def test_nothing_about_the_role_is_taken_from_the_caller(world: World, connection, field):
-    before = len(world.calls_for(connection["role_arn"]))
+def test_nothing_about_the_role_is_taken_from_the_caller(world: World, settled, field):
+    before = len(world.calls_for(settled["role_arn"]))
     problem = world.admin.refused(
-        "POST", path_of(connection, "/credentials"), {field: "x"}, expect=422, code="validation_failed"
+        "POST", path_of(settled, "/credentials"), {field: "x"}, expect=422, code="validation_failed"
     )
     assert field in problem["errors"]
-    assert len(world.calls_for(connection["role_arn"])) == before
+    assert len(world.calls_for(settled["role_arn"])) == before
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 899, 3601, 43_200, 43_201, 10**30, 900.0, 3600.5, "3600", True, [], {}])
-def test_a_duration_is_a_whole_number_within_the_limits(world: World, connection, wanted):
+def test_a_duration_is_a_whole_number_within_the_limits(world: World, settled, wanted):
     problem = world.admin.refused(
-        "POST", path_of(connection, "/credentials"), {"duration_seconds": wanted}, expect=422, code="validation_failed"
+        "POST", path_of(settled, "/credentials"), {"duration_seconds": wanted}, expect=422, code="validation_failed"
     )
     assert "duration_seconds" in problem["errors"]
 
 
-def test_a_duration_above_the_maximum_names_it(world: World, connection):
-    problem = world.admin("POST", path_of(connection, "/credentials"), {"duration_seconds": 7200}, expect=422)
+def test_a_duration_above_the_maximum_names_it(world: World, settled):
+    problem = world.admin("POST", path_of(settled, "/credentials"), {"duration_seconds": 7200}, expect=422)
     assert "3600" in problem["errors"]["duration_seconds"][0]
 
 
@@ -137,10 +143,10 @@ def test_a_duration_above_the_maximum_names_it(world: World, connection):
     "raw",
     ['{"duration_seconds": 1e309}', '{"duration_seconds": NaN}', '{"duration_seconds": 9, "duration_seconds": 900}'],
 )
-def test_a_number_that_is_not_json_is_malformed(world: World, connection, raw):
+def test_a_number_that_is_not_json_is_malformed(world: World, settled, raw):
     world.admin.refused(
         "POST",
-        path_of(connection, "/credentials"),
+        path_of(settled, "/credentials"),
         data=raw,
         content_type="application/json",
         expect=400,
@@ -178,19 +184,19 @@ def test_a_session_policy_reaches_aws_compact_and_only_narrows(world: World, con
         [],
     ],
 )
-def test_a_bad_session_policy_is_refused_before_aws(world: World, connection, policy):
-    before = len(world.calls_for(connection["role_arn"]))
+def test_a_bad_session_policy_is_refused_before_aws(world: World, settled, policy):
+    before = len(world.calls_for(settled["role_arn"]))
     problem = world.admin.refused(
-        "POST", path_of(connection, "/credentials"), {"session_policy": policy}, expect=422, code="validation_failed"
+        "POST", path_of(settled, "/credentials"), {"session_policy": policy}, expect=422, code="validation_failed"
     )
     assert "session_policy" in problem["errors"]
-    assert len(world.calls_for(connection["role_arn"])) == before
+    assert len(world.calls_for(settled["role_arn"])) == before
 
 
 @pytest.mark.parametrize("reason", ["", " ", "x" * 201, "two\nlines", "nul\u0000", 5])
-def test_a_reason_is_short_and_printable(world: World, connection, reason):
+def test_a_reason_is_short_and_printable(world: World, settled, reason):
     expect = 400 if isinstance(reason, str) and "\0" in reason else 422
-    world.admin("POST", path_of(connection, "/credentials"), {"reason": reason}, expect=expect)
+    world.admin("POST", path_of(settled, "/credentials"), {"reason": reason}, expect=expect)
 
 
 def connection_tenant(connection):

@@ -7,13 +7,15 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy
 
 from app.access.callers import Scope
 from app.aws.query import QueryApi
 from app.clock import now
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
-from app.store.models import ConnectionStatus
+from app.store.database import SYSTEM
+from app.store.models import BackgroundWorker, Connection, ConnectionStatus
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, World
 from tests.support.databases import empty_database, new_database
@@ -117,18 +119,30 @@ class Deployment:
         heartbeat.beat()
         return heartbeat
 
+    def rest(self) -> None:
+        """No worker has ever been seen, and nothing is due."""
+        with self.services.db.write(SYSTEM) as db:
+            db.execute(sqlalchemy.delete(BackgroundWorker))
+            db.execute(sqlalchemy.update(Connection).values(due_at=None))
+
     def close(self) -> None:
         for app in self._made:
             app.extensions["deputy"].db.engine.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def deployment(request, aws, vendor):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def deployed(request, aws, vendor):
     with new_database(request.param) as url:
         made = Deployment(make_config(url), vendor)
         publish_templates(made._made[0])
         yield made
         made.close()
+
+
+@pytest.fixture
+def deployment(deployed):
+    deployed.rest()
+    return deployed
 
 
 def ago(seconds: float):

@@ -23,12 +23,20 @@ from tests.support.waiting import until
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def services(request):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(request):
     with new_database(request.param) as url:
         found = composition.build(make_config(url))
         yield found
         found.db.engine.dispose()
+
+
+@pytest.fixture
+def services(shared):
+    """With no registrations."""
+    with shared.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.delete(Registration))
+    return shared
 
 
 def registrations(services, *ages: timedelta) -> list:
@@ -77,7 +85,7 @@ def test_where_nothing_is_old_housekeeping_does_not_wait_for_writers(services):
     assert left(services) == kept
 
 
-@pytest.mark.parametrize("services", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize("shared", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 def test_rows_that_another_worker_deletes_are_not_waited_for(services):
     registrations(services, 40 * DAY)
     with holding(services, "DELETE FROM registrations"):

@@ -15,6 +15,17 @@ from tests.support.cast import World
 pytestmark = pytest.mark.usefixtures("pauses")
 
 
+@pytest.fixture(scope="module")
+def place(world: World) -> CustomerAccount:
+    """For tests that change nothing of it."""
+    return CustomerAccount(world)
+
+
+@pytest.fixture
+def own_place(world: World) -> CustomerAccount:
+    return CustomerAccount(world)
+
+
 def refused(kind, place: CustomerAccount, **options) -> deputy_client.DeputyError:
     options.setdefault("key", place.key)
     with pytest.raises(deputy_client.DeputyError) as caught:
@@ -26,10 +37,10 @@ def refused(kind, place: CustomerAccount, **options) -> deputy_client.DeputyErro
     return error
 
 
-def test_not_verified(place: CustomerAccount, deputy: Deputy):
-    place.open_the_role()
-    assert place.admin("/verify")["status"] == "insecure"
-    error = refused(deputy_client.NotVerified, place)
+def test_not_verified(own_place: CustomerAccount, deputy: Deputy):
+    own_place.open_the_role()
+    assert own_place.admin("/verify")["status"] == "insecure"
+    error = refused(deputy_client.NotVerified, own_place)
     assert error.code == "connection_not_verified"
     assert error.request_id
     assert error.request_id in str(error)
@@ -37,14 +48,14 @@ def test_not_verified(place: CustomerAccount, deputy: Deputy):
     assert len(deputy.requests) == 1
 
 
-def test_suspended(place: CustomerAccount):
-    place.admin("/suspend", {"reason": "unpaid"})
-    assert "resume" in str(refused(deputy_client.Suspended, place))
+def test_suspended(own_place: CustomerAccount):
+    own_place.admin("/suspend", {"reason": "unpaid"})
+    assert "resume" in str(refused(deputy_client.Suspended, own_place))
 
 
-def test_role_refused(place: CustomerAccount):
-    place.customer.remove_role(place.role_name)
-    error = refused(deputy_client.RoleRefused, place)
+def test_role_refused(own_place: CustomerAccount):
+    own_place.customer.remove_role(own_place.role_name)
+    error = refused(deputy_client.RoleRefused, own_place)
     assert "/verify" in str(error)
     assert error.code == "role_refused"
 
@@ -88,10 +99,10 @@ def test_what_is_not_json_is_not_sent(place: CustomerAccount, deputy: Deputy):
 
 
 def test_aws_unavailable_is_tried_again_as_deputy_asks(
-    place: CustomerAccount, deputy: Deputy, faults, pauses: list[float]
+    own_place: CustomerAccount, deputy: Deputy, faults, pauses: list[float]
 ):
-    faults.add("error", role_arn=place.connection["role_arn"])
-    error = refused(deputy_client.Unreachable, place)
+    faults.add("error", role_arn=own_place.connection["role_arn"])
+    error = refused(deputy_client.Unreachable, own_place)
     assert error.code == "aws_unavailable"
     assert error.retry_after == 2
     assert len(deputy.requests) == 4

@@ -19,13 +19,13 @@ from bench.organization import most_in_a_second
 from tests.conftest import make_config
 from tests.support.cast import Customer
 from tests.support.databases import new_database
-from tests.support.rows import ADMIN, Role, at_once, connection_row, tenant_row
+from tests.support.rows import ADMIN, Role, at_once, connection_row, connection_rows, tenant_row
 
 S = ConnectionStatus
 
 
 class Scene:
-    """A database of its own, in which only what the test made is due."""
+    """A database in which only what the test made is due."""
 
     def __init__(self, services, aws) -> None:
         self.services, self.due, self.db = services, services.proof_queue, services.db
@@ -70,12 +70,19 @@ class Scene:
         customer.role(row.role_arn.rpartition("/")[2], trust_policy(self.services.config.broker, row.external_id))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def scene(request, aws, vendor):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def services(request, aws, vendor):
     with new_database(request.param) as url:
-        services = composition.build(make_config(url, sts_budget=6000))
-        yield Scene(services, aws)
-        services.db.engine.dispose()
+        made = composition.build(make_config(url, sts_budget=6000))
+        yield made
+        made.db.engine.dispose()
+
+
+@pytest.fixture
+def scene(services, aws):
+    with services.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.update(Connection).values(due_at=None))
+    return Scene(services, aws)
 
 
 def test_what_is_due_is_claimed_once(scene):
@@ -96,8 +103,9 @@ def test_the_longest_due_come_first(scene):
 def flood(scene, *, rows: int, **changes):
     """A tenant with so many connections that have been due for an hour."""
     tenant = tenant_row(scene.db)
-    for number in range(1, rows + 1):
-        scene.pending(number=number, tenant=tenant, due_at=now() - timedelta(hours=1), **changes)
+    role = {"role_unique_id": None, "status": S.PENDING, "verified_at": None, "due_at": now() - timedelta(hours=1)}
+    wanted = [{"role_arn": f"{scene.nowhere.arn}-{number}", **role, **changes} for number in range(rows)]
+    connection_rows(scene.db, tenant, wanted)
     return tenant
 
 

@@ -17,12 +17,20 @@ from app.store.models import BackgroundWorker
 from tests.support.databases import new_database
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(request):
     with new_database(request.param) as url:
         made = Database(url)
         yield made
         made.engine.dispose()
+
+
+@pytest.fixture
+def database(shared):
+    """One that has seen no worker."""
+    with shared.write(SYSTEM) as db:
+        db.execute(sqlalchemy.delete(BackgroundWorker))
+    return shared
 
 
 def rows(database) -> list[BackgroundWorker]:

@@ -1,6 +1,5 @@
 """Quotas: exact for the whole deployment, on both databases; what is refused is not counted, and old rows go."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,19 +16,27 @@ from app.store.models import QuotaUse
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN, at_once
+from tests.support.waiting import until
 
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def processes(request):
-    """Two of them, as two gunicorn workers, on a database of their own."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def both(request):
     with new_database(request.param) as url:
         config = make_config(url, connection_rate=60, link_rate=20)
         both = [composition.build(config) for _ in range(2)]
         yield both
         for services in both:
             services.db.engine.dispose()
+
+
+@pytest.fixture
+def processes(both):
+    """Two of them, as two gunicorn workers, on a database in which nothing has been counted."""
+    with both[0].db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.delete(QuotaUse))
+    return both
 
 
 @pytest.fixture
@@ -120,8 +127,10 @@ def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_n
     with ThreadPoolExecutor(1) as pool:
         with other.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
+            seen: list[str] = []
+            event.listen(one.db.engine, "after_cursor_execute", lambda *args: seen.append(args[2]))
             late = pool.submit(admitted, one.quotas.admit_role, link(tenant), tenant)
-            time.sleep(0.3)  # by now it has looked, and waits
+            until(lambda: sum("FROM quota_uses" in statement for statement in seen) == 2, "it looked at both quotas")
             assert not late.done()
         assert late.result() is False
     assert uses(other) == {("attempt", tenant): 60}
@@ -216,7 +225,7 @@ def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(processes, clock
     assert uses(processes[0]) == {("attempt", tenant): 1 for tenant in tenants}
 
 
-@pytest.mark.parametrize("processes", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(processes, clock):
     one, other = processes
     one.quotas.admit_attempt(ADMIN, new_id())

@@ -1,37 +1,52 @@
 """Refusals on record: ten of a key in a second are told one by one, the rest in one event, over all processes together."""
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 import sqlalchemy
 
-from app import services as composition
 from app.audit.events import Event
 from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
+from app.limits.refusals import Refusals
+from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, QuotaUse
-from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN
+from tests.support.waiting import until
 
 NOON = datetime(2026, 1, 31, 12, 0, 0, 500_000, tzinfo=UTC)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def processes(request):
-    """Two of them, as two gunicorn workers, on a database of their own."""
+@dataclass(frozen=True)
+class Process:
+    db: Database
+    refusals: Refusals
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def databases(request):
     with new_database(request.param) as url:
-        both = [composition.build(make_config(url)) for _ in range(2)]
+        both = [Database(url) for _ in range(2)]
         yield both
-        for services in both:
-            services.refusals.flush()
-            services.db.engine.dispose()
+        for database in both:
+            database.engine.dispose()
+
+
+@pytest.fixture
+def processes(databases):
+    """Two of them, as two gunicorn workers, which have refused nothing yet."""
+    with databases[0].write(SYSTEM) as db:
+        db.execute(sqlalchemy.delete(QuotaUse))
+    both = [Process(database, Refusals(database)) for database in databases]
+    yield both
+    for process in both:
+        process.refusals.flush()
 
 
 @pytest.fixture
@@ -230,10 +245,7 @@ def test_it_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypa
     for _ in range(40):  # if the second ends meanwhile, more than ten are left all the same
         event = Event(key.actor, "tenant.refused", {"code": "forbidden"}, outcome="refused")
         refusals.record(key.key_id, None, event)
-    deadline = time.monotonic() + 20
-    while not events(processes[0], key, "request.refused"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: events(processes[0], key, "request.refused"))
 
 
 def test_a_request_beyond_is_answered_with_429_and_logged_once(app, world, logged, monkeypatch):

@@ -102,14 +102,24 @@ class Desk:
             return db.scalar(select(func.count()).select_from(Registration))
 
 
+@pytest.fixture(scope="module")
+def database(config) -> Iterator[Database]:
+    made = Database(config.database_url)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def queue(aws, vendor) -> RegistrationQueue:
+    return RegistrationQueue("us-east-1", vendor.registration_queue_url)
+
+
 @pytest.fixture
-def desk(config, aws, vendor):
+def desk(config, vendor, database, queue):
     config = replace(config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url)
-    database = Database(config.database_url)
-    desk = Desk(config, database, RegistrationQueue("us-east-1", vendor.registration_queue_url))
+    desk = Desk(config, database, queue)
     yield desk
     desk.answers.close()
-    database.engine.dispose()
 
 
 # --- what a message does ---
@@ -672,8 +682,8 @@ def test_a_database_that_goes_away_in_between_leaves_the_message(desk, line, mon
     assert desk.answers.statuses == ["SUCCESS"]
 
 
-def test_a_queue_that_is_away_is_told_to_the_loop(desk):
-    desk.queue._url = desk.queue._url.replace(VENDOR_ACCOUNT, "000000000000") + "-gone"
+def test_a_queue_that_is_away_is_told_to_the_loop(desk, monkeypatch):
+    monkeypatch.setattr(desk.queue, "_url", desk.queue._url.replace(VENDOR_ACCOUNT, "000000000000") + "-gone")
     with pytest.raises(AwsUnavailableError):
         desk.registrations.receive(wait_seconds=0)
 

@@ -8,23 +8,25 @@ import fcntl
 import os
 import pickle
 import shutil
+import sqlite3
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
+import psycopg
 import sqlalchemy
 from alembic import command
 
-from app.store.database import SYSTEM, Database
+from app.store.database import Database
 from app.store.migrations import alembic_config
-from app.store.models.configuration import Configuration
 from dev.postgres import Postgres
 
 _RUN = "DEPUTY_TESTS_RUN"  # the run's folder, in the environment that xdist's workers inherit
-_MEMORY = Path("/dev/shm")  # noqa: S108  SQLite waits for the disk at each commit, which proves nothing to a test
+# SQLite waits for the disk at each commit, and each PostgreSQL database is 600 files: both prove nothing to a test.
+_MEMORY = Path("/dev/shm")  # noqa: S108
 _ROOM = 1 << 30
 
 
@@ -91,10 +93,11 @@ def _on_the_server(options: str = "") -> Iterator[str]:
 
 def _of_its_own(url: str) -> str:
     """A copy of a database is the same deployment, until it gets another id."""
-    database = Database(url)
-    with database.write(SYSTEM) as db:
-        db.execute(sqlalchemy.update(Configuration).values(deployment_id=uuid.uuid4()))
-    database.engine.dispose()
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("UPDATE configuration SET deployment_id = lower(hex(randomblob(16)))")
+    else:
+        _execute(url, "UPDATE configuration SET deployment_id = gen_random_uuid()")
     return url
 
 
@@ -122,7 +125,8 @@ def _server() -> str:
 
 
 def _start(path: Path) -> None:
-    path.write_bytes(pickle.dumps(Postgres().__enter__()))
+    in_memory = _run().parent == _MEMORY
+    path.write_bytes(pickle.dumps(Postgres(_MEMORY if in_memory else None).__enter__()))
 
 
 def _migrate_file(path: Path) -> None:
@@ -137,7 +141,9 @@ def _migrate_template(path: Path) -> None:
 
 
 def _admin(statement: str) -> None:
-    engine = sqlalchemy.create_engine(postgresql(), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(statement)
-    engine.dispose()
+    _execute(postgresql(), statement)
+
+
+def _execute(url: str, statement: str) -> None:
+    with psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True) as connection:
+        connection.execute(statement)
