@@ -74,6 +74,7 @@ def test_a_bare_key_is_taken_only_as_it_is(scene: Scene, name: str):
     problem(response, 401, "unauthenticated")
 
 
+@on_sqlite
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene, route: Route):
     key = scene.world.admin.key
@@ -129,6 +130,7 @@ def without(scene: Scene):
     return get
 
 
+@on_sqlite
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene, without, route: Route):
     api = without(route.scope)
@@ -173,6 +175,7 @@ def test_a_key_gives_away_only_what_it_has(scene: Scene, scope: str):
         ["keys:write\n"],
         ["KEYS_WRITE"],
         [255],
+        ["tenants:read", 5],
         [None],
         [["keys:write"]],
         "keys:write",
@@ -223,6 +226,9 @@ def test_a_key_does_not_outlive_its_maker(scene: Scene):
     for same in ({}, {"expires_at": None}, {"expires_at": at.isoformat()}):
         made = maker("POST", KEYS, body | same, expect=201)
         assert dt.datetime.fromisoformat(made["expires_at"]) == at
+    sooner = (at - dt.timedelta(minutes=30)).isoformat()
+    made_sooner = maker("POST", KEYS, {**body, "expires_at": sooner}, expect=201)
+    assert dt.datetime.fromisoformat(made_sooner["expires_at"]) < at
     grandchild = maker.with_key(made["key"])("POST", KEYS, body, expect=201)
     assert dt.datetime.fromisoformat(grandchild["expires_at"]) == at
     response = maker.raw("POST", KEYS, {**body, "expires_at": "2020-01-01T00:00:00Z"})

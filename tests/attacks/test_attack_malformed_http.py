@@ -9,7 +9,7 @@ import string
 import pytest
 
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene, newest, problem, shows_nothing, unchanged
+from tests.attacks.evidence import Scene, newest, on_sqlite, problem, shows_nothing, unchanged
 from tests.attacks.routes import LISTS, WITH_BODY
 from tests.support.cast import World, path_of
 
@@ -90,6 +90,7 @@ def places(scene: Scene):
     return [(route.method, route.at(**ids)) for route in WITH_BODY]
 
 
+@on_sqlite
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_body_is_a_4xx_on_every_route(scene: Scene, places, name: str):
     kind, body, expected = MALFORMED[name]
@@ -101,6 +102,7 @@ def test_a_malformed_body_is_a_4xx_on_every_route(scene: Scene, places, name: st
             assert "sys.set_int_max_str_digits" not in response.text  # nor any other word of Python's
 
 
+@on_sqlite
 @pytest.mark.parametrize("size", [256 * KIB + 1, 3 * MIB])
 def test_a_body_without_a_length_is_measured_all_the_same(scene: Scene, places, size: int):
     """Chunked, as the server hands it on."""
@@ -115,6 +117,7 @@ def test_a_body_without_a_length_is_measured_all_the_same(scene: Scene, places, 
         problem(response, 413, "payload_too_large")
 
 
+@on_sqlite
 @pytest.mark.parametrize("chunks", MALFORMED_CHUNKS)
 def test_malformed_chunks_are_a_4xx_on_every_route(scene: Scene, places, chunks: bytes):
     """The server finds them out only while we read, by an exception of its own."""
