@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,9 @@ def shell(world: World, customer: Customer, tmp_path: Path):
     return run
 
 
-@pytest.mark.parametrize("permission_set", permission_sets.load())
-@pytest.mark.parametrize("program", ["sh", "bash"])
+@pytest.mark.parametrize(
+    ("permission_set", "program"), zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False)
+)
 def test_the_aws_cli_kit_makes_a_role_that_is_verified(
     world: World, customer: Customer, shell, program: str, permission_set: str
 ):

@@ -44,8 +44,8 @@ CLIENTS = BOTO3.replace("import boto3", "import deputy_client").replace(
 
 
 @pytest.fixture
-def full(world) -> CustomerAccount:
-    place = CustomerAccount(world)
+def full(place: CustomerAccount) -> CustomerAccount:
+    """With a bucket of so many pages."""
     place.fill(PAGES)
     return place
 
@@ -111,8 +111,8 @@ class Worker:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, full: CustomerAccount, deputy: Deputy, secure) -> Worker:
-    return Worker(tmp_path, full, deputy, secure)
+def worker(tmp_path: Path, place: CustomerAccount, deputy: Deputy, secure) -> Worker:
+    return Worker(tmp_path, place, deputy, secure)
 
 
 @pytest.fixture
@@ -145,6 +145,7 @@ def check_three_hours(done, aws: TickingAws, deputy: Deputy) -> None:
     assert len(deputy.requests) == len(used)
 
 
+@pytest.mark.usefixtures("full")
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
 def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy, hours):
     aws, there = hours
@@ -179,67 +180,69 @@ def test_without_refreshing_they_would_have_expired(worker: Worker, full: Custom
     assert [answer for _, _, answer in aws.seen] == [200] * 12 + [403]
 
 
-def test_the_script_prints_exactly_the_credentials(worker: Worker, deputy: Deputy, full: CustomerAccount):
+def test_the_script_prints_exactly_the_credentials(worker: Worker, deputy: Deputy, place: CustomerAccount):
     env = environment(**worker.profile_with_curl())
-    done = run(worker.home / "deputy-credentials", *full.ids, env=env)
+    done = run(worker.home / "deputy-credentials", *place.ids, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["Version"] == 1
 
 
-def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: Deputy, full: CustomerAccount):
+def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: Deputy, place: CustomerAccount):
     deputy.answer_first((503, {"Retry-After": "1", "Content-Length": "2"}, b"{}"))
-    done = run(worker.home / "deputy-credentials", *full.ids, env=environment(**worker.profile_with_curl()))
+    done = run(worker.home / "deputy-credentials", *place.ids, env=environment(**worker.profile_with_curl()))
     assert done.returncode == 0
     assert json.loads(done.stdout)["Version"] == 1
     assert len(deputy.requests) == 2
 
 
-def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, full: CustomerAccount):
+def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, place: CustomerAccount):
     env = environment(**worker.profile_with_curl())
-    done = run(worker.home / "deputy-credentials", full.ids[0], full.ids[0], env=env)
+    done = run(worker.home / "deputy-credentials", place.ids[0], place.ids[0], env=env)
     assert (done.returncode != 0, done.stdout) == (True, "")
     assert "Deputy answered 404 not_found, request " in done.stderr
-    assert full.key not in done.stderr
+    assert place.key not in done.stderr
 
 
-def test_the_script_tells_one_refusal_from_another(worker: Worker, deputy: Deputy, full: CustomerAccount, aws: Sandbox):
-    full.open_the_role()
-    full.admin("/verify")
+def test_the_script_tells_one_refusal_from_another(
+    worker: Worker, deputy: Deputy, place: CustomerAccount, aws: Sandbox
+):
+    place.open_the_role()
+    place.admin("/verify")
     env = environment(**worker.profile_with_curl())
 
     def said() -> str:
-        done = run(worker.home / "deputy-credentials", *full.ids, env=env)
+        done = run(worker.home / "deputy-credentials", *place.ids, env=env)
         assert (done.returncode, done.stdout) == (22, "")
         return done.stderr
 
     assert "Deputy answered 409 connection_not_verified, request " in said()
-    full.admin("/suspend", {"reason": "unpaid"})
+    place.admin("/suspend", {"reason": "unpaid"})
     assert "Deputy answered 409 suspended, request " in said()
     deputy.answer_first((409, {"X-Deputy-Code": "role_refused", "Content-Length": "2"}, b"{}"))
     assert "Deputy answered 409 role_refused, request " in said()
 
 
-def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, deputy: Deputy, full: CustomerAccount):
+def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, deputy: Deputy, place: CustomerAccount):
     """As `make run` serves it."""
     nowhere = "http://127.0.0.1:9"
     env = environment(**worker.profile_with_curl(), http_proxy=nowhere, ALL_PROXY=nowhere)
     for host in ("127.0.0.1", "localhost"):
         done = run(
             worker.home / "deputy-credentials",
-            *full.ids,
+            *place.ids,
             env=env | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)},
         )
         assert (done.returncode, done.stderr) == (0, "")
-        assert json.loads(done.stdout)["AccountId"] == full.customer.account
+        assert json.loads(done.stdout)["AccountId"] == place.customer.account
 
 
 @pytest.mark.parametrize("host", ["localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"])
 def test_the_script_sends_the_key_to_other_machines_over_https_only(
-    worker: Worker, deputy: Deputy, full: CustomerAccount, host
+    worker: Worker, deputy: Deputy, place: CustomerAccount, host
 ):
     """These all lead to the service, as another machine would be out of a test's reach."""
     env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
-    done = run(worker.home / "deputy-credentials", *full.ids, env=env)
+    done = run(worker.home / "deputy-credentials", *place.ids, env=env)
     assert (done.returncode, done.stdout, deputy.requests) == (1, "", [])
     assert "http" in done.stderr
 
@@ -248,7 +251,6 @@ def test_the_aws_cli_shows_why_there_are_none(
     aws_cli, worker: Worker, place: CustomerAccount, deputy: Deputy, aws: Sandbox
 ):
     place.admin("/suspend", {"reason": "unpaid"})
-    worker = Worker(worker.home, place, deputy, worker._secure)
     env = environment(AWS_ENDPOINT_URL=aws.url, **worker.profile_with_the_command())
     done = run(aws_cli, "s3api", "list-buckets", env=env)
     assert done.returncode != 0
@@ -257,7 +259,7 @@ def test_the_aws_cli_shows_why_there_are_none(
 
 
 def test_the_check_before_the_first_write_stops_in_any_other_account(
-    aws_cli, worker: Worker, full: CustomerAccount, aws: Sandbox
+    aws_cli, worker: Worker, place: CustomerAccount, aws: Sandbox
 ):
     path = f"{aws_cli.parent}:{os.environ['PATH']}"
     env = environment(AWS_ENDPOINT_URL=aws.url, PATH=path, **worker.profile_with_the_command())
@@ -266,27 +268,27 @@ def test_the_check_before_the_first_write_stops_in_any_other_account(
     def wrote(account: str) -> bool:
         return run("sh", "-euc", script, env=env | {"CUSTOMER_ACCOUNT": account}).stdout == "writes\n"
 
-    assert wrote(full.customer.account)
+    assert wrote(place.customer.account)
     assert not wrote("555500001111")
-    full.admin("/suspend", {"reason": "unpaid"})
-    assert not wrote(full.customer.account)
+    place.admin("/suspend", {"reason": "unpaid"})
+    assert not wrote(place.customer.account)
 
 
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
-def test_the_aws_cli_and_boto3_stop_at_a_refusal(way, aws_cli, worker: Worker, full: CustomerAccount, aws: Sandbox):
-    full.admin("/suspend", {"reason": "unpaid"})
+def test_the_aws_cli_and_boto3_stop_at_a_refusal(way, aws_cli, worker: Worker, place: CustomerAccount, aws: Sandbox):
+    place.admin("/suspend", {"reason": "unpaid"})
     env = environment(AWS_ENDPOINT_URL=aws.url, **getattr(worker, way)())
-    for words in ([aws_cli, *cli(full)], [sys.executable, "-c", BOTO3, full.bucket]):
+    for words in ([aws_cli, *cli(place)], [sys.executable, "-c", BOTO3, place.bucket]):
         done = run(*words, env=env)
         assert (done.returncode != 0, done.stdout.strip()) == (True, "")
         assert "suspended" in done.stderr
 
 
-def test_the_newline_trap(worker: Worker, full: CustomerAccount, deputy: Deputy, aws: Sandbox):
+def test_the_newline_trap(worker: Worker, place: CustomerAccount, deputy: Deputy, aws: Sandbox):
     """The document says what happens; should an SDK begin to strip, the document may say less."""
-    worker.key_file.write_text(f"{full.key}\n")
+    worker.key_file.write_text(f"{place.key}\n")
     env = environment(AWS_ENDPOINT_URL=aws.url, **worker.container_variables())
-    done = run(sys.executable, "-c", BOTO3, full.bucket, env=env)
+    done = run(sys.executable, "-c", BOTO3, place.bucket, env=env)
     assert "Auth token value is not a legal header value" in done.stderr
     assert deputy.requests == []
 

@@ -61,7 +61,7 @@ def event(world: World, answer: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(params=[0, 1])
+@pytest.fixture(scope="module", params=[0, 1])
 def behind(request, config, admin):
     """The service behind so many proxies, and what it should see of a client that lies."""
     app = create_app(make_config(config.database_url, proxy_hops=request.param))

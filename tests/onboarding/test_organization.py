@@ -190,7 +190,7 @@ def shown_again_soon(aws, vendor):
 
 
 @pytest.mark.parametrize("idle", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("shown_again_soon")
 def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
     idle, aws, tmp_path, count
