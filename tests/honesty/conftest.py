@@ -6,7 +6,7 @@ import pytest
 
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
-from tests.support.databases import empty_database
+from tests.support.databases import new_database
 
 
 @pytest.fixture(scope="package")
@@ -17,7 +17,7 @@ def front() -> Iterator[Aws]:
 
 def _deployed(engine: str, front: Aws, folders: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = folders.mktemp(engine)
-    with empty_database(engine, folder) as url, Deployment(folder, url, front) as service:
+    with new_database(engine) as url, Deployment(folder, url, front) as service:
         yield service
 
 

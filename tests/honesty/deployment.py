@@ -29,7 +29,6 @@ from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
 from tests.conftest import OPERATOR
 from tests.honesty.front import Aws
-from tests.support.databases import migrate
 from tests.support.waiting import until
 
 HANDS = 8
@@ -145,7 +144,7 @@ class ProvenConnection:
 
 
 class Deployment:
-    """Use it in a `with`. `flags` are gunicorn's; `settings` are DEPUTY_ variables, without the prefix."""
+    """Use it in a `with`, on a migrated database. `flags` are gunicorn's; `settings` DEPUTY_ variables without the prefix."""
 
     def __init__(
         self, folder: Path, database_url: str, aws: Aws, *, workers: int = 2, flags: Sequence[str] = (), **settings: str
@@ -176,7 +175,6 @@ class Deployment:
         }
 
     def __enter__(self) -> Self:
-        migrate(self.database_url)
         database = Database(self.database_url)
         ApiKeys(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
         database.engine.dispose()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
-from tests.support.databases import empty_database
+from tests.support.databases import new_database
 from tests.support.valkey import Valkey
 
 
@@ -18,7 +18,7 @@ def sharing(folder: Path, aws: Aws, **settings: str) -> Iterator[tuple[Deploymen
     with contextlib.ExitStack() as ending:
         valkey = Valkey()
         ending.callback(valkey.kill)
-        url = ending.enter_context(empty_database("sqlite", folder))
+        url = ending.enter_context(new_database("sqlite"))
         deployment = Deployment(folder, url, aws, CACHE_URL=valkey.url, **settings)
         yield ending.enter_context(deployment), valkey
 

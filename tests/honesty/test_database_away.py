@@ -21,6 +21,7 @@ import sqlalchemy
 from dev.postgres import Postgres
 from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, ProvenConnection
 from tests.honesty.front import Aws
+from tests.support.databases import migrate
 from tests.support.waiting import until
 
 AWAY = 3  # seconds: more than a request, or two of its waits, may take
@@ -37,6 +38,7 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def on_own_server(server: Postgres, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
+    migrate(server.url())
     with Deployment(tmp_path_factory.mktemp("own-postgresql"), server.url(), front) as service:
         yield service
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from tests.honesty.deployment import Client, Deployment, ProvenConnection
-from tests.support.databases import empty_database
+from tests.support.databases import new_database
 from tests.support.waiting import until
 
 MANY = 600  # more than both web processes together serve at once
@@ -23,7 +23,7 @@ KIB, MIB = 1024, 1024 * 1024
 @pytest.fixture(scope="module")
 def service(front, tmp_path_factory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("sockets")
-    with empty_database("sqlite", folder) as url:
+    with new_database("sqlite") as url:
         flags = ("--worker-connections", str(FEW + 64))
         with Deployment(folder, url, front, flags=flags, BODY_SECONDS=str(SECONDS)) as deployed:
             yield deployed
@@ -33,7 +33,7 @@ def service(front, tmp_path_factory) -> Iterator[Deployment]:
 def roomy(front, tmp_path_factory) -> Iterator[Deployment]:
     """With as many connections as it has by itself, and a body has long to come."""
     folder = tmp_path_factory.mktemp("roomy")
-    with empty_database("sqlite", folder) as url, Deployment(folder, url, front, BODY_SECONDS="30") as deployed:
+    with new_database("sqlite") as url, Deployment(folder, url, front, BODY_SECONDS="30") as deployed:
         yield deployed
 
 

@@ -10,12 +10,12 @@ from collections import Counter, defaultdict
 import pytest
 
 from tests.honesty.deployment import Deployment, Load
-from tests.support.databases import empty_database
+from tests.support.databases import new_database
 
 
 @pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)])
 def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(front, tmp_path, engine):
-    with empty_database(engine, tmp_path) as url, Deployment(tmp_path, url, front) as service:
+    with new_database(engine) as url, Deployment(tmp_path, url, front) as service:
         weak = service.place()  # its key may issue, and nothing else
         with (
             service.clients(4) as by_worker,

@@ -4,7 +4,7 @@ import base64
 import hmac
 import re
 import uuid
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from app.permissions import permission_sets
 from app.store.database import Database
 from app.store.models.configuration import deployment_id
 from tests.support.cast import root_client
-from tests.support.databases import empty_database, migrate
+from tests.support.databases import empty_database, migrate, new_database
 from tests.support.rows import registration_token, tenant_row
 from tests.support.stacks import TOPIC, Answers, Stack
 
@@ -167,16 +167,16 @@ class Deployment:
 
 
 @pytest.fixture
-def deployments(aws, vendor, config, tmp_path):
+def deployments(aws, vendor, config):
     with (
         Answers() as answers,
         closing(aws.client("sqs", vendor.registration_topic_arn.split(":")[4], "us-east-1")) as sqs,
+        ExitStack() as databases,
     ):
         made = []
-        for number, keys in enumerate((KEYS, ("of-another-deployment-0123456789-0123456",))):
+        for keys in (KEYS, ("of-another-deployment-0123456789-0123456",)):
             queue = sqs.create_queue(QueueName=f"deployment-{uuid.uuid4().hex[:8]}")["QueueUrl"]
-            url = f"sqlite:///{tmp_path}/{number}.sqlite3"
-            migrate(url)
+            url = databases.enter_context(new_database("sqlite"))
             made.append(Deployment(config, url, queue, answers, keys))
         yield made
         for one in made:

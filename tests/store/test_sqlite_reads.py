@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.databases import migrate
+from tests.support.databases import new_database
 
 # As gunicorn's gevent worker: patched before anything is imported. A long look, and another request's greenlet beside
 # it, which counts its turns; with `write`, one that writes beside more long looks than there are threads for them.
@@ -44,10 +45,9 @@ else:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory) -> str:
-    url = f"sqlite:///{tmp_path_factory.mktemp('db') / 'deputy.sqlite3'}"
-    migrate(url)
-    return url
+def url() -> Iterator[str]:
+    with new_database("sqlite") as url:
+        yield url
 
 
 def worker(url: str, what: str) -> int:
