@@ -62,7 +62,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """moto and botocore are large. What was imported stays, so the collector need not look through it again."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)  # a request makes thousands of objects, and few cycles
     gc.enable()
