@@ -388,7 +388,7 @@ def test_a_broker_that_is_a_role_gives_an_hour_at_most(read, seconds):
     assert "role chaining" in found["DEPUTY_MAX_SESSION_SECONDS"]
 
 
-def test_that_is_told_together_with_the_other_mistakes(read):
+def test_the_hour_of_role_chaining_is_told_together_with_the_other_mistakes(read):
     found = problems(read, DEPUTY_MAX_SESSION_SECONDS="43200", DEPUTY_VENDOR_NAME=None, AWS_REGION=None)
     assert sorted(found) == ["AWS_REGION", "DEPUTY_MAX_SESSION_SECONDS", "DEPUTY_VENDOR_NAME"]
 

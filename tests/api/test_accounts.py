@@ -178,7 +178,7 @@ def test_a_suspended_one_is_approved_and_stays_suspended(world: World, waiting):
 
 
 @pytest.mark.parametrize("why", ["the vendor made it", "its account is declared", "it only reads"])
-def test_it_does_not_wait_when(world: World, tenant, why):
+def test_a_role_that_may_write_does_not_wait_for_the_vendor_when(world: World, tenant, why):
     arn = world.role(tenant)
     api = bound_to(world, tenant)
     if why == "its account is declared":

@@ -289,7 +289,7 @@ def test_fresh_kept_and_by_the_long_way_it_is_the_same_answer_header_by_header(s
     [{}, {"duration_seconds": 901}, {"duration_seconds": 1}, {"no_such_field": 1}, {"reason": ""}, [], 3, None],
     ids=json.dumps,
 )
-def test_so_it_is_with_a_body_good_or_bad(scene: Scene, body):
+def test_a_body_good_or_bad_gets_the_same_answer_fresh_kept_and_by_the_long_way(scene: Scene, body):
     path, data = path_of(scene.connection, "/credentials"), json.dumps(body)
     answers = [
         scene.worker.raw("POST", path, data=data, content_type=content_type)

@@ -27,7 +27,9 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_it_is_not_ready_and_no_verdict_flips(world: World, start, monkeypatch: pytest.MonkeyPatch, way: str):
+def test_without_the_brokers_credentials_it_is_not_ready_and_no_verdict_flips(
+    world: World, start, monkeypatch: pytest.MonkeyPatch, way: str
+):
     verified = world.connection()
     tenant = world.tenant()
     role = world.role(tenant)
@@ -63,7 +65,7 @@ def test_with_somebody_elses_credentials_no_verdict_flips(world: World, start):
     assert found["status"] == "verified"
 
 
-def test_it_recovers_by_itself(world: World, start, tmp_path):
+def test_with_the_brokers_credentials_again_it_recovers_by_itself(world: World, start, tmp_path):
     """A service that started without credentials must not need a restart when they come."""
     made, file = world.connection(), tmp_path / "credentials"
     api = Api(start({**ABSENT, "AWS_SHARED_CREDENTIALS_FILE": str(file)}), world.admin.key)

@@ -18,7 +18,7 @@ SPELLINGS = ["external_id", "externalId", "ExternalId", "sts:ExternalId", "exter
 
 @on_sqlite
 @pytest.mark.parametrize("field", SPELLINGS)
-def test_no_tenant_chooses_its_id(scene: Scene, field: str):
+def test_no_tenant_chooses_its_external_id(scene: Scene, field: str):
     response = scene.world.admin.raw("POST", "/v1/tenants", {"name": "Mallory Ltd", field: CHOSEN})
     assert field in problem(response, 422, "validation_failed")["errors"]
     assert refusal(scene.world, response)["action"] == "tenant.refused"
@@ -33,12 +33,12 @@ def test_no_tenant_chooses_its_id(scene: Scene, field: str):
         [{"name": "Mallory Ltd", "external_id": CHOSEN}],
     ],
 )
-def test_nor_by_nesting_it(scene: Scene, body):
+def test_no_tenant_chooses_its_external_id_by_nesting_it(scene: Scene, body):
     problem(scene.world.admin.raw("POST", "/v1/tenants", body), 422, "validation_failed")
 
 
 @pytest.mark.parametrize("field", SPELLINGS)
-def test_nor_by_the_query_or_a_header(scene: Scene, field: str):
+def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene: Scene, field: str):
     made = scene.world.admin(
         "POST",
         f"/v1/tenants?{field}={CHOSEN}",
@@ -53,7 +53,7 @@ def test_nor_by_the_query_or_a_header(scene: Scene, field: str):
 @on_sqlite
 @pytest.mark.parametrize("field", SPELLINGS)
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
-def test_nobody_changes_it_not_even_to_one_seen_elsewhere(scene: Scene, field: str, method: str):
+def test_nobody_changes_an_external_id_not_even_to_one_seen_elsewhere(scene: Scene, field: str, method: str):
     theirs = scene.globex["external_id"]
     status, code = (422, "validation_failed") if method == "PATCH" else (405, "method_not_allowed")
     with unchanged(scene.world, scene.ours), untouched(scene.world, scene.theirs):
@@ -64,7 +64,7 @@ def test_nobody_changes_it_not_even_to_one_seen_elsewhere(scene: Scene, field: s
 
 
 @pytest.mark.parametrize("field", SPELLINGS)
-def test_no_connection_chooses_its_id(scene: Scene, field: str):
+def test_no_connection_chooses_its_external_id(scene: Scene, field: str):
     with untouched(scene.world, scene.theirs), unchanged(scene.world, scene.ours):
         response = scene.mallory.raw(
             "POST",
@@ -98,7 +98,7 @@ def test_ten_thousand_are_all_different():
     assert not strangers & made
 
 
-def test_it_is_not_made_from_the_name_or_the_reference(world: World):
+def test_an_external_id_is_not_made_from_the_name_or_the_reference(world: World):
     made = []
     for _ in range(2):
         tenant = world.admin("POST", "/v1/tenants", {"name": "Same", "reference": "same-1"}, expect=201)

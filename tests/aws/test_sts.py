@@ -514,7 +514,7 @@ def test_other_credentials_are_asked_about_at_once(door, monkeypatch):
     refused(door, asks=False)
 
 
-def test_that_we_were_not_the_broker_is_not_remembered(door):
+def test_not_being_the_broker_is_not_remembered(door):
     door.refuse("AccessDenied").is_somebody("arn:aws:iam::111122223333:root")
     with pytest.raises(Unavailable):
         door.assume()
@@ -750,7 +750,7 @@ def test_an_answer_that_is_none_is_unavailable(live, server, body):
     ["", "not xml", "<html></html>", identity(), identity(Arn="x", Account="")],
     ids=["empty", "text", "html", "no-identity", "no-arn"],
 )
-def test_so_is_one_to_who_are_you(live, server, body):
+def test_an_answer_to_who_are_you_that_is_none_is_unavailable(live, server, body):
     server.answers = [(200, body)]
     with pytest.raises(Unavailable):
         live.is_broker()

@@ -209,7 +209,7 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
 
 
 @on_postgresql
-def test_its_command_fails_then(services, monkeypatch):
+def test_the_command_of_the_worker_of_one_machine_fails_when_a_part_of_it_ends(services, monkeypatch):
     monkeypatch.setattr("app.background.parts._beat", lambda *_: None)
     monkeypatch.setattr("app.cli.worker.signal.signal", lambda *_: None)
     application = create_app(services.config)

@@ -123,7 +123,7 @@ def test_a_variable_takes_only_what_it_should(name, value, accepted):
     assert all(pattern.match(value) for pattern in patterns(name)) is accepted
 
 
-def test_the_other_two_variables_are_checked_too():
+def test_the_policy_and_the_duration_are_checked_too():
     """Their conditions are no patterns, so they are only read here."""
     conditions = {
         name: [validation["condition"] for validation in VARIABLES[name]["validation"]]

@@ -132,7 +132,7 @@ def test_a_role_with_the_default_maximum_refuses_two_hours_and_says_why(users_wo
     assert users_world.calls_for(connection["role_arn"])[-1].duration == 2 * HOUR
 
 
-def test_that_refusal_is_the_requests_and_leaves_the_connection_verified(users_world: World):
+def test_a_refused_duration_is_the_requests_fault_and_leaves_the_connection_verified(users_world: World):
     connection = role_for(users_world, users_world.tenant())
     path = path_of(connection, "/credentials")
     users_world.admin("POST", path, {"duration_seconds": 2 * HOUR}, expect=422)

@@ -71,7 +71,7 @@ def assert_shared(service: Deployment) -> None:
     assert answers[0].json["AccessKeyId"] == answers[1].json["AccessKeyId"]
 
 
-def test_it_is_killed_and_comes_back(service, valkey):
+def test_a_shared_cache_is_killed_and_comes_back(service, valkey):
     assert_shared(service)
     since = len(service.said)
     with load_of_both_kinds(service) as load:
@@ -84,7 +84,7 @@ def test_it_is_killed_and_comes_back(service, valkey):
     assert_shared(service)
 
 
-def test_it_hangs_for_a_while(service, valkey):
+def test_a_shared_cache_hangs_for_a_while(service, valkey):
     since = len(service.said)
     with load_of_both_kinds(service) as load:
         with valkey.hanging():
@@ -95,7 +95,7 @@ def test_it_hangs_for_a_while(service, valkey):
     assert_shared(service)
 
 
-def test_it_is_full(service, valkey):
+def test_a_shared_cache_is_full(service, valkey):
     """It still answers questions, and takes nothing."""
     since = len(service.said)
     with load_of_both_kinds(service) as load, control(valkey) as client:

@@ -266,7 +266,7 @@ def test_it_has_a_summary_a_tag_and_a_name_for_generated_clients(operation: Oper
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+|healthz|readyz", operation.spec["operationId"])
 
 
-def test_those_names_are_unique():
+def test_names_for_generated_clients_are_unique():
     names = [operation.spec.get("operationId") for operation in OPERATIONS]
     assert len(set(names)) == len(names)
 

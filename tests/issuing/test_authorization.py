@@ -688,7 +688,7 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
         assert late.result().name == "just now"
 
 
-def test_nor_is_one_from_before_a_connection_was_proven(cold: Services, there, by_hand, role):
+def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(cold: Services, there, by_hand, role):
     made = place(there, role)
     by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
     caller = cold.api_keys.authenticate(made.key, None)

@@ -164,7 +164,7 @@ def test_a_session_that_lies_under_another_question_is_not_served(sessions, aws)
     assert now_mine not in was
 
 
-def test_nor_one_that_lies_under_another_question_in_the_shared_cache(process, aws, shared):
+def test_a_session_under_another_question_in_the_shared_cache_is_not_served(process, aws, shared):
     mine, yours = question(), question()
     writer, reader = process(shared), process(shared)
     was = [writer.obtain(asked, aws, PATIENCE)[0] for asked in (mine, yours)]

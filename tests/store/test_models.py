@@ -141,7 +141,7 @@ def test_a_role_is_not_paired_with_another_tenants_external_id(rows):
     rows.connection(globex, theirs)
 
 
-def test_nor_is_a_connection_moved_to_one(rows):
+def test_a_connection_is_not_moved_to_another_tenants_external_id(rows):
     acme, own, connection = rows.whole()
     globex = rows.tenant()
     theirs = rows.external_id(globex)
@@ -332,7 +332,7 @@ def test_an_audit_event_is_neither_changed_nor_deleted(rows):
 
 
 @pytest.mark.parametrize("table", [AuditEvent.__table__, ExternalIdRow.__table__], ids=lambda table: table.name)
-def test_nor_is_it_lost_by_another_statement(rows, table):
+def test_no_other_statement_loses_an_audit_event(rows, table):
     """What fires no trigger for a row: TRUNCATE, and SQLite's INSERT OR REPLACE, which deletes the row in its way."""
     row = rows.event() if table is AuditEvent.__table__ else rows.external_id(rows.tenant())
     if rows.database.engine.dialect.name == "postgresql":

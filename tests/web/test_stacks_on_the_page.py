@@ -33,7 +33,7 @@ def say(visitor: Visitor, connection: dict[str, object], stack: StackState) -> N
 
 
 @every_end
-def test_it_reads_as_that_and_not_as_a_refusal(visitor: Visitor, stack, words):
+def test_a_stack_that_ended_does_not_read_as_a_refusal(visitor: Visitor, stack, words):
     made = pasted(visitor, Customer(visitor.world.aws))
     assert "AWS refused us" in text_of(visitor.page().find(id="live"))
     say(visitor, made, stack)
