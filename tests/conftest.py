@@ -5,6 +5,8 @@ key for everything; a worker's key is bound to one tenant and can only issue. Te
 and keep apart by tenant, so none of them may expect an empty one.
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import shutil
@@ -15,6 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import urllib3
@@ -31,10 +34,12 @@ from app.config import Broker, Config
 from app.factory import create_app
 from app.limits import refusals
 from app.limits.rates import Limit
-from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
 from tests.support.cast import Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
+
+if TYPE_CHECKING:
+    from sandbox.server import Sandbox
 
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
@@ -88,6 +93,8 @@ def botocore_reads_its_files_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def aws() -> Iterator[Sandbox]:
     """The one sandbox of this process: moto keeps its state in globals, so a second one would share it."""
+    from sandbox.server import Sandbox  # noqa: PLC0415  with moto, which takes a second that tests without AWS need not wait
+
     with Sandbox() as sandbox:
         given = {
             "AWS_ENDPOINT_URL": sandbox.url,

@@ -1,22 +1,26 @@
 """A broker that is an IAM user with access keys: no role chaining, so sessions of up to 12 hours."""
 
+from __future__ import annotations
+
 import datetime as dt
 import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from app.access.callers import Scope
 from app.config import Broker
 from app.factory import create_app
-from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client
 from tests.support.databases import new_database
+
+if TYPE_CHECKING:
+    from sandbox.server import Sandbox
 
 HOUR = 3600
 MAY_ASSUME = {

@@ -25,7 +25,7 @@ S = ConnectionStatus
 
 
 class Scene:
-    """A database in which only what the test made is due."""
+    """A database of its own, in which only what the test made is due."""
 
     def __init__(self, services, aws) -> None:
         self.services, self.due, self.db = services, services.proof_queue, services.db
@@ -70,7 +70,7 @@ class Scene:
         customer.role(row.role_arn.rpartition("/")[2], trust_policy(self.services.config.broker, row.external_id))
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def services(request, aws, vendor):
     with new_database(request.param) as url:
         made = composition.build(make_config(url, sts_budget=6000))
@@ -80,8 +80,6 @@ def services(request, aws, vendor):
 
 @pytest.fixture
 def scene(services, aws):
-    with services.db.write(SYSTEM) as db:
-        db.execute(sqlalchemy.update(Connection).values(due_at=None))
     return Scene(services, aws)
 
 

@@ -21,22 +21,15 @@ from tests.support.waiting import until
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def both(request):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def processes(request):
+    """Two of them, as two gunicorn workers, on a database of their own."""
     with new_database(request.param) as url:
         config = make_config(url, connection_rate=60, link_rate=20)
         both = [composition.build(config) for _ in range(2)]
         yield both
         for services in both:
             services.db.engine.dispose()
-
-
-@pytest.fixture
-def processes(both):
-    """Two of them, as two gunicorn workers, on a database in which nothing has been counted."""
-    with both[0].db.write(SYSTEM) as db:
-        db.execute(sqlalchemy.delete(QuotaUse))
-    return both
 
 
 @pytest.fixture
@@ -225,7 +218,7 @@ def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(processes, clock
     assert uses(processes[0]) == {("attempt", tenant): 1 for tenant in tenants}
 
 
-@pytest.mark.parametrize("both", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize("processes", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(processes, clock):
     one, other = processes
     one.quotas.admit_attempt(ADMIN, new_id())

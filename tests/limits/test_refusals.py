@@ -1,5 +1,6 @@
 """Refusals on record: ten of a key in a second are told one by one, the rest in one event, over all processes together."""
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace

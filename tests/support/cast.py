@@ -1,18 +1,22 @@
 """Who plays in the tests: programs with API keys, and customers with AWS accounts."""
 
+from __future__ import annotations
+
 import copy
 import itertools
 import json
 import random
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
 from botocore.config import Config as BotoConfig
 from flask import Flask
 
-from sandbox.server import Sandbox
+if TYPE_CHECKING:
+    from sandbox.server import Sandbox
+
 
 _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))
 _names = itertools.count(1)
@@ -64,7 +68,7 @@ class Api:
         assert found["code"] == code, found
         return found
 
-    def with_key(self, key: str | None) -> "Api":
+    def with_key(self, key: str | None) -> Api:
         return Api(self.app, key)
 
 

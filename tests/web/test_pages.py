@@ -1,8 +1,11 @@
 """The hosted onboarding page as a browser without JavaScript sees it."""
 
+from __future__ import annotations
+
 import json
 import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import func, select
@@ -12,11 +15,13 @@ from app.errors import StoreUnavailableError
 from app.factory import create_app
 from app.store.models.base import Base
 from app.web.onboarding.pages import HEADERS
-from sandbox.server import Sandbox
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, without_external_id
 from tests.web.conftest import Visitor, visit
+
+if TYPE_CHECKING:
+    from sandbox.server import Sandbox
 
 pytestmark = on_sqlite  # test_many_accounts.py, test_searches.py and others look at the page on both databases
 
