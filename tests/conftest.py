@@ -68,7 +68,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_finish() -> None:
     """moto and botocore are large. What was imported stays, so the collector need not look through it again."""
     gc.freeze()
-    gc.set_threshold(20_000)  # a request makes thousands of objects, and few cycles
+    gc.set_threshold(10_000)  # a request makes thousands of objects, and few cycles
     gc.enable()
 
 

@@ -41,7 +41,7 @@ def shell(world: World, customer: Customer, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("permission_set", "program"), zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False)
+    ("permission_set", "program"), list(zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False))
 )
 def test_the_aws_cli_kit_makes_a_role_that_is_verified(
     world: World, customer: Customer, shell, program: str, permission_set: str

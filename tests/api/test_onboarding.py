@@ -15,9 +15,12 @@ from app.config import Broker, ConfigError
 from app.factory import create_app
 from app.ids import RoleArn
 from app.permissions import permission_sets
+from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support import hcl
 from tests.support.cast import Api, Customer, World, root_client
+
+pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def test_the_kit_has_all_that_a_customer_needs(world: World):

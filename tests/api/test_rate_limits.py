@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from app.access.callers import Scope
 from app.factory import create_app
+from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, StoppedClock, make_config
 from tests.support.cast import Api, World, path_of
 
@@ -40,6 +41,7 @@ def tight(start) -> World:
     return start(issue_rate=3, connection_rate=3, max_connections=2)
 
 
+@on_sqlite
 def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World, stopped_clock: StoppedClock):
     connection = tight.connection()
     worker = tight.worker({"id": connection["tenant_id"]})
@@ -56,6 +58,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World, stopp
     assert worker.raw("GET", path_of(connection, "/container-credentials")).status_code == 200
 
 
+@on_sqlite
 def test_both_shapes_of_credentials_count_together(tight: World):
     connection = tight.connection()
     worker = tight.worker({"id": connection["tenant_id"]})
@@ -66,6 +69,7 @@ def test_both_shapes_of_credentials_count_together(tight: World):
     assert statuses == [200] * 3 + [429] * 5
 
 
+@on_sqlite
 def test_another_key_is_not_affected(tight: World):
     connection = tight.connection()
     greedy, modest = (tight.worker({"id": connection["tenant_id"]}) for _ in range(2))
@@ -84,6 +88,7 @@ def statuses(*asking: Callable[[], TestResponse]) -> list[int]:
     return [ask().status_code for ask in asking]
 
 
+@on_sqlite
 def test_the_keys_of_a_tenant_share_its_limit(narrow: World, stopped_clock: StoppedClock):
     connection, other = narrow.connection(), narrow.connection()
     keys = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(3)]
@@ -94,6 +99,7 @@ def test_the_keys_of_a_tenant_share_its_limit(narrow: World, stopped_clock: Stop
     assert statuses(*asking[:1]) == [200]
 
 
+@on_sqlite
 def test_a_stranger_can_not_use_up_what_a_tenant_may_ask_for(narrow: World):
     connection = narrow.connection()
     mallory = narrow.worker(narrow.tenant("Mallory"))
@@ -102,6 +108,7 @@ def test_a_stranger_can_not_use_up_what_a_tenant_may_ask_for(narrow: World):
     narrow.admin("POST", path_of(connection, "/credentials"))
 
 
+@on_sqlite
 def test_the_keys_of_a_tenant_share_its_limit_for_any_tenant_they_name(narrow: World):
     connection, theirs = narrow.connection(), narrow.connection()
     workers = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(6)]
@@ -110,6 +117,7 @@ def test_the_keys_of_a_tenant_share_its_limit_for_any_tenant_they_name(narrow: W
     narrow.worker({"id": theirs["tenant_id"]})("POST", path_of(theirs, "/credentials"))
 
 
+@on_sqlite
 def test_a_tenant_has_a_share_of_the_calls_to_sts(start, stopped_clock: StoppedClock):
     """Each session policy is a session of its own. Five seconds' worth may come at once."""
     world = start(tenant_miss_rate=1)
@@ -161,6 +169,7 @@ def test_a_tenant_has_so_many_connections_and_no_more(tight: World):
     assert len(tight.admin("GET", path)["items"]) == 2
 
 
+@on_sqlite
 def test_a_flood_is_not_written_to_the_audit_log(tight: World):
     connection = tight.connection()
     worker = tight.worker({"id": connection["tenant_id"]})
