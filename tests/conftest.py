@@ -51,6 +51,7 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
 NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
 _MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
+_WAITING = ("dev", "honesty", "client", "web", "background")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
@@ -63,6 +64,26 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         end_run()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each of xdist's workers begins with folders whose tests wait for the same processes, which so are started once.
+
+    What it has left is taken from the end, so the last tests are short ones.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    others: list[pytest.Item] = []
+    for item in items:
+        place = next((n for n, folder in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{folder}/")), None)
+        (others if place is None else slow[place % workers]).append(item)
+    ordered: list[pytest.Item] = []
+    for number, first in enumerate(slow, 1):
+        ordered += first
+        room = max(0, len(items) * number // workers - len(ordered))
+        ordered += others[:room]
+        del others[:room]
+    items[:] = ordered + others
 
 
 def pytest_collection_finish() -> None:
