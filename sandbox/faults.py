@@ -1,4 +1,4 @@
-"""Faults for tests: errors and delays of STS, and roles that IAM is still propagating."""
+"""Faults for tests: errors and delays of STS and of what sessions ask, and roles that IAM is still propagating."""
 
 import threading
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Dropped(Exception):  # noqa: N818 - an event, not an error of ours
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault and the STS calls that it strikes.
+    """One fault and the calls that it strikes: of STS, or `GetRole` and the like of a session.
 
     `external_id` is "missing", "own" (sent, and named by the role's trust policy), "foreign" (sent, and not named) or
     the exact value. `caller` is the name of the role that calls. `seconds` is how long a timeout hangs, or a role's age below which it is still propagating. `times`
@@ -46,7 +46,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The STS call that a fault may strike. `role` is moto's, or None if no role has that ARN."""
+    """The call that a fault may strike. `role` is moto's, or None if no role has that ARN."""
 
     action: str
     caller_arn: str

@@ -14,8 +14,8 @@ from werkzeug.wrappers import Response
 
 from sandbox import s3
 from sandbox.errors import AwsError, access_denied, render, unsupported
-from sandbox.faults import Dropped
-from sandbox.identity import Identities, Permissions, Signature, context_of, read_signature
+from sandbox.faults import Attempt, Dropped, Faults
+from sandbox.identity import Identities, Permissions, Signature, context_of, read_signature, role_arn
 from sandbox.policy import Caller, Decision, Kind, Request, UnsupportedPolicy
 from sandbox.sts import Sts
 
@@ -39,10 +39,11 @@ class _Signed:
 class Front:
     """WSGI middleware over moto for all AWS requests."""
 
-    def __init__(self, moto: WSGIApplication, identities: Identities, sts: Sts) -> None:
+    def __init__(self, moto: WSGIApplication, identities: Identities, sts: Sts, faults: Faults) -> None:
         self._moto = moto
         self._identities = identities
         self._sts = sts
+        self._faults = faults
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         _use_host_name(environ)
@@ -83,7 +84,17 @@ class Front:
         if signed.service == "s3":
             s3.authorise(signed.request, signed.caller, permissions)
         elif not permissions.unlimited:
-            _check_action(signed, permissions)
+            self._check_action(signed, permissions)
+
+    def _check_action(self, signed: _Signed, permissions: Permissions) -> None:
+        """For services other than S3 and STS, compare the action's name, and the role where IAM is asked about one."""
+        action = _action(signed.request)
+        name, caller = f"{signed.service}:{action}", signed.caller
+        role = _form(signed.request).get("RoleName") if signed.service == "iam" else None
+        resource = role_arn(caller.account, role) if role else None
+        self._faults.strike(Attempt(action, caller.arn, caller.account, resource))
+        if permissions.decide(Request(name, resource, context_of(caller))) is not Decision.ALLOWED:
+            raise access_denied(caller.arn, name, resource or "*")
 
     @staticmethod
     def _refusal(error: AwsError, service: str, request: HttpRequest) -> Response:
@@ -100,13 +111,6 @@ def _check_unsigned(signed: _Signed) -> None:
     if request.mimetype == _FORM or "X-Amz-Target" in request.headers:
         raise AwsError(403, "MissingAuthenticationToken", "Request is missing Authentication Token")
     s3.authorise(request, signed.caller, Permissions())
-
-
-def _check_action(signed: _Signed, permissions: Permissions) -> None:
-    """For services other than S3 and STS, compare only the action's name: enough to limit a session."""
-    name = f"{signed.service}:{_action(signed.request)}"
-    if permissions.decide(Request(name, None, context_of(signed.caller))) is not Decision.ALLOWED:
-        raise access_denied(signed.caller.arn, name, "*")
 
 
 def _action(request: HttpRequest) -> str:

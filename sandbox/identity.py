@@ -153,6 +153,12 @@ class Identities:
         return _with_boundary(session.role, _documents(session.role), ceilings)
 
 
+def role_arn(account: str, name: str) -> str:
+    """The ARN of the account's role of this name, with its path; without one if there is no such role."""
+    roles = list(iam_backends[account]["aws"].roles.values())
+    return next((role.arn for role in roles if role.name == name), f"arn:aws:iam::{account}:role/{name}")
+
+
 def _user(key: str, service: str) -> Caller:
     for account in list(iam_backends):
         for user in list(iam_backends[account]["aws"].users.values()):
@@ -233,16 +239,19 @@ def _default_version(policy: Any) -> str:
 
 def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
     """The condition keys that every request has, and those of `extra` that this one has."""
+    at = datetime.now(UTC)
     keys = {
         "aws:PrincipalArn": caller.principal_arn,
         "aws:PrincipalAccount": caller.account,
         "aws:userid": caller.unique_id,
         "aws:SourceIp": "127.0.0.1",
+        "aws:CurrentTime": at.isoformat(),
+        "aws:EpochTime": str(int(at.timestamp())),
         # A bucket policy that demands TLS is good practice, and the sandbox speaks plain HTTP only.
         "aws:SecureTransport": "true",
     }
     if caller.kind is Kind.ANONYMOUS:
-        keys = {key: keys[key] for key in ("aws:SourceIp", "aws:SecureTransport")}
+        keys = {key: keys[key] for key in ("aws:SourceIp", "aws:SecureTransport", "aws:CurrentTime", "aws:EpochTime")}
     if caller.kind is Kind.USER:
         keys["aws:username"] = caller.arn.rpartition("/")[2]
     return keys | {key: value for key, value in extra.items() if value is not None}

@@ -60,7 +60,7 @@ class Sandbox:
         cloudformation.install()
         s3.install()
         sqs.install()
-        return Front(DomainDispatcherApplication(create_backend_app), self._identities, self._sts)
+        return Front(DomainDispatcherApplication(create_backend_app), self._identities, self._sts, self.faults)
 
     @property
     def url(self) -> str:

@@ -221,6 +221,19 @@ class TestSessionPolicies:
         assert outcome(people.client("s3", widened).list_buckets) == "allowed"
         assert outcome(people.client("iam", widened).list_roles) == DENIED
 
+    def test_of_iams_roles_a_session_sees_those_that_its_policies_name(self, people):
+        other = people.role(VENDOR_ROOT).rpartition("/")[2]
+        reads = statement(["iam:GetRole", "iam:ListRolePolicies"], Resource=f"arn:aws:iam::{CUSTOMER}:role/*/reader")
+        role = people.role(VENDOR_ROOT, name="reader", Path="/a/", policies=[reads])
+        reader = people.client("iam", people.assume(role))
+        assert reader.get_role(RoleName="reader")["Role"]["Arn"] == role
+        assert reader.list_role_policies(RoleName="reader")["PolicyNames"] == ["p0"]
+        for call in (reader.get_role, reader.list_role_policies):
+            assert outcome(lambda call=call: call(RoleName=other)) == DENIED
+        assert outcome(lambda: reader.get_role_policy(RoleName="reader", PolicyName="p0")) == DENIED
+        narrowed = people.assume(role, Policy=document(statement("iam:GetRole", Resource=f"{role}2")))
+        assert outcome(lambda: people.client("iam", narrowed).get_role(RoleName="reader")) == DENIED
+
 
 class TestKeys:
     def test_unknown_and_inactive_keys(self, people):
