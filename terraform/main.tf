@@ -43,3 +43,21 @@ resource "aws_iam_role_policy" "permissions" {
   role   = aws_iam_role.this.id
   policy = var.permissions_policy
 }
+
+# Lets the role read itself: who may use it, and what it may do. So the vendor notices a trust policy that lets others
+# in. You may take this out; then the vendor only knows how the role answers its own calls.
+resource "aws_iam_role_policy" "read_itself" {
+  name = "read-itself"
+  role = aws_iam_role.this.id
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+        Resource = aws_iam_role.this.arn
+      },
+    ]
+  })
+}

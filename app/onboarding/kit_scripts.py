@@ -127,6 +127,24 @@ resource "aws_iam_role_policy" "deputy" {{
   policy = jsonencode({policy})
 }}
 
+# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in.
+# You may take this out; then {who} only knows how the role answers its own calls.
+resource "aws_iam_role_policy" "deputy_read_itself" {{
+  name = "read-itself"
+  role = aws_iam_role.deputy.id
+
+  policy = jsonencode({{
+    Version = "2012-10-17"
+    Statement = [
+      {{
+        Effect   = "Allow"
+        Action   = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+        Resource = aws_iam_role.deputy.arn
+      }},
+    ]
+  }})
+}}
+
 output "role_arn" {{
   value = aws_iam_role.deputy.arn
 }}
@@ -187,6 +205,12 @@ else
 fi
 aws iam put-role-policy --role-name="$role_name" --policy-name permissions --policy-document "$permissions"
 role_arn=$(aws iam get-role --role-name="$role_name" --query Role.Arn --output text)
+
+# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in.
+# You may take this out; then {who} only knows how the role answers its own calls.
+read_itself=$(printf '{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Action": ["iam:GetRole",
+  "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"], "Resource": "%s"}}]}}' "$role_arn")
+aws iam put-role-policy --role-name="$role_name" --policy-name read-itself --policy-document "$read_itself"
 
 printf '\\nThis is its ARN:\\n\\n' >&2
 printf '%s\\n' "$role_arn"

@@ -11,6 +11,7 @@ import pytest
 
 from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
+from tests.cloudformation.test_terraform import read_itself
 from tests.support.cast import Customer, World, path_of, root_client, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -57,7 +58,10 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(
     with closing(root_client(world.aws, "iam", customer.account)) as iam:
         role = iam.get_role(RoleName=kit["role_name"])["Role"]
         policies = iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
-        policy = iam.get_role_policy(RoleName=kit["role_name"], PolicyName="permissions")["PolicyDocument"]
+        policy, reads = (
+            iam.get_role_policy(RoleName=kit["role_name"], PolicyName=name)["PolicyDocument"]
+            for name in ("permissions", "read-itself")
+        )
     assert role["AssumeRolePolicyDocument"] == kit["trust_policy"]
     assert role["MaxSessionDuration"] == 3600
     assert kit["external_id"] in role["Description"]
@@ -66,8 +70,9 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(
         "deputy:external-id": kit["external_id"],
     }
     wanted = {item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]}
-    assert policies == ["permissions"]
+    assert sorted(policies) == ["permissions", "read-itself"]
     assert policy == wanted[permission_set]
+    assert reads == read_itself(role_arn)
 
 
 def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world: World, customer: Customer, shell):

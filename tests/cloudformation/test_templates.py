@@ -21,6 +21,7 @@ CUSTOMER_ORG = CLOUDFORMATION / "customer-org.yaml"
 BROKER_ROOT = "arn:aws:iam::111122223333:root"
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 EXTERNAL_ID = "dpy-" + "0f" * 32
+READS_ITSELF = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
 
 
 def load(path):
@@ -184,8 +185,22 @@ def test_the_registration_exists_only_with_a_topic(customer):
 
 def test_it_makes_a_role_and_a_registration_and_nothing_else(customer):
     assert list(customer["Resources"]) == ["Role", "Registration"]
-    assert len(customer["Resources"]["Role"]["Properties"]["Policies"]) == 1
+    policies = [policy["PolicyName"] for policy in customer["Resources"]["Role"]["Properties"]["Policies"]]
+    assert policies == ["permissions", "read-itself"]
     assert "ManagedPolicyArns" not in customer["Resources"]["Role"]["Properties"]
+
+
+def test_the_role_may_read_itself_and_no_other(role):
+    assert role["Policies"][1]["PolicyDocument"] == {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": READS_ITSELF,
+                "Resource": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/${RoleName}"},
+            }
+        ],
+    }
 
 
 def test_the_outputs(customer):

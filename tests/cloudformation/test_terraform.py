@@ -18,6 +18,12 @@ SETS = permission_sets.load()
 EXTERNAL_ID = "dpy-" + "0f" * 32
 
 
+def read_itself(role_arn: str) -> dict[str, object]:
+    """As in customer-role.yaml."""
+    reads = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": reads, "Resource": role_arn}]}
+
+
 def given(broker_arn: str, policy: str) -> dict[str, object]:
     return {
         "var.external_id": EXTERNAL_ID,
@@ -29,15 +35,15 @@ def given(broker_arn: str, policy: str) -> dict[str, object]:
     }
 
 
-def resource(kind: str) -> dict[str, object]:
-    [found] = [item[kind] for item in FILES["main"]["resource"] if kind in item]
-    [body] = found.values()
-    return body
+def resource(kind: str, name: str = "this") -> dict[str, object]:
+    [found] = [item[kind][name] for item in FILES["main"]["resource"] if name in item.get(kind, {})]
+    return found
 
 
 def test_it_has_the_files_that_a_module_has():
     assert set(FILES) == {"main", "variables", "outputs", "versions"}
-    assert [kind for item in FILES["main"]["resource"] for kind in item] == ["aws_iam_role", "aws_iam_role_policy"]
+    kinds = [kind for item in FILES["main"]["resource"] for kind in item]
+    assert kinds == ["aws_iam_role", "aws_iam_role_policy", "aws_iam_role_policy"]
 
 
 @pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)
@@ -71,10 +77,14 @@ def test_it_makes_the_role_of_the_kit(chosen, arn):
         "max_session_duration": 3600,
         "tags": {"deputy:vendor": "Acme 24", "deputy:external-id": EXTERNAL_ID},
     }
-    policy = hcl.evaluate(resource("aws_iam_role_policy"), names | {"aws_iam_role.this.id": "it"})
+    names |= {"aws_iam_role.this.id": "it", "aws_iam_role.this.arn": "its ARN"}
+    policy = hcl.evaluate(resource("aws_iam_role_policy", "permissions"), names)
     assert policy["name"] == "permissions"
     assert policy["role"] == "it"
     assert json.loads(policy["policy"]) == chosen.policy(broker.partition)
+    reads = hcl.evaluate(resource("aws_iam_role_policy", "read_itself"), names)
+    assert (reads["name"], reads["role"]) == ("read-itself", "it")
+    assert json.loads(reads["policy"]) == read_itself("its ARN")
 
 
 def test_only_the_duration_may_be_left_out():

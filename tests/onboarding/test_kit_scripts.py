@@ -16,6 +16,7 @@ from app.onboarding import kit_scripts
 from app.onboarding.kit import trust_policy
 from app.onboarding.kit_scripts import KitRole
 from app.permissions import permission_sets
+from tests.cloudformation.test_terraform import read_itself
 from tests.support import hcl
 
 SETS = permission_sets.load()
@@ -49,13 +50,19 @@ def made_by(terraform: str, *, vendor: str) -> KitRole:
     """The role that applying it would make; `vendor` stands in comments alone."""
     found = hcl.parse(terraform)
     assert set(found) == {"resource", "output"}
-    [role], [policy] = (
-        [resource[kind]["deputy"] for resource in found["resource"] if kind in resource]
-        for kind in ("aws_iam_role", "aws_iam_role_policy")
+    [role], [policy], [reads] = (
+        [resource[kind][name] for resource in found["resource"] if name in resource.get(kind, {})]
+        for kind, name in (
+            ("aws_iam_role", "deputy"),
+            ("aws_iam_role_policy", "deputy"),
+            ("aws_iam_role_policy", "deputy_read_itself"),
+        )
     )
-    names = {"aws_iam_role.deputy.id": "the role"}
-    role, policy = hcl.evaluate(role, names), hcl.evaluate(policy, names)
+    names = {"aws_iam_role.deputy.id": "the role", "aws_iam_role.deputy.arn": "its ARN"}
+    role, policy, reads = hcl.evaluate(role, names), hcl.evaluate(policy, names), hcl.evaluate(reads, names)
     assert (policy["name"], policy["role"]) == ("permissions", "the role")
+    assert (reads["name"], reads["role"]) == ("read-itself", "the role")
+    assert json.loads(reads["policy"]) == read_itself("its ARN")
     assert found["output"] == [{"role_arn": {"value": "${aws_iam_role.deputy.arn}"}}]
     assert set(role["tags"]) == {"deputy:vendor", "deputy:external-id"}
     return KitRole(
@@ -219,4 +226,4 @@ def test_in_the_script_any_text_stays_text(recorder: Path, text: str, shell: str
     assert json.loads(words[words.index("--policy-document") + 1]) == role.policy
     tags = json.loads(words[words.index("--tags") + 1])
     assert {tag["Key"]: tag["Value"] for tag in tags} == role.tags
-    assert words.count("iam") == 3
+    assert words.count("iam") == 4
