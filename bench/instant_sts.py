@@ -1,7 +1,8 @@
 """A local STS that answers at once and counts: `python -m bench.instant_sts PORT`, on 127.0.0.1 only.
 
 It knows the roles that the bench registers, each with its External ID, and refuses every other call as AWS does, so
-connections are proven as in production. It checks no signatures: the bench measures Deputy, so the STS must be cheap.
+connections are proven as in production; each role reads its own trust policy, as IAM answers it. It checks no
+signatures: the bench measures Deputy, so the STS must be cheap.
 
 Its control API under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay` {"seconds": 0.05} (for calls
 that must overlap), `POST role-ids` [ARN, …] → their unique ids, and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
@@ -13,7 +14,7 @@ import json
 import sys
 import time
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 BROKER_KEY = "AKIABENCHBROKER00000"
 ACCOUNT = "111122223333"
@@ -57,13 +58,26 @@ class Roles:
         self.calls["GetCallerIdentity"] += 1
         if access_key == BROKER_KEY:
             return ACCOUNT, _BROKER_SESSION, "AROABENCHBROKER000000:bench"
-        if not access_key.startswith("ASIA"):
-            return None
-        number = int(access_key[4:10], 32)
-        if number >= len(self._arns):
+        number = self._of_session(access_key)
+        if number is None:
             return None
         arn = self._arns[number]
         return arn.split(":")[4], _assumed(arn, "session"), f"{_role_id(number)}:session"
+
+    def role(self, access_key: str) -> bytes | None:
+        """What IAM tells a session of its own role: the kit's trust policy."""
+        number = self._of_session(access_key)
+        if number is None:
+            return None
+        trust = quote(json.dumps(_trust_policy(self._external_ids[self._arns[number]])))
+        return (
+            f"<GetRoleResponse><GetRoleResult><Role><RoleId>{_role_id(number)}</RoleId>"
+            f"<AssumeRolePolicyDocument>{trust}</AssumeRolePolicyDocument></Role></GetRoleResult></GetRoleResponse>"
+        ).encode()
+
+    def _of_session(self, access_key: str) -> int | None:
+        number = int(access_key[4:10], 32) if access_key.startswith("ASIA") else len(self._arns)
+        return number if number < len(self._arns) else None
 
     def _session(self, arn: str, name: str, seconds: int) -> bytes:
         number, given = self._numbers[arn], self.calls["AssumeRole"]
@@ -78,6 +92,12 @@ class Roles:
             f"</AssumeRoleResult><ResponseMetadata><RequestId>bench-{given}</RequestId></ResponseMetadata>"
             "</AssumeRoleResponse>"
         ).encode()
+
+
+def _trust_policy(external_id: str) -> dict[str, Any]:
+    conditions = {"StringEquals": {"sts:ExternalId": external_id}, "ArnEquals": {"aws:PrincipalArn": BROKER_ARN}}
+    allow = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [allow | {"Condition": conditions}]}
 
 
 def _assumed(arn: str, session: str) -> str:
@@ -170,6 +190,9 @@ class Http(asyncio.Protocol):
         if query.get("Action") == "GetCallerIdentity":
             found = self._roles.identity(access_key)
             return ("200 OK", _identity_xml(found)) if found else ("403 Forbidden", _error("InvalidClientTokenId"))
+        if query.get("Action") == "GetRole":
+            role = self._roles.role(access_key)
+            return ("200 OK", role) if role else ("403 Forbidden", _error("InvalidClientTokenId"))
         if query.get("Action") != "AssumeRole":
             return "400 Bad Request", _error("InvalidAction")
         session = self._roles.assume(query) if access_key == BROKER_KEY else None

@@ -29,6 +29,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from app.access.callers import Operator, Scope
+from app.aws.own_role import OwnRole
 from app.aws.sts import Sts
 from app.config import Broker, Config
 from app.factory import create_app
@@ -261,15 +262,15 @@ def _checked_in(*_: object) -> None:
 
 @pytest.fixture(autouse=True)
 def no_aws_call_inside_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow AWS must never hold a lock: a call to STS while a database connection is out fails the test."""
-    for name in ("_assume_role", "_account_of", "is_broker"):
-        inner = getattr(Sts, name)
+    """A slow AWS must never hold a lock: a call to AWS while a database connection is out fails the test."""
+    for door, name in ((Sts, "_assume_role"), (Sts, "_who_is"), (OwnRole, "trust_policy")):
+        inner = getattr(door, name)
 
         def guarded(*args: object, _inner: object = inner, **kwargs: object) -> object:
             assert _open.count == 0, "AWS was called while a transaction was open"
             return _inner(*args, **kwargs)
 
-        monkeypatch.setattr(Sts, name, guarded)
+        monkeypatch.setattr(door, name, guarded)
 
 
 class StoppedClock:

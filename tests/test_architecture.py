@@ -92,7 +92,7 @@ def sts_clients(trees: Trees) -> list[str]:
         for name, node in nodes(trees, ast.Constant)
         if isinstance(node.value, str)
         and node.value == "sts"
-        and in_call(trees[name], node, {"client", "create_client"})
+        and in_call(trees[name], node, {"client", "create_client", "QueryApi"})
     ]
 
 
@@ -108,10 +108,12 @@ def value(keyword: ast.keyword) -> ast.expr:
 
 
 def clients_of_any_kind(trees: Trees) -> set[tuple[str, str]]:
-    """(file, service) of each client or resource of boto3's."""
+    """(file, service) of each client or resource of boto3's, and of what stands for one."""
     found = set()
     for name, call in nodes(trees, ast.Call):
-        if called(call) in {"client", "resource", "create_client"} and isinstance(call.func, ast.Attribute):
+        if called(call) == "QueryApi" or (
+            called(call) in {"client", "resource", "create_client"} and isinstance(call.func, ast.Attribute)
+        ):
             first = call.args[0] if call.args else None
             found.add((name, first.value if isinstance(first, ast.Constant) else "?"))
     return found
@@ -210,6 +212,7 @@ def long_functions(trees: Trees, limit: int = 40) -> list[str]:
         (sts_clients, "boto3.client('sts')"),
         (sts_clients, "session.client(service_name='sts')"),
         (sts_clients, "session.create_client('sts')"),
+        (sts_clients, "QueryApi('sts', region)"),
         (clients_of_any_kind, "session.client(name)"),
         (grants, "ids.Grant(a, b)"),
         (operators, "callers.Operator(name)"),
@@ -243,14 +246,17 @@ def test_assume_role_is_called_in_one_place():
 
 
 def test_one_place_makes_sts_clients():
-    assert sts_clients(TREES) == ["app/aws/query.py"]
+    assert sts_clients(TREES) == ["app/aws/sts.py"]
     assert clients_of_any_kind(TREES) == {
-        ("app/aws/query.py", "sts"),
+        ("app/aws/query.py", "?"),  # the service that the next two name
+        ("app/aws/sts.py", "sts"),
+        ("app/aws/own_role.py", "iam"),
         ("app/aws/templates.py", "s3"),
         ("app/aws/stack_answers.py", "s3"),
         ("app/aws/stack_messages.py", "sqs"),
     }
-    assert importers(TREES, "app.aws.query") == ["app/aws/sts.py"]
+    assert importers(TREES, "app.aws.query") == ["app/aws/own_role.py", "app/aws/sts.py"]
+    assert importers(TREES, "app.aws.own_role") == ["app/aws/sts.py"]  # a session of a role's is never seen elsewhere
 
 
 def test_only_a_stored_connection_makes_a_grant():

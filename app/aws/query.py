@@ -1,4 +1,4 @@
-"""STS's Query protocol: one form, signed, sent and parsed with botocore's parts, at half the cost of a boto3 call.
+"""AWS's Query protocol: one form, signed, sent and parsed with botocore's parts, at half the cost of a boto3 call.
 
 A boto3 client spends most of a call on events, endpoint rules and parameter checks, and it signs for one identity
 alone. Here the identity comes with each call. botocore still does the rest: it finds the endpoint, finds and renews our
@@ -55,19 +55,20 @@ Budget = Callable[[], AbstractContextManager[None]]  # surrounds a request, and 
 
 
 class QueryApi:
-    """STS in one region, over one pool of connections; safe to share among threads and greenlets.
+    """STS or IAM, as used from one region, over one pool of connections; safe to share among threads and greenlets.
 
     Endpoint, CA and proxies are found where boto3 finds them, once (AWS_ENDPOINT_URL, AWS_CA_BUNDLE, HTTPS_PROXY, the
     profile). The service's own credentials are looked for until there are some, and renew themselves from then on.
     """
 
-    def __init__(self, region: str) -> None:
-        self._region = region
+    def __init__(self, service: str, region: str, timeouts: urllib3.Timeout = _TIMEOUTS) -> None:
+        self._service = service
         self._boto = botocore.session.get_session()
         self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
         # This client is never called: it resolves the endpoint, from partition, FIPS and the environment.
         self._boto.set_config_variable("sts_regional_endpoints", "regional")
-        known = self._boto.create_client("sts", region, config=BotoConfig(signature_version=UNSIGNED)).meta
+        known = self._boto.create_client(service, region, config=BotoConfig(signature_version=UNSIGNED)).meta
+        self._region = self._signed_for(known.partition, region)
         self.url = f"{known.endpoint_url.rstrip('/')}/"
         # With the host, or botocore parses the address twice for each signature.
         self._headers = _HEADERS | {"Host": urlsplit(self.url).netloc}
@@ -76,7 +77,7 @@ class QueryApi:
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
         self._quota = RetryQuota(_QUOTA)
         ca: Any = ca_bundle(self._boto)
-        self._pool, self._target = _pool(self.url, get_cert_path(ca))
+        self._pool, self._target = _pool(self.url, get_cert_path(ca), timeouts)
         self._budget: Budget = nullcontext
 
     def with_budget(self, budget: Budget) -> "QueryApi":
@@ -86,21 +87,20 @@ class QueryApi:
         return held
 
     def call(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None) -> dict[str, Any]:
-        """STS's answer to `action`, called with these credentials (None: our own).
+        """The service's answer to `action`, called with these credentials (None: our own); tried twice if need be.
 
-        Raises ClientError for an error that STS answers, and what else is in AWS_ERRORS, as a boto3 client does.
+        Raises ClientError for an error that AWS answers, and what else is in AWS_ERRORS, as a boto3 client does.
         """
-        body = urlencode({"Action": action, "Version": self._model.api_version} | form)
         credentials = credentials or self._own_credentials()
         try:
             with self._budget():
-                answer = self._ask(action, body, credentials)
+                answer = self.once(action, form, credentials)
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
             time.sleep(random.uniform(0, PAUSE))  # noqa: S311  calls that failed together must not retry together
             with self._budget():
-                answer = self._ask(action, body, credentials)
+                answer = self.once(action, form, credentials)
             self._quota.release(_RETRY_COST)
         self._quota.release(1)
         return answer
@@ -112,9 +112,11 @@ class QueryApi:
     def close(self) -> None:
         self._pool.close()
 
-    def _ask(self, action: str, body: str, credentials: ReadOnlyCredentials) -> dict[str, Any]:
+    def once(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials) -> dict[str, Any]:
+        """As `call`, in one attempt."""
+        body = urlencode({"Action": action, "Version": self._model.api_version} | form)
         request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
-        SigV4Auth(credentials, "sts", self._region).add_auth(request)
+        SigV4Auth(credentials, self._service, self._region).add_auth(request)
         response = self._pool.urlopen(
             "POST",
             self._target,
@@ -132,6 +134,16 @@ class QueryApi:
             failed: Any = answer
             raise ClientError(failed, action)
         return answer
+
+    def _signed_for(self, partition: str, region: str) -> str:
+        """IAM is one for a whole partition, and its requests are signed for one region of it."""
+        partitions = self._boto.get_data("endpoints")["partitions"]
+        services: dict[str, Any] = next((it["services"] for it in partitions if it["partition"] == partition), {})
+        known = services.get(self._service, {})
+        if known.get("isRegionalized", True):
+            return region
+        signed_for: str = known["endpoints"][known["partitionEndpoint"]]["credentialScope"]["region"]
+        return signed_for
 
     def _own_credentials(self) -> ReadOnlyCredentials:
         with self._finding_credentials:
@@ -177,11 +189,11 @@ class _PromptTls(_Prompt, HTTPSConnection):
     """The same, encrypted."""
 
 
-def _pool(url: str, ca_certs: str | None) -> tuple[urllib3.HTTPConnectionPool, str]:
+def _pool(url: str, ca_certs: str | None, timeouts: urllib3.Timeout) -> tuple[urllib3.HTTPConnectionPool, str]:
     """The connections to `url`, through the environment's proxy if there is one, and the request's target on them."""
     settings: dict[str, Any] = {
         "maxsize": _CONNECTIONS,
-        "timeout": _TIMEOUTS,
+        "timeout": timeouts,
         "cert_reqs": "CERT_REQUIRED",
         "ca_certs": ca_certs,
         # Otherwise the kernel waits 40 ms for more to send before each form.

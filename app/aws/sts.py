@@ -1,8 +1,8 @@
 """The door: the only place that reaches a customer's account (invariant 2; docs/architecture.md has the list).
 
 It has two ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
-methods test for a proof whether the role accepts a caller; their sessions can do nothing and are thrown away. Beside
-them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one raw
+methods test for a proof whether the role accepts a caller; their sessions can do nothing, but for one that may read its
+own role, and are thrown away. Beside them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one raw
 call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
 
 Callers check session policies, session names and durations before they come here: botocore checks no patterns and no
@@ -22,6 +22,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
+from app.aws.own_role import OwnRole, TrustPolicy, session_policy
 from app.aws.query import Budget, QueryApi
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id, probe_session_name
@@ -35,6 +36,10 @@ _STRANGER_SECONDS = 3600  # AWS's maximum for a caller that is itself an assumed
 _KNOWN_SECONDS = 5.0  # for how long, after a refusal, the credentials are still taken for the broker's
 
 Result = TypeVar("Result")
+
+# The trust policy that the role's own session read, or why it could not (Refused or Unavailable); and who is told it.
+Told = TrustPolicy | StsError
+Read = Callable[[Told], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,8 @@ class Sts:
         self._broker = broker
         self._canary = canary
         self._stranger = stranger
-        self._api = QueryApi(region)
+        self._api = QueryApi("sts", region)
+        self._own_role = OwnRole(region)
         self._breaker = Breaker()
         self._known = _KnownKey()
 
@@ -86,6 +92,10 @@ class Sts:
         return held
 
     @property
+    def broker(self) -> Broker:
+        return self._broker
+
+    @property
     def is_silent(self) -> bool:
         """Whether the breaker is open: AWS has not answered for a while, and few calls are let through."""
         return self._breaker.is_open
@@ -94,24 +104,24 @@ class Sts:
         """A session for a proven connection. Raises Refused, Misconfigured or Unavailable."""
         return self._with_own_id(grant, session_name, duration_seconds, {"Policy": policy} if policy else {})
 
-    def probe_own(self, grant: Grant) -> tuple[AccountId, str]:
+    def probe_own(self, grant: Grant, read: Read | None = None) -> tuple[AccountId, str]:
         """Try the tenant's own External ID: the account that AWS says it is, and the role's unique id.
 
         The session itself is asked for its account (GetCallerIdentity), which must agree with AssumeRole's answer.
-        Raises Refused, Misconfigured or Unavailable.
+        With `read`, it also reads its own role's trust policy. Raises Refused, Misconfigured or Unavailable.
         """
-        session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY})
+        session = self._probe_session(grant, read)
         account_id = self._account_of(session)
         if account_id != session.account_id:
             raise Unavailable
         return account_id, session.role_unique_id
 
-    def probe_again(self, grant: Grant) -> str:
+    def probe_again(self, grant: Grant, read: Read | None = None) -> str:
         """Try the tenant's own External ID once more: the role's unique id. The account is not asked for again.
 
-        Raises as `probe_own`.
+        `read` and what is raised: as `probe_own`.
         """
-        return self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": INERT_POLICY}).role_unique_id
+        return self._probe_session(grant, read).role_unique_id
 
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without an External ID. Raises Refused, as it should; returns when the role accepted it."""
@@ -149,6 +159,18 @@ class Sts:
         except Misconfigured as error:
             raise Unavailable from error
         return _same_principal(arn, self._broker)
+
+    def _probe_session(self, grant: Grant, read: Read | None) -> Session:
+        """A session for a proof: inert, or with `read` confined to reading its own role, which happens here alone."""
+        policy = session_policy(grant.role_arn) if read else INERT_POLICY
+        session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": policy})
+        if read:
+            try:
+                found = self._own_role.trust_policy(session.credentials, grant, session.role_unique_id)
+            except StsError as error:
+                found = error
+            read(found)
+        return session
 
     def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:
         """A call that a good role accepts."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from app.aws.sts import Session
 
@@ -46,6 +46,13 @@ def identity(**fields: str) -> str:
     return f"<{name}Response {NAMESPACE}><{name}Result>{inner}</{name}Result></{name}Response>"
 
 
+def role(trust: str, role_id: str = "AROAEXAMPLE") -> str:
+    """GetRole's answer, which is IAM's: the trust policy is percent-encoded in it."""
+    document = f"<AssumeRolePolicyDocument>{quote(trust, safe='')}</AssumeRolePolicyDocument>"
+    inner = f"<Role><Path>/path/</Path><RoleId>{role_id}</RoleId>{document}</Role>"
+    return f"<GetRoleResponse><GetRoleResult>{inner}</GetRoleResult></GetRoleResponse>"
+
+
 def error(code: str, message: str = "") -> str:
     inner = f"<Type>Sender</Type><Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     return f"<ErrorResponse {NAMESPACE}><Error>{inner}</Error></ErrorResponse>"
@@ -69,6 +76,8 @@ class FakeSts:
         self.paths: list[str] = []
         self.answers: list[tuple[int, str]] = [(200, WHO)]
         self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
+        self.hangs: str | None = None  # an action that is not answered
+        self.ended = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -76,6 +85,9 @@ class FakeSts:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 server.paths.append(self.path)
                 server.requests.append((dict(parse_qsl(body)), dict(self.headers)))
+                if server.requests[-1][0].get("Action") == server.hangs:
+                    server.ended.wait(30)
+                    return
                 status, text = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
                 self._answer(status, text, "text/xml")
 
@@ -103,6 +115,7 @@ class FakeSts:
         self._thread.start()
 
     def close(self) -> None:
+        self.ended.set()
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()

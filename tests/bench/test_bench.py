@@ -28,10 +28,10 @@ def sts():
         yield server
 
 
-def client(sts, access_key=None, token=None):
+def client(sts, access_key=None, token=None, service="sts"):
     env = sts.environment
     made = boto3.session.Session(region_name="us-east-1").client(
-        "sts",
+        service,
         endpoint_url=sts.url,
         aws_access_key_id=access_key or env["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key="bench",
@@ -68,6 +68,14 @@ def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(sts):
         assert own.get_caller_identity()["Account"] == "444455556666"
     assert sts.calls()["AssumeRole"] == before["AssumeRole"] + 2
     assert sts.calls()["refused"] == before["refused"]
+
+
+def test_a_session_of_the_instant_sts_reads_the_trust_policy_that_it_came_in_by(sts):
+    with client(sts) as broker:
+        keys = assume(broker)["Credentials"]
+    with client(sts, keys["AccessKeyId"], keys["SessionToken"], service="iam") as iam:
+        [allowed] = iam.get_role(RoleName="any")["Role"]["AssumeRolePolicyDocument"]["Statement"]
+    assert allowed["Condition"]["StringEquals"] == {"sts:ExternalId": EXTERNAL_ID}
 
 
 def test_only_the_broker_and_known_sessions_are_somebody(sts):
