@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.aws.sts import Misconfigured, Refused, Sts, StsError, Unavailable
+from app.aws.sts import Misconfigured, Read, Refused, Sts, StsError, Unavailable
 from app.ids import Grant
 from app.store.models import Verdict
 from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER
@@ -96,10 +96,13 @@ Extra = Callable[[Grant], tuple[Check | None, tuple[Warning, ...]]]
 Extras = Sequence[Extra]
 
 
-def prove(sts: Sts, grant: Grant, extras: Extras = ()) -> Finding:
-    """The full proof: make the calls and judge them. Opens no transaction and stores nothing."""
+def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None) -> Finding:
+    """The full proof: make the calls and judge them. Opens no transaction and stores nothing.
+
+    `read` is told the trust policy, once, if the role accepts its own ID.
+    """
     try:
-        account_id, role_unique_id = sts.probe_own(grant)
+        account_id, role_unique_id = sts.probe_own(grant, read)
     except StsError as error:
         verdict = Verdict.UNASSUMABLE if isinstance(error, Refused) else Verdict.INCONCLUSIVE
         own = _not_accepted(error)
@@ -117,7 +120,9 @@ def prove(sts: Sts, grant: Grant, extras: Extras = ()) -> Finding:
     return _accepted_again(sts, grant, role_unique_id, checks, warnings)
 
 
-def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras = ()) -> Finding | None:
+def prove_routinely(
+    sts: Sts, grant: Grant, role_unique_id: str, extras: Extras = (), read: Read | None = None
+) -> Finding | None:
     """The proof of a role that was proven under this unique id, without the first acceptance.
 
     Returns None for every other outcome than a proven role: a full proof has to judge it.
@@ -126,7 +131,7 @@ def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras 
     if any(check.outcome in {"failed", "inconclusive"} for check in strangers):
         return None
     try:
-        if sts.probe_again(grant) != role_unique_id:
+        if sts.probe_again(grant, read) != role_unique_id:
             return None
     except StsError:
         return None

@@ -6,6 +6,7 @@ the one that was tested (invariant 5; docs/architecture.md has the list); otherw
 
 import math
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session as DbSession
 
 from app import log
@@ -20,16 +22,17 @@ from app.access.callers import AnyCaller, OnBehalf
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
 from app.audit.events import Action, Actor, Outcome
-from app.aws.sts import Sts
+from app.aws.sts import Sts, Told
 from app.clock import now
 from app.connections import fleet
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
 from app.connections.proof import Finding, prove, prove_routinely
+from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
 
 _log = log.get(__name__)
@@ -57,9 +60,10 @@ class _Tested:
     role_unique_id: str | None  # of a verified connection
     may_break: bool
     refusing_since: datetime | None
+    external_ids: frozenset[str]  # all of the tenant's
 
     @classmethod
-    def of(cls, connection: Connection) -> "_Tested":
+    def of(cls, connection: Connection, external_ids: Iterable[str]) -> "_Tested":
         verified = connection.status is ConnectionStatus.VERIFIED
         return cls(
             connection.version,
@@ -68,6 +72,7 @@ class _Tested:
             connection.role_unique_id if verified else None,
             connection.may_break(),
             connection.refusing_since,
+            frozenset(external_ids),
         )
 
     def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
@@ -114,10 +119,8 @@ class Verification:
         """
         for _ in range(_TRIES):
             grant, before = self._to_test(caller, tenant_id, connection_id)
-            finding = None
-            if trigger in ROUTINE and before.role_unique_id is not None:
-                finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras)
-            finding = self._canary.judge(self._sts, finding or self._prove_patiently(grant, patience))
+            finding = self._prove_routinely(grant, before) if trigger in ROUTINE else None
+            finding = self._canary.judge(self._sts, finding or self._prove_patiently(grant, before, patience))
             if trigger in ROUTINE and finding.refused and before.may_break:
                 finding = self._doubted(finding, (tenant_id, connection_id), before, sample=sample)
             stored = self._store(caller, (tenant_id, connection_id), before, finding, trigger)
@@ -130,12 +133,24 @@ class Verification:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
-            return connection.grant, _Tested.of(connection)
+            own = db.scalars(select(ExternalIdRow.value).where(ExternalIdRow.tenant_id == tenant_id))
+            return connection.grant, _Tested.of(connection, own)
 
-    def _prove_patiently(self, grant: Grant, patience: float) -> Finding:
+    def _prove_routinely(self, grant: Grant, before: _Tested) -> Finding | None:
+        """None where the full proof has to judge."""
+        if before.role_unique_id is None:
+            return None
+        told: list[Told] = []
+        finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras, told.append)
+        judged = finding and judge(finding, told, grant, self._sts.broker, before.external_ids)
+        return judged if judged and judged.verdict is Verdict.PROVEN else None
+
+    def _prove_patiently(self, grant: Grant, before: _Tested, patience: float) -> Finding:
         deadline = time.monotonic() + patience
         for pause in (*_PAUSES, None):
-            finding = prove(self._sts, grant, self._extras)
+            told: list[Told] = []
+            finding = prove(self._sts, grant, self._extras, told.append)
+            finding = judge(finding, told, grant, self._sts.broker, before.external_ids)
             if pause is None or not finding.may_be_spreading or time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)

@@ -126,7 +126,9 @@ def impatient(monkeypatch) -> None:
 
 
 def outcomes(connection) -> dict[str, str]:
-    return {check["name"]: check["outcome"] for check in connection["verification"]["checks"]}
+    """Of the calls; what is read is another matter."""
+    checks = connection["verification"]["checks"]
+    return {check["name"]: check["outcome"] for check in checks if not check["name"].startswith("trust_policy")}
 
 
 @contextmanager
@@ -206,7 +208,8 @@ def test_many_proofs_at_once_share_one_asking(deployment: Deployment):
 def test_the_canary_is_asked_as_customers_roles_are(deployment: Deployment, world: World):
     made = world.connection()
     theirs, ours = world.calls_for(made["role_arn"]), world.calls_for(deployment.stack.canary_role_arn)
-    assert {(call.policy, call.duration) for call in ours} == {(call.policy, call.duration) for call in theirs}
+    refused = [call for call in theirs if call.outcome == "AccessDenied"]
+    assert {(call.policy, call.duration) for call in ours} == {(call.policy, call.duration) for call in refused}
 
 
 def test_these_calls_count_against_the_sts_budget(deployment: Deployment):
@@ -292,7 +295,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
     with trust(deployment, "deputy-canary", of_nobody):
         made = world.connection()
         assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
-        assert made["verification"]["checks"][-1]["detail"].startswith("Not tried")
+        assert made["verification"]["checks"][4]["detail"].startswith("Not tried")
         assert deployment.told()[-1] == "prober.canary_lost"
         said = deployment.readiness()
         assert said["status"] == "degraded"

@@ -65,7 +65,7 @@ class Shell:
 def assert_it_was_told(printed: list[str], errors: str) -> None:
     connection, issued, buckets, audited = printed
     assert '"status": "verified"' in connection
-    assert connection.count('"outcome": "passed"') == 4
+    assert connection.count('"outcome": "passed"') == connection.count('"outcome"') >= 6
     assert '"SecretAccessKey"' in issued
     assert re.fullmatch(r"\['deputy-shared-(acme|globex)'\]\n", buckets)
     assert audited.count('"action": "credentials.issued"') == 2

@@ -85,6 +85,16 @@ class Customer:
             created = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options)
             return created["Role"]["Arn"]
 
+    def reading_itself(self, name: str, trust: dict[str, Any]) -> str:
+        """Create a role with the kit's policy read-itself; returns its ARN."""
+        role_arn = self.role(name, trust)
+        reads = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+        statement = {"Effect": "Allow", "Action": reads, "Resource": role_arn}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        with closing(root_client(self._aws, "iam", self.account)) as iam:
+            iam.put_role_policy(RoleName=name, PolicyName="read-itself", PolicyDocument=policy)
+        return role_arn
+
     def retrust(self, name: str, trust: dict[str, Any]) -> None:
         with closing(root_client(self._aws, "iam", self.account)) as iam:
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))

@@ -51,8 +51,9 @@ def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
     )
     assert page.find(id="external-id").text == kit["external_id"]
     assert "It is not a password" in shown
-    assert "They can't see who else your role trusts" in shown
-    assert "Nor do they look at what the role permits" in shown
+    assert "you may take it out" in shown
+    assert "If the role may read itself, they also read its trust policy, and say here who else it trusts." in shown
+    assert "The checks do not look at what the role permits." in shown
 
 
 def test_it_says_what_it_means_in_these_words(visitor: Visitor):
@@ -195,6 +196,28 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     assert "Checked on " in text_of(page.select_one(".actions"))
     assert visitor.raw(again(page), "POST").status_code == 303  # also when there is nothing to repair
     assert visitor.steps() == ["done"] * 5
+
+
+def test_what_only_reading_finds_is_told_and_turns_green_and_others_are_named(visitor: Visitor):
+    kit, customer = visitor.world.kit(visitor.tenant), Customer(visitor.world.aws)
+    [own] = kit["trust_policy"]["Statement"]
+    hidden = {**own, "Condition": {"StringEquals": {"sts:RoleSessionName": "maintenance"}}}
+    visitor.paste(customer.reading_itself(kit["role_name"], {"Version": "2012-10-17", "Statement": [own, hidden]}))
+    page = visitor.page()
+    assert page.find(id="summary").text.startswith("Your role can be used without your External ID.")
+    assert "The role's trust policy has a statement that lets us in without your External ID." in text_of(
+        page.select_one(".advice.urgent")
+    )
+    other = {**own, "Principal": {"AWS": "arn:aws:iam::999999999999:root"}}
+    customer.retrust(kit["role_name"], {"Version": "2012-10-17", "Statement": [own, other]})
+    visitor.raw(again(page), "POST")
+    page = visitor.page()
+    assert page.find(id="summary").text == "Connected. There is nothing left to do."
+    assert "also lets in arn:aws:iam::999999999999:root." not in text_of(page.find(id="live")), "not another broker's"
+    del other["Condition"]
+    customer.retrust(kit["role_name"], {"Version": "2012-10-17", "Statement": [own, other]})
+    visitor.raw(again(page), "POST")
+    assert "also lets in arn:aws:iam::999999999999:root." in text_of(visitor.page().select_one(".warnings"))
 
 
 def test_a_role_that_lets_strangers_in_is_told_what_to_change_and_turns_green(visitor: Visitor):

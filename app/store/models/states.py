@@ -85,12 +85,15 @@ ACCOUNT = "account_matches"
 MISSING = "missing_external_id_refused"
 FOREIGN = "foreign_external_id_refused"
 STRANGER = "stranger_refused"
+DEMANDS = "trust_policy_demands_external_id"
+ONLY_US = "trust_policy_names_only_us"
 
 _FAILED = (
     ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
     ({MISSING}, "The role{now} lets us in without an External ID."),
     ({FOREIGN}, "The role{now} accepts an External ID that is not this tenant's."),
     ({STRANGER}, "The role{now} lets in another AWS account than ours."),
+    ({DEMANDS}, "The trust policy{now} has a statement that lets us in without the External ID."),
     ({OWN}, "The role{now} refuses this tenant's External ID, or was deleted."),
     ({ACCOUNT}, "The role is{now} in another account than its ARN says."),
 )

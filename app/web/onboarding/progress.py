@@ -15,7 +15,7 @@ from app.clock import now
 from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.store.models import Connection, ConnectionStatus, Verdict
-from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER, StackState
+from app.store.models.states import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER, StackState
 
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 
@@ -64,6 +64,7 @@ class Progress:
     steps: tuple[Step, ...]
     topic: str | None
     unclear: str | None  # why the latest check gave no answer, if so
+    warnings: tuple[str, ...]
 
     @property
     def may_check(self) -> bool:
@@ -116,9 +117,10 @@ WAITING = (_step(0, "now", "No role has arrived yet. Create it as shown above; t
 
 
 def progress_of(connection: Connection) -> Progress:
-    checks = {check["name"]: check for check in connection.proof.checks} if connection.proof else {}
+    proof = connection.proof
+    checks = {check["name"]: check for check in proof.checks if check["name"] != ONLY_US} if proof else {}
     outcomes = {name: check["outcome"] for name, check in checks.items()}
-    unclear = [check["detail"] for check in checks.values() if check["outcome"] == "inconclusive"]
+    unclear = [it["detail"] for it in checks.values() if it["outcome"] == "inconclusive" and it["name"] != DEMANDS]
     topic, status = _topic(connection, outcomes), connection.status
     settled = status in {ConnectionStatus.VERIFIED, ConnectionStatus.SUSPENDED}
     return Progress(
@@ -128,6 +130,7 @@ def progress_of(connection: Connection) -> Progress:
         steps=_steps(connection, topic, outcomes),
         topic=topic,
         unclear=None if settled or not unclear else unclear[0],
+        warnings=tuple(warning["detail"] for warning in proof.warnings) if proof else (),
     )
 
 
@@ -190,7 +193,7 @@ def _ago(at: datetime) -> str:
 
 def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[Step, ...]:
     """The steps of a role that accepted us: whether it refuses strangers, and whether the vendor must approve."""
-    if connection.awaiting_approval and set(outcomes.values()) == {"passed"}:
+    if connection.awaiting_approval and connection.proof and connection.proof.verdict is Verdict.PROVEN:
         return (_DONE[3], _step(4, "now", _TO_APPROVE))
     return (_strangers(outcomes), *_todo(4))
 
@@ -221,6 +224,8 @@ def _strangers(outcomes: dict[str, str]) -> Step:
         return _step(3, "failed", "The role lets us in with somebody else's External ID.")
     if outcomes.get(STRANGER) == "failed":
         return _step(3, "failed", "The role lets in another account than ours.")
+    if outcomes.get(DEMANDS) == "failed":
+        return _step(3, "failed", "A statement of its trust policy lets us in without your External ID.")
     return _step(3, "unclear", "AWS gave no clear answer yet.")
 
 

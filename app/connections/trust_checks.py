@@ -1,0 +1,78 @@
+"""What a role's trust policy adds to a proof: two checks, and warnings for the customer.
+
+Only one thing that is read changes a verdict: a statement that lets the broker in without the External ID is insecure,
+whatever the calls saw. A policy that cannot be read, or not understood, proves nothing and stops nothing.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from app.aws.sts import Refused, StsError, Told
+from app.config import Broker
+from app.connections import proof
+from app.connections.proof import Check, Finding
+from app.connections.trust_policy import Reading, read
+from app.ids import Grant
+from app.store.models import Verdict
+from app.store.models.states import DEMANDS, ONLY_US
+
+ENDS = "trust_policy_ends_access"
+
+_NOT_TRIED = "Not tried, as an earlier check did not pass."
+_MAY_NOT = (
+    "The role may not read itself, so its trust policy was not seen. It is worth allowing, with the policy read-itself of"
+    " the onboarding kit: the calls of a proof can't find a statement that lets in others, or us under another name."
+)
+_SILENT = "AWS did not show the role's trust policy in time. The next proof asks again."
+
+
+def judge(
+    finding: Finding, told: Sequence[Told], grant: Grant, broker: Broker, external_ids: Collection[str]
+) -> Finding:
+    """The finding, with what the trust policy says. `told`: one, if the role let us in; `external_ids`: the tenant's."""
+    if not told or isinstance(told[0], StsError):
+        why = _NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
+        skipped = (Check(name, "skipped", why) for name in (DEMANDS, ONLY_US))
+        return replace(finding, checks=(*finding.checks, *skipped))
+    found = read(told[0], broker, grant.role_arn.account_id, external_ids)
+    demands, only_us = _demands(found), _only_us(found)
+    warned = [it for it, warns in ((demands, demands.outcome == "inconclusive"), (only_us, found.others)) if warns]
+    said = [proof.Warning(it.name, it.detail) for it in warned]
+    if found.ends:
+        said.append(proof.Warning(ENDS, f"The role's trust policy ends this access: {', '.join(found.ends)}."))
+    finding = replace(finding, checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
+    if not found.open or finding.verdict is Verdict.UNASSUMABLE:
+        return finding
+    return replace(finding, verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False)
+
+
+def _demands(found: Reading) -> Check:
+    if found.open:
+        detail = (
+            f"{_statements(found.open)} of the role's trust policy lets the broker in without this tenant's External ID."
+            ' Add "StringEquals": {"sts:ExternalId": "<External ID>"} to its Condition, or remove it.'
+        )
+        return Check(DEMANDS, "failed", detail)
+    if found.unclear:
+        detail = (
+            f"{_statements(found.unclear)} of the role's trust policy is written in a way that Deputy does not"
+            " understand, so only the calls show that the role demands the External ID. The onboarding kit has a trust"
+            " policy that Deputy understands."
+        )
+        return Check(DEMANDS, "inconclusive", detail)
+    detail = "Every statement of the trust policy that lets the broker in demands this tenant's External ID."
+    return Check(DEMANDS, "passed", detail)
+
+
+def _only_us(found: Reading) -> Check:
+    if found.others:
+        names = ", ".join(found.others)
+        detail = f"The role's trust policy also lets in {names}. Remove whoever is not meant to use this role."
+        return Check(ONLY_US, "failed", detail)
+    if 0 in found.unclear:
+        return Check(ONLY_US, "inconclusive", "Deputy does not understand the role's trust policy.")
+    return Check(ONLY_US, "passed", "The trust policy lets nobody in but the broker.")
+
+
+def _statements(numbers: tuple[int, ...]) -> str:
+    return "A part" if 0 in numbers else f"Statement {', '.join(map(str, numbers))}"

@@ -1,0 +1,185 @@
+"""Trust policies that no call of a proof finds out: they are read, by the role's own session, and never issue."""
+
+import json
+from contextlib import closing
+from uuid import UUID
+
+import boto3
+import pytest
+
+from app.store.models import ConnectionStatus, Trigger
+from tests.attacks.evidence import check, on_sqlite, outcomes, problem
+from tests.attacks.test_attack_trust_policies import BROKER, INSECURE, KEY, NAME, allow, deny
+from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.rows import ADMIN
+
+pytestmark = on_sqlite  # nothing here depends on the database
+
+DEMANDS, ONLY_US = "trust_policy_demands_external_id", "trust_policy_names_only_us"
+
+
+def statements_of(*statements):
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def demanded(tenant):
+    return allow(StringEquals={KEY: tenant["external_id"]})
+
+
+@pytest.fixture
+def connect(world: World, customer: Customer):
+    """Connects a role that may read itself and has these statements."""
+
+    def connected(tenant, *statements, status="verified"):
+        name = world.kit(tenant)["role_name"]
+        return world.connect(tenant, customer.reading_itself(name, statements_of(*statements)), status=status)
+
+    return connected
+
+
+def test_a_way_in_under_another_session_name_is_found_by_reading(world: World, connect):
+    """The probes' names are those of issued sessions, so none of their calls meets it."""
+    tenant = world.tenant("Sloppy")
+    made = connect(tenant, demanded(tenant), allow(StringEquals={NAME: "maintenance"}), status="insecure")
+    assert outcomes(made) == ["passed"] * 4, "the calls saw nothing"
+    assert check(made, DEMANDS)["outcome"] == "failed"
+    assert check(made, DEMANDS)["detail"].startswith(
+        "Statement 2 of the role's trust policy lets the broker in without"
+    )
+    assert made["verification"]["verdict"] == "insecure"
+    assert made["verification"]["warnings"] == []
+    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+
+
+def test_a_way_in_that_opens_later_stops_issuing_and_closing_it_resumes(world: World, customer: Customer, connect):
+    tenant = world.tenant("Drifting")
+    made, worker = connect(tenant, demanded(tenant)), world.worker(tenant)
+    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
+    name = made["role_arn"].rpartition("/")[2]
+    hidden = allow(DateGreaterThan={"aws:CurrentTime": "2035-01-01T00:00:00Z"})
+    customer.retrust(name, statements_of(demanded(tenant), hidden))
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
+    problem(worker.raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    customer.retrust(name, statements_of(demanded(tenant)))
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
+
+
+def test_a_routine_proof_reads_it_too_and_a_full_one_judges(world: World, app, customer: Customer, connect):
+    tenant = world.tenant("Drifting")
+    made = connect(tenant, demanded(tenant))
+    hidden = allow(StringEquals={"sts:SourceIdentity": "ops"})
+    customer.retrust(made["role_arn"].rpartition("/")[2], statements_of(demanded(tenant), hidden))
+    before = len(world.calls_for(made["role_arn"]))
+    verify = app.extensions["deputy"].verification.verify
+    found = verify(ADMIN, UUID(made["tenant_id"]), UUID(made["id"]), trigger=Trigger.SCHEDULED)
+    assert found.status is ConnectionStatus.INSECURE
+    assert len(world.calls_for(made["role_arn"])) == before + 3 + 4
+    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+
+
+@pytest.mark.parametrize("name", INSECURE)
+def test_what_the_calls_find_out_is_never_passed_by_reading(world: World, connect, name: str):
+    tenant = world.tenant("Sloppy")
+    statements = INSECURE[name][0](tenant["external_id"])
+    for statement in statements:
+        if statement.get("Condition") == {}:
+            del statement["Condition"]
+    made = connect(tenant, *statements, status="insecure")
+    assert check(made, DEMANDS)["outcome"] in {"failed", "inconclusive"}
+
+
+def test_another_tenants_id_in_the_list_is_found_by_reading(world: World, connect):
+    """No foreign ID of a proof is another tenant's."""
+    globex, tenant = world.tenant("Globex"), world.tenant("Acme")
+    both = allow(StringEquals={KEY: [tenant["external_id"], globex["external_id"]]})
+    made = connect(tenant, both, status="insecure")
+    assert outcomes(made) == ["passed"] * 4
+    assert check(made, DEMANDS)["outcome"] == "failed"
+
+
+def test_others_are_a_warning_that_names_them_and_no_verdict(world: World, connect):
+    tenant = world.tenant()
+    others = {**allow(), "Principal": {"AWS": "arn:aws:iam::999999999999:root", "Service": "ec2.amazonaws.com"}}
+    del others["Condition"]
+    made = connect(tenant, demanded(tenant), others)
+    assert check(made, DEMANDS)["outcome"] == "passed"
+    assert check(made, ONLY_US)["outcome"] == "failed"
+    [warning] = made["verification"]["warnings"]
+    assert warning == {"name": ONLY_US, "detail": check(made, ONLY_US)["detail"]}
+    assert "arn:aws:iam::999999999999:root, ec2.amazonaws.com" in warning["detail"]
+    assert world.worker(tenant)("POST", path_of(made, "/credentials"))["AccessKeyId"]
+
+
+def test_a_date_that_ends_the_access_is_a_warning(world: World, connect):
+    tenant = world.tenant()
+    until = {"StringEquals": {KEY: tenant["external_id"]}, "DateLessThan": {"aws:CurrentTime": "2099-12-31T00:00:00Z"}}
+    made = connect(tenant, allow(**until))
+    assert [found["outcome"] for found in made["verification"]["checks"]] == ["passed"] * 6
+    [warning] = made["verification"]["warnings"]
+    assert warning["name"] == "trust_policy_ends_access"
+    assert "2099-12-31T00:00:00Z" in warning["detail"]
+
+
+def test_what_is_not_understood_is_a_warning_and_neither_a_pass_nor_a_stop(world: World, connect):
+    tenant = world.tenant()
+    elsewhere = {"ArnEquals": {"aws:PrincipalArn": BROKER}, "StringEquals": {"aws:PrincipalOrgID": "o-elsewhere"}}
+    made = connect(tenant, demanded(tenant), {**allow(), "Condition": elsewhere})
+    assert made["verification"]["verdict"] == "proven"
+    assert check(made, DEMANDS)["outcome"] == "inconclusive"
+    [warning] = made["verification"]["warnings"]
+    assert (warning["name"], "Statement 2" in warning["detail"]) == (DEMANDS, True)
+
+
+def test_a_deny_of_every_other_id_is_a_demand(world: World, connect):
+    tenant = world.tenant()
+    made = connect(tenant, allow(), deny(StringNotEquals={KEY: tenant["external_id"]}))
+    assert [found["outcome"] for found in made["verification"]["checks"]] == ["passed"] * 6
+
+
+def test_a_role_that_may_not_read_itself_is_proven_and_told_why_it_should(world: World):
+    made = world.connection()
+    assert made["verification"]["verdict"] == "proven"
+    for name in (DEMANDS, ONLY_US):
+        assert check(made, name)["outcome"] == "skipped"
+        assert "It is worth allowing" in check(made, name)["detail"]
+    assert made["verification"]["warnings"] == []
+
+
+@pytest.mark.parametrize("kind", ["throttle", "error"])
+def test_an_iam_that_does_not_answer_changes_no_verdict(world: World, faults, connect, kind):
+    tenant = world.tenant()
+    faults.add(kind, action="GetRole")
+    made = connect(tenant, demanded(tenant))
+    assert made["verification"]["verdict"] == "proven"
+    assert check(made, DEMANDS)["outcome"] == "skipped"
+    assert "did not show" in check(made, DEMANDS)["detail"]
+
+
+def test_the_one_session_that_reads_can_read_its_own_role_and_nothing_else(world: World, customer: Customer, connect):
+    """Whatever the role itself may do."""
+    tenant = world.tenant()
+    made = connect(tenant, demanded(tenant))
+    name = made["role_arn"].rpartition("/")[2]
+    customer.role("deputy-other", statements_of(demanded(tenant)))
+    everything = json.dumps(statements_of({"Effect": "Allow", "Action": "*", "Resource": "*"}))
+    with closing(root_client(world.aws, "iam", customer.account)) as iam:
+        iam.put_role_policy(RoleName=name, PolicyName="everything", PolicyDocument=everything)
+    policies = [json.loads(call.policy) for call in world.calls_for(made["role_arn"])]
+    reads = [policy for policy in policies if policy["Statement"][0]["Effect"] == "Allow"]
+    assert [policy["Statement"][0]["Resource"] for policy in reads] == [made["role_arn"]]
+    identities = world.aws._identities
+    session = identities.open_session(identities.role(made["role_arn"]), "reader", 900, json.dumps(reads[0]))
+    keys = {"aws_access_key_id": session.access_key_id, "aws_secret_access_key": session.secret_access_key}
+    keys |= {"aws_session_token": session.token, "region_name": "us-east-1", "endpoint_url": world.aws.url}
+    with closing(boto3.client("iam", **keys)) as iam, closing(boto3.client("s3", **keys)) as s3:
+        assert iam.get_role(RoleName=name)["Role"]["Arn"] == made["role_arn"]
+        refused = [
+            lambda: iam.get_role(RoleName="deputy-other"),
+            iam.list_roles,
+            lambda: iam.delete_role_policy(RoleName=name, PolicyName="everything"),
+            s3.list_buckets,
+        ]
+        for call in refused:
+            with pytest.raises(iam.exceptions.ClientError, match="AccessDenied"):
+                call()

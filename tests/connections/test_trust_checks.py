@@ -1,0 +1,96 @@
+"""What a trust policy, once read, does to a finding: the one thing that overrules it, and what is only said."""
+
+import pytest
+
+from app.aws.sts import Refused, Unavailable
+from app.config import Broker
+from app.connections.proof import Check, Finding
+from app.connections.proof import Warning as ProofWarning
+from app.connections.trust_checks import ENDS, judge
+from app.ids import Grant, RoleArn, new_external_id
+from app.onboarding.kit import trust_policy
+from app.store.models import Verdict
+from app.store.models.states import DEMANDS, ONLY_US
+
+BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
+GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
+CALLS = (Check("own_external_id_accepted", "passed", "…"),)
+SAID = (ProofWarning("further", "…"),)
+KIT = trust_policy(BROKER, GRANT.external_id)
+[ALLOW] = KIT["Statement"]
+HOLE = {**ALLOW, "Condition": {"StringEquals": {"sts:RoleSessionName": "x"}}}
+ODD = {
+    **ALLOW,
+    "Condition": {"StringEquals": {"aws:PrincipalOrgID": "o-1"}, "ArnEquals": ALLOW["Condition"]["ArnEquals"]},
+}
+
+
+def policy(*statements):
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def judged(verdict, *told):
+    finding = Finding(verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID)
+    return judge(finding, told, GRANT, BROKER, {GRANT.external_id})
+
+
+def outcomes(finding):
+    assert [check.name for check in finding.checks] == [CALLS[0].name, DEMANDS, ONLY_US]
+    return [check.outcome for check in finding.checks[1:]]
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_hole_is_insecure_whatever_the_calls_saw(verdict):
+    """But for a role that is in another account, or refuses us: that is said first."""
+    found = judged(verdict, policy(ALLOW, HOLE))
+    assert found.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
+    assert outcomes(found)[0] == "failed"
+    assert found.role_unique_id is None
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("told", [KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5])
+def test_nothing_else_that_is_read_changes_a_verdict(verdict, told):
+    found = judged(verdict, told)
+    assert found.verdict is verdict
+    assert (found.role_unique_id, found.may_be_spreading) == ("AROAONE" if verdict is Verdict.PROVEN else None, True)
+    assert found.warnings[:1] == SAID
+
+
+def test_the_kits_policy_passes_both():
+    found = judged(Verdict.PROVEN, KIT)
+    assert (outcomes(found), found.warnings) == (["passed", "passed"], SAID)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [((Refused(),), "It is worth allowing"), ((Unavailable(),), "did not show"), ((), "Not tried")],
+    ids=["may-not", "silent", "not-let-in"],
+)
+def test_what_was_not_read_is_skipped_and_says_why(told, says):
+    found = judged(Verdict.PROVEN, *told)
+    assert outcomes(found) == ["skipped", "skipped"]
+    assert all(says in check.detail for check in found.checks[1:])
+    assert (found.verdict, found.warnings) == (Verdict.PROVEN, SAID)
+
+
+def test_what_is_not_understood_is_a_warning():
+    for told, where in ((policy(ALLOW, ODD), "Statement 2 of"), (None, "A part of")):
+        found = judged(Verdict.PROVEN, told)
+        assert outcomes(found)[0] == "inconclusive"
+        assert found.warnings[1:] == (ProofWarning(DEMANDS, found.checks[1].detail),)
+        assert found.checks[1].detail.startswith(where)
+
+
+def test_others_and_dates_are_warnings_as_the_policy_writes_them():
+    until = {**ALLOW["Condition"], "DateLessThan": {"aws:CurrentTime": "2099-01-01T00:00:00Z"}}
+    other = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    found = judged(Verdict.PROVEN, policy({**ALLOW, "Condition": until}, other))
+    assert outcomes(found) == ["passed", "failed"]
+    assert [warning.name for warning in found.warnings[1:]] == [ONLY_US, ENDS]
+    assert "ec2.amazonaws.com" in found.warnings[1].detail
+    assert "2099-01-01T00:00:00Z" in found.warnings[2].detail
+
+
+def test_several_holes_are_all_named():
+    assert judged(Verdict.PROVEN, policy(HOLE, ALLOW, HOLE)).checks[1].detail.startswith("Statement 1, 3 of")

@@ -1,0 +1,438 @@
+"""The recogniser of trust policies: held to the sandbox's own evaluator, and to policies as people write them."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+
+from app.config import Broker
+from app.connections.trust_policy import Reading, read
+from app.onboarding.kit import trust_policy as kit_policy
+from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, evaluate_resource
+
+BROKER = Broker.parse("arn:aws:iam::111122223333:role/vendor/DeputyBroker")
+ROOT = "arn:aws:iam::111122223333:root"
+CUSTOMER = "444455556666"
+SESSION = "arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy"
+CALLER = Caller(Kind.SESSION, BROKER.account_id, SESSION, BROKER.arn, "AROAABCDEFGHIJKLMNOP:deputy")
+OWN, NEXT = f"dpy-{'0123456789abcdef' * 4}", f"dpy-{'fedcba9876543210' * 4}"
+FOREIGN = f"{OWN[:20]}{'0' * 32}{OWN[-16:]}"
+KEY, ARN, NAME, NOW = "sts:ExternalId", "aws:PrincipalArn", "sts:RoleSessionName", "aws:CurrentTime"
+
+
+def reading(*statements, **more) -> Reading:
+    return read({"Version": "2012-10-17", "Statement": list(statements)} | more, BROKER, CUSTOMER, {OWN, NEXT})
+
+
+def allow(*, to={"AWS": ROOT}, only=True, **conditions):  # noqa: B006  it is only read
+    """The kit's statement under these conditions. Write a quantifier's colon as two underscores."""
+    wanted = {operator.replace("__", ":"): keys for operator, keys in conditions.items()}
+    if only:
+        wanted["ArnEquals"] = wanted.get("ArnEquals", {}) | {ARN: BROKER.arn}
+    return {"Effect": "Allow", "Principal": to, "Action": ["sts:AssumeRole", "sts:TagSession"], "Condition": wanted}
+
+
+def deny(*, to="*", **conditions):
+    return allow(to=to, only=False, **conditions) | {"Effect": "Deny"}
+
+
+DEMANDED = allow(StringEquals={KEY: OWN})
+
+# --- the sandbox's evaluator has the last word ---
+
+EXTERNAL_IDS = [None, FOREIGN, OWN.upper(), "dpy-x", "x:1", OWN[:-1] + "g", "deputy"]
+NAMES = ["deputy", "x:1", "dpy-x"]
+CONTEXTS = [
+    {
+        KEY: external_id,
+        NAME: name,
+        "sts:SourceIdentity": identity,
+        ARN: BROKER.arn,
+        "aws:PrincipalAccount": BROKER.account_id,
+        "aws:PrincipalType": "AssumedRole",
+        "aws:PrincipalOrgID": organization,
+        "aws:ResourceAccount": CUSTOMER,
+        "aws:SecureTransport": "true",
+        "aws:SourceIp": "192.0.2.1" if at == "2026-01-01T00:00:00Z" else "198.51.100.1",
+        NOW: at,
+    }
+    for external_id, name, (identity, organization), at in itertools.product(
+        EXTERNAL_IDS, NAMES, [(None, None), ("deputy", "o-1")], ["2026-01-01T00:00:00Z", "2036-01-01T00:00:00Z"]
+    )
+]
+
+
+def lets_in(text: str, context: dict[str, str | None]) -> bool | None:
+    """None: the sandbox cannot evaluate this policy either."""
+    keys = {key: value for key, value in context.items() if value is not None}
+    try:
+        request = Request("sts:AssumeRole", f"arn:aws:iam::{CUSTOMER}:role/deputy-x", keys)
+        return evaluate_resource(text, CALLER, request, trust=True) > Grant.NONE
+    except UnsupportedPolicy:
+        return None
+
+
+TEXTS = ["StringEquals", "StringNotEquals", "StringLike", "StringNotLike", "StringEqualsIgnoreCase"]
+ARNS = ["ArnEquals", "ArnNotEquals", "ArnLike", "ArnNotLike"]
+operators = st.builds(
+    lambda quantifier, name, if_exists: f"{quantifier}{name}{if_exists}",
+    st.sampled_from(["", "", "", "ForAllValues:", "ForAnyValue:"]),
+    st.sampled_from([*TEXTS, *TEXTS, *ARNS, "Bool", "NumericLessThan", "stringequals"]),
+    st.sampled_from(["", "", "IfExists"]),
+)
+VALUES = {
+    KEY: [
+        OWN,
+        NEXT,
+        FOREIGN,
+        OWN.upper(),
+        "dpy-x",
+        "x:1",
+        "*",
+        "dpy-*",
+        f"{OWN[:-1]}?",
+        "?*",
+        "${sts:RoleSessionName}",
+    ],
+    ARN: [
+        BROKER.arn,
+        f"{BROKER.arn}2",
+        "arn:aws:iam::111122223333:role/*",
+        "*",
+        "arn:aws:iam::*:role/vendor/Deputy????er",
+    ],
+    NAME: ["deputy", "x:1", "dpy-*", "*", "${sts:ExternalId}"],
+    "sts:SourceIdentity": ["deputy", "*"],
+    "aws:PrincipalAccount": [BROKER.account_id, CUSTOMER],
+    "aws:PrincipalOrgID": ["o-1", "o-2"],
+    "aws:SecureTransport": ["true", "false"],
+    "aws:PrincipalType": ["AssumedRole", "User"],
+}
+
+
+def comparisons(key: str, operator: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, str, list[str]]]:
+    return st.tuples(
+        operator, st.sampled_from([key, key.lower()]), st.lists(st.sampled_from(VALUES[key]), min_size=1, max_size=2)
+    )
+
+
+some_comparison = st.one_of(
+    comparisons(KEY, operators),
+    comparisons(KEY, st.sampled_from(["StringEquals", "StringNotEquals"])),
+    st.tuples(st.just("Null"), st.sampled_from([KEY, NAME]), st.sampled_from([["true"], ["false"]])),
+    st.tuples(st.sampled_from(["DateLessThan", "DateGreaterThan"]), st.just(NOW), st.just(["2030-01-01T00:00:00Z"])),
+    st.tuples(st.sampled_from(["IpAddress", "NotIpAddress"]), st.just("aws:SourceIp"), st.just(["192.0.2.0/24"])),
+    *(comparisons(key, operators) for key in VALUES),
+)
+
+
+def condition(comparisons) -> dict[str, dict[str, list[str]]]:
+    found: dict[str, dict[str, list[str]]] = {}
+    for operator, key, values in comparisons:
+        found.setdefault(operator, {})[key] = values
+    return found
+
+
+PRINCIPALS = [
+    *({"Principal": it} for it in ["*", {"AWS": "*"}, {"AWS": ROOT}, {"AWS": BROKER.account_id}, {"AWS": BROKER.arn}]),
+    {"Principal": {"AWS": [f"{BROKER.arn}2", BROKER.arn]}},
+    {"Principal": {"AWS": SESSION}},
+    {"Principal": {"AWS": "AROAABCDEFGHIJKLMNOP"}},
+    {"Principal": {"AWS": f"arn:aws:iam::{CUSTOMER}:root", "Service": "ec2.amazonaws.com"}},
+    {"NotPrincipal": {"AWS": f"arn:aws:iam::{CUSTOMER}:root"}},
+]
+ACTIONS = [
+    *(
+        {"Action": it}
+        for it in ["sts:AssumeRole", "sts:AssumeRole", "STS:assume*", ["sts:TagSession", "*"], "sts:TagSession"]
+    ),
+    {"NotAction": "sts:TagSession"},
+    {"NotAction": "sts:*"},
+]
+
+
+def statements(effects, principals, actions, comparisons) -> st.SearchStrategy[dict[str, object]]:
+    return st.builds(
+        lambda effect, who, what, tests: (
+            {"Effect": effect} | who | what | ({"Condition": condition(tests)} if tests else {})
+        ),
+        *(st.sampled_from(some) for some in (effects, principals, actions)),
+        comparisons,
+    )
+
+
+any_statement = statements(["Allow", "Allow", "Deny"], PRINCIPALS, ACTIONS, st.lists(some_comparison, max_size=3))
+# Two statements about the External ID, with one more condition at most: where a mistake shows soonest.
+about_the_id = st.one_of(
+    st.tuples(comparisons(KEY, operators)), st.tuples(comparisons(KEY, operators), some_comparison), st.just(())
+)
+close_calls = st.tuples(
+    statements(["Allow"], PRINCIPALS[:5], ACTIONS[:1], about_the_id),
+    st.one_of(
+        statements(["Deny"], PRINCIPALS, ACTIONS, about_the_id),
+        statements(["Deny"], PRINCIPALS[:2], ACTIONS[:1], st.tuples(comparisons(KEY, operators), some_comparison)),
+        statements(["Deny"], PRINCIPALS[:2], ACTIONS[:1], st.tuples(some_comparison)),
+    ),
+).map(list)
+demands = st.sampled_from([DEMANDED, deny(StringNotEquals={KEY: OWN})])
+policies = st.one_of(close_calls, st.lists(st.one_of(any_statement, demands), min_size=1, max_size=3))
+
+
+@settings(max_examples=800, deadline=None, database=None)
+@given(policies)
+def test_what_it_passes_the_sandbox_refuses_without_the_id(made):
+    """Under every request that is tried here: other IDs and none, names, times, addresses, with and without the rest."""
+    found = reading(*made)
+    event("passed" if not found.open and not found.unclear else "open" if found.open else "unclear")
+    if found.open or found.unclear:
+        return
+    text = json.dumps({"Version": "2012-10-17", "Statement": made})
+    let_in = [context for context in CONTEXTS if lets_in(text, context)]
+    assert let_in == []
+
+
+EVERY_OPERATOR = [
+    f"{quantifier}{name}{if_exists}"
+    for quantifier in ("", "ForAllValues:", "ForAnyValue:")
+    for name in [*TEXTS, "StringNotEqualsIgnoreCase", *ARNS]
+    for if_exists in ("", "IfExists")
+]
+
+
+@pytest.mark.parametrize(
+    "values", [[OWN], [OWN, NEXT], [FOREIGN], [OWN, FOREIGN], ["*"], ["dpy-*"], [OWN, OWN[:-1] + "?"]]
+)
+@pytest.mark.parametrize("key", [KEY, ARN])
+def test_every_comparison_is_as_the_sandbox_has_it(key, values):
+    """Alone in the statement that allows, and alone in one that denies. What the sandbox refuses to evaluate is not
+    understood here either, and nor is the External ID without regard to case.
+    """
+    if key == ARN:
+        values = [
+            {OWN: BROKER.arn, "*": "arn:aws:iam::*:role/*/DeputyBroker"}.get(it, f"{BROKER.arn}2") for it in values
+        ]
+    for operator in EVERY_OPERATOR:
+        tests = {operator: {key: values}}
+        for made in ([allow(only=False) | {"Condition": tests}], [allow(), deny() | {"Condition": tests}]):
+            text, found = json.dumps({"Version": "2012-10-17", "Statement": made}), reading(*made)
+            answers = {lets_in(text, context) for context in CONTEXTS}
+            assert found.open or found.unclear or True not in answers, tests
+            if None not in answers and "IgnoreCase" not in operator:
+                assert bool(found.open) == (True in answers), tests
+
+
+@settings(max_examples=800, deadline=None, database=None)
+@given(policies)
+def test_what_it_calls_open_the_sandbox_opens_without_the_id(made):
+    """No customer is stopped for nothing. Left out: what differs from request to request, which is taken as it must be
+    to get in, and more than one pattern, which no value may match.
+    """
+    text = json.dumps({"Version": "2012-10-17", "Statement": made})
+    varying = any(word in text for word in (NAME, NAME.lower(), "ourceI", "sourcei", NOW, SESSION))
+    assume(not varying and sum(text.count(f'"{pattern}"') for pattern in VALUES[KEY][6:10]) <= 1)
+    answers = {lets_in(text, context) for context in CONTEXTS}
+    assert not reading(*made).open or answers & {True, None}
+
+
+# --- policies as people write them ---
+
+
+def test_the_kits_own_policy_has_nothing_to_say():
+    assert read(kit_policy(BROKER, OWN), BROKER, CUSTOMER, {OWN}) == Reading((), (), (), ())
+
+
+def test_a_rotations_two_ids_are_this_tenants():
+    both = allow(StringEquals={KEY: [OWN, NEXT]})
+    assert reading(both) == Reading((), (), (), ())
+    assert read({"Statement": both}, BROKER, CUSTOMER, {OWN}).open == (1,)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"StringEquals": {NAME: "maintenance"}},
+        {"StringLike": {"STS:rolesessionname": "x-*"}},
+        {"StringEquals": {"sts:SourceIdentity": "ops"}},
+        {"Null": {"aws:SourceIdentity": "false"}},
+        {"StringEquals": {"aws:RequestTag/team": "ops"}},
+        {"StringEquals": {"aws:PrincipalTag/team": "ops"}},
+        {"ForAllValues:StringEquals": {"aws:TagKeys": ["team"]}},
+        {"DateGreaterThan": {NOW: "2030-01-01T00:00:00Z"}},
+        {"NumericLessThan": {"aws:EpochTime": "1800000000"}},
+        {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}},
+        {"StringEquals": {"aws:SourceVpc": "vpc-1"}},
+        {"StringEqualsIfExists": {"aws:SourceVpce": "vpce-1"}},
+        {"StringEquals": {"aws:RequestedRegion": "eu-west-1"}},
+    ],
+    ids=lambda choice: "-".join(key for keys in choice.values() for key in keys),
+)
+def test_what_differs_from_call_to_call_replaces_no_external_id(choice):
+    """The probes' own calls may never meet it; and a Deny on it can be dodged."""
+    assert reading(DEMANDED, allow(**choice)).open == (2,)
+    assert reading(DEMANDED, allow(), deny(**choice)).open == (2,)
+    beside = {"ForAnyValue:StringEquals": {KEY: OWN}}
+    assert reading(DEMANDED, allow(**choice, **beside)).open == ()
+
+
+@pytest.mark.parametrize(
+    "never",
+    [
+        {"ArnLike": {ARN: "arn:aws:iam::111122223333:role/vendor/Other*"}},
+        {"StringEquals": {"aws:PrincipalAccount": "999999999999"}},
+        {"StringEquals": {"aws:PrincipalType": "User"}},
+        {"Bool": {"aws:SecureTransport": "false"}},
+        {"StringNotEquals": {"aws:ResourceAccount": CUSTOMER}},
+    ],
+    ids=lambda never: "-".join(key for keys in never.values() for key in keys),
+)
+def test_what_our_broker_never_is_lets_it_in_nowhere(never):
+    assert reading(DEMANDED, allow(**never)).open == ()
+    assert reading(DEMANDED, allow(), deny(**never)).open == (2,)
+
+
+ABOUT_THE_ID = [
+    {"StringEquals": {KEY: "${aws:PrincipalTag/customer}"}},
+    {"StringEqualsIgnoreCase": {KEY: OWN}},
+    {"ArnLike": {KEY: "*"}},
+]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringEquals": {"aws:PrincipalOrgID": "o-1"}},
+        {"StringLike": {"aws:userid": "AROA*:*"}},
+        {"BinaryEquals": {KEY: "QUJD"}},
+        {"StringMatches": {NAME: "x"}},
+        {"ForMostValues:StringEquals": {NAME: "x"}},
+        *ABOUT_THE_ID,
+        {"StringEquals": {}},
+        {"StringEquals": []},
+        {"StringEquals": {KEY: []}},
+        {"StringEquals": {KEY: [{}]}},
+    ],
+    ids=json.dumps,
+)
+def test_what_is_not_understood_is_neither_a_demand_nor_a_hole(condition):
+    made = allow(only=False) | {"Condition": condition}
+    assert (reading(DEMANDED, made).open, reading(DEMANDED, made).unclear) == ((), (2,))
+    # A Deny that is not understood may be all that closes it; one on the ID that was sent stops nobody who sends none.
+    stops_nobody = condition in ABOUT_THE_ID
+    assert reading(DEMANDED, allow(), made | {"Effect": "Deny"}).open == ((2,) if stops_nobody else ())
+    # Beside a demand it does not matter.
+    assert reading(DEMANDED | {"Condition": {**condition, "StringEquals": {KEY: OWN}}}).open == ()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Principal": {"AWS": "AROAABCDEFGHIJKLMNOP"}},  # IAM shows one for who was deleted
+        {"Principal": {"AWS": "arn:aws:iam::111122223333:role/*"}},
+        {"Principal": {"AWS": [1, {}]}},
+        {"Principal": None},
+        {"Action": []},
+        {"Action": None},
+        {"NotAction": "s3:*"},
+        {"Resource": "*"},
+        {"Condition": None},
+        {"Condition": "x"},
+    ],
+    ids=json.dumps,
+)
+def test_nor_is_a_statement_of_another_shape(changed):
+    found = reading(DEMANDED, allow() | changed)
+    assert (found.open, found.unclear) == ((), (2,))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        None,
+        [],
+        "x",
+        5,
+        {},
+        {"Statement": None},
+        {"Statement": ["x"]},
+        {"Statement": [DEMANDED | {"Effect": "Perhaps"}]},
+    ],
+    ids=json.dumps,
+)
+def test_a_policy_of_another_shape_is_unclear(policy):
+    assert read(policy, BROKER, CUSTOMER, {OWN}) == Reading((), (0,), (), ())
+
+
+@pytest.mark.parametrize("made", [[], [deny()], [allow(StringEquals={KEY: FOREIGN})], [DEMANDED, deny()]])
+def test_a_policy_that_does_not_explain_why_we_were_let_in_passes_nothing(made):
+    found = reading(*made)
+    assert found.open or found.unclear
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ([DEMANDED], ()),
+        ([allow(to={"AWS": BROKER.arn}, only=False)], ()),
+        ([allow(to={"AWS": SESSION}, only=False)], ()),
+        ([allow(to="*")], ()),
+        ([allow(to="*", only=False), deny(StringNotEquals={ARN: BROKER.arn})], ()),
+        ([allow(to="*", only=False)], ("*",)),
+        ([allow(only=False)], (ROOT,)),
+        ([allow(to={"AWS": "111122223333"}, only=False)], ("111122223333",)),
+        ([allow(to={"AWS": [BROKER.arn, "999999999999"]}, only=False)], ("999999999999",)),
+        ([DEMANDED, allow(to={"Service": "ec2.amazonaws.com"}, only=False)], ("ec2.amazonaws.com",)),
+        (
+            [DEMANDED, allow(to={"Service": "ec2.amazonaws.com"}, only=False, StringEquals={KEY: OWN})],
+            ("ec2.amazonaws.com",),
+        ),
+        ([allow(only=False, ArnEquals={ARN: [BROKER.arn, f"{BROKER.arn}2"]})], (f"{BROKER.arn}2",)),
+        ([allow(only=False, StringEquals={ARN: f"{BROKER.arn}2"})], (f"{BROKER.arn}2",)),
+        ([allow(only=False, ArnNotEquals={ARN: f"{BROKER.arn}2"})], (ROOT,)),
+        ([allow(only=False, ArnEqualsIfExists={ARN: BROKER.arn})], ()),
+        ([DEMANDED, deny(to={"AWS": "999999999999"})], ()),
+        ([allow(only=False) | {"Action": "sts:TagSession"}, DEMANDED], ()),
+    ],
+)
+def test_others_are_named_as_the_policy_writes_them(made, expected):
+    assert reading(*made).others == expected
+
+
+def test_a_way_in_for_an_identity_provider_is_named_too():
+    provider = f"arn:aws:iam::{CUSTOMER}:oidc-provider/token.example.com"
+    web = allow(to={"Federated": provider}, only=False) | {"Action": "sts:AssumeRoleWithWebIdentity"}
+    assert reading(DEMANDED, web).others == (provider,)
+
+
+def test_everybody_but_some_is_named_so():
+    everybody = {"Effect": "Allow", "NotPrincipal": {"AWS": "999999999999"}, "Action": "sts:AssumeRole"}
+    assert reading(DEMANDED, everybody).others == ("everybody but 999999999999",)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ([DEMANDED], ()),
+        ([allow(StringEquals={KEY: OWN}, DateLessThan={NOW: "2030-01-01T00:00:00Z"})], ("2030-01-01T00:00:00Z",)),
+        ([allow(StringEquals={KEY: OWN}, NumericLessThanEquals={"aws:EpochTime": 1900000000})], ("1900000000",)),
+        ([allow(StringEquals={KEY: OWN}, DateGreaterThan={NOW: "2020-01-01T00:00:00Z"})], ()),
+        ([DEMANDED, deny(DateGreaterThan={NOW: "2030-01-01T00:00:00Z"})], ("2030-01-01T00:00:00Z",)),
+        (
+            [DEMANDED, deny(DateGreaterThan={NOW: "2030-01-01T00:00:00Z"}, StringNotEquals={KEY: OWN})],
+            ("2030-01-01T00:00:00Z",),
+        ),
+        ([DEMANDED, deny(to={"AWS": "999999999999"}, DateGreaterThan={NOW: "2030-01-01T00:00:00Z"})], ()),
+        ([DEMANDED, allow(StringEquals={KEY: OWN}, DateLessThan={NOW: "2030-01-01T00:00:00Z"})], ()),
+    ],
+)
+def test_dates_that_end_the_access_are_named(made, expected):
+    assert reading(*made).ends == expected
+
+
+def test_a_pattern_that_means_to_be_slow_is_read_at_once():
+    """With a pattern that goes back over what it matched, this test would not end."""
+    slow = allow(StringLike={KEY: "*a" * 600 + "b"})
+    assert reading(
+        DEMANDED, slow, allow(StringEquals={KEY: "a" * 1200}, Bool={"aws:SecureTransport": "false"})
+    ).open == (2,)
