@@ -83,7 +83,9 @@ def test_whether_a_bound_key_suspended_is_recorded(world: World, config, bound):
         assert bool(found) is bound
 
 
-@pytest.mark.parametrize(("status", "word"), [("pending", "proven"), ("broken", "assumed"), ("insecure", "strangers")])
+@pytest.mark.parametrize(
+    ("status", "word"), [("pending", "proven"), ("broken", "refuses"), ("insecure", "any External ID")]
+)
 def test_every_status_that_issues_nothing_says_why(world: World, status, word):
     tenant, customer = world.tenant(), Customer(world.aws)
     kit = world.kit(tenant)

@@ -108,7 +108,7 @@ def assert_the_demo_tells_everything(said: str) -> None:
     )
     assert "Traceback" not in said
     steps = [int(number) for number in re.findall(r"^(\d+)\. ", said, re.MULTILINE)]
-    assert steps == list(range(1, 10))
+    assert steps == list(range(1, 11))
 
 
 def test_the_demo_alone_starts_its_own_service_and_leaves_nothing(data: Path, tmp_path: Path):

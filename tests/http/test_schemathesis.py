@@ -36,6 +36,7 @@ BEYOND_THE_DOCUMENT = {
     "duration_seconds",  # the maximum depends on the broker
     "expires_at",  # must lie in the future
     "expires_in",  # written without a fraction, even .0
+    "grace_seconds",  # likewise
     "permission_set",  # those that the deployment has
     "permission_sets",
     "region",  # those that the partition has

@@ -84,7 +84,7 @@ def find_it_recreated(world: World, services, here: TenantRows):
 def as_before(services, path):
     """What a proof that began just now would compare with."""
     connection = services.connections.get(ADMIN, *path)
-    return _Tested.of(connection)
+    return _Tested.of(connection, [connection.external_id])
 
 
 def found(verdict: Verdict, role_unique_id: str | None = None):

@@ -123,7 +123,7 @@ def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_n
             seen: list[str] = []
             event.listen(one.db.engine, "after_cursor_execute", lambda *args: seen.append(args[2]))
             late = pool.submit(admitted, one.quotas.admit_role, link(tenant), tenant)
-            until(lambda: sum("FROM quota_uses" in statement for statement in seen) == 2, "it looked at both quotas")
+            until(lambda: sum("FROM quota_uses" in statement for statement in seen) >= 2, "it looked at both quotas")
             assert not late.done()
         assert late.result() is False
     assert uses(other) == {("attempt", tenant): 60}

@@ -272,7 +272,8 @@ def test_a_roles_trust_policy_can_be_edited(aws, browser, made, name):
 
 def test_a_role_that_was_deleted_by_hand_has_no_trust_policy_to_show(aws, browser, made, name):
     with closing(aws.client("iam", ACME)) as iam:
-        iam.delete_role_policy(RoleName=name, PolicyName="permissions")
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            iam.delete_role_policy(RoleName=name, PolicyName=policy)
         iam.delete_role(RoleName=name)
     page = browser.get(made[0])
     assert page.status_code == 200
