@@ -186,6 +186,18 @@ def test_filters_hold_for_the_feed_too(database, later):
         log.feed(tenant, EventFilter(tenant_id=other), limit=9, after=BEGINNING)
 
 
+def test_the_log_is_read_as_what_takes_long(database):
+    """On SQLite such a look has a thread of its own (tests/store/test_sqlite_reads.py)."""
+    long: list[bool] = []
+    sqlalchemy.event.listen(
+        database.engine, "begin", lambda begun: long.append(begun.get_execution_options()["deputy_takes_long"])
+    )
+    log = AuditLog(database)
+    log.events(None, EventFilter(), limit=1, after=None)
+    log.feed(None, EventFilter(), limit=1, after=BEGINNING)
+    assert long == [True, True]
+
+
 # --- the limits of PostgreSQL ---
 
 

@@ -22,6 +22,7 @@ from app.errors import (
     AppError,
     ConnectionNotVerifiedError,
     CustomerSetupError,
+    ForbiddenError,
     StoreUnavailableError,
     UnauthenticatedError,
 )
@@ -430,6 +431,16 @@ def test_what_is_being_taken_away_is_waited_for_under_locks(warm: Warm, here, by
             assert not looking.done()
         with pytest.raises(CustomerSetupError):
             looking.result(60)
+
+
+def test_a_key_of_other_permission_sets_is_refused_under_locks_too(warm: Warm, here):
+    scopes = frozenset({Scope.CREDENTIALS_ISSUE})
+    _, text = here.api_keys.create_key(
+        ADMIN, name="narrow", scopes=scopes, tenant_id=warm.place.tenant_id, permission_sets=["bucket-sync"]
+    )
+    narrow = here.api_keys.authenticate(text, None)
+    with here.db.write(SYSTEM) as db, pytest.raises(ForbiddenError):
+        lock_verified_connection(db, narrow, (warm.place.tenant_id, warm.place.connection_id))
 
 
 def waiting_for_locks(services: Services) -> int:
