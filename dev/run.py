@@ -77,7 +77,7 @@ Deputy is ready.
 
 Try next, in another terminal:
 
-  make demo                            every step, ending with two attacks that fail
+  make demo                            every step, two attacks that fail, and a loosened role
   curl -s {settings.url}/v1/tenants -H "Authorization: Bearer {stack.admin_key}" \\
        -H "Content-Type: application/json" -d '{{"name": "Acme"}}'
 
