@@ -33,7 +33,7 @@ def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
         return _originals["create_stack"](self, *args, **kwargs)
     except AlreadyExistsException:
         raise
-    except Exception:
+    except Exception:  # any of them is raised again, once the half-made stack is gone
         for stack_id in set(self.stacks) - before:
             _forget(self.stacks.pop(stack_id))
         raise
@@ -193,7 +193,7 @@ def _update_stack(
     cfn_retention.next_operation(self.resource_map)
     try:
         self.resource_map.update(self.template_dict, parameters)
-    except Exception:
+    except Exception:  # any of them is raised again, and the stack has the template of its resources
         _use_template(self, before[0])
         raise
     self.status, self.stack_status_reason = "UPDATE_IN_PROGRESS", None

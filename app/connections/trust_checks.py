@@ -67,7 +67,7 @@ def _demands(found: Reading) -> Check:
 def _only_us(found: Reading) -> Check:
     if found.others:
         names = ", ".join(found.others)
-        detail = f"The role's trust policy also lets in {names}. Remove whoever is not meant to use this role."
+        detail = f"The role's trust policy also lets in {names}. Remove each that is not meant to use this role."
         return Check(ONLY_US, "failed", detail)
     if 0 in found.unclear:
         return Check(ONLY_US, "inconclusive", "Deputy does not understand the role's trust policy.")

@@ -193,12 +193,16 @@ def count_refusals(db: Session, key_id: UUID, second: int, more: int, *, otherwi
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:
-    """Delete some rows of past windows, except those that another transaction has locked."""
+    """Delete some rows of past windows, except those that another transaction has locked.
+
+    They are chosen in a CTE, which PostgreSQL evaluates once. A subquery may run once for each row, and choose others.
+    """
     old = (
         select(QuotaUse.id)
         .where(QuotaUse.name == name, QuotaUse.number < before)
         .limit(_FORGOTTEN)
         .with_for_update(skip_locked=True)
+        .cte("old")
     )
-    query = delete(QuotaUse).where(QuotaUse.name == name, QuotaUse.id.in_(old))
+    query = delete(QuotaUse).where(QuotaUse.name == name, QuotaUse.id.in_(select(old.c.id)))
     db.execute(query, execution_options={"synchronize_session": False})
