@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -56,7 +56,9 @@ class VerifiedConnection:
     grant: Grant
     role_unique_id: str | None
     permission_set: str
-    proven_at: float  # seconds since 1970, as of this reading: later proofs do not move the epoch
+    # Seconds since 1970, as of this reading: later proofs do not move the epoch. A connection that was proven again
+    # meanwhile is the same one, so an issuance under locks does not compare it.
+    proven_at: float = field(compare=False)
 
     @property
     def path(self) -> tuple[UUID, UUID]:

@@ -411,6 +411,15 @@ def test_a_session_of_an_earlier_version_is_not_recorded_under_locks(warm: Warm,
     assert (warm.calls, warm.issued) == (calls + 1, issued + 1)
 
 
+def test_a_later_proof_costs_no_round_under_locks(warm: Warm, here, by_hand, restless, monkeypatch):
+    tried, lock = [], issuing.lock_verified_connection
+    monkeypatch.setattr(issuing, "lock_verified_connection", lambda *args: tried.append(1) or lock(*args))
+    proven = "UPDATE connections SET verified_at = created_at WHERE id = '{connection}'"
+    restless.append(lambda: by_hand(written(warm, here, by_hand, proven)))
+    assert warm.ask().status_code == 200
+    assert tried == [1]
+
+
 @pytest.mark.parametrize("what", ["tenant suspended", "connection broken"])
 def test_what_is_being_taken_away_is_waited_for_under_locks(warm: Warm, here, by_hand, what):
     """Only PostgreSQL lets one look while another writes; SQLite's writers queue."""
