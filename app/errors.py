@@ -88,6 +88,12 @@ class SuspendedError(CustomerSetupError):
     code = "suspended"
 
 
+class ExternalIdWithdrawnError(CustomerSetupError):
+    """In an emergency: the External ID was abused, and the role does not accept the next one yet."""
+
+    code = "external_id_withdrawn"
+
+
 class RoleRefusedError(CustomerSetupError):
     code = "role_refused"
 

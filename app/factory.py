@@ -13,7 +13,17 @@ from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
 
 from app import log, services
-from app.api import api_keys, audit_events, connections, credentials, health, onboarding, onboarding_links, tenants
+from app.api import (
+    api_keys,
+    audit_events,
+    connections,
+    credentials,
+    health,
+    onboarding,
+    onboarding_links,
+    rotations,
+    tenants,
+)
 from app.api.fast_lane import FastLane
 from app.cli.commands import register_commands
 from app.config import Config
@@ -29,7 +39,17 @@ from app.web.onboarding import pages
 _log = log.get(__name__)
 
 _MAX_BODY = 256 * 1024  # bytes; the longest list, ten thousand account ids, has 170 KiB
-_RESOURCES = (tenants, onboarding, onboarding_links, connections, credentials, api_keys, audit_events, health)
+_RESOURCES = (
+    tenants,
+    rotations,
+    onboarding,
+    onboarding_links,
+    connections,
+    credentials,
+    api_keys,
+    audit_events,
+    health,
+)
 
 
 class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types

@@ -33,6 +33,7 @@ from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
+from app.tenants.rotation import Rotations
 from app.tenants.tenants import Tenants
 
 
@@ -45,6 +46,7 @@ class Services:
     audit: AuditLog
     refusals: Refusals
     tenants: Tenants
+    rotations: Rotations
     onboarding: Onboarding
     verification: Verification
     connections: Connections
@@ -72,8 +74,7 @@ def build(config: Config) -> Services:
     sts = Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
     pace, canary = Pace(db, config), Canary(db, config)
     verification = Verification(db, sts, pace, canary)
-    shared = SharedCache(config.cache_url) if config.cache_url else None
-    sessions, rates = SessionCache(config.secret_keys, shared), Rates(config, shared)
+    sessions, rates = _shared(config)
     audit_log, authorization = AuditLog(db), Authorization(db, ShelfLife(db, verification, rates, config.proof_max_age))
     onboarding = Onboarding(db, TemplateBucket(config), config, sets)
     connections, proof_queue = Connections(db, verification, config, sets), ProofQueue(db, sts, rates, pace, canary)
@@ -85,6 +86,7 @@ def build(config: Config) -> Services:
         audit=audit_log,
         refusals=Refusals(db),
         tenants=Tenants(db),
+        rotations=Rotations(db),
         onboarding=onboarding,
         verification=verification,
         connections=connections,
@@ -106,6 +108,11 @@ def build(config: Config) -> Services:
         quotas=Quotas(db, config),
         tenant_share=TenantShare(),
     )
+
+
+def _shared(config: Config) -> tuple[SessionCache, Rates]:
+    shared = SharedCache(config.cache_url) if config.cache_url else None
+    return SessionCache(config.secret_keys, shared), Rates(config, shared)
 
 
 def _health(

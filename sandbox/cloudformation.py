@@ -10,7 +10,7 @@ from typing import Any
 
 from moto.cloudformation import parsing
 from moto.cloudformation.exceptions import ValidationError
-from moto.cloudformation.models import Stack
+from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.parsing import ResourceMap
 from moto.cloudformation.responses import CloudFormationResponse
 
@@ -101,6 +101,18 @@ def _parameter_list(self: Any) -> list[dict[str, str]]:
     ]
 
 
+def _without_defaults(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Moto knows no previous value of a parameter that was left to its default."""
+
+    def resolve(self: Any, instance: Any, incoming_params: list[dict[str, Any]]) -> Any:
+        known = [
+            one for one in incoming_params if "ParameterValue" in one or one["ParameterKey"] in instance.parameters
+        ]
+        return original(self, instance, known)
+
+    return resolve
+
+
 @cache
 def install() -> None:
     """Patches moto, once per process: a second patch would call the first as the original."""
@@ -110,6 +122,8 @@ def install() -> None:
     CloudFormationResponse._validate_status = _check_status
     ResourceMap.load = _load
     ResourceMap.load_parameters = _splitting_lists(ResourceMap.load_parameters)
+    backend = CloudFormationBackend
+    backend._resolve_update_parameters = _without_defaults(backend._resolve_update_parameters)
     Stack.parameter_list = property(_parameter_list)
     cfn_templates.install()
     cfn_resources.install()

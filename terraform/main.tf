@@ -15,7 +15,7 @@ locals {
         Action = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
         Condition = {
           # Without this, another customer of the vendor could name your role as theirs and be let in.
-          StringEquals = { "sts:ExternalId" = var.external_id }
+          StringEquals = { "sts:ExternalId" = compact([var.external_id, var.next_external_id]) }
           # Only the broker in that account. As the principal it would stop working when it is deleted and
           # recreated.
           ArnEquals = { "aws:PrincipalArn" = var.broker_principal_arn }

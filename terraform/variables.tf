@@ -8,6 +8,17 @@ variable "external_id" {
   }
 }
 
+variable "next_external_id" {
+  type        = string
+  description = "Only while the vendor replaces your External ID: the one that the role accepts as well."
+  default     = ""
+
+  validation {
+    condition     = can(regex("^(dpy-[0-9a-f]{64})?$", var.next_external_id))
+    error_message = "Must be empty, or \"dpy-\" and 64 hexadecimal digits in lower case, exactly as the vendor shows it."
+  }
+}
+
 variable "role_name" {
   type        = string
   description = "The role's name. Keep the name from the vendor, because the vendor looks for it."

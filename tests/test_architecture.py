@@ -430,6 +430,7 @@ def test_every_code_of_the_design_has_its_status():
         "conflict": 409,
         "connection_not_verified": 409,
         "suspended": 409,
+        "external_id_withdrawn": 409,
         "role_refused": 409,
         "payload_too_large": 413,
         "uri_too_long": 414,

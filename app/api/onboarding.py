@@ -11,13 +11,14 @@ from app.config import Broker
 from app.http.authentication import public, requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
-from app.http.fields import EXTERNAL_ID, doc, line, matching, one_of, string
+from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID, doc, line, matching, one_of, string
 from app.http.schemas import Answer, Strict
 from app.onboarding import kit as onboarding
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
-_CONSOLE = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/create/review?"
+_HOME = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1"
+_CONSOLE = f"{_HOME}#/stacks/create/review?"
 _BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 _POLICY = {
     "Version": "2012-10-17",
@@ -34,8 +35,21 @@ class KitQuery(Strict):
     permission_set = line(64, "inventory")
 
 
+class StackUpdateOut(Answer):
+    console_url = string(f"{_HOME}#/stacks?filteringText=deputy-7a2b6c18")
+    aws_cli = string("aws cloudformation update-stack ...")
+
+
+class KitUpdateOut(Answer):
+    stack = fields.Nested(StackUpdateOut)
+    stack_set = fields.Nested(StackUpdateOut, metadata={"description": "The stack of a whole organisation."})
+    terraform = string('resource "aws_iam_role" "deputy" { ... }')
+    aws_cli = string("#!/bin/sh\n...")
+
+
 class Kit(Answer):
     external_id = string(EXTERNAL_ID)
+    next_external_id = string(NEXT_EXTERNAL_ID, "During a rotation the one that roles accept as well.", allow_none=True)
     broker_principal_arn = string(_BROKER)
     role_name = string("deputy-7a2b6c18")
     stack_name = string("deputy-7a2b6c18")
@@ -56,6 +70,9 @@ class Kit(Answer):
     trust_policy = fields.Dict(metadata=doc(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID)))
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
+    update = fields.Nested(
+        KitUpdateOut, metadata={"description": "How a role that is there already is brought to what this kit asks for."}
+    )
 
 
 class PermissionSetOut(Answer):

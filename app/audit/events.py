@@ -30,6 +30,15 @@ class Action(enum.StrEnum):
     TENANT_RESUMED = "tenant.resumed", "A tenant was resumed."
     TENANT_DELETED = "tenant.deleted", "A tenant was deleted, with its connections and the keys that are bound to it."
     TENANT_REGISTRATIONS_VOIDED = "tenant.registrations_voided", "The operator voided a tenant's registration tokens."
+    ROTATION_STARTED = "rotation.started", "The replacement of a tenant's External ID began."
+    ROTATION_MADE_EMERGENCY = (
+        "rotation.made_emergency",
+        "An open rotation became an emergency: nothing is issued with the old External ID.",
+    )
+    ROTATION_READY = "rotation.ready", "All verified connections of a tenant have switched to the next External ID."
+    ROTATION_COMPLETED = "rotation.completed", "The next External ID became current, and the old one is retiring."
+    ROTATION_ABANDONED = "rotation.abandoned", "A rotation was abandoned, and the next External ID retired."
+    EXTERNAL_ID_RETIRED = "external_id.retired", "An External ID that was replaced was retired for ever."
     LINK_CREATED = "onboarding_link.created", "An onboarding link was made."
     LINK_REVOKED = "onboarding_link.revoked", "An onboarding link was revoked."
     CONNECTION_CREATED = "connection.created", "A connection was added over the API or on an onboarding page."
@@ -49,6 +58,10 @@ class Action(enum.StrEnum):
         "A stack registered a role whose connection is suspended or deleted.",
     )
     CONNECTION_REFUSAL_REPORTED = "connection.refusal_reported", "A worker reported a refusal by AWS; a proof is due."
+    CONNECTION_SWITCHED = (
+        "connection.external_id_switched",
+        "A proof paired a connection with another External ID of its tenant.",
+    )
     PROBER_SIGHTED = "prober.sighted", "The canary lets the broker in both ways, so refusals of roles count."
     PROBER_BLINDED = "prober.blinded", "A policy on the vendor's side refuses probes, so proofs are inconclusive."
     PROBER_CANARY_LOST = "prober.canary_lost", "The canary refuses the broker: it is deleted, changed or unreachable."
@@ -57,6 +70,7 @@ class Action(enum.StrEnum):
     KEY_REPLACED = "api_key.replaced", "An API key was given a successor."
     KEY_REVOKED = "api_key.revoked", "An API key was revoked, with the keys and links that it made."
     TENANT_REFUSED = "tenant.refused", "A request about a tenant was refused."
+    ROTATION_REFUSED = "rotation.refused", "A request about a rotation was refused."
     ONBOARDING_REFUSED = "onboarding.refused", "A request for a kit was refused."
     LINK_REFUSED = "onboarding_link.refused", "A request about onboarding links was refused."
     CONNECTION_REFUSED = "connection.refused", "A request about a connection was refused."
@@ -77,6 +91,9 @@ class Actor:
     name: str
     request_id: str | None = None
     client_address: str | None = None  # of the request, if it was one
+
+
+WORKER = Actor("worker", None, "background worker")
 
 
 @dataclass(frozen=True, slots=True)

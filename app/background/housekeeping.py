@@ -1,4 +1,5 @@
-"""Housekeeping: every 15 minutes a background worker deletes registrations older than 30 days, and old heartbeats.
+"""Housekeeping: every 15 minutes a background worker deletes registrations older than 30 days and old heartbeats, and
+takes rotations further.
 
 A registration's row marks a message that was acted upon, for when SQS delivers it again. CloudFormation gives up a
 request after an hour, and SQS keeps a message for 14 days at most, so after 30 days no message needs the row.
@@ -12,6 +13,7 @@ from app.clock import now
 from app.health import heartbeats
 from app.store.database import SYSTEM, Database
 from app.store.models import Registration
+from app.tenants import rotation
 
 EVERY = 900  # seconds between two calls of `tidy`
 _KEPT = timedelta(days=30)
@@ -24,6 +26,7 @@ def tidy(db: Database) -> int:
 
     Any number of background workers may call it at once.
     """
+    rotation.settle_all(db)
     return heartbeats.delete_old(db) + _registrations(db)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app import log
 from app.access.callers import OnBehalf
-from app.audit.events import Actor
+from app.audit.events import WORKER
 from app.aws.sts import Sts
 from app.clock import now
 from app.connections import fleet
@@ -35,7 +35,6 @@ from app.store.models.proof_schedule import next_turn
 _log = log.get(__name__)
 
 LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget take
-_WORKER = Actor("worker", None, "background worker")
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
 # No join, or a database may begin with the tenants instead of the index of what is due. A routine claim does not ask:
 # it would read all of a suspended tenant's connections each time, so their turns pass when they are begun.
@@ -124,7 +123,7 @@ class ProofQueue:
         trigger, status, lease = begun
         urgent = trigger is not Trigger.SCHEDULED or status is ConnectionStatus.PENDING
         verification = self._urgent if urgent else self._routine
-        who = OnBehalf(_WORKER, claim.tenant_id)
+        who = OnBehalf(WORKER, claim.tenant_id)
         try:
             verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:

@@ -6,34 +6,34 @@ the one that was tested (invariant 5; docs/architecture.md has the list); otherw
 
 import math
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session as DbSession
 
 from app import log
 from app.access.callers import AnyCaller, OnBehalf
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
-from app.audit.events import Action, Actor, Outcome
+from app.audit.events import WORKER, Action, Actor, Outcome
 from app.aws.sts import Sts, Told
 from app.clock import now
 from app.connections import fleet
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
+from app.connections.pairing import Answers, Plan, ask, next_due, note, plan_of
 from app.connections.proof import Finding, prove, prove_routinely
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
+from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
+from app.tenants import rotation
 
 _log = log.get(__name__)
 
@@ -46,7 +46,6 @@ _ONCE = (
 _MANY = (
     "Many roles refuse the broker at once, so this refusal says nothing about this role. It is asked again in a minute."
 )
-_SAMPLING = Actor("worker", None, "background worker")
 _TRIES = 3  # proofs at most, when the connection changes meanwhile
 
 
@@ -60,10 +59,10 @@ class _Tested:
     role_unique_id: str | None  # of a verified connection
     may_break: bool
     refusing_since: datetime | None
-    external_ids: frozenset[str]  # all of the tenant's
+    plan: Plan
 
     @classmethod
-    def of(cls, connection: Connection, external_ids: Iterable[str]) -> "_Tested":
+    def of(cls, db: DbSession, connection: Connection) -> "_Tested":
         verified = connection.status is ConnectionStatus.VERIFIED
         return cls(
             connection.version,
@@ -72,7 +71,7 @@ class _Tested:
             connection.role_unique_id if verified else None,
             connection.may_break(),
             connection.refusing_since,
-            frozenset(external_ids),
+            plan_of(db, connection),
         )
 
     def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
@@ -118,43 +117,45 @@ class Verification:
         Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
         """
         for _ in range(_TRIES):
-            grant, before = self._to_test(caller, tenant_id, connection_id)
-            finding = self._prove_routinely(grant, before) if trigger in ROUTINE else None
-            finding = self._canary.judge(self._sts, finding or self._prove_patiently(grant, before, patience))
-            if trigger in ROUTINE and finding.refused and before.may_break:
-                finding = self._doubted(finding, (tenant_id, connection_id), before, sample=sample)
-            stored = self._store(caller, (tenant_id, connection_id), before, finding, trigger)
+            before = self._to_test(caller, tenant_id, connection_id)
+            answers = self._prove_patiently(before, trigger, patience)
+            if trigger in ROUTINE and answers.finding.refused and before.may_break:
+                finding = self._doubted(answers.finding, (tenant_id, connection_id), before, sample=sample)
+                answers = replace(answers, finding=finding)
+            stored = self._store(caller, (tenant_id, connection_id), before, answers, trigger)
             if stored is not None:
                 return stored
         raise ConflictError("This connection changed while it was being verified; try again.")
 
-    def _to_test(self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> tuple[Grant, _Tested]:
+    def _to_test(self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> _Tested:
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
-            own = db.scalars(select(ExternalIdRow.value).where(ExternalIdRow.tenant_id == tenant_id))
-            return connection.grant, _Tested.of(connection, own)
+            return _Tested.of(db, connection)
 
-    def _prove_routinely(self, grant: Grant, before: _Tested) -> Finding | None:
-        """None where the full proof has to judge."""
-        if before.role_unique_id is None:
-            return None
-        told: list[Told] = []
-        finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras, told.append)
-        judged = finding and judge(finding, told, grant, self._sts.broker, before.external_ids)
-        return judged if judged and judged.verdict is Verdict.PROVEN else None
-
-    def _prove_patiently(self, grant: Grant, before: _Tested, patience: float) -> Finding:
+    def _prove_patiently(self, before: _Tested, trigger: Trigger, patience: float) -> Answers:
         deadline = time.monotonic() + patience
         for pause in (*_PAUSES, None):
-            told: list[Told] = []
-            finding = prove(self._sts, grant, self._extras, told.append)
-            finding = judge(finding, told, grant, self._sts.broker, before.external_ids)
-            if pause is None or not finding.may_be_spreading or time.monotonic() + pause > deadline:
+            answers = ask(self._sts, before.plan, lambda grant: self._prove(grant, before, trigger))
+            spreading = answers.finding.may_be_spreading
+            if pause is None or not spreading or time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)
-        return finding
+        return answers
+
+    def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> Finding:
+        """A routine proof where that is enough, else a full one; with what the trust policy and the canary say."""
+        told: list[Told] = []
+        read = partial(judge, told=told, grant=grant, broker=self._sts.broker, external_ids=before.plan.external_ids)
+        finding = None
+        if trigger in ROUTINE and before.role_unique_id is not None and grant == before.plan.own[0].grant:
+            finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras, told.append)
+            finding = finding and read(finding)
+        if finding is None or finding.verdict is not Verdict.PROVEN:
+            told.clear()
+            finding = read(prove(self._sts, grant, self._extras, told.append))
+        return self._canary.judge(self._sts, finding)
 
     def _doubted(self, finding: Finding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool) -> Finding:
         """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is
@@ -176,7 +177,7 @@ class Verification:
             others = fleet.others(db, since, path[0], fleet.ENOUGH) if few else []
         for tenant_id, connection_id in others:
             with suppress(AppError):  # it is not to be proven any more, or the database is away
-                who = OnBehalf(_SAMPLING, tenant_id)
+                who = OnBehalf(WORKER, tenant_id)
                 self.verify(who, tenant_id, connection_id, trigger=Trigger.SCHEDULED, sample=False)
         if others:
             with self._db.read() as db:
@@ -186,7 +187,7 @@ class Verification:
         return found.many_refuse
 
     def _store(
-        self, caller: AnyCaller, path: tuple[UUID, UUID], before: _Tested, finding: Finding, trigger: Trigger
+        self, caller: AnyCaller, path: tuple[UUID, UUID], before: _Tested, answers: Answers, trigger: Trigger
     ) -> Connection | None:
         """Compare-and-set: None when the connection is no longer what was tested."""
         interval = self._pace.interval()
@@ -196,31 +197,58 @@ class Verification:
             connection = owned(db, caller, *path, lock=True)
             tenant.ensure_active()
             connection.ensure_not_suspended()
-            if not before.still_holds(connection, finding.verdict):
+            if not before.still_holds(connection, answers.finding.verdict) or plan_of(db, connection) != before.plan:
                 return None
             # Somebody may have made it due meanwhile, for a reason that came after our calls.
             asked_again = (connection.due_at, connection.due_for) if connection.due_at != before.due_at else None
             was = connection.version, connection.status
-            proof, is_new = _proof(db, connection, finding, trigger)
+            finding, pair = note(db, connection, answers, now())
+            if pair != connection.external_id_id:
+                connection.pair_with(pair)
+                _record_switch(db, caller.actor, connection, answers)
+            proof, is_new = _proof(db, connection, finding, trigger, counts_up=connection.version == was[0])
             connection.note_attempt(proof.checked_at, refused=finding.refused)
             connection.apply_verdict(proof, finding.role_unique_id, interval)
+            _bring_forward(db, connection, answers, proof.checked_at)
             if asked_again is not None and asked_again[0] is not None:
                 connection.due_at, connection.due_for = asked_again
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, _drift(connection, was[1], proof.checked_at))
+            if before.plan.rotates:
+                rotation.settle(db, caller.actor, tenant.id)
             db.flush()
             if is_new:
                 db.refresh(connection)
             return connection
 
 
-def _proof(db: DbSession, connection: Connection, finding: Finding, trigger: Trigger) -> tuple[Proof, bool]:
-    """The row of this proof, and whether it is new: a routine proof that finds nothing new counts up the latest."""
+def _bring_forward(db: DbSession, connection: Connection, answers: Answers, at: datetime) -> None:
+    due_at = next_due(db, connection, answers.plan, at)
+    if due_at is not None and (connection.due_at is None or due_at < connection.due_at):
+        connection.due_at, connection.due_for = due_at, Trigger.ROTATION
+
+
+def _record_switch(db: DbSession, actor: Actor, connection: Connection, answers: Answers) -> None:
+    own = next(one.grant.external_id for one in answers.plan.own if one.id == connection.external_id_id)
+    audit.record(
+        db,
+        actor,
+        Action.CONNECTION_SWITCHED,
+        tenant_id=connection.tenant_id,
+        connection_id=connection.id,
+        details={"external_id": own},
+    )
+
+
+def _proof(
+    db: DbSession, connection: Connection, finding: Finding, trigger: Trigger, *, counts_up: bool
+) -> tuple[Proof, bool]:
+    """The row of this proof, and whether it is a new one: a routine proof that finds nothing new counts up the latest."""
     at, latest = now(), connection.proof
     checks = [{"name": check.name, "outcome": check.outcome, "detail": check.detail} for check in finding.checks]
     warnings = [{"name": warning.name, "detail": warning.detail} for warning in finding.warnings]
     same_role = finding.role_unique_id in {None, connection.role_unique_id}
-    if trigger in ROUTINE and same_role and latest and latest.says(finding.verdict, checks, warnings):
+    if counts_up and trigger in ROUTINE and same_role and latest and latest.says(finding.verdict, checks, warnings):
         latest.count += 1
         latest.checked_at = at
         return latest, False

@@ -11,6 +11,7 @@ from marshmallow import ValidationError, fields, validate
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/deputy-7a2b6c18"
 EXTERNAL_ID = "dpy-" + "0123456789abcdef" * 4
+NEXT_EXTERNAL_ID = "dpy-" + "fedcba9876543210" * 4
 
 
 def doc(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:

@@ -36,6 +36,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     errors.ConflictError.code: (409, "Conflict"),
     errors.ConnectionNotVerifiedError.code: (409, "Connection not verified"),
     errors.SuspendedError.code: (409, "Suspended"),
+    errors.ExternalIdWithdrawnError.code: (409, "External ID withdrawn"),
     errors.RoleRefusedError.code: (409, "Role refused"),
     "payload_too_large": (413, "Payload too large"),
     "uri_too_long": (414, "URI too long"),

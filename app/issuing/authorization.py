@@ -26,6 +26,7 @@ from app.errors import (
     CallerFaultError,
     ConnectionNotVerifiedError,
     CustomerSetupError,
+    ExternalIdWithdrawnError,
     NotFoundError,
     StoreUnavailableError,
 )
@@ -34,7 +35,7 @@ from app.issuing.shelf_life import ShelfLife
 from app.store.database import Database
 from app.store.epoch_history import EpochHistory
 from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active
-from app.store.models.states import AWAITING_APPROVAL
+from app.store.models.states import AWAITING_APPROVAL, WITHDRAWN
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -56,6 +57,7 @@ class VerifiedConnection:
     grant: Grant
     role_unique_id: str | None
     permission_set: str
+    external_id_id: UUID
     # Seconds since 1970, as of this reading: later proofs do not move the epoch. A connection that was proven again
     # meanwhile is the same one, so an issuance under locks does not compare it.
     proven_at: float = field(compare=False)
@@ -67,7 +69,7 @@ class VerifiedConnection:
     @property
     def row_ids(self) -> tuple[UUID, ...]:
         """Of what this was read from: it is valid for as long as nothing is taken away from any of them."""
-        return self.connection_id, self.tenant_id
+        return self.connection_id, self.tenant_id, self.external_id_id
 
 
 class _Memory(Generic[Name, Thing]):
@@ -120,7 +122,8 @@ class Authorization:
     ) -> tuple[int, VerifiedConnection]:
         """The connection, if this caller may have credentials for it, and the epoch at which all of that held.
 
-        Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError.
+        Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError,
+        ExternalIdWithdrawnError.
         """
         key_epoch, known = self._caller(caller.lookup)
         _ensure_may_issue(known, caller.digest, tenant_id)
@@ -237,7 +240,7 @@ def _ensure_permission_set(caller: Caller, connection: VerifiedConnection) -> No
 def _verified_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, VerifiedConnection]:
     """The epoch, and the connection if it may issue at it.
 
-    Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError.
+    Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.
     """
     epoch, connection, tenant_status = owned_at_epoch(db, caller, *path)
     with refused_about(path):
@@ -245,6 +248,8 @@ def _verified_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
             raise ConnectionNotVerifiedError(AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED)
+        if connection.external_id_row.withdrawn_at is not None:
+            raise ExternalIdWithdrawnError(WITHDRAWN)
     return epoch, VerifiedConnection(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,
@@ -253,4 +258,5 @@ def _verified_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[
         role_unique_id=connection.role_unique_id,
         permission_set=connection.permission_set,
         proven_at=connection.verified_at.timestamp() if connection.verified_at else 0.0,
+        external_id_id=connection.external_id_id,
     )

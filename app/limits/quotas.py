@@ -63,11 +63,17 @@ class Quotas:
         self._entered = _quota("paste", "Roles are entered through this link", link_rate, "hour")
         self._again = _quota("again", "Checks are asked for through this link", link_rate, "hour")
         self._end_search = _quota("end_search", "Searches are ended through this link", link_rate, "hour")
+        self._rotation = _quota("rotation", "Keys of this tenant start rotations", 20, "hour")
         self._stop = _quota(
             "stop", "Keys of this tenant revoke, suspend and delete", config.tenant_revokes, "second", burst=4
         )
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)  # until when a tenant may stop nothing more
         self._lock = threading.Lock()  # around those
+
+    def admit_rotation(self, caller: Caller, tenant_id: UUID) -> None:
+        """One rotation that a bound key starts, as every External ID stays a row for ever. Unbound keys have no limit."""
+        if caller.tenant_id == tenant_id:
+            self._count(caller, (self._rotation, tenant_id))
 
     def counting_stops(self, caller: Caller) -> Caller:
         """The caller, for one change that stops issuing: TENANT_REVOKES per second and tenant; unbound keys: no limit.

@@ -16,11 +16,13 @@ from app.errors import ValidationFailedError
 from app.ids import kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
+from app.onboarding.kit_update import OF_AN_ACCOUNT, OF_AN_ORGANIZATION, KitUpdate, StackUpdate, update_command
 from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
 from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
+from app.store.models import Tenant
 from app.store.models.configuration import deployment_id
 
 
@@ -29,6 +31,7 @@ class Kit:
     """One tenant's kit. docs/onboarding.md explains each field."""
 
     external_id: str
+    next_external_id: str | None
     broker_principal_arn: str
     role_name: str
     stack_name: str
@@ -43,6 +46,7 @@ class Kit:
     trust_policy: dict[str, Any]
     terraform: str
     aws_cli: str
+    update: KitUpdate
 
 
 class Onboarding:
@@ -91,26 +95,22 @@ class Onboarding:
     def kit(
         self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None
     ) -> Kit:
-        """One tenant's kit, always with the same External ID. Raises NotFoundError, ValidationFailedError."""
-        with self._db.read() as db:
-            tenant = tenant_of(db, caller, tenant_id)
-            # A page's token names its link: revoking the link voids the token.
-            token = self._tokens.make(
-                deployment_id(db),
-                tenant.id,
-                tenant.registration_generation,
-                link_id=caller.key_id if caller.kind == "onboarding_link" else None,
-            )
+        """The kit of one tenant, with its next External ID during a rotation. Raises NotFoundError, ValidationFailedError."""
+        tenant, next_external_id, token = self._read(caller, tenant_id)
         region = self._region(region)
         chosen = permission_sets.choose(self._sets, permission_set)
         template, broker = self._templates[chosen.name], self._config.broker
         template_url, organization_url = self._bucket.url(template), self._bucket.url(self._organization[chosen.name])
         external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
-        role = self._role(role_name, external_id, chosen)
+        role = self._role(role_name, external_id, next_external_id, chosen)
         stack, whole = kit_stack_names(self._config.role_prefix, tenant.id)
-        parameters = {"ExternalId": external_id, "RoleName": role_name} | self._registration(token, region)
+        values = {"ExternalId": external_id, "NextExternalId": next_external_id or ""}
+        values |= self._registration(token, region)
+        parameters = {name: value for name, value in values.items() if value} | {"RoleName": role_name}
+        terraform, aws_cli = kit_scripts.terraform(role), kit_scripts.aws_cli(role)
         return Kit(
             external_id=external_id,
+            next_external_id=next_external_id,
             broker_principal_arn=broker.arn,
             role_name=role_name,
             stack_name=stack,
@@ -123,9 +123,40 @@ class Onboarding:
             organization_launch_url=self._launch_urls.build(region, organization_url, whole, parameters),
             registers_itself=region == self._config.registration_region,
             trust_policy=role.trust,
-            terraform=kit_scripts.terraform(role),
-            aws_cli=kit_scripts.aws_cli(role),
+            terraform=terraform,
+            aws_cli=aws_cli,
+            update=KitUpdate(
+                stack=self._update(region, stack, template_url, values),
+                stack_set=self._update(region, whole, organization_url, values, kept=OF_AN_ORGANIZATION),
+                terraform=terraform,
+                aws_cli=aws_cli,
+            ),
         )
+
+    def _update(
+        self,
+        region: str,
+        stack: str,
+        template_url: str,
+        values: dict[str, str],
+        *,
+        kept: tuple[str, ...] = OF_AN_ACCOUNT,
+    ) -> StackUpdate:
+        command = update_command(region, stack, template_url, values, kept=kept)
+        return StackUpdate(self._launch_urls.of_stack(region, stack), command, values)
+
+    def _read(self, caller: Caller, tenant_id: UUID) -> tuple[Tenant, str | None, str]:
+        """The tenant, its next External ID, and its registration token. Raises NotFoundError."""
+        with self._db.read() as db:
+            tenant = tenant_of(db, caller, tenant_id)
+            # A page's token names its link: revoking the link voids the token.
+            token = self._tokens.make(
+                deployment_id(db),
+                tenant.id,
+                tenant.registration_generation,
+                link_id=caller.key_id if caller.kind == "onboarding_link" else None,
+            )
+            return tenant, tenant.next.value if tenant.next else None, token
 
     def _registration(self, token: str, region: str) -> dict[str, str]:
         """The parameters with which a stack registers its role. A stack can only name a topic of its own region."""
@@ -134,7 +165,7 @@ class Onboarding:
             return {}
         return {"RegistrationTopicArn": topic, "RegistrationToken": token}
 
-    def _role(self, name: str, external_id: str, chosen: PermissionSet) -> KitRole:
+    def _role(self, name: str, external_id: str, next_external_id: str | None, chosen: PermissionSet) -> KitRole:
         config = self._config
         return KitRole(
             name=name,
@@ -144,7 +175,7 @@ class Onboarding:
             external_id=external_id,
             region=config.region,
             max_seconds=templates.role_seconds(config),
-            trust=trust_policy(config.broker, external_id),
+            trust=trust_policy(config.broker, external_id, next_external_id),
             policy=chosen.policy(config.broker.partition),
         )
 
@@ -165,8 +196,8 @@ class Onboarding:
         raise ValidationFailedError({"region": [message]})
 
 
-def trust_policy(broker: Broker, external_id: str) -> dict[str, Any]:
-    """The policy that lets only the broker assume the role, and only with this External ID.
+def trust_policy(broker: Broker, external_id: str, next_external_id: str | None = None) -> dict[str, Any]:
+    """The policy that lets only the broker assume the role, and only with this External ID, or also the next one.
 
     The principal is the account's root and the broker a condition: AWS stores a principal by its unique id, so deleting
     and remaking the broker would break every customer's role; condition values stay as they are written.
@@ -179,7 +210,9 @@ def trust_policy(broker: Broker, external_id: str) -> dict[str, Any]:
                 "Principal": {"AWS": f"arn:{broker.partition}:iam::{broker.account_id}:root"},
                 "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
                 "Condition": {
-                    "StringEquals": {"sts:ExternalId": external_id},
+                    "StringEquals": {
+                        "sts:ExternalId": [external_id, next_external_id] if next_external_id else external_id
+                    },
                     "ArnEquals": {"aws:PrincipalArn": broker.arn},
                 },
             }

@@ -32,10 +32,17 @@ class LaunchUrls:
         self._console_url = config.console_url
         self._domain = _CONSOLES.get(ours)
 
+    def of_stack(self, region: str, stack_name: str) -> str:
+        """The console's list of stacks, with this name alone."""
+        return f"{self._home(region)}#/stacks?{urlencode({'filteringText': stack_name})}"
+
     def build(self, region: str, template_url: str, stack_name: str, parameters: dict[str, str]) -> str:
         """Everything after # is one fragment, with a query of its own."""
-        console = self._console_url or f"https://{region}.{self._domain}"
         wanted = {"templateURL": template_url, "stackName": stack_name}
         wanted |= {f"param_{name}": value for name, value in parameters.items()}
         query = urlencode(wanted, quote_via=quote, safe="")
-        return f"{console}/cloudformation/home?region={region}#/stacks/create/review?{query}"
+        return f"{self._home(region)}#/stacks/create/review?{query}"
+
+    def _home(self, region: str) -> str:
+        console = self._console_url or f"https://{region}.{self._domain}"
+        return f"{console}/cloudformation/home?region={region}"

@@ -44,6 +44,7 @@ _TRY_AGAIN = {429, 502, 503, 504}
 _REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
     "connection_not_verified": (NotVerified, "POST …/connections/{id}/verify says what the customer must change."),
     "suspended": (Suspended, "Nothing is issued until your operators resume it."),
+    "external_id_withdrawn": (Suspended, "The customer's role has to accept the tenant's next External ID."),
     "role_refused": (RoleRefused, "POST …/connections/{id}/verify says what the customer must change."),
     "unauthenticated": (NotPermitted, "Check DEPUTY_API_KEY_FILE or DEPUTY_API_KEY."),
     "forbidden": (NotPermitted, "The key needs the scope credentials:issue."),

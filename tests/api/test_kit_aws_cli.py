@@ -113,3 +113,23 @@ def test_the_aws_cli_kit_passes_on_any_other_refusal(world: World, customer: Cus
     assert "MaxSessionDuration" in done.stderr
     with closing(root_client(world.aws, "iam", customer.account)) as iam:
         assert iam.list_roles()["Roles"] == []
+
+
+def test_the_kits_command_updates_a_stack_that_is_there(world: World, customer: Customer, shell):
+    tenant = world.tenant()
+    role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
+    made = world.connect(tenant, role_arn)
+    path = f"/v1/tenants/{tenant['id']}/external-id/rotation"
+
+    def trust_after_the_update() -> object:
+        done = shell(world.kit(tenant)["update"]["stack"]["aws_cli"])
+        assert done.returncode == 0, done.stderr
+        with closing(root_client(world.aws, "iam", customer.account)) as iam:
+            return iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+
+    world.admin("POST", path, {"reason": "x"}, expect=201)
+    both = trust_after_the_update()
+    assert both == world.kit(tenant)["trust_policy"]
+    world.admin("DELETE", path, expect=204)
+    assert trust_after_the_update() == world.kit(tenant)["trust_policy"] != both
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"

@@ -28,6 +28,7 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
     kit = world.kit(tenant)
     assert list(kit) == [
         "external_id",
+        "next_external_id",
         "broker_principal_arn",
         "role_name",
         "stack_name",
@@ -42,6 +43,7 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
         "trust_policy",
         "terraform",
         "aws_cli",
+        "update",
     ]
     assert kit["external_id"] == tenant["external_id"]
     assert kit["role_name"] == "deputy-" + tenant["id"].replace("-", "")[-8:]

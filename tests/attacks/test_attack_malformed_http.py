@@ -132,6 +132,8 @@ FIELDS = {
     "/v1/tenants/{tenant_id}": ["name", "reference", "accounts"],
     "/suspend": ["reason"],
     "/resume": ["reason"],
+    "/rotation": ["reason"],
+    "/complete": [],
     "/connections": ["role_arn", "permission_set"],
     "/onboarding-links": ["permission_set", "region", "expires_in"],
     "/credentials": ["duration_seconds", "session_policy", "reason"],

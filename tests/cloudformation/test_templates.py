@@ -21,6 +21,7 @@ CUSTOMER_ORG = CLOUDFORMATION / "customer-org.yaml"
 BROKER_ROOT = "arn:aws:iam::111122223333:root"
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 EXTERNAL_ID = "dpy-" + "0f" * 32
+PARAMETERS = ["ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
 READS_ITSELF = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
 
 
@@ -75,7 +76,7 @@ def test_no_literal_but_the_brokers_names_an_account():
 
 
 def test_the_broker_is_no_parameter(customer):
-    assert list(customer["Parameters"]) == ["ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
+    assert list(customer["Parameters"]) == PARAMETERS
 
 
 def test_a_link_can_fill_in_every_parameter(customer):
@@ -86,7 +87,7 @@ def test_a_link_can_fill_in_every_parameter(customer):
 
 def test_only_the_registration_may_be_left_out(customer):
     defaults = {name: parameter.get("Default") for name, parameter in customer["Parameters"].items()}
-    assert defaults == {"ExternalId": None, "RoleName": None, "RegistrationTopicArn": "", "RegistrationToken": ""}
+    assert defaults == dict.fromkeys(PARAMETERS, "") | {"ExternalId": None, "RoleName": None}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,10 @@ def test_only_the_registration_may_be_left_out(customer):
         ("ExternalId", EXTERNAL_ID + "0", False),
         ("ExternalId", "", False),
         ("ExternalId", "dpy-*", False),
+        ("NextExternalId", EXTERNAL_ID, True),
+        ("NextExternalId", "", True),
+        ("NextExternalId", EXTERNAL_ID + EXTERNAL_ID, False),
+        ("NextExternalId", "dpy-*", False),
         ("RoleName", "deputy-0f0f0f0f", True),
         ("RoleName", "a" * 65, False),
         ("RoleName", "", False),
@@ -125,6 +130,7 @@ def test_the_console_shows_every_parameter_in_a_group_with_a_label(customer):
 
 
 def test_the_trust_policy_is_exactly_this(role):
+    both = [{"Ref": "ExternalId"}, {"Ref": "NextExternalId"}]
     assert role["AssumeRolePolicyDocument"] == {
         "Version": "2012-10-17",
         "Statement": [
@@ -133,7 +139,7 @@ def test_the_trust_policy_is_exactly_this(role):
                 "Principal": {"AWS": BROKER_ROOT},
                 "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
                 "Condition": {
-                    "StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}},
+                    "StringEquals": {"sts:ExternalId": {"Fn::If": ["HasNextExternalId", both, {"Ref": "ExternalId"}]}},
                     "ArnEquals": {"aws:PrincipalArn": BROKER},
                 },
             }
@@ -165,7 +171,8 @@ def test_the_registration_exists_only_with_a_topic(customer):
     registration = customer["Resources"]["Registration"]
 
     assert customer["Conditions"] == {
-        "HasRegistrationTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RegistrationTopicArn"}, ""]}]}
+        "HasNextExternalId": {"Fn::Not": [{"Fn::Equals": [{"Ref": "NextExternalId"}, ""]}]},
+        "HasRegistrationTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RegistrationTopicArn"}, ""]}]},
     }
     assert registration == {
         "Type": "Custom::DeputyRegistration",
@@ -177,6 +184,7 @@ def test_the_registration_exists_only_with_a_topic(customer):
             "ServiceTimeout": "1800",
             "RegistrationToken": {"Ref": "RegistrationToken"},
             "ExternalId": {"Ref": "ExternalId"},  # or an update of it alone would not be told
+            "NextExternalId": {"Ref": "NextExternalId"},
             "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
             "TemplateVersion": "example-version",
         },
@@ -329,10 +337,7 @@ def test_the_stack_set_is_exactly_this(organization):
             "RegionConcurrencyType": "PARALLEL",
         },
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
-        "Parameters": [
-            {"ParameterKey": name, "ParameterValue": {"Ref": name}}
-            for name in ("ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken")
-        ],
+        "Parameters": [{"ParameterKey": name, "ParameterValue": {"Ref": name}} for name in PARAMETERS],
         "StackInstancesGroup": [
             {
                 "DeploymentTargets": {

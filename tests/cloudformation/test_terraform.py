@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ FILES = {path.stem: hcl.parse(path.read_text(encoding="utf-8")) for path in MODU
 VARIABLES = {name: block for item in FILES["variables"]["variable"] for name, block in item.items()}
 SETS = permission_sets.load()
 EXTERNAL_ID = "dpy-" + "0f" * 32
+NEXT_EXTERNAL_ID = "dpy-" + "1e" * 32
 
 
 def read_itself(role_arn: str) -> dict[str, object]:
@@ -27,12 +29,20 @@ def read_itself(role_arn: str) -> dict[str, object]:
 def given(broker_arn: str, policy: str) -> dict[str, object]:
     return {
         "var.external_id": EXTERNAL_ID,
+        "var.next_external_id": "",
         "var.role_name": "deputy-1a2b3c4d",
         "var.broker_principal_arn": broker_arn,
         "var.vendor_name": "Acme 24",
         "var.permissions_policy": policy,
         "var.max_session_duration": VARIABLES["max_session_duration"]["default"],
     }
+
+
+def in_a_list(policy: dict[str, Any]) -> dict[str, Any]:
+    """The same policy: IAM takes a list of one value as that value."""
+    compared = policy["Statement"][0]["Condition"]["StringEquals"]
+    compared["sts:ExternalId"] = [compared["sts:ExternalId"]]
+    return policy
 
 
 def resource(kind: str, name: str = "this") -> dict[str, object]:
@@ -69,7 +79,9 @@ def test_it_makes_the_role_of_the_kit(chosen, arn):
     names["local.trust_policy"] = hcl.evaluate(written["trust_policy"], names)
     found = dict(resource("aws_iam_role"))
     assert found.pop("assume_role_policy") == "${jsonencode(local.trust_policy)}"
-    assert names["local.trust_policy"] == trust_policy(broker, EXTERNAL_ID)
+    assert names["local.trust_policy"] == in_a_list(trust_policy(broker, EXTERNAL_ID))
+    rotating = hcl.evaluate(written["trust_policy"], names | {"var.next_external_id": NEXT_EXTERNAL_ID})
+    assert rotating == trust_policy(broker, EXTERNAL_ID, NEXT_EXTERNAL_ID)
     role = hcl.evaluate(found, names)
     assert role == {
         "name": "deputy-1a2b3c4d",
@@ -87,8 +99,9 @@ def test_it_makes_the_role_of_the_kit(chosen, arn):
     assert json.loads(reads["policy"]) == read_itself("its ARN")
 
 
-def test_only_the_duration_may_be_left_out():
-    assert [name for name, block in VARIABLES.items() if "default" in block] == ["max_session_duration"]
+def test_only_the_next_external_id_and_the_duration_may_be_left_out():
+    optional = [name for name, block in VARIABLES.items() if "default" in block]
+    assert optional == ["next_external_id", "max_session_duration"]
     assert all(block["description"] and block["validation"] for block in VARIABLES.values())
 
 
@@ -110,6 +123,9 @@ def patterns(name: str) -> list[re.Pattern[str]]:
         ("external_id", "dpy-*", False),
         ("external_id", "", False),
         ("external_id", "dpy-" + "?" * 64, False),
+        ("next_external_id", NEXT_EXTERNAL_ID, True),
+        ("next_external_id", "", True),
+        ("next_external_id", "dpy-*", False),
         ("role_name", "deputy-1a2b3c4d", True),
         ("role_name", "path/role", False),
         ("role_name", "a" * 65, False),

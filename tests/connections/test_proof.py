@@ -15,6 +15,7 @@ from app.config import Broker
 from app.connections import verification
 from app.connections.canary import Canary
 from app.connections.pace import Pace
+from app.connections.pairing import Candidate, Plan
 from app.connections.proof import Check, prove, prove_routinely
 from app.connections.proof import Warning as ProofWarning
 from app.errors import ConflictError, NotFoundError, SuspendedError
@@ -313,8 +314,12 @@ def sleeps(monkeypatch):
 
 
 def prove_patiently(door, patience: float):
-    before = verification._Tested(1, None, None, None, False, None, frozenset())
-    return verification.Verification(None, door, None, NO_CANARY)._prove_patiently(GRANT, before, patience)
+    before = verification._Tested(1, None, None, None, False, None, Plan((Candidate(new_id(), GRANT),), frozenset()))
+    return (
+        verification.Verification(None, door, None, NO_CANARY)
+        ._prove_patiently(before, Trigger.CREATED, patience)
+        .finding
+    )
 
 
 def test_a_role_that_is_seconds_old_is_tried_again(sleeps):

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from app.store.database import Database
 from tests.conftest import in_a_browser
 from tests.dev.make_run import Run, call
+from tests.support.rotations import PassingMinutes
+from tests.support.waiting import until
 
 pytestmark = in_a_browser
 
@@ -78,6 +81,69 @@ def test_a_mistake_is_explained_and_mended_by_following_the_advice(run: Run, bro
     assert run.process.poll() is None
     said = Path(run.data / "web.log").read_text() + Path(run.data / "worker.log").read_text()
     assert page.url.rpartition("/")[2].split("#")[0] not in said, "the token is in a log"
+
+
+@pytest.fixture
+def minutes_pass(run: Run) -> Iterator[PassingMinutes]:
+    database = Database(f"sqlite:///{run.data / 'deputy.sqlite3'}")
+    yield PassingMinutes(database)
+    database.engine.dispose()
+
+
+def update_as_the_page_says(page: Page, browser: BrowserContext) -> None:
+    """From the page to the console and to the stack, with each value that the page names."""
+    rotation = page.locator("#rotation")
+    values = {
+        block.get_attribute("id").removeprefix("update-"): block.inner_text()
+        for block in rotation.locator("code[id^=update-]:visible").all()
+    }
+    values |= dict.fromkeys(re.findall(r"(\w+): empty", rotation.inner_text()), "")
+    with browser.expect_page() as opened:
+        rotation.get_by_role("link", name=re.compile("^your stack")).first.click()
+    console = opened.value
+    console.get_by_role("link", name=re.search(r"your stack (\S+)", rotation.inner_text())[1], exact=True).click()
+    console.get_by_role("link", name="Update stack").click()
+    for name in ("ExternalId", "NextExternalId", "RegistrationToken"):
+        console.fill(f"#param-{name}", values[name])
+    console.check("#acknowledge")
+    console.get_by_role("button", name="Update stack").click()
+    expect(console.get_by_role("status").first).to_contain_text("UPDATE_COMPLETE", timeout=60_000)
+    console.close()
+    page.bring_to_front()
+
+
+def test_a_customer_is_walked_through_a_rotation(run: Run, browser: BrowserContext, minutes_pass: PassingMinutes):
+    page = page_of_a_new_tenant(run, browser, "Hooli")
+    launch(page, browser, "777788889999").get_by_role("button", name="Create stack").click()
+    page.bring_to_front()
+    assert_connected(page)
+    [tenant] = call(run, run.admin_key, "GET", "/v1/tenants?name=Hooli")["items"]
+    path = f"/v1/tenants/{tenant['id']}/external-id/rotation"
+    following = call(run, run.admin_key, "POST", path, {"reason": "it is old"}, expect=201)["next_external_id"]
+    expect(page.locator("#summary")).to_contain_text("being replaced: update your role", timeout=60_000)
+    expect(page.locator("#new-external-id")).to_have_text(following)
+    update_as_the_page_says(page, browser)
+
+    def connection() -> dict[str, str]:
+        [found] = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
+        return found
+
+    def then(said: str) -> None:
+        def there() -> bool:
+            minutes_pass()
+            return said in page.locator("#summary").inner_text()
+
+        until(there, f"the page says: {said}", seconds=60)
+
+    then("every connected role accepts the new one")
+    assert (connection()["external_id"], connection()["issues"]) == (following, True)
+    call(run, run.admin_key, "POST", f"{path}/complete")
+    expect(page.locator("#summary")).to_contain_text("remove the old one from your role", timeout=60_000)
+    update_as_the_page_says(page, browser)
+    until(lambda: minutes_pass() or call(run, run.admin_key, "GET", path)["state"] == "retired", seconds=60)
+    expect(page.locator("#summary")).to_have_text("Connected. There is nothing left to do.", timeout=60_000)
+    expect(page.locator("#rotation")).to_have_count(0)
+    assert page.evaluate("window.sameDocument"), "it was loaded again"
 
 
 def test_a_whole_organization_is_connected_from_the_page(run: Run, browser: BrowserContext):

@@ -209,6 +209,19 @@ class Deployment:
         if hasattr(self, "admin"):
             self.admin.close()
 
+    def start_background_worker(self) -> subprocess.Popen[bytes]:
+        """`flask --app wsgi worker` beside the service; whoever starts it ends it."""
+        with self.log.with_suffix(".worker.log").open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flask", "--app", "wsgi", "worker"],
+                cwd=ROOT,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
+            )
+
     @property
     def said(self) -> str:
         return self.log.read_text(errors="replace")

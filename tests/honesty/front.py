@@ -33,6 +33,7 @@ class Aws:
         self._throttling = False
         self._external_ids: dict[str, str] = {}
         self._open_roles: set[str] = set()
+        self._accepted: dict[str, tuple[str, ...]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._sts_port, self._port = free_port(), free_port()
@@ -77,6 +78,10 @@ class Aws:
 
     def stop_asking_for_external_id(self, role_arn: str) -> None:
         self._open_roles.add(role_arn)
+
+    def accept(self, role_arn: str, *external_ids: str) -> None:
+        """The role asks for one of these from now on."""
+        self._accepted[role_arn] = external_ids
 
     def assumed(self, role_arn: str) -> int:
         """How many AssumeRole came for it."""
@@ -159,6 +164,9 @@ class Aws:
     def _as_told(self, query: dict[str, str]) -> bytes:
         """The call; for a role that lets anybody in, with the External ID that the role behind it wants."""
         role_arn = query.get("RoleArn")
+        if role_arn in self._accepted:
+            good = query.get("ExternalId") in self._accepted[role_arn]
+            query = query | {"ExternalId": self._external_ids[role_arn] if good else "of-nobody"}
         if role_arn in self._open_roles:
             query = query | {"ExternalId": self._external_ids[role_arn]}
         return urlencode(query).encode()

@@ -10,8 +10,8 @@ import sqlalchemy
 
 from app.audit import log as audit
 from app.audit.events import Event
+from app.connections.pairing import Answers
 from app.connections.proof import Finding
-from app.connections.verification import _Tested
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
 from app.store.database import SYSTEM
@@ -81,19 +81,18 @@ def find_it_recreated(world: World, services, here: TenantRows):
         row.role_was_recreated()
 
 
-def as_before(services, path):
-    """What a proof that began just now would compare with."""
-    connection = services.connections.get(ADMIN, *path)
-    return _Tested.of(connection, [connection.external_id])
+def store(services, path, finding: Finding):
+    """What a proof that began just now found."""
+    before = services.verification._to_test(ADMIN, *path)
+    answers = Answers(before.plan, finding, before.plan.own[0].id)
+    return services.verification._store(ADMIN, path, before, answers, Trigger.REQUESTED)
 
 
 def found(verdict: Verdict, role_unique_id: str | None = None):
     def verify(world: World, services, here: TenantRows):
         """The verdict of a proof, stored as proofs are."""
         path = (here.tenant_id, here.connection_id)
-        assert services.verification._store(
-            ADMIN, path, as_before(services, path), Finding(verdict, (), role_unique_id), Trigger.REQUESTED
-        )
+        assert store(services, path, Finding(verdict, (), role_unique_id))
 
     return verify
 
@@ -400,9 +399,7 @@ def taken(act):
 def judge(services, here: TenantRows, number: int):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
-    services.verification._store(
-        ADMIN, path, as_before(services, path), Finding(Verdict.INSECURE, ()), Trigger.REQUESTED
-    )
+    store(services, path, Finding(Verdict.INSECURE, ()))
 
 
 AGAINST = {
@@ -469,6 +466,6 @@ def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_ha
     before = by_hand.epoch
     finding = Finding(Verdict.PROVEN, (), "AROAEXAMPLE")
     path = (here.tenant_id, made)
-    services.verification._store(ADMIN, path, as_before(services, path), finding, Trigger.REQUESTED)
+    store(services, path, finding)
     assert services.connections.get(ADMIN, here.tenant_id, made).status is ConnectionStatus.VERIFIED
     assert by_hand.epoch == before

@@ -77,6 +77,7 @@ def test_it_reads_what_customers_launch():
     assert template.capability == "CAPABILITY_NAMED_IAM"
     assert [(p.name, p.label) for p in template.parameters] == [
         ("ExternalId", "External ID"),
+        ("NextExternalId", "Next External ID"),
         ("RoleName", "Role name"),
         ("RegistrationTopicArn", "Registration topic"),
         ("RegistrationToken", "Registration token"),

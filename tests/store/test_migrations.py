@@ -63,7 +63,7 @@ def test_up_down_and_up_again(database):
         refusing = [name for name in triggers(database) if not name.endswith("_moves_epoch")]
         assert {name.rpartition("_refuse_")[0] for name in refusing} == {"audit_events", "external_ids"}
         truncates = 3 if database.engine.dialect.name == "postgresql" else 0
-        assert len(triggers(database)) - len(refusing) == 6 + truncates
+        assert len(triggers(database)) - len(refusing) == 7 + truncates
         assert revision(database) == head
         command.upgrade(config, "head")  # safe to repeat
         command.downgrade(config, "base")

@@ -47,6 +47,8 @@ def _expression(text: str, names: dict[str, Any]) -> Any:
         return names[found[1]][int(found[2])]
     if found := re.fullmatch(r'split\("(.)", ([\w.]+)\)', text):
         return names[found[2]].split(found[1])
+    if found := re.fullmatch(r"compact\(\[([\w., ]+)\]\)", text):
+        return [value for name in found[1].split(", ") if (value := names[name])]
     if found := re.fullmatch(r"jsonencode\((.*)\)", text, re.DOTALL):
         inner = parse(f"x = {found[1]}\n")["x"]
         return json.dumps(evaluate(inner, names))

@@ -175,6 +175,7 @@ def test_all_is_readable_and_fits_a_small_phone(visitor: Visitor, url: str, brow
     for status in set(ConnectionStatus) - {ConnectionStatus.DELETED}:
         many(visitor, status, 5)
     visitor.paste(f"arn:aws:iam::123456789012:role/deputy-{'long-name' * 6}")
+    visitor.world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
     look()
 
 

@@ -87,7 +87,8 @@ class Connection(TenantOwned, Suspendable, Base):
            └──accepts strangers──► insecure
         any ──suspend──► suspended ──resume──► pending          any ──delete──► deleted (the tombstone)
 
-    The role and the External ID never change: another role is another connection with a proof of its own. `version`
+    The role never changes: another role is another connection with a proof of its own. The External ID changes only by
+    a proof (app/connections/pairing.py). `version`
     moves with everything that a proof or an issuance relies on: a verdict applies only to the version that it tested.
     """
 
@@ -150,7 +151,8 @@ class Connection(TenantOwned, Suspendable, Base):
     @property
     def why(self) -> str | None:
         """Why nothing is issued for it, in words; None where credentials are issued."""
-        found = why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval)
+        withdrawn = self.external_id_row.withdrawn_at is not None
+        found = why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval, withdrawn=withdrawn)
         return (self._what_failed() or found) if found == states.SEE_VERIFICATION.get(self.status) else found
 
     def _what_failed(self) -> str | None:
@@ -165,8 +167,17 @@ class Connection(TenantOwned, Suspendable, Base):
 
     @property
     def grant(self) -> Grant:
-        """The only place where a grant is made: from one row, whose two halves the database holds together."""
-        return Grant(role_arn=RoleArn.parse(self.role_arn), external_id=ExternalId(self.external_id_row.value))
+        """From one row, whose two halves the database holds together."""
+        return self.grant_with(self.external_id_row)
+
+    def grant_with(self, external_id: ExternalIdRow) -> Grant:
+        """The only place where a grant is made. With another External ID than its own it serves a proof during a rotation.
+
+        Raises ValueError for another tenant's External ID.
+        """
+        if external_id.tenant_id != self.tenant_id:
+            raise ValueError("The External ID is another tenant's.")
+        return Grant(role_arn=RoleArn.parse(self.role_arn), external_id=ExternalId(external_id.value))
 
     def ensure_not_suspended(self) -> None:
         if self.status is ConnectionStatus.SUSPENDED:
@@ -220,6 +231,11 @@ class Connection(TenantOwned, Suspendable, Base):
         self._become(ConnectionStatus.PENDING)
         self.role_unique_id = None
         self.make_due(now(), Trigger.ISSUING)
+
+    def pair_with(self, external_id_id: UUID) -> None:
+        """A proof showed that the role accepts this External ID of the tenant; the sessions of the old pair are dropped."""
+        self.external_id_id = external_id_id
+        self.version += 1
 
     def may_break(self) -> bool:
         """Whether a refusal of its own External ID would change its status."""

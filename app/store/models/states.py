@@ -20,6 +20,16 @@ class ExternalIdState(enum.StrEnum):
     RETIRED = "retired"
 
 
+class RotationState(enum.StrEnum):
+    """Of a rotation: `open` while verified connections have not switched, `ready` when all have."""
+
+    OPEN = "open"
+    READY = "ready"
+    RETIRING = "retiring"
+    RETIRED = "retired"
+    ABANDONED = "abandoned"
+
+
 class ConnectionStatus(enum.StrEnum):
     PENDING = "pending"
     VERIFIED = "verified"
@@ -68,6 +78,7 @@ def ensure_active(status: TenantStatus) -> None:
         raise SuspendedError("This tenant is suspended; resume it first.")
 
 
+WITHDRAWN = "Its External ID was withdrawn; update its role, so that it accepts the next one."
 AWAITING_APPROVAL = "It may change things in an account that was not declared; the vendor has to approve it."
 SEE_VERIFICATION = {
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
@@ -104,10 +115,14 @@ def words_of(failed: set[str]) -> str | None:
     return next((words for names, words in _FAILED if names <= failed), None)
 
 
-def why_not(tenant: TenantStatus, connection: ConnectionStatus, *, awaiting_approval: bool = False) -> str | None:
+def why_not(
+    tenant: TenantStatus, connection: ConnectionStatus, *, awaiting_approval: bool = False, withdrawn: bool = False
+) -> str | None:
     """Why nothing is issued for a connection, in words; None where credentials are issued."""
     if tenant is not TenantStatus.ACTIVE:
         return "The tenant is suspended; resume it first."
     if awaiting_approval and connection is ConnectionStatus.PENDING:
         return AWAITING_APPROVAL
+    if withdrawn and connection is ConnectionStatus.VERIFIED:
+        return WITHDRAWN
     return _WHY_NOT.get(connection)

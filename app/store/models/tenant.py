@@ -48,11 +48,18 @@ class Tenant(Suspendable, Base):
     # Whether it has a list of the accounts that its roles may be in. See app/tenants/accounts.py.
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
 
-    # The newest External ID. Older ones are kept as history.
+    # What new connections take; during a rotation single ones have another (app/tenants/rotation.py).
     current: Mapped["ExternalIdRow | None"] = relationship(
         primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'current')",
         viewonly=True,
         lazy="joined",
+    )
+
+    # During a rotation: the External ID that is to become current.
+    next: Mapped["ExternalIdRow | None"] = relationship(
+        primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'next')",
+        viewonly=True,
+        uselist=False,
     )
 
     declared: Mapped[list[Any]] = relationship("TenantAccount", viewonly=True, order_by="TenantAccount.account_id")
@@ -94,6 +101,9 @@ class TenantOwned:
         return mapped_column(ForeignKey("tenants.id"))
 
 
+ROTATING = text("state IN ('next', 'retiring')")  # of rotations that go on, which an index of their own finds
+
+
 class ExternalIdRow(TenantOwned, Base):
     """An External ID. Retired ones stay, so that none is ever issued twice."""
 
@@ -102,6 +112,7 @@ class ExternalIdRow(TenantOwned, Base):
         UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of connections points at
         unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
         unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
+        Index("ix_external_ids_rotating", "tenant_id", sqlite_where=ROTATING, postgresql_where=ROTATING),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -109,6 +120,7 @@ class ExternalIdRow(TenantOwned, Base):
     state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
     created_at: Mapped[datetime] = mapped_column(default=now)
     retired_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]  # in an emergency: nothing is issued with it; setting it moves the epoch
 
 
 class TenantAccount(TenantOwned, Base):

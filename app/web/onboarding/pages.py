@@ -23,7 +23,8 @@ from app.http.parsing import whole_body
 from app.http.problems import PROBLEMS, code_of, record_refusal
 from app.onboarding.page_links import Visit
 from app.store.models import ConnectionStatus, Trigger
-from app.web.onboarding import progress
+from app.tenants.rotation import RotationStatus
+from app.web.onboarding import progress, replacing
 
 _log = log.get(__name__)
 
@@ -195,9 +196,14 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
     listed = listing.list_by_urgency(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
     shown = [progress.progress_of(connection) for connection in listed.items]
+    rotation = services().rotations.get(visit.caller, visit.tenant.id)
+    if rotation is not None and rotation.state not in replacing.GOES_ON:
+        rotation = None
     summary = progress.headline(counts, shown)
+    if rotation is not None:
+        summary = f"{summary} {replacing.headline(rotation)}"
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
-    body = _body(visit, counts, shown, token=token, start=start, rest=listed.rest)
+    body = _body(visit, counts, shown, rotation, token=token, start=start, rest=listed.rest)
     return {
         "token": token,
         "start": start,
@@ -208,12 +214,21 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
         "told": bool(counts),
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
-        "seconds": _STATUS_SECONDS[connected],
+        "seconds": _STATUS_SECONDS[connected and rotation is None],
     }
 
 
-def _body(visit: Visit, counts: dict[ConnectionStatus, int], shown: list[progress.Progress], **places: Any) -> str:
-    kit = services().onboarding.kit(visit.caller, visit.tenant.id, permission_set=visit.link.permission_set)
+def _body(
+    visit: Visit,
+    counts: dict[ConnectionStatus, int],
+    shown: list[progress.Progress],
+    rotation: RotationStatus | None,
+    **places: Any,
+) -> str:
+    link = visit.link
+    kit = services().onboarding.kit(
+        visit.caller, visit.tenant.id, region=link.region, permission_set=link.permission_set
+    )
     return render_template(
         "onboard/progress.html",
         vendor=_vendor(),
@@ -226,6 +241,9 @@ def _body(visit: Visit, counts: dict[ConnectionStatus, int], shown: list[progres
         unclear=next((one.unclear for one in shown if one.unclear), None),
         role_name=kit.role_name,
         trust_policy=kit.trust_policy,
+        kit=kit,
+        rotation=rotation,
+        rotation_steps=replacing.steps_of(rotation) if rotation else (),
         command=progress.trust_command(shown[0].role_name, kit.trust_policy, kit.region) if len(shown) == 1 else None,
         **places,
     )

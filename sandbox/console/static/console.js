@@ -2,6 +2,7 @@
 
 // AWS's quick-create links carry everything after the #, which a server never sees. Hand it over as a plain query.
 function openLink(place) {
+  if (location.hash.startsWith("#/stacks?")) return location.replace(place.dataset.stacks);
   const asked = /^#\/stacks\/(?:create\/review|quickcreate)\?(.*)$/s.exec(location.hash);
   if (!asked) {
     place.hidden = true;

@@ -1,0 +1,89 @@
+"""Rotations: a tenant's External ID is replaced by another."""
+
+from typing import Any
+from uuid import UUID
+
+from marshmallow import fields
+
+from app.access.callers import Scope
+from app.api.suspension_schemas import Reason
+from app.errors import NotFoundError
+from app.http.authentication import requires
+from app.http.blueprint import Blueprint
+from app.http.current import caller, services
+from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID, Time, doc, string
+from app.http.schemas import Answer, Empty
+from app.store.models.states import RotationState
+from app.tenants.rotation import RotationStatus
+
+
+class RotationIn(Reason):
+    emergency = fields.Boolean(
+        truthy={True},
+        falsy={False},
+        load_default=False,
+        metadata=doc(False, "The External ID was abused: issue nothing with it any more, from now on."),
+    )
+
+
+class RotationConnections(Answer):
+    total = fields.Integer(metadata=doc(20, "Verified connections; no others count."))
+    switched = fields.Integer(metadata=doc(18, "Those that are paired with the next External ID."))
+    waiting = fields.Integer(metadata=doc(2, "Those whose role has yet to accept it."))
+
+
+class RotationOut(Answer):
+    state = fields.Enum(RotationState, by_value=True, metadata=doc("open"))
+    emergency = fields.Boolean(metadata=doc(False))
+    external_id = string(EXTERNAL_ID, "The one that is replaced.")
+    next_external_id = string(NEXT_EXTERNAL_ID, "The one that takes its place.")
+    started_at = Time()
+    connections = fields.Nested(RotationConnections)
+
+
+bp = Blueprint("rotations", __name__, noun="rotation", description="A tenant's External ID is replaced by another.")
+
+_PATH = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
+
+
+@bp.route(_PATH, methods=["POST"])
+@requires(Scope.TENANTS_WRITE, fails=[404, 409, 429])
+@bp.arguments(RotationIn)
+@bp.response(201, RotationOut)
+@bp.alt_response(200, schema=RotationOut, description="The rotation that was open already is an emergency now")
+def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatus, int]:
+    """Make a tenant's next External ID, which takes the current one's place
+
+    With `emergency` a rotation that is open already becomes an emergency.
+    """
+    services().quotas.admit_rotation(caller(), tenant_id)
+    rotation, new = services().rotations.start(caller(), tenant_id, **body)
+    return rotation, 201 if new else 200
+
+
+@bp.route(_PATH, methods=["GET"])
+@requires(Scope.TENANTS_READ, fails=[404])
+@bp.response(200, RotationOut)
+def get_rotation(tenant_id: UUID) -> RotationStatus:
+    """Read a tenant's latest rotation, also when it has ended"""
+    rotation = services().rotations.get(caller(), tenant_id)
+    if rotation is None:
+        raise NotFoundError
+    return rotation
+
+
+@bp.route(f"{_PATH}/complete", methods=["POST"])
+@requires(Scope.TENANTS_WRITE, fails=[404, 409])
+@bp.arguments(Empty)
+@bp.response(200, RotationOut)
+def complete_rotation(_: dict[str, Any], tenant_id: UUID) -> RotationStatus:
+    """Make the next External ID current, once all verified connections have switched"""
+    return services().rotations.complete(caller(), tenant_id)
+
+
+@bp.route(_PATH, methods=["DELETE"])
+@requires(Scope.TENANTS_WRITE, fails=[404, 409])
+@bp.response(204)
+def abandon_rotation(tenant_id: UUID) -> None:
+    """Abandon a rotation as long as no connection has switched"""
+    services().rotations.abandon(caller(), tenant_id)

@@ -1,0 +1,192 @@
+"""Pairing: with which External IDs a proof tries a role during a rotation, and when its answers change the pair.
+
+A connection is paired with one External ID, and only proofs change which (invariant 14). A verified connection keeps its
+own until its role has accepted the next one and refused strangers in two proofs, two minutes apart: IAM takes a moment to
+spread a change, and credentials are issued meanwhile. Any other connection takes the first one that its role accepts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.aws.sts import Refused, Sts, StsError
+from app.connections.proof import Check, Finding
+from app.ids import Grant
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Trial, Verdict
+from app.store.models.states import OWN
+from app.tenants.rotation import HOURLY
+
+_CONFIRMED_AFTER = timedelta(minutes=2)
+_REFUSALS_APART = timedelta(minutes=1)
+_ACCEPTS_RETIRED = (
+    "The role accepts only an External ID of this tenant that was retired. Update the role: its trust policy must name"
+    " the current one, as in the onboarding kit."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One External ID of the tenant, and the grant of the role with it."""
+
+    id: UUID
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which External IDs to try a role with.
+
+    `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified connection is to switch to.
+    `retiring`: what the role is to refuse. `retired`: what it may still have, and can't be paired with any more. `external_ids`: all of
+    the tenant's, which a trust policy may name.
+    """
+
+    own: tuple[Candidate, ...]
+    external_ids: frozenset[str]
+    upcoming: Candidate | None = None
+    retiring: Candidate | None = None
+    retired: Candidate | None = None
+    rotates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The finding, and with which External ID it was made; what came of the upcoming and of the retiring one."""
+
+    plan: Plan
+    finding: Finding
+    external_id_id: UUID
+    upcoming: Finding | None = None
+    refuses_retiring: bool | None = None  # None: not asked, or no clear answer
+
+
+def plan_of(db: Session, connection: Connection) -> Plan:
+    query = select(ExternalIdRow).where(ExternalIdRow.tenant_id == connection.tenant_id)
+    # What came with a row that was waited for is as old as the wait began.
+    rows = db.scalars(query.execution_options(populate_existing=True)).all()
+    by_state = {row.state: row for row in rows}
+    current, following = by_state.get(ExternalIdState.CURRENT), by_state.get(ExternalIdState.NEXT)
+    paired = next(row for row in rows if row.id == connection.external_id_id)
+    verified, target = connection.status is ConnectionStatus.VERIFIED, following or current
+
+    def candidate(row: ExternalIdRow | None) -> Candidate | None:
+        return None if row is None else Candidate(row.id, connection.grant_with(row))
+
+    if verified:
+        order = [paired, target]
+    else:
+        is_new = following and connection.verified_at is None and connection.created_at >= following.created_at
+        named = [following, current] if is_new else [current, following, paired]
+        order = [row for row in named if row and row.withdrawn_at is None and row.state is not ExternalIdState.RETIRED]
+    lost = paired if not verified and paired.state is ExternalIdState.RETIRED else None
+    return Plan(
+        external_ids=frozenset(row.value for row in rows),
+        own=tuple(found for row in dict.fromkeys(order) if (found := candidate(row))),
+        upcoming=candidate(target) if verified and target is not paired else None,
+        retiring=candidate(by_state.get(ExternalIdState.RETIRING)),
+        retired=candidate(lost),
+        rotates=following is not None or ExternalIdState.RETIRING in by_state,
+    )
+
+
+def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
+    """Make the calls. `prove` makes the proof with one External ID. Opens no transaction."""
+    first = None
+    for candidate in plan.own:
+        finding = prove(candidate.grant)
+        if not _refused(finding):
+            break
+        first = first or Answers(plan, finding, candidate.id)
+    else:
+        return _only_retired(sts, first or Answers(plan, finding, candidate.id))
+    if first is not None and finding.verdict is Verdict.INCONCLUSIVE:
+        return first  # the refusal was clear
+    if finding.verdict is not Verdict.PROVEN:
+        return Answers(plan, finding, candidate.id)
+    upcoming = prove(plan.upcoming.grant) if plan.upcoming and plan.upcoming != candidate else None
+    if upcoming is not None and upcoming.verdict is Verdict.INSECURE:
+        return Answers(plan, upcoming, candidate.id)  # one accepted stranger, whatever else was said
+    old = plan.retiring if plan.retiring != candidate else None
+    return Answers(plan, finding, candidate.id, upcoming, _refuses(sts, old) if old else None)
+
+
+def _refused(finding: Finding) -> bool:
+    return any(check.name == OWN and check.outcome == "failed" for check in finding.checks)
+
+
+def _refuses(sts: Sts, candidate: Candidate) -> bool | None:
+    try:
+        sts.probe_again(candidate.grant)
+    except Refused:
+        return True
+    except StsError:
+        return None
+    return False
+
+
+def _only_retired(sts: Sts, answers: Answers) -> Answers:
+    retired = answers.plan.retired
+    if retired is None or _refuses(sts, retired) is not False:
+        return answers
+    own = Check(OWN, "failed", _ACCEPTS_RETIRED)
+    checks = tuple(own if check.name == OWN else check for check in answers.finding.checks)
+    return replace(answers, finding=replace(answers.finding, checks=checks, may_be_spreading=False))
+
+
+def note(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[Finding, UUID]:
+    """Keep what the role said to the External IDs that are not its own: the finding that counts, and the pair after it."""
+    plan = answers.plan
+    if plan.retiring and answers.refuses_retiring is not None:
+        _note_refusal(_trial(db, connection, plan.retiring), answers.refuses_retiring, at)
+    if plan.upcoming and answers.upcoming is not None:
+        trial = _trial(db, connection, plan.upcoming)
+        if answers.upcoming.verdict is Verdict.UNASSUMABLE:
+            trial.accepted_at = None
+        if answers.upcoming.verdict is Verdict.PROVEN:
+            if trial.accepted_at is not None and trial.accepted_at <= at - _CONFIRMED_AFTER:
+                return answers.upcoming, plan.upcoming.id
+            trial.accepted_at = trial.accepted_at or at
+    proven = answers.finding.verdict is Verdict.PROVEN
+    return answers.finding, answers.external_id_id if proven else connection.external_id_id
+
+
+def _note_refusal(trial: Trial, refused: bool, at: datetime) -> None:  # noqa: FBT001  it is what was said
+    if not refused:
+        trial.refused_at = trial.refused_again_at = None
+    elif trial.refused_at is None:
+        trial.refused_at = at
+    elif trial.refused_again_at is None and trial.refused_at <= at - _REFUSALS_APART:
+        trial.refused_again_at = at
+
+
+def _trial(db: Session, connection: Connection, candidate: Candidate) -> Trial:
+    trial = db.get(Trial, (connection.id, candidate.id))
+    if trial is None:
+        trial = Trial(tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=candidate.id)
+        db.add(trial)
+        db.flush()
+    return trial
+
+
+def next_due(db: Session, connection: Connection, plan: Plan, at: datetime) -> datetime | None:
+    """When a rotation needs the next proof of it; None when it needs none."""
+    if connection.status is not ConnectionStatus.VERIFIED:
+        return None
+    wanted = []
+    if plan.upcoming and plan.upcoming.id != connection.external_id_id:
+        trial = db.get(Trial, (connection.id, plan.upcoming.id))
+        wanted.append(_after(trial.accepted_at if trial else None, _CONFIRMED_AFTER, at))
+    if plan.retiring and plan.retiring.id != connection.external_id_id:
+        trial = db.get(Trial, (connection.id, plan.retiring.id))
+        if trial is None or trial.refused_again_at is None:
+            wanted.append(_after(trial.refused_at if trial else None, _REFUSALS_APART, at))
+    return min(wanted, default=None)
+
+
+def _after(first: datetime | None, pause: timedelta, at: datetime) -> datetime:
+    """When to ask a second time; within the hour, while there was no first time."""
+    return at + HOURLY if first is None else max(first + pause, at + _REFUSALS_APART / 2)

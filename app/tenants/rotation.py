@@ -1,0 +1,290 @@
+"""Rotation: a tenant's External ID is replaced by another, without an outage.
+
+Proofs move single connections to the next External ID (app/connections/proof.py), and nothing here does. Here a rotation
+begins, and goes on once proofs have shown enough: to the end when no verified connection waits any more, and to the old
+one's retirement when every role has refused it (invariant 14).
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.access.callers import Caller, OnBehalf
+from app.access.tenancy import tenant_of
+from app.audit import log as audit
+from app.audit.events import WORKER, Action, Actor
+from app.clock import now
+from app.errors import ConflictError, NotFoundError
+from app.ids import new_external_id
+from app.store.database import Database
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Rotation, Trial
+from app.store.models.states import RotationState, Trigger
+from app.store.models.tenant import ROTATING
+
+HOURLY = timedelta(hours=1)  # how often, at least, a role is tried with an External ID that is to become its own
+_COMPLETES_AFTER = timedelta(days=1)  # of being ready
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of the tenant's verified connections: those that are paired with the next External ID, and the others."""
+
+    total: int
+    switched: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class RotationStatus:
+    """How far a tenant's latest rotation is. `external_id` is the one that is replaced, also after the end."""
+
+    state: RotationState
+    emergency: bool
+    external_id: str
+    next_external_id: str
+    started_at: datetime
+    connections: Counts
+
+
+class Rotations:
+    """Start, read, complete and abandon rotations."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def start(
+        self, caller: Caller, tenant_id: UUID, *, reason: str, emergency: bool = False
+    ) -> tuple[RotationStatus, bool]:
+        """The rotation, and whether it is new: with `emergency` one that is open already becomes an emergency.
+
+        In an emergency nothing is issued for connections that have not switched. Raises NotFoundError, and
+        ConflictError while another rotation is open or ready.
+        """
+        with self._db.write(caller) as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            rotation, details = latest(db, tenant.id), {"reason": reason, "emergency": emergency}
+            new = rotation is None or not rotation.is_open
+            if rotation is None or new:
+                rotation = _begin(db, caller.actor, tenant.id, rotation)
+                _record(db, caller.actor, rotation, Action.ROTATION_STARTED, details)
+            elif not emergency:
+                state = _status(db, rotation).state.value
+                raise ConflictError(
+                    f"The rotation to {rotation.new.value} is {state}; complete it, or abandon it, before another begins."
+                )
+            elif not rotation.emergency:
+                _record(db, caller.actor, rotation, Action.ROTATION_MADE_EMERGENCY, details)
+            if emergency and not rotation.emergency:
+                _withdraw(db, rotation)
+            return _status(db, rotation), new
+
+    def get(self, caller: Caller, tenant_id: UUID) -> RotationStatus | None:
+        """The latest one, ended or not; None when there never was one. Raises NotFoundError for an absent tenant."""
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            rotation = latest(db, tenant_id)
+            return None if rotation is None else _status(db, rotation)
+
+    def complete(self, caller: Caller, tenant_id: UUID) -> RotationStatus:
+        """The next External ID becomes the current one, and the old one is retiring.
+
+        Raises NotFoundError, and ConflictError when none is open, or while verified connections wait.
+        """
+        with self._db.write(caller) as db:
+            rotation = _open_one(db, caller, tenant_id)
+            waiting = _status(db, rotation).connections.waiting
+            if waiting:
+                raise ConflictError(
+                    f"{waiting} verified connection{' has' if waiting == 1 else 's have'} not switched to the next"
+                    " External ID: their roles must accept it first."
+                )
+            _complete(db, caller.actor, rotation)
+            _settle(db, caller.actor, rotation)
+            return _status(db, rotation)
+
+    def abandon(self, caller: Caller, tenant_id: UUID) -> None:
+        """The next External ID is retired, and the old one stays current.
+
+        Raises NotFoundError, and ConflictError when none is open, or once a connection has switched.
+        """
+        with self._db.write(caller) as db:
+            rotation = _open_one(db, caller, tenant_id)
+            switched = select(Connection.id).where(
+                Connection.tenant_id == tenant_id,
+                Connection.status != ConnectionStatus.DELETED,
+                Connection.external_id_id == rotation.next_external_id_id,
+            )
+            if db.scalars(switched.limit(1)).first() is not None:
+                raise ConflictError(
+                    "A connection has switched to the next External ID, so this rotation can only go on."
+                )
+            _become(db, rotation.new, ExternalIdState.RETIRED)
+            withdrawn = update(ExternalIdRow).where(
+                ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.withdrawn_at >= rotation.started_at
+            )
+            db.execute(withdrawn.values(withdrawn_at=None))
+            _record(db, caller.actor, rotation, Action.ROTATION_ABANDONED)
+
+
+def latest(db: Session, tenant_id: UUID) -> Rotation | None:
+    query = select(Rotation).where(Rotation.tenant_id == tenant_id).order_by(Rotation.id.desc()).limit(1)
+    # What came with the tenant's row, if that was waited for, is as old as the wait began.
+    return db.scalars(query.execution_options(populate_existing=True)).first()
+
+
+def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
+    """Take the tenant's rotation as far as the proofs allow. The tenant's row must be locked."""
+    rotation = latest(db, tenant_id)
+    if rotation is not None:
+        _settle(db, actor, rotation)
+
+
+def settle_all(database: Database) -> None:
+    """As `settle`, for every rotation that goes on: a connection that was waited for may be gone. Raises
+    StoreUnavailableError.
+    """
+    with database.read() as db:
+        tenants = list(db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()))
+    for tenant_id in tenants:
+        who = OnBehalf(WORKER, tenant_id)
+        with suppress(NotFoundError), database.write(who) as db:
+            tenant_of(db, who, tenant_id, lock=True)
+            settle(db, WORKER, tenant_id)
+
+
+def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None) -> Rotation:
+    if earlier is not None and earlier.old.state is ExternalIdState.RETIRING:
+        unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
+        warning = "Not every role was seen to refuse it." if unseen else None
+        _retire(db, actor, earlier, {"connections_not_seen_to_refuse_it": unseen, "warning": warning})
+    current = db.scalars(
+        select(ExternalIdRow.id).where(
+            ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
+        )
+    ).one()
+    new = ExternalIdRow(tenant_id=tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
+    db.add(new)
+    db.flush()
+    rotation = Rotation(
+        tenant_id=tenant_id, external_id_id=current, next_external_id_id=new.id, emergency=False, started_at=now()
+    )
+    db.add(rotation)
+    db.flush()
+    db.refresh(rotation)
+    _try_within_the_hour(db, tenant_id)
+    return rotation
+
+
+def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
+    soon = now() + HOURLY
+    later = or_(Connection.due_at.is_(None), Connection.due_at > soon)
+    verified = and_(Connection.tenant_id == tenant_id, Connection.status == ConnectionStatus.VERIFIED)
+    db.execute(update(Connection).where(verified, later).values(due_at=soon, due_for=Trigger.ROTATION))
+
+
+def _withdraw(db: Session, rotation: Rotation) -> None:
+    """Nothing is issued any more with any other External ID than the next one: this moves the epoch."""
+    rotation.emergency = True
+    paired = select(Connection.external_id_id).where(
+        Connection.tenant_id == rotation.tenant_id, Connection.status != ConnectionStatus.DELETED
+    )
+    others = update(ExternalIdRow).where(
+        ExternalIdRow.tenant_id == rotation.tenant_id,
+        ExternalIdRow.id != rotation.next_external_id_id,
+        or_(ExternalIdRow.state != ExternalIdState.RETIRED, ExternalIdRow.id.in_(paired)),
+        ExternalIdRow.withdrawn_at.is_(None),
+    )
+    db.execute(others.values(withdrawn_at=now()))
+
+
+def _open_one(db: Session, caller: Caller, tenant_id: UUID) -> Rotation:
+    """The rotation that can be completed or abandoned, its tenant locked. Raises NotFoundError, ConflictError."""
+    tenant_of(db, caller, tenant_id, lock=True)
+    rotation = latest(db, tenant_id)
+    if rotation is None:
+        raise NotFoundError
+    if not rotation.is_open:
+        raise ConflictError("The latest rotation has ended; start another one.")
+    return rotation
+
+
+def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
+    at = now()
+    if rotation.is_open:
+        if db.scalars(_waiting(rotation).limit(1)).first() is not None:
+            rotation.ready_at = None
+        elif rotation.ready_at is None:
+            rotation.ready_at = at
+            _record(db, actor, rotation, Action.ROTATION_READY)
+        elif rotation.ready_at <= at - _COMPLETES_AFTER:
+            _complete(db, actor, rotation)
+    if (
+        rotation.old.state is ExternalIdState.RETIRING
+        and db.scalars(_not_refused_twice(rotation).limit(1)).first() is None
+    ):
+        _retire(db, actor, rotation, {})
+
+
+def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
+    _become(db, rotation.old, ExternalIdState.RETIRING)  # first: a tenant has one current External ID
+    _become(db, rotation.new, ExternalIdState.CURRENT)
+    _record(db, actor, rotation, Action.ROTATION_COMPLETED)
+    _try_within_the_hour(db, rotation.tenant_id)
+
+
+def _retire(db: Session, actor: Actor, rotation: Rotation, details: dict[str, Any]) -> None:
+    _become(db, rotation.old, ExternalIdState.RETIRED)
+    _record(db, actor, rotation, Action.EXTERNAL_ID_RETIRED, details)
+
+
+def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
+    row.state = state
+    row.retired_at = now() if state is ExternalIdState.RETIRED else None
+    db.flush()
+
+
+def _verified(rotation: Rotation) -> Any:
+    return select(Connection.id).where(
+        Connection.tenant_id == rotation.tenant_id, Connection.status == ConnectionStatus.VERIFIED
+    )
+
+
+def _waiting(rotation: Rotation) -> Any:
+    return _verified(rotation).where(Connection.external_id_id != rotation.next_external_id_id)
+
+
+def _not_refused_twice(rotation: Rotation) -> Any:
+    refused_twice = select(Trial.connection_id).where(
+        Trial.connection_id == Connection.id,
+        Trial.external_id_id == rotation.external_id_id,
+        Trial.refused_again_at.is_not(None),
+    )
+    still_paired = Connection.external_id_id == rotation.external_id_id
+    return _verified(rotation).where(or_(still_paired, ~refused_twice.exists()))
+
+
+def _status(db: Session, rotation: Rotation) -> RotationStatus:
+    paired = Connection.external_id_id == rotation.next_external_id_id
+    total, switched = db.execute(_verified(rotation).with_only_columns(func.count(), func.count().filter(paired))).one()
+    state = rotation.state(total - switched)
+    waiting = 0 if state is RotationState.ABANDONED else total - switched
+    return RotationStatus(
+        state=state,
+        emergency=rotation.emergency,
+        external_id=rotation.old.value,
+        next_external_id=rotation.new.value,
+        started_at=rotation.started_at,
+        connections=Counts(total, switched, waiting),
+    )
+
+
+def _record(
+    db: Session, actor: Actor, rotation: Rotation, action: Action, details: dict[str, Any] | None = None
+) -> None:
+    about = {"external_id": rotation.old.value, "next_external_id": rotation.new.value}
+    audit.record(db, actor, action, tenant_id=rotation.tenant_id, details=about | (details or {}))

@@ -1,0 +1,45 @@
+"""A rotation in the words of the onboarding page: what is done, and what the customer's administrator does next."""
+
+from app.store.models.states import RotationState
+from app.tenants.rotation import RotationStatus
+from app.web.onboarding.progress import Step
+
+_S = RotationState
+GOES_ON = frozenset({_S.OPEN, _S.READY, _S.RETIRING})
+
+
+def headline(rotation: RotationStatus) -> str:
+    """What the status says beside the connections, in a sentence."""
+    waiting = rotation.connections.waiting
+    if rotation.state is _S.RETIRING:
+        return "Your External ID was replaced: remove the old one from your role."
+    if rotation.state is _S.READY:
+        return "Your External ID is being replaced: every connected role accepts the new one."
+    roles = "your role" if rotation.connections.total == 1 else f"{waiting} role{'s' if waiting > 1 else ''}"
+    if rotation.emergency:
+        return f"Your External ID was withdrawn: update {roles} to restore the access."
+    return f"Your External ID is being replaced: update {roles}."
+
+
+def steps_of(rotation: RotationStatus) -> tuple[Step, ...]:
+    retiring = rotation.state is _S.RETIRING
+    accepted = retiring or rotation.state is _S.READY
+    counts = rotation.connections
+    if accepted:
+        update = Step("Role updated", "done", "It accepts your new External ID, and refuses strangers.")
+    else:
+        so_far = f"{counts.switched} of {counts.total} so far. " if counts.total > 1 else ""
+        note = f"{so_far}After an update we check the role twice, two minutes apart."
+        update = Step("Role updated", "now", note)
+    switched = Step(
+        "New one in use", "done" if retiring else "now" if accepted else "todo", _SWITCHED[retiring, accepted]
+    )
+    removed = Step("Old one removed", "now" if retiring else "todo", "Update the role once more." if retiring else "")
+    return (Step("New External ID", "done", "It is shown below."), update, switched, removed)
+
+
+_SWITCHED = {
+    (False, False): "",
+    (False, True): "The old one is still accepted, for a day at most.",
+    (True, True): "Only the new one is used.",
+}

@@ -1,0 +1,158 @@
+"""A whole rotation while four workers are given credentials without a pause: none of them is refused.
+
+Also when web processes and the background worker are killed with SIGKILL at random moments. The service has no clock that
+tests can move, so what it waits for is moved to the past in its database.
+"""
+
+import contextlib
+import http.client
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from app.store.database import Database
+from tests.honesty.deployment import Client, Deployment, Load, ProvenConnection
+from tests.support.rotations import PassingMinutes
+from tests.support.waiting import until
+
+HANDS = 4
+PATIENCE = 120  # seconds, on a machine that stalls
+
+
+class Rotating:
+    """One tenant with a connection for each worker, and the background worker that proves them."""
+
+    def __init__(self, service: Deployment) -> None:
+        self.service = service
+        first = service.place()
+        self.places = [first, *(self._another(first, number) for number in range(1, HANDS))]
+        self.path = f"{first.tenant}/external-id/rotation"
+        self.database = Database(service.database_url)
+        self.minutes_pass = PassingMinutes(self.database)
+        self.worker = service.start_background_worker()
+
+    def end(self) -> None:
+        self.worker.kill()
+        self.worker.wait()
+        self.database.engine.dispose()
+
+    def _another(self, first: ProvenConnection, number: int) -> ProvenConnection:
+        role_arn = f"{first.role_arn}-{number}"
+        tenant = self.service.admin.must("GET", first.tenant)
+        self.service.aws.register(role_arn, tenant["external_id"])
+        made = self.service.admin.must("POST", f"{first.tenant}/connections", {"role_arn": role_arn}, expect=201)
+        return replace(first, connection_id=made["id"], role_arn=role_arn)
+
+    def ask(
+        self, method: str, what: str = "", body: Any = None, *, at: str = "", expect: tuple[int, ...] = (200,)
+    ) -> Any:
+        """Again, when the web process was killed that had the request; `expect` holds what a second one is answered."""
+        while True:
+            with (
+                contextlib.suppress(OSError, http.client.HTTPException),
+                contextlib.closing(Client(self.service.port, self.service.admin.key)) as client,
+            ):
+                answer = client.ask(method, at or f"{self.path}{what}", body)
+                break
+        assert answer.status in expect, answer
+        return answer.json
+
+    def accept(self, *external_ids: str) -> None:
+        for place in self.places:
+            self.service.aws.accept(place.role_arn, *external_ids)
+
+    def await_state(self, state: str) -> None:
+        def there() -> bool:
+            self.minutes_pass()
+            return bool(self.ask("GET")["state"] == state)
+
+        until(there, f"the rotation is {state}", seconds=PATIENCE)
+
+    def whole(self, load: Load) -> None:
+        """From its start to the retirement of the old External ID."""
+        self.ask("POST", body={"reason": "it is old"}, expect=(201, 409))
+        found = self.ask("GET")
+        load.go_on(20)
+        self.accept(found["external_id"], found["next_external_id"])
+        self.await_state("ready")
+        load.go_on(20)
+        self.ask("POST", "/complete", expect=(200, 409))
+        load.go_on(20)
+        self.accept(found["next_external_id"])
+        self.await_state("retired")
+        load.go_on(20)
+        for place in self.places:
+            assert self.ask("GET", at=place.connection)["external_id"] == found["next_external_id"]
+
+
+@dataclass
+class Killer:
+    """Kills web processes and the background worker in turn, at random moments, and starts the latter again."""
+
+    rotating: Rotating
+    kills: int
+    done: int = 0
+
+    def run(self, ended: threading.Event) -> None:
+        chance = random.Random()  # noqa: S311
+        while self.done < self.kills and not ended.wait(chance.uniform(0.2, 2.0)):
+            if self.done % 2:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(self.rotating.service.web_processes()), signal.SIGKILL)
+            else:
+                self.rotating.worker.kill()
+                self.rotating.worker.wait()
+                self.rotating.worker = self.rotating.service.start_background_worker()
+            self.done += 1
+        ended.wait()  # what a thread started ends with it (dev.stack.end_with_parent)
+
+
+@pytest.fixture
+def rotating(service: Deployment) -> Iterator[Rotating]:
+    made = Rotating(service)
+    yield made
+    made.end()
+
+
+@contextlib.contextmanager
+def asking(rotating: Rotating) -> Iterator[Load]:
+    """Each duration is a session of its own, so AWS is asked all the time and would refuse a wrong External ID."""
+    clients = [Client(rotating.service.port) for _ in range(HANDS)]
+    try:
+        with Load(
+            clients, lambda client, turn: rotating.places[turn % HANDS].ask_anew(client, 900 + turn % 2700)
+        ) as load:
+            yield load
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_no_worker_is_refused_during_a_rotation(rotating: Rotating):
+    with asking(rotating) as load:
+        rotating.whole(load)
+    assert set(load.statuses) == {200}
+    assert load.lost == 0
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.soak)])
+def test_nor_when_processes_are_killed_at_random_moments(rotating: Rotating, kills: int):
+    killer, ended = Killer(rotating, kills), threading.Event()
+    with asking(rotating) as load:
+        thread = threading.Thread(target=killer.run, args=(ended,))
+        thread.start()
+        try:
+            rotating.whole(load)
+            until(lambda: killer.done == kills, "they were killed as often", seconds=PATIENCE)
+        finally:
+            ended.set()
+            thread.join()
+        rotating.service.await_workers()
+        load.go_on(20)
+    assert set(load.statuses) == {200}

@@ -1,0 +1,88 @@
+"""An organisation's External ID is replaced: its one stack is updated twice, and every account follows by its proofs."""
+
+import json
+import shlex
+import threading
+
+import pytest
+
+from app.background.single_machine import SingleMachineWorker
+from app.factory import create_app
+from tests.conftest import make_config, publish_templates
+from tests.onboarding.test_organization import PATIENCE, Organisation, organisation_of
+from tests.support.databases import new_database
+from tests.support.rotations import PassingMinutes
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def organisation(request, aws, vendor):
+    with new_database(request.param) as url:
+        app = create_app(
+            make_config(
+                url,
+                sts_budget=1000,
+                registration_topic_arn=vendor.registration_topic_arn,
+                registration_queue_url=vendor.registration_queue_url,
+            )
+        )
+        publish_templates(app)
+        stop = threading.Event()
+        worker = threading.Thread(target=SingleMachineWorker(app.extensions["deputy"], stop).run)
+        worker.start()
+        with organisation_of(app, aws) as made:
+            yield made
+        stop.set()
+        worker.join(30)
+        app.extensions["deputy"].db.engine.dispose()
+
+
+def update_as_the_kit_says(organisation: Organisation) -> None:
+    """What its command for the organisation's stack would do."""
+    said = shlex.split(
+        organisation.world.kit(organisation.tenant)["update"]["stack_set"]["aws_cli"].replace("\\\n", " ")
+    )
+    given = dict(zip(said[3::2], said[4::2], strict=True))
+    organisation.cloudformation.update_stack(
+        StackName=given["--stack-name"],
+        TemplateURL=given["--template-url"],
+        Parameters=json.loads(given["--parameters"]),
+        Capabilities=[given["--capabilities"]],
+    )
+    until(lambda: organisation.stack_status == "UPDATE_COMPLETE", seconds=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("organisation", "count"),
+    [
+        ("sqlite", 20),
+        pytest.param("sqlite", 200, marks=pytest.mark.soak),
+        pytest.param("postgresql", 200, marks=pytest.mark.soak),
+    ],
+    indirect=["organisation"],
+)
+def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, count):
+    organisation.has(*(f"5{number:011}" for number in range(count - 1)))  # and the management account
+    organisation.launch()
+    organisation.await_all("verified", count)
+    path = f"/v1/tenants/{organisation.tenant['id']}/external-id/rotation"
+    admin, minutes_pass = organisation.world.admin, PassingMinutes(organisation.services.db)
+
+    def await_state(state: str, switched: int) -> None:
+        def there() -> bool:
+            minutes_pass()
+            found = admin("GET", path)
+            return (found["state"], found["connections"]["switched"]) == (state, switched)
+
+        until(there, f"{switched} have switched, and it is {state}", seconds=PATIENCE)
+
+    following = admin("POST", path, {"reason": "it is old"}, expect=201)["next_external_id"]
+    update_as_the_kit_says(organisation)
+    await_state("ready", count)
+    admin("POST", f"{path}/complete")
+    update_as_the_kit_says(organisation)
+    await_state("retired", count)
+    assert organisation.summary() == {"total": count, "by_status": {"verified": count}}
+    assert set(organisation.audited("connection.external_id_switched").values()) == {1}
+    found = admin("GET", f"{organisation.path}?limit=200")["items"]
+    assert {one["external_id"] for one in found} == {following}

@@ -1,0 +1,235 @@
+"""A tenant's External ID is replaced without an outage: proofs decide each step. On both databases; more cases are in
+test_rotation_cases.py.
+"""
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import sqlalchemy
+from sqlalchemy.exc import IntegrityError
+
+from app.factory import create_app
+from app.ids import Grant, new_external_id
+from app.store.database import SYSTEM
+from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotation, Trial
+from tests.conftest import make_config
+from tests.support.cast import Api, path_of
+from tests.support.rows import ByHand
+from tests.tenants.conftest import Tenant
+
+RETIRED_WARNING = "Not every role was seen to refuse it."
+
+
+def test_it_makes_the_next_external_id_and_says_how_far_it_is(tenant: Tenant):
+    connection = tenant.connection()
+    made = tenant.start()
+    assert made == tenant.rotation()
+    following = made.pop("next_external_id")
+    assert following not in {tenant.made["external_id"], None}
+    assert tenant.issued_ids()[following] == "next"
+    assert made.pop("started_at")
+    assert made == {
+        "state": "open",
+        "emergency": False,
+        "external_id": tenant.made["external_id"],
+        "connections": {"total": 1, "switched": 0, "waiting": 1},
+    }
+    assert tenant.external_id == tenant.get(connection)["external_id"] == tenant.made["external_id"]
+    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.started")
+    assert event["details"] == {
+        "external_id": tenant.made["external_id"],
+        "next_external_id": following,
+        "reason": "it is old",
+        "emergency": False,
+    }
+
+
+def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenant):
+    connection = tenant.connection()
+    old, following = tenant.made["external_id"], tenant.start()["next_external_id"]
+
+    def issued() -> str:
+        tenant.issue(connection)
+        return tenant.get(connection)["external_id"]
+
+    tenant.after(hours=3)
+    assert tenant.sent(connection).count(following) >= 3, "it is tried hourly"
+    assert (issued(), tenant.state()) == (old, ("open", 0, 1))
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    assert (issued(), tenant.state()) == (old, ("open", 0, 1))
+    tenant.after(minutes=1)
+    tenant.verify(connection)
+    assert (issued(), tenant.state()) == (old, ("open", 0, 1)), "a person does not shorten the two minutes"
+    tenant.after(minutes=2)
+    assert (issued(), tenant.state()) == (following, ("ready", 1, 0))
+    assert tenant.external_id == old, "new connections would still be given it"
+    assert tenant.complete()["state"] == "retiring"
+    assert (tenant.external_id, tenant.kit["next_external_id"]) == (following, None)
+    tenant.after(hours=2)
+    assert tenant.state()[0] == "retiring", "the role accepts the old one"
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.after(seconds=59)
+    tenant.verify(connection)
+    assert tenant.state()[0] == "retiring", "two refusals count only if they are a minute apart"
+    tenant.after(minutes=2)
+    assert (issued(), tenant.state()[0]) == (following, "retired")
+    assert tenant.issued_ids()[old] == "retired"
+    assert tenant.actions() == [
+        *("rotation.started", "connection.external_id_switched", "rotation.ready"),
+        *("rotation.completed", "external_id.retired"),
+    ]
+    known = tenant.issued_ids()
+    strangers = [sent for sent in tenant.sent(connection) if sent is not None and sent not in {old, following}]
+    assert strangers
+    assert not [sent for sent in strangers if sent in known], "a stranger's ID was issued to nobody"
+
+
+def test_it_completes_by_itself_a_day_after_it_was_ready(tenant: Tenant):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.switch(connection)
+    tenant.after(hours=23)
+    assert tenant.state()[0] == "ready"
+    tenant.after(hours=1)
+    assert tenant.state()[0] == "retiring"
+    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.completed")
+    assert event["actor"]["kind"] == "worker"
+
+
+def test_it_is_abandoned_as_long_as_nothing_has_switched(tenant: Tenant):
+    connection = tenant.connection()
+    following = tenant.start()["next_external_id"]
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    assert tenant.state() == ("abandoned", 0, 0)
+    assert tenant.issued_ids()[following] == "retired"
+    tenant.after(minutes=5)
+    assert tenant.get(connection)["external_id"] == tenant.made["external_id"] == tenant.external_id
+    assert tenant.start()["next_external_id"] != following
+    tenant.switch(connection)
+    tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
+    assert tenant.state() == ("ready", 1, 0)
+
+
+@pytest.fixture
+def other_process(deployed):
+    """Another process of the same deployment, which has everything in its memory."""
+    other = create_app(make_config(deployed.extensions["deputy"].config.database_url))
+    yield other
+    other.extensions["deputy"].db.engine.dispose()
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_an_emergency_stops_issuing_at_once_in_every_process(tenant: Tenant, other_process, at_first: bool):
+    switched, waiting = tenant.connection(), tenant.connection()
+    elsewhere = Api(other_process, tenant.world.admin.key)
+    if not at_first:
+        tenant.start()
+        tenant.switch(switched)
+    for api in (tenant.world.admin, elsewhere):
+        api("POST", path_of(waiting, "/credentials"))
+        api("POST", path_of(switched, "/credentials"))
+    status = 201 if at_first else 200
+    wanted = {"reason": "it leaked", "emergency": True}
+    found = tenant.world.admin("POST", tenant.path, wanted, expect=status)
+    assert found["emergency"] is True
+    for api in (elsewhere, tenant.world.admin):
+        api.refused("POST", path_of(waiting, "/credentials"), expect=409, code="external_id_withdrawn")
+        if not at_first:
+            assert api("POST", path_of(switched, "/credentials"))
+    seen = tenant.get(waiting)
+    assert (seen["status"], seen["issues"]) == ("verified", False)
+    assert "withdrawn" in seen["why"]
+    tenant.switch(waiting)
+    for api in (elsewhere, tenant.world.admin):
+        assert api("POST", path_of(waiting, "/credentials"))
+    again = tenant.world.admin.raw("POST", tenant.path, wanted)
+    assert (again.status_code, again.get_json()["emergency"]) == (200, True), "the request may be sent again"
+    assert tenant.actions().count("rotation.made_emergency") == (not at_first)
+
+
+def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(tenant: Tenant):
+    connection = tenant.connection()
+    oldest = tenant.start()["external_id"]
+    tenant.switch(connection)
+    second = tenant.complete()["next_external_id"]
+    third = tenant.start()["next_external_id"]
+    assert tenant.issued_ids()[oldest] == "retired"
+    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="external_id.retired")
+    assert (event["details"]["external_id"], event["details"]["warning"]) == (oldest, RETIRED_WARNING)
+    tenant.switch(connection)
+    tenant.complete()
+    assert {tenant.issued_ids()[one] for one in (oldest, second, third)} == {"retired", "retiring", "current"}
+
+
+def test_the_database_keeps_one_current_and_at_most_one_next(tenant: Tenant):
+    tenant.start()
+    for state in (ExternalIdState.NEXT, ExternalIdState.CURRENT):
+        with pytest.raises(IntegrityError), tenant.services.db.write(SYSTEM) as db:
+            db.add(ExternalIdRow(tenant_id=uuid.UUID(tenant.made["id"]), value=new_external_id(), state=state))
+
+
+def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant: Tenant, new_tenant: Callable[[], Tenant]):
+    connection, other = tenant.connection(), new_tenant()
+    tenant.start()
+    other.connection()
+    other.start()
+    row = tenant.row(connection)
+    with tenant.services.db.read() as db:
+        theirs = db.scalars(sqlalchemy.select(Rotation).order_by(Rotation.id.desc()).limit(1)).one()
+        with pytest.raises(ValueError, match="another tenant"):
+            db.get(Connection, row.id).grant_with(theirs.new)
+    for wrong in (
+        Trial(tenant_id=row.tenant_id, connection_id=row.id, external_id_id=theirs.next_external_id_id),
+        Rotation(
+            tenant_id=row.tenant_id,
+            external_id_id=row.external_id_id,
+            next_external_id_id=theirs.next_external_id_id,
+            emergency=False,
+        ),
+    ):
+        with pytest.raises(IntegrityError), tenant.services.db.write(SYSTEM) as db:
+            db.add(wrong)
+
+
+def test_withdrawing_by_hand_moves_the_epoch_and_names_the_row(tenant: Tenant):
+    by_hand = ByHand(tenant.services.config.database_url)
+    row = tenant.row(tenant.connection())
+    before = by_hand.epoch
+    with tenant.services.db.write(SYSTEM) as db:
+        db.execute(
+            sqlalchemy.update(ExternalIdRow)
+            .where(ExternalIdRow.id == row.external_id_id)
+            .values(withdrawn_at=row.created_at)
+        )
+    assert by_hand.epoch == before + 1
+    found = by_hand.rows("SELECT row_id FROM epoch_changes WHERE epoch = :epoch", epoch=before + 1)
+    assert [str(one).replace("-", "") for (one,) in found] == [row.external_id_id.hex]
+
+
+def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.clock.shift(timedelta(minutes=2))
+    sts, abandoned = tenant.services.verification._sts, []
+    probe = sts.probe_missing
+
+    def while_aws_is_asked(grant: Grant) -> None:
+        if not abandoned:
+            abandoned.append(tenant.world.admin("DELETE", tenant.path, expect=204))
+        probe(grant)
+
+    monkeypatch.setattr(sts, "probe_missing", while_aws_is_asked)
+    tenant.verify(connection)
+    assert abandoned
+    assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
+    assert tenant.state()[0] == "abandoned"

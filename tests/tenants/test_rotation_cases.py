@@ -1,0 +1,252 @@
+"""Single steps of a rotation, and what roles and people may do meanwhile."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from app.ids import new_external_id
+from app.store.models import Trial
+from tests.support.cast import path_of, without_external_id
+from tests.tenants.conftest import Tenant, accepting
+
+pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # test_rotation.py is for both databases
+
+
+def test_there_is_one_at_a_time_and_the_refusal_names_it(tenant: Tenant):
+    following = tenant.start()["next_external_id"]
+    refused = tenant.world.admin.refused("POST", tenant.path, {"reason": "again"}, expect=409, code="conflict")
+    assert following in refused["detail"]
+    assert "ready" in refused["detail"]
+    assert tenant.rotation()["next_external_id"] == following
+
+
+def test_without_one_there_is_nothing_to_read_to_complete_or_to_abandon(tenant: Tenant):
+    for method, what in (("GET", ""), ("POST", "/complete"), ("DELETE", "")):
+        tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=404, code="not_found")
+
+
+def test_one_that_has_ended_can_be_read_and_nothing_else(tenant: Tenant):
+    tenant.start()
+    tenant.complete()
+    assert tenant.rotation()["state"] == "retired", "no role could still accept the old one"
+    for method, what in (("POST", "/complete"), ("DELETE", "")):
+        tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=409, code="conflict")
+
+
+def test_a_bound_key_rotates_its_own_tenant_but_not_for_ever(tenant: Tenant, new_tenant: Callable[[], Tenant]):
+    own = tenant.world.key("tenants:write", tenant=tenant.made)
+    own.refused("POST", new_tenant().path, {"reason": "x"}, expect=404, code="not_found")
+    for _ in range(20):
+        own("POST", tenant.path, {"reason": "x"}, expect=201)
+        own("DELETE", tenant.path, expect=204)
+    own.refused("POST", tenant.path, {"reason": "x"}, expect=429, code="rate_limited")
+    tenant.start()  # the vendor still can
+
+
+def test_the_kit_carries_both_and_then_the_new_one_alone(tenant: Tenant):
+    tenant.connection()
+    before, made = tenant.kit, tenant.start()
+    kit, both = tenant.kit, [made["external_id"], made["next_external_id"]]
+    assert (before["next_external_id"], kit["next_external_id"]) == (None, made["next_external_id"])
+    assert kit["trust_policy"] == accepting(before["trust_policy"], *both)
+    for text in (kit["terraform"], kit["aws_cli"], kit["update"]["terraform"], kit["update"]["aws_cli"]):
+        assert all(one in text for one in both)
+    for link in (kit["launch_stack_url"], kit["organization_launch_url"]):
+        assert f"param_NextExternalId={made['next_external_id']}" in link
+        assert len(link) < 2000
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    assert tenant.kit == before
+
+
+def test_a_switch_is_one_version_and_drops_the_sessions_of_the_old_pair(tenant: Tenant):
+    connection = tenant.connection()
+    tenant.start()
+    first, before = tenant.issue(connection), tenant.row(connection).version
+    assert tenant.issue(connection) == first, "from the cache"
+    tenant.switch(connection)
+    assert tenant.row(connection).version == before + 1
+    assert tenant.issue(connection) != first
+    [proof] = [tenant.get(connection)["verification"]]
+    assert proof["verdict"] == "proven"
+
+
+def test_it_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
+    first, second = tenant.connection(), tenant.connection()
+    tenant.start()
+    tenant.switch(first)
+    refused = tenant.world.admin.refused("POST", f"{tenant.path}/complete", expect=409, code="conflict")
+    assert refused["detail"].startswith("1 verified connection has")
+    tenant.after(days=1)
+    assert tenant.state() == ("open", 1, 1), "no deadline"
+    assert tenant.issue(second)
+    tenant.world.admin("POST", path_of(second, "/suspend"), {"reason": "only verified ones count"})
+    assert tenant.state() == ("ready", 1, 0)
+    tenant.after(days=1)
+    assert tenant.state()[0] == "retiring"
+
+
+def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
+    connection = tenant.connection()
+    before = tenant.kit["trust_policy"]
+    tenant.start()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.after(minutes=1)
+    tenant.update_role(connection, before)
+    tenant.verify(connection)
+    tenant.update_role(connection)
+    tenant.after(minutes=1)
+    tenant.verify(connection)
+    assert tenant.state() == ("open", 0, 1), "two minutes from the first acceptance, which was taken back"
+    tenant.after(minutes=3)
+    assert tenant.state() == ("ready", 1, 0)
+
+
+def test_an_old_one_that_is_accepted_again_has_to_be_refused_twice_again(tenant: Tenant):
+    connection = tenant.connection()
+    old = tenant.start()["external_id"]
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.update_role(connection, accepting(tenant.kit["trust_policy"], tenant.external_id, old))
+    tenant.verify(connection)
+    tenant.update_role(connection)
+    tenant.after(minutes=1)
+    tenant.verify(connection)
+    assert tenant.state()[0] == "retiring"
+    tenant.after(minutes=2)
+    assert tenant.state()[0] == "retired"
+
+
+def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
+    """A role that is gone refuses the old External ID as well, and tells nothing."""
+    connection = tenant.connection()
+    tenant.start()
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.remove_role(connection)
+    tenant.verify(connection)
+    with tenant.services.db.read() as db:
+        trials = db.scalars(sqlalchemy.select(Trial).where(Trial.connection_id == tenant.row(connection).id)).all()
+    assert [one for one in trials if one.refused_at is not None] == []
+
+
+def test_a_role_that_lets_strangers_in_does_not_switch(tenant: Tenant):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.update_role(connection, without_external_id(tenant.kit["trust_policy"]))
+    assert tenant.verify(connection)["status"] == "insecure"
+    assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
+
+
+def test_a_pattern_that_only_the_next_one_fits_is_found(tenant: Tenant):
+    """The role compares its own External ID exactly, and the next one by its beginning."""
+    connection = tenant.connection()
+    following, trust = tenant.start()["next_external_id"], tenant.kit["trust_policy"]
+    exact = accepting(trust, tenant.made["external_id"])
+    loose = copy.deepcopy(exact["Statement"][0])
+    loose["Condition"].pop("StringEquals")
+    loose["Condition"]["StringLike"] = {"sts:ExternalId": following[:20] + "*"}
+    tenant.update_role(connection, exact | {"Statement": [*exact["Statement"], loose]})
+    assert tenant.verify(connection)["status"] == "insecure"
+    assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
+
+
+def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
+    """Whoever replaces instead of adding: waiting two minutes would be an outage."""
+    connection = tenant.connection()
+    following = tenant.start()["next_external_id"]
+    tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.get(connection)["external_id"] == following
+    assert tenant.issue(connection)
+
+
+def test_an_answer_that_is_none_moves_nothing(tenant: Tenant, faults: Any):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.update_role(connection)
+    faults.add("throttle", role_arn=connection["role_arn"])
+    tenant.verify(connection)
+    faults.clear()
+    tenant.after(minutes=1)
+    assert tenant.state() == ("open", 0, 1)
+
+
+def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tenant):
+    following = tenant.start()["next_external_id"]
+    connection = tenant.connection()
+    assert connection["external_id"] == following
+    assert tenant.state() == ("ready", 1, 0)
+    refused = tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
+    assert "switched" in refused["detail"]
+
+
+def test_a_new_connection_from_an_older_link_takes_the_current_one_and_waits(tenant: Tenant):
+    before = tenant.kit["trust_policy"]
+    tenant.start()
+    connection = tenant.connection(trust=before)
+    assert connection["external_id"] == tenant.made["external_id"]
+    assert tenant.state() == ("open", 0, 1)
+    tenant.switch(connection)
+    assert tenant.state() == ("ready", 1, 0)
+
+
+def test_in_an_emergency_a_new_connection_takes_no_other_than_the_next_one(tenant: Tenant):
+    before = tenant.kit["trust_policy"]
+    tenant.start(emergency=True)
+    connection = tenant.connection(trust=before, status="pending")
+    assert tenant.made["external_id"] not in tenant.sent(connection)
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.issue(connection)
+
+
+def test_a_connection_that_was_broken_is_proven_with_the_current_one_first(tenant: Tenant):
+    connection = tenant.connection()
+    before = tenant.kit["trust_policy"]
+    tenant.update_role(connection, accepting(before, new_external_id()))
+    assert tenant.verify(connection)["status"] == "broken"
+    following = tenant.start()["next_external_id"]
+    assert tenant.state() == ("ready", 0, 0)
+    tenant.update_role(connection, before)
+    asked = len(tenant.sent(connection))
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.sent(connection)[asked] == tenant.made["external_id"]
+    assert tenant.state() == ("open", 0, 1), "it waits now"
+    tenant.update_role(connection, accepting(before, new_external_id()))
+    assert tenant.verify(connection)["status"] == "broken"
+    tenant.update_role(connection, accepting(before, following))
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.get(connection)["external_id"] == following
+
+
+def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):
+    connection = tenant.connection()
+    old_trust = tenant.kit["trust_policy"]
+    tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+    tenant.start()
+    tenant.complete()
+    assert tenant.state()[0] == "retired"
+    resumed = tenant.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
+    assert resumed["status"] == "pending"
+    detail = resumed["verification"]["checks"][0]["detail"]
+    assert "retired" in detail
+    assert "Update the role" in detail
+    assert old_trust != tenant.kit["trust_policy"]
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.get(connection)["external_id"] == tenant.external_id
+
+
+def test_an_abandoned_emergency_gives_the_old_one_back(tenant: Tenant):
+    connection = tenant.connection()
+    tenant.start(emergency=True)
+    tenant.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="external_id_withdrawn")
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    assert tenant.issue(connection)
+    assert tenant.rotation()["emergency"] is True
