@@ -3,7 +3,7 @@
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, lazyload
 
 from app.access.callers import EPOCH, AnyCaller
@@ -13,44 +13,52 @@ from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 _FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 
 
+# Made once: to build a statement costs as much as to run it. A caller that is confined to no tenant asks with the
+# tenant's own id.
+_TENANT = select(Tenant).where(
+    Tenant.id == bindparam("tenant_id"), Tenant.id == bindparam("confined_to"), Tenant.deleted_at.is_(None)
+)
+_OWNED = (
+    select(Connection)
+    .join(Tenant, Tenant.id == Connection.tenant_id)
+    .where(
+        Connection.id == bindparam("connection_id"),
+        Connection.tenant_id == bindparam("tenant_id"),
+        Connection.tenant_id == bindparam("confined_to"),
+        Connection.status != ConnectionStatus.DELETED,
+        Tenant.deleted_at.is_(None),
+    )
+)
+_LOCKED_TENANT = _TENANT.with_for_update(of=Tenant)
+_LOCKED = _OWNED.with_for_update(of=Connection)
+_AT_EPOCH = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(Tenant.status, EPOCH)
+
+
 def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
     """The live tenant, if this caller can see it. Raises NotFoundError."""
-    query = select(Tenant).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
-    if caller.tenant_id is not None:
-        query = query.where(Tenant.id == caller.tenant_id)
-    return one_or_not_found(db, query.with_for_update(of=Tenant) if lock else query)
+    return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, _of(caller, tenant_id))
 
 
 def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
     """The tenant's live connection, if this caller can see it (the query names both). Raises NotFoundError."""
-    query = _owned(caller, tenant_id, connection_id)
-    return one_or_not_found(db, query.with_for_update(of=Connection) if lock else query)
+    which = _of(caller, tenant_id) | {"connection_id": connection_id}
+    return one_or_not_found(db, _LOCKED if lock else _OWNED, which)
 
 
 def owned_at_epoch(
     db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
     """The epoch, the connection as from `owned`, and its tenant's status, in one statement. Raises NotFoundError."""
-    query = _owned(caller, tenant_id, connection_id).options(lazyload(Connection.proof), lazyload(Connection.tenant))
-    row = db.execute(query.add_columns(Tenant.status, EPOCH)).unique().one_or_none()
+    which = _of(caller, tenant_id) | {"connection_id": connection_id}
+    row = db.execute(_AT_EPOCH, which).unique().one_or_none()
     if row is None:
         raise NotFoundError
     connection, status, epoch = row
     return epoch, connection, status
 
 
-def _owned(caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> Select[Connection]:
-    query = (
-        select(Connection)
-        .join(Tenant, Tenant.id == Connection.tenant_id)
-        .where(
-            Connection.id == connection_id,
-            Connection.tenant_id == tenant_id,
-            Connection.status != ConnectionStatus.DELETED,
-            Tenant.deleted_at.is_(None),
-        )
-    )
-    return query.where(Connection.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
+def _of(caller: AnyCaller, tenant_id: UUID) -> dict[str, UUID]:
+    return {"tenant_id": tenant_id, "confined_to": caller.tenant_id or tenant_id}
 
 
 def ensure_room(db: Session, live: Select[int], most: int, refusal: str) -> None:
@@ -62,8 +70,8 @@ def ensure_room(db: Session, live: Select[int], most: int, refusal: str) -> None
 Row = TypeVar("Row")
 
 
-def one_or_not_found(db: Session, query: Select[Row]) -> Row:
-    row = db.scalars(query).unique().one_or_none()
+def one_or_not_found(db: Session, query: Select[Row], which: dict[str, UUID] | None = None) -> Row:
+    row = db.scalars(query, which).unique().one_or_none()
     if row is None:
         raise NotFoundError
     return row

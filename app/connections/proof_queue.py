@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, select, true, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, select, true, update
 from sqlalchemy.orm import Session
 
 from app import log
@@ -141,14 +141,22 @@ class ProofQueue:
 
     def _begin(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
         """Use up the claim: why a proof is due, and until when it is taken. None if it is not the latest claim."""
-        begin = update(Connection).where(
-            Connection.id == claim.connection_id,
-            Connection.tenant_id == claim.tenant_id,
-            Connection.due_at == claim.lease,
-        )
+        at = {"connection_id": claim.connection_id, "tenant": claim.tenant_id, "lease": claim.lease}
         with self._db.write(SYSTEM) as db:
-            moved = begin.values(due_at=max(now(), claim.lease) + LEASE)
-            return db.execute(moved.returning(Connection.due_for, Connection.status, Connection.due_at)).one_or_none()
+            return db.execute(_BEGIN, at | {"until": max(now(), claim.lease) + LEASE}).one_or_none()
+
+
+_BEGIN = (
+    update(Connection)
+    .where(
+        Connection.id == bindparam("connection_id"),
+        Connection.tenant_id == bindparam("tenant"),
+        Connection.due_at == bindparam("lease"),
+    )
+    .values(due_at=bindparam("until"))
+    .returning(Connection.due_for, Connection.status, Connection.due_at)
+    .execution_options(synchronize_session=False)
+)
 
 
 def _due(at: datetime, lane: ColumnElement[bool]) -> Select[UUID, UUID]:
