@@ -67,6 +67,11 @@ def holds(conditions: Any, context: Context, values: Values) -> bool:
     )
 
 
+def compared_keys(conditions: Any) -> set[str]:
+    """The keys that the element compares, in lower case."""
+    return {key.lower() for tests in _mapping(conditions, "Condition").values() for key in _mapping(tests, "its tests")}
+
+
 def _key_holds(operator: str, key: str, wanted: list[str], have: str | None, values: Values) -> bool:
     quantifier, name, if_exists = _parse(operator)
     if name == "null":

@@ -12,7 +12,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from werkzeug.wrappers import Request as HttpRequest
 from werkzeug.wrappers import Response
 
-from sandbox import s3
+from sandbox import s3, simulation
 from sandbox.errors import AwsError, access_denied, render, unsupported
 from sandbox.faults import Attempt, Dropped, Faults
 from sandbox.identity import Identities, Permissions, Signature, context_of, read_signature, role_arn
@@ -75,6 +75,8 @@ class Front:
         if signature.service == "sts":
             return self._sts.handle(_form(request), signed.caller, signature.access_key_id)
         self._authorise(signed, self._identities.permissions(signed.caller, signature.access_key_id))
+        if signature.service == "iam" and _form(request).get("Action") == simulation.ACTION:
+            return simulation.simulate(_form(request), self._identities.role)
         return None
 
     def _authorise(self, signed: _Signed, permissions: Permissions) -> None:
@@ -90,8 +92,9 @@ class Front:
         """For services other than S3 and STS, compare the action's name, and the role where IAM is asked about one."""
         action = _action(signed.request)
         name, caller = f"{signed.service}:{action}", signed.caller
-        role = _form(signed.request).get("RoleName") if signed.service == "iam" else None
-        resource = role_arn(caller.account, role) if role else None
+        form = _form(signed.request) if signed.service == "iam" else {}
+        role = form.get("RoleName")
+        resource = role_arn(caller.account, role) if role else form.get("PolicySourceArn")
         self._faults.strike(Attempt(action, caller.arn, caller.account, resource))
         if permissions.decide(Request(name, resource, context_of(caller))) is not Decision.ALLOWED:
             raise access_denied(caller.arn, name, resource or "*")

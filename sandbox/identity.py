@@ -17,6 +17,7 @@ from moto.iam.models import iam_backends
 from werkzeug.wrappers import Request as HttpRequest
 
 from sandbox.errors import AwsError, unsupported
+from sandbox.organization import organization
 from sandbox.policy import ANONYMOUS, Caller, Decision, Grant, Kind, Request, evaluate_identity
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
@@ -150,7 +151,8 @@ class Identities:
         if session is None:
             return Permissions(unlimited=caller.kind is Kind.ROOT)
         ceilings = [[session.policy]] if session.policy is not None else []
-        return _with_boundary(session.role, _documents(session.role), ceilings)
+        role = role_policies(session.role)
+        return Permissions(role.identity, ceilings + [[text] for text in (role.boundary, role.organization) if text])
 
 
 def role_arn(account: str, name: str) -> str:
@@ -217,14 +219,23 @@ def _user_permissions(caller: Caller) -> Permissions:
     return Permissions([text for owner in (user, *groups) for text in _documents(owner)])
 
 
-def _with_boundary(role: Any, identity: list[str], ceilings: list[list[str]]) -> Permissions:
-    arn = role.permissions_boundary_arn
+@dataclass(frozen=True)
+class RolePolicies:
+    """What a role may do: its own policies, and as far as its boundary and its organisation allow it."""
+
+    identity: Sequence[str]
+    boundary: str | None
+    organization: str | None
+
+
+def role_policies(role: Any) -> RolePolicies:
+    arn, boundary = role.permissions_boundary_arn, None
     if arn:
         boundary = iam_backends[role.account_id]["aws"].managed_policies.get(arn)
         if boundary is None:
             raise unsupported(f"the permissions boundary {arn} is not in the sandbox")
-        ceilings.append([_default_version(boundary)])
-    return Permissions(identity, ceilings)
+    scp = organization.policy(role.account_id, "service_control")
+    return RolePolicies(_documents(role), boundary and _default_version(boundary), scp)
 
 
 def _documents(owner: Any) -> list[str]:

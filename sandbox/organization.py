@@ -1,5 +1,6 @@
-"""The organisation that service-managed StackSets reach: organisational units, and the accounts in them."""
+"""The organisation that service-managed StackSets reach: its units, the accounts in them, and their policies."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Organization:
     def __init__(self) -> None:
         self._units: dict[str, list[str]] = {}
         self._names: Mapping[str, str] = {}
+        self._policies: dict[str, dict[str, str]] = {}
         self.listeners: list[Callable[[], None]] = []
 
     def units(self) -> list[Unit]:
@@ -56,6 +58,16 @@ class Organization:
             listener()
         return {unit: len(accounts) for unit, accounts in self._units.items()}
 
+    def govern(self, account: str, **policies: Mapping[str, Any]) -> None:
+        """Gives an account a `service_control` policy, a `resource_control` policy, both or none, as objects.
+
+        A service control policy is all that its roles may do at most. A resource control policy denies.
+        """
+        self._policies[account] = {kind: json.dumps(document) for kind, document in policies.items()}
+
+    def policy(self, account: str, kind: str) -> str | None:
+        return self._policies.get(account, {}).get(kind)
+
     def check(self, units: list[str]) -> None:
         """Raises UnknownUnitError."""
         if not self._units:
@@ -71,6 +83,7 @@ class Organization:
     def clear(self) -> None:
         self._units = {}
         self._names = {}
+        self._policies = {}
         self.listeners.clear()
 
 

@@ -11,7 +11,7 @@ from enum import Enum, IntEnum
 from functools import lru_cache
 from typing import Any
 
-from sandbox.conditions import Context, UnsupportedPolicy, Values, holds
+from sandbox.conditions import Context, UnsupportedPolicy, Values, compared_keys, holds
 
 __all__ = [
     "ANONYMOUS",
@@ -24,6 +24,7 @@ __all__ = [
     "check_document",
     "evaluate_identity",
     "evaluate_resource",
+    "keys_of",
 ]
 
 
@@ -124,6 +125,12 @@ def evaluate_resource(text: str, caller: Caller, request: Request, *, trust: boo
             return Grant.DENIED
         best = max(best, grant)
     return best
+
+
+def keys_of(documents: Iterable[str]) -> set[str]:
+    """The condition keys that these policies compare, in lower case."""
+    statements = [statement for text in documents for statement in _read(text).statements]
+    return {key for it in statements if "Condition" in it for key in compared_keys(it["Condition"])}
 
 
 def check_document(text: str) -> None:

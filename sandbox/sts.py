@@ -17,7 +17,8 @@ from werkzeug.wrappers import Response
 from sandbox.errors import AwsError, access_denied, invalid, unsupported
 from sandbox.faults import Attempt, Dropped, Faults
 from sandbox.identity import Identities, Session, context_of
-from sandbox.policy import Caller, Kind, Request, UnsupportedPolicy, check_document, evaluate_resource
+from sandbox.organization import organization
+from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, check_document, evaluate_resource
 
 ACTION = "sts:AssumeRole"
 _PROTOCOL = {"Action", "Version"}
@@ -113,6 +114,9 @@ class Sts:
         }
         request = Request(ACTION, role.arn, context_of(caller, **keys))
         grant = evaluate_resource(role.assume_role_policy_document, caller, request, trust=True)
+        guard = organization.policy(role.account_id, "resource_control")
+        if guard is not None and evaluate_resource(guard, caller, request) is Grant.DENIED:
+            return False
         permissions = self._identities.permissions(caller, access_key_id)
         same_account = caller.account == role.account_id
         return permissions.permit(request, grant, same_account=same_account, identity_suffices=False)
