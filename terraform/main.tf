@@ -45,7 +45,8 @@ resource "aws_iam_role_policy" "permissions" {
 }
 
 # Lets the role read itself: who may use it, and what it may do. So the vendor notices a trust policy that lets others
-# in. You may take this out; then the vendor only knows how the role answers its own calls.
+# in, and can tell you which permissions are missing. You may take this out; then the vendor only knows how the role
+# answers its own calls.
 resource "aws_iam_role_policy" "read_itself" {
   name = "read-itself"
   role = aws_iam_role.this.id
@@ -54,8 +55,14 @@ resource "aws_iam_role_policy" "read_itself" {
     Version = "2012-10-17"
     Statement = [
       {
-        Effect   = "Allow"
-        Action   = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+        Effect = "Allow"
+        Action = [
+          "iam:GetRole",
+          "iam:GetRolePolicy",
+          "iam:ListRolePolicies",
+          "iam:ListAttachedRolePolicies",
+          "iam:SimulatePrincipalPolicy",
+        ]
         Resource = aws_iam_role.this.arn
       },
     ]

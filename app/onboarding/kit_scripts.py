@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from app.permissions.permission_sets import READS_ITSELF
+
 # What must be escaped in a Terraform string: quotes, control characters, and the two marks that begin a template.
 # Policies hold such a mark only in IAM's variables, such as ${aws:PrincipalAccount}.
 _HCL_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII)
@@ -51,6 +53,7 @@ def terraform(role: KitRole) -> str:
         trust=_hcl(role.trust, indent="  "),
         policy=_hcl(role.policy, indent="  "),
         tags=_hcl(role.tags, indent="  "),
+        reads=_hcl(list(READS_ITSELF), indent="        "),
     )
 
 
@@ -68,6 +71,7 @@ def aws_cli(role: KitRole) -> str:
         tags=shlex.quote(json.dumps(tags)),
         trust=shlex.quote(json.dumps(role.trust, indent=2)),
         policy=shlex.quote(json.dumps(role.policy, indent=2)),
+        reads=json.dumps(READS_ITSELF),
     )
 
 
@@ -127,8 +131,9 @@ resource "aws_iam_role_policy" "deputy" {{
   policy = jsonencode({policy})
 }}
 
-# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in.
-# You may take this out; then {who} only knows how the role answers its own calls.
+# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in,
+# and can tell you which permissions are missing. You may take this out; then {who} only knows how the role answers its
+# own calls.
 resource "aws_iam_role_policy" "deputy_read_itself" {{
   name = "read-itself"
   role = aws_iam_role.deputy.id
@@ -137,8 +142,8 @@ resource "aws_iam_role_policy" "deputy_read_itself" {{
     Version = "2012-10-17"
     Statement = [
       {{
-        Effect   = "Allow"
-        Action   = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+        Effect = "Allow"
+        Action = {reads}
         Resource = aws_iam_role.deputy.arn
       }},
     ]
@@ -206,10 +211,11 @@ fi
 aws iam put-role-policy --role-name="$role_name" --policy-name permissions --policy-document "$permissions"
 role_arn=$(aws iam get-role --role-name="$role_name" --query Role.Arn --output text)
 
-# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in.
-# You may take this out; then {who} only knows how the role answers its own calls.
-read_itself=$(printf '{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Action": ["iam:GetRole",
-  "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"], "Resource": "%s"}}]}}' "$role_arn")
+# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in,
+# and can tell you which permissions are missing. You may take this out; then {who} only knows how the role answers its
+# own calls.
+read_itself=$(printf '{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Action": {reads},
+  "Resource": "%s"}}]}}' "$role_arn")
 aws iam put-role-policy --role-name="$role_name" --policy-name read-itself --policy-document "$read_itself"
 
 printf '\\nThis is its ARN:\\n\\n' >&2

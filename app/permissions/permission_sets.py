@@ -13,6 +13,10 @@ from typing import Any, Literal
 from app.errors import ValidationFailedError
 
 DEFAULT = "inventory"
+# What the kit's policy read-itself allows on the role's own ARN. A proof makes no use of the last one.
+READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
+SIMULATION = "iam:SimulatePrincipalPolicy"
+READS_ITSELF = (*READS, SIMULATION)
 _FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
 
 

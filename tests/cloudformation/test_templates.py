@@ -22,7 +22,13 @@ BROKER_ROOT = "arn:aws:iam::111122223333:root"
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 EXTERNAL_ID = "dpy-" + "0f" * 32
 PARAMETERS = ["ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
-READS_ITSELF = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+READS_ITSELF = [
+    "iam:GetRole",
+    "iam:GetRolePolicy",
+    "iam:ListRolePolicies",
+    "iam:ListAttachedRolePolicies",
+    "iam:SimulatePrincipalPolicy",
+]
 
 
 def load(path):

@@ -22,7 +22,13 @@ NEXT_EXTERNAL_ID = "dpy-" + "1e" * 32
 
 def read_itself(role_arn: str) -> dict[str, object]:
     """As in customer-role.yaml."""
-    reads = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+    reads = [
+        "iam:GetRole",
+        "iam:GetRolePolicy",
+        "iam:ListRolePolicies",
+        "iam:ListAttachedRolePolicies",
+        "iam:SimulatePrincipalPolicy",
+    ]
     return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": reads, "Resource": role_arn}]}
 
 

@@ -85,10 +85,16 @@ class Customer:
             created = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options)
             return created["Role"]["Arn"]
 
-    def reading_itself(self, name: str, trust: dict[str, Any]) -> str:
+    def reading_itself(self, name: str, trust: dict[str, Any], **options: Any) -> str:
         """Create a role with the kit's policy read-itself; returns its ARN."""
-        role_arn = self.role(name, trust)
-        reads = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
+        role_arn = self.role(name, trust, **options)
+        reads = [
+            "iam:GetRole",
+            "iam:GetRolePolicy",
+            "iam:ListRolePolicies",
+            "iam:ListAttachedRolePolicies",
+            "iam:SimulatePrincipalPolicy",
+        ]
         statement = {"Effect": "Allow", "Action": reads, "Resource": role_arn}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         with closing(root_client(self._aws, "iam", self.account)) as iam:
