@@ -1,12 +1,14 @@
 """A role reads itself: what IAM tells a session of the role that may do nothing else (invariant 6).
 
-A proof reads the role's trust policy. Whether IAM answers says nothing about who may use the role, so there is one
-attempt, and a slow or silent IAM costs little.
+A proof reads the role's trust policy, and a diagnosis also its policies and which rights they give. Whether IAM answers
+says nothing about who may use the role, so there is one attempt, and a slow or silent IAM costs little.
 """
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import urllib3
@@ -14,22 +16,78 @@ from botocore.credentials import ReadOnlyCredentials
 
 from app import strict_json
 from app.aws.breaker import Breaker
-from app.aws.errors import AWS_ERRORS, Refused, Unavailable, classify
+from app.aws.errors import AWS_ERRORS, Refused, StsError, Unavailable, classify
 from app.aws.query import QueryApi
+from app.clock import now
 from app.ids import Grant, RoleArn
+from app.permissions.permission_sets import READS, SIMULATION
 
-_READS = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
 _SECONDS = 2
+_MOST_CALLS = 40  # to IAM, of one session; a diagnosis of the kit's role makes six
+_AT_ONCE = 100  # actions in one call
 
 TrustPolicy = Any  # parsed JSON; None when it is not JSON as we read it
+Right = tuple[str, str]  # an action, and a resource
+Part = TypeVar("Part")
 
 
-def session_policy(role_arn: RoleArn) -> str:
-    """Lets a session read its own role, as far as the role may, and nothing else."""
+@dataclass(frozen=True, slots=True)
+class RoleSettings:
+    trust_policy: TrustPolicy
+    max_seconds: int
+    boundary: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RolePolicies:
+    """What is attached to a role: its inline policies by name, parsed, and the ARNs of its managed policies."""
+
+    inline: Mapping[str, Any]
+    managed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What IAM says of one right. `untold`: the condition keys that the role's policies compare, and we could not fill."""
+
+    allowed: bool
+    denied: bool  # a statement says so
+    by_organization: bool  # its policies do not let the role have it
+    by_boundary: bool
+    untold: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleView:
+    """What a role says of itself. Instead of each part there may be the reason why it was not seen."""
+
+    settings: RoleSettings | StsError
+    policies: RolePolicies | StsError
+    decisions: Mapping[Right, Decision] | StsError
+
+
+def session_policy(role_arn: RoleArn, *more: str) -> str:
+    """Lets a session read its own role, as far as the role may, and nothing else. `more`: further actions on it."""
     # A path may hold what a policy takes for patterns and variables. An account has one role of a name, whatever its path.
     own = re.sub(r"[*?$]", "?", role_arn.text)
-    statement = {"Effect": "Allow", "Action": _READS, "Resource": own}
+    statement = {"Effect": "Allow", "Action": [*READS, *more], "Resource": own}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":"))
+
+
+def diagnosis_policy(role_arn: RoleArn) -> str:
+    return session_policy(role_arn, SIMULATION)
+
+
+def known_keys(role_arn: RoleArn) -> dict[str, tuple[str, str]]:
+    """The condition keys whose value is the same for each request of ours: the type and the value."""
+    return {
+        "aws:PrincipalAccount": ("string", role_arn.account_id),
+        "aws:PrincipalArn": ("string", role_arn.text),
+        "aws:ResourceAccount": ("string", role_arn.account_id),
+        "aws:SecureTransport": ("boolean", "true"),
+        "aws:ViaAWSService": ("boolean", "false"),
+        "aws:CurrentTime": ("date", now().strftime("%Y-%m-%dT%H:%M:%SZ")),
+    }
 
 
 class OwnRole:
@@ -41,16 +99,114 @@ class OwnRole:
 
     def trust_policy(self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str) -> TrustPolicy:
         """The trust policy of the session's own role. Raises Refused when the role may not read itself, or Unavailable."""
-        try:
-            with self._breaker.call(grant.external_id):
-                role = self._api.once("GetRole", {"RoleName": grant.role_arn.name}, session)["Role"]
-                document, found = unquote(role["AssumeRolePolicyDocument"]), role["RoleId"]
-        except AWS_ERRORS as error:
-            failed = classify(error)
-            raise (failed if isinstance(failed, Refused) else Unavailable()) from error
-        if found != role_unique_id:
-            raise Unavailable
-        try:
-            return strict_json.parse(document)
-        except ValueError:
-            return None
+        return _settings(self._asking(session, grant), grant.role_arn, role_unique_id).trust_policy
+
+    def view(
+        self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str, rights: Iterable[Right]
+    ) -> RoleView:
+        """All that the session can see of its own role, and whether the role has these rights."""
+        ask, role = self._asking(session, grant), grant.role_arn
+        return RoleView(
+            settings=_seen(lambda: _settings(ask, role, role_unique_id)),
+            policies=_seen(lambda: _policies(ask, role)),
+            decisions=_seen(lambda: _decisions(ask, role, rights)),
+        )
+
+    def _asking(self, session: ReadOnlyCredentials, grant: Grant) -> "_Ask":
+        left = iter(range(_MOST_CALLS))
+
+        def ask(action: str, form: dict[str, str], read: Callable[[dict[str, Any]], Part]) -> Part:
+            if next(left, None) is None:
+                raise Unavailable
+            try:
+                with self._breaker.call(grant.external_id):
+                    return read(self._api.once(action, form, session))
+            except AWS_ERRORS as error:
+                failed = classify(error)
+                raise (failed if isinstance(failed, Refused) else Unavailable()) from error
+
+        return ask
+
+
+_Ask = Callable[[str, dict[str, str], Callable[[dict[str, Any]], Any]], Any]
+
+
+def _seen(look: Callable[[], Part]) -> Part | StsError:
+    try:
+        return look()
+    except StsError as error:
+        return error
+
+
+def _settings(ask: _Ask, role: RoleArn, role_unique_id: str) -> RoleSettings:
+    def read(answer: dict[str, Any]) -> tuple[str, RoleSettings]:
+        found = answer["Role"]
+        boundary = found.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
+        document = _parsed(found["AssumeRolePolicyDocument"])
+        return found["RoleId"], RoleSettings(document, found.get("MaxSessionDuration", 3600), boundary)
+
+    settings: RoleSettings
+    unique_id, settings = ask("GetRole", {"RoleName": role.name}, read)
+    if unique_id != role_unique_id:
+        raise Unavailable
+    return settings
+
+
+def _policies(ask: _Ask, role: RoleArn) -> RolePolicies:
+    form = {"RoleName": role.name}
+    names = list(_pages(ask, "ListRolePolicies", form, lambda answer: answer["PolicyNames"]))
+    inline = {
+        name: ask("GetRolePolicy", form | {"PolicyName": name}, lambda answer: _parsed(answer["PolicyDocument"]))
+        for name in names
+    }
+    attached = _pages(ask, "ListAttachedRolePolicies", form, lambda answer: answer["AttachedPolicies"])
+    return RolePolicies(inline, tuple(policy["PolicyArn"] for policy in attached))
+
+
+def _decisions(ask: _Ask, role: RoleArn, rights: Iterable[Right]) -> dict[Right, Decision]:
+    """One resource at a time: of several, IAM tells the decisions in another form."""
+    actions: dict[str, list[str]] = {}
+    for action, resource in rights:
+        actions.setdefault(resource, []).append(action)
+    found = {}
+    for resource, all_of_it in actions.items():
+        for first in range(0, len(all_of_it), _AT_ONCE):
+            form = _simulation(role, resource, all_of_it[first : first + _AT_ONCE])
+            for one in _pages(ask, SIMULATION.removeprefix("iam:"), form, lambda answer: answer["EvaluationResults"]):
+                found[one["EvalActionName"], resource] = _decision(one)
+    return found
+
+
+def _simulation(role: RoleArn, resource: str, actions: list[str]) -> dict[str, str]:
+    form = {"PolicySourceArn": role.text, "ResourceArns.member.1": resource}
+    form |= {f"ActionNames.member.{n}": action for n, action in enumerate(actions, 1)}
+    for n, (key, (kind, value)) in enumerate(known_keys(role).items(), 1):
+        entry = f"ContextEntries.member.{n}."
+        form |= {f"{entry}ContextKeyName": key, f"{entry}ContextKeyType": kind}
+        form[f"{entry}ContextKeyValues.member.1"] = value
+    return form
+
+
+def _decision(one: dict[str, Any]) -> Decision:
+    said = one["EvalDecision"]
+    organization = one.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
+    boundary = one.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary", True)
+    untold = frozenset(key.lower() for key in one.get("MissingContextValues", []))
+    return Decision(said == "allowed", said == "explicitDeny", not organization, not boundary, untold)
+
+
+def _pages(ask: _Ask, action: str, form: dict[str, str], items: Callable[[dict[str, Any]], list[Any]]) -> Iterator[Any]:
+    more: dict[str, str] = {}
+    while True:
+        found, marker = ask(action, form | more, lambda answer: (items(answer), answer.get("Marker")))
+        yield from found
+        if not marker:
+            return
+        more = {"Marker": marker}
+
+
+def _parsed(document: str) -> Any:
+    try:
+        return strict_json.parse(unquote(document))
+    except ValueError:
+        return None

@@ -1,8 +1,8 @@
 """The door: the only place that reaches a customer's account (invariant 2; docs/architecture.md has the list).
 
-It has two ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
+It has three ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
 methods test for a proof whether the role accepts a caller; their sessions can do nothing, but for one that may read its
-own role, and are thrown away. Beside them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one raw
+own role, and are thrown away. `view` is a diagnosis: its session may read its own role alone, and never leaves here. Beside them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one raw
 call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
 
 Callers check session policies, session names and durations before they come here: botocore checks no patterns and no
@@ -13,16 +13,27 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError
 
 from app.aws.breaker import Breaker
-from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify
-from app.aws.own_role import OwnRole, TrustPolicy, session_policy
+from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify, is_silence
+from app.aws.own_role import (
+    Decision,
+    OwnRole,
+    Right,
+    RolePolicies,
+    RoleView,
+    TrustPolicy,
+    diagnosis_policy,
+    known_keys,
+    session_policy,
+)
 from app.aws.query import Budget, QueryApi
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id, probe_session_name
@@ -123,6 +134,17 @@ class Sts:
         """
         return self._probe_session(grant, read).role_unique_id
 
+    def view(self, grant: Grant, role_unique_id: str, rights: Iterable[Right]) -> RoleView | None:
+        """What the role says of itself, and of these rights; None if another role has this ARN by now.
+
+        Raises Refused, Misconfigured or Unavailable.
+        """
+        policy = {"Policy": diagnosis_policy(grant.role_arn)}
+        session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, policy)
+        if session.role_unique_id != role_unique_id:
+            return None
+        return self._own_role.view(session.credentials, grant, role_unique_id, rights)
+
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without an External ID. Raises Refused, as it should; returns when the role accepted it."""
         self._probe(grant.role_arn, None)
@@ -159,6 +181,19 @@ class Sts:
         except Misconfigured as error:
             raise Unavailable from error
         return _same_principal(arn, self._broker)
+
+    def own_identity(self) -> bool | None:
+        """As `is_broker`; None when we have no credentials, or AWS refuses them. Raises Unavailable."""
+        try:
+            self._api.own_key_id()
+        except AWS_ERRORS:
+            return None
+        try:
+            return self.is_broker()
+        except Unavailable as error:
+            if isinstance(error.__cause__, ClientError) and not is_silence(error.__cause__):
+                return None
+            raise
 
     def _probe_session(self, grant: Grant, read: Read | None) -> Session:
         """A session for a proof: inert, or with `read` confined to reading its own role, which happens here alone."""
@@ -285,4 +320,17 @@ def _session(answer: dict[str, Any]) -> Session:
     )
 
 
-__all__ = ["INERT_POLICY", "Misconfigured", "Refused", "Session", "Sts", "StsError", "Unavailable"]
+__all__ = [
+    "INERT_POLICY",
+    "Decision",
+    "Misconfigured",
+    "Refused",
+    "Right",
+    "RolePolicies",
+    "RoleView",
+    "Session",
+    "Sts",
+    "StsError",
+    "Unavailable",
+    "known_keys",
+]

@@ -53,6 +53,11 @@ def role(trust: str, role_id: str = "AROAEXAMPLE") -> str:
     return f"<GetRoleResponse><GetRoleResult>{inner}</GetRoleResult></GetRoleResponse>"
 
 
+def said(action: str, result: str) -> str:
+    """Any answer of IAM's."""
+    return f"<{action}Response><{action}Result>{result}</{action}Result></{action}Response>"
+
+
 def error(code: str, message: str = "") -> str:
     inner = f"<Type>Sender</Type><Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     return f"<ErrorResponse {NAMESPACE}><Error>{inner}</Error></ErrorResponse>"

@@ -2,15 +2,17 @@
 
 import json
 import time
+from collections.abc import Mapping
+from urllib.parse import quote
 
 import pytest
 
 from app.aws.breaker import Breaker
-from app.aws.own_role import session_policy
+from app.aws.own_role import Decision, RolePolicies, session_policy
 from app.aws.sts import INERT_POLICY, Refused, Sts, Unavailable
 from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
-from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, FakeSts, assumed, error, role
+from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, FakeSts, assumed, error, role, said
 
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
@@ -176,3 +178,118 @@ def test_a_hanging_iam_is_given_up(sts, http, monkeypatch):
     finally:
         http.hangs = None
     assert time.monotonic() - began >= 0.2
+
+
+# --- a diagnosis ---
+
+RIGHTS = [("s3:ListBucket", "*"), ("s3:GetObject", "arn:aws:s3:::x/*"), ("ec2:DescribeVpcs", "*")]
+
+
+def names(*texts):
+    return "".join(f"<member>{text}</member>" for text in texts)
+
+
+def listed(action, list_of, members, marker=""):
+    more = f"<IsTruncated>true</IsTruncated><Marker>{marker}</Marker>" if marker else "<IsTruncated>false</IsTruncated>"
+    return 200, said(action, f"<{list_of}>{members}</{list_of}>{more}")
+
+
+def decided(*members):
+    return listed("SimulatePrincipalPolicy", "EvaluationResults", names(*members))
+
+
+def decision(action, word, more=""):
+    return f"<EvalActionName>{action}</EvalActionName><EvalDecision>{word}</EvalDecision>{more}"
+
+
+def policy(text):
+    return 200, said("GetRolePolicy", f"<PolicyDocument>{quote(text, safe='')}</PolicyDocument>")
+
+
+SETTINGS = (200, role(json.dumps(TRUST)))
+NONE = listed("ListRolePolicies", "PolicyNames", ""), listed("ListAttachedRolePolicies", "AttachedPolicies", "")
+
+
+def view(sts, http, *answers, rights=()):
+    http.answers = [(200, assumed()), *answers]
+    return sts.view(GRANT, "AROAEXAMPLE", rights)
+
+
+def test_a_diagnosis_sees_all_pages(sts, http):
+    attached = names("<PolicyName>A</PolicyName><PolicyArn>arn:aws:iam::aws:policy/A</PolicyArn>")
+    found = view(
+        sts,
+        http,
+        SETTINGS,
+        listed("ListRolePolicies", "PolicyNames", names("one"), "next"),
+        listed("ListRolePolicies", "PolicyNames", names("two")),
+        policy('{"a": 1}'),
+        policy("not JSON"),
+        listed("ListAttachedRolePolicies", "AttachedPolicies", attached),
+        decided(
+            decision("s3:ListBucket", "allowed"),
+            decision(
+                "ec2:DescribeVpcs",
+                "implicitDeny",
+                "<OrganizationsDecisionDetail><AllowedByOrganizations>false</AllowedByOrganizations>"
+                f"</OrganizationsDecisionDetail><MissingContextValues>{names('aws:SourceIp')}</MissingContextValues>",
+            ),
+        ),
+        decided(
+            decision(
+                "s3:GetObject",
+                "explicitDeny",
+                "<PermissionsBoundaryDecisionDetail><AllowedByPermissionsBoundary>false</AllowedByPermissionsBoundary>"
+                "</PermissionsBoundaryDecisionDetail>",
+            )
+        ),
+        rights=RIGHTS,
+    )
+    assert (found.settings.trust_policy, found.settings.max_seconds, found.settings.boundary) == (TRUST, 3600, None)
+    assert found.policies == RolePolicies({"one": {"a": 1}, "two": None}, ("arn:aws:iam::aws:policy/A",))
+    assert found.decisions == {
+        RIGHTS[0]: Decision(True, False, False, False, frozenset()),
+        RIGHTS[2]: Decision(False, False, True, False, frozenset({"aws:sourceip"})),
+        RIGHTS[1]: Decision(False, True, False, True, frozenset()),
+    }
+    assert [form.get("Marker") for form, _ in http.requests if form["Action"] == "ListRolePolicies"] == [None, "next"]
+    simulated = [form for form, _ in http.requests if form["Action"] == "SimulatePrincipalPolicy"]
+    assert [form["ResourceArns.member.1"] for form in simulated] == ["*", "arn:aws:s3:::x/*"]
+    assert simulated[0]["ActionNames.member.2"] == "ec2:DescribeVpcs"
+    assert {form["PolicySourceArn"] for form in simulated} == {ARN}
+    assert simulated[0]["ContextEntries.member.1.ContextKeyName"] == "aws:PrincipalAccount"
+    assert simulated[0]["ContextEntries.member.1.ContextKeyValues.member.1"] == ACCOUNT
+    assert json.loads(http.requests[0][0]["Policy"])["Statement"] == [
+        {"Effect": "Allow", "Action": [*READS, "iam:SimulatePrincipalPolicy"], "Resource": ARN}
+    ]
+
+
+def test_a_diagnosis_does_not_read_another_role_under_the_arn(sts, http):
+    http.answers = [(200, assumed(AssumedRoleId="AROASOMEBODYELSE:deputy-session"))]
+    assert sts.view(GRANT, "AROAEXAMPLE", RIGHTS) is None
+    assert actions(http) == ["AssumeRole"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ((403, error("AccessDenied")), Refused),
+        ((400, error("InvalidInput")), Unavailable),
+        ((200, "<a/>"), Unavailable),
+    ],
+)
+def test_each_part_of_a_diagnosis_fails_alone(sts, http, answer, kind):
+    found = view(sts, http, answer, *NONE, decided(decision("s3:ListBucket", "allowed")), rights=RIGHTS[:1])
+    assert isinstance(found.settings, kind)
+    assert found.policies == RolePolicies({}, ())
+    found = view(sts, http, SETTINGS, *NONE, answer, rights=RIGHTS[:1])
+    assert found.settings.trust_policy == TRUST
+    assert isinstance(found.decisions, kind)
+
+
+def test_a_diagnosis_makes_a_bounded_number_of_calls(sts, http):
+    """A role may have many policies; and whatever answers instead of IAM may always have one more page."""
+    found = view(sts, http, SETTINGS, listed("ListRolePolicies", "PolicyNames", names("one"), "next"))
+    assert isinstance(found.policies, Unavailable)
+    assert isinstance(found.decisions, Mapping)  # it had nothing to ask
+    assert len(http.requests) == 1 + 40
