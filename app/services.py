@@ -14,6 +14,7 @@ from app.cache.shared_cache import SharedCache
 from app.config import Config
 from app.connections.canary import Canary
 from app.connections.connections import Connections
+from app.connections.diagnosis import Diagnoses
 from app.connections.listing import Listing
 from app.connections.pace import Pace
 from app.connections.proof_queue import ProofQueue
@@ -50,6 +51,7 @@ class Services:
     onboarding: Onboarding
     verification: Verification
     connections: Connections
+    diagnoses: Diagnoses
     listing: Listing
     links: Links
     registrations: Registrations | None  # None: no topic is configured
@@ -90,17 +92,12 @@ def build(config: Config) -> Services:
         onboarding=onboarding,
         verification=verification,
         connections=connections,
+        diagnoses=Diagnoses(db, sts.with_budget(rates.background_call), canary, config, sets),
         listing=Listing(db),
         links=Links(db, onboarding, connections, verification, config),
         registrations=_registrations(db, config, sets),
         issuer=CredentialIssuer(
-            db,
-            sts,
-            authorization=authorization,
-            sessions=sessions,
-            rates=rates,
-            log=audit_log,
-            max_session_seconds=config.max_session_seconds,
+            db, sts, authorization=authorization, sessions=sessions, rates=rates, log=audit_log, config=config
         ),
         health=_health(db, sts, onboarding, proof_queue, canary=canary, config=config),
         proof_queue=proof_queue,

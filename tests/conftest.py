@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -212,6 +212,29 @@ def admin(app: Flask) -> Api:
     return Api(app, text)
 
 
+@pytest.fixture
+def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Flask]]:
+    """`start({"AWS_…": …}, max_session_seconds=…)`: another process of the service, in that environment (None: unset)."""
+    started: list[Flask] = []
+
+    def begin(environment: dict[str, str | None], **settings: object) -> Flask:
+        for name, value in environment.items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+        app = create_app(replace(config, **settings))
+        app.testing = False
+        started.append(app)
+        return app
+
+    yield begin
+    for app in started:
+        services = app.extensions["deputy"]
+        services.db.engine.dispose()
+        services.issuer._sts._api.close()
+
+
 def publish_templates(app: Flask) -> None:
     """As the vendor's deploy pipeline does it: with credentials that may write to the bucket."""
     with pytest.MonkeyPatch.context() as patch:
@@ -263,7 +286,7 @@ def _checked_in(*_: object) -> None:
 @pytest.fixture(autouse=True)
 def no_aws_call_inside_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow AWS must never hold a lock: a call to AWS while a database connection is out fails the test."""
-    for door, name in ((Sts, "_assume_role"), (Sts, "_who_is"), (OwnRole, "trust_policy")):
+    for door, name in ((Sts, "_assume_role"), (Sts, "_who_is"), (OwnRole, "trust_policy"), (OwnRole, "view")):
         inner = getattr(door, name)
 
         def guarded(*args: object, _inner: object = inner, **kwargs: object) -> object:

@@ -8,6 +8,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
+from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
@@ -86,6 +87,45 @@ class ProofOut(VerificationOut):
 class _ProvenUntil(Time):
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
         return obj.proven_until(services().config.proof_max_age)
+
+
+class StepOut(Answer):
+    name = string("role", "In the order in which they were asked.")
+    outcome = one_of("StepOutcome", "ok", "problem", "unknown", "skipped")
+    detail = string("The role accepts this tenant's External ID.")
+    fix = string(None, "What to do, and who can; null: nothing.", allow_none=True)
+
+
+class GapOut(Answer):
+    action = string("s3:ListBucket")
+    resource = string("*")
+    cause = one_of("GapCause", "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen")
+
+
+class BeyondOut(Answer):
+    policy = string("debugging", "The name of an inline policy, or the ARN of a managed one.")
+    action = string("s3:*", "null: the policy's content is unknown.", allow_none=True)
+    resource = string("*", allow_none=True)
+
+
+class PermissionsOut(Answer):
+    set = string("inventory")
+    version = fields.Integer(allow_none=True, metadata=doc(None, "Of the set that made the role; null: unknown."))
+    missing = fields.List(fields.Nested(GapOut))
+    beyond = fields.List(
+        fields.Nested(BeyondOut), allow_none=True, metadata={"description": "null: its policies were not seen."}
+    )
+    unknown = fields.List(fields.Nested(GapOut))  # type: ignore[assignment]  # fields are no attributes of a schema
+
+
+class DiagnosisOut(Answer):
+    at = Time()
+    conclusion = string("The role does not let us in.", "The first problem, in words.")
+    steps = fields.List(fields.Nested(StepOut))
+    trust_policy = fields.Dict(
+        allow_none=True, metadata=doc({"Statement": []}, "The role's own, as it is now; null: it was not seen.")
+    )
+    permissions = fields.Nested(PermissionsOut)
 
 
 class ConnectionOut(Answer):
@@ -204,6 +244,20 @@ def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUI
     """Prove a connection again now"""
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().verification.verify(caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED)
+
+
+@bp.route(f"{_ONE}/diagnose", methods=["POST"])
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
+@bp.arguments(Empty)
+@bp.response(200, DiagnosisOut)
+def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Diagnosis:
+    """Find out why a connection does not work, and who can repair it
+
+    It also compares what the role may do with its permission set, if a proof has succeeded and the role may read itself
+    (the kit's policy `read-itself`). It changes nothing. A key that is bound to a tenant sees the vendor's steps as one.
+    """
+    services().quotas.admit_attempt(caller(), tenant_id)
+    return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
 
 
 @bp.route(f"{_ONE}/proofs", methods=["GET"])

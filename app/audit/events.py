@@ -62,6 +62,7 @@ class Action(enum.StrEnum):
         "connection.external_id_switched",
         "A proof paired a connection with another External ID of its tenant.",
     )
+    CONNECTION_DIAGNOSED = "connection.diagnosed", "Somebody asked why a connection does not work, and Deputy looked."
     PROBER_SIGHTED = "prober.sighted", "The canary lets the broker in both ways, so refusals of roles count."
     PROBER_BLINDED = "prober.blinded", "A policy on the vendor's side refuses probes, so proofs are inconclusive."
     PROBER_CANARY_LOST = "prober.canary_lost", "The canary refuses the broker: it is deleted, changed or unreachable."

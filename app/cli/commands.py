@@ -8,6 +8,7 @@ import sys
 import click
 from flask import Flask
 
+from app.cli.connections import connections
 from app.cli.database import migrate
 from app.cli.keys import keys
 from app.cli.registrations import registrations
@@ -18,7 +19,7 @@ _NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again
 
 
 def register_commands(app: Flask) -> None:
-    for command_or_group in (migrate, worker, templates, keys, registrations):
+    for command_or_group in (migrate, worker, templates, keys, registrations, connections):
         app.cli.add_command(command_or_group)
 
 

@@ -77,7 +77,7 @@ class _Request:
 
 def read(policy: object, broker: Broker, role_account: AccountId, external_ids: Collection[str]) -> Reading:
     """`external_ids`: all of the tenant's."""
-    statements = _statements(policy)
+    statements = statements_of(policy)
     if statements is None:
         return Reading((), (0,), (), ())
     fixed: _Keys = {
@@ -105,7 +105,7 @@ def read(policy: object, broker: Broker, role_account: AccountId, external_ids: 
     )
 
 
-def _statements(policy: object) -> _Statements | None:
+def statements_of(policy: object) -> _Statements | None:
     found = policy.get("Statement") if isinstance(policy, dict) else None
     statements = [found] if isinstance(found, dict) else found
     if not isinstance(statements, list) or not all(isinstance(it, dict) for it in statements):
@@ -132,7 +132,7 @@ def _ways_in(statements: _Statements, request: _Request) -> dict[int, _Answer]:
 def _answers(statement: dict[str, Any], request: _Request) -> set[_Answer]:
     """Whether each part of the statement applies; all of them must."""
     known = _YES if statement.keys() <= _ELEMENTS else _UNKNOWN
-    conditions = {_condition(operator, key, values, request) for operator, key, values in _tests(statement)}
+    conditions = {_condition(operator, key, values, request) for operator, key, values in comparisons(statement)}
     return {known, _principal(statement, request), _action(statement, request.action), *conditions}
 
 
@@ -171,23 +171,23 @@ def _names(principal: object) -> list[tuple[str, str]]:
     if principal == "*":
         return [("AWS", "*")]
     kinds = principal if isinstance(principal, dict) else {}
-    return [(kind, name) for kind, names in kinds.items() for name in _texts(names)]
+    return [(kind, name) for kind, names in kinds.items() for name in texts(names)]
 
 
 def _action(statement: dict[str, Any], action: str) -> _Answer:
-    patterns = _texts(statement.get("Action", statement.get("NotAction")))
+    patterns = texts(statement.get("Action", statement.get("NotAction")))
     if not patterns or {"Action", "NotAction"} <= statement.keys():
         return _UNKNOWN
-    named = any(_glob(pattern.lower(), action) for pattern in patterns)
+    named = any(glob(pattern.lower(), action) for pattern in patterns)
     return _Answer(named == ("Action" in statement))
 
 
-def _tests(statement: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+def comparisons(statement: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
     """(operator, key, values) of each comparison; without values where it is not understood."""
     conditions = statement.get("Condition", {})
     for operator, keys in conditions.items() if isinstance(conditions, dict) else [("", None)]:
         for key, values in keys.items() if isinstance(keys, dict) and keys else [("", None)]:
-            yield operator.lower(), key.lower(), _texts(values)
+            yield operator.lower(), key.lower(), texts(values)
 
 
 def _condition(operator: str, key: str, values: list[str], request: _Request) -> _Answer:
@@ -220,18 +220,18 @@ def _matches(name: str, wanted: str, have: str | _Other) -> _Answer:
     if isinstance(have, _Other):
         return _YES if name == "stringlike" and _ANYTHING.fullmatch(wanted) else _CHOICE
     if name == "stringlike":
-        return _Answer(_glob(wanted, have))
+        return _Answer(glob(wanted, have))
     # An ARN is compared part by part: a star does not reach across a colon before the last part.
     parts = zip(wanted.split(":", 5), have.split(":", 5), strict=False)
-    return _Answer(have.count(":") >= 5 and all(_glob(*part) for part in parts))
+    return _Answer(have.count(":") >= 5 and all(glob(*part) for part in parts))
 
 
-def _glob(pattern: str, text: str) -> bool:
+def glob(pattern: str, text: str) -> bool:
     # Somebody may write a pattern to be slow. fnmatch's expressions never go back over what they have matched.
     return re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), text) is not None
 
 
-def _texts(value: object) -> list[str]:
+def texts(value: object) -> list[str]:
     """One value or a list of them, as IAM compares them; none when they are not understood."""
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str | bool | int | float) for item in items):
@@ -241,7 +241,11 @@ def _texts(value: object) -> list[str]:
 
 def _compared(statements: _Statements, key: str) -> set[str]:
     return {
-        value for it in statements.values() for _, tested, values in _tests(it) if tested == key for value in values
+        value
+        for it in statements.values()
+        for _, tested, values in comparisons(it)
+        if tested == key
+        for value in values
     }
 
 
@@ -272,6 +276,6 @@ def _ends(admitting: set[int], statements: _Statements, ours: list[_Request]) ->
 
 
 def _dates(statement: dict[str, Any], order: str) -> Iterator[str]:
-    for operator, key, values in _tests(statement):
+    for operator, key, values in comparisons(statement):
         if order in operator and key in {"aws:currenttime", "aws:epochtime"}:
             yield from values

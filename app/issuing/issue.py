@@ -28,6 +28,7 @@ from app.audit.events import Action, Event
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now
+from app.config import Config
 from app.errors import (
     AppError,
     AwsUnavailableError,
@@ -107,7 +108,7 @@ class CredentialIssuer:
         sessions: SessionCache,
         rates: Rates,
         log: AuditLog,
-        max_session_seconds: int,
+        config: Config,
     ) -> None:
         self._db = db
         self._sts = sts
@@ -115,7 +116,7 @@ class CredentialIssuer:
         self._sessions = sessions
         self._rates = rates
         self._log = log
-        self._max_seconds = max_session_seconds
+        self._max_seconds = config.max_session_seconds
 
     def issue(
         self,

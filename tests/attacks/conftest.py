@@ -4,18 +4,14 @@ in A.
 What is shared among tests is only looked at, or attacked in vain; a test that changes something makes its own tenants.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from app.access.callers import Scope
 from app.aws.sts import Sts
-from app.config import Config
-from app.factory import create_app
 from sandbox.server import Sandbox
 from tests.attacks.evidence import Scene
 from tests.support.cast import Api, World
@@ -78,26 +74,3 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 def in_another_thread(act: Callable[[], Any]) -> Any:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(act).result(timeout=30)
-
-
-@pytest.fixture
-def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Flask]]:
-    """`start({"AWS_…": …}, max_session_seconds=…)`: another process of the service, in that environment (None: unset)."""
-    started: list[Flask] = []
-
-    def begin(environment: dict[str, str | None], **settings: Any) -> Flask:
-        for name, value in environment.items():
-            if value is None:
-                monkeypatch.delenv(name, raising=False)
-            else:
-                monkeypatch.setenv(name, value)
-        app = create_app(replace(config, **settings))
-        app.testing = False
-        started.append(app)
-        return app
-
-    yield begin
-    for app in started:
-        services = app.extensions[SERVICES]
-        services.db.engine.dispose()
-        services.issuer._sts._api.close()

@@ -52,6 +52,7 @@ ROUTES = (
     Route("GET", _CONNECTION, "connections:read"),
     Route("DELETE", _CONNECTION, "connections:write"),
     Route("POST", f"{_CONNECTION}/verify", "connections:write", {}),
+    Route("POST", f"{_CONNECTION}/diagnose", "connections:write", {}),
     Route("GET", f"{_CONNECTION}/proofs", "connections:read"),
     Route("POST", f"{_CONNECTION}/suspend", "connections:write", {"reason": "mischief"}),
     Route("POST", f"{_CONNECTION}/resume", "connections:write", {"reason": "mischief"}),

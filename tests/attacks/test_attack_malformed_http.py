@@ -141,6 +141,7 @@ FIELDS = {
     "/v1/api-keys": ["name", "scopes", "tenant_id", "expires_at"],
     "/replace": ["grace_seconds"],
     "/verify": [],
+    "/diagnose": [],
     "/approve": [],
 }
 WRONG = ["x" * MIB, {"a": 1}, ["x"], 5, 1.5, True, False, "", " ", "\u202e", "a\tb", 10**400]

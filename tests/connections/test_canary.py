@@ -125,6 +125,11 @@ def impatient(monkeypatch) -> None:
     monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
 
 
+def diagnosis_of(world: World, made, step: str) -> tuple[str, str]:
+    found = world.admin("POST", path_of(made, "/diagnose"))
+    return next((it["outcome"], it["detail"]) for it in found["steps"] if it["name"] == step)
+
+
 def outcomes(connection) -> dict[str, str]:
     """Of the calls; what is read is another matter."""
     checks = connection["verification"]["checks"]
@@ -182,6 +187,10 @@ def without_the_stranger(statement) -> None:
 def test_a_role_as_the_kit_asks_for_it_passes_all_five_checks(world: World):
     made = world.connection()
     assert outcomes(made) == dict.fromkeys([*FOUR, "stranger_refused"], "passed")
+
+
+def test_a_diagnosis_says_that_the_canary_lets_us_in(deployment: Deployment, world: World):
+    assert diagnosis_of(world, world.connection(), "canary") == ("ok", deployment.readiness()["seen"])
 
 
 def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment, world: World, clock: Clock):
@@ -256,6 +265,7 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
         said = deployment.readiness()
         assert said["status"] == "degraded"
         assert "sts:ExternalId" in said["next"]
+        assert diagnosis_of(world, verified, "canary") == ("problem", said["seen"])
     clock.move(FRESH)
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure", "what it is"
     assert world.admin("POST", path_of(verified, "/verify"))["verification"]["verdict"] == "proven"
@@ -300,6 +310,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
         said = deployment.readiness()
         assert said["status"] == "degraded"
         assert "cloudformation/canary.yaml" in said["next"]
+        assert diagnosis_of(world, made, "canary") == ("unknown", said["seen"])
 
 
 def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployment, world: World, clock: Clock):
@@ -332,6 +343,7 @@ def test_while_aws_is_unclear_about_the_canary_no_proof_counts(deployment: Deplo
     made = world.connect(tenant := world.tenant(), world.role(tenant), status="pending")
     assert made["verification"]["verdict"] == "inconclusive"
     assert outcomes(made)["stranger_refused"] == "skipped"
+    assert diagnosis_of(world, made, "canary")[0] == "unknown"
     assert deployment.readiness()["status"] == "degraded"
     assert deployment.told() == before, "it changes nothing that anybody should read"
     faults.clear()

@@ -177,3 +177,19 @@ def test_a_broker_role_stays_within_the_hour_of_role_chaining(world: World):
     assert "3600" in problem["errors"]["duration_seconds"][0]
     assert len(world.calls_for(connection["role_arn"])) == before
     world.admin("POST", path_of(connection, "/credentials"), {"duration_seconds": HOUR})
+
+
+def test_a_diagnosis_says_that_a_role_allows_less_than_workers_may_ask_for(users_world: World, user: User):
+    tenant, customer = users_world.tenant(), Customer(users_world.aws)
+    kit = users_world.kit(tenant)
+    with as_user(user):
+        made = users_world.connect(tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"]))
+        found = users_world.admin("POST", path_of(made, "/diagnose"))
+        step = next(it for it in found["steps"] if it["name"] == "session_duration")
+        assert (step["outcome"], found["conclusion"]) == ("problem", step["detail"])
+        assert "3600 s at most" in step["detail"]
+        assert step["fix"].startswith("Customer: set the role's maximum session duration to 43200 s.")
+        with closing(root_client(users_world.aws, "iam", customer.account)) as iam:
+            iam.update_role(RoleName=kit["role_name"], MaxSessionDuration=43_200)
+        found = users_world.admin("POST", path_of(made, "/diagnose"))
+        assert next(it for it in found["steps"] if it["name"] == "session_duration")["outcome"] == "ok"

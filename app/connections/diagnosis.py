@@ -1,0 +1,150 @@
+"""The diagnosis of one connection: why it does not work, who can mend it, and which rights the role really has.
+
+It stores no verdict and changes no status. The role is read only if a proof has pinned it under this tenant: otherwise a
+role that lets everybody in could be somebody else's, and its content would be shown to a stranger.
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.access.callers import Caller, Operator
+from app.access.tenancy import owned
+from app.audit import log as audit
+from app.audit.events import Action
+from app.aws.sts import RoleView, Sts, StsError, known_keys
+from app.clock import now
+from app.config import Config
+from app.connections.allowed_roles import allowed_role
+from app.connections.canary import Canary
+from app.connections.diagnosis_steps import UNTOLD, Seen, Step, conclusion, for_the_tenant, steps
+from app.connections.role_rights import Beyond, Gap, beyond, gap, rights
+from app.errors import CallerFaultError, NotFoundError
+from app.ids import EXTERNAL_ID_PATTERN
+from app.permissions.permission_sets import PermissionSets
+from app.store.database import Database
+from app.store.models import Connection, ExternalIdRow
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """The role beside its set. `beyond` is None if the role's policies were not seen."""
+
+    set: str
+    version: int | None  # of the set, at which the role was made
+    missing: Sequence[Gap]
+    beyond: Sequence[Beyond] | None
+    unknown: Sequence[Gap]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    at: datetime
+    conclusion: str
+    steps: Sequence[Step]
+    trust_policy: dict[str, Any] | None  # None: it was not seen, or is not an object
+    permissions: Permissions
+
+
+class Diagnoses:
+    """Makes diagnoses. `sts` waits for the STS budget."""
+
+    def __init__(self, db: Database, sts: Sts, canary: Canary, config: Config, sets: PermissionSets) -> None:
+        self._db = db
+        self._sts = sts
+        self._canary = canary
+        self._config = config
+        self._sets = sets
+
+    def diagnose(self, caller: Caller | Operator, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
+        """Raises NotFoundError, SuspendedError."""
+        with self._db.read() as db:
+            connection = owned(db, caller, tenant_id, connection_id)
+            connection.tenant.ensure_active()
+            connection.ensure_not_suspended()
+            own_ids = set(db.scalars(select(ExternalIdRow.value).where(ExternalIdRow.tenant_id == tenant_id)))
+        statements = self._statements(connection)
+        role = connection.grant.role_arn
+        askable, unaskable = rights(statements, known_keys(role))
+        seen = self._seen(connection, askable)
+        view = seen.view
+        decisions = {} if view is None or isinstance(view.decisions, StsError) else view.decisions
+        lacking = (gap(right, decisions.get(right), statements) for right in askable)
+        seen = replace(seen, gaps=(*filter(None, lacking), *unaskable))
+        found = steps(seen)
+        for_tenant = for_the_tenant(found)
+        more = None if view is None or isinstance(view.policies, StsError) else beyond(view.policies, statements, role)
+        self._record(caller, connection, for_tenant)  # the tenant's keys read the audit log too
+        found = found if caller.tenant_id is None else for_tenant
+        return Diagnosis(
+            at=now(),
+            conclusion=conclusion(found, connection.why),
+            steps=found,
+            trust_policy=_trust_policy(view, own_ids),
+            permissions=Permissions(
+                set=connection.permission_set,
+                version=None,
+                missing=[it for it in seen.gaps if it.cause not in UNTOLD],
+                beyond=more,
+                unknown=[it for it in seen.gaps if it.cause in UNTOLD],
+            ),
+        )
+
+    def diagnose_any(self, operator: Operator, connection_id: UUID) -> Diagnosis:
+        """As `diagnose`, of whichever tenant it is."""
+        with self._db.read() as db:
+            tenant_id = db.scalar(select(Connection.tenant_id).where(Connection.id == connection_id))
+        if tenant_id is None:
+            raise NotFoundError
+        return self.diagnose(operator, tenant_id, connection_id)
+
+    def _statements(self, connection: Connection) -> list[dict[str, Any]]:
+        chosen = self._sets.get(connection.permission_set)
+        statements = chosen.policy(connection.grant.role_arn.partition)["Statement"] if chosen else []
+        return list(statements)
+
+    def _seen(self, connection: Connection, askable: Collection[tuple[str, str]]) -> Seen:
+        """Ask AWS, from our own side to the role, until an answer makes the next question idle."""
+        try:
+            seen = Seen(self._config, self._sts.own_identity())
+        except StsError as error:
+            return Seen(self._config, error)
+        if not seen.identity:
+            return seen
+        if (sight := self._canary.sight(self._sts)) is not None:
+            seen = replace(seen, canary=(sight, self._canary.finding(self._sts)))
+        try:
+            allowed_role(self._config, connection.role_arn)
+        except CallerFaultError as error:
+            return replace(seen, not_allowed=error.detail)
+        try:
+            if connection.role_unique_id is None:
+                self._sts.probe_again(connection.grant)
+                return seen
+            view = self._sts.view(connection.grant, connection.role_unique_id, askable)
+        except StsError as error:
+            return replace(seen, error=error)
+        return replace(seen, view=view, recreated=view is None)
+
+    def _record(self, caller: Caller | Operator, connection: Connection, found: Sequence[Step]) -> None:
+        details = {step.name: step.outcome for step in found}
+        with self._db.write(caller) as db:
+            audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
+
+
+def _trust_policy(view: RoleView | None, own_ids: Collection[str]) -> dict[str, Any] | None:
+    """As the role has it, without other tenants' External IDs."""
+    if view is None or isinstance(view.settings, StsError) or not isinstance(view.settings.trust_policy, dict):
+        return None
+
+    def shown(found: re.Match[str]) -> str:
+        return found[0] if found[0] in own_ids else "(not this tenant's)"
+
+    policy: dict[str, Any] = json.loads(re.sub(EXTERNAL_ID_PATTERN, shown, json.dumps(view.settings.trust_policy)))
+    return policy

@@ -1,0 +1,269 @@
+"""The steps of a diagnosis, in the order in which a person would ask: our side, the role, what the role may do.
+
+Pure functions of what AWS said. `fix` begins with who can do it: the vendor, or the customer.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from app.aws.sts import Misconfigured, Refused, RoleView, StsError
+from app.config import ROLE_CHAINING_MAX, Config
+from app.connections.canary import Sight
+from app.connections.proof import check_of
+from app.connections.role_rights import Cause, Gap
+from app.health.checks import Finding
+from app.store.models.states import OWN
+
+Outcome = Literal["ok", "problem", "unknown", "skipped"]
+Said = tuple[Outcome, str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    outcome: Outcome
+    detail: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was asked of AWS. What comes after a failure was not asked."""
+
+    config: Config
+    identity: bool | StsError | None  # whether our credentials are the broker's; None: AWS does not accept them
+    canary: tuple[Sight, Finding] | None = None
+    not_allowed: str | None = None  # why the settings forbid to try this role
+    error: StsError | None = None  # why the role did not let us in
+    recreated: bool = False  # it is not the role that was proven
+    view: RoleView | None = None  # None: the role was not read
+    gaps: tuple[Gap, ...] = ()  # what the set asks for, and the role has not, or may not have
+
+
+def steps(seen: Seen) -> list[Step]:
+    found: list[Step] = []
+    for name, step in (*_OF_THE_VENDOR.items(), *_OF_THE_ROLE.items()):
+        stopped = any(before.name in _NEEDED and before.outcome != "ok" for before in found)
+        found.append(Step(name, *(_NOT_TRIED if stopped else step(seen))))
+    return found
+
+
+def for_the_tenant(found: list[Step]) -> list[Step]:
+    """The vendor's steps as one, which says no more than whose turn it is."""
+    ours = {step.outcome for step in found if step.name in _OF_THE_VENDOR}
+    worst: Outcome = next((outcome for outcome in ("problem", "unknown") if outcome in ours), "ok")
+    return [Step("vendor", worst, *_TOLD_TENANTS[worst]), *(s for s in found if s.name not in _OF_THE_VENDOR)]
+
+
+def conclusion(found: list[Step], why: str | None) -> str:
+    """`why`: why no credentials are issued for the connection."""
+    by_urgency = [step for outcome in ("problem", "unknown") for step in found if step.outcome == outcome]
+    first = next((s for s in by_urgency if s.outcome == "problem" or s.name in {"vendor", *_NEEDED}), None)
+    return first.detail if first else why or "Deputy finds nothing that is wrong: the role lets us in."
+
+
+def _credentials(seen: Seen) -> Said:
+    if isinstance(seen.identity, StsError):
+        return "unknown", "AWS does not answer.", "Vendor: look at the network, and for aws.unreachable in the log."
+    if seen.identity is None:
+        fix = "Vendor: look at this process's task role, instance profile or environment, and for aws.error in the log."
+        return "problem", "Deputy has no AWS credentials, or AWS refuses them.", fix
+    return "ok", "AWS accepts Deputy's own credentials.", None
+
+
+def _identity(seen: Seen) -> Said:
+    if seen.identity:
+        return "ok", "They are those of the broker, which customers' roles trust.", None
+    detail = f"Deputy's credentials are not those of {seen.config.broker.arn}, which customers' roles trust."
+    return "problem", detail, "Vendor: run this process as the broker, or correct DEPUTY_BROKER_PRINCIPAL_ARN."
+
+
+def _canary(seen: Seen) -> Said:
+    if seen.canary is None:
+        return "skipped", "No canary is configured.", None
+    sight, finding = seen.canary
+    # Without the canary a proof counts; it is only not known whether the broker may call at all.
+    outcome: Outcome = "ok" if sight is Sight.SIGHTED else "problem" if sight is Sight.BLIND else "unknown"
+    return outcome, finding.seen, f"Vendor: {finding.next}" if finding.next else None
+
+
+def _lets_us_try(seen: Seen) -> Said:
+    if seen.not_allowed:
+        detail = f"The settings do not allow this role. {seen.not_allowed}"
+        fix = "Vendor: compare DEPUTY_ROLE_PREFIX and DEPUTY_VENDOR_ACCOUNT_IDS with the parameters of broker.yaml's stack."
+        return "problem", detail, fix
+    if seen.error is None or isinstance(seen.error, Refused) or _region_is_off(seen.error):
+        return "ok", "AWS answers our call of AssumeRole for this role.", None
+    detail = "AWS gave no clear answer to AssumeRole: it throttles us, or did not answer in time."
+    return "unknown", detail, "Vendor: try again in a minute; then look for aws.error and aws.unreachable in the log."
+
+
+def _role(seen: Seen) -> Said:
+    if isinstance(seen.error, Refused):
+        detail = (
+            "The role does not let us in. AWS answers alike for a role that does not exist, one whose trust policy"
+            " refuses us, and one that an organisation's policy keeps us from."
+        )
+        return "problem", detail, f"Customer: {check_of(OWN, 'failed').detail}"
+    if seen.error is not None:
+        return "unknown", "AWS did not get as far as the role.", None
+    if seen.recreated:
+        detail = "The role under this ARN is not the one that was proven: it was deleted and made again."
+        return "problem", detail, "Vendor or customer: verify the connection; a proof pins the new role."
+    return "ok", check_of(OWN, "passed").detail, None
+
+
+def _duration(seen: Seen) -> Said:
+    most = seen.config.max_session_seconds
+    chained = " AWS gives no more to a broker that is itself a role (role chaining)." if _is_chained(seen) else ""
+    if most <= ROLE_CHAINING_MAX:  # the least that a role's own maximum can be
+        return "ok", f"Sessions of at most {most} s are asked for, which every role allows.{chained}", None
+    if seen.view is None or isinstance(seen.view.settings, StsError):
+        return _unseen(seen, seen.view and seen.view.settings)
+    allows = seen.view.settings.max_seconds
+    if allows < most:
+        detail = f"The role allows sessions of {allows} s at most, and workers may ask for {most} s, which AWS refuses."
+        return (
+            "problem",
+            detail,
+            f"Customer: set the role's maximum session duration to {most} s. Vendor: or ask for less.",
+        )
+    return "ok", f"The role allows sessions of {allows} s, and workers may ask for {most} s.", None
+
+
+def _region(seen: Seen) -> Said:
+    region = seen.config.region
+    if seen.error is not None and _region_is_off(seen.error):
+        detail = f"The account has switched STS off in {region}, the region that Deputy works from."
+        fix = f"Customer: enable the region {region}, and activate STS for it in the account settings of IAM."
+        return "problem", detail, fix
+    if seen.error is not None:
+        return _NOT_REACHED
+    return "ok", f"STS is active in {region} for the account.", None
+
+
+def _mfa(seen: Seen) -> Said:
+    if seen.error is not None:
+        detail = (
+            "A trust policy that demands MFA (aws:MultiFactorAuthPresent) refuses us like this. The broker can never"
+            " meet it, as no person signs in."
+        )
+        fix = (
+            "Customer: remove aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge from the statement for the broker."
+        )
+        return ("unknown", detail, fix) if isinstance(seen.error, Refused) else _NOT_REACHED
+    settings = seen.view and seen.view.settings
+    demands = settings and not isinstance(settings, StsError) and "aws:multifactorauth" in _text(settings.trust_policy)
+    more = " A part of its trust policy demands MFA, which the broker can never meet: that part never lets us in."
+    return "ok", f"The role lets us in without MFA.{more if demands else ''}", None
+
+
+def _organization(seen: Seen) -> Said:
+    account = seen.config.broker.account_id
+    if isinstance(seen.error, Refused):
+        detail = (
+            "A service or resource control policy that denies principals outside the organisation looks the same as an"
+            " absent role."
+        )
+        return (
+            "unknown",
+            detail,
+            f"Customer: ask the organisation's administrator for an exception for account {account}.",
+        )
+    if seen.error is not None:
+        return _NOT_REACHED
+    fix = "Customer: ask the organisation's administrator to let this role do it, or do without."
+    return _ceiling(seen, "organization", "The organisation's policies", fix)
+
+
+def _boundary(seen: Seen) -> Said:
+    if seen.error is not None:
+        return _NOT_REACHED
+    if seen.view is not None and not isinstance(seen.view.settings, StsError) and seen.view.settings.boundary is None:
+        return "ok", "The role has no permissions boundary.", None
+    fix = "Customer: add it to the permissions boundary of the role, or take the boundary off."
+    return _ceiling(seen, "boundary", "The role's permissions boundary", fix)
+
+
+def _ceiling(seen: Seen, cause: Cause, who: str, fix: str) -> Said:
+    if seen.view is None or isinstance(seen.view.decisions, StsError):
+        return _unseen(seen, seen.view and seen.view.decisions)
+    denied = [gap.action for gap in seen.gaps if gap.cause == cause]
+    if denied:
+        return "problem", f"{who} keeps the role from {_some(denied)}.", fix
+    return "ok", f"{who} keeps the role from nothing that the permission set asks for.", None
+
+
+def _permissions(seen: Seen) -> Said:
+    if seen.error is not None:
+        return _NOT_REACHED
+    if seen.view is None or isinstance(seen.view.decisions, StsError):
+        return _unseen(seen, seen.view and seen.view.decisions)
+    missing = [gap.action for gap in seen.gaps if gap.cause not in UNTOLD]
+    if missing:
+        fix = "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding kit, and see permissions."
+        return "problem", f"The role lacks {_some(missing)}.", fix
+    if seen.gaps:
+        untold = _some([gap.action for gap in seen.gaps])
+        return (
+            "ok",
+            f"The role lacks nothing, as far as can be told without a request: see permissions for {untold}.",
+            None,
+        )
+    return "ok", "The role has all rights of the permission set.", None
+
+
+def _unseen(seen: Seen, why: RoleView | object) -> Said:
+    if seen.view is None:
+        detail = "The role was not read: Deputy reads a role only after a proof, which shows whose it is."
+        return "unknown", detail, "Vendor or customer: verify the connection, then diagnose it again."
+    if isinstance(why, Refused):
+        fix = "Customer: allow it, with the policy read-itself of the onboarding kit."
+        return "unknown", "The role may not read itself, or not ask IAM for its own rights.", fix
+    return "unknown", "IAM did not answer in time.", "Vendor or customer: diagnose the connection again in a minute."
+
+
+def _some(actions: Iterable[str]) -> str:
+    named = sorted(set(actions))
+    more = f" and {len(named) - 5} more actions" if len(named) > 5 else ""
+    return ", ".join(named[:5]) + more
+
+
+def _region_is_off(error: StsError) -> bool:
+    return isinstance(error, Misconfigured) and error.field is None
+
+
+def _is_chained(seen: Seen) -> bool:
+    return seen.config.broker.is_role and seen.config.max_session_seconds == ROLE_CHAINING_MAX
+
+
+def _text(policy: object) -> str:
+    return json.dumps(policy).lower()
+
+
+_OF_THE_VENDOR: dict[str, Callable[[Seen], Said]] = {
+    "our_credentials": _credentials,
+    "our_identity": _identity,
+    "canary": _canary,
+    "aws_lets_us_try": _lets_us_try,
+}
+_OF_THE_ROLE: dict[str, Callable[[Seen], Said]] = {
+    "role": _role,
+    "session_duration": _duration,
+    "region": _region,
+    "mfa": _mfa,
+    "organization": _organization,
+    "permissions_boundary": _boundary,
+    "permissions": _permissions,
+}
+_NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}  # without these, no later step can tell anything
+UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
+_NOT_TRIED: Said = "skipped", "Not tried, as an earlier step found why nothing works.", None
+_NOT_REACHED: Said = "skipped", "Not seen, as the role did not let us in.", None
+_TOLD_TENANTS: dict[Outcome, tuple[str, str | None]] = {
+    "ok": ("The vendor's side works.", None),
+    "unknown": ("The vendor's side gave no clear answer.", "Try again in a minute. If it stays so, tell the vendor."),
+    "problem": ("Something on the vendor's side is wrong. The role needs no change.", "Tell the vendor."),
+}

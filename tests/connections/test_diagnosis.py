@@ -1,0 +1,447 @@
+"""Why a connection does not work: each cause is made at the sandbox, and the diagnosis must name it, and who can mend it."""
+
+import copy
+import json
+from contextlib import closing, contextmanager
+
+import pytest
+
+from sandbox.organization import organization
+from tests.attacks.evidence import on_sqlite, problem, shows_nothing
+from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
+
+pytestmark = on_sqlite  # nothing here depends on the database
+
+STEPS = [
+    *("our_credentials", "our_identity", "canary", "aws_lets_us_try", "role", "session_duration", "region", "mfa"),
+    *("organization", "permissions_boundary", "permissions"),
+]
+ALL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+
+
+def document(*statements) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch) -> None:
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+
+
+class Patient:
+    """A connected role of the kit's, with the permission set's policy, and its account's administrator."""
+
+    def __init__(self, world: World, permission_set: str = "inventory", **options: object) -> None:
+        self.world, self.customer, self.tenant = world, Customer(world.aws), world.tenant()
+        self.kit = world.admin("GET", f"/v1/tenants/{self.tenant['id']}/onboarding?permission_set={permission_set}")
+        self.name = self.kit["role_name"]
+        role_arn = self.customer.reading_itself(self.name, self.kit["trust_policy"], **options)
+        sets = world.admin("GET", "/v1/permission-sets")["items"]
+        self.policy = next(it["policy"] for it in sets if it["name"] == permission_set)
+        self.put("permissions", *self.policy["Statement"])
+        body = {"role_arn": role_arn, "permission_set": permission_set}
+        self.connection = world.admin("POST", f"/v1/tenants/{self.tenant['id']}/connections", body, expect=201)
+        assert self.connection["status"] == "verified"
+
+    @property
+    def account(self) -> str:
+        return self.customer.account
+
+    def iam(self):
+        return closing(root_client(self.world.aws, "iam", self.account))
+
+    def put(self, name: str, *statements) -> None:
+        with self.iam() as iam:
+            iam.put_role_policy(RoleName=self.name, PolicyName=name, PolicyDocument=document(*statements))
+
+    def retrust(self, **condition) -> None:
+        """The kit's trust policy, with one more condition."""
+        trust = copy.deepcopy(self.kit["trust_policy"])
+        trust["Statement"][0]["Condition"] |= condition
+        self.customer.retrust(self.name, trust)
+
+    def diagnose(self, api=None):
+        return (api or self.world.admin)("POST", path_of(self.connection, "/diagnose"))
+
+
+@pytest.fixture
+def patient(world: World) -> Patient:
+    return Patient(world)
+
+
+@pytest.fixture
+def governed():
+    """`governed(account, service_control=…)`: an organisation's policies, for the time of the test."""
+    yield organization.govern
+    organization._policies.clear()
+
+
+def outcomes(found) -> dict[str, str]:
+    return {step["name"]: step["outcome"] for step in found["steps"]}
+
+
+def step(found, name: str):
+    return next(it for it in found["steps"] if it["name"] == name)
+
+
+def problems(found) -> list[str]:
+    return [name for name, outcome in outcomes(found).items() if outcome == "problem"]
+
+
+def test_a_connection_that_works(patient: Patient):
+    found = patient.diagnose()
+    assert list(outcomes(found)) == STEPS
+    assert outcomes(found) == dict.fromkeys(STEPS, "ok") | {"canary": "skipped"}
+    assert all(it["fix"] is None for it in found["steps"])
+    assert found["conclusion"] == "Deputy finds nothing that is wrong: the role lets us in."
+    assert found["trust_policy"] == patient.kit["trust_policy"]
+    assert found["permissions"] == {"set": "inventory", "version": None, "missing": [], "beyond": [], "unknown": []}
+
+
+def test_it_stores_no_verdict_and_is_on_record(patient: Patient):
+    connection = patient.connection
+    before = patient.world.admin("GET", path_of(connection))
+    found = patient.diagnose()
+    assert patient.world.admin("GET", path_of(connection)) == before
+    [event] = patient.world.audit(connection_id=connection["id"], action="connection.diagnosed")
+    assert event["details"] == {"vendor": "ok"} | {name: outcomes(found)[name] for name in STEPS[4:]}
+
+
+def test_without_credentials(patient: Patient, start):
+    api = Api(start({"AWS_CONTAINER_CREDENTIALS_FULL_URI": None}), patient.world.admin.key)
+    found = patient.diagnose(api)
+    assert outcomes(found) == {"our_credentials": "problem"} | dict.fromkeys(STEPS[1:], "skipped")
+    assert step(found, "our_credentials")["fix"].startswith("Vendor: ")
+    assert found["conclusion"] == step(found, "our_credentials")["detail"]
+    assert (found["trust_policy"], found["permissions"]["beyond"]) == (None, None)
+    assert {gap["cause"] for gap in found["permissions"]["unknown"]} == {"not_seen"}
+
+
+def test_with_credentials_that_aws_refuses(patient: Patient, start):
+    environment = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": None,
+        "AWS_ACCESS_KEY_ID": "AKIAGONE",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }
+    found = patient.diagnose(Api(start(environment), patient.world.admin.key))
+    assert problems(found) == ["our_credentials"]
+
+
+def test_with_an_aws_that_does_not_answer(patient: Patient, faults):
+    faults.add("error", action="GetCallerIdentity")
+    found = patient.diagnose()
+    assert outcomes(found) == {"our_credentials": "unknown"} | dict.fromkeys(STEPS[1:], "skipped")
+    assert found["conclusion"] == "AWS does not answer."
+
+
+def test_with_somebody_elses_credentials(patient: Patient, start):
+    environment = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": None,
+        "AWS_ACCESS_KEY_ID": "123456789012",
+        "AWS_SECRET_ACCESS_KEY": "sandbox",
+    }
+    api = Api(start(environment), patient.world.admin.key)
+    before = len(patient.world.calls_for(patient.connection["role_arn"]))
+    found = patient.diagnose(api)
+    assert problems(found) == ["our_identity"]
+    assert step(found, "our_identity")["fix"].startswith("Vendor: ")
+    assert len(patient.world.calls_for(patient.connection["role_arn"])) == before, "the role is not asked"
+
+    # The tenant's own key learns whose turn it is, and nothing of what is wrong.
+    bound = patient.world.key("connections:write", "audit:read", tenant=patient.tenant)
+    told = patient.diagnose(api.with_key(bound.key))
+    assert list(outcomes(told)) == ["vendor", *STEPS[4:]]
+    assert told["steps"][0] == {
+        "name": "vendor",
+        "outcome": "problem",
+        "detail": "Something on the vendor's side is wrong. The role needs no change.",
+        "fix": "Tell the vendor.",
+    }
+    events = bound("GET", "/v1/audit-events?action=connection.diagnosed")["items"]
+    assert len(events) == 2
+    for text in (json.dumps(told), json.dumps(events)):
+        shows_nothing(text)
+        assert "our_identity" not in text
+
+
+def test_a_role_that_the_settings_do_not_allow(patient: Patient, start):
+    found = patient.diagnose(Api(start({}, role_prefix="other-"), patient.world.admin.key))
+    assert problems(found) == ["aws_lets_us_try"]
+    assert "must start with other-" in step(found, "aws_lets_us_try")["detail"]
+    assert outcomes(found)["role"] == "skipped"
+
+
+@pytest.mark.parametrize("kind", ["throttle", "error"])
+def test_a_throttled_call(patient: Patient, faults, kind: str):
+    faults.add(kind, role_arn=patient.connection["role_arn"])
+    found = patient.diagnose()
+    assert outcomes(found)["aws_lets_us_try"] == "unknown"
+    assert found["conclusion"] == step(found, "aws_lets_us_try")["detail"]
+    assert outcomes(found)["role"] == "skipped"
+
+
+def test_an_absent_role_and_a_refusing_one_look_alike(patient: Patient):
+    patient.retrust(StringEquals={"sts:ExternalId": "dpy-" + "0" * 64})
+    refusing = patient.diagnose()
+    patient.customer.remove_role(patient.name)
+    absent = patient.diagnose()
+    assert problems(absent) == ["role"]
+    assert "AWS answers alike" in absent["conclusion"]
+    assert step(absent, "role")["fix"].startswith("Customer: ")
+    assert absent["steps"] == refusing["steps"]
+    assert outcomes(absent) == dict.fromkeys(STEPS, "ok") | {
+        "canary": "skipped",
+        "role": "problem",
+        "region": "skipped",
+        "mfa": "unknown",
+        "organization": "unknown",
+        "permissions_boundary": "skipped",
+        "permissions": "skipped",
+    }
+    assert (absent["trust_policy"], absent["permissions"]["missing"]) == (None, [])
+
+
+def test_a_recreated_role_is_another_one_and_is_not_read(patient: Patient):
+    patient.customer.remove_role(patient.name)
+    patient.customer.reading_itself(patient.name, patient.kit["trust_policy"])
+    found = patient.diagnose()
+    assert problems(found) == ["role"]
+    assert "made again" in found["conclusion"]
+    assert found["trust_policy"] is None
+    patient.world.admin("POST", path_of(patient.connection, "/verify"))
+    assert "role" not in problems(patient.diagnose())
+
+
+def test_a_region_that_is_switched_off(patient: Patient, faults):
+    faults.add("region_disabled", role_arn=patient.connection["role_arn"])
+    found = patient.diagnose()
+    assert problems(found) == ["region"]
+    assert "us-east-1" in found["conclusion"]
+    assert step(found, "region")["fix"].startswith("Customer: enable")
+
+
+def test_a_trust_policy_that_demands_mfa(patient: Patient):
+    patient.retrust(Bool={"aws:MultiFactorAuthPresent": "true"})
+    found = patient.diagnose()
+    assert problems(found) == ["role"]
+    assert outcomes(found)["mfa"] == "unknown"
+    assert "aws:MultiFactorAuthPresent" in step(found, "mfa")["fix"]
+
+
+def test_a_statement_that_demands_mfa_beside_one_that_does_not(patient: Patient):
+    trust = copy.deepcopy(patient.kit["trust_policy"])
+    with_mfa = copy.deepcopy(trust["Statement"][0])
+    with_mfa["Condition"]["Bool"] = {"aws:MultiFactorAuthPresent": "true"}
+    patient.customer.retrust(patient.name, {**trust, "Statement": [with_mfa, *trust["Statement"]]})
+    assert outcomes(patient.diagnose())["mfa"] == "ok"
+    assert "never lets us in" in step(patient.diagnose(), "mfa")["detail"]
+
+
+def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, governed):
+    outsiders = {"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-customers"}}
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole", "Resource": "*", "Condition": outsiders}
+    governed(patient.account, resource_control={"Version": "2012-10-17", "Statement": [deny]})
+    found = patient.diagnose()
+    assert problems(found) == ["role"]
+    assert outcomes(found)["organization"] == "unknown"
+    assert "an exception for account 111122223333" in step(found, "organization")["fix"]
+
+
+def test_a_service_control_policy_that_denies_an_action(patient: Patient, governed):
+    deny = {"Effect": "Deny", "Action": "tag:*", "Resource": "*"}
+    governed(patient.account, service_control={"Version": "2012-10-17", "Statement": [ALL, deny]})
+    found = patient.diagnose()
+    assert problems(found) == ["organization", "permissions"]
+    assert "tag:GetResources" in found["conclusion"]
+    assert found["permissions"]["missing"] == [{"action": "tag:GetResources", "resource": "*", "cause": "organization"}]
+
+
+@contextmanager
+def bounded(patient: Patient, *statements):
+    with patient.iam() as iam:
+        made = iam.create_policy(PolicyName="boundary", PolicyDocument=document(*statements))["Policy"]["Arn"]
+        iam.put_role_permissions_boundary(RoleName=patient.name, PermissionsBoundary=made)
+        yield
+        iam.delete_role_permissions_boundary(RoleName=patient.name)
+
+
+def test_a_permissions_boundary(patient: Patient):
+    with bounded(patient, ALL):
+        wide = patient.diagnose()
+        assert problems(wide) == []
+        assert outcomes(wide)["permissions_boundary"] == "ok"
+    with patient.iam() as iam:
+        iam.delete_policy(PolicyArn=f"arn:aws:iam::{patient.account}:policy/boundary")
+    with bounded(patient, {"Effect": "Allow", "Action": ["iam:*", "s3:*", "tag:*"], "Resource": "*"}):
+        found = patient.diagnose()
+    assert problems(found) == ["permissions_boundary", "permissions"]
+    assert "ec2:DescribeAddresses" in found["conclusion"]
+    assert " and 14 more actions" in found["conclusion"]
+    assert {gap["cause"] for gap in found["permissions"]["missing"]} == {"boundary"}
+
+
+def test_a_role_that_lacks_some_of_the_set_and_has_more(patient: Patient):
+    [buckets, _names, instances, _tags] = patient.policy["Statement"]
+    patient.put("permissions", buckets, instances, {"Effect": "Deny", "Action": "ec2:DescribeVpcs", "Resource": "*"})
+    patient.put("debugging", {"Effect": "Allow", "Action": ["s3:GetObject", "ec2:DescribeTags"], "Resource": "*"})
+    patient.put("odd", {"Effect": "Allow", "NotAction": "iam:*", "Resource": "arn:aws:s3:::x"})
+    with patient.iam() as iam:
+        arn = iam.create_policy(PolicyName="extra", PolicyDocument=document(ALL))["Policy"]["Arn"]
+        iam.attach_role_policy(RoleName=patient.name, PolicyArn=arn)
+        wide = patient.diagnose()["permissions"]
+        assert [gap["action"] for gap in wide["missing"]] == ["ec2:DescribeVpcs"]
+        iam.detach_role_policy(RoleName=patient.name, PolicyArn=arn)
+    found = patient.diagnose()
+    assert problems(found) == ["permissions"]
+    assert step(found, "permissions")["fix"].startswith("Customer: update the stack")
+    everywhere = {"resource": "*"}
+    assert found["permissions"]["missing"] == [
+        {"action": "s3:ListBucket", "cause": "not_granted"} | everywhere,
+        {"action": "ec2:DescribeVpcs", "cause": "denied"} | everywhere,
+        {"action": "tag:GetResources", "cause": "not_granted"} | everywhere,
+    ]
+    inline = [
+        {"policy": "debugging", "action": "s3:GetObject"} | everywhere,
+        {"policy": "odd", "action": None, "resource": None},
+    ]
+    assert found["permissions"]["beyond"] == inline
+    assert wide["beyond"] == [*inline, {"policy": arn, "action": None, "resource": None}]
+
+
+def test_conditions_that_are_known_are_filled_in(world: World):
+    """bucket-sync compares the account of the bucket."""
+    patient = Patient(world, "bucket-sync")
+    assert patient.diagnose()["permissions"]["unknown"] == []
+    [listing, syncing] = patient.policy["Statement"]
+    patient.put("permissions", listing, {**syncing, "Action": "s3:GetObject"})
+    assert [gap["action"] for gap in patient.diagnose()["permissions"]["missing"]] == [
+        "s3:DeleteObject",
+        "s3:PutObject",
+    ]
+
+
+def test_what_depends_on_an_unknown_condition_is_unknown(patient: Patient):
+    statements = copy.deepcopy(patient.policy["Statement"])
+    statements[-1]["Condition"] = {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}
+    patient.put("permissions", *statements)
+    found = patient.diagnose()
+    assert found["permissions"]["unknown"] == [{"action": "tag:GetResources", "resource": "*", "cause": "condition"}]
+    assert found["permissions"]["missing"] == []
+    assert outcomes(found)["permissions"] == "ok"
+    assert "as far as can be told" in step(found, "permissions")["detail"]
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["nothing", "without-simulation"])
+def test_a_role_that_may_not_read_itself(patient: Patient, kept: bool):
+    with patient.iam() as iam:
+        if kept:
+            reads = {"Effect": "Allow", "Action": ["iam:Get*", "iam:List*"], "Resource": "*"}
+            iam.put_role_policy(RoleName=patient.name, PolicyName="read-itself", PolicyDocument=document(reads))
+        else:
+            iam.delete_role_policy(RoleName=patient.name, PolicyName="read-itself")
+    found = patient.diagnose()
+    assert problems(found) == []
+    assert outcomes(found)["permissions"] == "unknown"
+    assert "read-itself" in step(found, "permissions")["fix"]
+    assert {gap["cause"] for gap in found["permissions"]["unknown"]} == {"not_seen"}
+    assert (found["trust_policy"] is not None, found["permissions"]["beyond"] is not None) == (kept, kept)
+    assert outcomes(found)["permissions_boundary"] == ("ok" if kept else "unknown")
+
+
+@pytest.mark.parametrize("action", ["GetRole", "ListRolePolicies", "SimulatePrincipalPolicy"])
+def test_an_iam_that_does_not_answer(patient: Patient, faults, action: str):
+    faults.add("error", action=action)
+    found = patient.diagnose()
+    assert problems(found) == []
+    part = {"GetRole": found["trust_policy"], "ListRolePolicies": found["permissions"]["beyond"]}.get(action)
+    assert part is None
+    if action == "SimulatePrincipalPolicy":
+        assert step(found, "permissions")["detail"] == "IAM did not answer in time."
+
+
+def test_chaining_is_named_where_it_is_the_limit(patient: Patient):
+    assert "role chaining" in step(patient.diagnose(), "session_duration")["detail"]
+
+
+# --- who may learn what ---
+
+
+def test_a_role_that_no_proof_has_pinned_is_not_read(world: World):
+    """It lets everybody in, so it may be somebody else's, and is only claimed by this tenant."""
+    victim, mallory = Patient(world), world.tenant("Mallory")
+    victim.customer.retrust(victim.name, without_external_id(victim.kit["trust_policy"]))
+    claimed = world.connect(mallory, victim.connection["role_arn"], status="insecure")
+    found = world.key("connections:write", tenant=mallory)("POST", path_of(claimed, "/diagnose"))
+    assert found["trust_policy"] is None
+    assert found["permissions"]["beyond"] is None
+    assert found["permissions"]["missing"] == []
+    assert outcomes(found)["permissions"] == "unknown"
+    last = world.calls_for(victim.connection["role_arn"])[-1]
+    assert json.loads(last.policy)["Statement"] == [{"Effect": "Deny", "Action": "*", "Resource": "*"}]
+    assert found["conclusion"] == "The role accepts any External ID."
+
+
+def test_another_tenants_external_id_is_not_shown(patient: Patient):
+    other = patient.world.tenant("Globex")["external_id"]
+    patient.retrust(StringEquals={"sts:ExternalId": [patient.tenant["external_id"], other]})
+    shown = json.dumps(patient.diagnose())
+    assert patient.tenant["external_id"] in shown
+    assert other not in shown
+
+
+def test_no_secret_and_nothing_of_awss_own_words(patient: Patient):
+    bound = patient.world.key("connections:write", tenant=patient.tenant)
+    patient.retrust(StringEquals={"sts:ExternalId": "dpy-" + "0" * 64})
+    shows_nothing(json.dumps(patient.diagnose(bound)).replace("an exception for account 111122223333", ""))
+    assert patient.diagnose(bound)["steps"][0]["outcome"] == "ok"
+
+
+def test_the_session_may_read_its_own_role_alone(patient: Patient):
+    patient.diagnose()
+    call = patient.world.calls_for(patient.connection["role_arn"])[-1]
+    actions = ["GetRole", "GetRolePolicy", "ListRolePolicies", "ListAttachedRolePolicies", "SimulatePrincipalPolicy"]
+    own = {"Effect": "Allow", "Action": [f"iam:{action}" for action in actions]}
+    assert json.loads(call.policy)["Statement"] == [own | {"Resource": patient.connection["role_arn"]}]
+    assert (call.duration, call.external_id) == (900, patient.tenant["external_id"])
+
+
+def test_a_suspended_connection_is_not_asked(patient: Patient):
+    patient.world.admin("POST", path_of(patient.connection, "/suspend"), {"reason": "a test"})
+    before = len(patient.world.calls_for(patient.connection["role_arn"]))
+    problem(patient.world.admin.raw("POST", path_of(patient.connection, "/diagnose")), 409, "suspended")
+    assert len(patient.world.calls_for(patient.connection["role_arn"])) == before
+
+
+def test_diagnoses_count_with_verifications(patient: Patient, start, stopped_clock):
+    api = Api(start({}, connection_rate=2), patient.world.admin.key)
+    api("POST", path_of(patient.connection, "/verify"))
+    api("POST", path_of(patient.connection, "/diagnose"))
+    problem(api.raw("POST", path_of(patient.connection, "/diagnose")), 429, "rate_limited")
+
+
+def test_its_calls_wait_for_the_sts_budget(world: World):
+    services = world.admin.app.extensions["deputy"]
+    assert services.diagnoses._sts._api._budget == services.rates.background_call
+
+
+# --- the command line ---
+
+
+def test_the_operator_sees_a_table(patient: Patient):
+    run = patient.world.admin.app.test_cli_runner().invoke
+    patient.put("debugging", ALL)
+    with patient.iam() as iam:
+        iam.delete_role_policy(RoleName=patient.name, PolicyName="permissions")
+        iam.delete_role_policy(RoleName=patient.name, PolicyName="debugging")
+    done = run(args=["connections", "diagnose", patient.connection["id"]])
+    assert done.exit_code == 0, done.output
+    first, _, *lines = done.output.splitlines()
+    assert first.startswith("The role lacks ec2:DescribeAddresses, ")
+    assert [line.split()[1] for line in lines if line.split()[0] in {"ok", "problem", "skipped"}] == STEPS
+    assert "missing  s3:ListBucket on * (not_granted)" in lines
+    as_json = run(args=["connections", "diagnose", "--json", patient.connection["id"]])
+    found = json.loads(as_json.output)
+    assert found["permissions"]["missing"] == patient.diagnose()["permissions"]["missing"]
+    absent = run(args=["connections", "diagnose", "01890000-0000-7000-8000-000000000000"])
+    assert (absent.exit_code, absent.output) == (1, "Error: There is no such connection.\n")
