@@ -71,18 +71,22 @@ def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
     role.template_policies = set(policies)
     role.template_managed_policies = set(properties.get("ManagedPolicyArns", []))
     for arn in role.template_managed_policies:
-        role.managed_policies[arn] = _managed_policy(role.account_id, arn)
+        role.managed_policies[arn] = _attachable(role, "Policy", arn)
+    if role.permissions_boundary_arn:
+        _attachable(role, "Scope ARN:", role.permissions_boundary_arn)
 
 
-def _managed_policy(account_id: str, arn: str) -> Any:
+def _attachable(role: Any, what: str, arn: str) -> Any:
+    found = managed_policy(role.account_id, arn)
+    if found is None:
+        raise NotFoundException(f"{what} {arn} does not exist or is not attachable.")
+    return found
+
+
+def managed_policy(account_id: str, arn: str) -> Any:
     """The account's own, or AWS's: of those moto holds over a thousand, too many to load into each account."""
     own = iam_backends[account_id]["aws"].managed_policies.get(arn)
-    if own is not None:
-        return own
-    found = _aws_managed_policies(account_id).get(arn)
-    if found is None:
-        raise NotFoundException(f"Policy {arn} does not exist or is not attachable.")
-    return found
+    return _aws_managed_policies(account_id).get(arn) if own is None else own
 
 
 @cache

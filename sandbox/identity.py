@@ -10,12 +10,14 @@ import secrets
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from moto.iam.models import iam_backends
 from werkzeug.wrappers import Request as HttpRequest
 
+from sandbox import clock
+from sandbox.cfn_roles import managed_policy
 from sandbox.errors import AwsError, unsupported
 from sandbox.organization import organization
 from sandbox.policy import ANONYMOUS, Caller, Decision, Grant, Kind, Request, evaluate_identity
@@ -78,7 +80,7 @@ def _moment(text: str | None) -> float:
 
 
 def _check_presigned(expires_at: float) -> None:
-    if datetime.now(UTC).timestamp() >= expires_at:
+    if clock.now().timestamp() >= expires_at:
         raise AwsError(403, "AccessDenied", "Request has expired")
 
 
@@ -110,7 +112,7 @@ class Identities:
             raise _unknown_key(
                 signature.service
             )  # a role takes its sessions with it, also when one of its name follows
-        if datetime.now(UTC) >= session.expires_at:
+        if clock.now() >= session.expires_at:
             raise AwsError(403, "ExpiredToken", "The security token included in the request is expired")
         return session.caller
 
@@ -130,15 +132,17 @@ class Identities:
 
     def open_session(self, role: Any, name: str, seconds: int, policy: str | None) -> Session:
         """A session of the role. It carries the role's own unique id, so that a recreated role can be told apart."""
+        # AWS truncates the expiry to whole seconds in its answer; so does the sandbox, and then means it.
+        issued_at = clock.now().replace(microsecond=0)
+        expires_at = issued_at + timedelta(seconds=seconds)
         caller = Caller(
             Kind.SESSION,
             role.account_id,
             f"arn:aws:sts::{role.account_id}:assumed-role/{role.name}/{name}",
             role.arn,
             f"{role.id}:{name}",
+            issued_at,
         )
-        # AWS truncates the expiry to whole seconds in its answer; so does the sandbox, and then means it.
-        expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
         key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(16))
         session = Session(caller, key, secrets.token_urlsafe(30), secrets.token_urlsafe(240), expires_at, policy, role)
         self._sessions[key] = session
@@ -231,7 +235,7 @@ class RolePolicies:
 def role_policies(role: Any) -> RolePolicies:
     arn, boundary = role.permissions_boundary_arn, None
     if arn:
-        boundary = iam_backends[role.account_id]["aws"].managed_policies.get(arn)
+        boundary = managed_policy(role.account_id, arn)
         if boundary is None:
             raise unsupported(f"the permissions boundary {arn} is not in the sandbox")
     scp = organization.policy(role.account_id, "service_control")
@@ -250,7 +254,7 @@ def _default_version(policy: Any) -> str:
 
 def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
     """The condition keys that every request has, and those of `extra` that this one has."""
-    at = datetime.now(UTC)
+    at = clock.now()
     keys = {
         "aws:PrincipalArn": caller.principal_arn,
         "aws:PrincipalAccount": caller.account,
@@ -263,6 +267,8 @@ def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
     }
     if caller.kind is Kind.ANONYMOUS:
         keys = {key: keys[key] for key in ("aws:SourceIp", "aws:SecureTransport", "aws:CurrentTime", "aws:EpochTime")}
+    if caller.issued_at is not None:
+        keys["aws:TokenIssueTime"] = caller.issued_at.isoformat()
     if caller.kind is Kind.USER:
         keys["aws:username"] = caller.arn.rpartition("/")[2]
     return keys | {key: value for key, value in extra.items() if value is not None}

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum, IntEnum
 from functools import lru_cache
 from typing import Any
@@ -44,6 +45,7 @@ class Caller:
     arn: str
     principal_arn: str
     unique_id: str
+    issued_at: datetime | None = None  # of a session
 
     @property
     def account_root(self) -> str:

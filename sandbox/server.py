@@ -6,6 +6,8 @@ moto keeps its state in module globals, so a process holds one sandbox at a time
 import socket
 import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -16,7 +18,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request
 
-from sandbox import cfn_waiting, cloudformation, custom_resources, roles, s3, sqs
+from sandbox import cfn_waiting, clock, cloudformation, custom_resources, roles, s3, sqs
 from sandbox.console import console_app
 from sandbox.control import control
 from sandbox.faults import Faults
@@ -126,6 +128,10 @@ class Sandbox:
         self.faults.clear()
         self._sts.clear()
         self._vendor = None
+
+    def later(self, **by: float) -> AbstractContextManager[None]:
+        """Within it, AWS's clock is ahead, by hours=1 for example: what was issued before has aged by as much."""
+        return clock.ahead(timedelta(**by))
 
     def use_vendor(self, vendor: "VendorStack") -> None:
         """From now on /_sandbox/broker-credentials answers with sessions of this vendor's broker."""
