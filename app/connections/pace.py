@@ -1,6 +1,5 @@
 """How often a connection is proven: every REPROVE_EVERY, or as often as half of the STS budget allows."""
 
-import math
 import threading
 import time
 
@@ -39,10 +38,8 @@ class Pace:
         with self._db.read(long=True) as db:
             counted = select(func.count()).select_from(Connection).where(IN_ROUTINE, Connection.due_at.is_not(None))
             number = db.scalar(counted) or 0
-        wanted = self._interval.wanted
-        # A multiple: another interval moves every connection's turn, so a few more connections must not change it.
-        seconds = wanted * max(1, math.ceil(number / self._proofs_a_second / wanted))
-        if seconds not in {self._interval.seconds, wanted}:
-            _log.warning("proofs.slowed", seconds=seconds, wanted=wanted, connections=number)
-        self._interval = Interval(wanted, seconds, number)
+        before = self._interval
+        self._interval = found = Interval.of_fleet(before.wanted, number, self._proofs_a_second)
+        if found.seconds not in {before.seconds, found.wanted}:
+            _log.warning("proofs.slowed", seconds=found.seconds, wanted=found.wanted, connections=number)
         self._until = time.monotonic() + _KEPT

@@ -53,7 +53,7 @@ def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services
         pace = Pace(services.db, config)
         found = pace.interval()
     # A thousand connections, three calls each and some more, one call a second.
-    assert (found.connections, found.wanted, found.seconds) == (1000, 600, 3600)
+    assert (found.connections, found.wanted, found.seconds) == (1000, 600, 3300)
     assert [log["event"] for log in logs] == ["proofs.slowed"]
 
 
@@ -62,7 +62,7 @@ def test_readiness_says_how_often_each_connection_is_proven(services, fleet, mon
     assert queue.state() == ("Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s.", "")
     monkeypatch.setattr(queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)))
     seen, to_do = queue.state()
-    assert seen == "Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 600 s."
+    assert seen == "Each of 1000 connections is proven every 3300 s; REPROVE_EVERY is 600 s."
     assert "STS_BUDGET" in to_do
 
 

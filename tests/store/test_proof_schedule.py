@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from app.ids import new_id
-from app.store.models.proof_schedule import next_search, next_settling, next_turn
+from app.store.models.proof_schedule import Interval, next_search, next_settling, next_turn
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -59,3 +59,8 @@ def test_turns_are_spread_over_the_interval_however_late_the_proofs_were():
 def test_turns_are_jittered():
     connection = new_id()
     assert len({next_turn(connection, SINCE, HOUR) for _ in range(50)}) > 40
+
+
+def test_the_interval_of_a_fleet_grows_in_quarters():
+    found = [Interval.of_fleet(3600, number, 10).seconds for number in (0, 36_000, 36_001, 45_000, 45_001, 360_000)]
+    assert found == [3600, 3600, 4500, 4500, 5400, 36_000]

@@ -23,6 +23,12 @@ class Interval:
     seconds: int
     connections: int = 0
 
+    @classmethod
+    def of_fleet(cls, wanted: int, connections: int, proofs_a_second: float) -> "Interval":
+        """In steps of a quarter: another interval moves every connection's turn, so a few more must not change it."""
+        quarters = max(4, math.ceil(4 * connections / proofs_a_second / wanted))
+        return cls(wanted, math.ceil(wanted * quarters / 4), connections)
+
     @property
     def every(self) -> timedelta:
         return timedelta(seconds=self.seconds)

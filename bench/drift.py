@@ -1,0 +1,56 @@
+"""Row 15: how long a loosened trust policy goes unnoticed, on a simulated clock.
+
+A fleet of connections whose routine proofs share half of the STS budget. The turns, the interval and the budget are
+those of the service. What is simulated is the clock, and AWS: each call takes 50 ms. At some moment each role's trust
+policy is loosened, and the next proof that begins finds it.
+"""
+
+import heapq
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from app.config import Broker, Config
+from app.ids import new_id
+from app.store.models.proof_schedule import Interval, next_turn
+from bench.goals import DRIFT
+from bench.stage import Stage
+
+_BROKER = "arn:aws:iam::111122223333:role/broker"
+_CONNECTIONS = 60_000
+_BUDGET = 100  # calls a second, of which routine proofs get half
+_CALLS = 3  # of a routine proof
+_CALL = 0.05  # seconds
+_PLACE = 1 + _CALL  # seconds that a call has its place in the budget (app/limits/rates.py)
+
+
+def measure(stage: Stage) -> None:
+    stage.say(f"drift: {_CONNECTIONS:,} connections on a simulated clock")
+    config = Config("sqlite://", (), Broker.parse(_BROKER), "Acme", "bucket", "us-east-1", sts_budget=_BUDGET)
+    interval = Interval.of_fleet(config.reprove_every, _CONNECTIONS, config.routine_proofs_a_second)
+    found = sorted(seconds / 3600 for seconds in _unnoticed(interval))
+    p99 = found[int(len(found) * 0.99)]
+    stage.found.facts["drift"] = {
+        "connections": _CONNECTIONS,
+        "interval, s": interval.seconds,
+        "median, h": round(found[len(found) // 2], 2),
+        "longest, h": round(found[-1], 2),
+    }
+    stage.found.results.append(DRIFT.judge(f"{p99:.2f} h", round(p99, 2), values={"hours": p99}))
+
+
+def _unnoticed(interval: Interval) -> Iterator[float]:
+    """Seconds between the moment at which a role is loosened and the beginning of its next proof, for each role."""
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    rounds = 3 * interval.every  # the first is left out: the fleet's turns begin wherever they are
+    due = [(next_turn(one, began, interval.every), one) for one in (new_id() for _ in range(_CONNECTIONS))]
+    loosened = {one: began + interval.every + random.random() * interval.every for _, one in due}  # noqa: S311
+    heapq.heapify(due)
+    free = began
+    while due and free < began + rounds:
+        turn, one = heapq.heappop(due)
+        start = max(turn, free)
+        free = start + timedelta(seconds=_CALLS * _PLACE / (_BUDGET / 2))
+        if one in loosened and start >= loosened[one]:
+            yield (start - loosened.pop(one)).total_seconds()
+        heapq.heappush(due, (next_turn(one, start, interval.every), one))
