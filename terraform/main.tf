@@ -31,10 +31,11 @@ resource "aws_iam_role" "this" {
   max_session_duration = var.max_session_duration
   assume_role_policy   = jsonencode(local.trust_policy)
 
-  # The tags say which vendor and which customer the role belongs to.
+  # The tags say which vendor and which customer the role belongs to, and which permissions it was made with.
   tags = {
-    "deputy:vendor"      = var.vendor_name
-    "deputy:external-id" = var.external_id
+    "deputy:vendor"         = var.vendor_name
+    "deputy:external-id"    = var.external_id
+    "deputy:permission-set" = var.permission_set
   }
 }
 
@@ -42,6 +43,14 @@ resource "aws_iam_role_policy" "permissions" {
   name   = "permissions"
   role   = aws_iam_role.this.id
   policy = var.permissions_policy
+}
+
+# Policies that AWS keeps.
+resource "aws_iam_role_policy_attachment" "managed" {
+  for_each = var.managed_policy_arns
+
+  role       = aws_iam_role.this.name
+  policy_arn = each.value
 }
 
 # Lets the role read itself: who may use it, and what it may do. So the vendor notices a trust policy that lets others

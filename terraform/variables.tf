@@ -65,6 +65,18 @@ variable "permissions_policy" {
   }
 }
 
+variable "managed_policy_arns" {
+  type        = set(string)
+  description = "The policies of AWS's own that the vendor's permission set names."
+  default     = []
+}
+
+variable "permission_set" {
+  type        = string
+  description = "Name and version of the vendor's permission set, such as inventory@1: the vendor then knows what the role has."
+  default     = ""
+}
+
 variable "max_session_duration" {
   type        = number
   description = "The longest duration of a session, in seconds."

@@ -40,6 +40,7 @@ def given(broker_arn: str, policy: str) -> dict[str, object]:
         "var.broker_principal_arn": broker_arn,
         "var.vendor_name": "Acme 24",
         "var.permissions_policy": policy,
+        "var.permission_set": "inventory@1",
         "var.max_session_duration": VARIABLES["max_session_duration"]["default"],
     }
 
@@ -59,7 +60,7 @@ def resource(kind: str, name: str = "this") -> dict[str, object]:
 def test_it_has_the_files_that_a_module_has():
     assert set(FILES) == {"main", "variables", "outputs", "versions"}
     kinds = [kind for item in FILES["main"]["resource"] for kind in item]
-    assert kinds == ["aws_iam_role", "aws_iam_role_policy", "aws_iam_role_policy"]
+    assert kinds == ["aws_iam_role", "aws_iam_role_policy", "aws_iam_role_policy_attachment", "aws_iam_role_policy"]
 
 
 @pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)
@@ -93,7 +94,7 @@ def test_it_makes_the_role_of_the_kit(chosen, arn):
         "name": "deputy-1a2b3c4d",
         "description": f"Lets Acme 24 reach this account for the customer with External ID {EXTERNAL_ID}",
         "max_session_duration": 3600,
-        "tags": {"deputy:vendor": "Acme 24", "deputy:external-id": EXTERNAL_ID},
+        "tags": {"deputy:vendor": "Acme 24", "deputy:external-id": EXTERNAL_ID, "deputy:permission-set": "inventory@1"},
     }
     names |= {"aws_iam_role.this.id": "it", "aws_iam_role.this.arn": "its ARN"}
     policy = hcl.evaluate(resource("aws_iam_role_policy", "permissions"), names)
@@ -105,10 +106,19 @@ def test_it_makes_the_role_of_the_kit(chosen, arn):
     assert json.loads(reads["policy"]) == read_itself("its ARN")
 
 
-def test_only_the_next_external_id_and_the_duration_may_be_left_out():
-    optional = [name for name, block in VARIABLES.items() if "default" in block]
-    assert optional == ["next_external_id", "max_session_duration"]
-    assert all(block["description"] and block["validation"] for block in VARIABLES.values())
+def test_only_these_may_be_left_out():
+    optional = ["next_external_id", "managed_policy_arns", "permission_set", "max_session_duration"]
+    assert [name for name, block in VARIABLES.items() if "default" in block] == optional
+    assert all(block["description"] for block in VARIABLES.values())
+    assert [name for name, block in VARIABLES.items() if "validation" not in block] == optional[1:3]
+
+
+def test_policies_of_awss_are_attached():
+    attachment = hcl.evaluate(
+        resource("aws_iam_role_policy_attachment", "managed"),
+        {"var.managed_policy_arns": ["an ARN"], "aws_iam_role.this.name": "it", "each.value": "each"},
+    )
+    assert attachment == {"for_each": ["an ARN"], "role": "it", "policy_arn": "each"}
 
 
 def patterns(name: str) -> list[re.Pattern[str]]:
