@@ -81,6 +81,8 @@ class Config:
     vendor_name_ascii: Annotated[str | None, check.matches(ASCII_PATTERN)] = None
     vendor_url: Annotated[str | None, check.http_url] = None
     console_url: Annotated[str | None, check.console_url] = None
+    permission_sets: Annotated[Path | None, check.folder] = None  # the vendor's own; None: the examples
+    default_permission_set: Annotated[str | None, str] = None
     role_prefix: Annotated[str, check.matches(r"[\w+=,.@-]{0,50}")] = "deputy-"
     max_session_seconds: Annotated[int, check.between(900, SESSION_MAX)] = ROLE_CHAINING_MAX
     # Calls a second for proofs in the background, of all tenants together.

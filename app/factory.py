@@ -21,6 +21,7 @@ from app.api import (
     health,
     onboarding,
     onboarding_links,
+    permission_sets,
     rotations,
     tenants,
 )
@@ -44,6 +45,7 @@ _RESOURCES = (
     rotations,
     onboarding,
     onboarding_links,
+    permission_sets,
     connections,
     credentials,
     api_keys,

@@ -18,6 +18,8 @@ ExternalId = NewType("ExternalId", str)  # made by new_external_id and nowhere e
 
 EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
 ACCOUNT_ID_PATTERN = r"[0-9]{12}"
+ROLE_NAME_MAX = 64
+TENANT_DIGITS = 8  # of a tenant's id, in the names of its role and its stack
 
 # IAM's own alphabet for role names and paths, and STS's length for RoleArn (20 to 2,048 characters).
 _ROLE_ARN = re.compile(
@@ -58,13 +60,13 @@ def first_id_at(at: datetime) -> UUID:
     return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
-def kit_role_name(prefix: str, tenant_id: UUID) -> str:
+def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
     """The name that a tenant's role has unless its administrator chooses another.
 
     The prefix, and eight hex digits of the tenant, as two tenants may share an AWS account. The last eight: a UUIDv7
-    begins with the time, and tenants made in the same minute share those digits.
+    begins with the time, and tenants made in the same minute share those digits. `suffix`: PermissionSets.suffix.
     """
-    return f"{prefix}{tenant_id.hex[-8:]}"
+    return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
 
 
 def stack_name(prefix: str, name: str) -> str:
@@ -76,9 +78,9 @@ def stack_name(prefix: str, name: str) -> str:
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
-def kit_stack_names(prefix: str, tenant_id: UUID) -> tuple[str, str]:
+def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str = "") -> tuple[str, str]:
     """What a tenant's stack is called unless its administrator chooses another name, and the organisation's stack."""
-    own = stack_name(prefix, tenant_id.hex[-8:])
+    own = stack_name(prefix, f"{tenant_id.hex[-TENANT_DIGITS:]}{suffix}")
     return own, f"{own}-organization"
 
 

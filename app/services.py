@@ -71,8 +71,8 @@ def begin(config: Config) -> None:
 
 
 def build(config: Config) -> Services:
-    """Wire the services, once for a process. Opens no connection to anything."""
-    db, sets = Database(config.database_url), permission_sets.load()
+    """Wire the services, once for a process. Opens no connection to anything. Raises ConfigError."""
+    db, sets = Database(config.database_url), permission_sets.configured(config)
     sts = Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
     pace, canary = Pace(db, config), Canary(db, config)
     verification = Verification(db, sts, pace, canary)

@@ -101,6 +101,7 @@ class Stack:
             for old in self.settings.data.glob("deputy.sqlite3*"):
                 old.unlink()
                 self.fresh_from = True
+        self._command("templates", "check")
         self._command("migrate")
         self._command("keys", "bootstrap")
 
@@ -236,8 +237,9 @@ class Stack:
             check=False,
         )
         if done.returncode:
-            last = [line for line in done.stderr.splitlines() if line.strip()][-8:]
-            raise StackError("\n".join(line.removeprefix("Error: ") for line in last))
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            first = next((n for n, line in enumerate(said) if line.startswith("Error: ")), max(0, len(said) - 8))
+            raise StackError("\n".join(line.removeprefix("Error: ") for line in said[first:]))
         self._pass_on(done.stderr)
         return done.stdout
 

@@ -1,4 +1,4 @@
-"""The onboarding kit, its templates, and the permission sets."""
+"""The onboarding kit and its templates."""
 
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from app.config import Broker
 from app.http.authentication import public, requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
-from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID, doc, line, matching, one_of, string
+from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID, doc, line, matching, string
 from app.http.schemas import Answer, Strict
 from app.onboarding import kit as onboarding
 
@@ -20,10 +20,6 @@ _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templat
 _HOME = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1"
 _CONSOLE = f"{_HOME}#/stacks/create/review?"
 _BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
-_POLICY = {
-    "Version": "2012-10-17",
-    "Statement": [{"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}],
-}
 
 
 class TemplateQuery(Strict):
@@ -75,19 +71,6 @@ class Kit(Answer):
     )
 
 
-class PermissionSetOut(Answer):
-    name = string("inventory")
-    version = fields.Integer(metadata=doc(1))
-    title = string("Read the inventory")
-    description = string("Lists what there is, and reads no content.")
-    access = one_of("PermissionSetAccess", "read", "write")
-    policy = fields.Dict(metadata=doc(_POLICY, "The IAM policy document."))
-
-
-class PermissionSets(Answer):
-    items = fields.List(fields.Nested(PermissionSetOut))
-
-
 bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer needs to create the role.")
 
 
@@ -122,13 +105,3 @@ def get_organization_template(query: dict[str, Any]) -> Response:
 
 def _yaml(body: str, version: str) -> Response:
     return Response(body, content_type="text/yaml; charset=utf-8", headers={"X-Template-Version": version})
-
-
-@bp.route("/v1/permission-sets", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ)
-@bp.response(200, PermissionSets)
-def list_permission_sets() -> dict[str, Any]:
-    """List the permission sets: what the vendor can ask for, in words and as policies"""
-    found = services().onboarding.permission_sets()
-    names = ("name", "version", "title", "description", "access")
-    return {"items": [{name: getattr(chosen, name) for name in names} | {"policy": policy} for chosen, policy in found]}

@@ -37,7 +37,7 @@ _ORGANIZATION_SOURCE = _FOLDER / "customer-org.yaml"
 _BEGIN, _END = "# permissions: begin\n", "# permissions: end\n"
 _VENDOR = "Example Vendor"
 _TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
-_EXAMPLE_VERSION = "example-version"
+_EXAMPLE_VERSION, _EXAMPLE_SET = "example-version", "example-set@1"
 _EXAMPLE_BODY = "TemplateBody: example-template-body\n"
 _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
@@ -72,11 +72,12 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
         ("MaxSessionDuration: 3600", f"MaxSessionDuration: {role_seconds(config)}"),
     ):
         text = _must_contain(text, example).replace(example, value)
-    text = _with_permissions(text, permission_set)
+    text = _must_contain(text, _EXAMPLE_SET).replace(_EXAMPLE_SET, permission_set.label)
+    text = _with_parameters(_with_permissions(text, permission_set), permission_set, "properties")
     return _versioned(text, _SOURCE.stem, permission_set.name)
 
 
-def render_organization(config: Config, role: Template) -> Template:
+def render_organization(config: Config, role: Template, permission_set: PermissionSet) -> Template:
     """The template for a whole organisation around the rendered `role`. Raises ValueError as `render` does."""
     text = _ORGANIZATION_SOURCE.read_text(encoding="utf-8")
     for example, value in ((_TOPICS, _topics_of(config.broker)), (_VENDOR, config.vendor_in_aws)):
@@ -84,9 +85,10 @@ def render_organization(config: Config, role: Template) -> Template:
     for name in ("Conditions", "Resources", "Outputs"):
         mark = f"  # customer-role.yaml: {name}\n"
         text = _must_contain(text, mark).replace(mark, _section(role.body, name))
+    text = _with_parameters(text, permission_set, "values")
     body = textwrap.indent(role.body, " " * 8)
     text = _must_contain(text, _EXAMPLE_BODY).replace(_EXAMPLE_BODY, f"TemplateBody: |\n{body}")
-    return _versioned(text, _ORGANIZATION_SOURCE.stem, role.permission_set)
+    return _versioned(text, _ORGANIZATION_SOURCE.stem, permission_set.name)
 
 
 def _topics_of(broker: Broker) -> str:
@@ -116,14 +118,57 @@ def role_seconds(config: Config) -> int:
 
 
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:
-    """Replace the statements between the two marks with JSON, which is valid YAML, at the marks' indentation."""
+    """Replace the statements between the two marks with JSON, which is valid YAML, and add AWS's own policies."""
     before, _, rest = _must_contain(text, _BEGIN).partition(_BEGIN)
     _, _, after = _must_contain(rest, _END).partition(_END)
     indent = before[before.rindex("\n") + 1 :]
-    statements = [_with_sub(statement) for statement in permission_set.statements]
-    lines = [line for one in statements for line in f"- {json.dumps(one, indent=2)}".splitlines(keepends=True)]
-    body = "".join(f"{indent}{'' if line.startswith('- ') else '  '}{line.rstrip()}\n" for line in lines)
-    return f"{before}{_BEGIN}{body}{indent}{_END}{after}"
+    block = ""
+    for statement in permission_set.statements:
+        policy = _with_sub({key: value for key, value in statement.items() if key != "why"})
+        block += (
+            f"# {statement['why']}\n"
+            + textwrap.indent(json.dumps(policy, indent=2), "  ").replace("  ", "- ", 1)
+            + "\n"
+        )
+    text = f"{before}{_BEGIN}{textwrap.indent(block, indent)}{indent}{_END}{after}"
+    managed = [
+        f"  # {policy['why']}\n  - !Sub arn:${{AWS::Partition}}:iam::aws:policy/{policy['name']}\n"
+        for policy in permission_set.managed_policies
+    ]
+    return _fill(
+        text,
+        "managed policies",
+        "".join(["# Policies that AWS keeps.\nManagedPolicyArns:\n"] * bool(managed) + managed),
+    )
+
+
+def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:
+    """Declare what the customer fills in, and pass it on: as the registration's properties, or the StackSet's values."""
+    names = [parameter["name"] for parameter in permission_set.parameters]
+    group = "- Label:\n    default: For you to fill in\n  Parameters:\n" if names else ""
+    text = _fill(text, "group", group + "".join(f"    - {name}\n" for name in names))
+    text = _fill(text, "parameters", "".join(map(_declared, permission_set.parameters)))
+    each = {"properties": "{0}: !Ref {0}\n", "values": "- ParameterKey: {0}\n  ParameterValue: !Ref {0}\n"}[passed_on]
+    return _fill(text, passed_on, "".join(each.format(name) for name in names))
+
+
+def _declared(parameter: dict[str, str]) -> str:
+    such = f"such as {parameter['example']}"
+    fields = {
+        "Type": "String",
+        "Description": f"{parameter['description']} ({such})",
+        "AllowedPattern": parameter["pattern"],
+        "ConstraintDescription": f"must match {parameter['pattern']}, {such}",
+    }
+    return f"{parameter['name']}:\n" + "".join(f"  {key}: {json.dumps(value)}\n" for key, value in fields.items())
+
+
+def _fill(text: str, part: str, block: str) -> str:
+    """Put the block in the place of the mark, at its indentation."""
+    mark = f"# permission set: {part}\n"
+    before, _, after = _must_contain(text, mark).partition(mark)
+    kept, indent = before[: before.rindex("\n") + 1], before[before.rindex("\n") + 1 :]
+    return f"{kept}{textwrap.indent(block, indent)}{after}"
 
 
 def _must_contain(text: str, mark: str) -> str:
@@ -133,9 +178,10 @@ def _must_contain(text: str, mark: str) -> str:
 
 
 def _with_sub(value: Any) -> Any:
-    """Wrap each string with a CloudFormation variable in Fn::Sub, which replaces the variable."""
+    """Wrap each string with a variable of the template's in Fn::Sub. IAM's own variables stay as they are."""
     if isinstance(value, str):
-        return {"Fn::Sub": value} if "${AWS::" in value else value
+        plain = re.sub(r"\$\{(?=[a-z0-9-]+:|[*?$]\})", "${!", value)
+        return {"Fn::Sub": plain} if re.search(r"\$\{(?!!)", plain) else value
     if isinstance(value, dict):
         return {key: _with_sub(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -29,6 +29,7 @@ def allowed_role(config: Config, text: str) -> RoleArn:
     return role
 
 
-def kit_role_arn(config: Config, tenant_id: UUID, account_id: str) -> str:
-    """The ARN of the role that the onboarding kit makes in that account."""
-    return f"arn:{config.broker.partition}:iam::{account_id}:role/{kit_role_name(config.role_prefix, tenant_id)}"
+def kit_role_arn(config: Config, tenant_id: UUID, account_id: str, suffix: str) -> str:
+    """The ARN of the role that the onboarding kit makes in that account. `suffix`: PermissionSets.suffix."""
+    name = kit_role_name(config.role_prefix, tenant_id, suffix)
+    return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"

@@ -22,7 +22,6 @@ from app.connections.allowed_roles import allowed_role, kit_role_arn
 from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
 from app.ids import RoleArn
-from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, Trigger
@@ -100,7 +99,8 @@ class Connections:
         AWS says the same of a role that is absent and of one that refuses us. Raises as `create` does, and
         RateLimitedError for too many searches, so that a tenant can't scan accounts.
         """
-        role_arn = kit_role_arn(self._config, tenant_id, account_id)
+        name = self._sets.choose(permission_set).name
+        role_arn = kit_role_arn(self._config, tenant_id, account_id, self._sets.suffix(name))
         with self._insert(caller, tenant_id, role_arn, permission_set) as (db, connection):
             _ensure_few_searches(db, tenant_id)
             connection.found_by_account = True
@@ -125,7 +125,7 @@ class Connections:
     ) -> Iterator[tuple[Session, Connection]]:
         """The transaction that adds a connection. Set inside when it is due."""
         role = allowed_role(self._config, role_arn)
-        chosen = permission_sets.choose(self._sets, permission_set)
+        chosen = self._sets.choose(permission_set)
         try:
             with self._db.write(caller) as db:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)

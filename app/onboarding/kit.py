@@ -19,7 +19,6 @@ from app.onboarding.kit_scripts import KitRole
 from app.onboarding.kit_update import OF_AN_ACCOUNT, OF_AN_ORGANIZATION, KitUpdate, StackUpdate, update_command
 from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
-from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
 from app.store.models import Tenant
@@ -58,16 +57,16 @@ class Onboarding:
         self._bucket = bucket
         self._config = config
         self._launch_urls = LaunchUrls(config)
-        self._sets = sets
+        self.sets = sets
         self._tokens = RegistrationTokens(config.secret_keys)
         # Rendered once: the settings and the permission sets stay the same while the process lives.
         self._templates = {name: templates.render(config, chosen) for name, chosen in sets.items()}
         rendered = self._templates.items()
-        self._organization = {name: templates.render_organization(config, role) for name, role in rendered}
+        self._organization = {name: templates.render_organization(config, role, sets[name]) for name, role in rendered}
 
     def permission_sets(self) -> list[tuple[PermissionSet, dict[str, Any]]]:
         """Every set, with its policy as this deployment's partition has it."""
-        return [(chosen, chosen.policy(self._config.broker.partition)) for chosen in self._sets.values()]
+        return [(chosen, chosen.policy(self._config.broker.partition)) for chosen in self.sets.values()]
 
     def regions(self) -> list[str]:
         """Where a customer's stack may run."""
@@ -75,11 +74,11 @@ class Onboarding:
 
     def template(self, permission_set: str | None = None) -> Template:
         """Raises ValidationFailedError for an unknown permission set."""
-        return self._templates[permission_sets.choose(self._sets, permission_set).name]
+        return self._templates[self.sets.choose(permission_set).name]
 
     def organization_template(self, permission_set: str | None = None) -> Template:
         """The one for a whole organisation. Raises ValidationFailedError for an unknown permission set."""
-        return self._organization[permission_sets.choose(self._sets, permission_set).name]
+        return self._organization[self.sets.choose(permission_set).name]
 
     def publish(self) -> list[tuple[str, bool]]:
         """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable."""
@@ -97,22 +96,22 @@ class Onboarding:
     ) -> Kit:
         """The kit of one tenant, with its next External ID during a rotation. Raises NotFoundError, ValidationFailedError."""
         tenant, next_external_id, token = self._read(caller, tenant_id)
-        region = self._region(region)
-        chosen = permission_sets.choose(self._sets, permission_set)
+        region, chosen = self._region(region), self.sets.choose(permission_set)
         template, broker = self._templates[chosen.name], self._config.broker
         template_url, organization_url = self._bucket.url(template), self._bucket.url(self._organization[chosen.name])
-        external_id, role_name = tenant.external_id or "", kit_role_name(self._config.role_prefix, tenant.id)
-        role = self._role(role_name, external_id, next_external_id, chosen)
-        stack, whole = kit_stack_names(self._config.role_prefix, tenant.id)
+        external_id, prefix, suffix = tenant.external_id or "", self._config.role_prefix, self.sets.suffix(chosen.name)
+        role = self._role(kit_role_name(prefix, tenant.id, suffix), external_id, next_external_id, chosen)
+        stack, whole = kit_stack_names(prefix, tenant.id, suffix)
         values = {"ExternalId": external_id, "NextExternalId": next_external_id or ""}
         values |= self._registration(token, region)
-        parameters = {name: value for name, value in values.items() if value} | {"RoleName": role_name}
+        parameters = {name: value for name, value in values.items() if value} | {"RoleName": role.name}
+        own = tuple(parameter["name"] for parameter in chosen.parameters)
         terraform, aws_cli = kit_scripts.terraform(role), kit_scripts.aws_cli(role)
         return Kit(
             external_id=external_id,
             next_external_id=next_external_id,
             broker_principal_arn=broker.arn,
-            role_name=role_name,
+            role_name=role.name,
             stack_name=stack,
             region=region,
             partition=broker.partition,
@@ -126,21 +125,15 @@ class Onboarding:
             terraform=terraform,
             aws_cli=aws_cli,
             update=KitUpdate(
-                stack=self._update(region, stack, template_url, values),
-                stack_set=self._update(region, whole, organization_url, values, kept=OF_AN_ORGANIZATION),
+                stack=self._update(region, stack, template_url, values, kept=(*OF_AN_ACCOUNT, *own)),
+                stack_set=self._update(region, whole, organization_url, values, kept=(*OF_AN_ORGANIZATION, *own)),
                 terraform=terraform,
                 aws_cli=aws_cli,
             ),
         )
 
     def _update(
-        self,
-        region: str,
-        stack: str,
-        template_url: str,
-        values: dict[str, str],
-        *,
-        kept: tuple[str, ...] = OF_AN_ACCOUNT,
+        self, region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]
     ) -> StackUpdate:
         command = update_command(region, stack, template_url, values, kept=kept)
         return StackUpdate(self._launch_urls.of_stack(region, stack), command, values)
@@ -177,6 +170,9 @@ class Onboarding:
             max_seconds=templates.role_seconds(config),
             trust=trust_policy(config.broker, external_id, next_external_id),
             policy=chosen.policy(config.broker.partition),
+            permission_set=chosen.label,
+            managed=tuple(chosen.managed_policy_arns(config.broker.partition)),
+            parameters=chosen.parameters,
         )
 
     def _region(self, region: str | None) -> str:

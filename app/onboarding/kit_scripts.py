@@ -35,23 +35,34 @@ class KitRole:
     region: str
     max_seconds: int
     trust: dict[str, Any]
-    policy: dict[str, Any]
+    policy: dict[str, Any]  # with the parameters' names in it
+    permission_set: str = ""  # PermissionSet.label
+    managed: tuple[str, ...] = ()  # ARNs of AWS's own policies
+    parameters: tuple[dict[str, str], ...] = ()  # what the customer fills in
 
     @property
     def tags(self) -> dict[str, str]:
-        """The same tags as the template's; they say which vendor the role is for."""
-        return {"deputy:vendor": self.vendor_tag, "deputy:external-id": self.external_id}
+        """The same tags as the template's: which vendor the role is for, and with which permissions it was made."""
+        return {
+            "deputy:vendor": self.vendor_tag,
+            "deputy:external-id": self.external_id,
+            "deputy:permission-set": self.permission_set,
+        }
 
 
 def terraform(role: KitRole) -> str:
     """Resources for an empty folder or beside others."""
-    return _TERRAFORM.format(
+    policy = _hcl(role.policy, indent="  ")
+    for parameter in role.parameters:
+        policy = policy.replace(f"$${{{parameter['name']}}}", f"${{var.{parameter['name']}}}")
+    return "".join(map(_variable, role.parameters)) + _TERRAFORM.format(
         who=_comment(role.vendor),
         name=_hcl(role.name),
         description=_hcl(role.description),
         max_seconds=role.max_seconds,
         trust=_hcl(role.trust, indent="  "),
-        policy=_hcl(role.policy, indent="  "),
+        policy=policy,
+        managed=_ATTACHMENTS.format(arns=_hcl(list(role.managed), indent="  ")) if role.managed else "",
         tags=_hcl(role.tags, indent="  "),
         reads=_hcl(list(READS_ITSELF), indent="        "),
     )
@@ -60,6 +71,9 @@ def terraform(role: KitRole) -> str:
 def aws_cli(role: KitRole) -> str:
     """A script for sh that creates or updates the role and prints only its ARN on stdout."""
     tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
+    policy = shlex.quote(json.dumps(role.policy, indent=2))  # in single quotes, which it closes around a parameter
+    for parameter in role.parameters:
+        policy = policy.replace(f"${{{parameter['name']}}}", f"""'"${parameter["name"]}"'""")
     return _AWS_CLI.format(
         who=_comment(role.vendor),
         vendor=shlex.quote(role.vendor),
@@ -70,9 +84,30 @@ def aws_cli(role: KitRole) -> str:
         max_seconds=role.max_seconds,
         tags=shlex.quote(json.dumps(tags)),
         trust=shlex.quote(json.dumps(role.trust, indent=2)),
-        policy=shlex.quote(json.dumps(role.policy, indent=2)),
+        policy=policy,
+        managed=shlex.quote(" ".join(role.managed)),
+        parameters=_FITS + "".join(map(_argument, role.parameters)) if role.parameters else "",
         reads=json.dumps(READS_ITSELF),
     )
+
+
+def _wanted(parameter: dict[str, str]) -> str:
+    return f"{parameter['name']}: {parameter['description']} (such as {parameter['example']})"
+
+
+def _variable(parameter: dict[str, str]) -> str:
+    return _VARIABLE.format(
+        name=parameter["name"],
+        description=_hcl(_wanted(parameter)),
+        pattern=_hcl(f"^({parameter['pattern']})$"),
+        error=_hcl(f"Must match {parameter['pattern']}, such as {parameter['example']}."),
+    )
+
+
+def _argument(parameter: dict[str, str]) -> str:
+    name, example = parameter["name"], parameter["example"]
+    said = f"Set {_wanted(parameter)}, as in: {name}={example} sh connect.sh"
+    return _ARGUMENT.format(name=name, pattern=shlex.quote(parameter["pattern"]), said=shlex.quote(said))
 
 
 def _hcl(value: Any, *, indent: str = "") -> str:
@@ -131,7 +166,7 @@ resource "aws_iam_role_policy" "deputy" {{
   policy = jsonencode({policy})
 }}
 
-# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in,
+{managed}# Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in,
 # and can tell you which permissions are missing. You may take this out; then {who} only knows how the role answers its
 # own calls.
 resource "aws_iam_role_policy" "deputy_read_itself" {{
@@ -155,6 +190,45 @@ output "role_arn" {{
 }}
 """
 
+_ATTACHMENTS = """\
+# Policies that AWS keeps.
+resource "aws_iam_role_policy_attachment" "deputy" {{
+  for_each = toset({arns})
+
+  role       = aws_iam_role.deputy.name
+  policy_arn = each.value
+}}
+
+"""
+
+_VARIABLE = """\
+variable "{name}" {{
+  type        = string
+  description = {description}
+
+  validation {{
+    condition     = can(regex({pattern}, var.{name}))
+    error_message = {error}
+  }}
+}}
+
+"""
+
+_FITS = """
+# What you fill in goes into the permissions.
+fits() {
+  case $1 in *[!A-Za-z0-9_.:/@=,+-]*) return 1 ;; esac
+  printf '%s\\n' "$1" | LC_ALL=C grep -Eqx -e "$2"
+}
+"""
+
+_ARGUMENT = """\
+fits "${{{name}:-}}" {pattern} || {{
+  printf '%s\\n' {said} >&2
+  exit 1
+}}
+"""
+
 # An existing role is changed only if it has the vendor's tag. create-role's own error says that the role exists: a
 # check beforehand would need one more permission, and could be out of date.
 _AWS_CLI = """\
@@ -173,7 +247,7 @@ role_name={name}
 description={description}
 max_session_seconds={max_seconds}
 tags={tags}
-
+{parameters}
 # Who may use the role: one AWS identity of {who}, and only with the External ID that is yours alone.
 # shellcheck disable=SC2016 # IAM fills in what looks like a variable, not the shell
 trust_policy={trust}
@@ -181,6 +255,7 @@ trust_policy={trust}
 # What they may do with it.
 # shellcheck disable=SC2016 # the same
 permissions={policy}
+managed={managed}
 
 if message=$(aws iam create-role --role-name="$role_name" --description="$description" \\
   --max-session-duration="$max_session_seconds" --tags "$tags" \\
@@ -206,9 +281,19 @@ else
     --max-session-duration="$max_session_seconds"
   aws iam update-assume-role-policy --role-name="$role_name" --policy-document "$trust_policy"
   aws iam tag-role --role-name="$role_name" --tags "$tags"
+  for attached in $(aws iam list-attached-role-policies --role-name="$role_name" \\
+    --query 'AttachedPolicies[].PolicyArn' --output text); do
+    case " $managed " in
+      *" $attached "*) ;;
+      *) aws iam detach-role-policy --role-name="$role_name" --policy-arn="$attached" ;;
+    esac
+  done
   printf 'The role %s was there already, and is up to date now.\\n' "$role_name" >&2
 fi
 aws iam put-role-policy --role-name="$role_name" --policy-name permissions --policy-document "$permissions"
+for wanted in $managed; do
+  aws iam attach-role-policy --role-name="$role_name" --policy-arn="$wanted"
+done
 role_arn=$(aws iam get-role --role-name="$role_name" --query Role.Arn --output text)
 
 # Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in,

@@ -151,7 +151,7 @@ class Links:
         if not _TOKEN.fullmatch(token):
             return None
         query = (
-            select(OnboardingLink.region, Tenant)
+            select(OnboardingLink.region, OnboardingLink.permission_set, Tenant)
             .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
             .where(
                 OnboardingLink.digest == digest_of(token),
@@ -164,10 +164,9 @@ class Links:
             found = db.execute(query).unique().one_or_none()
         if found is None:
             return None
-        region, tenant = found
-        prefix = self._config.role_prefix
-        stacks = kit_stack_names(prefix, tenant.id)
-        return Leftovers(tenant.name, kit_role_name(prefix, tenant.id), *stacks, region)
+        region, permission_set, tenant = found
+        named = self._config.role_prefix, tenant.id, self._onboarding.sets.suffix(permission_set)
+        return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
         """End the search for a role that was given by its account alone, and delete the row, without a tombstone: its
@@ -193,7 +192,8 @@ class Links:
         Verification.verify raise.
         """
         caller, tenant_id, permission_set = visit.caller, visit.tenant.id, visit.link.permission_set
-        role_arn = kit_role_arn(self._config, tenant_id, text) if _ACCOUNT.fullmatch(text) else text
+        suffix = self._onboarding.sets.suffix(permission_set)
+        role_arn = kit_role_arn(self._config, tenant_id, text, suffix) if _ACCOUNT.fullmatch(text) else text
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before it reaches the database, which refuses some characters as text.

@@ -23,7 +23,6 @@ from app.audit.events import Action, Actor
 from app.aws.errors import Unavailable
 from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import Message, RegistrationQueue, Request
-from app.aws.templates import render
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
@@ -33,7 +32,6 @@ from app.health.heartbeats import QueueState
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
-from app.permissions import permission_sets
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
@@ -91,10 +89,7 @@ class Registrations:
     ) -> None:
         self._db = db
         self._config = config
-        self._permission_set = permission_sets.choose(sets, None)
-        # A stack names the version of its template, and the version leads to the permission set. Templates of older
-        # releases are not known; they count as the default set.
-        self._by_version = {render(config, chosen).version: chosen for chosen in sets.values()}
+        self._sets = sets
         self._tokens = RegistrationTokens(config.secret_keys)
         self._queue = queue
         self._answers = answers
@@ -254,8 +249,9 @@ class Registrations:
         return kept
 
     def _add(self, db: Session, told: _CheckedMessage, tenant: Tenant) -> Connection:
-        version = told.request.property("TemplateVersion")
-        chosen = self._by_version.get(version, self._permission_set)
+        # Templates of older releases name no permission set; they count as the default set.
+        name, _, _ = told.request.property("PermissionSet").partition("@")
+        chosen = self._sets.get(name) or self._sets.choose(None)
         try:
             connection = add_pending(db, self._config, tenant, told.role, chosen, approved=False)
         except RateLimitedError as error:

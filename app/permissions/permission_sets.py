@@ -1,61 +1,134 @@
-"""Permission sets: what the vendor asks for, as named and versioned data files in cloudformation/permission-sets.
+"""Permission sets: what the vendor asks for, as named and versioned data files.
 
-To change what is asked for, edit or add a file there and publish. The tests refuse `*` on `*`, and write actions in a
-set whose access is `read`.
+They are in the folder that PERMISSION_SETS names, or in cloudformation/permission-sets, whose sets are examples.
+app/permissions/set_files.py has the rules for a file.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from app.config import Config, ConfigError
 from app.errors import ValidationFailedError
+from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
+from app.permissions import set_files
 
-DEFAULT = "inventory"
+FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
+_DEFAULT = "inventory"  # of the folder above
 # What the kit's policy read-itself allows on the role's own ARN. A proof makes no use of the last one.
 READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
 SIMULATION = "iam:SimulatePrincipalPolicy"
 READS_ITSELF = (*READS, SIMULATION)
-_FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
+
+# A policy needs a statement. With AWS's own policies alone the set has none.
+_NOTHING = {
+    "Sid": "NothingOfItsOwn",
+    "Effect": "Allow",
+    "Action": "sts:GetCallerIdentity",
+    "Resource": "*",
+    "why": "Gives nothing, as everybody may ask AWS who they are; a policy needs a statement.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PermissionSet:
-    """`statements` are those of an IAM policy; their resources may hold CloudFormation's `${AWS::Partition}`."""
+    """As docs/permission-sets.md has it.
+
+    `statements` are those of an IAM policy, each with a `why`. Their resources may hold `${AWS::Partition}` and the
+    names of parameters.
+    """
 
     name: str
     version: int
     title: str
     description: str
     access: Literal["read", "write"]
-    statements: tuple[dict[str, Any], ...]
+    statements: tuple[dict[str, Any], ...] = ()
+    managed_policies: tuple[dict[str, str], ...] = ()  # name, why
+    parameters: tuple[dict[str, str], ...] = ()  # name, pattern, description, example
+
+    @property
+    def label(self) -> str:
+        """The name and the version, as the role's tag has them."""
+        return f"{self.name}@{self.version}"
 
     def policy(self, partition: str) -> dict[str, Any]:
-        """The IAM policy document as the role in that partition has it."""
-        text = json.dumps(self.statements).replace("${AWS::Partition}", partition)
+        """The IAM policy document as the role in that partition has it, with the parameters' names in it."""
+        found = [{key: value for key, value in one.items() if key != "why"} for one in self.statements]
+        text = json.dumps(found).replace("${AWS::Partition}", partition)
         return {"Version": "2012-10-17", "Statement": json.loads(text)}
 
-
-PermissionSets = Mapping[str, PermissionSet]  # by name
-
-
-def load(folder: Path = _FOLDER) -> PermissionSets:
-    """All sets by name. Raises ValueError when a file's name is not its set's, or the default is missing."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["name"] != path.stem:
-            raise ValueError(f"{path.name} must hold the permission set {path.stem}, not {data['name']}")
-        found[path.stem] = PermissionSet(**(data | {"statements": tuple(data["statements"])}))
-    if DEFAULT not in found:
-        raise ValueError(f"The default permission set {DEFAULT}.json is missing in {folder}")
-    return found
+    def managed_policy_arns(self, partition: str) -> list[str]:
+        return [f"arn:{partition}:iam::aws:policy/{policy['name']}" for policy in self.managed_policies]
 
 
-def choose(sets: PermissionSets, name: str | None) -> PermissionSet:
-    """The set of that name, or the default set. Raises ValidationFailedError, which lists the names."""
-    chosen = sets.get(name or DEFAULT)
+class PermissionSets(dict[str, PermissionSet]):
+    """The sets by name. `default` is the name of the one that is meant when none is named."""
+
+    default: str
+
+    def choose(self, name: str | None) -> PermissionSet:
+        """The set of that name, or the default set. Raises ValidationFailedError, which lists the names."""
+        chosen = self.get(name or self.default)
+        if chosen is None:
+            raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(self)}."]})
+        return chosen
+
+    def suffix(self, name: str) -> str:
+        """What the names of its roles and stacks end with: nothing for the default set."""
+        return "" if name == self.default else f"-{name}"
+
+
+def configured(config: Config) -> PermissionSets:
+    """The sets of this deployment. Raises ConfigError as `load` does."""
+    return load(config.permission_sets, config.default_permission_set, config.role_prefix)
+
+
+def load(folder: Path | None = None, default: str | None = None, role_prefix: str = "") -> PermissionSets:
+    """All sets of the folder. Raises ConfigError with every mistake that can be found without AWS's list of actions."""
+    found = set_files.read(folder or FOLDER)
+    if mistakes := mistakes_in(found, folder, default, role_prefix):
+        raise ConfigError("\n".join(mistakes))
+    sets = PermissionSets({file.name: _set_of(file) for file in found})
+    sets.default = _default(list(sets), folder, default) or ""
+    return sets
+
+
+def mistakes_in(
+    found: list[set_files.SetFile], folder: Path | None, default: str | None, role_prefix: str
+) -> list[str]:
+    """The files' mistakes, and those of the names together, a line each."""
+    names = [file.name for file in found]
+    lines = [line for file in found for line in file.mistakes]
+    lines += [f"{name}: there are two files of this name." for name in sorted({n for n in names if names.count(n) > 1})]
+    chosen = _default(names, folder, default)
     if chosen is None:
-        raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(sets)}."]})
-    return chosen
+        place = f"DEPUTY_PERMISSION_SETS: {folder or FOLDER}"
+        lines.append(
+            f"DEPUTY_DEFAULT_PERMISSION_SET: must name one of {', '.join(names)}, the set that is meant when none is named."
+            if names
+            else f"{place} holds no permission set (a file with the ending .yaml, .yml or .json)."
+        )
+    for name in names:
+        too_long = len(role_prefix) + TENANT_DIGITS + (0 if name == chosen else 1 + len(name)) - ROLE_NAME_MAX
+        if too_long > 0:
+            lines.append(
+                f"{name}: name: Its roles' names would be {too_long} characters longer than the {ROLE_NAME_MAX} that IAM"
+                " takes. Give the file a shorter name, or shorten DEPUTY_ROLE_PREFIX."
+            )
+    return lines
+
+
+def _default(names: list[str], folder: Path | None, default: str | None) -> str | None:
+    wanted = default or (_DEFAULT if folder is None else names[0] if len(names) == 1 else None)
+    return wanted if wanted in names else None
+
+
+def _set_of(file: set_files.SetFile) -> PermissionSet:
+    lists: dict[str, Any] = {
+        key: tuple(file.data.get(key, ())) for key in ("statements", "managed_policies", "parameters")
+    }
+    lists["statements"] = lists["statements"] or (_NOTHING,)
+    known = {field.name for field in fields(PermissionSet)}
+    return PermissionSet(**({k: v for k, v in file.data.items() if k in known} | lists | {"name": file.name}))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
@@ -45,6 +46,12 @@ def between(least: int, most: int) -> Callable[[str], int]:
 
 
 positive = between(1, 1_000_000_000)
+
+
+def folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise ValueError("must name a folder that is there.")
+    return Path(text)
 
 
 def vendor_name(text: str) -> str:

@@ -68,6 +68,7 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(
     assert {tag["Key"]: tag["Value"] for tag in role["Tags"]} == {
         "deputy:vendor": "Example Vendor",
         "deputy:external-id": kit["external_id"],
+        "deputy:permission-set": f"{permission_set}@1",
     }
     wanted = {item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]}
     assert sorted(policies) == ["permissions", "read-itself"]

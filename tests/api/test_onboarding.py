@@ -271,7 +271,11 @@ def test_the_terraform_kit_holds_the_same_role(world: World, permission_set: str
     )
     assert role["name"] == kit["role_name"]
     assert role["max_session_duration"] == 3600
-    assert role["tags"] == {"deputy:vendor": "Example Vendor", "deputy:external-id": kit["external_id"]}
+    assert role["tags"] == {
+        "deputy:vendor": "Example Vendor",
+        "deputy:external-id": kit["external_id"],
+        "deputy:permission-set": f"{permission_set}@1",
+    }
     assert json.loads(role["assume_role_policy"]) == kit["trust_policy"]
     wanted = {item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]}
     assert json.loads(policy["policy"]) == wanted[permission_set]
@@ -305,7 +309,7 @@ def test_permission_sets_show_words_and_policies(world: World):
     assert {item["name"]: item["access"] for item in items} == {"inventory": "read", "bucket-sync": "write"}
     sync = next(item for item in items if item["name"] == "bucket-sync")
     assert "arn:aws:s3:::deputy-shared-*" in json.dumps(sync["policy"])
-    assert "${AWS::" not in json.dumps(items)
+    assert "${AWS::" not in json.dumps([item["policy"] for item in items])
 
 
 def test_the_role_of_the_kit_is_one_that_is_allowed(world: World):

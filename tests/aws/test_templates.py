@@ -80,12 +80,22 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
         "Principal": {"AWS": f"arn:{partition}:iam::{OTHER_ACCOUNT}:root"},
         "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
         "Condition": {
-            "StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}},
+            "StringEquals": {
+                "sts:ExternalId": {
+                    "Fn::If": [
+                        "HasNextExternalId",
+                        [{"Ref": "ExternalId"}, {"Ref": "NextExternalId"}],
+                        {"Ref": "ExternalId"},
+                    ]
+                }
+            },
             "ArnEquals": {"aws:PrincipalArn": f"arn:{partition}:iam::{OTHER_ACCOUNT}:role/service/AcmeBroker"},
         },
     }
     parameters = parsed(template)["Parameters"]
-    assert list(parameters) == ["ExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
+    assert list(parameters) == [
+        *("ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,7 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
 )
 def test_a_link_can_name_no_topic_but_the_vendors(partition, region):
     own = render(config(partition), SETS["inventory"])
-    for template in (own, render_organization(config(partition), own)):
+    for template in (own, render_organization(config(partition), own, SETS["inventory"])):
         pattern = parsed(template)["Parameters"]["RegistrationTopicArn"]["AllowedPattern"]
         accepted = {
             topic: bool(re.fullmatch(pattern, topic))
@@ -142,6 +152,7 @@ def test_iams_own_variables_are_not_cloudformations():
     """`${aws:PrincipalAccount}` inside Fn::Sub would fail the stack: CloudFormation knows no such resource."""
     statement = {
         "Sid": "Own",
+        "why": "words",
         "Effect": "Allow",
         "Action": ["s3:GetObject"],
         "Resource": ["arn:${AWS::Partition}:s3:::a/*", "arn:aws:s3:::${aws:PrincipalTag/x}/*"],
@@ -166,6 +177,7 @@ def test_it_says_whose_role_it_is():
     assert role["Tags"] == [
         {"Key": "deputy:vendor", "Value": "Acme 24"},
         {"Key": "deputy:external-id", "Value": {"Ref": "ExternalId"}},
+        {"Key": "deputy:permission-set", "Value": "inventory@1"},
     ]
     assert role["Description"]["Fn::Sub"].startswith("Lets Acme 24 reach this account")
 
@@ -242,7 +254,7 @@ def test_a_source_without_a_mark_is_not_rendered(tmp_path, monkeypatch, mark):
 
 def organization(chosen, **changes):
     made = config(**changes)
-    return render_organization(made, render(made, chosen))
+    return render_organization(made, render(made, chosen), chosen)
 
 
 def accounts_of(template):

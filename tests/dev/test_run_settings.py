@@ -26,6 +26,7 @@ from tests.dev.make_run import (
     new_key,
     processes,
 )
+from tests.support.sets import MISTAKEN
 
 VENDOR = "555566667777"
 OTHER = "123456789012"
@@ -208,3 +209,12 @@ def test_a_database_of_ones_own_is_never_emptied(tmp_path: Path, name: str):
     given: dict[str, Any] = {name: url if name == "DEPUTY_DATABASE_URL" else str(tmp_path / "url")}
     assert not Stack(None, given).embedded
     assert Stack(None, {}).embedded
+
+
+def test_a_folder_of_permission_sets_with_mistakes_ends_it_with_the_whole_list(tmp_path: Path):
+    with Run("run", tmp_path / "data", DEPUTY_PERMISSION_SETS=str(MISTAKEN)) as run:
+        assert run.ended() == 1
+        said = [line for line in run.output.splitlines() if line.startswith("everything.yaml: ")]
+        assert len(said) == 5, run.output
+        assert "Deputy is ready" not in run.output
+        assert_nothing_left(run)

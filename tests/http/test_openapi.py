@@ -131,7 +131,7 @@ def test_nothing_in_it_is_unused():
 def test_patterns_mean_the_same_in_every_regex_dialect():
     r"""OpenAPI's patterns are ECMAScript's, where \Z is the letter Z, \A the letter A, and nothing is anchored."""
     for place, found in objects(DOCUMENT["components"]["schemas"] | {"paths": DOCUMENT["paths"]}):
-        if isinstance(pattern := found.get("pattern"), str):
+        if isinstance(pattern := found.get("pattern"), str) and "/example/" not in place:
             assert pattern[0] == "^", f"{place}: {pattern}"
             assert pattern[-1] == "$", f"{place}: {pattern}"
             assert not re.search(r"\\[AZz]|\(\?P", pattern), f"{place}: {pattern}"

@@ -37,6 +37,7 @@ every_role = pytest.mark.parametrize(
             max_seconds=7200,
             trust=trust_policy(Broker.parse(f"arn:{partition}:iam::123456789012:role/service/AcmeBroker"), EXTERNAL_ID),
             policy=chosen.policy(partition),
+            permission_set=chosen.label,
         )
         for chosen in SETS.values()
         for partition in PARTITIONS
@@ -64,7 +65,7 @@ def made_by(terraform: str, *, vendor: str) -> KitRole:
     assert (reads["name"], reads["role"]) == ("read-itself", "the role")
     assert json.loads(reads["policy"]) == read_itself("its ARN")
     assert found["output"] == [{"role_arn": {"value": "${aws_iam_role.deputy.arn}"}}]
-    assert set(role["tags"]) == {"deputy:vendor", "deputy:external-id"}
+    assert set(role["tags"]) == {"deputy:vendor", "deputy:external-id", "deputy:permission-set"}
     return KitRole(
         name=role["name"],
         description=role["description"],
@@ -75,6 +76,7 @@ def made_by(terraform: str, *, vendor: str) -> KitRole:
         max_seconds=role["max_session_duration"],
         trust=json.loads(role["assume_role_policy"]),
         policy=json.loads(policy["policy"]),
+        permission_set=role["tags"]["deputy:permission-set"],
     )
 
 

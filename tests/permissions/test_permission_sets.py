@@ -1,29 +1,15 @@
-"""Permission sets as they are loaded and chosen; what is in them is tests/permissions/test_policies.py."""
+"""Permission sets as they are loaded and chosen; what is a mistake in one is test_set_files.py."""
 
 import json
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
+from app.config import ConfigError
 from app.errors import ValidationFailedError
 from app.permissions import permission_sets
-
-GOOD = {
-    "name": "inventory",
-    "version": 3,
-    "title": "Inventory",
-    "description": "Lets us look.",
-    "access": "read",
-    "statements": [
-        {
-            "Sid": "Look",
-            "Effect": "Allow",
-            "Action": ["s3:ListBucket"],
-            "Resource": ["arn:${AWS::Partition}:s3:::a", "arn:${AWS::Partition}:s3:::b"],
-            "Condition": {"StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}},
-        }
-    ],
-}
+from tests.support.sets import GOOD, VENDOR
 
 
 @pytest.fixture
@@ -32,8 +18,7 @@ def folder(tmp_path):
 
     def write(**files):
         for name, content in files.items():
-            text = content if isinstance(content, str) else json.dumps(content)
-            (tmp_path / f"{name.replace('_', '-')}.json").write_text(text)
+            (tmp_path / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
         return tmp_path
 
     return write
@@ -43,50 +28,92 @@ def test_the_shipped_ones_load():
     found = permission_sets.load()
     assert set(found) == {"inventory", "bucket-sync"}
     assert all(chosen.name == name for name, chosen in found.items())
-    assert permission_sets.DEFAULT in found
+    assert found.choose(None) is found["inventory"]
 
 
 def test_it_loads_what_the_folder_has(folder):
     path = folder(inventory=GOOD, more=GOOD | {"name": "more", "access": "write"})
     (path / "README.md").write_text("not a permission set")
-    found = permission_sets.load(path)
+    found = permission_sets.load(path, "more")
     assert list(found) == ["inventory", "more"]
     assert found["inventory"].version == 3
     assert found["more"].access == "write"
+    assert found.choose(None) is found["more"]
 
 
-def test_a_file_holds_the_set_that_it_is_named_for(folder):
-    with pytest.raises(ValueError, match=r"other\.json must hold the permission set other, not inventory"):
-        permission_sets.load(folder(inventory=GOOD, other=GOOD))
+def test_yaml_and_json_are_the_same_set(folder):
+    """YAML as people write it: words on several lines, one action without a list."""
+    path = folder(as_json=GOOD)
+    (path / "as-yaml.yaml").write_text(
+        "version: 3\ntitle: Inventory\ndescription: >\n  Lets us\n  look.\naccess: read\nstatements:\n"
+        f"- {json.dumps(GOOD['statements'][0])}\n"
+    )
+    as_json, as_yaml = permission_sets.load(path, "as-json").values()
+    assert as_yaml.description == as_json.description
+    assert as_yaml.statements == as_json.statements
+    assert as_yaml.policy("aws") == as_json.policy("aws")
 
 
-def test_the_default_must_be_there(folder):
-    with pytest.raises(ValueError, match=r"inventory\.json is missing"):
-        permission_sets.load(folder(other=GOOD | {"name": "other"}))
-    with pytest.raises(ValueError, match=r"inventory\.json is missing"):
-        permission_sets.load(folder() / "nowhere")
+def test_a_single_set_is_the_default_and_of_several_one_is_named(folder):
+    path = folder(posture=GOOD)
+    assert permission_sets.load(path).choose(None).name == "posture"
+    folder(repair=GOOD)
+    for wrong in (None, "inventory"):
+        with pytest.raises(ConfigError, match=r"DEPUTY_DEFAULT_PERMISSION_SET: must name one of posture, repair"):
+            permission_sets.load(path, wrong)
+    assert permission_sets.load(path, "repair").choose(None).name == "repair"
+    assert permission_sets.load(None, "bucket-sync").choose(None).name == "bucket-sync"
 
 
-def test_a_file_that_is_not_json_is_no_set(folder):
-    with pytest.raises(ValueError, match="line 1"):
-        permission_sets.load(folder(inventory="{"))
+def test_a_folder_without_a_set_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"holds no permission set"):
+        permission_sets.load(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"polices": []}, {"Statement": []}])
-def test_a_field_that_is_not_known_is_refused(folder, change):
-    with pytest.raises(TypeError, match=next(iter(change))):
-        permission_sets.load(folder(inventory=GOOD | change))
+def test_every_mistake_stops_the_start(folder):
+    path = folder(one=GOOD | {"version": 0}, two=GOOD | {"polices": []})
+    with pytest.raises(ConfigError) as caught:
+        permission_sets.load(path, "one")
+    assert [line.split(" ")[:2] for line in str(caught.value).splitlines()] == [
+        ["one.json:", "version:"],
+        ["two.json:", "polices:"],
+    ]
+
+
+def test_two_files_of_one_name_are_refused(folder):
+    path = folder(one=GOOD)
+    (path / "one.yaml").write_text(json.dumps(GOOD))
+    with pytest.raises(ConfigError, match=r"one: there are two files of this name"):
+        permission_sets.load(path)
+
+
+def test_a_name_that_no_role_could_have_is_refused(folder):
+    path = folder(posture=GOOD, **{"a-set-with-a-long-name": GOOD})
+    assert permission_sets.load(path, "posture", "x" * 33)
+    with pytest.raises(ConfigError, match="would be 1 characters longer than the 64"):
+        permission_sets.load(path, "posture", "x" * 34)
+    assert permission_sets.load(path, "a-set-with-a-long-name", "x" * 48), "the default set's name is in no role's name"
 
 
 def test_the_policy_is_of_the_partition(folder):
-    chosen = permission_sets.load(folder(inventory=GOOD))["inventory"]
+    [chosen] = permission_sets.load(folder(inventory=GOOD)).values()
     for partition in ("aws", "aws-us-gov", "aws-cn"):
         policy = chosen.policy(partition)
         assert policy["Version"] == "2012-10-17"
         [statement] = policy["Statement"]
+        assert "why" not in statement
         assert statement["Resource"] == [f"arn:{partition}:s3:::a", f"arn:{partition}:s3:::b"]
         # IAM's own variables stay: they are IAM's to fill in, when a call is made.
         assert statement["Condition"] == GOOD["statements"][0]["Condition"]
+
+
+def test_managed_policies_are_of_the_partition_and_a_set_may_have_them_alone(folder):
+    alone = {key: value for key, value in GOOD.items() if key != "statements"}
+    path = folder(audit=alone | {"managed_policies": [{"name": "SecurityAudit", "why": "Reads settings."}]})
+    [chosen] = permission_sets.load(path).values()
+    assert chosen.managed_policy_arns("aws-cn") == ["arn:aws-cn:iam::aws:policy/SecurityAudit"]
+    [statement] = chosen.policy("aws")["Statement"]
+    assert statement["Action"] == "sts:GetCallerIdentity", "IAM refuses a policy without a statement"
 
 
 @pytest.mark.parametrize("partition", ["aws", "aws-us-gov"])
@@ -96,22 +123,26 @@ def test_no_variable_of_cloudformations_is_left_in_a_shipped_policy(partition):
 
 
 def test_a_policy_is_a_copy(folder):
-    chosen = permission_sets.load(folder(inventory=GOOD))["inventory"]
+    [chosen] = permission_sets.load(folder(inventory=GOOD)).values()
     chosen.policy("aws")["Statement"][0]["Action"].append("*")
     assert chosen.policy("aws")["Statement"][0]["Action"] == ["s3:ListBucket"]
     with pytest.raises(FrozenInstanceError):
         chosen.version = 4
 
 
-def test_choosing(folder):
-    sets = permission_sets.load(folder(inventory=GOOD, more=GOOD | {"name": "more"}))
-    assert permission_sets.choose(sets, None) is sets["inventory"]
-    assert permission_sets.choose(sets, "more") is sets["more"]
-
-
-@pytest.mark.parametrize("name", ["nothing", "Inventory", "inventory ", "../inventory", "inventory.json"])
-def test_an_unknown_one_is_refused_with_a_list_of_those_there_are(folder, name):
-    sets = permission_sets.load(folder(inventory=GOOD, more=GOOD | {"name": "more"}))
+@pytest.mark.parametrize("name", ["nothing", "Posture", "posture ", "../posture", "posture.yaml"])
+def test_an_unknown_one_is_refused_with_a_list_of_those_there_are(name):
+    sets = permission_sets.load(VENDOR, "posture")
+    assert sets.choose("repair").name == "repair"
     with pytest.raises(ValidationFailedError) as caught:
-        permission_sets.choose(sets, name)
-    assert caught.value.errors == {"permission_set": ["Must be one of: inventory, more."]}
+        sets.choose(name)
+    assert caught.value.errors == {"permission_set": ["Must be one of: invoices, posture, repair."]}
+
+
+def test_the_names_of_all_but_the_default_set_are_in_names():
+    sets = permission_sets.load(VENDOR, "posture")
+    assert [sets.suffix(name) for name in ("posture", "repair", "gone")] == ["", "-repair", "-gone"]
+
+
+def test_the_vendors_sets_of_these_tests_are_in_both_formats():
+    assert {path.suffix for path in Path(VENDOR).iterdir()} == {".yaml", ".json"}

@@ -1,0 +1,262 @@
+"""The files of permission sets: how they are read, and what is a mistake in one.
+
+A mistake is a line with the file, the field, and what to do about it; all mistakes of a folder are found at once.
+app/permissions/action_data.py adds those that need AWS's list of actions.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app import strict_json
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": yaml.safe_load,
+    ".yml": yaml.safe_load,
+    ".json": strict_json.parse,
+}
+_NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
+_WORDS = {"title", "description", "why"}
+_INLINE_MAX = 10_240  # characters of all of a role's inline policies, without white space
+_INLINE_OF_THE_KIT = 1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
+_EVERY = re.compile(r"\*+|[^:]*:\*+")  # every action, or every action of a service
+_MANAGED_MAX = 10
+_MANAGED_REFUSED = {"AdministratorAccess", "PowerUserAccess", "IAMFullAccess"}
+_MANAGED_READING = re.compile(r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)")
+# What the kit's templates call things themselves; a test compares it with them.
+RESERVED = frozenset(
+    {
+        *("Accounts", "CalledByDelegate", "Registration", "Role", "StackSetId", "OrganizationTemplateVersion"),
+        *("AccessUntil", "CallAs", "ExternalId", "NextExternalId", "OrganizationalUnitIds", "PermissionsBoundaryArn"),
+        *("RegistrationToken", "RegistrationTopicArn", "RevokeSessionsBefore", "RoleName"),
+        *("PermissionSet", "RoleArn", "ServiceTimeout", "ServiceToken", "TemplateVersion"),
+    }
+)
+# A pattern in this language means the same to CloudFormation, Terraform, grep and Python, and lets no value in that
+# could be a wildcard or end a string.
+_PATTERN = re.compile(
+    r"(?:\[(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|[A-Za-z0-9_.:/@=,])+-?\]|\\[.+-]|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]"
+    r"|\{[0-9]+(?:,[0-9]*)?\})+"
+)
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_OF_IAM = re.compile(r"[a-z0-9-]+:.+|[*?$]")
+_PARTITION = "AWS::Partition"
+
+
+def texts(value: Any) -> list[str]:
+    """One text or a list of them, as a list; empty for anything else."""
+    found = [value] if isinstance(value, str) else value
+    return found if isinstance(found, list) and all(isinstance(item, str) and item for item in found) else []
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _is_list(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
+
+
+def _like(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+_Rules = dict[str, tuple[Callable[[Any], bool], str]]  # of each field: what holds, and the sentence where it does not
+_LIST = _is_list, "Must be a list of mappings."
+_WHY = _is_words, "Must say in words, for the customer's administrator, why this is needed."
+_TEXTS = lambda value: bool(texts(value)), "Must be text, or a list of texts."
+_SET: _Rules = {
+    "name": (lambda value: value is None or isinstance(value, str), "Must be as the file is called, or left out."),
+    "version": (
+        lambda value: type(value) is int and 0 < value < 1_000_000,
+        "Must be a whole number from 1. Raise it with every change.",
+    ),
+    "title": (_is_words, "Must say in words what is asked for."),
+    "description": (_is_words, "Must say in words, for the customer's administrator, what is asked for and why."),
+    "access": (lambda value: value in ("read", "write"), "Must be read or write."),
+    "statements": _LIST,
+    "managed_policies": _LIST,
+    "parameters": _LIST,
+}
+_STATEMENT: _Rules = {
+    "Sid": (_like(r"[A-Za-z0-9]{1,64}"), "Must be letters and digits, each statement's own."),
+    "Effect": (lambda value: value in ("Allow", "Deny"), "Must be Allow or Deny."),
+    "Action": _TEXTS,
+    "Resource": _TEXTS,
+    "Condition": (lambda value: value is None or isinstance(value, dict), "Must be a mapping, as in IAM."),
+    "why": _WHY,
+}
+_MANAGED: _Rules = {
+    "name": (_like(r"([A-Za-z0-9-]+/)?[\w+=,.@-]{1,128}"), "Must be the name of a policy of AWS's own, each once."),
+    "why": _WHY,
+}
+_PATTERN_RULE = (
+    "Must be a regular expression of letters, digits, _ : / @ = , - and classes such as [a-z0-9.-], with \\. for a dot,"
+    " that no empty value matches. Anything wider would let wildcards and quotes into the policy."
+)
+_PARAMETER: _Rules = {
+    # Capitals alone would be the shell's own variables.
+    "name": (
+        lambda value: _like(r"[A-Z]+[a-z0-9][A-Za-z0-9]{0,62}")(value) and value not in RESERVED,
+        "Must be a capital and then letters and digits, such as BucketName, each once, and no name of the template's own.",
+    ),
+    "pattern": (lambda value: _compiles(value) and not re.fullmatch(value, ""), _PATTERN_RULE),
+    "description": (_is_words, "Must say in words, for the customer's administrator, what to fill in."),
+    "example": (_is_words, "Must be a value that matches the pattern."),
+}
+
+
+def _compiles(pattern: Any) -> bool:
+    try:
+        return isinstance(pattern, str) and bool(_PATTERN.fullmatch(pattern)) and bool(re.compile(pattern))
+    except re.error:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SetFile:
+    """`data` is empty for a file that can't be read."""
+
+    name: str
+    file: str
+    data: dict[str, Any]
+    mistakes: list[str]
+
+    @property
+    def statements(self) -> list[tuple[str, dict[str, Any]]]:
+        """Those that are written as statements, each with its field."""
+        return [(f"statements[{n}]", one) for n, one in enumerate(_dicts(self.data, "statements"))]
+
+
+def read(folder: Path) -> list[SetFile]:
+    """Every file of the folder with its mistakes; none for a folder that is not there."""
+    return [_read(path) for path in sorted(folder.glob("*")) if path.suffix in _PARSERS]
+
+
+def _read(path: Path) -> SetFile:
+    try:
+        data = _PARSERS[path.suffix](path.read_text(encoding="utf-8"))
+        json.dumps(data)  # YAML has types, such as dates, that IAM has not
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        return SetFile(path.stem, path.name, {}, [f"{path.name}: can't be read: {' '.join(str(error).split())}"])
+    if not isinstance(data, dict):
+        return SetFile(path.stem, path.name, {}, [f"{path.name}: must be a mapping with a permission set's fields."])
+    data = _in_one_line(data)
+    said = [f"{path.name}: {field}: {what}" for field, what in _mistakes(path.stem, data)]
+    return SetFile(path.stem, path.name, data, said)
+
+
+def _in_one_line(value: Any, key: str = "") -> Any:
+    """With the words on one line each: they stand in comments, labels and pages."""
+    if isinstance(value, dict):
+        return {name: _in_one_line(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_in_one_line(item) for item in value]
+    return " ".join(value.split()) if key in _WORDS and isinstance(value, str) else value
+
+
+_Said = Iterator[tuple[str, str]]  # field, sentence
+
+
+def _mistakes(name: str, data: dict[str, Any]) -> _Said:
+    if not _NAME.fullmatch(name):
+        yield "name", "The file's name must be lower-case letters, digits and hyphens, at most 50."
+    yield from _fields("", data, _SET)
+    if data.get("name", name) != name:
+        yield "name", f"Must be {name}, as the file is called, or left out."
+    if not data.get("statements") and not data.get("managed_policies"):
+        yield "statements", "Nothing is asked for: give statements, managed_policies, or both."
+    yield from _items(data, "statements", "Sid", _STATEMENT)
+    yield from _statements(_dicts(data, "statements"))
+    yield from _items(data, "managed_policies", "name", _MANAGED)
+    yield from _managed(_dicts(data, "managed_policies"), data.get("access"))
+    yield from _items(data, "parameters", "name", _PARAMETER)
+    yield from _parameters(data)
+
+
+def _fields(at: str, given: dict[str, Any], rules: _Rules) -> _Said:
+    for key in sorted(given.keys() - rules.keys(), key=str):
+        yield f"{at}{key}", f"Is no field here. The fields are: {', '.join(rules)}."
+    for key, (holds, sentence) in rules.items():
+        if not holds(given.get(key)):
+            yield f"{at}{key}", sentence
+
+
+def _items(data: dict[str, Any], field: str, key: str, rules: _Rules) -> _Said:
+    """The fields of each item; `key` names an item, and no two alike."""
+    found = _dicts(data, field)
+    names = [str(one.get(key)) for one in found]
+    for number, (one, name) in enumerate(zip(found, names, strict=True)):
+        yield from _fields(f"{field}[{number}].", one, rules)
+        if name in names[:number]:
+            yield f"{field}[{number}].{key}", f"{name} is there twice."
+
+
+def _statements(found: list[dict[str, Any]]) -> _Said:
+    for number, one in enumerate(found):
+        every = [action for action in texts(one.get("Action")) if _EVERY.fullmatch(action)]
+        if every and one.get("Effect") != "Deny" and any(not r.strip("*") for r in texts(one.get("Resource"))):
+            yield f"statements[{number}]", f"Allows {', '.join(every)} on *. Name the actions, or the resources."
+    policy = [{key: value for key, value in one.items() if key != "why"} for one in found]
+    size, most = len(re.sub(r"\s", "", json.dumps(policy))), _INLINE_MAX - _INLINE_OF_THE_KIT
+    if size > most:
+        said = (
+            f"Have {size:,} characters as AWS counts them. A role's inline policies may have {_INLINE_MAX:,}, of which"
+            f" {most:,} are left for a permission set. Write patterns such as s3:Get*, use a managed policy of AWS's, or"
+            " split the set in two."
+        )
+        yield "statements", said
+
+
+def _managed(found: list[dict[str, Any]], access: Any) -> _Said:
+    if len(found) > _MANAGED_MAX:
+        more = f"AWS attaches {_MANAGED_MAX} to a role. Leave some out, or split the set in two."
+        yield "managed_policies", f"Are {len(found)}. {more}"
+    for number, one in enumerate(found):
+        name = str(one.get("name"))
+        if name in _MANAGED_REFUSED:
+            said = f"{name} lets the role do everything, or give itself everything. Name what is needed."
+            yield f"managed_policies[{number}].name", said
+        elif access == "read" and not _MANAGED_READING.fullmatch(name):
+            said = (
+                f"{name} may write, as its name is none of AWS's for reading (…ReadOnlyAccess, …ViewOnlyAccess,"
+                " SecurityAudit). Name one of those, or say access: write."
+            )
+            yield f"managed_policies[{number}].name", said
+
+
+def _parameters(data: dict[str, Any]) -> _Said:
+    found = _dicts(data, "parameters")
+    for number, one in enumerate(found):
+        pattern, example = one.get("pattern"), one.get("example")
+        if _compiles(pattern) and isinstance(example, str) and not re.fullmatch(str(pattern), example, re.ASCII):
+            yield f"parameters[{number}].example", f"Must match {pattern}."
+    names = {str(one.get("name")) for one in found}
+    used = list(_variables(data.get("statements", []), "statements"))
+    for at, name in used:
+        if name not in names | {_PARTITION} and not _OF_IAM.fullmatch(name):
+            yield at, f"${{{name}}} is no parameter of this set. Declare it in parameters."
+    for name in sorted(names - {name for _, name in used}):
+        yield "parameters", f"{name} is used by no statement. Use it as ${{{name}}}, or leave it out."
+
+
+def _variables(value: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Each `${…}` with the place where it is."""
+    if isinstance(value, str):
+        yield from ((at, name) for name in _VARIABLE.findall(value))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _variables(item, f"{at}.{key}") if key != "why" else ()
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _variables(item, f"{at}[{number}]")
+
+
+def _dicts(data: dict[str, Any], field: str) -> list[dict[str, Any]]:
+    found = data.get(field)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

@@ -1,0 +1,243 @@
+"""What is a mistake in a permission set's file, and that every mistake is named with its file and field at once."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cfnlint.decode import decode
+
+from app.permissions import action_data, set_files
+from tests.support.sets import GOOD, MISTAKEN, VENDOR
+
+ROOT = Path(__file__).parents[2]
+[STATEMENT] = GOOD["statements"]
+BUCKET = {"name": "Bucket", "pattern": r"[a-z0-9.-]{3,63}", "description": "A bucket", "example": "acme-reports"}
+USES_BUCKET = [STATEMENT | {"Resource": "arn:aws:s3:::${Bucket}"}]
+
+
+def said_of(tmp_path, text, name="tried.json"):
+    """Each mistake: field and sentence."""
+    (tmp_path / name).write_text(text if isinstance(text, str) else json.dumps(text))
+    [file] = set_files.read(tmp_path)
+    found = file.mistakes + action_data.mistakes_in(file)
+    assert all(line.startswith(f"{name}: ") for line in found)
+    return [line.removeprefix(f"{name}: ") for line in found]
+
+
+def test_good_sets_have_no_mistakes(tmp_path):
+    assert said_of(tmp_path, GOOD) == []
+    for folder in (VENDOR, ROOT / "cloudformation" / "permission-sets"):
+        for file in set_files.read(folder):
+            assert file.mistakes + action_data.mistakes_in(file) == []
+
+
+def test_five_mistakes_are_named_at_once():
+    [file] = set_files.read(MISTAKEN)
+    assert [line.split(": ")[:2] for line in sorted(file.mistakes + action_data.mistakes_in(file))] == [
+        ["everything.yaml", "statements[0].Action"],
+        ["everything.yaml", "statements[0]"],
+        ["everything.yaml", "statements[1].Resource"],
+        ["everything.yaml", "statements[1].why"],
+        ["everything.yaml", "statements[2].Action"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "other"}, "name: Must be tried, as the file is called, or left out."),
+        ({"polices": []}, "polices: Is no field here."),
+        ({"version": 0}, "version: Must be a whole number from 1."),
+        ({"version": True}, "version: Must be a whole number from 1."),
+        ({"version": "1"}, "version: Must be a whole number from 1."),
+        ({"title": " "}, "title: Must say in words"),
+        ({"description": ["x"]}, "description: Must say in words"),
+        ({"access": "full"}, "access: Must be read or write."),
+        ({"statements": []}, "statements: Nothing is asked for"),
+        ({"statements": {"Sid": "x"}}, "statements: Must be a list of mappings."),
+        ({"statements": [STATEMENT, "x"]}, "statements: Must be a list of mappings."),
+        ({"managed_policies": ["SecurityAudit"]}, "managed_policies: Must be a list of mappings."),
+    ],
+)
+def test_a_sets_own_fields_are_checked(tmp_path, change, said):
+    assert any(line.startswith(said) for line in said_of(tmp_path, GOOD | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"Sid": ""}, "statements[0].Sid: Must be letters and digits"),
+        ({"Sid": "with space"}, "statements[0].Sid: Must be letters and digits"),
+        ({"Effect": "allow"}, "statements[0].Effect: Must be Allow or Deny."),
+        ({"Action": []}, "statements[0].Action: Must be text"),
+        ({"Action": None, "NotAction": "iam:*"}, "statements[0].NotAction: Is no field here."),
+        ({"Resource": {"Fn::Sub": "*"}}, "statements[0].Resource: Must be text"),
+        ({"Principal": "*"}, "statements[0].Principal: Is no field here."),
+        ({"Condition": []}, "statements[0].Condition: Must be a mapping"),
+        ({"why": ""}, "statements[0].why: Must say in words"),
+        ({"why": "a\x07b"}, "statements[0].why: Must say in words"),
+        ({"Action": "*", "Resource": "*"}, "statements[0]: Allows * on *."),
+        (
+            {"Action": ["s3:GetObject", "ec2:*"], "Resource": ["arn:aws:s3:::a", "**"]},
+            "statements[0]: Allows ec2:* on *.",
+        ),
+        ({"Action": "s3:ListBuckets"}, "statements[0].Action: AWS has no action s3:ListBuckets"),
+        ({"Action": "S3:putobject"}, "statements[0].Action: S3:putobject writes, and this set's access is read."),
+        ({"Action": "s3:*Object"}, "statements[0].Action: s3:*Object (s3:deleteobject and "),
+        ({"Action": "ec2:CreateTags"}, "statements[0].Action: ec2:CreateTags writes"),
+        ({"Resource": "arn:aws:s3:::${Bucket}"}, "statements[0].Resource: ${Bucket} is no parameter of this set."),
+        ({"Resource": ["a", "${AWS::Region}"]}, "statements[0].Resource[1]: ${AWS::Region} is no parameter"),
+    ],
+)
+def test_statements_are_checked(tmp_path, change, said):
+    found = said_of(tmp_path, GOOD | {"statements": [STATEMENT | change]})
+    assert any(line.startswith(said) for line in found), found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Effect": "Deny", "Action": "*", "Resource": "*"},
+        {"Action": ["s3:Get*", "s3:List*"], "Resource": "*"},
+        {"Resource": "arn:aws:s3:::${aws:PrincipalTag/team}-${*}"},
+        {"why": "It says ${Bucket} in words alone."},
+    ],
+)
+def test_what_is_no_mistake_is_none(tmp_path, change):
+    assert said_of(tmp_path, GOOD | {"statements": [STATEMENT | change]}) == []
+
+
+def test_a_set_that_says_write_may_write(tmp_path):
+    assert said_of(tmp_path, GOOD | {"access": "write", "statements": [STATEMENT | {"Action": "s3:PutObject"}]}) == []
+
+
+def test_two_statements_have_two_names(tmp_path):
+    found = said_of(tmp_path, GOOD | {"statements": [STATEMENT, STATEMENT]})
+    assert found == ["statements[1].Sid: Look is there twice."]
+
+
+def test_more_than_a_role_takes_is_refused_with_what_to_do(tmp_path):
+    many = [f"arn:aws:s3:::bucket-{n}" for n in range(500)]
+    [found] = said_of(tmp_path, GOOD | {"statements": [STATEMENT | {"Resource": many}]})
+    assert re.match(
+        r"statements: Have 1\d,\d{3} characters as AWS counts them. .*10,240, of which 9,000 are left", found
+    )
+    assert found.endswith("or split the set in two.")
+    policies = [{"name": f"Amazon{n}ReadOnlyAccess", "why": "x"} for n in range(11)]
+    [found] = said_of(tmp_path, GOOD | {"managed_policies": policies})
+    assert found == "managed_policies: Are 11. AWS attaches 10 to a role. Leave some out, or split the set in two."
+
+
+@pytest.mark.parametrize(
+    ("access", "name", "said"),
+    [
+        ("read", "SecurityAudit", None),
+        ("read", "job-function/ViewOnlyAccess", None),
+        ("read", "AmazonS3ReadOnlyAccess", None),
+        ("read", "AmazonS3FullAccess", "managed_policies[0].name: AmazonS3FullAccess may write"),
+        ("write", "AmazonS3FullAccess", None),
+        ("write", "AdministratorAccess", "managed_policies[0].name: AdministratorAccess lets the role do everything"),
+        ("write", "PowerUserAccess", "managed_policies[0].name: PowerUserAccess lets"),
+        ("read", "IAMFullAccess", "managed_policies[0].name: IAMFullAccess lets"),
+        ("write", "arn:aws:iam::aws:policy/SecurityAudit", "managed_policies[0].name: Must be the name of a policy"),
+        ("write", "${x}", "managed_policies[0].name: Must be the name of a policy"),
+    ],
+)
+def test_policies_of_awss_are_checked(tmp_path, access, name, said):
+    found = said_of(tmp_path, GOOD | {"access": access, "managed_policies": [{"name": name, "why": "Words."}]})
+    assert len(found) == (said is not None), found
+    assert all(line.startswith(said) for line in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"name": "bucket"}, "parameters[0].name"),
+        ({"name": "PATH"}, "parameters[0].name"),
+        ({"name": "RoleName"}, "parameters[0].name"),
+        ({"pattern": ".*"}, "parameters[0].pattern"),
+        ({"pattern": "[^a]+"}, "parameters[0].pattern"),
+        ({"pattern": "[ -~]+"}, "parameters[0].pattern"),
+        ({"pattern": "[A-z]+"}, "parameters[0].pattern"),
+        ({"pattern": r"\S+"}, "parameters[0].pattern"),
+        ({"pattern": "(?i)a+"}, "parameters[0].pattern"),
+        ({"pattern": "[a-z"}, "parameters[0].pattern"),
+        ({"pattern": "[a-z]*", "example": "acme"}, "parameters[0].pattern"),
+        ({"pattern": 5}, "parameters[0].pattern"),
+        ({"pattern": r"(acme|globex)-[a-z]{1,9}\.[0-9]+", "example": "acme-x.1"}, None),
+        ({"example": "UPPER"}, "parameters[0].example"),
+        ({"description": None}, "parameters[0].description"),
+        ({"default": "x"}, "parameters[0].default"),
+    ],
+)
+def test_parameters_are_checked(tmp_path, change, said):
+    name = change.get("name", "Bucket")
+    statements = [STATEMENT | {"Resource": f"arn:aws:s3:::${{{name}}}"}]
+    found = said_of(tmp_path, GOOD | {"statements": statements, "parameters": [BUCKET | change]})
+    assert [line.partition(":")[0] for line in found] == ([] if said is None else [said]), found
+
+
+def test_a_parameter_that_nothing_uses_is_a_question_for_nothing(tmp_path):
+    assert said_of(tmp_path, GOOD | {"parameters": [BUCKET]}) == [
+        "parameters: Bucket is used by no statement. Use it as ${Bucket}, or leave it out."
+    ]
+    twice = said_of(tmp_path, GOOD | {"statements": USES_BUCKET, "parameters": [BUCKET, BUCKET]})
+    assert twice == ["parameters[1].name: Bucket is there twice."]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tried.json", "{"),
+        ("tried.json", '{"version": 1, "version": 2}'),
+        ("tried.json", "[]"),
+        ("tried.yaml", "a: [b"),
+        ("tried.yaml", "since: 2026-01-31"),
+        ("tried.yaml", "!!python/object:os.system {}"),
+        ("tried.yml", "\x00"),
+        ("tried.json", json.dumps({"title": "a\x00"})),
+        ("tried.yaml", ""),
+    ],
+)
+def test_what_can_not_be_read_is_one_mistake(tmp_path, name, text):
+    assert len(said_of(tmp_path, text, name)) == 1
+
+
+@pytest.mark.parametrize("name", ["Tried.json", "a b.json", "a_b.json", "-a.json", "a" * 51 + ".json"])
+def test_a_files_name_is_one_for_roles(tmp_path, name):
+    [found] = said_of(tmp_path, GOOD, name)
+    assert found.startswith("name: The file's name must be lower-case letters, digits and hyphens")
+
+
+@pytest.mark.parametrize("template", ["customer-role.yaml", "customer-org.yaml"])
+def test_every_name_of_the_templates_is_reserved(template):
+    """A parameter of a set's stands beside them, and as a property of the registration."""
+    found, _ = decode(str(ROOT / "cloudformation" / template))
+    names = {name for part in ("Parameters", "Conditions", "Resources", "Outputs") for name in found[part]}
+    if template == "customer-role.yaml":
+        names |= set(found["Resources"]["Registration"]["Properties"])
+    could_be = {name for name in names if re.fullmatch(r"[A-Z]+[a-z0-9][A-Za-z0-9]*", name)}
+    assert could_be - set_files.RESERVED - {name for name in could_be if name.startswith("Has")} == set()
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    plain = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    return {f"{node.module}.{name.name}" for node in froms for name in node.names} | set(plain)
+
+
+def test_awss_list_of_actions_is_loaded_by_the_command_alone():
+    sources = {path.relative_to(ROOT).as_posix(): imports(path) for path in (ROOT / "app").rglob("*.py")}
+    users = [name for name, found in sources.items() if any("policy_sentry" in one for one in found)]
+    assert users == ["app/permissions/action_data.py"]
+    assert [name for name, found in sources.items() if "app.permissions.action_data" in found] == [
+        "app/cli/templates.py"
+    ]
+    code = "import sys, app.factory; sys.exit('policy_sentry' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
