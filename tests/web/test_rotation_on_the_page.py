@@ -52,7 +52,7 @@ def test_it_says_how_each_kind_of_role_is_updated_and_which_wait(visitor: Visito
 def test_an_emergency_says_that_the_role_is_not_used(visitor: Visitor, rotation: str):
     visitor.world.connection(visitor.tenant)
     visitor.world.admin("POST", rotation, {"reason": "x", "emergency": True}, expect=201)
-    assert "was withdrawn: update your role" in summary(visitor)
+    assert summary(visitor) == "Your External ID was withdrawn: update your role to restore access."
     assert "does not use your role until the new one is accepted" in visitor.page().select_one("#rotation").get_text()
 
 
@@ -61,7 +61,9 @@ def test_at_the_end_it_asks_to_remove_the_old_one(visitor: Visitor, rotation: st
     world.admin("POST", rotation, {"reason": "x"}, expect=201)
     kit, customer = world.kit(visitor.tenant), Customer(world.aws)
     world.connect(visitor.tenant, customer.role(kit["role_name"], kit["trust_policy"]))
-    assert "every connected role accepts the new one" in summary(visitor)
+    assert (
+        summary(visitor) == "Connected. Your External ID is being replaced: every connected role accepts the new one."
+    )
     assert visitor.page().select("#update-template") == []
     made = world.admin("POST", f"{rotation}/complete")
     page = visitor.page()

@@ -201,9 +201,10 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     if rotation is not None and rotation.state not in replacing.GOES_ON:
         rotation = None
     summary = progress.headline(counts, shown)
-    if rotation is not None:
-        summary = f"{summary} {replacing.headline(rotation)}"
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
+    if rotation is not None:
+        so_far = "" if connected and rotation.emergency else summary.removesuffix(progress.NOTHING_LEFT)
+        summary = f"{so_far} {replacing.headline(rotation)}".strip()
     body = _body(visit, counts, shown, rotation, token=token, start=start, rest=listed.rest)
     return {
         "token": token,

@@ -33,7 +33,8 @@ class _Shown(NamedTuple):
     begins: Urgency
 
 
-_CONNECTED = "Connected. There is nothing left to do."
+NOTHING_LEFT = " There is nothing left to do."
+_CONNECTED = f"Connected.{NOTHING_LEFT}"
 _INSECURE = "Your role can be used without your External ID. Its trust policy needs a change."
 _LOST = "Your role no longer lets us in."
 _NOT_YET = "Your role does not let us in yet."

@@ -17,7 +17,7 @@ def headline(rotation: RotationStatus) -> str:
         return "Your External ID is being replaced: every connected role accepts the new one."
     roles = "your role" if rotation.connections.total == 1 else f"{waiting} role{'s' if waiting > 1 else ''}"
     if rotation.emergency:
-        return f"Your External ID was withdrawn: update {roles} to restore the access."
+        return f"Your External ID was withdrawn: update {roles} to restore access."
     return f"Your External ID is being replaced: update {roles}."
 
 
