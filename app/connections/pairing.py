@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from app.aws.sts import Refused, Sts, StsError
@@ -41,8 +41,8 @@ class Plan:
     """Which External IDs to try a role with.
 
     `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified connection is to switch to.
-    `retiring`: what the role is to refuse. `retired`: what it may still have, and can't be paired with any more. `external_ids`: all of
-    the tenant's, which a trust policy may name.
+    `retiring`: what the role is to refuse. `retired`: what it may still have, and can't be paired with any more.
+    `external_ids`: all of the tenant's, which a trust policy may name.
     """
 
     own: tuple[Candidate, ...]
@@ -64,10 +64,16 @@ class Answers:
     refuses_retiring: bool | None = None  # None: not asked, or no clear answer
 
 
-def plan_of(db: Session, connection: Connection) -> Plan:
-    query = select(ExternalIdRow).where(ExternalIdRow.tenant_id == connection.tenant_id)
+_EXTERNAL_IDS = (
+    select(ExternalIdRow)
+    .where(ExternalIdRow.tenant_id == bindparam("tenant_id"))
     # What came with a row that was waited for is as old as the wait began.
-    rows = db.scalars(query.execution_options(populate_existing=True)).all()
+    .execution_options(populate_existing=True)
+)
+
+
+def plan_of(db: Session, connection: Connection) -> Plan:
+    rows = db.scalars(_EXTERNAL_IDS, {"tenant_id": connection.tenant_id}).all()
     by_state = {row.state: row for row in rows}
     current, following = by_state.get(ExternalIdState.CURRENT), by_state.get(ExternalIdState.NEXT)
     paired = next(row for row in rows if row.id == connection.external_id_id)

@@ -65,6 +65,8 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
     assert (issued(), tenant.state()) == (old, ("open", 0, 1)), "a person does not shorten the two minutes"
     tenant.after(minutes=2)
     assert (issued(), tenant.state()) == (following, ("ready", 1, 0))
+    latest = tenant.world.admin("GET", path_of(connection, "/proofs"))["items"][0]
+    assert (latest["trigger"], latest["count"]) == ("rotation", 1), "a proof with another ID counts up no earlier one"
     assert tenant.external_id == old, "new connections would still be given it"
     assert tenant.complete()["state"] == "retiring"
     assert (tenant.external_id, tenant.kit["next_external_id"]) == (following, None)
