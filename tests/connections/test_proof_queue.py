@@ -46,7 +46,8 @@ class Scene:
             return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(Proof.connection_id == connection_id))
 
     def calls_for(self, connection_id):
-        return [call for call in self.aws.sts_calls if call.role_arn == self.row(connection_id).role_arn]
+        role_arn = self.row(connection_id).role_arn
+        return [call for call in self.aws.sts_calls if call.role_arn == role_arn]
 
     def events(self, connection_id) -> list[str]:
         with self.db.read() as db:

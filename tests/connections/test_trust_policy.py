@@ -62,6 +62,7 @@ CONTEXTS = [
         EXTERNAL_IDS, NAMES, [(None, None), ("deputy", "o-1")], ["2026-01-01T00:00:00Z", "2036-01-01T00:00:00Z"]
     )
 ]
+FOR_EACH_ID = CONTEXTS[:: len(CONTEXTS) // len(EXTERNAL_IDS)]  # where nothing else is compared
 
 
 def lets_in(text: str, context: dict[str, str | None]) -> bool | None:
@@ -217,7 +218,7 @@ def test_every_comparison_is_as_the_sandbox_has_it(key, values):
         tests = {operator: {key: values}}
         for made in ([allow(only=False) | {"Condition": tests}], [allow(), deny() | {"Condition": tests}]):
             text, found = json.dumps({"Version": "2012-10-17", "Statement": made}), reading(*made)
-            answers = {lets_in(text, context) for context in CONTEXTS}
+            answers = {lets_in(text, context) for context in FOR_EACH_ID}
             assert found.open or found.unclear or True not in answers, tests
             if None not in answers and "IgnoreCase" not in operator:
                 assert bool(found.open) == (True in answers), tests
@@ -232,8 +233,7 @@ def test_what_it_calls_open_the_sandbox_opens_without_the_id(made):
     text = json.dumps({"Version": "2012-10-17", "Statement": made})
     varying = any(word in text for word in (NAME, NAME.lower(), "ourceI", "sourcei", NOW, SESSION))
     assume(not varying and sum(text.count(f'"{pattern}"') for pattern in VALUES[KEY][6:10]) <= 1)
-    answers = {lets_in(text, context) for context in CONTEXTS}
-    assert not reading(*made).open or answers & {True, None}
+    assert not reading(*made).open or any(lets_in(text, context) is not False for context in CONTEXTS)
 
 
 # --- policies as people write them ---

@@ -6,12 +6,15 @@ import copy
 import itertools
 import json
 import random
+import threading
 from contextlib import closing
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-import boto3
+import botocore.session
 from botocore.config import Config as BotoConfig
+from botocore.credentials import Credentials, ReadOnlyCredentials
 from flask import Flask
 
 if TYPE_CHECKING:
@@ -22,19 +25,40 @@ _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800
 _names = itertools.count(1)
 UNSET = object()
 SESSION_NAME = r"deputy-([0-9a-f]{32})-[0-9a-f]{24}"  # of issuances and of proofs
-_boto = boto3.session.Session()  # shared: one for each client would take most of the tests' time
+_acting = threading.local()  # `account`: this thread's next request is made as its root
+
+
+class _Root(Credentials):
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        return ReadOnlyCredentials(_acting.account, "sandbox", None)
+
+
+@cache
+def _shared_client(url: str, service: str) -> Any:
+    """Making one takes longer than what most tests ask of it."""
+    session = botocore.session.get_session()
+    session._credentials = _Root("", "sandbox")
+    settings = BotoConfig(retries={"total_max_attempts": 1}, max_pool_connections=50)
+    return session.create_client(service, "us-east-1", endpoint_url=url, config=settings)
+
+
+class _RootClient:
+    """A client as boto3 makes it; its requests are made as one account's root."""
+
+    def __init__(self, client: Any, account: str) -> None:
+        self._client, self._account = client, account
+
+    def __getattr__(self, name: str) -> Any:
+        _acting.account = self._account
+        return getattr(self._client, name)
+
+    def close(self) -> None:
+        """Others use its connections."""
 
 
 def root_client(aws: Sandbox, service: str, account: str) -> Any:
-    """AWS as the root of an account; close it after use."""
-    return _boto.client(
-        service,
-        region_name="us-east-1",
-        endpoint_url=aws.url,
-        aws_access_key_id=account,
-        aws_secret_access_key="sandbox",
-        config=BotoConfig(retries={"total_max_attempts": 1}),
-    )
+    """AWS as the root of an account."""
+    return _RootClient(_shared_client(aws.url, service), account)
 
 
 class Api:

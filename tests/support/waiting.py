@@ -5,12 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 PATIENCE = 120.0  # seconds; a machine may stall for several of them
+_SOON, _RARELY = 0.005, 0.25
 
 
 def until(truth: Callable[[], Any], what: str = "it", seconds: float = PATIENCE) -> Any:
-    """What `truth` returns once it is true. Fails when that takes longer than `seconds`."""
-    deadline = time.monotonic() + seconds
+    """What `truth` returns once it is true. Fails when that takes longer than `seconds`.
+
+    The longer it takes, the more rarely it looks: looking is often a request, which the awaited then has to wait for.
+    """
+    began = time.monotonic()
     while not (found := truth()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.005)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"not within {seconds:.0f} s: {what}"
+        time.sleep(min(_SOON + waited / 20, _RARELY))
     return found
