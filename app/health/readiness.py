@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 
-from alembic.script import ScriptDirectory
-
 from app.aws.errors import Unavailable
 from app.aws.sts import Sts, StsError
 from app.aws.templates import Published
@@ -17,7 +15,7 @@ from app.errors import StoreUnavailableError
 from app.health import heartbeats
 from app.health.checks import Check, Finding, KeptCheck, Status, degraded, ok
 from app.store.database import CLOCKS_APART, Database, database_now
-from app.store.migrations import alembic_config, is_newer, revision
+from app.store.revisions import KNOWN, is_newer, revision
 
 _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
@@ -54,9 +52,8 @@ def checks(
     """Deputy's checks. `listens`: there is a registration queue. `proofs`: what is seen of them, and what to do.
     `prober`: what the canary says, if there is one.
     """
-    migrations = ScriptDirectory.from_config(alembic_config(db))
     found = [
-        Check("database", partial(_database, db, migrations), _MOMENT, needed=True),
+        Check("database", partial(_database, db), _MOMENT, needed=True),
         # While AWS is silent a kept finding does not count. Requests stay away from a process that is not ready, so
         # readiness itself must find out when AWS is back. The breaker lets few calls through.
         Check("aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent),
@@ -71,14 +68,14 @@ def checks(
     return [*found, Check("registrations", partial(_registrations, db), _SECONDS)] if listens else found
 
 
-def _database(db: Database, migrations: ScriptDirectory) -> Finding:
+def _database(db: Database) -> Finding:
     try:
         at = revision(db)
     except StoreUnavailableError as error:
         return degraded(error.detail, "Look at the database and its disk.")
-    if at == migrations.get_current_head():
+    if at == KNOWN[-1]:
         return ok(f"The schema is at {at}.")
-    if is_newer(at, migrations):
+    if is_newer(at):
         return degraded(
             "The database's schema is a newer release's; replace this process by one of that release.",
             "Start the newer release's processes.",

@@ -27,8 +27,9 @@ from app.errors import UnauthenticatedError
 from app.factory import create_app
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
-from app.store.migrations import alembic_config, revision
+from app.store.migrations import alembic_config
 from app.store.models import ApiKey, AuditEvent, Tenant
+from app.store.revisions import revision
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.databases import empty_database

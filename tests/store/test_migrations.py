@@ -15,6 +15,7 @@ from app.store.database import SYSTEM, Database
 from app.store.migrations import alembic_config
 from app.store.models import Tenant
 from app.store.models.base import Base
+from app.store.revisions import KNOWN
 from dev import check_migrations
 from tests.support.databases import empty_database
 
@@ -75,7 +76,9 @@ def test_up_down_and_up_again(database):
 def test_there_is_one_head_and_a_way_back_from_each(database):
     script = ScriptDirectory.from_config(alembic_config(database))
     assert len(script.get_heads()) == 1
-    for step in script.walk_revisions():
+    steps = list(script.walk_revisions())
+    assert [step.revision for step in reversed(steps)] == KNOWN
+    for step in steps:
         assert callable(step.module.downgrade)
 
 
