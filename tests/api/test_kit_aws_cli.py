@@ -12,6 +12,7 @@ import pytest
 from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
 from tests.cloudformation.test_terraform import read_itself
+from tests.conftest import publish_templates
 from tests.support.cast import Customer, World, path_of, root_client, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -117,6 +118,7 @@ def test_the_aws_cli_kit_passes_on_any_other_refusal(world: World, customer: Cus
 
 
 def test_the_kits_command_updates_a_stack_that_is_there(world: World, customer: Customer, shell):
+    publish_templates(world.admin.app)
     tenant = world.tenant()
     role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
     made = world.connect(tenant, role_arn)
