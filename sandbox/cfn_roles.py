@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from datetime import date
-from functools import cache
 from typing import Any
 
-from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.exceptions import NotFoundException
-from moto.iam.models import AWSManagedPolicy, Role, iam_backends
+from moto.iam.models import Role, iam_backends
+
+from sandbox.errors import access_denied
+from sandbox.identity import acting_in, context_of
+from sandbox.policy import Request
+from sandbox.roles import managed_policy
 
 _role_create = Role.create_from_cloudformation_json.__func__
 _role_delete = Role.delete_from_cloudformation_json.__func__
@@ -23,6 +26,7 @@ def policy_text(document: Any) -> str:
 
 def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: str, region_name: str, **_: Any) -> Any:
     properties = template["Properties"]
+    _ensure_may_create(account_id, properties)
     role = _role_create(cls, name, template, account_id, region_name)
     try:
         _apply_role(role, properties)
@@ -30,6 +34,15 @@ def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: 
         iam_backends[account_id]["aws"].roles.pop(role.id)
         raise
     return role
+
+
+def _ensure_may_create(account_id: str, properties: Mapping[str, Any]) -> None:
+    """CloudFormation makes a role with the rights of whoever launches the stack."""
+    caller, permissions = acting_in(account_id)
+    arn = f"arn:aws:iam::{account_id}:role{properties.get('Path', '/')}{properties.get('RoleName', '')}"
+    keys = context_of(caller, **{"iam:PermissionsBoundary": properties.get("PermissionsBoundary")})
+    if why := permissions.why_not(Request("iam:CreateRole", arn, keys)):
+        raise access_denied(caller.arn, "iam:CreateRole", arn, why)
 
 
 def _update_role(
@@ -81,19 +94,6 @@ def _attachable(role: Any, what: str, arn: str) -> Any:
     if found is None:
         raise NotFoundException(f"{what} {arn} does not exist or is not attachable.")
     return found
-
-
-def managed_policy(account_id: str, arn: str) -> Any:
-    """The account's own, or AWS's: of those moto holds over a thousand, too many to load into each account."""
-    own = iam_backends[account_id]["aws"].managed_policies.get(arn)
-    return _aws_managed_policies(account_id).get(arn) if own is None else own
-
-
-@cache
-def _aws_managed_policies(account_id: str) -> dict[str, Any]:
-    known: dict[str, Any] = json.loads(aws_managed_policies_data)
-    policies = [AWSManagedPolicy.from_data(name, account_id, "us-east-1", data) for name, data in known.items()]
-    return {policy.arn: policy for policy in policies}
 
 
 def install() -> None:

@@ -32,7 +32,7 @@ def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return _originals["create_stack"](self, *args, **kwargs)
     except AlreadyExistsException:
-        raise
+        raise AlreadyExistsException(f"Stack [{args[0] if args else kwargs['name']}] already exists") from None
     except Exception:  # any of them is raised again, once the half-made stack is gone
         for stack_id in set(self.stacks) - before:
             _forget(self.stacks.pop(stack_id))

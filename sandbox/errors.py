@@ -17,11 +17,10 @@ class AwsError(Exception):
         self.message = message
 
 
-def access_denied(caller_arn: str, action: str, resource: str) -> AwsError:
-    """The same text for an absent role and one that refuses, as at AWS."""
-    return AwsError(
-        403, "AccessDenied", f"User: {caller_arn} is not authorized to perform: {action} on resource: {resource}"
-    )
+def access_denied(caller_arn: str, action: str, resource: str, why: str | None = None) -> AwsError:
+    """Without `why` the same text for an absent role and one that refuses, as at AWS."""
+    text = f"User: {caller_arn} is not authorized to perform: {action} on resource: {resource}"
+    return AwsError(403, "AccessDenied", f"{text} {why}" if why else text)
 
 
 def invalid(message: str) -> AwsError:

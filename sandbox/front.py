@@ -15,8 +15,8 @@ from werkzeug.wrappers import Response
 from sandbox import s3, simulation
 from sandbox.errors import AwsError, access_denied, render, unsupported
 from sandbox.faults import Attempt, Dropped, Faults
-from sandbox.identity import Identities, Permissions, Signature, context_of, read_signature, role_arn
-from sandbox.policy import Caller, Decision, Kind, Request, UnsupportedPolicy
+from sandbox.identity import Identities, Permissions, Signature, act_for, context_of, read_signature, role_arn
+from sandbox.policy import Caller, Kind, Request, UnsupportedPolicy
 from sandbox.sts import Sts
 
 log = logging.getLogger("sandbox")
@@ -83,6 +83,7 @@ class Front:
         """Sessions may do what their policies allow. Roots may do everything in their account, and here users may too."""
         if signed.caller.kind is Kind.USER:
             permissions = Permissions(unlimited=True)
+        act_for(signed.caller, permissions)
         if signed.service == "s3":
             s3.authorise(signed.request, signed.caller, permissions)
         elif not permissions.unlimited:
@@ -96,8 +97,10 @@ class Front:
         role = form.get("RoleName")
         resource = role_arn(caller.account, role) if role else form.get("PolicySourceArn")
         self._faults.strike(Attempt(action, caller.arn, caller.account, resource))
-        if permissions.decide(Request(name, resource, context_of(caller))) is not Decision.ALLOWED:
-            raise access_denied(caller.arn, name, resource or "*")
+        region = None if signed.signature is None else signed.signature.region
+        asked = Request(name, resource, context_of(caller, **{"aws:RequestedRegion": region}))
+        if why := permissions.why_not(asked):
+            raise access_denied(caller.arn, name, resource or "*", why)
 
     @staticmethod
     def _refusal(error: AwsError, service: str, request: HttpRequest) -> Response:

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import string
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,10 +18,10 @@ from moto.iam.models import iam_backends
 from werkzeug.wrappers import Request as HttpRequest
 
 from sandbox import clock
-from sandbox.cfn_roles import managed_policy
 from sandbox.errors import AwsError, unsupported
 from sandbox.organization import organization
 from sandbox.policy import ANONYMOUS, Caller, Decision, Grant, Kind, Request, evaluate_identity
+from sandbox.roles import managed_policy
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SCOPE = re.compile(r"Credential=([^/,\s]+)/[0-9]+/([^/,\s]+)/([^/,\s]+)/aws4_request")
@@ -153,10 +154,10 @@ class Identities:
             return _user_permissions(caller)
         session = self._sessions.get(access_key_id)
         if session is None:
-            return Permissions(unlimited=caller.kind is Kind.ROOT)
-        ceilings = [[session.policy]] if session.policy is not None else []
+            return root_permissions(caller.account) if caller.kind is Kind.ROOT else Permissions()
         role = role_policies(session.role)
-        return Permissions(role.identity, ceilings + [[text] for text in (role.boundary, role.organization) if text])
+        ceilings = {"session policy": session.policy, "permissions boundary": role.boundary, _SCP: role.organization}
+        return Permissions(role.identity, {kind: text for kind, text in ceilings.items() if text is not None})
 
 
 def role_arn(account: str, name: str) -> str:
@@ -180,16 +181,37 @@ def _unknown_key(service: str) -> AwsError:
     return AwsError(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
 
 
+_SCP = "service control policy"
+_EVERYTHING = '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
+_acting = threading.local()  # on whose behalf this thread works
+
+
 @dataclass(frozen=True)
 class Permissions:
-    """What an identity may do: its own policies, and ceilings (session policy, boundary) that must allow it as well."""
+    """What an identity may do: its own policies, and ceilings, by their kind, that must allow it as well."""
 
     identity: Sequence[str] = ()
-    ceilings: Sequence[Sequence[str]] = ()
+    ceilings: Mapping[str, str] = field(default_factory=dict)
     unlimited: bool = False
 
     def decide(self, request: Request) -> Decision:
-        return self._combine([self.identity, *self.ceilings], request)
+        return self._combine([self.identity, *self._ceilings], request)
+
+    def why_not(self, request: Request) -> str | None:
+        """What refuses the request, in AWS's words; None if nothing does."""
+        if self.unlimited:
+            return None
+        groups = {"identity-based policy": self.identity} | {kind: [text] for kind, text in self.ceilings.items()}
+        said = [(kind, evaluate_identity(group, request)) for kind, group in groups.items()]
+        for kind, decision in said:
+            if decision is Decision.DENIED:
+                return f"with an explicit deny in a{'n' if kind[0] == 'i' else ''} {kind}"
+        silent = [kind for kind, decision in said if decision is Decision.NOT_ALLOWED]
+        return f"because no {silent[0]} allows the {request.action} action" if silent else None
+
+    @property
+    def _ceilings(self) -> list[list[str]]:
+        return [[text] for text in self.ceilings.values()]
 
     def permit(self, request: Request, grant: Grant, *, same_account: bool, identity_suffices: bool) -> bool:
         """Combines the caller's side with the resource's. Across accounts both must say yes.
@@ -205,7 +227,7 @@ class Permissions:
         if decision is Decision.ALLOWED or (same_account and grant is Grant.SESSION):
             return True
         named = same_account and grant is Grant.PRINCIPAL
-        return named and self._combine(self.ceilings, request) is Decision.ALLOWED
+        return named and self._combine(self._ceilings, request) is Decision.ALLOWED
 
     def _combine(self, groups: Sequence[Sequence[str]], request: Request) -> Decision:
         if self.unlimited:
@@ -214,6 +236,26 @@ class Permissions:
         if Decision.DENIED in decisions:
             return Decision.DENIED
         return Decision.NOT_ALLOWED if Decision.NOT_ALLOWED in decisions else Decision.ALLOWED
+
+
+def root_permissions(account: str) -> Permissions:
+    """Everything in the account, as far as its organisation allows it."""
+    scp = organization.policy(account, "service_control")
+    return Permissions(unlimited=True) if scp is None else Permissions([_EVERYTHING], {_SCP: scp})
+
+
+def act_for(caller: Caller, permissions: Permissions) -> None:
+    """What is made while this thread answers the request is made with the caller's permissions."""
+    _acting.who = caller, permissions
+
+
+def acting_in(account: str) -> tuple[Caller, Permissions]:
+    """Who makes something in the account: this thread's caller, or AWS itself, such as for a StackSet."""
+    caller, permissions = getattr(_acting, "who", (ANONYMOUS, Permissions()))
+    if caller.account == account:
+        return caller, permissions
+    root = f"arn:aws:iam::{account}:root"
+    return Caller(Kind.ROOT, account, root, root, account), root_permissions(account)
 
 
 def _user_permissions(caller: Caller) -> Permissions:

@@ -1,13 +1,16 @@
-"""moto's IAM role, extended with the time of the last change of its trust policy.
+"""moto's IAM role, extended with the time of the last change of its trust policy; and the policies that roles attach.
 
 The fault "spreading" needs it: a new role, or one with a new trust policy, denies every call until IAM has propagated
 it.
 """
 
+import json
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from moto.iam.models import Role
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+from moto.iam.models import AWSManagedPolicy, Role, iam_backends
 
 
 class _TrustPolicy:
@@ -24,6 +27,19 @@ class _TrustPolicy:
 def trust_changed_at(role: Any) -> datetime:
     moment: datetime = role.__dict__["trust_changed_at"]
     return moment
+
+
+def managed_policy(account_id: str, arn: str) -> Any:
+    """The account's own, or AWS's: of those moto holds over a thousand, too many to load into each account."""
+    own = iam_backends[account_id]["aws"].managed_policies.get(arn)
+    return _aws_managed_policies(account_id).get(arn) if own is None else own
+
+
+@cache
+def _aws_managed_policies(account_id: str) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(aws_managed_policies_data)
+    policies = [AWSManagedPolicy.from_data(name, account_id, "us-east-1", data) for name, data in known.items()]
+    return {policy.arn: policy for policy in policies}
 
 
 def install() -> None:

@@ -116,6 +116,17 @@ class TestOrganisations:
         with pytest.raises(ClientError, match="AccessDenied"):
             iam.list_roles()
 
+    def test_it_binds_the_root_of_an_account_too(self, people):
+        iam = people.client("iam", CUSTOMER)
+        deny = statement("iam:*", effect="Deny", Resource="*")
+        govern(service_control=[statement("*", Resource="*"), deny])
+        with pytest.raises(ClientError, match="with an explicit deny in a service control policy"):
+            iam.list_roles()
+        people.client("sqs", CUSTOMER).list_queues()
+        govern(service_control=[statement("s3:*", Resource="*")])
+        with pytest.raises(ClientError, match="because no service control policy allows the iam:ListRoles action"):
+            iam.list_roles()
+
     def test_a_resource_control_policy_refuses_outsiders(self, people):
         role = people.role(VENDOR_ROOT)
         assert people.outcome(role, who=VENDOR) == "allowed"

@@ -41,7 +41,7 @@ def test_the_outputs(vendor, sandbox):
 
 def test_a_stack_that_fails_says_why(people, sandbox, vendor):
     template = BROKER_YAML.replace("Default: DeputyBroker", "Default: DeputyBroker2")
-    with pytest.raises(Exception, match="deputy-broker already exists"):
+    with pytest.raises(Exception, match=r"Stack \[deputy-broker\] already exists"):
         deploy_vendor(sandbox.url, template)
 
 
