@@ -1,12 +1,16 @@
 """A customer with an onboarding link in their browser, and no key."""
 
 import itertools
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import pytest
 from bs4 import BeautifulSoup
+from playwright.sync_api import Browser, Page
+from werkzeug.serving import make_server
 
 from app.store.models import ConnectionStatus
 from tests.support.cast import World
@@ -55,6 +59,30 @@ def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
     base = world.admin.app.extensions["deputy"].config.public_url
     assert made["url"].startswith(f"{base}/onboard/")
     return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])
+
+
+@pytest.fixture
+def url(visitor: Visitor) -> Iterator[str]:
+    """The visitor's page, served to browsers."""
+    server = make_server("127.0.0.1", 0, visitor.world.admin.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}{visitor.path}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def browser_page(chromium: Browser) -> Iterator[Page]:
+    """A page that fails the test when the page's own policy, or a script of its own, is in its way."""
+    with chromium.new_context() as context:
+        page = context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        yield page
+    assert said == []
 
 
 def many(visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100) -> list[str]:

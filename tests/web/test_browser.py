@@ -1,11 +1,9 @@
 """The onboarding page in a real browser: live updates, tabs, copying, under the strict Content-Security-Policy."""
 
-import threading
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
-from werkzeug.serving import make_server
 
 from app.store.models import ConnectionStatus
 from tests.attacks.evidence import on_sqlite
@@ -41,30 +39,6 @@ BEYOND = """() => {
   const page = document.documentElement;
   return [page.scrollWidth - page.clientWidth, page.scrollHeight - document.querySelector("main").offsetHeight];
 }"""
-
-
-@pytest.fixture
-def url(visitor: Visitor) -> Iterator[str]:
-    """The visitor's page, served to browsers."""
-    server = make_server("127.0.0.1", 0, visitor.world.admin.app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}{visitor.path}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def browser_page(chromium: Browser) -> Iterator[Page]:
-    """A page that fails the test when the page's own policy, or a script of its own, is in its way."""
-    with chromium.new_context() as context:
-        page = context.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        yield page
-    assert said == []
 
 
 def test_the_page_turns_green_by_itself(visitor: Visitor, url: str, browser_page: Page):
