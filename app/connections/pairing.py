@@ -42,11 +42,12 @@ class Plan:
 
     `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified connection is to switch to.
     `retiring`: what the role is to refuse. `retired`: what it may still have, and can't be paired with any more.
-    `external_ids`: all of the tenant's, which a trust policy may name.
+    `external_ids`: all of the tenant's, which a trust policy may name; `retired_ids`: those that it should no longer name.
     """
 
     own: tuple[Candidate, ...]
     external_ids: frozenset[str]
+    retired_ids: frozenset[str]
     upcoming: Candidate | None = None
     retiring: Candidate | None = None
     retired: Candidate | None = None
@@ -91,6 +92,7 @@ def plan_of(db: Session, connection: Connection) -> Plan:
     lost = paired if not verified and paired.state is ExternalIdState.RETIRED else None
     return Plan(
         external_ids=frozenset(row.value for row in rows),
+        retired_ids=frozenset(row.value for row in rows if row.state is ExternalIdState.RETIRED),
         own=tuple(found for row in dict.fromkeys(order) if (found := candidate(row))),
         upcoming=candidate(target) if verified and target is not paired else None,
         retiring=candidate(by_state.get(ExternalIdState.RETIRING)),

@@ -4,6 +4,7 @@ Only one thing that is read changes a verdict: a statement that lets the broker 
 whatever the calls saw. A policy that cannot be read, or not understood, proves nothing and stops nothing.
 """
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from app.store.models import Verdict
 from app.store.models.states import DEMANDS, ONLY_US
 
 ENDS = "trust_policy_ends_access"
+RETIRED = "trust_policy_names_retired_external_id"
 
 _NOT_TRIED = "Not tried, as an earlier check did not pass."
 _MAY_NOT = (
@@ -27,9 +29,17 @@ _SILENT = "AWS did not show the role's trust policy in time. The next proof asks
 
 
 def judge(
-    finding: Finding, told: Sequence[Told], grant: Grant, broker: Broker, external_ids: Collection[str]
+    finding: Finding,
+    told: Sequence[Told],
+    grant: Grant,
+    broker: Broker,
+    external_ids: Collection[str],
+    *,
+    retired: Collection[str] = (),
 ) -> Finding:
-    """The finding, with what the trust policy says. `told`: one, if the role let us in; `external_ids`: the tenant's."""
+    """The finding, with what the trust policy says. `told`: one, if the role let us in; `external_ids`: all of the
+    tenant's. A policy may still name those in `retired`, which are nobody else's: that is said, and stops nothing.
+    """
     if not told or isinstance(told[0], StsError):
         why = _NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
         skipped = (Check(name, "skipped", why) for name in (DEMANDS, ONLY_US))
@@ -40,6 +50,8 @@ def judge(
     said = [proof.Warning(it.name, it.detail) for it in warned]
     if found.ends:
         said.append(proof.Warning(ENDS, f"The role's trust policy ends this access: {', '.join(found.ends)}."))
+    if named := [it for it in sorted(retired) if it != grant.external_id and it in json.dumps(told[0])]:
+        said.append(proof.Warning(RETIRED, f"The role still accepts {', '.join(named)}, which was retired: remove it."))
     finding = replace(finding, checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
     if not found.open or finding.verdict is Verdict.UNASSUMABLE:
         return finding

@@ -147,7 +147,8 @@ class Verification:
     def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> Finding:
         """A routine proof where that is enough, else a full one; with what the trust policy and the canary say."""
         told: list[Told] = []
-        read = partial(judge, told=told, grant=grant, broker=self._sts.broker, external_ids=before.plan.external_ids)
+        own, retired = before.plan.external_ids, before.plan.retired_ids
+        read = partial(judge, told=told, grant=grant, broker=self._sts.broker, external_ids=own, retired=retired)
         finding = None
         if trigger in ROUTINE and before.role_unique_id is not None and grant == before.plan.own[0].grant:
             finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras, told.append)

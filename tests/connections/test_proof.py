@@ -314,7 +314,9 @@ def sleeps(monkeypatch):
 
 
 def prove_patiently(door, patience: float):
-    before = verification._Tested(1, None, None, None, False, None, Plan((Candidate(new_id(), GRANT),), frozenset()))
+    before = verification._Tested(
+        1, None, None, None, False, None, Plan((Candidate(new_id(), GRANT),), frozenset(), frozenset())
+    )
     return (
         verification.Verification(None, door, None, NO_CANARY)
         ._prove_patiently(before, Trigger.CREATED, patience)

@@ -71,7 +71,7 @@ class Tenant:
 
     def connection(self, *, status: str = "verified", trust: dict[str, Any] | None = None) -> dict[str, Any]:
         customer, kit = Customer(self.world.aws), self.kit
-        role_arn = customer.role(kit["role_name"], trust or kit["trust_policy"])
+        role_arn = customer.reading_itself(kit["role_name"], trust or kit["trust_policy"])
         made = self.world.connect(self.made, role_arn, status=status)
         self._customers[made["id"]] = customer, kit["role_name"]
         return made
@@ -124,6 +124,11 @@ class Tenant:
                 queue.prove(claim)
         self.clock.move_to(until)
         housekeeping.tidy(self.services.db)
+
+    def idle(self, **time: float) -> None:
+        """So much later, and no background worker was there until then."""
+        self.clock.shift(timedelta(**time))
+        self.after()
 
     def switch(self, *connections: dict[str, Any]) -> None:
         """Both proofs of it that a switch takes, at once and two minutes later."""

@@ -94,9 +94,9 @@ def test_it_completes_by_itself_a_day_after_it_was_ready(tenant: Tenant):
     connection = tenant.connection()
     tenant.start()
     tenant.switch(connection)
-    tenant.after(hours=23)
+    tenant.idle(hours=23)
     assert tenant.state()[0] == "ready"
-    tenant.after(hours=1)
+    tenant.idle(hours=1)
     assert tenant.state()[0] == "retiring"
     [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.completed")
     assert event["actor"]["kind"] == "worker"

@@ -79,12 +79,13 @@ def test_it_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
     tenant.switch(first)
     refused = tenant.world.admin.refused("POST", f"{tenant.path}/complete", expect=409, code="conflict")
     assert refused["detail"].startswith("1 verified connection has")
-    tenant.after(days=1)
+    tenant.idle(days=1)
     assert tenant.state() == ("open", 1, 1), "no deadline"
     assert tenant.issue(second)
     tenant.world.admin("POST", path_of(second, "/suspend"), {"reason": "only verified ones count"})
     assert tenant.state() == ("ready", 1, 0)
-    tenant.after(days=1)
+    tenant.after(minutes=15)
+    tenant.idle(days=1)
     assert tenant.state()[0] == "retiring"
 
 
@@ -241,6 +242,23 @@ def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):
     tenant.update_role(connection)
     assert tenant.verify(connection)["status"] == "verified"
     assert tenant.get(connection)["external_id"] == tenant.external_id
+
+
+def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(tenant: Tenant):
+    """It is nobody else's. To stop issuing would be the outage that a rotation avoids."""
+    connection = tenant.connection()
+    oldest = tenant.start()["external_id"]
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.start()
+    assert tenant.issued_ids()[oldest] == "retired"
+    seen = tenant.verify(connection)
+    assert seen["status"] == "verified"
+    assert {check["outcome"] for check in seen["verification"]["checks"]} == {"passed"}
+    [warning] = seen["verification"]["warnings"]
+    assert (warning["name"], oldest in warning["detail"]) == ("trust_policy_names_retired_external_id", True)
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["verification"]["warnings"] == []
 
 
 def test_an_abandoned_emergency_gives_the_old_one_back(tenant: Tenant):
