@@ -13,13 +13,14 @@ locals {
         Principal = { AWS = "arn:${local.broker[1]}:iam::${local.broker[4]}:root" }
         # The last two only allow session tags and a source identity, which your CloudTrail then shows.
         Action = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
-        Condition = {
+        Condition = merge({
           # Without this, another customer of the vendor could name your role as theirs and be let in.
           StringEquals = { "sts:ExternalId" = compact([var.external_id, var.next_external_id]) }
           # Only the broker in that account. As the principal it would stop working when it is deleted and
           # recreated.
           ArnEquals = { "aws:PrincipalArn" = var.broker_principal_arn }
-        }
+          # No session begins from access_until on. The policy access_until below ends those that live.
+        }, { for until in compact([var.access_until]) : "DateLessThan" => { "aws:CurrentTime" = until } })
       },
     ]
   }
@@ -29,6 +30,7 @@ resource "aws_iam_role" "this" {
   name                 = var.role_name
   description          = "Lets ${var.vendor_name} reach this account for the customer with External ID ${var.external_id}"
   max_session_duration = var.max_session_duration
+  permissions_boundary = one(compact([var.permissions_boundary_arn]))
   assume_role_policy   = jsonencode(local.trust_policy)
 
   # The tags say which vendor and which customer the role belongs to, and which permissions it was made with.
@@ -73,6 +75,45 @@ resource "aws_iam_role_policy" "read_itself" {
           "iam:SimulatePrincipalPolicy",
         ]
         Resource = aws_iam_role.this.arn
+      },
+    ]
+  })
+}
+
+resource "aws_iam_role_policy" "access_until" {
+  count = length(compact([var.access_until]))
+
+  name = "access-until"
+  role = aws_iam_role.this.id
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect    = "Deny"
+        Action    = "*"
+        Resource  = "*"
+        Condition = { DateGreaterThanEquals = { "aws:CurrentTime" = var.access_until } }
+      },
+    ]
+  })
+}
+
+# The policy that IAM's own "Revoke active sessions" makes, under its name.
+resource "aws_iam_role_policy" "revoke_older_sessions" {
+  count = length(compact([var.revoke_sessions_before]))
+
+  name = "AWSRevokeOlderSessions"
+  role = aws_iam_role.this.id
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect    = "Deny"
+        Action    = "*"
+        Resource  = "*"
+        Condition = { DateLessThan = { "aws:TokenIssueTime" = var.revoke_sessions_before } }
       },
     ]
   })

@@ -87,3 +87,36 @@ variable "max_session_duration" {
     error_message = "Must be between 3600 and 43200."
   }
 }
+
+variable "access_until" {
+  type        = string
+  description = "Ends the access at this time, in UTC, such as 2027-12-31T00:00:00Z: for new sessions and for those that live."
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$", var.access_until))
+    error_message = "Must be empty, or a time in UTC, such as 2027-12-31T00:00:00Z."
+  }
+}
+
+variable "revoke_sessions_before" {
+  type        = string
+  description = "Ends every session that began before this time, in UTC, such as 2027-01-31T12:00:00Z."
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$", var.revoke_sessions_before))
+    error_message = "Must be empty, or a time in UTC, such as 2027-01-31T12:00:00Z."
+  }
+}
+
+variable "permissions_boundary_arn" {
+  type        = string
+  description = "The ARN of a policy of this account, or of AWS, that the role can never exceed."
+  default     = ""
+
+  validation {
+    condition     = can(regex("^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?$", var.permissions_boundary_arn))
+    error_message = "Must be empty, or the ARN of an IAM policy."
+  }
+}

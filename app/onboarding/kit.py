@@ -16,7 +16,7 @@ from app.errors import ValidationFailedError
 from app.ids import kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
-from app.onboarding.kit_update import OF_AN_ACCOUNT, OF_AN_ORGANIZATION, KitUpdate, StackUpdate, update_command
+from app.onboarding.kit_update import KEPT, KitUpdate, StackUpdate, update_command
 from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
 from app.permissions.permission_sets import PermissionSet, PermissionSets
@@ -125,8 +125,8 @@ class Onboarding:
             terraform=terraform,
             aws_cli=aws_cli,
             update=KitUpdate(
-                stack=self._update(region, stack, template_url, values, kept=(*OF_AN_ACCOUNT, *own)),
-                stack_set=self._update(region, whole, organization_url, values, kept=(*OF_AN_ORGANIZATION, *own)),
+                stack=self._update(region, stack, template_url, values, kept=(*KEPT, *own)),
+                stack_set=self._update(region, whole, organization_url, values, kept=(*KEPT, *own)),
                 terraform=terraform,
                 aws_cli=aws_cli,
             ),

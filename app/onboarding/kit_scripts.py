@@ -18,6 +18,29 @@ from app.permissions.permission_sets import READS_ITSELF
 # Policies hold such a mark only in IAM's variables, such as ${aws:PrincipalAccount}.
 _HCL_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII)
 
+# (parameter, policy, operator, key) of what denies everything to sessions that live already.
+_DENIALS = (
+    ("AccessUntil", "access-until", "DateGreaterThanEquals", "aws:CurrentTime"),
+    ("RevokeSessionsBefore", "AWSRevokeOlderSessions", "DateLessThan", "aws:TokenIssueTime"),
+)
+_CONDITION = '"Condition": {'
+_HCL_CONDITION = re.compile(r'^( +)"Condition" = (\{\n.*?\n\1\})$', re.DOTALL | re.MULTILINE)
+_HCL_UNTIL = (
+    r'\1"Condition" = merge(\2, { for until in compact([var.AccessUntil]) :'
+    r' "DateLessThan" => { "aws:CurrentTime" = until } })'
+)
+_TIME = "([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?"
+_POLICY = "(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?"
+# What a customer may set, and need not: the template's parameters of these names.
+_LIMITS = [
+    dict(zip(("name", "pattern", "description", "example"), limit, strict=True))
+    for limit in (
+        ("AccessUntil", _TIME, "the time in UTC at which the access ends", "2027-12-31T00:00:00Z"),
+        ("RevokeSessionsBefore", _TIME, "a time in UTC; earlier sessions end", "2027-01-31T12:00:00Z"),
+        ("PermissionsBoundaryArn", _POLICY, "what the role can't exceed", "arn:aws:iam::444455556666:policy/Boundary"),
+    )
+]
+
 
 @dataclass(frozen=True, slots=True)
 class KitRole:
@@ -55,16 +78,20 @@ def terraform(role: KitRole) -> str:
     policy = _hcl(role.policy, indent="  ")
     for parameter in role.parameters:
         policy = policy.replace(f"$${{{parameter['name']}}}", f"${{var.{parameter['name']}}}")
-    return "".join(map(_variable, role.parameters)) + _TERRAFORM.format(
+    trust = _HCL_CONDITION.sub(_HCL_UNTIL, _hcl(role.trust, indent="  "), count=1)
+    return "".join(map(_variable, (*_LIMITS, *role.parameters))) + _TERRAFORM.format(
         who=_comment(role.vendor),
         name=_hcl(role.name),
         description=_hcl(role.description),
         max_seconds=role.max_seconds,
-        trust=_hcl(role.trust, indent="  "),
+        trust=trust,
         policy=policy,
         managed=_ATTACHMENTS.format(arns=_hcl(list(role.managed), indent="  ")) if role.managed else "",
         tags=_hcl(role.tags, indent="  "),
         reads=_hcl(list(READS_ITSELF), indent="        "),
+        denials="".join(
+            _DENY.format(limit=limit, name=name, operator=operator, key=key) for limit, name, operator, key in _DENIALS
+        ),
     )
 
 
@@ -83,11 +110,12 @@ def aws_cli(role: KitRole) -> str:
         description=shlex.quote(role.description),
         max_seconds=role.max_seconds,
         tags=shlex.quote(json.dumps(tags)),
-        trust=shlex.quote(json.dumps(role.trust, indent=2)),
+        trust=shlex.quote(json.dumps(role.trust, indent=2)).replace(_CONDITION, f"""{_CONDITION}'"$ends"'""", 1),
         policy=policy,
         managed=shlex.quote(" ".join(role.managed)),
-        parameters=_FITS + "".join(map(_argument, role.parameters)) if role.parameters else "",
+        parameters="".join(map(_argument, (*_LIMITS, *role.parameters))),
         reads=json.dumps(READS_ITSELF),
+        denials="\n".join(f'deny {name} {operator} {key} "${{{limit}:-}}"' for limit, name, operator, key in _DENIALS),
     )
 
 
@@ -99,6 +127,7 @@ def _variable(parameter: dict[str, str]) -> str:
     return _VARIABLE.format(
         name=parameter["name"],
         description=_hcl(_wanted(parameter)),
+        default='  default     = ""\n' if parameter in _LIMITS else "",
         pattern=_hcl(f"^({parameter['pattern']})$"),
         error=_hcl(f"Must match {parameter['pattern']}, such as {parameter['example']}."),
     )
@@ -152,6 +181,7 @@ resource "aws_iam_role" "deputy" {{
   name                 = {name}
   description          = {description}
   max_session_duration = {max_seconds}
+  permissions_boundary = one(compact([var.PermissionsBoundaryArn]))
 
   # One AWS identity of {who}, and only with the External ID that is yours alone. Keep both conditions.
   assume_role_policy = jsonencode({trust})
@@ -185,9 +215,32 @@ resource "aws_iam_role_policy" "deputy_read_itself" {{
   }})
 }}
 
-output "role_arn" {{
+{denials}output "role_arn" {{
   value = aws_iam_role.deputy.arn
 }}
+"""
+
+_DENY = """\
+# Without this, sessions that live already would go on to their end.
+resource "aws_iam_role_policy" "deputy_{limit}" {{
+  count = length(compact([var.{limit}]))
+
+  name = "{name}"
+  role = aws_iam_role.deputy.id
+
+  policy = jsonencode({{
+    Version = "2012-10-17"
+    Statement = [
+      {{
+        Effect    = "Deny"
+        Action    = "*"
+        Resource  = "*"
+        Condition = {{ {operator} = {{ "{key}" = var.{limit} }} }}
+      }},
+    ]
+  }})
+}}
+
 """
 
 _ATTACHMENTS = """\
@@ -205,21 +258,13 @@ _VARIABLE = """\
 variable "{name}" {{
   type        = string
   description = {description}
-
+{default}
   validation {{
     condition     = can(regex({pattern}, var.{name}))
     error_message = {error}
   }}
 }}
 
-"""
-
-_FITS = """
-# What you fill in goes into the permissions.
-fits() {
-  case $1 in *[!A-Za-z0-9_.:/@=,+-]*) return 1 ;; esac
-  printf '%s\\n' "$1" | LC_ALL=C grep -Eqx -e "$2"
-}
 """
 
 _ARGUMENT = """\
@@ -236,6 +281,11 @@ _AWS_CLI = """\
 # Makes the IAM role through which {who} reaches this AWS account.
 # Run it with sh and with credentials of the account; it needs the AWS CLI, version 1 or 2. Run it again to bring the
 # role back to what is written here.
+#
+# You may limit the access, as in: AccessUntil=2027-12-31T00:00:00Z sh connect.sh
+# - AccessUntil ends it at this time. If it is not given, the role keeps the time that it has; AccessUntil= takes it away.
+# - RevokeSessionsBefore ends every session that began before this time.
+# - PermissionsBoundaryArn names a policy that the role can never exceed. If it is not given, the role keeps its own.
 set -eu
 export AWS_PAGER=''
 # IAM is the same in every region: this only says in which part of AWS, and that none has to be configured.
@@ -247,10 +297,20 @@ role_name={name}
 description={description}
 max_session_seconds={max_seconds}
 tags={tags}
+
+# What is given to this script goes into the role.
+fits() {{
+  case $1 in *[!A-Za-z0-9_.:/@=,+-]*) return 1 ;; esac
+  printf '%s\\n' "$1" | LC_ALL=C grep -Eqx -e "$2"
+}}
 {parameters}
-# Who may use the role: one AWS identity of {who}, and only with the External ID that is yours alone.
-# shellcheck disable=SC2016 # IAM fills in what looks like a variable, not the shell
-trust_policy={trust}
+# Who may use the role: one AWS identity of {who}, only with the External ID that is yours alone, and until $1.
+trust_policy() {{
+  ends=''
+  [ -z "$1" ] || ends="\\"DateLessThan\\": {{\\"aws:CurrentTime\\": \\"$1\\"}},"
+  # shellcheck disable=SC2016 # IAM fills in what looks like a variable, not the shell
+  printf '%s\\n' {trust}
+}}
 
 # What they may do with it.
 # shellcheck disable=SC2016 # the same
@@ -259,7 +319,8 @@ managed={managed}
 
 if message=$(aws iam create-role --role-name="$role_name" --description="$description" \\
   --max-session-duration="$max_session_seconds" --tags "$tags" \\
-  --assume-role-policy-document "$trust_policy" 2>&1); then
+  ${{PermissionsBoundaryArn:+"--permissions-boundary=$PermissionsBoundaryArn"}} \\
+  --assume-role-policy-document "$(trust_policy "${{AccessUntil:-}}")" 2>&1); then
   printf 'Made the role %s.\\n' "$role_name" >&2
 else
   case $message in
@@ -279,7 +340,15 @@ else
   fi
   aws iam update-role --role-name="$role_name" --description="$description" \\
     --max-session-duration="$max_session_seconds"
-  aws iam update-assume-role-policy --role-name="$role_name" --policy-document "$trust_policy"
+  if [ -z "${{AccessUntil+given}}" ]; then
+    AccessUntil=$(aws iam get-role --role-name="$role_name" --output text \\
+      --query "Role.AssumeRolePolicyDocument.Statement[0].Condition.DateLessThan.\\"aws:CurrentTime\\" || ''")
+  elif [ -z "$AccessUntil" ] && aws iam get-role-policy --role-name="$role_name" --policy-name access-until > /dev/null 2>&1; then
+    aws iam delete-role-policy --role-name="$role_name" --policy-name access-until
+  fi
+  [ -z "${{PermissionsBoundaryArn:-}}" ] || aws iam put-role-permissions-boundary --role-name="$role_name" \\
+    --permissions-boundary="$PermissionsBoundaryArn"
+  aws iam update-assume-role-policy --role-name="$role_name" --policy-document "$(trust_policy "$AccessUntil")"
   aws iam tag-role --role-name="$role_name" --tags "$tags"
   for attached in $(aws iam list-attached-role-policies --role-name="$role_name" \\
     --query 'AttachedPolicies[].PolicyArn' --output text); do
@@ -295,6 +364,14 @@ for wanted in $managed; do
   aws iam attach-role-policy --role-name="$role_name" --policy-arn="$wanted"
 done
 role_arn=$(aws iam get-role --role-name="$role_name" --query Role.Arn --output text)
+
+# The limits that were given also end sessions that live already.
+deny() {{
+  [ -z "$4" ] || aws iam put-role-policy --role-name="$role_name" --policy-name="$1" --policy-document "{{
+    \\"Version\\": \\"2012-10-17\\", \\"Statement\\": [{{\\"Effect\\": \\"Deny\\", \\"Action\\": \\"*\\", \\"Resource\\": \\"*\\",
+    \\"Condition\\": {{\\"$2\\": {{\\"$3\\": \\"$4\\"}}}}}}]}}"
+}}
+{denials}
 
 # Lets the role read itself: who may use it, and what it may do. So {who} notices a trust policy that lets others in,
 # and can tell you which permissions are missing. You may take this out; then {who} only knows how the role answers its

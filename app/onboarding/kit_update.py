@@ -4,9 +4,8 @@ import json
 import shlex
 from dataclasses import dataclass
 
-# Parameters that an update leaves as they are. A role of another name would be another role.
-OF_AN_ACCOUNT = ("RoleName",)
-OF_AN_ORGANIZATION = (*OF_AN_ACCOUNT, "OrganizationalUnitIds", "CallAs")
+# Parameters that an update leaves as they are: a role of another name would be another role.
+KEPT = ("RoleName", "AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn", "OrganizationalUnitIds", "CallAs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +28,20 @@ class KitUpdate:
 
 
 def update_command(region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]) -> str:
-    """Brings a stack to this template and these values of its parameters; those in `kept` stay as they are."""
-    parameters = [{"ParameterKey": name, "UsePreviousValue": True} for name in kept]
-    parameters += [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+    """Brings a stack to this template and these values of its parameters; those in `kept` stay as they are.
+
+    It asks the stack which of those it has: CloudFormation refuses the previous value of a new parameter, and without
+    it would set one that is left out to its default.
+    """
+    where = f"--region {shlex.quote(region)} --stack-name {shlex.quote(stack)}"
+    given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+    parameters = (
+        f"[Stacks[0].Parameters[?contains(`{json.dumps(kept)}`, ParameterKey)]"
+        f".{{ParameterKey: ParameterKey, UsePreviousValue: `true`}}, `{json.dumps(given)}`][]"
+    )
     return (
-        f"aws cloudformation update-stack --region {shlex.quote(region)} --stack-name {shlex.quote(stack)} \\\n"
+        f"aws cloudformation update-stack {where} \\\n"
         f"  --template-url {shlex.quote(template_url)} --capabilities CAPABILITY_NAMED_IAM \\\n"
-        f"  --parameters {shlex.quote(json.dumps(parameters))}"
+        f'  --parameters "$(aws cloudformation describe-stacks {where} --output json \\\n'
+        f'    --query {shlex.quote(parameters)})"'
     )

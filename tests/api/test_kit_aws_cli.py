@@ -1,11 +1,8 @@
 """The kit's script, run in a customer's account by real shells with the real AWS CLI."""
 
-import shutil
-import subprocess
-import sys
 from contextlib import closing
+from functools import partial
 from itertools import cycle
-from pathlib import Path
 
 import pytest
 
@@ -14,32 +11,15 @@ from tests.attacks.evidence import on_sqlite
 from tests.cloudformation.test_terraform import read_itself
 from tests.conftest import publish_templates
 from tests.support.cast import Customer, World, path_of, root_client, without_external_id
+from tests.support.shells import run_as
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
 @pytest.fixture
-def shell(world: World, customer: Customer, tmp_path: Path):
-    """Runs a script in the customer's account with the real AWS CLI."""
-
-    def run(script: str, program: str = "sh") -> subprocess.CompletedProcess[str]:
-        path = tmp_path / "deputy.sh"
-        path.write_text(script)
-        return subprocess.run(
-            [shutil.which(program), path],
-            env={
-                "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-                "HOME": str(tmp_path),
-                "AWS_ENDPOINT_URL": world.aws.url,
-                "AWS_ACCESS_KEY_ID": customer.account,
-                "AWS_SECRET_ACCESS_KEY": "sandbox",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
+def shell(world: World, customer: Customer):
+    """Runs a script in the customer's account."""
+    return partial(run_as, world.aws, customer.account)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import yaml
 from cfnlint.api import lint_all
 from cfnlint.decode import decode
 
+from tests.cloudformation.test_terraform import BOUNDARY, TIMES
+
 CLOUDFORMATION = Path(__file__).parents[2] / "cloudformation"
 TEMPLATES = sorted(CLOUDFORMATION.glob("*.yaml"))
 CUSTOMER_ROLE = CLOUDFORMATION / "customer-role.yaml"
@@ -21,7 +23,9 @@ CUSTOMER_ORG = CLOUDFORMATION / "customer-org.yaml"
 BROKER_ROOT = "arn:aws:iam::111122223333:root"
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 EXTERNAL_ID = "dpy-" + "0f" * 32
-PARAMETERS = ["ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"]
+LIMITS = ["AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn"]
+PARAMETERS = ["ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken", *LIMITS]
+BOUNDARY_PARTS = {"Fn::Split": [":", {"Fn::Sub": "${PermissionsBoundaryArn}:::::"}]}
 READS_ITSELF = [
     "iam:GetRole",
     "iam:GetRolePolicy",
@@ -118,6 +122,13 @@ def test_only_the_registration_may_be_left_out(customer):
         ("RegistrationTopicArn", "arn:aws:sns:us-east-1:444455556666:registrations", False),
         ("RegistrationTopicArn", "arn:aws-us-gov:sns:us-gov-west-1:111122223333:r_1", False),
         ("RegistrationTopicArn", "arn:aws:lambda:us-east-1:111122223333:function:f", False),
+        *((name, value, fine) for name in LIMITS[:2] for value, fine in TIMES.items()),
+        ("PermissionsBoundaryArn", "", True),
+        ("PermissionsBoundaryArn", BOUNDARY, True),
+        ("PermissionsBoundaryArn", "arn:aws-cn:iam::aws:policy/job-function/ViewOnlyAccess", True),
+        ("PermissionsBoundaryArn", "Boundary", False),
+        ("PermissionsBoundaryArn", BOUNDARY.replace("policy", "role"), False),
+        ("PermissionsBoundaryArn", f"{BOUNDARY}*", False),
     ],
 )
 def test_parameters_accept_only_what_they_should(customer, name, value, accepted):
@@ -147,10 +158,32 @@ def test_the_trust_policy_is_exactly_this(role):
                 "Condition": {
                     "StringEquals": {"sts:ExternalId": {"Fn::If": ["HasNextExternalId", both, {"Ref": "ExternalId"}]}},
                     "ArnEquals": {"aws:PrincipalArn": BROKER},
+                    "DateLessThan": where("HasAccessUntil", {"aws:CurrentTime": {"Ref": "AccessUntil"}}),
                 },
             }
         ],
     }
+
+
+def where(condition, value):
+    return {"Fn::If": [condition, value, {"Ref": "AWS::NoValue"}]}
+
+
+def denial(condition, name, test):
+    statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": test}
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    return where(condition, {"PolicyName": name, "PolicyDocument": document})
+
+
+def test_the_limits_deny_and_are_there_when_they_are_given(role):
+    assert role["Policies"][2:] == [
+        denial("HasAccessUntil", "access-until", {"DateGreaterThanEquals": {"aws:CurrentTime": {"Ref": LIMITS[0]}}}),
+        denial(
+            "HasRevokeSessionsBefore",
+            "AWSRevokeOlderSessions",
+            {"DateLessThan": {"aws:TokenIssueTime": {"Ref": LIMITS[1]}}},
+        ),
+    ]
 
 
 def test_the_role_names_the_vendor_and_the_tenant(customer, role):
@@ -180,6 +213,10 @@ def test_the_registration_exists_only_with_a_topic(customer):
     assert customer["Conditions"] == {
         "HasNextExternalId": {"Fn::Not": [{"Fn::Equals": [{"Ref": "NextExternalId"}, ""]}]},
         "HasRegistrationTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RegistrationTopicArn"}, ""]}]},
+        "HasAccessUntil": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AccessUntil"}, ""]}]},
+        "HasRevokeSessionsBefore": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RevokeSessionsBefore"}, ""]}]},
+        "HasPermissionsBoundary": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PermissionsBoundaryArn"}, ""]}]},
+        "BoundaryIsOfAws": {"Fn::Equals": [{"Fn::Select": [4, BOUNDARY_PARTS]}, "aws"]},
     }
     assert registration == {
         "Type": "Custom::DeputyRegistration",
@@ -192,6 +229,7 @@ def test_the_registration_exists_only_with_a_topic(customer):
             "RegistrationToken": {"Ref": "RegistrationToken"},
             "ExternalId": {"Ref": "ExternalId"},  # or an update of it alone would not be told
             "NextExternalId": {"Ref": "NextExternalId"},
+            **{name: {"Ref": name} for name in LIMITS},
             "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
             "TemplateVersion": "example-version",
             "PermissionSet": "example-set@1",
@@ -201,7 +239,7 @@ def test_the_registration_exists_only_with_a_topic(customer):
 
 def test_it_makes_a_role_and_a_registration_and_nothing_else(customer):
     assert list(customer["Resources"]) == ["Role", "Registration"]
-    policies = [policy["PolicyName"] for policy in customer["Resources"]["Role"]["Properties"]["Policies"]]
+    policies = [policy["PolicyName"] for policy in customer["Resources"]["Role"]["Properties"]["Policies"][:2]]
     assert policies == ["permissions", "read-itself"]
     assert "ManagedPolicyArns" not in customer["Resources"]["Role"]["Properties"]
 
@@ -498,7 +536,7 @@ def test_the_canary_trusts_broker_and_stranger_as_a_customers_role_does_but_for_
             "ArnEquals": {"aws:PrincipalArn": [{"Ref": "BrokerPrincipalArn"}, {"Fn::GetAtt": ["Stranger", "Arn"]}]}
         },
     }
-    assert {*customers["Condition"]} == {"StringEquals", "ArnEquals"}
+    assert {*customers["Condition"]} == {"StringEquals", "ArnEquals", "DateLessThan"}
 
 
 def test_the_stranger_trusts_the_broker_alone(canary):

@@ -17,7 +17,22 @@ FILES = {path.stem: hcl.parse(path.read_text(encoding="utf-8")) for path in MODU
 VARIABLES = {name: block for item in FILES["variables"]["variable"] for name, block in item.items()}
 SETS = permission_sets.load()
 EXTERNAL_ID = "dpy-" + "0f" * 32
+BROKER = "arn:aws:iam::123456789012:role/AcmeBroker"
+LIMITS = ["access_until", "revoke_sessions_before", "permissions_boundary_arn"]
+TIME, BOUNDARY = "2027-12-31T00:00:00Z", "arn:aws:iam::444455556666:policy/Boundary"
 NEXT_EXTERNAL_ID = "dpy-" + "1e" * 32
+
+TIMES = {
+    "": True,
+    TIME: True,
+    "2027-12-31": False,
+    "2027-12-31T00:00:00": False,  # in which time zone?
+    "2027-12-31T00:00:00+01:00": False,
+    "2027-13-01T00:00:00Z": False,
+    "1830211200": False,
+    f"{TIME}\n": False,
+    "never": False,
+}
 
 
 def read_itself(role_arn: str) -> dict[str, object]:
@@ -41,6 +56,7 @@ def given(broker_arn: str, policy: str) -> dict[str, object]:
         "var.vendor_name": "Acme 24",
         "var.permissions_policy": policy,
         "var.permission_set": "inventory@1",
+        **{f"var.{name}": "" for name in LIMITS},
         "var.max_session_duration": VARIABLES["max_session_duration"]["default"],
     }
 
@@ -60,7 +76,8 @@ def resource(kind: str, name: str = "this") -> dict[str, object]:
 def test_it_has_the_files_that_a_module_has():
     assert set(FILES) == {"main", "variables", "outputs", "versions"}
     kinds = [kind for item in FILES["main"]["resource"] for kind in item]
-    assert kinds == ["aws_iam_role", "aws_iam_role_policy", "aws_iam_role_policy_attachment", "aws_iam_role_policy"]
+    policies = ["aws_iam_role_policy", "aws_iam_role_policy_attachment", *["aws_iam_role_policy"] * 3]
+    assert kinds == ["aws_iam_role", *policies]
 
 
 @pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)
@@ -94,6 +111,7 @@ def test_it_makes_the_role_of_the_kit(chosen, arn):
         "name": "deputy-1a2b3c4d",
         "description": f"Lets Acme 24 reach this account for the customer with External ID {EXTERNAL_ID}",
         "max_session_duration": 3600,
+        "permissions_boundary": None,
         "tags": {"deputy:vendor": "Acme 24", "deputy:external-id": EXTERNAL_ID, "deputy:permission-set": "inventory@1"},
     }
     names |= {"aws_iam_role.this.id": "it", "aws_iam_role.this.arn": "its ARN"}
@@ -106,8 +124,33 @@ def test_it_makes_the_role_of_the_kit(chosen, arn):
     assert json.loads(reads["policy"]) == read_itself("its ARN")
 
 
+def denied(name: str, variable: str) -> dict[str, Any]:
+    """The name and the condition of one of the policies that deny everything."""
+    names = given(BROKER, "{}") | {"aws_iam_role.this.id": "it"}
+    assert hcl.evaluate(resource("aws_iam_role_policy", name), names)["count"] == 0
+    policy = hcl.evaluate(resource("aws_iam_role_policy", name), names | {f"var.{variable}": TIME})
+    [statement] = json.loads(policy["policy"])["Statement"]
+    condition = statement.pop("Condition")
+    assert statement == {"Effect": "Deny", "Action": "*", "Resource": "*"}
+    return {policy["name"]: condition, "count": policy["count"]}
+
+
+def test_the_limits_are_there_when_they_are_given():
+    names = given(BROKER, "{}") | {"var.access_until": TIME, "var.permissions_boundary_arn": BOUNDARY}
+    [written] = FILES["main"]["locals"]
+    names["local.broker"] = hcl.evaluate(written["broker"], names)
+    [statement] = hcl.evaluate(written["trust_policy"], names)["Statement"]
+    assert statement["Condition"].pop("DateLessThan") == {"aws:CurrentTime": TIME}
+    assert statement == in_a_list(trust_policy(Broker.parse(BROKER), EXTERNAL_ID))["Statement"][0]
+    assert hcl.evaluate(resource("aws_iam_role")["permissions_boundary"], names) == BOUNDARY
+    ends = {"access-until": {"DateGreaterThanEquals": {"aws:CurrentTime": TIME}}, "count": 1}
+    assert denied("access_until", "access_until") == ends
+    revokes = {"AWSRevokeOlderSessions": {"DateLessThan": {"aws:TokenIssueTime": TIME}}, "count": 1}
+    assert denied("revoke_older_sessions", "revoke_sessions_before") == revokes
+
+
 def test_only_these_may_be_left_out():
-    optional = ["next_external_id", "managed_policy_arns", "permission_set", "max_session_duration"]
+    optional = ["next_external_id", "managed_policy_arns", "permission_set", "max_session_duration", *LIMITS]
     assert [name for name, block in VARIABLES.items() if "default" in block] == optional
     assert all(block["description"] for block in VARIABLES.values())
     assert [name for name, block in VARIABLES.items() if "validation" not in block] == optional[1:3]
@@ -142,6 +185,13 @@ def patterns(name: str) -> list[re.Pattern[str]]:
         ("next_external_id", NEXT_EXTERNAL_ID, True),
         ("next_external_id", "", True),
         ("next_external_id", "dpy-*", False),
+        *((name, value, fine) for name in LIMITS[:2] for value, fine in TIMES.items()),
+        ("permissions_boundary_arn", "", True),
+        ("permissions_boundary_arn", BOUNDARY, True),
+        ("permissions_boundary_arn", "arn:aws-cn:iam::aws:policy/job-function/ViewOnlyAccess", True),
+        ("permissions_boundary_arn", "Boundary", False),
+        ("permissions_boundary_arn", "arn:aws:iam::444455556666:role/Boundary", False),
+        ("permissions_boundary_arn", f"{BOUNDARY}*", False),
         ("role_name", "deputy-1a2b3c4d", True),
         ("role_name", "path/role", False),
         ("role_name", "a" * 65, False),

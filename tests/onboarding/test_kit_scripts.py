@@ -1,6 +1,7 @@
 """The kit's Terraform and its script for the AWS CLI: the same role as the template's, and no value becomes code."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cfnlint.decode import decode
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -44,13 +46,18 @@ every_role = pytest.mark.parametrize(
     ],
     ids=[f"{name}-{partition}" for name in SETS for partition in PARTITIONS],
 )
+CUSTOMER_ROLE, _ = decode(str(Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml"))
 ROLE = KitRole("deputy-x", "words", "Acme, Inc.", "Acme Inc.", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]})
+
+LIMITED = replace(ROLE, trust=trust_policy(Broker.parse("arn:aws:iam::123456789012:role/AcmeBroker"), EXTERNAL_ID))
+LIMITS = ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn")
+NO_LIMITS = {f"var.{name}": "" for name in LIMITS}
 
 
 def made_by(terraform: str, *, vendor: str) -> KitRole:
     """The role that applying it would make; `vendor` stands in comments alone."""
     found = hcl.parse(terraform)
-    assert set(found) == {"resource", "output"}
+    assert set(found) == {"variable", "resource", "output"}
     [role], [policy], [reads] = (
         [resource[kind][name] for resource in found["resource"] if name in resource.get(kind, {})]
         for kind, name in (
@@ -59,11 +66,12 @@ def made_by(terraform: str, *, vendor: str) -> KitRole:
             ("aws_iam_role_policy", "deputy_read_itself"),
         )
     )
-    names = {"aws_iam_role.deputy.id": "the role", "aws_iam_role.deputy.arn": "its ARN"}
+    names = {"aws_iam_role.deputy.id": "the role", "aws_iam_role.deputy.arn": "its ARN"} | NO_LIMITS
     role, policy, reads = hcl.evaluate(role, names), hcl.evaluate(policy, names), hcl.evaluate(reads, names)
     assert (policy["name"], policy["role"]) == ("permissions", "the role")
     assert (reads["name"], reads["role"]) == ("read-itself", "the role")
     assert json.loads(reads["policy"]) == read_itself("its ARN")
+    assert role["permissions_boundary"] is None
     assert found["output"] == [{"role_arn": {"value": "${aws_iam_role.deputy.arn}"}}]
     assert set(role["tags"]) == {"deputy:vendor", "deputy:external-id", "deputy:permission-set"}
     return KitRole(
@@ -83,6 +91,34 @@ def made_by(terraform: str, *, vendor: str) -> KitRole:
 @every_role
 def test_terraform_makes_exactly_the_role(role: KitRole):
     assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
+
+
+def test_the_limits_of_terraform_are_the_templates():
+    found = hcl.parse(kit_scripts.terraform(LIMITED))
+    variables = {name: block for item in found["variable"] for name, block in item.items()}
+    parameters = CUSTOMER_ROLE["Parameters"]
+    assert list(variables) == list(LIMITS)
+    for name, variable in variables.items():
+        pattern = re.fullmatch(rf'\$\{{can\(regex\("(.*)", var\.{name}\)\)\}}', variable["validation"][0]["condition"])
+        assert (variable["default"], pattern[1]) == ('""', f"^({parameters[name]['AllowedPattern']})$")
+    names = {"aws_iam_role.deputy.id": "it", "aws_iam_role.deputy.arn": "its ARN", **{f"var.{it}": it for it in LIMITS}}
+    resources = [
+        hcl.evaluate(block, names) for item in found["resource"] for it in item.values() for block in it.values()
+    ]
+    assert resources[0]["permissions_boundary"] == "PermissionsBoundaryArn"
+    [statement] = json.loads(resources[0]["assume_role_policy"])["Statement"]
+    assert statement["Condition"].pop("DateLessThan") == {"aws:CurrentTime": "AccessUntil"}
+    assert statement == LIMITED.trust["Statement"][0]
+    denials = {it["name"]: json.loads(it["policy"])["Statement"] for it in resources if it.get("count") == 1}
+    assert denials == {
+        name: [{"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
+        for name, condition in (
+            ("access-until", {"DateGreaterThanEquals": {"aws:CurrentTime": "AccessUntil"}}),
+            ("AWSRevokeOlderSessions", {"DateLessThan": {"aws:TokenIssueTime": "RevokeSessionsBefore"}}),
+        )
+    }
+    none = hcl.evaluate(found["resource"][-1], names | NO_LIMITS)
+    assert none["aws_iam_role_policy"]["deputy_RevokeSessionsBefore"]["count"] == 0
 
 
 @every_role

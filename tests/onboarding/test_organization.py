@@ -81,12 +81,12 @@ class Organisation:
     def has(self, *accounts):
         organization.change({"ous": {UNIT: list(accounts)}})
 
-    def launch(self, call_as="SELF"):
+    def launch(self, call_as="SELF", **more):
         link = dict(
             parse_qsl(urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition("?")[2])
         )
         given = {k.removeprefix("param_"): v for k, v in link.items() if k.startswith("param_")}
-        given |= {"OrganizationalUnitIds": UNIT, "CallAs": call_as}
+        given |= {"OrganizationalUnitIds": UNIT, "CallAs": call_as, **more}
         self.stack_id = self.cloudformation.create_stack(
             StackName=link["stackName"],
             TemplateURL=link["templateURL"],

@@ -81,6 +81,9 @@ def test_it_reads_what_customers_launch():
         ("RoleName", "Role name"),
         ("RegistrationTopicArn", "Registration topic"),
         ("RegistrationToken", "Registration token"),
+        ("AccessUntil", "Access until"),
+        ("RevokeSessionsBefore", "Revoke sessions before"),
+        ("PermissionsBoundaryArn", "Permissions boundary"),
     ]
     assert template.groups[0].label == "Who gains access"
     assert template.parameters[0].allowed_pattern == "dpy-[0-9a-f]{64}"

@@ -49,10 +49,24 @@ def _expression(text: str, names: dict[str, Any]) -> Any:
         return names[found[2]].split(found[1])
     if found := re.fullmatch(r"compact\(\[([\w., ]+)\]\)", text):
         return [value for name in found[1].split(", ") if (value := names[name])]
+    if found := re.fullmatch(r"(one|length)\((.*)\)", text):
+        values = _expression(found[2], names)
+        return len(values) if found[1] == "length" else (values or [None])[0]
+    return _of_objects(text, names)
+
+
+def _of_objects(text: str, names: dict[str, Any]) -> Any:
+    if found := re.fullmatch(r'merge\((.*), \{for (\w+) in (.*) : "(\w+)" => (.*)\}\)', text, re.DOTALL):
+        first, name, values, key, item = found.groups()
+        more = [{key: _written(item, names | {name: one})} for one in _expression(values, names)]
+        return _written(first, names) | (more[0] if more else {})
     if found := re.fullmatch(r"jsonencode\((.*)\)", text, re.DOTALL):
-        inner = parse(f"x = {found[1]}\n")["x"]
-        return json.dumps(evaluate(inner, names))
+        return json.dumps(_written(found[1], names))
     raise ValueError(f"{text} is not known here")
+
+
+def _written(text: str, names: dict[str, Any]) -> Any:
+    return evaluate(parse(f"x = {text}\n")["x"], names)
 
 
 def text_of(quoted: str, names: dict[str, Any]) -> str:
@@ -85,7 +99,7 @@ def formatted(text: str) -> str:
     opened: list[int] = []
     for line in text.splitlines():
         bare = line.strip()
-        code = _STRING.sub(lambda found: "s" * len(found[0]), bare).partition("#")[0]
+        code = _STRING.sub(lambda found: "s" * len(found[0]), bare).partition("#")[0].replace("=>", "->")
         net = _net(code)
         while net < 0 and opened:
             closed = min(-net, opened[-1])

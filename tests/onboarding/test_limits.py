@@ -1,0 +1,264 @@
+"""What a customer may limit at any time: until when, which sessions, and by which boundary. The role stays the same."""
+
+import json
+import re
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from flask import Flask
+
+from tests.attacks.evidence import on_sqlite
+from tests.conftest import publish_templates
+from tests.onboarding.test_organization import organisation_of
+from tests.support.cast import Customer, World, root_client
+from tests.support.shells import run_as
+
+pytestmark = on_sqlite  # nothing here depends on the database
+
+BOUNDARY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+ALLOWED, DENIED = "allowed", "AccessDenied"
+LIMITS = ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn")
+
+
+def stamp(**later: int) -> str:
+    return (datetime.now(UTC) + timedelta(**later)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Access:
+    """A customer's role as the vendor meets it: by sessions, which may do what the permission set allows."""
+
+    def __init__(self, world: World, customer: Customer) -> None:
+        self.world, self.customer, self.aws = world, customer, world.aws
+        self.tenant = world.tenant()
+        self.kit = world.kit(self.tenant)
+
+    def launch(self, **limits: str) -> None:
+        self.role_arn = self.customer.launch(self.kit["launch_stack_url"], **limits)
+
+    def update(self, **limits: str) -> None:
+        """Of the stack: what is not given stays as it is."""
+        given = [{"ParameterKey": name, "ParameterValue": value} for name, value in limits.items()]
+        with closing(root_client(self.aws, "cloudformation", self.customer.account)) as cloudformation:
+            [stack] = cloudformation.describe_stacks(StackName=self.kit["stack_name"])["Stacks"]
+            kept = {it["ParameterKey"] for it in stack["Parameters"]} - limits.keys()
+            given += [{"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)]
+            cloudformation.update_stack(
+                StackName=self.kit["stack_name"],
+                UsePreviousTemplate=True,
+                Parameters=given,
+                Capabilities=["CAPABILITY_NAMED_IAM"],
+            )
+
+    def role(self) -> dict:
+        with closing(root_client(self.aws, "iam", self.customer.account)) as iam:
+            return iam.get_role(RoleName=self.kit["role_name"])["Role"]
+
+    def policies(self) -> list[str]:
+        with closing(root_client(self.aws, "iam", self.customer.account)) as iam:
+            return iam.list_role_policies(RoleName=self.kit["role_name"])["PolicyNames"]
+
+    def assume(self) -> dict[str, str]:
+        broker = self.aws.open_session(self.aws.broker_arn, "tests")
+        keys = {
+            "aws_access_key_id": broker.access_key_id,
+            "aws_secret_access_key": broker.secret_access_key,
+            "aws_session_token": broker.token,
+        }
+        with closing(self._client("sts", keys)) as sts:
+            made = sts.assume_role(RoleArn=self.role_arn, RoleSessionName="tests", ExternalId=self.kit["external_id"])[
+                "Credentials"
+            ]
+        return {
+            "aws_access_key_id": made["AccessKeyId"],
+            "aws_secret_access_key": made["SecretAccessKey"],
+            "aws_session_token": made["SessionToken"],
+        }
+
+    def _client(self, service: str, keys: dict[str, str]):
+        return boto3.client(service, region_name="us-east-1", endpoint_url=self.aws.url, **keys)
+
+    def new_session(self) -> str:
+        return outcome(self.assume)
+
+    def work(self, session: dict[str, str]) -> tuple[str, str]:
+        """Whether the session may list buckets, and describe instances."""
+        with closing(self._client("s3", session)) as s3, closing(self._client("ec2", session)) as ec2:
+            return outcome(s3.list_buckets), outcome(ec2.describe_instances)
+
+
+def outcome(call) -> str:
+    try:
+        call()
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        return DENIED if code == "UnauthorizedOperation" else code
+    return ALLOWED
+
+
+@pytest.fixture
+def access(app: Flask, world: World, customer: Customer) -> Access:
+    publish_templates(app)
+    return Access(world, customer)
+
+
+def test_access_until_ends_a_live_session_and_the_next_one(access: Access):
+    until = stamp(minutes=30)
+    access.launch()
+    made = access.role()
+    session = access.assume()
+    access.update(AccessUntil=until)
+    assert (access.new_session(), access.work(session)) == (ALLOWED, (ALLOWED, ALLOWED))
+    with access.aws.later(minutes=31):
+        assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED))
+        access.update(AccessUntil=stamp(hours=10))
+        assert (access.new_session(), access.work(session)) == (ALLOWED, (ALLOWED, ALLOWED))
+        access.update(AccessUntil="")
+        assert access.work(access.assume()) == (ALLOWED, ALLOWED)
+    assert access.role()["RoleId"] == made["RoleId"]
+    assert access.role()["AssumeRolePolicyDocument"] == made["AssumeRolePolicyDocument"]
+    assert access.policies() == ["permissions", "read-itself"]
+
+
+def test_revoking_ends_a_live_session_and_a_new_one_works(access: Access):
+    access.launch()
+    made = access.role()
+    session = access.assume()
+    with access.aws.later(minutes=20):
+        assert access.work(session) == (ALLOWED, ALLOWED)
+        access.update(RevokeSessionsBefore=stamp(minutes=10))
+        assert access.work(session) == (DENIED, DENIED)
+        assert access.work(access.assume()) == (ALLOWED, ALLOWED)
+    assert access.role()["RoleId"] == made["RoleId"]
+    assert "AWSRevokeOlderSessions" in access.policies()
+
+
+def test_a_boundary_narrows_and_is_taken_off_again(access: Access):
+    access.launch(PermissionsBoundaryArn=BOUNDARY)
+    made = access.role()
+    assert made["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
+    assert access.work(access.assume()) == (ALLOWED, DENIED)
+    access.update(PermissionsBoundaryArn="")
+    assert access.work(access.assume()) == (ALLOWED, ALLOWED)
+    assert access.role()["RoleId"] == made["RoleId"]
+
+
+def test_a_boundary_that_is_not_there_fails_the_stack(access: Access):
+    with pytest.raises(KeyError, match="Outputs"):
+        access.launch(PermissionsBoundaryArn=f"arn:aws:iam::{access.customer.account}:policy/Absent")
+    with closing(root_client(access.aws, "cloudformation", access.customer.account)) as cloudformation:
+        events = cloudformation.describe_stack_events(StackName=access.kit["stack_name"])["StackEvents"]
+    assert any("does not exist or is not attachable" in it.get("ResourceStatusReason", "") for it in events)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("AccessUntil", "tomorrow"), ("RevokeSessionsBefore", "2027-01-31"), (LIMITS[2], "Boundary")]
+)
+def test_what_is_no_limit_is_refused_before_anything_is_made(access: Access, name: str, value: str):
+    with pytest.raises(ClientError, match=re.escape(name)):
+        access.launch(**{name: value})
+
+
+# --- a whole organisation ---
+
+
+def test_an_organisations_accounts_get_the_limits_and_each_its_own_boundary(app, aws):
+    publish_templates(app)
+    with organisation_of(app, aws) as made:
+        other = Customer(aws).account
+        made.has(other)
+        for account in (made.account, other):
+            with closing(root_client(aws, "iam", account)) as iam:
+                document = {
+                    "Version": "2012-10-17",
+                    "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
+                }
+                iam.create_policy(PolicyName="Boundary", Path="/team/", PolicyDocument=json.dumps(document))
+        kit = made.world.kit(made.tenant)
+        made.launch(
+            AccessUntil="2099-12-31T00:00:00Z",
+            RevokeSessionsBefore="2020-01-01T00:00:00Z",
+            PermissionsBoundaryArn=f"arn:aws:iam::{made.account}:policy/team/Boundary",
+        )
+        for account in (made.account, other):
+            with closing(root_client(aws, "iam", account)) as iam:
+                role = iam.get_role(RoleName=kit["role_name"])["Role"]
+                names = iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
+            [statement] = role["AssumeRolePolicyDocument"]["Statement"]
+            assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
+            assert role["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(f"{account}:policy/team/Boundary")
+            assert set(names) == {"permissions", "read-itself", "access-until", "AWSRevokeOlderSessions"}
+
+
+# --- the commands of the kit ---
+
+
+@pytest.fixture
+def shell(access: Access):
+    """Runs a script in the customer's account."""
+    return partial(run_as, access.aws, access.customer.account)
+
+
+def test_the_kits_update_keeps_the_limits_of_the_stack(access: Access, shell):
+    access.launch(AccessUntil="2099-12-31T00:00:00Z", PermissionsBoundaryArn=BOUNDARY)
+    access.world.admin("POST", f"/v1/tenants/{access.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
+    done = shell(access.world.kit(access.tenant)["update"]["stack"]["aws_cli"])
+    assert done.returncode == 0, done.stderr
+    [statement] = access.role()["AssumeRolePolicyDocument"]["Statement"]
+    assert len(statement["Condition"]["StringEquals"]["sts:ExternalId"]) == 2  # the update took place
+    assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
+    assert "access-until" in access.policies()
+    assert access.role()["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
+
+
+def test_the_kits_update_works_for_a_stack_that_has_no_limits_yet(access: Access, shell):
+    """CloudFormation refuses the previous value of a parameter which the stack's own template does not have."""
+    with closing(root_client(access.aws, "cloudformation", access.customer.account)) as cloudformation:
+        role = {
+            "Type": "AWS::IAM::Role",
+            "Properties": {"RoleName": {"Ref": "RoleName"}, "AssumeRolePolicyDocument": access.kit["trust_policy"]},
+        }
+        cloudformation.create_stack(
+            StackName=access.kit["stack_name"],
+            TemplateBody=json.dumps({"Parameters": {"RoleName": {"Type": "String"}}, "Resources": {"Role": role}}),
+            Parameters=[{"ParameterKey": "RoleName", "ParameterValue": access.kit["role_name"]}],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+    made = access.role()
+    done = shell(access.kit["update"]["stack"]["aws_cli"])
+    assert done.returncode == 0, done.stderr
+    assert (access.role()["RoleId"], access.policies()) == (made["RoleId"], ["permissions", "read-itself"])
+
+
+def test_the_script_takes_limits_and_keeps_them_until_they_are_taken_away(access: Access, shell):
+    script, until = access.kit["aws_cli"], stamp(minutes=30)
+    given = {"AccessUntil": until, "PermissionsBoundaryArn": BOUNDARY, "RevokeSessionsBefore": "2020-01-01T00:00:00Z"}
+    done = shell(script, **given)
+    assert done.returncode == 0, done.stderr
+    access.role_arn = done.stdout.strip()
+    limited = access.role()
+    session = access.assume()
+    assert access.work(session) == (ALLOWED, DENIED)
+    with access.aws.later(minutes=31):
+        assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED))
+    done = shell(script)
+    assert done.returncode == 0, done.stderr
+    assert access.role() == limited
+    assert set(access.policies()) == {"permissions", "read-itself", "access-until", "AWSRevokeOlderSessions"}
+    done = shell(script, AccessUntil="", PermissionsBoundaryArn="arn:aws:iam::aws:policy/ReadOnlyAccess")
+    assert done.returncode == 0, done.stderr
+    assert access.role()["AssumeRolePolicyDocument"] == access.kit["trust_policy"]
+    assert "access-until" not in access.policies()
+    assert access.work(access.assume()) == (ALLOWED, ALLOWED)
+
+
+def test_the_script_makes_nothing_of_what_is_no_limit(access: Access, shell):
+    for name, value in (("AccessUntil", "tomorrow"), ("RevokeSessionsBefore", '"'), (LIMITS[2], "x y")):
+        done = shell(access.kit["aws_cli"], **{name: value})
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"Set {name}: " in done.stderr
+    with closing(root_client(access.aws, "iam", access.customer.account)) as iam:
+        assert iam.list_roles()["Roles"] == []
