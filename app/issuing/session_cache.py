@@ -19,17 +19,19 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import orjson
 
 from app.aws.sts import Session
 from app.cache.sealing import Sealer
-from app.cache.shared_cache import SharedCache
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
+
+if TYPE_CHECKING:
+    from app.cache.shared_cache import SharedCache
 
 Source = Literal["sts", "cache"]
 Fetch = Callable[[], Session]
@@ -128,7 +130,7 @@ class _Store:
 class SessionCache:
     """`obtain` is the way in."""
 
-    def __init__(self, secret_keys: tuple[str, ...], shared: SharedCache | None) -> None:
+    def __init__(self, secret_keys: tuple[str, ...], shared: "SharedCache | None") -> None:
         self._sealer = Sealer(secret_keys, "sessions")
         self._shared = shared
         self._kept = _Store()
@@ -208,7 +210,7 @@ class SessionCache:
             if token is not None:
                 self._shared.unlock(lock, token)
 
-    def _adopted(self, shared: SharedCache, key: CacheKey) -> Session | None:
+    def _adopted(self, shared: "SharedCache", key: CacheKey) -> Session | None:
         """The shared cache's session, if it is good and lives longer than the one of this process."""
         sealed = shared.get(_shared_name(key.name))
         opened = None if sealed is None else self._opened(sealed, key)
@@ -221,7 +223,7 @@ class SessionCache:
         self._kept.put(key.name, kept)
         return session
 
-    def _keep(self, key: CacheKey, session: Session, shared: SharedCache | None = None) -> Session:
+    def _keep(self, key: CacheKey, session: Session, shared: "SharedCache | None" = None) -> Session:
         at, expires_at = now().timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - at) / 2)
         sealed = self._sealer.seal(_packed(session, good_until), key.text)

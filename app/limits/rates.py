@@ -9,28 +9,27 @@ Memory is counted here, because the library's own counting costs a third of a ho
 counting that must be atomic among processes is the library's.
 """
 
-import functools
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from cachetools import LRUCache, TTLCache
-from limits import RateLimitItem, RateLimitItemPerSecond
-from limits.storage import RedisStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from cachetools import LRUCache
 
 from app.access.callers import Caller
-from app.cache.shared_cache import SharedCache
 from app.config import Config
 from app.errors import RateLimitedError
 from app.limits.sliding_window import SlidingWindow, Uses
 
+if TYPE_CHECKING:
+    from app.limits.shared import SharedLimits
+
 PAGE_RATE = 10  # loads of a link's page per second; an open page asks once in three seconds
-_PORTIONS = 20  # of a limit; a process takes one at once
 _EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
 _PAUSE = 0.1  # seconds until the next attempt, when it is unknown when there will be room
 _SUBJECTS = 10_000  # of a limit: those that were counted last
@@ -40,8 +39,8 @@ _MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once: a nightly 
 class Rates:
     """Each method counts one. For a caller it raises RateLimitedError; a background call waits."""
 
-    def __init__(self, config: Config, shared: SharedCache | None) -> None:
-        self._shared = None if shared is None else _Shared(config.cache_url or "", shared)
+    def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
+        self._shared = shared
         self._key = Limit("issue", config.issue_rate, 1)
         self._tenant = Limit("tenant", config.tenant_issue_rate, 1)
         self._miss = Limit("miss", config.tenant_miss_rate * _MISS_BURST, _MISS_BURST)
@@ -82,7 +81,7 @@ class Rates:
     def _hit(self, limit: "Limit", who: UUID) -> float:
         """Count one and return 0; or return how many seconds to wait for the next."""
         wait = limit.hit(who)
-        if wait == 0 and self._shared is not None and not self._shared.hit(limit.item, who.hex):
+        if wait == 0 and self._shared is not None and not self._shared.hit(limit.bound, who.hex):
             return 1.0  # unknown; asking the cache for it would cost too much
         return wait
 
@@ -100,10 +99,19 @@ class Rates:
 
     @contextmanager
     def _within(self, budget: "_Budget") -> Iterator[None]:
-        while self._shared is not None and not self._shared.hit(budget.item, _EVERYBODY.hex):
+        while self._shared is not None and not self._shared.hit(budget.bound, _EVERYBODY.hex):
             time.sleep(_PAUSE)
         with budget.of_process.call():
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """At most `amount` in `seconds` for each subject."""
+
+    name: str
+    amount: int
+    seconds: int = 1
 
 
 class CallBudget:
@@ -146,7 +154,7 @@ class _Budget:
     """Calls to STS in a second: those of this process, and of all processes with a shared cache."""
 
     def __init__(self, name: str, most: int) -> None:
-        self.item = RateLimitItemPerSecond(most, namespace=name)
+        self.bound = Bound(name, most)
         self.of_process = CallBudget(most)
 
 
@@ -155,7 +163,7 @@ class Limit:
 
     def __init__(self, name: str, amount: int, seconds: int) -> None:
         self.amount = amount
-        self.item = RateLimitItemPerSecond(amount, seconds, namespace=name)
+        self.bound = Bound(name, amount, seconds)
         self._window = SlidingWindow(amount, seconds)
         self._uses: LRUCache[UUID, Uses] = LRUCache(_SUBJECTS)
         self._lock = threading.Lock()
@@ -172,44 +180,3 @@ class Limit:
 
 def _too_often(detail: str, wait: float) -> RateLimitedError:
     return RateLimitedError(detail, retry_after=max(1, math.ceil(wait)))
-
-
-class _Shared:
-    """The limits of a whole deployment, in portions. While the cache is away, it admits every request."""
-
-    def __init__(self, url: str, cache: SharedCache) -> None:
-        self._cache = cache
-        storage = RedisStorage(url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate")
-        self._limiter = SlidingWindowCounterRateLimiter(storage)
-        # What is left of a portion. It lasts one second: then the window in which it was taken is over.
-        self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
-        self._lock = threading.Lock()
-        self._taking = threading.Lock()
-
-    def hit(self, limit: RateLimitItem, who: str) -> bool:
-        name = (limit.namespace, who)
-        if self._one_left(name):
-            return True
-        with self._taking:  # requests that arrive together share one portion
-            return self._one_left(name) or self._take(limit, name)
-
-    def _one_left(self, name: tuple[str, str]) -> bool:
-        with self._lock:
-            left = self._left.get(name, 0)
-            if left:
-                self._left[name] = left - 1
-        return left > 0
-
-    def _take(self, limit: RateLimitItem, name: tuple[str, str]) -> bool:
-        """Take a portion, or at least one, and use one of it. Returns whether that was admitted."""
-        portion = max(1, limit.amount // _PORTIONS)
-        for cost in dict.fromkeys((portion, 1)):
-            hit = functools.partial(self._limiter.hit, limit, name[1], cost=cost)
-            taken = self._cache.ask(hit, writes=True)
-            if taken is None:
-                return True
-            if taken:
-                with self._lock:
-                    self._left[name] = self._left.get(name, 0) + cost - 1
-                return True
-        return False

@@ -1,0 +1,63 @@
+"""Limits that all processes of a deployment keep together, counted in the shared cache.
+
+Loaded where there is a cache: the libraries would take a tenth of every process's start.
+"""
+
+import threading
+from functools import cache, partial
+
+from cachetools import TTLCache
+from limits import RateLimitItemPerSecond
+from limits.storage import RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from app.cache.shared_cache import SharedCache
+from app.limits.rates import Bound
+
+_PORTIONS = 20  # of a limit; a process takes one at once
+
+
+@cache
+def _item(bound: Bound) -> RateLimitItemPerSecond:
+    return RateLimitItemPerSecond(bound.amount, bound.seconds, namespace=bound.name)
+
+
+class SharedLimits:
+    """The limits of a whole deployment, in portions. While the cache is away, it admits every request."""
+
+    def __init__(self, url: str, cache: SharedCache) -> None:
+        self._cache = cache
+        storage = RedisStorage(url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate")
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        # What is left of a portion. It lasts one second: then the window in which it was taken is over.
+        self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
+        self._lock = threading.Lock()
+        self._taking = threading.Lock()
+
+    def hit(self, limit: Bound, who: str) -> bool:
+        name = (limit.name, who)
+        if self._one_left(name):
+            return True
+        with self._taking:  # requests that arrive together share one portion
+            return self._one_left(name) or self._take(limit, name)
+
+    def _one_left(self, name: tuple[str, str]) -> bool:
+        with self._lock:
+            left = self._left.get(name, 0)
+            if left:
+                self._left[name] = left - 1
+        return left > 0
+
+    def _take(self, limit: Bound, name: tuple[str, str]) -> bool:
+        """Take a portion, or at least one, and use one of it. Returns whether that was admitted."""
+        portion = max(1, limit.amount // _PORTIONS)
+        for cost in dict.fromkeys((portion, 1)):
+            hit = partial(self._limiter.hit, _item(limit), name[1], cost=cost)
+            taken = self._cache.ask(hit, writes=True)
+            if taken is None:
+                return True
+            if taken:
+                with self._lock:
+                    self._left[name] = self._left.get(name, 0) + cost - 1
+                return True
+        return False
