@@ -18,6 +18,7 @@ import requests
 from dev.run import serve
 from dev.stack import Settings, Stack, StackError, free_port
 from tests.dev.make_run import PERSONS_AWS, Run, assert_nothing_left, processes
+from tests.support.waiting import until
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 
@@ -124,6 +125,20 @@ def test_the_demo_alone_starts_its_own_service_and_leaves_nothing(data: Path, tm
 def test_it_stops_when_make_ended_while_it_was_starting(data: Path):
     stack = Stack(Settings(free_port(), free_port(), data), {})
     assert serve(stack, threading.Event(), parent=os.getppid() + 1) == 0
+
+
+@on_linux
+def test_the_rest_stops_when_the_web_server_dies(data: Path, capsys: pytest.CaptureFixture[str]):
+    """Other programs in the places of ours, which start at once; the web server leaves a process of its own behind."""
+    with Stack(Settings(free_port(), free_port(), data), {}) as stack:
+        data.mkdir()
+        stack._spawn("worker", "-c", "import time; time.sleep(600)")
+        stack._spawn("web", "-c", "import os, time; os.fork() or time.sleep(600)")
+        until(lambda: stack.dead() == "web", "the web server has ended")
+        assert len(processes(data)) == 2, "the worker, and what the web server left"
+        assert serve(stack, threading.Event(), os.getppid()) == 1
+    assert capsys.readouterr().err == f"The web process ended by itself; see {data / 'web.log'}\n"
+    assert processes(data) == {}
 
 
 # --- what can't work is one clear line ---
