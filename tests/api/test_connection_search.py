@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of
 
 
@@ -79,6 +80,7 @@ def test_the_same_account_again_is_a_conflict_and_so_is_its_role(world):
     world.admin("POST", path, {"role_arn": made["role_arn"]}, expect=409)
 
 
+@on_sqlite
 def test_fifty_searches_are_enough(world):
     """What costs the vendor hourly calls for two weeks must not be had by listing account ids."""
     tenant = world.tenant()
@@ -93,6 +95,7 @@ def test_fifty_searches_are_enough(world):
     find_in_account(world, tenant, customers[50].account)
 
 
+@on_sqlite
 def test_suspended_searches_are_no_way_round_that(world):
     tenant = world.tenant()
     made = [find_in_account(world, tenant, Customer(world.aws).account) for _ in range(50)]
@@ -105,6 +108,7 @@ def test_suspended_searches_are_no_way_round_that(world):
     assert world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"})["status"] == "pending"
 
 
+@on_sqlite
 def test_what_was_proven_once_is_resumed_however_many_are_looked_for(world):
     """It is no search any more; and what is not suspended is told so first."""
     tenant, customer = world.tenant(), Customer(world.aws)

@@ -6,6 +6,7 @@ import pytest
 from flask import Flask
 
 from app.factory import create_app
+from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, World, path_of
 from tests.support.rows import ByHand
 
@@ -43,6 +44,7 @@ def another(app: Flask, config: Any) -> Any:
     found.extensions["deputy"].db.engine.dispose()
 
 
+@on_sqlite
 @pytest.mark.parametrize(("method", "way"), WAYS)
 def test_a_key_gets_no_credentials_of_another_set(case: Case, method: str, way: str):
     """In both lanes: the fast one takes `Bearer`, and any other case is Flask's."""
@@ -63,6 +65,7 @@ def test_a_key_gets_no_credentials_of_another_set(case: Case, method: str, way: 
     assert case.scanner.raw(method, path_of(case.read, way)).status_code == 200
 
 
+@on_sqlite
 @pytest.mark.parametrize("aimed_at", ["the connection", "the key"])
 def test_a_change_of_sets_takes_effect_at_once_in_every_process(
     case: Case, another: Flask, database_url: str, aimed_at: str
@@ -83,6 +86,7 @@ def test_a_change_of_sets_takes_effect_at_once_in_every_process(
     by_hand.engine.dispose()
 
 
+@on_sqlite
 def test_a_key_without_sets_is_for_any(case: Case):
     worker = case.world.key("credentials:issue", tenant=case.tenant)
     for connection in (case.read, case.write):

@@ -7,7 +7,7 @@ import pytest
 from marshmallow import fields
 
 from app.http.schemas import Strict
-from tests.attacks.evidence import Scene, problem
+from tests.attacks.evidence import Scene, on_postgresql, problem
 from tests.support.cast import World
 
 JSON = "application/json"
@@ -45,6 +45,7 @@ def newest_refusal(world: World):
     return world.audit(action="api_key.refused", limit="1")[0]
 
 
+@on_postgresql
 @pytest.mark.parametrize("name", COSTLY)
 def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene: Scene, name: str):
     body, status = COSTLY[name]

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
 from app.store.database import SYSTEM
-from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
+from tests.attacks.evidence import Scene, on_postgresql, on_sqlite, problem, refusal, unchanged, untouched
 from tests.support.cast import Customer, World, path_of
 
 CHOSEN = "dpy-" + "0123456789abcdef" * 4
@@ -75,6 +75,7 @@ def test_no_connection_chooses_its_external_id(scene: Scene, field: str):
         assert refusal(scene.world, response)["tenant_id"] == scene.acme["id"]
 
 
+@on_postgresql
 def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world: World):
     def make(batch: int) -> list[str]:
         api = world.admin.with_key(world.admin.key)

@@ -9,7 +9,7 @@ import string
 import pytest
 
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene, newest, on_sqlite, problem, shows_nothing, unchanged
+from tests.attacks.evidence import Scene, newest, on_postgresql, on_sqlite, problem, shows_nothing, unchanged
 from tests.attacks.routes import LISTS, WITH_BODY
 from tests.support.cast import World, path_of
 
@@ -147,6 +147,7 @@ FIELDS = {
 WRONG = ["x" * MIB, {"a": 1}, ["x"], 5, 1.5, True, False, "", " ", "\u202e", "a\tb", 10**400]
 
 
+@on_postgresql
 @pytest.mark.parametrize("value", WRONG, ids=range(len(WRONG)))
 def test_the_wrong_kind_of_value_is_a_4xx_in_every_field(scene: Scene, value):
     ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
@@ -179,6 +180,7 @@ QUERIES = [
 ]
 
 
+@on_postgresql
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
 def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene, query: str):
     for path in LISTS:

@@ -11,7 +11,7 @@ from app.errors import StoreUnavailableError
 from app.store.database import SYSTEM
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene, newest, refusal
+from tests.attacks.evidence import Scene, newest, on_sqlite, refusal
 from tests.support.cast import path_of
 from tests.web.conftest import Visitor, visit
 
@@ -53,6 +53,7 @@ def change_case(visitor: Visitor) -> None:
     visitor.path = f"/onboard/{visitor.path.rpartition('/')[2].swapcase()}"
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "end", [expire, revoke, suspend, guess, malform, lengthen, change_case], ids=lambda f: f.__name__
 )
@@ -132,6 +133,7 @@ def test_a_link_is_no_api_key(scene: Scene):
     scene.world.admin.with_key(token).refused("GET", path, expect=401, code="unauthenticated")
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "headers",
     [
@@ -266,6 +268,7 @@ def test_the_token_of_a_refused_form_is_not_kept(scene: Scene):
         assert token not in str(refusal(scene.world, answer))
 
 
+@on_sqlite
 @pytest.mark.parametrize("end", [expire, revoke, suspend, offboard, guess, malform], ids=lambda f: f.__name__)
 def test_a_link_that_opens_nothing_leaves_no_record(scene: Scene, end):
     visitor = visit(scene.world, scene.world.tenant())

@@ -19,6 +19,7 @@ def mischief(scene: Scene, route: Route, tenant_id: str, connection_id: str):
     return scene.mallory.raw(route.method, route.at(tenant_id=tenant_id, connection_id=connection_id), **options)
 
 
+@on_sqlite
 @pytest.mark.parametrize("route", OF_A_TENANT, ids=str)
 def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene, route: Route):
     with untouched(scene.world, scene.theirs, scene.ours):
@@ -39,6 +40,7 @@ def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene
         assert event["actor"]["kind"] == "api_key"
 
 
+@on_sqlite
 @pytest.mark.parametrize("route", OF_A_CONNECTION, ids=str)
 @pytest.mark.parametrize("mixed", ["our tenant, their connection", "their tenant, our connection"])
 def test_path_and_row_must_agree(scene: Scene, route: Route, mixed: str):
@@ -53,6 +55,7 @@ def test_path_and_row_must_agree(scene: Scene, route: Route, mixed: str):
     assert (event["tenant_id"], event["connection_id"]) == (None, None)
 
 
+@on_sqlite
 @pytest.mark.parametrize("route", OF_A_CONNECTION, ids=str)
 def test_path_and_row_must_agree_for_the_vendors_own_key_too(scene: Scene, route: Route):
     with untouched(scene.world, scene.theirs, scene.ours):

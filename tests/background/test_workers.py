@@ -127,6 +127,7 @@ def working(services):
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)  # and on SQLite by two, below
 def test_the_worker_proves_what_is_due(services, crowd):
     made = crowd.pending(40)
     with working(services):

@@ -91,7 +91,7 @@ class Fleet:
         return self.world.admin("POST", path_of(connection, "/credentials"), **options)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["postgresql"])
 def fleet(request, aws, vendor) -> Iterator[Fleet]:
     with new_database(request.param) as url, time_machine.travel(datetime.now().astimezone()) as clock:
         fleet = Fleet(aws, url, clock)
@@ -253,6 +253,7 @@ def test_with_a_sighted_canary_a_second_refusal_counts_however_many_refuse(aws, 
         fleet.services.db.engine.dispose()
 
 
+@pytest.mark.parametrize("fleet", ["sqlite", "postgresql"], indirect=True)  # the question is the database's
 @pytest.mark.parametrize(
     ("roles", "refusing", "status"),
     [

@@ -6,6 +6,7 @@ import pytest
 
 from app.factory import create_app
 from app.http.client_address import client_address
+from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World, path_of
 
@@ -72,6 +73,7 @@ def behind(request, config, admin):
 SAID = f"{FORGED}, 192.0.2.1"
 
 
+@on_sqlite
 def test_every_record_of_a_request_has_it(world: World, behind):
     """A change, a refusal, an issuance on the fast lane and one beside it, and its refusal."""
     api, address = behind
@@ -92,6 +94,7 @@ def test_every_record_of_a_request_has_it(world: World, behind):
         assert event(world, answer)["client_address"] == address, answer.request.path
 
 
+@on_sqlite
 def test_a_form_of_an_onboarding_page_holds_it_too(world: World, behind):
     api, address = behind
     tenant = world.tenant()

@@ -17,6 +17,7 @@ from app.factory import create_app
 from app.http.blueprint import Blueprint
 from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.http.problems import PROBLEMS
+from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.cast import World
 
@@ -384,6 +385,7 @@ def test_the_examples_of_problems_have_their_own_status():
             assert (example["value"]["code"], example["value"]["status"]) == (code, HTTPStatus[name])
 
 
+@on_sqlite
 @each_with_body
 def test_the_service_takes_the_example_of_a_request(operation: Operation, world: World):
     """On a connection that is there, and in the state that the request is about."""

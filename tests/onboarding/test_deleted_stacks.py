@@ -8,6 +8,7 @@ from flask import Flask
 
 from app.clock import now
 from app.store.models import Connection
+from tests.attacks.evidence import on_sqlite
 from tests.conftest import publish_templates
 from tests.support.cast import Api, Customer, World, path_of, root_client
 
@@ -27,6 +28,7 @@ def by_a_report(admin: Api, connection: dict[str, object]) -> None:
     admin("POST", path_of(connection, "/report-refused"), {}, expect=202)
 
 
+@on_sqlite
 @pytest.mark.parametrize("noticed", [by_a_proof, by_issuing, by_a_report], ids=lambda f: f.__name__)
 def test_a_deleted_stack_is_noticed_by_its_role(app: Flask, world: World, noticed):
     publish_templates(app)

@@ -10,6 +10,7 @@ from app.connections.listing import ListPosition, Urgency
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
+from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, many, visit
 
@@ -127,6 +128,7 @@ def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor:
     assert page.select_one(".nojs a")["href"] == f"{visitor.path}{action[action.index('?') :]}#status"
 
 
+@on_sqlite
 def test_what_is_no_place_in_the_list_is_its_beginning(visitor: Visitor):
     many(visitor, count=30)
     for what in ("", "/status"):
@@ -176,6 +178,7 @@ def test_a_look_costs_no_more_statements_for_many_accounts(visitor: Visitor):
         event.remove(engine, "before_cursor_execute", note)
 
 
+@on_sqlite
 def test_each_mistake_has_its_own_advice_and_names_a_few_of_its_accounts(visitor: Visitor):
     world, kit = visitor.world, visitor.world.kit(visitor.tenant)
     pattern = json.loads(json.dumps(kit["trust_policy"]).replace('"StringEquals"', '"StringLike"'))

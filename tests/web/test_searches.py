@@ -11,6 +11,7 @@ from app.connections.proof_queue import Claim
 from app.store.database import SYSTEM
 from app.store.models import Connection
 from app.store.models.states import ConnectionStatus, StackState
+from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of, without_external_id
 from tests.web.conftest import Visitor, visit
 
@@ -150,6 +151,7 @@ def given_by_its_arn(visitor: Visitor, customer: Customer) -> dict[str, object]:
     return items(visitor)[0]
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "made", [insecure, proven, broken, resumed, suspended, told_by_a_stack, given_by_its_arn], ids=lambda f: f.__name__
 )
