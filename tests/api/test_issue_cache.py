@@ -200,6 +200,7 @@ ISSUABLE = {
     "grant": GRANT,
     "role_unique_id": "AROAX",
     "permission_set": "inventory",
+    "external_id_id": new_id(),
     "proven_at": 0.0,
 }
 
