@@ -259,7 +259,7 @@ def test_with_a_sighted_canary_a_second_refusal_counts_however_many_refuse(aws, 
     [
         ((5, 1), 5, "verified"),
         ((4, 1), 4, "broken"),  # fewer than 5 connections
-        ((2, 3), 6, "broken"),  # fewer than 3 tenants
+        ((2, 6), 12, "broken"),  # fewer than 3 tenants
         ((10, 1), 5, "broken"),  # not more than half
         ((9, 1), 5, "verified"),
     ],
@@ -286,6 +286,39 @@ def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
     tried = [one for one in made[1:] if fleet.row(one).tried_at != before[one["id"]]]
     assert len(tried) == 10
     assert fleet.status(made[0]) == "broken"
+
+
+def test_no_others_are_tried_when_ten_were_tried_just_now(fleet, faults):
+    made = fleet.connect(tenants=13)
+    fleet.pass_time(HOUR)
+    faults.add("deny", role_arn=made[0]["role_arn"])
+    fleet.prove(made[0])
+    fleet.until_due(made[0])
+    for one in made[1:11]:
+        fleet.world.admin("POST", path_of(one, "/verify"))
+    before = [fleet.row(one).tried_at for one in made[11:]]
+    fleet.prove(made[0])
+    assert [fleet.row(one).tried_at for one in made[11:]] == before
+    assert fleet.status(made[0]) == "broken"
+
+
+def test_roles_that_were_never_proven_do_not_count_as_refusing(fleet, faults):
+    [connection] = fleet.connect(tenants=1)
+    kits = [(tenant, fleet.world.kit(tenant)) for tenant in (fleet.world.tenant() for _ in range(6))]
+    absent = [
+        fleet.world.connect(
+            tenant, f"arn:aws:iam::{Customer(fleet.world.aws).account}:role/{kit['role_name']}", status="pending"
+        )
+        for tenant, kit in kits
+    ]
+    fleet.pass_time(HOUR)
+    faults.add("deny", role_arn=connection["role_arn"])
+    fleet.prove(connection)
+    fleet.until_due(connection)
+    for one in absent:
+        fleet.world.admin("POST", path_of(one, "/verify"))
+    fleet.prove(connection)
+    assert fleet.status(connection) == "broken"
 
 
 def test_a_broken_connection_is_tried_in_its_turns_like_any_other(fleet):

@@ -356,4 +356,9 @@ def test_every_call_of_a_proof_is_within_the_budget(scene, aws):
         places = []
         patch.setattr(CallBudget, "call", lambda self: places.append(1) or taken(self))
         assert scene.due.prove(claim)
-    assert len(places) == len(aws.sts_times) - before == 5
+        assert len(places) == len(aws.sts_times) - before == 5
+        scene.make_due(connection)
+        [claim] = scene.claim()
+        places.clear()
+        assert scene.due.prove(claim)
+        assert len(places) == 2 * 3, "each call of a routine proof is within its half as well"
