@@ -97,8 +97,9 @@ class StepOut(Answer):
 
 
 class GapOut(Answer):
-    action = string("s3:ListBucket")
-    resource = string("*")
+    action = string("s3:ListBucket", "null: a whole managed policy.", allow_none=True)
+    resource = string("*", allow_none=True)
+    policy = string(None, "A managed policy of the set that is not attached.", allow_none=True)
     cause = one_of("GapCause", "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen")
 
 

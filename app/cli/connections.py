@@ -30,7 +30,8 @@ def diagnose(connection_id: UUID, *, as_json: bool) -> None:
             click.echo(f"{'':<7}  {'':<{width}}  → {step.fix}")
     for title, gaps in (("missing", found.permissions.missing), ("unknown", found.permissions.unknown)):
         for gap in gaps:
-            click.echo(f"{title:<7}  {gap.action} on {gap.resource} ({gap.cause})")
+            what = gap.policy or f"{gap.action} on {gap.resource}"
+            click.echo(f"{title:<7}  {what} ({gap.cause})")
     for more in found.permissions.beyond or ():
         what = f"{more.action} on {more.resource}" if more.action else "its content is unknown"
         click.echo(f"{'beyond':<7}  {more.policy}: {what}")

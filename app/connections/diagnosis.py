@@ -24,7 +24,7 @@ from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.connections.canary import Canary
 from app.connections.diagnosis_steps import UNTOLD, Seen, Step, conclusion, for_the_tenant, steps
-from app.connections.role_rights import Beyond, Gap, beyond, gap, rights
+from app.connections.role_rights import Beyond, Gap, beyond, gap, not_attached, rights
 from app.errors import CallerFaultError, NotFoundError
 from app.ids import EXTERNAL_ID_PATTERN
 from app.permissions.permission_sets import PermissionSets
@@ -69,17 +69,18 @@ class Diagnoses:
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
             own_ids = set(db.scalars(select(ExternalIdRow.value).where(ExternalIdRow.tenant_id == tenant_id)))
-        statements = self._statements(connection)
         role = connection.grant.role_arn
+        statements, managed = self._asked_for(connection.permission_set, role.partition)
         askable, unaskable = rights(statements, known_keys(role))
         seen = self._seen(connection, askable)
         view = seen.view
         decisions = {} if view is None or isinstance(view.decisions, StsError) else view.decisions
+        policies = None if view is None or isinstance(view.policies, StsError) else view.policies
         lacking = (gap(right, decisions.get(right), statements) for right in askable)
-        seen = replace(seen, gaps=(*filter(None, lacking), *unaskable))
+        attached = not_attached(policies, managed) if policies else ()
+        seen = replace(seen, gaps=(*filter(None, lacking), *attached, *unaskable))
         found = steps(seen)
         for_tenant = for_the_tenant(found)
-        more = None if view is None or isinstance(view.policies, StsError) else beyond(view.policies, statements, role)
         self._record(caller, connection, for_tenant)  # the tenant's keys read the audit log too
         found = found if caller.tenant_id is None else for_tenant
         return Diagnosis(
@@ -91,7 +92,7 @@ class Diagnoses:
                 set=connection.permission_set,
                 version=None,
                 missing=[it for it in seen.gaps if it.cause not in UNTOLD],
-                beyond=more,
+                beyond=beyond(policies, statements, managed, role) if policies else None,
                 unknown=[it for it in seen.gaps if it.cause in UNTOLD],
             ),
         )
@@ -104,10 +105,10 @@ class Diagnoses:
             raise NotFoundError
         return self.diagnose(operator, tenant_id, connection_id)
 
-    def _statements(self, connection: Connection) -> list[dict[str, Any]]:
-        chosen = self._sets.get(connection.permission_set)
-        statements = chosen.policy(connection.grant.role_arn.partition)["Statement"] if chosen else []
-        return list(statements)
+    def _asked_for(self, name: str, partition: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """The statements and the managed policies of the set; none if the deployment has it no more."""
+        chosen = self._sets.get(name)
+        return (chosen.policy(partition)["Statement"], chosen.managed_policy_arns(partition)) if chosen else ([], [])
 
     def _seen(self, connection: Connection, askable: Collection[tuple[str, str]]) -> Seen:
         """Ask AWS, from our own side to the role, until an answer makes the next question idle."""

@@ -190,7 +190,7 @@ def _boundary(seen: Seen) -> Said:
 def _ceiling(seen: Seen, cause: Cause, who: str, fix: str) -> Said:
     if seen.view is None or isinstance(seen.view.decisions, StsError):
         return _unseen(seen, seen.view and seen.view.decisions)
-    denied = [gap.action for gap in seen.gaps if gap.cause == cause]
+    denied = [gap for gap in seen.gaps if gap.cause == cause]
     if denied:
         return "problem", f"{who} keeps the role from {_some(denied)}.", fix
     return "ok", f"{who} keeps the role from nothing that the permission set asks for.", None
@@ -201,17 +201,12 @@ def _permissions(seen: Seen) -> Said:
         return _NOT_REACHED
     if seen.view is None or isinstance(seen.view.decisions, StsError):
         return _unseen(seen, seen.view and seen.view.decisions)
-    missing = [gap.action for gap in seen.gaps if gap.cause not in UNTOLD]
+    missing = [gap for gap in seen.gaps if gap.cause not in UNTOLD]
     if missing:
         fix = "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding kit, and see permissions."
         return "problem", f"The role lacks {_some(missing)}.", fix
     if seen.gaps:
-        untold = _some([gap.action for gap in seen.gaps])
-        return (
-            "ok",
-            f"The role lacks nothing, as far as can be told without a request: see permissions for {untold}.",
-            None,
-        )
+        return "ok", f"The role lacks nothing that can be told without a request; unknown: {_some(seen.gaps)}.", None
     return "ok", "The role has all rights of the permission set.", None
 
 
@@ -225,9 +220,9 @@ def _unseen(seen: Seen, why: RoleView | object) -> Said:
     return "unknown", "IAM did not answer in time.", "Vendor or customer: diagnose the connection again in a minute."
 
 
-def _some(actions: Iterable[str]) -> str:
-    named = sorted(set(actions))
-    more = f" and {len(named) - 5} more actions" if len(named) > 5 else ""
+def _some(gaps: Iterable[Gap]) -> str:
+    named = sorted({gap.action or gap.policy or "" for gap in gaps})
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
     return ", ".join(named[:5]) + more
 
 

@@ -1,5 +1,6 @@
 """What a permission set asks for, beside what a role has: missing, beyond, and unknown. Pure functions."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,11 +16,12 @@ _Statement = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A right of the set that the role lacks, or may lack."""
+    """A right of the set that the role lacks, or may lack; or a managed policy of the set, with `policy` alone."""
 
-    action: str
-    resource: str
+    action: str | None
+    resource: str | None
     cause: Cause
+    policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def rights(statements: Sequence[_Statement], known: Collection[str]) -> tuple[li
         for action, resource in _pairs(statement):
             if unfilled:
                 others.append(Gap(action, resource, "condition"))
-            elif {"*", "?"} & set(action) or "${" in resource:  # IAM takes neither
+            elif {"*", "?"} & set(action) or "${" in resource:  # IAM takes neither, and no parameter
                 others.append(Gap(action, resource, "pattern"))
             else:
                 askable[action, resource] = None
@@ -63,7 +65,14 @@ def gap(right: Right, decision: Decision | None, statements: Sequence[_Statement
     return Gap(*right, "condition" if decision.untold - _keys(statements) else "not_granted")
 
 
-def beyond(policies: RolePolicies, statements: Sequence[_Statement], role: RoleArn) -> list[Beyond]:
+def not_attached(policies: RolePolicies, managed: Collection[str]) -> list[Gap]:
+    """`managed`: the ARNs of the set's managed policies."""
+    return [Gap(None, None, "not_granted", arn) for arn in managed if arn not in policies.managed]
+
+
+def beyond(
+    policies: RolePolicies, statements: Sequence[_Statement], managed: Collection[str], role: RoleArn
+) -> list[Beyond]:
     """What is not plainly a part of the set, or of the kit's policy read-itself."""
     asked_for = [*statements, {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}]
     found = []
@@ -79,7 +88,7 @@ def beyond(policies: RolePolicies, statements: Sequence[_Statement], role: RoleA
             for pair in _pairs(statement)
             if not any(_covers(asked, pair, statement.get("Condition")) for asked in asked_for)
         ]
-    return found + [Beyond(arn) for arn in policies.managed]
+    return found + [Beyond(arn) for arn in policies.managed if arn not in managed]
 
 
 def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
@@ -105,5 +114,12 @@ def _covers(asked: _Statement, pair: Right, condition: object) -> bool:
 
 
 def _includes(pattern: str, other: str) -> bool:
-    """Whether the pattern matches all that the other one matches; a `?` only as the same text."""
-    return pattern == other or ("?" not in pattern and glob(pattern, other))
+    """Whether the pattern matches all that the other one matches; a `?` only as the same text.
+
+    A parameter of the set (`${Bucket}`) has a value that the customer chose, without wildcards and variables.
+    """
+    glob_of_it, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
+    own = {mark: pattern.count(mark) for mark in "*?"} | {"$": pattern.count("$") - parameters}
+    if parameters and any(other.count(mark) > number for mark, number in own.items()):
+        return False
+    return pattern == other or ("?" not in pattern and glob(glob_of_it, other))

@@ -6,8 +6,11 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from app.access.callers import Scope
+from app.factory import create_app
 from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite, problem, shows_nothing
+from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -27,6 +30,28 @@ def document(*statements) -> str:
 def impatient(monkeypatch) -> None:
     monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
+
+
+REPORTS = """
+version: 1
+title: Reports (read only)
+description: Lets us read the reports in the bucket that you name.
+access: read
+statements:
+  - Sid: ReadReports
+    why: Reads the reports.
+    Effect: Allow
+    Action: [s3:GetObject]
+    Resource: "arn:${AWS::Partition}:s3:::${Bucket}/*"
+managed_policies:
+  - name: SecurityAudit
+    why: Reads settings.
+parameters:
+  - name: Bucket
+    pattern: "[a-z]{1,63}"
+    description: The bucket with your reports
+    example: acme
+"""
 
 
 class Patient:
@@ -254,7 +279,9 @@ def test_a_service_control_policy_that_denies_an_action(patient: Patient, govern
     found = patient.diagnose()
     assert problems(found) == ["organization", "permissions"]
     assert "tag:GetResources" in found["conclusion"]
-    assert found["permissions"]["missing"] == [{"action": "tag:GetResources", "resource": "*", "cause": "organization"}]
+    assert found["permissions"]["missing"] == [
+        {"action": "tag:GetResources", "resource": "*", "policy": None, "cause": "organization"}
+    ]
 
 
 @contextmanager
@@ -277,7 +304,7 @@ def test_a_permissions_boundary(patient: Patient):
         found = patient.diagnose()
     assert problems(found) == ["permissions_boundary", "permissions"]
     assert "ec2:DescribeAddresses" in found["conclusion"]
-    assert " and 14 more actions" in found["conclusion"]
+    assert " and 14 more." in found["conclusion"]
     assert {gap["cause"] for gap in found["permissions"]["missing"]} == {"boundary"}
 
 
@@ -297,9 +324,12 @@ def test_a_role_that_lacks_some_of_the_set_and_has_more(patient: Patient):
     assert step(found, "permissions")["fix"].startswith("Customer: update the stack")
     everywhere = {"resource": "*"}
     assert found["permissions"]["missing"] == [
-        {"action": "s3:ListBucket", "cause": "not_granted"} | everywhere,
-        {"action": "ec2:DescribeVpcs", "cause": "denied"} | everywhere,
-        {"action": "tag:GetResources", "cause": "not_granted"} | everywhere,
+        {"action": action, "cause": cause, "policy": None} | everywhere
+        for action, cause in (
+            ("s3:ListBucket", "not_granted"),
+            ("ec2:DescribeVpcs", "denied"),
+            ("tag:GetResources", "not_granted"),
+        )
     ]
     inline = [
         {"policy": "debugging", "action": "s3:GetObject"} | everywhere,
@@ -326,10 +356,34 @@ def test_what_depends_on_an_unknown_condition_is_unknown(patient: Patient):
     statements[-1]["Condition"] = {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}
     patient.put("permissions", *statements)
     found = patient.diagnose()
-    assert found["permissions"]["unknown"] == [{"action": "tag:GetResources", "resource": "*", "cause": "condition"}]
+    [unknown] = found["permissions"]["unknown"]
+    assert unknown == {"action": "tag:GetResources", "resource": "*", "policy": None, "cause": "condition"}
     assert found["permissions"]["missing"] == []
     assert outcomes(found)["permissions"] == "ok"
-    assert "as far as can be told" in step(found, "permissions")["detail"]
+    assert step(found, "permissions")["detail"].endswith("unknown: tag:GetResources.")
+
+
+def test_a_set_with_a_managed_policy_and_a_parameter(aws, vendor, database_url, tmp_path):
+    (tmp_path / "reports.yaml").write_text(REPORTS)
+    app = create_app(make_config(database_url, permission_sets=tmp_path))
+    publish_templates(app)
+    _, key = app.extensions["deputy"].api_keys.create_key(OPERATOR, name="admin", scopes=frozenset(Scope))
+    world, customer = World(aws, Api(app, key)), Customer(aws)
+    tenant = world.tenant()
+    role_arn = customer.launch(world.kit(tenant)["launch_stack_url"], Bucket="acme")
+    made = world.connect(tenant, role_arn)
+    found = world.admin("POST", path_of(made, "/diagnose"))
+    assert problems(found) == []
+    assert [gap["cause"] for gap in found["permissions"]["unknown"]] == ["pattern"]
+    assert found["permissions"]["beyond"] == [], "the bucket is the customer's choice, and the set names the policy"
+
+    policy = "arn:aws:iam::aws:policy/SecurityAudit"
+    aws._identities.role(role_arn).managed_policies.clear()  # moto does not detach what it does not hold
+    found = world.admin("POST", path_of(made, "/diagnose"))
+    assert step(found, "permissions")["detail"] == f"The role lacks {policy}."
+    missing = {"action": None, "resource": None, "policy": policy, "cause": "not_granted"}
+    assert found["permissions"]["missing"] == [missing]
+    app.extensions["deputy"].db.engine.dispose()
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["nothing", "without-simulation"])

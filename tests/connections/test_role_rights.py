@@ -29,6 +29,7 @@ def test_each_right_is_asked_once_and_a_deny_is_no_right():
         (allow("s3:Get*"), "pattern"),
         (allow("s3:Ge?"), "pattern"),
         (allow("s3:A", "arn:aws:s3:::${aws:PrincipalAccount}"), "pattern"),
+        (allow("s3:A", "arn:aws:s3:::${Bucket}"), "pattern"),
         (allow("s3:A", Condition={"StringEquals": {"aws:SourceVpc": "vpc-1"}}), "condition"),
         (allow("s3:A", Condition={"StringEquals": {"AWS:resourceaccount": "1", "s3:prefix": "x"}}), "condition"),
     ],
@@ -74,6 +75,9 @@ def test_what_a_decision_means(said, cause):
         (allow("ec2:StartInstances", "i-1", Condition={"Bool": {"aws:SecureTransport": "true"}}), False),
         (allow("ec2:StartInstances", "i-1", Condition={"Bool": {"aws:SecureTransport": "false"}}), True),
         (allow("s3:GetObject", "arn:aws:s3:::shared-1", Condition={"Bool": {"a:b": "true"}}), False),
+        (allow("sns:A", "arn:chosen/x"), False),  # a parameter of the set
+        (allow("sns:A", "arn:chosen/${aws:userid}/x"), True),
+        (allow("sns:A", "arn:*/x"), True),
         (allow("sqs:*", "a?c"), True),  # the set's pattern has one letter there, and this one any
         (allow("iam:SimulatePrincipalPolicy", ROLE.text), False),
         (allow("iam:SimulatePrincipalPolicy", "*"), True),
@@ -85,13 +89,17 @@ def test_beyond(inline, is_more):
         allow("s3:Get*", "arn:aws:s3:::shared-*"),
         allow("ec2:StartInstances", "*", Condition={"Bool": {"aws:SecureTransport": "true"}}),
         allow("sqs:*", "a??"),
+        allow("sns:A", ["arn:${Chosen}/x", "arn:y/${aws:username}/x"]),
     ]
     more = [Beyond("p", inline["Action"], inline["Resource"])] if is_more else []
-    assert beyond(RolePolicies({"p": {"Statement": inline}}, ()), asked, ROLE) == more
+    assert beyond(RolePolicies({"p": {"Statement": inline}}, ()), asked, (), ROLE) == more
 
 
 @pytest.mark.parametrize(
     "odd", [None, 5, {"Statement": "x"}, {"Statement": {"Effect": "Allow", "Action": "*", "NotResource": "x"}}]
 )
 def test_a_policy_that_is_not_understood_is_named(odd):
-    assert beyond(RolePolicies({"p": odd}, ("arn:m",)), [allow("*")], ROLE) == [Beyond("p"), Beyond("arn:m")]
+    assert beyond(RolePolicies({"p": odd}, ("arn:m",)), [allow("*")], ("arn:n",), ROLE) == [
+        Beyond("p"),
+        Beyond("arn:m"),
+    ]
