@@ -59,6 +59,12 @@ class Administrator:
         document = {"Version": "2012-10-17", "Statement": [EVERYTHING, *statements]}
         organization.govern(self.account, service_control=document)
 
+    def allow_everything(self, name: str) -> str:
+        """The ARN of a new policy of the account's."""
+        document = json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]})
+        with closing(root_client(self.visitor.world.aws, "iam", self.account)) as iam:
+            return iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
+
     def as_somebody_who_may(self, *actions: str) -> Any:
         """CloudFormation, for a role of the account's own that may do these."""
         trust = {
@@ -131,7 +137,10 @@ def test_an_organizations_policy(administrator: Administrator, section: Section)
 def test_a_boundary_that_is_demanded(administrator: Administrator, section: Section):
     without = {"StringNotLike": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/boundary"}}
     administrator.govern({"Effect": "Deny", "Action": "iam:CreateRole", "Resource": "*", "Condition": without})
-    expect(section.find("boundary", administrator.launch())).to_contain_text('permissions_boundary = "…"')
+    expect(section.find("boundary", administrator.launch())).to_contain_text("under “Permissions boundary”")
+    boundary = administrator.allow_everything("boundary")
+    said = administrator.launch(StackName="again", parameters={"PermissionsBoundaryArn": boundary})
+    assert said.startswith("CREATE_COMPLETE")
 
 
 def test_the_capability_is_not_ticked(administrator: Administrator, section: Section):
