@@ -159,8 +159,10 @@ def _policies(ask: _Ask, role: RoleArn) -> RolePolicies:
         name: ask("GetRolePolicy", form | {"PolicyName": name}, lambda answer: _parsed(answer["PolicyDocument"]))
         for name in names
     }
-    attached = _pages(ask, "ListAttachedRolePolicies", form, lambda answer: answer["AttachedPolicies"])
-    return RolePolicies(inline, tuple(policy["PolicyArn"] for policy in attached))
+    attached = _pages(
+        ask, "ListAttachedRolePolicies", form, lambda answer: [it["PolicyArn"] for it in answer["AttachedPolicies"]]
+    )
+    return RolePolicies(inline, tuple(attached))
 
 
 def _decisions(ask: _Ask, role: RoleArn, rights: Iterable[Right]) -> dict[Right, Decision]:
@@ -172,8 +174,8 @@ def _decisions(ask: _Ask, role: RoleArn, rights: Iterable[Right]) -> dict[Right,
     for resource, all_of_it in actions.items():
         for first in range(0, len(all_of_it), _AT_ONCE):
             form = _simulation(role, resource, all_of_it[first : first + _AT_ONCE])
-            for one in _pages(ask, SIMULATION.removeprefix("iam:"), form, lambda answer: answer["EvaluationResults"]):
-                found[one["EvalActionName"], resource] = _decision(one)
+            for action, decision in _pages(ask, SIMULATION.removeprefix("iam:"), form, _results):
+                found[action, resource] = decision
     return found
 
 
@@ -185,6 +187,10 @@ def _simulation(role: RoleArn, resource: str, actions: list[str]) -> dict[str, s
         form |= {f"{entry}ContextKeyName": key, f"{entry}ContextKeyType": kind}
         form[f"{entry}ContextKeyValues.member.1"] = value
     return form
+
+
+def _results(answer: dict[str, Any]) -> list[tuple[str, Decision]]:
+    return [(one["EvalActionName"], _decision(one)) for one in answer["EvaluationResults"]]
 
 
 def _decision(one: dict[str, Any]) -> Decision:

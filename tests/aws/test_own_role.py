@@ -287,6 +287,14 @@ def test_each_part_of_a_diagnosis_fails_alone(sts, http, answer, kind):
     assert isinstance(found.decisions, kind)
 
 
+def test_an_answer_without_its_parts_is_none(sts, http):
+    attached = listed("ListAttachedRolePolicies", "AttachedPolicies", names("<PolicyName>A</PolicyName>"))
+    found = view(
+        sts, http, SETTINGS, NONE[0], attached, decided("<EvalActionName>a:B</EvalActionName>"), rights=RIGHTS[:1]
+    )
+    assert [type(part) for part in (found.policies, found.decisions)] == [Unavailable] * 2
+
+
 def test_a_diagnosis_makes_a_bounded_number_of_calls(sts, http):
     """A role may have many policies; and whatever answers instead of IAM may always have one more page."""
     found = view(sts, http, SETTINGS, listed("ListRolePolicies", "PolicyNames", names("one"), "next"))
