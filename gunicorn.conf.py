@@ -7,6 +7,10 @@ a web process starts, and then loads wsgi.py. So do not preload, and do not impo
 
 import gc
 import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
 from typing import Any
 
 bind = "0.0.0.0:8000"
@@ -28,6 +32,32 @@ accesslog = None  # the application logs each request, with the route instead of
 def post_fork(_server: Any, _worker: Any) -> None:
     """While the service is loaded, collect nothing: all of it stays, and scanning it takes a tenth of a start."""
     gc.disable()
+
+
+_counts: list[str] = []  # the folder of the metrics, if they are wanted
+
+
+def on_starting(_server: Any) -> None:
+    """Serve the metrics of all web processes from the first process, which serves no requests.
+
+    prometheus-client looks for the folder of their counts when it is imported. app/metrics.py imports nothing else.
+    """
+    environ = os.environ  # noqa: TID251  gunicorn reads this file before the service reads its settings
+    if not (bind := environ.get("DEPUTY_METRICS_BIND")):
+        return
+    _counts.append(tempfile.mkdtemp(prefix="deputy-metrics-"))
+    environ["PROMETHEUS_MULTIPROC_DIR"] = _counts[0]
+    from app import metrics  # noqa: PLC0415
+
+    try:
+        metrics.serve(metrics.address(bind), shared=True)
+    except ValueError as error:
+        sys.exit(f"DEPUTY_METRICS_BIND: {error}")
+
+
+def on_exit(_server: Any) -> None:
+    for folder in _counts:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def post_worker_init(_worker: Any) -> None:

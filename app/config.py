@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 from urllib.parse import urlsplit
 
+from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
 from app.settings.checks import SESSION_MAX
@@ -75,6 +76,7 @@ class Config:
     template_bucket: Annotated[str, check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")]
     region: str  # AWS_REGION, or AWS_DEFAULT_REGION
     vendor_account_ids: Annotated[frozenset[AccountId], check.account_ids] = frozenset()  # the broker's is added
+    metrics_bind: Annotated[tuple[str, int] | None, metrics.address] = None
     cache_url: Annotated[str | None, check.cache_url] = field(default=None, repr=False)
     celery_url: Annotated[str | None, check.celery_url] = field(default=None, repr=False)
     public_url: Annotated[str, check.public_url] = "http://localhost:8000"

@@ -12,7 +12,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
 
-from app import log, services
+from app import log, metrics, services
 from app.api import (
     api_keys,
     audit_events,
@@ -169,6 +169,8 @@ def _register_hooks(app: Flask) -> None:
         else:
             response.headers.update(FOR_PROGRAMS)
         _log_request(response)
+        route = str(request.url_rule) if request.url_rule else "none"
+        metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - g.began)
         return response
 
 

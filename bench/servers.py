@@ -162,6 +162,7 @@ class Deputy(Process):
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
             "DEPUTY_ISSUE_RATE": "1000000",
             "DEPUTY_TENANT_MISS_RATE": "1000000",
+            "DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}",
             "DEPUTY_CONNECTION_RATE": "1000000",
             "DEPUTY_BOOTSTRAP_KEY": f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}",
         }

@@ -93,6 +93,15 @@ def is_throttling(error: Exception) -> bool:
     return _status(error) == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
 
 
+def outcome_of(error: Exception) -> str:
+    """Of a call that raised one of AWS_ERRORS: "refused", "throttled", "failed" or "unreachable"."""
+    if not isinstance(error, ClientError):
+        return "unreachable"
+    if is_throttling(error):
+        return "throttled"
+    return "refused" if error.response.get("Error", {}).get("Code") == "AccessDenied" else "failed"
+
+
 def _status(error: ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
 

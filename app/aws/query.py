@@ -32,7 +32,8 @@ from botocore.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from app.aws.errors import is_silence
+from app import metrics
+from app.aws.errors import AWS_ERRORS, is_silence, outcome_of
 from app.aws.tls import ca_bundle
 
 _TIMEOUTS = urllib3.Timeout(connect=1, read=2)  # seconds; short, as the vendor's worker waits for the answer
@@ -114,6 +115,15 @@ class QueryApi:
 
     def once(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials) -> dict[str, Any]:
         """As `call`, in one attempt."""
+        try:
+            answer = self._sent(action, form, credentials)
+        except AWS_ERRORS as error:
+            metrics.AWS_CALLS.labels(action, outcome_of(error)).inc()
+            raise
+        metrics.AWS_CALLS.labels(action, "ok").inc()
+        return answer
+
+    def _sent(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials) -> dict[str, Any]:
         body = urlencode({"Action": action, "Version": self._model.api_version} | form)
         request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
         SigV4Auth(credentials, self._service, self._region).add_auth(request)

@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from app import log
+from app import log, metrics
+from app.background.fleet_metrics import FleetMetrics
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.health.heartbeats import BEAT_SECONDS, Heartbeat
 from app.onboarding.registrations import Registrations
@@ -59,6 +60,8 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
     registrations = services.registrations
     heartbeat = Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
     parts = [Part("heartbeat", lambda part: _beat(heartbeat, part), failed)]
+    if services.config.metrics_bind is not None:
+        parts.append(Part("metrics", partial(_serve_metrics, services, services.config.metrics_bind), failed))
     if registrations is not None:
         listen = partial(_listen, registrations)
         parts += [Part(f"registrations-{number}", listen, failed) for number in range(LISTENERS)]
@@ -80,6 +83,13 @@ def _listen(registrations: Registrations, part: Part) -> None:
     """
     while not part.told_to_end():
         part.guarded(lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
+
+
+def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:
+    end = metrics.serve(bind, FleetMetrics(services).look)
+    while not part.told_to_end(after=_AFTER_FAILURE):
+        pass
+    end()
 
 
 def _beat(heartbeat: Heartbeat, part: Part) -> None:

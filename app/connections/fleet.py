@@ -29,6 +29,23 @@ class Lately:
         return self.refusing >= _REFUSING and self.tenants >= _TENANTS and 2 * self.refusing > self.tried
 
 
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How many connections are verified, how many of their proofs are past half their shelf life, and the oldest."""
+
+    verified: int
+    past_half: int
+    oldest: datetime | None
+
+
+def age(db: Session, half: datetime) -> Age:
+    """`half`: half a shelf life ago. Reads the rows of all verified connections."""
+    counts = select(
+        func.count(), func.count(case((Connection.verified_at < half, Connection.id))), func.min(Connection.verified_at)
+    ).where(Connection.status == ConnectionStatus.VERIFIED)
+    return Age(*db.execute(counts).one())
+
+
 def lately(db: Session, since: datetime, connection_id: UUID | None = None) -> Lately:
     """What was tried since then, and this connection, which refuses just now."""
     refuses = and_(Connection.refusing_since.is_not(None), Connection.verified_at.is_not(None))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, select, true, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
 from app import log
@@ -87,6 +87,16 @@ class ProofQueue:
             found = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
             db.execute(update(Connection).where(Connection.id.in_([row.id for row in found])).values(due_at=lease))
         return [Claim(row.tenant_id, row.id, lease) for row in found]
+
+    def backlog(self) -> dict[str, int]:
+        """How many connections are due: urgent ones, and those for a routine proof."""
+        at = now()
+        with self._db.read(long=True) as db:
+            counted = {"urgent": _ACTIVE, "routine": IN_ROUTINE}.items()
+            return {
+                name: db.scalar(_due(at, lane).order_by(None).with_only_columns(func.count())) or 0
+                for name, lane in counted
+            }
 
     def oldest_due(self) -> datetime | None:
         """Since when the longest due connection is due; None when none is."""

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session as DbSession
 
-from app import log
+from app import log, metrics
 from app.access.callers import AnyCaller, OnBehalf
 from app.access.tenancy import owned, tenant_of
 from app.audit import log as audit
@@ -124,6 +124,7 @@ class Verification:
                 answers = replace(answers, finding=finding)
             stored = self._store(caller, (tenant_id, connection_id), before, answers, trigger)
             if stored is not None:
+                metrics.PROOFS.labels(answers.finding.verdict.value, trigger.value).inc()
                 return stored
         raise ConflictError("This connection changed while it was being verified; try again.")
 
@@ -213,8 +214,11 @@ class Verification:
             _bring_forward(db, connection, answers, proof.checked_at)
             if asked_again is not None and asked_again[0] is not None:
                 connection.due_at, connection.due_for = asked_again
+            drift = _drift(connection, was[1], proof.checked_at)
+            if drift:
+                metrics.DRIFT.labels(connection.status.value).observe(drift["exposed_for_seconds_at_most"])
             if is_new or connection.version != was[0]:
-                _record(db, caller.actor, connection, finding, _drift(connection, was[1], proof.checked_at))
+                _record(db, caller.actor, connection, finding, drift)
             if before.plan.rotates:
                 rotation.settle(db, caller.actor, tenant.id)
             db.flush()

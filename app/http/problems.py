@@ -15,7 +15,7 @@ from flask import Flask, Response, current_app, g, request
 from marshmallow import fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app import errors, log
+from app import errors, log, metrics
 from app.audit.events import Action, Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
@@ -120,6 +120,7 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
         body["detail"] = f"{detail} {more} more are not shown."
     if request.endpoint == _CONTAINER:
         body |= {"message": detail, "Code": code, "Message": detail}
+    metrics.REFUSALS.labels(code).inc()
     response = Response(json.dumps(body), status, content_type="application/problem+json")
     response.headers[CODE_HEADER] = code
     if code in _RETRY_SECONDS:

@@ -20,7 +20,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy.orm import Session as DbSession
 
-from app import strict_json
+from app import metrics, strict_json
 from app.access.callers import Caller
 from app.access.tenancy import owned
 from app.audit import log as audit
@@ -135,7 +135,8 @@ class CredentialIssuer:
         ProofExpiredError, RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
         """
         self._rates.admit_issuance(caller, tenant_id)
-        deadline = time.monotonic() + _ANSWER_SECONDS
+        began = time.monotonic()
+        deadline = began + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
         fetched = None  # for this request, in an earlier round perhaps
@@ -153,6 +154,7 @@ class CredentialIssuer:
             else:
                 recorded = self._record_under_locks(asked, event)
             if recorded:
+                metrics.ISSUE_SECONDS[event.details["source"]].observe(time.monotonic() - began)
                 return Issued(session, connection.grant.role_arn.text)
             # Something was taken away meanwhile, perhaps from another tenant, so the event was not stored.
             if time.monotonic() > deadline:

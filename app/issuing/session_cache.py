@@ -24,6 +24,7 @@ from uuid import UUID
 
 import orjson
 
+from app import metrics
 from app.aws.sts import Session
 from app.cache.sealing import Sealer
 from app.clock import now
@@ -145,7 +146,7 @@ class SessionCache:
         held = self._held(key)
         at = at or now().timestamp()
         if held is not None and held[0].is_fresh(at):
-            return held[1], "cache"
+            return held[1], "cache"  # counted by those that issue
         call, started = self._calls.join(key.name, lambda: self._renewed(key, fetch))
         if held is not None and at < held[0].good_until:
             return held[1], "cache"
@@ -221,9 +222,11 @@ class SessionCache:
         if now().timestamp() >= good_until or (own is not None and kept.expires_at <= own.expires_at):
             return None
         self._kept.put(key.name, kept)
+        metrics.CACHE.labels("shared").inc()
         return session
 
     def _keep(self, key: CacheKey, session: Session, shared: "SharedCache | None" = None) -> Session:
+        metrics.CACHE.labels("nowhere").inc()
         at, expires_at = now().timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - at) / 2)
         sealed = self._sealer.seal(_packed(session, good_until), key.text)

@@ -20,8 +20,10 @@ from sqlalchemy.engine import Connection as DbConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator
 
+from app import metrics
 from app.errors import ConflictError, StoreUnavailableError
 from app.store.sqlite import PRAGMAS, SqliteConnection, WriteLock, create_private
 
@@ -163,11 +165,20 @@ def without_limits(connection: DbConnection) -> None:
         connection.commit()
 
 
+class _TimedPool(QueuePool):
+    """The pool of connections to PostgreSQL, which says how long each request for one took."""
+
+    def _do_get(self) -> Any:
+        with metrics.POOL_WAIT.time():
+            return super()._do_get()
+
+
 def _engine(url: str) -> Engine:
     if url.startswith("sqlite"):
         return _sqlite(url)
     engine = create_engine(
         url,
+        poolclass=_TimedPool,
         pool_size=16,
         max_overflow=16,
         pool_timeout=1.5,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
 from tests.conftest import OPERATOR
 from tests.honesty.front import Aws
+from tests.support.metrics import samples
 from tests.support.waiting import until
 
 HANDS = 8
@@ -152,6 +154,7 @@ class Deployment:
         self.database_url = database_url
         self.aws = aws
         self.port = free_port()
+        self.metrics_port = free_port()
         self.log = folder / "service.log"
         self._workers = workers
         self._flags = flags
@@ -165,6 +168,7 @@ class Deployment:
             "ISSUE_RATE": "1000000",
             "TENANT_MISS_RATE": "1000000",
             "CONNECTION_RATE": "1000000",
+            "METRICS_BIND": f"127.0.0.1:{self.metrics_port}",
             **settings,
         }
         self._env = {
@@ -215,7 +219,7 @@ class Deployment:
             return subprocess.Popen(
                 [sys.executable, "-m", "flask", "--app", "wsgi", "worker"],
                 cwd=ROOT,
-                env=self._env,
+                env=self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -229,6 +233,11 @@ class Deployment:
     def logged(self, event: str, since: int = 0) -> int:
         """How many log lines of this event there are, from this offset of the log on."""
         return self.said[since:].count(f'"event": "{event}"')
+
+    def metrics(self) -> dict[str, float]:
+        """Each sample of Deputy's by its name and labels, as Prometheus reads it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE) as answer:
+            return samples(answer.read().decode())
 
     def web_processes(self) -> list[int]:
         return sorted(child.pid for child in psutil.Process(self._process.pid).children())

@@ -1,0 +1,64 @@
+"""What a background worker tells Prometheus of the whole fleet. It is read from the database, at most twice a minute.
+
+Each background worker exports the same numbers: a dashboard takes the highest.
+"""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from prometheus_client.core import GaugeMetricFamily
+
+from app.clock import now
+from app.connections import fleet
+from app.errors import StoreUnavailableError
+from app.services import Services
+
+_KEPT = 30.0  # seconds
+
+
+class FleetMetrics:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._found: list[GaugeMetricFamily] = []
+        self._until = 0.0
+
+    def look(self) -> Iterable[GaugeMetricFamily]:
+        """Nothing while the database is away."""
+        if time.monotonic() >= self._until:
+            try:
+                self._found = self._read()
+            except StoreUnavailableError:
+                return []
+            self._until = time.monotonic() + _KEPT
+        return self._found
+
+    def _read(self) -> list[GaugeMetricFamily]:
+        at, half = now(), timedelta(seconds=self._services.config.proof_max_age / 2)
+        with self._services.db.read(long=True) as db:
+            age = fleet.age(db, at - half)
+        queue = self._services.proof_queue
+        due = GaugeMetricFamily("deputy_due", "Connections that are due for a proof.", labels=["lane"])
+        for lane, number in queue.backlog().items():
+            due.add_metric([lane], number)
+        return [
+            due,
+            _gauge(
+                "due_oldest_seconds", "For how long the longest due connection is due.", _since(queue.oldest_due(), at)
+            ),
+            _gauge("verified_connections", "Verified connections.", age.verified),
+            _gauge("proof_oldest_seconds", "Age of the oldest proof of a verified connection.", _since(age.oldest, at)),
+            _gauge(
+                "proofs_past_half_shelf_life_ratio",
+                "Share of verified connections whose proof is past half of PROOF_MAX_AGE.",
+                age.past_half / max(1, age.verified),
+            ),
+        ]
+
+
+def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"deputy_{name}", words, value=value)
+
+
+def _since(then: datetime | None, at: datetime) -> float:
+    return 0.0 if then is None else max(0.0, (at - then).total_seconds())

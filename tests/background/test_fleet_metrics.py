@@ -1,0 +1,89 @@
+"""What a background worker tells Prometheus, and what the dashboard and the alerts make of all metrics."""
+
+import json
+import re
+import urllib.request
+from datetime import timedelta
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+from app import metrics
+from app import services as composition
+from app.background.fleet_metrics import FleetMetrics
+from app.clock import now
+from app.ids import new_id
+from app.store.models import Trigger
+from dev.stack import ROOT, free_port
+from tests.conftest import make_config
+from tests.support.databases import new_database
+from tests.support.metrics import samples
+from tests.support.rows import NO_ROLE, connection_rows, tenant_row
+
+HALF_A_DAY = timedelta(hours=12)
+
+
+@pytest.fixture(scope="module")
+def exported(aws, vendor):
+    """Four proven connections, one of them proven 13 hours ago and due since then; read over HTTP."""
+    with new_database("sqlite") as url:
+        services = composition.build(make_config(url))
+        role = {"role_unique_id": NO_ROLE.unique_id, "due_for": Trigger.SCHEDULED, "proof_id": new_id()}
+        rows = [role | {"role_arn": f"{NO_ROLE.arn}-{n}", "due_at": now() + HALF_A_DAY} for n in range(3)]
+        late = now() - timedelta(hours=13)
+        rows.append(role | {"role_arn": f"{NO_ROLE.arn}-3", "due_at": late, "verified_at": late})
+        connection_rows(services.db, tenant_row(services.db), rows)
+        port = free_port()
+        end = metrics.serve(("127.0.0.1", port), FleetMetrics(services).look)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+        end()
+        services.db.engine.dispose()
+    return text
+
+
+def test_a_background_worker_exports_the_age_of_the_fleet_and_its_backlog(exported):
+    found = samples(exported)
+    assert found["deputy_verified_connections"] == 4
+    assert found["deputy_proofs_past_half_shelf_life_ratio"] == 0.25
+    assert found["deputy_proof_oldest_seconds"] == pytest.approx(13 * 3600, abs=600)
+    assert found["deputy_due_oldest_seconds"] == pytest.approx(13 * 3600, abs=600)
+    assert (found['deputy_due{lane="routine"}'], found['deputy_due{lane="urgent"}']) == (1, 0)
+
+
+def test_what_dashboard_alerts_and_docs_name_is_exported(exported):
+    """Families without samples are exported with their names, so an empty one counts too."""
+    names = set(re.findall(r"^# TYPE (deputy_\w+)", exported, re.MULTILINE))
+    names |= {f"{name}_{what}" for name in names for what in ("bucket", "count", "sum")}
+    dashboard = json.dumps(json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text()))
+    alerts = (ROOT / "deploy" / "prometheus-alerts.yaml").read_text()
+    docs = (ROOT / "docs" / "operations.md").read_text()
+    for text in (dashboard, alerts, docs):
+        used = set(re.findall(r"\bdeputy_[a-z_]+", text)) - {"deputy_client"}
+        assert used
+        assert used <= names
+    rules = [rule["alert"] for rule in yaml.safe_load(alerts)["groups"][0]["rules"]]
+    assert [name for name in rules if f"| `{name}`" not in docs] == []
+
+
+def test_nothing_but_fixed_words_is_a_label():
+    """Routes are URL rules, and codes and actions are lists in the code."""
+    labels = {
+        name for family in REGISTRY.collect() for s in family.samples for name in s.labels if s.name[:6] == "deputy"
+    }
+    assert labels <= {"source", "route", "code", "found", "action", "outcome", "verdict", "trigger", "status", "le"}
+
+
+@pytest.mark.parametrize("text", ["9090", ":9090", "localhost:", "localhost:0", "localhost:70000", "localhost:x"])
+def test_an_address_is_a_host_and_a_port(text):
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9090"):
+        metrics.address(text)
+
+
+def test_an_address_that_is_taken_ends_the_process():
+    port = free_port()
+    end = metrics.serve(("127.0.0.1", port))
+    with pytest.raises(SystemExit, match=f"DEPUTY_METRICS_BIND: 127.0.0.1:{port} can't be used"):
+        metrics.serve(("127.0.0.1", port))
+    end()

@@ -1,0 +1,30 @@
+"""The metrics of all web processes, at an address of their own."""
+
+import os
+import signal
+
+from tests.honesty.deployment import Deployment
+from tests.support.waiting import until
+
+ISSUED = [f'deputy_issue_seconds_count{{source="{source}"}}' for source in ("sts", "cache")]
+REFUSED = 'deputy_refusals_total{code="not_found"}'
+
+
+def test_they_count_what_all_web_processes_did_and_those_that_were_killed(service: Deployment):
+    place = service.place()
+    with service.clients(1) as clients:
+        before = service.metrics()
+        for [client] in clients.values():
+            for turn in range(3):
+                assert place.ask(client, turn).status == 200
+            client.must("GET", f"{place.tenant}x", expect=404)
+        killed = next(iter(clients))
+        os.kill(killed, signal.SIGKILL)
+    until(lambda: killed not in service.web_processes(), "the web process is gone")
+    service.await_workers()
+    service.admin.close()
+    after = service.metrics()
+    assert sum(after[name] - before.get(name, 0) for name in ISSUED) == 6
+    assert after[REFUSED] - before.get(REFUSED, 0) == len(clients)
+    assert after['deputy_aws_calls_total{action="AssumeRole",outcome="ok"}'] >= 1
+    assert not [name for name in after if place.tenant_id in name or place.connection_id in name]
