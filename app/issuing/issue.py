@@ -149,10 +149,9 @@ class CredentialIssuer:
             caller.ensure_live()
             event = _event(asked, session, "sts" if session == fetched else "cache", reason, valid_at_epoch=epoch)
             patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
-            if lost < _ROUNDS:
-                recorded = self._record_at_epoch(event, patience)
-            else:
-                recorded = self._record_under_locks(asked, event)
+            recorded = (
+                self._record_at_epoch(event, patience) if lost < _ROUNDS else self._record_under_locks(asked, event)
+            )
             if recorded:
                 metrics.ISSUE_SECONDS[event.details["source"]].observe(time.monotonic() - began)
                 return Issued(session, connection.grant.role_arn.text)

@@ -62,7 +62,11 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
         stop.wait(0.01)
         return 1
 
-    services = SimpleNamespace(db=None, registrations=SimpleNamespace(receive=receive, queue_state=None))
+    services = SimpleNamespace(
+        db=None,
+        config=SimpleNamespace(metrics_bind=None),
+        registrations=SimpleNamespace(receive=receive, queue_state=None),
+    )
     parts = [part for part in companions(services, "flask", stop.set) if part.name != "heartbeat"]
     for part in parts:
         part.start()

@@ -96,6 +96,16 @@ def test_past_it_a_routine_proof_comes_first_and_once(scene):
     assert (proof["count"], proof["trigger"], proof["first_at"]) == (2, "created", scene.connection["verified_at"])
 
 
+def test_its_calls_count_for_the_tenant(scene, monkeypatch):
+    admitted = []
+    monkeypatch.setattr(scene.services.rates, "admit_session", admitted.append)
+    scene.issue()
+    admitted.clear()
+    with expired():
+        scene.issue()
+    assert admitted == [scene.ids[0]] * PROBES
+
+
 def test_all_requests_share_one_proof(scene):
     first = scene.issue()
     before = scene.calls
