@@ -69,7 +69,7 @@ class ApiKeys:
 
     def create_key(
         self,
-        caller: Caller | Operator,
+        caller: Caller,
         *,
         name: str,
         scopes: frozenset[Scope],
@@ -222,7 +222,7 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
     return min((time for time in (one_time, other) if time is not None), default=None)
 
 
-def _ensure_room(db: Session, caller: Caller | Operator, tenant_id: UUID | None, most: int) -> None:
+def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int) -> None:
     """Locks the tenant, if there is one: of two requests at once only one takes the last place."""
     if tenant_id is None:
         return
@@ -241,7 +241,7 @@ def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
         raise ForbiddenError("The vendor made this key; only a key that is bound to no tenant can end it.")
 
 
-def _ensure_no_wider(caller: Caller | Operator, permission_sets: list[str] | None) -> None:
+def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
     mine = caller.permission_sets
     if mine is not None and (permission_sets is None or not mine.issuperset(permission_sets)):
         raise ForbiddenError("This API key is for fewer permission sets than that one.")

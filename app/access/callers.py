@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
@@ -57,7 +57,7 @@ def from_bits(bits: int) -> frozenset[Scope]:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated API key, or an onboarding link (app/onboarding/page_links.py), for the time of one request."""
+    """An authenticated API key, an onboarding link (app/onboarding/page_links.py) or the operator, for one request."""
 
     key_id: UUID  # or the link's
     lookup: str  # the digits of its text, by which the key is read again; a link has none
@@ -66,7 +66,7 @@ class Caller:
     scopes: frozenset[Scope]
     tenant_id: UUID | None
     expires_at: datetime | None
-    kind: Literal["api_key", "onboarding_link"] = "api_key"
+    kind: Literal["api_key", "onboarding_link", "operator"] = "api_key"
     permission_sets: frozenset[str] | None = None  # whose connections it may have credentials for; None: any
     counts: Callable[[Session], None] | None = field(default=None, repr=False)  # in the transaction that it writes in
     request_id: str | None = None  # the request's fields come last, for `for_request`
@@ -142,16 +142,14 @@ class OnBehalf:
         """There is no key that could have been revoked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(Caller):
     """The person at the command line, who needs no key and may do everything. Only app/cli makes one."""
 
-    name: str
-    scopes: frozenset[Scope] = frozenset(Scope)
-    key_id: None = None
-    tenant_id: None = None
-    permission_sets: None = None
-    expires_at: None = None
+    __slots__ = ()
+
+    def __init__(self, name: str) -> None:
+        no_key: Any = None  # so what it makes has no maker that could be revoked
+        super().__init__(no_key, "", b"", name, frozenset(Scope), tenant_id=None, expires_at=None, kind="operator")
 
     @property
     def actor(self) -> Actor:
@@ -161,7 +159,7 @@ class Operator:
         """There is no key that could have been revoked."""
 
 
-AnyCaller = Caller | OnBehalf | Operator
+AnyCaller = Caller | OnBehalf
 
 
 def lookup_of(text: str) -> str:
