@@ -46,7 +46,7 @@ def update_as_the_kit_says(organisation: Organisation) -> None:
 @pytest.mark.parametrize(
     ("organisation", "count"),
     [
-        ("sqlite", 20),
+        ("sqlite", 5),
         pytest.param("sqlite", 200, marks=pytest.mark.soak),
         pytest.param("postgresql", 200, marks=pytest.mark.soak),
     ],
