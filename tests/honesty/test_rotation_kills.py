@@ -23,7 +23,7 @@ from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
 
 HANDS = 4
-_THINKS = 0.02  # seconds between two requests of a worker, so that the rest has some of the processor
+_THINKS = 0.05  # seconds between two requests of a worker, so that the rest has some of the processor
 PATIENCE = 120  # seconds, on a machine that stalls
 
 
