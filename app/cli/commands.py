@@ -8,19 +8,24 @@ import sys
 import click
 from flask import Flask
 
+from app.cli.audit import audit
 from app.cli.connections import connections
 from app.cli.database import migrate
 from app.cli.keys import keys
+from app.cli.links import links
 from app.cli.registrations import registrations
+from app.cli.rotation import rotation
 from app.cli.templates import templates
+from app.cli.tenants import tenants
 from app.cli.worker import worker
 
+COMMANDS = (migrate, worker, tenants, connections, keys, links, rotation, audit, templates, registrations)
 _NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
 
 
 def register_commands(app: Flask) -> None:
-    for command_or_group in (migrate, worker, templates, keys, registrations, connections):
-        app.cli.add_command(command_or_group)
+    for command in COMMANDS:
+        app.cli.add_command(command)
 
 
 def without_settings(problem: str) -> Flask:

@@ -1,37 +1,172 @@
 """Connections: customers' roles."""
 
-import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from uuid import UUID
+from functools import partial
+from typing import Any
 
 import click
-from flask.cli import AppGroup
 
-from app.cli.operator import in_one_line, operator, services
+from app.cli.finding import connection_called, tenant_called
+from app.cli.operator import REASON, Noun, every, operator, services
+from app.cli.output import Row, columns, table
+from app.connections.listing import ConnectionFilter
+from app.errors import AppError
+from app.store.models import Connection, ConnectionStatus, Trigger
 
-connections = AppGroup("connections", help="Connections: customers' roles.")
+connections = Noun(
+    "connections",
+    help="Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant that has only one.",
+)
+_CONNECTION = click.argument("connection")
+_TENANT = click.option("--tenant", help="Of this tenant alone: its id, reference or name.")
+_STATUS = click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([status.value for status in ConnectionStatus if status is not ConnectionStatus.DELETED]),
+    help="In this status; repeat for several.",
+)
+_AT_ONCE = 8  # proofs
 
 
-@connections.command("diagnose")
-@click.argument("connection_id", type=click.UUID)
-@click.option("--json", "as_json", is_flag=True, help="The API's answer instead of a table.")
-def diagnose(connection_id: UUID, *, as_json: bool) -> None:
-    """Say why a connection does not work, and who can repair it. Changes nothing."""
-    with in_one_line(absent="There is no such connection."):
-        found = services().diagnoses.diagnose_any(operator(), connection_id)
-    if as_json:
-        click.echo(json.dumps(asdict(found), default=lambda at: at.isoformat(), indent=2))
-        return
-    click.echo(f"{found.conclusion}\n")
-    width = max(len(step.name) for step in found.steps)
-    for step in found.steps:
-        click.echo(f"{step.outcome:<7}  {step.name:<{width}}  {step.detail}")
-        if step.fix:
-            click.echo(f"{'':<7}  {'':<{width}}  → {step.fix}")
-    for title, gaps in (("missing", found.permissions.missing), ("unknown", found.permissions.unknown)):
-        for gap in gaps:
-            what = gap.policy or f"{gap.action} on {gap.resource}"
-            click.echo(f"{title:<7}  {what} ({gap.cause})")
-    for more in found.permissions.beyond or ():
-        what = f"{more.action} on {more.resource}" if more.action else "its content is unknown"
-        click.echo(f"{'beyond':<7}  {more.policy}: {what}")
+def _row(one: Connection) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "tenant_id": one.tenant_id,
+        "tenant": one.tenant.name,
+        "account_id": one.account_id,
+        "role_arn": one.role_arn,
+        "permission_set": one.permission_set,
+        "status": one.status,
+        "why": one.why,
+    }
+
+
+def _whole(one: Connection) -> Row:
+    names = ("external_id", "issues", "suspended", "awaiting_approval", "created_at", "verified_at")
+    proof = one.proof
+    return (
+        _row(one)
+        | {name: getattr(one, name) for name in names}
+        | {"proven_until": one.proven_until(services().config.proof_max_age), "next_proof_at": one.due_at}
+        | {"verdict": proof and proof.verdict, "checked_at": proof and proof.checked_at}
+        | {"checks": proof.checks if proof else [], "warnings": proof.warnings if proof else []}
+    )
+
+
+def _wanted(tenant: str | None, statuses: tuple[str, ...], account: str | None = None) -> Iterator[Connection]:
+    wanted, listing = ConnectionFilter(tuple(map(ConnectionStatus, statuses)), account), services().listing
+    if tenant is None:
+        return every(partial(listing.list_all, operator(), wanted))
+    return every(partial(listing.list, operator(), tenant_called(tenant).id, wanted))
+
+
+_TABLE = columns("id", "tenant", "account_id", "permission_set", "status", "why")
+
+
+@connections.verb("list", "--tenant acme --status broken", text=_TABLE)
+@_TENANT
+@_STATUS
+@click.option("--account", help="In this AWS account.")
+def list_all(tenant: str | None, statuses: tuple[str, ...], account: str | None) -> list[Row]:
+    """List connections, newest first."""
+    return [_row(one) for one in _wanted(tenant, statuses, account)]
+
+
+@connections.verb("show", "123456789012")
+@_CONNECTION
+def show(connection: str) -> Row:
+    """Show a connection and its latest proof."""
+    return _whole(connection_called(connection))
+
+
+@connections.verb("verify", "--tenant acme --status broken", text=_TABLE)
+@click.argument("connection", required=False)
+@_TENANT
+@_STATUS
+def verify(connection: str | None, tenant: str | None, statuses: tuple[str, ...]) -> list[Row]:
+    """Prove a connection now, or many.
+
+    With --tenant or --status, all of that tenant or in that status.
+    """
+    if bool(connection) == bool(tenant or statuses):
+        raise click.UsageError("Give either a connection, or --tenant or --status.")
+    found = [connection_called(connection)] if connection else list(_wanted(tenant, statuses))
+    prove, who = services().verification, operator()
+
+    def proven(one: Connection) -> Row:
+        try:
+            return _row(prove.verify(who, one.tenant_id, one.id, trigger=Trigger.REQUESTED))
+        except AppError as error:
+            if connection:
+                raise
+            return _row(one) | {"why": error.detail}
+
+    with (
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+        click.progressbar(
+            pool.map(proven, found), len(found), "Proving", hidden=len(found) < 2, file=sys.stderr
+        ) as bar,
+    ):
+        return list(bar)
+
+
+def _diagnosis(found: dict[str, Any]) -> Iterator[str]:
+    permissions = found["permissions"]
+    yield from (f"{found['conclusion']}", "", *findings(found["steps"], "outcome", "detail", "fix"))
+    for name in ("missing", "unknown", "beyond"):
+        if permissions[name]:
+            yield from ("", f"{name}:", *table(permissions[name]))
+
+
+def findings(rows: list[dict[str, Any]], status: str, seen: str, to_do: str) -> Iterator[str]:
+    """A table of what was found, with what is to be done below each of them."""
+    lined_up = table([{status: row[status], "name": row["name"], seen: row[seen]} for row in rows])
+    yield next(iter(lined_up))
+    for row, line in zip(rows, lined_up, strict=True):
+        yield line
+        if row[to_do]:
+            yield f"    → {row[to_do]}"
+
+
+@connections.verb("diagnose", "acme", text=_diagnosis)
+@_CONNECTION
+def diagnose(connection: str) -> Row:
+    """Say why a connection is not verified, or calls fail.
+
+    And who can repair what. Changes nothing.
+    """
+    found = connection_called(connection)
+    return asdict(services().diagnoses.diagnose(operator(), found.tenant_id, found.id))
+
+
+@connections.verb("suspend", "123456789012 --reason 'strange calls in CloudTrail'")
+@_CONNECTION
+@REASON
+def suspend(connection: str, reason: str) -> Row:
+    """Stop issuing for a connection at once."""
+    found = connection_called(connection)
+    return _row(services().connections.suspend(operator(), found.tenant_id, found.id, reason=reason))
+
+
+@connections.verb("resume", "123456789012 --reason explained")
+@_CONNECTION
+@REASON
+def resume(connection: str, reason: str) -> Row:
+    """Resume a suspended connection, and prove it once."""
+    found = connection_called(connection)
+    return _whole(services().connections.resume(operator(), found.tenant_id, found.id, reason=reason))
+
+
+@connections.verb("approve", "123456789012")
+@_CONNECTION
+def approve(connection: str) -> Row:
+    """Approve a connection that awaits it.
+
+    One that may write, in an account that its tenant did not declare.
+    """
+    found = connection_called(connection)
+    return _whole(services().connections.approve(operator(), found.tenant_id, found.id))

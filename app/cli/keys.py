@@ -1,29 +1,49 @@
 """API keys."""
 
 from datetime import timedelta
-from uuid import UUID
+from typing import Any
 
 import click
-from flask.cli import AppGroup
 
-from app.access.api_keys import generate_key, is_live
+from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key, is_live
 from app.access.callers import Scope, from_bits
 from app.access.families import FamilySummary
-from app.cli.operator import in_one_line, operator, services
+from app.cli.finding import key_called, tenant_called
+from app.cli.operator import Noun, a_line, operator, services
+from app.cli.output import Row, columns, table
 from app.clock import now
 from app.store.models import ApiKey
 
-keys = AppGroup("keys", help="API keys: create, list and revoke.")
+keys = Noun("keys", help="API keys. KEY is an id, a name, or the first 20 characters of the key.")
+_KEY = click.argument("key")
 
 
-@keys.command("generate")
-def generate() -> None:
+def _row(key: ApiKey) -> dict[str, Any]:
+    scopes = from_bits(key.scope_bits)
+    names = ("created_at", "made_by", "replaced_by", "permission_sets")
+    return {
+        "id": key.id,
+        "state": "revoked" if key.revoked_at is not None else "live" if is_live(key, now()) else "expired",
+        "expires_at": key.expires_at,
+        "name": key.name,
+        "tenant_id": key.tenant_id,
+        **{name: getattr(key, name) for name in names},
+        "scopes": ["all"] if scopes == frozenset(Scope) else sorted(scopes),
+    }
+
+
+def _made(made: FamilySummary) -> dict[str, int]:
+    return {"keys": made.keys, "links": made.links}
+
+
+@keys.verb("generate")
+def generate() -> str:
     """Print a key for DEPUTY_BOOTSTRAP_KEY; store nothing."""
-    click.echo(generate_key())
+    return generate_key()
 
 
-@keys.command("bootstrap")
-def bootstrap() -> None:
+@keys.verb("bootstrap")
+def bootstrap() -> str:
     """Install DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope.
 
     Safe to repeat.
@@ -32,22 +52,14 @@ def bootstrap() -> None:
     if text is None:
         raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate")
     try:
-        with in_one_line():
-            new = services().api_keys.install_key(operator(), text, name="bootstrap admin")
+        new = services().api_keys.install_key(operator(), text, name="bootstrap admin")
     except ValueError as error:
         raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
-    click.echo("The bootstrap key is installed." if new else "The bootstrap key is already installed.")
+    return "The bootstrap key is installed." if new else "The bootstrap key is already installed."
 
 
-def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    """The API's rule for names, which `keys list` and the audit log show on one line."""
-    if not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip():
-        raise click.BadParameter("must be one line of 1 to 200 printable characters.")
-    return value
-
-
-@keys.command("create")
-@click.option("--name", required=True, callback=_line, help="Who or what will use it.")
+@keys.verb("create", "--name worker --scope credentials:issue --tenant acme --days 90")
+@click.option("--name", required=True, callback=a_line, help="Who or what will use it.")
 @click.option(
     "--scope",
     "scopes",
@@ -56,7 +68,7 @@ def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
     type=click.Choice([*(scope.value for scope in Scope), "all"]),
     help="What it may do; repeat for several.",
 )
-@click.option("--tenant", "tenant_id", type=click.UUID, help="Bind it to this tenant.")
+@click.option("--tenant", help="Bind it to this tenant: its id, reference or name.")
 @click.option(
     "--permission-set",
     "permission_sets",
@@ -65,65 +77,79 @@ def _line(_context: click.Context, _option: click.Parameter, value: str) -> str:
 )
 @click.option("--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never).")
 def create(
-    name: str, scopes: tuple[str, ...], tenant_id: UUID | None, permission_sets: tuple[str, ...], days: int | None
-) -> None:
+    name: str, scopes: tuple[str, ...], tenant: str | None, permission_sets: tuple[str, ...], days: int | None
+) -> Row:
     """Create an API key and print it, once."""
-    wanted = frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes)
-    with in_one_line(absent="There is no such tenant."):
-        key, text = services().api_keys.create_key(
-            operator(),
-            name=name,
-            scopes=wanted,
-            tenant_id=tenant_id,
-            expires_at=now() + timedelta(days=days) if days else None,
-            permission_sets=list(permission_sets) or None,
-        )
-    click.echo(f"id   {key.id}\nkey  {text}\n\nThe key is shown this once. Deputy keeps only its hash.")
+    key, text = services().api_keys.create_key(
+        operator(),
+        name=name,
+        scopes=frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes),
+        tenant_id=tenant_called(tenant).id if tenant is not None else None,
+        expires_at=now() + timedelta(days=days) if days else None,
+        permission_sets=list(permission_sets) or None,
+    )
+    return _shown_once(key, text)
 
 
-@keys.command("list")
-def list_all() -> None:
-    """List every API key, revoked and expired ones too. Times are UTC."""
-    with in_one_line():
-        found = services().api_keys.all_keys()
-    width = max((len(key.name) for key in found), default=0)
-    for key in found:
-        scopes = from_bits(key.scope_bits)
-        shown = "all" if scopes == frozenset(Scope) else " ".join(sorted(scopes))
-        ends = f"{key.expires_at:until %Y-%m-%d %H:%M}" if key.expires_at else "no expiry"
-        whose = str(key.tenant_id or "every tenant")
-        click.echo(f"{key.id}  {_state(key):<7}  {ends:<22}  {key.name:<{width}}  {whose:<36}  {shown}")
+def _shown_once(key: ApiKey, text: str) -> Row:
+    click.echo("The key is shown this once. Deputy keeps only its hash.", err=True)
+    return {"id": key.id, "key": text}
 
 
-def _state(key: ApiKey) -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    return "live" if is_live(key, now()) else "expired"
+@keys.verb("list", text=columns("id", "state", "expires_at", "name", "tenant_id", "scopes"))
+@click.option("--tenant", help="Those that are bound to this tenant: its id, reference or name.")
+def list_all(tenant: str | None) -> list[Row]:
+    """List every API key, revoked and expired ones too. Times are UTC.
+
+    A key without a tenant is for every tenant.
+    """
+    bound_to = tenant_called(tenant).id if tenant is not None else None
+    return [_row(key) for key in services().api_keys.all_keys() if bound_to in {None, key.tenant_id}]
 
 
-@keys.command("revoke")
-@click.argument("key_id", type=click.UUID)
+@keys.verb("show", "dpk_0123456789abcdef")
+@_KEY
+def show(key: str) -> Row:
+    """Show an API key, and what is revoked with it."""
+    found = key_called(key)
+    return _row(found) | {"made": _made(services().api_keys.family_of(found.id))}
+
+
+@keys.verb("replace", "worker --grace 3600")
+@_KEY
+@click.option(
+    "--grace",
+    type=click.IntRange(0, GRACE_SECONDS_MAX),
+    default=GRACE_SECONDS,
+    show_default=True,
+    help="Seconds for which the old key keeps working.",
+)
+def replace(key: str, grace: int) -> Row:
+    """Replace an API key by a successor and print that, once.
+
+    The successor has the same name, scopes and bounds, and inherits what the old key made.
+    """
+    successor, made, text = services().api_keys.replace_key(operator(), key_called(key).id, grace_seconds=grace)
+    return {**_shown_once(successor, text), "inherited": _made(made)}
+
+
+@keys.verb("revoke", "dpk_0123456789abcdef")
+@_KEY
 @click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
-def revoke(key_id: UUID, *, yes: bool) -> None:
+def revoke(key: str, *, yes: bool) -> str:
     """Revoke an API key and what it made.
 
     Requests with the key, or with a key or onboarding link that it made, are refused from then on. To renew a good key,
-    replace it through the API (POST /v1/api-keys/<id>/replace): its successor inherits what it made.
+    replace it (keys replace): its successor inherits what it made.
     """
-    with in_one_line():
-        made = services().api_keys.family_of(key_id)
-        if made.keys or made.links:
-            _show(made)
-            if not yes:
-                click.confirm("Revoke all of these?", abort=True)
-        services().api_keys.revoke_any(operator(), key_id)
-    click.echo("Revoked.")
-
-
-def _show(made: FamilySummary) -> None:
-    click.echo(f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}.")
-    width = max((len(key.name) for key in made.some), default=0)
-    for key in made.some:
-        click.echo(f"{key.id}  {key.name:<{width}}  {key.tenant_id or 'every tenant'}")
-    if made.keys > len(made.some):
-        click.echo(f"… and {made.keys - len(made.some)} more keys")
+    found = key_called(key)
+    made = services().api_keys.family_of(found.id)
+    if made.keys or made.links:
+        more = [f"… and {made.keys - len(made.some)} more keys"] if made.keys > len(made.some) else []
+        goes = f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}."
+        some = table([{"id": one.id, "name": one.name, "tenant_id": one.tenant_id} for one in made.some])
+        click.echo("\n".join([goes, *(some if made.some else []), *more]), err=True)
+        if not yes:
+            click.confirm("Revoke all of these?", abort=True, err=True)
+    services().api_keys.revoke_any(operator(), found.id)
+    return "Revoked."

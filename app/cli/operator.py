@@ -1,22 +1,57 @@
-"""What every command needs: the services, the operator, and refusals in one line."""
+"""What every command needs: the services, the operator, nouns with their verbs, and refusals in one line."""
 
+import functools
 import getpass
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
+from uuid import UUID
 
 import click
 from flask import current_app
+from flask.cli import AppGroup
 
 from app.access.callers import Operator
+from app.cli.output import Text, lines, show
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
+from app.store.pages import Page
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+_PAGE = 200
 
 
 def services() -> Services:
     if "deputy" not in current_app.extensions:
         raise click.ClickException(current_app.config["PROBLEM"])
     return cast("Services", current_app.extensions["deputy"])
+
+
+def operator() -> Operator:
+    return Operator(f"{getpass.getuser()} (command line)")
+
+
+class Noun(AppGroup):
+    """The commands about one noun. Each returns what it found, which is printed as a table or as JSON."""
+
+    def verb(self, name: str, example: str = "", *, text: Text = lines) -> Callable[[Callable[..., Any]], Any]:
+        """A command. `example`: its arguments, for `--help`. `text`: the lines of what it returns."""
+
+        def decorate(function: Callable[..., Any]) -> Any:
+            @self.command(name, epilog=example_of(f"{self.name} {name} {example}"))
+            @AS_JSON
+            @functools.wraps(function)
+            def run(*args: Any, as_json: bool, **options: Any) -> None:
+                with in_one_line(f"There is no such {str(self.name).removesuffix('s')}."):
+                    show(function(*args, **options), text, as_json=as_json)
+
+            return run
+
+        return decorate
+
+
+def example_of(command: str) -> str:
+    return f"\b\nExample:\n  flask --app wsgi {command}".rstrip()
 
 
 @contextmanager
@@ -33,5 +68,27 @@ def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
         raise click.ClickException(error.detail) from error
 
 
-def operator() -> Operator:
-    return Operator(f"{getpass.getuser()} (command line)")
+def a_line(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """The API's rule for names and reasons, which lists and the audit log show on one line."""
+    if not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip():
+        raise click.BadParameter("must be one line of 1 to 200 printable characters.")
+    return value
+
+
+REASON = click.option("--reason", required=True, callback=a_line, help="For the audit log.")
+
+
+def pages(fetch: Callable[..., Page[Any]], after: UUID | None = None) -> Iterator[list[Any]]:
+    """All pages of a list."""
+    while True:
+        page = fetch(limit=_PAGE, after=after)
+        yield page.items
+        if page.after is None:
+            return
+        after = page.after
+
+
+def every(fetch: Callable[..., Page[Any]]) -> Iterator[Any]:
+    """Everything in a list."""
+    for items in pages(fetch):
+        yield from items

@@ -1,18 +1,16 @@
 """Registrations: the messages of customers' stacks."""
 
-from uuid import UUID
-
 import click
-from flask.cli import AppGroup
 
-from app.cli.operator import in_one_line, operator, services
+from app.cli.finding import tenant_called
+from app.cli.operator import Noun, operator, services
 
-registrations = AppGroup("registrations", help="Registrations: the messages of customers' stacks.")
+registrations = Noun("registrations", help="Registrations: the messages of customers' stacks.")
 
 
-@registrations.command("void")
-@click.argument("tenant_id", type=click.UUID)
-def void(tenant_id: UUID) -> None:
+@registrations.verb("void", "acme")
+@click.argument("tenant")
+def void(tenant: str) -> str:
     """Void a tenant's registration tokens.
 
     For when one of those that it was given so far got into the wrong hands.
@@ -25,9 +23,8 @@ def void(tenant_id: UUID) -> None:
 
     If an onboarding link got into the wrong hands, revoke the link instead: that also voids the token on its page.
     """
-    with in_one_line(absent="There is no such tenant."):
-        services().tenants.void_registrations(operator(), tenant_id)
-    click.echo(
+    services().tenants.void_registrations(operator(), tenant_called(tenant).id)
+    return (
         "The registration tokens that this tenant was given so far are void. Show the customer the kit again:"
         " stacks that are created with an old token fail.\n"
         "Connections stay. Existing stacks stay too, but register nothing until you give them the new token"

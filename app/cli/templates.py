@@ -4,24 +4,28 @@ from pathlib import Path
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
 
 from app.aws.errors import Unavailable
 from app.aws.templates import Published
-from app.cli.operator import services
+from app.cli.operator import Noun, services
+from app.cli.output import Row
 from app.config import Config, ConfigError
 from app.permissions import permission_sets, set_files
 
-templates = AppGroup("templates", help="The CloudFormation templates that customers launch.")
+templates = Noun("templates", help="The CloudFormation templates that customers launch.")
 
 
-@templates.command("check")
-def check_sets() -> None:
+@templates.verb("check")
+def check_sets() -> str:
     """Check the files of the permission sets.
 
     Lists every mistake of the folder with its file and its field, and needs neither AWS nor the database. `publish`
     does the same before it publishes anything.
     """
+    return _check_sets()
+
+
+def _check_sets() -> str:
     from app.permissions import action_data  # noqa: PLC0415  AWS's list of actions: other commands need not load it
 
     folder, default, role_prefix = _settings()
@@ -32,6 +36,7 @@ def check_sets() -> None:
         raise click.ClickException(
             "\n".join(["The permission sets have mistakes; nothing was published.", *sorted(mistakes)])
         )
+    return "The permission sets have no mistakes."
 
 
 def _settings() -> tuple[Path | None, str | None, str]:
@@ -44,12 +49,11 @@ def _settings() -> tuple[Path | None, str | None, str]:
     return config.permission_sets, config.default_permission_set, config.role_prefix
 
 
-@templates.command("publish")
+@templates.verb("publish", "--check", text=lambda rows: map(_line, rows))
 @click.option(
     "--check", is_flag=True, help="Publish nothing; list what is missing or differs, and fail if anything does."
 )
-@click.pass_context
-def publish(context: click.Context, *, check: bool) -> None:
+def publish(*, check: bool) -> list[Row]:
     """Upload each permission set's templates to TEMPLATE_BUCKET.
 
     Run it before the release that links to them, with credentials that may put objects there. An object's name is its
@@ -57,20 +61,21 @@ def publish(context: click.Context, *, check: bool) -> None:
 
     --check needs no credentials: it reads the templates as customers do.
     """
-    context.invoke(check_sets)
+    _check_sets()
     onboarding = services().onboarding
     try:
-        if check:
-            _check_published(onboarding.published())
-            return
-        for url, new in onboarding.publish():
-            click.echo(f"{'published' if new else 'there already':<13}  {url}")
+        if not check:
+            states = {True: "published", False: "there already"}
+            return [{"state": states[new], "url": url} for url, new in onboarding.publish()]
+        found: list[Row] = [{"state": state, "url": url} for url, state in onboarding.published()]
     except Unavailable as error:
         raise click.ClickException(f"The bucket can't be {'read' if check else 'written to'}: {error}") from error
+    if any(one["state"] is not Published.YES for one in found):
+        raise click.ClickException(
+            "\n".join(["Not everything is published. Run: flask --app wsgi templates publish", *map(_line, found)])
+        )
+    return found
 
 
-def _check_published(found: list[tuple[str, Published]]) -> None:
-    for url, state in found:
-        click.echo(f"{url}  {state}")
-    if any(state is not Published.YES for _, state in found):
-        raise click.ClickException("Not everything is published. Run: flask --app wsgi templates publish")
+def _line(row: Row) -> str:
+    return f"{row['state']:<13}  {row['url']}"

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.access.callers import Caller, Operator
+from app.access.callers import Caller
 from app.access.tenancy import owned
 from app.audit import log as audit
 from app.audit.events import Action
@@ -25,7 +25,7 @@ from app.connections.allowed_roles import allowed_role
 from app.connections.canary import Canary
 from app.connections.diagnosis_steps import UNTOLD, Seen, Step, conclusion, for_the_tenant, steps
 from app.connections.role_rights import Beyond, Gap, beyond, gap, not_attached, rights
-from app.errors import CallerFaultError, NotFoundError
+from app.errors import CallerFaultError
 from app.ids import EXTERNAL_ID_PATTERN
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
@@ -62,7 +62,7 @@ class Diagnoses:
         self._config = config
         self._sets = sets
 
-    def diagnose(self, caller: Caller | Operator, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
+    def diagnose(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
         """Raises NotFoundError, SuspendedError."""
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
@@ -97,14 +97,6 @@ class Diagnoses:
             ),
         )
 
-    def diagnose_any(self, operator: Operator, connection_id: UUID) -> Diagnosis:
-        """As `diagnose`, of whichever tenant it is."""
-        with self._db.read() as db:
-            tenant_id = db.scalar(select(Connection.tenant_id).where(Connection.id == connection_id))
-        if tenant_id is None:
-            raise NotFoundError
-        return self.diagnose(operator, tenant_id, connection_id)
-
     def _asked_for(self, name: str, partition: str) -> tuple[list[dict[str, Any]], list[str]]:
         """The statements and the managed policies of the set; none if the deployment has it no more."""
         chosen = self._sets.get(name)
@@ -133,7 +125,7 @@ class Diagnoses:
             return replace(seen, error=error)
         return replace(seen, view=view, recreated=view is None)
 
-    def _record(self, caller: Caller | Operator, connection: Connection, found: Sequence[Step]) -> None:
+    def _record(self, caller: Caller, connection: Connection, found: Sequence[Step]) -> None:
         details = {step.name: step.outcome for step in found}
         with self._db.write(caller) as db:
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)

@@ -16,10 +16,12 @@ from app.store.pages import Page, page
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFilter:
-    """Which connections to list: those in one of the statuses, in the account. Empty means any."""
+    """Which connections to list: those in one of the statuses, and with all of the others. Empty means any."""
 
     statuses: tuple[ConnectionStatus, ...] = ()
     account_id: str | None = None
+    role_arn: str | None = None  # with its account, which has an index
+    connection_id: UUID | None = None
 
 
 class Urgency(enum.IntEnum):
@@ -146,6 +148,11 @@ def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select
 
 def _live(wanted: ConnectionFilter) -> Select[Connection]:
     query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
-    if wanted.account_id is not None:
-        query = query.where(Connection.account_id == wanted.account_id)
+    for column, value in (
+        (Connection.account_id, wanted.account_id),
+        (Connection.role_arn, wanted.role_arn),
+        (Connection.id, wanted.connection_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
     return query

@@ -463,7 +463,7 @@ def test_without_credentials_it_does_so_too(pipeline, unpublished, monkeypatch):
 
 def states(done) -> list[str]:
     """What --check says of each template."""
-    return [line.split("  ")[1] for line in done.output.splitlines() if line.startswith("http")]
+    return [line.rsplit("  ", 1)[0].strip() for line in done.output.splitlines() if "  http" in line]
 
 
 def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline, unpublished, monkeypatch):

@@ -1,0 +1,164 @@
+"""The audit log: who did what, when, and to which connection."""
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import click
+
+from app.audit.events import Action
+from app.audit.log import EventFilter
+from app.cli.finding import connection_called, tenant_id_called
+from app.cli.operator import Noun, every, pages, services
+from app.cli.output import Row, columns
+from app.clock import now
+from app.ids import first_id_at
+from app.settings.checks import SESSION_MAX
+from app.store.models import AuditEvent
+
+audit = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
+_PAUSE = 2.0  # seconds between two looks at the feed
+_AGO = re.compile(r"(\d{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_TENANT = click.argument("tenant")
+
+
+class _When(click.ParamType[datetime]):
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        today = now().replace(hour=0, minute=0, second=0, microsecond=0)
+        if value in {"today", "yesterday"}:
+            return today - timedelta(days=value == "yesterday")
+        if ago := _AGO.fullmatch(value):
+            return now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail("must be yesterday, today, an age such as 90m, 12h or 7d, or an ISO 8601 time (UTC).", param, ctx)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+_SINCE = click.option("--since", type=_When(), help="yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC).")
+_UNTIL = click.option("--until", type=_When(), help="As --since; not included.")
+_ACTION = click.option("--action", type=click.Choice([action.value for action in Action]), metavar="NOUN.VERB")
+_EVENTS = columns("at", "action", "outcome", "actor", "connection_id", "details")
+
+
+def _row(event: AuditEvent) -> Row:
+    names = ("tenant_id", "connection_id", "request_id", "client_address", "details")
+    return {
+        "id": event.id,
+        "at": event.at,
+        "action": event.action,
+        "outcome": event.outcome,
+        "actor": {event.actor_kind: event.actor_name},
+        "actor_id": event.actor_id,
+        **{name: getattr(event, name) for name in names},
+    }
+
+
+def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventFilter:
+    return EventFilter(
+        tenant_id=None if tenant is None else tenant_id_called(tenant),
+        connection_id=None if connection is None else connection_called(connection).id,
+        **wanted,
+    )
+
+
+@audit.verb("search", "--tenant acme --action connection.suspended --since 7d", text=_EVENTS)
+@click.option("--tenant", help="Its id (also of a deleted one), reference or name.")
+@click.option("--connection", help="Its id, its role's ARN or its account.")
+@_ACTION
+@_SINCE
+@_UNTIL
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+def search(limit: int, **wanted: Any) -> list[Row]:
+    """Find audit events, newest first."""
+    found = every(partial(services().audit.events, None, _filter(**wanted)))
+    rows = [_row(event) for event in islice(found, limit)]
+    if next(found, None) is not None:
+        click.echo(f"There are more than {limit}: set --limit, --since or --until.", err=True)
+    return rows
+
+
+@audit.verb("tail", "--tenant acme --since 10m", text=_EVENTS)
+@click.option("--tenant", help="Its id, reference or name.")
+@click.option("--connection", help="Its id, its role's ARN or its account.")
+@_ACTION
+@_SINCE
+def tail(since: datetime | None, **wanted: Any) -> Iterator[list[Row]]:
+    """Print audit events as they come, oldest first, until Ctrl-C.
+
+    An event is shown about 20 seconds after it was made, and none is missed.
+    """
+    feed = partial(services().audit.feed, None, _filter(**wanted))
+    return _follow(feed, first_id_at(since or now() - timedelta(minutes=1)))
+
+
+def _follow(feed: Any, after: UUID) -> Iterator[list[Row]]:
+    try:
+        while True:
+            for events in filter(None, pages(feed, after)):
+                after = events[-1].id
+                yield [_row(event) for event in events]
+            time.sleep(_PAUSE)
+    except KeyboardInterrupt:
+        return
+
+
+def _issued(tenant: str, since: datetime, until: datetime | None = None) -> Iterator[AuditEvent]:
+    wanted = _filter(tenant, None, action=Action.CREDENTIALS_ISSUED.value, since=since, until=until)
+    return every(partial(services().audit.events, None, wanted))
+
+
+@audit.verb("issued", "acme --since yesterday --until today")
+@_TENANT
+@_SINCE
+@_UNTIL
+def issued(tenant: str, since: datetime | None, until: datetime | None) -> list[Row]:
+    """Say who got credentials for a tenant, and how often.
+
+    Since yesterday, unless --since is given.
+    """
+    found: dict[Any, dict[str, Any]] = {}
+    for event in _issued(tenant, since or _When().convert("yesterday", None, None), until):
+        new = {
+            "actor": event.actor_name,
+            "actor_id": event.actor_id,
+            "connection_id": event.connection_id,
+            "times": 0,
+            "first_at": event.at,
+            "last_at": event.at,
+        }
+        row = found.setdefault((event.actor_id, event.connection_id), new)
+        row |= {"times": row["times"] + 1, "first_at": event.at}  # newest first
+    return [*found.values()]
+
+
+@audit.verb("alive", "acme")
+@_TENANT
+def alive(tenant: str) -> list[Row]:
+    """List a tenant's sessions that have not expired yet.
+
+    Suspending does not end them: see "Sessions that were issued already" in docs/operations.md.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for event in _issued(tenant, now() - timedelta(seconds=SESSION_MAX)):
+        expires_at = datetime.fromisoformat(event.details["expires_at"])
+        if expires_at > now():
+            new = {
+                "access_key_id": event.details["access_key_id"],
+                "expires_at": expires_at,
+                "connection_id": event.connection_id,
+                "last_actor": event.actor_name,
+                "actor_id": event.actor_id,
+                "hand_outs": 0,
+            }
+            found.setdefault(new["access_key_id"], new)["hand_outs"] += 1
+    return sorted(found.values(), key=lambda row: row["expires_at"])

@@ -1,0 +1,91 @@
+"""Finding what an operator means, by id or by another of its names. What could mean several things is listed."""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+from uuid import UUID
+
+import click
+
+from app.cli.operator import operator, services
+from app.cli.output import Row, table
+from app.connections.listing import ConnectionFilter
+from app.errors import NotFoundError
+from app.ids import ACCOUNT_ID_PATTERN
+from app.store.models import ApiKey, Connection, Tenant
+from app.store.models.tenant import folded
+from app.tenants.tenants import TenantFilter
+
+_MOST = 20  # of what it could mean
+Found = TypeVar("Found")
+
+
+def tenant_called(text: str) -> Tenant:
+    """The live tenant with this id, reference or name; case does not matter in a name."""
+    if found := _tenants(text):
+        return _the_one("tenant", found, text, _of_tenant)
+    # What only begins so is listed and never taken: a slip of the hand must not suspend another customer.
+    near = services().tenants.list(operator(), TenantFilter(name=text), limit=_MOST, after=None).items
+    begins = ["The names of these begin so:", *table(map(_of_tenant, near))] if text and near else []
+    raise click.ClickException("\n".join(["There is no such tenant.", *begins]))
+
+
+def tenant_id_called(text: str) -> UUID:
+    """As `tenant_called`; any id is taken, because the audit events of a deleted tenant stay."""
+    return as_id(text) or tenant_called(text).id
+
+
+def connection_called(text: str) -> Connection:
+    """The connection with this id or role ARN, the one in this account, or the one of this tenant."""
+    listing, who, found = services().listing, operator(), []
+    account = re.search(ACCOUNT_ID_PATTERN, text, re.ASCII)
+    if (connection_id := as_id(text)) is not None:
+        found = listing.list_all(who, ConnectionFilter(connection_id=connection_id), limit=1, after=None).items
+    elif account and (text.startswith("arn:") or text == account[0]):
+        role = text if text != account[0] else None
+        wanted = ConnectionFilter(account_id=account[0], role_arn=role)
+        found = listing.list_all(who, wanted, limit=_MOST, after=None).items
+    for tenant in () if found else _tenants(text):
+        found += listing.list(who, tenant.id, ConnectionFilter(), limit=_MOST, after=None).items
+    return _the_one("connection", found, text, _of_connection)
+
+
+def key_called(text: str) -> ApiKey:
+    """The API key with this id, this name, or these first characters of its text."""
+    known = {as_id(text), text, text.removeprefix("dpk_")[:16]}
+    found = [key for key in services().api_keys.all_keys() if known & {key.id, key.name, key.lookup}]
+    return _the_one("key", found, text, lambda key: {"id": key.id, "name": key.name, "tenant_id": key.tenant_id})
+
+
+def as_id(text: str) -> UUID | None:
+    with suppress(ValueError):
+        return UUID(text)
+    return None
+
+
+def _tenants(text: str) -> Sequence[Tenant]:
+    tenants, who = services().tenants, operator()
+    if (tenant_id := as_id(text)) is not None:
+        with suppress(NotFoundError):
+            return [tenants.get(who, tenant_id)]
+    found = tenants.list(who, TenantFilter(reference=text), limit=1, after=None).items
+    named = tenants.list(who, TenantFilter(name=text), limit=_MOST, after=None).items
+    return found + [one for one in named if one.name_folded == folded(text) and one not in found]
+
+
+def _the_one(noun: str, found: Sequence[Found], text: str, about: Callable[[Found], Row]) -> Found:
+    if not found:
+        raise click.ClickException(f"There is no such {noun}.")
+    if len(found) > 1:
+        could_be = "\n".join(table(map(about, found)))
+        raise click.ClickException(f"{text} could be one of these; give its id.\n{could_be}")
+    return found[0]
+
+
+def _of_tenant(tenant: Tenant) -> Row:
+    return {"id": tenant.id, "reference": tenant.reference, "name": tenant.name}
+
+
+def _of_connection(one: Connection) -> Row:
+    return {"id": one.id, "tenant": one.tenant.name, "status": one.status, "role_arn": one.role_arn}

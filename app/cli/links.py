@@ -1,0 +1,53 @@
+"""Onboarding links, which the vendor sends to a customer's administrator."""
+
+from datetime import timedelta
+from functools import partial
+from uuid import UUID
+
+import click
+
+from app.cli.finding import tenant_called
+from app.cli.operator import Noun, every, operator, services
+from app.cli.output import Row
+from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX
+
+links = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")
+_TENANT = click.argument("tenant")
+_DAY = timedelta(days=1).total_seconds()
+
+
+@links.verb("list", "acme")
+@_TENANT
+def list_all(tenant: str) -> list[Row]:
+    """List a tenant's onboarding links, without their URLs."""
+    names = ("id", "permission_set", "region", "created_at", "expires_at", "revoked_at")
+    found = every(partial(services().links.list, operator(), tenant_called(tenant).id))
+    return [{name: getattr(link, name) for name in names} for link in found]
+
+
+@links.verb("create", "acme --days 7")
+@_TENANT
+@click.option("--permission-set", help="What the page asks for.")
+@click.option("--region", help="The region that the page offers first.")
+@click.option("--days", type=click.IntRange(1, int(LINK_SECONDS_MAX // _DAY)), default=int(LINK_SECONDS // _DAY))
+def create(tenant: str, permission_set: str | None, region: str | None, days: int) -> Row:
+    """Create an onboarding link and print its URL, once.
+
+    The URL alone opens the page: give it only to the customer's administrator.
+    """
+    link, url = services().links.create(
+        operator(), tenant_called(tenant).id, permission_set=permission_set, region=region, expires_in=int(days * _DAY)
+    )
+    return {"id": link.id, "url": url, "expires_at": link.expires_at}
+
+
+@links.verb("revoke", "acme 019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18")
+@_TENANT
+@click.argument("link_id", type=click.UUID)
+def revoke(tenant: str, link_id: UUID) -> str:
+    """Revoke an onboarding link.
+
+    That also voids the registration token on its page.
+    """
+    services().links.revoke(operator(), tenant_called(tenant).id, link_id)
+    return "Revoked."

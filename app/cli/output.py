@@ -1,0 +1,93 @@
+"""What commands print: tables that line up, or JSON.
+
+No library: one that draws tables would cost more lines to configure than these, and a dependency.
+"""
+
+import enum
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any
+
+import click
+
+Row = Mapping[str, Any]
+Text = Callable[[Any], Iterable[str]]
+
+
+def show(answer: Any, text: Text, *, as_json: bool) -> None:
+    """Print what a command found: `text` makes its lines. An iterator is printed as it goes, in JSON a line each."""
+    if isinstance(answer, Iterator):
+        for some in answer:
+            for line in (json.dumps(row, default=_plain) for row in some) if as_json else text(some):
+                click.echo(line)
+    elif as_json:
+        click.echo(json.dumps({"answer": answer} if isinstance(answer, str) else answer, default=_plain, indent=2))
+    else:
+        click.echo("\n".join(text(answer)))
+
+
+def lines(answer: Any) -> Iterator[str]:
+    """A sentence; a table of rows; or one row as a table of names and values, below it the tables that it holds."""
+    if isinstance(answer, str):
+        yield answer
+    elif isinstance(answer, Sequence):
+        yield from table(answer) if answer else ["There are none."]
+    else:
+        inner = {name: value for name, value in answer.items() if _is_table(value)}
+        yield from _aligned([[name, _cell(value)] for name, value in answer.items() if name not in inner])
+        for name, rows in inner.items():
+            yield from ["", f"{name}:", *table(rows)]
+
+
+def columns(*names: str) -> Text:
+    """A table of these columns alone; JSON has all."""
+    return lambda rows: lines([{name: row[name] for name in names} for row in rows])
+
+
+def table(rows: Iterable[Row]) -> Iterator[str]:
+    """A header, and a line for each row, of which there is one at least."""
+    rows = list(rows)
+    yield from _aligned([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(padded).rstrip()
+
+
+def _width(text: str) -> int:
+    """In columns of a terminal."""
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
+    )
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _cell(value: Any) -> str:
+    """One line without control characters: some of it customers wrote, and a terminal would obey them."""
+    if value is None or value in ([], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    text = value.value if isinstance(value, enum.Enum) else str(value)
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,54 @@
+"""Rotations: a tenant's External ID is replaced by another."""
+
+from dataclasses import asdict
+
+import click
+
+from app.cli.finding import tenant_called
+from app.cli.operator import REASON, Noun, operator, services
+from app.cli.output import Row
+from app.errors import NotFoundError
+
+rotation = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")
+_TENANT = click.argument("tenant")
+
+
+@rotation.verb("show", "acme")
+@_TENANT
+def show(tenant: str) -> Row:
+    """Show a tenant's latest rotation, also one that has ended."""
+    found = services().rotations.get(operator(), tenant_called(tenant).id)
+    if found is None:
+        raise NotFoundError
+    return asdict(found)
+
+
+@rotation.verb("open", "acme --reason 'the External ID was published'")
+@_TENANT
+@REASON
+@click.option("--emergency", is_flag=True, help="Issue nothing with the old External ID any more, from now on.")
+def open_(tenant: str, reason: str, *, emergency: bool) -> Row:
+    """Make a tenant's next External ID.
+
+    With --emergency, a rotation that is open already becomes an emergency.
+    """
+    started, _ = services().rotations.start(operator(), tenant_called(tenant).id, reason=reason, emergency=emergency)
+    return asdict(started)
+
+
+@rotation.verb("complete", "acme")
+@_TENANT
+def complete(tenant: str) -> Row:
+    """Make the next External ID current.
+
+    Once every verified connection has switched to it.
+    """
+    return asdict(services().rotations.complete(operator(), tenant_called(tenant).id))
+
+
+@rotation.verb("abandon", "acme")
+@_TENANT
+def abandon(tenant: str) -> str:
+    """Abandon a rotation as long as no connection has switched."""
+    services().rotations.abandon(operator(), tenant_called(tenant).id)
+    return "Abandoned. The External ID stays as it was."

@@ -1,0 +1,80 @@
+"""Tenants: the vendor's customers."""
+
+import re
+from functools import partial
+from typing import Any
+
+import click
+
+from app.cli.finding import tenant_called
+from app.cli.operator import REASON, Noun, every, operator, services
+from app.cli.output import Row, columns
+from app.ids import ACCOUNT_ID_PATTERN
+from app.store.models import Tenant, TenantStatus
+from app.tenants.tenants import TenantFilter
+
+tenants = Noun("tenants", help="Tenants: the vendor's customers. TENANT is an id, a reference or a name.")
+_TENANT = click.argument("tenant")
+
+
+def _row(tenant: Tenant) -> dict[str, Any]:
+    names = ("id", "reference", "name", "status", "suspended", "external_id", "created_at")
+    return {name: getattr(tenant, name) for name in names}
+
+
+@tenants.verb("list", "--name acm", text=columns("id", "reference", "name", "status", "created_at"))
+@click.option("--name", help="The beginning of the name; case does not matter.")
+@click.option("--status", type=click.Choice(["active", "suspended"]))
+def list_all(name: str | None, status: str | None) -> list[Row]:
+    """List tenants, newest first."""
+    wanted = TenantFilter(name=name, statuses=(TenantStatus(status),) if status else ())
+    return [_row(tenant) for tenant in every(partial(services().tenants.list, operator(), wanted))]
+
+
+@tenants.verb("show", "customer-42")
+@_TENANT
+def show(tenant: str) -> Row:
+    """Show a tenant, and its connections by status."""
+    found = services().tenants.get(operator(), tenant_called(tenant).id)
+    counts = services().listing.summary(operator(), found.id)
+    return _row(found) | {"accounts": found.accounts, "connections": {status.value: n for status, n in counts.items()}}
+
+
+@tenants.verb("suspend", "acme --reason 'asked by the customer, ticket 123'")
+@_TENANT
+@REASON
+def suspend(tenant: str, reason: str) -> Row:
+    """Stop everything of a tenant. It can be resumed.
+
+    From now on no credentials are issued for it. `audit alive` lists the sessions that it has until they expire.
+    """
+    return _row(services().tenants.suspend(operator(), tenant_called(tenant).id, reason=reason))
+
+
+@tenants.verb("resume", "acme --reason 'ticket 123 closed'")
+@_TENANT
+@REASON
+def resume(tenant: str, reason: str) -> Row:
+    """Resume a suspended tenant."""
+    return _row(services().tenants.resume(operator(), tenant_called(tenant).id, reason=reason))
+
+
+def _accounts(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, account, re.ASCII) for account in given):
+        raise click.BadParameter("must be AWS account ids of 12 digits.")
+    return given
+
+
+@tenants.verb("accounts", "acme --only 123456789012 --only 210987654321")
+@_TENANT
+@click.option("--only", multiple=True, callback=_accounts, help="Allow this account; repeat for several.")
+@click.option("--any", "any_account", is_flag=True, help="Allow every account.")
+def accounts(tenant: str, only: tuple[str, ...], *, any_account: bool) -> Row:
+    """Show or replace the accounts that a tenant may use."""
+    if only and any_account:
+        raise click.UsageError("Give either --only or --any.")
+    found = tenant_called(tenant).id
+    if only or any_account:
+        services().tenants.change(operator(), found, {"accounts": None if any_account else list(only)})
+    allowed = services().tenants.get(operator(), found).accounts
+    return {"tenant_id": found, "accounts": "any" if allowed is None else allowed}

@@ -1,0 +1,317 @@
+"""The commands about the service's nouns: what an operator asks for, by name, as a table or as JSON."""
+
+import getpass
+import json
+import re
+import time
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from flask import Flask
+
+from app.clock import now
+from app.ids import first_id_at
+from app.store.database import SYSTEM
+from app.store.models import AuditEvent
+from tests.attacks.evidence import on_sqlite
+from tests.support.cast import Customer, World, path_of, without_external_id
+
+pytestmark = on_sqlite  # they call use cases that other tests call on both databases
+
+
+class Cli:
+    """`cli("tenants", "show", "acme")` is `flask --app wsgi tenants show acme --json`, read."""
+
+    def __init__(self, app: Flask) -> None:
+        self._runner = app.test_cli_runner()
+
+    def text(self, *words: str, fails: int = 0) -> str:
+        done = self._runner.invoke(args=words)
+        assert done.exit_code == fails, done.output
+        assert "Traceback" not in done.output
+        return done.output
+
+    def __call__(self, *words: str):
+        done = self._runner.invoke(args=[*words, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def cli(app: Flask) -> Cli:
+    return Cli(app)
+
+
+@pytest.fixture
+def acme(world: World):
+    """A tenant with a reference and a verified connection."""
+    tenant = world.tenant("Acme Ltd")
+    name, reference = tenant["name"], f"ref-{tenant['id'][-12:]}"
+    world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"reference": reference})
+    return {**tenant, "reference": reference, "name": name, "connection": world.connection(tenant)}
+
+
+# --- finding what is meant ---
+
+
+def test_a_tenant_is_found_by_id_by_reference_and_by_name_in_any_case(cli, acme):
+    for text in (acme["id"], acme["id"].replace("-", ""), acme["reference"], acme["name"], acme["name"].upper()):
+        assert cli("tenants", "show", text)["id"] == acme["id"]
+
+
+def test_the_beginning_of_a_name_suspends_nobody_and_is_listed(cli, acme):
+    """A slip of the hand would stop another customer."""
+    said = cli.text("tenants", "suspend", acme["name"][:-1], "--reason", "x", fails=1)
+    assert "There is no such tenant." in said
+    assert acme["id"] in said
+    assert cli("tenants", "show", acme["id"])["status"] == "active"
+
+
+def test_an_ambiguous_name_lists_what_it_could_mean_and_does_nothing(cli, world, acme):
+    other = world.tenant()
+    world.admin("PATCH", f"/v1/tenants/{other['id']}", {"name": acme["name"].lower()})
+    another = world.admin("POST", "/v1/tenants", {"name": "x", "reference": acme["name"]}, expect=201)
+    said = cli.text("tenants", "suspend", acme["name"], "--reason", "x", fails=1)
+    for tenant in (acme, other, another):
+        assert tenant["id"] in said
+        assert cli("tenants", "show", tenant["id"])["status"] == "active"
+
+
+def test_a_connection_is_found_by_id_arn_account_and_as_the_only_one_of_its_tenant(cli, world, acme):
+    made = acme["connection"]
+    for text in (made["id"], made["role_arn"], made["account_id"], acme["reference"], acme["name"], acme["id"]):
+        assert cli("connections", "show", text)["id"] == made["id"]
+    second = world.connection(acme)
+    said = cli.text("connections", "suspend", acme["name"], "--reason", "x", fails=1)
+    assert made["id"] in said
+    assert second["id"] in said
+    for text in (acme["id"][:-1], "nobody", "000000000000", made["role_arn"] + "x", "arn:", ""):
+        assert cli.text("connections", "show", text, fails=1) == "Error: There is no such connection.\n"
+
+
+def test_a_key_is_found_by_id_by_name_and_by_its_first_characters(cli):
+    """Who finds a leaked key has its text, and shall not give all of it to a command."""
+    made = cli("keys", "create", "--name", f"leaked {time.time_ns()}", "--scope", "audit:read")
+    name = cli("keys", "show", made["id"])["name"]
+    for text in (made["id"], name, made["key"][:20], made["key"][4:20], made["key"]):
+        assert cli("keys", "show", text)["id"] == made["id"]
+    cli("keys", "create", "--name", name, "--scope", "audit:read")
+    assert "could be one of these" in cli.text("keys", "revoke", name, fails=1)
+
+
+# --- what is printed ---
+
+
+def test_tables_line_up_also_with_wide_letters_and_show_no_control_characters(cli, world):
+    prefix = f"T{time.time_ns()} "
+    for name in ("short", "日本の会社", "a much longer name", "e\u0301tude"):
+        world.admin("POST", "/v1/tenants", {"name": prefix + name}, expect=201)
+    header, *rows = cli.text("tenants", "list", "--name", prefix).splitlines()
+    assert len(rows) == 4
+    for row in rows:
+        before = row[: row.index("active")]
+        wide = sum(letter in "日本の会社" for letter in before) - before.count("\u0301")
+        assert len(before) + wide == header.index("status")
+
+
+def test_text_that_customers_wrote_cannot_steer_a_terminal(app, cli, world, acme):
+    with app.extensions["deputy"].db.write(SYSTEM) as db:
+        db.add(event_of(acme, "\x1b[2Jspoofed"))
+    said = cli.text("audit", "search", "--tenant", acme["name"], "--limit", "1")
+    assert "[2Jspoofed" in said
+    assert "\x1b" not in said
+
+
+def test_nothing_found_is_said(cli, acme):
+    assert cli.text("links", "list", acme["name"]) == "There are none.\n"
+    assert cli("links", "list", acme["name"]) == []
+
+
+# --- what is done, and by whom ---
+
+
+def test_everything_of_a_customer_is_stopped_by_one_command_and_resumed(cli, world, acme):
+    worker = world.worker(acme)
+    worker("POST", path_of(acme["connection"], "/credentials"), {})
+    suspended = cli("tenants", "suspend", acme["name"], "--reason", "ticket 123")["suspended"]
+    assert (suspended["by"], suspended["reason"]) == ("operator", "ticket 123")
+    worker("POST", path_of(acme["connection"], "/credentials"), {}, expect=409)
+    assert "suspended already" in cli.text("tenants", "suspend", acme["name"], "--reason", "again", fails=1)
+    [event] = cli("audit", "search", "--tenant", acme["name"], "--action", "tenant.suspended")
+    assert event["actor"] == {"operator": f"{getpass.getuser()} (command line)"}
+    assert event["details"] == {"reason": "ticket 123"}
+    cli("tenants", "resume", acme["name"], "--reason", "closed")
+    worker("POST", path_of(acme["connection"], "/credentials"), {})
+    for reason in ("", " ", "two\nlines", "x" * 201):
+        assert "--reason" in cli.text("tenants", "suspend", acme["name"], "--reason", reason, fails=2)
+
+
+def test_the_accounts_of_a_tenant_are_shown_and_replaced(cli, world):
+    tenant = world.tenant()
+    assert cli("tenants", "accounts", tenant["id"])["accounts"] == "any"
+    only = ["--only", "111111111111", "--only", "222222222222"]
+    assert cli("tenants", "accounts", tenant["id"], *only)["accounts"] == ["111111111111", "222222222222"]
+    assert cli("tenants", "show", tenant["id"])["accounts"] == ["111111111111", "222222222222"]
+    assert cli("tenants", "accounts", tenant["id"], "--any")["accounts"] == "any"
+    cli.text("tenants", "accounts", tenant["id"], "--only", "12345", fails=2)
+    cli.text("tenants", "accounts", tenant["id"], "--any", "--only", "111111111111", fails=2)
+
+
+def test_a_connection_is_suspended_resumed_and_shown_with_its_proof(cli, acme):
+    account = acme["connection"]["account_id"]
+    assert cli("connections", "suspend", account, "--reason", "odd")["status"] == "suspended"
+    assert cli("connections", "resume", account, "--reason", "explained")["status"] == "verified"
+    shown = cli("connections", "show", account)
+    assert (shown["status"], shown["verdict"], shown["issues"]) == ("verified", "proven", True)
+    assert "own_external_id_accepted" in cli.text("connections", "show", account)
+    assert [one["id"] for one in cli("connections", "list", "--account", account)] == [acme["connection"]["id"]]
+    assert cli("connections", "list", "--tenant", acme["name"], "--status", "broken") == []
+
+
+def test_a_connection_is_approved(cli, world):
+    awaiting = world.awaiting_approval(world.tenant())
+    assert cli("connections", "show", awaiting["id"])["awaiting_approval"]
+    assert cli("connections", "approve", awaiting["id"])["status"] == "verified"
+
+
+def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_no_other(cli, world, acme):
+    others = [world.connection(acme) for _ in range(3)]
+    world.admin("POST", path_of(others[0], "/suspend"), {"reason": "x"})
+    found = {one["id"]: one for one in cli("connections", "verify", "--tenant", acme["name"])}
+    assert found.keys() == {one["id"] for one in (*others, acme["connection"])}
+    assert "suspended" in found[others[0]["id"]]["why"]
+    assert {one["status"] for one in found.values()} == {"verified", "suspended"}
+    assert world.audit(connection_id=others[1]["id"])[0]["actor"]["kind"] == "operator"
+    assert cli("connections", "verify", others[1]["role_arn"])[0]["status"] == "verified"
+    assert "suspended" in cli.text("connections", "verify", others[0]["id"], fails=1)
+    cli.text("connections", "verify", fails=2)
+    cli.text("connections", "verify", acme["name"], "--tenant", acme["name"], fails=2)
+
+
+def test_why_a_connection_is_not_verified_is_one_command(cli, world):
+    tenant = world.tenant()
+    customer_role = world.kit(tenant)["role_name"]
+    arn = Customer(world.aws).role(customer_role, without_external_id(world.kit(tenant)["trust_policy"]))
+    world.connect(tenant, arn, status="insecure")
+    said = cli.text("connections", "diagnose", tenant["name"])
+    assert re.search(r"^problem +role +", said, re.MULTILINE) or "External ID" in said
+    assert "    → " in said
+    found = cli("connections", "diagnose", tenant["name"])
+    assert found["conclusion"] == said.splitlines()[0]
+
+
+def test_keys_are_replaced(cli, acme):
+    made = cli("keys", "create", "--name", f"old {time.time_ns()}", "--scope", "all", "--tenant", acme["reference"])
+    successor = cli("keys", "replace", made["id"], "--grace", "0")
+    assert successor["key"] != made["key"]
+    listed = {one["id"]: one for one in cli("keys", "list", "--tenant", acme["name"])}
+    assert {one["tenant_id"] for one in listed.values()} == {acme["id"]}
+    assert (listed[made["id"]]["state"], listed[successor["id"]]["state"]) == ("expired", "live")
+    assert listed[made["id"]]["replaced_by"] == successor["id"]
+    assert cli("keys", "show", made["id"])["made"] == {"keys": 0, "links": 0}
+
+
+def test_links_are_made_listed_and_revoked(cli, world, acme):
+    made = cli("links", "create", acme["name"], "--days", "7")
+    path = made["url"][made["url"].index("/onboard/") :]
+    assert world.admin.with_key(None).raw("GET", path).status_code == 200
+    [listed] = cli("links", "list", acme["name"])
+    assert listed["id"] == made["id"]
+    assert "url" not in listed
+    assert cli.text("links", "revoke", acme["name"], made["id"]) == "Revoked.\n"
+    assert world.admin.with_key(None).raw("GET", path).status_code == 404
+    assert cli.text("links", "revoke", acme["name"], made["id"], fails=1) == "Error: There is no such link.\n"
+
+
+def test_a_rotation_is_opened_shown_abandoned_and_completed(cli, world):
+    tenant = world.tenant()
+    assert cli.text("rotation", "show", tenant["name"], fails=1) == "Error: There is no such rotation.\n"
+    opened = cli("rotation", "open", tenant["name"], "--reason", "published")
+    assert opened["next_external_id"] == cli("rotation", "show", tenant["name"])["next_external_id"]
+    assert "complete it" in cli.text("rotation", "open", tenant["name"], "--reason", "again", fails=1)
+    assert cli("rotation", "open", tenant["name"], "--reason", "abused", "--emergency")["emergency"]
+    cli("rotation", "abandon", tenant["name"])
+    assert cli("rotation", "show", tenant["name"])["state"] == "abandoned"
+    cli("rotation", "open", tenant["name"], "--reason", "published")
+    cli("rotation", "complete", tenant["name"])
+    assert cli("tenants", "show", tenant["name"])["external_id"] != tenant["external_id"]
+
+
+# --- the audit log ---
+
+
+def event_of(tenant, reason: str, **changes) -> AuditEvent:
+    row = {"action": "tenant.changed", "outcome": "ok", "actor_kind": "api_key", "actor_name": "somebody"}
+    return AuditEvent(**row | {"tenant_id": UUID(tenant["id"]), "details": {"reason": reason}} | changes)
+
+
+def test_who_got_credentials_for_a_customer_yesterday(app, cli, world, acme):
+    worker = world.worker(acme)
+    for _ in range(3):
+        worker("POST", path_of(acme["connection"], "/credentials"), {})
+    yesterday = now() - timedelta(days=1)
+    issued = {"action": "credentials.issued", "id": first_id_at(yesterday), "at": yesterday}
+    details = {"access_key_id": "ASIAOLD", "expires_at": (yesterday + timedelta(hours=1)).isoformat()}
+    with app.extensions["deputy"].db.write(SYSTEM) as db:
+        db.add(event_of(acme, "", **issued, actor_id="old", actor_name="the old worker", details=details))
+    [row] = cli("audit", "issued", acme["name"], "--since", "yesterday", "--until", "today")
+    assert (row["actor"], row["times"]) == ("the old worker", 1)
+    rows = cli("audit", "issued", acme["name"])
+    assert [(row["actor"], row["times"]) for row in rows] == [("a program", 3), ("the old worker", 1)]
+    assert rows[0]["connection_id"] == acme["connection"]["id"]
+    assert rows[0]["first_at"] < rows[0]["last_at"]
+
+
+def test_what_is_alive_for_a_customer(app, cli, world, acme):
+    first = world.worker(acme)
+    given = [first("POST", path_of(acme["connection"], "/credentials"), {}) for _ in range(2)]
+    other = world.worker(acme)("POST", path_of(acme["connection"], "/credentials"), {"duration_seconds": 900})
+    expired = {"access_key_id": "ASIAOLD", "expires_at": (now() - timedelta(seconds=1)).isoformat()}
+    with app.extensions["deputy"].db.write(SYSTEM) as db:
+        db.add(event_of(acme, "", action="credentials.issued", details=expired))
+    found = cli("audit", "alive", acme["name"])
+    assert [(one["access_key_id"], one["hand_outs"]) for one in found] == [
+        (other["AccessKeyId"], 1),
+        (given[0]["AccessKeyId"], 2),
+    ]
+
+
+def test_a_search_says_when_there_is_more(cli, acme):
+    assert "more than 1: set --limit" in cli.text("audit", "search", "--tenant", acme["name"], "--limit", "1")
+    assert "more than" not in cli.text("audit", "search", "--tenant", acme["name"], "--limit", "200")
+
+
+@pytest.mark.parametrize("since", ["1s", "90m", "12h", "7d", "today", "yesterday", "2026-01-31", "2026-01-31T03:00Z"])
+def test_times_are_given_as_people_say_them(cli, acme, since):
+    cli("audit", "search", "--tenant", acme["name"], "--since", since)
+
+
+@pytest.mark.parametrize("since", ["", "soon", "7", "99999999d", "2026-13-01"])
+def test_other_times_are_refused(cli, acme, since):
+    assert "yesterday, today" in cli.text("audit", "search", "--since", since, fails=2)
+
+
+def test_a_deleted_tenants_events_are_found_by_its_id(cli, world):
+    tenant = world.tenant()
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    assert cli("audit", "search", "--tenant", tenant["id"])[0]["action"] == "tenant.deleted"
+
+
+def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(app, cli, world, monkeypatch):
+    tenant, db = world.tenant(), app.extensions["deputy"].db
+    before = now() - timedelta(minutes=2)
+    ages = iter(range(5))
+
+    def add_one(_seconds: float) -> None:
+        """While the command waits, something happens; at last somebody presses Ctrl-C."""
+        number = next(ages, None)
+        if number is None:
+            raise KeyboardInterrupt
+        at = before + timedelta(seconds=number)
+        with db.write(SYSTEM) as session:
+            session.add(event_of(tenant, f"event {number}", id=first_id_at(at), at=at))
+
+    monkeypatch.setattr("app.cli.audit.time.sleep", add_one)
+    said = cli.text("audit", "tail", "--tenant", tenant["name"], "--since", "10m", "--json").splitlines()
+    assert [json.loads(line)["details"]["reason"] for line in said] == [f"event {number}" for number in range(5)]
