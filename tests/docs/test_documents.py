@@ -28,3 +28,13 @@ def test_no_example_repeats_a_header_that_its_function_sends():
     ]
     assert len(examples) > 10
     assert [line for line in examples if re.search(r" (-H|--header) ", line)] == []
+
+
+def test_the_threat_model_names_tests_that_exist():
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?)(?:::(\w+))?`", text)
+    assert len(named) > 40
+    for file, test in named:
+        path = ROOT / "tests" / file
+        assert path.exists(), file
+        assert not test or f"def {test}(" in path.read_text(), f"{file}::{test}"
