@@ -17,23 +17,23 @@ from tests.support.waiting import until
 @pytest.fixture
 def organisation(request, aws, vendor):
     with new_database(request.param) as url:
-        app = create_app(
-            make_config(
-                url,
-                sts_budget=1000,
-                registration_topic_arn=vendor.registration_topic_arn,
-                registration_queue_url=vendor.registration_queue_url,
-            )
+        config = make_config(
+            url,
+            sts_budget=1000,
+            registration_topic_arn=vendor.registration_topic_arn,
+            registration_queue_url=vendor.registration_queue_url,
         )
-        publish_templates(app)
+        web, background = create_app(config), create_app(config)  # each with database connections of its own
+        publish_templates(web)
         stop = threading.Event()
-        worker = threading.Thread(target=SingleMachineWorker(app.extensions["deputy"], stop).run)
+        worker = threading.Thread(target=SingleMachineWorker(background.extensions["deputy"], stop).run)
         worker.start()
-        with organisation_of(app, aws) as made:
+        with organisation_of(web, aws) as made:
             yield made
         stop.set()
         worker.join(30)
-        app.extensions["deputy"].db.engine.dispose()
+        for app in (web, background):
+            app.extensions["deputy"].db.engine.dispose()
 
 
 def update_as_the_kit_says(organisation: Organisation) -> None:
