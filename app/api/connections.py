@@ -159,6 +159,12 @@ class ConnectionOut(Answer):
         allow_none=True, metadata={"description": "Nothing is issued later without a fresh proof. null: not verified."}
     )
     next_proof_at = Time(allow_none=True, attribute="due_at")
+    access_until = Time(
+        allow_none=True,
+        metadata={
+            "description": "When the access ends, by the role's trust policy as it was read last. null: no time."
+        },
+    )
     created_at = Time()
     verified_at = Time(allow_none=True, metadata={"description": "The time of the latest proof that succeeded."})
 

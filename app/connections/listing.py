@@ -32,7 +32,8 @@ class Urgency(enum.IntEnum):
     REFUSED = 2
     WAITING = 3
     CONNECTED = 4
-    PAUSED = 5
+    ENDED = 5
+    PAUSED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ _IS_OF = {  # status, and whether it refuses: each is one range of an index
     Urgency.REFUSED: (ConnectionStatus.PENDING, True),
     Urgency.WAITING: (ConnectionStatus.PENDING, False),
     Urgency.CONNECTED: (ConnectionStatus.VERIFIED, False),
+    Urgency.ENDED: (ConnectionStatus.ENDED, False),
     Urgency.PAUSED: (ConnectionStatus.SUSPENDED, False),
 }
 

@@ -11,6 +11,7 @@ A proof can't see who else the role trusts.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from app.aws.sts import Misconfigured, Read, Refused, Sts, StsError, Unavailable
@@ -75,7 +76,7 @@ class Warning:  # noqa: A001  the word of the API
 class Finding:
     """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting may help.
 
-    `refused`: the role refused its own External ID, in the first call.
+    `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust policy, if read.
     """
 
     verdict: Verdict
@@ -84,6 +85,8 @@ class Finding:
     may_be_spreading: bool = False
     warnings: tuple[Warning, ...] = ()
     refused: bool = False
+    reads_trust: bool = False
+    access_until: datetime | None = None
 
     def doubted(self, why: str) -> "Finding":
         """The same refusal, which proves nothing yet."""

@@ -7,6 +7,7 @@ whatever the calls saw. A policy that cannot be read, or not understood, proves 
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from app.aws.sts import Refused, StsError, Told
 from app.config import Broker
@@ -52,10 +53,24 @@ def judge(
         said.append(proof.Warning(ENDS, f"The role's trust policy ends this access: {', '.join(found.ends)}."))
     if named := [it for it in sorted(retired) if it != grant.external_id and it in json.dumps(told[0])]:
         said.append(proof.Warning(RETIRED, f"The role still accepts {', '.join(named)}, which was retired: remove it."))
-    finding = replace(finding, checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
+    finding = replace(
+        finding,
+        checks=(*finding.checks, demands, only_us),
+        warnings=(*finding.warnings, *said),
+        reads_trust=True,
+        access_until=_last(found.ends),
+    )
     if not found.open or finding.verdict is Verdict.UNASSUMABLE:
         return finding
     return replace(finding, verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False)
+
+
+def _last(times: Collection[str]) -> datetime | None:
+    """When all of them have passed, the access has ended. None unless each is written as in the kit."""
+    try:
+        return max((datetime.strptime(it, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) for it in times), default=None)
+    except ValueError:
+        return None
 
 
 def _demands(found: Reading) -> Check:

@@ -204,6 +204,8 @@ class Verification:
             # Somebody may have made it due meanwhile, for a reason that came after our calls.
             asked_again = (connection.due_at, connection.due_for) if connection.due_at != before.due_at else None
             was = connection.version, connection.status
+            read = answers.finding
+            connection.access_until = read.access_until if read.reads_trust else connection.access_until
             finding, pair = note(db, connection, answers, now())
             if pair != connection.external_id_id:
                 connection.pair_with(pair)
@@ -275,7 +277,7 @@ def _proof(
 def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) -> dict[str, Any]:
     """For the event of a role that is not as it was proven: when that can have begun."""
     last = connection.verified_at
-    if was is not ConnectionStatus.VERIFIED or connection.status is was or last is None:
+    if was is not ConnectionStatus.VERIFIED or connection.status in {was, ConnectionStatus.ENDED} or last is None:
         return {}
     return {
         "last_proven_at": last.isoformat(),

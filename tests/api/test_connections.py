@@ -34,6 +34,7 @@ def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
         "verification",
         "proven_until",
         "next_proof_at",
+        "access_until",
         "created_at",
         "verified_at",
     ]

@@ -1,5 +1,7 @@
 """What a trust policy, once read, does to a finding: the one thing that overrules it, and what is only said."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from app.aws.sts import Refused, Unavailable
@@ -90,6 +92,28 @@ def test_others_and_dates_are_warnings_as_the_policy_writes_them():
     assert [warning.name for warning in found.warnings[1:]] == [ONLY_US, ENDS]
     assert "ec2.amazonaws.com" in found.warnings[1].detail
     assert "2099-01-01T00:00:00Z" in found.warnings[2].detail
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "times", "wanted"),
+    [
+        ("DateLessThan", "aws:CurrentTime", "2099-01-01T00:00:00Z", 2099),
+        ("DateLessThan", "aws:CurrentTime", ["2099-01-01T00:00:00Z", "2098-01-01T00:00:00Z"], 2099),  # either is enough
+        ("DateLessThan", "aws:CurrentTime", "2099-01-01", None),
+        ("DateLessThan", "aws:CurrentTime", "2099-02-31T00:00:00Z", None),
+        ("NumericLessThan", "aws:EpochTime", "4070908800", None),
+        ("DateGreaterThan", "aws:CurrentTime", "2020-01-01T00:00:00Z", None),
+    ],
+)
+def test_the_end_is_known_if_it_is_written_as_in_the_kit(operator, key, times, wanted):
+    found = judged(Verdict.PROVEN, policy({**ALLOW, "Condition": {**ALLOW["Condition"], operator: {key: times}}}))
+    assert found.reads_trust
+    assert found.access_until == (wanted and datetime(wanted, 1, 1, tzinfo=UTC))
+
+
+def test_what_was_not_read_says_nothing_of_an_end():
+    assert not judged(Verdict.PROVEN, Refused()).reads_trust
+    assert not judged(Verdict.UNASSUMABLE).reads_trust
 
 
 def test_several_holes_are_all_named():

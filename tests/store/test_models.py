@@ -3,7 +3,7 @@
 import dataclasses
 import uuid
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -380,6 +380,10 @@ TAKEN = {
     (S.INSECURE, V.INSECURE): S.INSECURE,
     (S.INSECURE, V.UNASSUMABLE): S.BROKEN,
     (S.INSECURE, V.INCONCLUSIVE): S.INSECURE,
+    (S.ENDED, V.PROVEN): S.VERIFIED,
+    (S.ENDED, V.INSECURE): S.INSECURE,
+    (S.ENDED, V.UNASSUMABLE): S.ENDED,
+    (S.ENDED, V.INCONCLUSIVE): S.ENDED,
 }
 
 
@@ -395,11 +399,11 @@ def test_a_verdict_moves_a_connection_along_the_diagram(before, verdict):
 
 
 def test_the_table_above_is_the_whole_of_it():
-    assert len(TAKEN) == 4 * len(Verdict)
+    assert len(TAKEN) == 5 * len(Verdict)
     assert {before for before, _ in TAKEN} == set(ConnectionStatus) - {S.SUSPENDED, S.DELETED}
 
 
-@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.INSECURE], ids=lambda s: s.value)
+@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE], ids=lambda s: s.value)
 def test_only_a_proof_pins_the_role_and_the_time(before):
     it = connection(before, role_unique_id="AROAOLD", verified_at=None)
     for verdict in (V.UNASSUMABLE, V.INCONCLUSIVE, V.INSECURE):
@@ -409,13 +413,22 @@ def test_only_a_proof_pins_the_role_and_the_time(before):
     assert (it.status, it.role_unique_id, it.verified_at) == (S.VERIFIED, "AROANEW", NOW)
 
 
+@pytest.mark.parametrize(("before", "verdict"), TAKEN, ids=lambda value: value.value)
+@pytest.mark.parametrize(("later", "ends"), [(0, True), (-1, True), (1, False)])
+def test_past_its_end_a_refusal_ends_it(before, verdict, later, ends):
+    it = connection(before, access_until=NOW + timedelta(seconds=later))
+    it.apply_verdict(proof(verdict), "AROAONE" if verdict is V.PROVEN else None, HOUR)
+    assert it.status is (S.ENDED if ends and verdict is V.UNASSUMABLE else TAKEN[before, verdict])
+    assert (it.access_until is None) is (ends and verdict is V.PROVEN)
+
+
 def test_a_proof_of_another_role_under_the_same_arn_is_a_change():
     it = connection(S.VERIFIED, role_unique_id="AROAOLD")
     it.apply_verdict(proof(V.PROVEN), "AROANEW", HOUR)
     assert (it.status, it.version, it.role_unique_id) == (S.VERIFIED, 8, "AROANEW")
 
 
-@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.INSECURE], ids=lambda s: s.value)
+@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE], ids=lambda s: s.value)
 def test_any_state_can_be_suspended_and_comes_back_unproven(before):
     it = connection(before)
     it.ensure_not_suspended()
@@ -429,7 +442,7 @@ def test_any_state_can_be_suspended_and_comes_back_unproven(before):
     assert (it.status, it.version) == (S.PENDING, 9)
 
 
-@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.INSECURE], ids=lambda s: s.value)
+@pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE], ids=lambda s: s.value)
 def test_only_what_is_suspended_is_resumed(before):
     it = connection(before)
     with pytest.raises(ConflictError):

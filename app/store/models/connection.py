@@ -29,6 +29,7 @@ from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
 _REPORTS_APART = timedelta(minutes=1)
+_LATE = timedelta(seconds=30)  # after the end of an access: clocks differ
 _FRESH = timedelta(days=1)  # of a proof that an approval may rest on
 
 
@@ -69,11 +70,13 @@ _AFTER = {
     (_S.PENDING, _V.PROVEN): _S.VERIFIED,
     (_S.BROKEN, _V.PROVEN): _S.VERIFIED,
     (_S.INSECURE, _V.PROVEN): _S.VERIFIED,
+    (_S.ENDED, _V.PROVEN): _S.VERIFIED,
     (_S.VERIFIED, _V.UNASSUMABLE): _S.BROKEN,
     (_S.INSECURE, _V.UNASSUMABLE): _S.BROKEN,
     (_S.PENDING, _V.INSECURE): _S.INSECURE,
     (_S.VERIFIED, _V.INSECURE): _S.INSECURE,
     (_S.BROKEN, _V.INSECURE): _S.INSECURE,
+    (_S.ENDED, _V.INSECURE): _S.INSECURE,
 }
 
 
@@ -84,7 +87,7 @@ class Connection(TenantOwned, Suspendable, Base):
 
         pending ──proof──► verified ──role gone or refuses us──► broken ──proof──► verified
            │                  │  └──role accepts strangers──► insecure ──proof──► verified
-           └──accepts strangers──► insecure
+           └──accepts strangers──► insecure                 └──at the time in its trust policy──► ended
         any ──suspend──► suspended ──resume──► pending          any ──delete──► deleted (the tombstone)
 
     The role never changes: another role is another connection with a proof of its own. The External ID changes only by
@@ -134,6 +137,7 @@ class Connection(TenantOwned, Suspendable, Base):
     # The latest attempt to prove it; and since when each attempt ended in a refusal of its own External ID.
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
     refusing_since: Mapped[datetime | None]
+    access_until: Mapped[datetime | None]  # when its trust policy ends the access, as it was read last
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
@@ -157,6 +161,8 @@ class Connection(TenantOwned, Suspendable, Base):
 
     def _what_failed(self) -> str | None:
         """What its role does, in the customer's words: "now", if it was proven before."""
+        if self.status is ConnectionStatus.ENDED and self.access_until:
+            return f"Its access ended on {self.access_until:%-d %B %Y, %H:%M} UTC, as the customer set."
         checks = self.proof.checks if self.proof else []
         words = states.words_of({check["name"] for check in checks if check["outcome"] == "failed"})
         return words and words.format(now=" now" if self.verified_at else "")
@@ -237,22 +243,30 @@ class Connection(TenantOwned, Suspendable, Base):
         self.external_id_id = external_id_id
         self.version += 1
 
+    def has_ended(self, at: datetime) -> bool:
+        """Whether a refusal is what the customer set for this time."""
+        return self.access_until is not None and self.access_until <= at
+
     def may_break(self) -> bool:
-        """Whether a refusal of its own External ID would change its status."""
-        return self.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
+        """Whether a refusal of its own External ID would change its status, and nobody expects it."""
+        return self.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE} and not self.has_ended(now())
 
     def note_attempt(self, at: datetime, *, refused: bool) -> None:
         """`refused`: the role refused its own External ID."""
         self.tried_at = at
-        self.refusing_since = (self.refusing_since or at) if refused else None
+        self.refusing_since = (self.refusing_since or at) if refused and not self.has_ended(at) else None
 
     def apply_verdict(self, proof: Proof, role_unique_id: str | None, interval: schedule.Interval) -> None:
         """Store what a proof of this very version found, and when the next is due. `interval`: of routine proofs."""
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
+        ended = self.has_ended(proof.checked_at)
         after = _AFTER.get((self.status, proof.verdict), self.status)
+        if ended and proof.verdict is Verdict.UNASSUMABLE:
+            after = ConnectionStatus.ENDED
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
+            self.access_until = None if ended else self.access_until  # taken away, in a role that can't read itself
             if self.awaiting_approval:
                 after = ConnectionStatus.PENDING
             else:
@@ -294,6 +308,8 @@ class Connection(TenantOwned, Suspendable, Base):
         if self.status is ConnectionStatus.PENDING:
             return schedule.next_search(since, at)
         turn = schedule.next_turn(self.id, at, interval.every)
+        if self.access_until and self.access_until + _LATE > at:
+            turn = min(turn, self.access_until + _LATE)
         if proof.verdict is Verdict.INCONCLUSIVE:
             sooner: datetime | None = at + interval.pause
         elif self.status is not ConnectionStatus.VERIFIED:

@@ -34,6 +34,7 @@ class ConnectionStatus(enum.StrEnum):
     PENDING = "pending"
     VERIFIED = "verified"
     BROKEN = "broken"
+    ENDED = "ended"  # at the time that its trust policy says
     INSECURE = "insecure"
     SUSPENDED = "suspended"
     DELETED = "deleted"
@@ -82,6 +83,7 @@ WITHDRAWN = "Its External ID was withdrawn; update its role, so that it accepts 
 AWAITING_APPROVAL = "It may change things in an account that was not declared; the vendor has to approve it."
 SEE_VERIFICATION = {
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
+    ConnectionStatus.ENDED: "Its access has ended, as the customer set.",
     ConnectionStatus.INSECURE: "Its role lets strangers in; see verification.",
 }
 _WHY_NOT = SEE_VERIFICATION | {

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from app.clock import now
 from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
+from app.onboarding.kit import Kit
 from app.store.models import Connection, ConnectionStatus, Verdict
 from app.store.models.states import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER, StackState
 
@@ -44,8 +45,11 @@ _STATUSES = {
     ConnectionStatus.INSECURE: _Shown("Needs a change", _INSECURE, "needs a change", Urgency.INSECURE),
     ConnectionStatus.BROKEN: _Shown("Access lost", _LOST, "lost access", Urgency.BROKEN),
     ConnectionStatus.PENDING: _Shown("Waiting", _NOT_YET, "waiting", Urgency.REFUSED),
+    ConnectionStatus.ENDED: _Shown("Ended", "This access has ended, as you set.", "ended", Urgency.ENDED),
     ConnectionStatus.SUSPENDED: _Shown("Paused", "This connection is paused.", "paused", Urgency.PAUSED),
 }
+
+_AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # nothing is shown step by step
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,12 @@ class Progress:
     topic: str | None
     unclear: str | None  # why the latest check gave no answer, if so
     warnings: tuple[str, ...]
+
+    @property
+    def ended(self) -> str | None:
+        """When the access ended, if the customer set that."""
+        until = self.connection.access_until if self.connection.status is ConnectionStatus.ENDED else None
+        return f"{until:%-d %B %Y, %H:%M} UTC" if until else None
 
     @property
     def may_check(self) -> bool:
@@ -123,7 +133,7 @@ def progress_of(connection: Connection) -> Progress:
     outcomes = {name: check["outcome"] for name, check in checks.items()}
     unclear = [it["detail"] for it in checks.values() if it["outcome"] == "inconclusive" and it["name"] != DEMANDS]
     topic, status = _topic(connection, outcomes), connection.status
-    settled = status in {ConnectionStatus.VERIFIED, ConnectionStatus.SUSPENDED}
+    settled = status in {ConnectionStatus.VERIFIED, *_AT_REST}
     return Progress(
         connection=connection,
         role_name=RoleArn.parse(connection.role_arn).name,
@@ -137,7 +147,7 @@ def progress_of(connection: Connection) -> Progress:
 
 def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
     status, gone = connection.status, connection.stack if connection.stack in _GONE else None
-    if status is ConnectionStatus.SUSPENDED:
+    if status in _AT_REST:
         return None
     if status is ConnectionStatus.VERIFIED:
         return gone
@@ -160,7 +170,7 @@ def _words(connection: Connection, topic: str | None) -> str:
 
 def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) -> tuple[Step, ...]:
     status = connection.status
-    if status is ConnectionStatus.SUSPENDED:
+    if status in _AT_REST:
         return ()
     if topic == LOOKING:
         return (_search(connection), *_todo(1))
@@ -244,6 +254,8 @@ def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> 
     if not total:
         return "Waiting for your stack."
     if total == 1:
+        if shown and shown[0].ended:
+            return f"This access ended on {shown[0].ended}, as you set."
         return _headline_of_one(next(iter(counts)), shown[0] if shown else None)
     connected = counts.get(ConnectionStatus.VERIFIED, 0)
     if connected == total:
@@ -291,4 +303,25 @@ def trust_command(role_name: str, trust_policy: dict[str, Any], region: str) -> 
     return (
         f"aws iam update-assume-role-policy --region {shlex.quote(region)} --role-name {shlex.quote(role_name)} \\\n"
         f"  --policy-document {shlex.quote(json.dumps(trust_policy))}"
+    )
+
+
+def archive_commands(kit: Kit) -> str:
+    """What archives Access Analyzer's findings of this role and this principal. Run with credentials of the account.
+
+    The finding names the account or, as the trust policy's condition narrows it, the broker.
+    """
+    _, partition, _, _, account, _ = kit.broker_principal_arn.split(":", 5)
+    principals = [account, f"arn:{partition}:iam::{account}:root", kit.broker_principal_arn]
+    wanted = {"resource": ["ROLE"], "principal.AWS": principals, "isPublic": ["false"]}
+    criteria = shlex.quote(json.dumps({key: {"eq": values} for key, values in wanted.items()}))
+    criteria = criteria.replace("ROLE", "'\"$role\"'", 1)
+    region, name = shlex.quote(kit.region), shlex.quote(kit.stack_name)
+    return (
+        f"role=$(aws iam get-role --role-name {shlex.quote(kit.role_name)} --query Role.Arn --output text)\n"
+        f"analyzer=$(aws accessanalyzer list-analyzers --region {region} --type ACCOUNT \\\n"
+        "  --query 'analyzers[0].arn' --output text)\n"
+        f'aws accessanalyzer create-archive-rule --region {region} --analyzer-name "${{analyzer##*/}}" \\\n'
+        f"  --rule-name {name} --filter {criteria}\n"
+        f'aws accessanalyzer apply-archive-rule --region {region} --analyzer-arn "$analyzer" --rule-name {name}'
     )
