@@ -12,7 +12,7 @@ help:
 	@echo "make bench   the speed beside bare Flask and a peer; about eight minutes (docs/performance.md)"
 	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL names your own)"
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
-	@echo "make check   format, lint, types, architecture, migrations, CloudFormation"
+	@echo "make check   format, lint, types, architecture, migrations, CloudFormation, policies"
 	@echo "make format  format with ruff, and apply its fixes"
 	@echo "make lock    pin requirements.in and requirements-dev.in again"
 	@echo "make clean   remove the virtual environment and the data folder"
@@ -44,6 +44,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m dev.check_migrations
 	$(BIN)/cfn-lint cloudformation/*.yaml
+	$(BIN)/python -m dev.check_policies
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

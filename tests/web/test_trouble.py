@@ -232,6 +232,7 @@ def test_a_scanners_finding(administrator: Administrator, section: Section):
     to_do = section.find("findings", said)
     expect(to_do).to_contain_text(administrator.kit["broker_principal_arn"])
     expect(to_do).to_contain_text(VENDOR)
+    expect(section.page.locator("#findings-commands")).to_contain_text(administrator.kit["role_name"])
 
 
 def test_there_are_twelve_and_none_is_open(section: Section):

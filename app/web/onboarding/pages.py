@@ -186,6 +186,7 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
         role_arn=role_arn,
         problems=problems,
         vendor_url=services().config.vendor_url,
+        archive_commands=progress.archive_commands(kit),
         **_live(visit, token),
     )
 
