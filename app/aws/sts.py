@@ -2,8 +2,9 @@
 
 It has three ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
 methods test for a proof whether the role accepts a caller; their sessions can do nothing, but for one that may read its
-own role, and are thrown away. `view` is a diagnosis: its session may read its own role alone, and never leaves here. Beside them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one raw
-call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
+own role, and are thrown away. `view` is a diagnosis: its session may read its own role alone, and never leaves here.
+Beside them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one
+raw call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
 
 Callers check session policies, session names and durations before they come here: botocore checks no patterns and no
 maxima, and AWS's own error would be about Deputy's request.

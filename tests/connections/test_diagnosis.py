@@ -477,25 +477,3 @@ def test_diagnoses_count_with_verifications(patient: Patient, start, stopped_clo
 def test_its_calls_wait_for_the_sts_budget(world: World):
     services = world.admin.app.extensions["deputy"]
     assert services.diagnoses._sts._api._budget == services.rates.background_call
-
-
-# --- the command line ---
-
-
-def test_the_operator_sees_a_table(patient: Patient):
-    run = patient.world.admin.app.test_cli_runner().invoke
-    patient.put("debugging", ALL)
-    with patient.iam() as iam:
-        iam.delete_role_policy(RoleName=patient.name, PolicyName="permissions")
-        iam.delete_role_policy(RoleName=patient.name, PolicyName="debugging")
-    done = run(args=["connections", "diagnose", patient.connection["id"]])
-    assert done.exit_code == 0, done.output
-    first, _, *lines = done.output.splitlines()
-    assert first.startswith("The role lacks ec2:DescribeAddresses, ")
-    assert [line.split()[1] for line in lines if line.split()[0] in {"ok", "problem", "skipped"}] == STEPS
-    assert "missing  s3:ListBucket on * (not_granted)" in lines
-    as_json = run(args=["connections", "diagnose", "--json", patient.connection["id"]])
-    found = json.loads(as_json.output)
-    assert found["permissions"]["missing"] == patient.diagnose()["permissions"]["missing"]
-    absent = run(args=["connections", "diagnose", "01890000-0000-7000-8000-000000000000"])
-    assert (absent.exit_code, absent.output) == (1, "Error: There is no such connection.\n")
