@@ -296,6 +296,7 @@ class Deployment:
 
     def place(self) -> ProvenConnection:
         """A tenant, its role, the connection that was proven, and a key that may only issue."""
+        self.admin.close()  # it connects again: the service has closed what was idle, or in the way
         tenant = self.admin.must("POST", "/v1/tenants", {"name": "Acme"}, expect=201)
         role_arn = f"arn:aws:iam::{next(_accounts):012d}:role/deputy-{secrets.token_hex(4)}"
         self.aws.register(role_arn, tenant["external_id"])
@@ -353,10 +354,14 @@ def _parsed(details: Any) -> Any:
 
 @dataclass
 class Load:
-    """Requests from several threads for as long as the `with` lasts. `ask(client, turn)` makes one."""
+    """Requests from several threads for as long as the `with` lasts. `ask(client, turn)` makes one.
+
+    `pause`: seconds between two of a client's, for a test that waits for time to pass and not for the service.
+    """
 
     clients: Sequence[Client]
     ask: Callable[[Client, int], Answer]
+    pause: float = 0.0
     answers: list[Answer] = field(default_factory=list)
     lost: int = 0  # their connection was cut: the client knows nothing of such a request
     _errors: list[BaseException] = field(default_factory=list)
@@ -390,6 +395,7 @@ class Load:
             while not self._ended.is_set():
                 try:
                     self.answers.append(self.ask(client, next(turns)))
+                    self._ended.wait(self.pause)
                 except (OSError, http.client.HTTPException):
                     self.lost += 1
                     time.sleep(0.01)

@@ -70,7 +70,7 @@ def test_processes_keep_a_limit_together(front, tmp_path):
         with service.clients(HANDS // 2) as by_worker:
             clients = [*itertools.chain(*by_worker.values())]
             began = time.monotonic()
-            with Load(clients, place.ask) as load:
+            with Load(clients, place.ask, pause=0.03) as load:
                 time.sleep(seconds)
         took = time.monotonic() - began
     assert set(load.statuses) == {200, 429}

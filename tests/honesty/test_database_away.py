@@ -67,7 +67,7 @@ def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[], None]) -
     ask = Asking(service)
     with ExitStack() as closing_clients:
         by_worker = closing_clients.enter_context(service.clients(HANDS // 2))
-        with Load([*itertools.chain(*by_worker.values())], ask) as load:
+        with Load([*itertools.chain(*by_worker.values())], ask, pause=0.03) as load:
             load.go_on(HANDS)
             began = time.monotonic()
             trouble()

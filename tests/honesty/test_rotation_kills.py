@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,13 +125,11 @@ def rotating(service: Deployment) -> Iterator[Rotating]:
 def asking(rotating: Rotating) -> Iterator[Load]:
     """Each duration is a session of its own, so AWS is asked all the time and would refuse a wrong External ID."""
     clients = [Client(rotating.service.port) for _ in range(HANDS)]
-
-    def ask(client: Client, turn: int) -> Any:
-        time.sleep(_THINKS)
-        return rotating.places[turn % HANDS].ask_anew(client, 900 + turn % 2700)
-
+    places = rotating.places
     try:
-        with Load(clients, ask) as load:
+        with Load(
+            clients, lambda client, turn: places[turn % HANDS].ask_anew(client, 900 + turn % 2700), pause=_THINKS
+        ) as load:
             yield load
     finally:
         for client in clients:

@@ -41,7 +41,10 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
     def ask(client: Client, turn: int) -> Answer:
         return place.ask_anew(client, next(DURATIONS)) if turn % 4 == 0 else place.ask(client, turn)
 
-    with service.clients(HANDS // 2) as by_worker, Load([*itertools.chain(*by_worker.values())], ask) as load:
+    with (
+        service.clients(HANDS // 2) as by_worker,
+        Load([*itertools.chain(*by_worker.values())], ask, pause=0.03) as load,
+    ):
         load.go_on(40)
         yield load
         load.go_on(40)

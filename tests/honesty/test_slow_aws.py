@@ -53,7 +53,7 @@ def test_a_silent_aws(service):
         lookouts = [clients[-1] for clients in by_worker.values()]
         for client in others:
             assert hot.ask(client).status == 200
-        with service.aws.silent(), Load(others, hot.ask) as load:
+        with service.aws.silent(), Load(others, hot.ask, pause=0.03) as load:
             jobs = asking(cold * len(by_worker), waiting)
             for answer in all_at_once(jobs):
                 assert_told_to_come_back(answer, BOUND)
@@ -102,7 +102,7 @@ def test_a_throttling_aws(service):
         for client in others:
             assert hot.ask(client).status == 200
         before = {place: service.aws.assumed(place.role_arn) for place in cold}
-        with service.aws.throttling(), Load(others[1:], hot.ask) as load:
+        with service.aws.throttling(), Load(others[1:], hot.ask, pause=0.03) as load:
             for answer in all_at_once(asking(cold, clients)):
                 assert_told_to_come_back(answer, BOUND)
             load.go_on(20)
