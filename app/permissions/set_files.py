@@ -33,7 +33,7 @@ RESERVED = frozenset(
     {
         *("Accounts", "CalledByDelegate", "Registration", "Role", "StackSetId", "OrganizationTemplateVersion"),
         *("AccessUntil", "CallAs", "ExternalId", "NextExternalId", "OrganizationalUnitIds", "PermissionsBoundaryArn"),
-        *("RegistrationToken", "RegistrationTopicArn", "RevokeSessionsBefore", "RoleName"),
+        *("BoundaryIsOfAws", "RegistrationToken", "RegistrationTopicArn", "RevokeSessionsBefore", "RoleName"),
         *("PermissionSet", "RoleArn", "ServiceTimeout", "ServiceToken", "TemplateVersion"),
     }
 )
