@@ -29,7 +29,9 @@ from app.errors import CallerFaultError
 from app.ids import EXTERNAL_ID_PATTERN
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
-from app.store.models import Connection, ExternalIdRow
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow
+
+_ENDED = ConnectionStatus.ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Diagnoses:
                 return seen
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
-            return replace(seen, error=error)
+            return replace(seen, error=error, ended=connection.why if connection.status is _ENDED else None)
         return replace(seen, view=view, recreated=view is None)
 
     def _record(self, caller: Caller, connection: Connection, found: Sequence[Step]) -> None:

@@ -37,6 +37,7 @@ class Seen:
     canary: tuple[Sight, Finding] | None = None
     not_allowed: str | None = None  # why the settings forbid to try this role
     error: StsError | None = None  # why the role did not let us in
+    ended: str | None = None  # when the access ended, if the customer set that
     recreated: bool = False  # it is not the role that was proven
     view: RoleView | None = None  # None: the role was not read
     gaps: tuple[Gap, ...] = ()  # what the set asks for, and the role has not, or may not have
@@ -101,6 +102,12 @@ def _lets_us_try(seen: Seen) -> Said:
 
 
 def _role(seen: Seen) -> Said:
+    if isinstance(seen.error, Refused) and seen.ended:
+        return (
+            "problem",
+            seen.ended,
+            "Customer: if the access shall go on, set AccessUntil to a later time, or to none.",
+        )
     if isinstance(seen.error, Refused):
         detail = (
             "The role does not let us in. AWS answers alike for a role that does not exist, one whose trust policy"
@@ -153,7 +160,7 @@ def _mfa(seen: Seen) -> Said:
         fix = (
             "Customer: remove aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge from the statement for the broker."
         )
-        return ("unknown", detail, fix) if isinstance(seen.error, Refused) else _NOT_REACHED
+        return ("unknown", detail, fix) if isinstance(seen.error, Refused) and not seen.ended else _NOT_REACHED
     settings = seen.view and seen.view.settings
     demands = settings and not isinstance(settings, StsError) and "aws:multifactorauth" in _text(settings.trust_policy)
     more = " A part of its trust policy demands MFA, which the broker can never meet: that part never lets us in."
@@ -162,7 +169,7 @@ def _mfa(seen: Seen) -> Said:
 
 def _organization(seen: Seen) -> Said:
     account = seen.config.broker.account_id
-    if isinstance(seen.error, Refused):
+    if isinstance(seen.error, Refused) and not seen.ended:
         detail = (
             "A service or resource control policy that denies principals outside the organisation looks the same as an"
             " absent role."

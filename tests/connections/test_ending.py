@@ -95,6 +95,16 @@ def test_past_the_end_it_is_ended_and_says_when_and_issues_nothing(access: Acces
         assert access.world.admin("GET", f"{tenant}?status=broken")["items"] == []
 
 
+def test_a_diagnosis_says_so_and_looks_for_no_other_cause(access: Access):
+    with access.ended():
+        words = access.verify()["why"]
+        found = access.world.admin("POST", path_of(access.connection, "/diagnose"))
+    assert found["conclusion"] == words
+    steps = {step["name"]: step for step in found["steps"]}
+    assert steps["role"]["fix"].startswith("Customer: if the access shall go on, set AccessUntil")
+    assert {steps[name]["outcome"] for name in ("mfa", "organization", "permissions")} == {"skipped"}
+
+
 def test_a_later_end_makes_it_verified_again(access: Access):
     with access.ended():
         assert access.verify()["status"] == "ended"
