@@ -8,6 +8,7 @@ and keep apart by tenant, so none of them may expect an empty one.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import threading
@@ -85,6 +86,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ordered += others[:room]
         del others[:room]
     items[:] = ordered + others
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stderr is shown where a test fails, and has every log line: pytest need not write each a second time."""
+    session.config.pluginmanager.get_plugin("logging-plugin").report_handler.setLevel(logging.CRITICAL + 1)
 
 
 def pytest_collection_finish() -> None:

@@ -127,7 +127,7 @@ def home(world: World) -> Home:
 unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@described(6, every_boundary=False).parametrize()
+@described(4, every_boundary=False).parametrize()
 @unhurried
 def test_the_api_is_as_its_document_says(case: schemathesis.Case, home: Home):
     assert_as_documented(case, home)
