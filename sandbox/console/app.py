@@ -91,6 +91,7 @@ class ChoiceSchema(AccountRegionSchema):
 
 class UpdateSchema(ChoiceSchema):
     stack = fields.String(required=True, validate=Length(1, 2048))
+    template_url = fields.String()
 
     @post_load
     def _update(self, data: dict[str, Any], **_: Any) -> Update:
@@ -175,15 +176,20 @@ def stack() -> str:
 
 @bp.get("/cloudformation/update")
 def update() -> str:
-    """Where a stack's parameters are changed."""
-    place, name = _place_and_stack(request.args)
+    """Where a stack's parameters are changed, and its template is replaced (`?templateURL=`)."""
+    query = dict(request.args)
+    template_url = query.pop("templateURL", "").strip()
+    place, name = _place_and_stack(query)
     found, _ = stacks().one(place, name)
-    template = stacks().template_of(place, name)
-    values = {shown["ParameterKey"]: shown["ParameterValue"] for shown in found.get("Parameters", [])}
+    template = stacks().template(template_url) if template_url else stacks().template_of(place, name)
+    values = {parameter.name: parameter.default for parameter in template.parameters}
+    values |= {shown["ParameterKey"]: shown["ParameterValue"] for shown in found.get("Parameters", [])}
     for parameter in template.parameters:
         if parameter.no_echo:
             values[parameter.name] = ""
-    return render_template("update.html", place=place, stack=found, template=template, values=values)
+    return render_template(
+        "update.html", place=place, stack=found, template=template, template_url=template_url, values=values
+    )
 
 
 # The API. It takes only JSON, which a page of another origin cannot send without a CORS preflight.

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ class Update:
     stack: str
     parameters: dict[str, str]
     capabilities: "list[CapabilityType]"
+    template_url: str | None = None  # in the place of the template that the stack has
 
 
 class Stacks:
@@ -118,8 +120,10 @@ class Stacks:
         return read(body if isinstance(body, str) else json.dumps(body))
 
     def update(self, update: Update) -> None:
-        """With the template that the stack has. What has not changed, CloudFormation does not touch."""
-        names = [parameter.name for parameter in self.template_of(update.place, update.stack).parameters]
+        """What has not changed, CloudFormation does not touch."""
+        url = update.template_url
+        template = self.template(url) if url else self.template_of(update.place, update.stack)
+        names = [parameter.name for parameter in template.parameters]
         parameters: list[ParameterTypeDef] = [
             {"ParameterKey": name, "ParameterValue": update.parameters[name]}
             if name in update.parameters
@@ -127,12 +131,16 @@ class Stacks:
             for name in names
         ]
         with self._cloudformation(update.place) as cloudformation:
-            cloudformation.update_stack(
+            change = partial(
+                cloudformation.update_stack,
                 StackName=update.stack,
-                UsePreviousTemplate=True,
                 Parameters=parameters,
                 Capabilities=update.capabilities,
             )
+            if url:
+                change(TemplateURL=url)
+            else:
+                change(UsePreviousTemplate=True)
 
     def trust_policies(self, place: AccountRegion, stack: str) -> dict[str, str]:
         """By the names of the stack's roles, as JSON to read and edit. They need not be the template's any more."""

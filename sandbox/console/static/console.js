@@ -121,8 +121,9 @@ function prepareCreate(form) {
 }
 
 function prepareUpdate(form) {
-  const { account, api, stack } = form.dataset;
-  prepareForm(form, { busy: "Updating…", send: (chosen) => call("PUT", api, { ...chosen, account, stack }) });
+  const { account, api, stack, templateUrl } = form.dataset;
+  const template = templateUrl ? { template_url: templateUrl } : {};
+  prepareForm(form, { busy: "Updating…", send: (chosen) => call("PUT", api, { ...chosen, ...template, account, stack }) });
 }
 
 async function saveTrust(form) {
