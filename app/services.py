@@ -92,7 +92,7 @@ def build(config: Config) -> Services:
         verification=verification,
         connections=connections,
         diagnoses=Diagnoses(db, sts.with_budget(rates.background_call), canary, config, sets),
-        listing=Listing(db),
+        listing=Listing(db, sets),
         links=Links(db, onboarding, connections, verification, config),
         registrations=_registrations(db, config, sets),
         issuer=CredentialIssuer(

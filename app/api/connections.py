@@ -37,6 +37,12 @@ class ConnectionIn(Strict):
             raise ValidationError("Give either role_arn or account_id.", "account_id" if given else "role_arn")
 
 
+class SetIn(Strict):
+    EXAMPLE: ClassVar = {"permission_set": "bucket-sync"}
+
+    permission_set = line(64, "bucket-sync", required=True)
+
+
 class ConnectionSummary(Answer):
     total = fields.Integer(metadata=doc(3))
     reprove_every = fields.Integer(
@@ -56,6 +62,7 @@ class ConnectionSummary(Answer):
 class ConnectionQuery(PageQuery):
     status = Statuses(ConnectionStatus, "pending", "broken")
     account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT)
+    update_available = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=doc(True))
 
 
 class CheckOut(Answer):
@@ -129,6 +136,12 @@ class DiagnosisOut(Answer):
     permissions = fields.Nested(PermissionsOut)
 
 
+class _UpdateAvailable(fields.Boolean):
+    def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
+        outdated = services().onboarding.sets.is_outdated(obj.permission_set, obj.permission_set_version)
+        return outdated or obj.wanted_permission_set is not None
+
+
 class ConnectionOut(Answer):
     id = fields.UUID()
     tenant_id = fields.UUID()
@@ -144,11 +157,21 @@ class ConnectionOut(Answer):
     )
     suspended = SUSPENDED
     awaiting_approval = fields.Boolean(
+        attribute="awaits_approval",
         metadata={
-            "description": "Its permission set writes, in an account that the tenant did not declare: see approve."
-        }
+            "description": "Its permission set, or the one that it is to move to, writes, in an account that the tenant"
+            " did not declare: see approve."
+        },
     )
     permission_set = string("inventory")
+    permission_set_version = fields.Integer(
+        allow_none=True,
+        metadata=doc(1, "The version that its role was made from, as its stack or its tag says; null: not known."),
+    )
+    wanted_permission_set = string(None, "The set that its role is to move to; see PATCH.", allow_none=True)
+    update_available = _UpdateAvailable(
+        metadata={"description": "Whether its role is to be updated: to a newer version of its set, or to another set."}
+    )
     verification = fields.Nested(
         VerificationOut,
         attribute="proof",
@@ -177,6 +200,11 @@ _ConnectionPage = page_of(ConnectionOut)
 _ProofPage = page_of(ProofOut)
 
 
+def _filter(query: dict[str, Any]) -> ConnectionFilter:
+    statuses, account_id = tuple(query.get("status", ())), query.get("account_id")
+    return ConnectionFilter(statuses, account_id, update_available=query.get("update_available"))
+
+
 @bp.route(_ALL, methods=["POST"])
 @requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
 @bp.arguments(ConnectionIn)
@@ -202,7 +230,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
 @bp.response(200, _ConnectionPage)
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
-    wanted = ConnectionFilter(tuple(query.get("status", ())), query.get("account_id"))
+    wanted = _filter(query)
     return paged(query, partial(services().listing.list, caller(), tenant_id, wanted))
 
 
@@ -222,7 +250,7 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
 @bp.response(200, _ConnectionPage)
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
-    wanted = ConnectionFilter(tuple(query.get("status", ())), query.get("account_id"))
+    wanted = _filter(query)
     return paged(query, partial(services().listing.list_all, caller(), wanted))
 
 
@@ -232,6 +260,21 @@ def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
 def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     """Read a connection"""
     return services().connections.get(caller(), tenant_id, connection_id)
+
+
+@bp.route(_ONE, methods=["PATCH"])
+@requires(Scope.CONNECTIONS_WRITE, fails=[404, 429])
+@bp.arguments(SetIn)
+@bp.response(200, ConnectionOut)
+def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+    """Ask the customer to move a role to another permission set
+
+    The kit of that set and the onboarding page then show how to update the role. The connection keeps its set, its status
+    and its issuing until its stack's message, its role's tag or a diagnosis says that the role has the other set. A set that
+    writes needs approval as a new connection does. With the connection's own set, the request is withdrawn.
+    """
+    services().quotas.admit_attempt(caller(), tenant_id)
+    return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
 
 
 @bp.route(_ONE, methods=["DELETE"])

@@ -52,6 +52,7 @@ class Kit(Answer):
     region = string("eu-west-1")
     partition = string("aws")
     permission_set = string("inventory")
+    permission_set_version = fields.Integer(metadata=doc(1))
     template_url = string(_TEMPLATE)
     template_version = string("0a1b2c3d4e5f6071")
     launch_stack_url = string(f"{_CONSOLE}templateURL=...")

@@ -1,6 +1,6 @@
 """The permission sets: what the vendor asks for."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import fields
 
@@ -8,10 +8,13 @@ from app.access.callers import Scope
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import services
-from app.http.fields import doc, one_of, string
-from app.http.schemas import Answer
+from app.http.fields import Time, doc, one_of, string
+from app.http.schemas import Answer, Strict
+from app.permissions.difference import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
+_ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}  # as IAM has it
+_NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 _NAMES = ("name", "version", "title", "description", "access", "statements", "managed_policies", "parameters")
 
 
@@ -42,11 +45,61 @@ class PermissionSetOut(Answer):
     policy = fields.Dict(metadata=doc({"Version": "2012-10-17", "Statement": [_STATEMENT]}, "The IAM policy document."))
 
 
+class PermissionSetVersionOut(Answer):
+    version = fields.Integer(metadata=doc(1))
+    published_at = Time()
+    access = one_of("PermissionSetAccess", "read", "write", attribute="content.access")
+    statements = fields.List(
+        fields.Dict(), attribute="content.statements", metadata=doc([_STATEMENT | {"why": "Shows the tags."}])
+    )
+    managed_policies = fields.List(fields.Nested(ManagedPolicyOut), attribute="content.managed_policies")
+    parameters = fields.List(fields.Nested(ParameterOut), attribute="content.parameters")
+
+
+class PermissionSetVersions(Answer):
+    items = fields.List(fields.Nested(PermissionSetVersionOut))
+
+
+class DifferenceQuery(Strict):
+    before = fields.Integer(required=True, data_key="from", metadata=doc(1))
+    after = fields.Integer(required=True, data_key="to", metadata=doc(2))
+
+
+class SideOut(Answer):
+    actions = fields.List(string("s3:ListAllMyBuckets"))
+    managed_policies = fields.List(fields.Nested(ManagedPolicyOut))
+    statements = fields.List(fields.Dict(), metadata=doc([_STATEMENT | {"why": "Shows the tags."}]))
+
+
+class ChangeOut(Answer):
+    sid = string("ReadTags")
+    field = one_of("StatementField", "Effect", "Action", "Resource", "Condition")
+    before = fields.Raw(data_key="from", allow_none=True, metadata=doc("*", openapi=_ANY))
+    after = fields.Raw(data_key="to", allow_none=True, metadata=doc(["arn:aws:s3:::acme-*"], openapi=_ANY))
+
+
+class DifferenceOut(Answer):
+    _SIDE: ClassVar[dict[str, list[Any]]] = {"actions": [], "managed_policies": [], "statements": []}
+    _CHANGE: ClassVar[dict[str, Any]] = {
+        "sid": "ReadTags",
+        "field": "Resource",
+        "from": "*",
+        "to": ["arn:aws:s3:::acme-*"],
+    }
+    EXAMPLE: ClassVar = {"from": 1, "to": 2, "added": _SIDE, "removed": _SIDE, "changed": [_CHANGE]}
+
+    before = fields.Integer(data_key="from", attribute="before.version", metadata=doc(1))
+    after = fields.Integer(data_key="to", attribute="after.version", metadata=doc(2))
+    added = fields.Nested(SideOut)
+    removed = fields.Nested(SideOut)
+    changed = fields.List(fields.Nested(ChangeOut), metadata={"description": "Fields of statements that both have."})
+
+
 class PermissionSets(Answer):
     items = fields.List(fields.Nested(PermissionSetOut))
 
 
-bp = Blueprint("permission-sets", __name__, noun="permission set", description="What the vendor asks for.")
+bp = Blueprint("permission-sets", __name__, noun="permission_set", description="What the vendor asks for.")
 
 
 @bp.route("/v1/permission-sets", methods=["GET"])
@@ -56,3 +109,20 @@ def list_permission_sets() -> dict[str, Any]:
     """List the permission sets: what the vendor can ask for, in words and as policies"""
     found = services().onboarding.permission_sets()
     return {"items": [{name: getattr(one, name) for name in _NAMES} | {"policy": policy} for one, policy in found]}
+
+
+@bp.route("/v1/permission-sets/<name>/versions", methods=["GET"], parameters=[_NAME])
+@requires(Scope.CONNECTIONS_READ, fails=[404])
+@bp.response(200, PermissionSetVersions)
+def list_versions(name: str) -> dict[str, Any]:
+    """List the versions of a permission set that were published, newest first"""
+    return {"items": services().onboarding.versions.list(name)}
+
+
+@bp.route("/v1/permission-sets/<name>/difference", methods=["GET"], parameters=[_NAME])
+@requires(Scope.CONNECTIONS_READ, fails=[404])
+@bp.arguments(DifferenceQuery, location="query")
+@bp.response(200, DifferenceOut)
+def get_difference(query: dict[str, Any], name: str) -> Difference:
+    """Compare two versions of a permission set"""
+    return services().onboarding.versions.difference(name, **query)

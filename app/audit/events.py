@@ -46,6 +46,14 @@ class Action(enum.StrEnum):
     CONNECTION_SUSPENDED = "connection.suspended", "A connection was suspended."
     CONNECTION_RESUMED = "connection.resumed", "A connection was resumed."
     CONNECTION_APPROVED = "connection.approved", "The vendor approved a connection that awaited its approval."
+    CONNECTION_SET_ASKED = (
+        "connection.permission_set_asked",
+        "A connection's role is to move to another permission set.",
+    )
+    CONNECTION_SET_CHANGED = (
+        "connection.permission_set_changed",
+        "A connection's role was moved to the permission set that was asked for.",
+    )
     CONNECTION_VERIFIED = "connection.verified", "A proof passed, and the connection issues credentials."
     CONNECTION_AWAITS_APPROVAL = "connection.awaits_approval", "A proof passed; the vendor must approve the connection."
     CONNECTION_PROOF_FAILED = "connection.proof_failed", "A proof failed (`refused`) or was inconclusive (`failed`)."
@@ -73,6 +81,7 @@ class Action(enum.StrEnum):
     TENANT_REFUSED = "tenant.refused", "A request about a tenant was refused."
     ROTATION_REFUSED = "rotation.refused", "A request about a rotation was refused."
     ONBOARDING_REFUSED = "onboarding.refused", "A request for a kit was refused."
+    PERMISSION_SET_REFUSED = "permission_set.refused", "A request about permission sets was refused."
     LINK_REFUSED = "onboarding_link.refused", "A request about onboarding links was refused."
     CONNECTION_REFUSED = "connection.refused", "A request about a connection was refused."
     CREDENTIALS_REFUSED = "credentials.refused", "A request for credentials was refused."

@@ -20,7 +20,7 @@ from app.aws.errors import AWS_ERRORS, Refused, StsError, Unavailable, classify
 from app.aws.query import QueryApi
 from app.clock import now
 from app.ids import Grant, RoleArn
-from app.permissions.permission_sets import READS, SIMULATION
+from app.permissions.permission_sets import READS, SET_TAG, SIMULATION
 
 _SECONDS = 2
 _MOST_CALLS = 40  # to IAM, of one session; a diagnosis of the kit's role makes six
@@ -36,6 +36,7 @@ class RoleSettings:
     trust_policy: TrustPolicy
     max_seconds: int
     boundary: str | None
+    permission_set: str | None = None  # its tag: the set's name and version
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,9 @@ class OwnRole:
         self._api = QueryApi("iam", region, urllib3.Timeout(total=_SECONDS))
         self._breaker = Breaker()  # IAM may be silent while STS is not
 
-    def trust_policy(self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str) -> TrustPolicy:
-        """The trust policy of the session's own role. Raises Refused when the role may not read itself, or Unavailable."""
-        return _settings(self._asking(session, grant), grant.role_arn, role_unique_id).trust_policy
+    def settings(self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str) -> RoleSettings:
+        """What IAM shows of the session's own role. Raises Refused when the role may not read itself, or Unavailable."""
+        return _settings(self._asking(session, grant), grant.role_arn, role_unique_id)
 
     def view(
         self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str, rights: Iterable[Right]
@@ -143,7 +144,9 @@ def _settings(ask: _Ask, role: RoleArn, role_unique_id: str) -> RoleSettings:
         found = answer["Role"]
         boundary = found.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
         document = _parsed(found["AssumeRolePolicyDocument"])
-        return found["RoleId"], RoleSettings(document, found.get("MaxSessionDuration", 3600), boundary)
+        tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+        seconds = found.get("MaxSessionDuration", 3600)
+        return found["RoleId"], RoleSettings(document, seconds, boundary, tags.get(SET_TAG))
 
     settings: RoleSettings
     unique_id, settings = ask("GetRole", {"RoleName": role.name}, read)

@@ -29,8 +29,8 @@ from app.aws.own_role import (
     OwnRole,
     Right,
     RolePolicies,
+    RoleSettings,
     RoleView,
-    TrustPolicy,
     diagnosis_policy,
     known_keys,
     session_policy,
@@ -50,7 +50,7 @@ _KNOWN_SECONDS = 5.0  # for how long, after a refusal, the credentials are still
 Result = TypeVar("Result")
 
 # The trust policy that the role's own session read, or why it could not (Refused or Unavailable); and who is told it.
-Told = TrustPolicy | StsError
+Told = RoleSettings | StsError
 Read = Callable[[Told], None]
 
 
@@ -202,10 +202,9 @@ class Sts:
         session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": policy})
         if read:
             try:
-                found = self._own_role.trust_policy(session.credentials, grant, session.role_unique_id)
+                read(self._own_role.settings(session.credentials, grant, session.role_unique_id))
             except StsError as error:
-                found = error
-            read(found)
+                read(error)
         return session
 
     def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:

@@ -10,6 +10,7 @@ from app.aws.templates import Published
 from app.cli.operator import Noun, services
 from app.cli.output import Row
 from app.config import Config, ConfigError
+from app.errors import AppError
 from app.permissions import permission_sets, set_files
 
 templates = Noun("templates", help="The CloudFormation templates that customers launch.")
@@ -57,7 +58,8 @@ def publish(*, check: bool) -> list[Row]:
     """Upload each permission set's templates to TEMPLATE_BUCKET.
 
     Run it before the release that links to them, with credentials that may put objects there. An object's name is its
-    content's hash. Published objects are never overwritten, so the links that customers have stay valid.
+    content's hash. Published objects are never overwritten, so the links that customers have stay valid. The database
+    records what is asked for under each version: a set that has changed needs a higher one.
 
     --check needs no credentials: it reads the templates as customers do.
     """
@@ -68,6 +70,8 @@ def publish(*, check: bool) -> list[Row]:
             states = {True: "published", False: "there already"}
             return [{"state": states[new], "url": url} for url, new in onboarding.publish()]
         found: list[Row] = [{"state": state, "url": url} for url, state in onboarding.published()]
+    except AppError as error:  # the database is away, or a set has changed under its version
+        raise click.ClickException(error.detail) from error
     except Unavailable as error:
         raise click.ClickException(f"The bucket can't be {'read' if check else 'written to'}: {error}") from error
     if any(one["state"] is not Published.YES for one in found):

@@ -19,6 +19,7 @@ from app.audit.events import Action
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role, kit_role_arn
+from app.connections.set_changes import recording_a_move
 from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
 from app.ids import RoleArn
@@ -38,11 +39,10 @@ def add_pending(
 ) -> Connection:
     """A new row, pending and due at once. The tenant's row must be locked.
 
-    `approved`: the vendor itself adds it. Otherwise a permission set that writes needs the vendor's approval, unless
-    the tenant declared the account: the product would write the tenant's data into a stranger's account. Raises
-    RateLimitedError when the tenant is full, and RoleNotAllowedError for an undeclared account.
+    `approved`: the vendor itself adds it. Raises RateLimitedError when the tenant is full, and RoleNotAllowedError for
+    an undeclared account.
     """
-    declared = is_declared(db, tenant, role.account_id, vendor=config.vendor_name)
+    to_approve = _must_be_approved(db, config, tenant, role.account_id, chosen)
     most = config.max_connections
     live = select(func.count()).where(Connection.tenant_id == tenant.id, Connection.status != ConnectionStatus.DELETED)
     ensure_room(db, live, most, f"A tenant may have {most} connections; delete one first.")
@@ -57,11 +57,19 @@ def add_pending(
         role_arn=role.text,
         account_id=role.account_id,
         permission_set=chosen.name,
-        awaiting_approval=chosen.access == "write" and not (approved or declared),
+        awaiting_approval=to_approve and not approved,
     )
     db.add(connection)
     db.flush()
     return connection
+
+
+def _must_be_approved(db: Session, config: Config, tenant: Tenant, account_id: str, chosen: PermissionSet) -> bool:
+    """A permission set that writes needs the vendor's approval, unless the tenant declared the account: the product would
+    write the tenant's data into a stranger's account. Raises RoleNotAllowedError for an undeclared account.
+    """
+    declared = is_declared(db, tenant, account_id, vendor=config.vendor_name)
+    return chosen.access == "write" and not declared
 
 
 def _to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
@@ -188,12 +196,29 @@ class Connections:
             audit.record_about(db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason})
         return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
 
+    def ask_for_set(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str) -> Connection:
+        """The role is to move to that permission set. Until it has moved, the connection keeps its own.
+
+        A set that writes needs approval as a new connection does. Raises ValidationFailedError, NotFoundError.
+        """
+        chosen = self._sets.choose(permission_set)
+        with self._db.write(caller) as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            to_approve = _must_be_approved(db, self._config, tenant, connection.account_id, chosen)
+            with recording_a_move(db, caller.actor, connection):
+                connection.ask_for_set(chosen.name, approved=caller.tenant_id is None or not to_approve)
+            details = {"permission_set": chosen.name, "awaiting_approval": connection.awaits_approval}
+            audit.record_about(db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details)
+            return connection
+
     def approve(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
         """The vendor approves a connection that may write. Raises NotFoundError, ForbiddenError, ConflictError."""
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
-            connection.approve(now())
+            with recording_a_move(db, caller.actor, connection):
+                connection.approve(now())
             details = {"status": connection.status.value}
             audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
             return connection

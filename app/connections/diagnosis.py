@@ -25,6 +25,7 @@ from app.connections.allowed_roles import allowed_role
 from app.connections.canary import Canary
 from app.connections.diagnosis_steps import UNTOLD, Seen, Step, conclusion, for_the_tenant, steps
 from app.connections.role_rights import Beyond, Gap, beyond, gap, not_attached, rights
+from app.connections.set_changes import note_set
 from app.errors import CallerFaultError
 from app.ids import EXTERNAL_ID_PATTERN
 from app.permissions.permission_sets import PermissionSets
@@ -83,7 +84,7 @@ class Diagnoses:
         seen = replace(seen, gaps=(*filter(None, lacking), *attached, *unaskable))
         found = steps(seen)
         for_tenant = for_the_tenant(found)
-        self._record(caller, connection, for_tenant)  # the tenant's keys read the audit log too
+        self._record(caller, connection, for_tenant, view)  # the tenant's keys read the audit log too
         found = found if caller.tenant_id is None else for_tenant
         return Diagnosis(
             at=now(),
@@ -92,7 +93,7 @@ class Diagnoses:
             trust_policy=_trust_policy(view, own_ids),
             permissions=Permissions(
                 set=connection.permission_set,
-                version=None,
+                version=connection.permission_set_version,
                 missing=[it for it in seen.gaps if it.cause not in UNTOLD],
                 beyond=beyond(policies, statements, managed, role) if policies else None,
                 unknown=[it for it in seen.gaps if it.cause in UNTOLD],
@@ -127,9 +128,12 @@ class Diagnoses:
             return replace(seen, error=error, ended=connection.why if connection.status is _ENDED else None)
         return replace(seen, view=view, recreated=view is None)
 
-    def _record(self, caller: Caller, connection: Connection, found: Sequence[Step]) -> None:
+    def _record(self, caller: Caller, tested: Connection, found: Sequence[Step], view: RoleView | None) -> None:
         details = {step.name: step.outcome for step in found}
         with self._db.write(caller) as db:
+            connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
+            if view is not None and not isinstance(view.settings, StsError):
+                note_set(db, caller.actor, connection, view.settings.permission_set)
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
 
 

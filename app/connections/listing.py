@@ -5,10 +5,11 @@ import re
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, and_, false, func, or_, select
 
 from app.access.callers import Caller
 from app.access.tenancy import owned, tenant_of
+from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Proof
 from app.store.pages import Page, page
@@ -22,6 +23,7 @@ class ConnectionFilter:
     account_id: str | None = None
     role_arn: str | None = None  # with its account, which has an index
     connection_id: UUID | None = None
+    update_available: bool | None = None
 
 
 class Urgency(enum.IntEnum):
@@ -81,8 +83,13 @@ _IS_OF = {  # status, and whether it refuses: each is one range of an index
 class Listing:
     """Lists and counts connections."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
+        older = [
+            and_(Connection.permission_set == one.name, Connection.permission_set_version < one.version)
+            for one in sets.values()
+        ]
+        self._has_update = or_(Connection.wanted_permission_set.is_not(None), *older)
 
     def list(
         self, caller: Caller, tenant_id: UUID, wanted: ConnectionFilter, *, limit: int, after: UUID | None
@@ -90,7 +97,7 @@ class Listing:
         """One tenant's connections, newest first. Raises NotFoundError."""
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            query = _live(wanted).where(Connection.tenant_id == tenant_id)
+            query = self._live(wanted).where(Connection.tenant_id == tenant_id)
             if wanted.statuses:  # no index needed: a tenant has some thousand connections at most
                 query = query.where(Connection.status.in_(wanted.statuses))
             return page(db, query, Connection.id, limit=limit, after=after)
@@ -134,7 +141,20 @@ class Listing:
         caller.require_unbound()
         with self._db.read() as db:
             either = [Connection.status == status for status in wanted.statuses]
-            return page(db, _live(wanted), Connection.id, limit=limit, after=after, either=either)
+            return page(db, self._live(wanted), Connection.id, limit=limit, after=after, either=either)
+
+    def _live(self, wanted: ConnectionFilter) -> Select[Connection]:
+        query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
+        for column, value in (
+            (Connection.account_id, wanted.account_id),
+            (Connection.role_arn, wanted.role_arn),
+            (Connection.id, wanted.connection_id),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if wanted.update_available is not None:  # a version that is not known has no update
+            query = query.where(func.coalesce(self._has_update, false()) == wanted.update_available)
+        return query
 
 
 def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select[Connection]:
@@ -146,15 +166,3 @@ def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select
     if after is not None:
         query = query.where(Connection.id < after)
     return query.order_by(Connection.id.desc())
-
-
-def _live(wanted: ConnectionFilter) -> Select[Connection]:
-    query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
-    for column, value in (
-        (Connection.account_id, wanted.account_id),
-        (Connection.role_arn, wanted.role_arn),
-        (Connection.id, wanted.connection_id),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    return query

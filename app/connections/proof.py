@@ -87,6 +87,7 @@ class Finding:
     refused: bool = False
     reads_trust: bool = False
     access_until: datetime | None = None
+    permission_set: str | None = None  # as the role's tag names it
 
     def doubted(self, why: str) -> "Finding":
         """The same refusal, which proves nothing yet."""

@@ -105,6 +105,6 @@ class Statuses(fields.List[Any]):
         return sorted(set(super()._deserialize(value.split(","), attr, data, **kwargs)))
 
 
-def one_of(component: str, *values: str) -> fields.String:
+def one_of(component: str, *values: str, **options: Any) -> fields.String:
     """One of a few words. `component`: the name of the type in generated clients."""
-    return fields.String(validate=validate.OneOf(values), metadata=doc(values[0], component=component))
+    return fields.String(validate=validate.OneOf(values), metadata=doc(values[0], component=component), **options)

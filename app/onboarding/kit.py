@@ -3,9 +3,12 @@
 The customer can edit every parameter of a launch link. The proof tests the role as it was made, so edits are found.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
 
 from app.access.callers import Caller
 from app.access.tenancy import tenant_of
@@ -13,15 +16,16 @@ from app.aws import templates
 from app.aws.templates import Published, Template, TemplateBucket
 from app.config import Broker, Config
 from app.errors import ValidationFailedError
-from app.ids import kit_role_name, kit_stack_names
+from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
 from app.onboarding.kit_update import KEPT, KitUpdate, StackUpdate, update_command
 from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
+from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
-from app.store.models import Tenant
+from app.store.models import Connection, ConnectionStatus, Tenant
 from app.store.models.configuration import deployment_id
 
 
@@ -37,6 +41,7 @@ class Kit:
     region: str
     partition: str
     permission_set: str
+    permission_set_version: int
     template_url: str
     template_version: str
     launch_stack_url: str
@@ -46,6 +51,15 @@ class Kit:
     terraform: str
     aws_cli: str
     update: KitUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a kit makes, or what was made from one: the role, the stack and the organisation's, and the parameters."""
+
+    role_name: str
+    stacks: tuple[str, str]
+    parameters: frozenset[str]
 
 
 class Onboarding:
@@ -58,6 +72,7 @@ class Onboarding:
         self._config = config
         self._launch_urls = LaunchUrls(config)
         self.sets = sets
+        self.versions = SetVersions(db, sets)
         self._tokens = RegistrationTokens(config.secret_keys)
         # Rendered once: the settings and the permission sets stay the same while the process lives.
         self._templates = {name: templates.render(config, chosen) for name, chosen in sets.items()}
@@ -81,8 +96,14 @@ class Onboarding:
         return self._organization[self.sets.choose(permission_set).name]
 
     def publish(self) -> list[tuple[str, bool]]:
-        """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable."""
-        return [(self._bucket.url(template), self._bucket.publish(template)) for template in self._all()]
+        """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable.
+
+        Raises ConflictError when a set has changed without a higher version: nothing is uploaded then.
+        """
+        self.versions.ensure_raised()
+        found = [(self._bucket.url(template), self._bucket.publish(template)) for template in self._all()]
+        self.versions.record()
+        return found
 
     def published(self) -> list[tuple[str, Published]]:
         """What each template's URL serves, read without credentials. Raises app.aws.errors.Unavailable."""
@@ -95,51 +116,75 @@ class Onboarding:
         self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None
     ) -> Kit:
         """The kit of one tenant, with its next External ID during a rotation. Raises NotFoundError, ValidationFailedError."""
-        tenant, next_external_id, token = self._read(caller, tenant_id)
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        template, broker = self._templates[chosen.name], self._config.broker
-        template_url, organization_url = self._bucket.url(template), self._bucket.url(self._organization[chosen.name])
-        external_id, prefix, suffix = tenant.external_id or "", self._config.role_prefix, self.sets.suffix(chosen.name)
-        role = self._role(kit_role_name(prefix, tenant.id, suffix), external_id, next_external_id, chosen)
-        stack, whole = kit_stack_names(prefix, tenant.id, suffix)
-        values = {"ExternalId": external_id, "NextExternalId": next_external_id or ""}
+        tenant, next_external_id, token, there = self._read(caller, tenant_id, chosen)
+        template, whole = self._templates[chosen.name], self._organization[chosen.name]
+        urls = self._bucket.url(template), self._bucket.url(whole)
+        new = self._new(tenant.id, chosen)
+        made = self._there(tenant.id, there, chosen) if there else new
+        role = self._role(new.role_name, tenant.external_id or "", next_external_id, chosen)
+        values = {"ExternalId": role.external_id, "NextExternalId": next_external_id or ""}
         values |= self._registration(token, region)
         parameters = {name: value for name, value in values.items() if value} | {"RoleName": role.name}
-        own = tuple(parameter["name"] for parameter in chosen.parameters)
-        terraform, aws_cli = kit_scripts.terraform(role), kit_scripts.aws_cli(role)
+        launch, launch_whole = (
+            self._launch_urls.build(region, url, stack, parameters) for stack, url in zip(new.stacks, urls, strict=True)
+        )
         return Kit(
-            external_id=external_id,
+            external_id=role.external_id,
             next_external_id=next_external_id,
-            broker_principal_arn=broker.arn,
+            broker_principal_arn=self._config.broker.arn,
             role_name=role.name,
-            stack_name=stack,
+            stack_name=new.stacks[0],
             region=region,
-            partition=broker.partition,
+            partition=self._config.broker.partition,
             permission_set=chosen.name,
-            template_url=template_url,
+            permission_set_version=chosen.version,
+            template_url=urls[0],
             template_version=template.version,
-            launch_stack_url=self._launch_urls.build(region, template_url, stack, parameters),
-            organization_launch_url=self._launch_urls.build(region, organization_url, whole, parameters),
+            launch_stack_url=launch,
+            organization_launch_url=launch_whole,
             registers_itself=region == self._config.registration_region,
             trust_policy=role.trust,
-            terraform=terraform,
-            aws_cli=aws_cli,
-            update=KitUpdate(
-                stack=self._update(region, stack, template_url, values, kept=(*KEPT, *own)),
-                stack_set=self._update(region, whole, organization_url, values, kept=(*KEPT, *own)),
-                terraform=terraform,
-                aws_cli=aws_cli,
-            ),
+            terraform=kit_scripts.terraform(role),
+            aws_cli=kit_scripts.aws_cli(role),
+            update=self._update(region, urls, values, role, made),
         )
 
     def _update(
-        self, region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]
-    ) -> StackUpdate:
-        command = update_command(region, stack, template_url, values, kept=kept)
-        return StackUpdate(self._launch_urls.of_stack(region, stack), command, values)
+        self, region: str, urls: tuple[str, str], values: dict[str, str], role: KitRole, there: _Made
+    ) -> KitUpdate:
+        """How the role that is there is brought to what the kit asks for. A new parameter needs a value."""
+        role, own = replace(role, name=there.role_name), [parameter["name"] for parameter in role.parameters]
+        values = values | {name: f"<{name}>" for name in own if name not in there.parameters}
+        kept = tuple(name for name in own if name in there.parameters)
+        stack, whole = (
+            StackUpdate(
+                name=name,
+                console_url=self._launch_urls.of_stack(region, name),
+                aws_cli=update_command(region, name, url, values, kept=(*KEPT, *kept)),
+                parameters=values,
+            )
+            for name, url in zip(there.stacks, urls, strict=True)
+        )
+        return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
 
-    def _read(self, caller: Caller, tenant_id: UUID) -> tuple[Tenant, str | None, str]:
-        """The tenant, its next External ID, and its registration token. Raises NotFoundError."""
+    def _new(self, tenant_id: UUID, chosen: PermissionSet) -> _Made:
+        named = self._config.role_prefix, tenant_id, self.sets.suffix(chosen.name)
+        parameters = frozenset(parameter["name"] for parameter in chosen.parameters)
+        return _Made(kit_role_name(*named), kit_stack_names(*named), parameters)
+
+    def _there(self, tenant_id: UUID, row: Row[str, str, int | None], chosen: PermissionSet) -> _Made:
+        name, prefix = RoleArn.parse(row.role_arn).name, self._config.role_prefix
+        beginning = kit_role_name(prefix, tenant_id)
+        ending = name.removeprefix(beginning) if name.startswith(beginning) else self.sets.suffix(chosen.name)
+        made_from = self.versions.of(row.permission_set, row.permission_set_version)
+        parameters = frozenset(parameter["name"] for parameter in made_from.parameters) if made_from else frozenset()
+        return _Made(name, kit_stack_names(prefix, tenant_id, ending), parameters)
+
+    def _read(
+        self, caller: Caller, tenant_id: UUID, chosen: PermissionSet
+    ) -> tuple[Tenant, str | None, str, Row[str, str, int | None] | None]:
+        """The tenant, its next External ID, its registration token, and its role of that set. Raises NotFoundError."""
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
             # A page's token names its link: revoking the link voids the token.
@@ -149,7 +194,8 @@ class Onboarding:
                 tenant.registration_generation,
                 link_id=caller.key_id if caller.kind == "onboarding_link" else None,
             )
-            return tenant, tenant.next.value if tenant.next else None, token
+            following = tenant.next.value if tenant.next else None
+            return tenant, following, token, _role_that_is_there(db, tenant.id, chosen.name)
 
     def _registration(self, token: str, region: str) -> dict[str, str]:
         """The parameters with which a stack registers its role. A stack can only name a topic of its own region."""
@@ -190,6 +236,16 @@ class Onboarding:
         else:
             message = f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
         raise ValidationFailedError({"region": [message]})
+
+
+def _role_that_is_there(db: Session, tenant_id: UUID, permission_set: str) -> Row[str, str, int | None] | None:
+    """The tenant's newest role that is to move to the set, or else that has it."""
+    of_tenant = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version).where(
+        Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+    )
+    newest = of_tenant.order_by(Connection.id.desc()).limit(1)
+    moving = db.execute(newest.where(Connection.wanted_permission_set == permission_set)).one_or_none()
+    return moving or db.execute(newest.where(Connection.permission_set == permission_set)).one_or_none()
 
 
 def trust_policy(broker: Broker, external_id: str, next_external_id: str | None = None) -> dict[str, Any]:

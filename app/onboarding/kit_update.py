@@ -10,8 +10,9 @@ KEPT = ("RoleName", "AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryA
 
 @dataclass(frozen=True, slots=True)
 class StackUpdate:
-    """`console_url` shows the stack in the console; `aws_cli` is one command that updates it to the `parameters`."""
+    """`name` is the stack's. `console_url` shows the stack in the console; `aws_cli` is one command that updates it to the `parameters`."""
 
+    name: str
     console_url: str
     aws_cli: str
     parameters: dict[str, str]

@@ -27,12 +27,13 @@ from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.connections.connections import add_pending
+from app.connections.set_changes import note_set
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
 from app.health.heartbeats import QueueState
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
-from app.permissions.permission_sets import PermissionSets
+from app.permissions.permission_sets import PermissionSets, read_label
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
 from app.store.models.configuration import deployment_id
@@ -242,6 +243,8 @@ class Registrations:
         else:
             connection.make_due(now(), Trigger.REGISTERED)
             connection.stack = stack
+            if not deleting:
+                note_set(db, actor, connection, told.request.property("PermissionSet"))
             action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
         if kept:
@@ -250,14 +253,17 @@ class Registrations:
 
     def _add(self, db: Session, told: _CheckedMessage, tenant: Tenant) -> Connection:
         # Templates of older releases name no permission set; they count as the default set.
-        name, _, _ = told.request.property("PermissionSet").partition("@")
-        chosen = self._sets.get(name) or self._sets.choose(None)
+        name, version = read_label(told.request.property("PermissionSet")) or (None, None)
+        chosen = self._sets.get(name or "")
+        if chosen is None:
+            chosen, version = self._sets.choose(None), None
         try:
             connection = add_pending(db, self._config, tenant, told.role, chosen, approved=False)
         except RateLimitedError as error:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
             raise _Void("undeclared") from error
+        connection.permission_set_version = version
         connection.make_due(now(), Trigger.REGISTERED)
         return connection
 

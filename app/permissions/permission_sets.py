@@ -5,6 +5,7 @@ app/permissions/set_files.py has the rules for a file.
 """
 
 import json
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from app.permissions import set_files
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
 _DEFAULT = "inventory"  # of the folder above
+SET_TAG = "deputy:permission-set"  # of roles: the set's name and version
+_LABEL = re.compile(r"([a-z0-9-]{1,50})@([1-9][0-9]{0,5})", re.ASCII)
 # What the kit's policy read-itself allows on the role's own ARN. A proof makes no use of the last one.
 READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
 SIMULATION = "iam:SimulatePrincipalPolicy"
@@ -75,9 +78,19 @@ class PermissionSets(dict[str, PermissionSet]):
             raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(self)}."]})
         return chosen
 
+    def is_outdated(self, name: str, version: int | None) -> bool:
+        """Whether that version of the set is older than the one that is asked for now; not known for None."""
+        return version is not None and name in self and version < self[name].version
+
     def suffix(self, name: str) -> str:
         """What the names of its roles and stacks end with: nothing for the default set."""
         return "" if name == self.default else f"-{name}"
+
+
+def read_label(text: str) -> tuple[str, int] | None:
+    """The name and the version in a label; None for other text."""
+    found = _LABEL.fullmatch(text)
+    return (found[1], int(found[2])) if found else None
 
 
 def configured(config: Config) -> PermissionSets:

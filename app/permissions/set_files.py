@@ -31,10 +31,10 @@ _MANAGED_READING = re.compile(r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAc
 # What the kit's templates call things themselves; a test compares it with them.
 RESERVED = frozenset(
     {
-        *("Accounts", "CalledByDelegate", "Registration", "Role", "StackSetId", "OrganizationTemplateVersion"),
+        *("Accounts", "BoundaryIsOfAws", "CalledByDelegate", "OrganizationTemplateVersion", "Registration", "Role"),
         *("AccessUntil", "CallAs", "ExternalId", "NextExternalId", "OrganizationalUnitIds", "PermissionsBoundaryArn"),
-        *("BoundaryIsOfAws", "RegistrationToken", "RegistrationTopicArn", "RevokeSessionsBefore", "RoleName"),
-        *("PermissionSet", "RoleArn", "ServiceTimeout", "ServiceToken", "TemplateVersion"),
+        *("RegistrationToken", "RegistrationTopicArn", "RevokeSessionsBefore", "RoleName"),
+        *("PermissionSet", "RoleArn", "ServiceTimeout", "ServiceToken", "StackSetId", "TemplateVersion"),
     }
 )
 # A pattern in this language means the same to CloudFormation, Terraform, grep and Python, and lets no value in that
@@ -102,7 +102,7 @@ _PATTERN_RULE = (
 _PARAMETER: _Rules = {
     # Capitals alone would be the shell's own variables.
     "name": (
-        lambda value: _like(r"[A-Z]+[a-z0-9][A-Za-z0-9]{0,62}")(value) and value not in RESERVED,
+        lambda value: _like(r"(?!Has[A-Z])[A-Z]+[a-z0-9][A-Za-z0-9]{0,62}")(value) and value not in RESERVED,
         "Must be a capital and then letters and digits, such as BucketName, each once, and no name of the template's own.",
     ),
     "pattern": (lambda value: _compiles(value) and not re.fullmatch(value, ""), _PATTERN_RULE),

@@ -5,6 +5,7 @@ import sqlalchemy
 
 from app.connections.listing import ConnectionFilter, Listing
 from app.ids import new_id
+from app.permissions import permission_sets
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
 from app.store.models.tenant import folded
@@ -186,7 +187,7 @@ def test_an_index_serves_rare_statuses_one_or_several(full):
     tenants = Tenants(full)
     wanted = TenantFilter(statuses=(TenantStatus.SUSPENDED,))
     assert "ix_tenants_status" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
-    connections = Listing(full)
+    connections = Listing(full, permission_sets.load())
     rare = ConnectionFilter((S.BROKEN, S.INSECURE))
     found = plan(full, lambda: connections.list_all(ADMIN, rare, limit=5, after=None))
     assert found.count("ix_connections_status") == 2

@@ -17,6 +17,7 @@ from app.ids import RoleArn
 from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config, publish_templates
+from tests.onboarding.test_kit_scripts import NO_LIMITS
 from tests.support import hcl
 from tests.support.cast import Api, Customer, World, root_client
 
@@ -35,6 +36,7 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
         "region",
         "partition",
         "permission_set",
+        "permission_set_version",
         "template_url",
         "template_version",
         "launch_stack_url",
@@ -264,7 +266,7 @@ def test_the_terraform_kit_holds_the_same_role(world: World, permission_set: str
     kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}")
     found = hcl.parse(kit["terraform"])["resource"]
     role, policy = (
-        hcl.evaluate(block["deputy"], {"aws_iam_role.deputy.id": "it"})
+        hcl.evaluate(block["deputy"], {"aws_iam_role.deputy.id": "it"} | NO_LIMITS)
         for resource in found
         for block in resource.values()
         if "deputy" in block  # and not what lets the role read itself

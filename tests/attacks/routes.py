@@ -22,7 +22,7 @@ class Route:
 
     def at(self, **ids: str) -> str:
         nobodys = "01890000-0000-7000-8000-000000000000"
-        return self.path.format(**{"link_id": nobodys, "key_id": nobodys} | ids)
+        return self.path.format(**{"link_id": nobodys, "key_id": nobodys, "name": "inventory"} | ids)
 
 
 ROUTES = (
@@ -50,6 +50,7 @@ ROUTES = (
     Route("GET", f"{_TENANT}/connections", "connections:read"),
     Route("GET", f"{_TENANT}/connections/summary", "connections:read"),
     Route("GET", _CONNECTION, "connections:read"),
+    Route("PATCH", _CONNECTION, "connections:write", {"permission_set": "bucket-sync"}),
     Route("DELETE", _CONNECTION, "connections:write"),
     Route("POST", f"{_CONNECTION}/verify", "connections:write", {}),
     Route("POST", f"{_CONNECTION}/diagnose", "connections:write", {}),
@@ -68,6 +69,8 @@ ROUTES = (
     Route("POST", "/v1/api-keys/{key_id}/replace", "keys:write", {"grace_seconds": 60}),
     Route("GET", "/v1/audit-events", "audit:read"),
     Route("GET", "/v1/permission-sets", "connections:read"),
+    Route("GET", "/v1/permission-sets/{name}/versions", "connections:read"),
+    Route("GET", "/v1/permission-sets/{name}/difference", "connections:read"),
 )
 PUBLIC = (
     "/healthz",

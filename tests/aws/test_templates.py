@@ -22,6 +22,7 @@ from app.permissions import permission_sets
 from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
 from tests.conftest import make_config
 from tests.support.cast import root_client
+from tests.support.databases import new_database
 
 SETS = permission_sets.load()
 OTHER_ACCOUNT = "123456789012"
@@ -90,11 +91,15 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
                 }
             },
             "ArnEquals": {"aws:PrincipalArn": f"arn:{partition}:iam::{OTHER_ACCOUNT}:role/service/AcmeBroker"},
+            "DateLessThan": {
+                "Fn::If": ["HasAccessUntil", {"aws:CurrentTime": {"Ref": "AccessUntil"}}, {"Ref": "AWS::NoValue"}]
+            },
         },
     }
     parameters = parsed(template)["Parameters"]
     assert list(parameters) == [
-        *("ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken")
+        *("ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken"),
+        *("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn"),
     ]
 
 
@@ -130,7 +135,7 @@ def test_no_example_is_left(chosen):
 
 @every_set
 def test_the_permissions_are_the_sets_and_stay_right_in_any_partition(chosen):
-    [policy, _] = role_of(render(config(), chosen))["Policies"]
+    [policy, *_] = role_of(render(config(), chosen))["Policies"]
     found = policy["PolicyDocument"]["Statement"]
     assert len(found) == len(chosen.statements)
     assert substituted(found, "aws-xy") == chosen.policy("aws-xy")["Statement"]
@@ -159,7 +164,7 @@ def test_iams_own_variables_are_not_cloudformations():
         "Condition": {"StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}},
     }
     chosen = replace(SETS["inventory"], statements=(statement,))
-    [policy, _] = role_of(render(config(), chosen))["Policies"]
+    [policy, *_] = role_of(render(config(), chosen))["Policies"]
     [found] = policy["PolicyDocument"]["Statement"]
     assert found["Resource"] == [{"Fn::Sub": "arn:${AWS::Partition}:s3:::a/*"}, "arn:aws:s3:::${aws:PrincipalTag/x}/*"]
     assert found["Condition"] == statement["Condition"]
@@ -360,7 +365,8 @@ def pipeline(aws, vendor, monkeypatch):
 @pytest.fixture
 def unpublished():
     """A deployment whose templates nobody has published: its content is its own."""
-    return make_config("sqlite:////nonexistent", vendor_name=f"Vendor {uuid.uuid4().hex}")
+    with new_database("sqlite") as url:
+        yield make_config(url, vendor_name=f"Vendor {uuid.uuid4().hex}")
 
 
 def objects(aws, key: str) -> list[dict]:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.aws.sts import Refused, Unavailable
+from app.aws.own_role import RoleSettings
+from app.aws.sts import Refused, StsError, Unavailable
 from app.config import Broker
 from app.connections.proof import Check, Finding
 from app.connections.proof import Warning as ProofWarning
@@ -33,6 +34,7 @@ def policy(*statements):
 
 def judged(verdict, *told):
     finding = Finding(verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID)
+    told = [it if isinstance(it, StsError) else RoleSettings(it, 3600, None) for it in told]
     return judge(finding, told, GRANT, BROKER, {GRANT.external_id})
 
 

@@ -160,6 +160,7 @@ def test_policies_of_awss_are_checked(tmp_path, access, name, said):
         ({"name": "bucket"}, "parameters[0].name"),
         ({"name": "PATH"}, "parameters[0].name"),
         ({"name": "RoleName"}, "parameters[0].name"),
+        ({"name": "HasAccessUntil"}, "parameters[0].name"),
         ({"pattern": ".*"}, "parameters[0].pattern"),
         ({"pattern": "[^a]+"}, "parameters[0].pattern"),
         ({"pattern": "[ -~]+"}, "parameters[0].pattern"),

@@ -137,6 +137,13 @@ class Customer:
 
     def launch(self, link: str, **changes: str) -> str:
         """Create the stack that a launch link opens, with some parameters changed; returns the role's ARN."""
+        name = self.create_stack(link, **changes)
+        with closing(root_client(self._aws, "cloudformation", self.account)) as cloudformation:
+            stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        return next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "RoleArn")
+
+    def create_stack(self, link: str, **changes: str) -> str:
+        """As `launch`, but a stack that registers its role is not done yet; returns its name."""
         wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
         parameters = {k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")} | changes
         with closing(root_client(self._aws, "cloudformation", self.account)) as cloudformation:
@@ -146,8 +153,7 @@ class Customer:
                 Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
                 Capabilities=["CAPABILITY_NAMED_IAM"],
             )
-            stack = cloudformation.describe_stacks(StackName=wanted["stackName"])["Stacks"][0]
-        return next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "RoleArn")
+        return wanted["stackName"]
 
 
 class World:

@@ -17,6 +17,7 @@ from app.store.models.configuration import Configuration, EpochChange
 from app.store.models.connection import Connection, Proof
 from app.store.models.limits import QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
+from app.store.models.permission_set import PermissionSetVersion
 from app.store.models.rotation import Rotation, Trial
 from app.store.models.states import ConnectionStatus, ExternalIdState, TenantStatus, Trigger, Verdict, ensure_active
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantAccount, TenantOwned

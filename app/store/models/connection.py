@@ -60,6 +60,7 @@ class Proof(TenantOwned, Base):
 
 # A claim takes each of these by an index of its own.
 NEVER_TRIED = text("proof_id IS NULL")
+_MOVING = text("wanted_permission_set IS NOT NULL")
 _ROUTINE = "due_for = 'scheduled' AND status <> 'pending'"
 _URGENT = "due_for <> 'scheduled' OR status = 'pending'"
 
@@ -111,6 +112,7 @@ class Connection(TenantOwned, Suspendable, Base):
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
         Index("ix_connections_due_urgent", "due_at", sqlite_where=text(_URGENT), postgresql_where=text(_URGENT)),
         Index("ix_connections_due_routine", "due_at", sqlite_where=text(_ROUTINE), postgresql_where=text(_ROUTINE)),
+        Index("ix_connections_moving", "tenant_id", "id", sqlite_where=_MOVING, postgresql_where=_MOVING),
         Index("ix_connections_due_first", "due_at", sqlite_where=NEVER_TRIED, postgresql_where=NEVER_TRIED),
     )
 
@@ -119,6 +121,11 @@ class Connection(TenantOwned, Suspendable, Base):
     role_arn: Mapped[str] = mapped_column(String(2048))
     account_id: Mapped[str] = mapped_column(String(12))
     permission_set: Mapped[str] = mapped_column(String(64))
+    permission_set_version: Mapped[int | None]  # that its role was made from, as far as its stack or its tag said
+    # The set that its role is to move to; the version of it that the role has by now; whether the vendor allows that.
+    wanted_permission_set: Mapped[str | None] = mapped_column(String(64))
+    wanted_version: Mapped[int | None]
+    wanted_approved: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[ConnectionStatus] = mapped_column(state_column(ConnectionStatus, "status"), default=_S.PENDING)
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
@@ -283,14 +290,50 @@ class Connection(TenantOwned, Suspendable, Base):
         if self.status is ConnectionStatus.VERIFIED and not schedule.next_settling(self.due_since, proof.checked_at):
             self.stack = None  # the role outlived its stack
 
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether the vendor must approve it, or the set that it is to move to; until then it keeps its own set."""
+        return self.awaiting_approval or (self.wanted_permission_set is not None and not self.wanted_approved)
+
+    def ask_for_set(self, name: str, *, approved: bool) -> None:
+        """Its role is to move to that set: to its own set means that it is to stay."""
+        if name == self.wanted_permission_set:
+            self.wanted_approved = self.wanted_approved or approved
+            self._move()
+        else:
+            self.wanted_permission_set = None if name == self.permission_set else name
+            self.wanted_version, self.wanted_approved = None, approved
+
+    def note_set(self, name: str, version: int) -> None:
+        """Its stack, or its role itself, says from which set it was made. Only a set that was asked for takes effect."""
+        if name == self.permission_set:
+            self.permission_set_version, self.wanted_version = version, None
+        elif name == self.wanted_permission_set:
+            self.wanted_version = version
+            self._move()
+
+    def _move(self) -> None:
+        """To the set that was asked for, once its role has it and the vendor allows it."""
+        if self.wanted_permission_set is None or self.wanted_version is None or not self.wanted_approved:
+            return
+        self.permission_set, self.permission_set_version = self.wanted_permission_set, self.wanted_version
+        self.wanted_permission_set, self.wanted_version, self.wanted_approved = None, None, False
+        if self.awaiting_approval:
+            self.awaiting_approval = False
+            self.make_due(now(), Trigger.REQUESTED)
+
     def approve(self, at: datetime) -> None:
-        """The vendor approves it. Verified at once if its latest proof passed, is fresh, and was made since the
+        """The vendor approves it, and the set that it is to move to. Verified at once if its latest proof passed, is fresh, and was made since the
         connection was last made due (a resume, a stack's message); otherwise a proof is due.
 
         Raises ConflictError when it does not await approval.
         """
-        if not self.awaiting_approval:
+        if not self.awaits_approval:
             raise ConflictError("This connection does not await approval.")
+        self.wanted_approved = self.wanted_permission_set is not None
+        self._move()
+        if not self.awaiting_approval:
+            return
         self.awaiting_approval = False
         proven = self.proof is not None and self.proof.verdict is Verdict.PROVEN
         if self.status is ConnectionStatus.SUSPENDED:

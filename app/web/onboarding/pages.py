@@ -22,6 +22,7 @@ from app.http.current import services
 from app.http.parsing import whole_body
 from app.http.problems import PROBLEMS, code_of, record_refusal
 from app.onboarding.page_links import Visit
+from app.onboarding.set_updates import updates_of
 from app.store.models import ConnectionStatus, Trigger
 from app.tenants.rotation import RotationStatus
 from app.web.onboarding import progress, replacing
@@ -201,12 +202,17 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     rotation = services().rotations.get(visit.caller, visit.tenant.id)
     if rotation is not None and rotation.state not in replacing.GOES_ON:
         rotation = None
+    connections = [one.connection for one in shown]
+    updates = updates_of(services().onboarding, visit.caller, connections, visit.link.region)
     summary = progress.headline(counts, shown)
+    if updates:
+        summary = f"{summary.removesuffix(progress.NOTHING_LEFT)} Other permissions are asked for: see below.".strip()
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
     if rotation is not None:
         so_far = "" if connected and rotation.emergency else summary.removesuffix(progress.NOTHING_LEFT)
         summary = f"{so_far} {replacing.headline(rotation)}".strip()
-    body = _body(visit, counts, shown, rotation, token=token, start=start, rest=listed.rest)
+    places = {"token": token, "start": start, "rest": listed.rest}
+    body = _body(visit, counts, shown, rotation, updates=updates, **places)
     return {
         "token": token,
         "start": start,
@@ -217,7 +223,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
         "told": bool(counts),
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
-        "seconds": _STATUS_SECONDS[connected and rotation is None],
+        "seconds": _STATUS_SECONDS[connected and rotation is None and not updates],
     }
 
 

@@ -1,0 +1,28 @@
+"""From which permission set a role was made, as its stack and its tag say, and what that changes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.orm import Session
+
+from app.audit import log as audit
+from app.audit.events import Action, Actor
+from app.permissions.permission_sets import read_label
+from app.store.models import Connection
+
+
+def note_set(db: Session, actor: Actor, connection: Connection, label: str | None) -> None:
+    """`label`: name and version, unverified. It takes effect only for the connection's own set, and one asked for."""
+    if named := read_label(label or ""):
+        with recording_a_move(db, actor, connection):
+            connection.note_set(*named)
+
+
+@contextmanager
+def recording_a_move(db: Session, actor: Actor, connection: Connection) -> Iterator[None]:
+    """Put it into the audit log if the connection has another permission set afterwards."""
+    before = connection.permission_set
+    yield
+    if connection.permission_set != before:
+        details = {"from": before, "to": connection.permission_set, "version": connection.permission_set_version}
+        audit.record_about(db, actor, Action.CONNECTION_SET_CHANGED, connection, details)

@@ -1,0 +1,59 @@
+"""Which roles are to be updated: to a newer version of their permission set, or to another set that was asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.access.callers import Caller
+from app.onboarding.kit import Kit, Onboarding
+from app.permissions.difference import difference
+from app.permissions.permission_sets import PermissionSet
+from app.store.models import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class SetUpdate:
+    """One update, and the connections that it is for. `words`: what it changes; `kit`: how it is made."""
+
+    after: PermissionSet
+    connections: list[Connection]
+    words: list[str]
+    kit: Kit
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is to another set."""
+        return self.after.name != self.connections[0].permission_set
+
+    @property
+    def made(self) -> bool:
+        """Whether the roles have it, so that only the vendor's approval is missing."""
+        return all(one.wanted_version is not None for one in self.connections)
+
+    @property
+    def awaits_approval(self) -> bool:
+        return any(one.awaits_approval for one in self.connections)
+
+
+def updates_of(
+    onboarding: Onboarding, caller: Caller, connections: Sequence[Connection], region: str
+) -> list[SetUpdate]:
+    """The updates for these connections of one tenant, which the caller can see."""
+    sets = onboarding.sets
+    found: dict[tuple[str, int | None, str, bool], list[Connection]] = {}
+    for one in connections:
+        name, version, wanted = one.permission_set, one.permission_set_version, one.wanted_permission_set
+        if wanted in sets or sets.is_outdated(name, version):
+            found.setdefault((name, version, wanted or name, one.wanted_version is not None), []).append(one)
+    return [
+        SetUpdate(
+            after=sets[wanted],
+            connections=of_it,
+            words=_words(onboarding.versions.of(name, version), sets[wanted]),
+            kit=onboarding.kit(caller, of_it[0].tenant_id, region=region, permission_set=wanted),
+        )
+        for (name, version, wanted, _), of_it in found.items()
+    ]
+
+
+def _words(before: PermissionSet | None, after: PermissionSet) -> list[str]:
+    return [] if before is None else list(difference(before, after).words())

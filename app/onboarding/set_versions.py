@@ -1,0 +1,87 @@
+"""The versions of permission sets: publishing records each, and nothing else changes what was published."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.clock import now
+from app.errors import ConflictError, NotFoundError, ValidationFailedError
+from app.permissions.difference import Difference, asks_for, difference
+from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.store.database import SYSTEM, Database
+from app.store.models import PermissionSetVersion
+
+
+class SetVersions:
+    """Records and compares what was asked for."""
+
+    def __init__(self, db: Database, sets: PermissionSets) -> None:
+        self._db = db
+        self._sets = sets
+
+    def ensure_raised(self) -> None:
+        """Raises ConflictError, with a line for each set that differs from what was published under its version."""
+        with self._db.read() as db:
+            refused = [said for chosen in self._sets.values() if (said := _refusal(db, chosen))]
+        if refused:
+            raise ConflictError("\n".join(refused))
+
+    def record(self) -> None:
+        """Every set as it was just published."""
+        with self._db.write(SYSTEM) as db:
+            for chosen in self._sets.values():
+                row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
+                if row is None:
+                    row = PermissionSetVersion(name=chosen.name, version=chosen.version, published_at=now())
+                    db.add(row)
+                row.content = asdict(chosen)
+
+    def list(self, name: str) -> list[PermissionSetVersion]:
+        """What was published under the name, newest first. Raises NotFoundError for a name that was never a set's."""
+        query = select(PermissionSetVersion).where(PermissionSetVersion.name == name)
+        with self._db.read() as db:
+            found = list(db.scalars(query.order_by(PermissionSetVersion.version.desc())))
+        if not found and name not in self._sets:
+            raise NotFoundError
+        return found
+
+    def difference(self, name: str, before: int, after: int) -> Difference:
+        """Raises NotFoundError as `list`, and ValidationFailedError for a version that was not published."""
+        published = {row.version: row for row in self.list(name)}
+        wanted = {"from": before, "to": after}
+        said = (
+            f"Must be one of: {', '.join(map(str, sorted(published)))}." if published else "Nothing was published yet."
+        )
+        if absent := {field: [said] for field, version in wanted.items() if version not in published}:
+            raise ValidationFailedError(absent)
+        return difference(_set_of(published[before]), _set_of(published[after]))
+
+    def of(self, name: str, version: int | None) -> PermissionSet | None:
+        """The set as it was published, else as it is now; None if there is neither."""
+        now_asked = self._sets.get(name)
+        if version is None or (now_asked and now_asked.version == version):
+            return now_asked
+        with self._db.read() as db:
+            row = db.get(PermissionSetVersion, (name, version))
+        return now_asked if row is None else _set_of(row)
+
+
+def _refusal(db: Session, chosen: PermissionSet) -> str | None:
+    rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == chosen.name)).all()
+    published = {row.version: row for row in rows}
+    latest, same = max(published, default=0), published.get(chosen.version)
+    if same is not None and asks_for(_set_of(same)) != asks_for(chosen):
+        found = f"What it asks for has changed since version {chosen.version} was published."
+    elif same is None and chosen.version < latest:
+        found = f"Version {latest} was published already."
+    else:
+        return None
+    return f"{chosen.name}: version: {found} Raise version to {latest + 1}."
+
+
+def _set_of(row: PermissionSetVersion) -> PermissionSet:
+    lists = {key: tuple(value) for key, value in row.content.items() if isinstance(value, list)}
+    content: dict[str, Any] = row.content | lists
+    return PermissionSet(**content)

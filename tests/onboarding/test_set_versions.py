@@ -1,0 +1,345 @@
+"""Versions of permission sets: what publishing records and refuses, what a role has, and how it comes to have another."""
+
+import json
+import re
+from contextlib import closing
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from botocore.exceptions import ClientError
+from sqlalchemy import select
+
+from app.errors import ConflictError
+from app.store.models import PermissionSetVersion
+from tests.attacks.evidence import on_sqlite
+from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.versions import MORE, READS, WRITES, Vendor, registered
+
+
+@pytest.fixture
+def vendor_of_sets(aws, vendor, config, tmp_path) -> Vendor:
+    made = Vendor(aws, config.database_url, vendor, tmp_path)
+    made.write(made.reads, 1, READS)
+    made.write(made.writes, 1, READS, WRITES, access="write")
+    return made
+
+
+def kit_of(world: World, tenant, name: str):
+    return world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={name}")
+
+
+def connections_of(world: World, tenant, query: str = ""):
+    return world.admin("GET", f"/v1/tenants/{tenant['id']}/connections{query}")["items"]
+
+
+def launched(world: World, app, customer: Customer, tenant, name: str):
+    """The connection of a stack that was launched from the kit's link, proven."""
+    customer.create_stack(kit_of(world, tenant, name)["launch_stack_url"])
+    registered(world, app, customer)
+    [made] = connections_of(world, tenant)
+    return world.admin("POST", path_of(made, "/verify"))
+
+
+def update(world: World, customer: Customer, kit, **filled_in: str) -> None:
+    """The update that the kit describes, of a stack in the customer's account."""
+    command = kit["update"]["stack"]["aws_cli"]
+    kept, given = (json.loads(found) for found in re.findall(r"`(\[.*?\])`", command))
+    given = {one["ParameterKey"]: one["ParameterValue"] for one in given} | filled_in
+    name = dict(parse_qsl(urlsplit(kit["update"]["stack"]["console_url"]).fragment.partition("?")[2]))["filteringText"]
+    with closing(root_client(world.aws, "cloudformation", customer.account)) as cloudformation:
+        has = {one["ParameterKey"] for one in cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Parameters"]}
+        parameters = [{"ParameterKey": one, "UsePreviousValue": True} for one in kept if one in has]
+        parameters += [{"ParameterKey": one, "ParameterValue": value} for one, value in given.items()]
+        cloudformation.update_stack(
+            StackName=name,
+            TemplateURL=kit["template_url"],
+            Parameters=parameters,
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+
+
+# --- publishing ---
+
+
+def test_a_changed_set_needs_a_higher_version(vendor_of_sets: Vendor):
+    name = vendor_of_sets.reads
+    with vendor_of_sets.release() as (world, _):
+        [first] = world.admin("GET", f"/v1/permission-sets/{name}/versions")["items"]
+        assert (first["version"], [one["Sid"] for one in first["statements"]]) == (1, ["Read"])
+    vendor_of_sets.write(name, 1, READS | {"why": "In other words."}, title="Another title")
+    with vendor_of_sets.release() as (world, _):
+        [first] = world.admin("GET", f"/v1/permission-sets/{name}/versions")["items"]
+        assert first["statements"][0]["why"] == "In other words."
+    vendor_of_sets.write(name, 1, READS, MORE)
+    with vendor_of_sets.release(publish=False) as (world, app):
+        onboarding = app.extensions["deputy"].onboarding
+        with pytest.raises(ConflictError) as caught:
+            onboarding.publish()
+        assert caught.value.detail == (
+            f"{name}: version: What it asks for has changed since version 1 was published. Raise version to 2."
+        )
+        with app.extensions["deputy"].db.read() as db:
+            query = select(PermissionSetVersion.content).where(PermissionSetVersion.name == name)
+            assert [len(content["statements"]) for content in db.scalars(query)] == [1], "nothing of it is recorded"
+        missing = [url for url, state in onboarding.published() if state.value.startswith("is missing")]
+        assert any(f"/{name}/" in url for url in missing), "nothing of it is published"
+    vendor_of_sets.write(name, 3, READS, MORE)
+    with vendor_of_sets.release() as (world, _):
+        found = world.admin("GET", f"/v1/permission-sets/{name}/versions")["items"]
+        assert [one["version"] for one in found] == [3, 1]
+    vendor_of_sets.write(name, 2, READS, WRITES, access="write")
+    with (
+        vendor_of_sets.release(publish=False) as (_, app),
+        pytest.raises(ConflictError, match="Version 3 was published"),
+    ):
+        app.extensions["deputy"].onboarding.publish()
+    vendor_of_sets.write(name, 1, READS)
+    with vendor_of_sets.release():
+        """An earlier release may be published again as it was."""
+
+
+@on_sqlite
+def test_the_command_says_so_in_one_line(vendor_of_sets: Vendor, monkeypatch):
+    with vendor_of_sets.release():
+        vendor_of_sets.write(vendor_of_sets.reads, 1, READS, MORE)
+    with vendor_of_sets.release(publish=False) as (_, app):
+        done = app.test_cli_runner().invoke(args=["templates", "publish"])
+        assert done.exit_code == 1
+        assert "Raise version to 2." in done.output
+        assert "Traceback" not in done.output
+
+
+def test_the_difference_is_of_actions_policies_statements_and_their_fields(vendor_of_sets: Vendor):
+    name, narrow = vendor_of_sets.reads, READS | {"Resource": "arn:aws:s3:::mine"}
+    audit = {"name": "SecurityAudit", "why": "Reads all settings."}
+    vendor_of_sets.write(name, 1, READS, MORE)
+    with vendor_of_sets.release():
+        pass
+    vendor_of_sets.write(name, 2, narrow, READS | {"Sid": "New", "Action": "s3:GetBucketAcl"}, managed_policies=[audit])
+    with vendor_of_sets.release() as (world, _):
+        path = f"/v1/permission-sets/{name}/difference"
+        found = world.admin("GET", f"{path}?from=1&to=2")
+        assert (found["from"], found["to"]) == (1, 2)
+        assert found["added"]["actions"] == ["s3:GetBucketAcl"]
+        assert found["added"]["managed_policies"] == [audit]
+        assert [one["Sid"] for one in found["added"]["statements"]] == ["New"]
+        assert found["removed"]["actions"] == ["s3:GetBucketTagging"]
+        assert [one["Sid"] for one in found["removed"]["statements"]] == ["Tags"]
+        assert found["removed"]["managed_policies"] == []
+        assert found["changed"] == [{"sid": "Read", "field": "Resource", "from": "*", "to": "arn:aws:s3:::mine"}]
+        same = world.admin("GET", f"{path}?from=2&to=2")
+        assert (same["added"], same["changed"]) == (same["removed"], [])
+        problem = world.admin.refused("GET", f"{path}?from=1&to=7", expect=422, code="validation_failed")
+        assert problem["errors"] == {"to": ["Must be one of: 1, 2."]}
+        world.admin.refused("GET", f"{path}?from=1", expect=422, code="validation_failed")
+        for absent in ("versions", "difference?from=1&to=2"):
+            world.admin.refused("GET", f"/v1/permission-sets/nothing/{absent}", expect=404, code="not_found")
+
+
+# --- what a role has ---
+
+
+def test_a_connection_knows_the_version_of_its_stack_and_of_an_update(vendor_of_sets: Vendor, customer: Customer):
+    name = vendor_of_sets.reads
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, name)
+        assert (made["status"], made["permission_set_version"], made["update_available"]) == ("verified", 1, False)
+        assert kit_of(world, tenant, name)["permission_set_version"] == 1
+    vendor_of_sets.write(name, 2, READS, MORE)
+    with vendor_of_sets.release() as (world, app):
+        [made] = connections_of(world, tenant)
+        assert (made["permission_set_version"], made["update_available"]) == (1, True)
+        other = world.connect(tenant, world.role(tenant, Customer(world.aws)))
+        assert (other["permission_set_version"], other["update_available"]) == (None, False), "it is not known"
+        for query, expected in (("true", [made["id"]]), ("false", [other["id"]])):
+            listed = connections_of(world, tenant, f"?update_available={query}")
+            assert [one["id"] for one in listed] == expected
+        everywhere = world.admin("GET", "/v1/connections?limit=200&update_available=true")["items"]
+        assert made["id"] in [one["id"] for one in everywhere]
+        assert other["id"] not in [one["id"] for one in everywhere]
+        world.admin.refused("GET", "/v1/connections?update_available=maybe", expect=422, code="validation_failed")
+        update(world, customer, kit_of(world, tenant, name))
+        registered(world, app, customer)
+        [_, made] = connections_of(world, tenant)
+        assert (made["permission_set_version"], made["update_available"]) == (2, False)
+        assert made["status"] == "verified", "a message changes no status"
+
+
+def test_a_roles_own_tag_tells_too(vendor_of_sets: Vendor, customer: Customer):
+    name = vendor_of_sets.reads
+    with vendor_of_sets.release() as (world, _):
+        tenant = world.tenant()
+        kit = kit_of(world, tenant, name)
+        role_arn = customer.reading_itself(kit["role_name"], kit["trust_policy"])
+        made = world.connect(tenant, role_arn)
+        assert made["permission_set_version"] is None
+        for label, expected in ((f"{name}@1", 1), ("nonsense", 1), ("other-set@5", 1), (f"{name}@12", 12)):
+            tag(world, customer, kit["role_name"], label)
+            made = world.admin("POST", path_of(made, "/verify"))
+            assert (made["permission_set"], made["permission_set_version"]) == (name, expected)
+
+
+def tag(world: World, customer: Customer, role: str, label: str) -> None:
+    with closing(root_client(world.aws, "iam", customer.account)) as iam:
+        iam.tag_role(RoleName=role, Tags=[{"Key": "deputy:permission-set", "Value": label}])
+
+
+# --- another set ---
+
+
+def moved(world: World, app, customer: Customer, tenant, name: str) -> None:
+    update(world, customer, kit_of(world, tenant, name))
+    registered(world, app, customer)
+
+
+def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(vendor_of_sets: Vendor, customer: Customer):
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, reads)
+        asked = world.admin("PATCH", path_of(made), {"permission_set": writes})
+        assert (asked["permission_set"], asked["wanted_permission_set"]) == (reads, writes)
+        assert (asked["status"], asked["issues"], asked["awaiting_approval"]) == ("verified", True, False), (
+            "the vendor asks"
+        )
+        assert asked["update_available"] is True
+        assert connections_of(world, tenant, "?update_available=true")
+        kit = kit_of(world, tenant, writes)
+        assert kit["role_name"].endswith(f"-{writes}"), "a new role has the set's name"
+        assert f"filteringText={kit['role_name'].removesuffix('-' + writes)}" in kit["update"]["stack"]["console_url"]
+        assert f'"{made["role_arn"].partition("role/")[2]}"' in kit["update"]["terraform"], (
+            "the one that is there stays"
+        )
+        moved(world, app, customer, tenant, writes)
+        [after] = connections_of(world, tenant)
+        assert (after["permission_set"], after["permission_set_version"]) == (writes, 1)
+        assert (after["wanted_permission_set"], after["update_available"]) == (None, False)
+        assert (after["role_arn"], after["status"], after["issues"]) == (made["role_arn"], "verified", True)
+        events = [one["action"] for one in world.audit(connection_id=made["id"])]
+        assert "connection.permission_set_asked" in events
+        assert "connection.permission_set_changed" in events
+        kit = kit_of(world, tenant, writes)
+        assert f"filteringText={kit['role_name'].removesuffix('-' + writes)}" in kit["update"]["stack"]["console_url"]
+
+
+@pytest.mark.parametrize("approved_first", [True, False])
+def test_a_move_to_a_set_that_writes_waits_for_the_vendor(vendor_of_sets: Vendor, customer: Customer, approved_first):
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, reads)
+        own = world.key("connections:write", "connections:read", tenant=tenant)
+        asked = own("PATCH", path_of(made), {"permission_set": writes})
+        assert (asked["awaiting_approval"], asked["status"], asked["issues"]) == (True, "verified", True)
+        own.refused("POST", path_of(made, "/approve"), {}, expect=403, code="forbidden")
+        if approved_first:
+            assert world.admin("POST", path_of(made, "/approve"), {})["awaiting_approval"] is False
+        moved(world, app, customer, tenant, writes)
+        if not approved_first:
+            [waiting] = connections_of(world, tenant)
+            assert (waiting["permission_set"], waiting["awaiting_approval"]) == (reads, True)
+            assert (waiting["status"], waiting["issues"]) == ("verified", True)
+            waiting = world.admin("POST", path_of(made, "/verify"))
+            assert (waiting["permission_set"], waiting["status"]) == (reads, "verified"), "nor does a proof move it"
+            world.admin("POST", path_of(made, "/approve"), {})
+        [after] = connections_of(world, tenant)
+        assert (after["permission_set"], after["awaiting_approval"], after["issues"]) == (writes, False, True)
+        world.admin.refused("POST", path_of(made, "/approve"), {}, expect=409, code="conflict")
+
+
+@on_sqlite
+def test_a_declared_account_needs_no_approval(vendor_of_sets: Vendor, customer: Customer):
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, vendor_of_sets.reads)
+        world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"accounts": [customer.account]})
+        own = world.key("connections:write", tenant=tenant)
+        asked = own("PATCH", path_of(made), {"permission_set": vendor_of_sets.writes})
+        assert asked["awaiting_approval"] is False
+
+
+def test_a_message_changes_the_set_only_to_the_one_that_was_asked_for(vendor_of_sets: Vendor, customer: Customer):
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    third = f"t{reads}"
+    vendor_of_sets.write(third, 1, READS, MORE)
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, reads)
+        stack = made["role_arn"].partition("role/")[2]
+        for asked in (None, third):
+            if asked:
+                world.admin("PATCH", path_of(made), {"permission_set": asked})
+            with closing(root_client(world.aws, "cloudformation", customer.account)) as cloudformation:
+                values = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["Parameters"]
+                parameters = [{"ParameterKey": one["ParameterKey"], "UsePreviousValue": True} for one in values]
+                for name in (writes, reads) if asked is None else (writes,):
+                    cloudformation.update_stack(
+                        StackName=stack,
+                        TemplateURL=kit_of(world, tenant, name)["template_url"],
+                        Parameters=parameters,
+                        Capabilities=["CAPABILITY_NAMED_IAM"],
+                    )
+                    registered(world, app, customer)
+            [after] = connections_of(world, tenant)
+            assert (after["permission_set"], after["wanted_permission_set"]) == (reads, asked)
+
+
+@on_sqlite
+def test_a_move_can_be_withdrawn_and_asked_for_again(vendor_of_sets: Vendor, customer: Customer):
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, reads)
+        own = world.key("connections:write", tenant=tenant)
+        own("PATCH", path_of(made), {"permission_set": writes})
+        withdrawn = own("PATCH", path_of(made), {"permission_set": reads})
+        assert (withdrawn["wanted_permission_set"], withdrawn["awaiting_approval"]) == (None, False)
+        world.admin("PATCH", path_of(made), {"permission_set": writes})
+        again = own("PATCH", path_of(made), {"permission_set": writes})
+        assert again["awaiting_approval"] is False, "the vendor has allowed it"
+        problem = own.refused("PATCH", path_of(made), {"permission_set": "x"}, expect=422, code="validation_failed")
+        assert set(problem["errors"]) == {"permission_set"}
+        own.refused("PATCH", path_of(made), {}, expect=422, code="validation_failed")
+
+
+@on_sqlite
+def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(vendor_of_sets: Vendor, customer: Customer):
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, writes)
+        assert (made["status"], made["awaiting_approval"]) == ("pending", True)
+        own = world.key("connections:write", tenant=tenant)
+        own("PATCH", path_of(made), {"permission_set": reads})
+        moved(world, app, customer, tenant, reads)
+        [after] = connections_of(world, tenant)
+        assert (after["permission_set"], after["awaiting_approval"]) == (reads, False)
+        assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+@on_sqlite
+def test_a_new_parameter_must_be_filled_in_and_a_known_one_keeps_its_value(vendor_of_sets: Vendor, customer: Customer):
+    name = vendor_of_sets.reads
+    bucket = {"name": "Bucket", "pattern": "[a-z0-9.-]{3,63}", "description": "A bucket", "example": "acme-reports"}
+    uses = READS | {"Sid": "Bucket", "Action": "s3:GetObject", "Resource": "arn:${AWS::Partition}:s3:::${Bucket}/*"}
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, name)
+    vendor_of_sets.write(name, 2, READS, uses, parameters=[bucket])
+    with vendor_of_sets.release() as (world, app):
+        kit = kit_of(world, tenant, name)
+        assert '"ParameterValue": "<Bucket>"' in kit["update"]["stack"]["aws_cli"]
+        with pytest.raises(ClientError, match="Bucket"):
+            update(world, customer, kit)
+        update(world, customer, kit, Bucket="acme-reports")
+        registered(world, app, customer)
+    vendor_of_sets.write(name, 3, READS, MORE, uses, parameters=[bucket])
+    with vendor_of_sets.release() as (world, app):
+        moved(world, app, customer, tenant, name)
+        [after] = connections_of(world, tenant)
+        assert after["permission_set_version"] == 3
+        with closing(root_client(world.aws, "iam", customer.account)) as iam:
+            role = made["role_arn"].partition("role/")[2]
+            policy = iam.get_role_policy(RoleName=role, PolicyName="permissions")["PolicyDocument"]
+        assert "arn:aws:s3:::acme-reports/*" in json.dumps(policy)
