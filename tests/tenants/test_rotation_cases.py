@@ -226,6 +226,29 @@ def test_a_connection_that_was_broken_is_proven_with_the_current_one_first(tenan
     assert tenant.get(connection)["external_id"] == following
 
 
+def test_one_that_was_broken_is_proven_with_the_retiring_one_last_and_keeps_it_from_retiring(tenant: Tenant):
+    lost, other = tenant.connection(), tenant.connection()
+    before = tenant.kit["trust_policy"]
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    assert tenant.verify(lost)["status"] == "broken"
+    old = tenant.start()["external_id"]
+    tenant.switch(other)
+    tenant.complete()
+    tenant.update_role(lost, before)
+    assert tenant.verify(lost)["status"] == "verified"
+    assert tenant.get(lost)["external_id"] == old
+    assert tenant.issue(lost)
+    for said in ("retiring", "retired"):
+        tenant.update_role(other)
+        tenant.verify(other)
+        tenant.after(minutes=2)
+        assert tenant.state()[0] == said
+        tenant.update_role(lost)
+        tenant.verify(lost)
+        tenant.after(minutes=2)
+    assert tenant.get(lost)["external_id"] == tenant.external_id
+
+
 def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):
     connection = tenant.connection()
     old_trust = tenant.kit["trust_policy"]
