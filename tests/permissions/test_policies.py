@@ -170,6 +170,7 @@ def test_who_is_named_is_not_public():
 
 def test_only_two_statements_are_public_and_only_that_is_forgiven():
     assert {it["Sid"] for _, it in shipped() if public(it)} == PUBLIC_ON_PURPOSE
+    assert mistakes_in(allow("s3:GetObject", Sid="Another", Principal="*")) == ["public: *"]
     for sid in PUBLIC_ON_PURPOSE:
         assert mistakes_in(allow("*", Sid=sid, Principal="*")) == [
             "everything on everything: *",
