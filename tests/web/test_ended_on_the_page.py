@@ -38,3 +38,8 @@ def test_ended_ones_come_after_connected_ones_and_before_paused_ones(visitor: Vi
     accounts = [many(visitor, status, 1)[0] for status in order]
     rows = visitor.page().select("tbody th code")
     assert [row.get_text() for row in rows] == accounts
+
+
+def test_the_page_names_what_the_customer_may_limit(visitor: Visitor):
+    words = visitor.page().select_one("#ways-title").find_next("p").get_text()
+    assert all(name in words for name in ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn"))
