@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.clock import now
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.permissions.difference import Difference, asks_for, difference
-from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
 from app.store.database import SYSTEM, Database
 from app.store.models import PermissionSetVersion
 
@@ -40,6 +40,8 @@ class SetVersions:
 
     def list(self, name: str) -> list[PermissionSetVersion]:
         """What was published under the name, newest first. Raises NotFoundError for a name that was never a set's."""
+        if read_label(f"{name}@1") is None:  # PostgreSQL refuses some characters as text
+            raise NotFoundError
         query = select(PermissionSetVersion).where(PermissionSetVersion.name == name)
         with self._db.read() as db:
             found = list(db.scalars(query.order_by(PermissionSetVersion.version.desc())))

@@ -99,7 +99,7 @@ def routes_of(app: Flask) -> set[str]:
     """What the application really serves and does not serve to everybody."""
     found = set()
     for rule in app.url_map.iter_rules():
-        path = re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule)
+        path = re.sub(r"<(?:uuid:)?(\w+)>", r"{\1}", rule.rule)
         if not path.startswith(PUBLIC):
             found |= {f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
     return found

@@ -130,6 +130,7 @@ def test_malformed_chunks_are_a_4xx_on_every_route(scene: Scene, places, chunks:
 FIELDS = {
     "/v1/tenants": ["name", "reference", "accounts"],
     "/v1/tenants/{tenant_id}": ["name", "reference", "accounts"],
+    "/{connection_id}": ["permission_set"],
     "/suspend": ["reason"],
     "/resume": ["reason"],
     "/rotation": ["reason"],

@@ -59,8 +59,11 @@ def test_no_route_takes_another_tenant_from_the_body(scene: Scene, route: Route)
 def test_only_a_proof_makes_a_connection_verified(world: World):
     made = world.connect(world.tenant(), "arn:aws:iam::210987654321:role/deputy-mass", status="pending")
     one = path_of(made)
-    for method in ("PATCH", "PUT", "POST"):
+    for method in ("PUT", "POST"):
         problem(world.admin.raw(method, one, {"status": "verified"}), 405, "method_not_allowed")
+    for body in ({"status": "verified"}, {"permission_set": "inventory", "status": "verified"}):
+        problem(world.admin.raw("PATCH", one, body), 422, "validation_failed")
+    assert world.admin("PATCH", one, {"permission_set": "bucket-sync"})["status"] == "pending"
     world.admin("POST", f"{one}/suspend", {"reason": "a test"})
     assert world.admin("POST", f"{one}/resume", {"reason": "a test"})["status"] == "pending"
     assert world.admin("POST", f"{one}/verify")["status"] == "pending"
@@ -88,7 +91,7 @@ def test_the_method_is_the_method(scene: Scene, override: str):
 def test_methods_that_are_not_there_are_not_there(scene: Scene, path: str):
     there = {route.method for route in ROUTES if route.path == path}
     nothing = scene.acme["id"]
-    ids = {"tenant_id": nothing, "connection_id": scene.ours["id"], "key_id": nothing, "link_id": nothing}
+    ids = {"tenant_id": nothing, "connection_id": scene.ours["id"], "key_id": nothing, "link_id": nothing, "name": "x"}
     with unchanged(scene.world, scene.ours):
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "OPTIONS", "FOO"} - there:
             response = scene.world.admin.raw(method, path.format(**ids))

@@ -147,7 +147,7 @@ def settle(case: schemathesis.Case, home: Home) -> None:
     """Give a case ids that exist, and half of the cases also values that do."""
     if is_positive(case, "path"):
         for name in case.path_parameters or {}:
-            case.path_parameters[name] = home.ids[name]
+            case.path_parameters[name] = home.ids.get(name, "inventory")
         if case.path.endswith("/resume"):
             home.suspend(case.formatted_path.replace("/resume", "/suspend"))
     if is_positive(case, "query") and case.query and chosen(case.query):
