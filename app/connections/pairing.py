@@ -111,8 +111,6 @@ def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
         first = first or Answers(plan, finding, candidate.id)
     else:
         return _only_retired(sts, first or Answers(plan, finding, candidate.id))
-    if first is not None and finding.verdict is Verdict.INCONCLUSIVE:
-        return first  # the refusal was clear
     if finding.verdict is not Verdict.PROVEN:
         return Answers(plan, finding, candidate.id)
     upcoming = prove(plan.upcoming.grant) if plan.upcoming and plan.upcoming != candidate else None

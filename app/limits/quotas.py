@@ -22,7 +22,7 @@ from app.limits.sliding_window import SlidingWindow, Uses
 from app.store.database import Database
 from app.store.models import QuotaUse
 
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _TENANTS = 10_000  # that were refused a change last
 _FORGOTTEN = 20  # old rows that a new window deletes: more than it adds, so that they don't pile up
 # Inserted or found, the row is locked: of two first requests at once, the second waits and sees the first one's count.
@@ -48,7 +48,7 @@ class _Quota:
 
 
 def _quota(name: str, what: str, rate: int, per: str, *, burst: int = 1) -> _Quota:
-    """`rate` per second, minute or hour. `burst`: how many of those periods' worth may come at once."""
+    """`rate` per second, minute, hour or day. `burst`: how many of those periods' worth may come at once."""
     window = SlidingWindow(rate * burst, _SECONDS[per] * burst)
     return _Quota(name, window, f"{what} too often: {rate} per {per} at most.")
 
@@ -63,7 +63,7 @@ class Quotas:
         self._entered = _quota("paste", "Roles are entered through this link", link_rate, "hour")
         self._again = _quota("again", "Checks are asked for through this link", link_rate, "hour")
         self._end_search = _quota("end_search", "Searches are ended through this link", link_rate, "hour")
-        self._rotation = _quota("rotation", "Keys of this tenant start rotations", 20, "hour")
+        self._rotation = _quota("rotation", "Keys of this tenant start rotations", 20, "day")
         self._stop = _quota(
             "stop", "Keys of this tenant revoke, suspend and delete", config.tenant_revokes, "second", burst=4
         )

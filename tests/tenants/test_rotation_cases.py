@@ -226,6 +226,16 @@ def test_a_connection_that_was_broken_is_proven_with_the_current_one_first(tenan
     assert tenant.get(connection)["external_id"] == following
 
 
+def test_a_connection_that_was_pending_before_is_proven_with_the_current_one_first(tenant: Tenant):
+    foreign = accepting(tenant.kit["trust_policy"], new_external_id())
+    connection = tenant.connection(trust=foreign, status="pending")
+    tenant.after(seconds=1)
+    tenant.start()
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["external_id"] == tenant.made["external_id"]
+    assert tenant.state() == ("open", 0, 1), "it waits to switch"
+
+
 def test_one_that_was_broken_is_proven_with_the_retiring_one_last_and_keeps_it_from_retiring(tenant: Tenant):
     lost, other = tenant.connection(), tenant.connection()
     before = tenant.kit["trust_policy"]
