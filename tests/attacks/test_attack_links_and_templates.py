@@ -163,14 +163,18 @@ Loader.add_multi_constructor("!", _tagged)
 def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, config: Config):
     text = scene.mallory.with_key(None).raw("GET", "/v1/templates/customer-role.yaml").text
     template = yaml.load(text, Loader)  # noqa: S506
-    expected = ["ExternalId", "NextExternalId", "RegistrationToken", "RegistrationTopicArn", "RoleName"]
-    assert sorted(template["Parameters"]) == expected
+    limits = ["AccessUntil", "PermissionsBoundaryArn", "RevokeSessionsBefore"]  # which only take something away
+    expected = ["ExternalId", "NextExternalId", "RegistrationToken", "RegistrationTopicArn", "RoleName", *limits]
+    assert sorted(template["Parameters"]) == sorted(expected)
     trust = template["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert len(trust) == 1
     one, following = {"Ref": "ExternalId"}, {"Ref": "NextExternalId"}
     assert trust[0]["Condition"] == {
         "StringEquals": {"sts:ExternalId": {"If": ["HasNextExternalId", [one, following], one]}},
         "ArnEquals": {"aws:PrincipalArn": config.broker.arn},
+        "DateLessThan": {
+            "If": ["HasAccessUntil", {"aws:CurrentTime": {"Ref": "AccessUntil"}}, {"Ref": "AWS::NoValue"}]
+        },
     }
 
 
