@@ -146,7 +146,9 @@ def chromium() -> Iterator[Browser]:
     """The one browser of this process; a test opens a context, or a page, of its own and closes it."""
     expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # What moves is painted sixty times a second for as long as a test waits.
+        still = "--force-prefers-reduced-motion"
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", still])
         yield started
         started.close()
 
