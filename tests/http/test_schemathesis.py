@@ -38,6 +38,8 @@ BEYOND_THE_DOCUMENT = {
     "expires_in",  # written without a fraction, even .0
     "grace_seconds",  # likewise
     "permission_set",  # those that the deployment has
+    "from",  # with the next: a version that was published
+    "to",
     "permission_sets",
     "region",  # those that the partition has
     "role_arn",  # the deployment's partition, accounts and prefix
