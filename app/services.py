@@ -18,6 +18,7 @@ from app.connections.listing import Listing
 from app.connections.pace import Pace
 from app.connections.proof_queue import ProofQueue
 from app.connections.verification import Verification
+from app.health.own_side import own_side_checks
 from app.health.readiness import Health, checks
 from app.issuing.authorization import Authorization
 from app.issuing.issue import CredentialIssuer
@@ -122,15 +123,18 @@ def _health(
 ) -> Health:
     listens = config.registration_queue_url is not None
     return Health(
-        checks(
-            db,
-            sts,
-            templates=onboarding.published,
-            oldest_due=proof_queue.oldest_due,
-            proofs=proof_queue.state,
-            listens=listens,
-            prober=partial(canary.finding, sts) if config.canary_role_arn else None,
-        )
+        [
+            *own_side_checks(config, db),
+            *checks(
+                db,
+                sts,
+                templates=onboarding.published,
+                oldest_due=proof_queue.oldest_due,
+                proofs=proof_queue.state,
+                listens=listens,
+                prober=partial(canary.finding, sts) if config.canary_role_arn else None,
+            ),
+        ]
     )
 
 

@@ -69,6 +69,8 @@ def authorise(request: HttpRequest, caller: Caller, permissions: Permissions) ->
         if not allowed(caller, permissions, action, bucket_name, key, keys=keys):
             resource = "*" if not bucket_name else _arn(bucket_name, key)
             if caller.kind is Kind.ANONYMOUS:
+                if bucket_name and _bucket(bucket_name) is None:
+                    raise AwsError(404, "NoSuchBucket", "The specified bucket does not exist")
                 raise AwsError(403, "AccessDenied", "Access Denied")
             raise access_denied(caller.arn, action, resource)
 

@@ -15,12 +15,14 @@ from celery.apps.worker import Worker
 from celery.beat import Scheduler
 from celery.platforms import EX_FAILURE
 from celery.worker import components, state
+from kombu.exceptions import OperationalError
 
 from app.background import housekeeping
 from app.background.parts import Part, companions, stop_all
 from app.background.single_machine import THREADS
 from app.config import Config
 from app.connections.proof_queue import Claim
+from app.health.checks import Finding, failed, ok, skipped
 from app.services import Services
 
 _QUEUE = "deputy"
@@ -133,6 +135,25 @@ def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
             stop_all(self._parts)
 
     return Beside
+
+
+def message_broker(config: Config) -> Finding:
+    """Whether Celery's message broker answers, for `doctor`."""
+    if config.celery_url is None:
+        return skipped("No message broker is configured: one background worker does the work, without Celery.")
+    if config.celery_url.startswith("sqs://"):
+        return skipped("SQS is not asked: a background worker that it refuses ends with an error.")
+    connection = _over_broker(config).connection_for_write(connect_timeout=3)
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
+    except (OperationalError, OSError):
+        return failed(
+            "Celery's message broker does not answer, so nothing is proven.",
+            "Look at DEPUTY_CELERY_URL, and at the Redis, Valkey or RabbitMQ that it names.",
+        )
+    finally:
+        connection.release()
+    return ok("Celery's message broker answers.")
 
 
 def _over_broker(config: Config) -> Celery:

@@ -26,7 +26,7 @@ from app.concurrency.single_flight import SingleFlight
 from app.config import Config
 from app.connections.proof import AWS_SILENT, Check, Finding, check_of, refusal, unproven_by
 from app.health import checks as health
-from app.health.checks import degraded, ok
+from app.health.checks import failed, ok, warning
 from app.ids import Grant
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, Verdict
@@ -177,20 +177,20 @@ _ACTIONS = {
 }
 _FINDINGS = {
     Sight.SIGHTED: ok("The canary lets the broker in with an External ID and without, so refusals of roles count."),
-    Sight.BLIND: degraded(
+    Sight.BLIND: failed(
         "The canary treats the broker's calls with and without an External ID differently: a policy on our side refuses"
         " calls that customers' roles should refuse. Proofs that rest on refusals are inconclusive; connections issue"
         " until their last proof is too old.",
         "Remove every condition on sts:ExternalId from the broker's policies, its permissions boundary and its"
         " organisation's policies. If there is none, compare the canary's trust policy with cloudformation/canary.yaml.",
     ),
-    Sight.LOST: degraded(
+    Sight.LOST: warning(
         "The canary refuses the broker with an External ID and without: the role is deleted or changed, or the broker may"
         " not call it. Proofs count as they do without a canary.",
         "Launch or update cloudformation/canary.yaml with this BrokerPrincipalArn and RolePrefix, and compare"
         " DEPUTY_CANARY_ROLE_ARN with its output. If many connections break as well, look at the broker's own policies.",
     ),
-    Sight.UNCLEAR: degraded(
+    Sight.UNCLEAR: warning(
         "AWS gave no clear answer about the canary, so proofs are inconclusive until it does.",
         "Look at the check aws, and for aws.error and aws.unreachable in the log.",
     ),
@@ -202,7 +202,7 @@ _WHY_NOT: dict[Sight | None, str] = {
     ),
     Sight.UNCLEAR: AWS_SILENT,
 }
-_NO_STRANGER = degraded(
+_NO_STRANGER = warning(
     "The canary refuses the stranger, or the broker can't use the stranger, so proofs skip stranger_refused.",
     "Launch or update cloudformation/canary.yaml, and compare DEPUTY_STRANGER_ROLE_ARN with its output.",
 )

@@ -18,7 +18,9 @@ _log = log.get(__name__)
 
 class Status(enum.StrEnum):
     OK = "ok"
-    DEGRADED = "degraded"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +36,38 @@ def ok(seen: str) -> Finding:
     return Finding(Status.OK, seen)
 
 
-def degraded(seen: str, to_do: str) -> Finding:
-    return Finding(Status.DEGRADED, seen, to_do)
+def warning(seen: str, to_do: str) -> Finding:
+    """Something is wrong, and Deputy works without it, or for some time yet."""
+    return Finding(Status.WARNING, seen, to_do)
 
 
-_NOT_YET = degraded("No answer yet.", "Ask again in some seconds.")
-_BROKEN = degraded("The check itself failed.", "Look for check.failed in the log.")
+def failed(seen: str, to_do: str) -> Finding:
+    """Something that Deputy is for does not work."""
+    return Finding(Status.FAILED, seen, to_do)
+
+
+def skipped(seen: str, to_do: str = "") -> Finding:
+    """Nothing was looked at: it is not configured, or another check comes first."""
+    return Finding(Status.SKIPPED, seen, to_do)
+
+
+_NOT_YET = warning("No answer yet.", "Ask again in some seconds.")
+_BROKEN = failed("The check itself failed.", "Look for check.failed in the log.")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`needed`: this process can't work without it. `counts`: whether a finding may be kept or reused now."""
+    """`needed`: this process can't work without it. `counts`: whether a finding may be kept or reused now. `cheap`:
+    readiness looks too, not only `doctor`. `after`: checks without which this one would find nothing new.
+    """
 
     name: str
     look: Callable[[], Finding]
     seconds: float  # for which a finding is kept
     needed: bool = False
     counts: Callable[[], bool] = lambda: True
+    cheap: bool = True
+    after: tuple[str, ...] = ()
 
 
 class KeptCheck:

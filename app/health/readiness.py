@@ -1,10 +1,11 @@
-"""The deployment's checks: what each one looks at, when it is degraded, and what the operator should do then.
+"""The deployment's checks: what each one looks at, when it is not ok, and what the operator should do then.
 
-A process is not ready when a check that it needs is degraded. The other checks are about the background; readiness
-lists them and stays 200, as another process could not answer the request any better.
+A process is not ready when a check that it needs has failed. The other checks are about the background; readiness lists
+the cheap ones and stays 200, as another process could not answer the request any better. `doctor` asks all of them, and
+app/health/own_side.py has those that are for it alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 
@@ -13,7 +14,7 @@ from app.aws.sts import Sts, StsError
 from app.aws.templates import Published
 from app.errors import StoreUnavailableError
 from app.health import heartbeats
-from app.health.checks import Check, Finding, KeptCheck, Status, degraded, ok
+from app.health.checks import Check, Finding, KeptCheck, Status, failed, ok, skipped, warning
 from app.store.database import CLOCKS_APART, Database, database_now
 from app.store.revisions import KNOWN, is_newer, revision
 
@@ -29,14 +30,33 @@ class Health:
         self._checks = [KeptCheck(check) for check in checks]
 
     def missing(self) -> dict[str, list[str]]:
-        """The degraded checks among those that this process needs, each with what was seen; empty when ready."""
+        """The checks that this process needs and that have failed, each with what was seen; empty when ready."""
         found = {kept.check.name: kept.finding() for kept in self._checks if kept.check.needed}
-        return {name: [one.seen] for name, one in found.items() if one.status is not Status.OK}
+        return {name: [one.seen] for name, one in found.items() if one.status is Status.FAILED}
 
     def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, Finding]]:
-        """Each check's name and finding. A check that is not needed gives what is known after `patience` seconds."""
+        """Each cheap check's name and finding. One that is not needed gives what is known after `patience` seconds."""
         for kept in self._checks:
-            yield kept.check.name, kept.finding(None if kept.check.needed else patience)
+            if kept.check.cheap:
+                yield kept.check.name, kept.finding(None if kept.check.needed else patience)
+
+    def examine(self, more: Iterable[Check] = ()) -> Iterator[tuple[str, Finding]]:
+        """Every check's name and finding. A check that comes after one that has failed is skipped."""
+        checks = {kept.check.name: kept for kept in (*self._checks, *map(KeptCheck, more))}
+        found: dict[str, Finding] = {}
+        stopped: set[str] = set()
+
+        def look(name: str) -> Finding:
+            if name not in found:
+                first = [
+                    before for before in checks[name].check.after if look(before) is not None and before in stopped
+                ]
+                found[name] = skipped(f"Not looked at: {first[0]} comes first.") if first else checks[name].finding()
+                if first or found[name].status is Status.FAILED:
+                    stopped.add(name)
+            return found[name]
+
+        yield from ((name, look(name)) for name in checks)
 
 
 def checks(
@@ -49,49 +69,76 @@ def checks(
     listens: bool,
     prober: Callable[[], Finding] | None,
 ) -> list[Check]:
-    """Deputy's checks. `listens`: there is a registration queue. `proofs`: what is seen of them, and what to do.
+    """The cheap checks. `listens`: there is a registration queue. `proofs`: what is seen of them, and what to do.
     `prober`: what the canary says, if there is one.
     """
+    stored = ("migrations",)
     found = [
         Check("database", partial(_database, db), _MOMENT, needed=True),
+        Check("migrations", partial(_migrations, db), _MOMENT, needed=True, after=("database",)),
         # While AWS is silent a kept finding does not count. Requests stay away from a process that is not ready, so
         # readiness itself must find out when AWS is back. The breaker lets few calls through.
         Check("aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent),
-        Check("clock", partial(_clock, db), _SECONDS),
-        Check("workers", partial(_workers, db), _SECONDS),
-        Check("due", partial(_due, db, oldest_due), _SECONDS),
-        Check("proofs", partial(_proofs, proofs), _SECONDS),
-        Check("templates", partial(_templates, templates), _MINUTE),
+        Check("clock", partial(_clock, db), _SECONDS, after=stored),
+        Check("workers", partial(_workers, db), _SECONDS, after=stored),
+        Check("due", partial(_due, db, oldest_due), _SECONDS, after=stored),
+        Check("proofs", partial(_proofs, proofs), _SECONDS, after=stored),
+        Check("templates", partial(_templates, templates), _MINUTE, after=("bucket",)),
+        Check("prober", prober, _SECONDS, after=("aws", *stored))
+        if prober is not None
+        else Check("prober", lambda: _NO_CANARY, _MINUTE, cheap=False),
     ]
-    if prober is not None:
-        found.append(Check("prober", prober, _SECONDS))
-    return [*found, Check("registrations", partial(_registrations, db), _SECONDS)] if listens else found
+    return [*found, Check("registrations", partial(_registrations, db), _SECONDS, after=stored)] if listens else found
+
+
+_NO_CANARY = skipped(
+    "No canary is configured, so nothing notices a policy on your side that makes every role look safe.",
+    "Launch cloudformation/canary.yaml in another account of yours (docs/operations.md, Running it).",
+)
 
 
 def _database(db: Database) -> Finding:
     try:
-        at = revision(db)
+        revision(db)
     except StoreUnavailableError as error:
-        return degraded(error.detail, "Look at the database and its disk.")
+        return failed(error.detail, "Look at DEPUTY_DATABASE_URL, the database and its disk.")
+    return ok("The database answers.")
+
+
+def _migrations(db: Database) -> Finding:
+    try:
+        at = revision(db)
+    except StoreUnavailableError:
+        return skipped("The database does not answer.")
     if at == KNOWN[-1]:
         return ok(f"The schema is at {at}.")
     if is_newer(at):
-        return degraded(
+        return failed(
             "The database's schema is a newer release's; replace this process by one of that release.",
             "Start the newer release's processes.",
         )
-    return degraded(
+    return failed(
         "The database's schema is not this release's; run: flask --app wsgi migrate", "Run: flask --app wsgi migrate"
     )
 
 
 def _aws(sts: Sts) -> Finding:
+    arn = sts.broker.arn
     try:
-        if sts.is_broker():
-            return ok("Our AWS credentials are those of BROKER_PRINCIPAL_ARN.")
+        identity = sts.own_identity()
     except StsError:
-        return degraded("AWS does not answer, or refuses our credentials.", "Look at the task role and the network.")
-    return degraded("Our AWS credentials are not those of BROKER_PRINCIPAL_ARN.", "Run it as the broker.")
+        return failed("AWS does not answer.", "Look at the network: STS of AWS_REGION must be reachable.")
+    if identity is None:
+        return failed(
+            "Deputy has no AWS credentials, or AWS refuses them.",
+            f"Give this process the credentials of {arn}: by its task role or instance profile, or in the environment.",
+        )
+    if not identity:
+        return failed(
+            "Our AWS credentials are not those of BROKER_PRINCIPAL_ARN.",
+            f"Run it as {arn}, or set DEPUTY_BROKER_PRINCIPAL_ARN to the principal that customers' roles trust.",
+        )
+    return ok("Our AWS credentials are those of BROKER_PRINCIPAL_ARN.")
 
 
 def _clock(db: Database) -> Finding:
@@ -105,7 +152,7 @@ def _clock(db: Database) -> Finding:
         if abs(ahead) > CLOCKS_APART
     ]
     if wrong:
-        return degraded(f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's.")
+        return warning(f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's.")
     return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
 
 
@@ -113,7 +160,7 @@ def _workers(db: Database) -> Finding:
     with db.read() as session:
         seen = heartbeats.seen(session)
     if not seen.lately:
-        return degraded("No background worker was seen in the last minute.", "Start one, or look at its log.")
+        return failed("No background worker was seen in the last minute.", "Start one, or look at its log.")
     of_kind = [f"{row.kind} {row.pid} on {row.host}" for row in seen.lately]
     more = f", and {len(of_kind) - 10} more" if len(of_kind) > 10 else ""
     return ok(f"{len(of_kind)} seen in the last minute: {', '.join(of_kind[:10])}{more}.")
@@ -125,7 +172,7 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
     oldest = oldest_due()
     age = max((at - oldest).total_seconds(), 0.0) if oldest else 0.0
     if age > _LATE:
-        return degraded(
+        return warning(
             f"The oldest connection that is due has waited {age:.0f} s.",
             "Start more background workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in their logs.",
         )
@@ -134,7 +181,7 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
 
 def _proofs(proofs: Callable[[], tuple[str, str]]) -> Finding:
     seen, to_do = proofs()
-    return degraded(seen, to_do) if to_do else ok(seen)
+    return warning(seen, to_do) if to_do else ok(seen)
 
 
 def _registrations(db: Database) -> Finding:
@@ -142,10 +189,10 @@ def _registrations(db: Database) -> Finding:
         seen = heartbeats.seen(session)
     times = [at for at in (seen.heard_at, seen.unanswered_at) if at is not None]
     if not times:
-        return degraded("No background worker has asked the registration queue.", "Start one, or look at its log.")
+        return warning("No background worker has asked the registration queue.", "Start one, or look at its log.")
     age = max((seen.at - min(times)).total_seconds(), 0.0)
     if age > _LATE:
-        return degraded(
+        return warning(
             f"The oldest unanswered message of a stack may be {age:.0f} s old.",
             "Look for worker.waiting and registration.unanswered in a background worker's log.",
         )
@@ -156,7 +203,7 @@ def _templates(templates: Callable[[], list[tuple[str, Published]]]) -> Finding:
     try:
         wrong = [f"{url} {state}" for url, state in templates() if state is not Published.YES]
     except Unavailable:
-        return degraded("The template bucket does not answer.", "Look at the network and the bucket.")
+        return warning("The template bucket does not answer.", "Look at the network and the bucket.")
     if wrong:
-        return degraded(f"{'; '.join(wrong)}.", "Run: flask --app wsgi templates publish")
+        return failed(f"{'; '.join(wrong)}.", "Run: flask --app wsgi templates publish")
     return ok("The templates of this configuration are published.")

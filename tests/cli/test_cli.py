@@ -210,7 +210,7 @@ def test_migrate_leaves_the_schema_of_a_newer_release_alone_and_readiness_names_
             "Error: The database's schema, 9999, belongs to a newer release. Nothing was changed. Run that release.\n"
         )
         assert revision(operator.db) == "9999"
-        [problem] = operator.app.extensions["deputy"].health.missing()["database"]
+        [problem] = operator.app.extensions["deputy"].health.missing()["migrations"]
         assert problem.startswith("The database's schema is a newer release's;")
         operator.db.engine.dispose()
 

@@ -501,7 +501,17 @@ def test_the_broker_can_do_nothing_else(broker):
             "Effect": "Allow",
             "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"],
             "Resource": {"Fn::GetAtt": ["RegistrationQueue", "Arn"]},
-        }
+        },
+        {
+            "Effect": "Allow",
+            "Action": "sqs:GetQueueAttributes",
+            "Resource": [{"Fn::GetAtt": [queue, "Arn"]} for queue in ("RegistrationQueue", "RegistrationDeadLetters")],
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic"],
+            "Resource": {"Ref": "RegistrationTopic"},
+        },
     ]
 
 

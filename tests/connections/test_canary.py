@@ -263,7 +263,7 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
 
         assert deployment.told()[-1] == "prober.blinded"
         said = deployment.readiness()
-        assert said["status"] == "degraded"
+        assert said["status"] == "failed"
         assert "sts:ExternalId" in said["next"]
         assert diagnosis_of(world, verified, "canary") == ("problem", said["seen"])
     clock.move(FRESH)
@@ -308,7 +308,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
         assert made["verification"]["checks"][4]["detail"].startswith("Not tried")
         assert deployment.told()[-1] == "prober.canary_lost"
         said = deployment.readiness()
-        assert said["status"] == "degraded"
+        assert said["status"] == "warning"
         assert "cloudformation/canary.yaml" in said["next"]
         assert diagnosis_of(world, made, "canary") == ("unknown", said["seen"])
 
@@ -344,7 +344,7 @@ def test_while_aws_is_unclear_about_the_canary_no_proof_counts(deployment: Deplo
     assert made["verification"]["verdict"] == "inconclusive"
     assert outcomes(made)["stranger_refused"] == "skipped"
     assert diagnosis_of(world, made, "canary")[0] == "unknown"
-    assert deployment.readiness()["status"] == "degraded"
+    assert deployment.readiness()["status"] == "warning"
     assert deployment.told() == before, "it changes nothing that anybody should read"
     faults.clear()
     clock.move(5)  # and not a minute
@@ -413,7 +413,7 @@ def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment: Deploymen
         assert outcomes(made)["stranger_refused"] == "skipped"
         assert [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn] == []
         said = deployment.readiness()
-        assert said["status"] == "degraded"
+        assert said["status"] == "warning"
         assert "DEPUTY_STRANGER_ROLE_ARN" in said["next"]
 
 
@@ -484,7 +484,7 @@ def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canar
         aws.sts_calls.clear()
         assert outcomes(alone.world.connection()) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
         assert alone.asked() == []
-        assert "prober" not in [kept.check.name for kept in alone.services.health._checks]
+        assert "prober" not in [name for name, _ in alone.services.health.findings()]
         app.extensions["deputy"].db.engine.dispose()
 
 

@@ -97,7 +97,7 @@ def test_a_finding_that_no_longer_counts_is_looked_for_again(slow):
 
 def test_who_has_no_patience_is_told_what_was_found_before(slow):
     kept = KeptCheck(Check("slow", slow, seconds=0))
-    assert kept.finding(patience=0.0).status is Status.DEGRADED
+    assert kept.finding(patience=0.0).status is Status.WARNING
     slow.go.set()
     until(lambda: kept.finding(patience=0.0).seen.startswith("look"))
     slow.go.clear()
@@ -107,7 +107,7 @@ def test_who_has_no_patience_is_told_what_was_found_before(slow):
     assert slow.looks <= before + 1, "and begins no second look"
 
 
-def test_a_check_with_a_bug_is_degraded_and_is_not_asked_again_at_once():
+def test_a_check_with_a_bug_has_failed_and_is_not_asked_again_at_once():
     looks = []
 
     def look():
@@ -116,6 +116,6 @@ def test_a_check_with_a_bug_is_degraded_and_is_not_asked_again_at_once():
 
     kept = KeptCheck(Check("broken", look, seconds=60))
     with capture_logs() as logged:
-        assert {kept.finding().status for _ in range(3)} == {Status.DEGRADED}
+        assert {kept.finding().status for _ in range(3)} == {Status.FAILED}
     assert len(looks) == 1
     assert [(line["event"], line["check"]) for line in logged] == [("check.failed", "broken")]

@@ -1,0 +1,39 @@
+"""The deployment's health, as a whole."""
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from app.cli.connections import findings
+from app.cli.operator import AS_JSON, example_of, services
+from app.cli.output import show
+from app.health.checks import Check, Finding, Status, failed
+
+_EXIT = {Status.FAILED: 2, Status.WARNING: 1}
+
+
+@click.command("doctor", epilog=example_of("doctor --json"))
+@AS_JSON
+@with_appcontext
+def doctor(*, as_json: bool) -> None:
+    """Check the whole deployment, and say what to do.
+
+    Exits with 0 if nothing is wrong, with 1 after warnings, and with 2 if a check has failed. Changes nothing.
+    """
+    found = [{"name": name, "status": one.status, "seen": one.seen, "next": one.next} for name, one in _examined()]
+    show({"checks": found}, lambda them: findings(them["checks"], "status", "seen", "next"), as_json=as_json)
+    sys.exit(max(_EXIT.get(row["status"], 0) for row in found))  # type: ignore[call-overload]
+
+
+def _examined() -> Iterator[tuple[str, Finding]]:
+    if problem := current_app.config.get("PROBLEM"):
+        yield "settings", failed(problem, "Set these variables for every process; the README lists all settings.")
+        return
+    from app.background.celery_app import message_broker  # noqa: PLC0415  Celery, which other commands need not load
+
+    made = services()
+    yield from made.health.examine([Check("celery", partial(message_broker, made.config), 0.0)])

@@ -1,0 +1,174 @@
+"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, and the shared cache."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy import func, select
+
+from app.aws.errors import Unavailable
+from app.aws.own_side import AbsentError, MayNotLookError, OwnSide, allowing
+from app.clock import now
+from app.config import ROLE_CHAINING_MAX, Config
+from app.health.checks import Check, Finding, failed, ok, skipped, warning
+from app.store.database import CLOCKS_APART, Database
+from app.store.models import Connection
+
+_SECONDS = 5.0
+_SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
+_STACK = "Update the stack of cloudformation/broker.yaml; its outputs are the settings"
+
+
+def own_side_checks(config: Config, db: Database) -> list[Check]:
+    """The checks of one deployment that readiness leaves out."""
+    side = OwnSide(config)
+
+    def check(name: str, look: Callable[[], Finding], *after: str) -> Check:
+        return Check(name, look, _SECONDS, cheap=False, after=after)
+
+    return [
+        check("settings", partial(_settings, config)),
+        check("aws_clock", partial(_aws_clock, side)),
+        check("session_duration", partial(_session_duration, config)),
+        check("may_assume", partial(_may_assume, config, db), "aws", "migrations"),
+        check("bucket", partial(_bucket, config, side)),
+        check("topic", partial(_guarded, partial(_topic, config, side)), "aws"),
+        check("queue", partial(_guarded, partial(_queue, config, side)), "aws"),
+        check("dead_letters", partial(_guarded, partial(_dead_letters, config, side)), "aws", "queue"),
+        check("cache", partial(_cache, config)),
+    ]
+
+
+def _settings(config: Config) -> Finding:
+    if config.doubts:
+        return warning(" ".join(config.doubts), "Change these settings, and restart every process.")
+    return ok("Every setting is valid, and none looks like a mistake.")
+
+
+def _aws_clock(side: OwnSide) -> Finding:
+    try:
+        _, theirs = side.bucket()
+    except Unavailable:
+        theirs = None
+    if theirs is None:
+        return skipped("S3 did not say what time it is.", "Look at the network, and at the check bucket.")
+    ahead = (now() - theirs).total_seconds()
+    seen = f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} AWS's."
+    if abs(ahead) > _SIGNED:
+        return failed(f"{seen} AWS refuses every call.", "Set the machine's clock by NTP.")
+    if abs(ahead) > CLOCKS_APART:
+        return warning(seen, "Set the machine's clock by NTP, before AWS refuses every call (from 300 s on).")
+    return ok(f"This machine's clock agrees with AWS's to {CLOCKS_APART:.0f} s.")
+
+
+def _session_duration(config: Config) -> Finding:
+    if config.broker.is_role:
+        return ok(f"Sessions last {ROLE_CHAINING_MAX} s at most: the broker is a role, and AWS limits role chaining.")
+    return ok(f"Sessions last {config.max_session_seconds} s at most: the broker is a user, so no role is chained.")
+
+
+def _may_assume(config: Config, db: Database) -> Finding:
+    with db.read(long=True) as session:
+        last = session.scalar(select(func.max(Connection.verified_at)))
+    if last is None:
+        return skipped("No customer's role has let the broker in yet.", "Connect a first role (docs/onboarding.md).")
+    if last < now() - timedelta(seconds=config.proof_max_age):
+        return failed(
+            f"The last role let the broker in at {last:%Y-%m-%d %H:%M} UTC, so nothing is issued any more.",
+            "Look at workers and prober; then at sts:AssumeRole in the broker's identity policy, its permissions"
+            " boundary, and the service control policies of its account.",
+        )
+    return ok(f"A role let the broker in at {last:%Y-%m-%d %H:%M} UTC.")
+
+
+def _bucket(config: Config, side: OwnSide) -> Finding:
+    try:
+        status, _ = side.bucket()
+    except Unavailable:
+        return failed("S3 does not answer.", "Look at the network: S3 of AWS_REGION must be reachable.")
+    name = config.template_bucket
+    if status == 404:
+        return failed(f"There is no bucket {name}.", f"{_STACK}: compare DEPUTY_TEMPLATE_BUCKET with TemplateBucket.")
+    if status not in {200, 403}:
+        return failed(
+            f"The bucket {name} is in another region than {config.region}, so launch links lead nowhere.",
+            "Set AWS_REGION to the region of the stack of cloudformation/broker.yaml.",
+        )
+    return ok(f"The bucket {name} is there, and answers callers without credentials.")
+
+
+def _guarded(look: Callable[[], Finding]) -> Finding:
+    """A look at something of the vendor's that needs rights, and may not be there."""
+    try:
+        return look()
+    except MayNotLookError:
+        return skipped("The broker may not look at it.", f"{_STACK}: this release's template allows it.")
+    except AbsentError:
+        return failed("There is no such thing in the region and account that the setting names.", f"{_STACK}.")
+    except Unavailable:
+        return warning("AWS does not answer.", "Look at the network: SNS and SQS of the region must be reachable.")
+
+
+_NO_TOPIC = skipped(
+    "No registration topic is configured, so customers' stacks do not register by themselves.",
+    "Set DEPUTY_REGISTRATION_TOPIC_ARN and DEPUTY_REGISTRATION_QUEUE_URL to the outputs of cloudformation/broker.yaml.",
+)
+
+
+def _topic(config: Config, side: OwnSide) -> Finding:
+    topic, url = config.registration_topic_arn, config.registration_queue_url
+    if topic is None or url is None:
+        return _NO_TOPIC
+    policy, queues = side.topic(topic)
+    if not any(one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")):
+        return failed("The topic's policy does not let customers publish, so their stacks fail.", f"{_STACK}.")
+    if side.queue(url).arn not in queues:
+        return failed(
+            "The topic does not send to the queue of DEPUTY_REGISTRATION_QUEUE_URL, so stacks wait until they fail.",
+            "Subscribe the queue to the topic, or set both to the outputs of one stack of cloudformation/broker.yaml.",
+        )
+    return ok("Customers may publish to the topic, and it sends to the queue.")
+
+
+def _queue(config: Config, side: OwnSide) -> Finding:
+    topic, url = config.registration_topic_arn, config.registration_queue_url
+    if topic is None or url is None:
+        return _NO_TOPIC
+    found = side.queue(url)
+    sends = [one for one in allowing(found.policy, "sqs:SendMessage") if topic in str(one.get("Condition", topic))]
+    if not sends:
+        return failed(
+            "The queue's policy does not let the topic send to it, so stacks wait until they fail.", f"{_STACK}."
+        )
+    if found.dead_letter_url is None:
+        return warning("The queue has no dead-letter queue: a message that fails comes again for days.", f"{_STACK}.")
+    return ok(f"The topic may send to the queue, in which {found.messages} messages wait.")
+
+
+def _dead_letters(config: Config, side: OwnSide) -> Finding:
+    url = config.registration_queue_url
+    dead = side.queue(url).dead_letter_url if url else None
+    if dead is None:
+        return skipped("There is no dead-letter queue.")
+    messages = side.queue(dead).messages
+    if messages:
+        return warning(
+            f"{messages} messages could not be answered.",
+            "Look at them for stacks of accounts that you know, whose launch has failed; then purge the queue."
+            " Anybody may publish to the topic, so others need nothing.",
+        )
+    return ok("No message of a stack was given up.")
+
+
+def _cache(config: Config) -> Finding:
+    if config.cache_url is None:
+        return skipped("No shared cache is configured: each process has its own.")
+    from app.cache.shared_cache import SharedCache  # noqa: PLC0415  Redis's client, which takes long to load
+
+    cache = SharedCache(config.cache_url)
+    if not cache.ask(cache.client.ping):
+        return warning(
+            "The shared cache does not answer. Deputy works without it: each process has its own limits and sessions.",
+            "Look at DEPUTY_CACHE_URL, and at the Redis or Valkey that it names.",
+        )
+    return ok("The shared cache answers.")

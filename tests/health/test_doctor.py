@@ -1,0 +1,314 @@
+"""`doctor` explains misconfigured deployments: for each, what it says is enough to mend it without the source."""
+
+import json
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import click
+import pytest
+from flask import Flask
+
+from app.cli import commands as cli
+from app.clock import now
+from app.config import Config, ConfigError
+from app.factory import create_app
+from app.health.heartbeats import Heartbeat
+from tests.conftest import make_config, publish_templates
+from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
+from tests.support.cast import root_client
+from tests.support.databases import empty_database, new_database
+from tests.support.rows import connection_row, tenant_row
+from tests.support.valkey import Valkey
+
+NOWHERE = "127.0.0.1:1"
+
+
+class Heard:
+    """The registration queue, as a background worker that listens to it sees it."""
+
+    unanswered_at = None
+
+    @property
+    def heard_at(self):
+        return now()
+
+
+class Deployment:
+    """One in which nothing is wrong, and which can be asked how it would be with other settings."""
+
+    def __init__(self, aws, config: Config) -> None:
+        self.aws, self.config = aws, config
+        self.app = create_app(config)
+        publish_templates(self.app)
+        self.db = self.app.extensions["deputy"].db
+        connection_row(self.db, tenant_row(self.db))
+        self.worker = Heartbeat(self.db, "flask", Heard())
+
+    def doctor(self, exits: int, **changes) -> dict[str, dict[str, str]]:
+        """What each check says, with these settings changed."""
+        app = create_app(replace(self.config, **changes))  # a process that kept no findings
+        try:
+            return examined(app, exits)
+        finally:
+            app.extensions["deputy"].db.engine.dispose()
+
+    def client(self, service: str):
+        return closing(root_client(self.aws, service, self.config.broker.account_id))
+
+
+def examined(app: Flask, exits: int) -> dict[str, dict[str, str]]:
+    done = app.test_cli_runner().invoke(args=["doctor", "--json"])
+    assert done.exit_code == exits, done.output
+    found = json.loads(done.stdout)["checks"]
+    for one in found:
+        assert set(one) == {"name", "status", "seen", "next"}
+        assert one["seen"]
+        assert one["next"] or one["status"] in {"ok", "skipped"}, "what is wrong comes with what to do"
+    return {one["name"]: one for one in found}
+
+
+def wrong(found: dict[str, dict[str, str]]) -> dict[str, str]:
+    return {name: one["status"] for name, one in found.items() if one["status"] in {"warning", "failed"}}
+
+
+@pytest.fixture(scope="module")
+def cache():
+    server = Valkey()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def deployed(request, aws, canary_stack, cache):
+    with new_database(request.param) as url:
+        topic, queue = canary_stack.registration_topic_arn, canary_stack.registration_queue_url
+        more = {"registration_topic_arn": topic, "registration_queue_url": queue, **roles_of(canary_stack)}
+        made = Deployment(aws, make_config(url, cache_url=cache.url, celery_url=cache.url, **more))
+        yield made
+        made.db.engine.dispose()
+
+
+@pytest.fixture
+def deployment(deployed):
+    deployed.worker.beat()
+    return deployed
+
+
+def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
+    found = deployment.doctor(0)
+    assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "ok")
+    assert len(found) == 20
+    text = deployment.app.test_cli_runner().invoke(args=["doctor"])
+    assert (text.exit_code, text.output.split()[:3]) == (0, ["status", "name", "seen"])
+
+
+# --- misconfigured deployments ---
+
+
+def test_settings_that_contradict_each_other(monkeypatch):
+    monkeypatch.setenv("DEPUTY_BROKER_PRINCIPAL_ARN", "arn:aws:iam::111122223333:role/DeputyBroker")
+    monkeypatch.setenv("DEPUTY_MAX_SESSION_SECONDS", "7200")
+    with pytest.raises(ConfigError) as bad:
+        Config.from_environment()
+    with click.Context(click.Group("flask")):
+        app = cli.without_settings(str(bad.value))
+    [settings] = examined(app, 2).values()
+    assert (settings["name"], settings["status"]) == ("settings", "failed")
+    assert "role chaining" in settings["seen"]
+    assert "DEPUTY_SECRET_KEYS" in settings["seen"]
+
+
+def test_settings_that_look_like_a_mistake(deployment):
+    found = deployment.doctor(1, doubts=("DEPUTY_PROOF_MAXAGE is not a setting.",))
+    assert wrong(found) == {"settings": "warning"}
+    assert "DEPUTY_PROOF_MAXAGE" in found["settings"]["seen"]
+
+
+def test_a_database_that_is_not_there(deployment):
+    found = deployment.doctor(2, database_url=f"postgresql+psycopg://deputy@{NOWHERE}/deputy")
+    assert wrong(found) == {"database": "failed"}, "and nothing else is blamed for it"
+    assert "DEPUTY_DATABASE_URL" in found["database"]["next"]
+    assert (found["migrations"]["status"], found["workers"]["seen"]) == (
+        "skipped",
+        "Not looked at: migrations comes first.",
+    )
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_database_without_migrations(deployment, tmp_path, engine):
+    with empty_database(engine, tmp_path) as url:
+        found = deployment.doctor(2, database_url=url)
+    assert wrong(found) == {"migrations": "failed"}
+    assert "flask --app wsgi migrate" in found["migrations"]["next"]
+
+
+def test_no_credentials(deployment, monkeypatch):
+    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    found = deployment.doctor(2)
+    assert wrong(found) == {"aws": "failed"}
+    assert "no AWS credentials" in found["aws"]["seen"]
+    assert deployment.config.broker.arn in found["aws"]["next"]
+
+
+def test_credentials_of_somebody_else(deployment, monkeypatch):
+    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", deployment.config.broker.account_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+    found = deployment.doctor(2)
+    assert wrong(found) == {"aws": "failed"}
+    assert "not those of BROKER_PRINCIPAL_ARN" in found["aws"]["seen"]
+
+
+@pytest.mark.parametrize(("seconds", "status", "exits"), [(-20, "warning", 1), (20, "warning", 1), (400, "failed", 2)])
+def test_a_clock_that_is_wrong(deployment, monkeypatch, seconds, status, exits):
+    monkeypatch.setattr("app.health.own_side.now", lambda: now() + timedelta(seconds=seconds))
+    found = deployment.doctor(exits)
+    assert wrong(found) == {"aws_clock": status}
+    assert ("ahead of" if seconds > 0 else "behind") in found["aws_clock"]["seen"]
+    assert "NTP" in found["aws_clock"]["next"]
+
+
+def test_a_policy_of_ours_that_demands_an_external_id(deployment):
+    with deployment.client("iam") as iam:
+        document = json.dumps({"Version": "2012-10-17", "Statement": [DEMANDS_AN_ID]})
+        iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
+        try:
+            found = deployment.doctor(2)
+        finally:
+            iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+    assert wrong(found) == {"prober": "failed"}
+    assert "sts:ExternalId" in found["prober"]["next"]
+
+
+def test_a_canary_that_trusts_another_broker(deployment):
+    role = deployment.config.canary_role_arn
+    with closing(root_client(deployment.aws, "iam", role.account_id)) as iam:
+        good = iam.get_role(RoleName=role.name)["Role"]["AssumeRolePolicyDocument"]
+        changed = json.loads(json.dumps(good))
+        of_nobody(changed["Statement"][0])
+        iam.update_assume_role_policy(RoleName=role.name, PolicyDocument=json.dumps(changed))
+        try:
+            found = deployment.doctor(1)
+        finally:
+            iam.update_assume_role_policy(RoleName=role.name, PolicyDocument=json.dumps(good))
+    assert wrong(found) == {"prober": "warning"}
+    assert "cloudformation/canary.yaml" in found["prober"]["next"]
+
+
+def test_a_broker_whom_no_role_lets_in_any_more(deployment):
+    found = deployment.doctor(2, proof_max_age=0)
+    assert wrong(found) == {"may_assume": "failed"}
+    assert "sts:AssumeRole" in found["may_assume"]["next"]
+
+
+def test_a_bucket_that_does_not_exist(deployment):
+    found = deployment.doctor(2, template_bucket="no-such-bucket-here")
+    assert found["bucket"]["seen"] == "There is no bucket no-such-bucket-here."
+    assert wrong(found) == {"bucket": "failed"}
+    assert found["templates"]["status"] == "skipped"
+
+
+def test_templates_that_were_not_published_again(deployment):
+    found = deployment.doctor(2, vendor_name="Renamed Vendor")
+    assert wrong(found) == {"templates": "failed"}
+    assert "templates publish" in found["templates"]["next"]
+
+
+def test_a_queue_that_does_not_exist(deployment):
+    url = f"{deployment.config.registration_queue_url}-old"
+    found = deployment.doctor(2, registration_queue_url=url)
+    assert wrong(found) == {"topic": "failed", "queue": "failed"}
+    assert "There is no such thing" in found["queue"]["seen"]
+
+
+def test_a_queue_that_the_topic_may_not_send_to(deployment):
+    url = deployment.config.registration_queue_url
+    with deployment.client("sqs") as sqs:
+        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"]
+        sqs.set_queue_attributes(
+            QueueUrl=url, Attributes={"Policy": good.replace(deployment.config.registration_topic_arn, "arn:other")}
+        )
+        try:
+            found = deployment.doctor(2)
+        finally:
+            sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": good})
+    assert wrong(found) == {"queue": "failed"}
+    assert "cloudformation/broker.yaml" in found["queue"]["next"]
+
+
+@contextmanager
+def topic_of_the_vendor(deployment: Deployment, publishers: str):
+    policy = {"Effect": "Allow", "Principal": {"AWS": publishers}, "Action": "sns:Publish", "Resource": "*"}
+    with deployment.client("sns") as sns:
+        arn = sns.create_topic(
+            Name="other", Attributes={"Policy": json.dumps({"Version": "2012-10-17", "Statement": [policy]})}
+        )["TopicArn"]
+        yield arn
+        sns.delete_topic(TopicArn=arn)
+
+
+def test_a_topic_that_sends_to_another_queue(deployment):
+    with topic_of_the_vendor(deployment, "*") as arn:
+        found = deployment.doctor(2, registration_topic_arn=arn)
+    assert found["topic"]["status"] == "failed"
+    assert "Subscribe the queue to the topic" in found["topic"]["next"]
+
+
+def test_a_topic_to_which_customers_may_not_publish(deployment):
+    with topic_of_the_vendor(deployment, deployment.config.broker.account_id) as arn:
+        found = deployment.doctor(2, registration_topic_arn=arn)
+    assert "does not let customers publish" in found["topic"]["seen"]
+
+
+def test_a_broker_that_may_not_look_at_the_queue(deployment):
+    """As with the stack of an earlier release: that is no fault, and says how to change it."""
+    denied = {"Effect": "Deny", "Action": ["sqs:GetQueueAttributes", "sns:GetTopicAttributes"], "Resource": "*"}
+    with deployment.client("iam") as iam:
+        document = json.dumps({"Version": "2012-10-17", "Statement": [denied]})
+        iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
+        try:
+            found = deployment.doctor(0)
+        finally:
+            iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+    for name in ("topic", "queue", "dead_letters"):
+        assert (found[name]["status"], found[name]["seen"]) == ("skipped", "The broker may not look at it.")
+        assert "cloudformation/broker.yaml" in found[name]["next"]
+
+
+def test_dead_letters(deployment):
+    url = deployment.config.registration_queue_url
+    with deployment.client("sqs") as sqs:
+        policy = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
+        name = json.loads(policy)["deadLetterTargetArn"].rpartition(":")[2]
+        dead = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        sqs.send_message(QueueUrl=dead, MessageBody="given up")
+        try:
+            found = deployment.doctor(1)
+        finally:
+            [sent] = sqs.receive_message(QueueUrl=dead)["Messages"]
+            sqs.delete_message(QueueUrl=dead, ReceiptHandle=sent["ReceiptHandle"])
+    assert wrong(found) == {"dead_letters": "warning"}
+    assert found["dead_letters"]["seen"].startswith("1 messages")
+
+
+def test_a_cache_and_a_message_broker_that_are_not_there(deployment):
+    found = deployment.doctor(2, cache_url=f"redis://{NOWHERE}/0", celery_url=f"redis://{NOWHERE}/0")
+    assert wrong(found) == {"cache": "warning", "celery": "failed"}
+    assert "DEPUTY_CACHE_URL" in found["cache"]["next"]
+    assert "DEPUTY_CELERY_URL" in found["celery"]["next"]
+
+
+def test_no_background_worker(deployment):
+    deployment.worker.end()
+    found = deployment.doctor(2)
+    assert wrong(found) == {"workers": "failed", "registrations": "warning"}
+    assert "Start one" in found["workers"]["next"]
+
+
+def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
+    absent = ("cache_url", "celery_url", "registration_topic_arn", "registration_queue_url")
+    found = deployment.doctor(0, canary_role_arn=None, stranger_role_arn=None, **dict.fromkeys(absent))
+    skipped = {name for name, one in found.items() if one["status"] == "skipped"}
+    assert skipped == {"prober", "topic", "queue", "dead_letters", "cache", "celery"}
+    assert "canary.yaml" in found["prober"]["next"]
