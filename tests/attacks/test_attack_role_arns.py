@@ -1,7 +1,5 @@
 """What may never be assumed, or is no role at all, is refused before AWS hears of it."""
 
-import itertools
-
 import pytest
 
 from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
@@ -148,9 +146,10 @@ def test_an_account_is_not_declared_but_read_from_the_arn(scene: Scene, declared
 
 def test_a_connections_role_never_changes(scene: Scene):
     new = {"role_arn": f"{_ROLE}deputy-evil"}
-    with untouched(scene.world, scene.ours):
-        for method, api in itertools.product(("PATCH", "PUT"), (scene.mallory, scene.world.admin)):
-            problem(api.raw(method, path_of(scene.ours), new), 405, "method_not_allowed")
+    with unchanged(scene.world, scene.ours):
+        for api in (scene.mallory, scene.world.admin):
+            problem(api.raw("PUT", path_of(scene.ours), new), 405, "method_not_allowed")
+            problem(api.raw("PATCH", path_of(scene.ours), new), 422, "validation_failed")
 
 
 def test_the_same_role_again_is_a_conflict_and_changes_nothing(scene: Scene):

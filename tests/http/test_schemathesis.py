@@ -185,6 +185,9 @@ def chosen(values: dict[str, Any]) -> bool:
     return zlib.crc32(json.dumps(values, sort_keys=True, default=str).encode()) % 2 == 0
 
 
+_ONE_LINE = ["Only printable characters, on one line."]
+
+
 def refused_beyond_the_document(response: Any) -> bool:
     if response.status_code not in {400, 422}:
         return False
@@ -193,6 +196,6 @@ def refused_beyond_the_document(response: Any) -> bool:
         return True
     return bool(problem.get("errors")) and all(
         name in BEYOND_THE_DOCUMENT
-        or messages in (["Only printable characters, on one line."], ["Give either role_arn or account_id."])
+        or messages in (_ONE_LINE, ["Give either role_arn or account_id."], ["Nothing was published yet."])
         for name, messages in problem["errors"].items()
     )
