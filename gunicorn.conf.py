@@ -51,8 +51,8 @@ def on_starting(_server: Any) -> None:
 
     try:
         metrics.serve(metrics.address(bind), shared=True)
-    except ValueError as error:
-        sys.exit(f"DEPUTY_METRICS_BIND: {error}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"DEPUTY_METRICS_BIND={bind} can't be used: {error}")
 
 
 def on_exit(_server: Any) -> None:

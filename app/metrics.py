@@ -5,7 +5,6 @@ all of them share (gunicorn.conf.py), so they are of all web processes together;
 The numbers of `deputy_issue_seconds` are also the number of credentials that were issued.
 """
 
-import sys
 from collections.abc import Callable, Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
@@ -55,8 +54,8 @@ def serve(
 ) -> Callable[[], None]:
     """Serve the metrics, and those that `look` returns, on a thread. Returns what ends that.
 
-    `shared`: of all processes that share PROMETHEUS_MULTIPROC_DIR, instead of this one. Raises SystemExit when the
-    address can't be used.
+    `shared`: of all processes that share PROMETHEUS_MULTIPROC_DIR, instead of this one. Raises OSError when the address
+    can't be used.
     """
     registry = CollectorRegistry()
     if shared:
@@ -65,10 +64,7 @@ def serve(
         registry.register(REGISTRY)
     if look is not None:
         registry.register(_When(look))
-    try:
-        server, thread = start_http_server(bind[1], bind[0], registry)
-    except OSError as error:
-        sys.exit(f"DEPUTY_METRICS_BIND: {bind[0]}:{bind[1]} can't be used: {error.strerror}.")
+    server, thread = start_http_server(bind[1], bind[0], registry)
 
     def end() -> None:
         server.shutdown()

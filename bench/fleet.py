@@ -19,6 +19,7 @@ from bench.client import BenchError
 from bench.goals import FLEET, ROUTINE
 from bench.servers import Deputy, Process, run_python
 from bench.stage import Stage
+from dev.stack import free_port
 
 _CALLS = (100, 500)  # a second, for routine proofs: half of the STS budget
 _KNOWN = 20_000  # roles that the STS knows: more than are proven meanwhile
@@ -109,43 +110,49 @@ class _Worker(Process):
 
     def __init__(self, deputy: Deputy, calls: int) -> None:
         self._deputy = deputy
-        environment = deputy.environment | {"DEPUTY_STS_BUDGET": str(2 * calls)}
+        environment = deputy.environment | {
+            "DEPUTY_STS_BUDGET": str(2 * calls),
+            "DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}",
+        }
         command = (deputy.checkout.python, "-m", "flask", "--app", "wsgi", "worker")
         super().__init__(f"fleet-worker-{calls}", command, environment, ready="")
 
     def _await(self, ready: str) -> None:  # noqa: ARG002  it listens to nobody
         """It is there when it has proven something."""
-        before = self.proofs()
+        before = _proofs(self._deputy)
         deadline = time.monotonic() + 60
-        while self.proofs() == before:
+        while _proofs(self._deputy) == before:
             if time.monotonic() > deadline:
                 raise BenchError("the background worker proves nothing")
             time.sleep(0.2)
-
-    def proofs(self) -> int:
-        """How many there were: none is tried twice meanwhile."""
-        with psycopg.connect(self._deputy.database_url.replace("+psycopg", "")) as server:
-            row = server.execute("SELECT count(*) FROM connections WHERE tried_at IS NOT NULL").fetchone()
-        return int(row[0]) if row else 0
 
     def megabytes(self) -> float:
         status = Path(f"/proc/{self.pids()[0]}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
+def _proofs(deputy: Deputy) -> int:
+    """How many there were: none is tried twice meanwhile."""
+    with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
+        row = server.execute("SELECT count(*) FROM connections WHERE tried_at IS NOT NULL").fetchone()
+    return int(row[0]) if row else 0
+
+
 def _proved(stage: Stage, deputy: Deputy, calls: int) -> _Pace:
     stage.say(f"fleet: {_SECONDS:.0f} s of routine proofs at {calls} calls a second")
+    calls_before, proofs_before = stage.sts.calls()["AssumeRole"], _proofs(deputy)
     with _Worker(deputy, calls) as worker:
         time.sleep(_WARM_UP)
-        before = _counts(stage, worker)
+        before = _counts(deputy, worker)
         time.sleep(_SECONDS)
-        passed, asked, used, proven = (
-            after - first for first, after in zip(before, _counts(stage, worker), strict=True)
-        )
+        passed, used, proven = (after - first for first, after in zip(before, _counts(deputy, worker), strict=True))
         if not proven:
             raise BenchError("nothing was proven")
-        return _Pace(proven / passed, asked / proven, used / proven * 1000, worker.megabytes())
+        megabytes = worker.megabytes()
+    # A worker that ends finishes what it has begun, so no call is of a proof that is not counted.
+    asked = stage.sts.calls()["AssumeRole"] - calls_before
+    return _Pace(proven / passed, asked / (_proofs(deputy) - proofs_before), used / proven * 1000, megabytes)
 
 
-def _counts(stage: Stage, worker: _Worker) -> Sequence[float]:
-    return time.monotonic(), stage.sts.calls()["AssumeRole"], cpu.seconds(worker.pids()), worker.proofs()
+def _counts(deputy: Deputy, worker: _Worker) -> Sequence[float]:
+    return time.monotonic(), cpu.seconds(worker.pids()), _proofs(deputy)

@@ -14,6 +14,7 @@ from app.services import Services
 _log = log.get(__name__)
 
 _AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
+_METRICS_AGAIN = 60.0  # seconds until the address of the metrics is tried again
 LISTENERS = 4  # a message that takes long holds up only those of its own batch
 _LISTEN = 2  # seconds of long polling; stopping a background worker waits no longer for it
 _ENDING = 20.0  # seconds that stopping waits, at most, for what a thread has begun
@@ -86,10 +87,15 @@ def _listen(registrations: Registrations, part: Part) -> None:
 
 
 def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:
-    end = metrics.serve(bind, FleetMetrics(services).look)
-    while not part.told_to_end(after=_AFTER_FAILURE):
-        pass
-    end()
+    end, look = None, FleetMetrics(services).look
+    while not part.told_to_end(after=_AFTER_FAILURE if end else 0.0):
+        try:
+            end = end or metrics.serve(bind, look)
+        except OSError as error:  # the address of another process, perhaps: proofs go on
+            _log.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
+            part.told_to_end(after=_METRICS_AGAIN)
+    if end is not None:
+        end()
 
 
 def _beat(heartbeat: Heartbeat, part: Part) -> None:

@@ -15,11 +15,23 @@ import yaml
 
 from app import strict_json
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    ".yaml": yaml.safe_load,
-    ".yml": yaml.safe_load,
-    ".json": strict_json.parse,
-}
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own keeps the last of two values under one key, and says nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  yaml's
+        keys = [self.construct_object(key) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} comes twice in one mapping, in line {node.start_mark.line + 1} or below")
+        return dict(super().construct_mapping(node, deep))
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506  a safe loader
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {".yaml": _yaml, ".yml": _yaml, ".json": strict_json.parse}
 _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _WORDS = {"title", "description", "why"}
 _INLINE_MAX = 10_240  # characters of all of a role's inline policies, without white space

@@ -4,14 +4,17 @@ import json
 import re
 import urllib.request
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+import structlog
 import yaml
 from prometheus_client import REGISTRY
 
 from app import metrics
 from app import services as composition
 from app.background.fleet_metrics import FleetMetrics
+from app.background.parts import companions
 from app.clock import now
 from app.ids import new_id
 from app.store.models import Trigger
@@ -20,6 +23,7 @@ from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.metrics import samples
 from tests.support.rows import NO_ROLE, connection_rows, tenant_row
+from tests.support.waiting import until
 
 HALF_A_DAY = timedelta(hours=12)
 
@@ -81,9 +85,17 @@ def test_an_address_is_a_host_and_a_port(text):
         metrics.address(text)
 
 
-def test_an_address_that_is_taken_ends_the_process():
-    port = free_port()
-    end = metrics.serve(("127.0.0.1", port))
-    with pytest.raises(SystemExit, match=f"DEPUTY_METRICS_BIND: 127.0.0.1:{port} can't be used"):
-        metrics.serve(("127.0.0.1", port))
+def test_an_address_that_is_taken_ends_no_background_worker():
+    """On one machine with the web processes it may have been given theirs. It says so, and proofs go on."""
+    bind = ("127.0.0.1", free_port())
+    end, failed = metrics.serve(bind), []
+    services = SimpleNamespace(db=None, registrations=None, config=SimpleNamespace(metrics_bind=bind))
+    part = next(one for one in companions(services, "flask", lambda: failed.append(1)) if one.name == "metrics")
+    with structlog.testing.capture_logs() as logs:
+        part.start()
+        until(lambda: logs, "it says that the address is taken")
+    assert [(log["event"], log["address"]) for log in logs] == [("metrics.not_served", f"127.0.0.1:{bind[1]}")]
+    assert part.is_alive()
+    part.stop()
     end()
+    assert not failed

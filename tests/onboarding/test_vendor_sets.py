@@ -95,6 +95,9 @@ def test_three_sets_are_three_roles_of_one_tenant_in_one_account(world: World, c
         given = {"ReportBucket": reports} if name == "invoices" else {}
         made[name] = connected(world, tenant, customer.launch(kit["launch_stack_url"], **given), name)
     assert len({one["role_arn"] for one in made.values()}) == 3
+    for name in NAMES:
+        found = world.admin("POST", path_of(made[name], "/diagnose"))["permissions"]
+        assert (found["set"], found["version"], found["missing"], found["beyond"]) == (name, 1, [], []), found
     with closing(s3_with(world, made["posture"])) as s3:
         assert s3.get_bucket_acl(Bucket=reports), "SecurityAudit"
         assert refused(s3.get_object, Bucket=reports, Key="a")

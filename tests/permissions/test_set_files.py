@@ -209,6 +209,12 @@ def test_what_can_not_be_read_is_one_mistake(tmp_path, name, text):
     assert len(said_of(tmp_path, text, name)) == 1
 
 
+@pytest.mark.parametrize("text", ["version: 1\nversion: 2", "statements:\n- Sid: A\n  Sid: B"])
+def test_a_key_that_comes_twice_is_one_mistake(tmp_path, text):
+    [found] = said_of(tmp_path, text, "twice.yaml")
+    assert "comes twice in one mapping" in found
+
+
 @pytest.mark.parametrize("name", ["Tried.json", "a b.json", "a_b.json", "-a.json", "a" * 51 + ".json"])
 def test_a_files_name_is_one_for_roles(tmp_path, name):
     [found] = said_of(tmp_path, GOOD, name)

@@ -89,6 +89,20 @@ def test_it_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
     assert tenant.state()[0] == "retiring"
 
 
+def test_its_last_day_begins_again_when_a_connection_waits_again(tenant: Tenant):
+    first, before = tenant.connection(), tenant.kit["trust_policy"]
+    tenant.start()
+    tenant.switch(first)
+    late = tenant.connection(trust=before)
+    assert tenant.state() == ("open", 1, 1)
+    tenant.idle(hours=20)
+    tenant.switch(late)
+    tenant.after(hours=5)
+    assert tenant.state()[0] == "ready", "a day has passed since it was ready first, and not since it is again"
+    tenant.after(hours=20)
+    assert tenant.state()[0] == "retiring"
+
+
 def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
     connection = tenant.connection()
     before = tenant.kit["trust_policy"]
