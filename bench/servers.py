@@ -145,7 +145,7 @@ class Deputy(Process):
 
     def __init__(self, name: str, environment: Mapping[str, str], checkout: Checkout = HERE) -> None:
         self.checkout = checkout
-        self.environment = dict(environment)
+        self.environment = dict(environment) | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}
         self.admin_key = environment["DEPUTY_BOOTSTRAP_KEY"]
         self.database_url = environment["DEPUTY_DATABASE_URL"]
         command = (checkout.python, *_GUNICORN, "-c", "gunicorn.conf.py", "wsgi:app")
@@ -162,7 +162,6 @@ class Deputy(Process):
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
             "DEPUTY_ISSUE_RATE": "1000000",
             "DEPUTY_TENANT_MISS_RATE": "1000000",
-            "DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}",
             "DEPUTY_CONNECTION_RATE": "1000000",
             "DEPUTY_BOOTSTRAP_KEY": f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}",
         }
