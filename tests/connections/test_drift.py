@@ -288,6 +288,20 @@ def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
     assert fleet.status(made[0]) == "broken"
 
 
+def test_others_that_were_tried_just_now_are_not_tried_again(fleet, faults):
+    made = fleet.connect(tenants=9)
+    fleet.pass_time(HOUR)
+    faults.add("deny", role_arn=made[0]["role_arn"])
+    fleet.prove(made[0])
+    fleet.until_due(made[0])
+    for one in made[1:5]:
+        fleet.world.admin("POST", path_of(one, "/verify"))
+    before = [fleet.row(one).tried_at for one in made]
+    fleet.prove(made[0])
+    again = [fleet.row(one).tried_at != tried for one, tried in zip(made[1:], before[1:], strict=True)]
+    assert again == [False] * 4 + [True] * 4
+
+
 def test_no_others_are_tried_when_ten_were_tried_just_now(fleet, faults):
     made = fleet.connect(tenants=13)
     fleet.pass_time(HOUR)

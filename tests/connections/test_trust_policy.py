@@ -335,6 +335,15 @@ def test_what_is_not_understood_is_neither_a_demand_nor_a_hole(condition):
     assert reading(DEMANDED | {"Condition": {**condition, "StringEquals": {KEY: OWN}}}).open == ()
 
 
+def test_values_are_read_as_iam_reads_them():
+    """A bracket is a bracket, JSON's true is the text "true", and Bool knows no other words."""
+    bracket = allow(only=False, ArnLike={ARN: BROKER.arn.replace("Broker", "Bro[k]e*")})
+    assert reading(DEMANDED, bracket).open == ()
+    assert reading(DEMANDED, allow(StringEquals={"aws:SecureTransport": True})).open == (2,)
+    found = reading(DEMANDED, allow(Bool={"aws:SecureTransport": "yes"}))
+    assert (found.open, found.unclear) == ((), (2,))
+
+
 @pytest.mark.parametrize(
     "changed",
     [
