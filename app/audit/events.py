@@ -38,7 +38,7 @@ class Action(enum.StrEnum):
     ROTATION_READY = "rotation.ready", "All verified connections of a tenant have switched to the next External ID."
     ROTATION_COMPLETED = "rotation.completed", "The next External ID became current, and the old one is retiring."
     ROTATION_ABANDONED = "rotation.abandoned", "A rotation was abandoned, and the next External ID retired."
-    EXTERNAL_ID_RETIRED = "external_id.retired", "An External ID that was replaced was retired for ever."
+    EXTERNAL_ID_RETIRED = "external_id.retired", "An External ID that was replaced was retired: it is never used again."
     LINK_CREATED = "onboarding_link.created", "An onboarding link was made."
     LINK_REVOKED = "onboarding_link.revoked", "An onboarding link was revoked."
     CONNECTION_CREATED = "connection.created", "A connection was added over the API or on an onboarding page."

@@ -71,7 +71,7 @@ class Quotas:
         self._lock = threading.Lock()  # around those
 
     def admit_rotation(self, caller: Caller, tenant_id: UUID) -> None:
-        """One rotation that a bound key starts, as every External ID stays a row for ever. Unbound keys have no limit."""
+        """One rotation that a bound key starts, because no External ID's row is ever deleted. Unbound keys have no limit."""
         if caller.tenant_id == tenant_id:
             self._count(caller, (self._rotation, tenant_id))
 

@@ -84,6 +84,13 @@ class Fleet:
         ]
         assert self.services.proof_queue.prove(claim)
 
+    def refuse_once(self, faults, connection) -> None:
+        """Its role refuses from now on. It did so in one proof, and the second is due."""
+        self.pass_time(HOUR)
+        faults.add("deny", role_arn=connection["role_arn"])
+        self.prove(connection)
+        self.until_due(connection)
+
     def events(self, connection, action: str) -> list[dict]:
         return self.world.audit(connection_id=connection["id"], action=action)
 
@@ -277,10 +284,7 @@ def test_many_are_five_of_three_tenants_and_more_than_half(fleet, faults, roles,
 
 def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
     made = fleet.connect(tenants=14)
-    fleet.pass_time(HOUR)
-    faults.add("deny", role_arn=made[0]["role_arn"])
-    fleet.prove(made[0])
-    fleet.until_due(made[0])
+    fleet.refuse_once(faults, made[0])
     before = {one["id"]: fleet.row(one).tried_at for one in made}
     fleet.prove(made[0])
     tried = [one for one in made[1:] if fleet.row(one).tried_at != before[one["id"]]]
@@ -290,10 +294,7 @@ def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
 
 def test_others_that_were_tried_just_now_are_not_tried_again(fleet, faults):
     made = fleet.connect(tenants=9)
-    fleet.pass_time(HOUR)
-    faults.add("deny", role_arn=made[0]["role_arn"])
-    fleet.prove(made[0])
-    fleet.until_due(made[0])
+    fleet.refuse_once(faults, made[0])
     for one in made[1:5]:
         fleet.world.admin("POST", path_of(one, "/verify"))
     before = [fleet.row(one).tried_at for one in made]
@@ -304,10 +305,7 @@ def test_others_that_were_tried_just_now_are_not_tried_again(fleet, faults):
 
 def test_no_others_are_tried_when_ten_were_tried_just_now(fleet, faults):
     made = fleet.connect(tenants=13)
-    fleet.pass_time(HOUR)
-    faults.add("deny", role_arn=made[0]["role_arn"])
-    fleet.prove(made[0])
-    fleet.until_due(made[0])
+    fleet.refuse_once(faults, made[0])
     for one in made[1:11]:
         fleet.world.admin("POST", path_of(one, "/verify"))
     before = [fleet.row(one).tried_at for one in made[11:]]
@@ -326,10 +324,7 @@ def test_roles_that_were_never_proven_do_not_count_as_refusing(fleet, faults, mo
         )
         for tenant, kit in kits
     ]
-    fleet.pass_time(HOUR)
-    faults.add("deny", role_arn=connection["role_arn"])
-    fleet.prove(connection)
-    fleet.until_due(connection)
+    fleet.refuse_once(faults, connection)
     for one in absent:
         fleet.world.admin("POST", path_of(one, "/verify"))
     fleet.prove(connection)

@@ -169,14 +169,21 @@ def test_a_clock_that_is_wrong(deployment, monkeypatch, seconds, status, exits):
     assert "NTP" in found["aws_clock"]["next"]
 
 
-def test_a_policy_of_ours_that_demands_an_external_id(deployment):
+@contextmanager
+def hardened(deployment, statement):
+    """The broker with one more policy."""
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     with deployment.client("iam") as iam:
-        document = json.dumps({"Version": "2012-10-17", "Statement": [DEMANDS_AN_ID]})
         iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
         try:
-            found = deployment.doctor(2)
+            yield
         finally:
             iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+
+
+def test_a_policy_of_ours_that_demands_an_external_id(deployment):
+    with hardened(deployment, DEMANDS_AN_ID):
+        found = deployment.doctor(2)
     assert wrong(found) == {"prober": "failed"}
     assert "sts:ExternalId" in found["prober"]["next"]
 
@@ -264,13 +271,8 @@ def test_a_topic_to_which_customers_may_not_publish(deployment):
 def test_a_broker_that_may_not_look_at_the_queue(deployment):
     """As with the stack of an earlier release: that is no fault, and says how to change it."""
     denied = {"Effect": "Deny", "Action": ["sqs:GetQueueAttributes", "sns:GetTopicAttributes"], "Resource": "*"}
-    with deployment.client("iam") as iam:
-        document = json.dumps({"Version": "2012-10-17", "Statement": [denied]})
-        iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
-        try:
-            found = deployment.doctor(0)
-        finally:
-            iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+    with hardened(deployment, denied):
+        found = deployment.doctor(0)
     for name in ("topic", "queue", "dead_letters"):
         assert (found[name]["status"], found[name]["seen"]) == ("skipped", "The broker may not look at it.")
         assert "cloudformation/broker.yaml" in found[name]["next"]
