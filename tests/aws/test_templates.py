@@ -207,6 +207,18 @@ def test_the_version_is_of_the_content_and_is_in_it():
     assert hashlib.sha256(source.encode()).hexdigest().startswith(template.version)
 
 
+@pytest.mark.parametrize("version", ["1234567890123456", "0123456701234567", "123456789012e456"])
+def test_a_version_that_looks_like_a_number_stays_text(version):
+    """As one hash in two thousand does, and YAML reads it as a number where it stands without quotes."""
+    role, whole = (
+        parsed(replace(template, body=template.body.replace(template.version, version)))
+        for template in (render(config(), SETS["inventory"]), organization(SETS["inventory"]))
+    )
+    assert role["Outputs"]["TemplateVersion"]["Value"] == version
+    assert role["Resources"]["Registration"]["Properties"]["TemplateVersion"] == version
+    assert whole["Outputs"]["OrganizationTemplateVersion"]["Value"] == version
+
+
 def test_the_same_content_has_the_same_name():
     once = render(config(), SETS["inventory"])
     again = render(
