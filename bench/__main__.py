@@ -125,7 +125,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--against",
         metavar="COMMIT",
-        help="build this commit beside the present one, and measure row 1 of both in turns (row 16)",
+        help="build this commit beside the present one, and measure rows 1 (row 16) and 5 of both in turns",
     )
     parser.add_argument(
         "--quick", action="store_true", help="few and short rounds: to see that it works, not to measure"

@@ -7,6 +7,7 @@ shows whether each was a call: it must be between the answers that wrk received 
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from bench import peer
 from bench.client import BenchError
@@ -47,21 +48,26 @@ class Counted(Contender):
 
 def measure(stage: Stage) -> None:
     scale = stage.scale
-    own, sqlite = _deputy(stage, "PostgreSQL", stage.on_postgres), _deputy(stage, "SQLite", stage.on_sqlite)
+    own, sqlite = _deputy(stage, "on PostgreSQL", stage.on_postgres), _deputy(stage, "on SQLite", stage.on_sqlite)
     other = Counted(stage, "metadataproxy cold", stage.peer(cold=True), lambda: [peer.QUESTION])
-    everybody = (own, other, sqlite)
+    before = _deputy(stage, f"at {stage.against}", stage.at_other_commit) if stage.against else None
+    everybody = (own, *([before] if before else []), other, sqlite)
     for one in everybody:
         one.run(stage.wrk, _WARM_UP)
     stage.say(f"cold: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}")
     interleave(stage.wrk, everybody, rounds=scale.rounds, seconds=scale.seconds)
     found = ratio(own, other, lambda one: one.per_second)
-    stage.found.facts["cold, one STS call for each answer"] = {one.name: one.facts() for one in everybody}
+    facts: dict[str, Any] = {one.name: one.facts() for one in everybody}
+    if before:
+        facts[f"answers / {before.name}"] = ratio(own, before, lambda one: one.per_second)
+        facts[f"CPU a request / {before.name}"] = ratio(own, before, lambda one: one.cpu_us)
+    stage.found.facts["cold, one STS call for each answer"] = facts
     stage.found.results.append(COLD.judge(shown(found), found.median, values={"ratio": found}))
 
 
 def _deputy(stage: Stage, name: str, populated: Populated) -> Counted:
     left = unique(populated.places)
     most = _MOST_A_SECOND * max(stage.scale.seconds, _WARM_UP)
-    found = Counted(stage, f"Deputy on {name}", populated.server, lambda: list(itertools.islice(left, most)))
+    found = Counted(stage, f"Deputy {name}", populated.server, lambda: list(itertools.islice(left, most)))
     found.once, found.database = True, populated.database
     return found
