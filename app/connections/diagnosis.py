@@ -18,21 +18,23 @@ from app.access.callers import Caller
 from app.access.tenancy import owned
 from app.audit import log as audit
 from app.audit.events import Action
-from app.aws.sts import RoleView, Sts, StsError, known_keys
+from app.aws.sts import Refused, RoleView, Sts, StsError, known_keys
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.connections.canary import Canary
 from app.connections.diagnosis_steps import UNTOLD, Seen, Step, conclusion, for_the_tenant, steps
+from app.connections.pairing import refuses
 from app.connections.role_rights import Beyond, Gap, beyond, gap, not_attached, rights
 from app.connections.set_changes import note_set
 from app.errors import CallerFaultError
-from app.ids import EXTERNAL_ID_PATTERN
+from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
 _ENDED = ConnectionStatus.ENDED
+_OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}  # what a proof would take, if the role accepts it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,13 @@ class Diagnoses:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
-            own_ids = set(db.scalars(select(ExternalIdRow.value).where(ExternalIdRow.tenant_id == tenant_id)))
+            external_ids = db.scalars(select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)).all()
         role = connection.grant.role_arn
         statements, managed = self._asked_for(connection.permission_set, role.partition)
         askable, unaskable = rights(statements, known_keys(role))
-        seen = self._seen(connection, askable)
+        offered = [row for row in external_ids if row.state in _OFFERED and row.withdrawn_at is None]
+        others = [connection.grant_with(row) for row in offered if row.id != connection.external_id_id]
+        seen = self._seen(connection, others, askable)
         view = seen.view
         decisions = {} if view is None or isinstance(view.decisions, StsError) else view.decisions
         policies = None if view is None or isinstance(view.policies, StsError) else view.policies
@@ -90,7 +94,7 @@ class Diagnoses:
             at=now(),
             conclusion=conclusion(found, connection.why),
             steps=found,
-            trust_policy=_trust_policy(view, own_ids),
+            trust_policy=_trust_policy(view, {row.value for row in external_ids}),
             permissions=Permissions(
                 set=connection.permission_set,
                 version=connection.permission_set_version,
@@ -105,8 +109,11 @@ class Diagnoses:
         chosen = self._sets.get(name)
         return (chosen.policy(partition)["Statement"], chosen.managed_policy_arns(partition)) if chosen else ([], [])
 
-    def _seen(self, connection: Connection, askable: Collection[tuple[str, str]]) -> Seen:
-        """Ask AWS, from our own side to the role, until an answer makes the next question idle."""
+    def _seen(self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]) -> Seen:
+        """Ask AWS, from our own side to the role, until an answer makes the next question idle.
+
+        `others`: the role with the tenant's other External IDs, which it is to have during a rotation.
+        """
         try:
             seen = Seen(self._config, self._sts.own_identity())
         except StsError as error:
@@ -125,7 +132,9 @@ class Diagnoses:
                 return seen
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
-            return replace(seen, error=error, ended=connection.why if connection.status is _ENDED else None)
+            ended = connection.why if connection.status is _ENDED else None
+            paired_anew = isinstance(error, Refused) and any(refuses(self._sts, one) is False for one in others)
+            return replace(seen, error=error, ended=ended, accepts_another=paired_anew)
         return replace(seen, view=view, recreated=view is None)
 
     def _record(self, caller: Caller, tested: Connection, found: Sequence[Step], view: RoleView | None) -> None:

@@ -38,9 +38,15 @@ class Seen:
     not_allowed: str | None = None  # why the settings forbid to try this role
     error: StsError | None = None  # why the role did not let us in
     ended: str | None = None  # when the access ended, if the customer set that
+    accepts_another: bool = False  # of the tenant's External IDs than the one that it is paired with
     recreated: bool = False  # it is not the role that was proven
     view: RoleView | None = None  # None: the role was not read
     gaps: tuple[Gap, ...] = ()  # what the set asks for, and the role has not, or may not have
+
+    @property
+    def refused_untold(self) -> bool:
+        """AWS refused, and nothing that we know says why."""
+        return isinstance(self.error, Refused) and not self.ended and not self.accepts_another
 
 
 def steps(seen: Seen) -> list[Step]:
@@ -108,6 +114,13 @@ def _role(seen: Seen) -> Said:
             seen.ended,
             "Customer: if the access shall go on, set AccessUntil to a later time, or to none.",
         )
+    if seen.accepts_another:
+        detail = "The role accepts another of the tenant's External IDs than the one that the last proof found."
+        return (
+            "problem",
+            detail,
+            "Vendor or customer: verify the connection; a proof takes the one that the role accepts.",
+        )
     if isinstance(seen.error, Refused):
         detail = (
             "The role does not let us in. AWS answers alike for a role that does not exist, one whose trust policy"
@@ -160,7 +173,7 @@ def _mfa(seen: Seen) -> Said:
         fix = (
             "Customer: remove aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge from the statement for the broker."
         )
-        return ("unknown", detail, fix) if isinstance(seen.error, Refused) and not seen.ended else _NOT_REACHED
+        return ("unknown", detail, fix) if seen.refused_untold else _NOT_REACHED
     settings = seen.view and seen.view.settings
     demands = settings and not isinstance(settings, StsError) and "aws:multifactorauth" in _text(settings.trust_policy)
     more = " A part of its trust policy demands MFA, which the broker can never meet: that part never lets us in."
@@ -169,7 +182,7 @@ def _mfa(seen: Seen) -> Said:
 
 def _organization(seen: Seen) -> Said:
     account = seen.config.broker.account_id
-    if isinstance(seen.error, Refused) and not seen.ended:
+    if seen.refused_untold:
         detail = (
             "A service or resource control policy that denies principals outside the organisation looks the same as an"
             " absent role."

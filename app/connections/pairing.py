@@ -117,16 +117,17 @@ def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
     if upcoming is not None and upcoming.verdict is Verdict.INSECURE:
         return Answers(plan, upcoming, candidate.id)  # one accepted stranger, whatever else was said
     old = plan.retiring if plan.retiring != candidate else None
-    return Answers(plan, finding, candidate.id, upcoming, _refuses(sts, old) if old else None)
+    return Answers(plan, finding, candidate.id, upcoming, refuses(sts, old.grant) if old else None)
 
 
 def _refused(finding: Finding) -> bool:
     return any(check.name == OWN and check.outcome == "failed" for check in finding.checks)
 
 
-def _refuses(sts: Sts, candidate: Candidate) -> bool | None:
+def refuses(sts: Sts, grant: Grant) -> bool | None:
+    """Whether the role refuses this External ID; None if AWS gave no clear answer."""
     try:
-        sts.probe_again(candidate.grant)
+        sts.probe_again(grant)
     except Refused:
         return True
     except StsError:
@@ -136,7 +137,7 @@ def _refuses(sts: Sts, candidate: Candidate) -> bool | None:
 
 def _only_retired(sts: Sts, answers: Answers) -> Answers:
     retired = answers.plan.retired
-    if retired is None or _refuses(sts, retired) is not False:
+    if retired is None or refuses(sts, retired.grant) is not False:
         return answers
     own = Check(OWN, "failed", _ACCEPTS_RETIRED)
     checks = tuple(own if check.name == OWN else check for check in answers.finding.checks)

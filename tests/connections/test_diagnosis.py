@@ -227,6 +227,28 @@ def test_an_absent_role_and_a_refusing_one_look_alike(patient: Patient):
     assert (absent["trust_policy"], absent["permissions"]["missing"]) == (None, [])
 
 
+def test_a_role_that_accepts_another_external_id_of_the_tenant_is_told_apart(patient: Patient):
+    path = f"/v1/tenants/{patient.tenant['id']}/external-id/rotation"
+    rotation = patient.world.admin("POST", path, {"reason": "it is old"}, expect=201)
+    patient.retrust(StringEquals={"sts:ExternalId": rotation["next_external_id"]})
+    found = patient.diagnose()
+    assert problems(found) == ["role"]
+    assert "accepts another of the tenant's External IDs" in found["conclusion"]
+    assert (outcomes(found)["mfa"], outcomes(found)["organization"]) == ("skipped", "skipped")
+    patient.connection = patient.world.admin("POST", path_of(patient.connection, "/verify"))
+    assert patient.connection["status"] == "verified", "as its fix says"
+    assert problems(patient.diagnose()) == []
+
+
+def test_a_role_with_a_retired_external_id_refuses_as_any_other(patient: Patient):
+    """No proof takes it, so "verify" would be no advice."""
+    path = f"/v1/tenants/{patient.tenant['id']}/external-id/rotation"
+    rotation = patient.world.admin("POST", path, {"reason": "it is old"}, expect=201)
+    patient.world.admin("DELETE", path, expect=204)
+    patient.retrust(StringEquals={"sts:ExternalId": rotation["next_external_id"]})
+    assert "AWS answers alike" in patient.diagnose()["conclusion"]
+
+
 def test_a_recreated_role_is_another_one_and_is_not_read(patient: Patient):
     patient.customer.remove_role(patient.name)
     patient.customer.reading_itself(patient.name, patient.kit["trust_policy"])
