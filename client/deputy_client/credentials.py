@@ -1,7 +1,8 @@
 """A boto3 session whose credentials come from Deputy, and come again before they expire.
 
-botocore's own RefreshableCredentials do the work and the locking. What is added: windows that suit sessions shorter
-than an hour, and a memory for failures, so that a Deputy that is down is not asked by every call of every thread.
+botocore's own RefreshableCredentials do the work and the locking. What is added: windows that suit short sessions, a
+session that is used to its end while Deputy is away, and a memory for failures, so that a Deputy that is down is not
+asked by every call of every thread.
 """
 
 import logging
@@ -15,16 +16,19 @@ import boto3.session
 import botocore.session
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
 
-from deputy_client.errors import ConfigurationError, DeputyError
+from deputy_client.errors import ConfigurationError, DeputyError, Unreachable
 from deputy_client.refusals import Gate, watch
 from deputy_client.service import ATTEMPTS, Issued, Question, Service
 
-# Before the end of a session of an hour or more; in proportion for shorter ones. In the first window one thread asks
-# and the others go on with what they have, as it does if it fails. In the second, all wait. The second is as long as
-# the clock skew that AWS tolerates, so that what we hold for valid is valid at AWS.
+# Before the end of a session. In the first window one thread asks and the others go on with what they have. In the
+# second, all wait, and a refusal is raised: it is as long as the clock skew that AWS tolerates, so that what we hold for
+# valid is valid at AWS. While Deputy can't be reached, calls go on with the session to its end in both. So a program
+# that is in use outlasts a Deputy that is away for ten minutes, whenever that begins.
 ADVISORY_SECONDS = 15 * 60
 MANDATORY_SECONDS = 5 * 60
-_HOUR = 3600
+# Of a session that came with less life than this, both are in proportion, or it would be asked for again at once. Deputy
+# hands out sessions of an hour with 25 minutes at least (app/issuing/session_cache.py): 12.5 are left of them then.
+_LONG_ENOUGH = 2 * ADVISORY_SECONDS
 
 # How long a failure counts: while credentials are still good, and for threads that queued behind the one that failed.
 _REST_SECONDS = 30
@@ -49,7 +53,8 @@ def session(  # noqa: PLR0913  all but the two are options
 
     Deputy is asked at once, so what is wrong is raised here: NotVerified, Suspended, RoleRefused, NotPermitted,
     BadRequest, Unreachable or ConfigurationError, all of them a DeputyError. Should it be wrong later, calls go on
-    until the credentials are about to expire, and then raise the same.
+    until the credentials are about to expire (while Deputy can't be reached, until they expire), and then raise the
+    same.
 
     `url` and `key` are those of Deputy; without them, DEPUTY_URL and DEPUTY_API_KEY_FILE or DEPUTY_API_KEY count, read
     again at each refresh. `session_policy` only narrows what the role may do; `reason` goes to Deputy's audit log.
@@ -109,14 +114,14 @@ class DeputyCredentials(RefreshableCredentials):
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
         """Whether less than `refresh_in` seconds are left; of a short session, in proportion.
 
-        A session that AWS refused is renewed like one that ends soon. If that fails, calls go on with it.
+        A session that AWS refused is renewed like one that ends soon.
         """
         window = ADVISORY_SECONDS if refresh_in is None else refresh_in
-        if window > MANDATORY_SECONDS and self._failed_within(_REST_SECONDS):
-            window = MANDATORY_SECONDS
+        if failure := self._failure_within(_REST_SECONDS):
+            window = min(window, 0 if isinstance(failure, Unreachable) else MANDATORY_SECONDS)
         if self._refused and window > MANDATORY_SECONDS:
             return True
-        return super().refresh_needed(window * min(1, self._lifetime / _HOUR))  # type: ignore[arg-type]
+        return super().refresh_needed(window * min(1, self._lifetime / _LONG_ENOUGH))  # type: ignore[arg-type]
 
     def rejected(self, key_id: str, as_expired: bool) -> None:  # noqa: FBT001  a callback's
         """AWS refused a request that was signed with this key. Tells Deputy if it is the current session's key."""
@@ -137,15 +142,17 @@ class DeputyCredentials(RefreshableCredentials):
         return True
 
     def _renew(self) -> dict[str, str | None]:
-        """What botocore calls with its lock held."""
-        if self._failure is not None and self._failed_within(_QUEUE_SECONDS):
-            raise self._failure[1].again()
-        must = self.refresh_needed(MANDATORY_SECONDS)
+        """What botocore calls with its lock held. While Deputy is away, those that there are, until they expire."""
+        if failure := self._failure_within(_QUEUE_SECONDS):
+            raise failure.again()
         try:
-            renewed = self._ask(ATTEMPTS if must else 1)
+            renewed = self._ask(ATTEMPTS if self.refresh_needed(0) else 1)
         except DeputyError as error:
             self._failure = monotonic(), error.again()
-            raise
+            if not isinstance(error, Unreachable) or self.refresh_needed(0):
+                raise
+            _log.warning("Calls go on with the session that ends at %s: %s", self._issued.expiration, error)
+            return _as_botocore_has_them(self._issued)
         self._failure = None
         return renewed
 
@@ -154,17 +161,12 @@ class DeputyCredentials(RefreshableCredentials):
         self._lifetime = _seconds_left(issued)
         self._issued = issued
         self._refused = False
-        return {
-            "access_key": issued.access_key_id,
-            "secret_key": issued.secret_access_key,
-            "token": issued.session_token,
-            "expiry_time": issued.expiration,
-            "account_id": issued.account_id,
-        }
+        return _as_botocore_has_them(issued)
 
-    def _failed_within(self, seconds: float) -> bool:
+    def _failure_within(self, seconds: float) -> DeputyError | None:
+        """The last one, if it was so many seconds ago at most."""
         failure = self._failure
-        return failure is not None and monotonic() - failure[0] < seconds
+        return failure[1] if failure is not None and monotonic() - failure[0] < seconds else None
 
 
 class _Provider(CredentialProvider):
@@ -179,6 +181,16 @@ class _Provider(CredentialProvider):
 
     def load(self) -> DeputyCredentials:
         return self._credentials
+
+
+def _as_botocore_has_them(issued: Issued) -> dict[str, str | None]:
+    return {
+        "access_key": issued.access_key_id,
+        "secret_key": issued.secret_access_key,
+        "token": issued.session_token,
+        "expiry_time": issued.expiration,
+        "account_id": issued.account_id,
+    }
 
 
 def _moment(text: str) -> datetime:

@@ -28,14 +28,17 @@ def key_of(credentials) -> str:
     return credentials.get_frozen_credentials().access_key
 
 
-@pytest.mark.parametrize("duration", [3600, 1800, 900])
-def test_it_renews_in_the_last_quarter(deputy: Deputy, place: CustomerAccount, clock, duration):
+@pytest.mark.parametrize(("duration", "asks"), [(3600, 900), (1800, 900), (1500, 750), (900, 450)])
+def test_it_begins_to_ask_a_quarter_of_an_hour_before_the_end(
+    deputy: Deputy, place: CustomerAccount, clock, duration, asks
+):
+    """Of a session that came with less than half an hour, at half of its life."""
     credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=duration).get_credentials()
-    first = key_of(credentials)
-    clock.shift(duration * 0.75 - 5)
-    assert key_of(credentials) == first
+    clock.shift(duration - asks - 5)
+    key_of(credentials)
+    assert len(deputy.requests) == 1
     clock.shift(6)
-    assert key_of(credentials) != first
+    key_of(credentials)
     assert len(deputy.requests) == 2
 
 
@@ -48,7 +51,7 @@ def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Dep
     for _ in range(60):
         assert key_of(credentials) == "a"
         clock.shift(9)
-    assert len(deputy.requests) < 6
+    assert len(deputy.requests) < 7
 
 
 def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, place: CustomerAccount, clock):
@@ -59,7 +62,7 @@ def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, plac
         for _ in range(66):
             assert len(s3.list_objects_v2(Bucket=place.bucket)["Contents"]) == 1
             clock.shift(60)
-    assert 5 <= len(deputy.requests) <= 7
+    assert 7 <= len(deputy.requests) <= 10
     # What was not renewed has really ended.
     with (
         closing(
@@ -129,6 +132,27 @@ def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
     assert pauses == []
 
 
+def test_while_deputy_is_away_a_session_is_used_to_its_end(deputy: Deputy, place: CustomerAccount, clock, pauses):
+    """Also in the last five minutes, by the thread that asks and by those that would wait for it."""
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    first = key_of(credentials)
+    deputy.instead = lambda: DOWN
+    clock.shift(3500)
+    for _ in range(3):
+        assert key_of(credentials) == first
+    assert len(deputy.requests) == 2, "one attempt, and then a rest"
+    clock.shift(95)
+    assert key_of(credentials) == first
+    assert pauses == []
+    clock.shift(10)
+    with pytest.raises(deputy_client.Unreachable, match="Deputy is down or busy"):
+        key_of(credentials)
+    deputy.instead = lambda: None
+    clock.shift(1)
+    credentials._failure = None  # the second in which threads share it
+    assert key_of(credentials) != first
+
+
 def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: CustomerAccount, clock):
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     place.admin("/suspend", {"reason": "unpaid"})
@@ -145,7 +169,7 @@ def test_threads_that_queue_behind_a_failure_share_it(
 ):
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     deputy.instead = lambda: DOWN
-    clock.shift(3590)
+    clock.shift(3601)
     start = threading.Barrier(16)
 
     def ask() -> BaseException | None:
@@ -162,13 +186,17 @@ def test_threads_that_queue_behind_a_failure_share_it(
     assert len(deputy.requests) == 1 + 4, "not four for each thread"
 
 
-def test_what_botocore_logs_of_a_failure_is_no_secret(
+def test_what_is_logged_of_a_failure_is_no_secret(
     deputy: Deputy, place: CustomerAccount, clock, caplog: pytest.LogCaptureFixture, pauses
 ):
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     deputy.instead = lambda: DOWN
     clock.shift(3000)
-    with caplog.at_level(logging.WARNING, logger="botocore.credentials"):
+    with caplog.at_level(logging.WARNING):
         key_of(credentials)
+        clock.shift(601)
+        with pytest.raises(deputy_client.Unreachable):
+            key_of(credentials)
+    assert {"deputy_client", "botocore.credentials"} <= {record.name for record in caplog.records}
     assert "Deputy is down or busy" in caplog.text
     assert secret_of(place.key) not in caplog.text
