@@ -41,9 +41,10 @@ _KEPT = 50_000  # sessions, at about 1.5 kB each
 _KEPT_OF_TENANT = 5_000  # so that one tenant's misses evict a tenth of the others' sessions at most
 _CLEARED = 500  # of a tenant's sessions at once, when it has as many: looking for them costs a pass over all
 
-# How much life a session must have left to be handed out. SDKs renew 10 to 15 minutes before the end, and would come
-# back at every call for one that has less; half the life, where the whole is short.
-_GOOD_SECONDS = 20 * 60
+# How much life a session must have left to be handed out; half its life, where the whole is short. boto3 asks for
+# another from 15 minutes before the end, and refuses to use the last 10. So a program outlasts ten minutes without Deputy
+# if its session has 21 minutes left. docs/reliability.md has what each minute costs in calls to STS.
+_GOOD_SECONDS = 25 * 60
 _LAST_RESORT_SECONDS = 60  # and while AWS doesn't answer
 _RENEW_EARLY = 0.2  # of the time that it is good: where the random moment of its renewal lies
 _RETRY_SECONDS = (5.0, 10.0)  # after a renewal that failed
@@ -51,6 +52,8 @@ _RETRY_SECONDS = (5.0, 10.0)  # after a renewal that failed
 _LOCK_SECONDS = 8.0  # longer than a call to AWS with its retry takes
 _LOOK_SECONDS = 0.02  # how often those who wait for another process look
 _OTHERS_SECONDS = 1.2  # how long they wait before they ask AWS themselves
+
+_SET_BACK_SECONDS = 60  # by more, and the clock was set back: requests look at it some seconds apart
 
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
@@ -135,6 +138,7 @@ class SessionCache:
         self._sealer = Sealer(secret_keys, "sessions")
         self._shared = shared
         self._kept = _Store()
+        self._latest = 0.0  # the latest that the clock has shown
         self._calls: SingleFlight[bytes, tuple[Session, Source]] = SingleFlight()
 
     def obtain(self, key: CacheKey, fetch: Fetch, patience: float, at: float | None = None) -> tuple[Session, Source]:
@@ -143,8 +147,9 @@ class SessionCache:
         `patience` is how many seconds the request can wait for AWS, `at` the time of day if it is known. Raises
         AwsUnavailableError, also when the answer takes too long, and what `fetch` raises.
         """
-        held = self._held(key)
         at = at or now().timestamp()
+        self._watch_clock(at)
+        held = self._held(key)
         if held is not None and held[0].is_fresh(at):
             return held[1], "cache"  # counted by those that issue
         call, started = self._calls.join(key.name, lambda: self._renewed(key, fetch))
@@ -161,6 +166,13 @@ class SessionCache:
         if held is not None and at < held[0].expires_at - _LAST_RESORT_SECONDS:
             return held[1], "cache"
         raise failure
+
+    def _watch_clock(self, at: float) -> None:
+        """By a clock that was set back, sessions would seem younger than they are, and be served when they are over."""
+        if at > self._latest:
+            self._latest = at
+        elif at < self._latest - _SET_BACK_SECONDS:
+            self._kept, self._latest = _Store(), at
 
     def _held(self, key: CacheKey) -> tuple[_Kept, Session] | None:
         kept = self._kept.get(key.name)
