@@ -7,39 +7,55 @@ plain threads.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import ParamSpec, TypeVar
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
 
 import gevent
 import gevent.monkey
+from gevent.threadpool import ThreadPool
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+
+_THREADS = 10
+
+
+@cache
+def _threads() -> ThreadPool:
+    """Not the hub's own: gevent looks names up there, and a dead DNS holds all of them for many seconds."""
+    return ThreadPool(_THREADS)
 
 
 def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
     """Run a call that blocks its thread (a file lock, an fsync) while the process serves other requests."""
     if not _is_gevents():
         return work(*args, **kwargs)
-    outcome: Result = gevent.get_hub().threadpool.apply(work, args, kwargs)
-    return outcome
+    future: Future[Result] = _threads().apply(_settle, (Future(), work, args, kwargs))
+    return future.result()
 
 
 def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
     """Start work that goes on when the request that started it has stopped waiting."""
     future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            outcome = work(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001  it is raised where the outcome is asked for
-            future.set_exception(error)
-        else:
-            future.set_result(outcome)
-
     if _is_gevents():
-        gevent.spawn(run)
+        gevent.spawn(_settle, future, work, args, kwargs)
     else:
-        threading.Thread(target=run, name=repr(work), daemon=True).start()
+        threading.Thread(target=_settle, args=(future, work, args, kwargs), name=repr(work), daemon=True).start()
+    return future
+
+
+def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any) -> "Future[Result]":
+    """Do the work; the exception is for the future alone.
+
+    Of one that leaves a thread of its pool, gevent prints the traceback first. If that fails, because the log is on a
+    full disk, the caller never wakes, and keeps the locks that it holds.
+    """
+    try:
+        outcome = work(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001  it is raised where the outcome is asked for
+        future.set_exception(error)
+    else:
+        future.set_result(outcome)
     return future
 
 
