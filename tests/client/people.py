@@ -33,9 +33,9 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def served(app: Any, **options: Any) -> Iterator[int]:
+def served(app: Any, port: int = 0, **options: Any) -> Iterator[int]:
     """A WSGI application over HTTP; gives its port."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet, **options)
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet, **options)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # it stops at once
     thread.start()
@@ -108,10 +108,10 @@ class CustomerAccount:
 
 
 class Clock:
-    """Simulated time for this process (service, sandbox) and for one worker, which confirms each step."""
+    """Simulated time for this process (service, sandbox) and for workers with a folder each, which confirm each step."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
         self.passed = 0.0
         self._publish()
 
@@ -123,20 +123,22 @@ class Clock:
     def __exit__(self, *_: object) -> None:
         self._travel.stop()
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float, running: Callable[[Path], bool] = lambda _: True) -> None:
+        """`running`: whether the worker with this folder still runs."""
         self.passed += seconds
         self._coordinates.shift(seconds)
         self._publish()
         latest = time.monotonic() + 10
-        seen = self.folder / "seen"
-        while not seen.exists() or float(seen.read_text()) != self.passed:
-            assert time.monotonic() < latest, "the worker's clock does not follow"
-            time.sleep(0.001)
+        for seen in [folder / "seen" for folder in self.folders if running(folder)]:
+            while not seen.exists() or float(seen.read_text()) != self.passed:
+                assert time.monotonic() < latest, "the worker's clock does not follow"
+                time.sleep(0.001)
 
     def _publish(self) -> None:
-        new = self.folder / "offset.new"
-        new.write_text(str(self.passed))
-        new.replace(self.folder / "offset")
+        for folder in self.folders:
+            new = folder / "offset.new"
+            new.write_text(str(self.passed))
+            new.replace(folder / "offset")
 
 
 class TickingAws:
