@@ -4,8 +4,11 @@ On one machine run `flask --app wsgi worker`, which needs no message broker.
 """
 
 import functools
+import gc
 import os
 import sys
+
+gc.disable()  # as in wsgi.py
 
 from app.background.celery_app import create_celery
 from app.config import Config, ConfigError
@@ -20,3 +23,6 @@ if config.celery_url is None:
 begin(config)
 _of_process = functools.cache(lambda _pid: build(config))  # a connection that was inherited is somebody else's
 celery = create_celery(config, lambda: _of_process(os.getpid()))
+
+gc.freeze()
+gc.enable()

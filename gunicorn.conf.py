@@ -29,11 +29,6 @@ forwarder_headers = ""
 accesslog = None  # the application logs each request, with the route instead of the path
 
 
-def post_fork(_server: Any, _worker: Any) -> None:
-    """While the service is loaded, collect nothing: all of it stays, and scanning it takes a tenth of a start."""
-    gc.disable()
-
-
 _counts: list[str] = []  # the folder of the metrics, if they are wanted
 
 
@@ -61,7 +56,6 @@ def on_exit(_server: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Exclude the loaded objects from garbage collection: they stay, and scanning them would delay requests."""
+    """Exclude what was loaded since wsgi.py too: it stays, and scanning it would delay requests."""
     gc.collect()
     gc.freeze()
-    gc.enable()

@@ -1,11 +1,14 @@
 """`python -m sandbox`: the local AWS with the vendor's stack deployed and two customers to onboard."""
 
 import argparse
+import gc
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+
+gc.disable()  # until it listens: moto is large and stays, and scanning it takes nearly half of a start
 
 from sandbox.organization import organization
 from sandbox.server import Sandbox
@@ -57,6 +60,8 @@ def main() -> int:
         organization.change(ORGANIZATION)
         sys.stdout.write(f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n")
         sys.stdout.flush()
+        gc.freeze()
+        gc.enable()
         stop.wait()
     finally:
         sandbox.stop()
