@@ -17,7 +17,7 @@ import re
 import textwrap
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +195,15 @@ class TemplateBucket:
     def __init__(self, config: Config) -> None:
         self._bucket = config.template_bucket
         self._boto = boto3.session.Session(region_name=config.region)
-        # Unsigned: a web process needs only the bucket's address, and has no credentials for the bucket.
-        self._endpoint = self._boto.client("s3", config=BotoConfig(signature_version=UNSIGNED)).meta.endpoint_url
+
+    @cached_property
+    def _endpoint(self) -> str:
+        """Looked up when it is first needed: S3's model takes a fifth of a process's start, and few processes need it.
+
+        Unsigned, because a web process needs only the bucket's address, and has no credentials for the bucket.
+        """
+        url: str = self._boto.client("s3", config=BotoConfig(signature_version=UNSIGNED)).meta.endpoint_url
+        return url
 
     def url(self, template: Template) -> str:
         """The template's public address, in the bucket's partition and region."""
