@@ -1,5 +1,6 @@
 """The Flask application: `create_app(config)`."""
 
+import threading
 import time
 from functools import cached_property
 from http import HTTPStatus
@@ -59,10 +60,26 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
 
     DEFAULT_ERROR_RESPONSE_NAME = None
 
+    def __init__(self, app: Flask) -> None:
+        self._undescribed: list[flask_smorest.Blueprint] = []
+        self._describing = threading.Lock()
+        super().__init__(app, spec_kwargs={"marshmallow_plugin": Plugin()})
+
+    def register_blueprint(self, resource: flask_smorest.Blueprint) -> None:
+        """Serve it. Most processes are never asked to describe it, which takes as long as to make the application."""
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][resource.name] = self
+        self._app.register_blueprint(resource)
+        self._undescribed.append(resource)
+
     @cached_property
     def _document(self) -> str:
         """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
-        text: str = super()._openapi_json().get_data(as_text=True)
+        with self._describing:
+            while self._undescribed:
+                resource = self._undescribed.pop(0)
+                resource.register_views_in_doc(self, self._app, self.spec, name=resource.name, parameters=None)
+                self.spec.tag({"name": resource.name, "description": resource.description})
+            text: str = super()._openapi_json().get_data(as_text=True)
         return text
 
     def _openapi_json(self) -> Response:
@@ -102,7 +119,7 @@ def create_app(config: Config) -> Flask:
     app.extensions["deputy"] = services.build(config)
     problems.register(app)
     _register_hooks(app)
-    api = RestApi(app, spec_kwargs={"marshmallow_plugin": Plugin()})
+    api = RestApi(app)
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(pages.bp)
