@@ -101,9 +101,7 @@ class Stack:
             for old in self.settings.data.glob("deputy.sqlite3*"):
                 old.unlink()
                 self.fresh_from = True
-        self._command("templates", "check")
-        self._command("migrate")
-        self._command("keys", "bootstrap")
+        self._commands("templates check", "migrate", "keys bootstrap")
 
     def start_sandbox(self) -> None:
         port = str(self.settings.sandbox_port)
@@ -123,7 +121,7 @@ class Stack:
         # In the sandbox, an access key of twelve digits is the root of that account.
         account, _ = broker(self.environment)
         own = {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": "sandbox"}
-        return len(self._command("templates", "publish", extra=own).splitlines())
+        return len(self._commands("templates publish", extra=own).splitlines())
 
     def start_web(self) -> None:
         bind = f"127.0.0.1:{self.settings.port}"
@@ -227,9 +225,9 @@ class Stack:
             _write_private(path, secrets.token_urlsafe(48))
         return path.read_text()
 
-    def _command(self, *words: str, extra: Mapping[str, str] | None = None) -> str:
+    def _commands(self, *commands: str, extra: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "flask", "--app", "wsgi", *words],
+            [sys.executable, "-m", "dev.commands", *commands],
             cwd=ROOT,
             env=self.environment | dict(extra or {}),
             capture_output=True,

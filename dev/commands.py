@@ -1,0 +1,22 @@
+"""Several of the operator's commands in one process, which loads the service once.
+
+python -m dev.commands "templates check" migrate "keys bootstrap"
+"""
+
+import sys
+
+from flask.cli import cli
+
+
+def main(commands: list[str]) -> None:
+    """As the shell's `flask --app wsgi A && flask --app wsgi B`."""
+    for words in commands:
+        try:
+            cli.main(["--app", "wsgi", *words.split()], prog_name="flask")
+        except SystemExit as ended:
+            if ended.code:
+                raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
