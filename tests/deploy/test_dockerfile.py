@@ -1,0 +1,121 @@
+"""deploy/Dockerfile: its steps one by one, and what it then runs, as its user and without a file that it could change."""
+
+import re
+import socket
+import subprocess
+from pathlib import PurePosixPath
+
+import psutil
+import pytest
+
+from dev.stack import ROOT, end_process, free_port
+from tests.deploy.conftest import open_folder
+from tests.support.databases import new_database
+from tests.support.image import DOCKERFILE, Ignored, Image, instructions
+from tests.support.waiting import until
+
+IGNORED = Ignored((ROOT / ".dockerignore").read_text())
+
+
+def test_it_has_two_stages_and_only_the_first_installs():
+    names = [name for name, _ in instructions(DOCKERFILE.read_text())]
+    last = len(names) - names[::-1].index("FROM")
+    assert names.count("FROM") == 2
+    assert "RUN" in names[:last]
+    assert "RUN" not in names[last:]
+
+
+def test_its_user_is_a_number_that_is_not_roots(image: Image):
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", image.user)
+
+
+def test_it_holds_what_the_service_needs_and_nothing_else(image: Image):
+    parts = {PurePosixPath(name).parts for name in image.files()}
+    own = {"app", "cloudformation", "migrations", "alembic.ini", "celery_app.py", "gunicorn.conf.py"}
+    assert {part[0] for part in parts} == own | {"wsgi.py", "requirements.txt", ".venv", "__pycache__"}
+    tracked = subprocess.run(["git", "ls-files", "app"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert {name for name in tracked.splitlines() if (ROOT / name).exists()} <= image.files().keys()
+    packages = {part[4] for part in parts if part[:2] == (".venv", "lib") and len(part) > 4}
+    assert {"flask", "gunicorn", "psycopg", "celery"} <= packages
+    assert not {"pytest", "moto", "pip"} & packages
+
+
+@pytest.mark.parametrize(
+    ("path", "ignored"),
+    [
+        ("app/factory.py", False),
+        ("cloudformation/permission-sets/inventory.json", False),
+        ("app/__pycache__/factory.cpython-311.pyc", True),
+        ("migrations/versions/__pycache__/x.pyc", True),
+        (".env", True),
+        (".git/config", True),
+        (".data/deputy.sqlite3", True),
+        ("deploy/secrets/secret_keys", True),
+        ("deploy/settings.env", True),
+        ("tests/app/x.py", True),
+    ],
+)
+def test_what_dockerignore_keeps_out(path, ignored):
+    assert IGNORED(PurePosixPath(path)) is ignored
+
+
+@pytest.fixture
+def environment(settings: dict[str, str]):
+    with new_database("postgresql") as url:
+        yield settings | {"DEPUTY_DATABASE_URL": url, "DEPUTY_SECRET_KEYS": "a-key-of-the-tests-0123456789-abcdefghijk"}
+
+
+def asked(image: Image, port: int) -> int:
+    """The exit code of the image's health check."""
+    words = [word.replace(":8000", f":{port}") for word in image.health]
+    return image.start(words, {}, stderr=subprocess.DEVNULL).wait(30)
+
+
+def test_its_processes_run_as_its_user_change_no_file_and_are_healthy(image: Image, environment, tmp_path):
+    before, port = image.files(), free_port()
+    assert image.volumes == ["/tmp"]  # noqa: S108
+    with (tmp_path / "log").open("wb") as log:
+        words = [*image.command, "--bind", f"127.0.0.1:{port}", "--workers", "2"]
+        web = image.start(
+            words, environment | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}, stdout=log, stderr=log
+        )
+        worker = image.start(["flask", "--app", "wsgi", "worker"], environment, stdout=log, stderr=log)
+        try:
+            assert asked(image, free_port()) == 1
+            until(lambda: asked(image, port) == 0 or web.poll() is not None, "the web process is healthy")
+            assert (web.poll(), worker.poll()) == (None, None), (tmp_path / "log").read_text()
+            if image.uid is not None:
+                for process in (web, worker):
+                    assert psutil.Process(process.pid).uids().effective == image.uid
+            shown = image.start(
+                ["flask", "--app", "wsgi", "keys", "create", "--name", "x", "--scope", "all"], environment
+            )
+            assert shown.wait(60) == 0
+        finally:
+            end_process(web)
+            end_process(worker)
+    assert image.files() == before
+    assert web.returncode == worker.returncode == 0, (tmp_path / "log").read_text()
+
+
+def test_a_file_that_it_tries_to_write_is_refused(image: Image):
+    for path in ("x", "app/x", ".venv/x"):
+        code = f"import pathlib; pathlib.Path({path!r}).write_text('x')"
+        assert image.start(["python", "-c", code], {}, stderr=subprocess.DEVNULL).wait(30) == 1
+
+
+def test_the_health_check_gives_up_in_time(image: Image):
+    """A process that takes connections and answers none is not healthy."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert asked(image, silent.getsockname()[1]) == 1
+    assert float(re.search(r"timeout=(\d+)\)", image.health[-1])[1]) < float(
+        image.health_options["timeout"].rstrip("s")
+    )
+
+
+@pytest.mark.soak
+def test_the_pinned_packages_install_from_the_index_and_start():
+    with open_folder() as folder:
+        image = Image(folder, full=True).build()
+        for words in (["flask", "--app", "wsgi", "--help"], ["celery", "--version"], ["gunicorn", "--version"]):
+            assert image.start(words, {}, stdout=subprocess.DEVNULL).wait(60) == 0
