@@ -1,11 +1,18 @@
 """The database's schema."""
 
+import time
+from collections.abc import Callable
+
 import click
 from flask.cli import with_appcontext
+from sqlalchemy.exc import OperationalError
 
 from app.cli.operator import in_one_line, services
 from app.store.database import store_errors
 from app.store.revisions import is_newer, revision
+
+_ATTEMPTS = 60
+_IN_USE = "55P03"  # PostgreSQL's lock_not_available
 
 
 @click.command("migrate")
@@ -23,6 +30,20 @@ def migrate() -> None:
             raise click.ClickException(
                 f"The database's schema, {before}, belongs to a newer release. Nothing was changed. Run that release."
             )
-        command.upgrade(alembic_config(db), "head")
+        _without_delaying_requests(lambda: command.upgrade(alembic_config(db), "head"))
         after = revision(db)
     click.echo(f"Nothing to do: {after}" if before == after else f"{before or 'empty'} → {after}")
+
+
+def _without_delaying_requests(upgrade: Callable[[], None]) -> None:
+    """Begins again when a table stays locked, as a backup locks it: requests wait behind a migration that waits."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return upgrade()
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _IN_USE:
+                raise
+        if not attempt:
+            click.echo("A table is in use by another transaction, such as a backup; trying again …", err=True)
+        time.sleep(1)
+    raise click.ClickException("A table is still in use, perhaps by a backup. Run migrate again when that has ended.")

@@ -156,12 +156,16 @@ def postgresql_limits(server_version: int) -> dict[str, float]:
 
 
 def without_limits(connection: DbConnection) -> None:
-    """Lift the time limits, for migrations. The connection is closed when it is returned."""
+    """Lift the time limits, for migrations. The connection is closed when it is returned.
+
+    A lock is waited for only briefly: all requests that need the table wait behind the migration.
+    """
     if connection.dialect.name == "postgresql":
         connection.detach()
         version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
         for name in postgresql_limits(version):
             connection.exec_driver_sql(f"SET {name} = 0")
+        connection.exec_driver_sql("SET lock_timeout = '1s'")
         connection.commit()
 
 

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -29,83 +28,13 @@ from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
 from tests.conftest import OPERATOR
+from tests.honesty.client import PATIENCE, Answer, Client
 from tests.honesty.front import Aws
 from tests.support.metrics import samples
 from tests.support.waiting import until
 
 HANDS = 8
-PATIENCE = 20  # seconds until something that takes a moment has failed, on a busy machine too
 _accounts = itertools.count(444455556666)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """When its request began and its answer had come, by the monotonic clock, and what it was."""
-
-    began: float
-    ended: float
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.began
-
-    @property
-    def request_id(self) -> str:
-        return self.headers["X-Request-Id"]
-
-    @cached_property
-    def json(self) -> Any:
-        return json.loads(self.body) if self.body else None
-
-    @property
-    def issued(self) -> tuple[str, str]:
-        """What ties a 200 to its audit event."""
-        return self.request_id, self.json["AccessKeyId"]
-
-    def __str__(self) -> str:
-        return f"{self.status} in {self.seconds:.2f} s{'' if self.status == 200 else f': {self.body.decode()}'}"
-
-
-class Client:
-    """One kept connection, and so one web process. Not for sharing between threads."""
-
-    def __init__(self, port: int, key: str | None = None) -> None:
-        self.key = key
-        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-
-    def connect(self) -> None:
-        self._http.connect()
-
-    def close(self) -> None:
-        self._http.close()
-
-    @property
-    def local_port(self) -> int:
-        port: int = self._http.sock.getsockname()[1]
-        return port
-
-    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
-        """Raises OSError or HTTPException when the connection is cut; the next call connects again."""
-        headers = {"Authorization": f"Bearer {key or self.key}"}
-        data = None
-        if body is not None:
-            headers["Content-Type"], data = "application/json", json.dumps(body)
-        began = time.monotonic()
-        try:
-            self._http.request(method, path, data, headers)
-            found = self._http.getresponse()
-            return Answer(began, time.monotonic(), found.status, dict(found.headers), found.read())
-        except (OSError, http.client.HTTPException):
-            self._http.close()
-            raise
-
-    def must(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
-        answer = self.ask(method, path, body)
-        assert answer.status == expect, f"{method} {path}: {answer}"
-        return answer.json
 
 
 @dataclass(frozen=True)
@@ -145,20 +74,38 @@ class ProvenConnection:
         return client.ask("POST", self.credentials, {"duration_seconds": seconds}, key=self.key)
 
 
+def new_key() -> str:
+    return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+
+
 class Deployment:
-    """Use it in a `with`, on a migrated database. `flags` are gunicorn's; `settings` DEPUTY_ variables without the prefix."""
+    """Use it in a `with`, on a migrated database. `flags` are gunicorn's; `settings` DEPUTY_ variables without the prefix.
+
+    `root`: the checkout whose code it runs. `admin_key`: one that is installed already.
+    """
 
     def __init__(
-        self, folder: Path, database_url: str, aws: Aws, *, workers: int = 2, flags: Sequence[str] = (), **settings: str
+        self,
+        folder: Path,
+        database_url: str,
+        aws: Aws,
+        *,
+        workers: int = 2,
+        flags: Sequence[str] = (),
+        root: Path = ROOT,
+        admin_key: str | None = None,
+        **settings: str,
     ) -> None:
         self.database_url = database_url
+        self.root = root
         self.aws = aws
         self.port = free_port()
         self.metrics_port = free_port()
         self.log = folder / "service.log"
         self._workers = workers
         self._flags = flags
-        self._admin_key = f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+        self._installed = admin_key is not None
+        self._admin_key = admin_key or new_key()
         deputy = {
             "DATABASE_URL": database_url,
             "SECRET_KEYS": secrets.token_urlsafe(48),
@@ -179,9 +126,10 @@ class Deployment:
         }
 
     def __enter__(self) -> Self:
-        database = Database(self.database_url)
-        ApiKeys(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
-        database.engine.dispose()
+        if not self._installed:
+            database = Database(self.database_url)
+            ApiKeys(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
+            database.engine.dispose()
         self.engine = sqlalchemy.create_engine(self.database_url)  # past the service
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -189,7 +137,7 @@ class Deployment:
                     *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
                     *("--workers", str(self._workers), *self._flags, "wsgi:app"),
                 ],
-                cwd=ROOT,
+                cwd=self.root,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -218,13 +166,26 @@ class Deployment:
         with self.log.with_suffix(".worker.log").open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "flask", "--app", "wsgi", "worker"],
-                cwd=ROOT,
+                cwd=self.root,
                 env=self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
             )
+
+    def command(self, *words: str, **environment: str) -> str:
+        """`flask --app wsgi WORDS`, with the service's settings."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", *words],
+            cwd=self.root,
+            env=self._env | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     @property
     def said(self) -> str:

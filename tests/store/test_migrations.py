@@ -107,7 +107,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(database):
 
 def test_make_check_says_so(capsys):
     assert check_migrations.main() == 0
-    assert capsys.readouterr().out == "Migrations match the models.\n"
+    said = "Migrations match the models, and the release before works on their schema.\n"
+    assert capsys.readouterr().out == said
 
 
 # --- indexes on the audit log, which is large and always being written to ---
@@ -164,3 +165,48 @@ def test_the_way_that_contributing_shows_builds_an_index_concurrently(database):
                 exec(lines, {"op": Operations(context)})  # noqa: S102  ours
     found = {index["name"] for index in inspect(database.engine).get_indexes("audit_events")}
     assert "ix_audit_events_outcome" in found
+
+
+# --- the release before works on the schema that a migration makes ---
+
+
+@pytest.mark.parametrize(
+    ("statement", "contracts"),
+    [
+        ("ALTER TABLE tenants DROP COLUMN name", True),
+        ("DROP TABLE proofs", True),
+        ("ALTER TABLE tenants RENAME COLUMN name TO title", True),
+        ("ALTER TABLE proofs RENAME TO verdicts", True),
+        ("ALTER TABLE tenants ALTER COLUMN name SET NOT NULL", True),
+        ("ALTER TABLE tenants ALTER COLUMN name DROP DEFAULT", True),
+        ("ALTER TABLE tenants ADD COLUMN colour VARCHAR(8) NOT NULL", True),
+        ("alter table tenants add colour varchar(8) not null", True),
+        ("ALTER TABLE tenants ALTER COLUMN name TYPE VARCHAR(8)", True),
+        ("ALTER TABLE tenants ADD CONSTRAINT c CHECK (name <> '')", True),
+        ("CREATE UNIQUE INDEX ix ON tenants (name)", True),
+        ("ALTER TABLE tenants ADD COLUMN colour VARCHAR(8)", False),
+        ("ALTER TABLE tenants ADD COLUMN colour VARCHAR(8) DEFAULT 'red' NOT NULL", False),
+        ("ALTER TABLE tenants ALTER COLUMN name DROP NOT NULL", False),
+        ("ALTER TABLE tenants DROP CONSTRAINT c", False),
+        ("CREATE INDEX CONCURRENTLY ix ON tenants (name)", False),
+        ("DROP INDEX ix", False),
+        ("CREATE TABLE things (id UUID NOT NULL, CONSTRAINT pk PRIMARY KEY (id))", False),
+    ],
+)
+def test_what_older_code_stumbles_over(statement, contracts):
+    assert bool(check_migrations.contractions(statement)) is contracts
+
+
+def test_steps_that_contract_are_named_unless_they_say_since_when_they_may(tmp_path, monkeypatch):
+    """Those before the rule did; and one of them that says so, or names a revision that is not earlier."""
+    with empty_database("postgresql", tmp_path) as url:
+        found = list(check_migrations.contracting(url, "0001"))
+    assert [one for one in found if one > check_migrations.EXPANDING_SINCE] == []
+    assert len(found) > 2
+    step = found[0][:4]
+    for named, said in (("0001", []), (step, ["must name"]), ("9999", ["must name"])):
+        script = ScriptDirectory(str(Path(__file__).parents[2] / "migrations")).get_revision(step)
+        monkeypatch.setattr(script.module, "contracts", named, raising=False)
+        problems = list(check_migrations._said(script, ["takes away a table or a column"]))
+        assert len(problems) == len(said)
+        assert all(words in problem for words, problem in zip(said, problems, strict=True))

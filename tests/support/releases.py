@@ -1,0 +1,68 @@
+"""Two releases of the service whose schemas differ by a step: this checkout and the version before it, or after it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from app.store.revisions import KNOWN
+from dev.stack import ROOT
+
+_PARTS = ("app", "cloudformation", "migrations", "alembic.ini", "celery_app.py", "gunicorn.conf.py", "wsgi.py")
+NEXT = "9999"
+# What a release may do to tables that the release before it still works on.
+_EXPANDS = f'''"""Every table is expanded in each way that is allowed."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{NEXT}"
+down_revision = "{KNOWN[-1]}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    tables = [name for name in sa.inspect(op.get_bind()).get_table_names() if name != "alembic_version"]
+    for table in sorted(tables):
+        op.add_column(table, sa.Column("expanded", sa.String(8)))
+        op.add_column(table, sa.Column("expanded_and_filled", sa.String(8), nullable=False, server_default="new"))
+    op.create_table("expanded", sa.Column("id", sa.Uuid(), nullable=False), sa.PrimaryKeyConstraint("id"))
+
+
+def downgrade() -> None:
+    raise NotImplementedError
+'''
+
+
+def before(folder: Path) -> Path | None:
+    """The newest commit with an older schema than this checkout's, in `folder`. None if git does not have it here."""
+    for commit in ("HEAD", *(f"{one}^" for one in _git("log", "--format=%H", "--", "migrations/versions").split())):
+        found = re.findall(
+            r"/(\d+)_\w+\.py$", _git("ls-tree", "-r", "--name-only", commit, "migrations/versions/"), re.MULTILINE
+        )
+        if found and max(found) < KNOWN[-1]:
+            archive = subprocess.run(
+                ["git", "archive", commit, *_PARTS], cwd=ROOT, capture_output=True, check=True
+            ).stdout
+            folder.mkdir()
+            subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+            return folder
+    return None
+
+
+def after(folder: Path) -> Path:
+    """This checkout with one migration more, in `folder`."""
+    folder.mkdir()
+    for part in _PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, folder / part)  # type: ignore[operator]
+    (folder / "migrations" / "versions" / f"{NEXT}_next.py").write_text(_EXPANDS)
+    return folder
+
+
+def _git(*words: str) -> str:
+    """What git prints; nothing where there is no repository, or no such commit in a shallow one."""
+    if shutil.which("git") is None:
+        return ""
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout
