@@ -74,6 +74,10 @@ class Action(enum.StrEnum):
     PROBER_SIGHTED = "prober.sighted", "The canary lets the broker in both ways, so refusals of roles count."
     PROBER_BLINDED = "prober.blinded", "A policy on the vendor's side refuses probes, so proofs are inconclusive."
     PROBER_CANARY_LOST = "prober.canary_lost", "The canary refuses the broker: it is deleted, changed or unreachable."
+    DATABASE_RESTORED = (
+        "database.restored",
+        "The operator restored a backup; events between `reaches` and this one are lost.",
+    )
     CREDENTIALS_ISSUED = ISSUED, "Credentials were issued."
     KEY_CREATED = "api_key.created", "An API key was made."
     KEY_REPLACED = "api_key.replaced", "An API key was given a successor."

