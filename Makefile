@@ -43,7 +43,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m dev.check_migrations
-	$(BIN)/cfn-lint cloudformation/*.yaml
+	$(BIN)/cfn-lint cloudformation/*.yaml deploy/fargate.yaml
 	$(BIN)/python -m dev.check_policies
 
 format: $(INSTALLED)

