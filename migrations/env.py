@@ -15,12 +15,21 @@ def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
+def include_name(name: str | None, kind: str, _parents: Any) -> bool:
+    """Partitions of the audit log are no tables of the models."""
+    return kind != "table" or not (name or "").startswith("audit_events_")
+
+
 engine = context.config.attributes.get("engine") or Database(Config.from_environment().database_url).engine
 
 with engine.connect().execution_options(deputy_writes=True) as connection:
     without_limits(connection)
     context.configure(
-        connection=connection, target_metadata=Base.metadata, render_item=render_item, transactional_ddl=True
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_item=render_item,
+        include_name=include_name,
+        transactional_ddl=True,
     )
     with context.begin_transaction():
         context.run_migrations()

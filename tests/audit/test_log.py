@@ -233,8 +233,10 @@ def test_a_rare_action_is_found_by_its_index_in_which_no_issuance_is(database, l
         connection.exec_driver_sql("ANALYZE audit_events")
         connection.commit()
     rare, common = plan(database, log, "tests.rare"), plan(database, log, ISSUED)
-    assert "ix_audit_events_action" in rare
-    assert "ix_audit_events_action" not in common
+    # PostgreSQL names the index after the partition.
+    index = "ix_audit_events_action" if database.engine.dialect.name == "sqlite" else "_action_id_idx"
+    assert index in rare
+    assert index not in common
     assert found(log, action=ISSUED)
 
 

@@ -1,9 +1,11 @@
 """The migrations make the models' schema out of nothing, and take it away again, on both engines."""
 
+import hashlib
 import re
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from alembic import command
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -29,13 +31,15 @@ def database(request, tmp_path):
 
 
 def tables(database: Database) -> set[str]:
-    return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+    """Without the audit log's partitions, which are not the models' (tests/audit/test_months.py)."""
+    names = set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+    return {name for name in names if not name.startswith("audit_events_")}
 
 
 def triggers(database: Database) -> list[str]:
     queries = {
         "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY 1",
-        "postgresql": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
+        "postgresql": "SELECT DISTINCT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
     }
     with database.read() as db:
         return list(db.scalars(text(queries[database.engine.dialect.name])))
@@ -111,11 +115,70 @@ def test_make_check_says_so(capsys):
     assert capsys.readouterr().out == said
 
 
+# --- 0026: the audit log by month ---
+
+_EVENTS = 100_000  # one each five minutes, so over eleven months and a half, until now
+_MANY = {
+    "sqlite": """
+        WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :many),
+        times(n, at) AS (SELECT n, CAST(strftime('%s', 'now') AS INTEGER) - 300 * n FROM n)
+        INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_name, details)
+        SELECT printf('%012x70008000000000%06x', at * 1000, n), strftime('%Y-%m-%d %H:%M:%f000', at, 'unixepoch'),
+        'tests.n' || n, 'ok', 'operator', 'tests', json_object('n', n) FROM times""",
+    "postgresql": """
+        WITH times AS (SELECT n, extract(epoch FROM date_trunc('second', now()))::bigint - 300 * n AS at
+                       FROM generate_series(1, :many) n)
+        INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_name, details)
+        SELECT (lpad(to_hex(at * 1000), 12, '0') || '70008000000000' || lpad(to_hex(n), 6, '0'))::uuid,
+        to_timestamp(at), 'tests.n' || n, 'ok', 'operator', 'tests', json_build_object('n', n) FROM times""",
+}
+
+
+def test_an_audit_log_of_many_months_comes_through_up_and_down(database):
+    """Bit for bit, in the default partition; the months that begin later have their own."""
+    config, kind = alembic_config(database), database.engine.dialect.name
+    command.upgrade(config, "0025")
+    with database.write(SYSTEM) as db:
+        db.execute(text(_MANY[kind]), {"many": _EVENTS})
+        far = {"id": "f" * 32, "at": "2222-01-01 00:00:00.000000" + ("" if kind == "sqlite" else "+00")}
+        db.execute(
+            text(
+                "INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_name, details)"
+                " VALUES (:id, :at, 'tests.far', 'ok', 'operator', 'tests', '{}')"
+            ),
+            far,
+        )
+    before = digest(database)
+    assert before[0] == _EVENTS + 1
+    for revision_then in ("head", "0025", "head"):
+        (command.downgrade if revision_then == "0025" else command.upgrade)(config, revision_then)
+        assert digest(database) == before
+    if kind == "postgresql":
+        with database.read() as db:
+            assert db.scalar(text("SELECT count(*) FROM audit_events_default")) == _EVENTS + 1
+            query = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'audit_events'::regclass"
+            assert db.scalar(text(query)) == 1 + 3
+    with pytest.raises(Exception, match="append-only"), database.write(SYSTEM) as db:
+        db.execute(text("DELETE FROM audit_events"))
+
+
+def digest(database: Database) -> tuple[int, str]:
+    """Of every event, in order."""
+    rows = hashlib.sha256()
+    with database.read() as db:
+        found = db.execute(
+            text("SELECT id, at, action, tenant_id, client_address, details FROM audit_events ORDER BY id")
+        ).all()
+    for row in found:
+        rows.update(repr(tuple(row)).encode())
+    return len(found), rows.hexdigest()
+
+
 # --- indexes on the audit log, which is large and always being written to ---
 
 _BUILDS = re.compile(
-    r"""CREATE\s+(UNIQUE\s+)?INDEX\s+(?!CONCURRENTLY\b).*\bON\s+(ONLY\s+)?"?audit_events\b
-    |ALTER\s+TABLE\s+(ONLY\s+)?"?audit_events\b.*\b(UNIQUE|PRIMARY\s+KEY|EXCLUDE)\b(?!\s+USING\s+INDEX)""",
+    r"""CREATE\s+(UNIQUE\s+)?INDEX\s+(?!CONCURRENTLY\b).*\bON\s+"?audit_events(_\w+)?\b
+    |ALTER\s+TABLE\s+(ONLY\s+)?"?audit_events(_\w+)?\b.*\b(UNIQUE|PRIMARY\s+KEY|EXCLUDE)\b(?!\s+USING\s+INDEX)""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 
@@ -126,7 +189,9 @@ _BUILDS = re.compile(
         ("CREATE INDEX ix ON audit_events (at)", True),
         ('create unique index if not exists ix on "audit_events" (at)', True),
         ("ALTER TABLE audit_events ADD CONSTRAINT uq UNIQUE (at)", True),
-        ("CREATE INDEX CONCURRENTLY ix ON audit_events (at)", False),
+        ("CREATE INDEX ix ON audit_events_2026_11 (at)", True),
+        ("CREATE INDEX ix ON ONLY audit_events (at)", False),
+        ("CREATE INDEX CONCURRENTLY ix ON audit_events_2026_11 (at)", False),
         ("CREATE INDEX ix ON connections (at)", False),
         ("ALTER TABLE audit_events ADD COLUMN client_address VARCHAR(45)", False),
         ("ALTER TABLE audit_events ADD CONSTRAINT uq UNIQUE USING INDEX ix", False),
@@ -162,9 +227,13 @@ def test_the_way_that_contributing_shows_builds_an_index_concurrently(database):
         with database.engine.connect().execution_options(deputy_writes=True) as connection:
             context = MigrationContext.configure(connection, opts={"transactional_ddl": True})
             with context.begin_transaction():
-                exec(lines, {"op": Operations(context)})  # noqa: S102  ours
+                exec(lines, {"op": Operations(context), "sa": sqlalchemy})  # noqa: S102  ours
     found = {index["name"] for index in inspect(database.engine).get_indexes("audit_events")}
     assert "ix_audit_events_outcome" in found
+    if database.engine.dialect.name == "postgresql":
+        query = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_audit_events_outcome'::regclass"
+        with database.read() as db:
+            assert db.scalar(text(query)), "it is the index of every partition"
 
 
 # --- the release before works on the schema that a migration makes ---
@@ -190,6 +259,7 @@ def test_the_way_that_contributing_shows_builds_an_index_concurrently(database):
         ("ALTER TABLE tenants DROP CONSTRAINT c", False),
         ("CREATE INDEX CONCURRENTLY ix ON tenants (name)", False),
         ("DROP INDEX ix", False),
+        ("ALTER INDEX ix RENAME TO iy", False),
         ("CREATE TABLE things (id UUID NOT NULL, CONSTRAINT pk PRIMARY KEY (id))", False),
     ],
 )

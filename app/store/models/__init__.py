@@ -2,7 +2,7 @@
 
 - a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
 - an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers in the migration
-  refuse to change or delete one, and to change or delete an audit event;
+  refuse to change or delete one, to change an audit event, and to delete one before its time;
 - a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12);
 - taking something away from a key, a tenant or a connection moves the configuration's epoch in the same transaction
   (triggers in the migration), which tells every process that its memory is out of date (invariant 8).

@@ -17,7 +17,8 @@ NOT_ISSUED = text(f"action <> '{ISSUED}'")
 
 
 class AuditEvent(Base):
-    """Who did what, when, to which connection, and with what outcome. Append-only; a trigger refuses anything else.
+    """Who did what, when, to which connection, and with what outcome. A trigger refuses to change one, and to delete one
+    before its time (app/background/housekeeping.py).
 
     No foreign keys: an event outlives the rows that it names.
     """
@@ -28,6 +29,7 @@ class AuditEvent(Base):
         Index("ix_audit_events_connection", "connection_id", "id"),
         # Without issuances, which the other indexes find: so the hot path does not pay for it.
         Index("ix_audit_events_action", "action", "id", sqlite_where=NOT_ISSUED, postgresql_where=NOT_ISSUED),
+        {"postgresql_partition_by": "RANGE (id)"},  # app/audit/months.py
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -6,7 +6,7 @@ random; a copy of the database is the same deployment.
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, select
+from sqlalchemy import BigInteger, CheckConstraint, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.store.models.base import Base
@@ -21,6 +21,8 @@ class Configuration(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     epoch: Mapped[int] = mapped_column(BigInteger)
     deployment_id: Mapped[UUID]
+    # Housekeeping's copy of AUDIT_RETENTION_DAYS, for SQLite's trigger: it lets no younger audit event be deleted.
+    audit_kept_days: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
 class EpochChange(Base):
