@@ -22,7 +22,7 @@ from app.store.epoch_history import EpochHistory
 from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import Page, page
 
-_ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after the other, less than this apart
+ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after the other, less than this apart
 PATIENCE = 1.5  # seconds to wait for a commit that others share
 
 
@@ -135,10 +135,10 @@ def _matching(bound_to: UUID | None, wanted: EventFilter) -> Select[AuditEvent]:
         query = query.where(NOT_ISSUED)  # always true here; it lets the partial index answer
     # No index is by time, but each ends with the id, which begins with the time.
     if wanted.since is not None:
-        first = first_id_at(wanted.since - _ID_AND_TIME)
+        first = first_id_at(wanted.since - ID_AND_TIME)
         query = query.where(AuditEvent.id >= first, AuditEvent.at >= wanted.since)
     if wanted.until is not None:
-        end = first_id_at(wanted.until + _ID_AND_TIME)
+        end = first_id_at(wanted.until + ID_AND_TIME)
         query = query.where(AuditEvent.id < end, AuditEvent.at < wanted.until)
     return query
 

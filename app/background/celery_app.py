@@ -115,7 +115,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
-        housekeeping.tidy(services().db)
+        housekeeping.tidy(services().db, config.audit_retention_days)
 
     return celery
 

@@ -1,51 +1,72 @@
-"""Housekeeping: every 15 minutes a background worker deletes registrations older than 30 days and old heartbeats, and
-takes rotations further.
+"""Housekeeping, every 15 minutes in each background worker: registrations older than 30 days and old heartbeats are
+deleted, audit events older than AUDIT_RETENTION_DAYS leave the log, and rotations are taken further.
 
 A registration's row marks a message that was acted upon, for when SQS delivers it again. CloudFormation gives up a
 request after an hour, and SQS keeps a message for 14 days at most, so after 30 days no message needs the row.
 """
 
-from datetime import timedelta
+import time
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
+from app.audit import months
+from app.audit.log import ID_AND_TIME
 from app.clock import now
 from app.health import heartbeats
-from app.store.database import SYSTEM, Database
-from app.store.models import Registration
+from app.ids import first_id_at
+from app.store.database import SYSTEM, Database, database_now
+from app.store.models import AuditEvent, Configuration, Registration
 from app.tenants import rotation
 
 EVERY = 900  # seconds between two calls of `tidy`
 _KEPT = timedelta(days=30)
-_MOST = 10_000  # rows at a time: nearly a million a day
-_TOGETHER = 1_000  # rows in one transaction, far from the limit of what one may take
+_SECONDS = 10.0  # for the rows of one table, each time
+_TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
+_PAUSE = 4  # times as long as a transaction took: others write meanwhile
 
 
-def tidy(db: Database) -> int:
-    """Delete a bounded number of old rows, and return how many. Raises StoreUnavailableError.
+def tidy(db: Database, audit_days: int) -> int:
+    """Delete and detach what is old, for a bounded time, and return how many rows and months. `audit_days`: for how
+    long audit events are kept; 0: for ever. Raises StoreUnavailableError.
 
     Any number of background workers may call it at once.
     """
     rotation.settle_all(db)
-    return heartbeats.delete_old(db) + _registrations(db)
+    gone = heartbeats.delete_old(db) + _delete_oldest(db, Registration, Registration.created_at, now() - _KEPT)
+    return gone + _audit_events(db, audit_days)
 
 
-def _registrations(db: Database) -> int:
-    limit = now() - _KEPT
-    oldest = select(Registration.created_at).order_by(Registration.id).limit(1)
+def _audit_events(db: Database, days: int) -> int:
     with db.read() as session:
-        first = session.scalar(oldest)
+        # By the clock that is behind: one that jumped ahead must not end what is young.
+        limit = min(now(), database_now(session)) - timedelta(days=days) - ID_AND_TIME if days else None
+        told = session.scalar(select(Configuration.audit_kept_days))
+    if db.engine.dialect.name == "postgresql":
+        return months.renew(db, limit)
+    if told != days:
+        with db.write(SYSTEM) as session:
+            session.execute(update(Configuration).values(audit_kept_days=days))
+    return _delete_oldest(db, AuditEvent, AuditEvent.at, limit) if limit else 0
+
+
+def _delete_oldest(db: Database, table: Any, at: InstrumentedAttribute[datetime], limit: datetime) -> int:
+    """Delete the rows from before `limit`, by their ids (UUIDv7) and by `at`, some at a time."""
+    with db.read() as session:
+        first = session.scalar(select(at).order_by(table.id).limit(1))
         if first is None or first >= limit:
             return 0  # without taking SQLite's one write lock
-    # The oldest rows have the lowest ids (UUIDv7), so the primary key finds them.
-    some = select(Registration.id).order_by(Registration.id).limit(_TOGETHER).with_for_update(skip_locked=True)
-    old = delete(Registration).where(Registration.id.in_(some), Registration.created_at < limit)
-    returning = old.returning(Registration.id).execution_options(synchronize_session=False)
-    gone = 0
-    while gone < _MOST:
+    some = select(table.id).where(table.id < first_id_at(limit)).order_by(table.id).limit(_TOGETHER)
+    old = delete(table).where(table.id.in_(some.with_for_update(skip_locked=True)), at < limit)
+    returning = old.returning(table.id).execution_options(synchronize_session=False)
+    gone, until = 0, time.monotonic() + _SECONDS
+    while (began := time.monotonic()) < until:
         with db.write(SYSTEM) as session:
             some_gone = len(session.execute(returning).all())
         gone += some_gone
         if some_gone < _TOGETHER:
             break
+        time.sleep((time.monotonic() - began) * _PAUSE)
     return gone

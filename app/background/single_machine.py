@@ -31,15 +31,12 @@ class SingleMachineWorker:
         queue = self._services.proof_queue
         parts = companions(self._services, "flask", self._fail)
         parts.append(Part("routine", lambda part: self._prove_routinely(part, queue.claim_routine), self._fail))
+        parts.append(Part("housekeeping", self._tidy, self._fail))
         for part in parts:
             part.start()
-        tidy_at = 0.0
         with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
             while not self._stop.is_set():
                 began = time.monotonic()
-                if began >= tidy_at:
-                    tidy_at = began + EVERY
-                    guarded(self._stop, lambda: tidy(self._services.db) > 0)
                 busy = guarded(self._stop, lambda: self._round(pool, queue.claim))
                 if not busy:
                     self._stop.wait(max(0.0, _TICK - (time.monotonic() - began)))
@@ -49,6 +46,12 @@ class SingleMachineWorker:
     def _fail(self) -> None:
         self._whole = False
         self._stop.set()
+
+    def _tidy(self, part: Part) -> None:
+        while True:
+            part.guarded(lambda: tidy(self._services.db, self._services.config.audit_retention_days) > 0)
+            if part.told_to_end(after=EVERY):
+                break
 
     def _prove_routinely(self, part: Part, claim: Callable[[int], list[Claim]]) -> None:
         """In a loop of its own: a routine proof waits for its half of the budget, and must delay nothing urgent."""

@@ -28,7 +28,8 @@ from app.errors import ConflictError, StoreUnavailableError
 from app.store.sqlite import PRAGMAS, SqliteConnection, WriteLock, create_private
 
 _UNREACHABLE = "The database can't be reached right now; try again."
-_COLLISIONS = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
+# PostgreSQL's serialization_failure, deadlock_detected and lock_not_available
+_COLLISIONS = {"40001", "40P01", "55P03"}
 _COLLIDED = "Another request changed the same things at the same time; try again."
 # An asynchronous commit is not durable, so synchronous_commit is always on.
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"

@@ -73,7 +73,7 @@ def test_a_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_day(databas
     age(database, two.id, 65)
     age(database, three.id, 24 * 3600 + 60)
     assert [row.id for row in seen(database).lately] == [one.id]
-    assert tidy(database) == 1
+    assert tidy(database, 0) == 1
     assert {row.id for row in rows(database)} == {one.id, two.id}
 
 

@@ -114,7 +114,7 @@ class Tenant:
     def after(self, **time: float) -> None:
         """So much later, with a background worker at work all the time: it does what is due when it is due."""
         until = now() + timedelta(**time)
-        housekeeping.tidy(self.services.db)
+        housekeeping.tidy(self.services.db, 0)
         while (due := self._next_due()) is not None and due <= until:
             self.clock.move_to(max(due, now()))
             queue = self.services.proof_queue
@@ -123,7 +123,7 @@ class Tenant:
             for claim in claims:
                 queue.prove(claim)
         self.clock.move_to(until)
-        housekeeping.tidy(self.services.db)
+        housekeeping.tidy(self.services.db, 0)
 
     def idle(self, **time: float) -> None:
         """So much later, and no background worker was there until then."""

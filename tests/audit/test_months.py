@@ -1,0 +1,379 @@
+"""PostgreSQL's audit log by months: made ahead, detached when old, and nothing in them is ever changed or deleted."""
+
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from structlog.testing import capture_logs
+
+from app.audit import months
+from app.audit.batch import AuditBatch
+from app.audit.events import Action, Actor, Event
+from app.audit.log import AuditLog, EventFilter
+from app.errors import StoreUnavailableError
+from app.ids import first_id_at, new_id
+from app.store.database import SYSTEM, Database, database_now
+from app.store.models import ISSUED, AuditEvent
+from tests.support.databases import new_database
+from tests.support.rows import ByHand, at_once, tenant_row
+
+BEGINNING = UUID(int=0)
+DAY = timedelta(days=1)
+TESTS = Actor("operator", None, "tests")
+
+
+@pytest.fixture
+def database():
+    """One of its own, in whose log is only what the test wrote."""
+    with new_database("postgresql") as url:
+        database = Database(url)
+        yield database
+        database.engine.dispose()
+
+
+@pytest.fixture
+def by_hand(database):
+    return ByHand(database.engine.url.render_as_string(hide_password=False))
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """`at(time)`: housekeeping finds the database's clock there."""
+    return lambda time: monkeypatch.setattr(months, "database_now", lambda _: time)
+
+
+def month(back: int = 0) -> datetime:
+    """The beginning of this month, or of one so many months ago."""
+    found = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(back):
+        found = (found - DAY).replace(day=1)
+    for _ in range(-back):
+        found = (found + 31 * DAY).replace(day=1)
+    return found
+
+
+def name(back: int = 0) -> str:
+    return f"audit_events_{month(back):%Y_%m}"
+
+
+def write(database, at: datetime, row_id: UUID | None = None, **changes) -> UUID:
+    """An event of that time; its id, which begins with it."""
+    made = row_id or UUID(int=first_id_at(at).int | (new_id().int & ((1 << 80) - 1)))
+    row = {"action": ISSUED, "outcome": "ok", "actor_kind": "operator", "actor_name": "tests", "details": {}} | changes
+    with database.write(SYSTEM) as db:
+        db.add(AuditEvent(id=made, at=at, **row))
+    return made
+
+
+def places(by_hand) -> dict[UUID, str]:
+    """In which table each event of the log is."""
+    return dict(by_hand.rows("SELECT id, tableoid::regclass::text FROM audit_events"))
+
+
+def look(database) -> months.Months:
+    with database.read() as db:
+        return months.look(db)
+
+
+def old_months(by_hand, *back: int) -> None:
+    """As housekeeping made them, when it was time."""
+    for number in back:
+        values = f"FROM ('{first_id_at(month(number))}') TO ('{first_id_at(month(number - 1))}')"
+        by_hand(f"CREATE TABLE {name(number)} PARTITION OF audit_events FOR VALUES {values}")
+
+
+def listed(database) -> list[UUID]:
+    """What the log shows, page by page, newest first."""
+    log, found, after = AuditLog(database), [], None
+    while True:
+        page = log.events(None, EventFilter(), limit=2, after=after)
+        found += [event.id for event in page.items]
+        if (after := page.after) is None:
+            return found
+
+
+# --- ahead ---
+
+
+def test_a_new_database_has_this_month_and_the_next_three(database):
+    there = look(database)
+    assert there.attached == sorted([*(name(-ahead) for ahead in range(4)), "audit_events_default"])
+    assert there.next_is_made
+    assert (there.detached, there.strays) == ([], False)
+    assert months.renew(database, None) == 0
+    assert look(database) == there
+
+
+def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(database, by_hand):
+    border = first_id_at(month(-1))
+    before = write(database, month(-1) - timedelta(milliseconds=1), UUID(int=border.int - 1))
+    after = write(database, month(-1), border)
+    assert places(by_hand) == {before: name(), after: name(-1)}
+    assert listed(database) == [after, before]
+
+
+def test_as_time_goes_by_months_are_made_three_ahead(database, at):
+    at(month(-2) + DAY)
+    assert months.renew(database, None) == 0
+    assert look(database).attached == sorted([*(name(-ahead) for ahead in range(6)), "audit_events_default"])
+    at(month(-5) + 14 * DAY)
+    assert not look(database).next_is_made
+    months.renew(database, None)
+    assert look(database).next_is_made
+
+
+def test_without_housekeeping_events_are_stored_and_found_all_the_same(database, by_hand, at):
+    """It was away for half a year. Its first round makes the next months, and leaves the events where they are."""
+    times = [month(-number) + 3 * DAY for number in (0, 3, 4, 6)]
+    ids = [write(database, time) for time in times]
+    assert [*places(by_hand).values()] == [name(), name(-3), "audit_events_default", "audit_events_default"]
+    at(times[-1])
+    months.renew(database, None)
+    made = [name(-number) for number in (0, 1, 2, 3, 7, 8, 9)]  # and not the sixth, which has events elsewhere
+    assert look(database).attached == [*made, "audit_events_default"]
+    ids += [write(database, month(-6) + 20 * DAY), write(database, month(-7))]
+    assert [places(by_hand)[event] for event in ids[-2:]] == ["audit_events_default", name(-7)]
+    assert listed(database) == ids[::-1]
+    assert months.renew(database, None) == 0, "and it does not try what can't be done"
+
+
+@pytest.mark.parametrize("when", [datetime(1970, 1, 2, tzinfo=UTC), datetime(2222, 1, 2, tzinfo=UTC)])
+def test_a_clock_that_is_wrong_by_centuries_stops_no_event(database, by_hand, when):
+    stray, good = write(database, when), write(database, month())
+    assert places(by_hand) == {stray: "audit_events_default", good: name()}
+    assert look(database).strays
+    assert {*listed(database)} == {stray, good}
+
+
+# --- old months ---
+
+
+def test_a_month_is_detached_when_its_last_event_is_old_enough_and_not_before(database, by_hand):
+    old_months(by_hand, 3, 2, 1)
+    ids = {number: write(database, month(number) + DAY) for number in (3, 2, 1, 0)}
+    assert months.renew(database, month(2) - timedelta(microseconds=1)) == 0
+    assert months.renew(database, month(2)) == 1
+    assert look(database).detached == [name(3)]
+    assert listed(database) == [ids[0], ids[1], ids[2]]
+    assert by_hand.rows(f"SELECT id FROM {name(3)}") == [(ids[3],)], "for the operator"  # noqa: S608
+    assert months.renew(database, month(0)) == 2
+    assert listed(database) == [ids[0]]
+    assert months.renew(database, None) == 0
+    assert look(database).detached == [name(3), name(2), name(1)]
+
+
+def test_a_detached_month_comes_back_as_operations_shows_it(database, by_hand):
+    old_months(by_hand, 1)
+    event = write(database, month(1) + DAY)
+    months.renew(database, month())
+    assert listed(database) == []
+    shown = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    statement = shown[shown.index("ALTER TABLE audit_events ATTACH PARTITION") :].partition(";")[0]
+    of_today = ("2025_09", f"{month(1):%Y_%m}"), ("2025-09-01", f"{month(1):%Y-%m-%d}"), ("2025-10", f"{month():%Y-%m}")
+    for example, real in of_today:
+        assert example in statement
+        statement = statement.replace(example, real)
+    with by_hand.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert listed(database) == [event]
+    assert places(by_hand) == {event: name(1)}
+
+
+def test_events_in_the_default_partition_go_when_the_newest_of_them_is_old(database, by_hand):
+    ids = [write(database, month(5) + DAY), write(database, month(3) + DAY), write(database, month() + DAY)]
+    assert months.renew(database, month(3) + DAY) == 0
+    assert months.renew(database, month(3) + 2 * DAY) == 1
+    assert listed(database) == [ids[2]]
+    [detached] = look(database).detached
+    assert detached == f"audit_events_default_{month(3) + DAY:%Y_%m_%d}"
+    assert by_hand.rows(f"SELECT id FROM {detached} ORDER BY id") == [(ids[0],), (ids[1],)]  # noqa: S608
+    assert not look(database).strays
+    again = write(database, month(5) + DAY)
+    assert places(by_hand)[again] == "audit_events_default"
+    with pytest.raises(DBAPIError, match="append-only"):
+        by_hand("TRUNCATE audit_events_default")
+
+
+def test_many_background_workers_at_once_do_it_once(database, by_hand, at):
+    old_months(by_hand, 4, 3, 2, 1)
+    at(month(-3) + DAY)
+    done = at_once([lambda: months.renew(database, month())] * 6)
+    assert {type(one) for one in done} == {int}
+    months.renew(database, month())  # whoever came second left it to the first
+    assert look(database).detached == [name(number) for number in (4, 3, 2, 1)]
+    assert look(database).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
+
+
+# --- beside issuing ---
+
+
+@contextmanager
+def reading(by_hand):
+    """Somebody reads the log for long: a dump, for example."""
+    with by_hand.engine.connect() as connection:
+        connection.execute(text("SELECT count(*) FROM audit_events"))
+        yield
+
+
+def test_a_lock_that_is_not_free_is_given_up_soon_and_issuing_goes_on(database, by_hand):
+    old_months(by_hand, 1)
+    write(database, month(1) + DAY)
+    with reading(by_hand), capture_logs() as lines:
+        began = time.monotonic()
+        done = at_once([lambda: months.renew(database, month()), *[lambda: time.sleep(0.02) or commit(database)] * 3])
+        assert done[0] == 0
+        assert all(isinstance(epoch, int) for epoch in done[1:]), "nobody who came later was refused"
+        assert time.monotonic() - began < 20
+        assert look(database).detached == []
+    assert [line["event"] for line in lines] == ["audit.months_wait"]
+    assert months.renew(database, month()) == 1
+
+
+def test_a_database_that_is_away_is_not_taken_for_a_lock():
+    with pytest.raises(StoreUnavailableError):
+        months.renew(Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing"), None)
+
+
+def commit(database) -> int:
+    return AuditBatch(database).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
+
+
+def test_a_prepared_statement_goes_on_while_months_come_and_go(database, by_hand, at):
+    batch, made = AuditBatch(database), []
+    for number in range(3, 0, -1):
+        old_months(by_hand, number)
+    for number in range(6):
+        made.append(Event(TESTS, Action.CREDENTIALS_ISSUED, {"n": number}))
+        batch.commit([made[-1]])
+        at(month(-number) + DAY)
+        months.renew(database, month(max(0, 2 - number)))
+    assert listed(database) == [event.id for event in made[::-1]]
+    assert len(look(database).detached) == 3
+
+
+def test_a_batch_may_have_events_of_two_months_and_of_none(database, by_hand):
+    batch = AuditBatch(database)
+    events = [
+        Event(TESTS, Action.CREDENTIALS_ISSUED, {}, id=UUID(int=first_id_at(time).int + 1), at=database_time(database))
+        for time in (month(), month(-1), month(-40))
+    ]
+    batch.commit(events)
+    assert [*dict(sorted(places(by_hand).items())).values()] == [name(), name(-1), "audit_events_default"]
+
+
+def database_time(database) -> datetime:
+    with database.read() as db:
+        return database_now(db)
+
+
+# --- nothing is changed or deleted ---
+
+
+def every_table(database, by_hand, at) -> list[str]:
+    """The log, and each of its parts: made by the migration and by housekeeping, and the default partitions."""
+    at(month(-1) + DAY)
+    write(database, month(9))
+    assert months.renew(database, month(5)) == 1
+    at(database_time(database))
+    return ["audit_events", *look(database).attached]
+
+
+def test_no_part_of_the_log_lets_an_event_be_changed_or_deleted(database, by_hand, at):
+    tables = every_table(database, by_hand, at)
+    for number in range(5):
+        write(database, month(-number))
+    write(database, month(9))
+    assert len(tables) == 7
+    for table in tables:
+        assert by_hand.one(f"SELECT count(*) FROM {table}") > 0, table  # noqa: S608
+        for statement in (
+            f"DELETE FROM {table}",  # noqa: S608
+            f"DELETE FROM ONLY {table}",  # noqa: S608
+            f"UPDATE {table} SET outcome = 'failed'",  # noqa: S608
+            f"UPDATE {table} SET id = gen_random_uuid()",  # noqa: S608
+            f"TRUNCATE {table}",
+        ):
+            if table == "audit_events" and "ONLY" in statement:
+                continue  # it has no rows of its own
+            with pytest.raises(DBAPIError, match="append-only"):
+                by_hand(statement)
+    assert by_hand.one("SELECT count(*) FROM audit_events") == 6
+
+
+def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(database, by_hand, at):
+    """What docs/operations.md says of two roles: the web processes' needs no more than these rights."""
+    role = f"deputy_web_{new_id().hex}"
+    by_hand(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        f"GRANT USAGE ON SCHEMA public TO {role}",
+    )
+    at(month(-1) + DAY)
+    months.renew(database, None)  # a month that was made later, by the owner
+    web = Database(database.engine.url.set(username=role).render_as_string(hide_password=False))
+    try:
+        AuditBatch(web).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
+        tenant_row(web)  # and moves on with the rest
+        event = write(web, month(-4))
+        assert places(by_hand)[event] == name(-4)
+        assert len(listed(web)) == 2
+        hand = ByHand(web.engine.url.render_as_string(hide_password=False))
+        for statement in (
+            f"ALTER TABLE audit_events DETACH PARTITION {name()}",
+            f"DROP TABLE {name()}",
+            "DROP TABLE audit_events",
+            f"TRUNCATE {name()}",
+            "ALTER TABLE audit_events DISABLE TRIGGER ALL",
+            f"ALTER TABLE {name()} DISABLE TRIGGER ALL",
+            "DROP TRIGGER audit_events_refuse_update ON audit_events",
+        ):
+            with pytest.raises(ProgrammingError, match=r"must be owner|permission denied"):
+                hand(statement)
+        with pytest.raises(DBAPIError, match="append-only"):
+            hand("DELETE FROM audit_events")
+    finally:
+        web.engine.dispose()
+        by_hand(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+# --- reading ---
+
+
+def test_lists_and_the_feed_go_over_the_border_of_a_month(database, by_hand, monkeypatch):
+    old_months(by_hand, 2, 1)
+    times = [month(1) + timedelta(seconds=number) for number in (-3, -2, -1, 0, 1, 2)] + [month(4)]
+    tenant = new_id()
+    ids = sorted(write(database, time, tenant_id=tenant) for time in times)
+    assert {*places(by_hand).values()} == {name(2), name(1), "audit_events_default"}
+    assert listed(database) == ids[::-1]
+    log, found, after = AuditLog(database), [], BEGINNING
+    while page := log.feed(tenant, EventFilter(), limit=2, after=after).items:
+        found += [event.id for event in page]
+        after = found[-1]
+    assert found == ids
+    wanted = EventFilter(since=month(1) - timedelta(seconds=2), until=month(1) + timedelta(seconds=1), tenant_id=tenant)
+    assert [event.id for event in log.events(None, wanted, limit=9, after=None).items] == ids[2:5][::-1]
+
+
+def test_each_month_has_the_logs_indexes(database, by_hand, at):
+    every_table(database, by_hand, at)
+    query = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'audit_events'::regclass AND indisvalid"
+    ours = {index for (index,) in by_hand.rows(query)}
+    assert ours == {"pk_audit_events", "ix_audit_events_action", "ix_audit_events_connection", "ix_audit_events_tenant"}
+    for index in ours:
+        parts = by_hand.one(f"SELECT count(*) FROM pg_inherits WHERE inhparent = '{index}'::regclass")  # noqa: S608
+        assert parts == len(look(database).attached), index
+
+
+def test_a_name_that_is_not_ours_is_left_alone(database, by_hand):
+    by_hand("CREATE TABLE audit_events_of_mine (id uuid)")
+    there = look(database)
+    assert there.detached == []
+    assert months.renew(database, month()) == 0
+    assert sqlalchemy.inspect(database.engine).has_table("audit_events_of_mine")

@@ -1,0 +1,220 @@
+"""AUDIT_RETENTION_DAYS: what is older leaves the log, nothing younger can, and others write meanwhile."""
+
+import itertools
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import sqlalchemy
+from sqlalchemy.exc import IntegrityError
+
+from app.audit.batch import AuditBatch
+from app.audit.events import Action, Actor, Event
+from app.audit.log import AuditLog, EventFilter
+from app.background import housekeeping
+from app.background.housekeeping import tidy
+from app.clock import now
+from app.ids import first_id_at
+from app.store.database import SYSTEM, Database
+from app.store.models import ISSUED, AuditEvent
+from tests.support.databases import new_database
+from tests.support.rows import ByHand, at_once
+
+DAY = timedelta(days=1)
+MOMENT = timedelta(minutes=1)
+TESTS = Actor("operator", None, "tests")
+MONTHS = 31 * DAY  # a month is detached as a whole
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request):
+    """One of its own, in whose log is only what the test wrote."""
+    with new_database(request.param) as url:
+        database = Database(url)
+        yield database
+        database.engine.dispose()
+
+
+@pytest.fixture
+def by_hand(database):
+    found = ByHand(database.engine.url.render_as_string(hide_password=False))
+    yield found
+    found.engine.dispose()
+
+
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
+def write(database, *ages: timedelta, at: datetime | None = None) -> list[UUID]:
+    """Events of these ages; `at`: what their rows say instead. On PostgreSQL in months that were made in time."""
+    ids = [UUID(int=first_id_at(now() - age).int | number) for number, age in enumerate(ages, 1)]
+    row = {"action": ISSUED, "outcome": "ok", "actor_kind": "operator", "actor_name": "tests", "details": {}}
+    if database.engine.dialect.name == "postgresql":
+        make_months(database, {(now() - age).strftime("%Y-%m") for age in ages})
+    with database.write(SYSTEM) as db:
+        rows = [row | {"id": made, "at": at or now() - age} for made, age in zip(ids, ages, strict=True)]
+        db.execute(sqlalchemy.insert(AuditEvent), rows)
+    return ids
+
+
+def make_months(database, wanted: set[str]) -> None:
+    for month in wanted:
+        begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+        end = (begin + 31 * DAY).replace(day=1)
+        statement = f"CREATE TABLE IF NOT EXISTS audit_events_{month.replace('-', '_')} PARTITION OF audit_events"
+        with database.write(SYSTEM) as db:
+            bounds = f"FROM ('{first_id_at(begin)}') TO ('{first_id_at(end)}')"
+            db.execute(sqlalchemy.text(f"{statement} FOR VALUES {bounds}"))
+
+
+def left(database) -> set[UUID]:
+    log = AuditLog(database)
+    return {event.id for event in log.events(None, EventFilter(), limit=200, after=None).items}
+
+
+def test_what_is_older_leaves_the_log_and_what_is_younger_stays(database):
+    _, *kept = write(database, 400 * DAY + MONTHS + MOMENT, 400 * DAY - MOMENT, 31 * DAY, 0 * DAY)
+    assert tidy(database, 400) == 1
+    assert left(database) == {*kept}
+    assert tidy(database, 400) == 0
+    assert left(database) == {*kept}
+
+
+def test_0_keeps_everything(database, by_hand):
+    ids = write(database, 4000 * DAY, 0 * DAY)
+    assert tidy(database, 0) == 0
+    assert left(database) == {*ids}
+    with pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"):
+        by_hand("DELETE FROM audit_events")
+
+
+def test_it_may_be_lowered_and_raised(database, by_hand):
+    oldest, older, *kept = write(database, 500 * DAY, 200 * DAY, 20 * DAY)
+    assert tidy(database, 600) == 0
+    assert tidy(database, 400) == 1
+    assert left(database) == {older, *kept}
+    assert tidy(database, 600) == 0, "what is gone is gone"
+    assert tidy(database, 100) == 1
+    assert left(database) == {*kept}
+    if database.engine.dialect.name == "postgresql":
+        tables = by_hand.rows("SELECT relname FROM pg_class WHERE relname ~ '^audit_events_.*[0-9]$' AND relkind = 'r'")
+        found = [by_hand.rows(f"SELECT id FROM {table}") for (table,) in tables]  # noqa: S608
+        assert {row_id for rows in found for (row_id,) in rows} == {oldest, older, *kept}, "nothing is deleted"
+
+
+def test_a_clock_that_is_ahead_ends_nothing(database, monkeypatch):
+    ids = write(database, 300 * DAY, 0 * DAY)
+    for name in ("now", "database_now"):
+        with monkeypatch.context() as patch:
+            patch.setattr(housekeeping, name, lambda *_: now() + 4000 * DAY)
+            assert tidy(database, 100_000 if name == "now" else 400) == 0
+            assert tidy(database, 400) == 0
+    assert left(database) == {*ids}
+
+
+def test_many_background_workers_at_once_do_not_fail(database):
+    kept = write(database, *[500 * DAY - timedelta(seconds=n) for n in range(50)], DAY)[50:]
+    assert {type(found) for found in at_once([lambda: tidy(database, 400)] * 6)} == {int}
+    tidy(database, 400)
+    assert left(database) == {*kept}
+
+
+# --- SQLite: rows ---
+
+
+@on_sqlite
+def test_sqlite_itself_deletes_no_younger_event(database, by_hand):
+    """Not by a mistake of ours, and not by hand: by its own clock, and the days that housekeeping last told it."""
+    old, young = write(database, 400 * DAY + MOMENT, 400 * DAY - MOMENT)
+    by_id = "DELETE FROM audit_events WHERE id = :id"
+    for event in (old, young):
+        with pytest.raises(IntegrityError, match="append-only"):
+            by_hand(by_id, id=event.hex)
+    tidy(database, 100_000)
+    with pytest.raises(IntegrityError, match="append-only"):
+        by_hand(by_id, id=old.hex)
+    by_hand("UPDATE configuration SET audit_kept_days = 400")
+    for statement, values in ((by_id, {"id": young.hex}), ("DELETE FROM audit_events", {})):
+        with pytest.raises(IntegrityError, match="append-only"):
+            by_hand(statement, **values)
+    assert left(database) == {old, young}
+    by_hand(by_id, id=old.hex)
+    for change in ("outcome = 'failed'", "at = '1970-01-01 00:00:00.000000'"):
+        with pytest.raises(IntegrityError, match="append-only"):
+            by_hand(f"UPDATE audit_events SET {change}")  # noqa: S608
+    assert left(database) == {young}
+
+
+@on_sqlite
+def test_an_event_that_says_it_is_young_is_kept_whatever_its_id_says(database):
+    ids = write(database, 500 * DAY, 450 * DAY, at=now() - DAY)
+    assert tidy(database, 400) == 0
+    assert left(database) == {*ids}
+
+
+@on_sqlite
+def test_an_old_event_with_a_young_id_waits_until_its_id_is_old(database):
+    write(database, 500 * DAY)
+    kept = write(database, 2 * DAY) + write(database, DAY, at=now() - 900 * DAY)
+    assert tidy(database, 400) == 1
+    assert left(database) == {*kept}
+
+
+@on_sqlite
+def test_a_few_rows_at_a_time_and_others_write_in_between(database, monkeypatch):
+    """Ten seconds at most; between two transactions it pauses for four times as long as the first one took."""
+    monkeypatch.setattr(housekeeping, "_TOGETHER", 100)
+    write(database, *[500 * DAY - timedelta(seconds=number) for number in range(2_000)])
+    pauses, batch, sleep = [], AuditBatch(database), time.sleep
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        batch.commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])  # the write lock is free
+        sleep(0)
+
+    monkeypatch.setattr(housekeeping.time, "sleep", pause)
+    assert tidy(database, 400) == 2_000
+    assert len(pauses) == 20
+    assert min(pauses) > 0
+    assert len(left(database)) == 20
+
+
+@on_sqlite
+def test_for_ten_seconds_at_most_each_time(database, monkeypatch):
+    class Clock:
+        passed = itertools.count(0, 2.5)
+
+        def monotonic(self) -> float:
+            return float(next(self.passed))
+
+        def sleep(self, _: float) -> None:
+            """No time."""
+
+    monkeypatch.setattr(housekeeping, "_TOGETHER", 2)
+    monkeypatch.setattr(housekeeping, "time", Clock())
+    write(database, *[500 * DAY - timedelta(seconds=number) for number in range(9)])
+    assert tidy(database, 400) == 4
+    assert tidy(database, 400) == 4
+    assert tidy(database, 400) == 1
+
+
+@on_sqlite
+def test_where_nothing_is_old_no_writer_is_waited_for(database):
+    kept = write(database, DAY)
+    tidy(database, 400)
+    begun, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with database.write(SYSTEM):
+            begun.set()
+            assert done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert begun.wait(60)
+    assert tidy(database, 400) == 0
+    done.set()
+    holder.join()
+    assert left(database) == {*kept}
