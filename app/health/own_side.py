@@ -1,4 +1,4 @@
-"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, and the shared cache."""
+"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, the audit log, the shared cache."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,16 +6,18 @@ from functools import partial
 
 from sqlalchemy import func, select
 
+from app.audit import months
 from app.aws.errors import Unavailable
 from app.aws.own_side import AbsentError, MayNotLookError, OwnSide, allowing
 from app.clock import now
 from app.config import ROLE_CHAINING_MAX, Config
 from app.health.checks import Check, Finding, failed, ok, skipped, warning
 from app.store.database import CLOCKS_APART, Database
-from app.store.models import Connection
+from app.store.models import AuditEvent, Connection
 
 _SECONDS = 5.0
 _SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
+_BEHIND = timedelta(days=33)  # after which no event is older than it may be: a month is detached as a whole
 _STACK = "Update the stack of cloudformation/broker.yaml; its outputs are the settings"
 
 
@@ -35,6 +37,7 @@ def own_side_checks(config: Config, db: Database) -> list[Check]:
         check("topic", partial(_guarded, partial(_topic, config, side)), "aws"),
         check("queue", partial(_guarded, partial(_queue, config, side)), "aws"),
         check("dead_letters", partial(_guarded, partial(_dead_letters, config, side)), "aws", "queue"),
+        check("audit_log", partial(_audit_log, config, db), "migrations"),
         check("cache", partial(_cache, config)),
     ]
 
@@ -158,6 +161,28 @@ def _dead_letters(config: Config, side: OwnSide) -> Finding:
             " Anybody may publish to the topic, so others need nothing.",
         )
     return ok("No message of a stack was given up.")
+
+
+def _audit_log(config: Config, db: Database) -> Finding:
+    """Whether housekeeping makes months ahead and keeps to DEPUTY_AUDIT_RETENTION_DAYS, and what it leaves to do."""
+    days = config.audit_retention_days
+    with db.read(long=True) as session:
+        oldest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
+        parts = months.look(session) if db.engine.dialect.name == "postgresql" else None
+    if parts and not parts.next_is_made:
+        return warning("The audit log has no partition for the next month.", _HOUSEKEEPING)
+    if days and oldest and oldest < now() - timedelta(days=days) - _BEHIND:
+        return warning(f"The oldest event is of {oldest:%Y-%m-%d}, and events are kept for {days} days.", _HOUSEKEEPING)
+    if parts and parts.detached:
+        return warning(
+            f"{len(parts.detached)} tables are detached from the audit log: {', '.join(parts.detached[:5])}.",
+            "Archive and drop them (docs/operations.md, How long the audit log is kept).",
+        )
+    strays = " Some are in the default partition." if parts and parts.strays else ""
+    return ok(f"Events are kept {f'for {days} days' if days else 'for ever'}.{strays}")
+
+
+_HOUSEKEEPING = "Start a background worker, or look for worker.failed and audit.months_wait in its log."
 
 
 def _cache(config: Config) -> Finding:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import click
 import pytest
+import sqlalchemy
 from flask import Flask
 
 from app.cli import commands as cli
@@ -14,6 +15,9 @@ from app.clock import now
 from app.config import Config, ConfigError
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
+from app.ids import first_id_at
+from app.store.database import SYSTEM, Database
+from app.store.models import AuditEvent
 from tests.conftest import make_config, publish_templates
 from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
 from tests.support.cast import root_client
@@ -98,7 +102,7 @@ def deployment(deployed):
 def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
     found = deployment.doctor(0)
     assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "ok")
-    assert len(found) == 20
+    assert len(found) == 21
     text = deployment.app.test_cli_runner().invoke(args=["doctor"])
     assert (text.exit_code, text.output.split()[:3]) == (0, ["status", "name", "seen"])
 
@@ -299,6 +303,59 @@ def test_a_cache_and_a_message_broker_that_are_not_there(deployment):
     assert wrong(found) == {"cache": "warning", "celery": "failed"}
     assert "DEPUTY_CACHE_URL" in found["cache"]["next"]
     assert "DEPUTY_CELERY_URL" in found["celery"]["next"]
+
+
+@contextmanager
+def log_of(deployment: Deployment, *statements: str):
+    """The audit log after these statements; their effects are gone at the end."""
+    with new_database("postgresql") as url:
+        database = Database(url)
+        with database.write(SYSTEM) as db:
+            for statement in statements:
+                db.execute(sqlalchemy.text(statement))
+        connection_row(database, tenant_row(database))
+        Heartbeat(database, "flask", Heard()).beat()
+        yield {"database_url": url}
+        database.engine.dispose()
+
+
+@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+def test_an_audit_log_whose_months_were_not_made_ahead(deployment):
+    coming = (now().replace(day=1) + timedelta(days=31)).strftime("%Y_%m")
+    with log_of(deployment, f"DROP TABLE audit_events_{coming}") as settings:
+        found = deployment.doctor(1, **settings)
+        assert wrong(found) == {"audit_log": "warning"}
+        assert "no partition for the next month" in found["audit_log"]["seen"]
+        assert "background worker" in found["audit_log"]["next"]
+
+
+@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+def test_months_that_wait_for_the_operator(deployment):
+    month = now().strftime("%Y_%m")
+    with log_of(deployment, f"ALTER TABLE audit_events DETACH PARTITION audit_events_{month}") as settings:
+        found = deployment.doctor(1, **settings)
+        assert wrong(found) == {"audit_log": "warning"}
+        assert found["audit_log"]["seen"] == f"1 tables are detached from the audit log: audit_events_{month}."
+        assert "docs/operations.md" in found["audit_log"]["next"]
+
+
+def test_an_audit_log_that_nothing_is_removed_from(deployment):
+    event = AuditEvent(
+        id=first_id_at(now() - timedelta(days=65)),
+        at=now() - timedelta(days=65),
+        action="tests.old",
+        outcome="ok",
+        actor_kind="operator",
+        actor_name="tests",
+        details={},
+    )
+    with deployment.db.write(SYSTEM) as db:
+        db.add(event)
+    found = deployment.doctor(1, audit_retention_days=30)
+    assert wrong(found) == {"audit_log": "warning"}
+    assert f"The oldest event is of {now() - timedelta(days=65):%Y-%m-%d}" in found["audit_log"]["seen"]
+    assert deployment.doctor(0, audit_retention_days=40)["audit_log"]["seen"].startswith("Events are kept for 40 days.")
+    assert deployment.doctor(0, audit_retention_days=0)["audit_log"]["seen"].startswith("Events are kept for ever.")
 
 
 def test_no_background_worker(deployment):
