@@ -28,6 +28,7 @@ from bench import (
     patience,
     readiness,
     report,
+    retention,
 )
 from bench.client import BenchError
 from bench.servers import HOME
@@ -38,6 +39,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
     "cold": (cold.measure, "row 5: one STS call for each answer"),
     "background": (background.measure, "hot rounds beside 50 new tenants and 50 proofs a second"),
+    "retention": (retention.measure, "row 20: issuing while housekeeping takes old events out of the audit log"),
     "revokes": (hostile.revokes, "row 11: issuing beside another tenant that makes and revokes keys"),
     "hostile": (hostile.measure, "row 12: issuing beside another tenant's hostile bodies and sockets"),
     "readiness": (readiness.measure, "row 18: STS calls for many that ask for readiness"),

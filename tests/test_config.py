@@ -106,6 +106,11 @@ def test_the_readme_says_each_default(read):
     assert {name: str(getattr(config, name.lower())) for name in said} == said
 
 
+def test_audit_events_may_be_kept_for_ever(read):
+    assert read().audit_retention_days == 400
+    assert read(DEPUTY_AUDIT_RETENTION_DAYS="0").audit_retention_days == 0
+
+
 def test_a_tenants_rate_rises_with_that_of_a_key(read):
     assert read().tenant_issue_rate == 1000
     assert read(DEPUTY_ISSUE_RATE="300").tenant_issue_rate == 1500
@@ -200,6 +205,9 @@ def test_an_empty_environment_names_what_it_needs(read):
         ("DEPUTY_MAX_SESSION_SECONDS", "-900"),
         ("DEPUTY_MAX_SESSION_SECONDS", "899"),
         ("DEPUTY_MAX_SESSION_SECONDS", "43201"),
+        ("DEPUTY_AUDIT_RETENTION_DAYS", "-1"),
+        ("DEPUTY_AUDIT_RETENTION_DAYS", "36501"),
+        ("DEPUTY_AUDIT_RETENTION_DAYS", "400d"),
         ("DEPUTY_PROXY_HOPS", "-1"),
         ("DEPUTY_PROXY_HOPS", "11"),
         ("DEPUTY_PROXY_HOPS", "one"),

@@ -26,8 +26,8 @@ _AHEAD = 3  # months that are made before they begin
 _DEFAULT = "audit_events_default"
 _OURS = re.compile(rf"{_DEFAULT}|audit_events_[0-9]{{4}}_[0-9]{{2}}|{_DEFAULT}_[0-9_]+")
 _TABLES = """
-SELECT relname, EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid AND inhparent = 'audit_events'::regclass)
-FROM pg_class c WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname LIKE 'audit_events_%'
+SELECT relname, relispartition FROM pg_class
+WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname LIKE 'audit_events_%'
 ORDER BY relname
 """
 _NEWEST_STRAY = f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"  # noqa: S608  a constant

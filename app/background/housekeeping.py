@@ -23,9 +23,9 @@ from app.tenants import rotation
 
 EVERY = 900  # seconds between two calls of `tidy`
 _KEPT = timedelta(days=30)
-_SECONDS = 10.0  # for the rows of one table, each time
+_SECONDS = 15.0  # for the rows of one table, each time
 _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
-_PAUSE = 4  # times as long as a transaction took: others write meanwhile
+_PAUSE = 19  # times as long as a transaction took, so that others have 19 of 20 parts of the time
 
 
 def tidy(db: Database, audit_days: int) -> int:

@@ -110,6 +110,15 @@ def test_a_new_database_has_this_month_and_the_next_three(database):
     assert look(database) == there
 
 
+def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others_are(database, by_hand, at):
+    by_hand(f"ALTER TABLE audit_events DETACH PARTITION {name(-1)}")
+    at(month(-1) + DAY)
+    assert months.renew(database, None) == 0
+    there = look(database)
+    assert there.detached == [name(-1)]
+    assert name(-4) in there.attached
+
+
 def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(database, by_hand):
     border = first_id_at(month(-1))
     before = write(database, month(-1) - timedelta(milliseconds=1), UUID(int=border.int - 1))
@@ -208,6 +217,17 @@ def test_many_background_workers_at_once_do_it_once(database, by_hand, at):
     months.renew(database, month())  # whoever came second left it to the first
     assert look(database).detached == [name(number) for number in (4, 3, 2, 1)]
     assert look(database).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
+
+
+def test_a_background_worker_leaves_it_to_the_one_that_is_at_it(database, by_hand, at):
+    old_months(by_hand, 1)
+    at(month(-1) + DAY)
+    before = look(database)
+    with by_hand.engine.begin() as other:
+        other.execute(text(months._ALONE))
+        assert months.renew(database, month()) == 0
+        assert look(database) == before
+    assert months.renew(database, month()) == 1
 
 
 # --- beside issuing ---

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 
 from app import services as composition
+from app.background import housekeeping
 from app.background.celery_app import create_celery
 from app.background.housekeeping import tidy
 from app.background.single_machine import SingleMachineWorker
@@ -76,9 +77,9 @@ def test_a_registration_is_kept_for_30_days(services):
 
 
 def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
-    """For ten seconds: here the first two transactions take them."""
+    """For 15 seconds: here the first two transactions take them."""
     monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
-    seconds = iter([0.0, 0.0, 0.1, 0.1, 0.2, 10.0])
+    seconds = iter([0.0, 0.0, 0.1, 0.1, 0.2, 15.0])
     monkeypatch.setattr(
         "app.background.housekeeping.time", SimpleNamespace(monotonic=lambda: next(seconds), sleep=bool)
     )
@@ -137,7 +138,7 @@ def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     rounds, tidied = [], []
     claim = services.proof_queue.claim
     monkeypatch.setattr("app.connections.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most))
-    monkeypatch.setattr("app.background.single_machine.tidy", lambda *given: tidied.append(1) or tidy(*given))
+    monkeypatch.setattr("app.background.single_machine.tidy", lambda db, days: tidied.append(days) or tidy(db, days))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()
     thread = threading.Thread(target=SingleMachineWorker(services, stop).run)
@@ -146,13 +147,16 @@ def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     stop.set()
     thread.join(10)
     assert left(services) == kept
-    assert len(tidied) == 1
+    assert tidied == [400]
 
 
-def test_celery_tidies_by_the_same_method(services):
+def test_celery_tidies_by_the_same_method(services, monkeypatch):
+    tidied = []
+    monkeypatch.setattr(housekeeping, "tidy", lambda db, days: tidied.append(days) or tidy(db, days))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     celery = create_celery(services.config, lambda: services)
     [beat] = [entry for entry in celery.conf.beat_schedule.values() if entry["task"] == "deputy.tidy"]
     assert beat["schedule"] >= 600
     celery.tasks[beat["task"]]()
     assert left(services) == kept
+    assert tidied == [400]

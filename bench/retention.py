@@ -1,0 +1,134 @@
+"""Row 20: issuing while housekeeping takes old events out of the audit log, beside issuing alone.
+
+On PostgreSQL a process of its own detaches a month ten times a second, as a background worker does once a month. On
+SQLite it deletes rows without an end, as one does for 15 seconds of 15 minutes. Both share the cores with issuing.
+"""
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import text
+
+from app.audit import months
+from app.background.housekeeping import tidy
+from app.ids import first_id_at
+from app.store.database import SYSTEM, Database
+from bench.client import BenchError
+from bench.goals import RETENTION, shown
+from bench.hot import contender, warm
+from bench.load import Wrk
+from bench.rounds import Contender, Round, Spread, interleave, ratio
+from bench.servers import Deputy
+from bench.stage import Stage
+from dev.stack import ROOT, end_process, end_with_parent
+
+_EVERY = 0.1  # seconds between two months
+_DAYS = 400
+# More than there is time for. The first ids of the months from 1990 on.
+_MONTHS = [first_id_at(datetime(1990 + number // 12, number % 12 + 1, 1, tzinfo=UTC)) for number in range(61)]
+_A_MONTH, _ROWS = 200, 20_000
+_OLD_ROWS = f"SELECT count(*) FROM audit_events WHERE id < '{_MONTHS[-1].hex}'"  # noqa: S608
+_INTO = "INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_name, tenant_id, details)"
+_ON_POSTGRESQL = f"""{_INTO}
+    SELECT (left(:first, 24) || lpad(to_hex(n), 12, '0'))::uuid, '1990-01-01Z', 'credentials.issued', 'ok', 'api_key',
+    'bench', gen_random_uuid(), '{{}}' FROM generate_series(1, {_A_MONTH}) n"""  # noqa: S608
+_ON_SQLITE = f"""WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {_ROWS})
+    {_INTO} SELECT printf('%032x', :done + n), '1990-01-01 00:00:00.000000', 'credentials.issued', 'ok', 'api_key',
+    'bench', lower(hex(randomblob(16))), '{{}}' FROM numbers"""  # noqa: S608
+
+
+@dataclass
+class Beside(Contender):
+    """Hot rounds while housekeeping is at work; `gone`: how many months or rows it took out in each."""
+
+    server: Deputy
+    gone: list[float] = field(default_factory=list)
+
+    def run(self, wrk: Wrk, seconds: int) -> Round:
+        with contextlib.closing(_Log(self.server.database_url)) as log, log.tidied():
+            before = log.old()
+            found = super().run(wrk, seconds)
+            self.gone.append(before - log.old())
+        if self.gone[-1] <= 0:
+            raise BenchError(f"{self.name}: housekeeping took nothing out of the log")
+        return found
+
+
+class _Log:
+    """The audit log, with old events for housekeeping."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._db = url, Database(url)
+        self._by_month = self._db.engine.dialect.name == "postgresql"
+        with self._db.write(SYSTEM) as session:
+            if not self._by_month:
+                session.execute(text(_ON_SQLITE), {"done": time.monotonic_ns()})
+        for first, end in itertools.pairwise(_MONTHS) if self._by_month else ():
+            with self._db.write(SYSTEM) as session:
+                name = f"audit_events_{datetime.fromtimestamp((first.int >> 80) / 1000, UTC):%Y_%m}"
+                session.execute(text(f"DROP TABLE IF EXISTS {name}"))
+                values = f"FOR VALUES FROM ('{first}') TO ('{end}')"
+                session.execute(text(f"CREATE TABLE {name} PARTITION OF audit_events {values}"))
+                session.execute(text(_ON_POSTGRESQL), {"first": str(first)})
+
+    @contextlib.contextmanager
+    def tidied(self) -> Iterator[None]:
+        command = [sys.executable, "-m", "bench.retention", self._url]
+        worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=end_with_parent)  # noqa: PLW1509  one C call
+        try:
+            if worker.stdout is not None:
+                worker.stdout.readline()  # it has begun
+            yield
+        finally:
+            end_process(worker)
+
+    def old(self) -> float:
+        """Months on PostgreSQL, rows on SQLite."""
+        with self._db.read() as session:
+            if self._by_month:
+                return len(months.look(session).attached)
+            return float(session.scalar(text(_OLD_ROWS)) or 0)
+
+    def close(self) -> None:
+        self._db.engine.dispose()
+
+
+def measure(stage: Stage) -> None:
+    scale, pairs = stage.scale, []
+    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
+        alone = contender(f"alone on {name}", populated)
+        beside = Beside(f"beside housekeeping on {name}", populated.server, populated.hot, database=populated.database)
+        warm(stage, alone)
+        pairs.append((alone, beside))
+    stage.say(f"retention: {scale.rounds} rounds of {scale.seconds} s alone and beside housekeeping, on each database")
+    interleave(stage.wrk, [one for pair in pairs for one in pair], rounds=scale.rounds, seconds=scale.seconds)
+    found = [ratio(beside, alone, lambda one: one.per_second) for alone, beside in pairs]
+    measured = " · ".join(map(shown, found))
+    stage.found.results.append(RETENTION.judge(measured, *(one.median for one in found), values={"ratios": found}))
+    stage.found.facts["hot beside housekeeping"] = {
+        one.name: one.facts()
+        | ({"months or rows gone a round": Spread.of(one.gone)} if isinstance(one, Beside) else {})
+        for pair in pairs
+        for one in pair
+    }
+
+
+def _tidy_without_end(url: str) -> None:
+    db = Database(url)
+    print("begun", flush=True)
+    for end in _MONTHS[1:] if db.engine.dialect.name == "postgresql" else ():
+        began = time.monotonic()
+        months.renew(db, datetime.fromtimestamp((end.int >> 80) / 1000, UTC))
+        time.sleep(max(0.0, began + _EVERY - time.monotonic()))
+    while True:
+        tidy(db, _DAYS)
+
+
+if __name__ == "__main__":
+    _tidy_without_end(sys.argv[1])
