@@ -39,12 +39,11 @@ _ALONE = "SELECT pg_try_advisory_xact_lock(hashtext('deputy audit months'))"
 
 @dataclass(frozen=True, slots=True)
 class Months:
-    """What there is of the log. `detached`: tables for the operator. `strays`: the default partition has events."""
+    """What there is of the log. `detached`: tables for the operator."""
 
     attached: list[str]
     detached: list[str]
     next_is_made: bool
-    strays: bool
 
 
 def look(db: Session) -> Months:
@@ -55,7 +54,6 @@ def look(db: Session) -> Months:
         attached=attached,
         detached=[name for name, is_attached in found if not is_attached],
         next_is_made=_name(_next(_month(database_now(db)))) in attached,
-        strays=db.scalar(text(_NEWEST_STRAY)) is not None,
     )
 
 

@@ -178,8 +178,7 @@ def _audit_log(config: Config, db: Database) -> Finding:
             f"{len(parts.detached)} tables are detached from the audit log: {', '.join(parts.detached[:5])}.",
             "Archive and drop them (docs/operations.md, How long the audit log is kept).",
         )
-    strays = " Some are in the default partition." if parts and parts.strays else ""
-    return ok(f"Events are kept {f'for {days} days' if days else 'for ever'}.{strays}")
+    return ok(f"Events are kept {f'for {days} days' if days else 'for ever'}.")
 
 
 _HOUSEKEEPING = "Start a background worker, or look for worker.failed and audit.months_wait in its log."
