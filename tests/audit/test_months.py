@@ -327,7 +327,7 @@ def test_no_part_of_the_log_lets_an_event_be_changed_or_deleted(database, by_han
 
 def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(database, by_hand, at):
     """What docs/operations.md says of two roles: the web processes' needs no more than these rights."""
-    role = f"deputy_web_{new_id().hex}"
+    role = f"web_{new_id().hex}"
     by_hand(
         f"CREATE ROLE {role} LOGIN",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
