@@ -32,7 +32,7 @@ bench: $(INSTALLED)
 # Hundreds of the processes that the tests start would each compile the same modules.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 2 -m soak $(ARGS)

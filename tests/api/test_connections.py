@@ -58,7 +58,7 @@ def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
 
 
 def test_a_proof_is_four_calls_in_order_and_the_first_session_may_only_read_its_role(world: World):
-    made = world.connection()
+    made = world.proven()
     calls = world.calls_for(made["role_arn"])
     own = made["external_id"]
     assert [call.external_id == own for call in calls] == [True, False, False, True]

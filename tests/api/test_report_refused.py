@@ -45,7 +45,7 @@ def by_hand(config) -> ByHand:
 def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world: World):
     """Without it, the cached session of a role that is gone was handed out on, and the connection stayed verified."""
     tenant, customer = world.tenant(), Customer(world.aws)
-    connection = world.connect(tenant, world.role(tenant, customer))
+    connection = world.connection(tenant, customer)
     worker = world.worker(tenant)
     path = path_of(connection, "/credentials")
     first = worker("POST", path)

@@ -14,8 +14,7 @@ def initech(world: World):
     reference = f"initech-{absent()}"
     tenant = world.admin("POST", "/v1/tenants", {"name": "Initech", "reference": reference}, expect=201)
     customer, kit = Customer(world.aws), world.kit(tenant)
-    role = customer.role(kit["role_name"], kit["trust_policy"])
-    return tenant, customer, kit, world.connect(tenant, role)
+    return tenant, customer, kit, world.connection(tenant, customer)
 
 
 @pytest.mark.parametrize("who", ["worker", "admin"])

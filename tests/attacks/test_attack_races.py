@@ -24,8 +24,7 @@ class Case:
         self.operator = world.admin.with_key(world.admin.key)
         self.tenant, self.customer = world.tenant(), Customer(world.aws)
         self.kit = world.kit(self.tenant)
-        role = self.customer.role(self.kit["role_name"], self.kit["trust_policy"])
-        self.connection = world.connect(self.tenant, role)
+        self.connection = world.connection(self.tenant, self.customer)
         self.key = world.admin(
             "POST",
             "/v1/api-keys",

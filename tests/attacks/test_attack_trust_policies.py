@@ -244,7 +244,7 @@ def test_trust_that_is_loosened_later_is_found_by_the_next_proof_and_stops_issui
 
 def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene: Scene, world: World):
     tenant = world.tenant()
-    made = world.connection(tenant)
+    made = world.proven(tenant)
     world.admin("POST", path_of(made, "/verify"))
     calls = world.calls_for(made["role_arn"])
     assert len(calls) == 8

@@ -81,11 +81,10 @@ class CustomerAccount:
         self.world = world
         self.customer = Customer(world.aws)
         self.tenant = world.tenant()
-        arn = world.role(self.tenant, self.customer)
-        self.role_name = arn.rsplit("/", 1)[1]
+        self.connection = world.connection(self.tenant, self.customer)
+        self.role_name = self.connection["role_arn"].rsplit("/", 1)[1]
         with closing(root_client(world.aws, "iam", self.customer.account)) as iam:
             iam.put_role_policy(RoleName=self.role_name, PolicyName="list", PolicyDocument=MAY_LIST)
-        self.connection = world.connect(self.tenant, arn)
         self.ids = (self.tenant["id"], self.connection["id"])
         self.bucket = f"things-of-{self.customer.account}"
         self.key = world.worker(self.tenant).key or ""

@@ -185,16 +185,16 @@ def without_the_stranger(statement) -> None:
 
 
 def test_a_role_as_the_kit_asks_for_it_passes_all_five_checks(world: World):
-    made = world.connection()
+    made = world.proven()
     assert outcomes(made) == dict.fromkeys([*FOUR, "stranger_refused"], "passed")
 
 
 def test_a_diagnosis_says_that_the_canary_lets_us_in(deployment: Deployment, world: World):
-    assert diagnosis_of(world, world.connection(), "canary") == ("ok", deployment.readiness()["seen"])
+    assert diagnosis_of(world, world.proven(), "canary") == ("ok", deployment.readiness()["seen"])
 
 
 def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment, world: World, clock: Clock):
-    made = world.connection()
+    made = world.proven()
     first = deployment.asked()
     assert sorted(first) == [
         ("DeputyBroker", "deputy-canary", False),
@@ -215,7 +215,7 @@ def test_many_proofs_at_once_share_one_asking(deployment: Deployment):
 
 
 def test_the_canary_is_asked_as_customers_roles_are(deployment: Deployment, world: World):
-    made = world.connection()
+    made = world.proven()
     theirs, ours = world.calls_for(made["role_arn"]), world.calls_for(deployment.stack.canary_role_arn)
     refused = [call for call in theirs if call.outcome == "AccessDenied"]
     assert {(call.policy, call.duration) for call in ours} == {(call.policy, call.duration) for call in refused}
@@ -246,7 +246,7 @@ def if_exists(policy):
 
 def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, customer: Customer, clock: Clock):
     """An unsafe role would look safe: the broker's own policy makes the refusals."""
-    verified, tenant = world.connection(), world.tenant()
+    verified, tenant = world.proven(), world.tenant()
     kit = world.kit(tenant)
     unsafe = customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
     clock.move(FRESH)
@@ -274,7 +274,7 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
 
 
 def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(deployment: Deployment, world: World, clock):
-    made = world.connection()
+    made = world.proven()
     Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
     clock.move(FRESH)
     with broker_policy(deployment, DEMANDS_AN_ID):
@@ -303,7 +303,7 @@ def test_an_accepted_stranger_is_insecure_also_to_a_blind_prober(
 
 def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World):
     with trust(deployment, "deputy-canary", of_nobody):
-        made = world.connection()
+        made = world.proven()
         assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
         assert made["verification"]["checks"][4]["detail"].startswith("Not tried")
         assert deployment.told()[-1] == "prober.canary_lost"
@@ -314,7 +314,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
 
 
 def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployment, world: World, clock: Clock):
-    made = world.connection()
+    made = world.proven()
     Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
     clock.move(FRESH)
     with trust(deployment, "deputy-canary", of_nobody):
@@ -409,7 +409,7 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
 
 def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment: Deployment, world: World):
     with trust(deployment, "deputy-canary", without_the_stranger):
-        made = world.connection()
+        made = world.proven()
         assert outcomes(made)["stranger_refused"] == "skipped"
         assert [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn] == []
         said = deployment.readiness()
@@ -482,7 +482,7 @@ def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canar
         app = create_app(make_config(url, stranger_role_arn=roles_of(canary_stack)["stranger_role_arn"]))
         alone = Deployment(aws, app, canary_stack)
         aws.sts_calls.clear()
-        assert outcomes(alone.world.connection()) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
+        assert outcomes(alone.world.proven()) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
         assert alone.asked() == []
         assert "prober" not in [name for name, _ in alone.services.health.findings()]
         app.extensions["deputy"].db.engine.dispose()

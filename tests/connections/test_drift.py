@@ -36,7 +36,7 @@ class Fleet:
             kit = self.world.kit(tenant)
             for _ in range(each):
                 customer = Customer(self.world.aws)
-                connection = self.world.connect(tenant, self.world.role(tenant, customer))
+                connection = self.world.connection(tenant, customer)
                 made.append(connection | {"customer": customer, "kit": kit})
         self.made += made
         return made

@@ -37,7 +37,7 @@ class Scene:
     def renew(self) -> None:
         tenant = self.world.tenant()
         self.kit = self.world.kit(tenant)
-        self.connection = self.world.connect(tenant, self.world.role(tenant, self.customer))
+        self.connection = self.world.connection(tenant, self.customer)
 
     def issue(self, **options):
         return self.world.admin("POST", path_of(self.connection, "/credentials"), **options)

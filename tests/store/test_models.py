@@ -52,7 +52,11 @@ class Rows:
             db.execute(statement)
 
     def tenant(self, **fields) -> uuid.UUID:
-        values = {"id": new_id(), "name": "Acme", "status": TenantStatus.ACTIVE, "created_at": NOW} | fields
+        names = {
+            "name": "Acme",
+            "name_folded": "acme",
+        }  # as the ORM stores them: an empty one would be found by commands
+        values = {"id": new_id(), **names, "status": TenantStatus.ACTIVE, "created_at": NOW} | fields
         self.run(insert(Tenant.__table__).values(**values))
         return values["id"]
 

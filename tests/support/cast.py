@@ -105,9 +105,12 @@ class Customer:
 
     def role(self, name: str, trust: dict[str, Any], **options: Any) -> str:
         """Create a role; returns its ARN."""
+        return self.make_role(name, trust, **options)["Arn"]
+
+    def make_role(self, name: str, trust: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Create a role; returns what AWS says of it."""
         with closing(root_client(self._aws, "iam", self.account)) as iam:
-            created = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options)
-            return created["Role"]["Arn"]
+            return iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options)["Role"]
 
     def reading_itself(self, name: str, trust: dict[str, Any], **options: Any) -> str:
         """Create a role with the kit's policy read-itself; returns its ARN."""
@@ -179,8 +182,14 @@ class World:
         assert made["status"] == status, made
         return made
 
-    def connection(self, tenant: dict[str, Any] | None = None) -> dict[str, Any]:
-        """A verified connection; of a new tenant unless one is given."""
+    def connection(self, tenant: dict[str, Any] | None = None, customer: Customer | None = None) -> dict[str, Any]:
+        """A verified connection; of a new tenant unless one is given. For tests that are not about its proof."""
+        from tests.support import proven  # noqa: PLC0415  it needs conftest.py, which needs this module
+
+        return proven.connection(self, tenant or self.tenant(), customer or Customer(self.aws))
+
+    def proven(self, tenant: dict[str, Any] | None = None) -> dict[str, Any]:
+        """As `connection`, by a proof of its own: for tests that look at it, and for tenants in a rotation."""
         tenant = tenant or self.tenant()
         return self.connect(tenant, self.role(tenant))
 

@@ -49,17 +49,17 @@ def test_accounts_that_need_a_change_come_first_and_the_newest_of_each(visitor: 
     world, kit = visitor.world, visitor.world.kit(visitor.tenant)
     customers = [Customer(world.aws) for _ in range(8)]
     paused, connected, waiting, refused, broken, older, newer, last = customers
-    suspended = world.connect(visitor.tenant, world.role(visitor.tenant, paused))
+    suspended = world.connection(visitor.tenant, paused)
     world.admin("POST", path_of(suspended, "/suspend"), {"reason": "unpaid"})
-    world.connect(visitor.tenant, world.role(visitor.tenant, connected))
+    world.connection(visitor.tenant, connected)
     visitor.paste(waiting.account)
     visitor.paste(f"arn:aws:iam::{refused.account}:role/{kit['role_name']}")
-    lost = world.connect(visitor.tenant, world.role(visitor.tenant, broken))
+    lost = world.connection(visitor.tenant, broken)
     broken.remove_role(kit["role_name"])
     world.admin("POST", path_of(lost, "/verify"))
     for customer in (older, newer):
         visitor.paste(customer.role(kit["role_name"], without_external_id(kit["trust_policy"])))
-    world.connect(visitor.tenant, world.role(visitor.tenant, last))
+    world.connection(visitor.tenant, last)
     page = visitor.page()
     in_order = (newer, older, broken, refused, waiting, last, connected, paused)
     assert accounts(page) == [customer.account for customer in in_order]

@@ -19,7 +19,7 @@ def summary(visitor: Visitor) -> str:
 
 
 def test_a_page_without_a_rotation_says_nothing_of_one(visitor: Visitor, rotation: str):
-    visitor.world.connection(visitor.tenant)
+    visitor.world.proven(visitor.tenant)
     assert visitor.page().select("#rotation") == []
     visitor.world.admin("POST", rotation, {"reason": "x"}, expect=201)
     assert visitor.page().select("#rotation")
@@ -29,9 +29,9 @@ def test_a_page_without_a_rotation_says_nothing_of_one(visitor: Visitor, rotatio
 
 def test_it_says_how_each_kind_of_role_is_updated_and_which_wait(visitor: Visitor, rotation: str):
     world = visitor.world
-    first = world.connection(visitor.tenant)
+    first = world.proven(visitor.tenant)
     made = world.admin("POST", rotation, {"reason": "x"}, expect=201)
-    second = world.connection(visitor.tenant)
+    second = world.proven(visitor.tenant)
     kit, page = world.kit(visitor.tenant), visitor.page()
     assert "update 1 role." in summary(visitor)
     assert page.select_one("#new-external-id").get_text() == made["next_external_id"]
@@ -50,7 +50,7 @@ def test_it_says_how_each_kind_of_role_is_updated_and_which_wait(visitor: Visito
 
 
 def test_an_emergency_says_that_the_role_is_not_used(visitor: Visitor, rotation: str):
-    visitor.world.connection(visitor.tenant)
+    visitor.world.proven(visitor.tenant)
     visitor.world.admin("POST", rotation, {"reason": "x", "emergency": True}, expect=201)
     assert summary(visitor) == "Your External ID was withdrawn: update your role to restore access."
     assert "does not use your role until the new one is accepted" in visitor.page().select_one("#rotation").get_text()
