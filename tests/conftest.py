@@ -53,7 +53,7 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
 NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
 _MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
-_WAITING = ("dev", "honesty", "client", "web", "background")
+_WAITING = ("honesty", "dev", "client", "web", "background", "deploy")  # the longest first
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
@@ -75,10 +75,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    turns = [*slow, *reversed(slow)]  # who has the longest folder has the shortest as well
     others: list[pytest.Item] = []
     for item in items:
         place = next((n for n, folder in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{folder}/")), None)
-        (others if place is None else slow[place % workers]).append(item)
+        (others if place is None else turns[place % len(turns)]).append(item)
     ordered: list[pytest.Item] = []
     for number, first in enumerate(slow, 1):
         ordered += first
