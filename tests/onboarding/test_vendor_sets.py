@@ -2,11 +2,9 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,6 +22,7 @@ from tests.conftest import OPERATOR, make_config
 from tests.support import hcl
 from tests.support.cast import Api, Customer, World, path_of, root_client
 from tests.support.sets import MISTAKEN, VENDOR
+from tests.support.shells import run_as
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -175,27 +174,9 @@ def test_the_page_says_why_and_what_to_fill_in(world: World):
 
 
 @pytest.fixture
-def shell(world: World, customer: Customer, tmp_path: Path):
+def shell(world: World, customer: Customer):
     """Runs a kit's script in the customer's account."""
-
-    def run(script: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [shutil.which("sh"), "-s"],
-            input=script,
-            env={
-                "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-                "HOME": str(tmp_path),
-                "AWS_ENDPOINT_URL": world.aws.url,
-                "AWS_ACCESS_KEY_ID": customer.account,
-                "AWS_SECRET_ACCESS_KEY": "sandbox",
-                **env,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
+    return partial(run_as, world.aws, customer.account)
 
 
 def test_the_script_asks_for_the_parameter_and_takes_no_other_value(world: World, customer: Customer, shell):

@@ -1,11 +1,16 @@
 """Scripts of the kit, run by real shells with the real AWS CLI."""
 
+import atexit
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
+from dev.stack import ROOT, end_with_parent
 from sandbox.server import Sandbox
+from tests.support.waiting import until
 
 
 def run_as(
@@ -16,7 +21,7 @@ def run_as(
         [shutil.which(program), "-s"],
         input=script,
         env={
-            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "PATH": f"{_aws_cli()}:/usr/bin:/bin",
             "HOME": "/nonexistent",
             "AWS_ENDPOINT_URL": aws.url,
             "AWS_ACCESS_KEY_ID": account,
@@ -27,3 +32,20 @@ def run_as(
         text=True,
         check=False,
     )
+
+
+@cache
+def _aws_cli() -> Path:
+    """The folder with the program `aws`, for as long as this process lives."""
+    folder = Path(tempfile.mkdtemp(prefix="deputy-aws-cli-"))
+    command = [sys.executable, "-m", "tests.support.aws_cli", str(folder)]
+    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)  # noqa: PLW1509  one C call
+
+    def end() -> None:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    until((folder / "aws").exists, "the AWS CLI listens")
+    return folder
