@@ -13,7 +13,7 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import Time, doc, line, string
+from app.http.fields import Time, doc, line, nested, number, seconds, string, uuid
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.store.models import ApiKey
 
@@ -27,7 +27,7 @@ class KeyIn(Strict):
 
     name = line(200, "nightly worker", required=True)
     scopes = scopes(required=True, validate=validate.Length(1, len(Scope)))
-    tenant_id = fields.UUID(allow_none=True, metadata={"description": "Bind the key to one tenant."})
+    tenant_id = uuid("Bind the key to one tenant.", allow_none=True)
     expires_at = Time(allow_none=True)
     permission_sets = fields.List(
         line(64, "inventory"),
@@ -43,18 +43,18 @@ class KeyOut(Answer):
     scopes = scopes()
     tenant_id = fields.UUID(allow_none=True)
     permission_sets = fields.List(string("inventory"), allow_none=True)
-    made_by = fields.UUID(allow_none=True, metadata={"description": "The key that made it; null: the command line."})
+    made_by = uuid("The key that made it; null: the command line.", allow_none=True)
     expires_at = Time(allow_none=True)
     created_at = Time()
 
 
 class MadeOut(Answer):
-    keys = fields.Integer(metadata=doc(2))
-    links = fields.Integer(metadata=doc(1))
+    keys = number(2)
+    links = number(1)
 
 
 class KeyShown(KeyOut):
-    made = fields.Nested(MadeOut, metadata={"description": "How many live keys and links are revoked with this key."})
+    made = nested(MadeOut, "How many live keys and links are revoked with this key.")
 
 
 class KeyCreated(KeyShown):
@@ -62,12 +62,7 @@ class KeyCreated(KeyShown):
 
 
 class ReplaceIn(Strict):
-    grace_seconds = fields.Integer(
-        strict=True,
-        load_default=GRACE_SECONDS,
-        validate=validate.Range(0, GRACE_SECONDS_MAX),
-        metadata=doc(GRACE_SECONDS, "How long the old key keeps working."),
-    )
+    grace_seconds = seconds(GRACE_SECONDS, 0, GRACE_SECONDS_MAX, "How long the old key keeps working.")
 
 
 bp = Blueprint(

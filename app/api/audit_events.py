@@ -11,8 +11,8 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import FromSameObject, Time, doc, matching, one_of, string
-from app.http.openapi import UUID_EXAMPLE
+from app.http.examples import UUID_EXAMPLE
+from app.http.fields import FromSameObject, Time, doc, matching, one_of, string, uuid
 from app.http.schemas import Answer, PageQuery, page_of
 from app.store.models import AuditEvent
 from app.store.pages import Page
@@ -24,7 +24,7 @@ class AuditQuery(PageQuery):
     action = matching(r"[a-z_]{1,31}\.[a-z_]{1,31}", "connection.suspended")
     since = Time()
     until = Time()
-    after = fields.UUID(metadata={"description": "The last event that you have. The answer is oldest first."})
+    after = uuid("The last event that you have. The answer is oldest first.")
 
 
 class ActorOut(Answer):

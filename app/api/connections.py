@@ -14,7 +14,8 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import ACCOUNT, EXTERNAL_ID, ROLE, Statuses, Time, doc, line, matching, one_of, status, string
+from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
+from app.http.fields import Statuses, Time, doc, flag, line, matching, nested, number, one_of, status, string
 from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
@@ -44,11 +45,9 @@ class SetIn(Strict):
 
 
 class ConnectionSummary(Answer):
-    total = fields.Integer(metadata=doc(3))
-    reprove_every = fields.Integer(
-        metadata=doc(
-            3600, "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too small."
-        )
+    total = number(3)
+    reprove_every = number(
+        3600, "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too small."
     )
     by_status = fields.Dict(
         keys=fields.Enum(ConnectionStatus, by_value=True),
@@ -87,8 +86,8 @@ class ProofOut(VerificationOut):
     id = fields.UUID()
     trigger = fields.Enum(Trigger, by_value=True, metadata={"description": "Why it was made, the first time."})
     first_at = Time()
-    checked_at = Time(metadata={"description": "When it was made last."})
-    count = fields.Integer(metadata=doc(24, "How often it was made: routine proofs that find the same count up."))
+    checked_at = Time("When it was made last.")
+    count = number(24, "How often it was made: routine proofs that find the same count up.")
 
 
 class _ProvenUntil(Time):
@@ -118,7 +117,7 @@ class BeyondOut(Answer):
 
 class PermissionsOut(Answer):
     set = string("inventory")
-    version = fields.Integer(allow_none=True, metadata=doc(None, "Of the set that made the role; null: unknown."))
+    version = number(None, "Of the set that made the role; null: unknown.", allow_none=True)
     missing = fields.List(fields.Nested(GapOut))
     beyond = fields.List(
         fields.Nested(BeyondOut), allow_none=True, metadata={"description": "null: its policies were not seen."}
@@ -151,45 +150,34 @@ class ConnectionOut(Answer):
     account_id = string(ACCOUNT)
     external_id = string(EXTERNAL_ID)
     status = status(ConnectionStatus, "verified")
-    issues = fields.Boolean(metadata={"description": "Whether credentials are issued for it."})
+    issues = flag("Whether credentials are issued for it.")
     why = string(
         None, "Why no credentials are issued for it (a suspended tenant too); null: they are.", allow_none=True
     )
     suspended = SUSPENDED
-    awaiting_approval = fields.Boolean(
+    awaiting_approval = flag(
+        "Its permission set, or the one that it is to move to, writes, in an account that the tenant"
+        " did not declare: see approve.",
         attribute="awaits_approval",
-        metadata={
-            "description": "Its permission set, or the one that it is to move to, writes, in an account that the tenant"
-            " did not declare: see approve."
-        },
     )
     permission_set = string("inventory")
-    permission_set_version = fields.Integer(
-        allow_none=True,
-        metadata=doc(1, "The version that its role was made from, as its stack or its tag says; null: not known."),
+    permission_set_version = number(
+        1, "The version that its role was made from, as its stack or its tag says; null: not known.", allow_none=True
     )
     wanted_permission_set = string(None, "The set that its role is to move to; see PATCH.", allow_none=True)
     update_available = _UpdateAvailable(
         metadata={"description": "Whether its role is to be updated: to a newer version of its set, or to another set."}
     )
-    verification = fields.Nested(
-        VerificationOut,
-        attribute="proof",
-        allow_none=True,
-        metadata={"description": "The latest proof; null before the first."},
+    verification = nested(
+        VerificationOut, "The latest proof; null before the first.", attribute="proof", allow_none=True
     )
-    proven_until = _ProvenUntil(
-        allow_none=True, metadata={"description": "Nothing is issued later without a fresh proof. null: not verified."}
-    )
+    proven_until = _ProvenUntil("Nothing is issued later without a fresh proof. null: not verified.", allow_none=True)
     next_proof_at = Time(allow_none=True, attribute="due_at")
     access_until = Time(
-        allow_none=True,
-        metadata={
-            "description": "When the access ends, by the role's trust policy as it was read last. null: no time."
-        },
+        "When the access ends, by the role's trust policy as it was read last. null: no time.", allow_none=True
     )
     created_at = Time()
-    verified_at = Time(allow_none=True, metadata={"description": "The time of the latest proof that succeeded."})
+    verified_at = Time("The time of the latest proof that succeeded.", allow_none=True)
 
 
 bp = Blueprint("connections", __name__, noun="connection", description="Links to IAM roles, and their proofs.")

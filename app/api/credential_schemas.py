@@ -5,7 +5,8 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from app.http.fields import ACCOUNT, ROLE, doc, line, string
+from app.http.examples import ACCOUNT, ROLE
+from app.http.fields import doc, line, string
 from app.http.schemas import Answer, Strict
 from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN, Issued
 

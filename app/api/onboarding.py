@@ -11,7 +11,8 @@ from app.config import Broker
 from app.http.authentication import public, requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
-from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID, doc, line, matching, string
+from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
+from app.http.fields import doc, flag, line, matching, nested, number, string
 from app.http.schemas import Answer, Strict
 from app.onboarding import kit as onboarding
 
@@ -38,7 +39,7 @@ class StackUpdateOut(Answer):
 
 class KitUpdateOut(Answer):
     stack = fields.Nested(StackUpdateOut)
-    stack_set = fields.Nested(StackUpdateOut, metadata={"description": "The stack of a whole organisation."})
+    stack_set = nested(StackUpdateOut, "The stack of a whole organisation.")
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
 
@@ -52,7 +53,7 @@ class Kit(Answer):
     region = string("eu-west-1")
     partition = string("aws")
     permission_set = string("inventory")
-    permission_set_version = fields.Integer(metadata=doc(1))
+    permission_set_version = number(1)
     template_url = string(_TEMPLATE)
     template_version = string("0a1b2c3d4e5f6071")
     launch_stack_url = string(f"{_CONSOLE}templateURL=...")
@@ -61,15 +62,11 @@ class Kit(Answer):
         "The launch link for a whole AWS organisation. Open it in the management account or a delegated administrator's,"
         " and fill in the organizational units there.",
     )
-    registers_itself = fields.Boolean(
-        metadata={"description": "Whether a stack launched by these links tells Deputy the ARN of its role."}
-    )
+    registers_itself = flag("Whether a stack launched by these links tells Deputy the ARN of its role.")
     trust_policy = fields.Dict(metadata=doc(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID)))
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
-    update = fields.Nested(
-        KitUpdateOut, metadata={"description": "How a role that is there already is brought to what this kit asks for."}
-    )
+    update = nested(KitUpdateOut, "How a role that is there already is brought to what this kit asks for.")
 
 
 bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer needs to create the role.")

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from app.access.callers import Scope
 from app.api.onboarding import REGION
@@ -12,7 +12,7 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import Time, doc, line, matching, string
+from app.http.fields import Time, line, matching, seconds, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
 
@@ -20,11 +20,8 @@ from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECON
 class LinkIn(Strict):
     permission_set = line(64, "inventory")
     region = matching(REGION, "eu-west-1", "The region that the page offers first.")
-    expires_in = fields.Integer(
-        strict=True,
-        load_default=LINK_SECONDS,
-        validate=validate.Range(LINK_SECONDS_MIN, LINK_SECONDS_MAX),
-        metadata=doc(LINK_SECONDS, "Seconds until it stops working. Default 30 days."),
+    expires_in = seconds(
+        LINK_SECONDS, LINK_SECONDS_MIN, LINK_SECONDS_MAX, "Seconds until it stops working. Default 30 days."
     )
 
 

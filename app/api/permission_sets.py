@@ -8,7 +8,7 @@ from app.access.callers import Scope
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import services
-from app.http.fields import Time, doc, one_of, string
+from app.http.fields import Time, doc, number, one_of, string
 from app.http.schemas import Answer, Strict
 from app.permissions.difference import Difference
 
@@ -32,7 +32,7 @@ class ParameterOut(Answer):
 
 class PermissionSetOut(Answer):
     name = string("inventory")
-    version = fields.Integer(metadata=doc(1))
+    version = number(1)
     title = string("Read the inventory")
     description = string("Lists what there is, and reads no content.")
     access = one_of("PermissionSetAccess", "read", "write")
@@ -46,7 +46,7 @@ class PermissionSetOut(Answer):
 
 
 class PermissionSetVersionOut(Answer):
-    version = fields.Integer(metadata=doc(1))
+    version = number(1)
     published_at = Time()
     access = one_of("PermissionSetAccess", "read", "write", attribute="content.access")
     statements = fields.List(
@@ -61,8 +61,8 @@ class PermissionSetVersions(Answer):
 
 
 class DifferenceQuery(Strict):
-    before = fields.Integer(required=True, data_key="from", metadata=doc(1))
-    after = fields.Integer(required=True, data_key="to", metadata=doc(2))
+    before = number(1, required=True, data_key="from")
+    after = number(2, required=True, data_key="to")
 
 
 class SideOut(Answer):
@@ -88,8 +88,8 @@ class DifferenceOut(Answer):
     }
     EXAMPLE: ClassVar = {"from": 1, "to": 2, "added": _SIDE, "removed": _SIDE, "changed": [_CHANGE]}
 
-    before = fields.Integer(data_key="from", attribute="before.version", metadata=doc(1))
-    after = fields.Integer(data_key="to", attribute="after.version", metadata=doc(2))
+    before = number(1, data_key="from", attribute="before.version")
+    after = number(2, data_key="to", attribute="after.version")
     added = fields.Nested(SideOut)
     removed = fields.Nested(SideOut)
     changed = fields.List(fields.Nested(ChangeOut), metadata={"description": "Fields of statements that both have."})

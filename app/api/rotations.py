@@ -11,7 +11,8 @@ from app.errors import NotFoundError
 from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
-from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID, Time, doc, string
+from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
+from app.http.fields import Time, doc, number, string
 from app.http.schemas import Answer, Empty
 from app.store.models.states import RotationState
 from app.tenants.rotation import RotationStatus
@@ -27,9 +28,9 @@ class RotationIn(Reason):
 
 
 class RotationConnections(Answer):
-    total = fields.Integer(metadata=doc(20, "Verified connections; no others count."))
-    switched = fields.Integer(metadata=doc(18, "Those that are paired with the next External ID."))
-    waiting = fields.Integer(metadata=doc(2, "Those whose role has yet to accept it."))
+    total = number(20, "Verified connections; no others count.")
+    switched = number(18, "Those that are paired with the next External ID.")
+    waiting = number(2, "Those whose role has yet to accept it.")
 
 
 class RotationOut(Answer):

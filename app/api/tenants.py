@@ -12,7 +12,8 @@ from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
-from app.http.fields import ACCOUNT, EXTERNAL_ID, Matches, Statuses, Time, doc, line, status, string
+from app.http.examples import ACCOUNT, EXTERNAL_ID
+from app.http.fields import Matches, Statuses, Time, doc, line, status, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus

@@ -5,22 +5,41 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import ValidationError, fields, validate
-
-# For examples.
-ACCOUNT = "123456789012"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/deputy-7a2b6c18"
-EXTERNAL_ID = "dpy-" + "0123456789abcdef" * 4
-NEXT_EXTERNAL_ID = "dpy-" + "fedcba9876543210" * 4
+from marshmallow import Schema, ValidationError, fields, validate
 
 
 def doc(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
     """A field's metadata: an example, a description, and what else OpenAPI shows of it."""
-    return {"examples": [example]} | ({"description": description} if description else {}) | more
+    return {"examples": [example]} | _described(description) | more
 
 
 def string(example: str | None, description: str | None = None, **options: Any) -> fields.String:
     return fields.String(metadata=doc(example, description), **options)
+
+
+def number(example: int | None, description: str | None = None, **options: Any) -> fields.Integer:
+    return fields.Integer(metadata=doc(example, description), **options)
+
+
+def _described(description: str | None) -> dict[str, str]:
+    return {"description": description} if description else {}
+
+
+def flag(description: str, **options: Any) -> fields.Boolean:
+    return fields.Boolean(metadata=_described(description), **options)
+
+
+def uuid(description: str, **options: Any) -> fields.UUID:
+    return fields.UUID(metadata=_described(description), **options)
+
+
+def seconds(default: int, least: int, most: int, description: str) -> fields.Integer:
+    """A duration that may be left out."""
+    return number(default, description, strict=True, load_default=default, validate=validate.Range(least, most))
+
+
+def nested(schema: type[Schema], description: str | None = None, **options: Any) -> fields.Nested:
+    return fields.Nested(schema, metadata=_described(description), **options)
 
 
 def line(maximum: int, example: str, description: str | None = None, **options: Any) -> fields.String:
@@ -60,8 +79,8 @@ def matching(pattern: str, example: str, description: str | None = None) -> fiel
 class Time(fields.AwareDateTime):
     """An ISO 8601 time with an offset. The service gets it in UTC."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(format="iso", **options)
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        super().__init__(format="iso", metadata=_described(description), **options)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
         given: datetime = super()._deserialize(value, attr, data, **kwargs)

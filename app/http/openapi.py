@@ -12,10 +12,11 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema, fields
 
+from app.http.examples import UUID_EXAMPLE
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-UUID_EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
 _BY_KIND = {fields.UUID: UUID_EXAMPLE, fields.DateTime: "2026-01-31T12:00:00+00:00", fields.Boolean: True}
 

@@ -20,7 +20,7 @@ from app.audit.events import Action, Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
 from app.http.current import services
-from app.http.fields import doc, string
+from app.http.fields import doc, number, string
 from app.http.openapi import example_of
 from app.http.schemas import Answer
 
@@ -74,7 +74,7 @@ class ProblemSchema(Answer):
 
     type = string("urn:deputy:problem:not_found", "A URN that ends in the code.")
     title = string("Not found")
-    status = fields.Integer(metadata=doc(404))
+    status = number(404)
     detail = string(_DETAILS["not_found"])
     code = fields.String(
         metadata=doc(

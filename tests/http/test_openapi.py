@@ -15,7 +15,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.factory import create_app
 from app.http.blueprint import Blueprint
-from app.http.fields import EXTERNAL_ID, NEXT_EXTERNAL_ID
+from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.http.problems import PROBLEMS
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
