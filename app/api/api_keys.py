@@ -9,7 +9,6 @@ from marshmallow import fields, validate
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.access.callers import Scope, from_bits
 from app.access.families import FamilySummary
-from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
@@ -74,20 +73,22 @@ bp = Blueprint(
 _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at")
 
 
-@bp.route("/v1/api-keys", methods=["POST"])
-@requires(Scope.KEYS_WRITE, fails=[404, 429])
-@bp.arguments(KeyIn)
-@bp.response(201, KeyCreated)
+@bp.operation("POST", "/v1/api-keys", Scope.KEYS_WRITE, KeyCreated, takes=KeyIn, status=201, fails=[404, 429])
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; only this answer shows it"""
     key, text = services().api_keys.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
     return _shown(key, FamilySummary(0, 0, [])) | {"key": text}
 
 
-@bp.route("/v1/api-keys/<uuid:key_id>/replace", methods=["POST"])
-@requires(Scope.KEYS_WRITE, fails=[404, 409, 429])
-@bp.arguments(ReplaceIn)
-@bp.response(201, KeyCreated)
+@bp.operation(
+    "POST",
+    "/v1/api-keys/<uuid:key_id>/replace",
+    Scope.KEYS_WRITE,
+    KeyCreated,
+    takes=ReplaceIn,
+    status=201,
+    fails=[404, 409, 429],
+)
 def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     """Replace a key by a successor; the old key ends after the grace period
 
@@ -98,27 +99,20 @@ def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     return _shown(key, made) | {"key": text}
 
 
-@bp.route("/v1/api-keys", methods=["GET"])
-@requires(Scope.KEYS_WRITE)
-@bp.arguments(PageQuery, location="query")
-@bp.response(200, page_of(KeyOut))
+@bp.operation("GET", "/v1/api-keys", Scope.KEYS_WRITE, page_of(KeyOut), takes=PageQuery)
 def list_keys(query: dict[str, Any]) -> dict[str, Any]:
     """List live API keys that are no stronger than the one in use, newest first"""
     found = paged(query, partial(services().api_keys.list_keys, caller()))
     return found | {"items": [_shown(key) for key in found["items"]]}
 
 
-@bp.route("/v1/api-keys/<uuid:key_id>", methods=["GET"])
-@requires(Scope.KEYS_WRITE, fails=[404])
-@bp.response(200, KeyShown)
+@bp.operation("GET", "/v1/api-keys/<uuid:key_id>", Scope.KEYS_WRITE, KeyShown, fails=[404])
 def get_key(key_id: UUID) -> dict[str, Any]:
     """Read an API key, and how many live keys and links are revoked with it"""
     return _shown(*services().api_keys.get_key(caller(), key_id))
 
 
-@bp.route("/v1/api-keys/<uuid:key_id>", methods=["DELETE"])
-@requires(Scope.KEYS_WRITE, fails=[404, 429])
-@bp.response(204)
+@bp.operation("DELETE", "/v1/api-keys/<uuid:key_id>", Scope.KEYS_WRITE, status=204, fails=[404, 429])
 def revoke_key(key_id: UUID) -> None:
     """Revoke an API key: from this answer on, requests with it are refused
 

@@ -7,7 +7,6 @@ from marshmallow import fields
 
 from app.access.callers import Scope
 from app.audit.log import EventFilter
-from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
@@ -49,10 +48,7 @@ class AuditEventOut(Answer):
 bp = Blueprint("audit_events", __name__, noun="audit_event", description="Who did what, when, and to which connection.")
 
 
-@bp.route("/v1/audit-events", methods=["GET"])
-@requires(Scope.AUDIT_READ, fails=[404])
-@bp.arguments(AuditQuery, location="query")
-@bp.response(200, page_of(AuditEventOut))
+@bp.operation("GET", "/v1/audit-events", Scope.AUDIT_READ, page_of(AuditEventOut), takes=AuditQuery, fails=[404])
 def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     """List audit events, newest first; with `after`, oldest first, as a feed
 

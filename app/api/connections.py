@@ -10,7 +10,6 @@ from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
 from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
-from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
@@ -193,10 +192,9 @@ def _filter(query: dict[str, Any]) -> ConnectionFilter:
     return ConnectionFilter(statuses, account_id, update_available=query.get("update_available"))
 
 
-@bp.route(_ALL, methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
-@bp.arguments(ConnectionIn)
-@bp.response(201, ConnectionOut)
+@bp.operation(
+    "POST", _ALL, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ConnectionIn, status=201, fails=[404, 409, 429]
+)
 def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering
 
@@ -212,19 +210,14 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     return make(caller(), tenant_id, **body)
 
 
-@bp.route(_ALL, methods=["GET"])
-@requires(Scope.CONNECTIONS_READ, fails=[404])
-@bp.arguments(ConnectionQuery, location="query")
-@bp.response(200, _ConnectionPage)
+@bp.operation("GET", _ALL, Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery, fails=[404])
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
     wanted = _filter(query)
     return paged(query, partial(services().listing.list, caller(), tenant_id, wanted))
 
 
-@bp.route(f"{_ALL}/summary", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ, fails=[404])
-@bp.response(200, ConnectionSummary)
+@bp.operation("GET", f"{_ALL}/summary", Scope.CONNECTIONS_READ, ConnectionSummary, fails=[404])
 def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     """Count a tenant's connections by status"""
     counts = services().listing.summary(caller(), tenant_id)
@@ -232,28 +225,20 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     return {"total": sum(counts.values()), "reprove_every": every, "by_status": counts}
 
 
-@bp.route("/v1/connections", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ)
-@bp.arguments(ConnectionQuery, location="query")
-@bp.response(200, _ConnectionPage)
+@bp.operation("GET", "/v1/connections", Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery)
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
     wanted = _filter(query)
     return paged(query, partial(services().listing.list_all, caller(), wanted))
 
 
-@bp.route(_ONE, methods=["GET"])
-@requires(Scope.CONNECTIONS_READ, fails=[404])
-@bp.response(200, ConnectionOut)
+@bp.operation("GET", _ONE, Scope.CONNECTIONS_READ, ConnectionOut, fails=[404])
 def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     """Read a connection"""
     return services().connections.get(caller(), tenant_id, connection_id)
 
 
-@bp.route(_ONE, methods=["PATCH"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 429])
-@bp.arguments(SetIn)
-@bp.response(200, ConnectionOut)
+@bp.operation("PATCH", _ONE, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=SetIn, fails=[404, 429])
 def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Ask the customer to move a role to another permission set
 
@@ -265,29 +250,21 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
     return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
 
 
-@bp.route(_ONE, methods=["DELETE"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 429])
-@bp.response(204)
+@bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204, fails=[404, 429])
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
     counted = services().quotas.counting_stops(caller())
     services().connections.delete(counted, tenant_id, connection_id)
 
 
-@bp.route(f"{_ONE}/verify", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
-@bp.arguments(Empty)
-@bp.response(200, ConnectionOut)
+@bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty, fails=[404, 409, 429])
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now"""
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().verification.verify(caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED)
 
 
-@bp.route(f"{_ONE}/diagnose", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
-@bp.arguments(Empty)
-@bp.response(200, DiagnosisOut)
+@bp.operation("POST", f"{_ONE}/diagnose", Scope.CONNECTIONS_WRITE, DiagnosisOut, takes=Empty, fails=[404, 409, 429])
 def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Diagnosis:
     """Find out why a connection does not work, and who can repair it
 
@@ -298,39 +275,27 @@ def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: U
     return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
 
 
-@bp.route(f"{_ONE}/proofs", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ, fails=[404])
-@bp.arguments(PageQuery, location="query")
-@bp.response(200, _ProofPage)
+@bp.operation("GET", f"{_ONE}/proofs", Scope.CONNECTIONS_READ, _ProofPage, takes=PageQuery, fails=[404])
 def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
     """List a connection's proofs, newest first"""
     return paged(query, partial(services().listing.list_proofs, caller(), tenant_id, connection_id))
 
 
-@bp.route(f"{_ONE}/suspend", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
-@bp.arguments(Reason)
-@bp.response(200, ConnectionOut)
+@bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason, fails=[404, 409, 429])
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed"""
     counted = services().quotas.counting_stops(caller())
     return services().connections.suspend(counted, tenant_id, connection_id, **body)
 
 
-@bp.route(f"{_ONE}/resume", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409, 429])
-@bp.arguments(Reason)
-@bp.response(200, ConnectionOut)
+@bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason, fails=[404, 409, 429])
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering"""
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.resume(caller(), tenant_id, connection_id, **body)
 
 
-@bp.route(f"{_ONE}/approve", methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409])
-@bp.arguments(Empty)
-@bp.response(200, ConnectionOut)
+@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty, fails=[404, 409])
 def approve_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a connection that may write, in an account that was not declared
 
@@ -340,10 +305,9 @@ def approve_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UU
     return services().connections.approve(caller(), tenant_id, connection_id)
 
 
-@bp.route(f"{_ONE}/report-refused", methods=["POST"])
-@requires(Scope.CREDENTIALS_ISSUE, fails=[404, 429])
-@bp.arguments(Empty)
-@bp.response(202, Empty)
+@bp.operation(
+    "POST", f"{_ONE}/report-refused", Scope.CREDENTIALS_ISSUE, Empty, takes=Empty, status=202, fails=[404, 429]
+)
 def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
     """Report that AWS refused issued credentials
 

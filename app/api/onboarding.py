@@ -8,7 +8,7 @@ from marshmallow import fields
 
 from app.access.callers import Scope
 from app.config import Broker
-from app.http.authentication import public, requires
+from app.http.authentication import public
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
@@ -72,10 +72,9 @@ class Kit(Answer):
 bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer needs to create the role.")
 
 
-@bp.route("/v1/tenants/<uuid:tenant_id>/onboarding", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ, fails=[404])
-@bp.arguments(KitQuery, location="query")
-@bp.response(200, Kit)
+@bp.operation(
+    "GET", "/v1/tenants/<uuid:tenant_id>/onboarding", Scope.CONNECTIONS_READ, Kit, takes=KitQuery, fails=[404]
+)
 def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
     """The onboarding kit: launch link, template, trust policy, Terraform and AWS CLI"""
     return services().onboarding.kit(caller(), tenant_id, **query)

@@ -8,7 +8,6 @@ from marshmallow import fields
 
 from app.access.callers import Scope
 from app.api.onboarding import REGION
-from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
@@ -53,10 +52,7 @@ bp = Blueprint(
 _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 
 
-@bp.route(_ALL, methods=["POST"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404, 409])
-@bp.arguments(LinkIn)
-@bp.response(201, LinkCreated)
+@bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, LinkCreated, takes=LinkIn, status=201, fails=[404, 409])
 def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """Create an onboarding link; only this answer shows its URL
 
@@ -67,18 +63,13 @@ def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, A
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
-@bp.route(_ALL, methods=["GET"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404])
-@bp.arguments(PageQuery, location="query")
-@bp.response(200, page_of(LinkOut))
+@bp.operation("GET", _ALL, Scope.CONNECTIONS_WRITE, page_of(LinkOut), takes=PageQuery, fails=[404])
 def list_onboarding_links(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's onboarding links, newest first, without their URLs"""
     return paged(query, partial(services().links.list, caller(), tenant_id))
 
 
-@bp.route(f"{_ALL}/<uuid:link_id>", methods=["DELETE"])
-@requires(Scope.CONNECTIONS_WRITE, fails=[404])
-@bp.response(204)
+@bp.operation("DELETE", f"{_ALL}/<uuid:link_id>", Scope.CONNECTIONS_WRITE, status=204, fails=[404])
 def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
     """Revoke an onboarding link: from this answer on, its page is gone"""
     services().links.revoke(caller(), tenant_id, link_id)

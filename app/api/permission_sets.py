@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from marshmallow import fields
 
 from app.access.callers import Scope
-from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import services
 from app.http.fields import Time, doc, number, one_of, string
@@ -102,27 +101,35 @@ class PermissionSets(Answer):
 bp = Blueprint("permission-sets", __name__, noun="permission_set", description="What the vendor asks for.")
 
 
-@bp.route("/v1/permission-sets", methods=["GET"])
-@requires(Scope.CONNECTIONS_READ)
-@bp.response(200, PermissionSets)
+@bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSets)
 def list_permission_sets() -> dict[str, Any]:
     """List the permission sets: what the vendor can ask for, in words and as policies"""
     found = services().onboarding.permission_sets()
     return {"items": [{name: getattr(one, name) for name in _NAMES} | {"policy": policy} for one, policy in found]}
 
 
-@bp.route("/v1/permission-sets/<name>/versions", methods=["GET"], parameters=[_NAME])
-@requires(Scope.CONNECTIONS_READ, fails=[404])
-@bp.response(200, PermissionSetVersions)
+@bp.operation(
+    "GET",
+    "/v1/permission-sets/<name>/versions",
+    Scope.CONNECTIONS_READ,
+    PermissionSetVersions,
+    fails=[404],
+    parameters=[_NAME],
+)
 def list_versions(name: str) -> dict[str, Any]:
     """List the versions of a permission set that were published, newest first"""
     return {"items": services().onboarding.versions.list(name)}
 
 
-@bp.route("/v1/permission-sets/<name>/difference", methods=["GET"], parameters=[_NAME])
-@requires(Scope.CONNECTIONS_READ, fails=[404])
-@bp.arguments(DifferenceQuery, location="query")
-@bp.response(200, DifferenceOut)
+@bp.operation(
+    "GET",
+    "/v1/permission-sets/<name>/difference",
+    Scope.CONNECTIONS_READ,
+    DifferenceOut,
+    takes=DifferenceQuery,
+    fails=[404],
+    parameters=[_NAME],
+)
 def get_difference(query: dict[str, Any], name: str) -> Difference:
     """Compare two versions of a permission set"""
     return services().onboarding.versions.difference(name, **query)

@@ -8,7 +8,6 @@ from marshmallow import fields
 from app.access.callers import Scope
 from app.api.suspension_schemas import Reason
 from app.errors import NotFoundError
-from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
@@ -47,10 +46,7 @@ bp = Blueprint("rotations", __name__, noun="rotation", description="A tenant's E
 _PATH = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
 
 
-@bp.route(_PATH, methods=["POST"])
-@requires(Scope.TENANTS_WRITE, fails=[404, 409, 429])
-@bp.arguments(RotationIn)
-@bp.response(201, RotationOut)
+@bp.operation("POST", _PATH, Scope.TENANTS_WRITE, RotationOut, takes=RotationIn, status=201, fails=[404, 409, 429])
 @bp.alt_response(200, schema=RotationOut, description="The rotation that was open already is an emergency now")
 def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatus, int]:
     """Make a tenant's next External ID, which takes the current one's place
@@ -62,9 +58,7 @@ def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatu
     return rotation, 201 if new else 200
 
 
-@bp.route(_PATH, methods=["GET"])
-@requires(Scope.TENANTS_READ, fails=[404])
-@bp.response(200, RotationOut)
+@bp.operation("GET", _PATH, Scope.TENANTS_READ, RotationOut, fails=[404])
 def get_rotation(tenant_id: UUID) -> RotationStatus:
     """Read a tenant's latest rotation, also when it has ended"""
     rotation = services().rotations.get(caller(), tenant_id)
@@ -73,18 +67,13 @@ def get_rotation(tenant_id: UUID) -> RotationStatus:
     return rotation
 
 
-@bp.route(f"{_PATH}/complete", methods=["POST"])
-@requires(Scope.TENANTS_WRITE, fails=[404, 409])
-@bp.arguments(Empty)
-@bp.response(200, RotationOut)
+@bp.operation("POST", f"{_PATH}/complete", Scope.TENANTS_WRITE, RotationOut, takes=Empty, fails=[404, 409])
 def complete_rotation(_: dict[str, Any], tenant_id: UUID) -> RotationStatus:
     """Make the next External ID current, once all verified connections have switched"""
     return services().rotations.complete(caller(), tenant_id)
 
 
-@bp.route(_PATH, methods=["DELETE"])
-@requires(Scope.TENANTS_WRITE, fails=[404, 409])
-@bp.response(204)
+@bp.operation("DELETE", _PATH, Scope.TENANTS_WRITE, status=204, fails=[404, 409])
 def abandon_rotation(tenant_id: UUID) -> None:
     """Abandon a rotation as long as no connection has switched"""
     services().rotations.abandon(caller(), tenant_id)

@@ -8,7 +8,6 @@ from marshmallow import fields, validate
 
 from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
-from app.http.authentication import requires
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
@@ -62,64 +61,51 @@ class TenantOut(TenantListed):
 bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")
 
 
-@bp.route("/v1/tenants", methods=["POST"])
-@requires(Scope.TENANTS_WRITE, fails=[409])
-@bp.arguments(TenantIn)
-@bp.response(201, TenantOut)
+@bp.operation("POST", "/v1/tenants", Scope.TENANTS_WRITE, TenantOut, takes=TenantIn, status=201, fails=[409])
 def create_tenant(body: dict[str, Any]) -> Tenant:
     """Create a tenant, with an External ID of its own"""
     return services().tenants.create(caller(), **body)
 
 
-@bp.route("/v1/tenants", methods=["GET"])
-@requires(Scope.TENANTS_READ)
-@bp.arguments(TenantQuery, location="query")
-@bp.response(200, page_of(TenantListed))
+@bp.operation("GET", "/v1/tenants", Scope.TENANTS_READ, page_of(TenantListed), takes=TenantQuery)
 def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
     """List tenants, newest first"""
     wanted = TenantFilter(query.get("reference"), query.get("name"), tuple(query.get("status", ())))
     return paged(query, partial(services().tenants.list, caller(), wanted))
 
 
-@bp.route("/v1/tenants/<uuid:tenant_id>", methods=["GET"])
-@requires(Scope.TENANTS_READ, fails=[404])
-@bp.response(200, TenantOut)
+@bp.operation("GET", "/v1/tenants/<uuid:tenant_id>", Scope.TENANTS_READ, TenantOut, fails=[404])
 def get_tenant(tenant_id: UUID) -> Tenant:
     """Read a tenant"""
     return services().tenants.get(caller(), tenant_id)
 
 
-@bp.route("/v1/tenants/<uuid:tenant_id>", methods=["PATCH"])
-@requires(Scope.TENANTS_WRITE, fails=[404, 409])
-@bp.arguments(TenantChange)
-@bp.response(200, TenantOut)
+@bp.operation(
+    "PATCH", "/v1/tenants/<uuid:tenant_id>", Scope.TENANTS_WRITE, TenantOut, takes=TenantChange, fails=[404, 409]
+)
 def change_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Change a tenant's name, reference or accounts"""
     return services().tenants.change(caller(), tenant_id, body)
 
 
-@bp.route("/v1/tenants/<uuid:tenant_id>", methods=["DELETE"])
-@requires(Scope.TENANTS_WRITE, fails=[404])
-@bp.response(204)
+@bp.operation("DELETE", "/v1/tenants/<uuid:tenant_id>", Scope.TENANTS_WRITE, status=204, fails=[404])
 def delete_tenant(tenant_id: UUID) -> None:
     """Delete a tenant: issuing stops at once, and its External ID is never used again"""
     services().tenants.delete(caller(), tenant_id)
 
 
-@bp.route("/v1/tenants/<uuid:tenant_id>/suspend", methods=["POST"])
-@requires(Scope.TENANTS_WRITE, fails=[404, 409, 429])
-@bp.arguments(Reason)
-@bp.response(200, TenantOut)
+@bp.operation(
+    "POST", "/v1/tenants/<uuid:tenant_id>/suspend", Scope.TENANTS_WRITE, TenantOut, takes=Reason, fails=[404, 409, 429]
+)
 def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Suspend a tenant: no credentials are issued for it until it is resumed"""
     counted = services().quotas.counting_stops(caller())
     return services().tenants.suspend(counted, tenant_id, **body)
 
 
-@bp.route("/v1/tenants/<uuid:tenant_id>/resume", methods=["POST"])
-@requires(Scope.TENANTS_WRITE, fails=[404, 409])
-@bp.arguments(Reason)
-@bp.response(200, TenantOut)
+@bp.operation(
+    "POST", "/v1/tenants/<uuid:tenant_id>/resume", Scope.TENANTS_WRITE, TenantOut, takes=Reason, fails=[404, 409]
+)
 def resume_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Resume a suspended tenant"""
     return services().tenants.resume(caller(), tenant_id, **body)

@@ -1,9 +1,16 @@
 """What each resource of the API is made with."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import flask_smorest
 
+from app.access.callers import Scope
+from app.http.authentication import requires
 from app.http.openapi import complete_operation
 from app.http.parsing import StrictParser
+
+View = Callable[..., Any]
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -18,3 +25,30 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         super().__init__(name, import_name, description=description)
         self.noun = noun
         self._prepare_doc_cbks.append(complete_operation)
+
+    def operation(
+        self,
+        method: str,
+        path: str,
+        scope: Scope,
+        answer: Any = None,
+        *,
+        takes: Any = None,
+        status: int = 200,
+        fails: Sequence[int] = (),
+        **route: Any,
+    ) -> Callable[[View], View]:
+        """A view for API keys with this scope, which is checked before anything of the request is read.
+
+        `takes`: the schema of the query of a GET, of the body otherwise. `fails`: the statuses of the refusals that the
+        view's service raises.
+        """
+
+        def decorate(view: View) -> View:
+            view = self.response(status, answer)(view)
+            if takes is not None:
+                view = self.arguments(takes, location="query" if method == "GET" else "json")(view)
+            registered: View = self.route(path, methods=[method], **route)(requires(scope, fails=fails)(view))
+            return registered
+
+        return decorate
