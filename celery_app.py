@@ -12,7 +12,7 @@ gc.disable()  # as in wsgi.py
 
 from app.background.celery_app import create_celery
 from app.config import Config, ConfigError
-from app.services import begin, build
+from app.services import Services, begin
 
 try:
     config = Config.from_environment()
@@ -21,7 +21,7 @@ except ConfigError as error:
 if config.celery_url is None:
     sys.exit("DEPUTY_CELERY_URL is not set. Without a broker, run: flask --app wsgi worker")
 begin(config)
-_of_process = functools.cache(lambda _pid: build(config))  # a connection that was inherited is somebody else's
+_of_process = functools.cache(lambda _pid: Services(config))  # a connection that was inherited is somebody else's
 celery = create_celery(config, lambda: _of_process(os.getpid()))
 
 gc.freeze()

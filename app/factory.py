@@ -116,7 +116,7 @@ def create_app(config: Config) -> Flask:
     )
     app.url_map.merge_slashes = False  # its redirect would go to the Host header's host
     app.json.sort_keys = False  # type: ignore[attr-defined]  # answers keep the order of their schemas
-    app.extensions["deputy"] = services.build(config)
+    app.extensions["deputy"] = services.Services(config)
     problems.register(app)
     _register_hooks(app)
     api = RestApi(app)

@@ -1,6 +1,5 @@
 """The composition root: makes every object that the web, the CLI and the tests use. It knows no Flask."""
 
-from dataclasses import dataclass
 from functools import partial
 
 from app import log
@@ -38,31 +37,6 @@ from app.tenants.rotation import Rotations
 from app.tenants.tenants import Tenants
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    config: Config
-    db: Database
-    api_keys: ApiKeys
-    authorization: Authorization
-    audit: AuditLog
-    refusals: Refusals
-    tenants: Tenants
-    rotations: Rotations
-    onboarding: Onboarding
-    verification: Verification
-    connections: Connections
-    diagnoses: Diagnoses
-    listing: Listing
-    links: Links
-    registrations: Registrations | None  # None: no topic is configured
-    issuer: CredentialIssuer
-    health: Health
-    proof_queue: ProofQueue
-    rates: Rates
-    quotas: Quotas
-    tenant_share: TenantShare
-
-
 def begin(config: Config) -> None:
     """Set up the log, and log what looks like a mistake in the settings. A process calls it first."""
     log.configure(config.log_level)
@@ -70,41 +44,43 @@ def begin(config: Config) -> None:
         log.get(__name__).warning("settings.doubtful", detail=doubt)
 
 
-def build(config: Config) -> Services:
-    """Wire the services, once for a process. Opens no connection to anything. Raises ConfigError."""
-    db, sets = Database(config.database_url), permission_sets.configured(config)
-    sts = Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
-    pace, canary = Pace(db, config), Canary(db, config)
-    verification = Verification(db, sts, pace, canary)
-    sessions, rates = _shared(config)
-    audit_log, authorization = AuditLog(db), Authorization(db, ShelfLife(db, verification, rates, config.proof_max_age))
-    onboarding = Onboarding(db, TemplateBucket(config), config, sets)
-    connections, proof_queue = Connections(db, verification, config, sets), ProofQueue(db, sts, rates, pace, canary)
-    return Services(
-        config=config,
-        db=db,
-        api_keys=ApiKeys(db, most=config.tenant_keys, sets=sets),
-        authorization=authorization,
-        audit=audit_log,
-        refusals=Refusals(db),
-        tenants=Tenants(db),
-        rotations=Rotations(db),
-        onboarding=onboarding,
-        verification=verification,
-        connections=connections,
-        diagnoses=Diagnoses(db, sts.with_budget(rates.background_call), canary, config, sets),
-        listing=Listing(db, sets),
-        links=Links(db, onboarding, connections, verification, config),
-        registrations=_registrations(db, config, sets),
-        issuer=CredentialIssuer(
-            db, sts, authorization=authorization, sessions=sessions, rates=rates, log=audit_log, config=config
-        ),
-        health=_health(db, sts, onboarding, proof_queue, canary=canary, config=config),
-        proof_queue=proof_queue,
-        rates=rates,
-        quotas=Quotas(db, config),
-        tenant_share=TenantShare(),
-    )
+class Services:
+    """Every object of a process, which is made once. Opens no connection to anything. Raises ConfigError."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.db = db = Database(config.database_url)
+        sets = permission_sets.configured(config)
+        sts = Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
+        pace, canary = Pace(db, config), Canary(db, config)
+        sessions, self.rates = _shared(config)
+        self.quotas = Quotas(db, config)
+        self.tenant_share = TenantShare()
+        self.audit = AuditLog(db)
+        self.refusals = Refusals(db)
+        self.api_keys = ApiKeys(db, most=config.tenant_keys, sets=sets)
+        self.tenants = Tenants(db)
+        self.rotations = Rotations(db)
+        self.listing = Listing(db, sets)
+        self.verification = Verification(db, sts, pace, canary)
+        self.connections = Connections(db, self.verification, config, sets)
+        self.proof_queue = ProofQueue(db, sts, self.rates, pace, canary)
+        self.diagnoses = Diagnoses(db, sts.with_budget(self.rates.background_call), canary, config, sets)
+        self.onboarding = Onboarding(db, TemplateBucket(config), config, sets)
+        self.links = Links(db, self.onboarding, self.connections, self.verification, config)
+        self.registrations = _registrations(db, config, sets)
+        shelf_life = ShelfLife(db, self.verification, self.rates, config.proof_max_age)
+        self.authorization = Authorization(db, shelf_life)
+        self.issuer = CredentialIssuer(
+            db,
+            sts,
+            authorization=self.authorization,
+            sessions=sessions,
+            rates=self.rates,
+            log=self.audit,
+            config=config,
+        )
+        self.health = _health(db, sts, self.onboarding, self.proof_queue, canary=canary, config=config)
 
 
 def _shared(config: Config) -> tuple[SessionCache, Rates]:
@@ -139,6 +115,7 @@ def _health(
 
 
 def _registrations(db: Database, config: Config, sets: PermissionSets) -> Registrations | None:
+    """None when no topic is configured."""
     region, url = config.registration_region, config.registration_queue_url
     if region is None or url is None:
         return None

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import event
 
-from app import services
 from app.config import Config
 from app.services import Services
 from app.store.models import Connection, Verdict
@@ -19,7 +18,7 @@ _TIMES = 50
 
 
 def main() -> None:
-    made = services.build(Config.from_environment())
+    made = Services(Config.from_environment())
     queue, asked = made.proof_queue, []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:

@@ -32,7 +32,7 @@ HALF_A_DAY = timedelta(hours=12)
 def exported(aws, vendor):
     """Four proven connections, one of them proven 13 hours ago and due since then; read over HTTP."""
     with new_database("sqlite") as url:
-        services = composition.build(make_config(url))
+        services = composition.Services(make_config(url))
         role = {"role_unique_id": NO_ROLE.unique_id, "due_for": Trigger.SCHEDULED, "proof_id": new_id()}
         rows = [role | {"role_arn": f"{NO_ROLE.arn}-{n}", "due_at": now() + HALF_A_DAY} for n in range(3)]
         late = now() - timedelta(hours=13)

@@ -30,7 +30,7 @@ DAY = timedelta(days=1)
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def shared(request):
     with new_database(request.param) as url:
-        found = composition.build(make_config(url))
+        found = composition.Services(make_config(url))
         yield found
         found.db.engine.dispose()
 

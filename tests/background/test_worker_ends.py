@@ -77,7 +77,7 @@ def listening(services, vendor):
     """The services of a deployment with a registration queue."""
     topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
     config = replace(services.config, registration_topic_arn=topic, registration_queue_url=queue)
-    made = composition.build(config)
+    made = composition.Services(config)
     yield made
     made.db.engine.dispose()
 

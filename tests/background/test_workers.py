@@ -47,7 +47,7 @@ SQS_REGION = "eu-west-1"
 @pytest.fixture(params=["sqlite", "postgresql"])
 def services(request, aws, vendor):
     with new_database(request.param) as url:
-        found = composition.build(make_config(url, sts_budget=100_000))
+        found = composition.Services(make_config(url, sts_budget=100_000))
         yield found
         found.db.engine.dispose()
 
@@ -200,7 +200,7 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tm
     with new_database("sqlite") as url:
         topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
         config = make_config(url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue)
-        services = composition.build(config)
+        services = composition.Services(config)
         Crowd(services, aws).pending(40)
         with working(services) if kind == "flask" else celery_over_valkey(services, aws, tmp_path):
             until(lambda: begun(services) == THREADS)

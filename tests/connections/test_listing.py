@@ -24,7 +24,7 @@ KINDS = [("verified", "proven"), ("pending", "unassumable"), ("pending", None), 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def services(request):
     with new_database(request.param) as url:
-        built = composition.build(make_config(url))
+        built = composition.Services(make_config(url))
         yield built
         built.db.engine.dispose()
 

@@ -23,7 +23,7 @@ S = ConnectionStatus
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def services(request, aws, vendor):
     with new_database(request.param) as url:
-        services = composition.build(make_config(url))
+        services = composition.Services(make_config(url))
         yield services
         services.db.engine.dispose()
 

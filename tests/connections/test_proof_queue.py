@@ -74,7 +74,7 @@ class Scene:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def services(request, aws, vendor):
     with new_database(request.param) as url:
-        made = composition.build(make_config(url, sts_budget=6000))
+        made = composition.Services(make_config(url, sts_budget=6000))
         yield made
         made.db.engine.dispose()
 

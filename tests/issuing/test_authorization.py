@@ -13,7 +13,6 @@ import sqlalchemy
 import time_machine
 from sqlalchemy import select
 
-from app import services
 from app.access.api_keys import generate_key
 from app.access.callers import Scope
 from app.audit.log import AuditLog
@@ -54,7 +53,7 @@ def here(app) -> Services:
 @pytest.fixture(scope="module")
 def there(here, config) -> Iterator[Services]:
     """Another process, on another machine."""
-    made = services.build(config)
+    made = Services(config)
     yield made
     made.db.engine.dispose()
 
@@ -300,7 +299,7 @@ def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm
 @pytest.mark.parametrize("thing", ["key", "connection"])
 def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm: Warm, config, by_hand, thing):
     """Right after the first of the reads, whichever that is; so the epoch must come first."""
-    cold = services.build(config)
+    cold = Services(config)
     caller = cold.api_keys.authenticate(warm.place.key, None)
     statement = {
         "key": f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'",  # noqa: S608
@@ -673,7 +672,7 @@ class Held:
 
 @pytest.fixture
 def cold(here, config) -> Iterator[Services]:
-    made = services.build(config)
+    made = Services(config)
     yield made
     until(lambda: made.db.engine.pool.checkedout() == 0)  # a look may go on for longer than who asked for it
     made.db.engine.dispose()

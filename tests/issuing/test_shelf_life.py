@@ -28,7 +28,7 @@ class Scene:
         config = make_config(url, proof_max_age=MAX_AGE)
         app = create_app(config)
         app.testing = False
-        self.services, self.others = app.extensions["deputy"], composition.build(config)
+        self.services, self.others = app.extensions["deputy"], composition.Services(config)
         _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None)
         self.world = World(aws, Api(app, key))
         self.customer = Customer(aws)

@@ -26,7 +26,7 @@ def processes(request):
     """Two of them, as two gunicorn workers, on a database of their own."""
     with new_database(request.param) as url:
         config = make_config(url, connection_rate=60, link_rate=20)
-        both = [composition.build(config) for _ in range(2)]
+        both = [composition.Services(config) for _ in range(2)]
         yield both
         for services in both:
             services.db.engine.dispose()
@@ -229,6 +229,6 @@ def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(processes, 
 
 
 def test_a_database_that_is_away_is_said(tmp_path):
-    quotas = composition.build(make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")).quotas
+    quotas = composition.Services(make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")).quotas
     with pytest.raises(StoreUnavailableError):
         quotas.admit_attempt(ADMIN, new_id())
