@@ -27,9 +27,8 @@ _ROLE_ARN = re.compile(
     r"(?P<path>/(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
-ROLE_ARN_PATTERN = re.sub(
-    r"\?P<\w+>", "?:", _ROLE_ARN.pattern
-)  # without the named groups, which other dialects write differently
+# Without the named groups, which other dialects write differently.
+ROLE_ARN_PATTERN = re.sub(r"\?P<\w+>", "?:", _ROLE_ARN.pattern)
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
 _KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; keys in use are at most so old

@@ -25,8 +25,9 @@ from app.errors import ConflictError
 from app.ids import RoleArn
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, Trigger
+from app.store.models import Connection, ConnectionStatus, Tenant, Trigger
 from app.tenants.accounts import is_declared
+from app.tenants.rotation import current_external_id_id
 
 _MOST_SEARCHES = 50  # of a tenant at once
 # The request that makes a connection also proves it. If that request never ends, the background worker takes over.
@@ -46,14 +47,9 @@ def add_pending(
     most = config.max_connections
     live = select(func.count()).where(Connection.tenant_id == tenant.id, Connection.status != ConnectionStatus.DELETED)
     ensure_room(db, live, most, f"A tenant may have {most} connections; delete one first.")
-    external_id_id = db.scalars(
-        select(ExternalIdRow.id).where(
-            ExternalIdRow.tenant_id == tenant.id, ExternalIdRow.state == ExternalIdState.CURRENT
-        )
-    ).one()
     connection = Connection(
         tenant_id=tenant.id,
-        external_id_id=external_id_id,
+        external_id_id=current_external_id_id(db, tenant.id),
         role_arn=role.text,
         account_id=role.account_id,
         permission_set=chosen.name,
@@ -188,9 +184,8 @@ class Connections:
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
             never_proven = connection.found_by_account and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
-                _ensure_few_searches(
-                    db, tenant_id
-                )  # otherwise suspended searches could pile up and be resumed together
+                # Otherwise suspended searches could pile up and be resumed together.
+                _ensure_few_searches(db, tenant_id)
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
             audit.record_about(db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason})

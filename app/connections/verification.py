@@ -7,7 +7,7 @@ the one that was tested (invariant 5; docs/architecture.md has the list); otherw
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -239,14 +239,7 @@ def _bring_forward(db: DbSession, connection: Connection, answers: Answers, at: 
 
 def _record_switch(db: DbSession, actor: Actor, connection: Connection, answers: Answers) -> None:
     own = next(one.grant.external_id for one in answers.plan.own if one.id == connection.external_id_id)
-    audit.record(
-        db,
-        actor,
-        Action.CONNECTION_SWITCHED,
-        tenant_id=connection.tenant_id,
-        connection_id=connection.id,
-        details={"external_id": own},
-    )
+    audit.record_about(db, actor, Action.CONNECTION_SWITCHED, connection, {"external_id": own})
 
 
 def _proof(
@@ -254,8 +247,7 @@ def _proof(
 ) -> tuple[Proof, bool]:
     """The row of this proof, and whether it is a new one: a routine proof that finds nothing new counts up the latest."""
     at, latest = now(), connection.proof
-    checks = [{"name": check.name, "outcome": check.outcome, "detail": check.detail} for check in finding.checks]
-    warnings = [{"name": warning.name, "detail": warning.detail} for warning in finding.warnings]
+    checks, warnings = [asdict(check) for check in finding.checks], [asdict(warning) for warning in finding.warnings]
     same_role = finding.role_unique_id in {None, connection.role_unique_id}
     if counts_up and trigger in ROUTINE and same_role and latest and latest.says(finding.verdict, checks, warnings):
         latest.count += 1

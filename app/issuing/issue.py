@@ -185,13 +185,9 @@ class CredentialIssuer:
             if lock_verified_connection(db, asked.caller, asked.connection.path) != asked.connection:
                 self._authorization.forget(asked.connection)
                 return False
+            tenant_id, connection_id = asked.connection.path
             audit.record(
-                db,
-                event.actor,
-                event.action,
-                tenant_id=event.tenant_id,
-                connection_id=event.connection_id,
-                details=event.details,
+                db, event.actor, event.action, tenant_id=tenant_id, connection_id=connection_id, details=event.details
             )
         return True
 
@@ -210,14 +206,8 @@ class CredentialIssuer:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             if connection.heeds_report(now()) and quotas.admits_report(db, tenant_id):
                 connection.report_refused(now())
-                audit.record(
-                    db,
-                    caller.actor,
-                    Action.CONNECTION_REFUSAL_REPORTED,
-                    tenant_id=tenant_id,
-                    connection_id=connection_id,
-                    details={"status": connection.status.value},
-                )
+                details = {"status": connection.status.value}
+                audit.record_about(db, caller.actor, Action.CONNECTION_REFUSAL_REPORTED, connection, details)
 
     def _duration(self, wanted: int | None) -> int:
         if wanted is None:
@@ -261,14 +251,8 @@ class CredentialIssuer:
         with self._changing(asked.connection) as (db, connection):
             if connection is not None:
                 connection.role_was_recreated()
-                audit.record(
-                    db,
-                    asked.caller.actor,
-                    Action.CONNECTION_ROLE_RECREATED,
-                    outcome="refused",
-                    tenant_id=connection.tenant_id,
-                    connection_id=connection.id,
-                )
+                who = asked.caller.actor
+                audit.record_about(db, who, Action.CONNECTION_ROLE_RECREATED, connection, outcome="refused")
         raise ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
 
     def _make_due(self, about: VerifiedConnection) -> None:

@@ -55,11 +55,8 @@ class RegistrationTokens:
         token = _bytes(text)
         named = _named(token)
         signed, mac = token[:-_MAC], token[-_MAC:]
-        if named is None or not any(
-            [hmac.compare_digest(_mac(key, signed), mac) for key in self._keys]  # noqa: C419  all of them
-        ):
-            return None
-        return named
+        ours = [hmac.compare_digest(_mac(key, signed), mac) for key in self._keys]  # all of them
+        return named if any(ours) else None
 
 
 def _named(token: bytes) -> TokenIds | None:

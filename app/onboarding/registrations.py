@@ -78,10 +78,6 @@ class _VoidToken(_Void):
     """The token is not ours or was voided, or its tenant is deleted or suspended."""
 
 
-class _Unanswerable(Exception):  # noqa: N818  nothing failed
-    """The message can't be read, or its response URL is not AWS's own."""
-
-
 class Registrations:
     """Takes messages from the queue, stores what they register, and answers the stacks. Safe to share among threads."""
 
@@ -118,31 +114,24 @@ class Registrations:
                 list(pool.map(self._take, messages))
         return len(messages)
 
-    def handle(self, body: str) -> bool:
+    def handle(self, body: str) -> bool | None:
         """Act on one message and answer its stack; True when the message can be deleted.
 
         A message for another deployment can be deleted unanswered: that deployment receives it through its own queue,
-        and our FAILED would roll its customer's stack back. False leaves a message in the queue: it can't be read, its
-        response URL is not AWS's own, or AWS did not take the answer. SQS delivers it again a few times, then moves it
-        to the dead letters. Raises StoreUnavailableError.
+        and our FAILED would roll its customer's stack back. Any other stays in the queue, and SQS delivers it again a
+        few times, then moves it to the dead letters. False: AWS did not take the answer. None: it can't be answered,
+        as it can't be read, or its response URL is not AWS's own. Raises StoreUnavailableError.
         """
         try:
-            return self._answer(body)
-        except _Unanswerable:
-            return False
-
-    def _answer(self, body: str) -> bool:
-        """As `handle`, but raises _Unanswerable."""
-        try:
             request = Request.parse(body, self._config.registration_topic_arn or "")
-        except ValueError as error:
+        except ValueError:
             _log.warning("registration.unreadable")
-            raise _Unanswerable from error
+            return None
         if self._is_for_another(request):
             return True
         if not self._answers.allows(request.response_url):
             _log.warning("registration.strange_response_url", account_id=request.account_id)
-            raise _Unanswerable
+            return None
         return self._answers.send(request, self._refusal(request))
 
     def _is_for_another(self, request: Request) -> bool:
@@ -164,16 +153,15 @@ class Registrations:
         return self._deployment_id
 
     def _take(self, message: Message) -> None:
-        answered = False
+        answered: bool | None = False
         try:
-            answered = self._answer(message.body)
+            answered = self.handle(message.body)
             if answered:
                 self._queue.delete(message)
-        except _Unanswerable:
-            answered = True  # for readiness, which must not degrade because of messages that anybody may publish
         except (AppError, SQLAlchemyError, Unavailable) as error:  # SQS delivers it again
             _log.warning("registration.postponed", error=type(error).__name__)
-        self.queue_state.handled(message.id, None if answered else message.sent_at)
+        # Readiness must not degrade because of messages that can't be answered: anybody may publish them.
+        self.queue_state.handled(message.id, message.sent_at if answered is False else None)
 
     def _refusal(self, request: Request) -> str | None:
         try:

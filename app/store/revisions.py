@@ -10,9 +10,7 @@ import sqlalchemy
 from app.store.database import Database
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"  # they lie beside the package
-KNOWN = sorted(
-    path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")
-)  # as files, in order
+KNOWN = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))  # in order
 _TABLE = "alembic_version"
 
 

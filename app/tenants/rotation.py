@@ -131,6 +131,12 @@ class Rotations:
             _record(db, caller.actor, rotation, Action.ROTATION_ABANDONED)
 
 
+def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
+    """Of the row. `Tenant.current` may be as old as the wait for the tenant's lock began."""
+    current = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
+    return db.scalars(select(ExternalIdRow.id).where(*current)).one()
+
+
 def latest(db: Session, tenant_id: UUID) -> Rotation | None:
     query = select(Rotation).where(Rotation.tenant_id == tenant_id).order_by(Rotation.id.desc()).limit(1)
     # What came with the tenant's row, if that was waited for, is as old as the wait began.
@@ -162,11 +168,7 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
         unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
         warning = "Not every role was seen to refuse it." if unseen else None
         _retire(db, actor, earlier, {"connections_not_seen_to_refuse_it": unseen, "warning": warning})
-    current = db.scalars(
-        select(ExternalIdRow.id).where(
-            ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
-        )
-    ).one()
+    current = current_external_id_id(db, tenant_id)
     new = ExternalIdRow(tenant_id=tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
     db.add(new)
     db.flush()
@@ -223,10 +225,8 @@ def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
             _record(db, actor, rotation, Action.ROTATION_READY)
         elif rotation.ready_at <= at - _COMPLETES_AFTER:
             _complete(db, actor, rotation)
-    if (
-        rotation.old.state is ExternalIdState.RETIRING
-        and db.scalars(_not_refused_twice(rotation).limit(1)).first() is None
-    ):
+    retiring = rotation.old.state is ExternalIdState.RETIRING
+    if retiring and db.scalars(_not_refused_twice(rotation).limit(1)).first() is None:
         _retire(db, actor, rotation, {})
 
 
