@@ -71,7 +71,7 @@ class _Beat(components.Beat):  # type: ignore[misc]  # celery is untyped
 
 def _tick(celery: Celery, part: Part) -> None:
     scheduler = Scheduler(celery, max_interval=1)
-    while not part.told_to_end(after=scheduler.tick()):
+    while not part.end.wait(scheduler.tick()):
         pass
 
 

@@ -21,13 +21,13 @@ _ENDING = 20.0  # seconds that stopping waits, at most, for what a thread has be
 
 
 class Part(threading.Thread):
-    """A thread that a background worker needs: `failed` is called when it ends before it is told to."""
+    """A thread that a background worker needs: `failed` is called when it ends before `end` is set."""
 
     def __init__(self, name: str, work: Callable[["Part"], None], failed: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)
         self._work = work
         self._failed = failed
-        self._end = threading.Event()
+        self.end = threading.Event()
 
     def run(self) -> None:
         error: BaseException | None = None
@@ -35,25 +35,14 @@ class Part(threading.Thread):
             self._work(self)
         except BaseException as raised:  # noqa: BLE001  any error ends the background worker
             error = raised
-        if not self._end.is_set():
+        if not self.end.is_set():
             _log.critical("worker.part_ended", part=self.name, exc_info=error)
             self._failed()
 
-    def told_to_end(self, *, after: float = 0.0) -> bool:
-        """Whether `stop` was called; waits for it so many seconds."""
-        return self._end.wait(after)
-
-    def tell_to_end(self) -> None:
-        self._end.set()
-
     def stop(self) -> None:
         """Returns when its work is done, or after 20 seconds when a broker or a database does not answer."""
-        self.tell_to_end()
+        self.end.set()
         self.join(_ENDING)
-
-    def guarded(self, work: Callable[[], bool]) -> bool:
-        """As `guarded`, until this part is told to end."""
-        return guarded(self._end, work)
 
 
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
@@ -72,7 +61,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
 def stop_all(parts: list[Part]) -> None:
     """Stop them all at the same time. Returns as `Part.stop` does."""
     for part in parts:
-        part.tell_to_end()
+        part.end.set()
     for part in parts:
         part.stop()
 
@@ -82,28 +71,28 @@ def _listen(registrations: Registrations, part: Part) -> None:
 
     On a thread of its own: a stack waits for its answer, and would give up behind slow proofs.
     """
-    while not part.told_to_end():
-        part.guarded(lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
+    while not part.end.is_set():
+        guarded(part.end, lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
 
 
 def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:
     end, look = None, FleetMetrics(services).look
-    while not part.told_to_end(after=_AFTER_FAILURE if end else 0.0):
+    while not part.end.wait(_AFTER_FAILURE if end else 0.0):
         try:
             end = end or metrics.serve(bind, look)
         except OSError as error:  # the address of another process, perhaps: proofs go on
             _log.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
-            part.told_to_end(after=_METRICS_AGAIN)
+            part.end.wait(_METRICS_AGAIN)
     if end is not None:
         end()
 
 
 def _beat(heartbeat: Heartbeat, part: Part) -> None:
     while True:
-        part.guarded(heartbeat.beat)
-        if part.told_to_end(after=BEAT_SECONDS):
+        guarded(part.end, heartbeat.beat)
+        if part.end.wait(BEAT_SECONDS):
             break
-    part.guarded(heartbeat.end)
+    guarded(part.end, heartbeat.end)
 
 
 def guarded(stop: threading.Event, work: Callable[[], bool]) -> bool:

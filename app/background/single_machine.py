@@ -49,16 +49,16 @@ class SingleMachineWorker:
 
     def _tidy(self, part: Part) -> None:
         while True:
-            part.guarded(lambda: tidy(self._services.db, self._services.config.audit_retention_days) > 0)
-            if part.told_to_end(after=EVERY):
+            guarded(part.end, lambda: tidy(self._services.db, self._services.config.audit_retention_days) > 0)
+            if part.end.wait(EVERY):
                 break
 
     def _prove_routinely(self, part: Part, claim: Callable[[int], list[Claim]]) -> None:
         """In a loop of its own: a routine proof waits for its half of the budget, and must delay nothing urgent."""
         with ThreadPoolExecutor(THREADS, thread_name_prefix="routine") as pool:
-            while not part.told_to_end():
-                if not part.guarded(lambda: self._round(pool, claim)):
-                    part.told_to_end(after=_TICK)
+            while not part.end.is_set():
+                if not guarded(part.end, lambda: self._round(pool, claim)):
+                    part.end.wait(_TICK)
 
     def _round(self, pool: ThreadPoolExecutor, claim: Callable[[int], list[Claim]]) -> bool:
         """Prove what is due, and say whether there may be more of it."""

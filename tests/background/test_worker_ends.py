@@ -221,7 +221,7 @@ def test_the_command_of_the_worker_of_one_machine_fails_when_a_part_of_it_ends(s
 
 def test_a_part_that_is_told_to_end_has_not_failed():
     failed = []
-    part = Part("a part", lambda part: part.told_to_end(after=60), lambda: failed.append(1))
+    part = Part("a part", lambda part: part.end.wait(60), lambda: failed.append(1))
     part.start()
     part.stop()
     assert not part.is_alive()
