@@ -70,9 +70,9 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
         (_TOPICS, _topics_of(broker)),
         (_VENDOR, config.vendor_in_aws),
         ("MaxSessionDuration: 3600", f"MaxSessionDuration: {role_seconds(config)}"),
+        (_EXAMPLE_SET, permission_set.label),
     ):
         text = _must_contain(text, example).replace(example, value)
-    text = _must_contain(text, _EXAMPLE_SET).replace(_EXAMPLE_SET, permission_set.label)
     text = _with_parameters(_with_permissions(text, permission_set), permission_set, "properties")
     return _versioned(text, _SOURCE.stem, permission_set.name)
 
@@ -125,21 +125,15 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
     block = ""
     for statement in permission_set.statements:
         policy = _with_sub({key: value for key, value in statement.items() if key != "why"})
-        block += (
-            f"# {statement['why']}\n"
-            + textwrap.indent(json.dumps(policy, indent=2), "  ").replace("  ", "- ", 1)
-            + "\n"
-        )
+        item = textwrap.indent(json.dumps(policy, indent=2), "  ").replace("  ", "- ", 1)
+        block += f"# {statement['why']}\n{item}\n"
     text = f"{before}{_BEGIN}{textwrap.indent(block, indent)}{indent}{_END}{after}"
     managed = [
         f"  # {policy['why']}\n  - !Sub arn:${{AWS::Partition}}:iam::aws:policy/{policy['name']}\n"
         for policy in permission_set.managed_policies
     ]
-    return _fill(
-        text,
-        "managed policies",
-        "".join(["# Policies that AWS keeps.\nManagedPolicyArns:\n"] * bool(managed) + managed),
-    )
+    head = "# Policies that AWS keeps.\nManagedPolicyArns:\n" if managed else ""
+    return _fill(text, "managed policies", head + "".join(managed))
 
 
 def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:

@@ -109,18 +109,12 @@ def _lets_us_try(seen: Seen) -> Said:
 
 def _role(seen: Seen) -> Said:
     if isinstance(seen.error, Refused) and seen.ended:
-        return (
-            "problem",
-            seen.ended,
-            "Customer: if the access shall go on, set AccessUntil to a later time, or to none.",
-        )
+        fix = "Customer: if the access shall go on, set AccessUntil to a later time, or to none."
+        return "problem", seen.ended, fix
     if seen.accepts_another:
         detail = "The role accepts another of the tenant's External IDs than the one that the last proof found."
-        return (
-            "problem",
-            detail,
-            "Vendor or customer: verify the connection; a proof takes the one that the role accepts.",
-        )
+        fix = "Vendor or customer: verify the connection; a proof takes the one that the role accepts."
+        return "problem", detail, fix
     if isinstance(seen.error, Refused):
         detail = (
             "The role does not let us in. AWS answers alike for a role that does not exist, one whose trust policy"
@@ -137,7 +131,8 @@ def _role(seen: Seen) -> Said:
 
 def _duration(seen: Seen) -> Said:
     most = seen.config.max_session_seconds
-    chained = " AWS gives no more to a broker that is itself a role (role chaining)." if _is_chained(seen) else ""
+    is_chained = seen.config.broker.is_role and most == ROLE_CHAINING_MAX
+    chained = " AWS gives no more to a broker that is itself a role (role chaining)." if is_chained else ""
     if most <= ROLE_CHAINING_MAX:  # the least that a role's own maximum can be
         return "ok", f"Sessions of at most {most} s are asked for, which every role allows.{chained}", None
     if seen.view is None or isinstance(seen.view.settings, StsError):
@@ -145,11 +140,8 @@ def _duration(seen: Seen) -> Said:
     allows = seen.view.settings.max_seconds
     if allows < most:
         detail = f"The role allows sessions of {allows} s at most, and workers may ask for {most} s, which AWS refuses."
-        return (
-            "problem",
-            detail,
-            f"Customer: set the role's maximum session duration to {most} s. Vendor: or ask for less.",
-        )
+        fix = f"Customer: set the role's maximum session duration to {most} s. Vendor: or ask for less."
+        return "problem", detail, fix
     return "ok", f"The role allows sessions of {allows} s, and workers may ask for {most} s.", None
 
 
@@ -170,14 +162,13 @@ def _mfa(seen: Seen) -> Said:
             "A trust policy that demands MFA (aws:MultiFactorAuthPresent) refuses us like this. The broker can never"
             " meet it, as no person signs in."
         )
-        fix = (
-            "Customer: remove aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge from the statement for the broker."
-        )
+        keys = "aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge"
+        fix = f"Customer: remove {keys} from the statement for the broker."
         return ("unknown", detail, fix) if seen.refused_untold else _NOT_REACHED
     settings = seen.view and seen.view.settings
-    demands = settings and not isinstance(settings, StsError) and "aws:multifactorauth" in _text(settings.trust_policy)
+    policy = "" if not settings or isinstance(settings, StsError) else json.dumps(settings.trust_policy).lower()
     more = " A part of its trust policy demands MFA, which the broker can never meet: that part never lets us in."
-    return "ok", f"The role lets us in without MFA.{more if demands else ''}", None
+    return "ok", f"The role lets us in without MFA.{more if 'aws:multifactorauth' in policy else ''}", None
 
 
 def _organization(seen: Seen) -> Said:
@@ -187,11 +178,8 @@ def _organization(seen: Seen) -> Said:
             "A service or resource control policy that denies principals outside the organisation looks the same as an"
             " absent role."
         )
-        return (
-            "unknown",
-            detail,
-            f"Customer: ask the organisation's administrator for an exception for account {account}.",
-        )
+        fix = f"Customer: ask the organisation's administrator for an exception for account {account}."
+        return "unknown", detail, fix
     if seen.error is not None:
         return _NOT_REACHED
     fix = "Customer: ask the organisation's administrator to let this role do it, or do without."
@@ -248,14 +236,6 @@ def _some(gaps: Iterable[Gap]) -> str:
 
 def _region_is_off(error: StsError) -> bool:
     return isinstance(error, Misconfigured) and error.field is None
-
-
-def _is_chained(seen: Seen) -> bool:
-    return seen.config.broker.is_role and seen.config.max_session_seconds == ROLE_CHAINING_MAX
-
-
-def _text(policy: object) -> str:
-    return json.dumps(policy).lower()
 
 
 _OF_THE_VENDOR: dict[str, Callable[[Seen], Said]] = {

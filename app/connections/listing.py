@@ -26,16 +26,16 @@ class ConnectionFilter:
     update_available: bool | None = None
 
 
-class Urgency(enum.IntEnum):
-    """What the customer can repair comes first. A pending role is REFUSED if its latest proof was, else WAITING."""
+class Urgency(enum.Enum):
+    """What the customer can repair comes first. A status and `Connection.refuses`: each is one range of an index."""
 
-    INSECURE = 0
-    BROKEN = 1
-    REFUSED = 2
-    WAITING = 3
-    CONNECTED = 4
-    ENDED = 5
-    PAUSED = 6
+    INSECURE = ConnectionStatus.INSECURE, False
+    BROKEN = ConnectionStatus.BROKEN, False
+    REFUSED = ConnectionStatus.PENDING, True
+    WAITING = ConnectionStatus.PENDING, False
+    CONNECTED = ConnectionStatus.VERIFIED, False
+    ENDED = ConnectionStatus.ENDED, False
+    PAUSED = ConnectionStatus.SUSPENDED, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,7 @@ class ByUrgency:
 
 
 _POSITION = re.compile(f"({'|'.join(one.name.lower() for one in Urgency)})(?:-([0-9a-f]{{32}}))?", re.ASCII)
-_IS_OF = {  # status, and whether it refuses: each is one range of an index
-    Urgency.INSECURE: (ConnectionStatus.INSECURE, False),
-    Urgency.BROKEN: (ConnectionStatus.BROKEN, False),
-    Urgency.REFUSED: (ConnectionStatus.PENDING, True),
-    Urgency.WAITING: (ConnectionStatus.PENDING, False),
-    Urgency.CONNECTED: (ConnectionStatus.VERIFIED, False),
-    Urgency.ENDED: (ConnectionStatus.ENDED, False),
-    Urgency.PAUSED: (ConnectionStatus.SUSPENDED, False),
-}
+_IN_ORDER = list(Urgency)
 
 
 class Listing:
@@ -116,8 +108,8 @@ class Listing:
         found: list[tuple[Urgency, Connection]] = []
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            for urgency in Urgency:
-                if len(found) <= limit and (start is None or urgency >= start.urgency):
+            for urgency in _IN_ORDER[_IN_ORDER.index(start.urgency) if start else 0 :]:
+                if len(found) <= limit:
                     after = start.after if start and urgency == start.urgency else None
                     query = _of_urgency(tenant_id, urgency, after).limit(limit + 1 - len(found))
                     found += [(urgency, connection) for connection in db.scalars(query).unique()]
@@ -144,14 +136,9 @@ class Listing:
             return page(db, self._live(wanted), Connection.id, limit=limit, after=after, either=either)
 
     def _live(self, wanted: ConnectionFilter) -> Select[Connection]:
-        query = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
-        for column, value in (
-            (Connection.account_id, wanted.account_id),
-            (Connection.role_arn, wanted.role_arn),
-            (Connection.id, wanted.connection_id),
-        ):
-            if value is not None:
-                query = query.where(column == value)
+        exact = {"account_id": wanted.account_id, "role_arn": wanted.role_arn, "id": wanted.connection_id}
+        given = {name: value for name, value in exact.items() if value is not None}
+        query = select(Connection).where(Connection.status != ConnectionStatus.DELETED).filter_by(**given)
         if wanted.update_available is not None:  # a version that is not known has no update
             query = query.where(func.coalesce(self._has_update, false()) == wanted.update_available)
         return query
@@ -159,7 +146,7 @@ class Listing:
 
 def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select[Connection]:
     """One range of one index, in its order, so that it costs no more than the rows that are taken."""
-    status, refuses = _IS_OF[urgency]
+    status, refuses = urgency.value
     query = select(Connection).where(
         Connection.tenant_id == tenant_id, Connection.status == status, Connection.refuses.is_(refuses)
     )

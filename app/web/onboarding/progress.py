@@ -228,16 +228,17 @@ def _looking(outcomes: dict[str, str], *, lost: bool) -> Step:
     return _step(1, "unclear", "AWS gave no clear answer yet.")
 
 
+_LETS_IN = {
+    MISSING: "The role lets us in without your External ID.",
+    FOREIGN: "The role lets us in with somebody else's External ID.",
+    STRANGER: "The role lets in another account than ours.",
+    DEMANDS: "A statement of its trust policy lets us in without your External ID.",
+}
+
+
 def _strangers(outcomes: dict[str, str]) -> Step:
-    if outcomes.get(MISSING) == "failed":
-        return _step(3, "failed", "The role lets us in without your External ID.")
-    if outcomes.get(FOREIGN) == "failed":
-        return _step(3, "failed", "The role lets us in with somebody else's External ID.")
-    if outcomes.get(STRANGER) == "failed":
-        return _step(3, "failed", "The role lets in another account than ours.")
-    if outcomes.get(DEMANDS) == "failed":
-        return _step(3, "failed", "A statement of its trust policy lets us in without your External ID.")
-    return _step(3, "unclear", "AWS gave no clear answer yet.")
+    failed = next((note for name, note in _LETS_IN.items() if outcomes.get(name) == "failed"), None)
+    return _step(3, "failed", failed) if failed else _step(3, "unclear", "AWS gave no clear answer yet.")
 
 
 def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
