@@ -14,8 +14,8 @@ import click
 from app.audit.events import Action
 from app.audit.log import EventFilter
 from app.cli.finding import connection_called, tenant_id_called
-from app.cli.operator import Noun, every, pages, services
-from app.cli.output import Row, columns
+from app.cli.operator import TENANT, Noun, every, pages, services
+from app.cli.output import Row, columns, row_of
 from app.clock import now
 from app.ids import first_id_at
 from app.settings.checks import SESSION_MAX
@@ -25,7 +25,6 @@ audit = Noun("audit", help="The audit log. TENANT is an id, a reference or a nam
 _PAUSE = 2.0  # seconds between two looks at the feed
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_TENANT = click.argument("tenant")
 
 
 class _When(click.ParamType[datetime]):
@@ -44,6 +43,8 @@ class _When(click.ParamType[datetime]):
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+_OF_TENANT = click.option("--tenant", help="Its id (also of a deleted one), reference or name.")
+_OF_CONNECTION = click.option("--connection", help="Its id, its role's ARN or its account.")
 _SINCE = click.option("--since", type=_When(), help="yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC).")
 _UNTIL = click.option("--until", type=_When(), help="As --since; not included.")
 _ACTION = click.option("--action", type=click.Choice([action.value for action in Action]), metavar="NOUN.VERB")
@@ -51,15 +52,10 @@ _EVENTS = columns("at", "action", "outcome", "actor", "connection_id", "details"
 
 
 def _row(event: AuditEvent) -> Row:
-    names = ("tenant_id", "connection_id", "request_id", "client_address", "details")
     return {
-        "id": event.id,
-        "at": event.at,
-        "action": event.action,
-        "outcome": event.outcome,
+        **row_of(event, "id", "at", "action", "outcome"),
         "actor": {event.actor_kind: event.actor_name},
-        "actor_id": event.actor_id,
-        **{name: getattr(event, name) for name in names},
+        **row_of(event, "actor_id", "tenant_id", "connection_id", "request_id", "client_address", "details"),
     }
 
 
@@ -72,8 +68,8 @@ def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventF
 
 
 @audit.verb("search", "--tenant acme --action connection.suspended --since 7d", text=_EVENTS)
-@click.option("--tenant", help="Its id (also of a deleted one), reference or name.")
-@click.option("--connection", help="Its id, its role's ARN or its account.")
+@_OF_TENANT
+@_OF_CONNECTION
 @_ACTION
 @_SINCE
 @_UNTIL
@@ -88,8 +84,8 @@ def search(limit: int, **wanted: Any) -> list[Row]:
 
 
 @audit.verb("tail", "--tenant acme --since 10m", text=_EVENTS)
-@click.option("--tenant", help="Its id, reference or name.")
-@click.option("--connection", help="Its id, its role's ARN or its account.")
+@_OF_TENANT
+@_OF_CONNECTION
 @_ACTION
 @_SINCE
 def tail(since: datetime | None, **wanted: Any) -> Iterator[list[Row]]:
@@ -118,7 +114,7 @@ def _issued(tenant: str, since: datetime, until: datetime | None = None) -> Iter
 
 
 @audit.verb("issued", "acme --since yesterday --until today")
-@_TENANT
+@TENANT
 @_SINCE
 @_UNTIL
 def issued(tenant: str, since: datetime | None, until: datetime | None) -> list[Row]:
@@ -142,7 +138,7 @@ def issued(tenant: str, since: datetime | None, until: datetime | None) -> list[
 
 
 @audit.verb("alive", "acme")
-@_TENANT
+@TENANT
 def alive(tenant: str) -> list[Row]:
     """List a tenant's sessions that have not expired yet.
 

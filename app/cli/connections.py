@@ -11,7 +11,7 @@ import click
 
 from app.cli.finding import connection_called, tenant_called
 from app.cli.operator import REASON, Noun, every, operator, services
-from app.cli.output import Row, columns, table
+from app.cli.output import Row, columns, row_of, table
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger
@@ -33,24 +33,15 @@ _AT_ONCE = 8  # proofs
 
 
 def _row(one: Connection) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "tenant_id": one.tenant_id,
-        "tenant": one.tenant.name,
-        "account_id": one.account_id,
-        "role_arn": one.role_arn,
-        "permission_set": one.permission_set,
-        "status": one.status,
-        "why": one.why,
-    }
+    own = row_of(one, "account_id", "role_arn", "permission_set", "status", "why")
+    return row_of(one, "id", "tenant_id") | {"tenant": one.tenant.name} | own
 
 
 def _whole(one: Connection) -> Row:
-    names = ("external_id", "issues", "suspended", "awaiting_approval", "created_at", "verified_at")
     proof = one.proof
     return (
         _row(one)
-        | {name: getattr(one, name) for name in names}
+        | row_of(one, "external_id", "issues", "suspended", "awaiting_approval", "created_at", "verified_at")
         | {"proven_until": one.proven_until(services().config.proof_max_age), "next_proof_at": one.due_at}
         | {"verdict": proof and proof.verdict, "checked_at": proof and proof.checked_at}
         | {"checks": proof.checks if proof else [], "warnings": proof.warnings if proof else []}

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from app.cli.operator import operator, services
-from app.cli.output import Row, table
+from app.cli.output import Row, row_of, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID_PATTERN
@@ -55,7 +55,7 @@ def key_called(text: str) -> ApiKey:
     """The API key with this id, this name, or these first characters of its text."""
     known = {as_id(text), text, text.removeprefix("dpk_")[:16]}
     found = [key for key in services().api_keys.all_keys() if known & {key.id, key.name, key.lookup}]
-    return _the_one("key", found, text, lambda key: {"id": key.id, "name": key.name, "tenant_id": key.tenant_id})
+    return _the_one("key", found, text, lambda key: row_of(key, "id", "name", "tenant_id"))
 
 
 def as_id(text: str) -> UUID | None:
@@ -84,7 +84,7 @@ def _the_one(noun: str, found: Sequence[Found], text: str, about: Callable[[Foun
 
 
 def _of_tenant(tenant: Tenant) -> Row:
-    return {"id": tenant.id, "reference": tenant.reference, "name": tenant.name}
+    return row_of(tenant, "id", "reference", "name")
 
 
 def _of_connection(one: Connection) -> Row:

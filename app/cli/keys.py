@@ -7,10 +7,9 @@ import click
 
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key, is_live
 from app.access.callers import Scope, from_bits
-from app.access.families import FamilySummary
 from app.cli.finding import key_called, tenant_called
 from app.cli.operator import Noun, a_line, operator, services
-from app.cli.output import Row, columns, table
+from app.cli.output import Row, columns, row_of, table
 from app.clock import now
 from app.store.models import ApiKey
 
@@ -20,20 +19,12 @@ _KEY = click.argument("key")
 
 def _row(key: ApiKey) -> dict[str, Any]:
     scopes = from_bits(key.scope_bits)
-    names = ("created_at", "made_by", "replaced_by", "permission_sets")
     return {
         "id": key.id,
         "state": "revoked" if key.revoked_at is not None else "live" if is_live(key, now()) else "expired",
-        "expires_at": key.expires_at,
-        "name": key.name,
-        "tenant_id": key.tenant_id,
-        **{name: getattr(key, name) for name in names},
+        **row_of(key, "expires_at", "name", "tenant_id", "created_at", "made_by", "replaced_by", "permission_sets"),
         "scopes": ["all"] if scopes == frozenset(Scope) else sorted(scopes),
     }
-
-
-def _made(made: FamilySummary) -> dict[str, int]:
-    return {"keys": made.keys, "links": made.links}
 
 
 @keys.verb("generate")
@@ -112,7 +103,7 @@ def list_all(tenant: str | None) -> list[Row]:
 def show(key: str) -> Row:
     """Show an API key, and what is revoked with it."""
     found = key_called(key)
-    return _row(found) | {"made": _made(services().api_keys.family_of(found.id))}
+    return _row(found) | {"made": row_of(services().api_keys.family_of(found.id), "keys", "links")}
 
 
 @keys.verb("replace", "worker --grace 3600")
@@ -130,7 +121,7 @@ def replace(key: str, grace: int) -> Row:
     The successor has the same name, scopes and bounds, and inherits what the old key made.
     """
     successor, made, text = services().api_keys.replace_key(operator(), key_called(key).id, grace_seconds=grace)
-    return {**_shown_once(successor, text), "inherited": _made(made)}
+    return {**_shown_once(successor, text), "inherited": row_of(made, "keys", "links")}
 
 
 @keys.verb("revoke", "dpk_0123456789abcdef")
@@ -147,7 +138,7 @@ def revoke(key: str, *, yes: bool) -> str:
     if made.keys or made.links:
         more = [f"… and {made.keys - len(made.some)} more keys"] if made.keys > len(made.some) else []
         goes = f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}."
-        some = table([{"id": one.id, "name": one.name, "tenant_id": one.tenant_id} for one in made.some])
+        some = table([row_of(one, "id", "name", "tenant_id") for one in made.some])
         click.echo("\n".join([goes, *(some if made.some else []), *more]), err=True)
         if not yes:
             click.confirm("Revoke all of these?", abort=True, err=True)

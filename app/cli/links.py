@@ -7,26 +7,24 @@ from uuid import UUID
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import Noun, every, operator, services
-from app.cli.output import Row
+from app.cli.operator import TENANT, Noun, every, operator, services
+from app.cli.output import Row, row_of
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX
 
 links = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")
-_TENANT = click.argument("tenant")
 _DAY = timedelta(days=1).total_seconds()
 
 
 @links.verb("list", "acme")
-@_TENANT
+@TENANT
 def list_all(tenant: str) -> list[Row]:
     """List a tenant's onboarding links, without their URLs."""
-    names = ("id", "permission_set", "region", "created_at", "expires_at", "revoked_at")
     found = every(partial(services().links.list, operator(), tenant_called(tenant).id))
-    return [{name: getattr(link, name) for name in names} for link in found]
+    return [row_of(one, "id", "permission_set", "region", "created_at", "expires_at", "revoked_at") for one in found]
 
 
 @links.verb("create", "acme --days 7")
-@_TENANT
+@TENANT
 @click.option("--permission-set", help="What the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
 @click.option("--days", type=click.IntRange(1, int(LINK_SECONDS_MAX // _DAY)), default=int(LINK_SECONDS // _DAY))
@@ -42,7 +40,7 @@ def create(tenant: str, permission_set: str | None, region: str | None, days: in
 
 
 @links.verb("revoke", "acme 019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18")
-@_TENANT
+@TENANT
 @click.argument("link_id", type=click.UUID)
 def revoke(tenant: str, link_id: UUID) -> str:
     """Revoke an onboarding link.

@@ -35,7 +35,7 @@ class Noun(AppGroup):
     """The commands about one noun. Each returns what it found, which is printed as a table or as JSON."""
 
     def verb(self, name: str, example: str = "", *, text: Text = lines) -> Callable[[Callable[..., Any]], Any]:
-        """A command. `example`: its arguments, for `--help`. `text`: the lines of what it returns."""
+        """Make the function a command. `example`: its arguments, for `--help`. `text`: the lines of what it returns."""
 
         def decorate(function: Callable[..., Any]) -> Any:
             @self.command(name, epilog=example_of(f"{self.name} {name} {example}"))
@@ -45,7 +45,7 @@ class Noun(AppGroup):
                 with in_one_line(f"There is no such {str(self.name).removesuffix('s')}."):
                     show(function(*args, **options), text, as_json=as_json)
 
-            return run
+            return function
 
         return decorate
 
@@ -76,6 +76,7 @@ def a_line(_context: click.Context, _option: click.Parameter, value: str) -> str
 
 
 REASON = click.option("--reason", required=True, callback=a_line, help="For the audit log.")
+TENANT = click.argument("tenant")
 
 
 def pages(fetch: Callable[..., Page[Any]], after: UUID | None = None) -> Iterator[list[Any]]:

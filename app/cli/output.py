@@ -47,6 +47,11 @@ def columns(*names: str) -> Text:
     return lambda rows: lines([{name: row[name] for name in names} for row in rows])
 
 
+def row_of(thing: object, *names: str) -> dict[str, Any]:
+    """These attributes."""
+    return {name: getattr(thing, name) for name in names}
+
+
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """A header, and a line for each row, of which there is one at least."""
     rows = list(rows)

@@ -1,15 +1,13 @@
 """Registrations: the messages of customers' stacks."""
 
-import click
-
 from app.cli.finding import tenant_called
-from app.cli.operator import Noun, operator, services
+from app.cli.operator import TENANT, Noun, operator, services
 
 registrations = Noun("registrations", help="Registrations: the messages of customers' stacks.")
 
 
 @registrations.verb("void", "acme")
-@click.argument("tenant")
+@TENANT
 def void(tenant: str) -> str:
     """Void a tenant's registration tokens.
 

@@ -5,16 +5,15 @@ from dataclasses import asdict
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import REASON, Noun, operator, services
+from app.cli.operator import REASON, TENANT, Noun, operator, services
 from app.cli.output import Row
 from app.errors import NotFoundError
 
 rotation = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")
-_TENANT = click.argument("tenant")
 
 
 @rotation.verb("show", "acme")
-@_TENANT
+@TENANT
 def show(tenant: str) -> Row:
     """Show a tenant's latest rotation, also one that has ended."""
     found = services().rotations.get(operator(), tenant_called(tenant).id)
@@ -24,7 +23,7 @@ def show(tenant: str) -> Row:
 
 
 @rotation.verb("open", "acme --reason 'the External ID was published'")
-@_TENANT
+@TENANT
 @REASON
 @click.option("--emergency", is_flag=True, help="Issue nothing with the old External ID any more, from now on.")
 def open_(tenant: str, reason: str, *, emergency: bool) -> Row:
@@ -37,7 +36,7 @@ def open_(tenant: str, reason: str, *, emergency: bool) -> Row:
 
 
 @rotation.verb("complete", "acme")
-@_TENANT
+@TENANT
 def complete(tenant: str) -> Row:
     """Make the next External ID current.
 
@@ -47,7 +46,7 @@ def complete(tenant: str) -> Row:
 
 
 @rotation.verb("abandon", "acme")
-@_TENANT
+@TENANT
 def abandon(tenant: str) -> str:
     """Abandon a rotation as long as no connection has switched."""
     services().rotations.abandon(operator(), tenant_called(tenant).id)

@@ -23,10 +23,6 @@ def check_sets() -> str:
     Lists every mistake of the folder with its file and its field, and needs neither AWS nor the database. `publish`
     does the same before it publishes anything.
     """
-    return _check_sets()
-
-
-def _check_sets() -> str:
     from app.permissions import action_data  # noqa: PLC0415  AWS's list of actions: other commands need not load it
 
     folder, default, role_prefix = _settings()
@@ -34,9 +30,8 @@ def _check_sets() -> str:
     mistakes = permission_sets.mistakes_in(found, folder, default, role_prefix)
     mistakes += [line for file in found for line in action_data.mistakes_in(file)]
     if mistakes:
-        raise click.ClickException(
-            "\n".join(["The permission sets have mistakes; nothing was published.", *sorted(mistakes)])
-        )
+        said = "The permission sets have mistakes; nothing was published."
+        raise click.ClickException("\n".join([said, *sorted(mistakes)]))
     return "The permission sets have no mistakes."
 
 
@@ -63,7 +58,7 @@ def publish(*, check: bool) -> list[Row]:
 
     --check needs no credentials: it reads the templates as customers do.
     """
-    _check_sets()
+    check_sets()
     onboarding = services().onboarding
     try:
         if not check:
@@ -75,9 +70,8 @@ def publish(*, check: bool) -> list[Row]:
     except Unavailable as error:
         raise click.ClickException(f"The bucket can't be {'read' if check else 'written to'}: {error}") from error
     if any(one["state"] is not Published.YES for one in found):
-        raise click.ClickException(
-            "\n".join(["Not everything is published. Run: flask --app wsgi templates publish", *map(_line, found)])
-        )
+        said = "Not everything is published. Run: flask --app wsgi templates publish"
+        raise click.ClickException("\n".join([said, *map(_line, found)]))
     return found
 
 

@@ -7,19 +7,17 @@ from typing import Any
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import REASON, Noun, every, operator, services
-from app.cli.output import Row, columns
+from app.cli.operator import REASON, TENANT, Noun, every, operator, services
+from app.cli.output import Row, columns, row_of
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
 
 tenants = Noun("tenants", help="Tenants: the vendor's customers. TENANT is an id, a reference or a name.")
-_TENANT = click.argument("tenant")
 
 
 def _row(tenant: Tenant) -> dict[str, Any]:
-    names = ("id", "reference", "name", "status", "suspended", "external_id", "created_at")
-    return {name: getattr(tenant, name) for name in names}
+    return row_of(tenant, "id", "reference", "name", "status", "suspended", "external_id", "created_at")
 
 
 @tenants.verb("list", "--name acm", text=columns("id", "reference", "name", "status", "created_at"))
@@ -32,7 +30,7 @@ def list_all(name: str | None, status: str | None) -> list[Row]:
 
 
 @tenants.verb("show", "customer-42")
-@_TENANT
+@TENANT
 def show(tenant: str) -> Row:
     """Show a tenant, and its connections by status."""
     found = services().tenants.get(operator(), tenant_called(tenant).id)
@@ -41,7 +39,7 @@ def show(tenant: str) -> Row:
 
 
 @tenants.verb("suspend", "acme --reason 'asked by the customer, ticket 123'")
-@_TENANT
+@TENANT
 @REASON
 def suspend(tenant: str, reason: str) -> Row:
     """Stop everything of a tenant. It can be resumed.
@@ -52,7 +50,7 @@ def suspend(tenant: str, reason: str) -> Row:
 
 
 @tenants.verb("resume", "acme --reason 'ticket 123 closed'")
-@_TENANT
+@TENANT
 @REASON
 def resume(tenant: str, reason: str) -> Row:
     """Resume a suspended tenant."""
@@ -66,7 +64,7 @@ def _accounts(_context: click.Context, _option: click.Parameter, given: tuple[st
 
 
 @tenants.verb("accounts", "acme --only 123456789012 --only 210987654321")
-@_TENANT
+@TENANT
 @click.option("--only", multiple=True, callback=_accounts, help="Allow this account; repeat for several.")
 @click.option("--any", "any_account", is_flag=True, help="Allow every account.")
 def accounts(tenant: str, only: tuple[str, ...], *, any_account: bool) -> Row:
