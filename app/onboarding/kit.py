@@ -18,8 +18,7 @@ from app.config import Broker, Config
 from app.errors import ValidationFailedError
 from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
-from app.onboarding.kit_scripts import KitRole
-from app.onboarding.kit_update import KEPT, KitUpdate, StackUpdate, update_command
+from app.onboarding.kit_scripts import KitRole, update_command
 from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
@@ -27,6 +26,32 @@ from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Tenant
 from app.store.models.configuration import deployment_id
+
+# Parameters that an update leaves as they are: a role of another name would be another role.
+KEPT = ("RoleName", "AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn", "OrganizationalUnitIds", "CallAs")
+
+
+@dataclass(frozen=True, slots=True)
+class StackUpdate:
+    """How a stack that is there already is brought to what the kit asks for, as after a rotation began or ended.
+
+    `name` is the stack's; `console_url` shows it in the console; `aws_cli` is one command that sets the `parameters`.
+    """
+
+    name: str
+    console_url: str
+    aws_cli: str
+    parameters: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KitUpdate:
+    """`stack_set` is the stack of a whole organisation. Terraform and the script are applied again as they are."""
+
+    stack: StackUpdate
+    stack_set: StackUpdate
+    terraform: str
+    aws_cli: str
 
 
 @dataclass(frozen=True, slots=True)

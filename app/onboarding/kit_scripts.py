@@ -102,6 +102,26 @@ def _filled(template: str, role: KitRole, **parts: str) -> str:
     )
 
 
+def update_command(region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]) -> str:
+    """Brings a stack to this template and these values of its parameters; those in `kept` stay as they are.
+
+    It asks the stack which of those it has: CloudFormation refuses the previous value of a new parameter, and without
+    it would set one that is left out to its default.
+    """
+    where = f"--region {shlex.quote(region)} --stack-name {shlex.quote(stack)}"
+    given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+    parameters = (
+        f"[Stacks[0].Parameters[?contains(`{json.dumps(kept)}`, ParameterKey)]"
+        f".{{ParameterKey: ParameterKey, UsePreviousValue: `true`}}, `{json.dumps(given)}`][]"
+    )
+    return (
+        f"aws cloudformation update-stack {where} \\\n"
+        f"  --template-url {shlex.quote(template_url)} --capabilities CAPABILITY_NAMED_IAM \\\n"
+        f'  --parameters "$(aws cloudformation describe-stacks {where} --output json \\\n'
+        f'    --query {shlex.quote(parameters)})"'
+    )
+
+
 def _wanted(parameter: dict[str, str]) -> str:
     return f"{parameter['name']}: {parameter['description']} (such as {parameter['example']})"
 
