@@ -1,4 +1,4 @@
-"""The template's role as Terraform and as a shell script, for customers who do not launch stacks.
+"""The template's role as Terraform and as a shell script, for customers who do not launch stacks; and single commands.
 
 The texts are in kit_templates/. Each value goes through the quoting of the language that it is written into (the
 filters `hcl` and `quote`), so no value can become code. Comments hold the vendor's name as their only value, on one line.
@@ -82,7 +82,7 @@ def terraform(role: KitRole) -> str:
     for parameter in role.parameters:
         policy = policy.replace(f"$${{{parameter['name']}}}", f"${{var.{parameter['name']}}}")
     trust = _HCL_CONDITION.sub(_HCL_UNTIL, _hcl(role.trust, "  "), count=1)
-    return _filled("role.tf.jinja", role, policy=policy, trust=trust)
+    return _of_role("role.tf.jinja", role, policy=policy, trust=trust)
 
 
 def aws_cli(role: KitRole) -> str:
@@ -92,14 +92,17 @@ def aws_cli(role: KitRole) -> str:
     for parameter in role.parameters:
         policy = policy.replace(f"${{{parameter['name']}}}", f"""'"${parameter["name"]}"'""")
     trust = shlex.quote(json.dumps(role.trust, indent=2)).replace(_CONDITION, f"""{_CONDITION}'"$ends"'""", 1)
-    return _filled("connect.sh.jinja", role, policy=policy, trust=trust, tags=json.dumps(tags))
+    return _of_role("connect.sh.jinja", role, policy=policy, trust=trust, tags=tags)
 
 
-def _filled(template: str, role: KitRole, **parts: str) -> str:
-    parameters = [*_LIMITS, *role.parameters]
-    return _templates.get_template(template).render(
-        role=role, who=_comment(role.vendor), parameters=parameters, limits=_LIMITS, denials=_DENIALS, **parts
-    )
+def _of_role(template: str, role: KitRole, **parts: Any) -> str:
+    who = " ".join(role.vendor.split())  # for comments: line breaks of every language become blanks
+    return filled(template, role=role, who=who, parameters=[*_LIMITS, *role.parameters], **parts)
+
+
+def filled(template: str, **values: Any) -> str:
+    """A text of kit_templates/ with these values."""
+    return _templates.get_template(template).render(values)
 
 
 def update_command(region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]) -> str:
@@ -108,18 +111,12 @@ def update_command(region: str, stack: str, template_url: str, values: dict[str,
     It asks the stack which of those it has: CloudFormation refuses the previous value of a new parameter, and without
     it would set one that is left out to its default.
     """
-    where = f"--region {shlex.quote(region)} --stack-name {shlex.quote(stack)}"
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
     parameters = (
         f"[Stacks[0].Parameters[?contains(`{json.dumps(kept)}`, ParameterKey)]"
         f".{{ParameterKey: ParameterKey, UsePreviousValue: `true`}}, `{json.dumps(given)}`][]"
     )
-    return (
-        f"aws cloudformation update-stack {where} \\\n"
-        f"  --template-url {shlex.quote(template_url)} --capabilities CAPABILITY_NAMED_IAM \\\n"
-        f'  --parameters "$(aws cloudformation describe-stacks {where} --output json \\\n'
-        f'    --query {shlex.quote(parameters)})"'
-    )
+    return filled("update-stack.sh.jinja", region=region, stack=stack, template_url=template_url, parameters=parameters)
 
 
 def _wanted(parameter: dict[str, str]) -> str:
@@ -147,11 +144,6 @@ def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
         yield from (f"{key:{width}} = {value}" for key, value in neighbours)
 
 
-def _comment(text: str) -> str:
-    """Text for a comment: line breaks of every language become blanks."""
-    return " ".join(text.split())
-
-
 def _hcl_escape(found: re.Match[str]) -> str:
     """`$${…}` for an IAM variable, as people write it; any other mark as its code point."""
     if found["variable"]:
@@ -167,5 +159,5 @@ _templates = jinja2.Environment(
     trim_blocks=True,
     keep_trailing_newline=True,
 )
-_templates.filters |= {"hcl": _hcl, "quote": shlex.quote, "wanted": _wanted}
-_templates.globals["reads_itself"] = READS_ITSELF
+_templates.filters |= {"hcl": _hcl, "json": json.dumps, "quote": shlex.quote, "wanted": _wanted}
+_templates.globals |= {"limits": _LIMITS, "denials": _DENIALS, "reads_itself": READS_ITSELF}

@@ -21,6 +21,8 @@ from app.http.authentication import public
 from app.http.current import services
 from app.http.parsing import whole_body
 from app.http.problems import PROBLEMS, code_of, record_refusal
+from app.onboarding.kit import Kit
+from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
 from app.onboarding.set_updates import updates_of
 from app.store.models import ConnectionStatus, Trigger
@@ -253,9 +255,14 @@ def _body(
         kit=kit,
         rotation=rotation,
         rotation_steps=replacing.steps_of(rotation) if rotation else (),
-        command=progress.trust_command(shown[0].role_name, kit.trust_policy, kit.region) if len(shown) == 1 else None,
+        command=_trust_command(kit, shown[0].role_name) if len(shown) == 1 else None,
         **places,
     )
+
+
+def _trust_command(kit: Kit, role_name: str) -> str:
+    """Sets the trust policy. It names a region for the right partition, and for an AWS CLI without a default."""
+    return filled("trust-policy.sh.jinja", role_name=role_name, trust_policy=kit.trust_policy, region=kit.region)
 
 
 def _vendor() -> str:

@@ -4,17 +4,16 @@ AWS gives the same answer for an absent role and for one that refuses, so "role 
 become true together.
 """
 
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from app.clock import now
 from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
+from app.onboarding.kit_scripts import filled
 from app.store.models import Connection, ConnectionStatus, Verdict
 from app.store.models.states import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER, StackState
 
@@ -296,17 +295,6 @@ def counted(counts: dict[ConnectionStatus, int]) -> list[tuple[str, ConnectionSt
     ]
 
 
-def trust_command(role_name: str, trust_policy: dict[str, Any], region: str) -> str:
-    """The command that sets the trust policy.
-
-    IAM is the same in every region. The command names one for the right partition, and for a CLI without a default.
-    """
-    return (
-        f"aws iam update-assume-role-policy --region {shlex.quote(region)} --role-name {shlex.quote(role_name)} \\\n"
-        f"  --policy-document {shlex.quote(json.dumps(trust_policy))}"
-    )
-
-
 def archive_commands(kit: Kit) -> str:
     """What archives Access Analyzer's findings of this role and this principal. Run with credentials of the account.
 
@@ -315,14 +303,5 @@ def archive_commands(kit: Kit) -> str:
     _, partition, _, _, account, _ = kit.broker_principal_arn.split(":", 5)
     principals = [account, f"arn:{partition}:iam::{account}:root", kit.broker_principal_arn]
     wanted = {"resource": ["ROLE"], "principal.AWS": principals, "isPublic": ["false"]}
-    criteria = shlex.quote(json.dumps({key: {"eq": values} for key, values in wanted.items()}))
-    criteria = criteria.replace("ROLE", "'\"$role\"'", 1)
-    region, name = shlex.quote(kit.region), shlex.quote(kit.stack_name)
-    return (
-        f"role=$(aws iam get-role --role-name {shlex.quote(kit.role_name)} --query Role.Arn --output text)\n"
-        f"analyzer=$(aws accessanalyzer list-analyzers --region {region} --type ACCOUNT \\\n"
-        "  --query 'analyzers[0].arn' --output text)\n"
-        f'aws accessanalyzer create-archive-rule --region {region} --analyzer-name "${{analyzer##*/}}" \\\n'
-        f"  --rule-name {name} --filter {criteria}\n"
-        f'aws accessanalyzer apply-archive-rule --region {region} --analyzer-arn "$analyzer" --rule-name {name}'
-    )
+    criteria = {key: {"eq": values} for key, values in wanted.items()}
+    return filled("archive-findings.sh.jinja", kit=kit, criteria=criteria)
