@@ -6,8 +6,7 @@ says nothing about who may use the role, so there is one attempt, and a slow or 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -18,7 +17,7 @@ from app import strict_json
 from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Refused, StsError, Unavailable, classify
 from app.aws.query import QueryApi
-from app.clock import now
+from app.aws.role_view import Decision, Right, RolePolicies, RoleSettings, RoleView, known_keys
 from app.ids import Grant, RoleArn
 from app.permissions.permission_sets import READS, SET_TAG, SIMULATION
 
@@ -26,45 +25,7 @@ _SECONDS = 2
 _MOST_CALLS = 40  # to IAM, of one session; a diagnosis of the kit's role makes six
 _AT_ONCE = 100  # actions in one call
 
-TrustPolicy = Any  # parsed JSON; None when it is not JSON as we read it
-Right = tuple[str, str]  # an action, and a resource
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True, slots=True)
-class RoleSettings:
-    trust_policy: TrustPolicy
-    max_seconds: int
-    boundary: str | None
-    permission_set: str | None = None  # its tag: the set's name and version
-
-
-@dataclass(frozen=True, slots=True)
-class RolePolicies:
-    """What is attached to a role: its inline policies by name, parsed, and the ARNs of its managed policies."""
-
-    inline: Mapping[str, Any]
-    managed: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What IAM says of one right. `untold`: the condition keys that the role's policies compare, and we could not fill."""
-
-    allowed: bool
-    denied: bool  # a statement says so
-    by_organization: bool  # its policies do not let the role have it
-    by_boundary: bool
-    untold: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class RoleView:
-    """What a role says of itself. Instead of each part there may be the reason why it was not seen."""
-
-    settings: RoleSettings | StsError
-    policies: RolePolicies | StsError
-    decisions: Mapping[Right, Decision] | StsError
 
 
 def session_policy(role_arn: RoleArn, *more: str) -> str:
@@ -73,22 +34,6 @@ def session_policy(role_arn: RoleArn, *more: str) -> str:
     own = re.sub(r"[*?$]", "?", role_arn.text)
     statement = {"Effect": "Allow", "Action": [*READS, *more], "Resource": own}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":"))
-
-
-def diagnosis_policy(role_arn: RoleArn) -> str:
-    return session_policy(role_arn, SIMULATION)
-
-
-def known_keys(role_arn: RoleArn) -> dict[str, tuple[str, str]]:
-    """The condition keys whose value is the same for each request of ours: the type and the value."""
-    return {
-        "aws:PrincipalAccount": ("string", role_arn.account_id),
-        "aws:PrincipalArn": ("string", role_arn.text),
-        "aws:ResourceAccount": ("string", role_arn.account_id),
-        "aws:SecureTransport": ("boolean", "true"),
-        "aws:ViaAWSService": ("boolean", "false"),
-        "aws:CurrentTime": ("date", now().strftime("%Y-%m-%dT%H:%M:%SZ")),
-    }
 
 
 class OwnRole:

@@ -24,20 +24,12 @@ from botocore.exceptions import ClientError
 
 from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify, is_silence
-from app.aws.own_role import (
-    Decision,
-    OwnRole,
-    Right,
-    RolePolicies,
-    RoleSettings,
-    RoleView,
-    diagnosis_policy,
-    known_keys,
-    session_policy,
-)
+from app.aws.own_role import OwnRole, session_policy
 from app.aws.query import Budget, QueryApi
+from app.aws.role_view import Right, RoleSettings, RoleView
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id, probe_session_name
+from app.permissions.permission_sets import SIMULATION
 
 # A session under this policy can only ask who it is, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
@@ -140,7 +132,7 @@ class Sts:
 
         Raises Refused, Misconfigured or Unavailable.
         """
-        policy = {"Policy": diagnosis_policy(grant.role_arn)}
+        policy = {"Policy": session_policy(grant.role_arn, SIMULATION)}
         session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, policy)
         if session.role_unique_id != role_unique_id:
             return None
@@ -318,19 +310,3 @@ def _session(answer: dict[str, Any]) -> Session:
         role_unique_id=role_unique_id,
         name=session_name,
     )
-
-
-__all__ = [
-    "INERT_POLICY",
-    "Decision",
-    "Misconfigured",
-    "Refused",
-    "Right",
-    "RolePolicies",
-    "RoleView",
-    "Session",
-    "Sts",
-    "StsError",
-    "Unavailable",
-    "known_keys",
-]

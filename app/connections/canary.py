@@ -20,7 +20,8 @@ from sqlalchemy import select
 from app import log
 from app.audit import log as audit
 from app.audit.events import Action, Actor, Outcome
-from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
+from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
+from app.aws.sts import Session, Sts
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.config import Config

@@ -18,7 +18,9 @@ from app.access.callers import Caller
 from app.access.tenancy import owned
 from app.audit import log as audit
 from app.audit.events import Action
-from app.aws.sts import Refused, RoleView, Sts, StsError, known_keys
+from app.aws.errors import Refused, StsError
+from app.aws.role_view import RoleView, known_keys
+from app.aws.sts import Sts
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role

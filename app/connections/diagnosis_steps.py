@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from app.aws.sts import Misconfigured, Refused, RoleView, StsError
+from app.aws.errors import Misconfigured, Refused, StsError
+from app.aws.role_view import RoleView
 from app.config import ROLE_CHAINING_MAX, Config
 from app.connections.canary import Sight
 from app.connections.proof import check_of

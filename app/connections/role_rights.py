@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.aws.sts import Decision, Right, RolePolicies
+from app.aws.role_view import Decision, Right, RolePolicies
 from app.connections.trust_policy import comparisons, glob, statements_of, texts
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF

@@ -26,7 +26,8 @@ from app.access.tenancy import owned
 from app.audit import log as audit
 from app.audit.events import Action, Event
 from app.audit.log import AuditLog
-from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
+from app.aws.errors import Misconfigured, Refused, StsError
+from app.aws.sts import Session, Sts
 from app.clock import now
 from app.config import Config
 from app.errors import (

@@ -8,8 +8,10 @@ from urllib.parse import quote
 import pytest
 
 from app.aws.breaker import Breaker
-from app.aws.own_role import Decision, RolePolicies, RoleSettings, session_policy
-from app.aws.sts import INERT_POLICY, Refused, Sts, Unavailable
+from app.aws.errors import Refused, Unavailable
+from app.aws.own_role import session_policy
+from app.aws.role_view import Decision, RolePolicies, RoleSettings
+from app.aws.sts import INERT_POLICY, Sts
 from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
 from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, FakeSts, assumed, error, role, said

@@ -17,7 +17,8 @@ from botocore.utils import ContainerMetadataFetcher
 from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutError, SSLError
 
 from app.aws.breaker import Breaker
-from app.aws.sts import INERT_POLICY, Misconfigured, Refused, Session, Sts, StsError, Unavailable
+from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
+from app.aws.sts import INERT_POLICY, Session, Sts
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id
 from dev.stack import free_port

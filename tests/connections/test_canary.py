@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.access.callers import Scope
-from app.aws.sts import Misconfigured, Refused, Unavailable
+from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.connections.canary import FRESH, Canary, Sight, _sight
 from app.factory import create_app
 from app.ids import RoleArn

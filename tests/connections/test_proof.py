@@ -9,7 +9,7 @@ import re
 import pytest
 from sqlalchemy import select
 
-from app.aws.sts import Misconfigured, Refused, Unavailable
+from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.clock import now
 from app.config import Broker
 from app.connections import verification

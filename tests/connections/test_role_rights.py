@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.aws.sts import Decision, RolePolicies
+from app.aws.role_view import Decision, RolePolicies
 from app.connections.role_rights import Beyond, beyond, gap, rights
 from app.ids import RoleArn
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.aws.own_role import RoleSettings
-from app.aws.sts import Refused, StsError, Unavailable
+from app.aws.errors import Refused, StsError, Unavailable
+from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.connections.proof import Check, Finding
 from app.connections.proof import Warning as ProofWarning
