@@ -107,7 +107,7 @@ def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
     first = None
     for candidate in plan.own:
         finding = prove(candidate.grant)
-        if not _refused(finding):
+        if not finding.refused:
             break
         first = first or Answers(plan, finding, candidate.id)
     else:
@@ -119,10 +119,6 @@ def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
         return Answers(plan, upcoming, candidate.id)  # one accepted stranger, whatever else was said
     old = plan.retiring if plan.retiring != candidate else None
     return Answers(plan, finding, candidate.id, upcoming, refuses(sts, old.grant) if old else None)
-
-
-def _refused(finding: Finding) -> bool:
-    return any(check.name == OWN and check.outcome == "failed" for check in finding.checks)
 
 
 def refuses(sts: Sts, grant: Grant) -> bool | None:

@@ -20,7 +20,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy.orm import Session as DbSession
 
-from app import metrics, strict_json
+from app import errors, metrics, strict_json
 from app.access.callers import Caller
 from app.access.tenancy import owned
 from app.audit import log as audit
@@ -30,16 +30,6 @@ from app.aws.errors import Misconfigured, Refused, StsError
 from app.aws.sts import Session, Sts
 from app.clock import now
 from app.config import Config
-from app.errors import (
-    AppError,
-    AwsUnavailableError,
-    CallerFaultError,
-    ConnectionNotVerifiedError,
-    CustomerSetupError,
-    RoleRefusedError,
-    StoreUnavailableError,
-    ValidationFailedError,
-)
 from app.ids import session_name
 from app.issuing.authorization import Authorization, VerifiedConnection, lock_verified_connection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
@@ -158,7 +148,7 @@ class CredentialIssuer:
             # Something was taken away meanwhile, perhaps from another tenant, so the event was not stored.
             if time.monotonic() > deadline:
                 break
-        raise StoreUnavailableError("Too much is changing right now; try again in a moment.")
+        raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
     def _authorize(
         self, caller: Caller, path: tuple[UUID, UUID], deadline: float
@@ -215,14 +205,14 @@ class CredentialIssuer:
             return min(DURATION_DEFAULT, self._max_seconds)
         if not DURATION_MIN <= wanted <= self._max_seconds:
             message = f"Must be between {DURATION_MIN} and {self._max_seconds} seconds."
-            raise ValidationFailedError({"duration_seconds": [message]})
+            raise errors.ValidationFailedError({"duration_seconds": [message]})
         return wanted
 
     def _session(self, asked: _Asked, at: float, patience: float) -> tuple[Session, Source]:
         with refused_about(asked.connection.path):
             try:
                 return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience, at)
-            except (CallerFaultError, CustomerSetupError):
+            except (errors.CallerFaultError, errors.CustomerSetupError):
                 self._authorization.forget(asked.connection)
                 raise
 
@@ -239,7 +229,7 @@ class CredentialIssuer:
             )
         except StsError as error:
             refusal = _as_app_error(error)
-            if isinstance(refusal, RoleRefusedError):
+            if isinstance(refusal, errors.RoleRefusedError):
                 self._make_due(asked.connection)
             raise refusal from error
         proven = (asked.connection.role_unique_id, grant.role_arn.account_id)
@@ -254,7 +244,7 @@ class CredentialIssuer:
                 connection.role_was_recreated()
                 who = asked.caller.actor
                 audit.record_about(db, who, Action.CONNECTION_ROLE_RECREATED, connection, outcome="refused")
-        raise ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
+        raise errors.ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
 
     def _make_due(self, about: VerifiedConnection) -> None:
         with self._changing(about) as (_, connection):
@@ -312,15 +302,15 @@ def _parsed(text: str) -> dict[str, Any]:
     return policy
 
 
-def _bad_policy(message: str) -> ValidationFailedError:
-    return ValidationFailedError({"session_policy": [message]})
+def _bad_policy(message: str) -> errors.ValidationFailedError:
+    return errors.ValidationFailedError({"session_policy": [message]})
 
 
-def _as_app_error(error: StsError) -> AppError:
+def _as_app_error(error: StsError) -> errors.AppError:
     if isinstance(error, Refused):
-        return RoleRefusedError("The customer's role refuses us now; its connection is due for a new proof.")
+        return errors.RoleRefusedError("The customer's role refuses us now; its connection is due for a new proof.")
     if isinstance(error, Misconfigured):
         if error.field is None:
-            return RoleRefusedError(error.detail)
-        return ValidationFailedError({error.field: [error.detail]})
-    return AwsUnavailableError("AWS did not answer, or asked us to slow down; try again in a moment.")
+            return errors.RoleRefusedError(error.detail)
+        return errors.ValidationFailedError({error.field: [error.detail]})
+    return errors.AwsUnavailableError("AWS did not answer, or asked us to slow down; try again in a moment.")

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from app.limits.shared import SharedLimits
 
 PAGE_RATE = 10  # loads of a link's page per second; an open page asks once in three seconds
+_PAGE_TOO_OFTEN = f"This page is asked for too often: {PAGE_RATE} times per second at most."
+_TOO_MANY_NEW = (
+    "This tenant needs too many new sessions: {} per second at most. A session that was handed out can be used until it"
+    " expires."
+)
 _EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
 _PAUSE = 0.1  # seconds until the next attempt, when it is unknown when there will be room
 _SUBJECTS = 10_000  # of a limit: those that were counted last
@@ -41,49 +46,41 @@ class Rates:
 
     def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
         self._shared = shared
-        self._key = Limit("issue", config.issue_rate, 1)
-        self._tenant = Limit("tenant", config.tenant_issue_rate, 1)
-        self._miss = Limit("miss", config.tenant_miss_rate * _MISS_BURST, _MISS_BURST)
-        self._page = Limit("page", PAGE_RATE, 1)
+        issue, tenant, miss = config.issue_rate, config.tenant_issue_rate, config.tenant_miss_rate
+        self._key = Limit("issue", issue, 1, f"This key asks for credentials too often: {issue} per second at most.")
+        self._tenant = Limit(
+            "tenant", tenant, 1, f"Credentials of this tenant are asked for too often: {tenant} per second at most."
+        )
+        self._miss = Limit("miss", miss * _MISS_BURST, _MISS_BURST, _TOO_MANY_NEW.format(miss))
+        self._page = Limit("page", PAGE_RATE, 1, _PAGE_TOO_OFTEN)
         self._sts = _Budget("sts", config.sts_budget)
         self._routine = _Budget("routine", max(1, config.sts_budget // 2))
-        self._miss_rate = config.tenant_miss_rate
 
     def admit_page(self, caller: Caller) -> None:
         """One load of the page of this onboarding link."""
-        if wait := self._hit(self._page, caller.key_id):
-            raise _too_often(f"This page is asked for too often: {PAGE_RATE} times per second at most.", wait)
+        self._admit(self._page, caller.key_id)
 
     def admit_issuance(self, caller: Caller, tenant_id: UUID) -> None:
         """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
 
         A bound key that asks for another tenant's counts for its own tenant: it is refused later, which costs as well.
         """
-        if wait := self._hit(self._key, caller.key_id):
-            raise _too_often(f"This key asks for credentials too often: {self._key.amount} per second at most.", wait)
-        if wait := self._hit(self._tenant, caller.tenant_id or tenant_id):
-            raise _too_often(
-                f"Credentials of this tenant are asked for too often: {self._tenant.amount} per second at most.", wait
-            )
+        self._admit(self._key, caller.key_id)
+        self._admit(self._tenant, caller.tenant_id or tenant_id)
 
     def admit_session(self, tenant_id: UUID) -> None:
         """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds' worth at once.
 
         AWS gives the account some 600 calls a second for all tenants together. Each new session policy needs a call.
         """
-        if wait := self._hit(self._miss, tenant_id):
-            raise _too_often(
-                f"This tenant needs too many new sessions: {self._miss_rate} per second at most. A session that was"
-                " handed out can be used until it expires.",
-                wait,
-            )
+        self._admit(self._miss, tenant_id)
 
-    def _hit(self, limit: "Limit", who: UUID) -> float:
-        """Count one and return 0; or return how many seconds to wait for the next."""
+    def _admit(self, limit: "Limit", who: UUID) -> None:
         wait = limit.hit(who)
         if wait == 0 and self._shared is not None and not self._shared.hit(limit.bound, who.hex):
-            return 1.0  # unknown; asking the cache for it would cost too much
-        return wait
+            wait = 1.0  # unknown; asking the cache for it would cost too much
+        if wait:
+            raise RateLimitedError(limit.refusal, retry_after=max(1, math.ceil(wait)))
 
     @contextmanager
     def background_call(self) -> Iterator[None]:
@@ -161,8 +158,8 @@ class _Budget:
 class Limit:
     """At most `amount` in `seconds` for each subject: in this process, and in the shared cache."""
 
-    def __init__(self, name: str, amount: int, seconds: int) -> None:
-        self.amount = amount
+    def __init__(self, name: str, amount: int, seconds: int, refusal: str = "") -> None:
+        self.refusal = refusal
         self.bound = Bound(name, amount, seconds)
         self._window = SlidingWindow(amount, seconds)
         self._uses: LRUCache[UUID, Uses] = LRUCache(_SUBJECTS)
@@ -176,7 +173,3 @@ class Limit:
             if uses is None:
                 uses = self._uses[subject] = Uses()
             return self._window.count(uses, at)
-
-
-def _too_often(detail: str, wait: float) -> RateLimitedError:
-    return RateLimitedError(detail, retry_after=max(1, math.ceil(wait)))

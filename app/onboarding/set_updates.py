@@ -44,16 +44,10 @@ def updates_of(
         name, version, wanted = one.permission_set, one.permission_set_version, one.wanted_permission_set
         if wanted in sets or sets.is_outdated(name, version):
             found.setdefault((name, version, wanted or name, one.wanted_version is not None), []).append(one)
-    return [
-        SetUpdate(
-            after=sets[wanted],
-            connections=of_it,
-            words=_words(onboarding.versions.of(name, version), sets[wanted]),
-            kit=onboarding.kit(caller, of_it[0].tenant_id, region=region, permission_set=wanted),
-        )
-        for (name, version, wanted, _), of_it in found.items()
-    ]
-
-
-def _words(before: PermissionSet | None, after: PermissionSet) -> list[str]:
-    return [] if before is None else list(difference(before, after).words())
+    updates = []
+    for (name, version, wanted, _), of_it in found.items():
+        before, after = onboarding.versions.of(name, version), sets[wanted]
+        words = list(difference(before, after).words()) if before else []
+        kit = onboarding.kit(caller, of_it[0].tenant_id, region=region, permission_set=wanted)
+        updates.append(SetUpdate(after, of_it, words, kit))
+    return updates

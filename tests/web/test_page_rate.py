@@ -10,7 +10,8 @@ def test_a_link_that_is_opened_too_often_is_told_when_to_come_back(world, app, m
     link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
     other = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
     token, others = (urlsplit(url).path for url in (link, other))
-    monkeypatch.setattr(app.extensions["deputy"].rates, "_page", Limit("page", PAGE_RATE, 1))
+    rates = app.extensions["deputy"].rates
+    monkeypatch.setattr(rates, "_page", Limit("page", PAGE_RATE, 1, rates._page.refusal))
     assert PAGE_RATE == 10
     monkeypatch.setattr("app.limits.rates.time.monotonic", lambda: 1_000_000.5)
     client = app.test_client()

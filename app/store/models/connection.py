@@ -68,16 +68,9 @@ _URGENT = "due_for <> 'scheduled' OR status = 'pending'"
 _S, _V = ConnectionStatus, Verdict
 # Where a verdict takes a connection; any other pair leaves the status as it is.
 _AFTER = {
-    (_S.PENDING, _V.PROVEN): _S.VERIFIED,
-    (_S.BROKEN, _V.PROVEN): _S.VERIFIED,
-    (_S.INSECURE, _V.PROVEN): _S.VERIFIED,
-    (_S.ENDED, _V.PROVEN): _S.VERIFIED,
-    (_S.VERIFIED, _V.UNASSUMABLE): _S.BROKEN,
-    (_S.INSECURE, _V.UNASSUMABLE): _S.BROKEN,
-    (_S.PENDING, _V.INSECURE): _S.INSECURE,
-    (_S.VERIFIED, _V.INSECURE): _S.INSECURE,
-    (_S.BROKEN, _V.INSECURE): _S.INSECURE,
-    (_S.ENDED, _V.INSECURE): _S.INSECURE,
+    **{(before, _V.PROVEN): _S.VERIFIED for before in (_S.PENDING, _S.BROKEN, _S.INSECURE, _S.ENDED)},
+    **{(before, _V.UNASSUMABLE): _S.BROKEN for before in (_S.VERIFIED, _S.INSECURE)},
+    **{(before, _V.INSECURE): _S.INSECURE for before in (_S.PENDING, _S.VERIFIED, _S.BROKEN, _S.ENDED)},
 }
 
 
