@@ -13,8 +13,7 @@ from app.audit import log as audit
 from app.audit.events import Action
 from app.cli.operator import in_one_line, operator, services
 from app.store.database import store_errors
-from app.store.models import AuditEvent
-from app.store.models.configuration import Configuration
+from app.store.models import AuditEvent, Configuration
 from app.store.revisions import is_newer, revision
 
 _ATTEMPTS = 60

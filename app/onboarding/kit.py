@@ -25,7 +25,7 @@ from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Tenant
-from app.store.models.configuration import deployment_id
+from app.store.models.deployment import deployment_id
 
 # Parameters that an update leaves as they are: a role of another name would be another role.
 KEPT = ("RoleName", "AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn", "OrganizationalUnitIds", "CallAs")

@@ -36,7 +36,7 @@ from app.onboarding.registration_token import RegistrationTokens, TokenIds, depl
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
-from app.store.models.configuration import deployment_id
+from app.store.models.deployment import deployment_id
 from app.store.models.states import StackState
 
 _log = log.get(__name__)

@@ -20,7 +20,7 @@ from app.onboarding.registration_token import RegistrationTokens, TokenIds, depl
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from app.store.database import Database
-from app.store.models.configuration import deployment_id
+from app.store.models.deployment import deployment_id
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, migrate, new_database
 from tests.support.rows import registration_token, tenant_row

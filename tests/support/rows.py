@@ -20,7 +20,7 @@ from app.onboarding.registration_token import RegistrationTokens
 from app.services import Services
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
-from app.store.models.configuration import deployment_id
+from app.store.models.deployment import deployment_id
 from tests.conftest import OPERATOR
 from tests.support.cast import Customer
 

@@ -12,12 +12,9 @@ Deleted tenants and connections stay as rows, so that nothing of theirs is ever 
 
 from app.store.models.api_key import ApiKey
 from app.store.models.audit import ISSUED, NOT_ISSUED, AuditEvent
-from app.store.models.background_worker import BackgroundWorker
-from app.store.models.configuration import Configuration, EpochChange
 from app.store.models.connection import Connection, Proof
-from app.store.models.limits import QuotaUse
+from app.store.models.deployment import BackgroundWorker, Configuration, EpochChange, PermissionSetVersion, QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
-from app.store.models.permission_set import PermissionSetVersion
 from app.store.models.rotation import Rotation, Trial
 from app.store.models.states import ConnectionStatus, ExternalIdState, TenantStatus, Trigger, Verdict, ensure_active
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantAccount, TenantOwned
