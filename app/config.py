@@ -136,9 +136,8 @@ class Config:
     @property
     def own_accounts(self) -> frozenset[AccountId]:
         """The accounts in which no role is a customer's."""
-        return self.vendor_account_ids | {
-            role.account_id for role in (self.canary_role_arn, self.stranger_role_arn) if role
-        }
+        roles = self.canary_role_arn, self.stranger_role_arn
+        return self.vendor_account_ids | {role.account_id for role in roles if role}
 
     @property
     def proofs_a_second(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import flask_smorest
 import structlog
-from flask import Blueprint, Flask, Response, current_app, g, redirect, request
+from flask import Flask, Response, current_app, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
@@ -123,20 +123,16 @@ def create_app(config: Config) -> Flask:
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(pages.bp)
-    app.register_blueprint(_docs(config.public_path), url_prefix="/docs")
+    path = config.public_path
+    # Swagger UI links its files by absolute paths.
+    app.register_blueprint(get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS), url_prefix="/docs")
     # werkzeug's own redirect would name the Host header's host.
-    app.add_url_rule("/docs", "docs", lambda: redirect(f"{config.public_path}/docs/"))
+    app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
     register_commands(app)
     app.wsgi_app = FastLane(app.wsgi_app, app.extensions["deputy"])  # type: ignore[method-assign]  # Flask's own way
-    if config.public_path:
-        app.wsgi_app = PublicPath(app.wsgi_app, config.public_path)  # type: ignore[method-assign]
+    if path:
+        app.wsgi_app = PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]
     return app
-
-
-def _docs(path: str) -> Blueprint:
-    """Swagger UI. It links its files by absolute paths, which begin with `path`."""
-    found: Blueprint = get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", config=_DOCS)
-    return found
 
 
 _DOCS = {

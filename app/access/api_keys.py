@@ -87,7 +87,9 @@ class ApiKeys:
             raise ForbiddenError(f"This API key lacks {', '.join(sorted(missing))}, so it can't give it away.")
         if permission_sets is None and caller.permission_sets is not None:
             permission_sets = sorted(caller.permission_sets)
-        self._ensure_sets_exist(permission_sets)
+        if not set(permission_sets or ()) <= set(self._sets):
+            message = f"Must be some of: {', '.join(sorted(self._sets))}."
+            raise ValidationFailedError({"permission_sets": [message]})
         _ensure_no_wider(caller, permission_sets)
         tenant_id = tenant_id or caller.tenant_id
         key = ApiKey(
@@ -184,11 +186,6 @@ class ApiKeys:
             if key.revoked_at is not None:
                 raise ConflictError("This key is revoked already.")
             _record(db, operator.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key.id))
-
-    def _ensure_sets_exist(self, names: list[str] | None) -> None:
-        if not set(names or ()) <= set(self._sets):
-            message = f"Must be some of: {', '.join(sorted(self._sets))}."
-            raise ValidationFailedError({"permission_sets": [message]})
 
 
 def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:

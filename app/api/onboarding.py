@@ -15,8 +15,8 @@ from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.http.fields import doc, flag, line, matching, nested, number, string
 from app.http.schemas import Answer, Strict
 from app.onboarding import kit as onboarding
+from app.settings.checks import REGION
 
-REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
 _HOME = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1"
 _CONSOLE = f"{_HOME}#/stacks/create/review?"

@@ -162,12 +162,12 @@ class RegistrationQueue:
             config=BotoConfig(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5),
         )
 
-    def receive(self, max_messages: int, wait_seconds: int) -> list[Message]:
+    def receive(self, wait_seconds: int) -> list[Message]:
         """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises Unavailable."""
         try:
             answer = self._sqs.receive_message(
                 QueueUrl=self._url,
-                MaxNumberOfMessages=max_messages,
+                MaxNumberOfMessages=10,  # SQS's limit
                 WaitTimeSeconds=wait_seconds,
                 MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
             )

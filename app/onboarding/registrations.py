@@ -96,7 +96,7 @@ class Registrations:
         self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)
         self._logging_others = threading.Lock()
 
-    def receive(self, *, max_messages: int = 10, wait_seconds: int = 20) -> int:
+    def receive(self, *, wait_seconds: int = 20) -> int:
         """Ask the queue once, handle its messages in parallel, and return how many there were.
 
         A bad message does not make it fail. Raises AwsUnavailableError when the queue does not answer and
@@ -105,7 +105,7 @@ class Registrations:
         with self._db.read() as db:  # while the database is away, messages stay in the queue, out of the dead letters
             db.execute(select(1))
         try:
-            messages = self._queue.receive(max_messages, wait_seconds)
+            messages = self._queue.receive(wait_seconds)
         except Unavailable as error:
             raise AwsUnavailableError("The registration queue does not answer.") from error
         self.queue_state.received({message.id: message.sent_at for message in messages if message.is_first})
@@ -192,10 +192,8 @@ class Registrations:
         if told.token.link_id is not None:
             _ensure_not_revoked(db, told.token.link_id)  # locks the link before the tenant, as the page's requests do
         # Locked, so that the second of two simultaneous deliveries sees what the first one stored.
-        query = select(Tenant).where(
-            Tenant.id == told.tenant_id, Tenant.registration_generation == told.token.generation
-        )
-        tenant = db.scalars(query.with_for_update(of=Tenant)).unique().one_or_none()
+        named = Tenant.id == told.tenant_id, Tenant.registration_generation == told.token.generation
+        tenant = db.scalars(select(Tenant).where(*named).with_for_update(of=Tenant)).unique().one_or_none()
         if tenant is None or tenant.status is not TenantStatus.ACTIVE:
             raise _VoidToken("tenant")
         same = (

@@ -139,9 +139,8 @@ def _default(names: list[str], folder: Path | None, default: str | None) -> str 
 
 
 def _set_of(file: set_files.SetFile) -> PermissionSet:
-    lists: dict[str, Any] = {
-        key: tuple(file.data.get(key, ())) for key in ("statements", "managed_policies", "parameters")
-    }
+    names = "statements", "managed_policies", "parameters"
+    lists: dict[str, Any] = {name: tuple(file.data.get(name, ())) for name in names}
     lists["statements"] = lists["statements"] or (_NOTHING,)
     known = {field.name for field in fields(PermissionSet)}
     return PermissionSet(**({k: v for k, v in file.data.items() if k in known} | lists | {"name": file.name}))

@@ -218,7 +218,8 @@ def _open_one(db: Session, caller: Caller, tenant_id: UUID) -> Rotation:
 def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
     at = now()
     if rotation.is_open:
-        if db.scalars(_waiting(rotation).limit(1)).first() is not None:
+        waiting = _verified(rotation).where(Connection.external_id_id != rotation.next_external_id_id)
+        if db.scalars(waiting.limit(1)).first() is not None:
             rotation.ready_at = None
         elif rotation.ready_at is None:
             rotation.ready_at = at
@@ -252,10 +253,6 @@ def _verified(rotation: Rotation) -> Any:
     return select(Connection.id).where(
         Connection.tenant_id == rotation.tenant_id, Connection.status == ConnectionStatus.VERIFIED
     )
-
-
-def _waiting(rotation: Rotation) -> Any:
-    return _verified(rotation).where(Connection.external_id_id != rotation.next_external_id_id)
 
 
 def _not_refused_twice(rotation: Rotation) -> Any:

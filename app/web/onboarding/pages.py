@@ -168,12 +168,7 @@ def _ensure_own_form() -> None:
 def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()) -> str:
     onboarding, link = services().onboarding, visit.link
     regions, asked = onboarding.regions(), request.args.get("region", "")
-    kit = onboarding.kit(
-        visit.caller,
-        visit.tenant.id,
-        region=asked if asked in regions else link.region,
-        permission_set=link.permission_set,
-    )
+    kit = _kit(visit, asked if asked in regions else link.region)
     wanted, policy = next(found for found in onboarding.permission_sets() if found[0].name == link.permission_set)
     way = request.args.get("way", "")
     return render_template(
@@ -192,6 +187,11 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
         archive_commands=progress.archive_commands(kit),
         **_live(visit, token),
     )
+
+
+def _kit(visit: Visit, region: str) -> Kit:
+    chosen = visit.link.permission_set
+    return services().onboarding.kit(visit.caller, visit.tenant.id, region=region, permission_set=chosen)
 
 
 def _live(visit: Visit, token: str) -> dict[str, Any]:
@@ -236,10 +236,7 @@ def _body(
     rotation: RotationStatus | None,
     **places: Any,
 ) -> str:
-    link = visit.link
-    kit = services().onboarding.kit(
-        visit.caller, visit.tenant.id, region=link.region, permission_set=link.permission_set
-    )
+    kit = _kit(visit, visit.link.region)
     return render_template(
         "onboard/progress.html",
         vendor=_vendor(),

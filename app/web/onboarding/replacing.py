@@ -2,7 +2,7 @@
 
 from app.store.models.states import RotationState
 from app.tenants.rotation import RotationStatus
-from app.web.onboarding.progress import Step
+from app.web.onboarding.progress import Step, StepState
 
 _S = RotationState
 GOES_ON = frozenset({_S.OPEN, _S.READY, _S.RETIRING})
@@ -31,9 +31,8 @@ def steps_of(rotation: RotationStatus) -> tuple[Step, ...]:
         so_far = f"{counts.switched} of {counts.total} so far. " if counts.total > 1 else ""
         note = f"{so_far}After an update we check the role twice, two minutes apart."
         update = Step("Role updated", "now", note)
-    switched = Step(
-        "New one in use", "done" if retiring else "now" if accepted else "todo", _SWITCHED[retiring, accepted]
-    )
+    state: StepState = "done" if retiring else "now" if accepted else "todo"
+    switched = Step("New one in use", state, _SWITCHED[retiring, accepted])
     removed = Step("Old one removed", "now" if retiring else "todo", "Update the role once more." if retiring else "")
     return (Step("New External ID", "done", "It is shown below."), update, switched, removed)
 
