@@ -51,13 +51,7 @@ class Broker:
         # takes all three in paths.
         if any(character in text for character in "*?$"):
             raise ValueError("must not hold *, ? or $: in trust policies they would let in other principals.")
-        return cls(
-            arn=text,
-            partition=found["partition"],
-            account_id=AccountId(found["account"]),
-            is_role=found["kind"] == "role",
-            name=found["name"],
-        )
+        return cls(text, found["partition"], AccountId(found["account"]), found["kind"] == "role", found["name"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +176,8 @@ class Config:
         return cls(**values, region=region, doubts=tuple(doubts))
 
 
-_RENAMED = {
-    "DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL",  # the broker is the AWS principal that customers' roles trust
-    "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE",
-}
+# The broker is the AWS principal that customers' roles trust.
+_RENAMED = {"DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL", "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE"}
 
 
 def _renamed(environment: Mapping[str, str]) -> list[str]:

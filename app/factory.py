@@ -197,11 +197,6 @@ def _log_request(response: Response) -> None:
         return
     caller = g.get("caller")
     who = {f"{caller.kind}_id": str(caller.key_id)} if caller else {"api_key_id": None}
-    _log.info(
-        "request",
-        method=request.method,
-        route=str(request.url_rule) if request.url_rule else None,
-        status=response.status_code,
-        ms=round((time.perf_counter() - g.began) * 1000, 1),
-        **who,
-    )
+    route = str(request.url_rule) if request.url_rule else None
+    ms = round((time.perf_counter() - g.began) * 1000, 1)
+    _log.info("request", method=request.method, route=route, status=response.status_code, ms=ms, **who)

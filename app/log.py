@@ -65,23 +65,17 @@ def configure(level: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
+    formatter = structlog.stdlib.ProcessorFormatter
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, formatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    # Redacted after the traceback has become text, so that it is scrubbed too.
+    to_text: list[Any] = [formatter.remove_processors_meta, structlog.processors.format_exc_info, _redact]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                _redact,  # after the traceback has become text, so that it is scrubbed too
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
+    json_lines = [*to_text, structlog.processors.JSONRenderer()]
+    handler.setFormatter(formatter(foreign_pre_chain=shared, processors=json_lines))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

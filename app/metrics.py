@@ -22,12 +22,8 @@ REFUSALS = Counter("deputy_refusals", "Requests that were refused, or that faile
 CACHE = Counter("deputy_session_cache", "Where sessions were found.", ["found"])
 AWS_CALLS = Counter("deputy_aws_calls", "Calls to AWS, each attempt.", ["action", "outcome"])
 PROOFS = Counter("deputy_proofs", "Proofs.", ["verdict", "trigger"])
-DRIFT = Histogram(
-    "deputy_drift_exposed_seconds",
-    "For how long a role that is not as proven may have been so, until that was found.",
-    ["status"],
-    buckets=_HOURS,
-)
+_EXPOSED = "For how long a role that is not as proven may have been so, until that was found."
+DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=_HOURS)
 POOL_WAIT = Histogram("deputy_pool_wait_seconds", "Time to get a connection to the database.", buckets=_QUICK)
 
 

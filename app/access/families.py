@@ -52,11 +52,9 @@ def summarize_family(db: Session, key_id: UUID) -> FamilySummary:
     at, found = now(), _family_of(key_id)
     keys = select(ApiKey).where(ApiKey.id.in_(select(found.c.id)), ApiKey.id != key_id, live_at(at))
     links = select(func.count()).where(_links_of(found), OnboardingLink.expires_at > at)
-    return FamilySummary(
-        keys=db.scalar(keys.with_only_columns(func.count())) or 0,
-        links=db.scalar(links) or 0,
-        some=list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN))),
-    )
+    number = db.scalar(keys.with_only_columns(func.count())) or 0
+    first = list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN)))
+    return FamilySummary(number, db.scalar(links) or 0, first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ def scopes(**options: Any) -> fields.List[Any]:
     return fields.List(fields.Enum(Scope, by_value=True), metadata=doc(["credentials:issue"]), **options)
 
 
+_SETS = "Credentials only for connections of these permission sets; null: of any."
+
+
 class KeyIn(Strict):
     EXAMPLE: ClassVar = {"name": "nightly worker", "scopes": ["credentials:issue"]}
 
@@ -29,10 +32,7 @@ class KeyIn(Strict):
     tenant_id = uuid("Bind the key to one tenant.", allow_none=True)
     expires_at = Time(allow_none=True)
     permission_sets = fields.List(
-        line(64, "inventory"),
-        allow_none=True,
-        validate=validate.Length(1, 100),
-        metadata={"description": "Credentials only for connections of these permission sets; null: of any."},
+        line(64, "inventory"), allow_none=True, validate=validate.Length(1, 100), metadata={"description": _SETS}
     )
 
 
@@ -64,12 +64,8 @@ class ReplaceIn(Strict):
     grace_seconds = seconds(GRACE_SECONDS, 0, GRACE_SECONDS_MAX, "How long the old key keeps working.")
 
 
-bp = Blueprint(
-    "api_keys",
-    __name__,
-    noun="api_key",
-    description="Keys for programs and people, no stronger than the key that makes them.",
-)
+_ABOUT = "Keys for programs and people, no stronger than the key that makes them."
+bp = Blueprint("api_keys", __name__, noun="api_key", description=_ABOUT)
 _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at")
 
 

@@ -43,17 +43,17 @@ class SetIn(Strict):
     permission_set = line(64, "bucket-sync", required=True)
 
 
+_COUNTS = {"verified": 2, "pending": 1}
+_BY_STATUS = doc(_COUNTS, "How many have each status. A status without connections is left out.")
+
+
 class ConnectionSummary(Answer):
     total = number(3)
     reprove_every = number(
         3600, "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too small."
     )
     by_status = fields.Dict(
-        keys=fields.Enum(ConnectionStatus, by_value=True),
-        values=fields.Integer(),
-        metadata=doc(
-            {"verified": 2, "pending": 1}, "How many have each status. A status without connections is left out."
-        ),
+        keys=fields.Enum(ConnectionStatus, by_value=True), values=fields.Integer(), metadata=_BY_STATUS
     )
 
 

@@ -21,6 +21,8 @@ _POLICY_OBJECT = {
     "required": ["Statement"],
     "additionalProperties": True,
 }
+_POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
+_HOW_LONG = f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
 
 
 class SessionPolicy(fields.Field[Any]):
@@ -34,19 +36,11 @@ class SessionPolicy(fields.Field[Any]):
 
 class IssueIn(Strict):
     duration_seconds = fields.Integer(
-        strict=True,
-        metadata=doc(
-            DURATION_DEFAULT,
-            f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}.",
-            minimum=DURATION_MIN,
-            maximum=43_200,
-        ),
+        strict=True, metadata=doc(DURATION_DEFAULT, _HOW_LONG, minimum=DURATION_MIN, maximum=43_200)
     )
     session_policy = SessionPolicy(
         metadata=doc(
-            _POLICY,
-            "Narrows what this session may do; it never widens.",
-            oneOf=[_POLICY_OBJECT, {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}],
+            _POLICY, "Narrows what this session may do; it never widens.", oneOf=[_POLICY_OBJECT, _POLICY_TEXT]
         )
     )
     reason = line(200, "Nightly inventory", "For the audit log.")
@@ -113,8 +107,6 @@ def container(issued: Issued) -> dict[str, Any]:
     }
 
 
+Shape = Callable[[Issued], dict[str, Any]]
 # By the last part of the path: the method, and the shape of the answer.
-SHAPES: dict[str, tuple[str, Callable[[Issued], dict[str, Any]]]] = {
-    "credentials": ("POST", process),
-    "container-credentials": ("GET", container),
-}
+SHAPES: dict[str, tuple[str, Shape]] = {"credentials": ("POST", process), "container-credentials": ("GET", container)}

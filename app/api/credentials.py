@@ -4,7 +4,6 @@ The fast lane (app/api/fast_lane.py) serves most of these requests. Answers bypa
 as all the rest; a test compares them with the schemas.
 """
 
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.access.callers import Scope
-from app.api.credential_schemas import ContainerCredentials, IssueIn, ProcessCredentials, container, process
+from app.api.credential_schemas import ContainerCredentials, IssueIn, ProcessCredentials, Shape, container, process
 from app.api.fast_lane import replay
 from app.http.authentication import requires_from_memory
 from app.http.blueprint import Blueprint
@@ -49,5 +48,5 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     return _answer(container, services().issuer.issue(caller(), tenant_id, connection_id))
 
 
-def _answer(shape: Callable[[Issued], dict[str, Any]], issued: Issued) -> Response:
+def _answer(shape: Shape, issued: Issued) -> Response:
     return Response(orjson.dumps(shape(issued)), content_type="application/json")

@@ -15,13 +15,13 @@ from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
 from app.settings.checks import REGION
 
+_EXPIRES_IN = "Seconds until it stops working. Default 30 days."
+
 
 class LinkIn(Strict):
     permission_set = line(64, "inventory")
     region = matching(REGION, "eu-west-1", "The region that the page offers first.")
-    expires_in = seconds(
-        LINK_SECONDS, LINK_SECONDS_MIN, LINK_SECONDS_MAX, "Seconds until it stops working. Default 30 days."
-    )
+    expires_in = seconds(LINK_SECONDS, LINK_SECONDS_MIN, LINK_SECONDS_MAX, _EXPIRES_IN)
 
 
 class LinkOut(Answer):
@@ -42,12 +42,8 @@ class LinkCreated(Answer):
     expires_at = Time()
 
 
-bp = Blueprint(
-    "onboarding_links",
-    __name__,
-    noun="onboarding_link",
-    description="URLs of the onboarding page, for customers' administrators.",
-)
+_ABOUT = "URLs of the onboarding page, for customers' administrators."
+bp = Blueprint("onboarding_links", __name__, noun="onboarding_link", description=_ABOUT)
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 

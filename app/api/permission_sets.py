@@ -12,6 +12,9 @@ from app.http.schemas import Answer, Strict
 from app.permissions.difference import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
+_WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
+_SIDE: dict[str, list[Any]] = {"actions": [], "managed_policies": [], "statements": []}
+_CHANGE = {"sid": "ReadTags", "field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}  # as IAM has it
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 _NAMES = ("name", "version", "title", "description", "access", "statements", "managed_policies", "parameters")
@@ -35,10 +38,7 @@ class PermissionSetOut(Answer):
     title = string("Read the inventory")
     description = string("Lists what there is, and reads no content.")
     access = one_of("PermissionSetAccess", "read", "write")
-    statements = fields.List(
-        fields.Dict(),
-        metadata=doc([_STATEMENT | {"why": "Shows the tags."}], "As in the policy, each with its reason."),
-    )
+    statements = fields.List(fields.Dict(), metadata=doc(_WITH_WHY, "As in the policy, each with its reason."))
     managed_policies = fields.List(fields.Nested(ManagedPolicyOut))
     parameters = fields.List(fields.Nested(ParameterOut))
     policy = fields.Dict(metadata=doc({"Version": "2012-10-17", "Statement": [_STATEMENT]}, "The IAM policy document."))
@@ -48,9 +48,7 @@ class PermissionSetVersionOut(Answer):
     version = number(1)
     published_at = Time()
     access = one_of("PermissionSetAccess", "read", "write", attribute="content.access")
-    statements = fields.List(
-        fields.Dict(), attribute="content.statements", metadata=doc([_STATEMENT | {"why": "Shows the tags."}])
-    )
+    statements = fields.List(fields.Dict(), attribute="content.statements", metadata=doc(_WITH_WHY))
     managed_policies = fields.List(fields.Nested(ManagedPolicyOut), attribute="content.managed_policies")
     parameters = fields.List(fields.Nested(ParameterOut), attribute="content.parameters")
 
@@ -67,7 +65,7 @@ class DifferenceQuery(Strict):
 class SideOut(Answer):
     actions = fields.List(string("s3:ListAllMyBuckets"))
     managed_policies = fields.List(fields.Nested(ManagedPolicyOut))
-    statements = fields.List(fields.Dict(), metadata=doc([_STATEMENT | {"why": "Shows the tags."}]))
+    statements = fields.List(fields.Dict(), metadata=doc(_WITH_WHY))
 
 
 class ChangeOut(Answer):
@@ -78,13 +76,6 @@ class ChangeOut(Answer):
 
 
 class DifferenceOut(Answer):
-    _SIDE: ClassVar[dict[str, list[Any]]] = {"actions": [], "managed_policies": [], "statements": []}
-    _CHANGE: ClassVar[dict[str, Any]] = {
-        "sid": "ReadTags",
-        "field": "Resource",
-        "from": "*",
-        "to": ["arn:aws:s3:::acme-*"],
-    }
     EXAMPLE: ClassVar = {"from": 1, "to": 2, "added": _SIDE, "removed": _SIDE, "changed": [_CHANGE]}
 
     before = number(1, data_key="from", attribute="before.version")

@@ -16,14 +16,11 @@ from app.http.schemas import Answer, Empty
 from app.store.models.states import RotationState
 from app.tenants.rotation import RotationStatus
 
+_ABUSED = doc(False, "The External ID was abused: issue nothing with it any more, from now on.")
+
 
 class RotationIn(Reason):
-    emergency = fields.Boolean(
-        truthy={True},
-        falsy={False},
-        load_default=False,
-        metadata=doc(False, "The External ID was abused: issue nothing with it any more, from now on."),
-    )
+    emergency = fields.Boolean(truthy={True}, falsy={False}, load_default=False, metadata=_ABUSED)
 
 
 class RotationConnections(Answer):

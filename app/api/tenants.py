@@ -12,7 +12,7 @@ from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.cursors import paged
 from app.http.examples import ACCOUNT, EXTERNAL_ID
-from app.http.fields import Matches, Statuses, Time, doc, line, status, string
+from app.http.fields import Statuses, Time, doc, line, matching, status, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
@@ -26,10 +26,7 @@ class TenantChange(Strict):
     name = line(200, "Acme")
     reference = line(200, "customer-42", allow_none=True)
     accounts = fields.List(
-        string(ACCOUNT, validate=Matches(ACCOUNT_ID_PATTERN)),
-        allow_none=True,
-        validate=validate.Length(0, MOST),
-        metadata=_ACCOUNTS,
+        matching(ACCOUNT_ID_PATTERN, ACCOUNT), allow_none=True, validate=validate.Length(0, MOST), metadata=_ACCOUNTS
     )
 
 

@@ -57,11 +57,8 @@ def classify(error: Exception) -> StsError:
     """The StsError for what boto3 raised. The original's code is logged; the caller chains the original."""
     if not isinstance(error, ClientError):
         # With the traceback for a parser's error, which may be a bug of ours.
-        _log.warning(
-            "aws.unreachable",
-            error=type(error).__name__,
-            exc_info=None if isinstance(error, BotoCoreError | HTTPError) else error,
-        )
+        traceback = None if isinstance(error, BotoCoreError | HTTPError) else error
+        _log.warning("aws.unreachable", error=type(error).__name__, exc_info=traceback)
         return Unavailable()
     code = error.response.get("Error", {}).get("Code", "")
     if code == "AccessDenied":

@@ -37,11 +37,8 @@ class StackAnswers:
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
         self._allowed = _allowed(region, partition, endpoint)
         ca: Any = ca_bundle(botocore.session.get_session())
-        self._http = URLLib3Session(
-            verify=ca,
-            proxies=get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}"),
-            timeout=_TIMEOUTS,
-        )
+        proxies = get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}")
+        self._http = URLLib3Session(verify=ca, proxies=proxies, timeout=_TIMEOUTS)
 
     def allows(self, url: str) -> bool:
         """Whether CloudFormation itself would give this address."""
@@ -78,12 +75,8 @@ class StackAnswers:
 
 def stack_answers(region: str, partition: str) -> StackAnswers:
     """For the topic's region, with the S3 that the environment names."""
-    endpoint: str = (
-        boto3.session.Session(region_name=region)
-        .client("s3", config=BotoConfig(signature_version=UNSIGNED))
-        .meta.endpoint_url
-    )
-    parts = urlsplit(endpoint)
+    s3 = boto3.session.Session(region_name=region).client("s3", config=BotoConfig(signature_version=UNSIGNED))
+    parts = urlsplit(s3.meta.endpoint_url)
     aws_own = (parts.hostname or "").endswith(f".{_suffix(partition)}")
     return StackAnswers(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
 

@@ -157,10 +157,8 @@ class RegistrationQueue:
 
     def __init__(self, region: str, url: str) -> None:
         self._url = url
-        self._sqs = boto3.session.Session(region_name=region).client(
-            "sqs",
-            config=BotoConfig(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5),
-        )
+        settings = BotoConfig(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5)
+        self._sqs = boto3.session.Session(region_name=region).client("sqs", config=settings)
 
     def receive(self, wait_seconds: int) -> list[Message]:
         """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises Unavailable."""

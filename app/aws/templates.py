@@ -98,12 +98,8 @@ def _topics_of(broker: Broker) -> str:
 
 def _versioned(text: str, name: str, permission_set: str) -> Template:
     version = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Template(
-        permission_set=permission_set,
-        version=version,
-        key=f"templates/{name}/{permission_set}/{version}.yaml",
-        body=text.replace(_EXAMPLE_VERSION, version),
-    )
+    key = f"templates/{name}/{permission_set}/{version}.yaml"
+    return Template(permission_set, version, key, text.replace(_EXAMPLE_VERSION, version))
 
 
 def _section(text: str, name: str) -> str:
@@ -128,12 +124,10 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
         item = textwrap.indent(json.dumps(policy, indent=2), "  ").replace("  ", "- ", 1)
         block += f"# {statement['why']}\n{item}\n"
     text = f"{before}{_BEGIN}{textwrap.indent(block, indent)}{indent}{_END}{after}"
-    managed = [
-        f"  # {policy['why']}\n  - !Sub arn:${{AWS::Partition}}:iam::aws:policy/{policy['name']}\n"
-        for policy in permission_set.managed_policies
-    ]
+    item = "  # {why}\n  - !Sub arn:${{AWS::Partition}}:iam::aws:policy/{name}\n"
+    managed = "".join(item.format(**policy) for policy in permission_set.managed_policies)
     head = "# Policies that AWS keeps.\nManagedPolicyArns:\n" if managed else ""
-    return _fill(text, "managed policies", head + "".join(managed))
+    return _fill(text, "managed policies", head + managed)
 
 
 def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:
@@ -223,10 +217,9 @@ class TemplateBucket:
 
     def published(self, template: Template) -> Published:
         """What the bucket serves under the template's name, read as customers read it. Raises Unavailable."""
-        settings = BotoConfig(
-            signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}
-        )
+        once: Any = {"total_max_attempts": 1}
         wanted = template.body.encode()
+        settings = BotoConfig(signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries=once)
         try:
             with closing(self._boto.client("s3", config=settings)) as s3:
                 answer = s3.get_object(Bucket=self._bucket, Key=template.key)

@@ -15,6 +15,7 @@ from app.errors import StoreUnavailableError
 from app.services import Services
 
 _KEPT = 30.0  # seconds
+_PAST_HALF = "Share of verified connections whose proof is past half of PROOF_MAX_AGE."
 
 
 class FleetMetrics:
@@ -41,18 +42,13 @@ class FleetMetrics:
         due = GaugeMetricFamily("deputy_due", "Connections that are due for a proof.", labels=["lane"])
         for lane, number in queue.backlog().items():
             due.add_metric([lane], number)
+        longest, past_half = _since(queue.oldest_due(), at), age.past_half / max(1, age.verified)
         return [
             due,
-            _gauge(
-                "due_oldest_seconds", "For how long the longest due connection is due.", _since(queue.oldest_due(), at)
-            ),
+            _gauge("due_oldest_seconds", "For how long the longest due connection is due.", longest),
             _gauge("verified_connections", "Verified connections.", age.verified),
             _gauge("proof_oldest_seconds", "Age of the oldest proof of a verified connection.", _since(age.oldest, at)),
-            _gauge(
-                "proofs_past_half_shelf_life_ratio",
-                "Share of verified connections whose proof is past half of PROOF_MAX_AGE.",
-                age.past_half / max(1, age.verified),
-            ),
+            _gauge("proofs_past_half_shelf_life_ratio", _PAST_HALF, past_half),
         ]
 
 

@@ -60,11 +60,9 @@ def _row(event: AuditEvent) -> Row:
 
 
 def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventFilter:
-    return EventFilter(
-        tenant_id=None if tenant is None else tenant_id_called(tenant),
-        connection_id=None if connection is None else connection_called(connection).id,
-        **wanted,
-    )
+    tenant_id = None if tenant is None else tenant_id_called(tenant)
+    connection_id = None if connection is None else connection_called(connection).id
+    return EventFilter(tenant_id=tenant_id, connection_id=connection_id, **wanted)
 
 
 @audit.verb("search", "--tenant acme --action connection.suspended --since 7d", text=_EVENTS)
@@ -124,14 +122,8 @@ def issued(tenant: str, since: datetime | None, until: datetime | None) -> list[
     """
     found: dict[Any, dict[str, Any]] = {}
     for event in _issued(tenant, since or _When().convert("yesterday", None, None), until):
-        new = {
-            "actor": event.actor_name,
-            "actor_id": event.actor_id,
-            "connection_id": event.connection_id,
-            "times": 0,
-            "first_at": event.at,
-            "last_at": event.at,
-        }
+        who = {"actor": event.actor_name} | row_of(event, "actor_id", "connection_id")
+        new = who | {"times": 0, "first_at": event.at, "last_at": event.at}
         row = found.setdefault((event.actor_id, event.connection_id), new)
         row |= {"times": row["times"] + 1, "first_at": event.at}  # newest first
     return [*found.values()]
@@ -148,13 +140,8 @@ def alive(tenant: str) -> list[Row]:
     for event in _issued(tenant, now() - timedelta(seconds=SESSION_MAX)):
         expires_at = datetime.fromisoformat(event.details["expires_at"])
         if expires_at > now():
-            new = {
-                "access_key_id": event.details["access_key_id"],
-                "expires_at": expires_at,
-                "connection_id": event.connection_id,
-                "last_actor": event.actor_name,
-                "actor_id": event.actor_id,
-                "hand_outs": 0,
-            }
-            found.setdefault(new["access_key_id"], new)["hand_outs"] += 1
+            key_id = event.details["access_key_id"]
+            session = {"access_key_id": key_id, "expires_at": expires_at, "connection_id": event.connection_id}
+            new = session | {"last_actor": event.actor_name, "actor_id": event.actor_id, "hand_outs": 0}
+            found.setdefault(key_id, new)["hand_outs"] += 1
     return sorted(found.values(), key=lambda row: row["expires_at"])

@@ -16,19 +16,12 @@ from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger
 
-connections = Noun(
-    "connections",
-    help="Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant that has only one.",
-)
+_HELP = "Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant that has only one."
+connections = Noun("connections", help=_HELP)
 _CONNECTION = click.argument("connection")
 _TENANT = click.option("--tenant", help="Of this tenant alone: its id, reference or name.")
-_STATUS = click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice([status.value for status in ConnectionStatus if status is not ConnectionStatus.DELETED]),
-    help="In this status; repeat for several.",
-)
+_LIVE = click.Choice([status.value for status in ConnectionStatus if status is not ConnectionStatus.DELETED])
+_STATUS = click.option("--status", "statuses", multiple=True, type=_LIVE, help="In this status; repeat for several.")
 _AT_ONCE = 8  # proofs
 
 

@@ -68,17 +68,13 @@ def _must_be_approved(db: Session, config: Config, tenant: Tenant, account_id: s
     return chosen.access == "write" and not declared
 
 
-def _to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
+def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
     return select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
 
 
 def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
-    searches = select(func.count()).where(
-        Connection.tenant_id == tenant_id,
-        Connection.found_by_account,
-        Connection.status == ConnectionStatus.PENDING,
-        Connection.due_at.is_not(None),
-    )
+    pending = Connection.status == ConnectionStatus.PENDING, Connection.due_at.is_not(None)
+    searches = select(func.count()).where(Connection.tenant_id == tenant_id, Connection.found_by_account, *pending)
     refusal = (
         f"Roles are looked for in at most {_MOST_SEARCHES} accounts of a tenant at once; delete one that is pending,"
         " or give the ARN of a role that is there."
@@ -143,7 +139,7 @@ class Connections:
 
     def _clear_tombstone(self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn) -> None:
         """Delete the row of a deleted connection to this role: only an API key may (invariant 12)."""
-        earlier = db.scalars(_to_role(tenant_id, role)).one_or_none()
+        earlier = db.scalars(to_role(tenant_id, role)).one_or_none()
         if earlier is None:
             return
         if earlier.status is not ConnectionStatus.DELETED:
@@ -161,7 +157,7 @@ class Connections:
         """The tenant's live connection to this role. Raises NotFoundError for a tenant that is not the caller's."""
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            live = _to_role(tenant_id, role).where(Connection.status != ConnectionStatus.DELETED)
+            live = to_role(tenant_id, role).where(Connection.status != ConnectionStatus.DELETED)
             return db.scalars(live).one_or_none()
 
     def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:

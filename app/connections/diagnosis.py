@@ -92,19 +92,13 @@ class Diagnoses:
         for_tenant = for_the_tenant(found)
         self._record(caller, connection, for_tenant, view)  # the tenant's keys read the audit log too
         found = found if caller.tenant_id is None else for_tenant
-        return Diagnosis(
-            at=now(),
-            conclusion=conclusion(found, connection.why),
-            steps=found,
-            trust_policy=_trust_policy(view, {row.value for row in external_ids}),
-            permissions=Permissions(
-                set=connection.permission_set,
-                version=connection.permission_set_version,
-                missing=[it for it in seen.gaps if it.cause not in UNTOLD],
-                beyond=beyond(policies, statements, managed, role) if policies else None,
-                unknown=[it for it in seen.gaps if it.cause in UNTOLD],
-            ),
-        )
+        missing = [it for it in seen.gaps if it.cause not in UNTOLD]
+        unknown = [it for it in seen.gaps if it.cause in UNTOLD]
+        more = beyond(policies, statements, managed, role) if policies else None
+        own_set, version = connection.permission_set, connection.permission_set_version
+        permissions = Permissions(own_set, version, missing, more, unknown)
+        trust_policy = _trust_policy(view, {row.value for row in external_ids})
+        return Diagnosis(now(), conclusion(found, connection.why), found, trust_policy, permissions)
 
     def _asked_for(self, name: str, partition: str) -> tuple[list[dict[str, Any]], list[str]]:
         """The statements and the managed policies of the set; none if the deployment has it no more."""

@@ -61,10 +61,6 @@ def others(db: Session, since: datetime, tenant_id: UUID, most: int) -> list[tup
     """Verified connections of other tenants that were not tried since then: as many tenants as there are."""
     in_tenant = func.row_number().over(partition_by=Connection.tenant_id, order_by=Connection.due_at)
     untried = or_(Connection.tried_at.is_(None), Connection.tried_at <= since)
-    query = (
-        select(Connection.tenant_id, Connection.id)
-        .where(Connection.status == ConnectionStatus.VERIFIED, Connection.tenant_id != tenant_id, untried)
-        .order_by(in_tenant, Connection.due_at)
-        .limit(most)
-    )
-    return [(row.tenant_id, row.id) for row in db.execute(query)]
+    wanted = Connection.status == ConnectionStatus.VERIFIED, Connection.tenant_id != tenant_id, untried
+    query = select(Connection.tenant_id, Connection.id).where(*wanted).order_by(in_tenant, Connection.due_at)
+    return [(row.tenant_id, row.id) for row in db.execute(query.limit(most))]

@@ -77,10 +77,8 @@ class Listing:
 
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
-        older = [
-            and_(Connection.permission_set == one.name, Connection.permission_set_version < one.version)
-            for one in sets.values()
-        ]
+        name, version = Connection.permission_set, Connection.permission_set_version
+        older = [and_(name == one.name, version < one.version) for one in sets.values()]
         self._has_update = or_(Connection.wanted_permission_set.is_not(None), *older)
 
     def list(
@@ -119,11 +117,8 @@ class Listing:
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """How many connections a tenant has in each status, without the zeros. Raises NotFoundError."""
-        counts = (
-            select(Connection.status, func.count().label("n"))
-            .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
-            .group_by(Connection.status)
-        )
+        live = Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+        counts = select(Connection.status, func.count().label("n")).where(*live).group_by(Connection.status)
         with self._db.read(long=True) as db:
             tenant_of(db, caller, tenant_id)
             return {row.status: row.n for row in db.execute(counts)}

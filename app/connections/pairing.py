@@ -66,12 +66,9 @@ class Answers:
     refuses_retiring: bool | None = None  # None: not asked, or no clear answer
 
 
-_EXTERNAL_IDS = (
-    select(ExternalIdRow)
-    .where(ExternalIdRow.tenant_id == bindparam("tenant_id"))
-    # What came with a row that was waited for is as old as the wait began.
-    .execution_options(populate_existing=True)
-)
+_OF_TENANT = ExternalIdRow.tenant_id == bindparam("tenant_id")
+# What came with a row that was waited for is as old as the wait began.
+_EXTERNAL_IDS = select(ExternalIdRow).where(_OF_TENANT).execution_options(populate_existing=True)
 
 
 def plan_of(db: Session, connection: Connection) -> Plan:

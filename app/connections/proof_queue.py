@@ -102,10 +102,8 @@ class ProofQueue:
         """Since when the longest due connection is due; None when none is."""
         at = now()
         with self._db.read() as db:
-            oldest = [
-                db.scalar(_due(at, lane).with_only_columns(Connection.due_at).limit(1))
-                for lane in (_ACTIVE, IN_ROUTINE)
-            ]
+            longest = [_due(at, lane).with_only_columns(Connection.due_at).limit(1) for lane in (_ACTIVE, IN_ROUTINE)]
+            oldest = [db.scalar(query) for query in longest]
         return min((since for since in oldest if since), default=None)
 
     def state(self) -> tuple[str, str]:
@@ -114,10 +112,8 @@ class ProofQueue:
         with self._db.read() as db:
             found = fleet.lately(db, now() - interval.pause)
         if found.many_refuse:
-            return (
-                f"Many roles refuse us at once: {found.refusing} of the {found.tried} that were tried just now.",
-                "Look at the broker's own permissions.",
-            )
+            seen = f"Many roles refuse us at once: {found.refusing} of the {found.tried} that were tried just now."
+            return seen, "Look at the broker's own permissions."
         seen = (
             f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
             f" REPROVE_EVERY is {interval.wanted} s."
@@ -156,13 +152,10 @@ class ProofQueue:
             return db.execute(_BEGIN, at | {"until": max(now(), claim.lease) + LEASE}).one_or_none()
 
 
+_CLAIMED = Connection.id == bindparam("connection_id"), Connection.tenant_id == bindparam("tenant")
 _BEGIN = (
     update(Connection)
-    .where(
-        Connection.id == bindparam("connection_id"),
-        Connection.tenant_id == bindparam("tenant"),
-        Connection.due_at == bindparam("lease"),
-    )
+    .where(*_CLAIMED, Connection.due_at == bindparam("lease"))
     .values(due_at=bindparam("until"))
     .returning(Connection.due_for, Connection.status, Connection.due_at)
     .execution_options(synchronize_session=False)
@@ -170,11 +163,8 @@ _BEGIN = (
 
 
 def _due(at: datetime, lane: ColumnElement[bool]) -> Select[UUID, UUID]:
-    return (
-        select(Connection.id, Connection.tenant_id)
-        .where(lane, Connection.due_at <= at, Connection.status.not_in(_AT_REST))
-        .order_by(Connection.due_at)
-    )
+    is_due = lane, Connection.due_at <= at, Connection.status.not_in(_AT_REST)
+    return select(Connection.id, Connection.tenant_id).where(*is_due).order_by(Connection.due_at)
 
 
 def _shared_out(db: Session, due: Select[UUID, UUID], most: int) -> list[UUID]:

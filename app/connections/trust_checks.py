@@ -54,14 +54,9 @@ def judge(
         said.append(proof.Warning(ENDS, f"The role's trust policy ends this access: {', '.join(found.ends)}."))
     if named := [it for it in sorted(retired) if it != grant.external_id and it in json.dumps(told[0].trust_policy)]:
         said.append(proof.Warning(RETIRED, f"The role still accepts {', '.join(named)}, which was retired: remove it."))
-    finding = replace(
-        finding,
-        checks=(*finding.checks, demands, only_us),
-        warnings=(*finding.warnings, *said),
-        reads_trust=True,
-        access_until=_last(found.ends),
-        permission_set=told[0].permission_set,
-    )
+    finding = replace(finding, checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
+    until, permission_set = _last(found.ends), told[0].permission_set
+    finding = replace(finding, reads_trust=True, access_until=until, permission_set=permission_set)
     if not found.open or finding.verdict is Verdict.UNASSUMABLE:
         return finding
     return replace(finding, verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False)

@@ -253,16 +253,9 @@ def _proof(
         latest.count += 1
         latest.checked_at = at
         return latest, False
-    proof = Proof(
-        tenant_id=connection.tenant_id,
-        connection_id=connection.id,
-        verdict=finding.verdict,
-        checks=checks,
-        warnings=warnings,
-        trigger=trigger,
-        first_at=at,
-        checked_at=at,
-    )
+    found = {"verdict": finding.verdict, "checks": checks, "warnings": warnings, "trigger": trigger}
+    path = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
+    proof = Proof(first_at=at, checked_at=at, **path, **found)
     db.add(proof)
     db.flush()
     return proof, True
@@ -273,24 +266,18 @@ def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) ->
     last = connection.verified_at
     if was is not ConnectionStatus.VERIFIED or connection.status in {was, ConnectionStatus.ENDED} or last is None:
         return {}
-    return {
-        "last_proven_at": last.isoformat(),
-        "found_at": found_at.isoformat(),
-        "exposed_for_seconds_at_most": math.ceil((found_at - last).total_seconds()),
-    }
+    seconds = math.ceil((found_at - last).total_seconds())
+    times = {"last_proven_at": last.isoformat(), "found_at": found_at.isoformat()}
+    return times | {"exposed_for_seconds_at_most": seconds}
 
 
 def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding, drift: dict[str, Any]) -> None:
     action, outcome = _EVENTS[finding.verdict]
     if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
         action = Action.CONNECTION_AWAITS_APPROVAL
-    details = {
-        "verdict": finding.verdict.value,
-        "status": connection.status.value,
-        "checks": {c.name: c.outcome for c in finding.checks},
-        **drift,
-    }
-    audit.record_about(db, actor, action, connection, details, outcome=outcome)
+    checks = {check.name: check.outcome for check in finding.checks}
+    details = {"verdict": finding.verdict.value, "status": connection.status.value, "checks": checks}
+    audit.record_about(db, actor, action, connection, details | drift, outcome=outcome)
 
 
 _EVENTS: dict[Verdict, tuple[Action, Outcome]] = {

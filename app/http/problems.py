@@ -65,6 +65,8 @@ _RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2, "proof_expired": 2}
 # SDKs read the refusals of this endpoint: Java and Go `code` and `message`, JavaScript `Code` and `Message`.
 _CONTAINER = "credentials.container_credentials"
 CODE_HEADER = "X-Deputy-Code"  # for programs that see no body, such as curl --fail
+_CODE = doc("not_found", "Stable; programs decide by it.", component="ProblemCode", openapi={"enum": [*PROBLEMS]})
+_FIELDS = doc({"name": ["Must not be blank."]}, "What is wrong, by field of the request.")
 
 
 class ProblemSchema(Answer):
@@ -76,27 +78,16 @@ class ProblemSchema(Answer):
     title = string("Not found")
     status = number(404)
     detail = string(_DETAILS["not_found"])
-    code = fields.String(
-        metadata=doc(
-            "not_found", "Stable; programs decide by it.", component="ProblemCode", openapi={"enum": [*PROBLEMS]}
-        )
-    )
+    code = fields.String(metadata=_CODE)
     request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d")
-    errors = fields.Dict(
-        keys=fields.String(),
-        values=fields.List(fields.String()),
-        metadata=doc({"name": ["Must not be blank."]}, "What is wrong, by field of the request."),
-    )
+    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()), metadata=_FIELDS)
 
 
 def examples(status: int) -> dict[str, Any]:
     """An example of each problem that has this status, by code."""
     whole = example_of(ProblemSchema(exclude=() if status == 422 else ("errors",)))
-    return {
-        code: {"value": whole | _facts(code) | {"detail": f"{title}."}}
-        for code, (of_code, title) in PROBLEMS.items()
-        if of_code == status
-    }
+    titles = {code: title for code, (of_code, title) in PROBLEMS.items() if of_code == status}
+    return {code: {"value": whole | _facts(code) | {"detail": f"{title}."}} for code, title in titles.items()}
 
 
 def _facts(code: str) -> dict[str, Any]:
@@ -212,13 +203,9 @@ def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Map
     if code == StoreUnavailableError.code:
         return
     known = sorted(_known(fields))
-    details: dict[str, Any] = {
-        "code": code,
-        "method": request.method,
-        "route": str(request.url_rule),
-        "path": {name: str(value) for name, value in path.items()},
-        "fields": known[:_NAMED],
-    }
+    ids = {name: str(value) for name, value in path.items()}
+    details: dict[str, Any] = {"code": code, "method": request.method, "route": str(request.url_rule), "path": ids}
+    details["fields"] = known[:_NAMED]
     if (more := len(known) - _NAMED) > 0:
         details["more_fields"] = more
     outcome: Outcome = "failed" if PROBLEMS[code][0] >= 500 else "refused"

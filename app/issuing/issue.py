@@ -221,12 +221,8 @@ class CredentialIssuer:
         grant = asked.connection.grant
         self._rates.admit_session(asked.connection.tenant_id)
         try:
-            session = self._sts.assume(
-                grant,
-                session_name=session_name(asked.caller.key_id),
-                duration_seconds=asked.duration_seconds,
-                policy=asked.policy,
-            )
+            name, seconds = session_name(asked.caller.key_id), asked.duration_seconds
+            session = self._sts.assume(grant, session_name=name, duration_seconds=seconds, policy=asked.policy)
         except StsError as error:
             refusal = _as_app_error(error)
             if isinstance(refusal, errors.RoleRefusedError):

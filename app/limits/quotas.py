@@ -64,9 +64,8 @@ class Quotas:
         self._again = _quota("again", "Checks are asked for through this link", link_rate, "hour")
         self._end_search = _quota("end_search", "Searches are ended through this link", link_rate, "hour")
         self._rotation = _quota("rotation", "Keys of this tenant start rotations", 20, "day")
-        self._stop = _quota(
-            "stop", "Keys of this tenant revoke, suspend and delete", config.tenant_revokes, "second", burst=4
-        )
+        stops = "Keys of this tenant revoke, suspend and delete"
+        self._stop = _quota("stop", stops, config.tenant_revokes, "second", burst=4)
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)  # until when a tenant may stop nothing more
         self._lock = threading.Lock()  # around those
 
@@ -203,12 +202,7 @@ def _forget(db: Session, name: str, *, before: int) -> None:
 
     They are chosen in a CTE, which PostgreSQL evaluates once. A subquery may run once for each row, and choose others.
     """
-    old = (
-        select(QuotaUse.id)
-        .where(QuotaUse.name == name, QuotaUse.number < before)
-        .limit(_FORGOTTEN)
-        .with_for_update(skip_locked=True)
-        .cte("old")
-    )
+    past = QuotaUse.name == name, QuotaUse.number < before
+    old = select(QuotaUse.id).where(*past).limit(_FORGOTTEN).with_for_update(skip_locked=True).cte("old")
     query = delete(QuotaUse).where(QuotaUse.name == name, QuotaUse.id.in_(select(old.c.id)))
     db.execute(query, execution_options={"synchronize_session": False})

@@ -142,11 +142,6 @@ class Refusals:
 
 def _summary(rest: _Rest) -> Event:
     """One event, with a time in the second that it is about."""
-    return Event(
-        replace(rest.last.actor, request_id=None, client_address=None),
-        Action.REQUEST_REFUSED,
-        {"count": rest.codes.total(), "codes": dict(rest.codes)},
-        outcome="refused",
-        tenant_id=rest.last.tenant_id,
-        at=rest.last.at,
-    )
+    last, details = rest.last, {"count": rest.codes.total(), "codes": dict(rest.codes)}
+    actor = replace(last.actor, request_id=None, client_address=None)
+    return Event(actor, Action.REQUEST_REFUSED, details, outcome="refused", tenant_id=last.tenant_id, at=last.at)

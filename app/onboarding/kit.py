@@ -213,12 +213,8 @@ class Onboarding:
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
             # A page's token names its link: revoking the link voids the token.
-            token = self._tokens.make(
-                deployment_id(db),
-                tenant.id,
-                tenant.registration_generation,
-                link_id=caller.key_id if caller.kind == "onboarding_link" else None,
-            )
+            link_id = caller.key_id if caller.kind == "onboarding_link" else None
+            token = self._tokens.make(deployment_id(db), tenant.id, tenant.registration_generation, link_id=link_id)
             following = tenant.next.value if tenant.next else None
             return tenant, following, token, _role_that_is_there(db, tenant.id, chosen.name)
 
@@ -253,13 +249,12 @@ class Onboarding:
         if region in templates.regions(ours):
             return region
         theirs = templates.partition_of(region)
+        message = f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
         if theirs not in {None, ours}:
             message = (
                 f"Is a region of the partition {theirs}. This deployment's broker is in the partition {ours}, and no"
                 " role of another partition can be assumed from there: ask a deployment of that partition."
             )
-        else:
-            message = f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
         raise ValidationFailedError({"region": [message]})
 
 

@@ -105,11 +105,8 @@ class Links:
             )
             db.add(link)
             db.flush()
-            details = {
-                "onboarding_link_id": str(link.id),
-                "permission_set": link.permission_set,
-                "expires_at": link.expires_at.isoformat(),
-            }
+            until = link.expires_at.isoformat()
+            details = {"onboarding_link_id": str(link.id), "permission_set": link.permission_set, "expires_at": until}
             audit.record(db, caller.actor, Action.LINK_CREATED, tenant_id=tenant_id, details=details)
             return link, f"{self._config.public_url}/onboard/{token}"
 

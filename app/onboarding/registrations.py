@@ -13,7 +13,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from cachetools import TTLCache
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,7 +26,7 @@ from app.aws.stack_messages import Message, RegistrationQueue, Request
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
-from app.connections.connections import add_pending
+from app.connections.connections import add_pending, to_role
 from app.connections.set_changes import note_set
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
 from app.health.heartbeats import QueueState
@@ -196,12 +196,8 @@ class Registrations:
         tenant = db.scalars(select(Tenant).where(*named).with_for_update(of=Tenant)).unique().one_or_none()
         if tenant is None or tenant.status is not TenantStatus.ACTIVE:
             raise _VoidToken("tenant")
-        same = (
-            Registration.tenant_id == told.tenant_id,
-            Registration.stack_id == request.stack_id,
-            Registration.request_id == request.request_id,
-        )
-        if db.scalars(select(Registration.id).where(*same)).one_or_none() is not None:
+        same = _of_stack(told).where(Registration.request_id == request.request_id)
+        if db.scalars(same).one_or_none() is not None:
             return
         registration = Registration(tenant_id=told.tenant_id, stack_id=request.stack_id, request_id=request.request_id)
         db.add(registration)
@@ -211,11 +207,8 @@ class Registrations:
 
     def _act(self, db: Session, told: _CheckedMessage, tenant: Tenant, actor: Actor) -> bool:
         """Returns whether to keep the registration's row. Past the limit per role, the role becomes due without one."""
-        connection = db.scalars(
-            select(Connection)
-            .where(Connection.tenant_id == told.tenant_id, Connection.role_arn == told.role.text)
-            .with_for_update(of=Connection)
-        ).one_or_none()
+        known = to_role(told.tenant_id, told.role).with_for_update(of=Connection)
+        connection = db.scalars(known).one_or_none()
         deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
             if deleting:  # kept within the tenant's limit, as its Create may be delivered later
@@ -254,6 +247,11 @@ class Registrations:
         return connection
 
 
+def _of_stack(told: _CheckedMessage) -> Select[UUID]:
+    of_it = Registration.tenant_id == told.tenant_id, Registration.stack_id == told.request.stack_id
+    return select(Registration.id).where(*of_it)
+
+
 def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
     """The stack's state after this message.
 
@@ -261,12 +259,8 @@ def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
     Create that is delivered second was sent before its Delete, as a stack sends nothing else before the answer to its
     Create.
     """
-    of_this_stack = (
-        Registration.tenant_id == told.tenant_id,
-        Registration.stack_id == told.request.stack_id,
-        Registration.request_id != told.request.request_id,
-    )
-    earlier = db.scalars(select(Registration.created_at).where(*of_this_stack).limit(2)).all()
+    others = _of_stack(told).where(Registration.request_id != told.request.request_id)
+    earlier = db.scalars(others.with_only_columns(Registration.created_at).limit(2)).all()
     if told.request.kind == "Delete":
         taken_back = len(earlier) == 1 and earlier[0] > now() - _CREATION
         return StackState.ROLLED_BACK if taken_back else StackState.DELETED

@@ -25,13 +25,9 @@ SIMULATION = "iam:SimulatePrincipalPolicy"
 READS_ITSELF = (*READS, SIMULATION)
 
 # A policy needs a statement. With AWS's own policies alone the set has none.
-_NOTHING = {
-    "Sid": "NothingOfItsOwn",
-    "Effect": "Allow",
-    "Action": "sts:GetCallerIdentity",
-    "Resource": "*",
-    "why": "Gives nothing, as everybody may ask AWS who they are; a policy needs a statement.",
-}
+_WHY = "Gives nothing, as everybody may ask AWS who they are; a policy needs a statement."
+_ASKS = {"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}
+_NOTHING = {"Sid": "NothingOfItsOwn"} | _ASKS | {"why": _WHY}
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,10 +103,8 @@ _STATEMENT: _Rules = {
     "Condition": (lambda value: value is None or isinstance(value, dict), "Must be a mapping, as in IAM."),
     "why": _WHY,
 }
-_MANAGED: _Rules = {
-    "name": (_like(r"([A-Za-z0-9-]+/)?[\w+=,.@-]{1,128}"), "Must be the name of a policy of AWS's own, each once."),
-    "why": _WHY,
-}
+_POLICY = _like(r"([A-Za-z0-9-]+/)?[\w+=,.@-]{1,128}"), "Must be the name of a policy of AWS's own, each once."
+_MANAGED: _Rules = {"name": _POLICY, "why": _WHY}
 _PATTERN_RULE = (
     "Must be a regular expression of letters, digits, _ : / @ = , - and classes such as [a-z0-9.-], with \\. for a dot,"
     " that no empty value matches. Anything wider would let wildcards and quotes into the policy."

@@ -203,9 +203,8 @@ def _engine(url: str) -> Engine:
 
 
 def _sqlite(url: str) -> Engine:
-    engine = create_engine(
-        url, connect_args={"check_same_thread": False, "factory": SqliteConnection}, json_serializer=as_json
-    )
+    settings = {"check_same_thread": False, "factory": SqliteConnection}
+    engine = create_engine(url, connect_args=settings, json_serializer=as_json)
     path = engine.url.database
     lock = WriteLock(path) if path else None
 

@@ -33,11 +33,8 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None
 
 
 def _ensure_keeps_connections(db: Session, tenant: Tenant, wanted: set[str]) -> None:
-    query = (
-        select(Connection.account_id, func.count())
-        .where(Connection.tenant_id == tenant.id, Connection.status != ConnectionStatus.DELETED)
-        .group_by(Connection.account_id)
-    )
+    live = Connection.tenant_id == tenant.id, Connection.status != ConnectionStatus.DELETED
+    query = select(Connection.account_id, func.count()).where(*live).group_by(Connection.account_id)
     left_out = sum(count for account, count in db.execute(query) if account not in wanted)
     if left_out:
         raise ConflictError(

@@ -114,20 +114,15 @@ class Rotations:
         """
         with self._db.write(caller) as db:
             rotation = _open_one(db, caller, tenant_id)
-            switched = select(Connection.id).where(
-                Connection.tenant_id == tenant_id,
-                Connection.status != ConnectionStatus.DELETED,
-                Connection.external_id_id == rotation.next_external_id_id,
-            )
+            live = Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+            switched = select(Connection.id).where(*live, Connection.external_id_id == rotation.next_external_id_id)
             if db.scalars(switched.limit(1)).first() is not None:
                 raise ConflictError(
                     "A connection has switched to the next External ID, so this rotation can only go on."
                 )
             _become(db, rotation.new, ExternalIdState.RETIRED)
-            withdrawn = update(ExternalIdRow).where(
-                ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.withdrawn_at >= rotation.started_at
-            )
-            db.execute(withdrawn.values(withdrawn_at=None))
+            withdrawn = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.withdrawn_at >= rotation.started_at
+            db.execute(update(ExternalIdRow).where(*withdrawn).values(withdrawn_at=None))
             _record(db, caller.actor, rotation, Action.ROTATION_ABANDONED)
 
 
@@ -192,9 +187,8 @@ def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
 def _withdraw(db: Session, rotation: Rotation) -> None:
     """Nothing is issued any more with any other External ID than the next one: this moves the epoch."""
     rotation.emergency = True
-    paired = select(Connection.external_id_id).where(
-        Connection.tenant_id == rotation.tenant_id, Connection.status != ConnectionStatus.DELETED
-    )
+    live = Connection.tenant_id == rotation.tenant_id, Connection.status != ConnectionStatus.DELETED
+    paired = select(Connection.external_id_id).where(*live)
     others = update(ExternalIdRow).where(
         ExternalIdRow.tenant_id == rotation.tenant_id,
         ExternalIdRow.id != rotation.next_external_id_id,
@@ -250,17 +244,13 @@ def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
 
 
 def _verified(rotation: Rotation) -> Any:
-    return select(Connection.id).where(
-        Connection.tenant_id == rotation.tenant_id, Connection.status == ConnectionStatus.VERIFIED
-    )
+    verified = Connection.tenant_id == rotation.tenant_id, Connection.status == ConnectionStatus.VERIFIED
+    return select(Connection.id).where(*verified)
 
 
 def _not_refused_twice(rotation: Rotation) -> Any:
-    refused_twice = select(Trial.connection_id).where(
-        Trial.connection_id == Connection.id,
-        Trial.external_id_id == rotation.external_id_id,
-        Trial.refused_again_at.is_not(None),
-    )
+    trial = Trial.connection_id == Connection.id, Trial.external_id_id == rotation.external_id_id
+    refused_twice = select(Trial.connection_id).where(*trial, Trial.refused_again_at.is_not(None))
     still_paired = Connection.external_id_id == rotation.external_id_id
     return _verified(rotation).where(or_(still_paired, ~refused_twice.exists()))
 
@@ -270,14 +260,8 @@ def _status(db: Session, rotation: Rotation) -> RotationStatus:
     total, switched = db.execute(_verified(rotation).with_only_columns(func.count(), func.count().filter(paired))).one()
     state = rotation.state(total - switched)
     waiting = 0 if state is RotationState.ABANDONED else total - switched
-    return RotationStatus(
-        state=state,
-        emergency=rotation.emergency,
-        external_id=rotation.old.value,
-        next_external_id=rotation.new.value,
-        started_at=rotation.started_at,
-        connections=Counts(total, switched, waiting),
-    )
+    old, new, counts = rotation.old.value, rotation.new.value, Counts(total, switched, waiting)
+    return RotationStatus(state, rotation.emergency, old, new, rotation.started_at, counts)
 
 
 def _record(

@@ -136,30 +136,19 @@ class Tenants:
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
         """Offboards: issuing stops, keys bound to the tenant are revoked, External IDs are retired and never reused."""
-        bound = select(ApiKey.id).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
-        with self._db.write(LockingKeys(caller, bound)) as db:
+        bound = ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)
+        with self._db.write(LockingKeys(caller, select(ApiKey.id).where(*bound))) as db:
             tenant_of(db, caller, tenant_id)
             caller.require_unbound()  # it cannot be undone
             at = now()
-            keys = db.execute(
-                update(ApiKey)
-                .where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
-                .values(revoked_at=at)
-                .returning(ApiKey.id)
-            ).all()
+            keys = db.execute(update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)).all()
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
-            connections = db.execute(
-                update(Connection)
-                .where(Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED)
-                .values(status=ConnectionStatus.DELETED, deleted_at=at, due_at=None, version=Connection.version + 1)
-                .returning(Connection.id)
-            ).all()
-            db.execute(
-                update(ExternalIdRow)
-                .where(ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED)
-                .values(state=ExternalIdState.RETIRED, retired_at=at)
-            )
+            live = Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
+            gone = update(Connection).where(*live).values(status=ConnectionStatus.DELETED, deleted_at=at, due_at=None)
+            connections = db.execute(gone.values(version=Connection.version + 1).returning(Connection.id)).all()
+            own = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED
+            db.execute(update(ExternalIdRow).where(*own).values(state=ExternalIdState.RETIRED, retired_at=at))
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
             self._record(db, caller, tenant, Action.TENANT_DELETED, details)
 

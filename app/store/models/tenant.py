@@ -24,6 +24,12 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # a few letters become longer
 
 
+def _in_state(state: str, **options: Any) -> Any:
+    """The tenant's External ID in that state."""
+    join = f"and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{state}')"
+    return relationship(primaryjoin=join, viewonly=True, **options)
+
+
 class Tenant(Suspendable, Base):
     """One customer of the vendor."""
 
@@ -49,18 +55,10 @@ class Tenant(Suspendable, Base):
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     # What new connections take; during a rotation single ones have another (app/tenants/rotation.py).
-    current: Mapped["ExternalIdRow | None"] = relationship(
-        primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'current')",
-        viewonly=True,
-        lazy="joined",
-    )
+    current: Mapped["ExternalIdRow | None"] = _in_state("current", lazy="joined")
 
     # During a rotation: the External ID that is to become current.
-    next: Mapped["ExternalIdRow | None"] = relationship(
-        primaryjoin="and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == 'next')",
-        viewonly=True,
-        uselist=False,
-    )
+    next: Mapped["ExternalIdRow | None"] = _in_state("next", uselist=False)
 
     declared: Mapped[list[Any]] = relationship("TenantAccount", viewonly=True, order_by="TenantAccount.account_id")
 

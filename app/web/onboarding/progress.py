@@ -283,16 +283,12 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
 
 def counted(counts: dict[ConnectionStatus, int]) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
     """For each status that there is: the words after its number, the number, and where it begins in the list."""
-    return [
-        (
-            shown.counted.replace("needs", "need") if count > 1 else shown.counted,
-            status,
-            count,
-            ListPosition(shown.begins),
-        )
-        for status, shown in _STATUSES.items()
-        if (count := counts.get(status, 0))
-    ]
+    found = []
+    for status, shown in _STATUSES.items():
+        if count := counts.get(status, 0):
+            words = shown.counted.replace("needs", "need") if count > 1 else shown.counted
+            found.append((words, status, count, ListPosition(shown.begins)))
+    return found
 
 
 def archive_commands(kit: Kit) -> str:

@@ -32,13 +32,7 @@ def steps_of(rotation: RotationStatus) -> tuple[Step, ...]:
         note = f"{so_far}After an update we check the role twice, two minutes apart."
         update = Step("Role updated", "now", note)
     state: StepState = "done" if retiring else "now" if accepted else "todo"
-    switched = Step("New one in use", state, _SWITCHED[retiring, accepted])
+    note = "The old one is still accepted, for a day at most." if accepted else ""
+    switched = Step("New one in use", state, "Only the new one is used." if retiring else note)
     removed = Step("Old one removed", "now" if retiring else "todo", "Update the role once more." if retiring else "")
     return (Step("New External ID", "done", "It is shown below."), update, switched, removed)
-
-
-_SWITCHED = {
-    (False, False): "",
-    (False, True): "The old one is still accepted, for a day at most.",
-    (True, True): "Only the new one is used.",
-}
