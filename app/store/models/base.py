@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Enum, Index, MetaData, String, text
+from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.clock import now
@@ -82,6 +82,11 @@ def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
         length=20,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint:
+    """The row that `column` names must be of the same tenant."""
+    return ForeignKeyConstraint(["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"], **options)
 
 
 def unique_where(name: str, column: str, condition: str) -> Index:

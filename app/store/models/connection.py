@@ -4,19 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKeyConstraint,
-    Index,
-    String,
-    UniqueConstraint,
-    and_,
-    false,
-    literal_column,
-    or_,
-    text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, Index, String, UniqueConstraint, false, literal_column, text
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from app.clock import now
@@ -24,7 +12,7 @@ from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
 from app.store.models import proof_schedule as schedule
 from app.store.models import states
-from app.store.models.base import Base, Suspendable, Suspension, state_column
+from app.store.models.base import Base, Suspendable, Suspension, same_tenant, state_column
 from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
@@ -38,9 +26,7 @@ class Proof(TenantOwned, Base):
 
     __tablename__ = "proofs"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["tenant_id", "connection_id"], ["connections.tenant_id", "connections.id"], ondelete="CASCADE"
-        ),
+        same_tenant("connection_id", "connections", ondelete="CASCADE"),
         Index("ix_proofs_connection_id", "connection_id"),
     )
 
@@ -93,7 +79,7 @@ class Connection(TenantOwned, Suspendable, Base):
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of proofs points at
         UniqueConstraint("tenant_id", "role_arn"),
-        ForeignKeyConstraint(["tenant_id", "external_id_id"], ["external_ids.tenant_id", "external_ids.id"]),
+        same_tenant("external_id_id", "external_ids"),
         # Only a proof makes a connection verified, and a proof pins the role's unique id.
         CheckConstraint(
             "status <> 'verified' OR (role_unique_id IS NOT NULL AND verified_at IS NOT NULL)",
@@ -374,5 +360,5 @@ class Connection(TenantOwned, Suspendable, Base):
 
 # The conditions of the two indexes above, with the table's name.
 _SCHEDULED, _PENDING = literal_column("'scheduled'", String), literal_column("'pending'", String)
-IN_ROUTINE = and_(Connection.due_for == _SCHEDULED, Connection.status != _PENDING)
-URGENT = or_(Connection.due_for != _SCHEDULED, Connection.status == _PENDING)
+IN_ROUTINE = (Connection.due_for == _SCHEDULED) & (Connection.status != _PENDING)
+URGENT = (Connection.due_for != _SCHEDULED) | (Connection.status == _PENDING)

@@ -3,12 +3,12 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKeyConstraint, Index
+from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from app.clock import now
 from app.ids import new_id
-from app.store.models.base import Base
+from app.store.models.base import Base, same_tenant
 from app.store.models.states import ExternalIdState, RotationState
 from app.store.models.tenant import ExternalIdRow, TenantOwned
 
@@ -18,8 +18,8 @@ class Rotation(TenantOwned, Base):
 
     __tablename__ = "rotations"
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "external_id_id"], ["external_ids.tenant_id", "external_ids.id"]),
-        ForeignKeyConstraint(["tenant_id", "next_external_id_id"], ["external_ids.tenant_id", "external_ids.id"]),
+        same_tenant("external_id_id", "external_ids"),
+        same_tenant("next_external_id_id", "external_ids"),
         Index("ix_rotations_tenant_id", "tenant_id", "id"),
     )
 
@@ -60,10 +60,8 @@ class Trial(TenantOwned, Base):
 
     __tablename__ = "external_id_trials"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["tenant_id", "connection_id"], ["connections.tenant_id", "connections.id"], ondelete="CASCADE"
-        ),
-        ForeignKeyConstraint(["tenant_id", "external_id_id"], ["external_ids.tenant_id", "external_ids.id"]),
+        same_tenant("connection_id", "connections", ondelete="CASCADE"),
+        same_tenant("external_id_id", "external_ids"),
     )
 
     connection_id: Mapped[UUID] = mapped_column(primary_key=True)
