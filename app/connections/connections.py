@@ -25,7 +25,7 @@ from app.errors import ConflictError
 from app.ids import RoleArn
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, Tenant, Trigger
+from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
 from app.tenants.accounts import is_declared
 from app.tenants.rotation import current_external_id_id
 
@@ -45,8 +45,12 @@ def add_pending(
     """
     to_approve = _must_be_approved(db, config, tenant, role.account_id, chosen)
     most = config.max_connections
-    live = select(func.count()).where(Connection.tenant_id == tenant.id, Connection.status != ConnectionStatus.DELETED)
-    ensure_room(db, live, most, f"A tenant may have {most} connections; delete one first.")
+    ensure_room(
+        db,
+        select(func.count()).where(live_of(tenant.id)),
+        most,
+        f"A tenant may have {most} connections; delete one first.",
+    )
     connection = Connection(
         tenant_id=tenant.id,
         external_id_id=current_external_id_id(db, tenant.id),
@@ -157,8 +161,7 @@ class Connections:
         """The tenant's live connection to this role. Raises NotFoundError for a tenant that is not the caller's."""
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            live = to_role(tenant_id, role).where(Connection.status != ConnectionStatus.DELETED)
-            return db.scalars(live).one_or_none()
+            return db.scalars(to_role(tenant_id, role).where(live_of(tenant_id))).one_or_none()
 
     def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""

@@ -11,7 +11,7 @@ from app.access.callers import Caller
 from app.access.tenancy import owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, Proof
+from app.store.models import Connection, ConnectionStatus, Proof, live_of
 from app.store.pages import Page, page
 
 
@@ -117,8 +117,9 @@ class Listing:
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """How many connections a tenant has in each status, without the zeros. Raises NotFoundError."""
-        live = Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-        counts = select(Connection.status, func.count().label("n")).where(*live).group_by(Connection.status)
+        counts = (
+            select(Connection.status, func.count().label("n")).where(live_of(tenant_id)).group_by(Connection.status)
+        )
         with self._db.read(long=True) as db:
             tenant_of(db, caller, tenant_id)
             return {row.status: row.n for row in db.execute(counts)}

@@ -76,6 +76,7 @@ class Rates:
         self._admit(self._miss, tenant_id)
 
     def _admit(self, limit: "Limit", who: UUID) -> None:
+        """Count one. Raises RateLimitedError."""
         wait = limit.hit(who)
         if wait == 0 and self._shared is not None and not self._shared.hit(limit.bound, who.hex):
             wait = 1.0  # unknown; asking the cache for it would cost too much

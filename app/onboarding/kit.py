@@ -24,7 +24,7 @@ from app.onboarding.registration_token import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, Tenant
+from app.store.models import Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 
 # Parameters that an update leaves as they are: a role of another name would be another role.
@@ -260,10 +260,8 @@ class Onboarding:
 
 def _role_that_is_there(db: Session, tenant_id: UUID, permission_set: str) -> Row[str, str, int | None] | None:
     """The tenant's newest role that is to move to the set, or else that has it."""
-    of_tenant = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version).where(
-        Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-    )
-    newest = of_tenant.order_by(Connection.id.desc()).limit(1)
+    role = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version)
+    newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
     moving = db.execute(newest.where(Connection.wanted_permission_set == permission_set)).one_or_none()
     return moving or db.execute(newest.where(Connection.permission_set == permission_set)).one_or_none()
 

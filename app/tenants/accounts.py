@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.errors import ConflictError, RoleNotAllowedError
-from app.store.models import Connection, ConnectionStatus, Tenant, TenantAccount
+from app.store.models import Connection, Tenant, TenantAccount, live_of
 
 MOST = 10_000  # accounts of one tenant
 
@@ -33,8 +33,7 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None
 
 
 def _ensure_keeps_connections(db: Session, tenant: Tenant, wanted: set[str]) -> None:
-    live = Connection.tenant_id == tenant.id, Connection.status != ConnectionStatus.DELETED
-    query = select(Connection.account_id, func.count()).where(*live).group_by(Connection.account_id)
+    query = select(Connection.account_id, func.count()).where(live_of(tenant.id)).group_by(Connection.account_id)
     left_out = sum(count for account, count in db.execute(query) if account not in wanted)
     if left_out:
         raise ConflictError(

@@ -22,7 +22,7 @@ from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.ids import new_external_id
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Rotation, Trial
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Rotation, Trial, live_of
 from app.store.models.states import RotationState, Trigger
 from app.store.models.tenant import ROTATING
 
@@ -114,8 +114,8 @@ class Rotations:
         """
         with self._db.write(caller) as db:
             rotation = _open_one(db, caller, tenant_id)
-            live = Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-            switched = select(Connection.id).where(*live, Connection.external_id_id == rotation.next_external_id_id)
+            new_id = rotation.next_external_id_id
+            switched = select(Connection.id).where(live_of(tenant_id), Connection.external_id_id == new_id)
             if db.scalars(switched.limit(1)).first() is not None:
                 raise ConflictError(
                     "A connection has switched to the next External ID, so this rotation can only go on."
@@ -187,8 +187,7 @@ def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
 def _withdraw(db: Session, rotation: Rotation) -> None:
     """Nothing is issued any more with any other External ID than the next one: this moves the epoch."""
     rotation.emergency = True
-    live = Connection.tenant_id == rotation.tenant_id, Connection.status != ConnectionStatus.DELETED
-    paired = select(Connection.external_id_id).where(*live)
+    paired = select(Connection.external_id_id).where(live_of(rotation.tenant_id))
     others = update(ExternalIdRow).where(
         ExternalIdRow.tenant_id == rotation.tenant_id,
         ExternalIdRow.id != rotation.next_external_id_id,

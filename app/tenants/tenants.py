@@ -19,6 +19,7 @@ from app.errors import ConflictError
 from app.ids import new_external_id
 from app.store.database import Database
 from app.store.models import ApiKey, Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
+from app.store.models.connection import live_of
 from app.store.models.tenant import AFTER_ALL_LETTERS, folded
 from app.store.pages import Page, page
 from app.tenants.accounts import declare
@@ -144,9 +145,9 @@ class Tenants:
             keys = db.execute(update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)).all()
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
-            live = Connection.tenant_id == tenant_id, Connection.status != ConnectionStatus.DELETED
-            gone = update(Connection).where(*live).values(status=ConnectionStatus.DELETED, deleted_at=at, due_at=None)
-            connections = db.execute(gone.values(version=Connection.version + 1).returning(Connection.id)).all()
+            gone = {"status": ConnectionStatus.DELETED, "deleted_at": at, "due_at": None}
+            deleted = update(Connection).where(live_of(tenant_id)).values(version=Connection.version + 1, **gone)
+            connections = db.execute(deleted.returning(Connection.id)).all()
             own = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED
             db.execute(update(ExternalIdRow).where(*own).values(state=ExternalIdState.RETIRED, retired_at=at))
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}

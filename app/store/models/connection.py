@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, String, UniqueConstraint, false, literal_column, text
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
+from sqlalchemy.sql import ColumnElement
 
 from app.clock import now
 from app.errors import ConflictError, SuspendedError
@@ -356,6 +357,11 @@ class Connection(TenantOwned, Suspendable, Base):
             self.version += 1
         self.status = status
         self.refuses = False
+
+
+def live_of(tenant_id: UUID) -> ColumnElement[bool]:
+    """The tenant's connections, without those that were deleted."""
+    return (Connection.tenant_id == tenant_id) & (Connection.status != ConnectionStatus.DELETED)
 
 
 # The conditions of the two indexes above, with the table's name.
