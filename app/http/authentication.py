@@ -1,7 +1,7 @@
 """Who calls, and with which scope.
 
-Every view is either `public` or wrapped by `requires(scope)` right below its route: the key and its scope are checked
-before anything of the request is parsed and before the database is asked whether a thing exists.
+Every view is either `public` or wrapped by `requires(scope)` right below its route (`Blueprint.operation`): the key and
+its scope are checked before anything of the request is parsed and before the database is asked whether a thing exists.
 """
 
 from collections.abc import Callable, Iterator, Sequence
