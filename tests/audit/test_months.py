@@ -254,6 +254,16 @@ def test_a_lock_that_is_not_free_is_given_up_soon_and_issuing_goes_on(database, 
     assert months.renew(database, month()) == 1
 
 
+def test_issuing_does_not_wait_for_the_default_partition(database, by_hand):
+    """PostgreSQL locks it when a month is made."""
+    batch = AuditBatch(database)
+    batch.commit([])
+    with by_hand.engine.begin() as other:
+        other.execute(text("LOCK TABLE audit_events_default IN ACCESS EXCLUSIVE MODE"))
+        batch.commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
+    assert [*places(by_hand).values()] == [name()]
+
+
 def test_a_database_that_is_away_is_not_taken_for_a_lock():
     with pytest.raises(StoreUnavailableError):
         months.renew(Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing"), None)
