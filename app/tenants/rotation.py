@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.access.callers import Caller, OnBehalf
@@ -179,9 +179,9 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
 
 def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
     soon = now() + HOURLY
-    later = or_(Connection.due_at.is_(None), Connection.due_at > soon)
-    verified = and_(Connection.tenant_id == tenant_id, Connection.status == ConnectionStatus.VERIFIED)
-    db.execute(update(Connection).where(verified, later).values(due_at=soon, due_for=Trigger.ROTATION))
+    verified = Connection.tenant_id == tenant_id, Connection.status == ConnectionStatus.VERIFIED
+    later = update(Connection).where(*verified, Connection.due_at > soon)
+    db.execute(later.values(due_at=soon, due_for=Trigger.ROTATION))
 
 
 def _withdraw(db: Session, rotation: Rotation) -> None:
@@ -250,8 +250,7 @@ def _verified(rotation: Rotation) -> Any:
 def _not_refused_twice(rotation: Rotation) -> Any:
     trial = Trial.connection_id == Connection.id, Trial.external_id_id == rotation.external_id_id
     refused_twice = select(Trial.connection_id).where(*trial, Trial.refused_again_at.is_not(None))
-    still_paired = Connection.external_id_id == rotation.external_id_id
-    return _verified(rotation).where(or_(still_paired, ~refused_twice.exists()))
+    return _verified(rotation).where(~refused_twice.exists())
 
 
 def _status(db: Session, rotation: Rotation) -> RotationStatus:

@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy
 
+from app.clock import now
 from app.ids import new_external_id
-from app.store.models import Trial
+from app.store.database import SYSTEM
+from app.store.models import Connection, ExternalIdRow, Trial
 from tests.support.cast import path_of, without_external_id
 from tests.tenants.conftest import Tenant, accepting
 
@@ -199,6 +202,9 @@ def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tena
     assert tenant.state() == ("ready", 1, 0)
     refused = tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
     assert "switched" in refused["detail"]
+    tenant.world.admin("DELETE", path_of(connection), expect=204)
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    assert tenant.state()[0] == "abandoned", "a deleted connection has no role to lose"
 
 
 def test_a_new_connection_from_an_older_link_takes_the_current_one_and_waits(tenant: Tenant):
@@ -308,10 +314,75 @@ def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(te
     assert tenant.verify(connection)["verification"]["warnings"] == []
 
 
-def test_an_abandoned_emergency_gives_the_old_one_back(tenant: Tenant):
+@pytest.mark.parametrize("at_first", [True, False])
+def test_an_abandoned_emergency_gives_the_old_one_back(tenant: Tenant, at_first: bool):
     connection = tenant.connection()
-    tenant.start(emergency=True)
+    tenant.start(emergency=at_first)
+    if not at_first:
+        tenant.after(minutes=1)
+        tenant.world.admin("POST", tenant.path, {"reason": "it leaked", "emergency": True})
     tenant.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="external_id_withdrawn")
     tenant.world.admin("DELETE", tenant.path, expect=204)
     assert tenant.issue(connection)
     assert tenant.rotation()["emergency"] is True
+
+
+@pytest.mark.parametrize("step", ["start", "complete"])
+def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(tenant: Tenant, step: str):
+    connection = tenant.connection()
+    if step == "complete":
+        tenant.start()
+        tenant.switch(connection)
+    with tenant.services.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.update(Connection).values(due_at=now() + timedelta(hours=10)))
+    getattr(tenant, step)()
+    assert tenant.row(connection).due_at == now() + timedelta(hours=1)
+
+
+def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant: Tenant):
+    connection = tenant.connection()
+    for rotation in (1, 2):
+        old = tenant.start()["external_id"]
+        tenant.switch(connection)
+        tenant.complete()
+        assert tenant.state()[0] == "retiring", f"rotation {rotation}"
+        tenant.update_role(connection)
+        tenant.verify(connection)
+        tenant.after(minutes=2)
+        assert tenant.issued_ids()[old] == "retired"
+
+
+def test_an_emergency_also_withdraws_a_retired_one_that_a_connection_still_has(tenant: Tenant):
+    """A rotation that began before every role refused the old one has retired it, and its connection still issues."""
+    before = tenant.kit["trust_policy"]
+    lost, other = tenant.connection(), tenant.connection()
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    assert tenant.verify(lost)["status"] != "verified"
+    old = tenant.start()["external_id"]
+    tenant.switch(other)
+    tenant.complete()
+    tenant.update_role(lost, before)
+    assert tenant.verify(lost)["status"] == "verified"
+    tenant.start()
+    assert (tenant.issued_ids()[old], tenant.get(lost)["external_id"]) == ("retired", old)
+    assert tenant.issue(lost)
+    tenant.world.admin("POST", tenant.path, {"reason": "it leaked", "emergency": True})
+    tenant.world.admin.refused("POST", path_of(lost, "/credentials"), expect=409, code="external_id_withdrawn")
+    with tenant.services.db.read() as db:
+        [row] = db.scalars(sqlalchemy.select(ExternalIdRow).where(ExternalIdRow.value == old))
+    assert row.retired_at is not None
+
+
+def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant: Tenant):
+    before = tenant.kit["trust_policy"]
+    lost = tenant.connection()
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    tenant.verify(lost)
+    leaked = tenant.start(emergency=True)["external_id"]
+    tenant.complete()
+    tenant.after(minutes=1)
+    tenant.start(emergency=True)
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    with tenant.services.db.read() as db:
+        [row] = db.scalars(sqlalchemy.select(ExternalIdRow).where(ExternalIdRow.value == leaked))
+    assert row.withdrawn_at is not None
