@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import pytest
-import sqlalchemy
 
 from app.access.api_keys import ApiKeys
 from app.access.callers import Scope
@@ -25,7 +24,7 @@ from tests.attacks.evidence import newest, on_postgresql, problem
 from tests.attacks.routes import ROUTES, Route
 from tests.support.cast import Api, Customer, World, path_of
 from tests.support.rows import ByHand
-from tests.support.waiting import until
+from tests.support.waiting import until, waiting_for_locks
 
 REASON = {"reason": "an incident"}
 WRITING = [route for route in ROUTES if route.method != "GET"]
@@ -293,14 +292,9 @@ def test_a_revocation_waits_for_what_is_being_written(case: Case, who: str):
         "link": lambda: (services.links.open(case.page.removeprefix("/onboard/"), None).caller, case.revoke_link),
     }[who]()
 
-    def waits() -> bool:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        with services.db.read() as db:
-            return bool(db.scalar(sqlalchemy.text(query)))
-
     with ThreadPoolExecutor(1) as pool:
         with services.db.write(caller):
             revoking = pool.submit(revoke)
-            until(lambda: waits() or revoking.done())
+            until(lambda: waiting_for_locks(services.db) or revoking.done())
             assert not revoking.done()
         revoking.result(timeout=60)

@@ -36,7 +36,7 @@ from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
 from tests.support.flights import joins
 from tests.support.rows import ADMIN, ByHand, Role, TenantRows, at_once, connection_row, place, tenant_row
-from tests.support.waiting import until
+from tests.support.waiting import until, waiting_for_locks
 
 
 @pytest.fixture(scope="module")
@@ -435,7 +435,7 @@ def test_what_is_being_taken_away_is_waited_for_under_locks(warm: Warm, here, by
         with here.db.engine.begin() as other:
             other.execute(sqlalchemy.text(taken_away))
             looking = pool.submit(look)
-            until(lambda: waiting_for_locks(here) > 0)
+            until(lambda: waiting_for_locks(here.db) > 0)
             assert not looking.done()
         with pytest.raises(CustomerSetupError):
             looking.result(60)
@@ -449,12 +449,6 @@ def test_a_key_of_other_permission_sets_is_refused_under_locks_too(warm: Warm, h
     narrow = here.api_keys.authenticate(text, None)
     with here.db.write(SYSTEM) as db, pytest.raises(ForbiddenError):
         lock_verified_connection(db, narrow, (warm.place.tenant_id, warm.place.connection_id))
-
-
-def waiting_for_locks(services: Services) -> int:
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with services.db.read() as db:
-        return db.scalar(sqlalchemy.text(query))
 
 
 def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: Warm, there):

@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy
+
+from app.store.database import Database
+
 PATIENCE = 120.0  # seconds; a machine may stall for several of them
 _SOON, _RARELY = 0.005, 0.25
 
@@ -19,3 +23,10 @@ def until(truth: Callable[[], Any], what: str = "it", seconds: float = PATIENCE)
         assert waited < seconds, f"not within {seconds:.0f} s: {what}"
         time.sleep(min(_SOON + waited / 20, _RARELY))
     return found
+
+
+def waiting_for_locks(database: Database) -> int:
+    """How many of PostgreSQL's sessions wait for a lock, in this database."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with database.read() as db:
+        return db.scalar(sqlalchemy.text(query))

@@ -69,9 +69,12 @@ class Tenant:
     def external_id(self) -> str:
         return self.world.admin("GET", f"/v1/tenants/{self.made['id']}")["external_id"]
 
-    def connection(self, *, status: str = "verified", trust: dict[str, Any] | None = None) -> dict[str, Any]:
+    def connection(
+        self, *, status: str = "verified", trust: dict[str, Any] | None = None, reading_itself: bool = True
+    ) -> dict[str, Any]:
         customer, kit = Customer(self.world.aws), self.kit
-        role_arn = customer.reading_itself(kit["role_name"], trust or kit["trust_policy"])
+        make = customer.reading_itself if reading_itself else customer.role
+        role_arn = make(kit["role_name"], trust or kit["trust_policy"])
         made = self.world.connect(self.made, role_arn, status=status)
         self._customers[made["id"]] = customer, kit["role_name"]
         return made

@@ -1,9 +1,10 @@
 """A tenant's External ID is replaced without an outage: proofs decide each step. On both databases; more cases are in
-test_rotation_cases.py.
+test_rotation_cases.py and test_rotation_retires.py.
 """
 
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -14,9 +15,12 @@ from app.factory import create_app
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotation, Trial
+from app.store.models import Tenant as Tenants
+from app.tenants.rotation import settle_all
 from tests.conftest import make_config
 from tests.support.cast import Api, path_of
 from tests.support.rows import ByHand
+from tests.support.waiting import until, waiting_for_locks
 from tests.tenants.conftest import Tenant
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
@@ -235,3 +239,18 @@ def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
     assert abandoned
     assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
     assert tenant.state()[0] == "abandoned"
+
+
+@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_housekeeping_and_a_proof_do_not_decide_at_the_same_time(tenant: Tenant):
+    """Each looks at all of the tenant's connections, and what one saw would be old when the other has decided."""
+    tenant.connection()
+    tenant.start()
+    database, own = tenant.services.db, sqlalchemy.select(Tenants.id).where(Tenants.id == uuid.UUID(tenant.made["id"]))
+    with ThreadPoolExecutor(1) as pool:
+        with database.write(SYSTEM) as db:
+            db.execute(own.with_for_update())
+            settling = pool.submit(settle_all, database)
+            until(lambda: waiting_for_locks(database) or settling.done())
+            assert not settling.done()
+        settling.result(60)

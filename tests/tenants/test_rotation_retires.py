@@ -1,0 +1,119 @@
+"""When an External ID retires, and what an emergency withdraws and gives back."""
+
+import pytest
+import sqlalchemy
+
+from app.ids import new_external_id
+from app.store.models import ExternalIdRow, Trial
+from tests.support.cast import path_of
+from tests.tenants.conftest import Tenant, accepting
+
+pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # test_rotation.py is for both databases
+
+
+def test_an_old_one_that_is_accepted_again_has_to_be_refused_twice_again(tenant: Tenant):
+    connection = tenant.connection()
+    old = tenant.start()["external_id"]
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.update_role(connection, accepting(tenant.kit["trust_policy"], tenant.external_id, old))
+    tenant.verify(connection)
+    tenant.update_role(connection)
+    tenant.after(minutes=1)
+    tenant.verify(connection)
+    assert tenant.state()[0] == "retiring"
+    tenant.after(minutes=2)
+    assert tenant.state()[0] == "retired"
+
+
+def test_one_that_had_refused_twice_and_accepts_again_keeps_the_old_one(tenant: Tenant):
+    fickle, slow = tenant.connection(), tenant.connection()
+    old = tenant.start()["external_id"]
+    tenant.switch(fickle, slow)
+    tenant.complete()
+    tenant.update_role(fickle)
+    tenant.verify(fickle)
+    tenant.after(minutes=2)
+    tenant.update_role(fickle, accepting(tenant.kit["trust_policy"], tenant.external_id, old))
+    tenant.verify(fickle)
+    tenant.update_role(slow)
+    tenant.verify(slow)
+    tenant.after(minutes=2)
+    assert tenant.state()[0] == "retiring"
+
+
+def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
+    """A role that is gone refuses the old External ID as well, and tells nothing."""
+    connection = tenant.connection()
+    tenant.start()
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.remove_role(connection)
+    tenant.verify(connection)
+    with tenant.services.db.read() as db:
+        trials = db.scalars(sqlalchemy.select(Trial).where(Trial.connection_id == tenant.row(connection).id)).all()
+    assert [one for one in trials if one.refused_at is not None] == []
+
+
+def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant: Tenant):
+    connection = tenant.connection()
+    for rotation in (1, 2):
+        old = tenant.start()["external_id"]
+        tenant.switch(connection)
+        tenant.complete()
+        assert tenant.state()[0] == "retiring", f"rotation {rotation}"
+        tenant.update_role(connection)
+        tenant.verify(connection)
+        tenant.after(minutes=2)
+        assert tenant.issued_ids()[old] == "retired"
+
+
+def test_an_emergency_also_withdraws_a_retired_one_that_a_connection_still_has(tenant: Tenant):
+    """A rotation that began before every role refused the old one has retired it, and its connection still issues."""
+    before = tenant.kit["trust_policy"]
+    lost, other = tenant.connection(), tenant.connection()
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    assert tenant.verify(lost)["status"] != "verified"
+    old = tenant.start()["external_id"]
+    tenant.switch(other)
+    tenant.complete()
+    tenant.update_role(lost, before)
+    assert tenant.verify(lost)["status"] == "verified"
+    tenant.start()
+    assert (tenant.issued_ids()[old], tenant.get(lost)["external_id"]) == ("retired", old)
+    assert tenant.issue(lost)
+    tenant.world.admin("POST", tenant.path, {"reason": "it leaked", "emergency": True})
+    tenant.world.admin.refused("POST", path_of(lost, "/credentials"), expect=409, code="external_id_withdrawn")
+    with tenant.services.db.read() as db:
+        [row] = db.scalars(sqlalchemy.select(ExternalIdRow).where(ExternalIdRow.value == old))
+    assert row.retired_at is not None
+
+
+def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant: Tenant):
+    before = tenant.kit["trust_policy"]
+    lost = tenant.connection()
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    tenant.verify(lost)
+    leaked = tenant.start(emergency=True)["external_id"]
+    tenant.complete()
+    tenant.after(minutes=1)
+    tenant.start(emergency=True)
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    with tenant.services.db.read() as db:
+        [row] = db.scalars(sqlalchemy.select(ExternalIdRow).where(ExternalIdRow.value == leaked))
+    assert row.withdrawn_at is not None
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_an_abandoned_emergency_gives_the_old_one_back(tenant: Tenant, at_first: bool):
+    connection = tenant.connection()
+    tenant.start(emergency=at_first)
+    if not at_first:
+        tenant.after(minutes=1)
+        tenant.world.admin("POST", tenant.path, {"reason": "it leaked", "emergency": True})
+    tenant.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="external_id_withdrawn")
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    assert tenant.issue(connection)
+    assert tenant.rotation()["emergency"] is True
