@@ -111,11 +111,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def botocore_reads_its_files_once() -> Iterator[None]:
-    """Each of its sessions reads some megabytes of JSON and inspects its own functions: most of what `create_app` takes."""
+    """Each of its sessions reads some megabytes of JSON, inspects its functions and renames its events: all the same."""
     read: dict[object, object] = {}
+    alias = cache(hooks.EventAliaser(None)._alias_event_name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loader, "_cache", property(lambda _: read, lambda *_: None), raising=False)
         patch.setattr(hooks, "accepts_kwargs", cache(hooks.accepts_kwargs))
+        patch.setattr(hooks.EventAliaser, "_alias_event_name", lambda _, name: alias(name))
         yield
 
 
