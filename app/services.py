@@ -1,6 +1,6 @@
 """The composition root: makes every object that the web, the CLI and the tests use. It knows no Flask."""
 
-from functools import partial
+from functools import cache, partial
 
 from app import log
 from app.access.api_keys import ApiKeys
@@ -120,4 +120,6 @@ def _registrations(db: Database, config: Config, sets: PermissionSets) -> Regist
     if region is None or url is None:
         return None
     queue = RegistrationQueue(region, url)
-    return Registrations(db, config, sets, queue, stack_answers(region, config.broker.partition))
+    # Few processes answer stacks, and what that takes would be a fifth of the start of each.
+    answers = cache(partial(stack_answers, region, config.broker.partition))
+    return Registrations(db, config, sets, queue, answers)

@@ -7,6 +7,7 @@ here. The stack is answered as soon as the message is stored, so that a slow pro
 """
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,7 +83,12 @@ class Registrations:
     """Takes messages from the queue, stores what they register, and answers the stacks. Safe to share among threads."""
 
     def __init__(
-        self, db: Database, config: Config, sets: PermissionSets, queue: RegistrationQueue, answers: StackAnswers
+        self,
+        db: Database,
+        config: Config,
+        sets: PermissionSets,
+        queue: RegistrationQueue,
+        answers: Callable[[], StackAnswers],
     ) -> None:
         self._db = db
         self._config = config
@@ -129,10 +135,10 @@ class Registrations:
             return None
         if self._is_for_another(request):
             return True
-        if not self._answers.allows(request.response_url):
+        if not self._answers().allows(request.response_url):
             _log.warning("registration.strange_response_url", account_id=request.account_id)
             return None
-        return self._answers.send(request, self._refusal(request))
+        return self._answers().send(request, self._refusal(request))
 
     def _is_for_another(self, request: Request) -> bool:
         named = deployment_of(request.property("RegistrationToken"))

@@ -33,7 +33,7 @@ class Desk:
             replace(config, registration_topic_arn=TOPIC),
             permission_sets.load(),
             RegistrationQueue("us-east-1", queue_url),
-            StackAnswers("us-east-1", "aws", answers.url),
+            lambda: StackAnswers("us-east-1", "aws", answers.url),
         )
 
     def stack(self, tenant: dict, role_arn: str, **more) -> Stack:
@@ -213,7 +213,7 @@ def test_an_address_that_is_not_awss_is_never_called(desk: Desk, scene: Scene, a
         replace(config, registration_topic_arn=TOPIC),
         permission_sets.load(),
         desk.registrations._queue,
-        StackAnswers("us-east-1", "aws", None),
+        lambda: StackAnswers("us-east-1", "aws", None),
     )
     with Answers() as trap, capture_logs() as lines, no_network(audit_hook):
         local = [f"{trap.url}/", f"{trap.url}/{stack.stack_id}", f"https://x@{trap.url.removeprefix('http://')}/"]

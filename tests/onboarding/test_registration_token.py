@@ -151,7 +151,7 @@ class Deployment:
             self.config,
             permission_sets.load(),
             RegistrationQueue("us-east-1", queue),
-            StackAnswers("us-east-1", "aws", answers.url),
+            lambda: StackAnswers("us-east-1", "aws", answers.url),
         )
 
     @property

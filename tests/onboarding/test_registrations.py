@@ -57,7 +57,7 @@ class Desk:
             replace(self.config, **settings),
             permission_sets.load(),
             self.queue,
-            StackAnswers("us-east-1", "aws", answers or self.answers.url),
+            lambda: StackAnswers("us-east-1", "aws", answers or self.answers.url),
         )
 
     def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
@@ -358,7 +358,7 @@ def test_a_stack_is_told_success_as_soon_as_the_claim_is_stored(desk):
             seen.append(len(desk.connections()))
             return super().send(request, refusal)
 
-    desk.registrations._answers = Looking("us-east-1", "aws", desk.answers.url)
+    desk.registrations._answers = lambda: Looking("us-east-1", "aws", desk.answers.url)
     desk.handle(desk.stack().message())
     assert seen == [1]
 
