@@ -52,12 +52,14 @@ def _update_role(
     if properties.get("RoleName", role.name) != role.name or properties.get("Path", "/") != role.path:
         name = properties.get("RoleName", new_resource_name)
         created = _create_role(cls, name, cloudformation_json, **where)
+        created.stack_tags = role.__dict__.get("stack_tags", [])
+        created.tags = [*created.tags, *created.stack_tags]
         Role.delete_from_cloudformation_json(role.name, cloudformation_json, **where)
         return created
     role.assume_role_policy_document = policy_text(properties["AssumeRolePolicyDocument"])
     role.description = properties.get("Description", "")
     role.permissions_boundary_arn = properties.get("PermissionsBoundary", "")
-    role.tags = properties.get("Tags", [])
+    role.tags = [*properties.get("Tags", []), *role.__dict__.get("stack_tags", ())]
     _apply_role(role, properties)
     return role
 

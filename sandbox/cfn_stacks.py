@@ -10,6 +10,8 @@ from moto.cloudformation import parsing
 from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
 from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.parsing import ResourceMap
+from moto.iam.models import Role
+from moto.s3.models import FakeBucket, s3_backends
 
 from sandbox import cfn_retention, cfn_waiting
 from sandbox.cfn_parameters import shown
@@ -103,11 +105,24 @@ def _forget(stack: Any) -> None:
 def _create_resource(logical_id: str, definition: Any, resources: Any, *args: Any, **kwargs: Any) -> Any:
     cfn_retention.created(resources, logical_id)
     try:
-        return _originals["parse_and_create_resource"](logical_id, definition, resources, *args, **kwargs)
+        created = _originals["parse_and_create_resource"](logical_id, definition, resources, *args, **kwargs)
     except Exception as error:
         if not hasattr(error, "logical_id"):  # the innermost is the one that failed
             error.logical_id = logical_id  # type: ignore[attr-defined]
         raise
+    _tag(created, resources)
+    return created
+
+
+def _tag(created: Any, resources: Any) -> None:
+    """The stack's own tags are its roles' and its buckets' too. AWS tags more types than these."""
+    tags = {key: value for key, value in resources.tags.items() if not key.startswith("aws:")}
+    if isinstance(created, Role):
+        created.stack_tags = [{"Key": key, "Value": value} for key, value in tags.items()]
+        created.tags = [*created.tags, *created.stack_tags]
+    elif isinstance(created, FakeBucket) and tags:
+        tagger = s3_backends[created.account_id]["aws"].tagger
+        tagger.tag_resource(created.arn, [{"Key": key, "Value": value} for key, value in tags.items()])
 
 
 def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) -> None:
@@ -188,6 +203,8 @@ def _update_stack(
     tags: dict[str, str] | None = None,
 ) -> None:
     """Moto's own steps. A stack with slow resources stays in progress until they have followed."""
+    if (template, parameters or self.parameters, tags or self.tags) == (self.template, self.parameters, self.tags):
+        raise ValidationError(self.name, "No updates are to be performed.")
     before = (self.template, {name: shown(v) for name, v in self.resource_map.resolved_parameters.items()})
     _use_template(self, template)
     cfn_retention.next_operation(self.resource_map)

@@ -179,6 +179,27 @@ def test_updates_reach_the_role(people, stacks):
     assert stacks.policies() == (["read"], 1)  # and false again
 
 
+def test_an_update_that_changes_nothing_is_refused(stacks):
+    stacks.create()
+    with pytest.raises(ClientError, match="No updates are to be performed"):
+        stacks.update()
+    assert stacks.update(Hours="2")["StackStatus"] == "UPDATE_COMPLETE"
+
+
+def test_the_stacks_tags_are_its_roles_and_its_buckets_too(people, stacks):
+    bucket, tag = f"tagged-{stacks.role}", {"Key": "team", "Value": "blue"}
+    template = QUIET.replace(
+        "\n  Extra:", f"\n  Bucket: {{Type: AWS::S3::Bucket, Properties: {{BucketName: {bucket}}}}}\n  Extra:"
+    )
+    stacks.cloudformation.create_stack(**stacks.options(template, {}), Tags=[tag])
+    assert people.client("s3", CUSTOMER).get_bucket_tagging(Bucket=bucket)["TagSet"] == [tag]
+    assert stacks.iam.list_role_tags(RoleName=stacks.role)["Tags"] == [tag]
+    stacks.update(template.replace("7200", "3600"))
+    assert stacks.iam.list_role_tags(RoleName=stacks.role)["Tags"] == [tag]
+    stacks.update(template, Name=f"{stacks.role}-b")  # another role
+    assert stacks.iam.list_role_tags(RoleName=f"{stacks.role}-b")["Tags"] == [tag]
+
+
 def test_a_changed_managed_policy_is_updated(people, stacks):
     arn = stacks.create(Mode="write")["Outputs"][0]["OutputValue"]
     stacks.update(QUIET.replace("sqs:CreateQueue", "sns:CreateTopic"), Mode="write")
