@@ -225,27 +225,32 @@ def arrived(admin: Api, path: str) -> dict[str, Any]:
 
 def launch(sandbox_url: str, account: str, link: str) -> None:
     """Create the stack as clicks on the launch link and on "Create stack" do."""
-    wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-    parameters = [
-        {"ParameterKey": name.removeprefix("param_"), "ParameterValue": value}
-        for name, value in wanted.items()
-        if name.startswith("param_")
-    ]
+    wanted = stack_of(link)
     with closing(aws(sandbox_url, "cloudformation", account)) as cloudformation:
-        cloudformation.create_stack(
-            StackName=wanted["stackName"],
-            TemplateURL=wanted["templateURL"],
-            Parameters=parameters,
-            Capabilities=["CAPABILITY_NAMED_IAM"],
-        )
+        cloudformation.create_stack(**wanted)
         deadline = time.monotonic() + _PATIENCE
         while True:
-            stack = cloudformation.describe_stacks(StackName=wanted["stackName"])["Stacks"][0]
+            stack = cloudformation.describe_stacks(StackName=wanted["StackName"])["Stacks"][0]
             if stack["StackStatus"] != "CREATE_IN_PROGRESS" or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
     fact("stack", f"{stack['StackName']} {stack['StackStatus']}")
     expect(stack["StackStatus"] == "CREATE_COMPLETE", "the stack must be complete")
+
+
+def stack_of(link: str) -> dict[str, Any]:
+    """What a launch link and the console's check box ask of CloudFormation, as the arguments of create_stack."""
+    wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
+    return {
+        "StackName": wanted["stackName"],
+        "TemplateURL": wanted["templateURL"],
+        "Parameters": [
+            {"ParameterKey": name.removeprefix("param_"), "ParameterValue": value}
+            for name, value in wanted.items()
+            if name.startswith("param_")
+        ],
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+    }
 
 
 def aws(sandbox_url: str, service: str, key: str, secret: str = "sandbox", token: str | None = None) -> Any:  # noqa: S107

@@ -30,6 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDOR_ACCOUNT = "111122223333"
 _READY_SECONDS = 120
 _BROKER = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]{1,64})")
+# With these, an AWS SDK finds no credentials but those in its environment.
+ONLY_THESE_CREDENTIALS = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 _QUOTE = "'\"'\"'"  # ends the shell's quotes, says one, and begins them again
 
 
@@ -71,6 +77,8 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
 
 class Stack:
     """The running processes. Use it in a `with`, which stops at its end everything that was started."""
+
+    web_processes = 2
 
     def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
         self.settings = settings
@@ -118,14 +126,16 @@ class Stack:
 
     def publish(self) -> int:
         """Publish the templates as the vendor's deploy pipeline would: with credentials of its own account."""
-        # In the sandbox, an access key of twelve digits is the root of that account.
+        return len(self._commands("templates publish", extra=self._publisher()).splitlines())
+
+    def _publisher(self) -> dict[str, str]:
+        """In the sandbox, an access key of twelve digits is the root of that account."""
         account, _ = broker(self.environment)
-        own = {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": "sandbox"}
-        return len(self._commands("templates publish", extra=own).splitlines())
+        return {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": "sandbox"}
 
     def start_web(self) -> None:
         bind = f"127.0.0.1:{self.settings.port}"
-        self._spawn("web", "-m", "gunicorn", "--bind", bind, "--workers", "2", "wsgi:app")
+        self._spawn("web", "-m", "gunicorn", "--bind", bind, "--workers", str(self.web_processes), "wsgi:app")
         self._await("web", f"{self.settings.url}/readyz")
         note = {"url": self.settings.url, "sandbox_url": self.settings.sandbox_url, "admin_key": self.admin_key}
         _write_private(self.settings.data / "run.json", json.dumps(note))
@@ -193,15 +203,15 @@ class Stack:
             **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_") and k != "DEPUTY_DATA_DIR"},
             "DEPUTY_BOOTSTRAP_KEY": self.admin_key,
         }
-        aws = {
-            "AWS_ENDPOINT_URL": settings.sandbox_url,
+        return clean | deputy | ONLY_THESE_CREDENTIALS | self._aws()
+
+    def _aws(self) -> dict[str, str]:
+        """Which AWS the service talks to, and as whom."""
+        return {
+            "AWS_ENDPOINT_URL": self.settings.sandbox_url,
             "AWS_REGION": "us-east-1",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{settings.sandbox_url}/_sandbox/broker-credentials",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.settings.sandbox_url}/_sandbox/broker-credentials",
         }
-        return clean | deputy | aws
 
     def _take_data_dir(self) -> None:
         """Allow one run per data folder: a second one would remove the first one's database."""
@@ -225,7 +235,9 @@ class Stack:
             _write_private(path, secrets.token_urlsafe(48))
         return path.read_text()
 
-    def _commands(self, *commands: str, extra: Mapping[str, str] | None = None) -> str:
+    def _commands(
+        self, *commands: str, extra: Mapping[str, str] | None = None, may_exit: tuple[int, ...] = (0,)
+    ) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "dev.commands", *commands],
             cwd=ROOT,
@@ -234,7 +246,7 @@ class Stack:
             text=True,
             check=False,
         )
-        if done.returncode:
+        if done.returncode not in may_exit:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             first = next((n for n, line in enumerate(said) if line.startswith("Error: ")), max(0, len(said) - 8))
             raise StackError("\n".join(line.removeprefix("Error: ") for line in said[first:]))
