@@ -41,7 +41,9 @@ def measure(stage: Stage) -> None:
     found = json.loads(run_python(("-m", "bench.extras"), environment, given).splitlines()[-1])
     through_flask = found[_FLASK]
     extras = sum(through_flask[name] for name in through_flask if name.startswith(_EXTRAS))
-    stage.found.facts["parts of one hot request, µs"] = found | {"limit, metrics and hooks together, through Flask": extras}
+    stage.found.facts["parts of one hot request, µs"] = found | {
+        "limit, metrics and hooks together, through Flask": extras
+    }
 
 
 class Clock:

@@ -298,6 +298,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/heartbeats.py", "beat"),
         ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
+        ("app/health/key_ages.py", "note"),
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
         ("app/limits/refusals.py", "flush"),

@@ -23,6 +23,7 @@ from app.background.single_machine import THREADS
 from app.config import Config
 from app.connections.proof_queue import Claim
 from app.health.checks import Finding, failed, ok, skipped
+from app.health.own_side import work_queue
 from app.services import Services
 
 _QUEUE = "deputy"
@@ -142,7 +143,7 @@ def message_broker(config: Config) -> Finding:
     if config.celery_url is None:
         return skipped("No message broker is configured: one background worker does the work, without Celery.")
     if config.celery_url.startswith("sqs://"):
-        return skipped("SQS is not asked: a background worker that it refuses ends with an error.")
+        return work_queue(config, _queue_url(config.celery_url))
     connection = _over_broker(config).connection_for_write(connect_timeout=3)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
@@ -154,6 +155,10 @@ def message_broker(config: Config) -> Finding:
     finally:
         connection.release()
     return ok("Celery's message broker answers.")
+
+
+def _queue_url(celery_url: str) -> str:
+    return f"https://{celery_url.removeprefix('sqs://')}"
 
 
 def _over_broker(config: Config) -> Celery:
@@ -168,7 +173,7 @@ def _over_broker(config: Config) -> Celery:
     celery.conf.broker_transport_options = {
         "region": config.region,  # botocore reads only AWS_DEFAULT_REGION
         # An existing queue with its own visibility timeout: a background worker may neither list nor create queues.
-        "predefined_queues": {_QUEUE: {"url": f"https://{url.removeprefix('sqs://')}"}},
+        "predefined_queues": {_QUEUE: {"url": _queue_url(url)}},
         "wait_time_seconds": 2,  # of long polling; stopping a background worker waits no longer for it
         "polling_interval": 0.1,  # seconds between two looks for a free thread; Celery's default is one second
     }

@@ -7,6 +7,7 @@ from functools import partial
 from app import log, metrics
 from app.background.fleet_metrics import FleetMetrics
 from app.errors import AwsUnavailableError, StoreUnavailableError
+from app.health import key_ages
 from app.health.heartbeats import BEAT_SECONDS, Heartbeat
 from app.onboarding.registrations import Registrations
 from app.services import Services
@@ -49,7 +50,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
     """The parts that run beside proofs: one writes the heartbeat, and, if there is a queue, some listen to stacks."""
     registrations = services.registrations
     heartbeat = Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
-    parts = [Part("heartbeat", lambda part: _beat(heartbeat, part), failed)]
+    parts = [Part("heartbeat", partial(_beat, services, heartbeat), failed)]
     if services.config.metrics_bind is not None:
         parts.append(Part("metrics", partial(_serve_metrics, services, services.config.metrics_bind), failed))
     if registrations is not None:
@@ -87,8 +88,10 @@ def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> Non
         end()
 
 
-def _beat(heartbeat: Heartbeat, part: Part) -> None:
+def _beat(services: Services, heartbeat: Heartbeat, part: Part) -> None:
+    noted = False
     while True:
+        noted = noted or guarded(part.end, partial(key_ages.note, services.db, services.config.secret_keys))
         guarded(part.end, heartbeat.beat)
         if part.end.wait(BEAT_SECONDS):
             break

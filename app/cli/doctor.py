@@ -31,7 +31,12 @@ def doctor(*, as_json: bool) -> None:
 
 def _examined() -> Iterator[tuple[str, Finding]]:
     if problem := current_app.config.get("PROBLEM"):
-        yield "settings", failed(problem, "Set these variables for every process; the README lists all settings.")
+        yield (
+            "settings",
+            failed(
+                " ".join(problem.splitlines()), "Set these variables for every process; the README lists all settings."
+            ),
+        )
         return
     from app.background.celery_app import message_broker  # noqa: PLC0415  Celery, which other commands need not load
 

@@ -1,8 +1,9 @@
-"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, the audit log, the shared cache."""
+"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, logs, keys, and the cache."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 
@@ -12,13 +13,15 @@ from app.aws.own_side import AbsentError, MayNotLookError, OwnSide, allowing
 from app.clock import now
 from app.config import ROLE_CHAINING_MAX, Config
 from app.health.checks import Check, Finding, failed, ok, skipped, warning
+from app.health.key_ages import age_of_first
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
 
 _SECONDS = 5.0
+_QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
 _SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
 _BEHIND = timedelta(days=33)  # after which no event is older than it may be: a month is detached as a whole
-_STACK = "Update the stack of cloudformation/broker.yaml; its outputs are the settings"
+_STACK = "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these settings"
 
 
 def own_side_checks(config: Config, db: Database) -> list[Check]:
@@ -34,11 +37,14 @@ def own_side_checks(config: Config, db: Database) -> list[Check]:
         check("session_duration", partial(_session_duration, config)),
         check("may_assume", partial(_may_assume, config, db), "aws", "migrations"),
         check("bucket", partial(_bucket, config, side)),
-        check("topic", partial(_guarded, partial(_topic, config, side)), "aws"),
-        check("queue", partial(_guarded, partial(_queue, config, side)), "aws"),
-        check("dead_letters", partial(_guarded, partial(_dead_letters, config, side)), "aws", "queue"),
+        check(
+            "topic", partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", partial(_topic, config, side)), "aws"
+        ),
+        check("queue", partial(_guarded, _QUEUE, partial(_queue, config, side)), "aws"),
+        check("dead_letters", partial(_guarded, _QUEUE, partial(_dead_letters, config, side)), "aws", "queue"),
         check("audit_log", partial(_audit_log, config, db), "migrations"),
         check("cache", partial(_cache, config)),
+        check("secret_keys", partial(age_of_first, db, config.secret_keys), "migrations"),
     ]
 
 
@@ -100,14 +106,14 @@ def _bucket(config: Config, side: OwnSide) -> Finding:
     return ok(f"The bucket {name} is there, and answers callers without credentials.")
 
 
-def _guarded(look: Callable[[], Finding]) -> Finding:
+def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
     """A look at something of the vendor's that needs rights, and may not be there."""
     try:
         return look()
     except MayNotLookError:
         return skipped("The broker may not look at it.", f"{_STACK}: this release's template allows it.")
     except AbsentError:
-        return failed("There is no such thing in the region and account that the setting names.", f"{_STACK}.")
+        return failed(f"There is no {what}, so stacks fail, or wait until they do.", f"{_STACK}.")
     except Unavailable:
         return warning("AWS does not answer.", "Look at the network: SNS and SQS of the region must be reachable.")
 
@@ -125,7 +131,11 @@ def _topic(config: Config, side: OwnSide) -> Finding:
     policy, queues = side.topic(topic)
     if not any(one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")):
         return failed("The topic's policy does not let customers publish, so their stacks fail.", f"{_STACK}.")
-    if side.queue(url).arn not in queues:
+    try:
+        arn = side.queue(url).arn
+    except AbsentError:
+        return skipped("Not looked at: queue comes first.")
+    if arn not in queues:
         return failed(
             "The topic does not send to the queue of DEPUTY_REGISTRATION_QUEUE_URL, so stacks wait until they fail.",
             "Subscribe the queue to the topic, or set both to the outputs of one stack of cloudformation/broker.yaml.",
@@ -182,6 +192,30 @@ def _audit_log(config: Config, db: Database) -> Finding:
 
 
 _HOUSEKEEPING = "Start a background worker, or look for worker.failed and audit.months_wait in its log."
+
+
+def work_queue(config: Config, url: str) -> Finding:
+    """The SQS queue that carries Celery's messages."""
+    again = "Launch or update cloudformation/broker.yaml with CeleryOverSqs: its output CeleryUrl is DEPUTY_CELERY_URL"
+    host = urlsplit(url).hostname or ""
+    if host.startswith("sqs.") and not host.startswith(f"sqs.{config.region}."):
+        return failed(
+            f"The queue of DEPUTY_CELERY_URL is not in {config.region}, so Celery does not reach it.", f"{again}."
+        )
+    try:
+        waiting = OwnSide(config).queue(url).messages
+    except AbsentError:
+        return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{again}.")
+    except MayNotLookError:
+        return warning(
+            "The broker may not look at the queue of DEPUTY_CELERY_URL, so perhaps it may not use it either.",
+            f"{again}, and its policy CarryWork lets the broker use that queue.",
+        )
+    except Unavailable:
+        return failed(
+            "SQS does not answer, so nothing is proven.", "Look at the network: SQS of AWS_REGION must be reachable."
+        )
+    return ok(f"The queue is there, and {waiting} messages wait in it.")
 
 
 def _cache(config: Config) -> Finding:

@@ -20,6 +20,7 @@ from app.store.revisions import KNOWN, is_newer, revision
 
 _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
+_START = "Start one (flask --app wsgi worker), or look at its log."
 _LATE = 120.0  # seconds; as long as a claim's lease, so that a killed background worker's claim does not count as late
 
 
@@ -88,7 +89,11 @@ def checks(
         if prober is not None
         else Check("prober", lambda: _NO_CANARY, _MINUTE, cheap=False),
     ]
-    return [*found, Check("registrations", partial(_registrations, db), _SECONDS, after=stored)] if listens else found
+    return (
+        [*found, Check("registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers"))]
+        if listens
+        else found
+    )
 
 
 _NO_CANARY = skipped(
@@ -161,7 +166,7 @@ def _workers(db: Database) -> Finding:
     with db.read() as session:
         seen = heartbeats.seen(session)
     if not seen.lately:
-        return failed("No background worker was seen in the last minute.", "Start one, or look at its log.")
+        return failed("No background worker was seen in the last minute.", _START)
     of_kind = [f"{row.kind} {row.pid} on {row.host}" for row in seen.lately]
     more = f", and {len(of_kind) - 10} more" if len(of_kind) > 10 else ""
     return ok(f"{len(of_kind)} seen in the last minute: {', '.join(of_kind[:10])}{more}.")
@@ -190,7 +195,7 @@ def _registrations(db: Database) -> Finding:
         seen = heartbeats.seen(session)
     times = [at for at in (seen.heard_at, seen.unanswered_at) if at is not None]
     if not times:
-        return warning("No background worker has asked the registration queue.", "Start one, or look at its log.")
+        return warning("No background worker has asked the registration queue.", _START)
     age = max((seen.at - min(times)).total_seconds(), 0.0)
     if age > _LATE:
         return warning(

@@ -14,11 +14,14 @@ from app import services as composition
 from app.background import housekeeping
 from app.background.celery_app import create_celery
 from app.background.housekeeping import tidy
+from app.background.parts import companions, stop_all
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
+from app.health.checks import Status
+from app.health.key_ages import age_of_first, note
 from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM
-from app.store.models import Registration
+from app.store.models import Registration, SecretKey
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import at_once, tenant_row
@@ -37,9 +40,10 @@ def shared(request):
 
 @pytest.fixture
 def services(shared):
-    """With no registrations."""
+    """With no registrations, and no secret key noted."""
     with shared.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.delete(Registration))
+        db.execute(sqlalchemy.delete(SecretKey))
     return shared
 
 
@@ -148,6 +152,22 @@ def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     thread.join(10)
     assert left(services) == kept
     assert tidied == [400]
+
+
+def test_each_kind_of_worker_notes_the_secret_keys_and_when(services):
+    assert age_of_first(services.db, services.config.secret_keys).status is Status.SKIPPED
+    parts = companions(services, "celery", lambda: None)
+    for part in parts:
+        part.start()
+    until(lambda: age_of_first(services.db, services.config.secret_keys).status is Status.OK)
+    stop_all(parts)
+    assert {*at_once([lambda: note(services.db, ("a" * 40, "b" * 40))] * 6)} == {True}
+    with services.db.read() as db:
+        found = db.scalars(sqlalchemy.select(SecretKey)).all()
+    assert len(found) == 4
+    assert not any(
+        text in key or key in text for key in services.config.secret_keys for text in (row.fingerprint for row in found)
+    )
 
 
 def test_celery_tidies_by_the_same_method(services, monkeypatch):

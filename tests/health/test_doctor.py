@@ -9,15 +9,17 @@ import click
 import pytest
 import sqlalchemy
 from flask import Flask
+from sqlalchemy import select
 
 from app.cli import commands as cli
 from app.clock import now
 from app.config import Config, ConfigError
 from app.factory import create_app
+from app.health import key_ages
 from app.health.heartbeats import Heartbeat
 from app.ids import first_id_at
 from app.store.database import SYSTEM, Database
-from app.store.models import AuditEvent
+from app.store.models import AuditEvent, SecretKey
 from tests.conftest import make_config, publish_templates
 from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
 from tests.support.cast import root_client
@@ -48,6 +50,7 @@ class Deployment:
         self.db = self.app.extensions["deputy"].db
         connection_row(self.db, tenant_row(self.db))
         self.worker = Heartbeat(self.db, "flask", Heard())
+        key_ages.note(self.db, config.secret_keys)
 
     def doctor(self, exits: int, **changes) -> dict[str, dict[str, str]]:
         """What each check says, with these settings changed."""
@@ -102,7 +105,7 @@ def deployment(deployed):
 def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
     found = deployment.doctor(0)
     assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "ok")
-    assert len(found) == 21
+    assert len(found) == 22
     text = deployment.app.test_cli_runner().invoke(args=["doctor"])
     assert (text.exit_code, text.output.split()[:3]) == (0, ["status", "name", "seen"])
 
@@ -121,6 +124,7 @@ def test_settings_that_contradict_each_other(monkeypatch):
     assert (settings["name"], settings["status"]) == ("settings", "failed")
     assert "role chaining" in settings["seen"]
     assert "DEPUTY_SECRET_KEYS" in settings["seen"]
+    assert "\n" not in settings["seen"], "a table has a line for each check"
 
 
 def test_settings_that_look_like_a_mistake(deployment):
@@ -229,8 +233,13 @@ def test_templates_that_were_not_published_again(deployment):
 def test_a_queue_that_does_not_exist(deployment):
     url = f"{deployment.config.registration_queue_url}-old"
     found = deployment.doctor(2, registration_queue_url=url)
-    assert wrong(found) == {"topic": "failed", "queue": "failed"}
-    assert "There is no such thing" in found["queue"]["seen"]
+    assert wrong(found) == {"queue": "failed"}, "and the topic is not blamed for it"
+    assert "There is no queue of DEPUTY_REGISTRATION_QUEUE_URL" in found["queue"]["seen"]
+
+
+def test_a_topic_that_does_not_exist(deployment):
+    found = deployment.doctor(2, registration_topic_arn=f"{deployment.config.registration_topic_arn}-old")
+    assert "There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN" in found["topic"]["seen"], found["topic"]
 
 
 def test_a_queue_that_the_topic_may_not_send_to(deployment):
@@ -358,10 +367,77 @@ def test_an_audit_log_that_nothing_is_removed_from(deployment):
     assert deployment.doctor(0, audit_retention_days=0)["audit_log"]["seen"] == "Events are kept for ever."
 
 
+@pytest.fixture
+def work_queue(deployment):
+    """An SQS queue of the broker's account for Celery's messages: the setting that names it."""
+    with deployment.client("sqs") as sqs:
+        url = sqs.create_queue(QueueName="deputy-work")["QueueUrl"]
+        yield url.replace("http://", "sqs://")
+        sqs.delete_queue(QueueUrl=url)
+
+
+def test_a_queue_of_sqs_that_carries_the_work(deployment, work_queue):
+    assert deployment.doctor(0, celery_url=work_queue)["celery"]["seen"].startswith("The queue is there")
+    found = deployment.doctor(2, celery_url=f"{work_queue}-old")
+    assert wrong(found) == {"celery": "failed"}
+    assert "CeleryOverSqs" in found["celery"]["next"]
+
+
+def test_a_queue_of_sqs_that_the_broker_may_not_use(deployment, work_queue):
+    with hardened(deployment, {"Effect": "Deny", "Action": "sqs:GetQueueAttributes", "Resource": "*"}):
+        found = deployment.doctor(1, celery_url=work_queue)
+    assert wrong(found) == {"celery": "warning"}
+    assert "CarryWork" in found["celery"]["next"]
+
+
+def test_a_queue_of_sqs_in_another_region(deployment):
+    found = deployment.doctor(2, celery_url="sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work")
+    assert wrong(found) == {"celery": "failed"}
+    assert "not in us-east-1" in found["celery"]["seen"]
+
+
+def test_sqs_that_does_not_answer(deployment, work_queue, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://{NOWHERE}")
+    found = deployment.doctor(2, celery_url=work_queue)
+    assert found["celery"]["seen"] == "SQS does not answer, so nothing is proven."
+
+
+@contextmanager
+def older(deployment, days: int):
+    """The database has known the secret keys for so many days more."""
+    with deployment.db.write(SYSTEM) as db:
+        before = {row: row.first_seen_at for row in db.scalars(select(SecretKey))}
+        for row, at in before.items():
+            row.first_seen_at = at - timedelta(days=days)
+    try:
+        yield
+    finally:
+        with deployment.db.write(SYSTEM) as db:
+            for row in db.scalars(select(SecretKey)):
+                row.first_seen_at += timedelta(days=days)
+
+
+def test_a_secret_key_that_is_old(deployment):
+    with older(deployment, 365):
+        assert deployment.doctor(0)["secret_keys"]["seen"].endswith("for 365 days at least.")
+    with older(deployment, 366):
+        found = deployment.doctor(1)
+        assert wrong(found) == {"secret_keys": "warning"}
+        assert "Put a new key in front" in found["secret_keys"]["next"]
+        first, second = deployment.config.secret_keys
+        new = "a-new-first-secret-key-of-the-tests-9876543210"
+        assert deployment.doctor(0, secret_keys=(new, first))["secret_keys"]["status"] == "skipped"
+        key_ages.note(deployment.db, (new, first))
+        assert deployment.doctor(0, secret_keys=(new, first))["secret_keys"]["seen"].endswith("for 0 days at least.")
+        key_ages.note(deployment.db, (first, second))
+        assert wrong(deployment.doctor(1)) == {"secret_keys": "warning"}, "one that comes back is as old as it is"
+
+
 def test_no_background_worker(deployment):
     deployment.worker.end()
     found = deployment.doctor(2)
-    assert wrong(found) == {"workers": "failed", "registrations": "warning"}
+    assert wrong(found) == {"workers": "failed"}
+    assert found["registrations"]["seen"] == "Not looked at: workers comes first."
     assert "Start one" in found["workers"]["next"]
 
 

@@ -41,6 +41,15 @@ class EpochChange(Base):
     row_id: Mapped[UUID] = mapped_column(primary_key=True)
 
 
+class SecretKey(Base):
+    """One of SECRET_KEYS, and when a background worker first had it. The fingerprint does not tell the key."""
+
+    __tablename__ = "secret_keys"
+
+    fingerprint: Mapped[str] = mapped_column(String(32), primary_key=True)
+    first_seen_at: Mapped[datetime]
+
+
 def deployment_id(db: Session) -> UUID:
     """The deployment's id, which never changes."""
     return db.scalars(select(Configuration.deployment_id)).one()
