@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench test soak check format lock clean
+.PHONY: help run demo bench test soak check aws-check format lock clean
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
@@ -13,6 +13,8 @@ help:
 	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL names your own)"
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation, policies"
+	@echo "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>]"
+	@echo "             the whole story once on real AWS, in accounts of yours; asks first, and cleans up at its end"
 	@echo "make format  format with ruff, and apply its fixes"
 	@echo "make lock    pin requirements.in and requirements-dev.in again"
 	@echo "make clean   remove the virtual environment and the data folder"
@@ -45,6 +47,10 @@ check: $(INSTALLED)
 	$(BIN)/python -m dev.check_migrations
 	$(BIN)/cfn-lint cloudformation/*.yaml deploy/fargate.yaml
 	$(BIN)/python -m dev.check_policies
+
+# ARGS: --yes, --region <region>, --clean-up <run>.
+aws-check: $(INSTALLED)
+	@exec $(BIN)/python -m dev.aws_check --vendor "$(VENDOR)" --customer "$(CUSTOMER)" $(if $(CANARY),--canary "$(CANARY)") $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

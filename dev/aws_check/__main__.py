@@ -1,0 +1,209 @@
+"""`make aws-check`: the whole story once on AWS, with two accounts of yours, or three. Then everything is removed again.
+
+It makes broker.yaml's stack in VENDOR, canary.yaml's in CANARY, and the customer's in CUSTOMER, under names and with a
+tag that only this run has, and changes nothing else. Deputy itself runs on this machine.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dev.aws_check import customers_part, stacks, vendors_part
+from dev.aws_check.accounts import Account, CheckError, ensure_fit, ensure_public_templates
+from dev.aws_check.clean_up import clean_up
+from dev.aws_check.stacks import Run
+from dev.aws_check.stage import Stage
+from dev.demo import DemoError, step
+from dev.stack import ROOT, StackError
+
+FAILURES = (CheckError, DemoError, StackError, ClientError, BotoCoreError, requests.RequestException)
+_WHAT = """\
+This takes about 15 minutes. It makes, and at the end removes:
+  in VENDOR   {vendor}: the stack {prefix}broker (a role, a policy, a bucket, a topic, two queues)
+  in CUSTOMER {customer}: the stack of a customer (a role)
+  in CANARY   {canary}
+Region {region}. Everything has the tag {tag}={run}. IAM, STS and CloudFormation cost nothing; some hundred requests to
+S3, SNS and SQS cost a cent at most. CloudTrail records some hundred events, of which the first copy is free."""
+
+
+def main() -> int:
+    options = _options()
+    with ExitStack() as closing:
+        try:
+            vendor, customer, canary = _accounts(options, closing)
+            run = Run.parse(options.clean_up) if options.clean_up else Run.new()
+            if options.clean_up:
+                return _report_clean_up(run, clean_up(run, customer, canary, vendor))
+            _announce(run, vendor, customer, canary)
+            if not options.yes and not _agreed():
+                return 1
+        except FAILURES as error:
+            print(error, file=sys.stderr)
+            return 1
+        data = Path(os.environ.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute() / f"aws-check-{run.id}"
+        return check(Stage(run, vendor, customer, canary, data))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make aws-check", description=__doc__)
+    parser.add_argument("--vendor", required=True, help="a profile of the AWS CLI, with administrator's rights")
+    parser.add_argument("--customer", required=True, help="a profile of another account, with the same")
+    parser.add_argument("--canary", help="a profile of a third account; without it canary.yaml is left out")
+    parser.add_argument("--region", help="unless the profile VENDOR has one")
+    parser.add_argument("--yes", action="store_true", help="do not ask before anything is made")
+    parser.add_argument("--clean-up", metavar="RUN", help="only remove what the run with this id has left behind")
+    return parser.parse_args()
+
+
+def _accounts(options: argparse.Namespace, closing: ExitStack) -> tuple[Account, Account, Account | None]:
+    def account(part: str, profile: str, region: str | None) -> Account:
+        made = Account.of_profile(part, profile, region)
+        closing.callback(made.close)
+        return made
+
+    vendor = account("VENDOR", options.vendor, options.region)
+    customer = account("CUSTOMER", options.customer, vendor.region)  # a stack registers only in the topic's region
+    canary = account("CANARY", options.canary, vendor.region) if options.canary else None
+    ensure_fit(vendor, customer, canary)
+    return vendor, customer, canary
+
+
+def _announce(run: Run, vendor: Account, customer: Account, canary: Account | None) -> None:
+    where = os.environ.get("AWS_ENDPOINT_URL")
+    print(f"Deputy's check of {f'the AWS at {where}' if where else 'AWS'}, run {run.id}\n")
+    ask = f"{canary.id}: the stack {run.prefix}canary (two roles)" if canary else "nothing: no profile was given"
+    about = {"vendor": vendor.id, "customer": customer.id, "canary": ask, "region": vendor.region}
+    print(_WHAT.format(**about, prefix=run.prefix, tag=stacks.TAG, run=run.id))
+    if unknown := ensure_public_templates(vendor):
+        print(f"Whether VENDOR's Block Public Access refuses the template bucket is not known: {unknown}.")
+    for account in [account for account in (vendor, customer, canary) if account]:
+        for earlier in sorted(stacks.earlier_runs(account)):
+            print(f"{account.part} still has stacks of the run {earlier}; to remove them: {_command(earlier)}")
+
+
+def _command(run: str) -> str:
+    return f'make aws-check VENDOR=… CUSTOMER=… CANARY=… ARGS="--clean-up {run}"'
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        print("Nothing was made: nobody can be asked here. Scripts give --yes.", file=sys.stderr)
+        return False
+    return input("Go on? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def check(stage: Stage) -> int:
+    """Tell the story, clean up whatever happened, and report. 0 if every step passed and nothing is left."""
+    began, failure = time.monotonic(), None
+    with _signals() as story:
+        try:
+            for number, (title, act) in enumerate(STEPS, 1):
+                step(number, title)
+                act(stage)
+        except KeyboardInterrupt:
+            failure = "interrupted."
+        except FAILURES as error:
+            failure = str(error)
+        except Exception as error:  # noqa: BLE001  a mistake of the check's own: the accounts come first
+            failure = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        finally:
+            story.clear()
+            if failure:
+                print(f"\nNot finished: {failure}", file=sys.stderr, flush=True)
+            left = _clean(stage)
+    _report(stage, failure, time.monotonic() - began)
+    return _report_clean_up(stage.run, left) or bool(failure)
+
+
+STEPS: list[tuple[str, Callable[[Stage], None]]] = [
+    ("broker.yaml", vendors_part.make_vendor),
+    ("The broker's credentials", vendors_part.become_broker),
+    ("canary.yaml", vendors_part.make_canary),
+    ("Deputy on this machine, and its templates", vendors_part.start_deputy),
+    ("What S3 answers about the templates", vendors_part.look_at_templates),
+    ("The customer's stack registers its role, and Deputy proves it", customers_part.onboard),
+    ("What STS answers to what proofs ask", customers_part.ask_sts),
+    ("Credentials", customers_part.work),
+    ("Drift: the trust policy is loosened, found, and mended", customers_part.drift),
+    ("Rotation: another External ID, without an outage", customers_part.rotate),
+    ("What doctor says of this deployment", customers_part.examine),
+    ("Suspending and resuming", customers_part.suspend),
+    ("The tenant is deleted, and then its stack", customers_part.leave),
+]
+
+
+def _clean(stage: Stage) -> list[str]:
+    """Deputy answers the messages of the customer's stack while that is removed, so it stops last."""
+    print("\nCleaning up", flush=True)
+    try:
+        if stage.deputy:
+            with suppress(StackError):
+                stage.deputy.ensure_worker()
+        return clean_up(stage.run, stage.customer, stage.canary, stage.vendor)
+    finally:
+        if stage.deputy:
+            stage.deputy.stop()
+        if stage.broker:
+            stage.broker.close()
+
+
+def _report(stage: Stage, failure: str | None, seconds: float) -> None:
+    answers = stage.answers
+    print(f"\nAfter {seconds / 60:.0f} minutes: {f'not finished: {failure}' if failure else 'every step passed.'}")
+    if stage.canary is None:
+        print("Without the canary and the stranger: no CANARY profile was given.")
+    for what, took in answers.took.items():
+        print(f"  {what}: {took:.0f} s")
+    print("\nWhere AWS answered otherwise than the sandbox does:")
+    for line in answers.differences() or ["nowhere"]:
+        print(f"  {line}")
+    if unasked := answers.unasked():
+        print(f"Not looked at: {'; '.join(unasked)}.")
+    if failure:
+        print(f"Deputy's logs are in {stage.data}.")
+    else:
+        shutil.rmtree(stage.data, ignore_errors=True)
+
+
+def _report_clean_up(run: Run, left: list[str]) -> int:
+    if not left:
+        print(f"\nNothing of the run {run.id} is left.")
+        return 0
+    print(f"\nLeft of the run {run.id}:", *(f"  {line}" for line in left), sep="\n")
+    print(f"Try again in some minutes: {_command(run.id)}")
+    return 1
+
+
+@contextmanager
+def _signals() -> Iterator[set[str]]:
+    """Ctrl-C, SIGTERM and SIGHUP end the story, once; when it is over, and this set empty, they change nothing."""
+    story = {"is told"}
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if story:
+            story.clear()
+            raise KeyboardInterrupt
+        print("     … still cleaning up: otherwise things are left in your accounts.", flush=True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield story
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What AWS is expected to answer, which is what the sandbox answers, and where AWS answered otherwise."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from botocore.exceptions import ClientError
+
+from dev.aws_check.accounts import CheckError
+
+_Found = TypeVar("_Found")
+ALLOWED = "allowed"
+
+# A test runs the whole check against the sandbox, which must give each of these answers.
+EXPECTED = {
+    "a stack without its capabilities": "InsufficientCapabilitiesException 400",
+    "a stack under a name that is taken": "AlreadyExistsException 400",
+    "a stack with a parameter that its pattern refuses": "ValidationError 400",
+    "an update that changes nothing": "ValidationError 400",
+    "a deleted stack, described by its name": "ValidationError 400",
+    "the stack's tag on its role": "there",
+    "the stack's tag on its bucket": "there",
+    "a published template, read without credentials": "200",
+    "another object of the bucket, read without credentials": "403",
+    "a template, uploaded without If-None-Match": "AccessDenied 403",
+    "a published template, uploaded again": "PreconditionFailed 412",
+    "AssumeRole with the External ID": ALLOWED,
+    "AssumeRole without an External ID": "AccessDenied 403",
+    "AssumeRole with a stranger's External ID": "AccessDenied 403",
+    "AssumeRole of a role that does not exist": "AccessDenied 403",
+    "AssumeRole with a space in the External ID": "ValidationError 400",
+    "AssumeRole for longer than role chaining allows": "ValidationError 400",
+    "AssumeRole with a session policy that is no policy": "MalformedPolicyDocument 400",
+    "AssumeRole of a role of the broker's own account": "AccessDenied 403",
+    "the id in a session's AssumedRoleId": "the role's unique id",
+    "the session's own identity": "the assumed role and the session's name",
+    "an inert session that lists buckets": "AccessDenied 403",
+    "issued credentials: list the buckets": ALLOWED,
+    "issued credentials: list the IAM users": "AccessDenied 403",
+    "issued credentials: seconds until they expire": "3600",
+    "issued credentials after their role was deleted": "InvalidClientTokenId 403",
+    "the proof's checks": "all passed",
+    "what doctor warns of": "nothing",
+    "a stack deleted while nobody answers its messages": "DELETE_COMPLETE",
+}
+
+# Seconds. The sandbox needs none of them; at AWS, IAM spreads within seconds and rarely a minute.
+WITHIN = {
+    "a new role may be assumed": 60,
+    "the customer's stack is complete, and answered": 180,
+    "the registered role is proven": 60,
+    "a loosened trust policy is found": 60,
+    "a mended trust policy is found": 60,
+    "the customer's stack is deleted": 180,
+}
+
+
+class Answers:
+    """What AWS said so far."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, str] = {}
+        self.took: dict[str, float] = {}
+
+    def note(self, question: str, answer: str) -> None:
+        self.said[question] = answer
+        wanted = EXPECTED[question]
+        print(f"     {question}: {answer}{'' if answer == wanted else f'  (the sandbox: {wanted})'}", flush=True)
+
+    def ask(self, question: str, call: Callable[[], object]) -> None:
+        """Note what AWS answers to this call."""
+        self.note(question, code_of(call))
+
+    def waited(self, what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
+        """As `until`, and note how long it took."""
+        began = time.monotonic()
+        found = until(what, look, seconds)
+        self.took[what] = time.monotonic() - began
+        print(f"     {what}: after {self.took[what]:.0f} s", flush=True)
+        return found
+
+    def differences(self) -> list[str]:
+        """Where AWS answered otherwise than the sandbox does, a line each."""
+        found = [
+            f"{question}: {said} (the sandbox: {EXPECTED[question]})"
+            for question, said in self.said.items()
+            if said != EXPECTED[question]
+        ]
+        late = [
+            f"{what}: {took:.0f} s (at most {WITHIN[what]} s expected)"
+            for what, took in self.took.items()
+            if took > WITHIN[what]
+        ]
+        return found + late
+
+    def unasked(self) -> list[str]:
+        """What the check did not come to."""
+        return [
+            name for table, seen in ((EXPECTED, self.said), (WITHIN, self.took)) for name in table if name not in seen
+        ]
+
+
+def code_of(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except ClientError as error:
+        return f"{error.response['Error']['Code']} {error.response['ResponseMetadata']['HTTPStatusCode']}"
+    return ALLOWED
+
+
+def until(what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
+    """What `look` returns once that is not None. Says every 15 seconds that it waits."""
+    began = said = time.monotonic()
+    pause = 0.1
+    while (found := look()) is None:
+        waited = time.monotonic() - began
+        if waited > seconds:
+            raise CheckError(f"Not within {seconds:.0f} seconds: {what}.")
+        if time.monotonic() - said > 15:
+            said = time.monotonic()
+            print(f"     … {what}: {waited:.0f} s", flush=True)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 5.0)
+    return found

@@ -1,0 +1,318 @@
+"""`make aws-check` against the sandbox, with accounts that have users, and profiles in a file, as an operator has them."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import AppError
+from app.store.database import Database
+from dev.aws_check import __main__ as aws_check
+from dev.aws_check import answers, stacks
+from dev.aws_check.accounts import CheckError, block_of
+from dev.aws_check.answers import EXPECTED, WITHIN, Answers
+from dev.aws_check.stage import Stage
+from tests.dev.make_run import ROOT
+from tests.support.cast import root_client
+from tests.support.rotations import PassingMinutes
+from tests.support.waiting import until
+
+ACCOUNTS = {"vendor": "121200000001", "customer": "121200000002", "canary": "121200000003"}
+EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+STEPS = len(aws_check.STEPS)
+
+
+@pytest.fixture(scope="module")
+def profiles(aws, tmp_path_factory):
+    """The operator's AWS configuration: an administrator of each account."""
+    lines = []
+    for name, account in ACCOUNTS.items():
+        with closing(root_client(aws, "iam", account)) as iam:
+            iam.create_user(UserName="operator")
+            iam.put_user_policy(UserName="operator", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING))
+            key = iam.create_access_key(UserName="operator")["AccessKey"]
+        lines += [f"[profile {name}]", "region = us-east-1", f"aws_access_key_id = {key['AccessKeyId']}"]
+        lines += [f"aws_secret_access_key = {key['SecretAccessKey']}"]
+    lines += ["[profile root]", "aws_access_key_id = 121200000001", "aws_secret_access_key = any"]
+    path = tmp_path_factory.mktemp("operator") / "config"
+    path.write_text("\n".join(lines))
+    return path
+
+
+class Operator:
+    """Runs the check in this process."""
+
+    def __init__(self, data: Path, patch: pytest.MonkeyPatch) -> None:
+        self.data, self._patch = data, patch
+
+    def __call__(self, *words: str) -> int:
+        self._patch.setattr(sys, "argv", ["aws-check", *words])
+        return aws_check.main()
+
+    def changing(self, place: int, act: Callable[[Callable, Stage], None]) -> None:
+        """That step is taken by `act`, which gets the step itself."""
+        steps = list(aws_check.STEPS)
+        title, step = steps[place]
+        steps[place] = (title, partial(act, step))
+        self._patch.setattr(aws_check, "STEPS", steps)
+
+
+@pytest.fixture
+def check(tmp_path, profiles, monkeypatch):
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(profiles))
+    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    monkeypatch.setenv("DEPUTY_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    monkeypatch.setattr("dev.aws_check.clean_up._PAUSE", 0.0)
+    return Operator(tmp_path, monkeypatch)
+
+
+PROFILES = ["--vendor", "vendor", "--customer", "customer", "--canary", "canary"]
+
+
+def remains(aws) -> list[str]:
+    """What there is in the three accounts, but for the operators themselves."""
+    found: list[str] = []
+    for account in ACCOUNTS.values():
+        for service, look in {
+            "cloudformation": lambda client: [stack["StackName"] for stack in client.describe_stacks()["Stacks"]],
+            "iam": lambda client: (
+                [role["RoleName"] for role in client.list_roles()["Roles"]]
+                + [policy["PolicyName"] for policy in client.list_policies(Scope="Local")["Policies"]]
+            ),
+            "s3": lambda client: [bucket["Name"] for bucket in client.list_buckets()["Buckets"]],
+            "sns": lambda client: [topic["TopicArn"] for topic in client.list_topics()["Topics"]],
+            "sqs": lambda client: client.list_queues().get("QueueUrls", []),
+        }.items():
+            with closing(root_client(aws, service, account)) as client:
+                found += look(client)
+    return found
+
+
+class Minutes(threading.Thread):
+    """Lets the minutes pass that a rotation waits for, in the database of the Deputy below that folder."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(daemon=True)
+        self._data, self._over = data, threading.Event()
+
+    def run(self) -> None:
+        passing = None
+        while not self._over.wait(0.3):
+            for path in self._data.glob("aws-check-*/deputy.sqlite3"):
+                with suppress(SQLAlchemyError, AppError):  # it is not migrated yet, or not there any more
+                    passing = passing or PassingMinutes(Database(f"sqlite:///{path}"))
+                    passing()
+        if passing:
+            passing._database.engine.dispose()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def test_the_whole_story_is_answered_as_expected_and_nothing_is_left(aws, check, capsys):
+    with Minutes(check.data):
+        exited = check(*PROFILES, "--yes")
+    said, warned = capsys.readouterr()
+    assert (exited, warned) == (0, ""), said
+    assert re.search(r"otherwise than the sandbox does:\n  nowhere\n", said)
+    assert "Not looked at" not in said
+    for title, _ in aws_check.STEPS:
+        assert title in said
+    assert re.search(r"Nothing of the run [0-9a-f]{8} is left", said)
+    assert remains(aws) == []
+    assert list(check.data.iterdir()) == []
+
+
+# --- what is left after a failure ---
+
+
+class BrokenError(CheckError):
+    pass
+
+
+def fails(step: Callable, stage: Stage, *, done: bool) -> None:
+    if done:
+        step(stage)
+    raise BrokenError("on purpose")
+
+
+SOON = [(0, True), (2, True)]  # before Deputy itself is started, which takes long
+
+
+@pytest.mark.parametrize(
+    ("place", "done"),
+    [
+        *SOON,
+        *(
+            pytest.param(place, done, marks=pytest.mark.soak)
+            for place in range(STEPS)
+            for done in (False, True)
+            if (place, done) not in SOON
+        ),
+    ],
+)
+def test_a_step_that_fails_leaves_nothing(aws, check, capsys, place, done):
+    check.changing(place, partial(fails, done=done))
+    with Minutes(check.data):
+        assert check(*PROFILES, "--yes") == 1
+    said, warned = capsys.readouterr()
+    assert "not finished: on purpose" in said
+    assert "on purpose" in warned
+    assert "is left" in said
+    assert "Not looked at: " in said
+    assert remains(aws) == []
+
+
+@pytest.mark.soak
+def test_a_customers_stack_that_is_still_being_created_leaves_nothing(aws, check, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        Answers,
+        "waited",
+        lambda self, what, look, seconds: (
+            interrupted() if "customer's stack is complete" in what else answers.until(what, look, seconds)
+        ),
+    )
+    assert check(*PROFILES, "--yes") == 1
+    assert remains(aws) == []
+
+
+def test_what_can_not_be_removed_is_listed(aws, check, capsys):
+    role = {}
+
+    def tampered(step: Callable, stage: Stage) -> None:
+        step(stage)
+        role["name"] = stage.run.broker_role
+        with closing(root_client(aws, "iam", stage.vendor.id)) as iam:
+            made = iam.create_policy(PolicyName="mine", PolicyDocument=json.dumps(EVERYTHING))["Policy"]
+            role["policy"] = made["Arn"]
+            iam.attach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
+        raise BrokenError("on purpose")
+
+    check.changing(0, tampered)
+    assert check(*PROFILES, "--yes") == 1
+    said = capsys.readouterr().out
+    run = role["name"].removeprefix("DeputyCheck-")
+    assert f"VENDOR 121200000001: stack deputy-check-{run}-broker (DELETE_FAILED)" in said
+    assert f"VENDOR 121200000001: role {role['name']}" in said
+    assert f"--clean-up {run}" in said
+    with closing(root_client(aws, "iam", ACCOUNTS["vendor"])) as iam:
+        iam.detach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
+        iam.delete_policy(PolicyArn=role["policy"])
+    assert check(*PROFILES, "--clean-up", run) == 0
+    assert remains(aws) == []
+
+
+def begun(data: Path) -> tuple[subprocess.Popen, str]:
+    """A check in a process of its own, that has made the broker's stack; and the id of its run."""
+    out = data / "out"
+    with out.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dev.aws_check", *PROFILES, "--yes"], cwd=ROOT, stdout=output, stderr=output
+        )
+    until(lambda: "the stack's tag on its bucket" in out.read_text() or process.poll() is not None, "it has begun")
+    return process, re.search(r"run ([0-9a-f]{8})", out.read_text())[1]
+
+
+def test_ctrl_c_cleans_up_and_a_second_one_does_not_hurry_it(aws, check):
+    process, run = begun(check.data)
+    process.send_signal(signal.SIGINT)
+    until(lambda: "Cleaning up" in (check.data / "out").read_text(), "it cleans up")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 1
+    said = (check.data / "out").read_text()
+    assert "not finished: interrupted" in said
+    assert f"Nothing of the run {run} is left" in said
+    assert "Traceback" not in said
+    assert remains(aws) == []
+
+
+def test_what_a_killed_run_left_is_named_by_the_next_and_can_be_removed(aws, check, capsys):
+    process, run = begun(check.data)
+    process.kill()
+    process.wait()
+    assert f"deputy-check-{run}-broker" in remains(aws)
+    with closing(root_client(aws, "cloudformation", ACCOUNTS["vendor"])) as cloudformation:
+        topic = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+        cloudformation.create_stack(StackName=f"deputy-check-{run}-like", TemplateBody=topic)
+        assert check(*PROFILES) == 1, "nobody can be asked"
+        assert f"VENDOR still has stacks of the run {run}" in capsys.readouterr().out
+        assert check(*PROFILES, "--clean-up", run) == 1
+        assert "Left of the run" in capsys.readouterr().out, "a topic of that name"
+        left = remains(aws)
+        assert [name for name in left if not name.startswith("arn:")] == [f"deputy-check-{run}-like"], "not tagged"
+        cloudformation.delete_stack(StackName=f"deputy-check-{run}-like")
+    assert remains(aws) == []
+
+
+# --- before anything is made ---
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--vendor", "vendor", "--customer", "vendor"], "an account of its own"),
+        (["--vendor", "vendor", "--customer", "customer", "--canary", "customer"], "an account of its own"),
+        (["--vendor", "root", "--customer", "customer", "--region", "us-east-1"], "no root user assume a role"),
+        (["--vendor", "root", "--customer", "customer"], "has no region"),
+        (["--vendor", "nobody", "--customer", "customer"], "nobody"),
+        (["--vendor", "vendor", "--customer", "customer", "--clean-up", "../etc"], "is not the id of a run"),
+        (["--vendor", "vendor", "--customer", "customer"], "nobody can be asked"),
+    ],
+)
+def test_accounts_that_do_not_fit_are_refused_and_nothing_is_made(aws, check, capsys, words, why):
+    assert check(*words) == 1
+    assert why in capsys.readouterr().err
+    assert remains(aws) == []
+
+
+def test_an_account_that_blocks_public_buckets_is_refused():
+    for name in ("BlockPublicPolicy", "RestrictPublicBuckets"):
+        with pytest.raises(CheckError, match=f"{name}.* refuses a bucket"):
+            block_of(lambda name=name: {"PublicAccessBlockConfiguration": {name: True}})
+    assert block_of(lambda: {"PublicAccessBlockConfiguration": {"BlockPublicAcls": True}}) is None
+
+
+# --- the report ---
+
+
+def test_other_answers_and_late_ones_are_differences():
+    seen = Answers()
+    for question, answer in EXPECTED.items():
+        seen.note(question, answer)
+    seen.took = {what: float(most) for what, most in WITHIN.items()}
+    assert (seen.differences(), seen.unasked()) == ([], [])
+    seen.note("AssumeRole without an External ID", "allowed")
+    seen.took["a new role may be assumed"] = 61
+    assert seen.differences() == [
+        "AssumeRole without an External ID: allowed (the sandbox: AccessDenied 403)",
+        "a new role may be assumed: 61 s (at most 60 s expected)",
+    ]
+    assert len(Answers().unasked()) == len(EXPECTED) + len(WITHIN)
+
+
+def test_a_stack_that_fails_says_why(aws, check, monkeypatch, capsys):
+    run = stacks.Run.new()
+    with closing(root_client(aws, "s3", "121200000009")) as s3:
+        s3.create_bucket(Bucket=f"deputy-check-{run.id}-121200000001")  # the name is global, and taken
+        monkeypatch.setattr(stacks.Run, "new", classmethod(lambda _: run))
+        assert check(*PROFILES, "--yes") == 1
+        s3.delete_bucket(Bucket=f"deputy-check-{run.id}-121200000001")
+    assert "TemplateBucket" in capsys.readouterr().err
