@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy
 
+from app.aws.errors import Unavailable
 from app.ids import new_external_id
 from app.store.models import ExternalIdRow, Trial
 from tests.support.cast import path_of
@@ -41,6 +42,21 @@ def test_one_that_had_refused_twice_and_accepts_again_keeps_the_old_one(tenant: 
     tenant.update_role(slow)
     tenant.verify(slow)
     tenant.after(minutes=2)
+    assert tenant.state()[0] == "retiring"
+
+
+def test_an_answer_that_is_not_clear_is_no_refusal(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+    def throttled(*_: object) -> None:
+        raise Unavailable("Throttling")
+
+    connection = tenant.connection()
+    tenant.start()
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.update_role(connection)
+    monkeypatch.setattr("app.aws.sts.Sts.probe_again", throttled)
+    tenant.verify(connection)
+    tenant.after(minutes=5)
     assert tenant.state()[0] == "retiring"
 
 
