@@ -189,12 +189,13 @@ class Compose:
     def _here(self, name: str, text: str) -> str:
         """The text with this machine's files and ports instead of the container's, if the container has them."""
         text = re.sub(r"/run/secrets/\w+", lambda found: str(self._secret(name, found[0])), text)
-        for (other, port), here in self.ports.items():
-            address = rf"\b{other}:{port}\b"
-            if re.search(address, text):
-                assert set(SERVICES[name]["networks"]) & set(SERVICES[other]["networks"]), f"{name} can't reach {other}"
-                text = re.sub(address, f"127.0.0.1:{here}", text)
-        return text
+
+        def address(found: "re.Match[str]") -> str:
+            other, port = found[1], int(found[2])
+            assert set(SERVICES[name]["networks"]) & set(SERVICES[other]["networks"]), f"{name} can't reach {other}"
+            return f"127.0.0.1:{self.ports[other, port]}"
+
+        return re.sub(rf"\b({'|'.join(_LISTENS)}):(\d+)\b", address, text)
 
     def _secret(self, name: str, path: str) -> Path:
         """The file of a secret, with its owner and mode, as Docker mounts it. Addresses in it are rewritten."""

@@ -218,14 +218,16 @@ def _make_base(folder: Path) -> None:
     for part in ("bin", "lib", "pip"):
         (folder / part).mkdir(parents=True)
     (folder / "pip" / "pip").symlink_to(Path(next(iter(pip.__path__))))
+    python = made / "bin" / version
     if os.geteuid() == 0 and not others_can_enter(made):
         unused = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "config-*")
         shutil.copytree(made / "lib" / version, folder / "lib" / version, symlinks=True, ignore=unused)
         for library in made.glob("lib/libpython*"):
             shutil.copy(library, folder / "lib", follow_symlinks=False)
-        shutil.copy(made / "bin" / version, folder / "bin" / "python")
-    else:
-        (folder / "bin" / "python").symlink_to(made / "bin" / version)
+        python = Path(shutil.copy(python, folder / "bin"))
+    script = folder / "bin" / "python"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} "$@"\n')
+    script.chmod(0o755)
 
 
 def _settings_of_pip() -> dict[str, str]:
