@@ -166,7 +166,7 @@ def without_limits(connection: DbConnection) -> None:
         version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
         for name in postgresql_limits(version):
             connection.exec_driver_sql(f"SET {name} = 0")
-        connection.exec_driver_sql("SET lock_timeout = '1s'")
+        connection.exec_driver_sql("SET lock_timeout = '300ms'")
         connection.commit()
 
 
