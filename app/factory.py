@@ -2,7 +2,6 @@
 
 import threading
 import time
-from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
@@ -71,19 +70,20 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         self._app.register_blueprint(resource)
         self._undescribed.append(resource)
 
-    @cached_property
-    def _document(self) -> str:
+    def _openapi_json(self) -> Response:
         """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
         with self._describing:
-            while self._undescribed:
-                resource = self._undescribed.pop(0)
-                resource.register_views_in_doc(self, self._app, self.spec, name=resource.name, parameters=None)
-                self.spec.tag({"name": resource.name, "description": resource.description})
-            text: str = super()._openapi_json().get_data(as_text=True)
-        return text
-
-    def _openapi_json(self) -> Response:
+            if self._undescribed:
+                self._document = self._described()
         return current_app.response_class(self._document, mimetype="application/json")
+
+    def _described(self) -> str:
+        for resource in self._undescribed:
+            resource.register_views_in_doc(self, self._app, self.spec, name=resource.name, parameters=None)
+            self.spec.tag({"name": resource.name, "description": resource.description})
+        self._undescribed.clear()
+        text: str = super()._openapi_json().get_data(as_text=True)
+        return text
 
     def _register_pagination_header(self) -> None:
         """Pages are in bodies."""

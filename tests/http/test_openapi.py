@@ -20,6 +20,7 @@ from app.http.problems import PROBLEMS
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.cast import World
+from tests.support.rows import at_once
 
 # A connection-less configuration: the document depends on no database and no AWS.
 APP: Flask = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
@@ -120,6 +121,13 @@ def test_it_is_what_the_service_serves_and_needs_no_key(app: Flask):
     response = app.test_client().get("/openapi.json")
     assert response.content_type == "application/json"
     assert response.get_json() == DOCUMENT
+
+
+def test_whoever_asks_first_at_once_gets_the_same():
+    """It is made when it is first asked for."""
+    app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+    answers = at_once([lambda: app.test_client().get("/openapi.json")] * 8)
+    assert [answer.get_json() == DOCUMENT for answer in answers] == [True] * 8
 
 
 def test_nothing_in_it_is_unused():
