@@ -4,7 +4,8 @@ import pytest
 import sqlalchemy
 
 from app.aws.errors import Unavailable
-from app.ids import new_external_id
+from app.aws.sts import Sts
+from app.ids import Grant, new_external_id
 from app.store.models import ExternalIdRow, Trial
 from tests.support.cast import path_of
 from tests.tenants.conftest import Tenant, accepting
@@ -46,15 +47,18 @@ def test_one_that_had_refused_twice_and_accepts_again_keeps_the_old_one(tenant: 
 
 
 def test_an_answer_that_is_not_clear_is_no_refusal(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
-    def throttled(*_: object) -> None:
-        raise Unavailable("Throttling")
-
     connection = tenant.connection()
-    tenant.start()
+    old, probe = tenant.start()["external_id"], Sts.probe_again
+
+    def throttled(sts: Sts, grant: Grant, *read: object) -> str:
+        if grant.external_id == old:
+            raise Unavailable("Throttling")
+        return probe(sts, grant, *read)
+
     tenant.switch(connection)
     tenant.complete()
     tenant.update_role(connection)
-    monkeypatch.setattr("app.aws.sts.Sts.probe_again", throttled)
+    monkeypatch.setattr(Sts, "probe_again", throttled)
     tenant.verify(connection)
     tenant.after(minutes=5)
     assert tenant.state()[0] == "retiring"
