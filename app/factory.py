@@ -40,18 +40,9 @@ from app.web.onboarding import pages
 _log = log.get(__name__)
 
 _MAX_BODY = 256 * 1024  # bytes; the longest list, ten thousand account ids, has 170 KiB
-_RESOURCES = (
-    tenants,
-    rotations,
-    onboarding,
-    onboarding_links,
-    permission_sets,
-    connections,
-    credentials,
-    api_keys,
-    audit_events,
-    health,
-)
+# In the order of the OpenAPI document.
+_OF_TENANTS = (tenants, rotations, onboarding, onboarding_links, permission_sets, connections)
+_RESOURCES = (*_OF_TENANTS, credentials, api_keys, audit_events, health)
 
 
 class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types

@@ -20,20 +20,8 @@ from app.cli.templates import templates
 from app.cli.tenants import tenants
 from app.cli.worker import worker
 
-COMMANDS = (
-    doctor,
-    migrate,
-    after_restore,
-    worker,
-    tenants,
-    connections,
-    keys,
-    links,
-    rotation,
-    audit,
-    templates,
-    registrations,
-)
+_NOUNS = (tenants, connections, keys, links, rotation, audit, templates, registrations)
+COMMANDS = (doctor, migrate, after_restore, worker, *_NOUNS)
 _NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
 
 

@@ -45,12 +45,8 @@ def add_pending(
     """
     to_approve = _must_be_approved(db, config, tenant, role.account_id, chosen)
     most = config.max_connections
-    ensure_room(
-        db,
-        select(func.count()).where(live_of(tenant.id)),
-        most,
-        f"A tenant may have {most} connections; delete one first.",
-    )
+    live = select(func.count()).where(live_of(tenant.id))
+    ensure_room(db, live, most, f"A tenant may have {most} connections; delete one first.")
     connection = Connection(
         tenant_id=tenant.id,
         external_id_id=current_external_id_id(db, tenant.id),
