@@ -22,6 +22,7 @@ _POLICY_OBJECT = {
     "additionalProperties": True,
 }
 _POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
+_NARROWS = doc(_POLICY, "Narrows what this session may do; it never widens.", oneOf=[_POLICY_OBJECT, _POLICY_TEXT])
 _HOW_LONG = f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
 
 
@@ -38,11 +39,7 @@ class IssueIn(Strict):
     duration_seconds = fields.Integer(
         strict=True, metadata=doc(DURATION_DEFAULT, _HOW_LONG, minimum=DURATION_MIN, maximum=43_200)
     )
-    session_policy = SessionPolicy(
-        metadata=doc(
-            _POLICY, "Narrows what this session may do; it never widens.", oneOf=[_POLICY_OBJECT, _POLICY_TEXT]
-        )
-    )
+    session_policy = SessionPolicy(metadata=_NARROWS)
     reason = line(200, "Nightly inventory", "For the audit log.")
 
 
@@ -53,11 +50,8 @@ EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the one form that every AWS SDK parses: Jav
 _KEY_ID = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
 _SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
 _TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")
-_EXPIRATION = fields.DateTime(
-    format=EXPIRATION,
-    attribute="session.expires_at",
-    metadata=doc("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}),
-)
+_UTC = doc("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"})
+_EXPIRATION = fields.DateTime(format=EXPIRATION, attribute="session.expires_at", metadata=_UTC)
 _ACCOUNT_ID = string(ACCOUNT, attribute="session.account_id")
 
 

@@ -33,12 +33,12 @@ class LinkOut(Answer):
     revoked_at = Time(allow_none=True)
 
 
+_SHOWN_ONCE = "For the customer. Shown only in this answer; Deputy keeps its hash."
+
+
 class LinkCreated(Answer):
     id = fields.UUID()
-    url = string(
-        "https://deputy.example.com/onboard/<43 characters>",
-        "For the customer. Shown only in this answer; Deputy keeps its hash.",
-    )
+    url = string("https://deputy.example.com/onboard/<43 characters>", _SHOWN_ONCE)
     expires_at = Time()
 
 

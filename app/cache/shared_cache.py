@@ -30,13 +30,8 @@ class SharedCache:
     """Small values and locks, each with an expiry. While it is away it has no values and no locks; it never raises."""
 
     def __init__(self, url: str) -> None:
-        self.client = redis.Redis.from_url(
-            url,
-            socket_connect_timeout=_ANSWER_SECONDS,
-            socket_timeout=_ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=_POOL,
-        )
+        waits = {"socket_connect_timeout": _ANSWER_SECONDS, "socket_timeout": _ANSWER_SECONDS}
+        self.client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), max_connections=_POOL, **waits)
         self._unlock = self.client.register_script(_UNLOCK)
         self.away = False
         self._refuses = False  # it answered, but refused to be written to: it is full, perhaps

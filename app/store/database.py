@@ -181,16 +181,9 @@ class _TimedPool(QueuePool):
 def _engine(url: str) -> Engine:
     if url.startswith("sqlite"):
         return _sqlite(url)
-    engine = create_engine(
-        url,
-        poolclass=_TimedPool,
-        pool_size=16,
-        max_overflow=16,
-        pool_timeout=1.5,
-        pool_pre_ping=True,
-        json_serializer=as_json,
-        connect_args=_POSTGRESQL_WAITS,
-    )
+    pool: Any = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 1.5, "pool_pre_ping": True}
+    settings: Any = {"poolclass": _TimedPool, "json_serializer": as_json, "connect_args": _POSTGRESQL_WAITS}
+    engine = create_engine(url, **pool, **settings)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:

@@ -28,6 +28,7 @@ from app.onboarding.set_updates import updates_of
 from app.store.models import ConnectionStatus, Trigger
 from app.tenants.rotation import RotationStatus
 from app.web.onboarding import progress, replacing
+from app.web.onboarding.progress import Counts, Progress
 
 _log = log.get(__name__)
 
@@ -229,13 +230,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     }
 
 
-def _body(
-    visit: Visit,
-    counts: dict[ConnectionStatus, int],
-    shown: list[progress.Progress],
-    rotation: RotationStatus | None,
-    **places: Any,
-) -> str:
+def _body(visit: Visit, counts: Counts, shown: list[Progress], rotation: RotationStatus | None, **places: Any) -> str:
     kit = _kit(visit, visit.link.region)
     return render_template(
         "onboard/progress.html",

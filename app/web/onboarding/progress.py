@@ -17,6 +17,7 @@ from app.onboarding.kit_scripts import filled
 from app.store.models import Connection, ConnectionStatus, Verdict
 from app.store.models.states import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER, StackState
 
+Counts = dict[ConnectionStatus, int]  # of connections, by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 
 REFUSED = "No access yet"  # a pending role that was tried
@@ -248,7 +249,7 @@ def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
     return found
 
 
-def headline(counts: dict[ConnectionStatus, int], shown: Sequence[Progress]) -> str:
+def headline(counts: Counts, shown: Sequence[Progress]) -> str:
     """The status in one sentence, which screen readers announce when it changes."""
     total = sum(counts.values())
     if not total:
@@ -281,7 +282,7 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
     return _STATUSES[status].headline
 
 
-def counted(counts: dict[ConnectionStatus, int]) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
+def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
     """For each status that there is: the words after its number, the number, and where it begins in the list."""
     found = []
     for status, shown in _STATUSES.items():
