@@ -164,6 +164,15 @@ def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: CustomerAccou
             s3.list_buckets()
 
 
+def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(deputy: Deputy, place: CustomerAccount, clock):
+    """Unlike a Deputy that can't be reached."""
+    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    place.admin("/suspend", {"reason": "unpaid"})
+    clock.shift(3400)
+    with pytest.raises(deputy_client.Suspended):
+        key_of(credentials)
+
+
 def test_threads_that_queue_behind_a_failure_share_it(
     deputy: Deputy, place: CustomerAccount, clock, pauses: list[float]
 ):
