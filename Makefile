@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench test soak check aws-check format lock clean
+.PHONY: help run demo bench test soak faults check aws-check format lock clean
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
@@ -12,6 +12,7 @@ help:
 	@echo "make bench   the speed beside bare Flask and a peer; about eight minutes (docs/performance.md)"
 	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL names your own)"
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
+	@echo "make faults  what users see while one thing after the other fails; about seven minutes (docs/reliability.md)"
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation, policies"
 	@echo "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>]"
 	@echo "             the whole story once on real AWS, in accounts of yours; asks first, and cleans up at its end"
@@ -38,6 +39,9 @@ test: $(INSTALLED)
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 2 -m soak $(ARGS)
+
+faults: $(INSTALLED)
+	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

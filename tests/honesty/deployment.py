@@ -1,6 +1,7 @@
 """The service as it is deployed: `python -m gunicorn` with gunicorn.conf.py, and clients that know their web process."""
 
 import contextlib
+import copy
 import http.client
 import itertools
 import json
@@ -82,6 +83,7 @@ class Deployment:
     """Use it in a `with`, on a migrated database. `flags` are gunicorn's; `settings` DEPUTY_ variables without the prefix.
 
     `root`: the checkout whose code it runs. `admin_key`: one that is installed already.
+    `environment` wins over what is made of them.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Deployment:
         flags: Sequence[str] = (),
         root: Path = ROOT,
         admin_key: str | None = None,
+        environment: Mapping[str, str] | None = None,
         **settings: str,
     ) -> None:
         self.database_url = database_url
@@ -123,7 +126,16 @@ class Deployment:
             "PYTHONWARNINGS": "error",  # gevent warns when it patches too late
             **aws.environment,
             **{f"DEPUTY_{name}": value for name, value in deputy.items()},
+            **(environment or {}),
         }
+
+    def twin(self) -> "Deployment":
+        """Another machine of the same deployment: the same database and keys, processes of its own."""
+        other = copy.copy(self)
+        other.port, other.metrics_port = free_port(), free_port()
+        other.log = self.log.with_suffix(f".{other.port}.log")
+        other._env = self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{other.metrics_port}"}
+        return other
 
     def __enter__(self) -> Self:
         if not self._installed:
@@ -131,6 +143,22 @@ class Deployment:
             ApiKeys(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
             database.engine.dispose()
         self.engine = sqlalchemy.create_engine(self.database_url)  # past the service
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        self.admin = Client(self.port, self._admin_key)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.engine.dispose()
+        if hasattr(self, "admin"):
+            self.admin.close()
+
+    def start(self) -> None:
+        """gunicorn; also after it ended. Returns when all web processes serve requests."""
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
@@ -145,29 +173,31 @@ class Deployment:
                 start_new_session=True,
                 preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
             )
-        try:
-            self.await_workers()
-        except BaseException:
-            self.__exit__()
-            raise
-        self.admin = Client(self.port, self._admin_key)
-        return self
+        self.await_workers()
 
-    def __exit__(self, *_: object) -> None:
+    def kill(self) -> None:
+        """gunicorn's first process and all web processes, with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self.engine.dispose()
-        if hasattr(self, "admin"):
-            self.admin.close()
 
-    def start_background_worker(self) -> subprocess.Popen[bytes]:
-        """`flask --app wsgi worker` beside the service; whoever starts it ends it."""
+    def signal(self, number: int) -> None:
+        """To gunicorn's first process."""
+        self._process.send_signal(number)
+
+    def await_end(self, seconds: float = PATIENCE * 2) -> int:
+        """The exit status of gunicorn's first process."""
+        return self._process.wait(seconds)
+
+    def start_background_worker(
+        self, command: Sequence[str] = ("flask", "--app", "wsgi", "worker"), **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Beside the service; whoever starts it ends it. `environment` as of the whole deployment."""
         with self.log.with_suffix(".worker.log").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "flask", "--app", "wsgi", "worker"],
+                [sys.executable, "-m", *command],
                 cwd=self.root,
-                env=self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"},
+                env=self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

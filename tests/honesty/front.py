@@ -31,6 +31,7 @@ class Aws:
         self._delay = 0.0
         self._silent = False
         self._throttling = False
+        self._every = 0  # so many'th call is cut
         self._external_ids: dict[str, str] = {}
         self._open_roles: set[str] = set()
         self._accepted: dict[str, tuple[str, ...]] = {}
@@ -105,6 +106,15 @@ class Aws:
             self._silent = False
 
     @contextmanager
+    def cutting(self, every: int) -> Iterator[None]:
+        """It cuts the connection of each call (1), or of each second one (2)."""
+        self._every = every
+        try:
+            yield
+        finally:
+            self._every = 0
+
+    @contextmanager
     def throttling(self) -> Iterator[None]:
         self._throttling = True
         try:
@@ -148,6 +158,8 @@ class Aws:
                 self.calls.append((query["Action"], query.get("RoleArn")))
                 if self._silent:
                     await reader.read()  # until the other side gives up
+                    return
+                if self._every and len(self.calls) % self._every == 0:
                     return
                 await asyncio.sleep(self._delay)
                 if self._throttling:

@@ -1,0 +1,128 @@
+"""AWS and DNS are slow, sick or gone. docs/reliability.md has the table."""
+
+import json
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from sandbox.server import Sandbox
+from sandbox.vendor import VENDOR_ACCOUNT, VendorStack
+from tests.faults.conftest import Inside
+from tests.faults.users import ALL, LASTS, WITHOUT_AWS, Row, during, suffered
+from tests.honesty.deployment import Deployment
+from tests.honesty.front import Aws
+from tests.support.balancer import Balancer
+from tests.support.cast import root_client
+from tests.support.databases import new_database
+from tests.support.stacks import Answers, Stack
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.faults
+
+
+def test_sts_is_slow(service: Deployment, front: Aws, table: list[Row]):
+    table.append(suffered(service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL))
+
+
+def test_sts_is_slower_than_workers_wait(service: Deployment, front: Aws, table: list[Row]):
+    table.append(suffered(service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS))
+
+
+def test_sts_throttles(service: Deployment, front: Aws, table: list[Row]):
+    table.append(suffered(service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS))
+
+
+def test_sts_is_down(service: Deployment, front: Aws, table: list[Row]):
+    table.append(suffered(service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS))
+
+
+def test_sts_is_silent(service: Deployment, front: Aws, table: list[Row]):
+    table.append(suffered(service, "STS takes calls and never answers", during(front.silent()), served=WITHOUT_AWS))
+
+
+def test_sts_is_half_down(service: Deployment, front: Aws, table: list[Row]):
+    table.append(suffered(service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS))
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+def test_dns_is_dead(service: Deployment, front: Aws, inside: Inside, table: list[Row], seconds: int):
+    fault = f"DNS is dead: {f'silent for {seconds} s, then no answer' if seconds else 'it fails at once'}"
+
+    def trouble() -> None:
+        with inside.dead_dns(seconds), front.cutting(1):  # which makes Deputy look the name up again
+            time.sleep(LASTS)
+
+    table.append(suffered(service, fault, trouble, served=WITHOUT_AWS))
+
+
+def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path, table: list[Row]):
+    """Stacks that are launched meanwhile wait, and each gets its answer."""
+    with ExitStack() as stack:
+        queue = Queue(aws, vendor)
+        stack.callback(queue.visible_again_after, 60)
+        queue.visible_again_after(4)
+        sqs = stack.enter_context(Balancer([port_of(aws.url)]))
+        answers = stack.enter_context(Answers())
+        s3 = stack.enter_context(Balancer([port_of(answers.url)]))
+        url = stack.enter_context(new_database("sqlite"))
+        service = stack.enter_context(Deployment(tmp_path, url, front, **queue.settings(sqs, s3)))
+        worker = service.start_background_worker(AWS_ACCESS_KEY_ID=VENDOR_ACCOUNT)  # which the sandbox knows
+        stack.callback(worker.wait)
+        stack.callback(worker.kill)
+        until(lambda: service.sql("SELECT 1 FROM background_workers"), "the background worker starts")
+        tenant = service.admin.must("POST", "/v1/tenants", {"name": "Launches"}, expect=201)
+        kit = service.admin.must("GET", f"/v1/tenants/{tenant['id']}/onboarding")
+        token = parse_qs(urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2])["param_RegistrationToken"][0]
+
+        def trouble() -> None:
+            for door in (sqs, s3):
+                door.away()
+            for number in range(12):
+                arn = f"arn:aws:iam::{600000000000 + number}:role/deputy-{number:08x}"
+                queue.publish(Stack(f"http://127.0.0.1:{s3.port}", token, arn).request())
+            time.sleep(LASTS / 2)
+            sqs.back()
+            time.sleep(LASTS)
+            assert answers.got == []
+            s3.back()
+
+        row = suffered(service, "S3 and SQS are away, then S3 alone", trouble, served=ALL)
+        until(lambda: len({said["StackId"] for said in answers.said}) == 12, "every stack is answered")
+        assert set(answers.statuses) == {"SUCCESS"}
+        assert len(service.sql("SELECT 1 FROM registrations")) == 12
+        table.append(row)
+
+
+class Queue:
+    """The registration topic and its queue, in the sandbox."""
+
+    def __init__(self, aws: Sandbox, vendor: VendorStack) -> None:
+        self._aws, self._vendor = aws, vendor
+
+    def settings(self, sqs: Balancer, s3: Balancer) -> dict[str, Any]:
+        environment = {
+            "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{sqs.port}",
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3.port}",
+        }
+        topic, queue = self._vendor.registration_topic_arn, self._vendor.registration_queue_url
+        return {"environment": environment, "REGISTRATION_TOPIC_ARN": topic, "REGISTRATION_QUEUE_URL": queue}
+
+    def visible_again_after(self, seconds: int) -> None:
+        with closing(root_client(self._aws, "sqs", VENDOR_ACCOUNT)) as sqs:
+            sqs.set_queue_attributes(
+                QueueUrl=self._vendor.registration_queue_url, Attributes={"VisibilityTimeout": str(seconds)}
+            )
+
+    def publish(self, request: dict[str, Any]) -> None:
+        with closing(root_client(self._aws, "sns", "444455556666")) as sns:
+            sns.publish(TopicArn=self._vendor.registration_topic_arn, Message=json.dumps(request))
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port

@@ -1,0 +1,74 @@
+"""The shared cache is gone, slow or lies; the clock jumps. docs/reliability.md has the table."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from tests.faults.conftest import Inside
+from tests.faults.users import ALL, KNOWN, LASTS, UNKNOWN, WITHOUT_ISSUING, Row, suffered
+from tests.honesty.deployment import Deployment
+from tests.honesty.sharing import sigkill
+from tests.support.valkey import Valkey
+
+pytestmark = pytest.mark.faults
+
+
+def test_the_cache_is_gone(service: Deployment, valkey: Valkey, table: list[Row]):
+    def trouble() -> None:
+        sigkill(valkey)
+        time.sleep(LASTS)
+        valkey.start()
+
+    table.append(suffered(service, "Valkey is killed, and empty afterwards", trouble, served=ALL))
+
+
+def test_the_cache_is_slow(service: Deployment, valkey: Valkey, table: list[Row]):
+    @contextmanager
+    def slow() -> Iterator[None]:
+        """Each 0.4 s it answers for a moment."""
+        pause = ("CLIENT", "PAUSE", "400", "ALL")
+        with redis.Redis(port=valkey.port) as client:
+            ends = time.monotonic() + LASTS
+            while time.monotonic() < ends:
+                client.execute_command(*pause)
+                time.sleep(0.42)
+        yield
+
+    def trouble() -> None:
+        with slow():
+            pass
+
+    table.append(suffered(service, "Valkey answers after up to 0.4 s", trouble, served=ALL))
+
+
+def test_the_cache_lies(service: Deployment, valkey: Valkey, table: list[Row]):
+    def trouble() -> None:
+        with redis.Redis(port=valkey.port) as client:
+            ends = time.monotonic() + LASTS
+            while time.monotonic() < ends:
+                names = client.keys("deputy:session:*")
+                blobs = client.mget(names) if names else []
+                for number, name in enumerate(names):
+                    other = blobs[number - 1] or b""
+                    client.set(name, (other, other[:-1] + b"x", b"\x00{")[number % 3], px=60_000)
+                time.sleep(0.02)
+
+    table.append(suffered(service, "Valkey lies: blobs exchanged, cut, spoiled", trouble, served=ALL))
+
+
+@pytest.mark.parametrize(("seconds", "says"), [(7200, "two hours ahead"), (-7200, "two hours back")])
+def test_the_clock_jumps(service: Deployment, inside: Inside, table: list[Row], seconds: int, says: str):
+    """Of Deputy's machine alone. Nobody is given a session whose life is over by the clocks of all others."""
+
+    def trouble() -> None:
+        inside.clock_ahead(seconds)
+        time.sleep(LASTS)
+        inside.clock_ahead(0)
+
+    row = suffered(service, f"the clock of Deputy's machine jumps {says}, and back", trouble, served=WITHOUT_ISSUING)
+    # An event that seems older than the feed is not stored: that of a request that is under way when the clock jumps.
+    assert sum(row.seen[kind].statuses[503] for kind in (KNOWN, UNKNOWN)) <= 2 * 6
+    table.append(row)

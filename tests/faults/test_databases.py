@@ -1,0 +1,95 @@
+"""PostgreSQL and SQLite are gone, fail over, hang or are full. docs/reliability.md has the table."""
+
+import shlex
+import sqlite3
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dev.postgres import Postgres
+from tests.faults.conftest import Inside, SmallDisk, named
+from tests.faults.users import KNOWN, LASTS, OPERATOR, Row, during, suffered
+from tests.honesty.deployment import Deployment
+from tests.honesty.front import Aws
+from tests.honesty.test_database_away import stopped
+from tests.support.databases import migrate
+
+pytestmark = pytest.mark.faults
+
+
+def _stop(server: Postgres, mode: str) -> str:
+    """Returns the options with which it was started."""
+    options = shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[3:])
+    server._run("pg_ctl", "-D", str(server._data), "-m", mode, "-w", "stop")
+    return options
+
+
+def _start(server: Postgres, options: str) -> None:
+    server._run("pg_ctl", "-D", str(server._data), "-w", "-l", f"{server._home}/log", "-o", options, "start")
+
+
+def test_the_database_is_gone(service: Deployment, postgres: Postgres, table: list[Row]):
+    def trouble() -> None:
+        options = _stop(postgres, "fast")
+        time.sleep(LASTS)
+        _start(postgres, options)
+
+    table.append(suffered(service, "PostgreSQL is stopped and started again", trouble))
+
+
+def test_the_database_fails_over(service: Deployment, postgres: Postgres, table: list[Row]):
+    def trouble() -> None:
+        for _ in range(3):
+            _start(postgres, _stop(postgres, "immediate"))
+            time.sleep(2)
+
+    table.append(
+        suffered(service, "PostgreSQL crashes, recovers, and takes over at the same address, 3 times", trouble)
+    )
+
+
+def test_the_database_hangs(service: Deployment, postgres: Postgres, table: list[Row]):
+    table.append(suffered(service, "PostgreSQL hangs (SIGSTOP)", during(stopped(postgres))))
+
+
+def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path, table: list[Row]):
+    with ExitStack() as stack:
+        disk = stack.enter_context(SmallDisk(400))
+        server = stack.enter_context(Postgres(disk.path, durable=True))
+        migrate(server.url())
+        service = stack.enter_context(
+            Deployment(tmp_path, server.url(), front, environment=inside.environment | named(front))
+        )
+
+        def trouble() -> None:
+            options = shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[3:])
+            with disk.full():
+                time.sleep(LASTS)
+            if not _accepts(server):  # it stops by itself when it can't write its log; its supervisor starts it again
+                (server._data / "postmaster.pid").unlink(missing_ok=True)
+                _start(server, options)
+
+        row = suffered(service, "the disk of PostgreSQL is full", trouble)
+        assert row.seen[OPERATOR].statuses[503] > 0, "nobody met the full disk"
+        table.append(row)
+
+
+def _accepts(server: Postgres) -> bool:
+    pid = server._data / "postmaster.pid"
+    return pid.exists() and psutil.pid_exists(int(pid.read_text().split()[0]))
+
+
+def test_the_disk_of_sqlite_is_full(front: Aws, inside: Inside, table: list[Row]):
+    with ExitStack() as stack:
+        disk = stack.enter_context(SmallDisk(40))
+        url = f"sqlite:///{disk.path}/deputy.sqlite3"
+        migrate(url)
+        service = stack.enter_context(Deployment(disk.path, url, front, environment=inside.environment | named(front)))
+        row = suffered(service, "the disk of SQLite and of the log is full", during(disk.full()))
+        assert row.seen[KNOWN].statuses[503] > 0, "nobody met the full disk"
+        table.append(row)
+        with closing(sqlite3.connect(f"{disk.path}/deputy.sqlite3")) as file:
+            assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

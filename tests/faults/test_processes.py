@@ -1,0 +1,129 @@
+"""Each process is killed, stopped or restarted. docs/reliability.md has the table."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.faults.users import ALL, LASTS, Row, suffered
+from tests.honesty.deployment import Deployment
+from tests.honesty.front import Aws
+from tests.honesty.sharing import sigkill
+from tests.support.balancer import Balancer
+from tests.support.valkey import Valkey
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.faults
+
+
+def test_web_processes_are_killed(service: Deployment, table: list[Row]):
+    def trouble() -> None:
+        for _ in range(3):
+            for pid in service.web_processes():
+                os.kill(pid, signal.SIGKILL)
+            service.await_workers()
+
+    row = suffered(service, "kill -9 of every web process, 3 times", trouble, cut=True)
+    assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
+    table.append(row)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_background_worker_ends(service: Deployment, front: Aws, table: list[Row], number: signal.Signals):
+    """What it had claimed is proven by another."""
+
+    def trouble() -> None:
+        places = [service.place() for _ in range(8)]
+        second = service.start_background_worker()
+        known = "SELECT 1 FROM background_workers WHERE pid = :pid"
+        until(lambda: service.sql(known, pid=second.pid), "the second starts")
+        with front.slow(0.5):  # so that it is in the middle of proofs
+            for place in places:
+                service.sql("UPDATE connections SET due_at = created_at WHERE role_arn = :arn", arn=place.role_arn)
+            time.sleep(1.5)
+            second.send_signal(number)
+            assert second.wait(30) == (0 if number == signal.SIGTERM else -number)
+        for place in places:  # the two minutes of a lease pass
+            service.sql(
+                "UPDATE connections SET due_at = due_at - interval '2 minutes'"
+                " WHERE role_arn = :arn AND due_at < now() + interval '2 minutes'",
+                arn=place.role_arn,
+            )
+        proven = "SELECT 1 FROM proofs JOIN connections ON connections.id = connection_id WHERE role_arn = :arn AND count > 1"
+        until(lambda: all(service.sql(proven, arn=place.role_arn) for place in places), "all are proven again")
+
+    name = "kill -9" if number == signal.SIGKILL else "SIGTERM"
+    table.append(suffered(service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL))
+
+
+def test_celerys_broker_is_gone(service: Deployment, table: list[Row]):
+    with ExitStack() as stack:
+        broker = Valkey()
+        stack.callback(broker.kill)
+        celery = service.start_background_worker(
+            ("celery", "--app", "celery_app", "worker", "--beat"),
+            DEPUTY_CELERY_URL=broker.url,
+            PYTHONWARNINGS="default",  # Celery warns root
+        )
+        stack.callback(celery.wait)
+        stack.callback(celery.kill)
+        until(lambda: service.sql("SELECT 1 FROM background_workers WHERE kind = 'celery'"), "Celery starts")
+
+        def trouble() -> None:
+            sigkill(broker)
+            time.sleep(LASTS)
+            broker.start()
+
+        table.append(
+            suffered(service, "the message broker of Celery is killed, and empty afterwards", trouble, served=ALL)
+        )
+        assert celery.poll() is None
+
+
+def test_a_rolling_restart_of_web_processes(service: Deployment, table: list[Row]):
+    def trouble() -> None:
+        for _ in range(2):
+            before = set(service.web_processes())
+            service.signal(signal.SIGHUP)
+            until(lambda before=before: not before & set(service.web_processes()), "the old ones end")
+
+    table.append(suffered(service, "rolling restart: gunicorn gets SIGHUP, twice", trouble, served=ALL))
+
+
+@pytest.fixture
+def pair(service: Deployment) -> Iterator[tuple[Deployment, Deployment, Balancer]]:
+    """Two instances behind a load balancer."""
+    with service.twin() as first, service.twin() as second, Balancer([first.port, second.port]) as balancer:
+        yield first, second, balancer
+
+
+def test_a_rolling_restart_of_instances(service: Deployment, pair, table: list[Row]):
+    *instances, balancer = pair
+
+    def trouble() -> None:
+        for instance in instances:
+            balancer.instances.remove(instance.port)
+            instance.signal(signal.SIGTERM)
+            assert instance.await_end() == 0
+            instance.start()
+            balancer.instances.append(instance.port)
+            time.sleep(1)
+
+    fault = "rolling restart: two instances behind a load balancer get SIGTERM in turn"
+    table.append(suffered(service, fault, trouble, served=ALL, port=balancer.port))
+
+
+def test_an_instance_is_killed(service: Deployment, pair, table: list[Row]):
+    instance, _, balancer = pair
+
+    def trouble() -> None:
+        instance.kill()
+        time.sleep(2)
+        instance.start()
+
+    row = suffered(service, "kill -9 of one of two instances", trouble, cut=True, port=balancer.port)
+    assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
+    table.append(row)

@@ -1,0 +1,55 @@
+"""The disk is full: nothing is issued that can't be recorded, users are told to come back, and nothing is lost."""
+
+import contextlib
+import resource
+
+import pytest
+
+from tests.honesty.deployment import Deployment
+
+
+@contextlib.contextmanager
+def no_file_grows(service: Deployment):
+    """A full disk without root: the processes may write to no file beyond its first byte, also not to their log."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for pid in service.web_processes():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, hard))
+        yield
+    finally:
+        for pid in service.web_processes():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@contextlib.contextmanager
+def table_that_takes_nothing(service: Deployment):
+    """What PostgreSQL answers when its disk is full."""
+    service.sql(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
+    )
+    try:
+        service.sql("CREATE TRIGGER full_disk BEFORE INSERT ON audit_events EXECUTE FUNCTION full_disk()")
+        yield
+    finally:
+        service.sql("DROP FUNCTION full_disk CASCADE")
+
+
+@pytest.mark.parametrize(("engine", "full_disk"), [("sqlite", no_file_grows), ("postgresql", table_that_takes_nothing)])
+def test_a_full_disk(request: pytest.FixtureRequest, engine: str, full_disk):
+    service: Deployment = request.getfixturevalue(f"on_{engine}")
+    place = service.place()
+    with service.clients(1) as by_worker:
+        clients = [client for own in by_worker.values() for client in own]
+        before = [place.ask(client) for client in clients]
+        with full_disk(service):
+            refused = [place.ask(client, turn) for client in clients for turn in range(3)]
+            refused += [client.ask("POST", "/v1/tenants", {"name": "T"}, key=service.admin.key) for client in clients]
+        after = [place.ask(client) for client in clients]
+    assert {answer.status for answer in before + after} == {200}
+    for answer in refused:
+        assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer
+        assert int(answer.headers["Retry-After"]) > 0
+    recorded = service.issued()
+    assert {answer.issued for answer in before + after} <= set(recorded)
+    assert not {answer.request_id for answer in refused} & {request_id for request_id, _ in recorded}

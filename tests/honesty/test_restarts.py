@@ -1,0 +1,45 @@
+"""A restart under load fails no request: what has begun is answered, and clients go where they are told to."""
+
+import signal
+from contextlib import ExitStack, closing
+
+from tests.honesty.deployment import HANDS, Client, Deployment, Load
+from tests.support.balancer import Balancer
+from tests.support.waiting import until
+
+
+def assert_all_were_served(service: Deployment, load: Load) -> None:
+    assert load.lost == 0
+    assert set(load.statuses) == {200}
+    assert not {answer.issued for answer in load.answers} - set(service.issued())
+    assert "close" in {answer.headers.get("Connection") for answer in load.answers}, "nobody met the restart"
+
+
+def test_new_web_processes_take_over(on_sqlite: Deployment):
+    """SIGHUP; the old ones say `Connection: close` with their last answers."""
+    place, before = on_sqlite.place(), set(on_sqlite.web_processes())
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(Client(on_sqlite.port))) for _ in range(HANDS)]
+        with Load(clients, place.ask, pause=0.01) as load:
+            load.go_on(HANDS)
+            on_sqlite.signal(signal.SIGHUP)
+            until(lambda: not before & set(on_sqlite.web_processes()), "the old ones end")
+            load.go_on(HANDS)
+    on_sqlite.await_workers()
+    assert_all_were_served(on_sqlite, load)
+
+
+def test_an_instance_that_is_stopped_hands_its_clients_over(on_sqlite: Deployment):
+    """SIGTERM, after its load balancer was told; another instance serves."""
+    place = on_sqlite.place()
+    with ExitStack() as stack:
+        instance = stack.enter_context(on_sqlite.twin())
+        balancer = stack.enter_context(Balancer([instance.port, on_sqlite.port]))
+        clients = [stack.enter_context(closing(Client(balancer.port))) for _ in range(HANDS)]
+        with Load(clients, place.ask, pause=0.01) as load:
+            load.go_on(HANDS)
+            balancer.instances.remove(instance.port)
+            instance.signal(signal.SIGTERM)
+            assert instance.await_end() == 0
+            load.go_on(HANDS)
+    assert_all_were_served(on_sqlite, load)
