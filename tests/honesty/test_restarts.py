@@ -18,6 +18,7 @@ def assert_all_were_served(service: Deployment, load: Load) -> None:
 def test_new_web_processes_take_over(on_sqlite: Deployment):
     """SIGHUP; the old ones say `Connection: close` with their last answers."""
     place, before = on_sqlite.place(), set(on_sqlite.web_processes())
+    on_sqlite.admin.close()  # for an idle connection a web process waits 20 s
     with ExitStack() as stack:
         clients = [stack.enter_context(closing(Client(on_sqlite.port))) for _ in range(HANDS)]
         with Load(clients, place.ask, pause=0.01) as load:
