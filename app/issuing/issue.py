@@ -133,7 +133,12 @@ class CredentialIssuer:
         for lost in itertools.count():
             epoch, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
             asked = _Asked(caller, connection, duration, policy)
-            session, source = self._session(asked, at, deadline - time.monotonic() - _COMMIT_SECONDS)
+            try:
+                session, source = self._session(asked, at, deadline - time.monotonic() - _COMMIT_SECONDS)
+            except errors.CustomerSetupError as refusal:
+                if time.monotonic() > deadline or self._is_current(asked, refusal):
+                    raise
+                continue
             if source == "sts":
                 fetched = session
             caller.ensure_live()
@@ -215,6 +220,17 @@ class CredentialIssuer:
             except (errors.CallerFaultError, errors.CustomerSetupError):
                 self._authorization.forget(asked.connection)
                 raise
+
+    def _is_current(self, asked: _Asked, refusal: errors.CustomerSetupError) -> bool:
+        """Whether a refusal is about the connection as it is now. Memory may be older: not every change moves the epoch.
+
+        Raises what is in the way now, if that is another refusal.
+        """
+        try:
+            _, connection = self._authorization.authorize_issuance(asked.caller, *asked.connection.path)
+        except type(refusal):
+            return True
+        return connection == asked.connection
 
     def _fetch(self, asked: _Asked) -> Session:
         """A session of the role that was proven, from AWS. Requests that want the same one share it, or its refusal."""
