@@ -56,6 +56,7 @@ def on_exit(_server: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Exclude what was loaded since wsgi.py too: it stays, and scanning it would delay requests."""
+    """Exclude what was loaded, without what it left over: it stays, and scanning it would delay requests."""
+    gc.unfreeze()  # what wsgi.py has excluded
     gc.collect()
     gc.freeze()
