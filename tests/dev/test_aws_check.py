@@ -212,6 +212,8 @@ def test_what_can_not_be_removed_is_listed(aws, check, capsys):
     run = role["name"].removeprefix("DeputyCheck-")
     assert f"VENDOR 121200000001: stack deputy-check-{run}-broker (DELETE_FAILED)" in said
     assert f"VENDOR 121200000001: role {role['name']}" in said
+    assert f"The stack deputy-check-{run}-broker is DELETE_FAILED:" in said
+    assert "detach all policies first" in said, "why"
     assert f"--clean-up {run}" in said
     with closing(root_client(aws, "iam", ACCOUNTS["vendor"])) as iam:
         iam.detach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
