@@ -52,11 +52,12 @@ def _partition() -> None:
     key = "CONSTRAINT pk_audit_events PRIMARY KEY (id)"
     op.execute(f"CREATE TABLE audit_events (LIKE audit_events_default, {key}) PARTITION BY RANGE (id)")
     _finish("ONLY")
-    op.execute("ALTER TABLE audit_events ATTACH PARTITION audit_events_default DEFAULT")
     month = _first_of_month(op.get_bind().scalar(sa.text("SELECT now()")))
     for _ in range(_MONTHS):
         _make(month)
         month = _first_of_month(month + timedelta(days=31))
+    # Last: PostgreSQL reads the table through, once, for events that belong to a month.
+    op.execute("ALTER TABLE audit_events ATTACH PARTITION audit_events_default DEFAULT")
 
 
 def _make(month: datetime) -> None:
