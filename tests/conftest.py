@@ -26,17 +26,22 @@ from botocore import hooks
 from botocore.loaders import Loader
 from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
-from sqlalchemy import event
+from sqlalchemy import event, make_url
 from sqlalchemy.pool import Pool
 
+from app.access import api_keys
 from app.access.callers import Operator, Scope
+from app.aws import sts
 from app.aws.own_role import OwnRole
 from app.aws.sts import Sts
 from app.config import Broker, Config
 from app.factory import create_app
 from app.limits import refusals
 from app.limits.rates import Limit
+from app.onboarding.page_links import Links
+from app.onboarding.registration_token import RegistrationTokens
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
+from tests.support import logged_secrets
 from tests.support.cast import Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
 
@@ -58,6 +63,7 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(logged_secrets)
     if not hasattr(config, "workerinput"):
         begin_run()
     gc.freeze()
@@ -124,8 +130,12 @@ def botocore_reads_its_files_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def aws() -> Iterator[Sandbox]:
     """The one sandbox of this process: moto keeps its state in globals, so a second one would share it."""
+    from sandbox.identity import Identities  # noqa: PLC0415
     from sandbox.server import Sandbox  # noqa: PLC0415  with moto, which takes a second that tests without AWS need not wait
 
+    Identities.open_session = logged_secrets.noting(  # the broker's own too, and those of other processes
+        "a session", Identities.open_session, lambda session: [session.secret_access_key, session.token]
+    )
     with Sandbox() as sandbox:
         given = {
             "AWS_ENDPOINT_URL": sandbox.url,
@@ -190,6 +200,13 @@ def config(database_url: str) -> Config:
 
 
 def make_config(database_url: str, **changes: object) -> Config:
+    made = _config(database_url, **changes)
+    for secret in (*made.secret_keys, make_url(database_url).password or ""):
+        logged_secrets.note("a setting", secret)
+    return made
+
+
+def _config(database_url: str, **changes: object) -> Config:
     return replace(
         Config(
             database_url=database_url,
@@ -274,6 +291,19 @@ def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests share keys, and are refused more in a second than a program in life; test_refusals.py has the bounds."""
     monkeypatch.setattr("app.limits.refusals.SINGLY", 1_000_000)
     monkeypatch.setattr("app.limits.refusals.MOST", 1_000_000)
+
+
+def _note_what_is_issued() -> None:
+    for kind, place, name, secrets_of in (
+        ("an API key", api_keys, "_add", lambda made: [made[1][-43:]]),
+        ("an onboarding link", Links, "create", lambda made: [made[1].rpartition("/")[2]]),
+        ("a registration token", RegistrationTokens, "make", lambda token: [token[-24:]]),  # its MAC
+        ("a session", sts, "_session", lambda session: [session.secret_access_key, session.session_token]),
+    ):
+        setattr(place, name, logged_secrets.noting(kind, getattr(place, name), secrets_of))
+
+
+_note_what_is_issued()
 
 
 class _OpenConnections(threading.local):

@@ -31,6 +31,7 @@ from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import make_config
+from tests.support import logged_secrets
 from tests.support.cast import Customer, root_client
 from tests.support.databases import new_database
 from tests.support.rabbitmq import SERVER as RABBITMQ
@@ -291,6 +292,7 @@ class Celery:
     def start(self):
         command = [sys.executable, "-m", "celery", "--app", "celery_app", "worker", "--beat"]
         command += ["--loglevel", "WARNING"]
+        logged_secrets.watch(self._folder / "celery.log")
         with (self._folder / "celery.log").open("ab") as log:
             self._worker = subprocess.Popen(
                 command, cwd=ROOT, env=self._env, stdout=log, stderr=log, start_new_session=True

@@ -17,6 +17,7 @@ import boto3
 import requests
 
 from dev.stack import free_port
+from tests.support import logged_secrets
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,8 @@ class Run:
         self._module = module
 
     def __enter__(self) -> Self:
+        for name in ("sandbox", "web", "worker"):
+            logged_secrets.watch(self.data / f"{name}.log")
         with self._out.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", f"dev.{self._module}"],

@@ -31,6 +31,7 @@ from dev.stack import ROOT, end_with_parent, free_port
 from tests.conftest import OPERATOR
 from tests.honesty.client import PATIENCE, Answer, Client
 from tests.honesty.front import Aws
+from tests.support import logged_secrets
 from tests.support.metrics import samples
 from tests.support.waiting import until
 
@@ -159,6 +160,7 @@ class Deployment:
 
     def start(self) -> None:
         """gunicorn; also after it ended. Returns when all web processes serve requests."""
+        logged_secrets.watch(self.log)
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
@@ -193,6 +195,7 @@ class Deployment:
         self, command: Sequence[str] = ("flask", "--app", "wsgi", "worker"), **environment: str
     ) -> subprocess.Popen[bytes]:
         """Beside the service; whoever starts it ends it. `environment` as of the whole deployment."""
+        logged_secrets.watch(self.log.with_suffix(".worker.log"))
         with self.log.with_suffix(".worker.log").open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", *command],
