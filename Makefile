@@ -12,7 +12,7 @@ help:
 	@echo "make bench   the speed beside bare Flask and a peer; about eight minutes (docs/performance.md)"
 	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL names your own)"
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
-	@echo "make faults  what users see while one thing after the other fails; about seven minutes (docs/reliability.md)"
+	@echo "make faults  what users see while one thing after the other fails; about six minutes (docs/reliability.md)"
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation, policies"
 	@echo "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>]"
 	@echo "             the whole story once on real AWS, in accounts of yours; asks first, and cleans up at its end"
