@@ -24,7 +24,7 @@ depends_on = None
 
 def upgrade() -> None:
     tables = [name for name in sa.inspect(op.get_bind()).get_table_names() if name != "alembic_version"]
-    for table in sorted(tables):
+    for table in sorted(name for name in tables if not name.startswith("audit_events_")):  # not the partitions
         op.add_column(table, sa.Column("expanded", sa.String(8)))
         op.add_column(table, sa.Column("expanded_and_filled", sa.String(8), nullable=False, server_default="new"))
     op.create_table("expanded", sa.Column("id", sa.Uuid(), nullable=False), sa.PrimaryKeyConstraint("id"))
