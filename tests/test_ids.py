@@ -3,6 +3,7 @@
 import re
 import string
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import assume, example, given
@@ -12,6 +13,7 @@ from app.ids import (
     EXTERNAL_ID_PATTERN,
     ExternalId,
     RoleArn,
+    first_id_at,
     foreign_external_id,
     new_external_id,
     new_id,
@@ -211,6 +213,17 @@ def test_ids_come_in_order_of_creation():
     assert made == sorted(made)
     assert len(set(made)) == 10_000
     assert made[0].version == 7
+
+
+def test_the_first_id_of_a_moment_bounds_what_is_made_then():
+    """To the millisecond, which a UUIDv7 has in its first 48 bits. Before 1970 there is none."""
+    before = datetime.now(UTC)
+    made = new_id()
+    assert first_id_at(before) <= made < first_id_at(datetime.now(UTC) + timedelta(milliseconds=1))
+    assert first_id_at(datetime(1970, 1, 1, 0, 0, 1, 999, tzinfo=UTC)).hex == f"{1000:012x}{0:020x}"
+    assert (
+        first_id_at(datetime(1970, 1, 1, tzinfo=UTC)) == first_id_at(datetime(1, 1, 2, tzinfo=UTC)) == uuid.UUID(int=0)
+    )
 
 
 @given(st.text(NAME, max_size=50), st.text("0123456789abcdef", min_size=8, max_size=8))

@@ -274,6 +274,7 @@ def test_a_further_question_is_asked_in_both_proofs(outcome):
     assert finding.warnings == (warning,)
     routine = prove_routinely(Door(script), GRANT, "AROAONE", [further])
     assert routine == (finding if finding.verdict is Verdict.PROVEN else None)
+    assert prove(Door((ACCEPTED, REFUSED, REFUSED, REFUSED)), GRANT, [further]).warnings == (warning,)
 
 
 # --- patience ---

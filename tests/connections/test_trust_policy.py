@@ -344,6 +344,30 @@ def test_values_are_read_as_iam_reads_them():
     assert (found.open, found.unclear) == ((), (2,))
 
 
+def test_null_asks_whether_an_external_id_is_sent():
+    """Beside IfExists, which is satisfied when none is sent."""
+    unless_absent = {KEY: OWN}
+    assert reading(allow(Null={KEY: "false"}, StringEqualsIfExists=unless_absent)) == Reading((), (), (), ())
+    assert reading(DEMANDED, allow(Null={KEY: "true"}, StringEqualsIfExists=unless_absent)).open == (2,)
+    for unclear in ({"Null": {KEY: ["true", "false"]}}, {"Null": {KEY: "perhaps"}}, {"NullIfExists": {KEY: "true"}}):
+        found = reading(DEMANDED, allow(**unclear))
+        assert (found.open, found.unclear) == ((), (2,)), unclear
+
+
+def test_every_action_but_some():
+    others = {key: value for key, value in allow().items() if key != "Action"}
+    assert reading(DEMANDED, others | {"NotAction": "sts:TagSession"}) == Reading((2,), (), (), ())
+    assert reading(DEMANDED, others | {"NotAction": ["STS:assume*", "s3:*"]}) == Reading((), (), (), ())
+
+
+def test_a_star_crosses_the_colons_of_a_text_and_not_of_an_arn():
+    crossing, within = "arn:*DeputyBroker", "arn:*:iam::*:role/*Broker"
+    assert reading(DEMANDED, allow(only=False, StringLike={ARN: crossing})).open == (2,)
+    assert reading(DEMANDED, allow(only=False, ArnLike={ARN: within})).open == (2,)
+    assert reading(DEMANDED, allow(only=False, ArnLike={ARN: crossing})).open == ()
+    assert reading(DEMANDED, allow(only=False, ArnLike={ARN: within.replace("::*:", "::999*:")})).open == ()
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -409,6 +433,7 @@ def test_a_policy_that_does_not_explain_why_we_were_let_in_passes_nothing(made):
         ([allow(only=False, ArnEquals={ARN: [BROKER.arn, f"{BROKER.arn}2"]})], (f"{BROKER.arn}2",)),
         ([allow(only=False, StringEquals={ARN: f"{BROKER.arn}2"})], (f"{BROKER.arn}2",)),
         ([allow(only=False, ArnNotEquals={ARN: f"{BROKER.arn}2"})], (ROOT,)),
+        ([allow(only=False, ArnLike={ARN: f"{ROOT[:-4]}role/[a]*"})], (ROOT, f"{ROOT[:-4]}role/[a]*")),
         ([allow(only=False, ArnEqualsIfExists={ARN: BROKER.arn})], ()),
         ([DEMANDED, deny(to={"AWS": "999999999999"})], ()),
         ([allow(only=False) | {"Action": "sts:TagSession"}, DEMANDED], ()),

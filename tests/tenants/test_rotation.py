@@ -88,6 +88,8 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
         *("rotation.started", "connection.external_id_switched", "rotation.ready"),
         *("rotation.completed", "external_id.retired"),
     ]
+    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="connection.external_id_switched")
+    assert (event["connection_id"], event["details"]) == (connection["id"], {"external_id": following})
     known = tenant.issued_ids()
     strangers = [sent for sent in tenant.sent(connection) if sent is not None and sent not in {old, following}]
     assert strangers

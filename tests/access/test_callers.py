@@ -1,0 +1,68 @@
+"""Until when keys and links are good, to the microsecond, in memory and in the database; and who an operator is."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from app.access.callers import Operator, Scope, caller_at_epoch, live_at, live_links
+from app.errors import UnauthenticatedError
+from app.ids import new_id
+from app.services import Services
+from app.store.database import SYSTEM
+from app.store.models import ApiKey, OnboardingLink
+from app.store.models.base import Suspension
+from tests.conftest import OPERATOR
+from tests.support.rows import tenant_row
+
+NOON = datetime(2036, 1, 31, 12, tzinfo=UTC)
+MOMENT = timedelta(microseconds=1)
+EXPIRIES = [(NOON - MOMENT, False), (NOON, False), (NOON + MOMENT, True)]
+
+
+@pytest.fixture
+def services(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Services:
+    monkeypatch.setattr("app.access.callers.now", lambda: NOON)
+    return app.extensions["deputy"]
+
+
+@pytest.mark.parametrize(("expires_at", "good"), [(None, True), *EXPIRIES])
+def test_a_key_is_over_at_the_moment_that_it_names(services: Services, expires_at: datetime | None, good: bool):
+    made, _ = services.api_keys.create_key(
+        OPERATOR, name="a worker", scopes=frozenset({Scope.TENANTS_READ}), tenant_id=None, expires_at=expires_at
+    )
+    with services.db.read() as db:
+        _, caller = caller_at_epoch(db, made.lookup)
+        found = db.scalar(select(ApiKey.id).where(ApiKey.id == made.id, live_at(NOON)))
+    assert (found is not None) == good
+    if good:
+        caller.ensure_live()
+        with services.db.write(caller):
+            return
+    with pytest.raises(UnauthenticatedError):
+        caller.ensure_live()
+    with pytest.raises(UnauthenticatedError), services.db.write(caller):
+        pytest.fail("it may write")
+
+
+@pytest.mark.parametrize(("expires_at", "good"), EXPIRIES)
+def test_a_link_is_over_at_the_moment_that_it_names(services: Services, expires_at: datetime, good: bool):
+    link = OnboardingLink(
+        id=new_id(),
+        tenant_id=tenant_row(services.db),
+        digest=new_id().bytes * 2,
+        permission_set="inventory",
+        region="us-east-1",
+        expires_at=expires_at,
+    )
+    link_id = link.id
+    with services.db.write(SYSTEM) as db:
+        db.add(link)
+    with services.db.read() as db:
+        found = db.execute(live_links().where(OnboardingLink.id == link_id)).one_or_none()
+    assert (found is not None) == good
+
+
+def test_what_an_operator_suspends_says_so():
+    assert Operator("ops").suspension("a leak") == Suspension("operator", bound=False, reason="a leak")
