@@ -64,14 +64,9 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(logged_secrets)
-    if not hasattr(config, "workerinput"):
-        begin_run()
+    if begin_run():
+        config.add_cleanup(end_run)
     gc.freeze()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        end_run()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -24,16 +24,19 @@ from app.store.database import Database
 from app.store.migrations import alembic_config
 from dev.postgres import Postgres
 
-_RUN = "DEPUTY_TESTS_RUN"  # the run's folder, in the environment that xdist's workers inherit
+_RUN = "DEPUTY_TESTS_RUN"  # the run's folder, in the environment that its processes inherit
 # SQLite waits for the disk at each commit, and each PostgreSQL database is 600 files: both prove nothing to a test.
 _MEMORY = Path("/dev/shm")  # noqa: S108
 _ROOM = 1 << 30
 
 
-def begin_run() -> None:
-    """For the process that the others report to."""
+def begin_run() -> bool:
+    """Whether this process began it, and so ends it: an xdist worker, and a mutant's tests, are in a run already."""
+    if _RUN in os.environ:
+        return False
     fits = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
     os.environ[_RUN] = tempfile.mkdtemp(prefix="deputy-tests-", dir=_MEMORY if fits else None)
+    return True
 
 
 def end_run() -> None:
@@ -43,6 +46,7 @@ def end_run() -> None:
     if (_run() / "server").exists():
         pickle.loads((_run() / "server").read_bytes()).stop()  # noqa: S301  _start wrote it
     shutil.rmtree(_run())
+    del os.environ[_RUN]
 
 
 def postgresql(database: str | None = None) -> str:
