@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench test soak faults check aws-check format lock clean
+.PHONY: help run demo bench test soak faults mutants check aws-check format lock clean
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
@@ -13,12 +13,13 @@ help:
 	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL names your own)"
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
 	@echo "make faults  what users see while one thing after the other fails; about six minutes (docs/reliability.md)"
+	@echo "make mutants changes the code that decides, 400 times: tests must fail each time (docs/reliability.md)"
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation, policies"
 	@echo "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>]"
 	@echo "             the whole story once on real AWS, in accounts of yours; asks first, and cleans up at its end"
 	@echo "make format  format with ruff, and apply its fixes"
 	@echo "make lock    pin requirements.in and requirements-dev.in again"
-	@echo "make clean   remove the virtual environment and the data folder"
+	@echo "make clean   remove the virtual environment, the data and what was measured"
 
 $(INSTALLED): requirements-dev.txt dev/setup.py
 	@$(PYTHON) dev/setup.py
@@ -32,8 +33,8 @@ demo: $(INSTALLED)
 bench: $(INSTALLED)
 	@exec $(BIN)/python -m bench $(ARGS)
 
-# Hundreds of the processes that the tests start would each compile the same modules.
-test: export PYTHONDONTWRITEBYTECODE =
+# Hundreds of the processes that these start would each compile the same modules.
+test mutants: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
@@ -42,6 +43,9 @@ soak: $(INSTALLED)
 
 faults: $(INSTALLED)
 	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+
+mutants: $(INSTALLED)
+	@$(BIN)/python -m dev.mutants $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -65,4 +69,4 @@ lock: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
 clean:
-	rm -rf .venv .data .bench
+	rm -rf .venv .data .bench mutants

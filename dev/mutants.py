@@ -1,0 +1,181 @@
+"""`make mutants`: mutation testing of the modules that decide who gets credentials.
+
+pyproject.toml (`tool.mutmut`) lists the modules and their tests. mutmut changes one thing in one function, for example
+an operator, an argument or a string, and runs the tests that reach this function: one of them must fail. All changes
+would take an hour, so this draws some of them, always the same while the code is the same. mutmut's own `run` draws
+none, does not begin with the fastest tests, and runs all tests once more before it begins.
+"""
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import redirect_stdout
+from math import ceil
+from pathlib import Path
+
+from mutmut.__main__ import create_mutants, run_stats_collection
+from mutmut.configuration import config
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.mutation.trampoline import set_mutant_under_test
+from mutmut.state import state
+from mutmut.stats import load_stats, status_by_exit_code
+from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, setup_source_paths, walk_mutatable_files
+from mutmut.utils.format_utils import mangled_name_from_mutant_name
+from mutmut.workers.isolation import MutantRunner, get_mutant_runner
+
+ROOT = Path(__file__).resolve().parent.parent
+MUTANTS = ROOT / "mutants"  # mutmut's folder: a copy of the checkout with every mutant in it, and the results
+SAMPLE, SEED = 400, 1
+GOAL = 95  # per cent
+# What each mutant's process finds imported, as it takes seconds; app/ and the tests are imported in that process, and so
+# are pytest's plugins, which it would not rewrite any more.
+PRELOADED = """
+alembic.command boto3 botocore.loaders cachetools celery flask flask_smorest gevent marshmallow
+playwright.sync_api prometheus_client psycopg pytest redis sandbox.server sandbox.vendor sqlalchemy.orm
+"""
+# Decorators run before the first test, when views are imported; the tests of their mutants are those that present a key,
+# and those that look at the views themselves.
+DECORATORS = {f"app.http.authentication.x_{name}" for name in ("requires", "requires_from_memory", "public")}
+PRESENTING_A_KEY = "app.http.authentication.x__presented_key"
+ABOUT_VIEWS = ("tests/http/test_openapi.py", "tests/test_architecture.py")
+_NOT_DRAWN, _UNREACHED = 34, 33  # mutmut's exit codes of what it skips, and of what no test reaches
+_KILLED = {"killed", "timeout"}  # without an end, or (as it calls that too) app/ can't be imported
+
+
+def main(arguments: list[str]) -> None:
+    """`go-on`: with what an interrupted run has left. `seed=2`: another sample."""
+    os.chdir(ROOT)
+    if "run" in arguments:
+        _run()
+        return
+    seeds = [int(it.removeprefix("seed=")) for it in arguments if it.startswith("seed=")]
+    if "go-on" not in arguments:
+        shutil.rmtree(MUTANTS, ignore_errors=True)
+        MUTANTS.mkdir()
+        _draw(*seeds)
+    _with_databases([sys.executable, "-m", "dev.mutants", "run"])
+    _report()
+
+
+def _draw(seed: int = SEED) -> None:
+    with redirect_stdout(io.StringIO()):
+        copy_src_dir()
+        copy_also_copy_files()
+        create_mutants(1)
+    (MUTANTS / "preload").write_text("\n".join(PRELOADED.split()))
+    files = _files()
+    names = sorted(name for file in files for name in file.exit_code_by_key)
+    drawn = set(random.Random(seed).sample(names, min(SAMPLE, len(names))))  # noqa: S311  a sample, not a secret
+    for file in files:
+        file.exit_code_by_key = {name: None if name in drawn else _NOT_DRAWN for name in file.exit_code_by_key}
+        file.save()
+    print(f"{len(drawn)} of {len(names)} mutants of {len(files)} modules, drawn with the seed {seed}", flush=True)
+
+
+def _with_databases(command: list[str]) -> None:
+    """In a process of its own, which has imported nothing of app/; the databases are made once, not for each mutant."""
+    from tests.support.databases import begin_run, end_run, new_database  # noqa: PLC0415  it imports app/
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that PostgreSQL is stopped
+    begin_run()
+    try:
+        for engine in ("sqlite", "postgresql"):
+            with new_database(engine):
+                pass
+        if subprocess.run(command, check=False).returncode:
+            sys.exit("It stopped. If the tests do not pass without a mutant, see why: cd mutants; pytest …")
+    finally:
+        end_run()
+
+
+def _run() -> None:
+    setup_source_paths()
+    runner = get_mutant_runner(os.cpu_count() or 1)
+    if not load_stats():
+        with redirect_stdout(io.StringIO()):
+            run_stats_collection(runner)  # it runs the tests, which must pass, and notes what each one reaches
+    set_mutant_under_test("")
+    files = {name: file for file in _files() for name, code in file.exit_code_by_key.items() if code is None}
+    runner.startup()
+    runner.submit("nothing", [min(state().duration_by_test, key=state().duration_by_test.__getitem__)], 300, 0)
+    if runner.wait_for_result().exit_code != 0:
+        sys.exit("A test fails though nothing was changed.")
+    for name in random.Random(SEED).sample(sorted(files), len(files)):  # noqa: S311  interrupted, it is a smaller sample
+        _submit(runner, files, name)
+    runner.signal_work_complete()
+    while runner.pending_count():
+        _note(runner, files)
+    runner.shutdown()
+
+
+def _submit(runner: MutantRunner, files: dict[str, SourceFileMutationData], name: str) -> None:
+    function, known = mangled_name_from_mutant_name(name), state()
+    reaching = known.tests_by_mangled_function_name
+    reached = reaching.get(function, set())
+    if function in DECORATORS:
+        reached = reaching[PRESENTING_A_KEY] | {it for it in known.duration_by_test if it.startswith(ABOUT_VIEWS)}
+    if not reached:
+        files[name].exit_code_by_key[name] = _UNREACHED
+        files[name].save()
+        return
+    tests = sorted(reached, key=lambda test: known.duration_by_test[test])
+    seconds = sum(known.duration_by_test[test] for test in tests)
+    while not runner.has_capacity():
+        _note(runner, files)
+    limit = ceil((seconds + config().timeout_constant) * config().timeout_multiplier * 2)
+    runner.submit(name, tests, limit, seconds)
+
+
+def _note(runner: MutantRunner, files: dict[str, SourceFileMutationData]) -> None:
+    found = runner.wait_for_result()
+    file = files[found.mutant_name]
+    file.exit_code_by_key[found.mutant_name] = found.exit_code
+    file.save()
+    if status_by_exit_code[found.exit_code] not in _KILLED:
+        print(f"{status_by_exit_code[found.exit_code]}: {found.mutant_name}", flush=True)
+
+
+def _report() -> None:
+    counts: dict[Path, Counter[str]] = {}
+    for file in _files():
+        path = Path(file.path)
+        for name, code in file.exit_code_by_key.items():
+            status = status_by_exit_code[code]
+            if code in {_NOT_DRAWN, None}:
+                continue
+            counts.setdefault(path, Counter())[status] += 1
+            if status not in _KILLED:
+                print(f"\n{status}: {name}\n{get_diff_for_mutant(name, path=path)}")
+    print()
+    for path, found in counts.items():
+        print(f"{path}: {_score(found)}")
+    total = sum(counts.values(), Counter[str]())
+    print(f"all: {_score(total)}; {json.dumps(total)}")
+    if 100 * _killed(total) < GOAL * total.total():
+        sys.exit(f"Less than {GOAL} % were killed.")
+
+
+def _killed(found: Counter[str]) -> int:
+    return sum(found[status] for status in _KILLED)
+
+
+def _score(found: Counter[str]) -> str:
+    return f"{_killed(found)} of {found.total()} killed, {100 * _killed(found) / found.total():.1f} %"
+
+
+def _files() -> list[SourceFileMutationData]:
+    files = [SourceFileMutationData(path=path) for path in sorted(walk_mutatable_files())]
+    for file in files:
+        file.load()
+    return files
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
