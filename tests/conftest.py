@@ -221,7 +221,8 @@ def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
     application = create_app(config)
     application.testing = False  # exceptions become answers, as in production
     # Tests look at a page more often than people and browsers do; test_page_rate.py has the limit.
-    application.extensions["deputy"].rates._page = Limit("page", 1_000_000, 1)
+    rates = application.extensions["deputy"].rates
+    rates._page = Limit("page", 1_000_000, 1, rates._page.refusal)
     yield application
     application.extensions["deputy"].db.engine.dispose()
 
