@@ -24,6 +24,8 @@ AWS_CALLS = Counter("deputy_aws_calls", "Calls to AWS, each attempt.", ["action"
 PROOFS = Counter("deputy_proofs", "Proofs.", ["verdict", "trigger"])
 _EXPOSED = "For how long a role that is not as proven may have been so, until that was found."
 DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=_HOURS)
+for _status in ("broken", "insecure"):  # Prometheus sees no increase in a series that begins with its first count
+    DRIFT.labels(_status)
 POOL_WAIT = Histogram("deputy_pool_wait_seconds", "Time to get a connection to the database.", buckets=_QUICK)
 
 

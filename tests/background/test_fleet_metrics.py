@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 from datetime import timedelta
 from types import SimpleNamespace
@@ -99,3 +101,13 @@ def test_an_address_that_is_taken_ends_no_background_worker():
     part.stop()
     end()
     assert not failed
+
+
+def test_drift_counts_from_zero_so_that_the_first_role_that_is_found_is_an_increase():
+    """In a new process: the alert rests on increase(), which does not see what a series begins with."""
+    told = "from prometheus_client import generate_latest; from app import metrics; print(generate_latest().decode())"
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    counts = {name: value for name, value in samples(done.stdout).items() if name.startswith("deputy_drift")}
+    assert {name: value for name, value in counts.items() if "_count{" in name} == {
+        f'deputy_drift_exposed_seconds_count{{status="{status}"}}': 0 for status in ("broken", "insecure")
+    }
