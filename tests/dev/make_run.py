@@ -50,6 +50,7 @@ class Run:
             "PATH": os.environ["PATH"],
             "HOME": str(data.parent),  # where no AWS configuration is
             "PYTHONUNBUFFERED": "1",
+            "SPT_NOENV": "1",  # gunicorn names its processes where setproctitle is installed, over their environment
             "PORT": str(self.port),
             "SANDBOX_PORT": str(self.sandbox_port),
             "DEPUTY_DATA_DIR": str(data),
