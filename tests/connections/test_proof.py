@@ -5,8 +5,10 @@ The door is scripted: STS itself is tests/aws/test_sts.py, and the API with a re
 
 import itertools
 import re
+from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import select
 
 from app.aws.errors import Misconfigured, Refused, Unavailable
@@ -22,6 +24,7 @@ from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import (
+    AuditEvent,
     Connection,
     ConnectionStatus,
     ExternalIdRow,
@@ -481,6 +484,34 @@ def test_what_was_suspended_and_resumed_meanwhile_is_proven_anew(database, store
     door = Meanwhile(database, stored.id, [there_and_back])
     assert verify(database, stored, door).status is ConnectionStatus.VERIFIED
     assert door.proofs == 2
+
+
+def test_what_was_made_due_meanwhile_stays_due(database, stored):
+    """For a reason that came after the calls, which this proof does not answer."""
+    soon = now() + timedelta(seconds=7)
+
+    def made_due(connection: Connection) -> None:
+        connection.due_at, connection.due_for = soon, Trigger.ISSUING
+
+    tested = verify(database, stored, Meanwhile(database, stored.id, [made_due]))
+    assert tested.status is ConnectionStatus.VERIFIED
+    assert (tested.due_at, tested.due_for) == (soon, Trigger.ISSUING)
+
+
+def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
+    def counted() -> float:
+        return REGISTRY.get_sample_value("deputy_drift_exposed_seconds_count", {"status": "insecure"}) or 0
+
+    verify(database, stored, Meanwhile(database, stored.id, []))
+    before = counted()
+    tested = verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
+    assert counted() == before + 1
+    with database.read() as db:
+        latest = select(AuditEvent.details).where(AuditEvent.connection_id == stored.id).order_by(AuditEvent.id.desc())
+        details = db.scalars(latest.limit(1)).one()
+    assert (details["verdict"], details["status"]) == ("insecure", "insecure")
+    assert details["checks"] == {check["name"]: check["outcome"] for check in tested.proof.checks}
+    assert details["checks"]["missing_external_id_refused"] == "failed"
 
 
 class Overtaken(Meanwhile):
