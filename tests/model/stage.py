@@ -1,0 +1,216 @@
+"""What the machine drives and looks at: two processes of Deputy over one database, and an AWS."""
+
+import io
+import itertools
+import json
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from flask import Flask
+from moto.iam.models import iam_backends
+from sqlalchemy import update
+from werkzeug.test import run_wsgi_app
+
+from app.access.callers import Scope
+from app.background import housekeeping
+from app.services import Services
+from app.store.database import SYSTEM
+from app.store.models import Connection as Row
+from sandbox.identity import Session
+from sandbox.server import Sandbox
+from sandbox.sts import StsCall
+from tests.conftest import OPERATOR
+from tests.model.state import Connection, Key, Model, Role, Tenant
+from tests.model.trust import Trust
+from tests.support.cast import Api
+
+ALL = frozenset(scope.value for scope in Scope)
+_READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
+_PATIENCE = 60.0
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A hand-out: as the caller got it, or as the audit log tells it."""
+
+    tenant_id: str
+    connection_id: str
+    key_id: str
+    access_key_id: str
+    session_name: str
+
+
+class Wire:
+    """In the place of a pool of connections to AWS: the same requests and answers, and no socket between, which would
+    take as long as the rest of a proof.
+    """
+
+    def __init__(self, aws: Sandbox) -> None:
+        self._aws = aws
+
+    def urlopen(self, method: str, target: str, *, body: bytes, headers: dict[str, str], **_: Any) -> Any:
+        named = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
+        environ = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": target,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "CONTENT_TYPE": named["HTTP_CONTENT_TYPE"],
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": sys.stderr,
+            **named,
+        }
+        data, status, answered = run_wsgi_app(self._aws, environ)
+        return SimpleNamespace(status=int(status.split()[0]), headers=dict(answered), data=b"".join(data))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Stage:
+    def __init__(self, apps: tuple[Flask, ...], aws: Sandbox, database: str, canary: str) -> None:
+        self.apps, self.aws, self.canary = apps, aws, canary
+        self.services: Services = apps[0].extensions["deputy"]
+        self._asking = [Api(app, None) for app in apps]
+        self._sql = sqlite3.connect(database, isolation_level=None)
+        self._seen_events = self._last_event()
+
+    # What is asked of Deputy
+
+    def ask(self, app: int, key: Key, method: str, path: str, body: Any = None) -> Any:
+        given = {} if body is None else {"body": body}
+        answer = self._asking[app].raw(method, path, headers={"Authorization": f"Bearer {key.text}"}, **given)
+        self._until_idle()
+        return answer
+
+    def _until_idle(self) -> None:
+        """Sessions are renewed by threads of their own, which outlive the request that started them."""
+        deadline = time.monotonic() + _PATIENCE
+        while any(app.extensions["deputy"].issuer._sessions._calls._running for app in self.apps):
+            assert time.monotonic() < deadline, "a renewal does not end"
+            time.sleep(0.0005)
+
+    def new_tenant(self, name: str) -> Tenant:
+        made = self.services.tenants.create(OPERATOR, name=name)
+        assert made.external_id is not None
+        return Tenant(str(made.id), name, {made.external_id: "current"})
+
+    def new_key(self, tenant: Tenant | None, scopes: frozenset[str]) -> Key:
+        tenant_id = None if tenant is None else uuid.UUID(tenant.id)
+        key, text = self.services.api_keys.create_key(
+            OPERATOR, name="a program", scopes=frozenset(map(Scope, scopes)), tenant_id=tenant_id
+        )
+        return Key(str(key.id), text, scopes, tenant)
+
+    def work(self) -> Iterator[tuple[str, str]]:
+        """A background worker does what is due now: each connection that it takes up, and why."""
+        housekeeping.tidy(self.services.db, self.services.config.audit_retention_days)
+        yield "", ""
+        queue = self.services.proof_queue
+        while claims := queue.claim(100) + queue.claim_routine(100):
+            for claim in claims:
+                query = "SELECT due_for FROM connections WHERE id = ?"
+                [(why,)] = self._sql.execute(query, [claim.connection_id.hex])
+                queue.prove(claim)
+                yield str(claim.connection_id), why
+
+    # What is done in the customers' accounts
+
+    def new_role(self, account: str, trust: Trust, *, reads: bool) -> Role:
+        role = Role(account, f"deputy-model-{next(_numbers)}", "", trust, reads)
+        self.make(role)
+        return role
+
+    def make(self, role: Role) -> None:
+        iam, text = iam_backends[role.account]["aws"], json.dumps(role.trust.document())
+        made = iam.create_role(role.name, text, "/", None, "", [], "3600")
+        if role.reads:
+            statement = {"Effect": "Allow", "Action": list(_READS), "Resource": role.arn}
+            iam.put_role_policy(role.name, "read-itself", json.dumps({"Version": "2012-10-17", "Statement": statement}))
+        role.unique_id, role.exists = made.id, True
+
+    def retrust(self, role: Role, trust: Trust) -> None:
+        iam_backends[role.account]["aws"].update_assume_role_policy(role.name, json.dumps(trust.document()))
+        role.trust = trust
+
+    def remove(self, role: Role) -> None:
+        iam = iam_backends[role.account]["aws"]
+        iam.roles[role.unique_id].policies.clear()
+        iam.delete_role(role.name)
+        role.exists = False
+
+    # What is seen
+
+    @property
+    def calls(self) -> list[StsCall]:
+        return self.aws.sts_calls
+
+    def session(self, access_key_id: str) -> Session:
+        """What AWS knows of a session."""
+        return self.aws._identities._sessions[access_key_id]
+
+    def _last_event(self) -> int:
+        return self._sql.execute("SELECT coalesce(max(rowid), 0) FROM audit_events").fetchone()[0]
+
+    def new_issuances(self) -> list[Issued]:
+        """What the audit log says of hand-outs since this was asked last."""
+        since, self._seen_events = self._seen_events, self._last_event()
+        rows = self._sql.execute(
+            "SELECT tenant_id, connection_id, actor_id, details, outcome FROM audit_events"
+            " WHERE rowid > ? AND action = 'credentials.issued' ORDER BY rowid",
+            [since],
+        ).fetchall()
+        found = []
+        for tenant_id, connection_id, key_id, details, outcome in rows:
+            assert outcome == "ok"
+            told = json.loads(details)
+            ids = (str(uuid.UUID(it)) for it in (tenant_id, connection_id, key_id))
+            found.append(Issued(*ids, told["access_key_id"], told["session_name"]))
+        return found
+
+    def rows(self, tenant: Tenant) -> tuple[str, dict[str, tuple[str, bool]], dict[str, tuple[str, str, bool]]]:
+        """The tenant's status; its External IDs with state and whether withdrawn; its connections with status, pair and
+        whether they await approval.
+        """
+        which = [uuid.UUID(tenant.id).hex]
+        [(status,)] = self._sql.execute("SELECT status FROM tenants WHERE id = ?", which)
+        ids = self._sql.execute(
+            "SELECT value, state, withdrawn_at IS NOT NULL FROM external_ids WHERE tenant_id = ?", which
+        )
+        connections = self._sql.execute(
+            "SELECT c.id, c.status, e.value, c.awaiting_approval FROM connections c"
+            " JOIN external_ids e ON e.id = c.external_id_id WHERE c.tenant_id = ?",
+            which,
+        )
+        return (
+            status,
+            {value: (state, bool(withdrawn)) for value, state, withdrawn in ids},
+            {str(uuid.UUID(it)): (status, pair, bool(awaits)) for it, status, pair, awaits in connections},
+        )
+
+    def clear(self, model: Model, first_call: int) -> None:
+        """So that the next run finds nothing due, and nothing grows."""
+        for role in model.roles:
+            if role.exists:
+                self.remove(role)
+        arns = {role.arn for role in model.roles}
+        sessions = self.aws._identities._sessions
+        for key in [key for key, session in list(sessions.items()) if session.role.arn in arns]:
+            del sessions[key]
+        del self.calls[first_call:]
+        with self.services.db.write(SYSTEM) as db:
+            db.execute(update(Row).where(Row.due_at.is_not(None)).values(due_at=None))
+
+
+def credentials_path(tenant: Tenant, connection: Connection) -> str:
+    return f"/v1/tenants/{tenant.id}/connections/{connection.id}/credentials"
