@@ -12,7 +12,7 @@ from tests.model.stage import ALL
 from tests.model.state import ACTIVE, ENDED, NEXT, RETIRED, RETIRING, SUSPENDED, VERIFIED, WRITES, Key, Tenant
 from tests.model.trust import HANDS, LOOSE, Trust, written
 
-_MOST_ROLES = 4
+_MOST_ROLES = 5
 
 
 class Surroundings(Deputy):
@@ -68,6 +68,21 @@ class Surroundings(Deputy):
         self._connect(app, by, tenant, role, permission_set)
         connection = self.model.to_role(tenant, role)
         if approved and connection and connection.awaiting:
+            self._approve(app, connection, "owner")
+            self._approve(app, connection, "vendor")
+
+    @precondition(lambda self: len(self.model.roles) < _MOST_ROLES)
+    @rule(app=app_, whose=any_, reads=st.booleans())
+    def a_tenant_adds_a_role_that_writes(self, app: int, whose: int, reads: bool) -> None:
+        """Which the tenant may not approve itself, and the vendor does."""
+        self.begin("a role that writes")
+        tenant = self.tenant_named(whose)
+        trust = self._written(HANDS[0], tenant)
+        role = self.stage.new_role(self.model.roles[whose % 2].account, trust, reads=reads)
+        self.model.roles.append(role)
+        self._connect(app, "owner", tenant, role, WRITES)
+        connection = self.model.to_role(tenant, role)
+        if connection and connection.awaiting:
             self._approve(app, connection, "owner")
             self._approve(app, connection, "vendor")
 

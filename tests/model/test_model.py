@@ -33,6 +33,7 @@ _HAPPENED = {
     "verdict unassumable",
     "proven scheduled",
     "switched",
+    "approved verified",
     "POST complete 200",
     "attack 403",
     "attack 404",
