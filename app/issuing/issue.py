@@ -143,12 +143,7 @@ class CredentialIssuer:
                 fetched = session
             caller.ensure_live()
             event = _event(asked, session, "sts" if session == fetched else "cache", reason, valid_at_epoch=epoch)
-            patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
-            recorded = (
-                self._record_at_epoch(event, patience) if lost < _ROUNDS else self._record_under_locks(asked, event)
-            )
-            if recorded:
-                metrics.ISSUE_SECONDS[event.details["source"]].observe(_ANSWER_SECONDS - (deadline - time.monotonic()))
+            if self._record(asked, event, deadline, under_locks=lost >= _ROUNDS):
                 return Issued(session, connection.grant.role_arn.text)
             # Something was taken away meanwhile, perhaps from another tenant, so the event was not stored.
             if time.monotonic() > deadline:
@@ -164,6 +159,13 @@ class CredentialIssuer:
             at = now().timestamp()
             if self._authorization.is_proven(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
                 return epoch, connection, at
+
+    def _record(self, asked: _Asked, event: Event, deadline: float, *, under_locks: bool) -> bool:
+        patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
+        recorded = self._record_under_locks(asked, event) if under_locks else self._record_at_epoch(event, patience)
+        if recorded:
+            metrics.ISSUE_SECONDS[event.details["source"]].observe(_ANSWER_SECONDS - (deadline - time.monotonic()))
+        return recorded
 
     def _record_at_epoch(self, event: Event, patience: float) -> bool:
         """Stores the event together with those of other requests. Returns False, and does not, if the epoch moved."""
