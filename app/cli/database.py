@@ -16,7 +16,7 @@ from app.store.database import store_errors
 from app.store.models import AuditEvent, Configuration
 from app.store.revisions import is_newer, revision
 
-_ATTEMPTS = 60
+_ATTEMPTS = 180  # about a second apart
 _IN_USE = "55P03"  # PostgreSQL's lock_not_available
 
 

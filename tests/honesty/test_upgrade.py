@@ -175,7 +175,7 @@ def test_a_migration_that_waits_for_a_lock_does_not_make_requests_fail(pair: Pai
         time.sleep(4)
         assert migrating.is_alive()
         backup.rollback()
-        migrating.join(120)
+        migrating.join(240)
         assert not migrating.is_alive()
     assert max(answer.seconds for answer in load.answers) < 3
 
