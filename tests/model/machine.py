@@ -126,10 +126,11 @@ class Deputy(Watched):
         role = connection.role
         lets_in, same = role.lets_in(connection.pair), role.unique_id == connection.unique_id
         if refusal is not None:
+            if self._asked_in_vain(connection, calls):
+                refusal = self._refusal(key, tenant, connection) or refusal
             assert said[0] == refusal[0], f"{said} instead of {refusal}"
             assert refusal[1] in {None, said[1]}, f"{said} instead of {refusal}"
             assert (key.may_see(tenant) and connection.tenant is tenant) or not calls, "AWS was asked for a stranger"
-            self._asked_in_vain(connection, calls)
             return
         if said[0] == 200:
             self.check_session(answer.get_json(), connection, key, seconds, narrow=narrow)
@@ -140,16 +141,18 @@ class Deputy(Watched):
         if lets_in and not same and calls:
             connection.recreated(self.mark)
 
-    def _asked_in_vain(self, connection: Connection, calls: list[Any]) -> None:
-        """By a process that has not heard yet that nothing is issued. It may see that the role is another one."""
+    def _asked_in_vain(self, connection: Connection, calls: list[Any]) -> bool:
+        """By a process that has not heard yet that nothing is issued. Returns whether it saw that the role is another
+        one, so that the connection needs a proof as well.
+        """
         self.seen["asked AWS in vain"] += bool(calls)
-        if (
-            calls
-            and connection.status == VERIFIED
-            and self.stage.rows(connection.tenant)[2][connection.id][0] == PENDING
-        ):
-            assert connection.role.unique_id != connection.unique_id
-            connection.recreated(self.mark)
+        if not calls or connection.status != VERIFIED:
+            return False
+        if self.stage.rows(connection.tenant)[2][connection.id][0] != PENDING:
+            return False
+        assert connection.role.unique_id != connection.unique_id
+        connection.recreated(self.mark)
+        return True
 
     def _refusal(self, key: Key, tenant: Tenant, connection: Connection) -> tuple[int, str | None] | None:
         """What the model says, after the fresh proof that a request makes when the last one is too old."""
