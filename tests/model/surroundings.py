@@ -229,7 +229,7 @@ class Surroundings(Deputy):
 
     # Time
 
-    @rule(by=st.sampled_from([{"seconds": 90}, {"minutes": 3}, {"minutes": 12}, {"minutes": 50}, {"hours": 26}]))
+    @rule(by=st.sampled_from([{"seconds": 90}, {"minutes": 3}, {"minutes": 12}, {"minutes": 50}, *[{"hours": 26}] * 4]))
     def time_passes(self, by: dict[str, int]) -> None:
         """And no background worker is there."""
         self.begin("time passed")
