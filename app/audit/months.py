@@ -101,8 +101,10 @@ def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
     if newest is None or newest >= first_id_at(limit):
         return False
     _detach(db, _DEFAULT)
-    at = datetime.fromtimestamp((newest.int >> 80) / 1000, UTC)
-    db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {_DEFAULT}_{at:%Y_%m_%d}"))
+    name = f"{_DEFAULT}_{datetime.fromtimestamp((newest.int >> 80) / 1000, UTC):%Y_%m_%d}"
+    while name in months.detached:  # strays of the same day came again, and the operator has not dropped the first ones
+        name += "_1"
+    db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {name}"))
     _attach(db, _DEFAULT, "DEFAULT")
     return True
 

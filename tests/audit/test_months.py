@@ -208,6 +208,16 @@ def test_events_in_the_default_partition_go_when_the_newest_of_them_is_old(datab
         by_hand("TRUNCATE audit_events_default")
 
 
+def test_events_of_the_same_day_go_again_while_the_first_ones_wait_for_the_operator(database):
+    """As of a machine whose clock begins at the same moment at each start."""
+    for again in range(3):
+        write(database, month(5) + DAY + timedelta(seconds=again))
+        assert months.renew(database, month(4)) == 1
+    detached = f"audit_events_default_{month(5) + DAY:%Y_%m_%d}"
+    assert look(database).detached == [detached, f"{detached}_1", f"{detached}_1_1"]
+    assert listed(database) == []
+
+
 def test_many_background_workers_at_once_do_it_once(database, by_hand, at):
     old_months(by_hand, 4, 3, 2, 1)
     at(month(-3) + DAY)
