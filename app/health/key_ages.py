@@ -43,8 +43,8 @@ def age_of_first(db: Database, secret_keys: tuple[str, ...]) -> Finding:
     if days > _LONG:
         return warning(
             seen,
-            "Put a new key in front of it in DEPUTY_SECRET_KEYS, and restart every process. Remove the old one when no"
-            " customer will launch or update a stack with a token that it signed.",
+            "Replace it in three steps (docs/deployment.md, New keys): a new key goes to the end of DEPUTY_SECRET_KEYS"
+            " first, so that every process knows it before one signs with it.",
         )
     return ok(seen)
 

@@ -423,7 +423,7 @@ def test_a_secret_key_that_is_old(deployment):
     with older(deployment, 366):
         found = deployment.doctor(1)
         assert wrong(found) == {"secret_keys": "warning"}
-        assert "Put a new key in front" in found["secret_keys"]["next"]
+        assert "a new key goes to the end of DEPUTY_SECRET_KEYS first" in found["secret_keys"]["next"]
         first, second = deployment.config.secret_keys
         new = "a-new-first-secret-key-of-the-tests-9876543210"
         assert deployment.doctor(0, secret_keys=(new, first))["secret_keys"]["status"] == "skipped"
