@@ -31,12 +31,8 @@ def doctor(*, as_json: bool) -> None:
 
 def _examined() -> Iterator[tuple[str, Finding]]:
     if problem := current_app.config.get("PROBLEM"):
-        yield (
-            "settings",
-            failed(
-                " ".join(problem.splitlines()), "Set these variables for every process; the README lists all settings."
-            ),
-        )
+        seen = " ".join(problem.splitlines())
+        yield "settings", failed(seen, "Set these variables for every process; the README lists all settings.")
         return
     from app.background.celery_app import message_broker  # noqa: PLC0415  Celery, which other commands need not load
 

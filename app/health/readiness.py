@@ -89,11 +89,9 @@ def checks(
         if prober is not None
         else Check("prober", lambda: _NO_CANARY, _MINUTE, cheap=False),
     ]
-    return (
-        [*found, Check("registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers"))]
-        if listens
-        else found
-    )
+    if listens:
+        found.append(Check("registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers")))
+    return found
 
 
 _NO_CANARY = skipped(

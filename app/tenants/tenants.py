@@ -18,8 +18,16 @@ from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
 from app.store.database import Database
-from app.store.models import ApiKey, Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
-from app.store.models.connection import live_of
+from app.store.models import (
+    ApiKey,
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Tenant,
+    TenantStatus,
+    live_of,
+)
 from app.store.models.tenant import AFTER_ALL_LETTERS, folded
 from app.store.pages import Page, page
 from app.tenants.accounts import declare

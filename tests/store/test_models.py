@@ -52,10 +52,8 @@ class Rows:
             db.execute(statement)
 
     def tenant(self, **fields) -> uuid.UUID:
-        names = {
-            "name": "Acme",
-            "name_folded": "acme",
-        }  # as the ORM stores them: an empty one would be found by commands
+        # As the ORM stores them: an empty one would be found by commands.
+        names = {"name": "Acme", "name_folded": "acme"}
         values = {"id": new_id(), **names, "status": TenantStatus.ACTIVE, "created_at": NOW} | fields
         self.run(insert(Tenant.__table__).values(**values))
         return values["id"]
