@@ -22,9 +22,13 @@ pytestmark = pytest.mark.faults
 
 def _stop(server: Postgres, mode: str) -> str:
     """Returns the options with which it was started."""
-    options = shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[3:])
+    options = _options(server)
     server._run("pg_ctl", "-D", str(server._data), "-m", mode, "-w", "stop")
     return options
+
+
+def _options(server: Postgres) -> str:
+    return shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[3:])
 
 
 def _start(server: Postgres, options: str) -> None:
@@ -65,7 +69,7 @@ def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path, 
         )
 
         def trouble() -> None:
-            options = shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[3:])
+            options = _options(server)
             with disk.full():
                 time.sleep(LASTS)
             if not _accepts(server):  # it stops by itself when it can't write its log; its supervisor starts it again

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
 from tests.support.waiting import until
@@ -25,7 +25,6 @@ _CALM = 1.0
 _BACK = 30.0  # seconds; after each fault everything must work again by itself within them
 _STEADY = 5  # answers in a row that a user must get to be served again
 GOOD = {KNOWN: 200, UNKNOWN: 200, OPERATOR: 201, PAGE: 200, SUSPENDED: 409}
-
 
 LASTS = 5.0  # seconds
 ALL = (KNOWN, UNKNOWN, OPERATOR, PAGE, SUSPENDED)
@@ -98,7 +97,6 @@ class Row:
     seen: dict[str, Seen]
     back: float
     checked: int
-    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         users = " | ".join(str(self.seen[kind]) for kind in (KNOWN, UNKNOWN, OPERATOR, PAGE) if kind in self.seen)
