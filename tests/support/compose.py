@@ -102,9 +102,6 @@ class Compose:
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
-    def processes(self, name: str) -> "subprocess.Popen[bytes]":
-        return self._running[name]
-
     # --- one service ---
 
     def _start(self, name: str) -> bool:

@@ -71,7 +71,6 @@ class Image:
     health: list[str] = field(default_factory=list)
     health_options: dict[str, str] = field(default_factory=dict)
     volumes: list[str] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)  # what was carried out
     _args: dict[str, str] = field(default_factory=dict)
     _stages: dict[str, Path] = field(default_factory=dict)
     _stage: str = ""
@@ -79,7 +78,6 @@ class Image:
     def build(self) -> "Image":
         for name, words in instructions(DOCKERFILE.read_text()):
             getattr(self, f"_{name.lower()}")(words)
-            self.steps.append(f"{name} {words}")
         self._protect()
         return self
 
