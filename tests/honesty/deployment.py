@@ -24,7 +24,7 @@ from uuid import UUID
 import psutil
 import sqlalchemy
 
-from app.access.api_keys import ApiKeys
+from app.access.api_keys import ApiKeys, generate_key
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
@@ -76,10 +76,6 @@ class ProvenConnection:
         return client.ask("POST", self.credentials, {"duration_seconds": seconds}, key=self.key)
 
 
-def new_key() -> str:
-    return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
-
-
 class Deployment:
     """Use it in a `with`, on a migrated database. `flags` are gunicorn's; `settings` DEPUTY_ variables without the prefix.
 
@@ -109,7 +105,7 @@ class Deployment:
         self._workers = workers
         self._flags = flags
         self._installed = admin_key is not None
-        self._admin_key = admin_key or new_key()
+        self._admin_key = admin_key or generate_key()
         deputy = {
             "DATABASE_URL": database_url,
             "SECRET_KEYS": secrets.token_urlsafe(48),

@@ -16,8 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from app.access.api_keys import generate_key
 from dev.stack import ROOT
-from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection, new_key
+from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
 from tests.honesty.front import Aws
 from tests.support import releases
 from tests.support.databases import empty_database
@@ -121,7 +122,7 @@ def pair(request, front: Aws, tmp_path: Path) -> Iterator[Pair]:
     )
     if roots[0] is None:
         pytest.skip(NO_HISTORY)
-    key = new_key()
+    key = generate_key()
     with empty_database("postgresql", tmp_path) as url:
         older, newer = (
             deployed(tmp_path / name, url, front, root, key) for name, root in zip(("old", "new"), roots, strict=True)
