@@ -50,7 +50,9 @@ class CleanUp:
         try:
             yield
         except (ClientError, BotoCoreError, CheckError) as error:
-            self.troubles.append(f"{account.part} {account.id}: {what}: {error}")
+            trouble = f"{account.part} {account.id}: {what}: {error}"
+            if trouble not in self.troubles:  # it looks several times
+                self.troubles.append(trouble)
 
 
 def remove_bucket(account: Account, name: str) -> None:
