@@ -75,16 +75,9 @@ class Surroundings(Deputy):
     @rule(app=app_, whose=any_, reads=st.booleans())
     def a_tenant_adds_a_role_that_writes(self, app: int, whose: int, reads: bool) -> None:
         """Which the tenant may not approve itself, and the vendor does."""
-        self.begin("a role that writes")
-        tenant = self.tenant_named(whose)
-        trust = self._written(HANDS[0], tenant)
-        role = self.stage.new_role(self.model.roles[whose % 2].account, trust, reads=reads)
-        self.model.roles.append(role)
-        self._connect(app, "owner", tenant, role, WRITES)
-        connection = self.model.to_role(tenant, role)
-        if connection and connection.awaiting:
-            self._approve(app, connection, "owner")
-            self._approve(app, connection, "vendor")
+        self.a_customer_makes_a_role(
+            app, whose, "owner", hand=HANDS[0], reads=reads, permission_set=WRITES, approved=True
+        )
 
     @rule(which=any_, comes_back=st.booleans())
     def a_customer_deletes_a_role(self, which: int, comes_back: bool) -> None:
