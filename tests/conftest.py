@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import shutil
 import threading
 import time
@@ -40,6 +39,7 @@ from app.limits import refusals
 from app.limits.rates import Limit
 from app.onboarding.page_links import Links
 from app.onboarding.registration_token import RegistrationTokens
+from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
 from tests.support import logged_secrets
 from tests.support.cast import Api, Customer, World
@@ -137,9 +137,7 @@ def aws() -> Iterator[Sandbox]:
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{sandbox.url}/_sandbox/broker-credentials",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
+            **ONLY_THESE_CREDENTIALS,
         }
         with pytest.MonkeyPatch.context() as patch:
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):

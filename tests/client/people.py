@@ -16,6 +16,7 @@ import time_machine
 from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.server import Sandbox
 from tests.support.cast import Api, Customer, World, root_client, without_external_id
 
@@ -166,9 +167,7 @@ def environment(**variables: str) -> dict[str, str]:
     given = {
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",  # the AWS CLI's
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
+        **ONLY_THESE_CREDENTIALS,
         "PYTHONPATH": str(CLIENT),
         "PYTHONWARNINGS": "error::ResourceWarning",
     }

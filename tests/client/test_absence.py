@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from app.clock import now
+from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.client.absence import (
@@ -95,8 +96,7 @@ class PacedAws:
 
 def as_the_broker(aws: Sandbox) -> Any:
     """The environment of a deployment's processes."""
-    names = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
-    names += ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED")
+    names = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CONTAINER_CREDENTIALS_FULL_URI", *ONLY_THESE_CREDENTIALS)
     return SimpleNamespace(environment={name: os.environ[name] for name in names}, url=aws.url)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
 
 from bench.instant_sts import BROKER_KEY
-from dev.stack import ROOT, end_with_parent, free_port
+from dev.stack import ONLY_THESE_CREDENTIALS, ROOT, end_with_parent, free_port
 
 _THROTTLED = (
     '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
@@ -67,9 +66,7 @@ class Aws:
             "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": BROKER_KEY,
             "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
+            **ONLY_THESE_CREDENTIALS,
         }
 
     def register(self, role_arn: str, external_id: str) -> None:
