@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.aws.role_view import Decision, Right, RolePolicies
-from app.connections.trust_policy import comparisons, glob, statements_of, texts
+from app.connections.trust_policy import comparisons, compiled_glob, statements_of, texts
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
 
 Cause = Literal["not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"]
 _Statement = dict[str, Any]
+# Rights of one role that are compared: AWS lets 10,240 characters of inline policies name 100,000 pairs of an action
+# and a resource, and the comparison would hold up every other request of the process.
+_MOST_COMPARED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +76,48 @@ def not_attached(policies: RolePolicies, managed: Collection[str]) -> list[Gap]:
 def beyond(
     policies: RolePolicies, statements: Sequence[_Statement], managed: Collection[str], role: RoleArn
 ) -> list[Beyond]:
-    """What is not plainly a part of the set, or of the kit's policy read-itself."""
-    asked_for = [*statements, {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}]
+    """What is not plainly a part of the set, or of the kit's policy read-itself.
+
+    From the policy on that takes the role's rights past `_MOST_COMPARED`, the content of policies is unknown.
+    """
+    reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
+    asked_for = [_Asked(it) for it in _allowing([*statements, reads_itself])]
     found = []
+    compared = 0
     for name, document in policies.inline.items():
         parsed = statements_of(document)
         inline = None if parsed is None else list(_allowing(parsed.values()))
-        if inline is None or not all({"Action", "Resource"} <= statement.keys() for statement in inline):
-            found.append(Beyond(name))
-            continue
-        found += [
-            Beyond(name, *pair)
-            for statement in inline
-            for pair in _pairs(statement)
-            if not any(_covers(asked, pair, statement.get("Condition")) for asked in asked_for)
-        ]
+        if inline is not None and all({"Action", "Resource"} <= statement.keys() for statement in inline):
+            compared += sum(len(texts(it["Action"])) * len(texts(it["Resource"])) for it in inline)
+            if compared <= _MOST_COMPARED:
+                found += [Beyond(name, *pair) for statement in inline for pair in _uncovered(statement, asked_for)]
+                continue
+        found.append(Beyond(name))
     return found + [Beyond(arn) for arn in policies.managed if arn not in managed]
+
+
+class _Asked:
+    """A statement of the set, with its patterns compiled once: a customer's policy may hold a thousand rights."""
+
+    def __init__(self, statement: _Statement) -> None:
+        self._condition = statement.get("Condition")
+        self._actions = [_Pattern(action.lower()) for action in texts(statement["Action"])]
+        self._resources = [_Pattern(resource) for resource in texts(statement["Resource"])]
+
+    def gives(self, action: str, condition: object) -> bool:
+        """Whether it gives the action on some resource, under no other condition."""
+        return self._condition in (None, condition) and any(it.includes(action.lower()) for it in self._actions)
+
+    def on(self, resource: str) -> bool:
+        return any(it.includes(resource) for it in self._resources)
+
+
+def _uncovered(statement: _Statement, asked_for: Sequence[_Asked]) -> Iterator[Right]:
+    """The pairs of a role's statement that no statement of the set gives."""
+    resources = texts(statement["Resource"])
+    for action in texts(statement["Action"]):
+        giving = [it for it in asked_for if it.gives(action, statement.get("Condition"))]
+        yield from ((action, resource) for resource in resources if not any(it.on(resource) for it in giving))
 
 
 def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
@@ -104,22 +133,21 @@ def _keys(statements: Collection[_Statement]) -> set[str]:
     return {key for statement in statements for _, key, _ in comparisons(statement)}
 
 
-def _covers(asked: _Statement, pair: Right, condition: object) -> bool:
-    """Whether the set's statement gives this too, under no other condition."""
-    if asked["Effect"] != "Allow" or asked.get("Condition") not in (None, condition):
-        return False
-    action, resource = pair
-    same_action = any(_includes(one.lower(), action.lower()) for one in texts(asked["Action"]))
-    return same_action and any(_includes(one, resource) for one in texts(asked["Resource"]))
-
-
-def _includes(pattern: str, other: str) -> bool:
-    """Whether the pattern matches all that the other one matches; a `?` only as the same text.
+class _Pattern:
+    """A pattern of the set: an action in small letters, or a resource.
 
     A parameter of the set (`${Bucket}`) has a value that the customer chose, without wildcards and variables.
     """
-    glob_of_it, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
-    own = {mark: pattern.count(mark) for mark in "*?"} | {"$": pattern.count("$") - parameters}
-    if parameters and any(other.count(mark) > number for mark, number in own.items()):
-        return False
-    return pattern == other or ("?" not in pattern and glob(glob_of_it, other))
+
+    def __init__(self, pattern: str) -> None:
+        self._text = pattern
+        glob_of_it, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
+        self._own = {mark: pattern.count(mark) for mark in "*?"} | {"$": pattern.count("$") - parameters}
+        self._has_parameters = parameters > 0
+        self._matches = None if "?" in pattern else compiled_glob(glob_of_it).fullmatch
+
+    def includes(self, other: str) -> bool:
+        """Whether it matches all that the other pattern matches; a `?` only as the same text."""
+        if self._has_parameters and any(other.count(mark) > number for mark, number in self._own.items()):
+            return False
+        return self._text == other or (self._matches is not None and self._matches(other) is not None)

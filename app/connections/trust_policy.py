@@ -227,8 +227,12 @@ def _matches(name: str, wanted: str, have: str | _Other) -> _Answer:
 
 
 def glob(pattern: str, text: str) -> bool:
+    return compiled_glob(pattern).fullmatch(text) is not None
+
+
+def compiled_glob(pattern: str) -> re.Pattern[str]:
     # Somebody may write a pattern to be slow. fnmatch's expressions never go back over what they have matched.
-    return re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), text) is not None
+    return re.compile(fnmatch.translate(pattern.replace("[", "[[]")))
 
 
 def texts(value: object) -> list[str]:

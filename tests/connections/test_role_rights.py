@@ -103,3 +103,14 @@ def test_a_policy_that_is_not_understood_is_named(odd):
         Beyond("p"),
         Beyond("arn:m"),
     ]
+
+
+def test_of_a_thousand_rights_each_is_compared_and_of_more_none():
+    """What a customer writes into the role must not hold up everybody: 8 kB of actions and resources are 100,000 pairs."""
+    full = {"Statement": allow([f"s3:A{n}" for n in range(40)], [f"r{n}" for n in range(25)])}
+    one = {"Statement": allow("s3:B", "r")}
+    found = beyond(RolePolicies({"full": full}, ()), [allow("s3:A1", "*")], (), ROLE)
+    assert len(found) == 39 * 25
+    assert Beyond("full", "s3:A0", "r24") in found
+    found = beyond(RolePolicies({"first": one, "full": full, "last": one}, ()), [allow("s3:A1", "*")], (), ROLE)
+    assert found == [Beyond("first", "s3:B", "r"), Beyond("full"), Beyond("last")]
