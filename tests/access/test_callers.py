@@ -1,6 +1,7 @@
 """Until when keys and links are good, to the microsecond, in memory and in the database; and who an operator is."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -46,22 +47,33 @@ def test_a_key_is_over_at_the_moment_that_it_names(services: Services, expires_a
         pytest.fail("it may write")
 
 
-@pytest.mark.parametrize(("expires_at", "good"), EXPIRIES)
-def test_a_link_is_over_at_the_moment_that_it_names(services: Services, expires_at: datetime, good: bool):
+def link_of(services: Services, **changes: datetime) -> UUID:
     link = OnboardingLink(
         id=new_id(),
         tenant_id=tenant_row(services.db),
         digest=new_id().bytes * 2,
         permission_set="inventory",
         region="us-east-1",
-        expires_at=expires_at,
+        **{"expires_at": NOON + MOMENT} | changes,
     )
     link_id = link.id
     with services.db.write(SYSTEM) as db:
         db.add(link)
+    return link_id
+
+
+def opens_a_page(services: Services, link_id: UUID) -> bool:
     with services.db.read() as db:
-        found = db.execute(live_links().where(OnboardingLink.id == link_id)).one_or_none()
-    assert (found is not None) == good
+        return db.execute(live_links().where(OnboardingLink.id == link_id)).one_or_none() is not None
+
+
+@pytest.mark.parametrize(("expires_at", "good"), EXPIRIES)
+def test_a_link_is_over_at_the_moment_that_it_names(services: Services, expires_at: datetime, good: bool):
+    assert opens_a_page(services, link_of(services, expires_at=expires_at)) == good
+
+
+def test_a_link_that_was_revoked_is_over(services: Services):
+    assert not opens_a_page(services, link_of(services, revoked_at=NOON - MOMENT))
 
 
 def test_what_an_operator_suspends_says_so():

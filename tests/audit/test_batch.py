@@ -267,6 +267,15 @@ def test_a_connection_lost_while_idle_is_not_even_noticed(batch, by_hand, tenant
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_connection_that_outlived_an_idle_second_is_used_again(batch, tenant, monkeypatch):
+    batch.commit([event(tenant)])
+    connection = batch._store._connection
+    monkeypatch.setattr("app.audit.batch._IDLE_SECONDS", -1.0)
+    batch.commit([event(tenant)])
+    assert batch._store._connection is connection
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_server_that_hangs_is_unavailable_before_the_callers_give_up(batch, by_hand, tenant):
     batch.commit([])
     batch._store._connection.execute("SET statement_timeout = '50ms'")

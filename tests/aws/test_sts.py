@@ -436,6 +436,12 @@ def test_a_session_that_is_denied_its_own_name_is_a_fault_and_no_refusal(door):
             door.sts.probe_own(GRANT)
 
 
+def test_a_region_that_is_off_is_named_also_when_the_session_is_asked_who_it_is(door):
+    door.let_in().refuse("RegionDisabledException", f"STS is not activated in this region for account:{ACCOUNT}.", 400)
+    with pytest.raises(Misconfigured):
+        door.sts.probe_own(GRANT)
+
+
 @pytest.mark.parametrize("code", ["Throttling", "ExpiredToken", "InternalFailure", "AccessDenied"])
 def test_a_refusal_proves_nothing_while_our_own_name_is_not_known(door, code):
     """Nobody can be denied GetCallerIdentity, so even AccessDenied is a fault there."""

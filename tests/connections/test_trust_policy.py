@@ -292,6 +292,7 @@ def test_what_differs_from_call_to_call_replaces_no_external_id(choice):
         {"ArnLike": {ARN: "arn:aws:iam::111122223333:role/vendor/Other*"}},
         {"StringEquals": {"aws:PrincipalAccount": "999999999999"}},
         {"StringEquals": {"aws:PrincipalType": "User"}},
+        {"StringNotEquals": {"aws:PrincipalType": "AssumedRole"}},
         {"Bool": {"aws:SecureTransport": "false"}},
         {"StringNotEquals": {"aws:ResourceAccount": CUSTOMER}},
     ],
