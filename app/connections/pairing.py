@@ -23,6 +23,7 @@ from app.tenants.rotation import HOURLY
 
 _CONFIRMED_AFTER = timedelta(minutes=2)
 _REFUSALS_APART = timedelta(minutes=1)
+_RETIRED_TRIED = 3  # External IDs at most, by one proof
 _ACCEPTS_RETIRED = (
     "The role accepts only an External ID of this tenant that was retired. Update the role: its trust policy must name"
     " the current one, as in the onboarding kit."
@@ -42,7 +43,7 @@ class Plan:
     """Which External IDs to try a role with.
 
     `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified connection is to switch to.
-    `retiring`: what the role is to refuse. `retired`: what it may still have, and can't be paired with any more.
+    `retiring`: what the role is to refuse. `retired`: what an unverified one may still have, and can't be paired with.
     `external_ids`: all of the tenant's, which a trust policy may name; `retired_ids`: those that it should no longer name.
     """
 
@@ -51,7 +52,7 @@ class Plan:
     retired_ids: frozenset[str]
     upcoming: Candidate | None = None
     retiring: Candidate | None = None
-    retired: Candidate | None = None
+    retired: tuple[Candidate, ...] = ()
     rotates: bool = False
 
 
@@ -87,14 +88,15 @@ def plan_of(db: Session, connection: Connection) -> Plan:
         is_new = following and connection.verified_at is None and connection.created_at >= following.created_at
         named = [following, current] if is_new else [current, following, paired]
         order = [row for row in named if row and row.withdrawn_at is None and row.state is not ExternalIdState.RETIRED]
-    lost = paired if not verified and paired.state is ExternalIdState.RETIRED else None
+    retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
+    lost = [] if verified else sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
     return Plan(
         external_ids=frozenset(row.value for row in rows),
-        retired_ids=frozenset(row.value for row in rows if row.state is ExternalIdState.RETIRED),
+        retired_ids=frozenset(row.value for row in retired),
         own=tuple(found for row in dict.fromkeys(order) if (found := candidate(row))),
         upcoming=candidate(target) if verified and target is not paired else None,
         retiring=candidate(by_state.get(ExternalIdState.RETIRING)),
-        retired=candidate(lost),
+        retired=tuple(Candidate(row.id, connection.grant_with(row)) for row in lost[:_RETIRED_TRIED]),
         rotates=following is not None or ExternalIdState.RETIRING in by_state,
     )
 
@@ -108,7 +110,7 @@ def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
             break
         first = first or Answers(plan, finding, candidate.id)
     else:
-        return _only_retired(sts, first or Answers(plan, finding, candidate.id))
+        return first or Answers(plan, finding, candidate.id)
     if finding.verdict is not Verdict.PROVEN:
         return Answers(plan, finding, candidate.id)
     upcoming = prove(plan.upcoming.grant) if plan.upcoming and plan.upcoming != candidate else None
@@ -129,13 +131,14 @@ def refuses(sts: Sts, grant: Grant) -> bool | None:
     return False
 
 
-def _only_retired(sts: Sts, answers: Answers) -> Answers:
-    retired = answers.plan.retired
-    if retired is None or refuses(sts, retired.grant) is not False:
+def look_for_retired(sts: Sts, answers: Answers) -> Answers:
+    """The answers, which say so if a role that refused every External ID that it may have accepts a retired one."""
+    retired = answers.plan.retired if answers.finding.refused else ()
+    if not any(refuses(sts, one.grant) is False for one in retired):
         return answers
     own = Check(OWN, "failed", _ACCEPTS_RETIRED)
     checks = tuple(own if check.name == OWN else check for check in answers.finding.checks)
-    return replace(answers, finding=replace(answers.finding, checks=checks, may_be_spreading=False))
+    return replace(answers, finding=replace(answers.finding, checks=checks))
 
 
 def note(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[Finding, UUID]:

@@ -25,7 +25,7 @@ from app.clock import now
 from app.connections import fleet
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
-from app.connections.pairing import Answers, Plan, ask, next_due, note, plan_of
+from app.connections.pairing import Answers, Plan, ask, look_for_retired, next_due, note, plan_of
 from app.connections.proof import Finding, prove, prove_routinely
 from app.connections.set_changes import note_set
 from app.connections.trust_checks import judge
@@ -144,7 +144,7 @@ class Verification:
             if pause is None or not spreading or time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)
-        return answers
+        return look_for_retired(self._sts, answers)
 
     def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> Finding:
         """A routine proof where that is enough, else a full one; with what the trust policy and the canary say."""
