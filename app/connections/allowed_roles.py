@@ -1,10 +1,8 @@
 """Which roles Deputy may assume at all, decided before any call to AWS (invariant 7 of docs/architecture.md)."""
 
-from uuid import UUID
-
 from app.config import Config
 from app.errors import RoleNotAllowedError, ValidationFailedError
-from app.ids import RoleArn, kit_role_name
+from app.ids import RoleArn
 
 # AWS services and IAM Identity Center own the roles under these paths.
 _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
@@ -27,9 +25,3 @@ def allowed_role(config: Config, text: str) -> RoleArn:
     if not role.name.startswith(config.role_prefix):
         raise RoleNotAllowedError(f"The role's name must start with {config.role_prefix}")
     return role
-
-
-def kit_role_arn(config: Config, tenant_id: UUID, account_id: str, suffix: str) -> str:
-    """The ARN of the role that the onboarding kit makes in that account. `suffix`: PermissionSets.suffix."""
-    name = kit_role_name(config.role_prefix, tenant_id, suffix)
-    return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"

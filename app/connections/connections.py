@@ -18,7 +18,8 @@ from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
 from app.config import Config
-from app.connections.allowed_roles import allowed_role, kit_role_arn
+from app.connections.allowed_roles import allowed_role
+from app.connections.kit_names import kit_role_arn, kit_suffix
 from app.connections.set_changes import recording_a_move
 from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
@@ -99,13 +100,19 @@ class Connections:
         AWS says the same of a role that is absent and of one that refuses us. Raises as `create` does, and
         RateLimitedError for too many searches, so that a tenant can't scan accounts.
         """
-        name = self._sets.choose(permission_set).name
-        role_arn = kit_role_arn(self._config, tenant_id, account_id, self._sets.suffix(name))
+        role_arn = self.kit_role_arn(tenant_id, account_id, permission_set)
         with self._insert(caller, tenant_id, role_arn, permission_set) as (db, connection):
             _ensure_few_searches(db, tenant_id)
             connection.found_by_account = True
             connection.make_due(now(), Trigger.CREATED)
         return self.get(caller, tenant_id, connection.id)
+
+    def kit_role_arn(self, tenant_id: UUID, account_id: str, permission_set: str | None) -> str:
+        """The ARN of the role that the onboarding kit makes in that account. Raises ValidationFailedError."""
+        name = self._sets.choose(permission_set).name
+        with self._db.read() as db:
+            suffix = kit_suffix(db, self._config, self._sets, tenant_id, name)
+        return kit_role_arn(self._config, tenant_id, account_id, suffix)
 
     def create(
         self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None

@@ -15,6 +15,7 @@ from app.access.tenancy import tenant_of
 from app.aws import templates
 from app.aws.templates import Published, Template, TemplateBucket
 from app.config import Broker, Config
+from app.connections.kit_names import kit_suffix
 from app.errors import ValidationFailedError
 from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
@@ -142,11 +143,11 @@ class Onboarding:
     ) -> Kit:
         """The kit of one tenant, with its next External ID during a rotation. Raises NotFoundError, ValidationFailedError."""
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        tenant, next_external_id, token, there = self._read(caller, tenant_id, chosen)
+        tenant, next_external_id, token, suffix, there = self._read(caller, tenant_id, chosen)
         template, whole = self._templates[chosen.name], self._organization[chosen.name]
         urls = self._bucket.url(template), self._bucket.url(whole)
-        new = self._new(tenant.id, chosen)
-        made = self._there(tenant.id, there, chosen) if there else new
+        new = self._new(tenant.id, suffix, chosen)
+        made = self._there(tenant.id, suffix, there) if there else new
         role = self._role(new.role_name, tenant.external_id or "", next_external_id, chosen)
         values = {"ExternalId": role.external_id, "NextExternalId": next_external_id or ""}
         values |= self._registration(token, region)
@@ -193,30 +194,33 @@ class Onboarding:
         )
         return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
 
-    def _new(self, tenant_id: UUID, chosen: PermissionSet) -> _Made:
-        named = self._config.role_prefix, tenant_id, self.sets.suffix(chosen.name)
+    def _new(self, tenant_id: UUID, suffix: str, chosen: PermissionSet) -> _Made:
+        named = self._config.role_prefix, tenant_id, suffix
         parameters = frozenset(parameter["name"] for parameter in chosen.parameters)
         return _Made(kit_role_name(*named), kit_stack_names(*named), parameters)
 
-    def _there(self, tenant_id: UUID, row: Row[str, str, int | None], chosen: PermissionSet) -> _Made:
+    def _there(self, tenant_id: UUID, suffix: str, row: Row[str, str, int | None]) -> _Made:
         name, prefix = RoleArn.parse(row.role_arn).name, self._config.role_prefix
         beginning = kit_role_name(prefix, tenant_id)
-        ending = name.removeprefix(beginning) if name.startswith(beginning) else self.sets.suffix(chosen.name)
+        ending = name.removeprefix(beginning) if name.startswith(beginning) else suffix
         made_from = self.versions.of(row.permission_set, row.permission_set_version)
         parameters = frozenset(parameter["name"] for parameter in made_from.parameters) if made_from else frozenset()
         return _Made(name, kit_stack_names(prefix, tenant_id, ending), parameters)
 
     def _read(
         self, caller: Caller, tenant_id: UUID, chosen: PermissionSet
-    ) -> tuple[Tenant, str | None, str, Row[str, str, int | None] | None]:
-        """The tenant, its next External ID, its registration token, and its role of that set. Raises NotFoundError."""
+    ) -> tuple[Tenant, str | None, str, str, Row[str, str, int | None] | None]:
+        """The tenant, its next External ID, its registration token, the suffix of a new role's name, and its role of
+        that set. Raises NotFoundError.
+        """
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
             # A page's token names its link: revoking the link voids the token.
             link_id = caller.key_id if caller.kind == "onboarding_link" else None
             token = self._tokens.make(deployment_id(db), tenant.id, tenant.registration_generation, link_id=link_id)
             following = tenant.next.value if tenant.next else None
-            return tenant, following, token, _role_that_is_there(db, tenant.id, chosen.name)
+            suffix = kit_suffix(db, self._config, self.sets, tenant.id, chosen.name)
+            return tenant, following, token, suffix, _role_that_is_there(db, tenant.id, chosen.name)
 
     def _registration(self, token: str, region: str) -> dict[str, str]:
         """The parameters with which a stack registers its role. A stack can only name a topic of its own region."""

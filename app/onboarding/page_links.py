@@ -20,8 +20,9 @@ from app.audit import log as audit
 from app.audit.events import Action
 from app.clock import now
 from app.config import Config
-from app.connections.allowed_roles import allowed_role, kit_role_arn
+from app.connections.allowed_roles import allowed_role
 from app.connections.connections import Connections
+from app.connections.kit_names import kit_suffix
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
@@ -159,10 +160,11 @@ class Links:
         )
         with self._db.read() as db:
             found = db.execute(query).unique().one_or_none()
-        if found is None:
-            return None
-        region, permission_set, tenant = found
-        named = self._config.role_prefix, tenant.id, self._onboarding.sets.suffix(permission_set)
+            if found is None:
+                return None
+            region, permission_set, tenant = found
+            suffix = kit_suffix(db, self._config, self._onboarding.sets, tenant.id, permission_set)
+        named = self._config.role_prefix, tenant.id, suffix
         return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
@@ -189,8 +191,8 @@ class Links:
         Verification.verify raise.
         """
         caller, tenant_id, permission_set = visit.caller, visit.tenant.id, visit.link.permission_set
-        suffix = self._onboarding.sets.suffix(permission_set)
-        role_arn = kit_role_arn(self._config, tenant_id, text, suffix) if _ACCOUNT.fullmatch(text) else text
+        by_account = _ACCOUNT.fullmatch(text)
+        role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set) if by_account else text
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before it reaches the database, which refuses some characters as text.

@@ -79,7 +79,7 @@ class PermissionSets(dict[str, PermissionSet]):
         return version is not None and name in self and version < self[name].version
 
     def suffix(self, name: str) -> str:
-        """What the names of its roles and stacks end with: nothing for the default set."""
+        """What the names of its roles and stacks end with unless that is taken: nothing for the default set."""
         return "" if name == self.default else f"-{name}"
 
 
@@ -120,7 +120,8 @@ def mistakes_in(
             else f"{place} holds no permission set (a file with the ending .yaml, .yml or .json)."
         )
     for name in names:
-        too_long = len(role_prefix) + TENANT_DIGITS + (0 if name == chosen else 1 + len(name)) - ROLE_NAME_MAX
+        # The default set's too: its name is in its roles' names once another was the default (kit_names.py).
+        too_long = len(role_prefix) + TENANT_DIGITS + 1 + len(name) - ROLE_NAME_MAX
         if too_long > 0:
             lines.append(
                 f"{name}: name: Its roles' names would be {too_long} characters longer than the {ROLE_NAME_MAX} that IAM"

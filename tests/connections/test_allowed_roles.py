@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 
 from app.config import Broker
-from app.connections.allowed_roles import allowed_role, kit_role_arn
+from app.connections.allowed_roles import allowed_role
+from app.connections.kit_names import kit_role_arn
 from tests.conftest import make_config
 
 TENANT = UUID("01890000-0000-7000-8000-0000deadbeef")

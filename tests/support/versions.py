@@ -48,13 +48,13 @@ class Vendor:
         (self._folder / f"{name}.json").write_text(json.dumps(GOOD | changes))
 
     @contextmanager
-    def release(self, *, publish: bool = True) -> Iterator[tuple[World, Flask]]:
-        """The service with the folder as it is now."""
+    def release(self, *, publish: bool = True, default: str | None = None) -> Iterator[tuple[World, Flask]]:
+        """The service with the folder as it is now; the default set is the one that reads, unless another is named."""
         app = create_app(
             make_config(
                 self._url,
                 permission_sets=self._folder,
-                default_permission_set=self.reads,
+                default_permission_set=default or self.reads,
                 registration_topic_arn=self._stack.registration_topic_arn,
                 registration_queue_url=self._stack.registration_queue_url,
                 console_url=f"{self._aws.url}/console",

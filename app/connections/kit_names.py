@@ -1,0 +1,36 @@
+"""What the onboarding kit calls a tenant's role. Two permission sets never get one name for a role of the same tenant."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.config import Config
+from app.ids import kit_role_name
+from app.permissions.permission_sets import PermissionSets
+from app.store.models import Connection
+
+
+def kit_suffix(db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, name: str) -> str:
+    """What the names of the tenant's new role and stack of that set end with: nothing for the default set, and the
+    set's name for others.
+
+    The default set's name as well where a role of another set has the plain name, since the role keeps it when
+    DEFAULT_PERMISSION_SET is changed, and when it moves to another set: the kit's script would give it the default
+    set's rights. A role outlives its connection, so deleted ones count.
+    """
+    if suffix := sets.suffix(name):
+        return suffix
+    plain = f"/{kit_role_name(config.role_prefix, tenant_id)}"
+    taken = select(Connection.id).where(
+        Connection.tenant_id == tenant_id,
+        Connection.permission_set != name,
+        Connection.role_arn.endswith(plain, autoescape=True),
+    )
+    return f"-{name}" if db.scalar(taken.limit(1)) else ""
+
+
+def kit_role_arn(config: Config, tenant_id: UUID, account_id: str, suffix: str) -> str:
+    """The ARN of the role that the onboarding kit makes in that account. `suffix`: kit_suffix."""
+    name = kit_role_name(config.role_prefix, tenant_id, suffix)
+    return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"
