@@ -43,6 +43,12 @@ class SetIn(Strict):
     permission_set = line(64, "bucket-sync", required=True)
 
 
+class ApprovalIn(Strict):
+    permission_set = line(
+        64, "bucket-sync", "The set that you saw: wanted_permission_set, or permission_set where that is null."
+    )
+
+
 _COUNTS = {"verified": 2, "pending": 1}
 _BY_STATUS = doc(_COUNTS, "How many have each status. A status without connections is left out.")
 
@@ -238,7 +244,7 @@ def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     return services().connections.get(caller(), tenant_id, connection_id)
 
 
-@bp.operation("PATCH", _ONE, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=SetIn, fails=[404, 429])
+@bp.operation("PATCH", _ONE, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=SetIn, fails=[404, 409, 429])
 def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Ask the customer to move a role to another permission set
 
@@ -295,14 +301,15 @@ def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
     return services().connections.resume(caller(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty, fails=[404, 409])
-def approve_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ApprovalIn, fails=[404, 409])
+def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a connection that may write, in an account that was not declared
 
     It needs a key that is bound to no tenant. The connection is verified at once if its latest proof succeeded and is
-    less than a day old; otherwise a proof is due now.
+    less than a day old; otherwise a proof is due now. With `permission_set` it is refused (409) if the connection is to
+    have another one by now: a key of the tenant can ask for one at any time.
     """
-    return services().connections.approve(caller(), tenant_id, connection_id)
+    return services().connections.approve(caller(), tenant_id, connection_id, **body)
 
 
 @bp.operation(

@@ -11,7 +11,7 @@ import click
 
 from app.cli.finding import connection_called, tenant_called
 from app.cli.operator import REASON, Noun, every, operator, services
-from app.cli.output import Row, columns, row_of, table
+from app.cli.output import Row, columns, lines, row_of, table
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger
@@ -145,12 +145,19 @@ def resume(connection: str, reason: str) -> Row:
     return _whole(services().connections.resume(operator(), found.tenant_id, found.id, reason=reason))
 
 
-@connections.verb("approve", "123456789012")
+@connections.verb("approve", "123456789012 --permission-set bucket-sync")
 @_CONNECTION
-def approve(connection: str) -> Row:
+@click.option("--permission-set", help="Do not ask; fail if the connection is to have another one.")
+def approve(connection: str, permission_set: str | None) -> Row:
     """Approve a connection that awaits it.
 
     One that may write, in an account that its tenant did not declare.
     """
     found = connection_called(connection)
-    return _whole(services().connections.approve(operator(), found.tenant_id, found.id))
+    if permission_set is None:
+        about = row_of(found, "tenant_id", "role_arn", "permission_set", "wanted_permission_set")
+        click.echo("\n".join(lines({"tenant": found.tenant.name} | about)), err=True)
+        click.confirm("Approve?", abort=True, err=True)
+        permission_set = found.set_to_be
+    approved = services().connections.approve(operator(), found.tenant_id, found.id, permission_set=permission_set)
+    return _whole(approved)

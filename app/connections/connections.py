@@ -196,12 +196,14 @@ class Connections:
     def ask_for_set(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str) -> Connection:
         """The role is to move to that permission set. Until it has moved, the connection keeps its own.
 
-        A set that writes needs approval as a new connection does. Raises ValidationFailedError, NotFoundError.
+        A set that writes needs approval as a new connection does. Raises ValidationFailedError, NotFoundError,
+        SuspendedError for the tenant.
         """
         chosen = self._sets.choose(permission_set)
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            tenant.ensure_active()
             to_approve = _must_be_approved(db, self._config, tenant, connection.account_id, chosen)
             with recording_a_move(db, caller.actor, connection):
                 connection.ask_for_set(chosen.name, approved=caller.tenant_id is None or not to_approve)
@@ -209,14 +211,22 @@ class Connections:
             audit.record_about(db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details)
             return connection
 
-    def approve(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
-        """The vendor approves a connection that may write. Raises NotFoundError, ForbiddenError, ConflictError."""
+    def approve(
+        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str | None = None
+    ) -> Connection:
+        """The vendor approves a connection that may write; with `permission_set` only if that is what it is to have.
+
+        Raises NotFoundError, ForbiddenError, SuspendedError for the tenant, ConflictError.
+        """
         with self._db.write(caller) as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
+            tenant.ensure_active()
+            seen = {name: getattr(connection, name) for name in ("permission_set", "wanted_permission_set")}
             with recording_a_move(db, caller.actor, connection):
-                connection.approve(now())
-            details = {"status": connection.status.value}
+                connection.approve(now(), permission_set)
+            details = {"status": connection.status.value} | seen
             audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
             return connection
 

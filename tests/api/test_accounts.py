@@ -137,6 +137,26 @@ def test_the_vendor_approves_what_is_proven_and_fresh_and_it_issues_at_once(worl
     world.admin.refused("POST", path_of(waiting, "/approve"), expect=409, code="conflict")
 
 
+def test_an_approval_that_names_a_permission_set_approves_no_other(world: World, tenant, waiting):
+    """The tenant's key asks for another set between the vendor's look and the approval."""
+    named = {"permission_set": WRITES}
+    bound_to(world, tenant)("PATCH", path_of(waiting), {"permission_set": "inventory"})
+    refused = world.admin.refused("POST", path_of(waiting, "/approve"), named, expect=409, code="conflict")
+    assert "inventory" in refused["detail"]
+    assert world.admin("GET", path_of(waiting))["awaiting_approval"]
+    bound_to(world, tenant)("PATCH", path_of(waiting), named)
+    approved = world.admin("POST", path_of(waiting, "/approve"), named)
+    assert (approved["status"], approved["awaiting_approval"]) == ("verified", False)
+
+
+def test_the_audit_log_says_which_permission_set_was_approved(world: World, waiting):
+    world.admin("PATCH", path_of(waiting), {"permission_set": "inventory"})
+    world.admin("POST", path_of(waiting, "/approve"), {"permission_set": "inventory"})
+    [event] = world.audit(connection_id=waiting["id"], action="connection.approved")
+    found = {"status": "verified", "permission_set": WRITES, "wanted_permission_set": "inventory"}
+    assert event["details"] == found
+
+
 def test_a_bound_key_does_not_approve(world: World, tenant, waiting):
     bound_to(world, tenant).refused("POST", path_of(waiting, "/approve"), expect=403, code="forbidden")
     stranger = bound_to(world, world.tenant())

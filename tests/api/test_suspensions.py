@@ -5,6 +5,7 @@ from datetime import datetime
 import pytest
 
 from app.clock import now
+from tests.attacks.routes import OF_A_TENANT
 from tests.support.cast import Customer, World, path_of, without_external_id
 from tests.support.rows import ByHand
 
@@ -55,6 +56,30 @@ def test_a_suspended_tenant_shows_on_its_connections_and_their_status_stays_thei
     shown = world.admin("POST", f"/v1/tenants/{tenant['id']}/resume", {"reason": "done"})
     assert shown["suspended"] is None
     assert all(one["issues"] and one["why"] is None for one in views(world, connection))
+
+
+OF_CONNECTION = {"/verify", "/diagnose", "/resume", "/approve", "/credentials"}
+GIVES = OF_CONNECTION | {"/connections", "/onboarding-links", "/{connection_id}"}
+LIFTS_OR_ADDS = ("/v1/tenants/{tenant_id}/resume", "/suspend")
+
+
+def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepares_that(world: World):
+    tenant = world.tenant()
+    connection = world.awaiting_approval(tenant)
+    world.admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "In doubt"})
+    refused = set()
+    for route in OF_A_TENANT:
+        if route.method in {"POST", "PATCH"} and not route.path.endswith(LIFTS_OR_ADDS):
+            path = route.at(tenant_id=tenant["id"], connection_id=connection["id"])
+            answer = world.admin.raw(route.method, path, route.body)
+            if answer.headers.get("X-Deputy-Code") == "suspended":
+                refused.add(f"/{path.rpartition('/')[2]}".replace(connection["id"], "{connection_id}"))
+    assert refused == GIVES
+    connection = world.admin("GET", path_of(connection))
+    assert part(connection, "wanted_permission_set", "awaiting_approval") == {
+        "wanted_permission_set": None,
+        "awaiting_approval": True,
+    }
 
 
 def test_a_suspended_connection_says_since_when_by_whom_and_why(world: World):

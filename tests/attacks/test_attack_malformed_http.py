@@ -143,7 +143,7 @@ FIELDS = {
     "/replace": ["grace_seconds"],
     "/verify": [],
     "/diagnose": [],
-    "/approve": [],
+    "/approve": ["permission_set"],
 }
 WRONG = ["x" * MIB, {"a": 1}, ["x"], 5, 1.5, True, False, "", " ", "\u202e", "a\tb", 10**400]
 

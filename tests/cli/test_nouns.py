@@ -172,7 +172,27 @@ def test_a_connection_is_suspended_resumed_and_shown_with_its_proof(cli, acme):
 def test_a_connection_is_approved(cli, world):
     awaiting = world.awaiting_approval(world.tenant())
     assert cli("connections", "show", awaiting["id"])["awaiting_approval"]
-    assert cli("connections", "approve", awaiting["id"])["status"] == "verified"
+    other = cli.text("connections", "approve", awaiting["id"], "--permission-set", "inventory", fails=1)
+    assert "bucket-sync" in other, "what it is now"
+    asks = cli.text("connections", "approve", awaiting["id"], fails=1)
+    for told in ("bucket-sync", awaiting["role_arn"], "Approve?"):
+        assert told in asks
+    assert cli("connections", "show", awaiting["id"])["awaiting_approval"]
+    approved = cli("connections", "approve", awaiting["id"], "--permission-set", "bucket-sync")
+    assert approved["status"] == "verified"
+
+
+def test_what_is_asked_for_after_the_look_is_not_approved_by_the_command(cli, world, monkeypatch):
+    """The tenant's key asks for another set while the operator reads what the command shows."""
+    awaiting = world.awaiting_approval(world.tenant())
+
+    def look(*_: object, **__: object) -> bool:
+        world.admin("PATCH", path_of(awaiting), {"permission_set": "inventory"})
+        return True
+
+    monkeypatch.setattr("click.confirm", look)
+    assert "inventory" in cli.text("connections", "approve", awaiting["id"], fails=1)
+    assert cli("connections", "show", awaiting["id"])["awaiting_approval"]
 
 
 def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_no_other(cli, world, acme):

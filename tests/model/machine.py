@@ -295,7 +295,8 @@ class Deputy(Watched):
         self._approve(app, waiting[which % len(waiting)], whose)
 
     def _approve(self, app: int, connection: Connection, whose: str) -> None:
-        path, expect = f"/connections/{connection.id}/approve", 200 if whose == "vendor" else 403
+        active = connection.tenant.status == ACTIVE
+        path, expect = f"/connections/{connection.id}/approve", (200 if active else 409) if whose == "vendor" else 403
         made = self.do(app, whose, connection.tenant, ("POST", path, {}), "connections:write", expect=expect)
         if made is None:
             return

@@ -275,6 +275,11 @@ class Connection(TenantOwned, Suspendable, Base):
         """Whether the vendor must approve it, or the set that it is to move to; until then it keeps its own set."""
         return self.awaiting_approval or (self.wanted_permission_set is not None and not self.wanted_approved)
 
+    @property
+    def set_to_be(self) -> str:
+        """The permission set that its role is to have: an approval is about this one."""
+        return self.wanted_permission_set or self.permission_set
+
     def ask_for_set(self, name: str, *, approved: bool) -> None:
         """Its role is to move to that set: to its own set means that it is to stay."""
         if name == self.wanted_permission_set:
@@ -302,14 +307,17 @@ class Connection(TenantOwned, Suspendable, Base):
             self.awaiting_approval = False
             self.make_due(now(), Trigger.REQUESTED)
 
-    def approve(self, at: datetime) -> None:
-        """The vendor approves it, and the set that it is to move to. Verified at once if its latest proof passed, is fresh, and was made since the
-        connection was last made due (a resume, a stack's message); otherwise a proof is due.
+    def approve(self, at: datetime, permission_set: str | None = None) -> None:
+        """The vendor approves it, and the set that it is to move to. Verified at once if its latest proof passed, is
+        fresh, and was made since the connection was last made due (a resume, a stack's message); otherwise a proof is due.
 
-        Raises ConflictError when it does not await approval.
+        `permission_set`: what the vendor saw as `set_to_be`. Raises ConflictError when it is another one by now, or when
+        the connection does not await approval.
         """
         if not self.awaits_approval:
             raise ConflictError("This connection does not await approval.")
+        if permission_set not in {None, self.set_to_be}:
+            raise ConflictError(f"The permission set to approve is {self.set_to_be} now; look at the connection again.")
         self.wanted_approved = self.wanted_permission_set is not None
         self._move()
         if not self.awaiting_approval:
