@@ -22,6 +22,8 @@ from app.background import housekeeping
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection as Row
+from app.store.models import ExternalIdRow, ExternalIdState
+from app.store.models.tenant import ROTATING
 from sandbox.identity import Session
 from sandbox.server import Sandbox
 from sandbox.sts import StsCall
@@ -199,7 +201,7 @@ class Stage:
         )
 
     def clear(self, model: Model, first_call: int) -> None:
-        """So that the next run finds nothing due, and nothing grows."""
+        """So that the next run finds nothing due and no rotation that goes on, and nothing grows."""
         for role in model.roles:
             if role.exists:
                 self.remove(role)
@@ -210,6 +212,7 @@ class Stage:
         del self.calls[first_call:]
         with self.services.db.write(SYSTEM) as db:
             db.execute(update(Row).where(Row.due_at.is_not(None)).values(due_at=None))
+            db.execute(update(ExternalIdRow).where(ROTATING).values(state=ExternalIdState.RETIRED))
 
 
 def credentials_path(tenant: Tenant, connection: Connection) -> str:
