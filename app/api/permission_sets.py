@@ -13,8 +13,8 @@ from app.permissions.difference import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
 _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
-_SIDE: dict[str, list[Any]] = {"actions": [], "managed_policies": [], "statements": []}
-_CHANGE = {"sid": "ReadTags", "field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
+_SIDE: dict[str, list[Any]] = {"actions": [], "managed_policies": [], "statements": [], "parameters": []}
+_CHANGE = {"sid": "ReadTags", "parameter": None, "field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}  # as IAM has it
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 _NAMES = ("name", "version", "title", "description", "access", "statements", "managed_policies", "parameters")
@@ -63,14 +63,16 @@ class DifferenceQuery(Strict):
 
 
 class SideOut(Answer):
-    actions = fields.List(string("s3:ListAllMyBuckets"))
+    actions = fields.List(string("s3:ListAllMyBuckets"), metadata={"description": "Allowed on one side only."})
     managed_policies = fields.List(fields.Nested(ManagedPolicyOut))
     statements = fields.List(fields.Dict(), metadata=doc(_WITH_WHY))
+    parameters = fields.List(fields.Nested(ParameterOut))
 
 
 class ChangeOut(Answer):
-    sid = string("ReadTags")
-    field = one_of("StatementField", "Effect", "Action", "Resource", "Condition")
+    sid = string("ReadTags", "The statement; null for a parameter, and for the set's access.", allow_none=True)
+    parameter = string("ReportBucket", "The parameter; null otherwise.", allow_none=True)
+    field = one_of("ChangedField", "Effect", "Action", "Resource", "Condition", "pattern", "access")
     before = fields.Raw(data_key="from", allow_none=True, metadata=doc("*", openapi=_ANY))
     after = fields.Raw(data_key="to", allow_none=True, metadata=doc(["arn:aws:s3:::acme-*"], openapi=_ANY))
 
@@ -82,7 +84,7 @@ class DifferenceOut(Answer):
     after = number(2, data_key="to", attribute="after.version")
     added = fields.Nested(SideOut)
     removed = fields.Nested(SideOut)
-    changed = fields.List(fields.Nested(ChangeOut), metadata={"description": "Fields of statements that both have."})
+    changed = fields.List(fields.Nested(ChangeOut), metadata={"description": "Fields of what both have."})
 
 
 class PermissionSets(Answer):

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.clock import now
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
-from app.permissions.difference import Difference, asks_for, difference
+from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
 from app.store.database import SYSTEM, Database
 from app.store.models import PermissionSetVersion
@@ -74,7 +74,7 @@ def _refusal(db: Session, chosen: PermissionSet) -> str | None:
     rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == chosen.name)).all()
     published = {row.version: row for row in rows}
     latest, same = max(published, default=0), published.get(chosen.version)
-    if same is not None and asks_for(_set_of(same)) != asks_for(chosen):
+    if same is not None and any(difference(_set_of(same), chosen).words()):
         found = f"What it asks for has changed since version {chosen.version} was published."
     elif same is None and chosen.version < latest:
         found = f"Version {latest} was published already."

@@ -1,7 +1,7 @@
 """What a permission set asks for beside another: in the API's form, and in words for the customer's administrator."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +15,21 @@ _COMPARED = ("Effect", "Action", "Resource", "Condition")
 class Side:
     """What one of the two has, and the other has not."""
 
-    actions: list[str]
+    actions: list[str]  # that it allows at all; where an action is allowed in more places, the change of a field says
     managed_policies: list[dict[str, str]]
     statements: list[dict[str, Any]]
+    parameters: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field of a statement that both have under one Sid."""
+    """A field of a statement that both have under one Sid, of a parameter that both have, or of the set itself."""
 
-    sid: str
     field: str
     before: Any
     after: Any
+    sid: str | None = None
+    parameter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +41,67 @@ class Difference:
     changed: list[Change]
 
     def words(self) -> Iterator[str]:
-        """A sentence for each thing that differs."""
+        """A sentence for each thing that differs: none only for two sets that ask for the same."""
         for verb, side in (("May", self.added), ("May no longer", self.removed)):
             if side.actions:
                 yield f"{verb} use {', '.join(side.actions)}."
         for verb, side in (("Adds", self.added), ("Takes away", self.removed)):
             yield from (f"{verb} AWS's own policy {one['name']}: {one['why']}" for one in side.managed_policies)
-            yield from (f"{verb} the statement {one['Sid']}: {one['why']}" for one in side.statements)
+            yield from (f"{verb} the statement {one['Sid']}: {one['why']} {_content(one)}" for one in side.statements)
+        for verb, side in (("Asks", self.added), ("No longer asks", self.removed)):
+            yield from (f"{verb} for {one['name']}: {one['description']}" for one in side.parameters)
         for change in self.changed:
-            if change.field != "Action":  # told above
-                yield f"{change.sid}: its {change.field} changes from {_shown(change.before)} to {_shown(change.after)}."
+            yield from self._words_of(change)
+
+    def _words_of(self, change: Change) -> Iterator[str]:
+        if change.field not in {"Action", "Resource"}:
+            whose = change.sid or change.parameter
+            what = f"{whose}: its {change.field}" if whose else f"Its {change.field}"
+            yield f"{what} changes from {_shown(change.before)} to {_shown(change.after)}."
+            return
+        before, after = texts(change.before), texts(change.after)
+        for verb, chosen, found in (("also", self.after, after), ("no longer", self.before, before)):
+            if only := sorted({*found} - ({*before} & {*after})):
+                does = (
+                    "applies to"
+                    if change.field == "Resource"
+                    else _does(_by_name(chosen.statements, "Sid")[change.sid])
+                )
+                yield f"{change.sid}: {verb} {does} {', '.join(only)}."
 
 
 def difference(before: PermissionSet, after: PermissionSet) -> Difference:
-    old, new = ({one["Sid"]: one for one in side.statements} for side in (before, after))
-    changed = [
-        Change(sid, field, old[sid].get(field), statement.get(field))
-        for sid, statement in new.items()
+    access = [Change("access", before.access, after.access)] if before.access != after.access else []
+    old, new = (_by_name(side.statements, "Sid") for side in (before, after))
+    fields = [
+        Change(field, old[sid].get(field), new[sid].get(field), sid=sid)
+        for sid in new
         for field in _COMPARED
-        if sid in old and _plain(old[sid].get(field)) != _plain(statement.get(field))
+        if sid in old and _plain(old[sid].get(field)) != _plain(new[sid].get(field))
     ]
-    return Difference(before, after, _beyond(after, before), _beyond(before, after), changed)
+    known, asked = (_by_name(side.parameters, "name") for side in (before, after))
+    patterns = [
+        Change("pattern", known[name]["pattern"], asked[name]["pattern"], parameter=name)
+        for name in asked
+        if name in known and known[name]["pattern"] != asked[name]["pattern"]
+    ]
+    return Difference(before, after, _beyond(after, before), _beyond(before, after), [*access, *fields, *patterns])
 
 
-def asks_for(chosen: PermissionSet) -> Any:
-    """What makes a version: two sets that ask for the same differ in words alone."""
-    statements = [{field: _plain(one.get(field)) for field in ("Sid", *_COMPARED)} for one in chosen.statements]
-    parameters = [(one["name"], one["pattern"]) for one in chosen.parameters]
-    return chosen.access, statements, sorted(one["name"] for one in chosen.managed_policies), sorted(parameters)
+def _by_name(found: Iterable[dict[str, Any]], key: str) -> dict[Any, dict[str, Any]]:
+    return {one[key]: one for one in found}
 
 
 def _beyond(one: PermissionSet, other: PermissionSet) -> Side:
-    sids, names = {s["Sid"] for s in other.statements}, {p["name"] for p in other.managed_policies}
+    def only(found: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+        names = _by_name(others, key)
+        return [item for item in found if item[key] not in names]
+
     return Side(
         sorted(_actions(one) - _actions(other)),
-        [policy for policy in one.managed_policies if policy["name"] not in names],
-        [statement for statement in one.statements if statement["Sid"] not in sids],
+        only(one.managed_policies, other.managed_policies, "name"),
+        only(one.statements, other.statements, "Sid"),
+        only(one.parameters, other.parameters, "name"),
     )
 
 
@@ -83,10 +110,20 @@ def _actions(chosen: PermissionSet) -> set[str]:
     return {action for one in allowing for action in texts(one["Action"])}
 
 
-def _plain(value: Any) -> Any:
-    """One text is the list of it, in any order."""
-    return sorted(texts(value)) or value
+def _plain(value: Any) -> str:
+    """One text is the list of it, in any order; and in JSON true is not 1."""
+    return json.dumps(sorted({*texts(value)}) or value or None, sort_keys=True)
+
+
+def _content(statement: dict[str, Any]) -> str:
+    actions, resources = (", ".join(texts(statement[field])) for field in ("Action", "Resource"))
+    condition = f" if {_shown(statement['Condition'])}" if statement.get("Condition") else ""
+    return f"It {_does(statement)} {actions} on {resources}{condition}."
+
+
+def _does(statement: dict[str, Any]) -> str:
+    return "allows" if statement["Effect"] == "Allow" else "denies"
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value) if value else "none"

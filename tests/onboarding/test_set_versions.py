@@ -112,10 +112,17 @@ def test_the_command_says_so_in_one_line(vendor_of_sets: Vendor, monkeypatch):
 def test_the_difference_is_of_actions_policies_statements_and_their_fields(vendor_of_sets: Vendor):
     name, narrow = vendor_of_sets.reads, READS | {"Resource": "arn:aws:s3:::mine"}
     audit = {"name": "SecurityAudit", "why": "Reads all settings."}
-    vendor_of_sets.write(name, 1, READS, MORE)
+    bucket = {"name": "Bucket", "pattern": "[a-z]{3}", "description": "A bucket", "example": "abc"}
+    uses = {"Sid": "Bucket", "Resource": "arn:${AWS::Partition}:s3:::${Bucket}${Other}"}
+    asked = [bucket | {"name": "Other"}, bucket]
+    vendor_of_sets.write(name, 1, READS, MORE, READS | uses, parameters=asked, access="write")
     with vendor_of_sets.release():
         pass
-    vendor_of_sets.write(name, 2, narrow, READS | {"Sid": "New", "Action": "s3:GetBucketAcl"}, managed_policies=[audit])
+    new, more = READS | {"Sid": "New", "Action": "s3:GetBucketAcl"}, uses["Resource"].replace("Other", "More")
+    asked = [bucket | {"pattern": "[a-z]{4}", "example": "abcd"}, bucket | {"name": "More"}]
+    vendor_of_sets.write(
+        name, 2, narrow, new, READS | uses | {"Resource": more}, managed_policies=[audit], parameters=asked
+    )
     with vendor_of_sets.release() as (world, _):
         path = f"/v1/permission-sets/{name}/difference"
         found = world.admin("GET", f"{path}?from=1&to=2")
@@ -126,7 +133,15 @@ def test_the_difference_is_of_actions_policies_statements_and_their_fields(vendo
         assert found["removed"]["actions"] == ["s3:GetBucketTagging"]
         assert [one["Sid"] for one in found["removed"]["statements"]] == ["Tags"]
         assert found["removed"]["managed_policies"] == []
-        assert found["changed"] == [{"sid": "Read", "field": "Resource", "from": "*", "to": "arn:aws:s3:::mine"}]
+        names = {side: [one["name"] for one in found[side]["parameters"]] for side in ("added", "removed")}
+        assert names == {"added": ["More"], "removed": ["Other"]}
+        of_resource = {"field": "Resource", "parameter": None}
+        assert found["changed"] == [
+            {"sid": None, "parameter": None, "field": "access", "from": "write", "to": "read"},
+            of_resource | {"sid": "Read", "from": "*", "to": "arn:aws:s3:::mine"},
+            of_resource | {"sid": "Bucket", "from": uses["Resource"], "to": more},
+            {"sid": None, "parameter": "Bucket", "field": "pattern", "from": "[a-z]{3}", "to": "[a-z]{4}"},
+        ]
         same = world.admin("GET", f"{path}?from=2&to=2")
         assert (same["added"], same["changed"]) == (same["removed"], [])
         problem = world.admin.refused("GET", f"{path}?from=1&to=7", expect=422, code="validation_failed")

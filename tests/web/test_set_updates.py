@@ -122,7 +122,9 @@ def a_newer_version(page: Page) -> None:
     asked = page.locator("#set-update-1")
     expect(asked).to_contain_text("The permissions that Example Vendor asks for have changed")
     expect(asked.locator(".difference")).to_contain_text("May use s3:GetBucketTagging.")
-    expect(asked.locator(".difference")).to_contain_text("Adds the statement Tags: Shows their tags.")
+    expect(asked.locator(".difference")).to_contain_text(
+        "Adds the statement Tags: Shows their tags. It allows s3:GetBucketTagging on *."
+    )
 
 
 def a_set_that_writes(page: Page) -> None:
