@@ -50,7 +50,6 @@ def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatu
 
     With `emergency` a rotation that is open already becomes an emergency.
     """
-    services().quotas.admit_rotation(caller(), tenant_id)
     rotation, new = services().rotations.start(caller(), tenant_id, **body)
     return rotation, 201 if new else 200
 

@@ -63,16 +63,10 @@ class Quotas:
         self._entered = _quota("paste", "Roles are entered through this link", link_rate, "hour")
         self._again = _quota("again", "Checks are asked for through this link", link_rate, "hour")
         self._end_search = _quota("end_search", "Searches are ended through this link", link_rate, "hour")
-        self._rotation = _quota("rotation", "Keys of this tenant start rotations", 20, "day")
         stops = "Keys of this tenant revoke, suspend and delete"
         self._stop = _quota("stop", stops, config.tenant_revokes, "second", burst=4)
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)  # until when a tenant may stop nothing more
         self._lock = threading.Lock()  # around those
-
-    def admit_rotation(self, caller: Caller, tenant_id: UUID) -> None:
-        """One rotation that a bound key starts, because no External ID's row is ever deleted. Unbound keys have no limit."""
-        if caller.tenant_id == tenant_id:
-            self._count(caller, (self._rotation, tenant_id))
 
     def counting_stops(self, caller: Caller) -> Caller:
         """The caller, for one change that stops issuing: TENANT_REVOKES per second and tenant; unbound keys: no limit.
@@ -131,6 +125,7 @@ _REFUSALS = "refusal"
 _MESSAGES = _quota("registration", "Stacks send messages about this role", 20, "hour")
 # Each report that takes effect moves the epoch: other tenants' issuances that are under way check and commit again.
 _REPORTS = _quota("report", "Refusals are reported for this tenant", 60, "minute")
+_ROTATIONS = _quota("rotation", "Keys of this tenant start rotations", 20, "day")
 
 
 def admits_message(db: Session, subject: UUID) -> bool:
@@ -139,6 +134,14 @@ def admits_message(db: Session, subject: UUID) -> bool:
     `subject`: the connection; or the tenant, for Delete messages about roles that it has no connection to.
     """
     return _admits(_take, db, _MESSAGES, subject)
+
+
+def count_rotation(db: Session, caller: Caller, tenant_id: UUID) -> None:
+    """One that a bound key starts, in the transaction at hand, because no External ID's row is ever deleted. Unbound keys
+    have no limit. Raises RateLimitedError.
+    """
+    if caller.tenant_id is not None:
+        _take(db, _ROTATIONS, tenant_id)
 
 
 def has_room_for_report(db: Session, tenant_id: UUID) -> bool:

@@ -21,6 +21,7 @@ from app.audit.events import WORKER, Action, Actor
 from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.ids import new_external_id
+from app.limits import quotas
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Rotation, Trial, live_of
 from app.store.models.states import RotationState, Trigger
@@ -62,14 +63,15 @@ class Rotations:
     ) -> tuple[RotationStatus, bool]:
         """The rotation, and whether it is new: with `emergency` one that is open already becomes an emergency.
 
-        In an emergency nothing is issued for connections that have not switched. Raises NotFoundError, and
-        ConflictError while another rotation is open or ready.
+        In an emergency nothing is issued for connections that have not switched. Raises NotFoundError, ConflictError
+        while another rotation is open or ready, and RateLimitedError for a bound key that would start too many.
         """
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             rotation, details = latest(db, tenant.id), {"reason": reason, "emergency": emergency}
             new = rotation is None or not rotation.is_open
             if rotation is None or new:
+                quotas.count_rotation(db, caller, tenant.id)
                 rotation = _begin(db, caller.actor, tenant.id, rotation)
                 _record(db, caller.actor, rotation, Action.ROTATION_STARTED, details)
             elif not emergency:

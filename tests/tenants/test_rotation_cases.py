@@ -47,6 +47,17 @@ def test_a_bound_key_rotates_its_own_tenant_but_not_for_ever(tenant: Tenant, new
         own("DELETE", tenant.path, expect=204)
     own.refused("POST", tenant.path, {"reason": "x"}, expect=429, code="rate_limited")
     tenant.start()  # the vendor still can
+    for _ in range(2):
+        assert own("POST", tenant.path, {"reason": "it leaked", "emergency": True})["emergency"], "of the one that is open"
+
+
+def test_a_refused_rotation_counts_for_no_quota(tenant: Tenant):
+    own = tenant.world.key("tenants:write", tenant=tenant.made)
+    own("POST", tenant.path, {"reason": "x"}, expect=201)
+    for _ in range(20):
+        own.refused("POST", tenant.path, {"reason": "x"}, expect=409, code="conflict")
+    own("DELETE", tenant.path, expect=204)
+    own("POST", tenant.path, {"reason": "x"}, expect=201)
 
 
 def test_the_kit_carries_both_and_then_the_new_one_alone(tenant: Tenant):
