@@ -48,7 +48,9 @@ def test_a_bound_key_rotates_its_own_tenant_but_not_for_ever(tenant: Tenant, new
     own.refused("POST", tenant.path, {"reason": "x"}, expect=429, code="rate_limited")
     tenant.start()  # the vendor still can
     for _ in range(2):
-        assert own("POST", tenant.path, {"reason": "it leaked", "emergency": True})["emergency"], "of the one that is open"
+        assert own("POST", tenant.path, {"reason": "it leaked", "emergency": True})["emergency"], (
+            "of the one that is open"
+        )
 
 
 def test_a_refused_rotation_counts_for_no_quota(tenant: Tenant):
