@@ -61,7 +61,8 @@ class Rotations:
     def start(
         self, caller: Caller, tenant_id: UUID, *, reason: str, emergency: bool = False
     ) -> tuple[RotationStatus, bool]:
-        """The rotation, and whether it is new: with `emergency` one that is open already becomes an emergency.
+        """The rotation, and whether it is new: with `emergency` one that is open already becomes an emergency, the
+        vendor's if an unbound key asks for that.
 
         In an emergency nothing is issued for connections that have not switched. Raises NotFoundError, ConflictError
         while another rotation is open or ready, and RateLimitedError for a bound key that would start too many.
@@ -69,17 +70,19 @@ class Rotations:
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             rotation, details = latest(db, tenant.id), {"reason": reason, "emergency": emergency}
-            new = rotation is None or not rotation.is_open
+            new, bound = rotation is None or not rotation.is_open, caller.tenant_id is not None
             if rotation is None or new:
                 quotas.count_rotation(db, caller, tenant.id)
                 rotation = _begin(db, caller.actor, tenant.id, rotation)
+                rotation.by_bound = bound
                 _record(db, caller.actor, rotation, Action.ROTATION_STARTED, details)
             elif not emergency:
                 state = _status(db, rotation).state.value
                 raise ConflictError(
                     f"The rotation to {rotation.new.value} is {state}; complete it, or abandon it, before another begins."
                 )
-            elif not rotation.emergency:
+            elif not rotation.emergency or (rotation.by_bound and not bound):
+                rotation.by_bound = rotation.by_bound and bound
                 _record(db, caller.actor, rotation, Action.ROTATION_MADE_EMERGENCY, details)
             if emergency and not rotation.emergency:
                 _withdraw(db, rotation)
@@ -112,10 +115,13 @@ class Rotations:
     def abandon(self, caller: Caller, tenant_id: UUID) -> None:
         """The next External ID is retired, and the old one stays current.
 
-        Raises NotFoundError, and ConflictError when none is open, or once a connection has switched.
+        Raises NotFoundError, and ConflictError when none is open, once a connection has switched, or for a bound key
+        that would undo what the vendor began.
         """
         with self._db.write(caller) as db:
             rotation = _open_one(db, caller, tenant_id)
+            if caller.tenant_id is not None and not rotation.by_bound:
+                raise ConflictError("The vendor began this rotation, and has to abandon it.")
             new_id = rotation.next_external_id_id
             switched = select(Connection.id).where(live_of(tenant_id), Connection.external_id_id == new_id)
             if db.scalars(switched.limit(1)).first() is not None:

@@ -79,6 +79,48 @@ def test_a_bound_key_is_shown_the_reason_that_a_bound_key_gave(connection, mallo
     assert mallory("GET", path_of(connection))["suspended"]["reason"] == "a drill"
 
 
+# --- rotations ---
+
+
+@pytest.fixture
+def rotation(connection) -> str:
+    """The path of the tenant's rotation."""
+    return f"/v1/tenants/{connection['tenant_id']}/external-id/rotation"
+
+
+EMERGENCY = REASON | {"emergency": True}
+
+
+@pytest.mark.parametrize("wanted", [REASON, EMERGENCY], ids=["rotation", "emergency"])
+def test_what_the_vendor_began_to_replace_a_bound_key_does_not_abandon(
+    world: World, connection, mallory, rotation, wanted
+):
+    """In an emergency, what the External ID opens would be issued again."""
+    world.admin("POST", rotation, wanted, expect=201)
+    mallory.refused("DELETE", rotation, expect=409, code="conflict")
+    assert world.admin("GET", rotation)["state"] == "open"
+    if wanted is EMERGENCY:
+        mallory.refused("POST", path_of(connection, "/credentials"), expect=409, code="external_id_withdrawn")
+    world.admin("DELETE", rotation, expect=204)
+
+
+@pytest.mark.parametrize("first", [{"reason": "a drill"}, {"reason": "a drill", "emergency": True}])
+def test_a_bound_key_abandons_what_a_bound_key_began_until_the_vendor_makes_it_an_emergency(
+    world: World, mallory, rotation, first
+):
+    for abandons in (mallory, world.admin):
+        mallory("POST", rotation, first, expect=201)
+        abandons("DELETE", rotation, expect=204)
+    mallory("POST", rotation, first, expect=201)
+    for _ in range(2):
+        world.admin("POST", rotation, EMERGENCY)
+        mallory("POST", rotation, first | {"emergency": True})
+        mallory.refused("DELETE", rotation, expect=409, code="conflict")
+    made = world.audit(action="rotation.made_emergency", tenant_id=rotation.split("/")[3])
+    assert [event["details"]["reason"] for event in made] == [REASON["reason"]]
+    world.admin("DELETE", rotation, expect=204)
+
+
 # --- the audit log that a bound key reads ---
 
 

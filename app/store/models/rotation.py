@@ -27,6 +27,7 @@ class Rotation(TenantOwned, Base):
     external_id_id: Mapped[UUID]
     next_external_id_id: Mapped[UUID]
     emergency: Mapped[bool]
+    by_bound: Mapped[bool | None]  # begun by a key that is bound to the tenant, which may then abandon it too
     started_at: Mapped[datetime] = mapped_column(default=now)
     ready_at: Mapped[datetime | None]  # since when no verified connection waits; it completes by itself a day later
 
