@@ -444,6 +444,19 @@ def test_any_state_can_be_suspended_and_comes_back_unproven(before):
     assert (it.status, it.version) == (S.PENDING, 9)
 
 
+def test_nothing_is_due_for_a_suspended_one_until_it_is_resumed():
+    it = connection(S.PENDING, permission_set="reads", awaiting_approval=True)
+    it.ask_for_set("writes", approved=False)
+    it.suspend(WHY)
+    it.note_set("writes", 1)
+    it.approve(NOW)
+    assert (it.permission_set, it.awaits_approval, it.status, it.due_at) == ("writes", False, S.SUSPENDED, None)
+    it.make_due(NOW, Trigger.REGISTERED)
+    assert it.due_at is None
+    it.resume()
+    assert it.due_at is not None
+
+
 @pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE], ids=lambda s: s.value)
 def test_only_what_is_suspended_is_resumed(before):
     it = connection(before)

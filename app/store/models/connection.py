@@ -198,8 +198,11 @@ class Connection(TenantOwned, Suspendable, Base):
     def make_due(self, at: datetime, trigger: Trigger) -> None:
         """Prove it at `at`, and begin its schedule again: something says that the role is there, changed or gone.
 
-        A proven role whose stack is being deleted too: the role stays for some seconds.
+        A proven role whose stack is being deleted too: the role stays for some seconds. A suspended one rests: its resume
+        makes it due.
         """
+        if self.status is ConnectionStatus.SUSPENDED:
+            return
         self.due_at = self.due_since = at
         self.due_for = trigger
 
