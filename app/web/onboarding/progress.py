@@ -15,7 +15,17 @@ from app.ids import RoleArn
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.store.models import Connection, ConnectionStatus, Verdict
-from app.store.models.states import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER, StackState
+from app.store.models.states import (
+    ACCOUNT,
+    DEMANDS,
+    FOREIGN,
+    MISSING,
+    ONLY_US,
+    OWN,
+    SEE_VERIFICATION,
+    STRANGER,
+    StackState,
+)
 
 Counts = dict[ConnectionStatus, int]  # of connections, by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
@@ -76,6 +86,12 @@ class Progress:
         """When the access ended, if the customer set that."""
         until = self.connection.access_until if self.connection.status is ConnectionStatus.ENDED else None
         return f"{until:%-d %B %Y, %H:%M} UTC" if until else None
+
+    @property
+    def lets_in(self) -> str | None:
+        """What a role that lets strangers in does, in words; None for any other, and where the latest proof can't say."""
+        why = self.connection.why if self.connection.status is ConnectionStatus.INSECURE else None
+        return None if why == SEE_VERIFICATION[ConnectionStatus.INSECURE] else why
 
     @property
     def may_check(self) -> bool:
@@ -276,9 +292,8 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
         if one and one.unclear:
             return "Not connected yet: AWS gave no clear answer."
         return "Your role is being checked."
-    told = one and one.connection.why and (one.connection.verified_at or topic == STRANGER)
-    if status is ConnectionStatus.INSECURE and one and told:
-        return f"{one.connection.why} Its trust policy needs a change."
+    if one and one.lets_in and (one.connection.verified_at or topic == STRANGER):
+        return f"{one.lets_in} Its trust policy needs a change."
     return _STATUSES[status].headline
 
 
