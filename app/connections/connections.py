@@ -206,9 +206,10 @@ class Connections:
             tenant.ensure_active()
             to_approve = _must_be_approved(db, self._config, tenant, connection.account_id, chosen)
             with recording_a_move(db, caller.actor, connection):
-                connection.ask_for_set(chosen.name, approved=caller.tenant_id is None or not to_approve)
-            details = {"permission_set": chosen.name, "awaiting_approval": connection.awaits_approval}
-            audit.record_about(db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details)
+                new = connection.ask_for_set(chosen.name, approved=caller.tenant_id is None or not to_approve)
+            if new:
+                details = {"permission_set": chosen.name, "awaiting_approval": connection.awaits_approval}
+                audit.record_about(db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details)
             return connection
 
     def approve(

@@ -111,15 +111,17 @@ class Tenants:
         """
         try:
             with self._db.write(caller) as db:
-                tenant = tenant_of(db, caller, tenant_id, lock=True)
+                tenant = _whole(db, tenant_of(db, caller, tenant_id, lock=True))
                 caller.require_unbound()  # the vendor alone describes its customers
                 words = {name: value for name, value in fields.items() if name != "accounts"}
                 changes = {name: value for name, value in words.items() if getattr(tenant, name) != value}
                 for name, value in changes.items():
                     setattr(tenant, name, value)
-                if "accounts" in fields:
-                    declare(db, tenant, fields["accounts"])
-                    changes |= _counted(fields["accounts"])
+                given = fields.get("accounts", tenant.accounts)
+                accounts = None if given is None else sorted(set(given))
+                if accounts != tenant.accounts:
+                    declare(db, tenant, accounts)
+                    changes |= _counted(accounts)
                 if changes:
                     self._record(db, caller, tenant, Action.TENANT_CHANGED, changes)
                 return _whole(db, tenant)

@@ -46,6 +46,14 @@ def test_a_tenant_declares_its_accounts(world: World):
     assert world.tenant()["accounts"] is None, "any account, unless it is said"
 
 
+def test_the_same_list_again_changes_nothing_and_is_no_event(world: World):
+    tenant, first, second = world.tenant(), Customer(world.aws).account, Customer(world.aws).account
+    for accounts in (None, [first, second], [second, first, first], [], [], None):
+        world.admin("PATCH", path(tenant), {"accounts": accounts})
+    changed = [one["details"] for one in world.audit(tenant_id=tenant["id"], action="tenant.changed")]
+    assert changed == [{"accounts": None}, {"accounts": 0}, {"accounts": 2}]
+
+
 def test_only_the_vendor_declares_accounts(world: World):
     tenant = world.tenant()
     bound_to(world, tenant).refused("PATCH", path(tenant), {"accounts": []}, expect=403, code="forbidden")
@@ -155,6 +163,22 @@ def test_the_audit_log_says_which_permission_set_was_approved(world: World, wait
     [event] = world.audit(connection_id=waiting["id"], action="connection.approved")
     found = {"status": "verified", "permission_set": WRITES, "wanted_permission_set": "inventory"}
     assert event["details"] == found
+
+
+def test_asking_for_the_same_permission_set_again_is_no_event(world: World, tenant, waiting):
+    own = bound_to(world, tenant)
+
+    def asked(api: Api, permission_set: str) -> int:
+        api("PATCH", path_of(waiting), {"permission_set": permission_set})
+        return len(world.audit(connection_id=waiting["id"], action="connection.permission_set_asked"))
+
+    assert [asked(own, WRITES), asked(world.admin, WRITES), asked(own, "inventory"), asked(own, "inventory")] == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    assert [asked(own, WRITES), asked(own, WRITES)] == [2, 2], "withdrawn"
 
 
 def test_a_bound_key_does_not_approve(world: World, tenant, waiting):

@@ -457,6 +457,22 @@ def test_nothing_is_due_for_a_suspended_one_until_it_is_resumed():
     assert it.due_at is not None
 
 
+def test_asking_for_a_set_says_whether_that_changes_something():
+    it = connection(S.VERIFIED, permission_set="reads", wanted_approved=False)
+    asked = [
+        ("reads", True),
+        ("writes", False),
+        ("writes", False),
+        ("writes", True),
+        ("writes", False),
+        ("reads", False),
+    ]
+    changed = [it.ask_for_set(name, approved=approved) for name, approved in asked]
+    assert changed == [False, True, False, True, False, True]
+    it.note_set("reads", 1)
+    assert (it.permission_set_version, it.wanted_approved) == (1, False)
+
+
 @pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE], ids=lambda s: s.value)
 def test_only_what_is_suspended_is_resumed(before):
     it = connection(before)

@@ -283,14 +283,16 @@ class Connection(TenantOwned, Suspendable, Base):
         """The permission set that its role is to have: an approval is about this one."""
         return self.wanted_permission_set or self.permission_set
 
-    def ask_for_set(self, name: str, *, approved: bool) -> None:
-        """Its role is to move to that set: to its own set means that it is to stay."""
-        if name == self.wanted_permission_set:
-            self.wanted_approved = self.wanted_approved or approved
-            self._move()
-        else:
-            self.wanted_permission_set = None if name == self.permission_set else name
-            self.wanted_version, self.wanted_approved = None, approved
+    def ask_for_set(self, name: str, *, approved: bool) -> bool:
+        """Its role is to move to that set: to its own set means that it is to stay. Returns whether that is new."""
+        before = self.wanted_permission_set, self.wanted_approved
+        wanted = None if name == self.permission_set else name
+        if wanted != self.wanted_permission_set:
+            self.wanted_permission_set, self.wanted_version, self.wanted_approved = wanted, None, False
+        self.wanted_approved = wanted is not None and (self.wanted_approved or approved)
+        new = before != (self.wanted_permission_set, self.wanted_approved)
+        self._move()
+        return new
 
     def note_set(self, name: str, version: int) -> None:
         """Its stack, or its role itself, says from which set it was made. Only a set that was asked for takes effect."""
