@@ -22,7 +22,7 @@ class SetVersions:
         self._sets = sets
 
     def ensure_raised(self) -> None:
-        """Raises ConflictError, with a line for each set that differs from what was published under its version."""
+        """Raises ConflictError, with a line for each set that goes against what was published under its name."""
         with self._db.read() as db:
             refused = [said for chosen in self._sets.values() if (said := _refusal(db, chosen))]
         if refused:
@@ -73,6 +73,12 @@ class SetVersions:
 def _refusal(db: Session, chosen: PermissionSet) -> str | None:
     rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == chosen.name)).all()
     published = {row.version: row for row in rows}
+    if chosen.access == "write" and (reading := [row.version for row in rows if row.content["access"] == "read"]):
+        return (
+            f"{chosen.name}: access: Version {max(reading)} was published with access: read. The vendor's approval, and"
+            " keys that are limited to some sets, rely on that word. Give the file of the set that writes another name,"
+            " and ask for it with PATCH …/connections/{c}."
+        )
     latest, same = max(published, default=0), published.get(chosen.version)
     if same is not None and any(difference(_set_of(same), chosen).words()):
         found = f"What it asks for has changed since version {chosen.version} was published."
