@@ -7,12 +7,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
+from flask import Flask
 from sqlalchemy import select
 
 from app.errors import ConflictError
 from app.store.models import PermissionSetVersion
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.cast import Api, Customer, World, path_of, root_client
 from tests.support.versions import MORE, READS, WRITES, Vendor, registered
 
 
@@ -230,17 +231,36 @@ def moved(world: World, app, customer: Customer, tenant, name: str) -> None:
     registered(world, app, customer)
 
 
+class Workers:
+    """Keys for one set, in two processes, which have issued before, and so remember key and connection."""
+
+    def __init__(self, world: World, other: Flask, made, permission_set: str) -> None:
+        key = world.key("credentials:issue", permission_sets=[permission_set]).key
+        self._apis, self._path = [Api(app, key) for app in (world.admin.app, other)], path_of(made, "/credentials")
+        self.work()
+
+    def work(self) -> None:
+        for api in self._apis:
+            api("POST", self._path)
+
+    def are_refused(self) -> None:
+        for api in self._apis:
+            api.refused("POST", self._path, expect=403, code="forbidden")
+
+
 def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(vendor_of_sets: Vendor, customer: Customer):
     reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
-    with vendor_of_sets.release() as (world, app):
+    with vendor_of_sets.release() as (world, app), vendor_of_sets.release(publish=False) as (_, other):
         tenant = world.tenant()
         made = launched(world, app, customer, tenant, reads)
+        workers = Workers(world, other, made, reads)
         asked = world.admin("PATCH", path_of(made), {"permission_set": writes})
         assert (asked["permission_set"], asked["wanted_permission_set"]) == (reads, writes)
         assert (asked["status"], asked["issues"], asked["awaiting_approval"]) == ("verified", True, False), (
             "the vendor asks"
         )
         assert asked["update_available"] is True
+        workers.work()
         assert connections_of(world, tenant, "?update_available=true")
         kit = kit_of(world, tenant, writes)
         assert kit["role_name"].endswith(f"-{writes}"), "a new role has the set's name"
@@ -253,6 +273,8 @@ def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(vendor_of_
         assert (after["permission_set"], after["permission_set_version"]) == (writes, 1)
         assert (after["wanted_permission_set"], after["update_available"]) == (None, False)
         assert (after["role_arn"], after["status"], after["issues"]) == (made["role_arn"], "verified", True)
+        workers.are_refused()
+        Workers(world, other, made, writes)
         events = [one["action"] for one in world.audit(connection_id=made["id"])]
         assert "connection.permission_set_asked" in events
         assert "connection.permission_set_changed" in events
@@ -263,15 +285,17 @@ def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(vendor_of_
 @pytest.mark.parametrize("approved_first", [True, False])
 def test_a_move_to_a_set_that_writes_waits_for_the_vendor(vendor_of_sets: Vendor, customer: Customer, approved_first):
     reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
-    with vendor_of_sets.release() as (world, app):
+    with vendor_of_sets.release() as (world, app), vendor_of_sets.release(publish=False) as (_, other):
         tenant = world.tenant()
         made = launched(world, app, customer, tenant, reads)
+        workers = Workers(world, other, made, reads)
         own = world.key("connections:write", "connections:read", tenant=tenant)
         asked = own("PATCH", path_of(made), {"permission_set": writes})
         assert (asked["awaiting_approval"], asked["status"], asked["issues"]) == (True, "verified", True)
         own.refused("POST", path_of(made, "/approve"), {}, expect=403, code="forbidden")
         if approved_first:
             assert world.admin("POST", path_of(made, "/approve"), {})["awaiting_approval"] is False
+        workers.work()
         moved(world, app, customer, tenant, writes)
         if not approved_first:
             [waiting] = connections_of(world, tenant)
@@ -279,10 +303,34 @@ def test_a_move_to_a_set_that_writes_waits_for_the_vendor(vendor_of_sets: Vendor
             assert (waiting["status"], waiting["issues"]) == ("verified", True)
             waiting = world.admin("POST", path_of(made, "/verify"))
             assert (waiting["permission_set"], waiting["status"]) == (reads, "verified"), "nor does a proof move it"
+            workers.work()
             world.admin("POST", path_of(made, "/approve"), {})
         [after] = connections_of(world, tenant)
         assert (after["permission_set"], after["awaiting_approval"], after["issues"]) == (writes, False, True)
+        workers.are_refused()
+        Workers(world, other, made, writes)
         world.admin.refused("POST", path_of(made, "/approve"), {}, expect=409, code="conflict")
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(vendor_of_sets: Vendor, customer: Customer, approved):
+    """Of a role without a stack: it reads the tag, which Terraform and the script set."""
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    with vendor_of_sets.release() as (world, _):
+        tenant = world.tenant()
+        kit = kit_of(world, tenant, reads)
+        made = world.connect(tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"]))
+        asking = world.admin if approved else world.key("connections:write", tenant=tenant)
+        asking("PATCH", path_of(made), {"permission_set": writes})
+        tag(world, customer, kit["role_name"], f"{writes}@1")
+        world.admin("POST", path_of(made, "/diagnose"))
+        [after] = connections_of(world, tenant)
+        assert (after["permission_set"], after["awaiting_approval"]) == (writes if approved else reads, not approved)
+        assert (after["permission_set_version"], after["wanted_permission_set"]) == (
+            (1, None) if approved else (None, writes)
+        )
+        events = [one["action"] for one in world.audit(connection_id=made["id"])]
+        assert ("connection.permission_set_changed" in events) is approved
 
 
 @on_sqlite
