@@ -260,6 +260,9 @@ _NOT_TRIED: Said = "skipped", "Not tried, as an earlier step found why nothing w
 _NOT_REACHED: Said = "skipped", "Not seen, as the role did not let us in.", None
 _TOLD_TENANTS: dict[Outcome, tuple[str, str | None]] = {
     "ok": ("The vendor's side works.", None),
-    "unknown": ("The vendor's side gave no clear answer.", "Try again in a minute. If it stays so, tell the vendor."),
-    "problem": ("Something on the vendor's side is wrong. The role needs no change.", "Tell the vendor."),
+    "unknown": (
+        "The vendor's side gave no clear answer.",
+        "Customer: try again in a minute. If it stays so, tell the vendor.",
+    ),
+    "problem": ("Something on the vendor's side is wrong. The role needs no change.", "Customer: tell the vendor."),
 }

@@ -181,7 +181,7 @@ def test_with_somebody_elses_credentials(patient: Patient, start):
         "name": "vendor",
         "outcome": "problem",
         "detail": "Something on the vendor's side is wrong. The role needs no change.",
-        "fix": "Tell the vendor.",
+        "fix": "Customer: tell the vendor.",
     }
     events = bound("GET", "/v1/audit-events?action=connection.diagnosed")["items"]
     assert len(events) == 2

@@ -1,0 +1,90 @@
+"""Each advice of a diagnosis begins with who can follow it: the vendor, the customer, or either."""
+
+import pytest
+
+from app.aws.errors import Misconfigured, Refused, Unavailable
+from app.aws.role_view import RoleSettings, RoleView
+from app.config import Broker
+from app.connections.canary import Sight
+from app.connections.diagnosis_steps import Seen, for_the_tenant, steps
+from app.connections.role_rights import Gap
+from app.health.checks import failed, warning
+from tests.conftest import make_config
+
+CONFIG = make_config("sqlite://")
+USER = make_config(
+    "sqlite://", broker=Broker.parse("arn:aws:iam::111122223333:user/Broker"), max_session_seconds=43_200
+)
+OFF = Misconfigured("The account has switched STS off in the region that Deputy works from.")
+READ = RoleView(RoleSettings({}, 3600, "arn:aws:iam::444455556666:policy/Boundary"), Refused(), {})
+UNREAD = RoleView(Refused(), Refused(), Refused())
+SILENT = RoleView(Unavailable(), Unavailable(), Unavailable())
+
+
+def seen(config=CONFIG, *, identity=True, **more) -> Seen:
+    return Seen(config, identity, **more)
+
+
+def lacking(cause) -> Seen:
+    return seen(view=READ, gaps=(Gap("s3:ListBucket", "*", cause),))
+
+
+CASES = [
+    ("our_credentials", "unknown", "Vendor: look at the network", seen(identity=Unavailable())),
+    ("our_credentials", "problem", "Vendor: look at this process's task role", seen(identity=None)),
+    ("our_identity", "problem", "Vendor: run this process as the broker", seen(identity=False)),
+    (
+        "canary",
+        "problem",
+        "Vendor: mend the policy",
+        seen(canary=(Sight.BLIND, failed("It refuses.", "mend the policy"))),
+    ),
+    ("canary", "unknown", "Vendor: make it again", seen(canary=(Sight.LOST, warning("It is gone.", "make it again")))),
+    ("aws_lets_us_try", "problem", "Vendor: compare DEPUTY_ROLE_PREFIX", seen(not_allowed="Its name.")),
+    ("aws_lets_us_try", "unknown", "Vendor: try again in a minute", seen(error=Unavailable())),
+    ("role", "problem", "Customer: if the access shall go on", seen(error=Refused(), ended="It ended.")),
+    ("role", "problem", "Vendor or customer: verify", seen(error=Refused(), accepts_another=True)),
+    ("role", "problem", "Customer: The role can't be assumed", seen(error=Refused())),
+    ("role", "problem", "Vendor or customer: verify", seen(recreated=True)),
+    ("session_duration", "problem", "Customer: set the role's maximum", seen(USER, view=READ)),
+    ("session_duration", "unknown", "Vendor or customer: verify", seen(USER)),
+    ("region", "problem", "Customer: enable the region", seen(error=OFF)),
+    ("mfa", "unknown", "Customer: remove aws:MultiFactorAuthPresent", seen(error=Refused())),
+    ("organization", "unknown", "Customer: ask the organisation's administrator", seen(error=Refused())),
+    ("organization", "problem", "Customer: ask the organisation's administrator", lacking("organization")),
+    ("permissions_boundary", "problem", "Customer: add it to the permissions boundary", lacking("boundary")),
+    ("permissions", "problem", "Customer: update the stack", lacking("not_granted")),
+    ("permissions", "problem", "Customer: update the stack", lacking("denied")),
+    ("permissions", "unknown", "Vendor or customer: verify", seen()),
+    ("permissions", "unknown", "Customer: allow it", seen(view=UNREAD)),
+    ("permissions", "unknown", "Vendor or customer: diagnose", seen(view=SILENT)),
+]
+
+
+@pytest.mark.parametrize(("name", "outcome", "fix", "what"), CASES)
+def test_a_fix_says_for_whom_it_is(name: str, outcome: str, fix: str, what: Seen):
+    found = next(step for step in steps(what) if step.name == name)
+    assert found.outcome == outcome
+    assert found.fix.startswith(fix), found
+
+
+@pytest.mark.parametrize(("name", "outcome", "fix", "what"), CASES)
+def test_no_advice_is_without_a_reader_and_no_problem_without_advice(name: str, outcome: str, fix: str, what: Seen):
+    for found in (steps(what), for_the_tenant(steps(what))):
+        for step in found:
+            assert step.fix is None or step.fix.startswith(("Vendor: ", "Customer: ", "Vendor or customer: ")), step
+            needed = step.outcome == "problem" or (step.outcome == "unknown" and step.name != "role")
+            assert (step.fix is not None) == needed, step
+
+
+def test_a_duration_may_also_be_asked_for_by_the_vendor():
+    [found] = [step for step in steps(seen(USER, view=READ)) if step.name == "session_duration"]
+    assert "Vendor: or ask for less." in found.fix
+
+
+@pytest.mark.parametrize("what", [seen(identity=None), seen(identity=Unavailable())], ids=["problem", "unknown"])
+def test_a_tenant_is_told_to_turn_to_the_vendor(what: Seen):
+    [own, *_] = for_the_tenant(steps(what))
+    assert own.name == "vendor"
+    assert own.fix.startswith("Customer: ")
+    assert "tell the vendor" in own.fix
