@@ -1,5 +1,8 @@
 """The background worker for several machines: the database says what is due, and Celery carries it to a worker.
 
+Celery carries urgent proofs alone. In one queue with them, routine proofs that wait for their half of the STS budget
+would take every thread; so each background worker claims those by itself (app/background/parts.py).
+
 Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL. Nothing is lost
 when a broker loses its messages or a background worker is killed: the database holds what is due
 (app/connections/proof_queue.py).
@@ -18,8 +21,7 @@ from celery.worker import components, state
 from kombu.exceptions import OperationalError
 
 from app.background import housekeeping
-from app.background.parts import Part, companions, stop_all
-from app.background.single_machine import THREADS
+from app.background.parts import THREADS, Part, companions, stop_all
 from app.config import Config
 from app.connections.proof_queue import Claim
 from app.health.checks import Finding, failed, ok, skipped
@@ -93,7 +95,7 @@ class _SqsWorker(_Worker):
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is due, a task for each claim, and a task for housekeeping.
+    """Celery's application: a tick that claims what is urgent, a task for each claim, and a task for housekeeping.
 
     Each background worker also runs the parts of app/background/parts.py. `services` is called in the process that does
     the work, and returns the same object each time.
@@ -104,9 +106,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
-        queue = services().proof_queue
-        routine = queue.claim_routine(max(1, int(config.routine_proofs_a_second)))
-        for claim in (*queue.claim(config.proofs_a_second), *routine):
+        for claim in services().proof_queue.claim(config.proofs_a_second):
             prove.delay(claim.tenant_id.hex, claim.connection_id.hex, claim.lease.isoformat())
 
     @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]

@@ -1,11 +1,16 @@
-"""The threads beside the proofs, in both kinds of background workers: heartbeats, and listening to stacks."""
+"""The threads that both kinds of background workers have beside urgent proofs: routine proofs, heartbeats, and listening
+to stacks.
+"""
 
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from app import log, metrics
 from app.background.fleet_metrics import FleetMetrics
+from app.connections.proof_queue import Claim, ProofQueue
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.health import key_ages
 from app.health.heartbeats import BEAT_SECONDS, Heartbeat
@@ -14,6 +19,8 @@ from app.services import Services
 
 _log = log.get(__name__)
 
+THREADS = 16  # urgent proofs at once, and as many routine ones; they mostly wait for AWS
+_TICK = 0.5  # seconds between two queries for what is due
 _AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
 _METRICS_AGAIN = 60.0  # seconds until the address of the metrics is tried again
 LISTENERS = 4  # a message that takes long holds up only those of its own batch
@@ -47,10 +54,15 @@ class Part(threading.Thread):
 
 
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
-    """The parts that run beside proofs: one writes the heartbeat, and, if there is a queue, some listen to stacks."""
+    """The parts that run beside urgent proofs: one makes routine ones, one writes the heartbeat, and, if there is a
+    queue, some listen to stacks.
+    """
     registrations = services.registrations
     heartbeat = Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
-    parts = [Part("heartbeat", partial(_beat, services, heartbeat), failed)]
+    parts = [
+        Part("heartbeat", partial(_beat, services, heartbeat), failed),
+        Part("routine", partial(_prove_routinely, services), failed),
+    ]
     if services.config.metrics_bind is not None:
         parts.append(Part("metrics", partial(_serve_metrics, services, services.config.metrics_bind), failed))
     if registrations is not None:
@@ -65,6 +77,27 @@ def stop_all(parts: list[Part]) -> None:
         part.end.set()
     for part in parts:
         part.stop()
+
+
+def prove_what_is_due(queue: ProofQueue, claim: Callable[[int], list[Claim]], end: threading.Event) -> None:
+    """Prove what `claim` returns, some at a time, until `end` is set."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
+        while not end.is_set():
+            began = time.monotonic()
+            if not guarded(end, lambda: _round(pool, queue, claim)):
+                end.wait(max(0.0, _TICK - (time.monotonic() - began)))
+
+
+def _round(pool: ThreadPoolExecutor, queue: ProofQueue, claim: Callable[[int], list[Claim]]) -> bool:
+    """Prove what is due, and say whether there may be more of it."""
+    claims = claim(THREADS)
+    list(pool.map(queue.prove, claims))
+    return len(claims) == THREADS
+
+
+def _prove_routinely(services: Services, part: Part) -> None:
+    """On threads of its own: a routine proof waits for its half of the budget, and must delay nothing urgent."""
+    prove_what_is_due(services.proof_queue, services.proof_queue.claim_routine, part.end)
 
 
 def _listen(registrations: Registrations, part: Part) -> None:

@@ -138,7 +138,7 @@ def test_many_workers_at_once_delete_all_and_do_not_fail(services):
 
 
 def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
-    monkeypatch.setattr("app.background.single_machine._TICK", 0.01)
+    monkeypatch.setattr("app.background.parts._TICK", 0.01)
     rounds, tidied = [], []
     claim = services.proof_queue.claim
     monkeypatch.setattr("app.connections.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most))

@@ -21,14 +21,14 @@ import sqlalchemy
 
 from app import services as composition
 from app.background.celery_app import create_celery
-from app.background.parts import companions, stop_all
-from app.background.single_machine import THREADS, SingleMachineWorker
+from app.background.parts import THREADS, companions, stop_all
+from app.background.single_machine import SingleMachineWorker
 from app.clock import now
 from app.connections.proof_queue import LEASE
 from app.errors import StoreUnavailableError
 from app.onboarding.kit import trust_policy
 from app.store.database import SYSTEM
-from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow
+from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow, Trigger
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import make_config
 from tests.support import logged_secrets
@@ -68,7 +68,7 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
         config=SimpleNamespace(metrics_bind=None),
         registrations=SimpleNamespace(receive=receive, queue_state=None),
     )
-    parts = [part for part in companions(services, "flask", stop.set) if part.name != "heartbeat"]
+    parts = [part for part in companions(services, "flask", stop.set) if part.name.startswith("registrations")]
     for part in parts:
         part.start()
     try:
@@ -90,6 +90,13 @@ class Crowd:
 
     def pending(self, count):
         """So many more, all due now."""
+        return self._made(count, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None)
+
+    def proven(self, count):
+        """So many more that were proven before, all due now for a routine proof."""
+        return self._made(count, due_at=now(), due_for=Trigger.SCHEDULED)
+
+    def _made(self, count, **changes):
         services = self._services
         tenants = [tenant_row(services.db) for _ in range(count)]
         with services.db.read() as db:
@@ -100,7 +107,6 @@ class Crowd:
             self._arn = self._customer.role("deputy-crowd", trust)
         else:
             self._customer.retrust("deputy-crowd", trust)
-        changes = {"status": ConnectionStatus.PENDING, "role_unique_id": None, "verified_at": None}
         return [connection_row(services.db, tenant, Role(self._arn, ""), **changes) for tenant in tenants]
 
 
@@ -126,9 +132,11 @@ def working(services):
     stop = threading.Event()
     thread = threading.Thread(target=SingleMachineWorker(services, stop).run)
     thread.start()
-    yield
-    stop.set()
-    thread.join(30)
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
     assert not thread.is_alive()
 
 
