@@ -37,7 +37,7 @@ from app.store.models.states import STRANGER
 _log = log.get(__name__)
 
 _PROBER = Actor("worker", None, "prober")
-FRESH = 60.0  # seconds for which the canary's answer counts
+_FRESH = 60.0  # seconds for which the canary's answer counts
 _UNCLEAR_FRESH = 5.0  # seconds until the canary is asked again after AWS gave no clear answer
 _RENEWED = timedelta(minutes=5)  # before it expires, the stranger's session is replaced
 
@@ -118,7 +118,7 @@ class Canary:
         began = time.monotonic()
         sight = _sight(lambda with_id: sts.probe_canary(with_id=with_id))
         stranger = self._let_in(sts) if self._has_stranger and sight is not Sight.UNCLEAR else None
-        seconds = _UNCLEAR_FRESH if sight is Sight.UNCLEAR else FRESH
+        seconds = _UNCLEAR_FRESH if sight is Sight.UNCLEAR else _FRESH
         self._last = view = _View(sight, stranger, began + seconds)
         if sight not in {Sight.UNCLEAR, self._told}:
             self._tell(sight)

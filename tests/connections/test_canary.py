@@ -2,7 +2,6 @@
 
 import copy
 import json
-import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +11,7 @@ import pytest
 
 from app.access.callers import Scope
 from app.aws.errors import Misconfigured, Refused, Unavailable
-from app.connections.canary import FRESH, Canary, Sight, _sight
+from app.connections.canary import Canary, Sight, _sight
 from app.factory import create_app
 from app.ids import RoleArn
 from tests.conftest import OPERATOR, make_config
@@ -22,20 +21,21 @@ from tests.support.rows import at_once
 from tests.web.conftest import visit
 
 FOUR = ["own_external_id_accepted", "account_matches", "missing_external_id_refused", "foreign_external_id_refused"]
+MINUTE = 60  # seconds: what the canary said longer ago does not count
 EVENTS = ("prober.sighted", "prober.blinded", "prober.canary_lost")
 
 
 class Clock:
-    """What the canary's answers are aged by; it runs, and is set forward."""
+    """What the canary's answers are aged by. It stands still until a test moves it."""
 
     def __init__(self) -> None:
-        self._ahead = 0.0
+        self._at = 1000.0
 
     def move(self, seconds: float) -> None:
-        self._ahead += seconds
+        self._at += seconds
 
     def monotonic(self) -> float:
-        return time.monotonic() + self._ahead
+        return self._at
 
 
 class Deployment:
@@ -107,9 +107,9 @@ def clock(_clock, monkeypatch) -> Clock:
 @pytest.fixture
 def deployment(_deployment, clock, aws, faults) -> Deployment:
     """Sighted, with an answer that is too old to count."""
-    clock.move(FRESH)
+    clock.move(MINUTE)
     _deployment.sight()
-    clock.move(FRESH)
+    clock.move(MINUTE)
     assert _deployment.told()[-1] == "prober.sighted"
     aws.sts_calls.clear()
     return _deployment
@@ -201,10 +201,11 @@ def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment
         ("DeputyBroker", "deputy-canary", True),
         ("deputy-stranger", "deputy-canary", True),
     ], "and the stranger's session was opened before"
+    clock.move(MINUTE - 1)
     for _ in range(2):
         world.admin("POST", path_of(made, "/verify"))
     assert deployment.asked() == first
-    clock.move(FRESH)
+    clock.move(1)
     world.admin("POST", path_of(made, "/verify"))
     assert len(deployment.asked()) == 2 * len(first)
 
@@ -249,7 +250,7 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
     verified, tenant = world.proven(), world.tenant()
     kit = world.kit(tenant)
     unsafe = customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
-    clock.move(FRESH)
+    clock.move(MINUTE)
     with broker_policy(deployment, DEMANDS_AN_ID):
         made = world.connect(tenant, unsafe, status="pending")
         assert made["verification"]["verdict"] == "inconclusive"
@@ -266,7 +267,7 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
         assert said["status"] == "failed"
         assert "sts:ExternalId" in said["next"]
         assert diagnosis_of(world, verified, "canary") == ("problem", said["seen"])
-    clock.move(FRESH)
+    clock.move(MINUTE)
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure", "what it is"
     assert world.admin("POST", path_of(verified, "/verify"))["verification"]["verdict"] == "proven"
     assert deployment.told()[-2:] == ["prober.blinded", "prober.sighted"]
@@ -276,7 +277,7 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
 def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(deployment: Deployment, world: World, clock):
     made = world.proven()
     Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
-    clock.move(FRESH)
+    clock.move(MINUTE)
     with broker_policy(deployment, DEMANDS_AN_ID):
         found = world.admin("POST", path_of(made, "/verify"))
         assert (found["status"], found["verification"]["verdict"]) == ("verified", "inconclusive")
@@ -316,7 +317,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
 def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployment, world: World, clock: Clock):
     made = world.proven()
     Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
-    clock.move(FRESH)
+    clock.move(MINUTE)
     with trust(deployment, "deputy-canary", of_nobody):
         assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
 
@@ -424,7 +425,7 @@ def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(deploy
     deployment.sight()
     assert opened() == 0
     session = deployment.canary._session
-    clock.move(FRESH)
+    clock.move(MINUTE)
     monkeypatch.setattr("app.connections.canary.now", lambda: session.expires_at - timedelta(seconds=299))
     deployment.sight()
     assert opened() == 1
@@ -447,7 +448,7 @@ def test_a_stranger_that_was_made_again_gets_a_new_session(deployment: Deploymen
             iam.put_role_policy(
                 RoleName="deputy-stranger", PolicyName="ask-customers-roles", PolicyDocument=json.dumps(policy)
             )
-    clock.move(FRESH)
+    clock.move(MINUTE)
     deployment.sight()
     assert deployment.canary._last.stranger is not None
 
@@ -471,7 +472,7 @@ def test_of_several_processes_one_tells(deployment: Deployment, aws, clock: Cloc
     with trust(deployment, "deputy-canary", of_nobody):
         for canary in (deployment.canary, *others):
             canary.sight(deployment.services.verification._sts)
-    clock.move(FRESH)
+    clock.move(MINUTE)
     for canary in (*others, deployment.canary):
         canary.sight(deployment.services.verification._sts)
     assert deployment.told()[before:] == ["prober.canary_lost", "prober.sighted"]
