@@ -245,7 +245,13 @@ def test_what_is_insecure_is_never_held_back(fleet, faults):
     assert [fleet.status(connection) for connection in made] == ["verified"] * 7 + ["insecure"]
 
 
-def test_with_a_sighted_canary_a_second_refusal_counts_however_many_refuse(aws, canary_stack, faults):
+@pytest.mark.parametrize(("canary", "status"), [("sighted", "broken"), ("lost", "verified")])
+def test_a_second_refusal_counts_however_many_refuse_only_if_the_canary_lets_us_in(
+    aws, canary_stack, faults, canary, status
+):
+    """A canary that is lost may be refused by the very mistake that makes the roles refuse."""
+    if canary == "lost":
+        faults.add("deny", role_arn=canary_stack.canary_role_arn)
     roles = {name: RoleArn.parse(getattr(canary_stack, name)) for name in ("canary_role_arn", "stranger_role_arn")}
     with new_database("sqlite") as url, time_machine.travel(datetime.now().astimezone()) as clock:
         fleet = Fleet(aws, url, clock, **roles)
@@ -256,7 +262,8 @@ def test_with_a_sighted_canary_a_second_refusal_counts_however_many_refuse(aws, 
         for _ in range(2):
             fleet.pass_time(2 * HOUR)
             fleet.pass_time(61)
-        assert {fleet.status(connection) for connection in made} == {"broken"}
+        assert {fleet.status(connection) for connection in made} == {status}
+        assert fleet.services.verification._canary._last.sight == canary
         fleet.services.db.engine.dispose()
 
 

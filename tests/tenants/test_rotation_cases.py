@@ -191,6 +191,41 @@ def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tena
     assert tenant.state()[0] == "abandoned", "a deleted connection has no role to lose"
 
 
+@pytest.mark.parametrize("afterwards", ["suspended", "broken"])
+def test_once_a_connection_has_switched_it_is_never_abandoned_whatever_became_of_that_one(
+    tenant: Tenant, afterwards: str
+):
+    """Its role may accept the next External ID alone by now, and nothing else would let it in again."""
+    connection = tenant.connection()
+    following = tenant.start()["next_external_id"]
+    tenant.switch(connection)
+    if afterwards == "suspended":
+        tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+    else:
+        tenant.remove_role(connection)
+        tenant.verify(connection)
+    assert (tenant.get(connection)["status"], tenant.state()) == (afterwards, ("ready", 0, 0))
+    refused = tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
+    assert "has switched" in refused["detail"]
+    assert tenant.issued_ids()[following] == "next"
+
+
+def test_a_first_refusal_in_a_proof_that_a_rotation_made_due_breaks_nothing(tenant: Tenant):
+    """As in every proof that no person asked for, the mistake may be the vendor's."""
+    connection = tenant.connection()
+    tenant.after(hours=1)
+    tenant.start()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.remove_role(connection)
+    tenant.after(minutes=2)
+    latest = tenant.world.admin("GET", path_of(connection, "/proofs"))["items"][0]
+    assert (latest["trigger"], latest["verdict"]) == ("rotation", "inconclusive")
+    assert tenant.get(connection)["status"] == "verified"
+    tenant.after(minutes=1)
+    assert tenant.get(connection)["status"] == "broken", "the second refusal counts"
+
+
 def test_a_new_connection_from_an_older_link_takes_the_current_one_and_waits(tenant: Tenant):
     before = tenant.kit["trust_policy"]
     tenant.start()
