@@ -1,10 +1,12 @@
 """Tenants."""
 
+import re
 from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from marshmallow import fields, validate
+from marshmallow import ValidationError, fields, validate
 
 from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
@@ -20,12 +22,26 @@ from app.tenants.accounts import MOST
 from app.tenants.tenants import TenantFilter
 
 _ACCOUNTS = doc([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
+_ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
+_BAD_ACCOUNTS = 20  # that an answer names
+
+
+class Accounts(fields.List[str]):
+    """Account ids. One pass over thousands of them costs a tenth of what a field for each does."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[str | None]:  # noqa: ARG002
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        bad = (place for place, one in enumerate(value) if not (isinstance(one, str) and _ACCOUNT.fullmatch(one)))
+        if named := list(islice(bad, _BAD_ACCOUNTS)):
+            raise ValidationError({place: ["Must be an account id of 12 digits."] for place in named})
+        return value
 
 
 class TenantChange(Strict):
     name = line(200, "Acme")
     reference = line(200, "customer-42", allow_none=True)
-    accounts = fields.List(
+    accounts = Accounts(
         matching(ACCOUNT_ID_PATTERN, ACCOUNT), allow_none=True, validate=validate.Length(0, MOST), metadata=_ACCOUNTS
     )
 

@@ -30,7 +30,7 @@ from app.store.models import (
 )
 from app.store.models.tenant import AFTER_ALL_LETTERS, folded
 from app.store.pages import Page, page
-from app.tenants.accounts import declare
+from app.tenants.accounts import accounts_of, declare
 
 _REFERENCE_TAKEN = "Another tenant has this reference."
 
@@ -47,7 +47,7 @@ class TenantFilter:
 def _whole(db: Session, tenant: Tenant) -> Tenant:
     """The tenant with its accounts, which a list of tenants lacks."""
     db.flush()
-    db.refresh(tenant, ["declared"])
+    tenant.accounts = accounts_of(db, tenant)
     return tenant
 
 

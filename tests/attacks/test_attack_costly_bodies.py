@@ -1,12 +1,17 @@
 """Bodies of the size that is taken, made to cost as much as they can: what is read, answered and recorded is bounded."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from marshmallow import fields
+from sqlalchemy import event
 
+from app.api.tenants import TenantChange
 from app.http.schemas import Strict
+from app.store.models import TenantAccount
 from tests.attacks.evidence import Scene, on_postgresql, problem
 from tests.support.cast import World
 
@@ -97,11 +102,50 @@ def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scen
     assert found["detail"].endswith(" 5 more are not shown.")
 
 
-def test_an_event_names_as_many_and_how_many_more_there_were(scene: Scene, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("app.http.problems._NAMED", 3)  # no list of today's holds more than twenty bad items
-    wanted = {"name": "x", "scopes": ["nonsense"] * 8}
+def test_an_event_names_as_many_and_how_many_more_there_were(scene: Scene):
+    wanted = {"name": "x", "scopes": ["audit:read"], "permission_sets": [""] * 25}
     found = scene.world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
-    assert list(found["errors"]) == ["scopes.0", "scopes.1", "scopes.2"]
+    assert list(found["errors"]) == [f"permission_sets.{n}" for n in range(20)]
     details = newest_refusal(scene.world)["details"]
-    assert details["fields"] == ["scopes.0", "scopes.1", "scopes.2"]
-    assert details["more_fields"] == 5
+    assert set(details["fields"]) <= {f"permission_sets.{n}" for n in range(25)}
+    assert (len(details["fields"]), details["more_fields"]) == (20, 5)
+
+
+def python_calls(act: Callable[[], Any]) -> int:
+    """How many functions of Python are called: what it costs, and the same on a busy machine."""
+    count = 0
+
+    def note(_frame: Any, what: str, _about: Any) -> None:
+        nonlocal count
+        count += what == "call"
+
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("item", ["123456789012", "12345678901", "", "123456789012\n", None, 1, [], {}], ids=repr)
+def test_ten_thousand_accounts_cost_little_good_or_bad(item: Any):
+    found: dict[str, Any] = {}
+    assert python_calls(lambda: found.update(TenantChange().validate({"accounts": [item] * 10_000}))) < 1000
+    said = ["Must be an account id of 12 digits."]
+    assert found == ({} if item == "123456789012" else {"accounts": dict.fromkeys(range(20), said)})
+
+
+def test_ten_thousand_accounts_are_no_objects_when_they_are_shown(world: World):
+    accounts = [f"{number:012d}" for number in range(10_000)]
+    tenant = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": accounts}, expect=201)
+    made: list[Any] = []
+
+    def note(row: Any, _context: Any) -> None:
+        made.append(row)
+
+    event.listen(TenantAccount, "load", note)
+    try:
+        assert world.admin("GET", f"/v1/tenants/{tenant['id']}")["accounts"] == accounts
+    finally:
+        event.remove(TenantAccount, "load", note)
+    assert made == []

@@ -2,7 +2,7 @@
 
 import unicodedata
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, false, text
@@ -53,19 +53,13 @@ class Tenant(Suspendable, Base):
 
     # Whether it has a list of the accounts that its roles may be in. See app/tenants/accounts.py.
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
+    accounts = cast("list[str] | None", None)  # no column: the list, where app/tenants/tenants.py has read it
 
     # What new connections take; during a rotation single ones have another (app/tenants/rotation.py).
     current: Mapped["ExternalIdRow | None"] = _in_state("current", lazy="joined")
 
     # During a rotation: the External ID that is to become current.
     next: Mapped["ExternalIdRow | None"] = _in_state("next", uselist=False)
-
-    declared: Mapped[list[Any]] = relationship("TenantAccount", viewonly=True, order_by="TenantAccount.account_id")
-
-    @property
-    def accounts(self) -> list[str] | None:
-        """The AWS accounts that its roles may be in; None: any."""
-        return [found.account_id for found in self.declared] if self.declares_accounts else None
 
     @validates("name")
     def _fold(self, _: str, name: str) -> str:
