@@ -559,6 +559,20 @@ def test_what_aws_denies_is_read_again(here, by_hand):
     assert seen
 
 
+def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(here, monkeypatch):
+    made = place(here)
+    authorization = Authorization(here.db, here.authorization._shelf_life)
+    caller = authorization.authenticate(made.key, None)
+    _, connection = authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)
+    renewed = []
+    monkeypatch.setattr(here.authorization._shelf_life, "renew", lambda path, _: renewed.append(path))
+    end = connection.proven_at + here.config.proof_max_age
+    assert authorization.is_proven(connection, end - 0.001, 0.0)
+    assert renewed == []
+    assert not authorization.is_proven(connection, end, 0.0)
+    assert renewed == [connection.path]
+
+
 def test_a_refusal_by_aws_makes_it_look_again(warm: Warm, here, role, faults):
     faults.add("deny", role_arn=role.arn, times=1)
     seen = statements(here)
