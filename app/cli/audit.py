@@ -16,14 +16,15 @@ from app.audit.log import EventFilter
 from app.cli.finding import connection_called, tenant_id_called
 from app.cli.operator import TENANT, Noun, every, pages, services
 from app.cli.output import Row, columns, row_of
-from app.clock import now
+from app.clock import YEARS, as_given, now
 from app.ids import first_id_at
 from app.settings.checks import SESSION_MAX
 from app.store.models import AuditEvent
 
 audit = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
+_MOST = 1_000_000  # events of one search, which are in memory together
 _PAUSE = 2.0  # seconds between two looks at the feed
-_AGO = re.compile(r"(\d{1,6})([smhd])")
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -34,13 +35,14 @@ class _When(click.ParamType[datetime]):
         today = now().replace(hour=0, minute=0, second=0, microsecond=0)
         if value in {"today", "yesterday"}:
             return today - timedelta(days=value == "yesterday")
-        if ago := _AGO.fullmatch(value):
-            return now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         try:
+            if ago := _AGO.fullmatch(value):
+                return as_given(now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
             at = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail("must be yesterday, today, an age such as 90m, 12h or 7d, or an ISO 8601 time (UTC).", param, ctx)
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+            return as_given(at if at.tzinfo else at.replace(tzinfo=UTC))
+        except (ValueError, OverflowError):
+            words = f"must be yesterday, today, an age such as 90m, 12h or 7d, or an ISO 8601 time (UTC). It {YEARS}"
+            self.fail(words, param, ctx)
 
 
 _OF_TENANT = click.option("--tenant", help="Its id (also of a deleted one), reference or name.")
@@ -71,7 +73,7 @@ def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventF
 @_ACTION
 @_SINCE
 @_UNTIL
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(1, _MOST), default=100, show_default=True)
 def search(limit: int, **wanted: Any) -> list[Row]:
     """Find audit events, newest first."""
     found = every(partial(services().audit.events, None, _filter(**wanted)))

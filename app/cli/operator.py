@@ -42,12 +42,22 @@ class Noun(AppGroup):
             @AS_JSON
             @functools.wraps(function)
             def run(*args: Any, as_json: bool, **options: Any) -> None:
+                _ensure_text(click.get_current_context())
                 with in_one_line(f"There is no such {str(self.name).removesuffix('s')}."):
                     show(function(*args, **options), text, as_json=as_json)
 
             return function
 
         return decorate
+
+
+def _ensure_text(context: click.Context) -> None:
+    """Raises BadParameter for what no database stores as text: bytes that are not UTF-8, and NUL."""
+    for param in context.command.params:
+        given = context.params[str(param.name)]
+        for value in given if isinstance(given, tuple) else (given,):
+            if isinstance(value, str) and ("\0" in value or value != value.encode(errors="ignore").decode()):
+                raise click.BadParameter("must be text in UTF-8, without NUL.", context, param)
 
 
 def example_of(command: str) -> str:

@@ -2,10 +2,12 @@
 
 import enum
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
+
+from app.clock import as_given
 
 
 def doc(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
@@ -84,9 +86,10 @@ class Time(fields.AwareDateTime):
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
         given: datetime = super()._deserialize(value, attr, data, **kwargs)
-        if not 1970 <= given.year <= 9998:  # outside, the conversion to UTC can overflow
-            raise ValidationError("Must be between the years 1970 and 9998.")
-        return given.astimezone(UTC)
+        try:
+            return as_given(given)
+        except ValueError as error:
+            raise ValidationError(str(error).capitalize()) from error
 
 
 class FromSameObject(fields.Nested):
