@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from re import _parser  # type: ignore[attr-defined]  # how Python itself reads a pattern
 from typing import Any
 
 import yaml
@@ -34,7 +35,8 @@ def _yaml(text: str) -> Any:
 _PARSERS: dict[str, Callable[[str], Any]] = {".yaml": _yaml, ".yml": _yaml, ".json": strict_json.parse}
 _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _WORDS = {"title", "description", "why"}
-_INLINE_MAX = 10_240  # characters of all of a role's inline policies, without white space
+# Characters of all of a role's inline policies; white space does not count ("IAM and STS quotas" in IAM's guide).
+_INLINE_MAX = 10_240
 _INLINE_OF_THE_KIT = 1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
 _EVERY = re.compile(r"\*+|[^:]*:\*+")  # every action, or every action of a service
 _MANAGED_MAX = 10
@@ -128,6 +130,12 @@ def _compiles(pattern: Any) -> bool:
         return False
 
 
+def _longest(pattern: str) -> int | None:
+    """How many characters a value may have that it matches; None where there is no end to it."""
+    most: int = _parser.parse(pattern).getwidth()[1]
+    return most if most < _parser.MAXREPEAT else None
+
+
 @dataclass(frozen=True, slots=True)
 class SetFile:
     """`data` is empty for a file that can't be read."""
@@ -183,6 +191,7 @@ def _mistakes(name: str, data: dict[str, Any]) -> _Said:
         yield "statements", "Nothing is asked for: give statements, managed_policies, or both."
     yield from _items(data, "statements", "Sid", _STATEMENT)
     yield from _statements(_dicts(data, "statements"))
+    yield from _size(data)
     yield from _items(data, "managed_policies", "name", _MANAGED)
     yield from _managed(_dicts(data, "managed_policies"), data.get("access"))
     yield from _items(data, "parameters", "name", _PARAMETER)
@@ -212,13 +221,22 @@ def _statements(found: list[dict[str, Any]]) -> _Said:
         every = [action for action in texts(one.get("Action")) if _EVERY.fullmatch(action)]
         if every and one.get("Effect") != "Deny" and any(not r.strip("*") for r in texts(one.get("Resource"))):
             yield f"statements[{number}]", f"Allows {', '.join(every)} on *. Name the actions, or the resources."
-    policy = [{key: value for key, value in one.items() if key != "why"} for one in found]
-    size, most = len(re.sub(r"\s", "", json.dumps(policy))), _INLINE_MAX - _INLINE_OF_THE_KIT
+
+
+def _size(data: dict[str, Any]) -> _Said:
+    """Of the policy that a role has when its customer filled in the longest values."""
+    policy = [{key: value for key, value in one.items() if key != "why"} for one in _dicts(data, "statements")]
+    text, most = re.sub(r"\s", "", json.dumps(policy)), _INLINE_MAX - _INLINE_OF_THE_KIT
+    patterns = {str(one.get("name")): one.get("pattern") for one in _dicts(data, "parameters")}
+    longest = {name: _longest(str(pattern)) for name, pattern in patterns.items() if _compiles(pattern)}
+    filled_in = [(longest.get(name) or 0) - len(f"${{{name}}}") for name in _VARIABLE.findall(text) if name in longest]
+    size = len(text) + sum(filled_in)
     if size > most:
+        with_values = ", with the longest values that the parameters' patterns allow" if filled_in else ""
         said = (
-            f"Have {size:,} characters as AWS counts them. A role's inline policies may have {_INLINE_MAX:,}, of which"
-            f" {most:,} are left for a permission set. Write patterns such as s3:Get*, use a managed policy of AWS's, or"
-            " split the set in two."
+            f"Have {size:,} characters as AWS counts them{with_values}. A role's inline policies may have"
+            f" {_INLINE_MAX:,}, of which {most:,} are left for a permission set. Write patterns such as s3:Get*, let"
+            " parameters be shorter, use a managed policy of AWS's, or split the set in two."
         )
         yield "statements", said
 
@@ -246,6 +264,12 @@ def _parameters(data: dict[str, Any]) -> _Said:
         pattern, example = one.get("pattern"), one.get("example")
         if _compiles(pattern) and isinstance(example, str) and not re.fullmatch(str(pattern), example, re.ASCII):
             yield f"parameters[{number}].example", f"Must match {pattern}."
+        if _compiles(pattern) and _longest(str(pattern)) is None:
+            said = (
+                "Must say how long a value may be, because AWS limits the length of a role's policies. Write {0,63} for"
+                " *, {1,63} for +, and {3,63} for {3,}, with a number of your own in the place of 63."
+            )
+            yield f"parameters[{number}].pattern", said
     names = {str(one.get("name")) for one in found}
     used = list(_variables(data.get("statements", []), "statements"))
     for at, name in used:
