@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from moto.iam.exceptions import NotFoundException
 from moto.iam.models import Role, iam_backends
 
 from sandbox.errors import access_denied
 from sandbox.identity import acting_in, context_of
 from sandbox.policy import Request
-from sandbox.roles import managed_policy
+from sandbox.roles import attachable
 
 _role_create = Role.create_from_cloudformation_json.__func__
 _role_delete = Role.delete_from_cloudformation_json.__func__
@@ -86,16 +85,9 @@ def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
     role.template_policies = set(policies)
     role.template_managed_policies = set(properties.get("ManagedPolicyArns", []))
     for arn in role.template_managed_policies:
-        role.managed_policies[arn] = _attachable(role, "Policy", arn)
+        role.managed_policies[arn] = attachable(role.account_id, "Policy", arn)
     if role.permissions_boundary_arn:
-        _attachable(role, "Scope ARN:", role.permissions_boundary_arn)
-
-
-def _attachable(role: Any, what: str, arn: str) -> Any:
-    found = managed_policy(role.account_id, arn)
-    if found is None:
-        raise NotFoundException(f"{what} {arn} does not exist or is not attachable.")
-    return found
+        attachable(role.account_id, "Scope ARN:", role.permissions_boundary_arn)
 
 
 def install() -> None:

@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from moto.iam.aws_managed_policies import aws_managed_policies_data
-from moto.iam.models import AWSManagedPolicy, Role, iam_backends
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import AWSManagedPolicy, IAMBackend, Role, iam_backends
 
 
 class _TrustPolicy:
@@ -35,6 +36,27 @@ def managed_policy(account_id: str, arn: str) -> Any:
     return _aws_managed_policies(account_id).get(arn) if own is None else own
 
 
+def attachable(account_id: str, what: str, arn: str) -> Any:
+    """As `managed_policy`. Raises NotFoundException, which begins with `what`."""
+    found = managed_policy(account_id, arn)
+    if found is None:
+        raise NotFoundException(f"{what} {arn} does not exist or is not attachable.")
+    return found
+
+
+def _attach_role_policy(self: Any, policy_arn: str, role_name: str) -> None:
+    role, policy = self.get_role(role_name), attachable(self.account_id, "Policy", policy_arn)
+    if policy_arn not in role.managed_policies:
+        policy.attach_to(role)
+
+
+def _detach_role_policy(self: Any, policy_arn: str, role_name: str) -> None:
+    role = self.get_role(role_name)
+    if policy_arn not in role.managed_policies:
+        raise NotFoundException(f"Policy {policy_arn} was not found.")
+    role.managed_policies[policy_arn].detach_from(role)
+
+
 @cache
 def _aws_managed_policies(account_id: str) -> dict[str, Any]:
     known: dict[str, Any] = json.loads(aws_managed_policies_data)
@@ -44,3 +66,5 @@ def _aws_managed_policies(account_id: str) -> dict[str, Any]:
 
 def install() -> None:
     Role.assume_role_policy_document = _TrustPolicy()
+    IAMBackend.attach_role_policy = _attach_role_policy
+    IAMBackend.detach_role_policy = _detach_role_policy

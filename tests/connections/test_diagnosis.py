@@ -400,7 +400,8 @@ def test_a_set_with_a_managed_policy_and_a_parameter(aws, vendor, database_url, 
     assert found["permissions"]["beyond"] == [], "the bucket is the customer's choice, and the set names the policy"
 
     policy = "arn:aws:iam::aws:policy/SecurityAudit"
-    aws._identities.role(role_arn).managed_policies.clear()  # moto does not detach what it does not hold
+    with closing(root_client(aws, "iam", customer.account)) as iam:
+        iam.detach_role_policy(RoleName=role_arn.rpartition("/")[2], PolicyArn=policy)
     found = world.admin("POST", path_of(made, "/diagnose"))
     assert step(found, "permissions")["detail"] == f"The role lacks {policy}."
     missing = {"action": None, "resource": None, "policy": policy, "cause": "not_granted"}

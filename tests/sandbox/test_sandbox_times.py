@@ -67,6 +67,21 @@ def test_aws_s_own_policies_may_be_boundaries(people):
     assert outcome(people.client("s3", session).list_buckets) == "allowed"
 
 
+def test_aws_s_own_policies_are_attached_and_detached(people):
+    iam, role = people.client("iam", CUSTOMER), people.role(VENDOR_ROOT)
+    wanted = {"RoleName": role.rpartition("/")[2], "PolicyArn": "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}
+    session = people.assume(role)
+    buckets = people.client("s3", session).list_buckets
+    for _ in range(2):  # attaching it again changes nothing
+        iam.attach_role_policy(**wanted)
+        assert outcome(buckets) == "allowed"
+    iam.detach_role_policy(**wanted)
+    assert outcome(buckets) == DENIED
+    absent = (404, "NoSuchEntity")
+    assert outcome(lambda: iam.detach_role_policy(**wanted)) == absent
+    assert outcome(lambda: iam.attach_role_policy(**wanted | {"PolicyArn": f"{wanted['PolicyArn']}2"})) == absent
+
+
 def test_a_boundary_may_be_changed_and_taken_off(people):
     iam = people.client("iam", CUSTOMER)
     role = people.role(VENDOR_ROOT, policies=[ALL])
