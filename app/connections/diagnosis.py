@@ -90,12 +90,13 @@ class Diagnoses:
         seen = replace(seen, gaps=(*filter(None, lacking), *attached, *unaskable))
         found = steps(seen)
         for_tenant = for_the_tenant(found)
-        self._record(caller, connection, for_tenant, view)  # the tenant's keys read the audit log too
+        after = self._record(caller, connection, for_tenant, view)  # the tenant's keys read the audit log too
         found = found if caller.tenant_id is None else for_tenant
         missing = [it for it in seen.gaps if it.cause not in UNTOLD]
         unknown = [it for it in seen.gaps if it.cause in UNTOLD]
         more = beyond(policies, statements, managed, role) if policies else None
-        own_set, version = connection.permission_set, connection.permission_set_version
+        own_set = connection.permission_set  # what was asked about; its role may have moved by now
+        version = (after if after.permission_set == own_set else connection).permission_set_version
         permissions = Permissions(own_set, version, missing, more, unknown)
         trust_policy = _trust_policy(view, {row.value for row in external_ids})
         return Diagnosis(now(), conclusion(found, connection.why), found, trust_policy, permissions)
@@ -133,13 +134,14 @@ class Diagnoses:
             return replace(seen, error=error, ended=ended, accepts_another=paired_anew)
         return replace(seen, view=view, recreated=view is None)
 
-    def _record(self, caller: Caller, tested: Connection, found: Sequence[Step], view: RoleView | None) -> None:
+    def _record(self, caller: Caller, tested: Connection, found: Sequence[Step], view: RoleView | None) -> Connection:
         details = {step.name: step.outcome for step in found}
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
                 note_set(db, caller.actor, connection, view.settings.permission_set)
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
+            return connection
 
 
 def _trust_policy(view: RoleView | None, own_ids: Collection[str]) -> dict[str, Any] | None:

@@ -323,7 +323,8 @@ def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(vendor_of_sets: Vend
         asking = world.admin if approved else world.key("connections:write", tenant=tenant)
         asking("PATCH", path_of(made), {"permission_set": writes})
         tag(world, customer, kit["role_name"], f"{writes}@1")
-        world.admin("POST", path_of(made, "/diagnose"))
+        found = world.admin("POST", path_of(made, "/diagnose"))["permissions"]
+        assert (found["set"], found["version"]) == (reads, None), "what it was compared with"
         [after] = connections_of(world, tenant)
         assert (after["permission_set"], after["awaiting_approval"]) == (writes if approved else reads, not approved)
         assert (after["permission_set_version"], after["wanted_permission_set"]) == (

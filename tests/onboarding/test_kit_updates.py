@@ -1,0 +1,143 @@
+"""A role that no stack made, from version to version: by the script and the configuration that the page shows then."""
+
+import json
+from contextlib import closing
+from functools import partial
+from urllib.parse import urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.attacks.evidence import on_sqlite
+from tests.onboarding.test_kit_scripts import made_by
+from tests.onboarding.test_set_versions import kit_of
+from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.shells import run_as
+from tests.support.versions import MORE, READS, WRITES, Vendor
+
+pytestmark = on_sqlite  # nothing here depends on the database
+
+AUDIT = {"name": "SecurityAudit", "why": "Reads all settings."}
+VIEW = {"name": "job-function/ViewOnlyAccess", "why": "Lists all resources."}
+
+
+@pytest.fixture
+def seller(aws, vendor, config, tmp_path) -> Vendor:
+    return Vendor(aws, config.database_url, vendor, tmp_path)
+
+
+@pytest.fixture
+def shell(aws, customer: Customer):
+    """Runs a script in the customer's account; returns what it prints."""
+
+    def run(script: str) -> str:
+        done = run_as(aws, customer.account, script)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+def page_of(world: World, tenant) -> BeautifulSoup:
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    return BeautifulSoup(world.admin.app.test_client().get(urlsplit(link["url"]).path).text, "html.parser")
+
+
+class Role:
+    """What AWS says of the customer's role."""
+
+    def __init__(self, world: World, customer: Customer, name: str) -> None:
+        self._iam, self.name = partial(root_client, world.aws, "iam", customer.account), name
+
+    def attached(self) -> set[str]:
+        with closing(self._iam()) as iam:
+            found = iam.list_attached_role_policies(RoleName=self.name)["AttachedPolicies"]
+        return {policy["PolicyArn"].removeprefix("arn:aws:iam::aws:policy/") for policy in found}
+
+    def policy(self) -> dict:
+        with closing(self._iam()) as iam:
+            return iam.get_role_policy(RoleName=self.name, PolicyName="permissions")["PolicyDocument"]
+
+    def unique_id(self) -> str:
+        with closing(self._iam()) as iam:
+            return iam.get_role(RoleName=self.name)["Role"]["RoleId"]
+
+
+def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor, customer: Customer, shell):
+    ids = set()
+    for version, managed in enumerate(([AUDIT], [], [AUDIT, VIEW], [VIEW]), start=1):
+        seller.write(seller.reads, version, READS, managed_policies=managed)
+        with seller.release() as (world, _):
+            tenant = world.tenant() if version == 1 else tenant  # noqa: F821  of the first round
+            kit = kit_of(world, tenant, seller.reads)
+            for script in (kit["aws_cli"], kit["update"]["aws_cli"]):
+                role_arn = shell(script)
+                role = Role(world, customer, kit["role_name"])
+                assert role.attached() == {policy["name"] for policy in managed}
+                ids.add(role.unique_id())
+            made = world.connect(tenant, role_arn) if version == 1 else made  # noqa: F821  the same
+            found = world.admin("POST", path_of(made, "/diagnose"))["permissions"]
+            assert (found["version"], found["missing"], found["beyond"]) == (version, [], [])
+    assert len(ids) == 1, "it is the same role"
+
+
+def test_the_pages_script_updates_the_role_that_is_there(seller: Vendor, customer: Customer, shell):
+    seller.write(seller.reads, 1, READS)
+    with seller.release() as (world, _):
+        tenant = world.tenant()
+        made = world.connect(tenant, shell(kit_of(world, tenant, seller.reads)["aws_cli"]))
+        assert made["permission_set_version"] == 1
+        assert page_of(world, tenant).select(".set-update") == []
+    seller.write(seller.reads, 2, READS, MORE)
+    with seller.release() as (world, _):
+        asked = page_of(world, tenant)
+        assert "run this script" in asked.select_one("#set-update-1").get_text()
+        role = Role(world, customer, made["role_arn"].rpartition("/")[2])
+        before = role.unique_id()
+        assert shell(asked.select_one("#set-update-1-cli").get_text()) == made["role_arn"]
+        assert [one["Sid"] for one in role.policy()["Statement"]] == ["Read", "Tags"]
+        assert role.unique_id() == before
+        after = world.admin("POST", path_of(made, "/verify"))
+        assert (after["status"], after["permission_set_version"]) == ("verified", 2)
+        assert page_of(world, tenant).select(".set-update") == []
+
+
+def test_the_pages_script_moves_the_role_to_another_set(seller: Vendor, customer: Customer, shell):
+    """It keeps its name, which is not that of the other set."""
+    seller.write(seller.reads, 1, READS)
+    seller.write(seller.writes, 1, READS, WRITES, access="write")
+    with seller.release() as (world, _):
+        tenant = world.tenant()
+        made = world.connect(tenant, shell(kit_of(world, tenant, seller.reads)["aws_cli"]))
+        world.admin("PATCH", path_of(made), {"permission_set": seller.writes})
+        assert shell(page_of(world, tenant).select_one("#set-update-1-cli").get_text()) == made["role_arn"]
+        after = world.admin("POST", path_of(made, "/verify"))
+        assert (after["permission_set"], after["permission_set_version"]) == (seller.writes, 1)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_the_pages_terraform_is_the_role_that_is_there_with_the_other_permissions(
+    seller: Vendor, customer: Customer, shell, moves: bool
+):
+    seller.write(seller.reads, 1, READS)
+    with seller.release() as (world, _):
+        tenant = world.tenant()
+        first = kit_of(world, tenant, seller.reads)
+        made = world.connect(tenant, shell(first["aws_cli"]))
+    seller.write(seller.reads, 2, READS, MORE)
+    seller.write(seller.writes, 1, READS, WRITES, access="write", managed_policies=[AUDIT])
+    with seller.release() as (world, _):
+        if moves:
+            world.admin("PATCH", path_of(made), {"permission_set": seller.writes})
+        asked = page_of(world, tenant)
+        assert "Apply this configuration in the place of the one that you have" in asked.get_text()
+        written = asked.select_one("#set-update-1-terraform").get_text()
+        before, after = (made_by(text, vendor="Example Vendor") for text in (first["terraform"], written))
+        assert (before.name, before.trust, before.external_id) == (after.name, after.trust, after.external_id)
+        assert after.name == made["role_arn"].rpartition("/")[2]
+        chosen, version = (seller.writes, 1) if moves else (seller.reads, 2)
+        assert after.permission_set == f"{chosen}@{version}"
+        sets = world.admin("GET", "/v1/permission-sets")["items"]
+        assert after.policy == next(one["policy"] for one in sets if one["name"] == chosen)
+        assert json.dumps(before.policy) != json.dumps(after.policy)
+        assert ("arn:aws:iam::aws:policy/SecurityAudit" in written) is moves
