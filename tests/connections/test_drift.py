@@ -162,6 +162,45 @@ def test_a_refusal_sooner_than_a_minute_later_is_no_second_one(fleet):
     assert fleet.status(connection) == "broken"
 
 
+@pytest.fixture
+def hasty(aws, vendor) -> Iterator[Fleet]:
+    """It proves each connection every 20 seconds."""
+    with new_database("sqlite") as url, time_machine.travel(datetime.now().astimezone()) as clock:
+        fleet = Fleet(aws, url, clock, reprove_every=20)
+        yield fleet
+        fleet.services.db.engine.dispose()
+
+
+def test_where_turns_come_sooner_than_a_minute_so_does_the_second_refusal(hasty):
+    [connection] = hasty.connect(tenants=1)
+    hasty.remove(connection)
+    hasty.prove(connection)
+    row = hasty.row(connection)
+    assert row.status.value == "verified"
+    assert row.due_at - row.tried_at <= timedelta(seconds=20)
+    hasty.pass_time(19)
+    assert hasty.status(connection) == "verified"
+    hasty.pass_time(1.5)
+    hasty.pass_time(20)
+    assert hasty.status(connection) == "broken"
+
+
+def test_where_turns_come_sooner_than_a_minute_only_what_was_tried_since_counts(hasty, faults):
+    made = hasty.connect(tenants=6)
+    hasty.refuse_once(faults, made[0])
+    for one in made[1:4]:
+        hasty.world.admin("POST", path_of(one, "/verify"))
+    hasty.clock.shift(25)
+    before = [hasty.row(one).tried_at for one in made]
+    faults.add("deny")
+    hasty.prove(made[0])
+    assert not {hasty.row(one).tried_at for one in made} & set(before), "all are tried again"
+    assert hasty.status(made[0]) == "verified"
+    assert "Many roles refuse us at once" in hasty.services.proof_queue.state()[0]
+    hasty.clock.shift(25)
+    assert "Many roles" not in hasty.services.proof_queue.state()[0]
+
+
 def test_requests_that_are_refused_do_not_make_it_due_again_and_again(fleet):
     [connection] = fleet.connect(tenants=1)
     fleet.remove(connection)
@@ -297,6 +336,18 @@ def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
     tried = [one for one in made[1:] if fleet.row(one).tried_at != before[one["id"]]]
     assert len(tried) == 10
     assert fleet.status(made[0]) == "broken"
+
+
+def test_only_verified_ones_are_tried_because_another_refuses(fleet, faults):
+    made = fleet.connect(tenants=3)
+    fleet.remove(made[1])
+    fleet.world.admin("POST", path_of(made[1], "/verify"))
+    fleet.refuse_once(faults, made[0])
+    before = [fleet.row(one).tried_at for one in made]
+    fleet.prove(made[0])
+    assert fleet.status(made[1]) == "broken"
+    again = [fleet.row(one).tried_at != tried for one, tried in zip(made, before, strict=True)]
+    assert again == [True, False, True]
 
 
 def test_others_that_were_tried_just_now_are_not_tried_again(fleet, faults):

@@ -10,9 +10,11 @@ import structlog
 from app import services as composition
 from app.clock import now
 from app.connections.pace import Pace
-from app.ids import new_id
+from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
 from app.store.models import Connection, ConnectionStatus, Trigger
+from app.store.models.proof_schedule import Interval
+from dev.stack import ROOT
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN, NO_ROLE, connection_rows, plan, tenant_row
@@ -55,6 +57,25 @@ def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services
     # A thousand connections, three calls each and some more, one call a second.
     assert (found.connections, found.wanted, found.seconds) == (1000, 600, 3300)
     assert [log["event"] for log in logs] == ["proofs.slowed"]
+
+
+def test_a_stranger_makes_each_proof_dearer(services, fleet):
+    role = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-stranger")
+    config = make_config("sqlite://", sts_budget=2, reprove_every=600, stranger_role_arn=role)
+    assert Pace(services.db, config).interval().seconds == 4350, "four calls each and some more"
+
+
+@pytest.mark.parametrize(
+    ("stranger", "most", "urgent"), [(None, 54_000, 20), ("arn:aws:iam::444455556666:role/deputy-stranger", 41_000, 16)]
+)
+def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stranger, most, urgent):
+    config = make_config("sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger))
+    carried = [
+        Interval.of_fleet(3600, number, config.routine_proofs_a_second).seconds for number in (most, most + 1000)
+    ]
+    assert carried == [3600, 4500]
+    assert f"{most:,} connections an hour" in (ROOT / "docs" / "operations.md").read_text().replace("\n", " ")
+    assert config.proofs_a_second == urgent
 
 
 def test_readiness_says_how_often_each_connection_is_proven(services, fleet, monkeypatch):

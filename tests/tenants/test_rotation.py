@@ -116,6 +116,9 @@ def test_it_is_abandoned_as_long_as_nothing_has_switched(tenant: Tenant):
     tenant.world.admin("DELETE", tenant.path, expect=204)
     assert tenant.state() == ("abandoned", 0, 0)
     assert tenant.issued_ids()[following] == "retired"
+    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.abandoned")
+    assert (event["actor"]["kind"], event["outcome"]) == ("api_key", "ok")
+    assert event["details"] == {"external_id": tenant.made["external_id"], "next_external_id": following}
     tenant.after(minutes=5)
     assert tenant.get(connection)["external_id"] == tenant.made["external_id"] == tenant.external_id
     assert tenant.start()["next_external_id"] != following

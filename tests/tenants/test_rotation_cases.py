@@ -1,6 +1,7 @@
 """Single steps of a rotation, and what roles and people may do meanwhile."""
 
 import copy
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from app.clock import now
 from app.ids import new_external_id
 from app.store.database import SYSTEM
 from app.store.models import Connection
+from app.store.models.proof_schedule import Interval
 from tests.support.cast import path_of, without_external_id
 from tests.tenants.conftest import Tenant, accepting
 
@@ -265,6 +267,26 @@ def test_a_connection_that_was_broken_is_proven_with_the_current_one_first(tenan
     assert tenant.get(connection)["external_id"] == following
 
 
+def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_or_its_own(tenant: Tenant):
+    lost, other = tenant.connection(), tenant.connection()
+    trust = tenant.kit["trust_policy"]
+
+    def tried_while_insecure() -> list[str | None]:
+        tenant.update_role(lost, without_external_id(trust))
+        assert tenant.verify(lost)["status"] == "insecure"
+        asked = len(tenant.sent(lost))
+        tenant.update_role(lost, accepting(trust, new_external_id()))
+        assert tenant.verify(lost)["status"] == "broken"
+        return tenant.sent(lost)[asked:]
+
+    old = tenant.made["external_id"]
+    following = tenant.start()["next_external_id"]
+    assert tried_while_insecure() == [old, following]
+    tenant.switch(other)
+    assert tenant.complete()["state"] == "retiring"
+    assert tried_while_insecure() == [following, old]
+
+
 def test_a_connection_that_was_pending_before_is_proven_with_the_current_one_first(tenant: Tenant):
     foreign = accepting(tenant.kit["trust_policy"], new_external_id())
     connection = tenant.connection(trust=foreign, status="pending")
@@ -343,3 +365,16 @@ def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(
         db.execute(sqlalchemy.update(Connection).values(due_at=now() + timedelta(hours=10)))
     getattr(tenant, step)()
     assert tenant.row(connection).due_at == now() + timedelta(hours=1)
+
+
+def test_each_is_tried_hourly_also_in_a_fleet_that_is_proven_every_ten_hours(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    pace = tenant.services.proof_queue.pace
+    monkeypatch.setattr(pace, "_interval", Interval(3600, 36_000))
+    monkeypatch.setattr(pace, "_until", math.inf)
+    waiting = [tenant.connection() for _ in range(2)]
+    tenant.after(minutes=20)
+    following = tenant.start()["next_external_id"]
+    tenant.after(hours=5, minutes=1)
+    assert [tenant.sent(one).count(following) for one in waiting] == [5, 5]
