@@ -237,7 +237,14 @@ def test_cloudformation_accepts_a_stacks_name_with_any_prefix(prefix, tenant):
 
 @pytest.mark.parametrize(
     ("prefix", "name"),
-    [("deputy-", "deputy-1a"), ("Acme-", "Acme-1a"), ("a.b_", "a-b-1a"), ("", "deputy-1a"), ("9x", "deputy-9x1a")],
+    [
+        ("deputy-", "deputy-1a"),
+        ("Acme-", "Acme-1a"),
+        ("a.b_", "a-b-1a"),
+        ("", "deputy-1a"),
+        ("9x", "deputy-9x1a"),
+        ("_x", "deputy-x1a"),
+    ],
 )
 def test_a_stacks_name_begins_as_its_roles_names_do(prefix, name):
     assert stack_name(prefix, "1a") == name

@@ -98,7 +98,7 @@ class Caller:
                 raise NotFoundError
             return
         key = _of_live_tenant().where(ApiKey.id == self.key_id, live_at(now())).with_only_columns(ApiKey.id)
-        if db.scalar(key.with_for_update(read=True, of=ApiKey)) is None:
+        if db.scalar(key.with_for_update(read=True)) is None:
             raise UnauthenticatedError(_BAD_KEY)
         if self.counts is not None:
             self.counts(db)

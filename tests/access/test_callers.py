@@ -9,13 +9,11 @@ from sqlalchemy import select
 
 from app.access.callers import Operator, Scope, caller_at_epoch, live_at, live_links
 from app.errors import UnauthenticatedError
-from app.ids import new_id
 from app.services import Services
-from app.store.database import SYSTEM
 from app.store.models import ApiKey, OnboardingLink
 from app.store.models.base import Suspension
 from tests.conftest import OPERATOR
-from tests.support.rows import tenant_row
+from tests.support.rows import link_row, tenant_row
 
 NOON = datetime(2036, 1, 31, 12, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
@@ -47,21 +45,6 @@ def test_a_key_is_over_at_the_moment_that_it_names(services: Services, expires_a
         pytest.fail("it may write")
 
 
-def link_of(services: Services, **changes: datetime) -> UUID:
-    link = OnboardingLink(
-        id=new_id(),
-        tenant_id=tenant_row(services.db),
-        digest=new_id().bytes * 2,
-        permission_set="inventory",
-        region="us-east-1",
-        **{"expires_at": NOON + MOMENT} | changes,
-    )
-    link_id = link.id
-    with services.db.write(SYSTEM) as db:
-        db.add(link)
-    return link_id
-
-
 def opens_a_page(services: Services, link_id: UUID) -> bool:
     with services.db.read() as db:
         return db.execute(live_links().where(OnboardingLink.id == link_id)).one_or_none() is not None
@@ -69,11 +52,12 @@ def opens_a_page(services: Services, link_id: UUID) -> bool:
 
 @pytest.mark.parametrize(("expires_at", "good"), EXPIRIES)
 def test_a_link_is_over_at_the_moment_that_it_names(services: Services, expires_at: datetime, good: bool):
-    assert opens_a_page(services, link_of(services, expires_at=expires_at)) == good
+    assert opens_a_page(services, link_row(services.db, tenant_row(services.db), expires_at=expires_at)) == good
 
 
 def test_a_link_that_was_revoked_is_over(services: Services):
-    assert not opens_a_page(services, link_of(services, revoked_at=NOON - MOMENT))
+    link_id = link_row(services.db, tenant_row(services.db), expires_at=NOON + MOMENT, revoked_at=NOON - MOMENT)
+    assert not opens_a_page(services, link_id)
 
 
 def test_what_an_operator_suspends_says_so():

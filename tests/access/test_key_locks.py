@@ -10,12 +10,15 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
+from app.access.callers import Caller, Scope
 from app.errors import ConflictError
 from app.services import Services
-from app.store.database import store_errors
+from app.store.database import SYSTEM, store_errors
+from app.store.models import ApiKey, OnboardingLink, Tenant
 from tests.attacks.evidence import on_postgresql
+from tests.conftest import OPERATOR
 from tests.support.cast import Api, World
-from tests.support.rows import at_once
+from tests.support.rows import at_once, link_row, tenant_row
 from tests.support.waiting import until
 
 pytestmark = on_postgresql  # SQLite has one writer at a time
@@ -154,6 +157,28 @@ def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pyt
         lambda: world.admin.with_key(world.admin.key).raw("POST", "/v1/api-keys", bodies).status_code for _ in range(6)
     ]
     assert sorted(at_once(jobs)) == [201, 201, 201, 429, 429, 429]
+
+
+@pytest.mark.parametrize("kind", ["api_key", "onboarding_link"])
+def test_a_request_that_writes_locks_its_key_or_link_for_others_to_share_and_no_tenant(services: Services, kind: str):
+    """Requests of one link go on side by side, and a use case of another caller may lock the tenant meanwhile."""
+    tenant_id = tenant_row(services.db)
+    if kind == "api_key":
+        scopes = frozenset({Scope.TENANTS_READ})
+        table, row_id = (
+            ApiKey,
+            services.api_keys.create_key(OPERATOR, name="x", scopes=scopes, tenant_id=tenant_id)[0].id,
+        )
+    else:
+        table, row_id = OnboardingLink, link_row(services.db, tenant_id)
+    caller = Caller(row_id, "0" * 16, b"", "x", frozenset(), tenant_id, None, kind=kind)
+    with services.db.write(caller), services.db.write(SYSTEM) as other:
+        own = sqlalchemy.select(table.id).where(table.id == row_id)
+        assert other.scalars(own.with_for_update(read=True, nowait=True)).one() == row_id
+        tenant = sqlalchemy.select(Tenant.id).where(Tenant.id == tenant_id)
+        assert other.scalars(tenant.with_for_update(nowait=True)).one() == tenant_id
+        with pytest.raises(OperationalError):
+            other.scalars(own.with_for_update(nowait=True))
 
 
 def test_what_postgresql_broke_up_is_a_conflict_and_no_outage():

@@ -243,6 +243,7 @@ def test_a_role_made_again_between_the_calls_proves_nothing():
     assert finding.verdict is Verdict.INCONCLUSIVE
     assert finding.role_unique_id is None
     assert finding.may_be_spreading
+    assert "refusals prove nothing yet" in finding.checks[0].detail
     assert [c.outcome for c in finding.checks] == ["inconclusive", "passed", "inconclusive", "inconclusive"]
 
 

@@ -303,6 +303,14 @@ def test_what_our_broker_never_is_lets_it_in_nowhere(never):
     assert reading(DEMANDED, allow(), deny(**never)).open == (2,)
 
 
+@pytest.mark.parametrize(("kind", "is_open"), [("User", True), ("AssumedRole", False)])
+def test_a_broker_that_is_an_iam_user_is_a_user_to_the_policy(kind, is_open):
+    user = Broker.parse("arn:aws:iam::111122223333:user/deputy")
+    statement = allow(only=False, ArnEquals={ARN: user.arn}, StringEquals={"aws:PrincipalType": kind})
+    found = read({"Version": "2012-10-17", "Statement": [statement]}, user, CUSTOMER, {OWN})
+    assert found.open == ((1,) if is_open else ())
+
+
 ABOUT_THE_ID = [
     {"StringEquals": {KEY: "${aws:PrincipalTag/customer}"}},
     {"StringEqualsIgnoreCase": {KEY: OWN}},

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from app.ids import RoleArn, new_external_id, new_id
 from app.onboarding.registration_token import RegistrationTokens
 from app.services import Services
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, OnboardingLink, Tenant
 from app.store.models.deployment import deployment_id
 from tests.conftest import OPERATOR
 from tests.support.cast import Customer
@@ -99,6 +100,21 @@ def tenant_row(database: Database) -> UUID:
         db.flush()
         db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT))
     return tenant.id
+
+
+def link_row(database: Database, tenant_id: UUID, **changes: datetime) -> UUID:
+    link = OnboardingLink(
+        id=new_id(),
+        tenant_id=tenant_id,
+        digest=new_id().bytes * 2,
+        permission_set="inventory",
+        region="us-east-1",
+        **{"expires_at": now() + timedelta(days=1)} | changes,
+    )
+    link_id = link.id
+    with database.write(SYSTEM) as db:
+        db.add(link)
+    return link_id
 
 
 def connection_row(
