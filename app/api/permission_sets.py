@@ -7,7 +7,7 @@ from marshmallow import fields
 from app.access.callers import Scope
 from app.http.blueprint import Blueprint
 from app.http.current import services
-from app.http.fields import Time, doc, number, one_of, string
+from app.http.fields import Digits, Time, doc, number, one_of, string
 from app.http.schemas import Answer, Strict
 from app.permissions.difference import Difference
 
@@ -58,8 +58,8 @@ class PermissionSetVersions(Answer):
 
 
 class DifferenceQuery(Strict):
-    before = number(1, required=True, data_key="from")
-    after = number(2, required=True, data_key="to")
+    before = Digits(required=True, data_key="from", metadata=doc(1))
+    after = Digits(required=True, data_key="to", metadata=doc(2))
 
 
 class SideOut(Answer):

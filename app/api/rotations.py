@@ -11,7 +11,7 @@ from app.errors import NotFoundError
 from app.http.blueprint import Blueprint
 from app.http.current import caller, services
 from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
-from app.http.fields import Time, doc, number, string
+from app.http.fields import Time, Truth, doc, number, string
 from app.http.schemas import Answer, Empty
 from app.store.models.states import RotationState
 from app.tenants.rotation import RotationStatus
@@ -20,7 +20,7 @@ _ABUSED = doc(False, "The External ID was abused: issue nothing with it any more
 
 
 class RotationIn(Reason):
-    emergency = fields.Boolean(truthy={True}, falsy={False}, load_default=False, metadata=_ABUSED)
+    emergency = Truth(load_default=False, metadata=_ABUSED)
 
 
 class RotationConnections(Answer):

@@ -31,6 +31,24 @@ def flag(description: str, **options: Any) -> fields.Boolean:
     return fields.Boolean(metadata=_described(description), **options)
 
 
+class Truth(fields.Boolean):
+    """true or false. In Python 1 equals True, so a set of what is true does not do."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Digits(fields.Integer):
+    """A number in a query. Python also reads "+1", " 1", "1_0" and other scripts' digits as one."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
+        if not re.fullmatch(r"[0-9]+", value):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 def uuid(description: str, **options: Any) -> fields.UUID:
     return fields.UUID(metadata=_described(description), **options)
 

@@ -88,8 +88,7 @@ def complete_operation(doc: dict[str, Any], info: dict[str, Any], *, method: str
         schema = body["content"]["application/json"]["schema"]()
         body["required"] = any(field.required for field in schema.fields.values())
     if doc.get("parameters"):
-        statuses |= {422}
-        statuses |= {400} if any("cursor" in parameter["schema"]().fields for parameter in doc["parameters"]) else set()
+        statuses |= {400, 422}
     _exemplify(doc)
     doc.setdefault("responses", {}).update({status: HTTPStatus(status).name for status in sorted(statuses)})
     return doc

@@ -24,7 +24,7 @@ def whole_body() -> Iterator[None]:
 
 
 class StrictParser(FlaskParser):
-    """Reads JSON strictly and refuses unknown fields. An empty body is {}."""
+    """Reads JSON and queries strictly, and refuses unknown fields. An empty body is {}."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}
 
@@ -42,3 +42,8 @@ class StrictParser(FlaskParser):
             return strict_json.parse(raw)
         except ValueError as error:
             raise BadRequest(str(error)) from error
+
+    def load_querystring(self, req: Request, schema: Any) -> Any:
+        if len(req.args) < len(list(req.args.items(multi=True))):
+            raise BadRequest("Give each parameter of the query once.")
+        return super().load_querystring(req, schema)

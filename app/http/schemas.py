@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
 
-from app.http.fields import doc, string
+from app.http.fields import Digits, doc, string
 
 _LONGEST = 4096  # characters or items, where the field has no limit of its own
 
@@ -56,7 +56,7 @@ _CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
 
 
 class PageQuery(Strict):
-    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200), metadata=doc(50))
+    limit = Digits(load_default=50, validate=validate.Range(1, 200), metadata=doc(50))
     cursor = string(_CURSOR, "next_cursor of the page before.", validate=validate.Length(1, 500))
 
 

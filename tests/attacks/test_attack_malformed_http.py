@@ -190,6 +190,31 @@ def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene, query: str):
         problem(response, response.status_code, CODES[response.status_code])
 
 
+@pytest.mark.parametrize("number", ["+1", "%201", "1_0", "1.0", "0x1", "\u0663", "\uff11", "true", ""], ids=ascii)
+def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene, number: str):
+    difference = "/v1/permission-sets/inventory/difference?from=1&to="
+    for path in (*(f"{path.format(tenant_id=scene.acme['id'])}?limit=" for path in LISTS), difference):
+        response = scene.world.admin.raw("GET", f"{path}{number.replace('+', '%2B')}")
+        problem(response, 422, "validation_failed")
+        assert set(response.get_json()["errors"]) == {"to" if path == difference else "limit"}
+
+
+@pytest.mark.parametrize("query", ["limit=5&limit=6", "limit=5&limit=5", "x=1&x=2", "cursor=a&limit=1&cursor=a"])
+def test_a_parameter_that_is_given_twice_is_malformed(scene: Scene, query: str):
+    """A proxy may have looked at the other one."""
+    paths = [*LISTS, "/v1/tenants/{tenant_id}/onboarding", "/v1/templates/customer-role.yaml"]
+    for path in (*paths, "/v1/permission-sets/inventory/difference"):
+        response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+        problem(response, 400, "malformed_request")
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.0, "true", "false", None, [], "yes"], ids=repr)
+def test_a_flag_is_true_or_false(scene: Scene, value: object):
+    path = f"/v1/tenants/{scene.acme['id']}/external-id/rotation"
+    response = scene.world.admin.raw("POST", path, {"reason": "x", "emergency": value})
+    problem(response, 422, "validation_failed")
+
+
 TIMES = [
     "2026-01-01",
     "2026-01-01T00:00:00",
