@@ -3,9 +3,10 @@
 The queue is in the database: a claim moves `due_at` ahead by a lease, so a claim that is lost is due again when its
 lease is over. A claim is used once: it names the `due_at` that it set, and the first process that begins it moves that.
 
-Two kinds of claims run beside each other. Urgent: a first proof, a search, a stack's message, a refused session. Each
-such claim is shared out among tenants, so that one tenant's thousands of pending roles do not delay another tenant's
-first proof, and connections that were never tried go first. Routine: the turns of proven roles, the longest due first.
+Two kinds of claims run beside each other. Urgent: a first proof, a search, a stack's message, a refused session;
+connections that were never tried go first. Routine: the turns of proven roles. Each claim is shared out among tenants,
+so that one tenant's thousands of roles do not delay another tenant's first proof, or its turn; within a share the
+longest due go first.
 """
 
 from collections.abc import Sequence
@@ -74,7 +75,8 @@ class ProofQueue:
         """At most so many connections that are due for a routine proof, as `claim` does."""
         at = now()
         with self._db.read() as db:
-            chosen = [row.id for row in db.execute(_due(at, IN_ROUTINE).limit(most))]
+            within, beyond = _shares(db, _due(at, IN_ROUTINE), most)
+            chosen = [row.id for row in (*within, *beyond)][:most]
         return self._claimed(at, chosen)
 
     def _claimed(self, at: datetime, chosen: list[UUID]) -> list[Claim]:
@@ -169,22 +171,22 @@ def _due(at: datetime, lane: ColumnElement[bool]) -> Select[UUID, UUID]:
 
 def _shared_out(db: Session, due: Select[UUID, UUID], most: int) -> list[UUID]:
     """The ids of at most so many due connections. A tenant gets more than its share only if places stay free."""
-    first, more_first = _shares(db, due, Connection.proof_id.is_(None), most)
-    again, more_again = _shares(db, due, Connection.proof_id.is_not(None), most)
+    first, more_first = _shares(db, due.where(Connection.proof_id.is_(None)), most)
+    again, more_again = _shares(db, due.where(Connection.proof_id.is_not(None)), most)
     kept_for_again = min(len(again), max(1, most // _AGAIN))
     in_order = (*first[: most - kept_for_again], *again, *first, *more_first, *more_again)
     return [row.id for row in dict.fromkeys(in_order)][:most]
 
 
 def _shares(
-    db: Session, due: Select[UUID, UUID], among: ColumnElement[bool], most: int
+    db: Session, due: Select[UUID, UUID], most: int
 ) -> tuple[Sequence[Row[UUID, UUID]], Sequence[Row[UUID, UUID]]]:
     """Rows within their tenants' shares, and rows beyond them. It reads a bounded number, however many are due."""
     within: list[Row[UUID, UUID]] = []
     beyond: list[Row[UUID, UUID]] = []
     seen: set[UUID] = set()
     for _ in range(_LOOKS):
-        rows = db.execute(due.where(among, Connection.tenant_id.not_in(seen)).limit(most * _ROWS)).all()
+        rows = db.execute(due.where(Connection.tenant_id.not_in(seen)).limit(most * _ROWS)).all()
         taken: dict[UUID, int] = {}
         for row in rows:
             taken[row.tenant_id] = taken.get(row.tenant_id, 0) + 1

@@ -117,6 +117,17 @@ def test_another_tenants_flood_does_not_hold_up_a_first_proof(scene):
     assert [claim.tenant_id for claim in claims].count(flooding) == 15
 
 
+def test_another_tenants_flood_of_turns_does_not_hold_up_a_turn(scene):
+    """As when thousands of its roles change at once, each of which is then proven several times within a minute."""
+    turn = {"status": S.VERIFIED, "role_unique_id": "AROAONE", "verified_at": now(), "due_for": Trigger.SCHEDULED}
+    flooding = flood(scene, rows=200, **turn)
+    victim = scene.pending(**turn)
+    claims = scene.due.claim_routine(16)
+    assert victim in {claim.connection_id for claim in claims}
+    assert len(claims) == 16, "what others do not need goes to the tenant that has much to do"
+    assert [claim.tenant_id for claim in claims].count(flooding) == 15
+
+
 def test_a_first_proof_comes_before_roles_that_were_tried(scene):
     tried = [flood(scene, rows=4, proof_id=new_id()) for _ in range(12)]
     new = scene.pending()
