@@ -160,6 +160,21 @@ def test_updates_are_looked_for_in_order_and_nothing_is_sorted(services, has_upd
     assert "Seq Scan on connections" not in plan, plan
 
 
+def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
+    """On SQLite such a look has a thread of its own (tests/store/test_sqlite_reads.py)."""
+    tenant, long = populate(services, 1), []
+    event.listen(
+        services.db.engine, "begin", lambda begun: long.append(begun.get_execution_options().get("deputy_takes_long"))
+    )
+    listing, wanted = services.listing, ConnectionFilter(update_available=True)
+    listing.summary(ADMIN, tenant.id)
+    listing.list(ADMIN, tenant.id, wanted, limit=1, after=None)
+    listing.list_all(ADMIN, wanted, limit=1, after=None)
+    services.proof_queue.backlog()
+    services.proof_queue.pace.interval()
+    assert long == [True] * 5
+
+
 @pytest.mark.parametrize(
     ("status", "verdict", "found_by_account", "refuses"),
     [
