@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+import time_machine
 
 from app.access.callers import Scope
 from app.clock import now
@@ -199,10 +200,11 @@ def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: Wo
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_an_old_proof_does_not_count_at_the_approval(world: World, waiting, monkeypatch):
-    monkeypatch.setattr("app.store.models.connection._FRESH", timedelta(seconds=-1))
-    approved = world.admin("POST", path_of(waiting, "/approve"))
-    assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
+@pytest.mark.parametrize(("hours", "status"), [(23, "verified"), (25, "pending")])
+def test_a_proof_counts_for_a_day_at_the_approval(world: World, waiting, hours, status):
+    with time_machine.travel(now() + timedelta(hours=hours)):
+        approved = world.admin("POST", path_of(waiting, "/approve"))
+    assert (approved["status"], approved["awaiting_approval"]) == (status, False)
     assert world.admin("POST", path_of(waiting, "/verify"))["status"] == "verified"
 
 

@@ -223,10 +223,11 @@ def test_replacing_is_no_outage_for_what_the_old_key_made(world: World):
 
 
 def test_revoking_the_old_key_in_its_grace_leaves_the_successor_and_its_inheritance(world: World):
-    old = Program(world)
-    child, new = old.child(), old.replace()
+    tenant, old = world.tenant(), Program(world)
+    child, page, new = old.child(), old.link(tenant), old.replace()
     world.admin("DELETE", old.path, expect=204)
     assert [one.works() for one in (old, new, child)] == [False, True, True]
+    assert opens(world, page)
 
 
 def test_what_the_old_key_makes_in_its_grace_goes_with_the_successor(world: World):

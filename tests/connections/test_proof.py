@@ -417,9 +417,9 @@ def stored(database):
     return connection
 
 
-def verify(database, stored, door):
+def verify(database, stored, door, trigger=Trigger.REQUESTED):
     return verification.Verification(database, door, Pace(database, CONFIG), NO_CANARY).verify(
-        ADMIN, stored.tenant_id, stored.id, trigger=Trigger.REQUESTED
+        ADMIN, stored.tenant_id, stored.id, trigger=trigger
     )
 
 
@@ -518,13 +518,13 @@ def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
 class Overtaken(Meanwhile):
     """A door whose first proof is slow: another proof, through `quicker`, begins later and is stored before it."""
 
-    def __init__(self, database, stored, quicker: Meanwhile) -> None:
+    def __init__(self, database, stored, quicker: Meanwhile, trigger=Trigger.REQUESTED) -> None:
         super().__init__(database, stored.id, [])
-        self._stored, self._quicker = stored, quicker
+        self._stored, self._quicker, self._trigger = stored, quicker, trigger
 
     def probe_missing(self, grant) -> None:
         if self.proofs == 0:
-            verify(self._database, self._stored, self._quicker)
+            verify(self._database, self._stored, self._quicker, self._trigger)
             self._script = self._quicker._script  # what the role says from now on
             self.proofs += 1
             raise Refused  # what it had said before
@@ -535,13 +535,16 @@ OPEN = (ACCEPTED, ACCEPTED, REFUSED, ACCEPTED)
 CLOSED = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
 
 
-def test_a_slow_proof_does_not_overrule_an_insecure_verdict_stored_meanwhile(database, stored):
-    """A second insecure verdict leaves the version as it is, so the latest proof has to be compared too."""
+@pytest.mark.parametrize(("trigger", "proofs"), [(Trigger.REQUESTED, 3), (Trigger.SCHEDULED, 2)])
+def test_a_slow_proof_does_not_overrule_an_insecure_verdict_stored_meanwhile(database, stored, trigger, proofs):
+    """A second insecure verdict leaves the version as it is, so the latest proof has to be compared too. A routine proof
+    counts up in the row of the first.
+    """
     verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
-    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
+    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=OPEN), trigger)
     assert verify(database, stored, slow).status is ConnectionStatus.INSECURE
     assert slow.proofs == 2
-    assert read(database, stored) == (ConnectionStatus.INSECURE, 3)
+    assert read(database, stored) == (ConnectionStatus.INSECURE, proofs)
 
 
 def test_two_proofs_at_once_with_one_verdict_are_both_stored(database, stored):

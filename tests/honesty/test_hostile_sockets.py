@@ -181,11 +181,14 @@ def test_who_may_not_ask_is_told_so_before_a_body(roomy):
     place, token = roomy.place(), "x" * 43
     unknown = f"dpk_{'0' * 16}_{'x' * 43}"
     worker = place.key
+    wanted = {"name": "no worker", "scopes": ["keys:write"]}
+    other = roomy.admin.must("POST", "/v1/api-keys", wanted, expect=201)["key"]
     for path, lines, expected in (
         ("/v1/api-keys", [], (401, "unauthenticated")),
         ("/v1/api-keys", [bearer(unknown)], (401, "unauthenticated")),
         ("/v1/api-keys", [bearer(worker)], (403, "forbidden")),
         (place.credentials, [bearer(unknown)], (401, "unauthenticated")),
+        (place.credentials, [bearer(other)], (403, "forbidden")),
         (place.credentials, [bearer(roomy.admin.key.swapcase())], (401, "unauthenticated")),
         ("/v1/nothing", [], (404, "not_found")),
         (f"/onboard/{token}/connections", [], 404),
