@@ -2,8 +2,10 @@
 
 import json
 import secrets
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -35,9 +37,11 @@ from app.store.models.proof_schedule import Interval
 from app.store.models.states import StackState, Verdict
 from app.tenants.accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
+from tests.attacks.evidence import on_postgresql
 from tests.support.cast import Api, World, root_client
 from tests.support.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
 from tests.support.stacks import TOPIC, Answers, Stack, envelope
+from tests.support.waiting import until, waiting_for_locks
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -501,6 +505,20 @@ def test_revoking_a_link_voids_the_token_that_its_page_showed_and_no_other(desk,
     desk.handle(of_the_kit.message())
 
 
+@on_postgresql  # SQLite has one writer at a time
+def test_a_message_waits_for_the_revocation_of_its_link(desk, page):
+    """Or it would be taken after the revocation was answered."""
+    stack = page.stack()
+    with ThreadPoolExecutor(1) as pool:
+        with desk.db.write(SYSTEM) as db:
+            db.get_one(OnboardingLink, page.link.id, with_for_update=True).revoked_at = now()
+            handling = pool.submit(desk.handle, stack.message(), "FAILED")
+            until(lambda: waiting_for_locks(desk.db) or handling.done())
+            assert not handling.done()
+        handling.result(timeout=60)
+    assert desk.connections() == []
+
+
 def test_an_expired_link_voids_nothing(desk, page):
     stack = page.stack()
     desk.change(OnboardingLink, page.link.id, expires_at=now())
@@ -633,6 +651,19 @@ def test_what_any_account_publishes_is_received_handled_and_deleted(desk, line):
     assert set(desk.answers.statuses) == {"SUCCESS"}
     assert len(desk.answers.statuses) >= 12, "on a slow machine one may come twice"
     assert len(desk.connections()) == 12
+
+
+def test_the_messages_of_a_batch_do_not_wait_for_each_other(desk, line, monkeypatch):
+    inner, together = line.registrations.handle, threading.Barrier(3, timeout=60)
+
+    def handle(body: str) -> bool | None:
+        together.wait()
+        return inner(body)
+
+    monkeypatch.setattr(line.registrations, "handle", handle)
+    line.publish(*[desk.stack().request() for _ in range(3)])
+    assert line.receive() == 3
+    assert desk.answers.statuses == ["SUCCESS"] * 3
 
 
 def test_poison_becomes_a_dead_letter_and_holds_nobody_up(desk, line):
