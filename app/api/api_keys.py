@@ -66,6 +66,7 @@ class ReplaceIn(Strict):
 
 _ABOUT = "Keys for programs and people, no stronger than the key that makes them."
 bp = Blueprint("api_keys", __name__, noun="api_key", description=_ABOUT)
+_ONE = "/v1/api-keys/<uuid:key_id>"
 _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at")
 
 
@@ -77,13 +78,7 @@ def create_key(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @bp.operation(
-    "POST",
-    "/v1/api-keys/<uuid:key_id>/replace",
-    Scope.KEYS_WRITE,
-    KeyCreated,
-    takes=ReplaceIn,
-    status=201,
-    fails=[404, 409, 429],
+    "POST", f"{_ONE}/replace", Scope.KEYS_WRITE, KeyCreated, takes=ReplaceIn, status=201, fails=[404, 409, 429]
 )
 def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     """Replace a key by a successor; the old key ends after the grace period
@@ -102,13 +97,13 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
     return found | {"items": [_shown(key) for key in found["items"]]}
 
 
-@bp.operation("GET", "/v1/api-keys/<uuid:key_id>", Scope.KEYS_WRITE, KeyShown, fails=[404])
+@bp.operation("GET", _ONE, Scope.KEYS_WRITE, KeyShown, fails=[404])
 def get_key(key_id: UUID) -> dict[str, Any]:
     """Read an API key, and how many live keys and links are revoked with it"""
     return _shown(*services().api_keys.get_key(caller(), key_id))
 
 
-@bp.operation("DELETE", "/v1/api-keys/<uuid:key_id>", Scope.KEYS_WRITE, status=204, fails=[404, 429])
+@bp.operation("DELETE", _ONE, Scope.KEYS_WRITE, status=204, fails=[404, 429])
 def revoke_key(key_id: UUID) -> None:
     """Revoke an API key: from this answer on, requests with it are refused
 

@@ -93,6 +93,8 @@ class PermissionSets(Answer):
 
 bp = Blueprint("permission-sets", __name__, noun="permission_set", description="What the vendor asks for.")
 
+_ONE = "/v1/permission-sets/<name>"
+
 
 @bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSets)
 def list_permission_sets() -> dict[str, Any]:
@@ -101,14 +103,7 @@ def list_permission_sets() -> dict[str, Any]:
     return {"items": [{name: getattr(one, name) for name in _NAMES} | {"policy": policy} for one, policy in found]}
 
 
-@bp.operation(
-    "GET",
-    "/v1/permission-sets/<name>/versions",
-    Scope.CONNECTIONS_READ,
-    PermissionSetVersions,
-    fails=[404],
-    parameters=[_NAME],
-)
+@bp.operation("GET", f"{_ONE}/versions", Scope.CONNECTIONS_READ, PermissionSetVersions, fails=[404], parameters=[_NAME])
 def list_versions(name: str) -> dict[str, Any]:
     """List the versions of a permission set that were published, newest first"""
     return {"items": services().onboarding.versions.list(name)}
@@ -116,7 +111,7 @@ def list_versions(name: str) -> dict[str, Any]:
 
 @bp.operation(
     "GET",
-    "/v1/permission-sets/<name>/difference",
+    f"{_ONE}/difference",
     Scope.CONNECTIONS_READ,
     DifferenceOut,
     takes=DifferenceQuery,
