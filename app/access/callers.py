@@ -21,8 +21,7 @@ from sqlalchemy.orm import Session
 from app.audit.events import Actor
 from app.clock import now
 from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
-from app.store.models import ApiKey, Configuration, OnboardingLink, Tenant, TenantStatus
-from app.store.models.base import Suspension
+from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, Tenant, TenantStatus
 
 KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"

@@ -13,8 +13,7 @@ from app.cli.output import Row, row_of, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID_PATTERN
-from app.store.models import ApiKey, Connection, Tenant
-from app.store.models.tenant import folded
+from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 
 _MOST = 20  # of what it could mean

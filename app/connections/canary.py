@@ -30,9 +30,7 @@ from app.health import checks as health
 from app.health.checks import failed, ok, warning
 from app.ids import Grant
 from app.store.database import SYSTEM, Database
-from app.store.models import AuditEvent, Verdict
-from app.store.models.audit import NOT_ISSUED
-from app.store.models.states import STRANGER
+from app.store.models import NOT_ISSUED, AuditEvent, Verdict, states
 
 _log = log.get(__name__)
 
@@ -95,8 +93,8 @@ class Canary:
             return None, ()
         stranger = self._look(sts).stranger if self._has_canary else None
         if stranger is None:
-            return check_of(STRANGER, "skipped"), ()
-        return refusal(STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
+            return check_of(states.STRANGER, "skipped"), ()
+        return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
 
     def finding(self, sts: Sts) -> health.Finding:
         """What readiness says. Raises as `sight`."""

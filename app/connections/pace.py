@@ -8,8 +8,7 @@ from sqlalchemy import func, select
 from app import log
 from app.config import Config
 from app.store.database import Database
-from app.store.models import Connection
-from app.store.models.connection import IN_ROUTINE
+from app.store.models import IN_ROUTINE, Connection
 from app.store.models.proof_schedule import Interval
 
 _log = log.get(__name__)

@@ -18,17 +18,8 @@ from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
 from app.store.database import Database
-from app.store.models import (
-    ApiKey,
-    Connection,
-    ConnectionStatus,
-    ExternalIdRow,
-    ExternalIdState,
-    Tenant,
-    TenantStatus,
-    live_of,
-)
-from app.store.models.tenant import AFTER_ALL_LETTERS, folded
+from app.store.models import ApiKey, Connection, ExternalIdRow, Tenant, TenantStatus, folded, live_of, states
+from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.pages import Page, page
 from app.tenants.accounts import accounts_of, declare
 
@@ -75,7 +66,9 @@ class Tenants:
                 tenant = Tenant(name=name, reference=reference)
                 db.add(tenant)
                 db.flush()
-                db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT))
+                db.add(
+                    ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=states.ExternalIdState.CURRENT)
+                )
                 declare(db, tenant, accounts)
                 details = {"name": name, "reference": reference} | _counted(accounts)
                 self._record(db, caller, tenant, Action.TENANT_CREATED, details)
@@ -155,11 +148,11 @@ class Tenants:
             keys = db.execute(update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)).all()
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
-            gone = {"status": ConnectionStatus.DELETED, "deleted_at": at, "due_at": None}
+            gone = {"status": states.ConnectionStatus.DELETED, "deleted_at": at, "due_at": None}
             deleted = update(Connection).where(live_of(tenant_id)).values(version=Connection.version + 1, **gone)
             connections = db.execute(deleted.returning(Connection.id)).all()
-            own = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED
-            db.execute(update(ExternalIdRow).where(*own).values(state=ExternalIdState.RETIRED, retired_at=at))
+            own = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != states.ExternalIdState.RETIRED
+            db.execute(update(ExternalIdRow).where(*own).values(state=states.ExternalIdState.RETIRED, retired_at=at))
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
             self._record(db, caller, tenant, Action.TENANT_DELETED, details)
 

@@ -14,18 +14,7 @@ from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
-from app.store.models import Connection, ConnectionStatus, Verdict
-from app.store.models.states import (
-    ACCOUNT,
-    DEMANDS,
-    FOREIGN,
-    MISSING,
-    ONLY_US,
-    OWN,
-    SEE_VERIFICATION,
-    STRANGER,
-    StackState,
-)
+from app.store.models import Connection, ConnectionStatus, Verdict, states
 
 Counts = dict[ConnectionStatus, int]  # of connections, by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
@@ -91,7 +80,7 @@ class Progress:
     def lets_in(self) -> str | None:
         """What a role that lets strangers in does, in words; None for any other, and where the latest proof can't say."""
         why = self.connection.why if self.connection.status is ConnectionStatus.INSECURE else None
-        return None if why == SEE_VERIFICATION[ConnectionStatus.INSECURE] else why
+        return None if why == states.SEE_VERIFICATION[ConnectionStatus.INSECURE] else why
 
     @property
     def may_check(self) -> bool:
@@ -115,10 +104,10 @@ class _Gone:
 
 
 _GONE: dict[str | None, _Gone] = {
-    StackState.ROLLED_BACK: _Gone(
+    states.StackState.ROLLED_BACK: _Gone(
         "Rolled back", "Your stack was rolled back.", "CloudFormation rolled it back, and removes its role."
     ),
-    StackState.DELETED: _Gone(
+    states.StackState.DELETED: _Gone(
         "Stack deleted", "Your stack was deleted.", "It was deleted, and CloudFormation removes its role."
     ),
 }
@@ -145,9 +134,11 @@ WAITING = (_step(0, "now", "No role has arrived yet. Create it as shown above; t
 
 def progress_of(connection: Connection) -> Progress:
     proof = connection.proof
-    checks = {check["name"]: check for check in proof.checks if check["name"] != ONLY_US} if proof else {}
+    checks = {check["name"]: check for check in proof.checks if check["name"] != states.ONLY_US} if proof else {}
     outcomes = {name: check["outcome"] for name, check in checks.items()}
-    unclear = [it["detail"] for it in checks.values() if it["outcome"] == "inconclusive" and it["name"] != DEMANDS]
+    unclear = [
+        it["detail"] for it in checks.values() if it["outcome"] == "inconclusive" and it["name"] != states.DEMANDS
+    ]
     topic, status = _topic(connection, outcomes), connection.status
     settled = status in {ConnectionStatus.VERIFIED, *_AT_REST}
     return Progress(
@@ -167,7 +158,7 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
         return None
     if status is ConnectionStatus.VERIFIED:
         return gone
-    if outcomes.get(OWN) != "passed":
+    if outcomes.get(states.OWN) != "passed":
         if gone:
             return gone
         if connection.is_only_an_account:
@@ -194,7 +185,7 @@ def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) 
         return (_step(0, "failed", _GONE[topic].note), *_todo(1))
     if status is ConnectionStatus.VERIFIED:
         return (*_DONE[:4], _step(4, "done", _proven(connection)))
-    if outcomes.get(OWN) == "passed" and outcomes.get(ACCOUNT) == "passed":
+    if outcomes.get(states.OWN) == "passed" and outcomes.get(states.ACCOUNT) == "passed":
         return (*_DONE[:3], *_last_steps(connection, outcomes))
     return (*_DONE[:1], _looking(outcomes, lost=status is ConnectionStatus.BROKEN), *_todo(2))
 
@@ -236,19 +227,19 @@ def _looking(outcomes: dict[str, str], *, lost: bool) -> Step:
     """The step of a role that has not let us in."""
     if not outcomes:
         return _step(1, "now", "Being checked.")
-    if outcomes.get(OWN) == "failed":
+    if outcomes.get(states.OWN) == "failed":
         when = "No longer" if lost else "Not yet"
         return _step(1, "failed", f"{when}. It is absent, or it refuses us; AWS does not say which.")
-    if outcomes.get(ACCOUNT) == "failed":
+    if outcomes.get(states.ACCOUNT) == "failed":
         return _step(1, "failed", "It is in another account than its ARN says.")
     return _step(1, "unclear", "AWS gave no clear answer yet.")
 
 
 _LETS_IN = {
-    MISSING: "The role lets us in without your External ID.",
-    FOREIGN: "The role lets us in with somebody else's External ID.",
-    STRANGER: "The role lets in another account than ours.",
-    DEMANDS: "A statement of its trust policy lets us in without your External ID.",
+    states.MISSING: "The role lets us in without your External ID.",
+    states.FOREIGN: "The role lets us in with somebody else's External ID.",
+    states.STRANGER: "The role lets in another account than ours.",
+    states.DEMANDS: "A statement of its trust policy lets us in without your External ID.",
 }
 
 
@@ -292,7 +283,7 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
         if one and one.unclear:
             return "Not connected yet: AWS gave no clear answer."
         return "Your role is being checked."
-    if one and one.lets_in and (one.connection.verified_at or topic == STRANGER):
+    if one and one.lets_in and (one.connection.verified_at or topic == states.STRANGER):
         return f"{one.lets_in} Its trust policy needs a change."
     return _STATUSES[status].headline
 
