@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from werkzeug.wrappers import Request as HttpRequest
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Request as HttpRequest, Response
 
 from sandbox import s3, simulation
 from sandbox.errors import AwsError, access_denied, render, unsupported

@@ -20,8 +20,7 @@ from app.access import callers, families
 from app.access.callers import Caller, Operator, Scope
 from app.access.families import FamilySummary, LockingKeys
 from app.access.tenancy import ensure_room, one_or_not_found, tenant_of
-from app.audit import log as audit
-from app.audit.events import Action, Actor
+from app.audit import Action, Actor, log as audit
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id

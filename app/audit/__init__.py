@@ -1,0 +1,3 @@
+"""The registry of actions, the log, and many events in one durable commit."""
+
+from app.audit.events import WORKER, Action, Actor, Event, Outcome

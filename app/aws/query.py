@@ -18,8 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 import botocore.session
 import urllib3
-from botocore import UNSIGNED
-from botocore import __version__ as botocore_version
+from botocore import UNSIGNED, __version__ as botocore_version
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config as BotoConfig

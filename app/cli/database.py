@@ -9,8 +9,7 @@ from flask.cli import with_appcontext
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from app.audit import log as audit
-from app.audit.events import Action
+from app.audit import Action, log as audit
 from app.cli.operator import in_one_line, operator, services
 from app.store.database import store_errors
 from app.store.models import AuditEvent, Configuration

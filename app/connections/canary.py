@@ -18,8 +18,7 @@ from functools import partial
 from sqlalchemy import select
 
 from app import log
-from app.audit import log as audit
-from app.audit.events import Action, Actor, Outcome
+from app.audit import Action, Actor, Outcome, log as audit
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.sts import Session, Sts
 from app.clock import now

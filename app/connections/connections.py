@@ -12,10 +12,8 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller
-from app.access.tenancy import ensure_room, owned, tenant_of
-from app.audit import log as audit
-from app.audit.events import Action
+from app.access import Caller, ensure_room, owned, tenant_of
+from app.audit import Action, log as audit
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role

@@ -14,10 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.access.callers import Caller
-from app.access.tenancy import owned
-from app.audit import log as audit
-from app.audit.events import Action
+from app.access import Caller, owned
+from app.audit import Action, log as audit
 from app.aws.errors import Refused, StsError
 from app.aws.role_view import RoleView, known_keys
 from app.aws.sts import Sts

@@ -7,8 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, and_, false, func, or_, select
 
-from app.access.callers import Caller
-from app.access.tenancy import owned, tenant_of
+from app.access import Caller, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Proof, live_of

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-from app.audit import log as audit
-from app.audit.events import Action, Actor
+from app.audit import Action, Actor, log as audit
 from app.permissions.permission_sets import read_label
 from app.store.models import Connection
 

@@ -16,10 +16,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session as DbSession
 
 from app import log, metrics
-from app.access.callers import AnyCaller, OnBehalf
-from app.access.tenancy import owned, tenant_of
-from app.audit import log as audit
-from app.audit.events import WORKER, Action, Actor, Outcome
+from app.access import AnyCaller, OnBehalf, owned, tenant_of
+from app.audit import WORKER, Action, Actor, Outcome, log as audit
 from app.aws.sts import Sts, Told
 from app.clock import now
 from app.connections import fleet

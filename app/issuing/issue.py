@@ -21,10 +21,8 @@ import orjson
 from sqlalchemy.orm import Session as DbSession
 
 from app import errors, metrics, strict_json
-from app.access.callers import Caller
-from app.access.tenancy import owned
-from app.audit import log as audit
-from app.audit.events import Action, Event
+from app.access import Caller, owned
+from app.audit import Action, Event, log as audit
 from app.audit.log import AuditLog
 from app.aws.errors import Misconfigured, Refused, StsError
 from app.aws.sts import Session, Sts

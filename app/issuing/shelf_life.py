@@ -8,8 +8,7 @@ worker runs, or AWS gives no clear answer.
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from uuid import UUID
 
-from app.access.callers import OnBehalf
-from app.access.tenancy import owned
+from app.access import OnBehalf, owned
 from app.audit.events import Actor
 from app.concurrency.single_flight import SingleFlight
 from app.connections.verification import Verification

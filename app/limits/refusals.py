@@ -17,8 +17,7 @@ from uuid import UUID
 from cachetools import LRUCache, TTLCache
 
 from app import log
-from app.audit import log as audit
-from app.audit.events import Action, Event
+from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError

@@ -10,8 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller
-from app.access.tenancy import tenant_of
+from app.access import Caller, tenant_of
 from app.aws import templates
 from app.aws.templates import Published, Template, TemplateBucket
 from app.config import Broker, Config

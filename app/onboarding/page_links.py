@@ -14,10 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import func, or_, select
 
-from app.access.callers import Caller, Scope, digest_of, live_links
-from app.access.tenancy import ensure_room, one_or_not_found, owned, tenant_of
-from app.audit import log as audit
-from app.audit.events import Action
+from app.access import Caller, Scope, digest_of, ensure_room, live_links, one_or_not_found, owned, tenant_of
+from app.audit import Action, log as audit
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role

@@ -19,8 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import log
-from app.audit import log as audit
-from app.audit.events import Action, Actor
+from app.audit import Action, Actor, log as audit
 from app.aws.errors import Unavailable
 from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import Message, RegistrationQueue, Request

@@ -2,8 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Sequence, Set as AbstractSet
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 

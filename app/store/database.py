@@ -17,8 +17,7 @@ from typing import Any, Protocol, cast
 import orjson
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event, func, select
 from sqlalchemy.engine import Connection as DbConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator

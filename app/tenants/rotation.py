@@ -14,10 +14,8 @@ from uuid import UUID
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, OnBehalf
-from app.access.tenancy import tenant_of
-from app.audit import log as audit
-from app.audit.events import WORKER, Action, Actor
+from app.access import Caller, OnBehalf, tenant_of
+from app.audit import WORKER, Action, Actor, log as audit
 from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.ids import new_external_id

@@ -9,11 +9,9 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.callers import Caller, Operator
+from app.access import Caller, Operator, tenant_of
 from app.access.families import LockingKeys
-from app.access.tenancy import tenant_of
-from app.audit import log as audit
-from app.audit.events import Action
+from app.audit import Action, log as audit
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id

@@ -13,8 +13,7 @@ import structlog
 import yaml
 from prometheus_client import REGISTRY
 
-from app import metrics
-from app import services as composition
+from app import metrics, services as composition
 from app.background.fleet_metrics import FleetMetrics
 from app.background.parts import companions
 from app.clock import now

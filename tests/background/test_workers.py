@@ -34,8 +34,7 @@ from tests.conftest import make_config
 from tests.support import logged_secrets
 from tests.support.cast import Customer, root_client
 from tests.support.databases import new_database
-from tests.support.rabbitmq import SERVER as RABBITMQ
-from tests.support.rabbitmq import RabbitMQ
+from tests.support.rabbitmq import SERVER as RABBITMQ, RabbitMQ
 from tests.support.rows import Role, connection_row, registration_token, tenant_row
 from tests.support.stacks import Stack
 from tests.support.valkey import Valkey

@@ -18,8 +18,7 @@ from app.connections import verification
 from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.pairing import Candidate, Plan
-from app.connections.proof import Check, prove, prove_routinely
-from app.connections.proof import Warning as ProofWarning
+from app.connections.proof import Check, Warning as ProofWarning, prove, prove_routinely
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.store.database import SYSTEM, Database

@@ -7,8 +7,7 @@ import pytest
 from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.config import Broker
-from app.connections.proof import Check, Finding
-from app.connections.proof import Warning as ProofWarning
+from app.connections.proof import Check, Finding, Warning as ProofWarning
 from app.connections.trust_checks import ENDS, judge
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy

@@ -4,8 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import assume, event, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, event, given, settings, strategies as st
 
 from app.config import Broker
 from app.connections.trust_policy import Reading, read

@@ -16,8 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import AppError
 from app.store.database import Database
-from dev.aws_check import __main__ as aws_check
-from dev.aws_check import answers, stacks
+from dev.aws_check import __main__ as aws_check, answers, stacks
 from dev.aws_check.accounts import CheckError, block_of
 from dev.aws_check.answers import EXPECTED, WITHIN, Answers
 from dev.aws_check.stage import Stage

@@ -21,8 +21,7 @@ from app.access.callers import Scope
 from app.background import housekeeping
 from app.services import Services
 from app.store.database import SYSTEM
-from app.store.models import Connection as Row
-from app.store.models import ExternalIdRow, ExternalIdState
+from app.store.models import Connection as Row, ExternalIdRow, ExternalIdState
 from app.store.models.tenant import ROTATING
 from sandbox.identity import Session
 from sandbox.server import Sandbox

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from cfnlint.decode import decode
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from app.config import Broker
 from app.onboarding import kit_scripts

@@ -3,8 +3,7 @@
 from dataclasses import astuple, replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from app.permissions import permission_sets
 from app.permissions.difference import difference

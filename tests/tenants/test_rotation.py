@@ -14,8 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from app.factory import create_app
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM
-from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotation, Trial
-from app.store.models import Tenant as Tenants
+from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotation, Tenant as Tenants, Trial
 from app.tenants.rotation import settle_all
 from tests.conftest import make_config
 from tests.support.cast import Api, path_of

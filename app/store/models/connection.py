@@ -11,8 +11,7 @@ from sqlalchemy.sql import ColumnElement
 from app.clock import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn, new_id
-from app.store.models import proof_schedule as schedule
-from app.store.models import states
+from app.store.models import proof_schedule as schedule, states
 from app.store.models.base import Base, Suspendable, Suspension, same_tenant, state_column
 from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
