@@ -19,8 +19,7 @@ from sqlalchemy import select
 
 from app import log
 from app.audit import Action, Actor, Outcome, log as audit
-from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
-from app.aws.sts import Session, Sts
+from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.config import Config

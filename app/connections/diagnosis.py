@@ -16,9 +16,8 @@ from sqlalchemy import select
 
 from app.access import Caller, owned
 from app.audit import Action, log as audit
-from app.aws.errors import Refused, StsError
 from app.aws.role_view import RoleView, known_keys
-from app.aws.sts import Sts
+from app.aws.sts import Refused, Sts, StsError
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role

@@ -13,8 +13,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from app.aws.errors import Refused, StsError
-from app.aws.sts import Sts
+from app.aws.sts import Refused, Sts, StsError
 from app.connections.proof import Check, Finding
 from app.ids import Grant
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Trial, Verdict

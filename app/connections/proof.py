@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
-from app.aws.sts import Read, Sts
+from app.aws.sts import Misconfigured, Read, Refused, Sts, StsError, Unavailable
 from app.ids import Grant
 from app.store.models import Verdict
 from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER

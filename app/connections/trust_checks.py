@@ -9,8 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from app.aws.errors import Refused, StsError
-from app.aws.sts import Told
+from app.aws.sts import Refused, StsError, Told
 from app.config import Broker
 from app.connections import proof
 from app.connections.proof import Check, Finding

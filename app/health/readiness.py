@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 
-from app.aws.errors import StsError, Unavailable
-from app.aws.sts import Sts
+from app.aws.sts import Sts, StsError, Unavailable
 from app.aws.templates import Published
 from app.errors import StoreUnavailableError
 from app.health import heartbeats

@@ -24,8 +24,7 @@ from app import errors, metrics, strict_json
 from app.access import Caller, owned
 from app.audit import Action, Event, log as audit
 from app.audit.log import AuditLog
-from app.aws.errors import Misconfigured, Refused, StsError
-from app.aws.sts import Session, Sts
+from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now
 from app.config import Config
 from app.ids import session_name
