@@ -50,8 +50,8 @@ class Request:
     logical_id: str
     physical_id: str
     response_url: str = field(repr=False)
-    properties: dict[str, Any] = field(repr=False)
-    old_properties: dict[str, Any] = field(repr=False)  # before an Update
+    properties: dict[str, str] = field(repr=False)  # those that are text
+    old_properties: dict[str, str] = field(repr=False)  # before an Update
 
     @classmethod
     def parse(cls, body: str, topic_arn: str) -> "Request":
@@ -83,11 +83,7 @@ class Request:
 
     def property(self, name: str) -> str:
         """Empty when it is absent or not a string."""
-        return _text(self.properties, name)
-
-    def old_property(self, name: str) -> str:
-        """As `property`, before the Update."""
-        return _text(self.old_properties, name)
+        return self.properties.get(name, "")
 
     def answer(self, refusal: str | None) -> bytes:
         """The answer for CloudFormation: SUCCESS, or FAILED with this reason, which the customer reads."""
@@ -110,14 +106,9 @@ def _object(text: Any) -> dict[str, Any]:
     raise ValueError("This is not a JSON object.")
 
 
-def _properties(request: dict[str, Any], name: str) -> dict[str, Any]:
+def _properties(request: dict[str, Any], name: str) -> dict[str, str]:
     value = request.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _text(properties: dict[str, Any], name: str) -> str:
-    value = properties.get(name)
-    return value if isinstance(value, str) else ""
+    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
 
 
 def _repeated(request: dict[str, Any], name: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -61,10 +62,6 @@ class _CheckedMessage:
     token: TokenIds
     role: RoleArn
 
-    @property
-    def tenant_id(self) -> UUID:
-        return self.token.tenant_id
-
 
 class _Void(Exception):  # noqa: N818  the message is ignored
     """`cause`: one word for our own log."""
@@ -96,7 +93,7 @@ class Registrations:
         self._queue = queue
         self._answers = answers
         self.queue_state = QueueState()  # for this background worker's heartbeat
-        self._deployment_id: UUID | None = None  # until it is read
+
         # The deployments that were logged in the last hour: a stranger may name any number of them.
         self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)
         self._logging_others = threading.Lock()
@@ -141,7 +138,7 @@ class Registrations:
 
     def _is_for_another(self, request: Request) -> bool:
         named = deployment_of(request.property("RegistrationToken"))
-        if named is None or named == self._own_id():
+        if named is None or named == self._own_id:
             return False
         with self._logging_others:
             new = named not in self._others and len(self._others) < _OTHERS
@@ -151,11 +148,10 @@ class Registrations:
             _log.warning("registration.other_deployment", deployment_id=str(named))
         return True
 
+    @cached_property
     def _own_id(self) -> UUID:
-        if self._deployment_id is None:
-            with self._db.read() as db:
-                self._deployment_id = deployment_id(db)
-        return self._deployment_id
+        with self._db.read() as db:
+            return deployment_id(db)
 
     def _take(self, message: Message) -> None:
         answered: bool | None = False
@@ -197,14 +193,16 @@ class Registrations:
         if told.token.link_id is not None:
             _ensure_not_revoked(db, told.token.link_id)  # locks the link before the tenant, as the page's requests do
         # Locked, so that the second of two simultaneous deliveries sees what the first one stored.
-        named = Tenant.id == told.tenant_id, Tenant.registration_generation == told.token.generation
+        named = Tenant.id == told.token.tenant_id, Tenant.registration_generation == told.token.generation
         tenant = db.scalars(select(Tenant).where(*named).with_for_update(of=Tenant)).unique().one_or_none()
         if tenant is None or tenant.status is not TenantStatus.ACTIVE:
             raise _VoidToken("tenant")
         same = _of_stack(told).where(Registration.request_id == request.request_id)
         if db.scalars(same).one_or_none() is not None:
             return
-        registration = Registration(tenant_id=told.tenant_id, stack_id=request.stack_id, request_id=request.request_id)
+        registration = Registration(
+            tenant_id=told.token.tenant_id, stack_id=request.stack_id, request_id=request.request_id
+        )
         db.add(registration)
         db.flush()
         if not self._act(db, told, tenant, Actor("registration", str(registration.id), "a customer's stack")):
@@ -212,12 +210,12 @@ class Registrations:
 
     def _act(self, db: Session, told: _CheckedMessage, tenant: Tenant, actor: Actor) -> bool:
         """Returns whether to keep the registration's row. Past the limit per role, the role becomes due without one."""
-        known = to_role(told.tenant_id, told.role).with_for_update(of=Connection)
+        known = to_role(told.token.tenant_id, told.role).with_for_update(of=Connection)
         connection = db.scalars(known).one_or_none()
         deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
             if deleting:  # kept within the tenant's limit, as its Create may be delivered later
-                return admits_message(db, told.tenant_id)
+                return admits_message(db, told.token.tenant_id)
             made = self._add(db, told, tenant)
             made.stack = stack
             _record(db, actor, told, made, Action.CONNECTION_REGISTERED)
@@ -253,7 +251,7 @@ class Registrations:
 
 
 def _of_stack(told: _CheckedMessage) -> Select[UUID]:
-    of_it = Registration.tenant_id == told.tenant_id, Registration.stack_id == told.request.stack_id
+    of_it = Registration.tenant_id == told.token.tenant_id, Registration.stack_id == told.request.stack_id
     return select(Registration.id).where(*of_it)
 
 
@@ -288,7 +286,7 @@ def _must_pass(request: Request, void: _Void) -> bool:
     """
     if request.kind == "Delete":
         return True
-    before = request.old_property("RegistrationToken")
+    before = request.old_properties.get("RegistrationToken")
     same = bool(before) and request.property("RegistrationToken") == before
     return request.kind == "Update" and isinstance(void, _VoidToken) and same
 
