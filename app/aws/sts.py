@@ -81,7 +81,7 @@ class Sts:
     def __init__(
         self, region: str, broker: Broker, canary: RoleArn | None = None, stranger: RoleArn | None = None
     ) -> None:
-        self._broker = broker
+        self.broker = broker
         self._canary = canary
         self._stranger = stranger
         self._api = QueryApi("sts", region)
@@ -94,10 +94,6 @@ class Sts:
         held = copy.copy(self)
         held._api = self._api.with_budget(budget)  # noqa: SLF001  a copy of ours
         return held
-
-    @property
-    def broker(self) -> Broker:
-        return self._broker
 
     @property
     def is_silent(self) -> bool:
@@ -115,7 +111,7 @@ class Sts:
         With `read`, it also reads its own role's trust policy. Raises Refused, Misconfigured or Unavailable.
         """
         session = self._probe_session(grant, read)
-        account_id = self._account_of(session)
+        account_id, _ = self._who_is(session.credentials)
         if account_id != session.account_id:
             raise Unavailable
         return account_id, session.role_unique_id
@@ -173,7 +169,7 @@ class Sts:
             _, arn = self._who_is(None)
         except Misconfigured as error:
             raise Unavailable from error
-        return _same_principal(arn, self._broker)
+        return _same_principal(arn, self.broker)
 
     def own_identity(self) -> bool | None:
         """As `is_broker`; None when we have no credentials, or AWS refuses them. Raises Unavailable."""
@@ -235,16 +231,13 @@ class Sts:
         inert = {"Policy": INERT_POLICY}
         self._assume_role(role_arn, external_id, probe_session_name(), PROBE_SECONDS, inert, credentials=credentials)
 
-    def _account_of(self, session: Session) -> AccountId:
-        return self._who_is(session.credentials)[0]
-
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
         """The account of these credentials (None: our own), and the six parts of their ARN.
 
         Raises Misconfigured or Unavailable.
         """
         try:
-            with self._breaker.call(self._broker.account_id):
+            with self._breaker.call(self.broker.account_id):
                 answer = self._api.call("GetCallerIdentity", {}, credentials)
                 _, _, _, _, _, _ = arn = answer["Arn"].split(":", 5)
                 return AccountId(answer["Account"]), arn

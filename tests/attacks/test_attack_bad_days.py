@@ -91,7 +91,7 @@ def test_a_role_of_another_account_than_its_arn_names_is_not_proven(
     world: World, monkeypatch: pytest.MonkeyPatch, assumed, asked, verdict: str
 ):
     """No AWS answers like that; a proxy or a bug of ours might."""
-    real_assume, real_account = Sts._assume_role, Sts._account_of
+    real_assume, real_identity = Sts._assume_role, Sts._who_is
     if assumed:
 
         def elsewhere(*args):
@@ -101,7 +101,7 @@ def test_a_role_of_another_account_than_its_arn_names_is_not_proven(
 
         monkeypatch.setattr(Sts, "_assume_role", elsewhere)
     if asked:
-        monkeypatch.setattr(Sts, "_account_of", lambda *args: real_account(*args) and asked)
+        monkeypatch.setattr(Sts, "_who_is", lambda *args: (asked, real_identity(*args)[1]))
     tenant = world.tenant()
     made = world.connect(tenant, world.role(tenant), status="pending")
     assert made["verification"]["verdict"] == verdict

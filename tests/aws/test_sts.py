@@ -149,7 +149,7 @@ def sts(http):
 def live(server, sts, monkeypatch):
     """The door as it is, which tries twice."""
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
-    sts._breaker, sts._broker = Breaker(), PRINCIPAL
+    sts._breaker, sts.broker = Breaker(), PRINCIPAL
     sts._api._quota = RetryQuota()
     return sts
 
@@ -473,7 +473,7 @@ USER = Broker.parse("arn:aws:iam::111122223333:user/service/deputy")
     ],
 )
 def test_it_knows_whether_we_are_the_broker(door, broker, arn, same):
-    door.sts._broker = broker
+    door.sts.broker = broker
     assert door.is_somebody(arn).sts.is_broker() is same
 
 
