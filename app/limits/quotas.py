@@ -35,7 +35,6 @@ _LOCK = text(
 
 @dataclass(frozen=True, slots=True)
 class _Quota:
-    name: str
     window: SlidingWindow
     refusal: str
 
@@ -49,8 +48,8 @@ class _Quota:
 
 def _quota(name: str, what: str, rate: int, per: str, *, burst: int = 1) -> _Quota:
     """`rate` per second, minute, hour or day. `burst`: how many of those periods' worth may come at once."""
-    window = SlidingWindow(rate * burst, _SECONDS[per] * burst)
-    return _Quota(name, window, f"{what} too often: {rate} per {per} at most.")
+    window = SlidingWindow(rate * burst, _SECONDS[per] * burst, name)
+    return _Quota(window, f"{what} too often: {rate} per {per} at most.")
 
 
 class Quotas:
@@ -164,7 +163,7 @@ def _admits(count: Callable[[Session, _Quota, UUID], None], db: Session, quota: 
 
 def _look(db: Session, quota: _Quota, subject: UUID) -> None:
     """Raises RateLimitedError when there is no room for one more."""
-    if (used := db.get(QuotaUse, (quota.name, subject))) is not None:
+    if (used := db.get(QuotaUse, (quota.window.name, subject))) is not None:
         quota.one_more(used)
 
 
@@ -174,11 +173,11 @@ def _locked(db: Session, name: str, subject: UUID) -> QuotaUse:
 
 
 def _take(db: Session, quota: _Quota, subject: UUID) -> None:
-    used = _locked(db, quota.name, subject)
+    used = _locked(db, quota.window.name, subject)
     uses = quota.one_more(used)
     used.number, used.counted, used.counted_before = uses.number, uses.counted, uses.before
     if used.counted == 1:
-        _forget(db, quota.name, before=used.number - 1)
+        _forget(db, quota.window.name, before=used.number - 1)
 
 
 def count_refusals(db: Session, key_id: UUID, second: int, more: int, *, otherwise: int) -> int:

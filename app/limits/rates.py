@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -78,7 +77,7 @@ class Rates:
     def _admit(self, limit: "Limit", who: UUID) -> None:
         """Count one. Raises RateLimitedError."""
         wait = limit.hit(who)
-        if wait == 0 and self._shared is not None and not self._shared.hit(limit.bound, who.hex):
+        if wait == 0 and self._shared is not None and not self._shared.hit(limit.window, who.hex):
             wait = 1.0  # unknown; asking the cache for it would cost too much
         if wait:
             raise RateLimitedError(limit.refusal, retry_after=max(1, math.ceil(wait)))
@@ -97,19 +96,10 @@ class Rates:
 
     @contextmanager
     def _within(self, budget: "_Budget") -> Iterator[None]:
-        while self._shared is not None and not self._shared.hit(budget.bound, _EVERYBODY.hex):
+        while self._shared is not None and not self._shared.hit(budget.window, _EVERYBODY.hex):
             time.sleep(_PAUSE)
         with budget.of_process.call():
             yield
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """At most `amount` in `seconds` for each subject."""
-
-    name: str
-    amount: int
-    seconds: int = 1
 
 
 class CallBudget:
@@ -152,7 +142,7 @@ class _Budget:
     """Calls to STS in a second: those of this process, and of all processes with a shared cache."""
 
     def __init__(self, name: str, most: int) -> None:
-        self.bound = Bound(name, most)
+        self.window = SlidingWindow(most, 1, name)
         self.of_process = CallBudget(most)
 
 
@@ -161,8 +151,7 @@ class Limit:
 
     def __init__(self, name: str, amount: int, seconds: int, refusal: str = "") -> None:
         self.refusal = refusal
-        self.bound = Bound(name, amount, seconds)
-        self._window = SlidingWindow(amount, seconds)
+        self.window = SlidingWindow(amount, seconds, name)
         self._uses: LRUCache[UUID, Uses] = LRUCache(_SUBJECTS)
         self._lock = threading.Lock()
 
@@ -173,4 +162,4 @@ class Limit:
             uses = self._uses.get(subject)
             if uses is None:
                 uses = self._uses[subject] = Uses()
-            return self._window.count(uses, at)
+            return self.window.count(uses, at)

@@ -12,14 +12,14 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from app.cache.shared_cache import SharedCache
-from app.limits.rates import Bound
+from app.limits.sliding_window import SlidingWindow
 
 _PORTIONS = 20  # of a limit; a process takes one at once
 
 
 @cache
-def _item(bound: Bound) -> RateLimitItemPerSecond:
-    return RateLimitItemPerSecond(bound.amount, bound.seconds, namespace=bound.name)
+def _item(limit: SlidingWindow) -> RateLimitItemPerSecond:
+    return RateLimitItemPerSecond(limit.amount, limit.seconds, namespace=limit.name)
 
 
 class SharedLimits:
@@ -34,7 +34,7 @@ class SharedLimits:
         self._lock = threading.Lock()
         self._taking = threading.Lock()
 
-    def hit(self, limit: Bound, who: str) -> bool:
+    def hit(self, limit: SlidingWindow, who: str) -> bool:
         name = (limit.name, who)
         if self._one_left(name):
             return True
@@ -48,7 +48,7 @@ class SharedLimits:
                 self._left[name] = left - 1
         return left > 0
 
-    def _take(self, limit: Bound, name: tuple[str, str]) -> bool:
+    def _take(self, limit: SlidingWindow, name: tuple[str, str]) -> bool:
         """Take a portion, or at least one, and use one of it. Returns whether that was admitted."""
         portion = max(1, limit.amount // _PORTIONS)
         for cost in dict.fromkeys((portion, 1)):

@@ -21,6 +21,7 @@ class SlidingWindow:
 
     amount: int
     seconds: int
+    name: str = ""  # by which all processes know it
 
     def count(self, uses: Uses, at: float) -> float:
         """Count one at that time and return 0; or count nothing, and return the seconds until one is admitted."""
