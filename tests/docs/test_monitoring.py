@@ -1,0 +1,98 @@
+"""The guide's filters for a vendor's own monitoring are quiet about the proofs' refused calls, and about nothing else."""
+
+import json
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.events.models import EventPattern, EventPatternParser
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+SHOWN = GUIDE.partition("**Tell your own monitoring")[2]
+CLOUDWATCH = re.search(r"^```\n(\{.*?\})\n```$", SHOWN, re.MULTILINE | re.DOTALL)[1]
+EVENTBRIDGE = re.search(r"^```json\n(.*?)```$", SHOWN, re.MULTILINE | re.DOTALL)[1]
+ISSUER = "userIdentity.sessionContext.sessionIssuer.arn"
+
+Event = dict[str, Any]
+
+
+def role(arn: str = "arn:aws:iam::111122223333:role/DeputyBroker") -> Event:
+    """userIdentity, as CloudTrail records a session of this role."""
+    session = arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/deputy"
+    return {"type": "AssumedRole", "arn": session, "sessionContext": {"sessionIssuer": {"type": "Role", "arn": arn}}}
+
+
+def user(arn: str) -> Event:
+    return {"type": "IAMUser", "arn": arn}
+
+
+def call(identity: Event, name: str = "AssumeRole", error: str | None = "AccessDenied") -> Event:
+    return {"userIdentity": identity, "eventName": name} | ({"errorCode": error} if error else {})
+
+
+QUIET = [call(role()), call(role(), error=None), call(user("arn:aws:iam::111122223333:user/ann"), error=None)]
+LOUD = [
+    call(role("arn:aws:iam::111122223333:role/Another")),
+    call(role("arn:aws:iam::444455556666:role/DeputyBroker")),
+    call(role("arn:aws:iam::111122223333:role/DeputyBroker2")),
+    call(user("arn:aws:iam::111122223333:user/DeputyBroker")),
+    call({"type": "AWSService", "invokedBy": "ec2.amazonaws.com"}),
+    call(role(), name="ListRoles"),
+    call(role(), name="AssumeRoleWithSAML"),
+    call(role(), name="Decrypt", error="AccessDeniedException"),
+]
+
+
+def metric_filter(pattern: str) -> Callable[[Event], bool]:
+    """CloudWatch's pattern, in the forms that the guide uses. `!=` is false for a field that is not there."""
+    term = r'\$\.([\w.]+) (?:(!?=) "([^"]*)"|NOT EXISTS)'
+    rest = re.sub(rf"{term}|&&|\|\||[(){{}}\s]", "", pattern)
+    assert rest == "", f"{rest}: the test knows no such form"
+
+    def said(found: re.Match[str], event: Event) -> str:
+        path, operator, wanted = found.groups()
+        value: Any = event
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if operator is None or value is None:
+            return str(operator is None and value is None)
+        return str(fnmatchcase(value, wanted) == (operator == "="))
+
+    def matches(event: Event) -> bool:
+        text = re.sub(term, lambda found: said(found, event), pattern.strip("{} \n"))
+        words = " ".join(text.replace("&&", " and ").replace("||", " or ").split())
+        return bool(eval(words))  # noqa: S307  True, False, and, or, parentheses
+
+    return matches
+
+
+def rule(pattern: str) -> Callable[[Event], bool]:
+    parsed = EventPattern(pattern, EventPatternParser(pattern).parse())
+    return lambda event: parsed.matches_event({"detail-type": "AWS API Call via CloudTrail", "detail": event})
+
+
+FILTERS = {"CloudWatch": metric_filter(CLOUDWATCH), "EventBridge": rule(EVENTBRIDGE)}
+
+
+@pytest.mark.parametrize("filter_of", FILTERS)
+def test_an_alarm_is_quiet_about_the_refused_calls_of_proofs_and_nothing_else(filter_of):
+    matches = FILTERS[filter_of]
+    assert [event for event in QUIET if matches(event)] == []
+    assert [event for event in LOUD if not matches(event)] == []
+
+
+def test_for_a_broker_that_is_a_user_its_own_arn_is_compared():
+    broker = "arn:aws:iam::111122223333:user/deputy/broker"
+    deep, flat = json.loads(EVENTBRIDGE), {"arn": [{"anything-but": broker}, {"exists": False}]}
+    deep["detail"]["$or"][1] = {"userIdentity": flat}
+    as_user = CLOUDWATCH.replace(ISSUER, "userIdentity.arn").replace(
+        "arn:aws:iam::111122223333:role/DeputyBroker", broker
+    )
+    for matches in (metric_filter(as_user), rule(json.dumps(deep))):
+        assert not matches(call(user(broker)))
+        assert matches(call(user(broker), name="ListRoles"))
+        for other in (user("arn:aws:iam::111122223333:user/ann"), role(), {"type": "AWSService"}):
+            assert matches(call(other))
