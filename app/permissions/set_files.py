@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from app import strict_json
+from app.permissions.everything import all_actions, all_resources
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,7 +39,6 @@ _WORDS = {"title", "description", "why"}
 # Characters of all of a role's inline policies; white space does not count ("IAM and STS quotas" in IAM's guide).
 _INLINE_MAX = 10_240
 _INLINE_OF_THE_KIT = 1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
-_EVERY = re.compile(r"\*+|[^:]*:\*+")  # every action, or every action of a service
 _MANAGED_MAX = 10
 _MANAGED_REFUSED = {"AdministratorAccess", "PowerUserAccess", "IAMFullAccess"}
 _MANAGED_READING = re.compile(r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)")
@@ -218,9 +218,10 @@ def _items(data: dict[str, Any], field: str, key: str, rules: _Rules) -> _Said:
 
 def _statements(found: list[dict[str, Any]]) -> _Said:
     for number, one in enumerate(found):
-        every = [action for action in texts(one.get("Action")) if _EVERY.fullmatch(action)]
-        if every and one.get("Effect") != "Deny" and any(not r.strip("*") for r in texts(one.get("Resource"))):
-            yield f"statements[{number}]", f"Allows {', '.join(every)} on *. Name the actions, or the resources."
+        actions, resources = all_actions(texts(one.get("Action"))), all_resources(texts(one.get("Resource")))
+        if actions and resources and one.get("Effect") != "Deny":
+            said = f"Allows {', '.join(actions)} on {', '.join(resources)}. Name the actions, or the resources."
+            yield f"statements[{number}]", said
 
 
 def _size(data: dict[str, Any]) -> _Said:

@@ -86,8 +86,21 @@ def allow(*names, resource="*", **more):
     return {"Effect": "Allow", "Action": list(names), "Resource": resource, **more}
 
 
-@pytest.mark.parametrize("action", ["*", "*:*", "s3:*", "iam:**"])
-@pytest.mark.parametrize("resource", ["*", ["arn:aws:s3:::a", "*"], {"Fn::Sub": "*"}, [{"Fn::Sub": "*"}]])
+@pytest.mark.parametrize("action", ["*", "*:*", "s3:*", "iam:**", "s3:?*"])
+@pytest.mark.parametrize(
+    "resource",
+    [
+        *(
+            "*",
+            "?*",
+            ["arn:aws:s3:::a", "*"],
+            {"Fn::Sub": "*"},
+            [{"Fn::Sub": "*"}],
+            {"Fn::Sub": "arn:${AWS::Partition}:*"},
+        ),
+        {"Fn::Sub": ["arn:${P}:s3:::*", {"P": "aws"}]},
+    ],
+)
 def test_everything_on_everything_is_found(action, resource):
     assert everything_on_everything(allow("s3:GetObject", action, resource=resource)) == [action]
     assert everything_on_everything({"Effect": "Allow", "Action": action, "Resource": resource}) == [action]
@@ -96,6 +109,9 @@ def test_everything_on_everything_is_found(action, resource):
 def test_narrow_actions_or_resources_are_not_everything():
     assert everything_on_everything(allow("s3:ListBucket", "ec2:Describe*")) == []
     assert everything_on_everything(allow("s3:*", resource="arn:aws:s3:::mine/*")) == []
+    assert (
+        everything_on_everything(allow("s3:*", resource=[{"Ref": "Bucket"}, {"Fn::GetAtt": ["Bucket", "Arn"]}])) == []
+    )
     assert everything_on_everything({"Effect": "Deny", "Action": "*", "Resource": "*"}) == []
 
 

@@ -83,8 +83,11 @@ def test_a_sets_own_fields_are_checked(tmp_path, change, said):
         ({"Action": "*", "Resource": "*"}, "statements[0]: Allows * on *."),
         (
             {"Action": ["s3:GetObject", "ec2:*"], "Resource": ["arn:aws:s3:::a", "**"]},
-            "statements[0]: Allows ec2:* on *.",
+            "statements[0]: Allows ec2:* on **. Name the actions, or the resources.",
         ),
+        ({"Action": "*:?*", "Resource": "arn:*"}, "statements[0]: Allows *:?* on arn:*. Name"),
+        ({"Action": "s3:?*", "Resource": "arn:${AWS::Partition}:s3:::*"}, "statements[0]: Allows s3:?* on arn:$"),
+        ({"Resource": None, "NotResource": "arn:aws:s3:::a"}, "statements[0].NotResource: Is no field here."),
         ({"Action": "s3:ListBuckets"}, "statements[0].Action: AWS has no action s3:ListBuckets"),
         ({"Action": "S3:putobject"}, "statements[0].Action: S3:putobject writes, and this set's access is read."),
         ({"Action": "s3:*Object"}, "statements[0].Action: s3:*Object (s3:deleteobject and "),

@@ -1,0 +1,38 @@
+"""Patterns that mean everything, however they are written: no statement of ours allows all actions on all resources.
+
+`dev/check_policies.py` holds the templates to the same.
+"""
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+# What IAM or CloudFormation fills in without narrowing anything in one account.
+_ANY = re.compile(r"\$\{(AWS::(Partition|Region|AccountId)|aws:((Principal|Resource)Account|RequestedRegion))\}")
+_NOBODYS = "\0"  # in no name and in no pattern: a pattern that matches it, matches anything there
+_REGIONS, _ACCOUNTS = ("", _NOBODYS * 9), ("", _NOBODYS * 12)
+_NAMES = (f"{_NOBODYS * 32}/{_NOBODYS * 32}", f"{_NOBODYS * 32}:{_NOBODYS * 32}")
+
+
+def all_actions(patterns: Iterable[str]) -> list[str]:
+    """Those of more than one service, and those that name nothing of one: `*`, `s3:?*`, `*:Get*`."""
+    return [one for one in patterns if _wildcards(one.partition(":")[0]) or not one.partition(":")[2].strip("*?")]
+
+
+def all_resources(patterns: Iterable[str]) -> list[str]:
+    """Those that name nothing after the service, neither region, account nor resource: `*`, `arn:aws:*`, `arn:aws:s3:::*`."""
+    return [one for one in patterns if _is_everything(_ANY.sub("*", one))]
+
+
+def _wildcards(pattern: str) -> bool:
+    return "*" in pattern or "?" in pattern
+
+
+def _is_everything(pattern: str) -> bool:
+    _, partition, service, *_ = (*re.sub(r"[*?]", _NOBODYS, pattern).split(":"), _NOBODYS, _NOBODYS)
+    return any(
+        fnmatchcase(f"arn:{partition}:{service}:{region}:{account}:{name}", pattern)
+        for region in _REGIONS
+        for account in _ACCOUNTS
+        for name in _NAMES
+    )
