@@ -1,59 +1,135 @@
-"""The commands that archive Access Analyzer's finding: real shells run them, against an `aws` that writes its words down."""
-
-import json
-import shutil
-import subprocess
-
-import pytest
-from botocore.session import get_session
-from botocore.validate import ParamValidator
-
-from tests.attacks.evidence import on_sqlite
-from tests.web.conftest import Visitor
-
-pytestmark = on_sqlite  # nothing here depends on the database
-
-ROLE, ANALYZER = (
-    "arn:aws:iam::444455556666:role/x/deputy-1",
-    "arn:aws:access-analyzer:us-east-1:444455556666:analyzer/Ours",
-)
-_AWS = f"""#!/bin/sh
-printf '%s\\0' "$@" '' >> "$0.words"
-case "$2" in get-role) echo {ROLE} ;; list-analyzers) echo {ANALYZER} ;; esac
+"""The commands that archive Access Analyzer's finding: real shells and the real AWS CLI, against an analyzer's endpoint
+that writes down what it is asked. The CLI knows AWS's parameters: with a wrong one it sends nothing and fails.
 """
 
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote
 
-@pytest.mark.parametrize("shell", ["sh", "bash"])
-def test_they_archive_what_this_role_lets_in_this_principal_and_nothing_else(visitor: Visitor, tmp_path, shell: str):
+import pytest
+
+from tests.attacks.evidence import on_sqlite
+from tests.support.cast import Customer
+from tests.support.shells import run_as
+from tests.web.conftest import Visitor
+
+DOCS = Path(__file__).parents[2] / "docs" / "onboarding.md"
+ANALYZER = "arn:aws:access-analyzer:us-east-1:444455556666:analyzer/Ours"
+
+
+class Analyzer(ThreadingHTTPServer):
+    """Access Analyzer, with one analyzer. `asked`: method, path and JSON of each request."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.asked: list[tuple[str, str, dict]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Analyzer
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append((self.command, unquote(self.path), json.loads(body or "{}")))
+        found = {"arn": ANALYZER, "name": "Ours", "type": "ACCOUNT", "createdAt": 0, "status": "ACTIVE"}
+        answer = json.dumps({"analyzers": [found]} if self.command == "GET" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Not to stderr."""
+
+
+@pytest.fixture
+def analyzer() -> Iterator[Analyzer]:
+    with Analyzer() as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def shell(aws, customer: Customer, analyzer: Analyzer):
+    """Runs commands in the customer's account, until one fails."""
+    return partial(run_as, aws, customer.account, AWS_ENDPOINT_URL_ACCESSANALYZER=analyzer.url)
+
+
+def asks_for(rule: str, role_arn: str, broker: str) -> list[tuple[str, str, dict]]:
+    account = broker.split(":")[4]
+    criteria = {
+        "resource": {"eq": [role_arn]},
+        "principal.AWS": {"eq": [account, f"arn:aws:iam::{account}:root", broker]},
+        "isPublic": {"eq": ["false"]},
+    }
+    applied = {"analyzerArn": ANALYZER, "ruleName": rule}
+    return [
+        ("GET", "/analyzer?type=ACCOUNT", {}),
+        ("PUT", "/analyzer/Ours/archive-rule", {"ruleName": rule, "filter": criteria}),
+        ("PUT", "/archive-rule", applied),
+    ]
+
+
+def unique(asked: list[tuple[str, str, dict]]) -> list[tuple[str, str, dict]]:
+    """Without the random token by which AWS knows a repetition."""
+    return [(method, path, {k: v for k, v in sent.items() if k != "clientToken"}) for method, path, sent in asked]
+
+
+@on_sqlite
+@pytest.mark.parametrize("program", ["sh", "bash"])
+def test_the_pages_archive_what_this_role_lets_in_this_principal_and_nothing_else(
+    visitor: Visitor, customer: Customer, analyzer: Analyzer, shell, program: str
+):
     kit = visitor.world.kit(visitor.tenant)
-    program = tmp_path / "aws"
-    program.write_text(_AWS)
-    program.chmod(0o755)
-    subprocess.run(
-        [shutil.which(shell), "-eu"],
-        input=visitor.page().select_one("#findings-commands").get_text().encode(),
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-        check=True,
-    )
-    calls = [call.split("\0") for call in (tmp_path / "aws.words").read_text().removesuffix("\0\0").split("\0\0")]
-    assert [call[1] for call in calls] == ["get-role", "list-analyzers", "create-archive-rule", "apply-archive-rule"]
-    asked, _, create, applied = (dict(zip(call[2::2], call[3::2], strict=True)) for call in calls)
-    assert asked["--role-name"] == kit["role_name"]
-    assert applied == {"--region": kit["region"], "--analyzer-arn": ANALYZER, "--rule-name": kit["stack_name"]}
-    account = kit["broker_principal_arn"].split(":")[4]
-    sent = {
-        "analyzerName": create["--analyzer-name"],
-        "ruleName": create["--rule-name"],
-        "filter": json.loads(create["--filter"]),
-    }
-    assert sent == {
-        "analyzerName": "Ours",
-        "ruleName": kit["stack_name"],
-        "filter": {
-            "resource": {"eq": [ROLE]},
-            "principal.AWS": {"eq": [account, f"arn:aws:iam::{account}:root", kit["broker_principal_arn"]]},
-            "isPublic": {"eq": ["false"]},
-        },
-    }
-    model = get_session().get_service_model("accessanalyzer").operation_model("CreateArchiveRule")
-    assert not ParamValidator().validate(sent, model.input_shape).has_errors()
+    role_arn = customer.role(kit["role_name"], kit["trust_policy"], Path="/x/")
+    done = shell(f"set -eu\n{visitor.page().select_one('#findings-commands').get_text()}", program)
+    assert done.returncode == 0, done.stderr
+    assert unique(analyzer.asked) == asks_for(kit["stack_name"], role_arn, kit["broker_principal_arn"])
+
+
+def test_the_documents_do_the_same(analyzer: Analyzer, shell):
+    [commands] = re.findall(r"```sh\n(role=.*?)```", DOCS.read_text(), re.DOTALL)
+    done = shell(f"set -eu\n{commands}", AWS_DEFAULT_REGION="us-east-1")
+    assert done.returncode == 0, done.stderr
+    role_arn, broker = "arn:aws:iam::444455556666:role/deputy-2dc8435d", "arn:aws:iam::111122223333:role/DeputyBroker"
+    assert unique(analyzer.asked) == asks_for("deputy", role_arn, broker)
+
+
+@on_sqlite
+def test_a_wrong_parameter_would_be_noticed(visitor: Visitor, customer: Customer, analyzer: Analyzer, shell):
+    kit = visitor.world.kit(visitor.tenant)
+    customer.role(kit["role_name"], kit["trust_policy"])
+    commands = visitor.page().select_one("#findings-commands").get_text()
+    for right, wrong in (("--rule-name", "--name"), ('"eq"', '"equals"'), ("--analyzer-arn", "--arn")):
+        assert shell(f"set -eu\n{commands.replace(right, wrong)}").returncode != 0
+        assert "/archive-rule" not in [path for _, path, _ in analyzer.asked], "nothing is applied"
+
+
+@on_sqlite
+def test_page_and_documents_say_what_a_rule_hides(visitor: Visitor):
+    page = visitor.page()
+    said = " ".join(page.select_one("#trouble-findings").get_text(" ").split())
+    assert (
+        "The rule hides every finding that this role lets in this principal, also if the trust policy no longer demands"
+        " your External ID: a rule can't look at that."
+    ) in said
+    assert "Findings with another principal, or that say “public”, stay." in said
+    documents = " ".join(DOCS.read_text().split())
+    assert "The rule hides every finding that this role lets in this principal." in documents
+    assert "it also hides a trust policy that no longer demands it" in documents
+    assert 'Findings that name another principal, or say "public", stay visible.' in documents
