@@ -20,8 +20,10 @@ class NoRoom:
 
     def __init__(self, config) -> None:
         self._cache = redis.Redis.from_url(config.cache_url)
-        with composition.Services(config).rates.routine_call():
+        rates = composition.Services(config).rates
+        with rates.routine_call():
             (self._name,) = self._cache.scan_iter("*routine*")
+        rates._shared._cache.client.close()
         self._cache.set(self._name, 10**9, ex=3600)
 
     def end(self) -> None:
@@ -56,5 +58,6 @@ def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(aws,
                     no_room.end()  # or they would wait for good, and the worker for them
                 until(lambda: proven_times(services).keys() == {*first, *waiting}, seconds=60)
         finally:
-            valkey.kill()
+            services.rates._shared._cache.client.close()
             services.db.engine.dispose()
+            valkey.kill()
