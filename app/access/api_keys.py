@@ -20,7 +20,7 @@ from app.access import callers, families
 from app.access.callers import Caller, Operator, Scope
 from app.access.families import FamilySummary, LockingKeys
 from app.access.tenancy import ensure_room, one_or_not_found, tenant_of
-from app.audit import Action, Actor, log as audit
+from app.audit import Action, Actor, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
@@ -198,7 +198,7 @@ def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str
 
 def _record(db: Session, actor: Actor, action: Action, key: ApiKey, details: dict[str, Any]) -> None:
     about = {"api_key_id": str(key.id), "name": key.name}
-    audit.record(db, actor, action, tenant_id=key.tenant_id, details=about | details)
+    audit.record(db, Event(actor, action, about | details, tenant_id=key.tenant_id))
 
 
 def _successor(old: ApiKey, caller: Caller) -> ApiKey:

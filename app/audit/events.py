@@ -116,7 +116,7 @@ class Event:
 
     actor: Actor
     action: Action
-    details: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
     outcome: Outcome = "ok"
     tenant_id: UUID | None = None
     connection_id: UUID | None = None

@@ -26,18 +26,12 @@ ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after 
 PATIENCE = 1.5  # seconds to wait for a commit that others share
 
 
-def record(
-    db: Session,
-    actor: Actor,
-    action: Action,
-    *,
-    outcome: Outcome = "ok",
-    tenant_id: UUID | None = None,
-    connection_id: UUID | None = None,
-    details: dict[str, Any] | None = None,
-) -> None:
-    """Append one event (`noun.verb`) to this transaction."""
-    store(db, Event(actor, action, details or {}, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id))
+Details = dict[str, Any] | None
+
+
+def record(db: Session, event: Event) -> None:
+    """Append this event to this transaction, at any epoch."""
+    db.add(AuditEvent(**event.row()))
 
 
 def record_about(
@@ -45,18 +39,12 @@ def record_about(
     actor: Actor,
     action: Action,
     connection: Connection,
-    details: dict[str, Any] | None = None,
+    details: Details = None,
     *,
     outcome: Outcome = "ok",
 ) -> None:
-    """As `record`, about this connection."""
-    about = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
-    record(db, actor, action, outcome=outcome, details=details, **about)
-
-
-def store(db: Session, event: Event) -> None:
-    """Append this event to this transaction, at any epoch."""
-    db.add(AuditEvent(**event.row()))
+    """Append an event about this connection to this transaction."""
+    record(db, Event(actor, action, details or {}, outcome, connection.tenant_id, connection.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +107,10 @@ class AuditLog:
 
 
 def _matching(bound_to: UUID | None, wanted: EventFilter) -> Select[AuditEvent]:
-    query = select(AuditEvent)
-    if bound_to is not None:
-        if wanted.tenant_id not in {None, bound_to}:
-            raise NotFoundError
-        query = query.where(AuditEvent.tenant_id == bound_to)
-    for column, value in (
-        (AuditEvent.tenant_id, wanted.tenant_id),
-        (AuditEvent.connection_id, wanted.connection_id),
-        (AuditEvent.action, wanted.action),
-    ):
-        if value is not None:
-            query = query.where(column == value)
+    if bound_to is not None and wanted.tenant_id not in {None, bound_to}:
+        raise NotFoundError
+    exact = {"tenant_id": wanted.tenant_id or bound_to, "connection_id": wanted.connection_id, "action": wanted.action}
+    query = select(AuditEvent).filter_by(**{name: value for name, value in exact.items() if value is not None})
     if wanted.action not in {None, ISSUED}:
         query = query.where(NOT_ISSUED)  # always true here; it lets the partial index answer
     # No index is by time, but each ends with the id, which begins with the time.

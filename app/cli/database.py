@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from app.audit import Action, log as audit
+from app.audit import Action, Event, log as audit
 from app.cli.operator import in_one_line, operator, services
 from app.store.database import store_errors
 from app.store.models import AuditEvent, Configuration
@@ -68,7 +68,7 @@ def after_restore() -> None:
         away = 2**40 + secrets.randbelow(2**40)
         session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
         reaches = None if newest is None else newest.isoformat(timespec="seconds")
-        audit.record(session, who.actor, Action.DATABASE_RESTORED, details={"reaches": reaches})
+        audit.record(session, Event(who.actor, Action.DATABASE_RESTORED, {"reaches": reaches}))
     click.echo(
         f"The database reaches to {reaches or 'no event'}. What was taken away since then is back: take it away again."
     )

@@ -18,7 +18,7 @@ from functools import partial
 from sqlalchemy import select
 
 from app import log
-from app.audit import Action, Actor, Outcome, log as audit
+from app.audit import Action, Actor, Event, Outcome, log as audit
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
@@ -140,7 +140,7 @@ class Canary:
             if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:
                 details = {"seen": found.seen, "next": found.next}
                 outcome: Outcome = "ok" if sight is Sight.SIGHTED else "failed"
-                audit.record(db, _PROBER, action, outcome=outcome, details=details)
+                audit.record(db, Event(_PROBER, action, details, outcome))
         self._told = sight
 
 

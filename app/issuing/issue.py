@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now
 from app.config import Config
-from app.ids import session_name
+from app.ids import new_id, session_name
 from app.issuing.authorization import Authorization, VerifiedConnection, lock_verified_connection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas
@@ -180,10 +180,8 @@ class CredentialIssuer:
             if lock_verified_connection(db, asked.caller, asked.connection.path) != asked.connection:
                 self._authorization.forget(asked.connection)
                 return False
-            tenant_id, connection_id = asked.connection.path
-            audit.record(
-                db, event.actor, event.action, tenant_id=tenant_id, connection_id=connection_id, details=event.details
-            )
+            # With an id and a time of this transaction, which may have waited: the audit log's feed requires it.
+            audit.record(db, replace(event, id=new_id(), at=now()))
         return True
 
     def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:

@@ -91,7 +91,7 @@ class Refusals:
                 before = count_refusals(db, *place, wanted, otherwise=SINGLY)
                 if before < SINGLY:
                     # With an id that is made in this transaction, as the audit log's feed requires.
-                    audit.store(db, replace(event, id=new_id()))
+                    audit.record(db, replace(event, id=new_id()))
             tally.counted = before + wanted
             tally.left = max(0, min(wanted, MOST - before) - 1)
             if before < MOST:
@@ -133,7 +133,7 @@ class Refusals:
         try:
             with self._db.write(SYSTEM) as db:
                 for rest in rests:
-                    audit.store(db, _summary(rest))
+                    audit.record(db, _summary(rest))
         except StoreUnavailableError:
             told = [(rest.last.actor.id, dict(rest.codes)) for rest in rests]
             _log.exception("audit.refusal_not_recorded", refusals=told)

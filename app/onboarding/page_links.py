@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import func, or_, select
 
 from app.access import Caller, Scope, digest_of, ensure_room, live_links, one_or_not_found, owned, tenant_of
-from app.audit import Action, log as audit
+from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
@@ -106,7 +106,7 @@ class Links:
             db.flush()
             until = link.expires_at.isoformat()
             details = {"onboarding_link_id": str(link.id), "permission_set": link.permission_set, "expires_at": until}
-            audit.record(db, caller.actor, Action.LINK_CREATED, tenant_id=tenant_id, details=details)
+            audit.record(db, Event(caller.actor, Action.LINK_CREATED, details, tenant_id=tenant_id))
             return link, f"{self._config.public_url}/onboard/{token}"
 
     def list(self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None) -> Page[OnboardingLink]:
@@ -125,7 +125,7 @@ class Links:
             link = one_or_not_found(db, query.with_for_update())
             link.revoked_at = now()
             details = {"onboarding_link_id": str(link.id)}
-            audit.record(db, caller.actor, Action.LINK_REVOKED, tenant_id=tenant_id, details=details)
+            audit.record(db, Event(caller.actor, Action.LINK_REVOKED, details, tenant_id=tenant_id))
 
     # What the page of a link can do:
 

@@ -15,7 +15,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.access import Caller, OnBehalf, tenant_of
-from app.audit import WORKER, Action, Actor, log as audit
+from app.audit import WORKER, Action, Actor, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.ids import new_external_id
@@ -272,4 +272,4 @@ def _record(
     db: Session, actor: Actor, rotation: Rotation, action: Action, details: dict[str, Any] | None = None
 ) -> None:
     about = {"external_id": rotation.old.value, "next_external_id": rotation.new.value}
-    audit.record(db, actor, action, tenant_id=rotation.tenant_id, details=about | (details or {}))
+    audit.record(db, Event(actor, action, about | (details or {}), tenant_id=rotation.tenant_id))

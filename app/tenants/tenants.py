@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.access import Caller, Operator, tenant_of
 from app.access.families import LockingKeys
-from app.audit import Action, log as audit
+from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
@@ -69,7 +69,7 @@ class Tenants:
                 )
                 declare(db, tenant, accounts)
                 details = {"name": name, "reference": reference} | _counted(accounts)
-                self._record(db, caller, tenant, Action.TENANT_CREATED, details)
+                _record(db, caller, tenant, Action.TENANT_CREATED, details)
                 db.flush()
                 db.refresh(tenant)
                 return _whole(db, tenant)
@@ -114,7 +114,7 @@ class Tenants:
                     declare(db, tenant, accounts)
                     changes |= _counted(accounts)
                 if changes:
-                    self._record(db, caller, tenant, Action.TENANT_CHANGED, changes)
+                    _record(db, caller, tenant, Action.TENANT_CHANGED, changes)
                 return _whole(db, tenant)
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
@@ -124,7 +124,7 @@ class Tenants:
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.suspend(caller.suspension(reason))
-            self._record(db, caller, tenant, Action.TENANT_SUSPENDED, {"reason": reason})
+            _record(db, caller, tenant, Action.TENANT_SUSPENDED, {"reason": reason})
             return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
@@ -133,7 +133,7 @@ class Tenants:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.ensure_may_undo(bound=caller.tenant_id is not None)
             tenant.resume()
-            self._record(db, caller, tenant, Action.TENANT_RESUMED, {"reason": reason})
+            _record(db, caller, tenant, Action.TENANT_RESUMED, {"reason": reason})
             return _whole(db, tenant)
 
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
@@ -152,7 +152,7 @@ class Tenants:
             own = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != states.ExternalIdState.RETIRED
             db.execute(update(ExternalIdRow).where(*own).values(state=states.ExternalIdState.RETIRED, retired_at=at))
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
-            self._record(db, caller, tenant, Action.TENANT_DELETED, details)
+            _record(db, caller, tenant, Action.TENANT_DELETED, details)
 
     def void_registrations(self, operator: Operator, tenant_id: UUID) -> None:
         """Voids the registration tokens that were handed out so far. Raises NotFoundError.
@@ -163,7 +163,8 @@ class Tenants:
             tenant = tenant_of(db, operator, tenant_id, lock=True)
             tenant.registration_generation += 1
             details = {"generation": tenant.registration_generation}
-            audit.record(db, operator.actor, Action.TENANT_REGISTRATIONS_VOIDED, tenant_id=tenant.id, details=details)
+            _record(db, operator, tenant, Action.TENANT_REGISTRATIONS_VOIDED, details)
 
-    def _record(self, db: Session, caller: Caller, tenant: Tenant, action: Action, details: dict[str, Any]) -> None:
-        audit.record(db, caller.actor, action, tenant_id=tenant.id, details=details)
+
+def _record(db: Session, caller: Caller, tenant: Tenant, action: Action, details: dict[str, Any]) -> None:
+    audit.record(db, Event(caller.actor, action, details, tenant_id=tenant.id))

@@ -93,7 +93,7 @@ def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, at, 
     with time_machine.travel(at, tick=False):
         made = Event(action=action, **fields)
         with database.write(SYSTEM) as db:
-            audit.record(db, fields.pop("actor"), action, **fields)
+            audit.record(db, Event(fields.pop("actor"), action, **fields))
     with database.read() as db:
         (orm_id,) = db.scalars(sqlalchemy.select(AuditEvent.id).where(AuditEvent.action == action))
     batch.commit([made])

@@ -52,7 +52,7 @@ on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=Tru
 
 def say(database: Database, action: str, **more) -> None:
     with database.write(SYSTEM) as db:
-        audit.record(db, TESTS, action, **more)
+        audit.record(db, Event(TESTS, action, **more))
 
 
 class Consumer:
@@ -103,7 +103,7 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(database, 
 
     def hold() -> None:
         with database.write(SYSTEM) as db:
-            audit.record(db, TESTS, "tests.held")
+            audit.record(db, Event(TESTS, "tests.held"))
             db.flush()
             begun.set()
             go_on.wait(60)
@@ -154,7 +154,7 @@ def test_a_use_case_that_took_too_long_commits_nothing(database, monkeypatch):
 
     def take_too_long() -> None:
         with database.write(SYSTEM) as db:
-            audit.record(db, TESTS, "tests.late")
+            audit.record(db, Event(TESTS, "tests.late"))
             monkeypatch.setattr(store.time, "monotonic", lambda: clock() + LONGEST + 1)
 
     with pytest.raises(StoreUnavailableError):

@@ -34,7 +34,7 @@ def log(database):
 
 def write(database, action="tests.wrote", *, actor=OPERATOR, **fields) -> None:
     with database.write(SYSTEM) as db:
-        audit.record(db, actor, action, **fields)
+        audit.record(db, Event(actor, action, **fields))
 
 
 def found(log, confined_to=None, **wanted) -> list[AuditEvent]:
@@ -85,7 +85,7 @@ def test_an_event_is_rolled_back_with_its_transaction(database, log):
     tenant = Tenant(id=new_id(), name="never was")
     with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012  the transaction is what raises
         db.add(tenant)
-        audit.record(db, OPERATOR, "tenant.created", tenant_id=tenant.id)
+        audit.record(db, Event(OPERATOR, "tenant.created", tenant_id=tenant.id))
         db.flush()
         raise OwnError
     assert found(log, tenant_id=tenant.id) == []
@@ -97,7 +97,7 @@ def test_a_change_is_rolled_back_when_its_event_cannot_be_stored(database):
     tenant = Tenant(id=new_id(), name="never was")
     with pytest.raises(Exception, match="outcome"), database.write(SYSTEM) as db:  # noqa: PT012
         db.add(tenant)
-        audit.record(db, OPERATOR, "tenant.created", outcome=None, tenant_id=tenant.id)
+        audit.record(db, Event(OPERATOR, "tenant.created", outcome=None, tenant_id=tenant.id))
     with database.read() as db:
         assert db.get(Tenant, tenant.id) is None
 
