@@ -8,16 +8,14 @@ from sqlalchemy import JSON, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.clock import now
-from app.ids import new_id
-from app.store.models.base import Base
+from app.store.models.base import Base, Identified
 
 
-class ApiKey(Base):
+class ApiKey(Identified, Base):
     """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash and no salt."""
 
     __tablename__ = "api_keys"
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     lookup: Mapped[str] = mapped_column(String(16), unique=True)  # the 16 hex digits in the key's text: not secret
     digest: Mapped[bytes]
     name: Mapped[str] = mapped_column(String(200))

@@ -8,15 +8,14 @@ from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.clock import now
-from app.ids import new_id
-from app.store.models.base import Base
+from app.store.models.base import Base, Identified
 
 ISSUED = "credentials.issued"  # the action of nearly all audit events
 # Text of the index and of the queries that use it: the database compares the text, so it can't be a parameter.
 NOT_ISSUED = text(f"action <> '{ISSUED}'")
 
 
-class AuditEvent(Base):
+class AuditEvent(Identified, Base):
     """Who did what, when, to which connection, and with what outcome. A trigger refuses to change one, and to delete one
     before its time (app/background/housekeeping.py).
 
@@ -32,7 +31,6 @@ class AuditEvent(Base):
         {"postgresql_partition_by": "RANGE (id)"},  # app/audit/months.py
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     at: Mapped[datetime] = mapped_column(default=now)
     action: Mapped[str] = mapped_column(String(64))  # noun.verb
     outcome: Mapped[str] = mapped_column(String(8))  # ok, refused, failed

@@ -4,12 +4,14 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
+from uuid import UUID
 
 from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.clock import now
 from app.errors import ConflictError
+from app.ids import new_id
 from app.store.database import UtcDateTime
 
 
@@ -24,6 +26,12 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
+
+
+class Identified:
+    """A row with an id of its own."""
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id, sort_order=-1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from sqlalchemy.sql import ColumnElement
 
 from app.clock import now
 from app.errors import ConflictError, SuspendedError
-from app.ids import ExternalId, Grant, RoleArn, new_id
+from app.ids import ExternalId, Grant, RoleArn
 from app.store.models import proof_schedule as schedule, states
-from app.store.models.base import Base, Suspendable, Suspension, same_tenant, state_column
+from app.store.models.base import Base, Identified, Suspendable, Suspension, same_tenant, state_column
 from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
@@ -21,7 +21,7 @@ _LATE = timedelta(seconds=30)  # after the end of an access: clocks differ
 _FRESH = timedelta(days=1)  # of a proof that an approval may rest on
 
 
-class Proof(TenantOwned, Base):
+class Proof(Identified, TenantOwned, Base):
     """What a proof found, and how often routine proofs found the same since. `Connection.proof` is the latest."""
 
     __tablename__ = "proofs"
@@ -30,7 +30,6 @@ class Proof(TenantOwned, Base):
         Index("ix_proofs_connection_id", "connection_id"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     connection_id: Mapped[UUID]
     verdict: Mapped[Verdict] = mapped_column(state_column(Verdict, "verdict"))
     checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order in which they were made
@@ -60,7 +59,7 @@ _AFTER = {
 }
 
 
-class Connection(TenantOwned, Suspendable, Base):
+class Connection(Identified, TenantOwned, Suspendable, Base):
     """A tenant's link to one IAM role.
 
     ::
@@ -95,7 +94,6 @@ class Connection(TenantOwned, Suspendable, Base):
         Index("ix_connections_due_first", "due_at", sqlite_where=NEVER_TRIED, postgresql_where=NEVER_TRIED),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     external_id_id: Mapped[UUID]
     role_arn: Mapped[str] = mapped_column(String(2048))
     account_id: Mapped[str] = mapped_column(String(12))

@@ -12,8 +12,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, String, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.clock import now
-from app.ids import new_id
-from app.store.models.base import Base
+from app.store.models.base import Base, Identified
 
 
 class Configuration(Base):
@@ -55,12 +54,11 @@ def deployment_id(db: Session) -> UUID:
     return db.scalars(select(Configuration.deployment_id)).one()
 
 
-class BackgroundWorker(Base):
+class BackgroundWorker(Identified, Base):
     """A background worker. `kind`: `flask` for one machine, or `celery` over Celery's message broker."""
 
     __tablename__ = "background_workers"
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     kind: Mapped[str] = mapped_column(String(16))
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]

@@ -7,13 +7,12 @@ from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
 
 from app.clock import now
-from app.ids import new_id
-from app.store.models.base import Base, same_tenant
+from app.store.models.base import Base, Identified, same_tenant
 from app.store.models.states import ExternalIdState, RotationState
 from app.store.models.tenant import ExternalIdRow, TenantOwned
 
 
-class Rotation(TenantOwned, Base):
+class Rotation(Identified, TenantOwned, Base):
     """The replacement of a tenant's External ID by another. How far it is, the states of the two tell."""
 
     __tablename__ = "rotations"
@@ -23,7 +22,6 @@ class Rotation(TenantOwned, Base):
         Index("ix_rotations_tenant_id", "tenant_id", "id"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     external_id_id: Mapped[UUID]
     next_external_id_id: Mapped[UUID]
     emergency: Mapped[bool]

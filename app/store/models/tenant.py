@@ -10,8 +10,7 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship, v
 
 from app.clock import now
 from app.errors import ConflictError
-from app.ids import new_id
-from app.store.models.base import Base, Suspendable, Suspension, in_code_points, state_column, unique_where
+from app.store.models.base import Base, Identified, Suspendable, Suspension, in_code_points, state_column, unique_where
 from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
 
 NAME_MAX = 200  # characters
@@ -30,7 +29,7 @@ def _in_state(state: str, **options: Any) -> Any:
     return relationship(primaryjoin=join, viewonly=True, **options)
 
 
-class Tenant(Suspendable, Base):
+class Tenant(Identified, Suspendable, Base):
     """One customer of the vendor."""
 
     __tablename__ = "tenants"
@@ -41,7 +40,6 @@ class Tenant(Suspendable, Base):
         Index("ix_tenants_status", "status", "id"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(String(NAME_MAX))
     name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
     reference: Mapped[str | None] = mapped_column(String(200))
@@ -96,7 +94,7 @@ class TenantOwned:
 ROTATING = text("state IN ('next', 'retiring')")  # of rotations that go on, which an index of their own finds
 
 
-class ExternalIdRow(TenantOwned, Base):
+class ExternalIdRow(Identified, TenantOwned, Base):
     """An External ID. Retired ones stay, so that none is ever issued twice."""
 
     __tablename__ = "external_ids"
@@ -107,7 +105,6 @@ class ExternalIdRow(TenantOwned, Base):
         Index("ix_external_ids_rotating", "tenant_id", sqlite_where=ROTATING, postgresql_where=ROTATING),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     value: Mapped[str] = mapped_column(String(80), unique=True)
     state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
     created_at: Mapped[datetime] = mapped_column(default=now)
