@@ -9,9 +9,7 @@ from marshmallow import fields, validate
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.access.callers import Scope, from_bits
 from app.access.families import FamilySummary
-from app.http.blueprint import Blueprint
-from app.http.current import caller, services
-from app.http.cursors import paged
+from app.http.blueprint import Blueprint, caller, paged, services
 from app.http.fields import Time, doc, line, nested, number, seconds, string, uuid
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.store.models import ApiKey

@@ -10,9 +10,7 @@ from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
 from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
-from app.http.blueprint import Blueprint
-from app.http.current import caller, services
-from app.http.cursors import paged
+from app.http.blueprint import Blueprint, caller, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
 from app.http.fields import Statuses, Time, doc, flag, line, matching, nested, number, one_of, status, string
 from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of

@@ -15,8 +15,7 @@ from app.access.callers import Scope
 from app.api.credential_schemas import ContainerCredentials, IssueIn, ProcessCredentials, Shape, container, process
 from app.api.fast_lane import replay
 from app.http.authentication import requires_from_memory
-from app.http.blueprint import Blueprint
-from app.http.current import caller, services
+from app.http.blueprint import Blueprint, caller, services
 from app.issuing.issue import Issued
 
 bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")

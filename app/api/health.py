@@ -8,8 +8,7 @@ from marshmallow import fields
 from app.access.callers import Scope
 from app.health.checks import Status
 from app.http.authentication import known_caller, public
-from app.http.blueprint import Blueprint
-from app.http.current import services
+from app.http.blueprint import Blueprint, services
 from app.http.fields import string
 from app.http.problems import problem
 from app.http.schemas import Answer
