@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, func, or_, select
-from sqlalchemy.orm import Session
 
 from app.access import callers, families
 from app.access.callers import Caller, Operator, Scope
@@ -24,7 +23,7 @@ from app.audit import Action, Actor, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.models import ApiKey
 from app.store.pages import Page, page
 

@@ -10,14 +10,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, select
-from sqlalchemy.orm import Session
 
 from app.audit.batch import AuditBatch
 from app.audit.events import Action, Actor, Event, Outcome
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError
 from app.ids import first_id_at
-from app.store.database import CLOCKS_APART, LONGEST, Database, database_now
+from app.store.database import CLOCKS_APART, LONGEST, Database, Session, database_now
 from app.store.epoch_history import EpochHistory
 from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import Page, page

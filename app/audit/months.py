@@ -13,12 +13,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from app import log
 from app.errors import ConflictError
 from app.ids import first_id_at
-from app.store.database import SYSTEM, Database, database_now
+from app.store.database import SYSTEM, Database, Session, database_now
 
 _log = log.get(__name__)
 

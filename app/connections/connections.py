@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from app.access import Caller, ensure_room, owned, tenant_of
 from app.audit import Action, log as audit
@@ -23,7 +22,7 @@ from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
 from app.ids import RoleArn
 from app.permissions.permission_sets import PermissionSet, PermissionSets
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
 from app.tenants.accounts import is_declared
 from app.tenants.rotation import current_external_id_id

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, select, true, update
-from sqlalchemy.orm import Session
 
 from app import log
 from app.access.callers import OnBehalf
@@ -28,7 +27,7 @@ from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.limits.rates import Rates
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM, Database, Session
 from app.store.models import IN_ROUTINE, URGENT, Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
 from app.store.models.proof_schedule import next_turn
 

@@ -13,8 +13,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session as DbSession
-
 from app import log, metrics
 from app.access import AnyCaller, OnBehalf, owned, tenant_of
 from app.audit import WORKER, Action, Actor, Outcome, log as audit
@@ -29,7 +27,7 @@ from app.connections.set_changes import note_set
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
-from app.store.database import Database
+from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
 from app.tenants import rotation

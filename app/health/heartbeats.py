@@ -11,11 +11,10 @@ from datetime import datetime, timedelta
 
 from cachetools import TTLCache
 from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
 
 from app.clock import now
 from app.ids import new_id
-from app.store.database import SYSTEM, Database, database_now
+from app.store.database import SYSTEM, Database, Session, database_now
 from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0

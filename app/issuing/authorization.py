@@ -16,7 +16,6 @@ from uuid import UUID
 
 from cachetools import LRUCache
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.access.callers import Caller, Scope, authenticated, caller_at_epoch, digest_of, lookup_of
 from app.access.tenancy import owned_at_epoch
@@ -32,7 +31,7 @@ from app.errors import (
 )
 from app.ids import Grant
 from app.issuing.shelf_life import ShelfLife
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.epoch_history import EpochHistory
 from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active
 from app.store.models.states import AWAITING_APPROVAL, WITHDRAWN

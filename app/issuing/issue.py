@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import orjson
-from sqlalchemy.orm import Session as DbSession
 
 from app import errors, metrics, strict_json
 from app.access import Caller, owned
@@ -32,7 +31,7 @@ from app.issuing.authorization import Authorization, VerifiedConnection, lock_ve
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas
 from app.limits.rates import Rates
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM, Database, Session as DbSession
 from app.store.models import Connection, Trigger
 
 DURATION_MIN = 900  # seconds; AWS's minimum

@@ -12,14 +12,13 @@ from uuid import UUID
 
 from cachetools import LRUCache
 from sqlalchemy import Uuid, bindparam, delete, select, text
-from sqlalchemy.orm import Session
 
 from app.access.callers import Caller
 from app.clock import now
 from app.config import Config
 from app.errors import RateLimitedError
 from app.limits.sliding_window import SlidingWindow, Uses
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.models import QuotaUse
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, select
-from sqlalchemy.orm import Session
 
 from app.access import Caller, tenant_of
 from app.aws import templates
@@ -23,7 +22,7 @@ from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.models import Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 

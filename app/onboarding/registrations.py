@@ -17,7 +17,6 @@ from uuid import UUID
 from cachetools import TTLCache
 from sqlalchemy import Select, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from app import log
 from app.audit import Action, Actor, log as audit
@@ -35,7 +34,7 @@ from app.ids import RoleArn
 from app.limits.quotas import admits_message
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions.permission_sets import PermissionSets, read_label
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM, Database, Session
 from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
 from app.store.models.deployment import deployment_id
 from app.store.models.states import StackState

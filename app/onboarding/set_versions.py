@@ -4,13 +4,12 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.clock import now
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, update
-from sqlalchemy.orm import Session
 
 from app.access import Caller, OnBehalf, tenant_of
 from app.audit import WORKER, Action, Actor, Event, log as audit
@@ -20,7 +19,7 @@ from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.ids import new_external_id
 from app.limits import quotas
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Rotation, Trial, live_of
 from app.store.models.states import RotationState, Trigger
 from app.store.models.tenant import ROTATING

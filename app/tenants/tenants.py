@@ -7,7 +7,6 @@ from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from app.access import Caller, Operator, tenant_of
 from app.access.families import LockingKeys
@@ -15,7 +14,7 @@ from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.models import ApiKey, Connection, ExternalIdRow, Tenant, TenantStatus, folded, live_of, states
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.pages import Page, page
