@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -48,13 +48,6 @@ _SQLITE = f"INSERT INTO audit_events ({_NAMES}) VALUES (:{_NAMES.replace(', ', '
 _CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch <= {0} LIMIT {0}"
 
 
-class _Store(Protocol):
-    def is_there(self) -> bool: ...
-    def insert(self, events: Sequence[Event]) -> int: ...
-    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]: ...
-    def close(self) -> None: ...
-
-
 class AuditBatch:
     """Stores events over a connection of its own. For one thread at a time (group commit sees to that).
 
@@ -64,7 +57,7 @@ class AuditBatch:
     def __init__(self, db: Database) -> None:
         self.history = EpochHistory()
         self._db = db
-        self._store: _Store | None = None
+        self._store: _Postgresql | _Sqlite | None = None
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
     def commit(self, events: Sequence[Event]) -> int:
@@ -77,7 +70,7 @@ class AuditBatch:
             if self._store is not None and not self._store.is_there():
                 self._forget()
             if self._store is None:
-                self._store = self._opened()
+                self._store = (_Sqlite if self._db.engine.dialect.name == "sqlite" else _Postgresql)(self._db)
             epoch = self._store.insert(events)
             if epoch != self.history.epoch:
                 self.history = self.history.until(epoch, self._store.changes(self.history.epoch, epoch))
@@ -88,10 +81,6 @@ class AuditBatch:
             self._forget()  # a transaction may be open
             raise
         return epoch
-
-    def _opened(self) -> _Store:
-        sqlite = self._db.engine.dialect.name == "sqlite"
-        return _Sqlite(self._db) if sqlite else _Postgresql(self._db)
 
     def _forget(self) -> None:
         store, self._store = self._store, None

@@ -7,10 +7,8 @@ partition is detached, and made again, when its newest event is old enough.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from sqlalchemy import text
 
@@ -84,10 +82,15 @@ def _step(db: Database, limit: datetime | None) -> int | None:
 
 
 def _make_one(db: Session, months: Months) -> bool:
-    for month in _coming(database_now(db)):
-        if _name(month) not in (*months.attached, *months.detached) and not _has_strays(db, month):
-            _attach(db, _name(month), f"FOR VALUES FROM ('{first_id_at(month)}') TO ('{_end(month)}')")
+    month = _month(database_now(db))
+    for _ in range(1 + _AHEAD):
+        first, end = first_id_at(month), first_id_at(_next(month))
+        made = _name(month) in (*months.attached, *months.detached)
+        # PostgreSQL attaches no month whose events go to the default partition already.
+        if not made and not db.scalar(text(_STRAYS), {"first": first, "end": end}):
+            _attach(db, _name(month), f"FOR VALUES FROM ('{first}') TO ('{end}')")
             return True
+        month = _next(month)
     return False
 
 
@@ -125,28 +128,12 @@ def _detach(db: Session, name: str) -> None:
     db.execute(text(f"ALTER TABLE audit_events DETACH PARTITION {name}"))
 
 
-def _has_strays(db: Session, month: datetime) -> bool:
-    """Whether this month's events go to the default partition already: PostgreSQL attaches no month of such events."""
-    return bool(db.scalar(text(_STRAYS), {"first": first_id_at(month), "end": _end(month)}))
-
-
-def _coming(at: datetime) -> Iterator[datetime]:
-    month = _month(at)
-    for _ in range(1 + _AHEAD):
-        yield month
-        month = _next(month)
-
-
 def _month(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def _next(month: datetime) -> datetime:
     return _month(month + timedelta(days=31))
-
-
-def _end(month: datetime) -> UUID:
-    return first_id_at(_next(month))
 
 
 def _name(month: datetime) -> str:
