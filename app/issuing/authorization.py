@@ -44,6 +44,7 @@ _NOT_VERIFIED = "This connection is not verified; verify it, and see what its ve
 
 Name = TypeVar("Name", bound=Hashable)
 Thing = TypeVar("Thing", Caller, "VerifiedConnection")
+Path = tuple[UUID, UUID]  # of a tenant and its connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class VerifiedConnection:
     proven_at: float = field(compare=False)
 
     @property
-    def path(self) -> tuple[UUID, UUID]:
+    def path(self) -> Path:
         return self.tenant_id, self.connection_id
 
     @property
@@ -109,7 +110,7 @@ class Authorization:
         self._shelf_life = shelf_life
         self._history = EpochHistory()
         self._callers: _Memory[str, Caller] = _Memory(_KEYS)
-        self._connections: _Memory[tuple[UUID, UUID], VerifiedConnection] = _Memory(_CONNECTIONS)
+        self._connections: _Memory[Path, VerifiedConnection] = _Memory(_CONNECTIONS)
 
     def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
         """As ApiKeys.authenticate, from memory: use it only for what is compared with the epoch before it counts."""
@@ -162,13 +163,16 @@ class Authorization:
         self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
     ) -> tuple[int, Thing]:
         """The thing and its epoch, from memory or by one read for all requests that want it just now."""
+        if (known := memory.get(name, self._history)) is not None:
+            return known
 
         def look() -> tuple[int, Thing]:
-            return memory.get(name, self._history) or self._read(memory, name, read)
-
-        found = memory.get(name, self._history)
-        if found is not None:
+            if (found := memory.get(name, self._history)) is None:
+                with self._db.read() as db:
+                    found = read(db)
+                memory.put(name, found)
             return found
+
         began_later = False
         while True:
             call, started = memory.reads.join(name, look)
@@ -185,16 +189,8 @@ class Authorization:
                     raise
                 began_later = True
 
-    def _read(
-        self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
-    ) -> tuple[int, Thing]:
-        with self._db.read() as db:
-            found = read(db)
-        memory.put(name, found)
-        return found
 
-
-def lock_verified_connection(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> VerifiedConnection:
+def lock_verified_connection(db: Session, caller: Caller, path: Path) -> VerifiedConnection:
     """As `Authorization.authorize_issuance`, from the rows, which stay locked until the transaction ends.
 
     Changes that would stop issuing wait for the locks; issuances share them. The caller's own row is locked already
@@ -212,7 +208,7 @@ def lock_verified_connection(db: Session, caller: Caller, path: tuple[UUID, UUID
 
 
 @contextmanager
-def refused_about(path: tuple[UUID, UUID]) -> Iterator[None]:
+def refused_about(path: Path) -> Iterator[None]:
     """Lets the audit log say that a refusal in here is about that connection, which the caller can see."""
     try:
         yield
@@ -236,7 +232,7 @@ def _ensure_permission_set(caller: Caller, connection: VerifiedConnection) -> No
         caller.require_set(connection.permission_set)
 
 
-def _verified_at(db: Session, caller: Caller, path: tuple[UUID, UUID]) -> tuple[int, VerifiedConnection]:
+def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
     """The epoch, and the connection if it may issue at it.
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.

@@ -27,7 +27,7 @@ from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now
 from app.config import Config
 from app.ids import new_id, session_name
-from app.issuing.authorization import Authorization, VerifiedConnection, lock_verified_connection, refused_about
+from app.issuing.authorization import Authorization, Path, VerifiedConnection, lock_verified_connection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas
 from app.limits.rates import Rates
@@ -146,9 +146,7 @@ class CredentialIssuer:
                 break
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
-    def _authorize(
-        self, caller: Caller, path: tuple[UUID, UUID], deadline: float
-    ) -> tuple[int, VerifiedConnection, float]:
+    def _authorize(self, caller: Caller, path: Path, deadline: float) -> tuple[int, VerifiedConnection, float]:
         """The epoch, the connection with a proof within its shelf life, and the time of day."""
         while True:
             epoch, connection = self._authorization.authorize_issuance(caller, *path)
@@ -157,17 +155,15 @@ class CredentialIssuer:
                 return epoch, connection, at
 
     def _record(self, asked: _Asked, event: Event, deadline: float, *, under_locks: bool) -> bool:
-        patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
-        recorded = self._record_under_locks(asked, event) if under_locks else self._record_at_epoch(event, patience)
+        if under_locks:
+            recorded = self._record_under_locks(asked, event)
+        else:  # together with those of other requests, and not at all if the epoch moved
+            epoch = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
+            self._authorization.set_history(self._log.history)
+            recorded = epoch == event.valid_at_epoch
         if recorded:
             metrics.ISSUE_SECONDS[event.details["source"]].observe(_ANSWER_SECONDS - (deadline - time.monotonic()))
         return recorded
-
-    def _record_at_epoch(self, event: Event, patience: float) -> bool:
-        """Stores the event together with those of other requests. Returns False, and does not, if the epoch moved."""
-        current_epoch = self._log.append(event, patience=patience)
-        self._authorization.set_history(self._log.history)
-        return current_epoch == event.valid_at_epoch
 
     def _record_under_locks(self, asked: _Asked, event: Event) -> bool:
         """Stores the event while key, tenant and connection are locked. Returns False if the connection has changed.
@@ -288,26 +284,20 @@ def _event(asked: _Asked, session: Session, source: Source, reason: str | None, 
 
 def canonical_policy(policy: dict[str, Any] | str) -> str:
     """A session policy as compact JSON, within AWS's limits. Raises ValidationFailedError on `session_policy`."""
-    if isinstance(policy, str):
-        policy = _parsed(policy)
-    if not policy.get("Statement"):
+    try:
+        document = strict_json.parse(policy) if isinstance(policy, str) else policy
+    except ValueError as error:
+        raise _bad_policy(str(error)) from error
+    if not isinstance(document, dict):
+        raise _bad_policy("Must be a JSON object.")
+    if not document.get("Statement"):
         raise _bad_policy("Must be an IAM policy document with a Statement.")
-    text = json.dumps(policy, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     if len(text) > _POLICY_MAX:
         raise _bad_policy(f"At most {_POLICY_MAX} characters as compact JSON; this has {len(text)}.")
     if not _POLICY_CHARACTERS.fullmatch(text):
         raise _bad_policy("AWS allows only tab, line feed, carriage return and the characters U+0020 to U+00FF.")
     return text
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        policy = strict_json.parse(text)
-    except ValueError as error:
-        raise _bad_policy(str(error)) from error
-    if not isinstance(policy, dict):
-        raise _bad_policy("Must be a JSON object.")
-    return policy
 
 
 def _bad_policy(message: str) -> errors.ValidationFailedError:
