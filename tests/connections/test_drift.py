@@ -1,5 +1,6 @@
 """What becomes of a connection when its role changes after the first day, and when the mistake is ours. The clock is moved."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -387,6 +388,24 @@ def test_roles_that_were_never_proven_do_not_count_as_refusing(fleet, faults, mo
         fleet.world.admin("POST", path_of(one, "/verify"))
     fleet.prove(connection)
     assert fleet.status(connection) == "broken"
+
+
+@pytest.mark.parametrize("status", ["broken", "insecure"])
+def test_a_role_that_is_not_proven_any_more_gets_the_full_proof_on_its_schedule(fleet, status):
+    """Only a proven role's last acceptance stands for the first call: IAM may still be spreading a repair."""
+    [connection] = fleet.connect(tenants=1)
+    if status == "broken":
+        other = json.dumps(connection["kit"]["trust_policy"]).replace(connection["external_id"], "dpy-another")
+        connection["customer"].retrust(connection["kit"]["role_name"], json.loads(other))
+    else:
+        fleet.loosen(connection)
+    assert fleet.world.admin("POST", path_of(connection, "/verify"))["status"] == status
+    fleet.repair(connection)
+    before = len(fleet.world.calls_for(connection["role_arn"]))
+    fleet.pass_time(2 * HOUR)
+    assert fleet.status(connection) == "verified"
+    sent = [call.external_id for call in fleet.world.calls_for(connection["role_arn"])[before:]]
+    assert [it == connection["external_id"] for it in sent] == [True, False, False, True]
 
 
 def test_a_broken_connection_is_tried_in_its_turns_like_any_other(fleet):

@@ -14,7 +14,7 @@ from app.ids import new_id
 from app.limits.rates import CallBudget
 from app.onboarding.kit import trust_policy
 from app.store.database import SYSTEM
-from app.store.models import AuditEvent, Connection, ConnectionStatus, Proof, Trigger
+from app.store.models import AuditEvent, Connection, ConnectionStatus, Proof, Trigger, Verdict
 from bench.organization import most_in_a_second
 from tests.conftest import make_config
 from tests.support.cast import Customer
@@ -189,6 +189,17 @@ def test_a_role_that_comes_late_is_found(scene):
     row = scene.row(connection)
     assert row.status is S.VERIFIED
     assert row.due_at - row.verified_at == timedelta(minutes=2)
+
+
+def test_a_refusal_of_a_role_that_was_never_proven_counts_at_once(scene):
+    """Only what issues is asked a second time: an administrator who sets a role up reads what to change."""
+    connection = scene.pending()
+    for _ in range(2):
+        scene.make_due(connection)
+        [claim] = scene.claim()
+        assert scene.due.prove(claim)
+        row = scene.row(connection)
+        assert (row.proof.verdict, row.refuses) == (Verdict.UNASSUMABLE, True)
 
 
 def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):

@@ -352,6 +352,15 @@ def test_values_are_read_as_iam_reads_them():
     assert (found.open, found.unclear) == ((), (2,))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "lets_us_in"), [("true", True), ("TRUE", True), (True, True), ("false", False), ("False", False)]
+)
+def test_bool_knows_true_and_false_in_any_case(wanted, lets_us_in):
+    """The broker's calls come over TLS, so a statement that demands TLS and no External ID is open."""
+    found = reading(DEMANDED, allow(Bool={"aws:SecureTransport": wanted}))
+    assert (found.open, found.unclear) == ((2,) if lets_us_in else (), ())
+
+
 def test_null_asks_whether_an_external_id_is_sent():
     """Beside IfExists, which is satisfied when none is sent."""
     unless_absent = {KEY: OWN}

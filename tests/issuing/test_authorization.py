@@ -5,7 +5,7 @@ import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -730,6 +730,25 @@ def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(co
         with pytest.raises(ConnectionNotVerifiedError):
             early.result()
         assert late.result()[1].connection_id == made.connection_id
+
+
+def test_of_looks_that_others_began_the_second_refusal_counts(cold: Services, monkeypatch):
+    """The first may have begun before the request, the second did not. A crowd would otherwise make a request wait for
+    one look after the other.
+    """
+    joined: list[str] = []
+
+    def join(lookup: str, _look: object) -> tuple[Future, bool]:
+        joined.append(lookup)
+        assert len(joined) <= 2, "it asks a third time"
+        refused: Future = Future()
+        refused.set_exception(UnauthenticatedError("This key is not known."))
+        return refused, False
+
+    monkeypatch.setattr(cold.authorization._callers.reads, "join", join)
+    with pytest.raises(UnauthenticatedError):
+        cold.authorization.authenticate(generate_key(), None)
+    assert len(joined) == 2
 
 
 def test_a_read_that_hangs_holds_up_those_who_wait_for_it_and_no_later_request(cold: Services, warm: Warm, monkeypatch):

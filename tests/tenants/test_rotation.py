@@ -11,10 +11,14 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
+from app.access.callers import OnBehalf
+from app.access.tenancy import tenant_of
+from app.audit.events import WORKER
 from app.factory import create_app
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM
-from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotation, Tenant as Tenants, Trial
+from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotation, Tenant as Tenants, Trial, Trigger
+from app.tenants import rotation
 from app.tenants.rotation import settle_all
 from tests.conftest import make_config
 from tests.support.cast import Api, path_of
@@ -243,6 +247,24 @@ def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
     assert abandoned
     assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
     assert tenant.state()[0] == "abandoned"
+
+
+@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries_the_next_id_too(tenant: Tenant):
+    """One that finds nothing new writes no row whose foreign key would wait for the tenant."""
+    connection, database = tenant.connection(), tenant.services.db
+    tenant_id, connection_id = uuid.UUID(tenant.made["id"]), uuid.UUID(connection["id"])
+    who = OnBehalf(WORKER, tenant_id)
+    with ThreadPoolExecutor(1) as pool:
+        with database.write(SYSTEM) as db:
+            tenant_of(db, who, tenant_id, lock=True)
+            following = rotation._begin(db, WORKER, tenant_id, None).new.value
+            prove = tenant.services.verification.verify
+            proving = pool.submit(prove, who, tenant_id, connection_id, trigger=Trigger.SCHEDULED)
+            until(lambda: waiting_for_locks(database) or proving.done())
+            assert not proving.done()
+        proving.result(60)
+    assert following in tenant.sent(connection)
 
 
 @pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)  # SQLite has one writer at a time
