@@ -2,12 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
 
+from app.access.callers import OnBehalf
+from app.audit.events import WORKER
 from app.clock import now
-from app.store.models import Proof, Verdict
+from app.store.models import Proof, Trigger, Verdict
 from app.web.onboarding.progress import _ago, _proven
+from tests.attacks.evidence import on_sqlite
+from tests.support.cast import path_of
+from tests.web.conftest import Visitor
 
 FIRST = datetime(2030, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -24,6 +30,22 @@ def test_it_says_how_often_since_when_and_when_last():
         "All checks passed. Proven 25 times since 4 March 2030, last 1 hour ago."
     )
     assert said(Verdict.INCONCLUSIVE, count=3) == "All checks passed."
+
+
+@on_sqlite
+def test_the_page_counts_the_proofs_that_were_made(visitor: Visitor):
+    made = visitor.world.proven(visitor.tenant)
+    services, tenant_id = visitor.world.admin.app.extensions["deputy"], UUID(made["tenant_id"])
+    for _ in range(3):
+        services.verification.verify(
+            OnBehalf(WORKER, tenant_id), tenant_id, UUID(made["id"]), trigger=Trigger.SCHEDULED
+        )
+    [proofs] = visitor.world.admin("GET", path_of(made, "/proofs"))["items"]
+    since = datetime.fromisoformat(proofs["first_at"])
+    assert proofs["count"] == 4
+    assert visitor.page().select(".steps li")[-1].small.text == (
+        f"All checks passed. Proven 4 times since {since.day} {since:%B %Y}, last just now."
+    )
 
 
 @pytest.mark.parametrize(
