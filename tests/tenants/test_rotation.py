@@ -11,9 +11,8 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
-from app.access.callers import OnBehalf
-from app.access.tenancy import tenant_of
-from app.audit.events import WORKER
+from app.access import OnBehalf, tenant_of
+from app.audit import WORKER
 from app.factory import create_app
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM

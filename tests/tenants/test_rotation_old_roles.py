@@ -4,8 +4,7 @@ what the customer must update.
 
 import pytest
 
-from app.aws.errors import Unavailable
-from app.aws.sts import INERT_POLICY, Sts
+from app.aws.sts import INERT_POLICY, Sts, Unavailable
 from app.ids import new_external_id
 from tests.support.cast import path_of
 from tests.tenants.conftest import Tenant, accepting

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from app.access.callers import OnBehalf
-from app.audit.events import WORKER
+from app.access import OnBehalf
+from app.audit import WORKER
 from app.clock import now
 from app.store.models import Proof, Trigger, Verdict
 from app.web.onboarding.progress import _ago, _proven
