@@ -12,6 +12,7 @@ from app.cli.output import Row
 from app.config import Config, ConfigError
 from app.errors import AppError
 from app.permissions import permission_sets, set_files
+from app.store.revisions import KNOWN, is_newer, revision
 
 templates = Noun("templates", help="The CloudFormation templates that customers launch.")
 
@@ -59,6 +60,8 @@ def publish(*, check: bool) -> list[Row]:
     --check needs no credentials: it reads the templates as customers do.
     """
     check_sets()
+    if not check:
+        _ensure_migrated()
     onboarding = services().onboarding
     try:
         if not check:
@@ -73,6 +76,17 @@ def publish(*, check: bool) -> list[Row]:
         said = "Not everything is published. Run: flask --app wsgi templates publish"
         raise click.ClickException("\n".join([said, *map(_line, found)]))
     return found
+
+
+def _ensure_migrated() -> None:
+    """Raises ClickException where the database could not record what is published."""
+    try:
+        at = revision(services().db)
+    except AppError as error:
+        raise click.ClickException(f"Nothing was published. {error.detail}") from error
+    if at != KNOWN[-1] and not is_newer(at):
+        said = "Nothing was published: the database's schema is not this release's. Run: flask --app wsgi migrate"
+        raise click.ClickException(said)
 
 
 def _line(row: Row) -> str:
