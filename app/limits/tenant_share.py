@@ -2,10 +2,12 @@
 
 Each such request reads the database, so a loop without pauses would slow down issuing for all tenants. A request beyond
 the share waits for a second, and is then answered or refused with 429. The tenant of a key is remembered, so that a
-flood is counted without asking the database. Unbound keys are not counted.
+flood is counted without asking the database. Unbound keys are not counted. There is room for as many requests at once
+as a key may be refused in a second (app/limits/refusals.py): those refusals are answered for their own reason.
 """
 
 import hashlib
+import math
 import threading
 import time
 from uuid import UUID
@@ -17,7 +19,7 @@ from app.errors import RateLimitedError
 from app.limits.rates import Limit
 
 PER_SECOND = 10  # of a tenant, in each process: some 7 % of its time
-AT_ONCE = 80
+AT_ONCE = 250
 _WAITING = 64  # requests that wait in a process, at most
 _WAIT_SECONDS = 1.0
 _KEYS = 10_000  # whose tenant is remembered
@@ -36,19 +38,19 @@ class TenantShare:
         """One request with this key. Raises RateLimitedError when its tenant has used up its share."""
         with self._lock:
             tenant_id = self._tenants.get(_digest(key))
-        if tenant_id is None or self._limit.hit(tenant_id) == 0:
+        if tenant_id is None or (wait := self._limit.hit(tenant_id)) == 0:
             return
         if self._waiting.acquire(blocking=False):
             try:
                 time.sleep(_WAIT_SECONDS)
             finally:
                 self._waiting.release()
-            if self._limit.hit(tenant_id) == 0:
+            if (wait := self._limit.hit(tenant_id)) == 0:
                 return
         raise RateLimitedError(
             f"This tenant's API keys ask too often: {PER_SECOND} requests per second at most, besides those for"
             " credentials.",
-            retry_after=1,
+            retry_after=math.ceil(wait),
         )
 
     def remember(self, key: str, caller: Caller) -> None:

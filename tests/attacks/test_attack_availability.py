@@ -4,9 +4,11 @@ Here is what needs nothing but the API. `ELSEWHERE` names the tests of the other
 """
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,9 +20,11 @@ from flask import Flask
 from sqlalchemy import select
 
 from app.access.callers import Scope
+from app.audit.events import Event
 from app.errors import RateLimitedError
 from app.ids import new_id
-from app.limits.tenant_share import AT_ONCE, TenantShare
+from app.limits.refusals import MOST, SINGLY
+from app.limits.tenant_share import AT_ONCE, PER_SECOND, TenantShare
 from app.store.models import Configuration, QuotaUse
 from tests.attacks.evidence import on_sqlite
 from tests.attacks.routes import ROUTES, Route
@@ -28,6 +32,7 @@ from tests.conftest import StoppedClock
 from tests.support.cast import Api, World, path_of
 from tests.support.rows import ADMIN
 
+SECONDS = AT_ONCE // PER_SECOND  # in which a tenant has its share
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 
 
@@ -53,8 +58,17 @@ def spare_key(api: Api) -> str:
 def test_a_tenant_that_revokes_without_a_pause_is_held_back(world: World, clock):
     mallory, neighbour = (mallory_of(world, world.connection()) for _ in range(2))
     spare = [spare_key(mallory) for _ in range(BURST + 3)]
+    counted: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        counted.append(statement)
+
+    engine = world.admin.app.extensions["deputy"].db.engine
+    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
     statuses = [mallory.raw("DELETE", path).status_code for path in spare]
+    sqlalchemy.event.remove(engine, "before_cursor_execute", note)
     assert statuses == [204] * BURST + [429] * 3
+    assert sum("INTO quota_uses" in one for one in counted) == BURST + 1, "the others are refused from memory"
     neighbour("DELETE", spare_key(neighbour), expect=204)
     world.admin("DELETE", spare[-1], expect=204)
     clock.shift(5)
@@ -141,12 +155,30 @@ def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: Stopp
     assert statuses.count(429) == 4, "the first request of each key makes known whose it is"
     assert statuses[-4:] == [429] * 4
     response = keys[0].raw("GET", path)
-    assert (response.get_json()["code"], response.headers["Retry-After"]) == ("rate_limited", "1")
+    assert response.get_json()["code"] == "rate_limited"
+    wait = int(response.headers["Retry-After"])
+    assert 1 <= wait <= SECONDS + 1
     neighbour("GET", f"/v1/tenants/{other['tenant_id']}")
     world.admin("GET", path)
     keys[0]("POST", path_of(connection, "/credentials"))
-    stopped_clock.move(8)
+    stopped_clock.move(wait)
     keys[0]("GET", path)
+
+
+@pytest.mark.usefixtures("hasty", "stopped_clock")
+def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why_each_time(world: World, monkeypatch):
+    """Its tenant's share has room for as many refusals as a key may have in a second (app/limits/refusals.py)."""
+    monkeypatch.setattr("app.limits.refusals.MOST", MOST)
+    monkeypatch.setattr("app.limits.refusals.SINGLY", SINGLY)
+    monkeypatch.setattr("app.http.problems.Event", partial(Event, at=datetime(2026, 1, 31, 12, tzinfo=UTC)))
+    connection = world.connection()
+    weak = world.key("audit:read", tenant={"id": connection["tenant_id"]})
+    path = f"/v1/tenants/{connection['tenant_id']}"
+    codes = Counter(weak.raw("GET", path).get_json()["code"] for _ in range(MOST + 5))
+    assert codes == {"forbidden": MOST, "rate_limited": 5}
+    world.admin.app.extensions["deputy"].refusals.flush()
+    rest = world.audit(action="request.refused", tenant_id=connection["tenant_id"])
+    assert sum(event["details"]["count"] for event in rest) == MOST - SINGLY
 
 
 def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_clock: StoppedClock):
@@ -161,7 +193,7 @@ def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_cloc
     for _ in range(AT_ONCE):
         share.admit("a key")
     assert slept == []
-    stopped_clock.move(7)
+    stopped_clock.move(SECONDS - 1)
     share.admit("a key")
     assert slept == [1.0]
 

@@ -24,7 +24,7 @@ def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
                 lambda client, turn: client.ask("POST" if turn % 3 else "GET", "/v1/tenants", key=weak.key),
             ) as load,
         ):
-            load.go_on(600)  # its tenant may make a hundred a second, and 400 at once
+            load.go_on(600)  # its tenant may make 500 at once in both processes
         service.admin.close()
         os.kill(service._process.pid, signal.SIGTERM)  # what is left of the last second is stored now
         service._process.wait(60)

@@ -219,6 +219,7 @@ def test_it_keeps_so_many_and_no_more(process, aws, monkeypatch):
 
 
 def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, aws, monkeypatch):
+    assert module._KEPT_OF_TENANT * 10 <= module._KEPT
     monkeypatch.setattr(module, "_KEPT_OF_TENANT", 4)
     monkeypatch.setattr(module, "_CLEARED", 2)
     sessions, others = process(), [question(GLOBEX) for _ in range(3)]
