@@ -136,7 +136,7 @@ class Diagnoses:
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
-                note_set(db, caller.actor, connection, view.settings.permission_set)
+                note_set(db, self._sets, caller.actor, connection, view.settings.permission_set)
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
             return connection
 

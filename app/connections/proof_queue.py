@@ -27,8 +27,15 @@ from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.limits.rates import Rates
+<<<<<<< Updated upstream
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import IN_ROUTINE, URGENT, Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
+=======
+from app.permissions.permission_sets import PermissionSets
+from app.store.database import SYSTEM, Database
+from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
+from app.store.models.connection import IN_ROUTINE, URGENT
+>>>>>>> Stashed changes
 from app.store.models.proof_schedule import next_turn
 
 _log = log.get(__name__)
@@ -56,10 +63,12 @@ class Claim:
 class ProofQueue:
     """Claims connections that are due, and proves them."""
 
-    def __init__(self, db: Database, sts: Sts, rates: Rates, pace: Pace, canary: Canary) -> None:
+    def __init__(
+        self, db: Database, sts: Sts, rates: Rates, pace: Pace, canary: Canary, *, sets: PermissionSets
+    ) -> None:
         self._db = db
-        self._urgent = Verification(db, sts.with_budget(rates.background_call), pace, canary)
-        self._routine = Verification(db, sts.with_budget(rates.routine_call), pace, canary)
+        self._urgent = Verification(db, sts.with_budget(rates.background_call), pace, canary, sets)
+        self._routine = Verification(db, sts.with_budget(rates.routine_call), pace, canary, sets)
         self.pace = pace
 
     def claim(self, most: int) -> list[Claim]:

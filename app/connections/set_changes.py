@@ -5,16 +5,30 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+<<<<<<< Updated upstream
 from app.audit import Action, Actor, log as audit
 from app.permissions.permission_sets import read_label
 from app.store.models import Connection
+=======
+from app.audit import log as audit
+from app.audit.events import Action, Actor
+from app.permissions.permission_sets import PermissionSets, read_label
+from app.store.models import Connection, PermissionSetVersion
+>>>>>>> Stashed changes
 
 
-def note_set(db: Session, actor: Actor, connection: Connection, label: str | None) -> None:
+def note_set(db: Session, sets: PermissionSets, actor: Actor, connection: Connection, label: str | None) -> None:
     """`label`: name and version, unverified. It takes effect only for the connection's own set, and one asked for."""
-    if named := read_label(label or ""):
+    if (named := read_label(label or "")) and _is_known(db, sets, *named):
         with recording_a_move(db, actor, connection):
             connection.note_set(*named)
+
+
+def _is_known(db: Session, sets: PermissionSets, name: str, version: int) -> bool:
+    """Whether that version of the set is asked for now, or was published."""
+    chosen = sets.get(name)
+    asked_for = chosen is not None and chosen.version == version
+    return asked_for or db.get(PermissionSetVersion, (name, version)) is not None
 
 
 @contextmanager

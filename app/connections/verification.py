@@ -27,7 +27,12 @@ from app.connections.set_changes import note_set
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
+<<<<<<< Updated upstream
 from app.store.database import Database, Session as DbSession
+=======
+from app.permissions.permission_sets import PermissionSets
+from app.store.database import Database
+>>>>>>> Stashed changes
 from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
 from app.tenants import rotation
@@ -90,8 +95,9 @@ def _latest(connection: Connection) -> tuple[UUID, int] | None:
 class Verification:
     """Proves connections and stores the verdicts."""
 
-    def __init__(self, db: Database, sts: Sts, pace: Pace, canary: Canary) -> None:
+    def __init__(self, db: Database, sts: Sts, pace: Pace, canary: Canary, sets: PermissionSets) -> None:
         self._db = db
+        self._sets = sets
         self._sts = sts
         self._pace = pace
         self._canary = canary
@@ -218,7 +224,7 @@ class Verification:
                 metrics.DRIFT.labels(connection.status.value).observe(drift["exposed_for_seconds_at_most"])
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, drift)
-            note_set(db, caller.actor, connection, finding.permission_set)
+            note_set(db, self._sets, caller.actor, connection, finding.permission_set)
             if before.plan.rotates:
                 rotation.settle(db, caller.actor, tenant.id)
             db.flush()

@@ -217,6 +217,7 @@ class Registrations:
                 return admits_message(db, told.token.tenant_id)
             made = self._add(db, told, tenant)
             made.stack = stack
+            note_set(db, self._sets, actor, made, told.request.property("PermissionSet"))
             _record(db, actor, told, made, Action.CONNECTION_REGISTERED)
             return True
         if connection.status in _AT_REST:
@@ -225,7 +226,7 @@ class Registrations:
             connection.make_due(now(), Trigger.REGISTERED)
             connection.stack = stack
             if not deleting:
-                note_set(db, actor, connection, told.request.property("PermissionSet"))
+                note_set(db, self._sets, actor, connection, told.request.property("PermissionSet"))
             action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
         if kept:
@@ -234,17 +235,14 @@ class Registrations:
 
     def _add(self, db: Session, told: _CheckedMessage, tenant: Tenant) -> Connection:
         # Templates of older releases name no permission set; they count as the default set.
-        name, version = read_label(told.request.property("PermissionSet")) or (None, None)
-        chosen = self._sets.get(name or "")
-        if chosen is None:
-            chosen, version = self._sets.choose(None), None
+        name, _ = read_label(told.request.property("PermissionSet")) or ("", 0)
+        chosen = self._sets.get(name) or self._sets.choose(None)
         try:
             connection = add_pending(db, self._config, tenant, told.role, chosen, approved=False)
         except RateLimitedError as error:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
             raise _Void("undeclared") from error
-        connection.permission_set_version = version
         connection.make_due(now(), Trigger.REGISTERED)
         return connection
 

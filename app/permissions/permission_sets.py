@@ -69,7 +69,7 @@ class PermissionSets(dict[str, PermissionSet]):
 
     def choose(self, name: str | None) -> PermissionSet:
         """The set of that name, or the default set. Raises ValidationFailedError, which lists the names."""
-        chosen = self.get(name or self.default)
+        chosen = self.get(self.default if name is None else name)
         if chosen is None:
             raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(self)}."]})
         return chosen

@@ -245,6 +245,13 @@ def test_links_are_made_listed_and_revoked(cli, world, acme):
     assert cli.text("links", "revoke", acme["name"], made["id"], fails=1) == "Error: There is no such link.\n"
 
 
+@pytest.mark.parametrize("option", ["--permission-set", "--region"])
+def test_a_link_with_an_empty_option_is_refused_and_gets_no_default(cli, acme, option):
+    """As a script gives it whose variable is not set."""
+    cli.text("links", "create", acme["name"], option, "", fails=1)
+    assert cli("links", "list", acme["name"]) == []
+
+
 def test_a_rotation_is_opened_shown_abandoned_and_completed(cli, world):
     tenant = world.tenant()
     assert cli.text("rotation", "show", tenant["name"], fails=1) == "Error: There is no such rotation.\n"

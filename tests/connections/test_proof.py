@@ -21,6 +21,7 @@ from app.connections.pairing import Candidate, Plan
 from app.connections.proof import Check, Warning as ProofWarning, prove, prove_routinely
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
+from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database
 from app.store.models import (
     AuditEvent,
@@ -322,7 +323,7 @@ def prove_patiently(door, patience: float):
         1, None, None, None, False, None, Plan((Candidate(new_id(), GRANT),), frozenset(), frozenset())
     )
     return (
-        verification.Verification(None, door, None, NO_CANARY)
+        verification.Verification(None, door, None, NO_CANARY, PermissionSets())
         ._prove_patiently(before, Trigger.CREATED, patience)
         .finding
     )
@@ -416,9 +417,15 @@ def stored(database):
     return connection
 
 
+<<<<<<< Updated upstream
 def verify(database, stored, door, trigger=Trigger.REQUESTED):
     return verification.Verification(database, door, Pace(database, CONFIG), NO_CANARY).verify(
         ADMIN, stored.tenant_id, stored.id, trigger=trigger
+=======
+def verify(database, stored, door):
+    return verification.Verification(database, door, Pace(database, CONFIG), NO_CANARY, PermissionSets()).verify(
+        ADMIN, stored.tenant_id, stored.id, trigger=Trigger.REQUESTED
+>>>>>>> Stashed changes
     )
 
 

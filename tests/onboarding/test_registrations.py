@@ -134,7 +134,15 @@ def test_a_connection_has_the_permission_set_of_the_template_that_its_stack_was_
     stack.permission_set = f"{permission_set}@1"
     desk.handle(stack.message())
     [connection] = desk.connections()
-    assert connection.permission_set == permission_set
+    assert (connection.permission_set, connection.permission_set_version) == (permission_set, 1)
+
+
+def test_a_version_that_nobody_asked_for_is_not_known(desk):
+    stack = desk.stack()
+    stack.permission_set = "inventory@999999"
+    desk.handle(stack.message())
+    [connection] = desk.connections()
+    assert (connection.permission_set, connection.permission_set_version) == ("inventory", None)
 
 
 def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):

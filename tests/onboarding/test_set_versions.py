@@ -212,10 +212,24 @@ def test_a_roles_own_tag_tells_too(vendor_of_sets: Vendor, customer: Customer):
         role_arn = customer.reading_itself(kit["role_name"], kit["trust_policy"])
         made = world.connect(tenant, role_arn)
         assert made["permission_set_version"] is None
-        for label, expected in ((f"{name}@1", 1), ("nonsense", 1), ("other-set@5", 1), (f"{name}@12", 12)):
+        for label, expected in ((f"{name}@1", 1), ("nonsense", 1), ("other-set@5", 1), (f"{name}@12", 1)):
             tag(world, customer, kit["role_name"], label)
             made = world.admin("POST", path_of(made, "/verify"))
             assert (made["permission_set"], made["permission_set_version"]) == (name, expected)
+
+
+def test_a_version_that_was_published_or_is_asked_for_now_is_known(vendor_of_sets: Vendor, customer: Customer):
+    name = vendor_of_sets.reads
+    with vendor_of_sets.release():
+        vendor_of_sets.write(name, 3, READS)
+    with vendor_of_sets.release(publish=False) as (world, _):
+        tenant = world.tenant()
+        kit = kit_of(world, tenant, name)
+        made = world.connect(tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"]))
+        for version, expected in ((2, None), (3, 3), (2, 3), (1, 1), (999999, 1)):
+            tag(world, customer, kit["role_name"], f"{name}@{version}")
+            made = world.admin("POST", path_of(made, "/verify"))
+            assert made["permission_set_version"] == expected, version
 
 
 def tag(world: World, customer: Customer, role: str, label: str) -> None:
