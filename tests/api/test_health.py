@@ -16,6 +16,7 @@ from app.factory import create_app
 from app.health.heartbeats import Heartbeat
 from app.store.database import SYSTEM
 from app.store.models import BackgroundWorker, Connection, ConnectionStatus
+from app.store.models.proof_schedule import Interval
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, World
 from tests.support.databases import empty_database, new_database
@@ -120,10 +121,10 @@ class Deployment:
         return heartbeat
 
     def rest(self) -> None:
-        """No worker has ever been seen, and nothing is due."""
+        """No worker has ever been seen, nothing is due, and nothing was proven lately."""
         with self.services.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.delete(BackgroundWorker))
-            db.execute(sqlalchemy.update(Connection).values(due_at=None))
+            db.execute(sqlalchemy.update(Connection).values(due_at=None, tried_at=None))
 
     def close(self) -> None:
         for app in self._made:
@@ -179,6 +180,36 @@ def test_a_connection_that_is_due_and_waits_degrades_readiness_and_one_at_rest_d
     assert deployment.statuses()["due"] == "warning"
     waited = re.search(r"waited ([0-9]+) s", deployment.told("due")["seen"])
     assert 300 <= int(waited[1]) < 400
+
+
+def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_it(deployment, monkeypatch):
+    grown = Interval(wanted=600, seconds=3300, connections=1000)
+    monkeypatch.setattr(deployment.services.proof_queue.pace, "interval", lambda: grown)
+    assert deployment.told("proofs") == {
+        "name": "proofs",
+        "status": "warning",
+        "seen": "Each of 1000 connections is proven every 3300 s; REPROVE_EVERY is 600 s.",
+        "next": "Raise STS_BUDGET, of which routine proofs get half, or REPROVE_EVERY.",
+    }
+    tenant = tenant_row(deployment.services.db)
+    reader = Api(deployment._made[0], deployment.key(Scope.CONNECTIONS_READ, tenant_id=tenant))
+    assert reader("GET", f"/v1/tenants/{tenant}/connections/summary")["reprove_every"] == 3300
+
+
+def test_many_roles_that_refuse_at_once_degrade_readiness_and_point_at_the_broker(deployment):
+    services = deployment.services
+    for number in range(1, 4):
+        refusing = {"tried_at": ago(10), "refusing_since": ago(70)}
+        connection_row(services.db, tenant_row(services.db), number=number, **refusing)
+    assert deployment.statuses()["proofs"] == "ok", "three may have been deleted"
+    for number in range(4, 6):
+        connection_row(services.db, tenant_row(services.db), number=number, **refusing)
+    assert deployment.told("proofs") == {
+        "name": "proofs",
+        "status": "warning",
+        "seen": "Many roles refuse us at once: 5 of the 5 that were tried just now.",
+        "next": "Look at the broker's own permissions.",
+    }
 
 
 @pytest.mark.parametrize(
