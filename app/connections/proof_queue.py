@@ -27,15 +27,9 @@ from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.limits.rates import Rates
-<<<<<<< Updated upstream
+from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import IN_ROUTINE, URGENT, Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
-=======
-from app.permissions.permission_sets import PermissionSets
-from app.store.database import SYSTEM, Database
-from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
-from app.store.models.connection import IN_ROUTINE, URGENT
->>>>>>> Stashed changes
 from app.store.models.proof_schedule import next_turn
 
 _log = log.get(__name__)

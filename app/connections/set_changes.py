@@ -5,16 +5,9 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-<<<<<<< Updated upstream
 from app.audit import Action, Actor, log as audit
-from app.permissions.permission_sets import read_label
-from app.store.models import Connection
-=======
-from app.audit import log as audit
-from app.audit.events import Action, Actor
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.store.models import Connection, PermissionSetVersion
->>>>>>> Stashed changes
 
 
 def note_set(db: Session, sets: PermissionSets, actor: Actor, connection: Connection, label: str | None) -> None:

@@ -27,12 +27,8 @@ from app.connections.set_changes import note_set
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
-<<<<<<< Updated upstream
-from app.store.database import Database, Session as DbSession
-=======
 from app.permissions.permission_sets import PermissionSets
-from app.store.database import Database
->>>>>>> Stashed changes
+from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
 from app.tenants import rotation

@@ -417,15 +417,9 @@ def stored(database):
     return connection
 
 
-<<<<<<< Updated upstream
 def verify(database, stored, door, trigger=Trigger.REQUESTED):
-    return verification.Verification(database, door, Pace(database, CONFIG), NO_CANARY).verify(
-        ADMIN, stored.tenant_id, stored.id, trigger=trigger
-=======
-def verify(database, stored, door):
     return verification.Verification(database, door, Pace(database, CONFIG), NO_CANARY, PermissionSets()).verify(
-        ADMIN, stored.tenant_id, stored.id, trigger=Trigger.REQUESTED
->>>>>>> Stashed changes
+        ADMIN, stored.tenant_id, stored.id, trigger=trigger
     )
 
 
