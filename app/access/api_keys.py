@@ -58,7 +58,7 @@ class ApiKeys:
         self._most = most
         self._sets = sets
 
-    def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
+    def authenticate(self, text: str, request_id: str | None = None, client_address: str | None = None) -> Caller:
         """The caller behind a key's text. Raises UnauthenticatedError, the same one for all reasons."""
         lookup = callers.lookup_of(text)
         with self._db.read() as db:

@@ -213,7 +213,7 @@ def live_links() -> Select[OnboardingLink, Tenant]:
     """Onboarding links that open a page, with their tenants."""
     return (
         select(OnboardingLink, Tenant)
-        .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
+        .join(Tenant)
         .where(
             OnboardingLink.revoked_at.is_(None),
             OnboardingLink.expires_at > now(),

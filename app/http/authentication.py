@@ -83,7 +83,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
 def known_caller() -> Caller | None:
     """Who calls a public view; None without a good key."""
     try:
-        return services().api_keys.authenticate(_presented_key(), g.request_id)
+        return services().api_keys.authenticate(_presented_key())
     except (UnauthenticatedError, TryLaterError):
         return None
 

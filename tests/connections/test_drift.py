@@ -234,13 +234,19 @@ def test_a_person_who_asks_gets_the_verdict_at_once(fleet):
     assert (found["status"], found["verification"]["verdict"]) == ("broken", "unassumable")
 
 
-def test_a_person_who_asks_gets_the_full_proof(fleet):
+@pytest.mark.parametrize(
+    ("ask", "with_own"), [("schedule", [False, False, True]), ("person", [True, False, False, True])]
+)
+def test_a_routine_proof_takes_three_calls_and_a_person_who_asks_gets_the_full_one(fleet, ask, with_own):
     [connection] = fleet.connect(tenants=1)
     before = len(fleet.world.calls_for(connection["role_arn"]))
-    fleet.world.admin("POST", path_of(connection, "/verify"))
+    if ask == "schedule":
+        fleet.prove(connection)
+    else:
+        fleet.world.admin("POST", path_of(connection, "/verify"))
     sent = [call.external_id for call in fleet.world.calls_for(connection["role_arn"])[before:]]
     own = connection["external_id"]
-    assert [it == own for it in sent] == [True, False, False, True]
+    assert [it == own for it in sent] == with_own
 
 
 def test_a_broker_that_lost_its_permission_breaks_no_connection(fleet, faults):
