@@ -424,6 +424,20 @@ def test_past_its_end_a_refusal_ends_it(before, verdict, later, ends):
     assert (it.access_until is None) is (ends and verdict is V.PROVEN)
 
 
+def due_with(until: datetime) -> datetime:
+    it = connection(S.VERIFIED, due_since=NOW - timedelta(days=1), access_until=until)
+    it.apply_verdict(proof(V.PROVEN), "AROAONE", HOUR)
+    assert it.due_at
+    return it.due_at
+
+
+def test_a_proof_is_due_just_after_an_end_that_comes_before_its_turn():
+    assert due_with(NOW + timedelta(minutes=1)) == NOW + timedelta(seconds=90)
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # as people write "never"
+    for until in (last, NOW + timedelta(days=1), datetime(1, 1, 1, tzinfo=UTC)):
+        assert timedelta(minutes=15) <= due_with(until) - NOW <= timedelta(minutes=80)
+
+
 def test_a_proof_of_another_role_under_the_same_arn_is_a_change():
     it = connection(S.VERIFIED, role_unique_id="AROAOLD")
     it.apply_verdict(proof(V.PROVEN), "AROANEW", HOUR)
