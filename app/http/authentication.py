@@ -63,7 +63,8 @@ def requires_from_memory(
 
 @contextmanager
 def refusals_for_good_keys(key: str) -> Iterator[None]:
-    """Reads the key again before a refusal leaves. Raises UnauthenticatedError instead when the key is no longer good.
+    """Reads the key again before a refusal leaves. Raises UnauthenticatedError instead when the key is no longer good,
+    and RateLimitedError when too many of its tenant's are refused.
 
     Refusals tell something of the tenant, and they are recorded. Two are raised at once: UnauthenticatedError is what a
     bad key gets anyway, and TryLaterError tells nothing, of a request that has waited long enough.
@@ -74,6 +75,8 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
         raise
     except Exception:  # AppError, HTTPException and bugs alike: a revoked key gets only a 401
         caller = g.pop("caller", None)  # without one, the UnauthenticatedError is not recorded
+        if caller is not None:
+            services().tenant_share.admit_refusal(caller)
         services().api_keys.authenticate(key, g.request_id)
         if caller is not None:
             g.caller = caller

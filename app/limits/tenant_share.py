@@ -1,4 +1,5 @@
-"""A tenant's share of a web process: how many requests its bound keys make, other than for credentials.
+"""A tenant's share of a web process: how many requests its bound keys make, other than for credentials, and how many
+requests for credentials are refused.
 
 Each such request reads the database, so a loop without pauses would slow down issuing for all tenants. A request beyond
 the share waits for a second, and is then answered or refused with 429. The tenant of a key is remembered, so that a
@@ -19,17 +20,25 @@ from app.errors import RateLimitedError
 from app.limits.rates import Limit
 
 PER_SECOND = 10  # of a tenant, in each process: some 7 % of its time
+REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
 AT_ONCE = 250
 _WAITING = 64  # requests that wait in a process, at most
 _WAIT_SECONDS = 1.0
 _KEYS = 10_000  # whose tenant is remembered
+_TOO_OFTEN = (
+    f"This tenant's API keys ask too often: {PER_SECOND} requests per second at most, besides those for credentials."
+)
+_TOO_MANY_REFUSED = (
+    f"Too many requests of this tenant for credentials are refused: {REFUSED_PER_SECOND} per second at most."
+)
 
 
 class TenantShare:
     """Call `admit` before the key is read, and `remember` afterwards."""
 
     def __init__(self) -> None:
-        self._limit = Limit("share", AT_ONCE, AT_ONCE // PER_SECOND)
+        self._requests = Limit("share", AT_ONCE, AT_ONCE // PER_SECOND, _TOO_OFTEN)
+        self._refusals = Limit("refused", AT_ONCE, AT_ONCE // REFUSED_PER_SECOND, _TOO_MANY_REFUSED)
         self._tenants: LRUCache[bytes, UUID] = LRUCache(_KEYS)
         self._waiting = threading.BoundedSemaphore(_WAITING)
         self._lock = threading.Lock()  # around the tenants
@@ -38,20 +47,23 @@ class TenantShare:
         """One request with this key. Raises RateLimitedError when its tenant has used up its share."""
         with self._lock:
             tenant_id = self._tenants.get(_digest(key))
-        if tenant_id is None or (wait := self._limit.hit(tenant_id)) == 0:
+        self._take(self._requests, tenant_id)
+
+    def admit_refusal(self, caller: Caller) -> None:
+        """One request for credentials that is refused. Raises RateLimitedError as `admit` does."""
+        self._take(self._refusals, caller.tenant_id)
+
+    def _take(self, limit: Limit, tenant_id: UUID | None) -> None:
+        if tenant_id is None or (wait := limit.hit(tenant_id)) == 0:
             return
         if self._waiting.acquire(blocking=False):
             try:
                 time.sleep(_WAIT_SECONDS)
             finally:
                 self._waiting.release()
-            if (wait := self._limit.hit(tenant_id)) == 0:
+            if (wait := limit.hit(tenant_id)) == 0:
                 return
-        raise RateLimitedError(
-            f"This tenant's API keys ask too often: {PER_SECOND} requests per second at most, besides those for"
-            " credentials.",
-            retry_after=math.ceil(wait),
-        )
+        raise RateLimitedError(limit.refusal, retry_after=math.ceil(wait))
 
     def remember(self, key: str, caller: Caller) -> None:
         """Count this key for its caller's tenant from now on. A key never changes its tenant."""

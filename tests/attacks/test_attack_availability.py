@@ -181,6 +181,26 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     assert sum(event["details"]["count"] for event in rest) == MOST - SINGLY
 
 
+@pytest.mark.usefixtures("hasty", "stopped_clock")
+@pytest.mark.parametrize("way", ["fast lane", "Flask"])
+def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: str):
+    """Each costs several times what another tenant's credentials do, and a tenant may have a thousand keys."""
+    connection, other = world.connection(), world.connection()
+    tenant = {"id": connection["tenant_id"]}
+    weak, keys = [world.key("audit:read", tenant=tenant) for _ in range(5)], iter(range(1_000_000))
+    path = path_of(connection, "/credentials") + ("?plain=0" if way == "Flask" else "")
+    ask = lambda: weak[next(keys) % 5].raw("POST", path).get_json()["code"]  # noqa: E731
+    assert Counter(ask() for _ in range(AT_ONCE + 5)) == {"forbidden": AT_ONCE, "rate_limited": 5}
+    statements: list[Any] = []
+    engine = world.admin.app.extensions["deputy"].db.engine
+    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    assert ask() == "rate_limited"
+    assert statements == [], "what is refused beyond it reads nothing"
+    mallory_of(world, connection)("POST", path_of(connection, "/credentials"))
+    for free in (world.key("audit:read"), world.key("audit:read", tenant={"id": other["tenant_id"]})):
+        assert free.raw("POST", path_of(other, "/credentials")).get_json()["code"] == "forbidden"
+
+
 def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_clock: StoppedClock):
     share, caller, slept = TenantShare(), replace(ADMIN, tenant_id=new_id()), []
 
