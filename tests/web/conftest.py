@@ -3,12 +3,14 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import pytest
 from bs4 import BeautifulSoup
+from flask import Flask
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
@@ -61,16 +63,23 @@ def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
     return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])
 
 
-@pytest.fixture
-def url(visitor: Visitor) -> Iterator[str]:
-    """The visitor's page, served to browsers."""
-    server = make_server("127.0.0.1", 0, visitor.world.admin.app, threaded=True)
+@contextmanager
+def served(app: Flask) -> Iterator[str]:
+    """The service as browsers reach it."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}{visitor.path}"
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def url(visitor: Visitor) -> Iterator[str]:
+    """The visitor's page, served to browsers."""
+    with served(visitor.world.admin.app) as base:
+        yield f"{base}{visitor.path}"
 
 
 @pytest.fixture

@@ -1,19 +1,17 @@
 """A role that is to be updated, as its administrator clicks through it: a newer version, then a set that writes."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from werkzeug.serving import make_server
 
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import in_a_browser
 from tests.support.cast import Customer, World, path_of
 from tests.support.versions import MORE, READS, WRITES, Vendor, registered
 from tests.support.waiting import until
+from tests.web.conftest import served
 
 DONE = "Connected. There is nothing left to do."
 pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between databases
@@ -23,17 +21,6 @@ pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between d
 def browser(chromium: Browser) -> Iterator[BrowserContext]:
     with chromium.new_context() as context:
         yield context
-
-
-@contextmanager
-def served(app: Flask) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def update_as_the_page_says(page: Page, browser: BrowserContext) -> None:

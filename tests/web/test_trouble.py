@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -16,7 +17,8 @@ from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import in_a_browser, publish_templates
 from tests.support.cast import Customer, path_of, root_client
-from tests.web.conftest import Visitor
+from tests.support.versions import READS, Vendor, registered
+from tests.web.conftest import Visitor, served, visit
 
 pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between databases
 
@@ -51,9 +53,13 @@ class Administrator:
                 aws.create_stack(**options)
             except ClientError as error:
                 return error.response["Error"]["Message"]
-            stack = aws.describe_stacks(StackName=options["StackName"])["Stacks"][0]
+            return self.shown(options["StackName"])
+
+    def shown(self, stack_name: str) -> str:
+        with closing(root_client(self.visitor.world.aws, "cloudformation", self.account)) as aws:
+            stack = aws.describe_stacks(StackName=stack_name)["Stacks"][0]
             events = aws.describe_stack_events(StackName=stack["StackId"])["StackEvents"]
-            return "\n".join([stack["StackStatus"], *(event.get("ResourceStatusReason", "") for event in events)])
+        return "\n".join([stack["StackStatus"], *(event.get("ResourceStatusReason", "") for event in events)])
 
     def govern(self, *statements: dict[str, Any]) -> None:
         document = {"Version": "2012-10-17", "Statement": [EVERYTHING, *statements]}
@@ -215,9 +221,30 @@ def test_an_external_id_that_is_another_ones(administrator: Administrator, secti
     expect(section.page.locator("#trouble-edited p").nth(1)).to_contain_text("the role may be there, and refuse")
 
 
-def test_an_edited_token(section: Section):
-    """tests/onboarding/test_registrations.py has the stack that fails with these words."""
-    expect(section.find("edited", REFUSAL)).to_contain_text("Change nothing under “External ID” and “Registration”")
+@pytest.fixture
+def seller(aws, vendor, config, tmp_path) -> Vendor:
+    """A vendor whose customers' stacks register themselves."""
+    made = Vendor(aws, config.database_url, vendor, tmp_path)
+    made.write(made.reads, 1, READS)
+    return made
+
+
+@pytest.mark.parametrize("edited", [lambda token: f"{token[:-1]}.", lambda token: token[:40], lambda _: ""])
+def test_an_edited_token(seller: Vendor, browser_page: Page, edited: Callable[[str], str]):
+    """Deputy refuses the stack's message, and says so among the stack's events."""
+    with seller.release() as (world, app), served(app) as base:
+        administrator = Administrator(visit(world, world.tenant()))
+        wanted = dict(parse_qsl(urlsplit(administrator.kit["launch_stack_url"]).fragment.partition("?")[2]))
+        token = edited(wanted["param_RegistrationToken"])
+        assert administrator.launch(parameters={"RegistrationToken": token}).startswith("CREATE_IN_PROGRESS")
+        registered(world, app, administrator.customer)
+        said = administrator.shown(wanted["stackName"])
+        assert said.startswith("ROLLBACK_COMPLETE")
+        assert REFUSAL in said
+        browser_page.goto(f"{base}{administrator.visitor.path}")
+        to_do = Section(browser_page).find("edited", said)
+        expect(to_do).to_contain_text("Change nothing under “External ID” and “Registration”")
+        expect(to_do).to_contain_text(f"your External ID is {administrator.kit['external_id']}")
 
 
 def test_a_stack_set_without_trusted_access(administrator: Administrator, section: Section):
