@@ -218,7 +218,6 @@ def live_links() -> Select[OnboardingLink, Tenant]:
             OnboardingLink.revoked_at.is_(None),
             OnboardingLink.expires_at > now(),
             Tenant.status == TenantStatus.ACTIVE,
-            Tenant.deleted_at.is_(None),
         )
     )
 

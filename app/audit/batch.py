@@ -106,7 +106,6 @@ class _Postgresql:
         # A server that hangs must not hold up the batch for longer than its requests wait.
         self._connection.execute("SET statement_timeout = '1500ms'")
         self._cursor = self._connection.cursor()
-        self._used = time.monotonic()
 
     def is_there(self) -> bool:
         """Tests the connection after a pause, in which a server may restart or a firewall may drop it."""

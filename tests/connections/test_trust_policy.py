@@ -302,6 +302,12 @@ def test_what_our_broker_never_is_lets_it_in_nowhere(never):
     assert reading(DEMANDED, allow(), deny(**never)).open == (2,)
 
 
+@pytest.mark.parametrize("key", ["aws:ViaAWSService", "aws:PrincipalIsAWSService"])
+def test_no_service_calls_for_our_broker(key):
+    assert reading(DEMANDED, allow(Bool={key: "false"})).open == (2,)
+    assert reading(DEMANDED, allow(Bool={key: "true"})).open == ()
+
+
 @pytest.mark.parametrize(("kind", "is_open"), [("User", True), ("AssumedRole", False)])
 def test_a_broker_that_is_an_iam_user_is_a_user_to_the_policy(kind, is_open):
     user = Broker.parse("arn:aws:iam::111122223333:user/deputy")
