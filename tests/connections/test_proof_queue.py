@@ -368,19 +368,46 @@ def test_a_call_that_fails_gives_its_place_back():
             raise ZeroDivisionError
 
 
-def test_every_call_of_a_proof_is_within_the_budget(scene, aws):
+@pytest.fixture
+def places(monkeypatch):
+    """One for each place that a call took in a budget."""
+    taken, found = CallBudget.call, []
+    monkeypatch.setattr(CallBudget, "call", lambda self: found.append(1) or taken(self))
+    return found
+
+
+def test_every_call_of_a_proof_is_within_the_budget(scene, aws, places):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
     [claim] = scene.claim()
-    before, taken = len(aws.sts_times), CallBudget.call
-    with pytest.MonkeyPatch.context() as patch:
-        places = []
-        patch.setattr(CallBudget, "call", lambda self: places.append(1) or taken(self))
-        assert scene.due.prove(claim)
-        assert len(places) == len(aws.sts_times) - before == 5
-        scene.make_due(connection)
-        [claim] = scene.claim()
+    before = len(aws.sts_times)
+    assert scene.due.prove(claim)
+    assert len(places) == len(aws.sts_times) - before == 5
+    scene.make_due(connection)
+    [claim] = scene.claim()
+    places.clear()
+    assert scene.due.prove(claim)
+    assert len(places) == 2 * 3, "each call of a routine proof is within its half as well"
+
+
+def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, places):
+    """A stack's message, a worker's report, and a rotation's next step."""
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    for trigger in (Trigger.CREATED, Trigger.REGISTERED, Trigger.ISSUING, Trigger.ROTATION):
+        scene.make_due(connection, due_for=trigger)
+        [claim] = scene.due.claim(1)
+        before = len(scene.aws.sts_times)
         places.clear()
         assert scene.due.prove(claim)
-        assert len(places) == 2 * 3, "each call of a routine proof is within its half as well"
+        assert len(places) == len(scene.aws.sts_times) - before > 0, trigger
+
+
+def test_a_person_who_asks_waits_for_no_budget(scene, places):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    made = scene.services.verification.verify(ADMIN, tenant, connection, trigger=Trigger.REQUESTED)
+    assert (made.status, places) == (S.VERIFIED, [])
