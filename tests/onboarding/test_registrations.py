@@ -450,7 +450,11 @@ def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(
     services = application.extensions["deputy"]
 
     def shown() -> str:
-        return link(asdict(services.onboarding.kit(ADMIN, desk.tenant_id)))["param_RegistrationToken"]
+        kit = services.onboarding.kit(ADMIN, desk.tenant_id)
+        token = link(asdict(kit))["param_RegistrationToken"]
+        for update in (kit.update.stack, kit.update.stack_set):  # of what is there
+            assert (update.parameters["RegistrationToken"], token in update.aws_cli) == (token, True)
+        return token
 
     old, other = desk.stack(), desk.stack(tenant_id=tenant_row(desk.db))
     assert old.token == shown()

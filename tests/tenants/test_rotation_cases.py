@@ -2,6 +2,7 @@
 
 import copy
 import math
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import sqlalchemy
 from app.clock import now
 from app.ids import new_external_id
 from app.store.database import SYSTEM
-from app.store.models import Connection
+from app.store.models import Connection, Trigger
 from app.store.models.proof_schedule import Interval
 from tests.support.cast import path_of, without_external_id
 from tests.tenants.conftest import Tenant, accepting
@@ -318,6 +319,16 @@ def test_one_that_was_broken_is_proven_with_the_retiring_one_last_and_keeps_it_f
         tenant.verify(lost)
         tenant.after(minutes=2)
     assert tenant.get(lost)["external_id"] == tenant.external_id
+
+
+@pytest.mark.parametrize("trigger", [one for one in Trigger if one is not Trigger.CREATED])
+def test_each_proof_tries_the_next_one_whatever_asked_for_it(tenant: Tenant, trigger: Trigger):
+    connection = tenant.connection()
+    following = tenant.start()["next_external_id"]
+    with tenant.services.db.write(SYSTEM) as db:
+        db.get_one(Connection, uuid.UUID(connection["id"])).make_due(now(), trigger)
+    tenant.after()
+    assert tenant.sent(connection)[-1] == following
 
 
 def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):

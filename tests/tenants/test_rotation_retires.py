@@ -90,6 +90,32 @@ def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant:
         assert tenant.issued_ids()[old] == "retired"
 
 
+@pytest.mark.parametrize("both_first", [True, False])
+def test_one_that_was_proven_with_the_retiring_one_moves_to_the_current_one_without_an_outage(
+    tenant: Tenant, both_first: bool
+):
+    lost, before = tenant.connection(), tenant.kit["trust_policy"]
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    tenant.verify(lost)
+    old = tenant.start()["external_id"]
+    other = tenant.connection()
+    tenant.complete()
+    tenant.update_role(lost, before)
+    tenant.verify(lost)
+    assert (tenant.get(lost)["external_id"], tenant.get(other)["external_id"]) == (old, tenant.external_id)
+    failed = len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed"))
+    if both_first:
+        tenant.update_role(lost, accepting(before, old, tenant.external_id))
+        assert tenant.verify(lost)["external_id"] == old, "until it has accepted the other for two minutes"
+        tenant.after(minutes=2)
+    else:
+        tenant.update_role(lost)
+        tenant.verify(lost)
+    assert tenant.get(lost)["external_id"] == tenant.external_id
+    assert len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed")) == failed
+    assert tenant.issue(lost)
+
+
 def test_an_emergency_also_withdraws_a_retired_one_that_a_connection_still_has(tenant: Tenant):
     """A rotation that began before every role refused the old one has retired it, and its connection still issues."""
     before = tenant.kit["trust_policy"]
