@@ -5,9 +5,8 @@ from uuid import UUID
 
 from marshmallow import fields
 
-from app.access.callers import Scope
 from app.audit.log import EventFilter
-from app.http.blueprint import Blueprint, caller, paged, services
+from app.http.blueprint import Blueprint, Scope, caller, paged, services
 from app.http.examples import UUID_EXAMPLE
 from app.http.fields import FromSameObject, Time, doc, matching, one_of, string, uuid
 from app.http.schemas import Answer, PageQuery, page_of

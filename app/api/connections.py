@@ -6,11 +6,10 @@ from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
 from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
-from app.http.blueprint import Blueprint, caller, paged, services
+from app.http.blueprint import Blueprint, Scope, caller, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
 from app.http.fields import Statuses, Time, doc, flag, line, matching, nested, number, one_of, status, string
 from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of

@@ -11,11 +11,10 @@ import orjson
 from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.access.callers import Scope
 from app.api.credential_schemas import ContainerCredentials, IssueIn, ProcessCredentials, Shape, container, process
 from app.api.fast_lane import replay
 from app.http.authentication import requires_from_memory
-from app.http.blueprint import Blueprint, caller, services
+from app.http.blueprint import Blueprint, Scope, caller, services
 from app.issuing.issue import Issued
 
 bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")

@@ -5,10 +5,9 @@ from typing import Any
 from flask import Response
 from marshmallow import fields
 
-from app.access.callers import Scope
 from app.health.checks import Status
 from app.http.authentication import known_caller, public
-from app.http.blueprint import Blueprint, services
+from app.http.blueprint import Blueprint, Scope, services
 from app.http.fields import string
 from app.http.problems import problem
 from app.http.schemas import Answer

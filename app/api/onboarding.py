@@ -6,10 +6,9 @@ from uuid import UUID
 from flask import Response
 from marshmallow import fields
 
-from app.access.callers import Scope
 from app.config import Broker
 from app.http.authentication import public
-from app.http.blueprint import Blueprint, caller, services
+from app.http.blueprint import Blueprint, Scope, caller, services
 from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.http.fields import doc, flag, line, matching, nested, number, string
 from app.http.schemas import Answer, Strict

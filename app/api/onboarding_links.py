@@ -6,8 +6,7 @@ from uuid import UUID
 
 from marshmallow import fields
 
-from app.access.callers import Scope
-from app.http.blueprint import Blueprint, caller, paged, services
+from app.http.blueprint import Blueprint, Scope, caller, paged, services
 from app.http.fields import Time, line, matching, seconds, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN

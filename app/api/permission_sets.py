@@ -4,8 +4,7 @@ from typing import Any, ClassVar
 
 from marshmallow import fields
 
-from app.access.callers import Scope
-from app.http.blueprint import Blueprint, services
+from app.http.blueprint import Blueprint, Scope, services
 from app.http.fields import Digits, Time, doc, number, one_of, string
 from app.http.schemas import Answer, Strict
 from app.permissions.difference import Difference

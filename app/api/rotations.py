@@ -5,10 +5,9 @@ from uuid import UUID
 
 from marshmallow import fields
 
-from app.access.callers import Scope
 from app.api.suspension_schemas import Reason
 from app.errors import NotFoundError
-from app.http.blueprint import Blueprint, caller, services
+from app.http.blueprint import Blueprint, Scope, caller, services
 from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.http.fields import Time, Truth, doc, number, string
 from app.http.schemas import Answer, Empty

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate
 
-from app.access.callers import Scope
 from app.api.suspension_schemas import SUSPENDED, Reason
-from app.http.blueprint import Blueprint, caller, paged, services
+from app.http.blueprint import Blueprint, Scope, caller, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID
 from app.http.fields import Statuses, Time, doc, line, matching, status, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
