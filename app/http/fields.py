@@ -120,12 +120,8 @@ class FromSameObject(fields.Nested):
 def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
     """A status other than `deleted`, which the API never shows."""
     metadata = doc(example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]})
-    return fields.Enum(kind, by_value=True, validate=_not_deleted, metadata=metadata)
-
-
-def _not_deleted(value: enum.StrEnum) -> None:
-    if value.value == "deleted":
-        raise ValidationError("Deleted things are not listed.")
+    listed = validate.NoneOf(["deleted"], error="Deleted things are not listed.")
+    return fields.Enum(kind, by_value=True, validate=listed, metadata=metadata)
 
 
 class Statuses(fields.List[Any]):
