@@ -289,21 +289,16 @@ def _refused(error: errors.AppError) -> Response:
         return _error(PROBLEMS[error.code][0], detail=error.detail, retry_after=error.retry_after)
     _record(error.code, error)
     if isinstance(error, errors.NotFoundError):
-        return _absent()
+        if g.get("caller") is not None:
+            return _error(
+                404, detail="This role is no longer on the list. Go back to your page to see the current list."
+            )
+        ended = services().links.leftovers((request.view_args or {}).get("token", ""))
+        return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
     if isinstance(error, errors.TryLaterError):
         _log.warning("request.try_later", code=error.code, exc_info=error)
         return _error(503, detail=f"{_vendor()} can't answer right now.", retry_after=2)
     return _error(PROBLEMS[error.code][0], detail=error.detail)
-
-
-def _absent() -> Response:
-    """The connection is absent, or the link is bad or has ended."""
-    if g.get("caller") is not None:
-        return _error(404, detail="This role is no longer on the list. Go back to your page to see the current list.")
-    ended = services().links.leftovers((request.view_args or {}).get("token", ""))
-    if ended is not None:
-        return _error(410, "ended", ended=ended)
-    return _error(404, "gone")
 
 
 @bp.errorhandler(HTTPException)

@@ -83,14 +83,6 @@ class Progress:
         return None if why == states.SEE_VERIFICATION[ConnectionStatus.INSECURE] else why
 
     @property
-    def may_check(self) -> bool:
-        return self.connection.status is not ConnectionStatus.SUSPENDED
-
-    @property
-    def may_stop(self) -> bool:
-        return self.connection.is_only_an_account
-
-    @property
     def settled(self) -> bool:
         """Whether the page has nothing to wait for."""
         return self.connection.status is ConnectionStatus.VERIFIED and self.topic is None
