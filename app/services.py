@@ -71,15 +71,8 @@ class Services:
         self.registrations = _registrations(db, config, sets)
         shelf_life = ShelfLife(db, self.verification, self.rates, config.proof_max_age)
         self.authorization = Authorization(db, shelf_life)
-        self.issuer = CredentialIssuer(
-            db,
-            sts,
-            authorization=self.authorization,
-            sessions=sessions,
-            rates=self.rates,
-            log=self.audit,
-            config=config,
-        )
+        seconds = config.max_session_seconds
+        self.issuer = CredentialIssuer(db, sts, self.authorization, sessions, self.rates, self.audit, seconds)
         self.health = _health(db, sts, self.onboarding, self.proof_queue, canary=canary, config=config)
 
 

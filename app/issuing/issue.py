@@ -25,7 +25,6 @@ from app.audit import Action, Event, log as audit
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now
-from app.config import Config
 from app.ids import new_id, session_name
 from app.issuing.authorization import Authorization, Path, VerifiedConnection, lock_verified_connection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
@@ -83,27 +82,17 @@ class _Asked:
         return CacheKey(connection.tenant_id, text)
 
 
+@dataclass(eq=False)
 class CredentialIssuer:
     """Issues credentials: the only use case that returns a session of a customer's role."""
 
-    def __init__(
-        self,
-        db: Database,
-        sts: Sts,
-        *,
-        authorization: Authorization,
-        sessions: SessionCache,
-        rates: Rates,
-        log: AuditLog,
-        config: Config,
-    ) -> None:
-        self._db = db
-        self._sts = sts
-        self._authorization = authorization
-        self._sessions = sessions
-        self._rates = rates
-        self._log = log
-        self._max_seconds = config.max_session_seconds
+    _db: Database
+    _sts: Sts
+    _authorization: Authorization
+    _sessions: SessionCache
+    _rates: Rates
+    _log: AuditLog
+    _max_seconds: int
 
     def issue(
         self,

@@ -60,17 +60,15 @@ class Leftovers:
     region: str  # the one that the page began with
 
 
+@dataclass(eq=False)
 class Links:
     """Make, list, revoke and open onboarding links, and do what their pages offer."""
 
-    def __init__(
-        self, db: Database, onboarding: Onboarding, connections: Connections, verification: Verification, config: Config
-    ) -> None:
-        self._db = db
-        self._onboarding = onboarding
-        self._connections = connections
-        self._verification = verification
-        self._config = config
+    _db: Database
+    _onboarding: Onboarding
+    _connections: Connections
+    _verification: Verification
+    _config: Config
 
     def create(
         self,
