@@ -5,36 +5,17 @@ from functools import cache, partial
 from app import log
 from app.access.api_keys import ApiKeys
 from app.audit.log import AuditLog
-from app.aws.stack_answers import stack_answers
-from app.aws.stack_messages import RegistrationQueue
-from app.aws.sts import Sts
-from app.aws.templates import TemplateBucket
+from app.aws import stack_answers, stack_messages, sts, templates
 from app.config import Config
-from app.connections.canary import Canary
-from app.connections.connections import Connections
-from app.connections.diagnosis import Diagnoses
-from app.connections.listing import Listing
-from app.connections.pace import Pace
-from app.connections.proof_queue import ProofQueue
-from app.connections.verification import Verification
+from app.connections import canary, connections, diagnosis, listing, pace, proof_queue, verification
 from app.health.own_side import own_side_checks
 from app.health.readiness import Health, checks
-from app.issuing.authorization import Authorization
-from app.issuing.issue import CredentialIssuer
-from app.issuing.session_cache import SessionCache
-from app.issuing.shelf_life import ShelfLife
-from app.limits.quotas import Quotas
-from app.limits.rates import Rates
-from app.limits.refusals import Refusals
-from app.limits.tenant_share import TenantShare
-from app.onboarding.kit import Onboarding
-from app.onboarding.page_links import Links
-from app.onboarding.registrations import Registrations
+from app.issuing import authorization, issue, session_cache, shelf_life
+from app.limits import quotas, rates, refusals, tenant_share
+from app.onboarding import kit, page_links, registrations
 from app.permissions import permission_sets
-from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
-from app.tenants.rotation import Rotations
-from app.tenants.tenants import Tenants
+from app.tenants import rotation, tenants
 
 
 def begin(config: Config) -> None:
@@ -51,68 +32,57 @@ class Services:
         self.config = config
         self.db = db = Database(config.database_url)
         sets = permission_sets.configured(config)
-        sts = Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
-        pace, canary = Pace(db, config), Canary(db, config)
+        door = sts.Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
+        tempo, prober = pace.Pace(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
-        self.quotas = Quotas(db, config)
-        self.tenant_share = TenantShare()
+        self.quotas = quotas.Quotas(db, config)
+        self.tenant_share = tenant_share.TenantShare()
         self.audit = AuditLog(db)
-        self.refusals = Refusals(db)
+        self.refusals = refusals.Refusals(db)
         self.api_keys = ApiKeys(db, most=config.tenant_keys, sets=sets)
-        self.tenants = Tenants(db)
-        self.rotations = Rotations(db)
-        self.listing = Listing(db, sets)
-        self.verification = Verification(db, sts, pace, canary, sets)
-        self.connections = Connections(db, self.verification, config, sets)
-        self.proof_queue = ProofQueue(db, sts, self.rates, pace, canary, sets=sets)
-        self.diagnoses = Diagnoses(db, sts.with_budget(self.rates.background_call), canary, config, sets)
-        self.onboarding = Onboarding(db, TemplateBucket(config), config, sets)
-        self.links = Links(db, self.onboarding, self.connections, self.verification, config)
+        self.tenants = tenants.Tenants(db)
+        self.rotations = rotation.Rotations(db)
+        self.listing = listing.Listing(db, sets)
+        self.verification = verification.Verification(db, door, tempo, prober, sets)
+        self.connections = connections.Connections(db, self.verification, config, sets)
+        self.proof_queue = proof_queue.ProofQueue(db, door, self.rates, tempo, prober, sets=sets)
+        patient = door.with_budget(self.rates.background_call)
+        self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
+        self.onboarding = kit.Onboarding(db, templates.TemplateBucket(config), config, sets)
+        self.links = page_links.Links(db, self.onboarding, self.connections, self.verification, config)
         self.registrations = _registrations(db, config, sets)
-        shelf_life = ShelfLife(db, self.verification, self.rates, config.proof_max_age)
-        self.authorization = Authorization(db, shelf_life)
-        seconds = config.max_session_seconds
-        self.issuer = CredentialIssuer(db, sts, self.authorization, sessions, self.rates, self.audit, seconds)
-        self.health = _health(db, sts, self.onboarding, self.proof_queue, canary=canary, config=config)
+        fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proof_max_age)
+        self.authorization = authorization.Authorization(db, fresh)
+        self.issuer = issue.CredentialIssuer(
+            db, door, self.authorization, sessions, self.rates, self.audit, config.max_session_seconds
+        )
+        finding = partial(prober.finding, door) if config.canary_role_arn else None
+        published, queue, listens = self.onboarding.published, self.proof_queue, self.registrations is not None
+        own = own_side_checks(config, db)
+        cheap = checks(db, door, published, queue.oldest_due, queue.state, listens=listens, prober=finding)
+        self.health = Health([*own, *cheap])
 
 
-def _shared(config: Config) -> tuple[SessionCache, Rates]:
+def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
     """With a shared cache, if there is one; without, its libraries are not loaded: a tenth of a process's start."""
     if not config.cache_url:
-        return SessionCache(config.secret_keys, None), Rates(config, None)
+        return session_cache.SessionCache(config.secret_keys, None), rates.Rates(config, None)
     from app.cache.shared_cache import SharedCache  # noqa: PLC0415
     from app.limits.shared import SharedLimits  # noqa: PLC0415
 
     shared = SharedCache(config.cache_url)
-    return SessionCache(config.secret_keys, shared), Rates(config, SharedLimits(config.cache_url, shared))
+    limits = SharedLimits(config.cache_url, shared)
+    return session_cache.SessionCache(config.secret_keys, shared), rates.Rates(config, limits)
 
 
-def _health(
-    db: Database, sts: Sts, onboarding: Onboarding, proof_queue: ProofQueue, *, canary: Canary, config: Config
-) -> Health:
-    listens = config.registration_queue_url is not None
-    return Health(
-        [
-            *own_side_checks(config, db),
-            *checks(
-                db,
-                sts,
-                templates=onboarding.published,
-                oldest_due=proof_queue.oldest_due,
-                proofs=proof_queue.state,
-                listens=listens,
-                prober=partial(canary.finding, sts) if config.canary_role_arn else None,
-            ),
-        ]
-    )
-
-
-def _registrations(db: Database, config: Config, sets: PermissionSets) -> Registrations | None:
+def _registrations(
+    db: Database, config: Config, sets: permission_sets.PermissionSets
+) -> registrations.Registrations | None:
     """None when no topic is configured."""
     region, url = config.registration_region, config.registration_queue_url
     if region is None or url is None:
         return None
-    queue = RegistrationQueue(region, url)
+    queue = stack_messages.RegistrationQueue(region, url)
     # Few processes answer stacks, and what that takes would be a fifth of the start of each.
-    answers = cache(partial(stack_answers, region, config.broker.partition))
-    return Registrations(db, config, sets, queue, answers)
+    answers = cache(partial(stack_answers.stack_answers, region, config.broker.partition))
+    return registrations.Registrations(db, config, sets, queue, answers)

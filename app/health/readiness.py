@@ -62,10 +62,10 @@ class Health:
 def checks(
     db: Database,
     sts: Sts,
-    *,
     templates: Callable[[], list[tuple[str, Published]]],
     oldest_due: Callable[[], datetime | None],
     proofs: Callable[[], tuple[str, str]],
+    *,
     listens: bool,
     prober: Callable[[], Finding] | None,
 ) -> list[Check]:
