@@ -21,7 +21,7 @@ from app.ids import first_id_at
 from app.settings.checks import SESSION_MAX
 from app.store.models import AuditEvent
 
-audit = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
+noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
 _MOST = 1_000_000  # events of one search, which are in memory together
 _PAUSE = 2.0  # seconds between two looks at the feed
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
@@ -67,7 +67,7 @@ def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventF
     return EventFilter(tenant_id=tenant_id, connection_id=connection_id, **wanted)
 
 
-@audit.verb("search", "--tenant acme --action connection.suspended --since 7d", text=_EVENTS)
+@noun.verb("search", "--tenant acme --action connection.suspended --since 7d", text=_EVENTS)
 @_OF_TENANT
 @_OF_CONNECTION
 @_ACTION
@@ -83,7 +83,7 @@ def search(limit: int, **wanted: Any) -> list[Row]:
     return rows
 
 
-@audit.verb("tail", "--tenant acme --since 10m", text=_EVENTS)
+@noun.verb("tail", "--tenant acme --since 10m", text=_EVENTS)
 @_OF_TENANT
 @_OF_CONNECTION
 @_ACTION
@@ -113,7 +113,7 @@ def _issued(tenant: str, since: datetime, until: datetime | None = None) -> Iter
     return every(partial(services().audit.events, None, wanted))
 
 
-@audit.verb("issued", "acme --since yesterday --until today")
+@noun.verb("issued", "acme --since yesterday --until today")
 @TENANT
 @_SINCE
 @_UNTIL
@@ -131,7 +131,7 @@ def issued(tenant: str, since: datetime | None, until: datetime | None) -> list[
     return [*found.values()]
 
 
-@audit.verb("alive", "acme")
+@noun.verb("alive", "acme")
 @TENANT
 def alive(tenant: str) -> list[Row]:
     """List a tenant's sessions that have not expired yet.

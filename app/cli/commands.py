@@ -8,20 +8,12 @@ import sys
 import click
 from flask import Flask
 
-from app.cli.audit import audit
-from app.cli.connections import connections
-from app.cli.database import after_restore, migrate
-from app.cli.doctor import doctor
-from app.cli.keys import keys
-from app.cli.links import links
-from app.cli.registrations import registrations
-from app.cli.rotation import rotation
-from app.cli.templates import templates
-from app.cli.tenants import tenants
+from app.cli import audit, connections, database, doctor, keys, links, registrations, rotation, templates, tenants
 from app.cli.worker import worker
 
-_NOUNS = (tenants, connections, keys, links, rotation, audit, templates, registrations)
-COMMANDS = (doctor, migrate, after_restore, worker, *_NOUNS)
+_OF_NOUNS = (tenants, connections, keys, links, rotation, audit, templates, registrations)
+_NOUNS = tuple(module.noun for module in _OF_NOUNS)
+COMMANDS = (doctor.doctor, database.migrate, database.after_restore, worker, *_NOUNS)
 _NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
 
 

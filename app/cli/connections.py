@@ -17,7 +17,7 @@ from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger
 
 _HELP = "Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant that has only one."
-connections = Noun("connections", help=_HELP)
+noun = Noun("connections", help=_HELP)
 _CONNECTION = click.argument("connection")
 _TENANT = click.option("--tenant", help="Of this tenant alone: its id, reference or name.")
 _LIVE = click.Choice([status.value for status in ConnectionStatus if status is not ConnectionStatus.DELETED])
@@ -51,7 +51,7 @@ def _wanted(tenant: str | None, statuses: tuple[str, ...], account: str | None =
 _TABLE = columns("id", "tenant", "account_id", "permission_set", "status", "why")
 
 
-@connections.verb("list", "--tenant acme --status broken", text=_TABLE)
+@noun.verb("list", "--tenant acme --status broken", text=_TABLE)
 @_TENANT
 @_STATUS
 @click.option("--account", help="In this AWS account.")
@@ -60,14 +60,14 @@ def list_all(tenant: str | None, statuses: tuple[str, ...], account: str | None)
     return [_row(one) for one in _wanted(tenant, statuses, account)]
 
 
-@connections.verb("show", "123456789012")
+@noun.verb("show", "123456789012")
 @_CONNECTION
 def show(connection: str) -> Row:
     """Show a connection and its latest proof."""
     return _whole(connection_called(connection))
 
 
-@connections.verb("verify", "--tenant acme --status broken", text=_TABLE)
+@noun.verb("verify", "--tenant acme --status broken", text=_TABLE)
 @click.argument("connection", required=False)
 @_TENANT
 @_STATUS
@@ -116,7 +116,7 @@ def findings(rows: list[dict[str, Any]], status: str, seen: str, to_do: str) -> 
             yield f"    → {row[to_do]}"
 
 
-@connections.verb("diagnose", "acme", text=_diagnosis)
+@noun.verb("diagnose", "acme", text=_diagnosis)
 @_CONNECTION
 def diagnose(connection: str) -> Row:
     """Say why a connection is not verified, or calls fail.
@@ -127,7 +127,7 @@ def diagnose(connection: str) -> Row:
     return asdict(services().diagnoses.diagnose(operator(), found.tenant_id, found.id))
 
 
-@connections.verb("suspend", "123456789012 --reason 'strange calls in CloudTrail'")
+@noun.verb("suspend", "123456789012 --reason 'strange calls in CloudTrail'")
 @_CONNECTION
 @REASON
 def suspend(connection: str, reason: str) -> Row:
@@ -136,7 +136,7 @@ def suspend(connection: str, reason: str) -> Row:
     return _row(services().connections.suspend(operator(), found.tenant_id, found.id, reason=reason))
 
 
-@connections.verb("resume", "123456789012 --reason explained")
+@noun.verb("resume", "123456789012 --reason explained")
 @_CONNECTION
 @REASON
 def resume(connection: str, reason: str) -> Row:
@@ -145,7 +145,7 @@ def resume(connection: str, reason: str) -> Row:
     return _whole(services().connections.resume(operator(), found.tenant_id, found.id, reason=reason))
 
 
-@connections.verb("approve", "123456789012 --permission-set bucket-sync")
+@noun.verb("approve", "123456789012 --permission-set bucket-sync")
 @_CONNECTION
 @click.option("--permission-set", help="Do not ask; fail if the connection is to have another one.")
 def approve(connection: str, permission_set: str | None) -> Row:

@@ -13,7 +13,7 @@ from app.cli.output import Row, columns, row_of, table
 from app.clock import now
 from app.store.models import ApiKey
 
-keys = Noun("keys", help="API keys. KEY is an id, a name, or the first 20 characters of the key.")
+noun = Noun("keys", help="API keys. KEY is an id, a name, or the first 20 characters of the key.")
 _KEY = click.argument("key")
 
 
@@ -27,13 +27,13 @@ def _row(key: ApiKey) -> dict[str, Any]:
     }
 
 
-@keys.verb("generate")
+@noun.verb("generate")
 def generate() -> str:
     """Print a key for DEPUTY_BOOTSTRAP_KEY; store nothing."""
     return generate_key()
 
 
-@keys.verb("bootstrap")
+@noun.verb("bootstrap")
 def bootstrap() -> str:
     """Install DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope.
 
@@ -49,7 +49,7 @@ def bootstrap() -> str:
     return "The bootstrap key is installed." if new else "The bootstrap key is already installed."
 
 
-@keys.verb("create", "--name worker --scope credentials:issue --tenant acme --days 90")
+@noun.verb("create", "--name worker --scope credentials:issue --tenant acme --days 90")
 @click.option("--name", required=True, callback=a_line, help="Who or what will use it.")
 @click.option(
     "--scope",
@@ -87,7 +87,7 @@ def _shown_once(key: ApiKey, text: str) -> Row:
     return {"id": key.id, "key": text}
 
 
-@keys.verb("list", text=columns("id", "state", "expires_at", "name", "tenant_id", "scopes"))
+@noun.verb("list", text=columns("id", "state", "expires_at", "name", "tenant_id", "scopes"))
 @click.option("--tenant", help="Those that are bound to this tenant: its id, reference or name.")
 def list_all(tenant: str | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
@@ -98,7 +98,7 @@ def list_all(tenant: str | None) -> list[Row]:
     return [_row(key) for key in services().api_keys.all_keys() if bound_to in {None, key.tenant_id}]
 
 
-@keys.verb("show", "dpk_0123456789abcdef")
+@noun.verb("show", "dpk_0123456789abcdef")
 @_KEY
 def show(key: str) -> Row:
     """Show an API key, and what is revoked with it."""
@@ -106,7 +106,7 @@ def show(key: str) -> Row:
     return _row(found) | {"made": row_of(services().api_keys.family_of(found.id), "keys", "links")}
 
 
-@keys.verb("replace", "worker --grace 3600")
+@noun.verb("replace", "worker --grace 3600")
 @_KEY
 @click.option(
     "--grace",
@@ -124,7 +124,7 @@ def replace(key: str, grace: int) -> Row:
     return {**_shown_once(successor, text), "inherited": row_of(made, "keys", "links")}
 
 
-@keys.verb("revoke", "dpk_0123456789abcdef")
+@noun.verb("revoke", "dpk_0123456789abcdef")
 @_KEY
 @click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
 def revoke(key: str, *, yes: bool) -> str:

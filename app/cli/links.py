@@ -11,11 +11,11 @@ from app.cli.operator import TENANT, Noun, every, operator, services
 from app.cli.output import Row, row_of
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX
 
-links = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")
+noun = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")
 _DAY = timedelta(days=1).total_seconds()
 
 
-@links.verb("list", "acme")
+@noun.verb("list", "acme")
 @TENANT
 def list_all(tenant: str) -> list[Row]:
     """List a tenant's onboarding links, without their URLs."""
@@ -23,7 +23,7 @@ def list_all(tenant: str) -> list[Row]:
     return [row_of(one, "id", "permission_set", "region", "created_at", "expires_at", "revoked_at") for one in found]
 
 
-@links.verb("create", "acme --days 7")
+@noun.verb("create", "acme --days 7")
 @TENANT
 @click.option("--permission-set", help="What the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
@@ -39,7 +39,7 @@ def create(tenant: str, permission_set: str | None, region: str | None, days: in
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
-@links.verb("revoke", "acme 019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18")
+@noun.verb("revoke", "acme 019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18")
 @TENANT
 @click.argument("link_id", type=click.UUID)
 def revoke(tenant: str, link_id: UUID) -> str:

@@ -3,10 +3,10 @@
 from app.cli.finding import tenant_called
 from app.cli.operator import TENANT, Noun, operator, services
 
-registrations = Noun("registrations", help="Registrations: the messages of customers' stacks.")
+noun = Noun("registrations", help="Registrations: the messages of customers' stacks.")
 
 
-@registrations.verb("void", "acme")
+@noun.verb("void", "acme")
 @TENANT
 def void(tenant: str) -> str:
     """Void a tenant's registration tokens.

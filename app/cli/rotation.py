@@ -9,10 +9,10 @@ from app.cli.operator import REASON, TENANT, Noun, operator, services
 from app.cli.output import Row
 from app.errors import NotFoundError
 
-rotation = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")
+noun = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")
 
 
-@rotation.verb("show", "acme")
+@noun.verb("show", "acme")
 @TENANT
 def show(tenant: str) -> Row:
     """Show a tenant's latest rotation, also one that has ended."""
@@ -22,7 +22,7 @@ def show(tenant: str) -> Row:
     return asdict(found)
 
 
-@rotation.verb("open", "acme --reason 'the External ID was published'")
+@noun.verb("open", "acme --reason 'the External ID was published'")
 @TENANT
 @REASON
 @click.option("--emergency", is_flag=True, help="Issue nothing with the old External ID any more, from now on.")
@@ -35,7 +35,7 @@ def open_(tenant: str, reason: str, *, emergency: bool) -> Row:
     return asdict(started)
 
 
-@rotation.verb("complete", "acme")
+@noun.verb("complete", "acme")
 @TENANT
 def complete(tenant: str) -> Row:
     """Make the next External ID current.
@@ -45,7 +45,7 @@ def complete(tenant: str) -> Row:
     return asdict(services().rotations.complete(operator(), tenant_called(tenant).id))
 
 
-@rotation.verb("abandon", "acme")
+@noun.verb("abandon", "acme")
 @TENANT
 def abandon(tenant: str) -> str:
     """Abandon a rotation as long as no connection has switched."""

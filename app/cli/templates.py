@@ -14,10 +14,10 @@ from app.errors import AppError
 from app.permissions import permission_sets, set_files
 from app.store.revisions import KNOWN, is_newer, revision
 
-templates = Noun("templates", help="The CloudFormation templates that customers launch.")
+noun = Noun("templates", help="The CloudFormation templates that customers launch.")
 
 
-@templates.verb("check")
+@noun.verb("check")
 def check_sets() -> str:
     """Check the files of the permission sets.
 
@@ -46,7 +46,7 @@ def _settings() -> tuple[Path | None, str | None, str]:
     return config.permission_sets, config.default_permission_set, config.role_prefix
 
 
-@templates.verb("publish", "--check", text=lambda rows: map(_line, rows))
+@noun.verb("publish", "--check", text=lambda rows: map(_line, rows))
 @click.option(
     "--check", is_flag=True, help="Publish nothing; list what is missing or differs, and fail if anything does."
 )

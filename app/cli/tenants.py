@@ -13,14 +13,14 @@ from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
 
-tenants = Noun("tenants", help="Tenants: the vendor's customers. TENANT is an id, a reference or a name.")
+noun = Noun("tenants", help="Tenants: the vendor's customers. TENANT is an id, a reference or a name.")
 
 
 def _row(tenant: Tenant) -> dict[str, Any]:
     return row_of(tenant, "id", "reference", "name", "status", "suspended", "external_id", "created_at")
 
 
-@tenants.verb("list", "--name acm", text=columns("id", "reference", "name", "status", "created_at"))
+@noun.verb("list", "--name acm", text=columns("id", "reference", "name", "status", "created_at"))
 @click.option("--name", help="The beginning of the name; case does not matter.")
 @click.option("--status", type=click.Choice(["active", "suspended"]))
 def list_all(name: str | None, status: str | None) -> list[Row]:
@@ -29,7 +29,7 @@ def list_all(name: str | None, status: str | None) -> list[Row]:
     return [_row(tenant) for tenant in every(partial(services().tenants.list, operator(), wanted))]
 
 
-@tenants.verb("show", "customer-42")
+@noun.verb("show", "customer-42")
 @TENANT
 def show(tenant: str) -> Row:
     """Show a tenant, and its connections by status."""
@@ -38,7 +38,7 @@ def show(tenant: str) -> Row:
     return _row(found) | {"accounts": found.accounts, "connections": {status.value: n for status, n in counts.items()}}
 
 
-@tenants.verb("suspend", "acme --reason 'asked by the customer, ticket 123'")
+@noun.verb("suspend", "acme --reason 'asked by the customer, ticket 123'")
 @TENANT
 @REASON
 def suspend(tenant: str, reason: str) -> Row:
@@ -49,7 +49,7 @@ def suspend(tenant: str, reason: str) -> Row:
     return _row(services().tenants.suspend(operator(), tenant_called(tenant).id, reason=reason))
 
 
-@tenants.verb("resume", "acme --reason 'ticket 123 closed'")
+@noun.verb("resume", "acme --reason 'ticket 123 closed'")
 @TENANT
 @REASON
 def resume(tenant: str, reason: str) -> Row:
@@ -63,7 +63,7 @@ def _accounts(_context: click.Context, _option: click.Parameter, given: tuple[st
     return given
 
 
-@tenants.verb("accounts", "acme --only 123456789012 --only 210987654321")
+@noun.verb("accounts", "acme --only 123456789012 --only 210987654321")
 @TENANT
 @click.option("--only", multiple=True, callback=_accounts, help="Allow this account; repeat for several.")
 @click.option("--any", "any_account", is_flag=True, help="Allow every account.")
