@@ -9,8 +9,9 @@ import functools
 import io
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
+from wsgiref.types import StartResponse, WSGIApplication
 
 import orjson
 from flask import g, request
@@ -26,9 +27,6 @@ from app.http.parsing import whole_body
 from app.http.request_id import request_id
 from app.services import Services
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication
-
 _HEADERS = [("Content-Type", "application/json"), *ALWAYS.items(), *FOR_PROGRAMS.items()]
 
 _uuid = functools.lru_cache(100_000)(UUID)  # a look-up is faster than parsing
@@ -42,11 +40,11 @@ _MAX_BODY = 16 * 1024  # bytes; SDKs send less
 class FastLane:
     """The WSGI middleware in front of Flask."""
 
-    def __init__(self, flask: "WSGIApplication", services: Services) -> None:
+    def __init__(self, flask: WSGIApplication, services: Services) -> None:
         self._flask = flask
         self._services = services
 
-    def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         found = _PATH.fullmatch(environ["PATH_INFO"])
         if found is None or not _is_plain(environ, found[3]):
             return self._flask(environ, start_response)

@@ -1,10 +1,8 @@
 """The path of DEPUTY_PUBLIC_URL: `https://example.com/deputy` is served below `/deputy`."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication
 
 
 class PublicPath:
@@ -14,11 +12,11 @@ class PublicPath:
     this process directly does not know it.
     """
 
-    def __init__(self, inner: "WSGIApplication", path: str) -> None:
+    def __init__(self, inner: WSGIApplication, path: str) -> None:
         self._inner = inner
         self._path = path
 
-    def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         asked = environ["PATH_INFO"]
         environ["SCRIPT_NAME"] = self._path
         if f"{asked}/".startswith(f"{self._path}/"):
