@@ -17,18 +17,10 @@ from uuid import UUID
 from cachetools import LRUCache
 from sqlalchemy import select
 
+from app import errors
 from app.access.callers import Caller, Scope, authenticated, caller_at_epoch, digest_of, lookup_of
 from app.access.tenancy import owned_at_epoch
 from app.concurrency.single_flight import SingleFlight
-from app.errors import (
-    AppError,
-    CallerFaultError,
-    ConnectionNotVerifiedError,
-    CustomerSetupError,
-    ExternalIdWithdrawnError,
-    NotFoundError,
-    StoreUnavailableError,
-)
 from app.ids import Grant
 from app.issuing.shelf_life import ShelfLife
 from app.store.database import Database, Session
@@ -181,8 +173,8 @@ class Authorization:
             except FutureTimeoutError as error:
                 # A server that hangs holds its connection: the next request tries another one.
                 memory.reads.abandon(name, call)
-                raise StoreUnavailableError("The database can't be reached right now; try again.") from error
-            except (CallerFaultError, CustomerSetupError):
+                raise errors.StoreUnavailableError("The database can't be reached right now; try again.") from error
+            except (errors.CallerFaultError, errors.CustomerSetupError):
                 # Nothing compares a refusal with the epoch, and a read that was joined may have begun before this
                 # request. So the request joins the next one, which began later.
                 if started or began_later:
@@ -212,7 +204,7 @@ def refused_about(path: Path) -> Iterator[None]:
     """Lets the audit log say that a refusal in here is about that connection, which the caller can see."""
     try:
         yield
-    except AppError as error:
+    except errors.AppError as error:
         error.tenant_id, error.connection_id = path
         raise
 
@@ -224,7 +216,7 @@ def _ensure_may_issue(known: Caller, digest: bytes, tenant_id: UUID) -> None:
     """
     authenticated(known, digest).require(Scope.CREDENTIALS_ISSUE)
     if known.tenant_id not in {None, tenant_id}:
-        raise NotFoundError
+        raise errors.NotFoundError
 
 
 def _ensure_permission_set(caller: Caller, connection: VerifiedConnection) -> None:
@@ -242,9 +234,10 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
         ensure_active(tenant_status)
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
-            raise ConnectionNotVerifiedError(AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED)
+            why = AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED
+            raise errors.ConnectionNotVerifiedError(why)
         if connection.external_id_row.withdrawn_at is not None:
-            raise ExternalIdWithdrawnError(WITHDRAWN)
+            raise errors.ExternalIdWithdrawnError(WITHDRAWN)
     return epoch, VerifiedConnection(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,
