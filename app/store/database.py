@@ -15,11 +15,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import orjson
-from sqlalchemy import DateTime, Dialect, Engine, create_engine, event, func, select
-from sqlalchemy.engine import Connection as DbConnection
+from sqlalchemy import Connection, DateTime, Dialect, Engine, QueuePool, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator
 
 from app import metrics
@@ -155,7 +153,7 @@ def postgresql_limits(server_version: int) -> dict[str, float]:
     return {"statement_timeout": min(_STATEMENT_SECONDS, LONGEST), whole: LONGEST}
 
 
-def without_limits(connection: DbConnection) -> None:
+def without_limits(connection: Connection) -> None:
     """Lift the time limits, for migrations. The connection is closed when it is returned.
 
     A lock is waited for only briefly: all requests that need the table wait behind the migration.
@@ -213,7 +211,7 @@ def _sqlite(url: str) -> Engine:
             dbapi.execute(pragma)
 
     @event.listens_for(engine, "begin")
-    def _begin(connection: DbConnection) -> None:
+    def _begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         dbapi = cast("SqliteConnection", connection.connection.dbapi_connection)
         dbapi.takes_long = options.get("deputy_takes_long", False)
