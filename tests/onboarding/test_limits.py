@@ -187,10 +187,21 @@ def test_an_organisations_accounts_get_the_limits_and_each_its_own_boundary(app,
             with closing(root_client(aws, "iam", account)) as iam:
                 role = iam.get_role(RoleName=kit["role_name"])["Role"]
                 names = iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
+                denials = [
+                    iam.get_role_policy(RoleName=kit["role_name"], PolicyName=name)["PolicyDocument"]["Statement"]
+                    for name in ("access-until", "AWSRevokeOlderSessions")
+                ]
             [statement] = role["AssumeRolePolicyDocument"]["Statement"]
             assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
             assert role["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(f"{account}:policy/team/Boundary")
             assert set(names) == {"permissions", "read-itself", "access-until", "AWSRevokeOlderSessions"}
+            assert denials == [
+                [{"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
+                for condition in (
+                    {"DateGreaterThanEquals": {"aws:CurrentTime": "2099-12-31T00:00:00Z"}},
+                    {"DateLessThan": {"aws:TokenIssueTime": "2020-01-01T00:00:00Z"}},
+                )
+            ]
 
 
 # --- the commands of the kit ---
@@ -253,6 +264,29 @@ def test_the_script_takes_limits_and_keeps_them_until_they_are_taken_away(access
     assert access.role()["AssumeRolePolicyDocument"] == access.kit["trust_policy"]
     assert "access-until" not in access.policies()
     assert access.work(access.assume()) == (ALLOWED, ALLOWED)
+
+
+def test_the_script_limits_a_role_that_is_there(access: Access, shell):
+    def run(**limits: str) -> None:
+        done = shell(access.kit["aws_cli"], **limits)
+        assert done.returncode == 0, done.stderr
+        access.role_arn = done.stdout.strip()
+
+    run()
+    made, session = access.role(), access.assume()
+    assert access.work(session) == (ALLOWED, ALLOWED)
+    with access.aws.later(minutes=20):
+        run(RevokeSessionsBefore=stamp(minutes=10))
+        assert access.work(session) == (DENIED, DENIED)
+        session = access.assume()
+        assert access.work(session) == (ALLOWED, ALLOWED)
+        run(PermissionsBoundaryArn=BOUNDARY)
+        assert access.work(session) == (ALLOWED, DENIED)
+        run(AccessUntil=stamp(minutes=30))
+        assert (access.new_session(), access.work(session)) == (ALLOWED, (ALLOWED, DENIED))
+    with access.aws.later(minutes=31):
+        assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED))
+    assert access.role()["RoleId"] == made["RoleId"]
 
 
 def test_the_script_makes_nothing_of_what_is_no_limit(access: Access, shell):
