@@ -215,9 +215,7 @@ def live_links() -> Select[OnboardingLink, Tenant]:
         select(OnboardingLink, Tenant)
         .join(Tenant)
         .where(
-            OnboardingLink.revoked_at.is_(None),
-            OnboardingLink.expires_at > now(),
-            Tenant.status == TenantStatus.ACTIVE,
+            OnboardingLink.revoked_at.is_(None), OnboardingLink.expires_at > now(), Tenant.status == TenantStatus.ACTIVE
         )
     )
 
