@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from threading import Event
 
 from sqlalchemy import text
 
@@ -127,7 +128,7 @@ def _tidy_without_end(url: str) -> None:
         months.renew(db, datetime.fromtimestamp((end.int >> 80) / 1000, UTC))
         time.sleep(max(0.0, began + _EVERY - time.monotonic()))
     while True:
-        tidy(db, _DAYS)
+        tidy(db, _DAYS, Event())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ when a broker loses its messages or a background worker is killed: the database 
 
 from collections.abc import Callable
 from datetime import datetime
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -102,7 +103,8 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     """
     celery = _over_broker(config)
     celery.conf.update(_SETTINGS)
-    celery.steps["worker"].add(_beside(services))
+    end = Event()
+    celery.steps["worker"].add(_beside(services, end))
 
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
@@ -116,12 +118,12 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
-        housekeeping.tidy(services().db, config.audit_retention_days)
+        housekeeping.tidy(services().db, config.audit_retention_days, end)
 
     return celery
 
 
-def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
+def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.StartStopStep]:
     class Beside(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
         """Threads and no tasks: a background worker must take registrations and beat while its broker is away."""
 
@@ -133,6 +135,7 @@ def _beside(services: Callable[[], Services]) -> type[bootsteps.StartStopStep]:
                 part.start()
 
         def stop(self, _worker: Any) -> None:
+            end.set()
             stop_all(self._parts)
 
     return Beside

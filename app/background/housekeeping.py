@@ -7,6 +7,7 @@ request after an hour, and SQS keeps a message for 14 days at most, so after 30 
 
 import time
 from datetime import datetime, timedelta
+from threading import Event
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -28,31 +29,33 @@ _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for
 _PAUSE = 19  # times as long as a transaction took, so that others have 19 of 20 parts of the time
 
 
-def tidy(db: Database, audit_days: int) -> int:
+def tidy(db: Database, audit_days: int, end: Event) -> int:
     """Delete and detach what is old, for a bounded time, and return how many rows and months. `audit_days`: for how
-    long audit events are kept; 0: for ever. Raises StoreUnavailableError.
+    long audit events are kept; 0: all are kept. `end`: set when the background worker stops, which waits for no pause.
+    Raises StoreUnavailableError.
 
     Any number of background workers may call it at once.
     """
     rotation.settle_all(db)
-    gone = heartbeats.delete_old(db) + _delete_oldest(db, Registration, Registration.created_at, now() - _KEPT)
-    return gone + _audit_events(db, audit_days)
+    gone = heartbeats.delete_old(db) + _delete_oldest(db, Registration, Registration.created_at, now() - _KEPT, end)
+    return gone + _audit_events(db, audit_days, end)
 
 
-def _audit_events(db: Database, days: int) -> int:
+def _audit_events(db: Database, days: int, end: Event) -> int:
     with db.read() as session:
         # By the clock that is behind: one that jumped ahead must not end what is young.
         limit = min(now(), database_now(session)) - timedelta(days=days) - ID_AND_TIME if days else None
-        told = session.scalar(select(Configuration.audit_kept_days))
-    if db.engine.dialect.name == "postgresql":
+        on_sqlite = db.engine.dialect.name == "sqlite"
+        told = session.scalar(select(Configuration.audit_kept_days)) if on_sqlite else None
+    if not on_sqlite:
         return months.renew(db, limit)
     if told != days:
         with db.write(SYSTEM) as session:
             session.execute(update(Configuration).values(audit_kept_days=days))
-    return _delete_oldest(db, AuditEvent, AuditEvent.at, limit) if limit else 0
+    return _delete_oldest(db, AuditEvent, AuditEvent.at, limit, end) if limit else 0
 
 
-def _delete_oldest(db: Database, table: Any, at: InstrumentedAttribute[datetime], limit: datetime) -> int:
+def _delete_oldest(db: Database, table: Any, at: InstrumentedAttribute[datetime], limit: datetime, end: Event) -> int:
     """Delete the rows from before `limit`, by their ids (UUIDv7) and by `at`, some at a time."""
     with db.read() as session:
         first = session.scalar(select(at).order_by(table.id).limit(1))
@@ -66,7 +69,7 @@ def _delete_oldest(db: Database, table: Any, at: InstrumentedAttribute[datetime]
         with db.write(SYSTEM) as session:
             some_gone = len(session.execute(returning).all())
         gone += some_gone
-        if some_gone < _TOGETHER:
+        over = time.monotonic()
+        if some_gone < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
             break
-        time.sleep((time.monotonic() - began) * _PAUSE)
     return gone

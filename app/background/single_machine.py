@@ -35,7 +35,8 @@ class SingleMachineWorker:
         self._stop.set()
 
     def _tidy(self, part: Part) -> None:
+        db, days = self._services.db, self._services.config.audit_retention_days
         while True:
-            guarded(part.end, lambda: tidy(self._services.db, self._services.config.audit_retention_days) > 0)
+            guarded(part.end, lambda: tidy(db, days, part.end) > 0)
             if part.end.wait(EVERY):
                 break

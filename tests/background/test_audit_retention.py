@@ -1,8 +1,8 @@
 """AUDIT_RETENTION_DAYS: what is older leaves the log, nothing younger can, and others write meanwhile."""
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -13,12 +13,12 @@ from app.audit.batch import AuditBatch
 from app.audit.events import Action, Actor, Event
 from app.audit.log import AuditLog, EventFilter
 from app.background import housekeeping
-from app.background.housekeeping import tidy
 from app.clock import now
 from app.ids import first_id_at
 from app.store.database import SYSTEM, Database
 from app.store.models import ISSUED, AuditEvent
 from tests.support.databases import new_database
+from tests.support.housekeeping import tidy
 from tests.support.rows import ByHand, at_once
 
 DAY = timedelta(days=1)
@@ -178,15 +178,13 @@ def test_a_few_rows_at_a_time_and_others_write_in_between(database, monkeypatch)
     """Between two transactions it pauses for 19 times as long as the first one took."""
     monkeypatch.setattr(housekeeping, "_TOGETHER", 100)
     write(database, *[500 * DAY - timedelta(seconds=number) for number in range(2_000)])
-    pauses, batch, sleep = [], AuditBatch(database), time.sleep
+    pauses, batch = [], AuditBatch(database)
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
         batch.commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])  # the write lock is free
-        sleep(0)
 
-    monkeypatch.setattr(housekeeping.time, "sleep", pause)
-    assert tidy(database, 400) == 2_000
+    assert housekeeping.tidy(database, 400, SimpleNamespace(wait=pause)) == 2_000
     assert len(pauses) == 20
     assert min(pauses) > 0
     assert len(left(database)) == 20
@@ -195,21 +193,22 @@ def test_a_few_rows_at_a_time_and_others_write_in_between(database, monkeypatch)
 @on_sqlite
 def test_for_15_seconds_at_most_each_time(database, monkeypatch):
     class Clock:
-        passed = 0.0
+        passed, pauses = 0.0, []
 
         def monotonic(self) -> float:
             self.passed += 0.2  # each transaction takes so long
             return self.passed
 
-        def sleep(self, seconds: float) -> None:
-            assert seconds == pytest.approx(19 * 0.2)
+        def wait(self, seconds: float) -> None:
+            self.pauses.append(seconds)
             self.passed += seconds
 
     monkeypatch.setattr(housekeeping, "_TOGETHER", 2)
-    monkeypatch.setattr(housekeeping, "time", Clock())
+    monkeypatch.setattr(housekeeping, "time", clock := Clock())
     write(database, *[500 * DAY - timedelta(seconds=number) for number in range(9)])
-    assert tidy(database, 400) == 8
-    assert tidy(database, 400) == 1
+    assert housekeeping.tidy(database, 400, clock) == 8
+    assert clock.pauses == pytest.approx([3.8, 3.8, 3.8, 2.0]), "the last one only to the end"
+    assert housekeeping.tidy(database, 400, clock) == 1
 
 
 @on_sqlite

@@ -13,7 +13,6 @@ import sqlalchemy
 from app import services as composition
 from app.background import housekeeping
 from app.background.celery_app import create_celery
-from app.background.housekeeping import tidy
 from app.background.parts import companions, stop_all
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
@@ -24,6 +23,7 @@ from app.store.database import SYSTEM
 from app.store.models import Registration, SecretKey
 from tests.conftest import make_config
 from tests.support.databases import new_database
+from tests.support.housekeeping import tidy
 from tests.support.rows import at_once, tenant_row
 from tests.support.waiting import until
 
@@ -84,15 +84,23 @@ def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
     """For 15 seconds: here the first two transactions take them."""
     monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
     seconds = iter([0.0, 0.0, 0.1, 0.1, 0.2, 15.0])
-    monkeypatch.setattr(
-        "app.background.housekeeping.time", SimpleNamespace(monotonic=lambda: next(seconds), sleep=bool)
-    )
+    monkeypatch.setattr("app.background.housekeeping.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr("threading.Event.wait", lambda *_: False)
     ids = registrations(services, *[40 * DAY] * 5, 1 * DAY)
     assert tidy(services.db, 0) == 4
     assert left(services) == ids[4:]
     seconds = itertools.count()
     assert tidy(services.db, 0) == 1
     assert left(services) == ids[5:]
+
+
+def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkeypatch):
+    monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
+    ids = registrations(services, *[40 * DAY] * 5)
+    end = threading.Event()
+    end.set()
+    assert housekeeping.tidy(services.db, 0, end) == 2
+    assert left(services) == ids[2:]
 
 
 def test_where_nothing_is_old_housekeeping_does_not_wait_for_writers(services):
@@ -137,12 +145,23 @@ def test_many_workers_at_once_delete_all_and_do_not_fail(services):
     assert left(services) == kept
 
 
+def keeping(tidied: list, ends: list):
+    """Housekeeping that keeps with what it was called."""
+
+    def kept(db, days, end) -> int:
+        tidied.append(days)
+        ends.append(end)
+        return tidy(db, days)
+
+    return kept
+
+
 def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     monkeypatch.setattr("app.background.parts._TICK", 0.01)
-    rounds, tidied = [], []
+    rounds, tidied, ends = [], [], []
     claim = services.proof_queue.claim
     monkeypatch.setattr("app.connections.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most))
-    monkeypatch.setattr("app.background.single_machine.tidy", lambda db, days: tidied.append(days) or tidy(db, days))
+    monkeypatch.setattr("app.background.single_machine.tidy", keeping(tidied, ends))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()
     thread = threading.Thread(target=SingleMachineWorker(services, stop).run)
@@ -152,6 +171,7 @@ def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     thread.join(10)
     assert left(services) == kept
     assert tidied == [400]
+    assert ends[0].is_set(), "the pauses of housekeeping hold up no stop"
 
 
 def test_each_kind_of_worker_notes_the_secret_keys_and_when(services):
@@ -171,8 +191,8 @@ def test_each_kind_of_worker_notes_the_secret_keys_and_when(services):
 
 
 def test_celery_tidies_by_the_same_method(services, monkeypatch):
-    tidied = []
-    monkeypatch.setattr(housekeeping, "tidy", lambda db, days: tidied.append(days) or tidy(db, days))
+    tidied, ends = [], []
+    monkeypatch.setattr(housekeeping, "tidy", keeping(tidied, ends))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     celery = create_celery(services.config, lambda: services)
     [beat] = [entry for entry in celery.conf.beat_schedule.values() if entry["task"] == "deputy.tidy"]
@@ -180,3 +200,9 @@ def test_celery_tidies_by_the_same_method(services, monkeypatch):
     celery.tasks[beat["task"]]()
     assert left(services) == kept
     assert tidied == [400]
+    assert not ends[0].is_set()
+    [beside] = celery.steps["worker"]
+    stopped = beside(None)
+    stopped._parts = []
+    stopped.stop(None)
+    assert ends[0].is_set(), "the pauses of housekeeping hold up no stop"

@@ -8,13 +8,13 @@ import pytest
 import sqlalchemy
 import time_machine
 
-from app.background.housekeeping import tidy
 from app.clock import now
 from app.health import heartbeats
 from app.health.heartbeats import Heartbeat, QueueState
 from app.store.database import SYSTEM, Database
 from app.store.models import BackgroundWorker
 from tests.support.databases import new_database
+from tests.support.housekeeping import tidy
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -18,7 +18,6 @@ from sqlalchemy import update
 from werkzeug.test import run_wsgi_app
 
 from app.access.callers import Scope
-from app.background import housekeeping
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection as Row, ExternalIdRow, ExternalIdState
@@ -30,6 +29,7 @@ from tests.conftest import OPERATOR
 from tests.model.state import Connection, Key, Model, Role, Tenant
 from tests.model.trust import Trust
 from tests.support.cast import Api
+from tests.support.housekeeping import tidy
 
 ALL = frozenset(scope.value for scope in Scope)
 _READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
@@ -115,7 +115,7 @@ class Stage:
 
     def work(self) -> Iterator[tuple[str, str]]:
         """A background worker does what is due now: each connection that it takes up, and why."""
-        housekeeping.tidy(self.services.db, self.services.config.audit_retention_days)
+        tidy(self.services.db, self.services.config.audit_retention_days)
         yield "", ""
         queue = self.services.proof_queue
         while claims := queue.claim(100) + queue.claim_routine(100):

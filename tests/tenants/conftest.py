@@ -12,7 +12,6 @@ import time_machine
 from flask import Flask
 
 from app.access.callers import Scope
-from app.background import housekeeping
 from app.clock import now
 from app.factory import create_app
 from app.services import Services
@@ -21,6 +20,7 @@ from app.store.models import Connection, ExternalIdRow
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of
 from tests.support.databases import new_database
+from tests.support.housekeeping import tidy
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -117,7 +117,7 @@ class Tenant:
     def after(self, **time: float) -> None:
         """So much later, with a background worker at work all the time: it does what is due when it is due."""
         until = now() + timedelta(**time)
-        housekeeping.tidy(self.services.db, 0)
+        tidy(self.services.db, 0)
         while (due := self._next_due()) is not None and due <= until:
             self.clock.move_to(max(due, now()))
             queue = self.services.proof_queue
@@ -126,7 +126,7 @@ class Tenant:
             for claim in claims:
                 queue.prove(claim)
         self.clock.move_to(until)
-        housekeeping.tidy(self.services.db, 0)
+        tidy(self.services.db, 0)
 
     def idle(self, **time: float) -> None:
         """So much later, and no background worker was there until then."""
