@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.aws.sts import Refused, Sts, StsError
@@ -143,6 +143,9 @@ def look_for_retired(sts: Sts, answers: Answers) -> Answers:
 def note(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[Finding, UUID]:
     """Keep what the role said to the External IDs that are not its own: the finding that counts, and the pair after it."""
     plan = answers.plan
+    if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
+        # What its role accepted before it was stopped: its repair is a change of its own, which takes time to spread.
+        db.execute(update(Trial).where(Trial.connection_id == connection.id).values(accepted_at=None))
     if plan.retiring and answers.refuses_retiring is not None:
         _note_refusal(_trial(db, connection, plan.retiring), answers.refuses_retiring, at)
     if plan.upcoming and answers.upcoming is not None:

@@ -20,10 +20,10 @@ from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotatio
 from app.tenants import rotation
 from app.tenants.rotation import settle_all
 from tests.conftest import make_config
-from tests.support.cast import Api, path_of
+from tests.support.cast import Api, path_of, without_external_id
 from tests.support.rows import ByHand
 from tests.support.waiting import until, waiting_for_locks
-from tests.tenants.conftest import Tenant
+from tests.tenants.conftest import Tenant, accepting
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
 
@@ -96,6 +96,34 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
     strangers = [sent for sent in tenant.sent(connection) if sent is not None and sent not in {old, following}]
     assert strangers
     assert not [sent for sent in strangers if sent in known], "a stranger's ID was issued to nobody"
+
+
+@pytest.mark.parametrize("meanwhile", ["broken", "insecure", "suspended"])
+def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten_the_two_minutes(
+    tenant: Tenant, meanwhile: str
+):
+    """Its repair is a change that IAM still has to spread."""
+    connection = tenant.connection()
+    tenant.start()
+    both = tenant.kit["trust_policy"]
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    if meanwhile == "suspended":
+        tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+    else:
+        wrong = without_external_id(both) if meanwhile == "insecure" else accepting(both, new_external_id())
+        tenant.update_role(connection, wrong)
+        tenant.verify(connection)
+    assert tenant.get(connection)["status"] == meanwhile
+    tenant.clock.shift(timedelta(minutes=10))
+    tenant.update_role(connection)
+    if meanwhile == "suspended":
+        tenant.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
+    for _ in range(3):
+        assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.state() == ("open", 0, 1)
+    tenant.after(minutes=4)
+    assert tenant.state() == ("ready", 1, 0)
 
 
 def test_it_completes_by_itself_a_day_after_it_was_ready(tenant: Tenant):
