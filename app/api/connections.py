@@ -176,7 +176,7 @@ class ConnectionOut(Answer):
     proven_until = _ProvenUntil("Nothing is issued later without a fresh proof. null: not verified.", allow_none=True)
     next_proof_at = Time(allow_none=True, attribute="due_at")
     access_until = Time(
-        "When the access ends, by the role's trust policy as it was read last. null: no time.", allow_none=True
+        "When the access ends, by the role's trust policy or its stack's message. null: no time.", allow_none=True
     )
     created_at = Time()
     verified_at = Time("The time of the latest proof that succeeded.", allow_none=True)

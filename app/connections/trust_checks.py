@@ -7,7 +7,7 @@ whatever the calls saw. A policy that cannot be read, or not understood, proves 
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 
 from app.aws.sts import Refused, StsError, Told
 from app.config import Broker
@@ -54,19 +54,23 @@ def judge(
     if named := [it for it in sorted(retired) if it != grant.external_id and it in json.dumps(told[0].trust_policy)]:
         said.append(proof.Warning(RETIRED, f"The role still accepts {', '.join(named)}, which was retired: remove it."))
     finding = replace(finding, checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
-    until, permission_set = _last(found.ends), told[0].permission_set
+    until, permission_set = end_of(found.ends), told[0].permission_set
     finding = replace(finding, reads_trust=True, access_until=until, permission_set=permission_set)
     if not found.open or finding.verdict is Verdict.UNASSUMABLE:
         return finding
     return replace(finding, verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False)
 
 
-def _last(times: Collection[str]) -> datetime | None:
-    """When all of them have passed, the access has ended. None unless each is written as in the kit."""
+def end_of(times: Collection[str]) -> datetime | None:
+    """When all of them have passed, the access has ended. None unless each is written as in the kit.
+
+    Nor for the first and the last year: not every time zone has all of them, and PostgreSQL may answer in any.
+    """
     try:
-        return max((datetime.strptime(it, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) for it in times), default=None)
+        ends = [datetime.strptime(it, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) for it in times]
     except ValueError:
         return None
+    return max(ends) if ends and all(MINYEAR < it.year < MAXYEAR for it in ends) else None
 
 
 def _demands(found: Reading) -> Check:

@@ -28,6 +28,7 @@ from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.connections.connections import add_pending, to_role
 from app.connections.set_changes import note_set
+from app.connections.trust_checks import end_of
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
 from app.health.heartbeats import QueueState
 from app.ids import RoleArn
@@ -217,7 +218,7 @@ class Registrations:
                 return admits_message(db, told.token.tenant_id)
             made = self._add(db, told, tenant)
             made.stack = stack
-            note_set(db, self._sets, actor, made, told.request.property("PermissionSet"))
+            self._note(db, actor, made, told.request)
             _record(db, actor, told, made, Action.CONNECTION_REGISTERED)
             return True
         if connection.status in _AT_REST:
@@ -226,12 +227,18 @@ class Registrations:
             connection.make_due(now(), Trigger.REGISTERED)
             connection.stack = stack
             if not deleting:
-                note_set(db, self._sets, actor, connection, told.request.property("PermissionSet"))
+                self._note(db, actor, connection, told.request)
             action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
         if kept:
             _record(db, actor, told, connection, action)
         return kept
+
+    def _note(self, db: Session, actor: Actor, connection: Connection, request: Request) -> None:
+        """What the stack says of its role. A proof that may read the role knows better, and comes soon."""
+        note_set(db, self._sets, actor, connection, request.property("PermissionSet"))
+        if "AccessUntil" in request.properties:  # not in templates of older releases
+            connection.access_until = end_of([request.property("AccessUntil")])
 
     def _add(self, db: Session, told: _CheckedMessage, tenant: Tenant) -> Connection:
         # Templates of older releases name no permission set; they count as the default set.

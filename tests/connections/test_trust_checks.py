@@ -102,6 +102,8 @@ def test_others_and_dates_are_warnings_as_the_policy_writes_them():
         ("DateLessThan", "aws:CurrentTime", ["2099-01-01T00:00:00Z", "2098-01-01T00:00:00Z"], 2099),  # either is enough
         ("DateLessThan", "aws:CurrentTime", "2099-01-01", None),
         ("DateLessThan", "aws:CurrentTime", "2099-02-31T00:00:00Z", None),
+        ("DateLessThan", "aws:CurrentTime", "9999-12-31T23:59:59Z", None),  # in some time zone that is the year 10000
+        ("DateLessThan", "aws:CurrentTime", "0001-01-01T00:00:00Z", None),
         ("NumericLessThan", "aws:EpochTime", "4070908800", None),
         ("DateGreaterThan", "aws:CurrentTime", "2020-01-01T00:00:00Z", None),
     ],

@@ -145,6 +145,46 @@ def test_a_version_that_nobody_asked_for_is_not_known(desk):
     assert (connection.permission_set, connection.permission_set_version) == ("inventory", None)
 
 
+END = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ("2099-01-01T00:00:00Z", END),
+        ("2098-12-31T23:59:59Z", END - timedelta(seconds=1)),
+        ("", None),
+        ("tomorrow", None),
+        ("9999-12-31T23:59:59Z", None),
+        (["2098-01-01T00:00:00Z"], END),  # no text, so nothing is said
+        (None, END),  # as of a template of an older release
+    ],
+)
+def test_a_stack_says_until_when_its_role_lets_us_in(desk, said, known):
+    """So that the end is known of a role that may not read itself."""
+    stack = desk.stack()
+    stack.access_until = "2099-01-01T00:00:00Z"
+    desk.handle(stack.message())
+    [made] = desk.connections()
+    assert made.access_until == END
+    stack.access_until = said
+    desk.handle(stack.message("Update"))
+    [after] = desk.connections()
+    assert after.access_until == known
+
+
+def test_a_stack_that_is_deleted_or_whose_connection_rests_says_no_end(desk):
+    stack = desk.stack()
+    desk.handle(stack.message())
+    stack.access_until = "2099-01-01T00:00:00Z"
+    desk.handle(stack.message("Delete"))
+    [connection] = desk.connections()
+    desk.change(Connection, connection.id, status=ConnectionStatus.SUSPENDED)
+    desk.handle(stack.message("Update"))
+    [connection] = desk.connections()
+    assert connection.access_until is None
+
+
 def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):
     stack = desk.stack()
     desk.handle(stack.message())

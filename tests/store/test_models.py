@@ -384,7 +384,7 @@ TAKEN = {
     (S.INSECURE, V.INCONCLUSIVE): S.INSECURE,
     (S.ENDED, V.PROVEN): S.VERIFIED,
     (S.ENDED, V.INSECURE): S.INSECURE,
-    (S.ENDED, V.UNASSUMABLE): S.ENDED,
+    (S.ENDED, V.UNASSUMABLE): S.BROKEN,  # the customer has set a later time, or none
     (S.ENDED, V.INCONCLUSIVE): S.ENDED,
 }
 
@@ -424,18 +424,30 @@ def test_past_its_end_a_refusal_ends_it(before, verdict, later, ends):
     assert (it.access_until is None) is (ends and verdict is V.PROVEN)
 
 
-def due_with(until: datetime) -> datetime:
-    it = connection(S.VERIFIED, due_since=NOW - timedelta(days=1), access_until=until)
-    it.apply_verdict(proof(V.PROVEN), "AROAONE", HOUR)
-    assert it.due_at
+@pytest.mark.parametrize(
+    ("status", "until", "ended"),
+    [(S.ENDED, 0, True), (S.ENDED, 9_999_999_999, False), (S.ENDED, None, False), (S.BROKEN, 0, False)],
+)
+def test_only_an_end_that_has_come_is_said(status, until, ended):
+    """A stack may say another time before a proof finds what its role does."""
+    it = connection(status, access_until=None if until is None else datetime.fromtimestamp(until, UTC))
+    assert (it.ended_at is not None) is ended
+
+
+def due_with(until: datetime, status: ConnectionStatus = S.VERIFIED, verdict: Verdict = V.PROVEN) -> datetime:
+    it = connection(status, due_since=NOW - timedelta(days=1), access_until=until)
+    it.apply_verdict(proof(verdict), "AROAONE", HOUR)
+    assert (it.status, it.due_at is None) == (status, False)
     return it.due_at
 
 
 def test_a_proof_is_due_just_after_an_end_that_comes_before_its_turn():
     assert due_with(NOW + timedelta(minutes=1)) == NOW + timedelta(seconds=90)
+    assert due_with(NOW - timedelta(seconds=9), S.ENDED, V.UNASSUMABLE) == NOW + timedelta(seconds=21)
     last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # as people write "never"
-    for until in (last, NOW + timedelta(days=1), datetime(1, 1, 1, tzinfo=UTC)):
-        assert timedelta(minutes=15) <= due_with(until) - NOW <= timedelta(minutes=80)
+    later = [due_with(until) for until in (last, NOW + timedelta(days=1))]
+    later += [due_with(NOW - timedelta(days=1), S.ENDED, V.UNASSUMABLE)]
+    assert all(timedelta(minutes=15) <= due - NOW <= timedelta(minutes=80) for due in later)
 
 
 def test_a_proof_of_another_role_under_the_same_arn_is_a_change():

@@ -63,6 +63,7 @@ class Stack:
     """One customer's stack. Each request has an id of its own, as CloudFormation's have."""
 
     permission_set: str | None = None  # name@version, as the templates have it from this release on
+    access_until: Any = None  # likewise
 
     def __init__(self, answers: str, token: str, role_arn: str, *, account: str | None = None) -> None:
         self.account = account or role_arn.split(":")[4]
@@ -87,6 +88,7 @@ class Stack:
                 "RoleArn": self.role_arn,
                 "TemplateVersion": "0123456789abcdef",
                 **({"PermissionSet": self.permission_set} if self.permission_set else {}),
+                **({} if self.access_until is None else {"AccessUntil": self.access_until}),
             },
         }
         return {name: value for name, value in (made | known | changes).items() if value is not None}

@@ -54,7 +54,7 @@ _S, _V = ConnectionStatus, Verdict
 # Where a verdict takes a connection; any other pair leaves the status as it is.
 _AFTER = {
     **{(before, _V.PROVEN): _S.VERIFIED for before in (_S.PENDING, _S.BROKEN, _S.INSECURE, _S.ENDED)},
-    **{(before, _V.UNASSUMABLE): _S.BROKEN for before in (_S.VERIFIED, _S.INSECURE)},
+    **{(before, _V.UNASSUMABLE): _S.BROKEN for before in (_S.VERIFIED, _S.INSECURE, _S.ENDED)},
     **{(before, _V.INSECURE): _S.INSECURE for before in (_S.PENDING, _S.VERIFIED, _S.BROKEN, _S.ENDED)},
 }
 
@@ -121,7 +121,7 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     # The latest attempt to prove it; and since when each attempt ended in a refusal of its own External ID.
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
     refusing_since: Mapped[datetime | None]
-    access_until: Mapped[datetime | None]  # when its trust policy ends the access, as it was read last
+    access_until: Mapped[datetime | None]  # when its trust policy ends the access, as read last, or as its stack said
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
@@ -145,8 +145,8 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
 
     def _what_failed(self) -> str | None:
         """What its role does, in the customer's words: "now", if it was proven before."""
-        if self.status is ConnectionStatus.ENDED and self.access_until:
-            return f"Its access ended on {self.access_until:%-d %B %Y, %H:%M} UTC, as the customer set."
+        if self.ended_at:
+            return f"Its access ended on {self.ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
         checks = self.proof.checks if self.proof else []
         words = states.words_of({check["name"] for check in checks if check["outcome"] == "failed"})
         return words and words.format(now=" now" if self.verified_at else "")
@@ -229,6 +229,10 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         """A proof showed that the role accepts this External ID of the tenant; the sessions of the old pair are dropped."""
         self.external_id_id = external_id_id
         self.version += 1
+
+    @property
+    def ended_at(self) -> datetime | None:
+        return self.access_until if self.status is ConnectionStatus.ENDED and self.has_ended(now()) else None
 
     def has_ended(self, at: datetime) -> bool:
         """Whether a refusal is what the customer set for this time."""

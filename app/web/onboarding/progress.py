@@ -73,7 +73,7 @@ class Progress:
     @property
     def ended(self) -> str | None:
         """When the access ended, if the customer set that."""
-        until = self.connection.access_until if self.connection.status is ConnectionStatus.ENDED else None
+        until = self.connection.ended_at
         return f"{until:%-d %B %Y, %H:%M} UTC" if until else None
 
     @property
