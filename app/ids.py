@@ -7,7 +7,7 @@ everywhere: in Python `\d` also matches other scripts' digits, and `$` lets a tr
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NewType
 from uuid import UUID
 
@@ -57,6 +57,11 @@ def probe_session_name() -> str:
 def first_id_at(at: datetime) -> UUID:
     """A bound in time among ids: `new_id` makes none that is lower from that millisecond on."""
     return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
+
+
+def time_of(made: UUID) -> datetime:
+    """When `new_id` made it, to the millisecond."""
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
 
 
 def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:

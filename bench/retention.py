@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from app.audit import months
 from app.background.housekeeping import tidy
-from app.ids import first_id_at
+from app.ids import first_id_at, time_of
 from app.store.database import SYSTEM, Database
 from bench.client import BenchError
 from bench.goals import RETENTION, shown
@@ -72,7 +72,7 @@ class _Log:
                 session.execute(text(_ON_SQLITE), {"done": time.monotonic_ns()})
         for first, end in itertools.pairwise(_MONTHS) if self._by_month else ():
             with self._db.write(SYSTEM) as session:
-                name = f"audit_events_{datetime.fromtimestamp((first.int >> 80) / 1000, UTC):%Y_%m}"
+                name = f"audit_events_{time_of(first):%Y_%m}"
                 session.execute(text(f"DROP TABLE IF EXISTS {name}"))
                 values = f"FOR VALUES FROM ('{first}') TO ('{end}')"
                 session.execute(text(f"CREATE TABLE {name} PARTITION OF audit_events {values}"))
@@ -125,7 +125,7 @@ def _tidy_without_end(url: str) -> None:
     print("begun", flush=True)
     for end in _MONTHS[1:] if db.engine.dialect.name == "postgresql" else ():
         began = time.monotonic()
-        months.renew(db, datetime.fromtimestamp((end.int >> 80) / 1000, UTC))
+        months.renew(db, time_of(end))
         time.sleep(max(0.0, began + _EVERY - time.monotonic()))
     while True:
         tidy(db, _DAYS, Event())

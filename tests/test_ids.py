@@ -19,6 +19,7 @@ from app.ids import (
     probe_session_name,
     session_name,
     stack_name,
+    time_of,
 )
 from tests.support.cast import SESSION_NAME
 
@@ -212,6 +213,12 @@ def test_ids_come_in_order_of_creation():
     assert made == sorted(made)
     assert len(set(made)) == 10_000
     assert made[0].version == 7
+
+
+def test_an_id_tells_when_it_was_made():
+    at = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
+    assert time_of(first_id_at(at)) == at
+    assert abs((time_of(new_id()) - datetime.now(UTC)).total_seconds()) < 60
 
 
 def test_the_first_id_of_a_moment_bounds_what_is_made_then():

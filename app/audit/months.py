@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app import log
 from app.errors import ConflictError
-from app.ids import first_id_at
+from app.ids import first_id_at, time_of
 from app.store.database import SYSTEM, Database, Session, database_now
 
 _log = log.get(__name__)
@@ -103,7 +103,7 @@ def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
     if newest is None or newest >= first_id_at(limit):
         return False
     _detach(db, _DEFAULT)
-    name = f"{_DEFAULT}_{datetime.fromtimestamp((newest.int >> 80) / 1000, UTC):%Y_%m_%d}"
+    name = f"{_DEFAULT}_{time_of(newest):%Y_%m_%d}"
     while name in months.detached:  # strays of the same day came again, and the operator has not dropped the first ones
         name += "_1"
     db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {name}"))

@@ -13,7 +13,7 @@ from app.audit import log as audit
 from app.audit.events import Actor, Event
 from app.audit.log import AuditLog, EventFilter
 from app.errors import NotFoundError, StoreUnavailableError
-from app.ids import first_id_at, new_id
+from app.ids import first_id_at, new_id, time_of
 from app.store import database as store
 from app.store.database import CLOCKS_APART, LONGEST, SYSTEM, Database, database_now, postgresql_limits
 from app.store.migrations import alembic_config
@@ -89,7 +89,7 @@ def test_it_is_in_order_and_complete_page_by_page(database, later):
 def test_an_event_comes_when_it_has_settled_and_not_before(database, monkeypatch):
     say(database, "tests.wrote")
     with database.read() as db:
-        made = datetime.fromtimestamp((db.scalars(sqlalchemy.select(AuditEvent.id)).one().int >> 80) / 1000, UTC)
+        made = time_of(db.scalars(sqlalchemy.select(AuditEvent.id)).one())
     for milliseconds, seen in ((0, []), (1, ["tests.wrote"])):
         at = made + timedelta(seconds=SETTLED, milliseconds=milliseconds)
         monkeypatch.setattr(audit, "database_now", lambda _, at=at: at)
