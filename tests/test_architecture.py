@@ -288,9 +288,9 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/access/api_keys.py", "install_key"),  # the operator at the machine
         ("app/access/api_keys.py", "revoke_any"),
         ("app/audit/months.py", "_step"),
+        ("app/audit/restored.py", "note"),  # the operator
         ("app/background/housekeeping.py", "_audit_events"),
         ("app/background/housekeeping.py", "_delete_oldest"),
-        ("app/cli/database.py", "after_restore"),  # the operator
         ("app/connections/canary.py", "_tell"),  # what the canary says of the vendor's own side
         ("app/connections/proof_queue.py", "_begin"),  # the background worker
         ("app/connections/proof_queue.py", "_claimed"),

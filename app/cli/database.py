@@ -1,18 +1,15 @@
 """The database as a whole: its schema, and its return from a backup."""
 
-import secrets
 import time
 from collections.abc import Callable
 
 import click
 from flask.cli import with_appcontext
-from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from app.audit import Action, Event, log as audit
+from app.audit import restored
 from app.cli.operator import in_one_line, operator, services
 from app.store.database import store_errors
-from app.store.models import AuditEvent, Configuration
 from app.store.revisions import is_newer, revision
 
 _ATTEMPTS = 180  # about a second apart
@@ -60,15 +57,7 @@ def after_restore() -> None:
 
     Safe to repeat.
     """
-    db, who = services().db, operator()
-    with in_one_line(), store_errors(), db.write(who) as session:
-        newest = session.scalars(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)).first()
-        # A process that served after the backup remembers what held at later epochs. None of their numbers may come
-        # again with another meaning, also when the same copy is restored twice.
-        away = 2**40 + secrets.randbelow(2**40)
-        session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
-        reaches = None if newest is None else newest.isoformat(timespec="seconds")
-        audit.record(session, Event(who.actor, Action.DATABASE_RESTORED, {"reaches": reaches}))
-    click.echo(
-        f"The database reaches to {reaches or 'no event'}. What was taken away since then is back: take it away again."
-    )
+    with in_one_line():
+        newest = restored.note(services().db, operator().actor)
+    reaches = newest.isoformat(timespec="seconds") if newest else "no event"
+    click.echo(f"The database reaches to {reaches}. What was taken away since then is back: take it away again.")

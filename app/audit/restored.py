@@ -1,0 +1,27 @@
+"""What all processes are told after the database has come back from a backup."""
+
+import secrets
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from app.audit.events import Action, Actor, Event
+from app.audit.log import record
+from app.store.database import SYSTEM, Database
+from app.store.models import AuditEvent, Configuration
+
+
+def note(db: Database, actor: Actor) -> datetime | None:
+    """Record that the database is an older copy, and make every process read anew what it remembers.
+
+    Returns when the copy's newest event was made. Raises StoreUnavailableError.
+    """
+    with db.write(SYSTEM) as session:
+        newest = session.scalars(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)).first()
+        # A process that served after the backup remembers what held at later epochs. None of their numbers may come
+        # again with another meaning, also when the same copy is restored twice.
+        away = 2**40 + secrets.randbelow(2**40)
+        session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
+        details = {"reaches": newest and newest.isoformat(timespec="seconds")}
+        record(session, Event(actor, Action.DATABASE_RESTORED, details))
+        return newest
