@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -51,28 +52,21 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
     DEFAULT_ERROR_RESPONSE_NAME = None
 
     def __init__(self, app: Flask) -> None:
-        self._undescribed: list[flask_smorest.Blueprint] = []
+        self.undescribed: list[Callable[[], None]] = []  # resources: see Blueprint
         self._describing = threading.Lock()
         super().__init__(app, spec_kwargs={"marshmallow_plugin": Plugin()})
-
-    def register_blueprint(self, resource: flask_smorest.Blueprint) -> None:
-        """Serve it. Most processes are never asked to describe it, which takes as long as to make the application."""
-        self._app.extensions["flask-smorest"]["blp_name_to_api"][resource.name] = self
-        self._app.register_blueprint(resource)
-        self._undescribed.append(resource)
 
     def _openapi_json(self) -> Response:
         """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
         with self._describing:
-            if self._undescribed:
+            if self.undescribed:
                 self._document = self._described()
         return current_app.response_class(self._document, mimetype="application/json")
 
     def _described(self) -> str:
-        for resource in self._undescribed:
-            resource.register_views_in_doc(self, self._app, self.spec, name=resource.name, parameters=None)
-            self.spec.tag({"name": resource.name, "description": resource.description})
-        self._undescribed.clear()
+        for describe in self.undescribed:
+            describe()
+        self.undescribed.clear()
         text: str = super()._openapi_json().get_data(as_text=True)
         return text
 
