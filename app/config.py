@@ -86,7 +86,7 @@ class Config:
     # Seconds for which a proof allows issuing, and between two proofs of a connection.
     proof_max_age: Annotated[int, check.between(5, 1_000_000_000)] = 86_400
     reprove_every: Annotated[int, check.between(5, 1_000_000_000)] = 3600
-    audit_retention_days: Annotated[int, check.between(0, 36_500)] = 400  # 0: audit events are kept for ever
+    audit_retention_days: Annotated[int, check.between(0, 36_500)] = 400  # 0: all are kept
     # Requests for credentials, per key and second.
     issue_rate: Annotated[int, check.positive] = 200
     tenant_issue_rate: Annotated[int, check.positive] = 0  # the same per tenant; five times issue_rate unless set

@@ -188,7 +188,7 @@ def _audit_log(config: Config, db: Database) -> Finding:
             f"{len(parts.detached)} tables are detached from the audit log: {', '.join(parts.detached[:5])}.",
             "Archive and drop them (docs/operations.md, How long the audit log is kept).",
         )
-    return ok(f"Events are kept {f'for {days} days' if days else 'for ever'}.")
+    return ok(f"Events are kept for {days} days." if days else "All events are kept.")
 
 
 _HOUSEKEEPING = "Start a background worker, or look for worker.failed and audit.months_wait in its log."

@@ -364,7 +364,7 @@ def test_an_audit_log_that_nothing_is_removed_from(deployment):
     assert wrong(found) == {"audit_log": "warning"}
     assert f"The oldest event is of {now() - timedelta(days=65):%Y-%m-%d}" in found["audit_log"]["seen"]
     assert deployment.doctor(0, audit_retention_days=40)["audit_log"]["seen"] == "Events are kept for 40 days."
-    assert deployment.doctor(0, audit_retention_days=0)["audit_log"]["seen"] == "Events are kept for ever."
+    assert deployment.doctor(0, audit_retention_days=0)["audit_log"]["seen"] == "All events are kept."
 
 
 @pytest.fixture
