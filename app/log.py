@@ -7,7 +7,8 @@ logged about a request is its route, never its path or its query, since those of
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -87,3 +88,15 @@ def configure(level: str) -> None:
 def get(name: str) -> Any:
     """The logger for a module: `log = log.get(__name__)`; call it with an event name and key=value facts."""
     return structlog.stdlib.get_logger(name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the lines about what went well, which at a terminal would stand among those that a command prints."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.WARNING if level == logging.INFO else level)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

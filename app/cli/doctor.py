@@ -8,6 +8,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from app import log
 from app.cli.connections import findings
 from app.cli.operator import AS_JSON, example_of, services
 from app.cli.output import show
@@ -19,6 +20,7 @@ _EXIT = {Status.FAILED: 2, Status.WARNING: 1}
 @click.command("doctor", epilog=example_of("doctor --json"))
 @AS_JSON
 @with_appcontext
+@log.quiet()
 def doctor(*, as_json: bool) -> None:
     """Check the whole deployment, and say what to do.
 

@@ -11,6 +11,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from app import log
 from app.access.callers import Operator
 from app.cli.output import Text, lines, show
 from app.errors import AppError, NotFoundError, ValidationFailedError
@@ -43,7 +44,7 @@ class Noun(AppGroup):
             @functools.wraps(function)
             def run(*args: Any, as_json: bool, **options: Any) -> None:
                 _ensure_text(click.get_current_context())
-                with in_one_line(f"There is no such {str(self.name).removesuffix('s')}."):
+                with log.quiet(), in_one_line(f"There is no such {str(self.name).removesuffix('s')}."):
                     show(function(*args, **options), text, as_json=as_json)
 
             return function

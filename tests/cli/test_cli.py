@@ -1,6 +1,7 @@
 """The operator's commands, against a real database: what they print, what they change, and what they leave on record."""
 
 import getpass
+import logging
 import os
 import re
 import subprocess
@@ -25,7 +26,7 @@ from app.cli import commands as cli
 from app.clock import now
 from app.errors import UnauthenticatedError
 from app.factory import create_app
-from app.health.checks import Status
+from app.health.checks import Status, ok
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.migrations import alembic_config
@@ -179,6 +180,36 @@ def test_the_real_command_line_without_any_setting(words, code):
     else:
         assert done.stderr == ""
         assert "revoke" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["connections", "list"]], ids=" ".join)
+@pytest.mark.parametrize(("level", "shown"), [("INFO", ["warning"]), ("DEBUG", ["info", "warning"]), ("ERROR", [])])
+def test_what_a_command_does_well_is_no_line_of_the_log(app, monkeypatch, words, level, shown):
+    """A service logs it: at the terminal it would stand in the middle of what the command prints."""
+    seen, log = [], logging.getLogger("app.test")
+
+    class Seen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.levelname.lower())
+
+    def finding(what: list) -> list:
+        log.info("it works")
+        log.warning("it does not")
+        return what
+
+    monkeypatch.setattr("app.health.readiness.Health.examine", lambda *_: finding([("all", ok("Well."))]))
+    monkeypatch.setattr("app.cli.connections.every", lambda _: finding([]))
+    root, handler = logging.getLogger(), Seen()
+    before = root.level
+    root.setLevel(level)
+    root.addHandler(handler)
+    try:
+        assert app.test_cli_runner().invoke(args=words).exit_code == 0
+        assert root.level == logging.getLevelName(level)
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+    assert seen == shown
 
 
 # --- migrate ---
