@@ -1,4 +1,6 @@
-"""The guide's filters for a vendor's own monitoring are quiet about the proofs' refused calls, and about nothing else."""
+"""What the guide says of the proofs' calls in CloudTrail: how many they are, and filters that are quiet about the refused
+ones, and about nothing else.
+"""
 
 import json
 import re
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 from moto.events.models import EventPattern, EventPatternParser
+
+from tests.conftest import make_config
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 SHOWN = GUIDE.partition("**Tell your own monitoring")[2]
@@ -96,3 +100,14 @@ def test_for_a_broker_that_is_a_user_its_own_arn_is_compared():
         assert matches(call(user(broker), name="ListRoles"))
         for other in (user("arn:aws:iam::111122223333:user/ann"), role(), {"type": "AWSService"}):
             assert matches(call(other))
+
+
+def test_the_price_of_a_day_is_that_of_the_default_interval():
+    """For 10,000 connections: three calls each, of which a good role refuses two; with a stranger one more."""
+    proofs = 10_000 * 86_400 // make_config("sqlite://").reprove_every
+    refused, events = 2 * proofs, 2 * proofs  # a customer sees the accepted call, and one GetRole
+    row = f"| vendor's | {3 * proofs:,}, {3 * proofs / 86_400:.1f} a second | {3 * proofs:,} in the broker's account, of which"
+    words = " ".join(GUIDE.split())
+    assert f"{row} {refused:,} are `AccessDenied` |" in words
+    assert f"| customers | none | {events:,}, {events // 10_000} for each role in its account" in words
+    assert f"{4 * proofs:,} calls a day, of which {proofs:,} are recorded as `AccessDenied` in the stranger's" in words
