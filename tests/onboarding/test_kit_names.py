@@ -48,6 +48,12 @@ def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(sell
         done = run_as(world.aws, customer.account, kit["aws_cli"])
         assert (done.returncode, done.stdout.strip().rpartition("/")[2]) == (0, own), done.stderr
         assert policy_of(world, customer, base) == before
+        body = {"role_arn": done.stdout.strip(), "permission_set": writes}
+        second = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
+        for name, opened, other in ((reads, first, second), (writes, second, first)):
+            narrow = world.key("credentials:issue", permission_sets=[name])
+            narrow("POST", path_of(opened, "/credentials"))
+            narrow.refused("POST", path_of(other, "/credentials"), expect=403, code="forbidden")
         again = kit_of(world, tenant, reads)
         assert again["role_name"] == f"{base}-{reads}", "for another account"
         assert f"filteringText={base}&" in f"{again['update']['stack']['console_url']}&", "names that exist stay"
