@@ -40,7 +40,7 @@ _WORDS = {"title", "description", "why"}
 _INLINE_MAX = 10_240
 _INLINE_OF_THE_KIT = 1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
 _MANAGED_MAX = 10
-_MANAGED_REFUSED = {"AdministratorAccess", "PowerUserAccess", "IAMFullAccess"}
+_MANAGED_REFUSED = {"administratoraccess", "poweruseraccess", "iamfullaccess"}  # IAM's names are the same in any case
 _MANAGED_READING = re.compile(r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)")
 # What the kit's templates call things themselves; a test compares it with them.
 RESERVED = frozenset(
@@ -76,6 +76,14 @@ def _is_list(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
 
 
+def _is_condition(value: Any) -> bool:
+    """IAM and CloudFormation fill in a variable in a value, and take it for a part of the name in a key."""
+    if not isinstance(value, dict):
+        return value is None
+    keys = [*value, *(key for tests in value.values() if isinstance(tests, dict) for key in tests)]
+    return not any("${" in str(key) for key in keys)
+
+
 def _like(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
 
@@ -102,7 +110,7 @@ _STATEMENT: _Rules = {
     "Effect": (lambda value: value in ("Allow", "Deny"), "Must be Allow or Deny."),
     "Action": _TEXTS,
     "Resource": _TEXTS,
-    "Condition": (lambda value: value is None or isinstance(value, dict), "Must be a mapping, as in IAM."),
+    "Condition": (_is_condition, "Must be a mapping, as in IAM, with variables in its values alone."),
     "why": _WHY,
 }
 _POLICY = _like(r"([A-Za-z0-9-]+/)?[\w+=,.@-]{1,128}"), "Must be the name of a policy of AWS's own, each once."
@@ -248,7 +256,7 @@ def _managed(found: list[dict[str, Any]], access: Any) -> _Said:
         yield "managed_policies", f"Are {len(found)}. {more}"
     for number, one in enumerate(found):
         name = str(one.get("name"))
-        if name in _MANAGED_REFUSED:
+        if name.lower() in _MANAGED_REFUSED:
             said = f"{name} lets the role do everything, or give itself everything. Name what is needed."
             yield f"managed_policies[{number}].name", said
         elif access == "read" and not _MANAGED_READING.fullmatch(name):
