@@ -102,14 +102,10 @@ def plan_of(db: Session, connection: Connection) -> Plan:
 
 def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
     """Make the calls. `prove` makes the proof with one External ID. Opens no transaction."""
-    first = None
     for candidate in plan.own:
         finding = prove(candidate.grant)
         if not finding.refused:
             break
-        first = first or Answers(plan, finding, candidate.id)
-    else:
-        return first or Answers(plan, finding, candidate.id)
     if finding.verdict is not Verdict.PROVEN:
         return Answers(plan, finding, candidate.id)
     upcoming = prove(plan.upcoming.grant) if plan.upcoming and plan.upcoming != candidate else None

@@ -167,6 +167,7 @@ def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
     following = tenant.start()["next_external_id"]
     tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
     assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.sent(connection).count(following) == 2, "in one proof"
     assert tenant.get(connection)["external_id"] == following
     assert tenant.issue(connection)
 

@@ -77,6 +77,38 @@ def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
     assert [one for one in trials if one.refused_at is not None] == []
 
 
+def test_a_refusal_beside_an_answer_that_is_not_clear_does_not_count(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+    def throttled(*_: object) -> None:
+        raise Unavailable("Throttling")
+
+    connection = tenant.connection()
+    tenant.start()
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.update_role(connection)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sts, "probe_own", throttled)
+        assert tenant.verify(connection)["verification"]["verdict"] == "inconclusive"
+    tenant.clock.shift(61)
+    tenant.verify(connection)
+    assert tenant.state()[0] == "retiring", "this is the first"
+
+
+def test_proofs_alone_take_a_rotation_to_its_end(tenant: Tenant):
+    """Housekeeping is for what no proof tells: a connection that was waited for is gone."""
+    connection = tenant.connection()
+    tenant.start()
+    for pause in (121, 61):
+        tenant.update_role(connection)
+        tenant.verify(connection)
+        tenant.clock.shift(pause)
+        tenant.verify(connection)
+        if pause == 121:
+            assert tenant.actions()[-1] == "rotation.ready"
+            tenant.complete()
+    assert tenant.actions()[-1] == "external_id.retired"
+
+
 def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant: Tenant):
     connection = tenant.connection()
     for rotation in (1, 2):
