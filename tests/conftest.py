@@ -353,6 +353,7 @@ class StoppedClock:
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
     clock = StoppedClock()
     monkeypatch.setattr("app.limits.rates.time", clock)
+    monkeypatch.setattr("app.limits.turns.time", clock)
     monkeypatch.setattr("app.limits.quotas.now", clock.now)
     return clock
 

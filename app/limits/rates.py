@@ -24,6 +24,7 @@ from app.access.callers import Caller
 from app.config import Config
 from app.errors import RateLimitedError
 from app.limits.sliding_window import SlidingWindow, Uses
+from app.limits.turns import Turns
 
 if TYPE_CHECKING:
     from app.limits.shared import SharedLimits
@@ -37,7 +38,9 @@ _TOO_MANY_NEW = (
 _EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
 _PAUSE = 0.1  # seconds until the next attempt, when it is unknown when there will be room
 _SUBJECTS = 10_000  # of a limit: those that were counted last
-_MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once: a nightly run over a thousand accounts
+_MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once
+_TURN_SECONDS = 0.8  # for which a call waits for its turn; the request that needs it has about 1.5
+_HELD = 64  # calls that wait for their turn in a process, at most: each occupies a place for requests
 
 
 class Rates:
@@ -50,7 +53,9 @@ class Rates:
         self._tenant = Limit(
             "tenant", tenant, 1, f"Credentials of this tenant are asked for too often: {tenant} per second at most."
         )
-        self._miss = Limit("miss", miss * _MISS_BURST, _MISS_BURST, _TOO_MANY_NEW.format(miss))
+        self._miss = SlidingWindow(miss * _MISS_BURST, _MISS_BURST, "miss")
+        self._miss_turns, self._held = Turns(miss, _MISS_BURST), threading.BoundedSemaphore(_HELD)
+        self._too_many_new = _TOO_MANY_NEW.format(miss)
         self._page = Limit("page", PAGE_RATE, 1, _PAGE_TOO_OFTEN)
         self._sts = _Budget("sts", config.sts_budget)
         self._routine = _Budget("routine", max(1, config.sts_budget // 2))
@@ -71,8 +76,22 @@ class Rates:
         """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds' worth at once.
 
         AWS gives the account some 600 calls a second for all tenants together. Each new session policy needs a call.
+        Beyond the burst a call waits for its turn, if that comes soon: a nightly run over a thousand accounts with some
+        tens of requests at once must not be refused.
         """
-        self._admit(self._miss, tenant_id)
+        wait = self._miss_turns.take(tenant_id, patience=0.0)
+        if wait and self._held.acquire(blocking=False):
+            try:
+                wait = self._miss_turns.take(tenant_id, patience=_TURN_SECONDS)
+                if wait <= _TURN_SECONDS:
+                    time.sleep(wait)
+                    wait = 0.0
+            finally:
+                self._held.release()
+        if wait == 0 and self._shared is not None and not self._shared.hit(self._miss, tenant_id.hex):
+            wait = 2.0  # unknown; a process that has used up the burst leaves the others little for some seconds
+        if wait:
+            raise RateLimitedError(self._too_many_new, retry_after=max(1, math.ceil(wait)))
 
     def _admit(self, limit: "Limit", who: UUID) -> None:
         """Count one. Raises RateLimitedError."""

@@ -3,6 +3,7 @@
 The clock that the limits are counted by stands still, so a slow machine sees the same answers.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -135,6 +136,23 @@ def test_a_tenant_has_a_share_of_the_calls_to_sts(start, stopped_clock: StoppedC
     world.admin("POST", path_of(other, "/credentials"))
     stopped_clock.move(6)
     assert worker.raw("POST", path, durations[7]).status_code == 200
+
+
+@on_sqlite
+def test_a_call_beyond_a_tenants_share_waits_for_its_turn_where_that_comes_soon(
+    start, stopped_clock: StoppedClock, monkeypatch
+):
+    world = start(tenant_miss_rate=2)
+    connection = world.connection()
+    worker, slept = world.worker({"id": connection["tenant_id"]}), []
+    monkeypatch.setattr(stopped_clock, "sleep", slept.append, raising=False)
+    path = path_of(connection, "/credentials")
+    answers = [worker.raw("POST", path, {"duration_seconds": 900 + number}) for number in range(13)]
+    assert [answer.status_code for answer in answers] == [200] * 11 + [429] * 2
+    assert slept == [0.5]
+    monkeypatch.setattr(world.admin.app.extensions["deputy"].rates, "_held", threading.BoundedSemaphore(0))
+    stopped_clock.move(0.5)
+    assert worker.raw("POST", path, {"duration_seconds": 1000}).status_code == 429, "not all of a process waits"
 
 
 def test_trying_roles_is_limited_for_each_tenant(tight: World):

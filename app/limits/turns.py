@@ -1,0 +1,35 @@
+"""Turns: a limit in the order of asking. Who has to wait is told for how long, and has its turn then.
+
+Limits that refuse (app/limits/rates.py) leave it to chance who gets a place that becomes free: of many that try again
+and again, some never do.
+"""
+
+import threading
+import time
+from uuid import UUID
+
+from cachetools import LRUCache
+
+_SUBJECTS = 10_000  # those that had a turn last
+_NOTHING = 1e-6  # seconds; what adding fractions leaves over
+
+
+class Turns:
+    """At most `rate` in a second for each subject, and `burst` seconds' worth at once. Counted in this process."""
+
+    def __init__(self, rate: int, burst: int) -> None:
+        self._apart = 1 / rate
+        self._burst = burst
+        self._used_until: LRUCache[UUID, float] = LRUCache(_SUBJECTS)  # at an even rate; in the future after a burst
+        self._lock = threading.Lock()
+
+    def take(self, subject: UUID, *, patience: float) -> float:
+        """The seconds until the next turn. It is taken unless they are more than `patience`."""
+        at = time.monotonic()
+        with self._lock:
+            until = max(at, self._used_until.get(subject, 0.0)) + self._apart
+            wait = until - self._burst - at
+            wait = wait if wait > _NOTHING else 0.0
+            if wait <= patience:
+                self._used_until[subject] = until
+            return wait
