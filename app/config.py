@@ -162,7 +162,8 @@ class Config:
                 values[name] = MISSING
                 bad.append(f"{variable}: {error}")
         region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
-        problems = [*sorted(bad), *_renamed(environment)]
+        problems = sorted(bad)
+        problems += [f"{old}: this setting is called {new} now." for old, new in _RENAMED.items() if old in environment]
         if not re.fullmatch(check.REGION, region):
             problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
         problems += [*_chaining(values), *_registration(values), *_ascii_name(values), *_canary(values)]
@@ -178,10 +179,6 @@ class Config:
 
 # The broker is the AWS principal that customers' roles trust.
 _RENAMED = {"DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL", "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE"}
-
-
-def _renamed(environment: Mapping[str, str]) -> list[str]:
-    return [f"{old}: this setting is called {new} now." for old, new in _RENAMED.items() if old in environment]
 
 
 def _settings(config: Any) -> dict[str, tuple[str, Callable[[str], Any], Any]]:

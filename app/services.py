@@ -31,7 +31,7 @@ class Services:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.db = db = Database(config.database_url)
-        sets = permission_sets.configured(config)
+        sets = permission_sets.load(config.permission_sets, config.default_permission_set, config.role_prefix)
         door = sts.Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
         tempo, prober = pace.Pace(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)

@@ -24,8 +24,7 @@ from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.config import Config
 from app.connections.proof import AWS_SILENT, Check, Finding, check_of, refusal, unproven_by
-from app.health import checks as health
-from app.health.checks import failed, ok, warning
+from app.health.checks import Finding as Health, failed, ok, warning
 from app.ids import Grant
 from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Verdict, states
@@ -94,7 +93,7 @@ class Canary:
             return check_of(states.STRANGER, "skipped"), ()
         return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
 
-    def finding(self, sts: Sts) -> health.Finding:
+    def finding(self, sts: Sts) -> Health:
         """What readiness says. Raises as `sight`."""
         view = self._look(sts)
         if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:

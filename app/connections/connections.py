@@ -16,11 +16,11 @@ from app.audit import Action, log as audit
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
-from app.connections.kit_names import kit_role_arn, kit_suffix
+from app.connections.kit_names import kit_suffix
 from app.connections.set_changes import recording_a_move
 from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
-from app.ids import RoleArn
+from app.ids import RoleArn, kit_role_name
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
@@ -106,10 +106,11 @@ class Connections:
 
     def kit_role_arn(self, tenant_id: UUID, account_id: str, permission_set: str | None) -> str:
         """The ARN of the role that the onboarding kit makes in that account. Raises ValidationFailedError."""
-        name = self._sets.choose(permission_set).name
+        chosen, config = self._sets.choose(permission_set).name, self._config
         with self._db.read() as db:
-            suffix = kit_suffix(db, self._config, self._sets, tenant_id, name)
-        return kit_role_arn(self._config, tenant_id, account_id, suffix)
+            suffix = kit_suffix(db, config, self._sets, tenant_id, chosen)
+        name = kit_role_name(config.role_prefix, tenant_id, suffix)
+        return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"
 
     def create(
         self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None

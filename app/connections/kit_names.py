@@ -28,9 +28,3 @@ def kit_suffix(db: Session, config: Config, sets: PermissionSets, tenant_id: UUI
         Connection.role_arn.endswith(plain, autoescape=True),
     )
     return f"-{name}" if db.scalar(taken.limit(1)) else ""
-
-
-def kit_role_arn(config: Config, tenant_id: UUID, account_id: str, suffix: str) -> str:
-    """The ARN of the role that the onboarding kit makes in that account. `suffix`: kit_suffix."""
-    name = kit_role_name(config.role_prefix, tenant_id, suffix)
-    return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"

@@ -140,7 +140,8 @@ def prove_routinely(
     except StsError:
         return None
     # The unique id is that of one role in one account, so the account is the proven one.
-    return Finding(Verdict.PROVEN, (*passed()[:2], *strangers), role_unique_id, warnings=warnings)
+    ours = check_of(OWN, "passed"), check_of(ACCOUNT, "passed")
+    return Finding(Verdict.PROVEN, (*ours, *strangers), role_unique_id, warnings=warnings)
 
 
 def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[Check, ...], tuple[Warning, ...]]:
@@ -189,11 +190,6 @@ def _not_accepted(error: StsError) -> Check:
     if isinstance(error, Refused):
         return check_of(OWN, "failed")
     return Check(OWN, "inconclusive", error.detail if isinstance(error, Misconfigured) else AWS_SILENT)
-
-
-def passed() -> tuple[Check, ...]:
-    """The checks of a role that is as it must be."""
-    return tuple(check_of(name, "passed") for name in (OWN, ACCOUNT, MISSING, FOREIGN))
 
 
 def check_of(name: str, outcome: CheckOutcome) -> Check:

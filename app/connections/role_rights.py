@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 from app.aws.role_view import Decision, Right, RolePolicies
@@ -42,7 +43,7 @@ def rights(statements: Sequence[_Statement], known: Collection[str]) -> tuple[li
     others = []
     for statement in _allowing(statements):
         unfilled = _keys([statement]) - {key.lower() for key in known}
-        for action, resource in _pairs(statement):
+        for action, resource in product(texts(statement["Action"]), texts(statement["Resource"])):
             if unfilled:
                 others.append(Gap(action, resource, "condition"))
             elif {"*", "?"} & set(action) or "${" in resource:  # IAM takes neither, and no parameter
@@ -122,11 +123,6 @@ def _uncovered(statement: _Statement, asked_for: Sequence[_Asked]) -> Iterator[R
 
 def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
     return (statement for statement in statements if statement["Effect"] == "Allow")
-
-
-def _pairs(statement: _Statement) -> Iterator[Right]:
-    for action in texts(statement["Action"]):
-        yield from ((action, resource) for resource in texts(statement["Resource"]))
 
 
 def _keys(statements: Collection[_Statement]) -> set[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from app.config import Config, ConfigError
+from app.config import ConfigError
 from app.errors import ValidationFailedError
 from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
 from app.permissions import set_files
@@ -87,11 +87,6 @@ def read_label(text: str) -> tuple[str, int] | None:
     """The name and the version in a label; None for other text."""
     found = _LABEL.fullmatch(text)
     return (found[1], int(found[2])) if found else None
-
-
-def configured(config: Config) -> PermissionSets:
-    """The sets of this deployment. Raises ConfigError as `load` does."""
-    return load(config.permission_sets, config.default_permission_set, config.role_prefix)
 
 
 def load(folder: Path | None = None, default: str | None = None, role_prefix: str = "") -> PermissionSets:

@@ -11,11 +11,6 @@ NAME_MAX = 64
 ASCII_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}"
 
 
-def is_name(text: str) -> bool:
-    """Whether it is one line that people can read, with nothing hidden in it: no control or format characters."""
-    return 1 <= len(text) <= NAME_MAX and text.isprintable() and text == text.strip()
-
-
 def ascii_form(name: str) -> str:
     """The name without marks (NFKD) and without every other character; empty when nothing is left."""
     kept = re.sub(r"[^A-Za-z0-9 .+-]", "", unicodedata.normalize("NFKD", name))
