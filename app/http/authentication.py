@@ -7,17 +7,13 @@ its scope are checked before anything of the request is parsed and before the da
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
 
 from flask import g, request
 
 from app.access.callers import Caller, Scope
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
-from app.http.openapi import document
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from app.http.openapi import P, R, document
 
 
 def requires(scope: Scope, *, fails: Sequence[int] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
