@@ -9,7 +9,7 @@ here. The stack is answered as soon as the message is stored, so that a slow pro
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from uuid import UUID
@@ -75,28 +75,23 @@ class _VoidToken(_Void):
     """The token is not ours or was voided, or its tenant is deleted or suspended."""
 
 
+@dataclass(eq=False)
 class Registrations:
     """Takes messages from the queue, stores what they register, and answers the stacks. Safe to share among threads."""
 
-    def __init__(
-        self,
-        db: Database,
-        config: Config,
-        sets: PermissionSets,
-        queue: RegistrationQueue,
-        answers: Callable[[], StackAnswers],
-    ) -> None:
-        self._db = db
-        self._config = config
-        self._sets = sets
-        self._tokens = RegistrationTokens(config.secret_keys)
-        self._queue = queue
-        self._answers = answers
-        self.queue_state = QueueState()  # for this background worker's heartbeat
+    _db: Database
+    _config: Config
+    _sets: PermissionSets
+    _queue: RegistrationQueue
+    _answers: Callable[[], StackAnswers]
+    queue_state: QueueState = field(default_factory=QueueState)  # for this background worker's heartbeat
+    # The deployments that were logged in the last hour: a stranger may name any number of them.
+    _others: TTLCache[UUID, bool] = field(default_factory=lambda: TTLCache(_OTHERS, _HOUR))
+    _logging_others: threading.Lock = field(default_factory=threading.Lock)
 
-        # The deployments that were logged in the last hour: a stranger may name any number of them.
-        self._others: TTLCache[UUID, bool] = TTLCache(_OTHERS, _HOUR)
-        self._logging_others = threading.Lock()
+    @cached_property
+    def _tokens(self) -> RegistrationTokens:
+        return RegistrationTokens(self._config.secret_keys)
 
     def receive(self, *, wait_seconds: int = 20) -> int:
         """Ask the queue once, handle its messages in parallel, and return how many there were.
