@@ -138,7 +138,7 @@ class Links:
         if found is None:
             raise NotFoundError
         link, tenant = found
-        return Visit(_caller(link, request_id, client_address), tenant, link)
+        return Visit(_caller(link).for_request(request_id, client_address), tenant, link)
 
     def leftovers(self, token: str) -> Leftovers | None:
         """For a link that worked until its tenant was deleted, at most 30 days ago; None for any other link."""
@@ -200,7 +200,7 @@ class Links:
         return self._connections.create(caller, tenant_id, role_arn=role_arn, permission_set=permission_set)
 
 
-def _caller(link: OnboardingLink, request_id: str | None, client_address: str | None) -> Caller:
+def _caller(link: OnboardingLink) -> Caller:
     return Caller(
         key_id=link.id,
         lookup="",
@@ -210,6 +210,4 @@ def _caller(link: OnboardingLink, request_id: str | None, client_address: str | 
         tenant_id=link.tenant_id,
         expires_at=link.expires_at,
         kind="onboarding_link",
-        request_id=request_id,
-        client_address=client_address,
     )
