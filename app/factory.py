@@ -29,13 +29,9 @@ from app.api import (
 from app.api.fast_lane import FastLane
 from app.cli.commands import register_commands
 from app.config import Config
-from app.http import problems
+from app.http import headers, openapi, problems, public_path, unreadable
 from app.http.client_address import client_address
-from app.http.headers import ALWAYS, FOR_API_DOCS, FOR_PROGRAMS
-from app.http.openapi import UUID_PARAMETER, Plugin
-from app.http.public_path import PublicPath
 from app.http.request_id import request_id
-from app.http.unreadable import REFUSED_STATUS
 from app.web.onboarding import pages
 
 _log = log.get(__name__)
@@ -54,7 +50,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
     def __init__(self, app: Flask) -> None:
         self.undescribed: list[Callable[[], None]] = []  # resources: see Blueprint
         self._describing = threading.Lock()
-        super().__init__(app, spec_kwargs={"marshmallow_plugin": Plugin()})
+        super().__init__(app, spec_kwargs={"marshmallow_plugin": openapi.Plugin()})
 
     def _openapi_json(self) -> Response:
         """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
@@ -78,7 +74,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
 
     def _register_responses(self) -> None:
         """One for each status of a problem, with an example of each code."""
-        self.flask_plugin.register_converter(UUIDConverter, lambda _: UUID_PARAMETER)
+        self.flask_plugin.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
         for status in sorted({status for status, _ in problems.PROBLEMS.values()}):
             content = {"schema": problems.ProblemSchema, "examples": problems.examples(status)}
             answer = {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": content}}
@@ -116,7 +112,7 @@ def create_app(config: Config) -> Flask:
     register_commands(app)
     app.wsgi_app = FastLane(app.wsgi_app, app.extensions["deputy"])  # type: ignore[method-assign]  # Flask's own way
     if path:
-        app.wsgi_app = PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]
+        app.wsgi_app = public_path.PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]
     return app
 
 
@@ -153,19 +149,19 @@ def _register_hooks(app: Flask) -> None:
         g.began = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
-        if status := request.environ.get(REFUSED_STATUS):
+        if status := request.environ.get(unreadable.REFUSED_STATUS):
             raise default_exceptions[status]("Not valid HTTP, or a Host or Content-Type header that came twice.")
 
     @app.after_request
     def _finish(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
-        response.headers.update(ALWAYS)
+        response.headers.update(headers.ALWAYS)
         if request.path.startswith("/docs"):
-            response.headers.update(FOR_API_DOCS)
+            response.headers.update(headers.FOR_API_DOCS)
         elif pages.serves(request.path):
             pages.set_headers(response)
         else:
-            response.headers.update(FOR_PROGRAMS)
+            response.headers.update(headers.FOR_PROGRAMS)
         _log_request(response)
         route = str(request.url_rule) if request.url_rule else "none"
         metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - g.began)
