@@ -223,7 +223,9 @@ class CredentialIssuer:
         except StsError as error:
             refusal = _as_app_error(error)
             if isinstance(refusal, errors.RoleRefusedError):
-                self._make_due(asked.connection)
+                with self._changing(asked.connection) as (_, connection):
+                    if connection is not None and connection.refusing_since is None:  # or it is tried within a minute
+                        connection.make_due(now(), Trigger.ISSUING)
             raise refusal from error
         proven = (asked.connection.role_unique_id, grant.role_arn.account_id)
         if (session.role_unique_id, session.account_id) != proven:
@@ -238,11 +240,6 @@ class CredentialIssuer:
                 who = asked.caller.actor
                 audit.record_about(db, who, Action.CONNECTION_ROLE_RECREATED, connection, outcome="refused")
         raise errors.ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
-
-    def _make_due(self, about: VerifiedConnection) -> None:
-        with self._changing(about) as (_, connection):
-            if connection is not None and connection.refusing_since is None:  # or it is asked again within a minute
-                connection.make_due(now(), Trigger.ISSUING)
 
     @contextmanager
     def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:
