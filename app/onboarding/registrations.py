@@ -64,11 +64,7 @@ class _CheckedMessage:
 
 
 class _Void(Exception):  # noqa: N818  the message is ignored
-    """`cause`: one word for our own log."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
+    """With one word for our own log."""
 
 
 class _VoidToken(_Void):
@@ -165,7 +161,7 @@ class Registrations:
             with self._db.write(SYSTEM) as db:
                 self._store(db, told)
         except _Void as void:
-            _log.info("registration.void", cause=void.cause, account_id=request.account_id)
+            _log.info("registration.void", cause=str(void), account_id=request.account_id)
             return None if _must_pass(request, void) else REFUSAL
         return None
 
