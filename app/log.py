@@ -47,15 +47,10 @@ def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return scrubbed
 
 
-class _Scrubbed(logging.Filter):
+def _scrub_line(record: logging.LogRecord) -> bool:
     """For a logger that writes by itself: gunicorn's, which names the path of a request that it couldn't finish."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _SECRETS.sub("[redacted]", record.getMessage()), ()
-        return True
-
-
-_scrubbed = _Scrubbed()
+    record.msg, record.args = _SECRETS.sub("[redacted]", record.getMessage()), ()
+    return True
 
 
 def configure(level: str) -> None:
@@ -82,7 +77,7 @@ def configure(level: str) -> None:
     root.setLevel(level)
     for name in _NOISY:  # at DEBUG, botocore prints whole requests, signatures and answers
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("gunicorn.error").addFilter(_scrubbed)
+    logging.getLogger("gunicorn.error").addFilter(_scrub_line)
 
 
 def get(name: str) -> Any:
