@@ -36,47 +36,46 @@ class Queue:
     messages: int  # that nobody has received
 
 
-class OwnSide:
-    """Each method raises Unavailable; those that need rights raise MayNotLookError and AbsentError too."""
+# Each raises Unavailable; those that need rights raise MayNotLookError and AbsentError too.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
 
-    def bucket(self) -> tuple[int, datetime | None]:
-        """What S3 answers to somebody without credentials who asks for the template bucket (200 or 403: it is there;
-        301: in another region; 404: absent), and when, by AWS's clock.
-        """
-        unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
-        try:
-            with closing(boto3.session.Session(region_name=self._config.region).client("s3", config=unsigned)) as s3:
-                said: Any = s3.head_bucket(Bucket=self._config.template_bucket)
-        except ClientError as error:
-            said = error.response
-        except AWS_ERRORS as error:
-            raise Unavailable from error
-        about = said["ResponseMetadata"]
-        date = about["HTTPHeaders"].get("date")
-        return about["HTTPStatusCode"], parsedate_to_datetime(date) if date else None
+def bucket(config: Config) -> tuple[int, datetime | None]:
+    """What S3 answers to somebody without credentials who asks for the template bucket (200 or 403: it is there;
+    301: in another region; 404: absent), and when, by AWS's clock.
+    """
+    unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
+    try:
+        with closing(boto3.session.Session(region_name=config.region).client("s3", config=unsigned)) as s3:
+            said: Any = s3.head_bucket(Bucket=config.template_bucket)
+    except ClientError as error:
+        said = error.response
+    except AWS_ERRORS as error:
+        raise Unavailable from error
+    about = said["ResponseMetadata"]
+    date = about["HTTPHeaders"].get("date")
+    return about["HTTPStatusCode"], parsedate_to_datetime(date) if date else None
 
-    def queue(self, url: str) -> Queue:
-        sqs = boto3.session.Session(region_name=self._config.region).client("sqs", config=_PATIENT)
-        found = _asked(sqs, lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
-        dead = json.loads(found.get("RedrivePolicy", "{}")).get("deadLetterTargetArn", "").rpartition(":")[2]
-        return Queue(
-            arn=found["QueueArn"],
-            policy=json.loads(found.get("Policy", "{}")),
-            dead_letter_url=f"{url.rpartition('/')[0]}/{dead}" if dead else None,
-            messages=int(found["ApproximateNumberOfMessages"]),
-        )
 
-    def topic(self, arn: str) -> tuple[dict[str, Any], set[str]]:
-        """Its policy, and the queues that it sends to."""
-        sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
-        found, listed = _asked(
-            sns, lambda: (sns.get_topic_attributes(TopicArn=arn), sns.list_subscriptions_by_topic(TopicArn=arn))
-        )
-        queues = {one["Endpoint"] for one in listed["Subscriptions"] if one["Protocol"] == "sqs"}
-        return json.loads(found["Attributes"].get("Policy", "{}")), queues
+def queue(config: Config, url: str) -> Queue:
+    sqs = boto3.session.Session(region_name=config.region).client("sqs", config=_PATIENT)
+    found = _asked(sqs, lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+    dead = json.loads(found.get("RedrivePolicy", "{}")).get("deadLetterTargetArn", "").rpartition(":")[2]
+    return Queue(
+        arn=found["QueueArn"],
+        policy=json.loads(found.get("Policy", "{}")),
+        dead_letter_url=f"{url.rpartition('/')[0]}/{dead}" if dead else None,
+        messages=int(found["ApproximateNumberOfMessages"]),
+    )
+
+
+def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
+    """Its policy, and the queues that it sends to."""
+    sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
+    found, listed = _asked(
+        sns, lambda: (sns.get_topic_attributes(TopicArn=arn), sns.list_subscriptions_by_topic(TopicArn=arn))
+    )
+    queues = {one["Endpoint"] for one in listed["Subscriptions"] if one["Protocol"] == "sqs"}
+    return json.loads(found["Attributes"].get("Policy", "{}")), queues
 
 
 def allowing(policy: dict[str, Any], action: str) -> Iterator[dict[str, Any]]:

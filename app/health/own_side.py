@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 from sqlalchemy import func, select
 
 from app.audit import months
+from app.aws import own_side
 from app.aws.errors import Unavailable
-from app.aws.own_side import AbsentError, MayNotLookError, OwnSide, allowing
+from app.aws.own_side import AbsentError, MayNotLookError, allowing
 from app.clock import now
 from app.config import ROLE_CHAINING_MAX, Config
 from app.health.checks import Check, Finding, failed, ok, skipped, warning
@@ -26,22 +27,19 @@ _STACK = "Launch or update the stack of cloudformation/broker.yaml; its outputs 
 
 def own_side_checks(config: Config, db: Database) -> list[Check]:
     """The checks of one deployment that readiness leaves out."""
-    side = OwnSide(config)
 
     def check(name: str, look: Callable[[], Finding], *after: str) -> Check:
         return Check(name, look, _SECONDS, cheap=False, after=after)
 
     return [
         check("settings", partial(_settings, config)),
-        check("aws_clock", partial(_aws_clock, side)),
+        check("aws_clock", partial(_aws_clock, config)),
         check("session_duration", partial(_session_duration, config)),
         check("may_assume", partial(_may_assume, config, db), "aws", "migrations"),
-        check("bucket", partial(_bucket, config, side)),
-        check(
-            "topic", partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", partial(_topic, config, side)), "aws"
-        ),
-        check("queue", partial(_guarded, _QUEUE, partial(_queue, config, side)), "aws"),
-        check("dead_letters", partial(_guarded, _QUEUE, partial(_dead_letters, config, side)), "aws", "queue"),
+        check("bucket", partial(_bucket, config)),
+        check("topic", partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", partial(_topic, config)), "aws"),
+        check("queue", partial(_guarded, _QUEUE, partial(_queue, config)), "aws"),
+        check("dead_letters", partial(_guarded, _QUEUE, partial(_dead_letters, config)), "aws", "queue"),
         check("audit_log", partial(_audit_log, config, db), "migrations"),
         check("cache", partial(_cache, config)),
         check("secret_keys", partial(age_of_first, db, config.secret_keys), "migrations"),
@@ -54,9 +52,9 @@ def _settings(config: Config) -> Finding:
     return ok("Every setting is valid, and none looks like a mistake.")
 
 
-def _aws_clock(side: OwnSide) -> Finding:
+def _aws_clock(config: Config) -> Finding:
     try:
-        _, theirs = side.bucket()
+        _, theirs = own_side.bucket(config)
     except Unavailable:
         theirs = None
     if theirs is None:
@@ -90,9 +88,9 @@ def _may_assume(config: Config, db: Database) -> Finding:
     return ok(f"A role let the broker in at {last:%Y-%m-%d %H:%M} UTC.")
 
 
-def _bucket(config: Config, side: OwnSide) -> Finding:
+def _bucket(config: Config) -> Finding:
     try:
-        status, _ = side.bucket()
+        status, _ = own_side.bucket(config)
     except Unavailable:
         return failed("S3 does not answer.", "Look at the network: S3 of AWS_REGION must be reachable.")
     name = config.template_bucket
@@ -124,15 +122,15 @@ _NO_TOPIC = skipped(
 )
 
 
-def _topic(config: Config, side: OwnSide) -> Finding:
+def _topic(config: Config) -> Finding:
     topic, url = config.registration_topic_arn, config.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
-    policy, queues = side.topic(topic)
+    policy, queues = own_side.topic(topic)
     if not any(one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")):
         return failed("The topic's policy does not let customers publish, so their stacks fail.", f"{_STACK}.")
     try:
-        arn = side.queue(url).arn
+        arn = own_side.queue(config, url).arn
     except AbsentError:
         return skipped("Not looked at: queue comes first.")
     if arn not in queues:
@@ -143,11 +141,11 @@ def _topic(config: Config, side: OwnSide) -> Finding:
     return ok("Customers may publish to the topic, and it sends to the queue.")
 
 
-def _queue(config: Config, side: OwnSide) -> Finding:
+def _queue(config: Config) -> Finding:
     topic, url = config.registration_topic_arn, config.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
-    found = side.queue(url)
+    found = own_side.queue(config, url)
     sends = [one for one in allowing(found.policy, "sqs:SendMessage") if topic in str(one.get("Condition", topic))]
     if not sends:
         return failed(
@@ -158,12 +156,12 @@ def _queue(config: Config, side: OwnSide) -> Finding:
     return ok(f"The topic may send to the queue, in which {found.messages} messages wait.")
 
 
-def _dead_letters(config: Config, side: OwnSide) -> Finding:
+def _dead_letters(config: Config) -> Finding:
     url = config.registration_queue_url
-    dead = side.queue(url).dead_letter_url if url else None
+    dead = own_side.queue(config, url).dead_letter_url if url else None
     if dead is None:
         return skipped("There is no dead-letter queue.")
-    messages = side.queue(dead).messages
+    messages = own_side.queue(config, dead).messages
     if messages:
         return warning(
             f"{messages} messages could not be answered.",
@@ -203,7 +201,7 @@ def work_queue(config: Config, url: str) -> Finding:
             f"The queue of DEPUTY_CELERY_URL is not in {config.region}, so Celery does not reach it.", f"{again}."
         )
     try:
-        waiting = OwnSide(config).queue(url).messages
+        waiting = own_side.queue(config, url).messages
     except AbsentError:
         return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{again}.")
     except MayNotLookError:
