@@ -102,7 +102,7 @@ class Sts:
 
     def assume(self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None) -> Session:
         """A session for a proven connection. Raises Refused, Misconfigured or Unavailable."""
-        return self._with_own_id(grant, session_name, duration_seconds, {"Policy": policy} if policy else {})
+        return self._with_own_id(grant, _terms(session_name, duration_seconds, policy))
 
     def probe_own(self, grant: Grant, read: Read | None = None) -> tuple[AccountId, str]:
         """Try the tenant's own External ID: the account that AWS says it is, and the role's unique id.
@@ -128,8 +128,7 @@ class Sts:
 
         Raises Refused, Misconfigured or Unavailable.
         """
-        policy = {"Policy": session_policy(grant.role_arn, SIMULATION)}
-        session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, policy)
+        session = self._with_own_id(grant, _of_probe(session_policy(grant.role_arn, SIMULATION)))
         if session.role_unique_id != role_unique_id:
             return None
         return self._own_role.view(session.credentials, grant, role_unique_id, rights)
@@ -148,9 +147,8 @@ class Sts:
 
     def open_stranger(self) -> Session:
         """A session of the stranger, whose role must be configured. Raises as `probe_canary`."""
-        return self._as_broker(
-            lambda: self._assume_role(_set(self._stranger), None, probe_session_name(), _STRANGER_SECONDS, {})
-        )
+        terms = _terms(probe_session_name(), _STRANGER_SECONDS, None)
+        return self._as_broker(lambda: self._assume_role(_set(self._stranger), None, terms))
 
     def probe_canary(self, *, with_id: bool) -> None:
         """Try the canary, which must be configured, with an External ID or without. Returns when it accepted the call.
@@ -186,8 +184,7 @@ class Sts:
 
     def _probe_session(self, grant: Grant, read: Read | None) -> Session:
         """A session for a proof: inert, or with `read` confined to reading its own role, which happens here alone."""
-        policy = session_policy(grant.role_arn) if read else INERT_POLICY
-        session = self._with_own_id(grant, probe_session_name(), PROBE_SECONDS, {"Policy": policy})
+        session = self._with_own_id(grant, _of_probe(session_policy(grant.role_arn) if read else INERT_POLICY))
         if read:
             try:
                 read(self._own_role.settings(session.credentials, grant, session.role_unique_id))
@@ -195,11 +192,9 @@ class Sts:
                 read(error)
         return session
 
-    def _with_own_id(self, grant: Grant, session_name: str, seconds: int, extra: dict[str, str]) -> Session:
+    def _with_own_id(self, grant: Grant, terms: dict[str, str]) -> Session:
         """A call that a good role accepts."""
-        return self._as_broker(
-            lambda: self._assume_role(grant.role_arn, grant.external_id, session_name, seconds, extra)
-        )
+        return self._as_broker(lambda: self._assume_role(grant.role_arn, grant.external_id, terms))
 
     def _as_broker(self, call: Callable[[], Result]) -> Result:
         """A call that should succeed. A refusal counts only if our credentials are the broker's."""
@@ -228,8 +223,7 @@ class Sts:
         self, role_arn: RoleArn, external_id: ExternalId | None, credentials: ReadOnlyCredentials | None = None
     ) -> None:
         """A call for its outcome alone. The session of a role that accepts it is inert, and is dropped here."""
-        inert = {"Policy": INERT_POLICY}
-        self._assume_role(role_arn, external_id, probe_session_name(), PROBE_SECONDS, inert, credentials=credentials)
+        self._assume_role(role_arn, external_id, _of_probe(INERT_POLICY), credentials)
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
         """The account of these credentials (None: our own), and the six parts of their ARN.
@@ -250,20 +244,27 @@ class Sts:
         self,
         role_arn: RoleArn,
         external_id: ExternalId | None,
-        session_name: str,
-        duration_seconds: int,
-        extra: dict[str, str],
-        *,
+        terms: dict[str, str],
         credentials: ReadOnlyCredentials | None = None,
     ) -> Session:
-        form = {"RoleArn": role_arn.text, "RoleSessionName": session_name, "DurationSeconds": str(duration_seconds)}
+        form = {"RoleArn": role_arn.text} | terms
         if external_id is not None:
             form["ExternalId"] = external_id
         try:
             with self._breaker.call(_tenant(role_arn, external_id)):
-                return _session(self._api.call("AssumeRole", form | extra, credentials))
+                return _session(self._api.call("AssumeRole", form, credentials))
         except AWS_ERRORS as error:
             raise classify(error) from error
+
+
+def _terms(session_name: str, seconds: int, policy: str | None) -> dict[str, str]:
+    """Of a session: its name, for how long, and the policy that narrows it."""
+    terms = {"RoleSessionName": session_name, "DurationSeconds": str(seconds)}
+    return terms | {"Policy": policy} if policy else terms
+
+
+def _of_probe(policy: str) -> dict[str, str]:
+    return _terms(probe_session_name(), PROBE_SECONDS, policy)
 
 
 def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:

@@ -60,7 +60,8 @@ class Role:
     def of(cls, customer: Customer, broker_arn: str, services: Services) -> "Role":
         trust = {**ANYBODY, "Statement": [ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}]}
         arn = customer.role(f"deputy-{secrets.token_hex(4)}", trust)
-        found = services.verification._sts._assume_role(RoleArn.parse(arn), None, "looking", 900, {})
+        terms = {"RoleSessionName": "looking", "DurationSeconds": "900"}
+        found = services.verification._sts._assume_role(RoleArn.parse(arn), None, terms)
         return cls(arn, found.role_unique_id)
 
 
