@@ -329,13 +329,12 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         if not self.awaiting_approval:
             return
         self.awaiting_approval = False
-        proven = self.proof is not None and self.proof.verdict is Verdict.PROVEN
         if self.status is ConnectionStatus.SUSPENDED:
             return
-        oldest = max(at - _FRESH, self.due_since or at)
-        if self.proof is not None and proven and self.proof.checked_at >= oldest:
+        oldest, proof = max(at - _FRESH, self.due_since or at), self.proof
+        if proof is not None and proof.verdict is Verdict.PROVEN and proof.checked_at >= oldest:
             self._become(ConnectionStatus.VERIFIED)
-            self.verified_at = self.due_since = self.proof.checked_at
+            self.verified_at = self.due_since = proof.checked_at
             self.due_at, self.due_for = schedule.next_settling(self.verified_at, at) or at, Trigger.SCHEDULED
         else:
             self.make_due(at, Trigger.REQUESTED)
