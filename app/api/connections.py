@@ -35,8 +35,6 @@ class ConnectionIn(Strict):
 
 
 class SetIn(Strict):
-    EXAMPLE: ClassVar = {"permission_set": "bucket-sync"}
-
     permission_set = line(64, "bucket-sync", required=True)
 
 
