@@ -1,5 +1,6 @@
 """How often connections are proven, and what goes before routine proofs: on both databases."""
 
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -57,6 +58,22 @@ def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services
     # A thousand connections, three calls each and some more, one call a second.
     assert (found.connections, found.wanted, found.seconds) == (1000, 600, 3300)
     assert [log["event"] for log in logs] == ["proofs.slowed"]
+
+
+def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(services, fleet, monkeypatch):
+    pace, counts = Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)), []
+    inner = pace._count
+    monkeypatch.setattr(pace, "_count", lambda: counts.append(1) or inner())
+    with structlog.testing.capture_logs() as logs:
+        assert pace.interval() == pace.interval()
+        assert len(counts) == 1
+        assert time.monotonic() + 50 < pace._until <= time.monotonic() + 60
+        monkeypatch.setattr(pace, "_until", 0.0)
+        assert pace.interval().seconds > 600
+        monkeypatch.setattr(pace, "_proofs_a_second", 100.0)
+        monkeypatch.setattr(pace, "_until", 0.0)
+        assert pace.interval().seconds == 600
+    assert (len(counts), [log["event"] for log in logs]) == (3, ["proofs.slowed"])
 
 
 def test_a_stranger_makes_each_proof_dearer(services, fleet):
@@ -117,6 +134,18 @@ def test_the_turns_of_a_suspended_tenant_pass(services):
         row = db.get_one(Connection, connection)
     assert row.due_at > now() + timedelta(minutes=10)
     assert row.tried_at is None
+
+
+def test_what_is_at_rest_does_not_slow_down_the_others(services):
+    def counted() -> int:
+        return Pace(services.db, services.config).interval().connections
+
+    before, tenant = counted(), tenant_row(services.db)
+    role = {"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_for": Trigger.SCHEDULED, "proof_id": new_id()}
+    [connection] = connection_rows(services.db, tenant, [role | {"due_at": now() + timedelta(hours=1)}])
+    assert counted() == before + 1
+    services.connections.suspend(ADMIN, tenant, connection, reason="a test")
+    assert counted() == before
 
 
 def test_routine_calls_get_half_of_the_budget():
