@@ -181,8 +181,9 @@ def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_o
 def shown_again_soon(aws, vendor):
     def after(seconds: int) -> None:
         with closing(aws.client("sqs", VENDOR_ACCOUNT)) as sqs:
-            given = {"VisibilityTimeout": str(seconds)}
-            sqs.set_queue_attributes(QueueUrl=vendor.registration_queue_url, Attributes=given)
+            url = vendor.registration_queue_url
+            kept = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]  # moto forgets it
+            sqs.set_queue_attributes(QueueUrl=url, Attributes=kept | {"VisibilityTimeout": str(seconds)})
 
     after(SHOWN_AGAIN)
     yield
