@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from typing import Any
 
 bind = "0.0.0.0:8000"
@@ -29,9 +30,6 @@ forwarder_headers = ""
 accesslog = None  # the application logs each request, with the route instead of the path
 
 
-_counts: list[str] = []  # the folder of the metrics, if they are wanted
-
-
 def on_starting(_server: Any) -> None:
     """Serve the metrics of all web processes from the first process, which serves no requests.
 
@@ -40,19 +38,28 @@ def on_starting(_server: Any) -> None:
     environ = os.environ  # noqa: TID251  gunicorn reads this file before the service reads its settings
     if not (bind := environ.get("DEPUTY_METRICS_BIND")):
         return
-    _counts.append(tempfile.mkdtemp(prefix="deputy-metrics-"))
-    environ["PROMETHEUS_MULTIPROC_DIR"] = _counts[0]
+    environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="deputy-metrics-")
     from app import metrics  # noqa: PLC0415
 
-    try:
-        metrics.serve(metrics.address(bind), shared=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"DEPUTY_METRICS_BIND={bind} can't be used: {error}")
+    # As gunicorn tries its own address: the web processes of one that was killed hold it until they notice.
+    tries = 5
+    while True:
+        tries -= 1
+        try:
+            metrics.serve(metrics.address(bind), shared=True)
+        except (ValueError, OSError) as error:
+            if isinstance(error, ValueError) or not tries:
+                sys.exit(f"DEPUTY_METRICS_BIND={bind} can't be used: {error}")
+            time.sleep(1)
+        else:
+            return
 
 
 def on_exit(_server: Any) -> None:
-    for folder in _counts:
-        shutil.rmtree(folder, ignore_errors=True)
+    """From the environment, as gunicorn has read this file again after each SIGHUP."""
+    environ = os.environ  # noqa: TID251
+    if environ.get("DEPUTY_METRICS_BIND"):
+        shutil.rmtree(environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def post_worker_init(_worker: Any) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import psutil
 import pytest
 
 from tests.faults.users import ALL, LASTS, Row, suffered
@@ -27,6 +28,22 @@ def test_web_processes_are_killed(service: Deployment, table: list[Row]):
             service.await_workers()
 
     row = suffered(service, "kill -9 of every web process, 3 times", trouble, cut=True)
+    assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
+    table.append(row)
+
+
+def test_gunicorns_first_process_is_killed(service: Deployment, table: list[Row]):
+    """Its web processes end by themselves, and its supervisor starts it again at once."""
+
+    def trouble() -> None:
+        for _ in range(2):
+            before = {psutil.Process(pid) for pid in service.web_processes()}
+            service.signal(signal.SIGKILL)
+            service.await_end()
+            service.start()
+            assert not {one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE}
+
+    row = suffered(service, "kill -9 of gunicorn's first process alone, twice", trouble, cut=True)
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
     table.append(row)
 

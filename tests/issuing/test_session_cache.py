@@ -20,6 +20,7 @@ from app.ids import new_id
 from app.issuing import session_cache as module
 from app.issuing.session_cache import CacheKey, SessionCache
 from tests.support.flights import joins
+from tests.support.metrics import Counted
 from tests.support.rows import at_once
 from tests.support.valkey import Valkey, cache_at, logged
 from tests.support.waiting import until
@@ -507,11 +508,12 @@ def test_a_refusal_has_no_last_resort(process, clock, aws):
 
 
 def test_another_process_finds_what_one_has_asked_for(process, aws, shared, shared_too):
-    asked = question()
+    asked, found = question(), Counted("deputy_session_cache_total", found="shared")
     session, source = process(shared).obtain(asked, aws, PATIENCE)
     late = process(shared_too)
-    assert source == "sts"
+    assert (source, found.more) == ("sts", 0)
     assert late.obtain(asked, aws, PATIENCE) == (session, "cache")
+    assert found.more == 1
     assert opened(late, asked) == session, "and keeps it"
     assert aws.calls == 1
 

@@ -1,5 +1,6 @@
-"""Metrics as Prometheus reads them."""
+"""Metrics as Prometheus reads them, and as this process counts them."""
 
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 
@@ -11,3 +12,18 @@ def samples(text: str) -> dict[str, float]:
             labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return {name: value for name, value in found.items() if name.startswith("deputy_")}
+
+
+class Counted:
+    """By how much a metric has grown since this was made."""
+
+    def __init__(self, name: str, **labels: str) -> None:
+        self._name, self._labels = name, labels
+        self._before = self._now()
+
+    def _now(self) -> float:
+        return REGISTRY.get_sample_value(self._name, self._labels) or 0
+
+    @property
+    def more(self) -> float:
+        return self._now() - self._before
