@@ -12,7 +12,8 @@ from app import log
 from app.cli.connections import findings
 from app.cli.operator import AS_JSON, example_of, services
 from app.cli.output import show
-from app.health.checks import Check, Finding, Status, failed
+from app.connections.proof_queue import ProofQueue
+from app.health.checks import Check, Finding, Status, failed, ok
 
 _EXIT = {Status.FAILED: 2, Status.WARNING: 1}
 
@@ -39,4 +40,15 @@ def _examined() -> Iterator[tuple[str, Finding]]:
     from app.background.celery_app import message_broker  # noqa: PLC0415  Celery, which other commands need not load
 
     made = services()
-    yield from made.health.examine([Check("celery", partial(message_broker, made.config), 0.0)])
+    yield from made.health.examine(
+        [
+            Check("backlog", partial(_backlog, made.proof_queue), 0.0, after=("migrations",)),
+            Check("celery", partial(message_broker, made.config), 0.0),
+        ]
+    )
+
+
+def _backlog(queue: ProofQueue) -> Finding:
+    """Not for readiness: after an outage there may be a million rows to count."""
+    waiting = queue.backlog()
+    return ok(f"{waiting['urgent']} urgent proofs and {waiting['routine']} routine ones are due.")

@@ -101,7 +101,7 @@ def _bucket(config: Config) -> Finding:
             f"The bucket {name} is in another region than {config.region}, so launch links lead nowhere.",
             "Set AWS_REGION to the region of the stack of cloudformation/broker.yaml.",
         )
-    return ok(f"The bucket {name} is there, and answers callers without credentials.")
+    return ok(f"The bucket {name} is there. Whether customers can read it, the check templates says.")
 
 
 def _guarded(what: str, look: Callable[[], Finding]) -> Finding:

@@ -20,6 +20,11 @@ from app.store.revisions import KNOWN, is_newer, revision
 _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
 _START = "Start one (flask --app wsgi worker), or look at its log."
+_PUBLISH = (
+    "Run: flask --app wsgi templates publish. If it says that they are there already, the bucket refuses callers"
+    " without credentials: look at Block Public Access, of the bucket and of its account, and compare the bucket's policy"
+    " with cloudformation/broker.yaml."
+)
 _LATE = 120.0  # seconds; as long as a claim's lease, so that a killed background worker's claim does not count as late
 
 
@@ -208,5 +213,5 @@ def _templates(templates: Callable[[], list[tuple[str, Published]]]) -> Finding:
     except Unavailable:
         return warning("The template bucket does not answer.", "Look at the network and the bucket.")
     if wrong:
-        return failed(f"{'; '.join(wrong)}.", "Run: flask --app wsgi templates publish")
+        return failed(f"{'; '.join(wrong)}.", _PUBLISH)
     return ok("The templates of this configuration are published.")

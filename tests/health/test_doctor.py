@@ -1,6 +1,7 @@
 """`doctor` explains misconfigured deployments: for each, what it says is enough to mend it without the source."""
 
 import json
+import re
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -11,6 +12,7 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy import select
 
+from app.aws.own_side import OwnSide
 from app.cli import commands as cli
 from app.clock import now
 from app.config import Config, ConfigError
@@ -19,7 +21,8 @@ from app.health import key_ages
 from app.health.heartbeats import Heartbeat
 from app.ids import first_id_at
 from app.store.database import SYSTEM, Database
-from app.store.models import AuditEvent, SecretKey
+from app.store.models import AuditEvent, Connection, SecretKey, Trigger
+from dev.stack import ROOT
 from tests.conftest import make_config, publish_templates
 from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
 from tests.support.cast import root_client
@@ -105,9 +108,54 @@ def deployment(deployed):
 def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
     found = deployment.doctor(0)
     assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "ok")
-    assert len(found) == 22
+    assert found.keys() == documented()
     text = deployment.app.test_cli_runner().invoke(args=["doctor"])
     assert (text.exit_code, text.output.split()[:3]) == (0, ["status", "name", "seen"])
+
+
+def documented() -> set[str]:
+    """The checks that docs/operations.md has in its tables."""
+    tables = (ROOT / "docs" / "operations.md").read_text().partition("\n## Health\n")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `(\w+)` +\|", tables, re.MULTILINE)) - {"errors"}  # a table's head
+
+
+def test_how_much_is_due_is_said(deployment):
+    tenant, late = tenant_row(deployment.db), now() - timedelta(seconds=30)
+    before = due_in(deployment.doctor(0))
+    made = [
+        connection_row(deployment.db, tenant, number=number, due_at=late, due_for=due_for)
+        for number, due_for in enumerate([Trigger.SCHEDULED] * 5 + [Trigger.ISSUING], 2)
+    ]
+    try:
+        found = deployment.doctor(0)
+    finally:
+        with deployment.db.write(SYSTEM) as db:
+            db.execute(sqlalchemy.update(Connection).where(Connection.id.in_(made)).values(due_at=None))
+    assert due_in(found) == (before[0] + 1, before[1] + 5)
+
+
+def due_in(found: dict[str, dict[str, str]]) -> tuple[int, int]:
+    said = r"(\d+) urgent proofs and (\d+) routine ones are due\."
+    urgent, routine = re.fullmatch(said, found["backlog"]["seen"]).groups()
+    return int(urgent), int(routine)
+
+
+def test_a_deployment_without_customers_has_nothing_wrong(deployment):
+    with new_database("sqlite") as url:
+        database = Database(url)
+        Heartbeat(database, "flask", Heard()).beat()
+        key_ages.note(database, deployment.config.secret_keys)
+        database.engine.dispose()
+        found = deployment.doctor(0, database_url=url)
+    assert found["may_assume"]["status"] == "skipped"
+    assert "docs/onboarding.md" in found["may_assume"]["next"]
+
+
+def test_how_long_sessions_can_be(deployment):
+    assert "3600 s at most: the broker is a role" in deployment.doctor(0)["session_duration"]["seen"]
+    user = deployment.config.broker.parse(f"arn:aws:iam::{deployment.config.broker.account_id}:user/deputy")
+    found = deployment.doctor(2, broker=user, max_session_seconds=7200)
+    assert "7200 s at most: the broker is a user" in found["session_duration"]["seen"]
 
 
 # --- misconfigured deployments ---
@@ -224,6 +272,39 @@ def test_a_bucket_that_does_not_exist(deployment):
     assert found["templates"]["status"] == "skipped"
 
 
+def test_a_bucket_in_another_region(deployment, monkeypatch):
+    """Which the sandbox does not have: its buckets are in every region."""
+    monkeypatch.setattr(OwnSide, "bucket", lambda _: (301, now()))
+    found = deployment.doctor(2)
+    assert wrong(found) == {"bucket": "failed"}
+    assert "in another region than us-east-1" in found["bucket"]["seen"]
+    assert "AWS_REGION" in found["bucket"]["next"]
+
+
+def test_s3_that_does_not_answer(deployment, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{NOWHERE}")
+    found = deployment.doctor(2)
+    assert wrong(found) == {"bucket": "failed"}
+    assert found["bucket"]["seen"] == "S3 does not answer."
+    assert (found["aws_clock"]["status"], found["templates"]["status"]) == ("skipped", "skipped")
+
+
+def test_a_bucket_that_customers_may_not_read(deployment):
+    """To publish again would not help, and `templates publish` says that they are there."""
+    blocked = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
+    with deployment.client("s3") as s3:
+        bucket = {"Bucket": deployment.config.template_bucket}
+        before = s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"]
+        s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=blocked)
+        try:
+            found = deployment.doctor(2)
+        finally:
+            s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=before)
+    assert wrong(found) == {"templates": "failed"}
+    assert "is missing, or not public" in found["templates"]["seen"]
+    assert "Block Public Access" in found["templates"]["next"]
+
+
 def test_templates_that_were_not_published_again(deployment):
     found = deployment.doctor(2, vendor_name="Renamed Vendor")
     assert wrong(found) == {"templates": "failed"}
@@ -235,6 +316,28 @@ def test_a_queue_that_does_not_exist(deployment):
     found = deployment.doctor(2, registration_queue_url=url)
     assert wrong(found) == {"queue": "failed"}, "and the topic is not blamed for it"
     assert "There is no queue of DEPUTY_REGISTRATION_QUEUE_URL" in found["queue"]["seen"]
+
+
+def test_sns_and_sqs_that_do_not_answer(deployment, monkeypatch):
+    for service in ("SNS", "SQS"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"http://{NOWHERE}")
+    found = deployment.doctor(1)
+    assert wrong(found) == dict.fromkeys(("topic", "queue", "dead_letters"), "warning")
+    assert "SNS and SQS" in found["queue"]["next"]
+
+
+def test_a_queue_without_dead_letters(deployment):
+    url = deployment.config.registration_queue_url
+    with deployment.client("sqs") as sqs:
+        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy", "RedrivePolicy"])["Attributes"]
+        sqs.set_queue_attributes(QueueUrl=url, Attributes=good | {"RedrivePolicy": ""})
+        try:
+            found = deployment.doctor(1)
+        finally:
+            sqs.set_queue_attributes(QueueUrl=url, Attributes=good)
+    assert wrong(found) == {"queue": "warning"}
+    assert "no dead-letter queue" in found["queue"]["seen"]
+    assert found["dead_letters"]["status"] == "skipped"
 
 
 def test_a_topic_that_does_not_exist(deployment):
@@ -439,6 +542,13 @@ def test_no_background_worker(deployment):
     assert wrong(found) == {"workers": "failed"}
     assert found["registrations"]["seen"] == "Not looked at: workers comes first."
     assert "Start one" in found["workers"]["next"]
+    app = create_app(deployment.config)
+    text = app.test_cli_runner().invoke(args=["doctor"])
+    app.extensions["deputy"].db.engine.dispose()
+    lines = text.output.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.split()[:2] == ["failed", "workers"])
+    assert lines[place + 1] == f"    → {found['workers']['next']}", "what to do is below what was seen"
+    assert text.exit_code == 2
 
 
 def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
