@@ -1,14 +1,15 @@
 """The database as a whole: its schema, and its return from a backup."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import click
 from flask.cli import with_appcontext
 from sqlalchemy.exc import OperationalError
 
 from app.audit import restored
-from app.cli.operator import in_one_line, operator, services
+from app.cli.operator import AS_JSON, example_of, in_one_line, operator, services
+from app.cli.output import Row, show
 from app.store.database import store_errors
 from app.store.revisions import is_newer, revision
 
@@ -16,9 +17,10 @@ _ATTEMPTS = 180  # about a second apart
 _IN_USE = "55P03"  # PostgreSQL's lock_not_available
 
 
-@click.command("migrate")
+@click.command("migrate", epilog=example_of("migrate"))
+@AS_JSON
 @with_appcontext
-def migrate() -> None:
+def migrate(*, as_json: bool) -> None:
     """Bring the database's schema to this release's. Safe to repeat."""
     from alembic import command  # noqa: PLC0415  see app/store/revisions.py
 
@@ -33,7 +35,12 @@ def migrate() -> None:
             )
         _without_delaying_requests(lambda: command.upgrade(alembic_config(db), "head"))
         after = revision(db)
-    click.echo(f"Nothing to do: {after}" if before == after else f"{before or 'empty'} → {after}")
+    show({"before": before, "after": after}, _moved, as_json=as_json)
+
+
+def _moved(found: Row) -> Iterator[str]:
+    before, after = found["before"], found["after"]
+    yield f"Nothing to do: {after}" if before == after else f"{before or 'empty'} → {after}"
 
 
 def _without_delaying_requests(upgrade: Callable[[], None]) -> None:
@@ -50,14 +57,19 @@ def _without_delaying_requests(upgrade: Callable[[], None]) -> None:
     raise click.ClickException("A table is still in use, perhaps by a backup. Run migrate again when that has ended.")
 
 
-@click.command("after-restore")
+@click.command("after-restore", epilog=example_of("after-restore"))
+@AS_JSON
 @with_appcontext
-def after_restore() -> None:
+def after_restore(*, as_json: bool) -> None:
     """Tell all processes that the database is an older copy. Run it after each restore.
 
     Safe to repeat.
     """
     with in_one_line():
         newest = restored.note(services().db, operator().actor)
-    reaches = newest.isoformat(timespec="seconds") if newest else "no event"
-    click.echo(f"The database reaches to {reaches}. What was taken away since then is back: take it away again.")
+    show({"reaches": newest}, _restored, as_json=as_json)
+
+
+def _restored(found: Row) -> Iterator[str]:
+    reaches = found["reaches"].isoformat(timespec="seconds") if found["reaches"] else "no event"
+    yield f"The database reaches to {reaches}. What was taken away since then is back: take it away again."

@@ -7,10 +7,10 @@ import click
 from flask.cli import with_appcontext
 
 from app.background.single_machine import SingleMachineWorker
-from app.cli.operator import services
+from app.cli.operator import example_of, services
 
 
-@click.command("worker")
+@click.command("worker", epilog=example_of("worker"))
 @with_appcontext
 def worker() -> None:
     """Prove the connections that are due, until Ctrl-C.

@@ -1,6 +1,7 @@
 """The operator's commands, against a real database: what they print, what they change, and what they leave on record."""
 
 import getpass
+import json
 import logging
 import os
 import re
@@ -131,15 +132,27 @@ def test_help_says_what_a_command_does(operator, words, said):
         assert re.sub(r"\s+", " ", text) in re.sub(r"\s+", " ", output)
 
 
-def test_every_command_has_a_help_text_and_every_verb_an_example():
+def every_verb() -> Iterator[tuple[str, click.Command]]:
+    """Each command that does something, with its words."""
+    for command in cli.COMMANDS:
+        verbs = command.commands if isinstance(command, click.Group) else {}
+        yield from ((f"{command.name} {name}", verb) for name, verb in verbs.items())
+        if not verbs:
+            yield str(command.name), command
+
+
+def test_every_command_has_a_help_text_and_an_example():
     """The help text's first sentence fits into the list of commands."""
-    for group in cli.COMMANDS:
-        verbs = getattr(group, "commands", {}).values()
-        for command in (group, *verbs):
-            assert command.help, command.name
-            assert not command.get_short_help_str(60).endswith("..."), command.name
-        for verb in verbs:
-            assert f"flask --app wsgi {group.name} {verb.name}" in (verb.epilog or ""), verb.name
+    for command in (*cli.COMMANDS, *(verb for _, verb in every_verb())):
+        assert command.help, command.name
+        assert not command.get_short_help_str(60).endswith("..."), command.name
+    for words, verb in every_verb():
+        assert f"flask --app wsgi {words}" in (verb.epilog or ""), words
+
+
+def test_every_command_that_answers_does_so_in_json_too():
+    without = {words for words, verb in every_verb() if not any("--json" in option.opts for option in verb.params)}
+    assert without == {"worker"}, "which runs until it is stopped"
 
 
 def every_command(app: Flask) -> Iterator[list[str]]:
@@ -223,6 +236,7 @@ def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
         head, earlier = migrations.get_current_head(), migrations.get_base()
         assert operator.run("migrate") == f"empty → {head}\n"
         assert operator.run("migrate") == f"Nothing to do: {head}\n"
+        assert json.loads(operator.run("migrate", "--json")) == {"before": head, "after": head}
         assert revision(operator.db) == head is not None
         alembic.downgrade(alembic_config(operator.db), earlier)
         assert operator.run("migrate") == f"{earlier} → {head}\n"

@@ -26,14 +26,17 @@ class Cli:
     def __init__(self, app: Flask) -> None:
         self._runner = app.test_cli_runner()
 
+    def raw(self, *words: str):
+        return self._runner.invoke(args=words)
+
     def text(self, *words: str, fails: int = 0) -> str:
-        done = self._runner.invoke(args=words)
+        done = self.raw(*words)
         assert done.exit_code == fails, done.output
         assert "Traceback" not in done.output
         return done.output
 
     def __call__(self, *words: str):
-        done = self._runner.invoke(args=[*words, "--json"])
+        done = self.raw(*words, "--json")
         assert done.exit_code == 0, done.output
         return json.loads(done.stdout)
 
@@ -205,6 +208,10 @@ def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_n
     assert world.audit(connection_id=others[1]["id"])[0]["actor"]["kind"] == "operator"
     assert cli("connections", "verify", others[1]["role_arn"])[0]["status"] == "verified"
     assert "suspended" in cli.text("connections", "verify", others[0]["id"], fails=1)
+    many = cli.raw("connections", "verify", "--tenant", acme["name"])
+    assert "Proving" in many.stderr, "how far it is"
+    assert "Proving" not in many.stdout
+    assert cli.raw("connections", "verify", others[1]["id"]).stderr == "", "for one there is nothing to wait for"
     cli.text("connections", "verify", fails=2)
     cli.text("connections", "verify", acme["name"], "--tenant", acme["name"], fails=2)
 
@@ -264,6 +271,14 @@ def test_a_rotation_is_opened_shown_abandoned_and_completed(cli, world):
     cli("rotation", "open", tenant["name"], "--reason", "published")
     cli("rotation", "complete", tenant["name"])
     assert cli("tenants", "show", tenant["name"])["external_id"] != tenant["external_id"]
+
+
+def test_tenants_are_listed_by_status(cli, world, acme):
+    other = world.tenant(acme["name"])
+    cli("tenants", "suspend", other["id"], "--reason", "x")
+    for status, tenant in (("suspended", other), ("active", acme)):
+        listed = cli("tenants", "list", "--name", acme["name"], "--status", status)
+        assert [one["id"] for one in listed] == [tenant["id"]]
 
 
 # --- the audit log ---

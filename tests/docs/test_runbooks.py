@@ -1,10 +1,19 @@
-"""docs/operations.md, "At three in the morning": the key that it has one make can do what it then says."""
+"""Commands in the documents exist, with these options; and the key that docs/operations.md, "At three in the morning",
+has one make can do what it then says.
+"""
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import click
+import pytest
 from flask import Flask
+
+from app.cli.commands import COMMANDS
+from tests.docs.test_documents import DOCUMENTS
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 RUNBOOKS = OPERATIONS.partition("\n## At three in the morning\n")[2].partition("\n## ")[0]
@@ -25,3 +34,34 @@ def test_the_recommended_key_has_the_scopes_that_the_runbooks_use_and_no_other(a
     recommended = RUNBOOKS.partition("**No key at hand.**")[2].partition("```sh\n")[2].partition("```")[0]
     assert set(re.findall(r"--scope (\S+)", recommended)) == scopes_used(app)
     assert "tenants:read" in recommended
+
+
+ALL = click.Group("flask", commands={command.name: command for command in COMMANDS})
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Where each stands, and its words: in documents, and in what --help shows."""
+    for document in DOCUMENTS:
+        text = document.read_text().replace("\\\n", " ")
+        for found in re.findall(r"flask --app wsgi ([a-z][^\n`]*)", text):
+            yield document.name, found.partition("; ")[0]
+    for command in COMMANDS:
+        for verb in (command, *getattr(command, "commands", {}).values()):
+            for found in re.findall(r"flask --app wsgi (.*)", verb.epilog or ""):
+                yield f"--help of {verb.name}", found
+
+
+@pytest.mark.parametrize(("place", "example"), list(examples()))
+def test_each_command_that_is_shown_can_be_given(place: str, example: str):
+    words, command = shlex.split(example, comments=True), ALL
+    context = click.Context(ALL)
+    while isinstance(command, click.Group) and words:
+        command = command.get_command(context, words.pop(0))
+        assert command is not None, f"{place}: {example}"
+    if words and words != ["--help"]:  # otherwise it is only named
+        command.make_context(command.name, words)
+
+
+def test_many_are_shown():
+    assert sum(place == "operations.md" for place, _ in examples()) > 30
+    assert sum(place.startswith("--help") for place, _ in examples()) > 30
