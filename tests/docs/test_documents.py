@@ -1,6 +1,8 @@
 """The documents for people: tables are tables, and no example sends a header twice."""
 
+import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,11 +32,70 @@ def test_no_example_repeats_a_header_that_its_function_sends():
     assert [line for line in examples if re.search(r" (-H|--header) ", line)] == []
 
 
+THREATS = (ROOT / "docs" / "threat-model.md").read_text()
+ATTACKERS = THREATS.split("\n## ")[1:]
+
+
 def test_the_threat_model_names_tests_that_exist():
-    text = (ROOT / "docs" / "threat-model.md").read_text()
-    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?)(?:::(\w+))?`", text)
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?)(?:::(\w+))?`", THREATS)
     assert len(named) > 40
     for file, test in named:
         path = ROOT / "tests" / file
         assert path.exists(), file
         assert not test or f"def {test}(" in path.read_text(), f"{file}::{test}"
+
+
+@pytest.mark.parametrize("attacker", ATTACKERS, ids=lambda text: text.partition("\n")[0])
+def test_of_each_attacker_it_says_what_it_can_and_can_not_achieve_and_what_shows_that(attacker):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in attacker.splitlines() if line[:2] == "| "]
+    heads = [cells[0].removeprefix("its thief ") for cells in rows if cells[-1] == "test"]
+    assert [head.removeprefix("it ") for head in heads] == ["can", "can't"]
+    shown = [shows for _, shows in rows if shows != "test"]
+    assert [shows for shows in shown if not re.match(r"`\w+/.*`$|a known limit|see \[", shows)] == []
+
+
+def test_each_attacker_is_there():
+    assert len(ATTACKERS) == 9
+
+
+def test_reliabilitys_table_has_each_fault_that_is_tried():
+    """make faults prints the table; a fault that is added or renamed asks for a new run."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| ([^|]+?) \|.*\| nothing of [\d,]+ \|$", text, re.MULTILINE)
+    tried = [name for path in sorted((ROOT / "tests" / "faults").glob("test_*.py")) for name in faults_of(path)]
+    assert len(rows) > 20
+    assert [row for row in rows if not any(re.fullmatch(name, row) for name in tried)] == []
+    assert [name for name in tried if not any(re.fullmatch(name, row) for row in rows)] == []
+
+
+def faults_of(path: Path) -> list[str]:
+    """What it calls the faults that it tries, as patterns: a part that is filled in may be anything."""
+    tree = ast.parse(path.read_text())
+    named = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found = []
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "suffered":
+            name = call.args[1]
+            name = named[name.id] if isinstance(name, ast.Name) else name
+            parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+            found.append("".join(re.escape(it.value) if isinstance(it, ast.Constant) else ".+" for it in parts))
+    return found
+
+
+def test_what_make_mutants_changes_and_runs_is_there():
+    """mutmut says nothing of a module or a test that was renamed: it leaves it out."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    for path in config["only_mutate"]:
+        assert (ROOT / path).is_file(), path
+    for test in config["pytest_add_cli_args_test_selection"]:
+        file, _, name = test.partition("::")
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), test
+    for path in config["also_copy"]:
+        assert (ROOT / path).exists(), path
