@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
@@ -177,6 +180,16 @@ def test_a_step_that_fails_leaves_nothing(aws, check, capsys, place, done):
     assert remains(aws) == []
 
 
+def test_without_a_third_account_the_canary_is_left_out_and_the_report_says_so(aws, check, capsys):
+    check.changing(2, partial(fails, done=True))
+    assert check(*PROFILES[:4], "--yes") == 1
+    said = capsys.readouterr().out
+    assert "in CANARY   nothing: no profile was given" in said
+    assert re.search(r"^ +skipped: +no CANARY profile was given$", said, re.MULTILINE)
+    assert "Without the canary and the stranger: no CANARY profile was given." in said
+    assert remains(aws) == []
+
+
 @pytest.mark.soak
 def test_a_customers_stack_that_is_still_being_created_leaves_nothing(aws, check, monkeypatch):
     def interrupted(*_: object) -> None:
@@ -284,6 +297,35 @@ def test_accounts_that_do_not_fit_are_refused_and_nothing_is_made(aws, check, ca
     assert remains(aws) == []
 
 
+def test_how_long_it_takes_and_what_it_costs_is_said_before_anything_is_made(aws, check, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    for answer in ("", "n", "no", "yess"):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        assert check(*PROFILES) == 1
+        said = capsys.readouterr().out
+        for told in ("about 15 minutes", "a cent at most", *ACCOUNTS.values(), "Region us-east-1", stacks.TAG):
+            assert told in said
+    assert remains(aws) == []
+
+
+def test_make_hands_everything_on():
+    words = ["make", "-n", "-o", ".venv/installed", "aws-check", "VENDOR=one", "CUSTOMER=two", "ARGS=--yes --region x"]
+    for more, given in ((["CANARY=three"], ["--canary", "three"]), ([], [])):
+        done = subprocess.run([*words, *more], cwd=ROOT, capture_output=True, text=True, check=True)
+        command = shlex.split(done.stdout.splitlines()[-1])
+        assert command[-len(given) - 8 :] == [
+            "dev.aws_check",
+            "--vendor",
+            "one",
+            "--customer",
+            "two",
+            *given,
+            "--yes",
+            "--region",
+            "x",
+        ]
+
+
 def test_an_account_that_blocks_public_buckets_is_refused():
     for name in ("BlockPublicPolicy", "RestrictPublicBuckets"):
         with pytest.raises(CheckError, match=f"{name}.* refuses a bucket"):
@@ -307,6 +349,17 @@ def test_other_answers_and_late_ones_are_differences():
         "a new role may be assumed: 61 s (at most 60 s expected)",
     ]
     assert len(Answers().unasked()) == len(EXPECTED) + len(WITHIN)
+
+
+def test_who_waits_is_told_so_each_quarter_of_a_minute(monkeypatch, capsys):
+    passed = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: sum(passed), sleep=passed.append)
+    monkeypatch.setattr("dev.aws_check.answers.time", clock)
+    with pytest.raises(CheckError, match="Not within 60 seconds: the stack is there"):
+        answers.until("the stack is there", lambda: None, 60)
+    waited = [int(number) for number in re.findall(r"… the stack is there: (\d+) s", capsys.readouterr().out)]
+    assert len(waited) == 3
+    assert all(15 <= later - before <= 21 for before, later in pairwise([0, *waited]))
 
 
 def test_a_stack_that_fails_says_why(aws, check, monkeypatch, capsys):
