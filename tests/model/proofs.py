@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from tests.model.state import (
     BROKEN,
     CURRENT,
-    DELETED,
+    ENDED,
     INSECURE,
     NEXT,
     PENDING,
@@ -168,7 +168,7 @@ def complete(model: Model, tenant: Tenant, at: datetime) -> None:
 def settle(model: Model, tenant: Tenant, at: datetime) -> None:
     """As far as the proofs allow: to the end a day after all have switched, to retirement when all have refused."""
     rotation = tenant.rotation
-    if rotation is None or tenant.status == DELETED:
+    if rotation is None or tenant.status == ENDED:
         return
     if tenant.is_open:
         if waiting(model, tenant):
