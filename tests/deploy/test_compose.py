@@ -161,6 +161,31 @@ def test_no_secret_is_in_an_environment_and_each_is_somebodys():
     assert {name for one in SERVICES.values() for name in one.get("secrets", ())} == set(SECRETS)
 
 
+def directives() -> dict[str, str]:
+    """Those of nginx.conf that come once."""
+    text = re.sub(r"#.*", "", (DEPLOY / "nginx.conf").read_text())
+    found = re.findall(r"^\s*(\w+) ([^;{}]+);", text, re.MULTILINE)
+    return {name: words for name, words in found if [other for other, _ in found].count(name) == 1}
+
+
+def test_the_proxy_bounds_unknown_clients_and_hands_on_whole_requests_alone():
+    """docs/operations.md says that it does these things."""
+    assert directives().items() >= {
+        ("proxy_request_buffering", "on"),
+        ("limit_conn", "clients 50"),
+        ("limit_conn_status", "429"),
+        ("limit_req", "zone=requests burst=200 nodelay"),
+        ("limit_req_status", "429"),
+        ("client_header_timeout", "10s"),
+        ("client_body_timeout", "10s"),
+        ("client_max_body_size", "256k"),
+        ("access_log", "off"),  # a path may hold an onboarding link's token
+        ("ssl_protocols", "TLSv1.2 TLSv1.3"),
+    }
+    kept = int(re.search(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
+    assert int(directives()["keepalive_timeout"].rstrip("s")) < kept, "it closes idle connections, and not Deputy"
+
+
 def test_they_have_longer_to_end_than_their_requests():
     graceful = int(re.search(r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
     for name in ("web", "worker"):
