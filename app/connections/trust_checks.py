@@ -45,13 +45,15 @@ def judge(
         why = _NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
         skipped = (Check(name, "skipped", why) for name in (DEMANDS, ONLY_US))
         return replace(finding, checks=(*finding.checks, *skipped))
-    found = read(told[0].trust_policy, broker, grant.role_arn.account_id, external_ids)
+    tried = {*external_ids} - {*retired} | {grant.external_id}
+    found = read(told[0].trust_policy, broker, grant.role_arn.account_id, tried, retired)
     demands, only_us = _demands(found), _only_us(found)
     warned = [it for it, warns in ((demands, demands.outcome == "inconclusive"), (only_us, found.others)) if warns]
     said = [proof.Warning(it.name, it.detail) for it in warned]
     if found.ends:
         said.append(proof.Warning(ENDS, f"The role's trust policy ends this access: {', '.join(found.ends)}."))
-    if named := [it for it in sorted(retired) if it != grant.external_id and it in json.dumps(told[0].trust_policy)]:
+    text = json.dumps(told[0].trust_policy)
+    if named := [it for it in sorted(retired) if it != grant.external_id and it in text]:
         said.append(proof.Warning(RETIRED, f"The role still accepts {', '.join(named)}, which was retired: remove it."))
     finding = replace(finding, checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
     until, permission_set = end_of(found.ends), told[0].permission_set

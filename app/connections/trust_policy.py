@@ -75,8 +75,16 @@ class _Request:
     broker: Broker | None
 
 
-def read(policy: object, broker: Broker, role_account: AccountId, external_ids: Collection[str]) -> Reading:
-    """`external_ids`: all of the tenant's."""
+def read(
+    policy: object,
+    broker: Broker,
+    role_account: AccountId,
+    external_ids: Collection[str],
+    retired: Collection[str] = (),
+) -> Reading:
+    """`external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are nobody else's: each
+    rotation adds one, and none is tried.
+    """
     statements = statements_of(policy)
     if statements is None:
         return Reading((), (0,), (), ())
@@ -89,7 +97,7 @@ def read(policy: object, broker: Broker, role_account: AccountId, external_ids: 
         "aws:securetransport": "true",
         "aws:resourceaccount": role_account,
     }
-    theirs = filter(_SENDABLE.fullmatch, _compared(statements, _EXTERNAL_ID) - set(external_ids))
+    theirs = filter(_SENDABLE.fullmatch, _compared(statements, _EXTERNAL_ID) - {*external_ids, *retired})
     strange, ours = (
         [_Request(_ASSUME, fixed | {_EXTERNAL_ID: it}, broker) for it in sent]
         for sent in ((None, _Other.VALUE, *theirs), external_ids)

@@ -1,5 +1,6 @@
 """What a trust policy, once read, does to a finding: the one thing that overrules it, and what is only said."""
 
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -8,7 +9,7 @@ from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.connections.proof import Check, Finding, Warning as ProofWarning
-from app.connections.trust_checks import ENDS, judge
+from app.connections.trust_checks import ENDS, RETIRED, judge
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy
 from app.store.models import Verdict
@@ -35,6 +36,38 @@ def judged(verdict, *told):
     finding = Finding(verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID)
     told = [it if isinstance(it, StsError) else RoleSettings(it, 3600, None) for it in told]
     return judge(finding, told, GRANT, BROKER, {GRANT.external_id})
+
+
+def accepting(*external_ids, **conditions):
+    accepts = {**ALLOW["Condition"]["StringEquals"], "sts:ExternalId": list(external_ids)}
+    return {**ALLOW, "Condition": {**ALLOW["Condition"], "StringEquals": accepts, **conditions}}
+
+
+def after_rotations(retired, *statements):
+    """What is found with a tenant that has had those External IDs before."""
+    finding = Finding(Verdict.PROVEN, CALLS, "AROAONE", True, SAID)
+    told = [RoleSettings(policy(*statements), 3600, None)]
+    return judge(finding, told, GRANT, BROKER, {GRANT.external_id, *retired}, retired=retired)
+
+
+def test_a_retired_external_id_is_nobody_elses_and_its_statement_keeps_no_access():
+    [retired], end = [new_external_id()], "2030-01-31T12:00:00Z"
+    ends = accepting(GRANT.external_id, DateLessThan={"aws:CurrentTime": end})
+    found = after_rotations([retired], accepting(retired), ends)
+    assert (found.verdict, found.access_until) == (Verdict.PROVEN, datetime(2030, 1, 31, 12, tzinfo=UTC))
+    assert [it.name for it in found.warnings] == ["further", ENDS, RETIRED]
+    own = after_rotations([GRANT.external_id], ends)
+    assert (own.verdict, own.access_until) == (Verdict.PROVEN, datetime(2030, 1, 31, 12, tzinfo=UTC)), "still paired"
+
+
+def test_what_a_proof_costs_does_not_grow_with_each_rotation():
+    """A key of the tenant's rotates twenty times a day, and its customer writes the policy: on the web process's time."""
+    retired = [new_external_id() for _ in range(2_000)]
+    patterns = [f"*{number}" for number in range(200)]
+    began = time.process_time()
+    found = after_rotations(retired, ALLOW, accepting("x", StringLike={"sts:ExternalId": patterns}))
+    assert found.checks
+    assert time.process_time() - began < 1
 
 
 def outcomes(finding):
