@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -13,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.access import OnBehalf, tenant_of
 from app.audit import WORKER
+from app.aws.sts import Sts, Unavailable
 from app.factory import create_app
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM
@@ -96,6 +98,32 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
     strangers = [sent for sent in tenant.sent(connection) if sent is not None and sent not in {old, following}]
     assert strangers
     assert not [sent for sent in strangers if sent in known], "a stranger's ID was issued to nobody"
+
+
+def test_the_two_minutes_run_from_the_first_acceptance_whatever_is_asked_in_between(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    connection = tenant.connection()
+    following = tenant.start()["next_external_id"]
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.clock.shift(60)
+    tenant.verify(connection)
+    tenant.clock.shift(59)
+    probe = Sts.probe_own
+
+    def throttled(sts: Sts, grant: Grant, *read: Any) -> Any:
+        if grant.external_id == following:
+            raise Unavailable("Throttling")
+        return probe(sts, grant, *read)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sts, "probe_own", throttled)
+        tenant.verify(connection)
+    assert tenant.state() == ("open", 0, 1)
+    tenant.clock.shift(1)
+    tenant.verify(connection)
+    assert tenant.state() == ("ready", 1, 0)
 
 
 @pytest.mark.parametrize("meanwhile", ["broken", "insecure", "suspended"])

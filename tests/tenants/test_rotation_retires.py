@@ -1,12 +1,16 @@
 """When an External ID retires, and what an emergency withdraws and gives back."""
 
+import uuid
+from datetime import timedelta
+
 import pytest
 import sqlalchemy
 
-from app.aws.errors import Unavailable
-from app.aws.sts import Sts
+from app.aws.sts import Sts, Unavailable
+from app.clock import now
 from app.ids import Grant, new_external_id
-from app.store.models import ExternalIdRow, Trial
+from app.store.database import SYSTEM
+from app.store.models import Connection, ExternalIdRow, Trial
 from tests.support.cast import path_of
 from tests.tenants.conftest import Tenant, accepting
 
@@ -64,6 +68,22 @@ def test_an_answer_that_is_not_clear_is_no_refusal(tenant: Tenant, monkeypatch: 
     assert tenant.state()[0] == "retiring"
 
 
+def test_an_answer_that_is_not_clear_takes_back_no_refusal(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.clock.shift(30)
+    with monkeypatch.context() as patch:
+        patch.setattr("app.connections.pairing.refuses", lambda *_: None)
+        tenant.verify(connection)
+    tenant.clock.shift(30)
+    tenant.verify(connection)
+    assert tenant.state()[0] == "retired"
+
+
 def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
     """A role that is gone refuses the old External ID as well, and tells nothing."""
     connection = tenant.connection()
@@ -98,15 +118,29 @@ def test_proofs_alone_take_a_rotation_to_its_end(tenant: Tenant):
     """Housekeeping is for what no proof tells: a connection that was waited for is gone."""
     connection = tenant.connection()
     tenant.start()
-    for pause in (121, 61):
+    for pause in (120, 60):
         tenant.update_role(connection)
         tenant.verify(connection)
         tenant.clock.shift(pause)
         tenant.verify(connection)
-        if pause == 121:
+        if pause == 120:
             assert tenant.actions()[-1] == "rotation.ready"
             tenant.complete()
     assert tenant.actions()[-1] == "external_id.retired"
+
+
+def test_a_search_that_was_given_up_is_not_begun_again_by_a_rotation(tenant: Tenant):
+    """Only verified connections are tried within the hour."""
+    other = tenant.connection()
+    tenant.start()
+    tenant.switch(other)
+    assert tenant.complete()["state"] == "retiring"
+    foreign = accepting(tenant.kit["trust_policy"], new_external_id())
+    absent = tenant.connection(trust=foreign, status="pending")
+    with tenant.services.db.write(SYSTEM) as db:
+        db.get_one(Connection, uuid.UUID(absent["id"])).due_since = now() - timedelta(days=15)
+    tenant.verify(absent)
+    assert tenant.row(absent).due_at is None
 
 
 def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant: Tenant):
@@ -138,7 +172,9 @@ def test_one_that_was_proven_with_the_retiring_one_moves_to_the_current_one_with
     failed = len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed"))
     if both_first:
         tenant.update_role(lost, accepting(before, old, tenant.external_id))
+        asked = len(tenant.sent(lost))
         assert tenant.verify(lost)["external_id"] == old, "until it has accepted the other for two minutes"
+        assert tenant.sent(lost)[asked:].count(old) == 2, "nobody asks whether it refuses its own"
         tenant.after(minutes=2)
     else:
         tenant.update_role(lost)
