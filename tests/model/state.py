@@ -42,6 +42,7 @@ class Rotation:
     started_at: datetime
     emergency: bool = False
     ready_at: datetime | None = None
+    by_bound: bool = True  # what the vendor began, or made an emergency, the tenant's key can't abandon
 
 
 @dataclass(eq=False)

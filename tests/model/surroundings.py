@@ -190,6 +190,7 @@ class Surroundings(Deputy):
         rotation = tenant.rotation
         assert rotation is not None
         assert (made["external_id"], made["next_external_id"]) == (rotation.old, rotation.new)
+        rotation.by_bound = rotation.by_bound and by == "owner"
         if emergency and not rotation.emergency:
             proofs.withdraw(self.model, tenant, self.at)
 
@@ -215,7 +216,8 @@ class Surroundings(Deputy):
     def abandon_a_rotation(self, app: int, whose: int, by: str) -> None:
         tenant, self.at = self.tenant_named(whose), self.begin("abandoned a rotation")
         switched = tenant.rotation and any(it.pair == tenant.rotation.new for it in self.model.live(tenant))
-        expect = 404 if tenant.rotation is None else 204 if tenant.is_open and not switched else 409
+        undoes = tenant.rotation and by == "owner" and not tenant.rotation.by_bound
+        expect = 404 if tenant.rotation is None else 204 if tenant.is_open and not switched and not undoes else 409
         path = "/external-id/rotation"
         if self.do(app, by, tenant, ("DELETE", path, None), "tenants:write", expect=expect) is not None:
             proofs.abandon(tenant)
