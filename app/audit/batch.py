@@ -119,8 +119,11 @@ class _Postgresql:
 
     def insert(self, events: Sequence[Event]) -> int:
         _ensure_fresh(events)
-        rows = as_json([_postgresql_row(event) for event in events])
-        epoch, added = self._cursor.execute(_POSTGRESQL, [rows]).fetchone()
+        rows = [
+            event.row() | {"valid_at_epoch": event.valid_at_epoch, "details": as_json(event.details)}
+            for event in events
+        ]
+        epoch, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
         self._used = time.monotonic()
         if added != sum(event.valid_at_epoch in {None, epoch} for event in events):
             raise AssertionError("the audit log stored other events than those that hold")
@@ -132,10 +135,6 @@ class _Postgresql:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _postgresql_row(event: Event) -> dict[str, Any]:
-    return event.row() | {"valid_at_epoch": event.valid_at_epoch, "details": as_json(event.details)}
 
 
 class _Sqlite:
