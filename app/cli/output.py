@@ -36,7 +36,8 @@ def lines(answer: Any) -> Iterator[str]:
     elif isinstance(answer, Sequence):
         yield from table(answer) if answer else ["There are none."]
     else:
-        inner = {name: value for name, value in answer.items() if _is_table(value)}
+        lists = {name: value for name, value in answer.items() if isinstance(value, list) and value}
+        inner = {name: value for name, value in lists.items() if isinstance(value[0], Mapping)}
         yield from _aligned([[name, _cell(value)] for name, value in answer.items() if name not in inner])
         for name, rows in inner.items():
             yield from ["", f"{name}:", *table(rows)]
@@ -70,10 +71,6 @@ def _width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
     )
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
 
 
 def _cell(value: Any) -> str:
