@@ -18,7 +18,10 @@ from app.store.pages import Page
 
 def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str, Any]:
     """One page of a list: what `fetch(limit=…, after=…)` finds, and the cursor of the next page."""
-    signer = _signer(query)
+    filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
+    place = json.dumps([request.path, sorted(filters.items())])
+    keys = list(reversed(services().config.secret_keys))  # itsdangerous signs with the last
+    signer = URLSafeSerializer(keys, salt=f"deputy cursor {place}")
     after = None
     if "cursor" in query:
         try:
@@ -27,10 +30,3 @@ def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str
             raise MalformedRequestError("This cursor is not from this list. Start without a cursor.") from error
     found = fetch(limit=query["limit"], after=after)
     return {"items": found.items, "next_cursor": None if found.after is None else signer.dumps(str(found.after))}
-
-
-def _signer(query: Mapping[str, Any]) -> URLSafeSerializer:
-    filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
-    place = json.dumps([request.path, sorted(filters.items())])
-    keys = services().config.secret_keys
-    return URLSafeSerializer(list(reversed(keys)), salt=f"deputy cursor {place}")  # itsdangerous signs with the last
