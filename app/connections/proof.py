@@ -108,9 +108,11 @@ def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None)
     try:
         account_id, role_unique_id = sts.probe_own(grant, read)
     except StsError as error:
-        verdict = Verdict.UNASSUMABLE if isinstance(error, Refused) else Verdict.INCONCLUSIVE
-        own = _not_accepted(error)
-        refused, checks = own.outcome == "failed", (own, *_skipped(ACCOUNT, MISSING, FOREIGN))
+        refused = isinstance(error, Refused)
+        why = error.detail if isinstance(error, Misconfigured) else AWS_SILENT
+        own = check_of(OWN, "failed") if refused else Check(OWN, "inconclusive", why)
+        verdict = Verdict.UNASSUMABLE if refused else Verdict.INCONCLUSIVE
+        checks = (own, *_skipped(ACCOUNT, MISSING, FOREIGN))
         return Finding(verdict, checks, may_be_spreading=refused, refused=refused)
     own = check_of(OWN, "passed")
     if account_id != grant.role_arn.account_id:
@@ -184,12 +186,6 @@ def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> Check:
     except (Misconfigured, Unavailable):
         return Check(name, "inconclusive", AWS_SILENT)
     return check_of(name, "failed")
-
-
-def _not_accepted(error: StsError) -> Check:
-    if isinstance(error, Refused):
-        return check_of(OWN, "failed")
-    return Check(OWN, "inconclusive", error.detail if isinstance(error, Misconfigured) else AWS_SILENT)
 
 
 def check_of(name: str, outcome: CheckOutcome) -> Check:
