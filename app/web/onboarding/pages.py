@@ -242,8 +242,6 @@ def _body(visit: Visit, counts: Counts, shown: list[Progress], rotation: Rotatio
         topics=progress.accounts_by_topic(shown),
         searching=any(one.connection.due_at for one in shown if not one.settled),
         unclear=next((one.unclear for one in shown if one.unclear), None),
-        role_name=kit.role_name,
-        trust_policy=kit.trust_policy,
         kit=kit,
         rotation=rotation,
         rotation_steps=replacing.steps_of(rotation) if rotation else (),
