@@ -148,7 +148,8 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         if self.ended_at:
             return f"Its access ended on {self.ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
         checks = self.proof.checks if self.proof else []
-        words = states.words_of({check["name"] for check in checks if check["outcome"] == "failed"})
+        failed = {check["name"] for check in checks if check["outcome"] == "failed"}
+        words = next((words for names, words in states.FAILED if names <= failed), None)
         return words and words.format(now=" now" if self.verified_at else "")
 
     @property

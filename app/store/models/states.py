@@ -101,7 +101,8 @@ STRANGER = "stranger_refused"
 DEMANDS = "trust_policy_demands_external_id"
 ONLY_US = "trust_policy_names_only_us"
 
-_FAILED = (
+# What failed checks say of the role: the first whose names are all among them. `{now}` is where the word belongs.
+FAILED = (
     ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
     ({MISSING}, "The role{now} lets us in without an External ID."),
     ({FOREIGN}, "The role{now} accepts an External ID that is not this tenant's."),
@@ -110,11 +111,6 @@ _FAILED = (
     ({OWN}, "The role{now} refuses this tenant's External ID, or was deleted."),
     ({ACCOUNT}, "The role is{now} in another account than its ARN says."),
 )
-
-
-def words_of(failed: set[str]) -> str | None:
-    """What failed checks say of the role; None for none of these. `{now}` is where the word belongs."""
-    return next((words for names, words in _FAILED if names <= failed), None)
 
 
 def why_not(
