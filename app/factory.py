@@ -13,7 +13,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
 
-from app import log, metrics, services
+from app import metrics, services
 from app.api import (
     api_keys,
     audit_events,
@@ -32,9 +32,8 @@ from app.config import Config
 from app.http import headers, openapi, problems, public_path, unreadable
 from app.http.client_address import client_address
 from app.http.request_id import request_id
+from app.log import logger
 from app.web.onboarding import pages
-
-_log = log.get(__name__)
 
 _MAX_BODY = 256 * 1024  # bytes; the longest list, ten thousand account ids, has 170 KiB
 # In the order of the OpenAPI document.
@@ -180,4 +179,4 @@ def _log_request(response: Response) -> None:
     who = {f"{caller.kind}_id": str(caller.key_id)} if caller else {"api_key_id": None}
     route = str(request.url_rule) if request.url_rule else None
     ms = round((time.perf_counter() - g.began) * 1000, 1)
-    _log.info("request", method=request.method, route=route, status=response.status_code, ms=ms, **who)
+    logger.info("request", method=request.method, route=route, status=response.status_code, ms=ms, **who)

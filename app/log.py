@@ -80,9 +80,8 @@ def configure(level: str) -> None:
     logging.getLogger("gunicorn.error").addFilter(_scrub_line)
 
 
-def get(name: str) -> Any:
-    """The logger for a module: `log = log.get(__name__)`; call it with an event name and key=value facts."""
-    return structlog.stdlib.get_logger(name)
+# Called with an event's name and key=value facts. Each line names the module that made it, as structlog finds that out.
+logger: Any = structlog.stdlib.get_logger()
 
 
 @contextmanager

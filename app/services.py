@@ -12,6 +12,7 @@ from app.health.own_side import own_side_checks
 from app.health.readiness import Health, checks
 from app.issuing import authorization, issue, session_cache, shelf_life
 from app.limits import quotas, rates, refusals, tenant_share
+from app.log import logger
 from app.onboarding import kit, page_links, registrations
 from app.permissions import permission_sets
 from app.store.database import Database
@@ -22,7 +23,7 @@ def begin(config: Config) -> None:
     """Set up the log, and log what looks like a mistake in the settings. A process calls it first."""
     log.configure(config.log_level)
     for doubt in config.doubts:
-        log.get(__name__).warning("settings.doubtful", detail=doubt)
+        logger.warning("settings.doubtful", detail=doubt)
 
 
 class Services:

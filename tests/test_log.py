@@ -61,7 +61,7 @@ def lines(monkeypatch):
 
 
 def test_a_line_is_one_json_object_with_time_level_and_place(lines):
-    log.get("app.somewhere").info("connection.verified", tenant_id="t-1", ms=3.5, text="two\nlines")
+    log.logger.info("connection.verified", tenant_id="t-1", ms=3.5, text="two\nlines")
     line = lines.one
     at = datetime.fromisoformat(line.pop("at"))
     assert at.utcoffset().total_seconds() == 0
@@ -69,7 +69,7 @@ def test_a_line_is_one_json_object_with_time_level_and_place(lines):
     assert line == {
         "event": "connection.verified",
         "level": "info",
-        "logger": "app.somewhere",
+        "logger": __name__,  # the module that made the line
         "tenant_id": "t-1",
         "ms": 3.5,
         "text": "two\nlines",
@@ -82,7 +82,7 @@ def test_libraries_log_the_same_way(lines):
 
 
 def test_the_level_holds_for_all(lines):
-    log.get("app").debug("quiet")
+    log.logger.debug("quiet")
     logging.getLogger("library").debug("quiet")
     logging.getLogger("botocore.endpoint").info("requests, signatures and answers")
     assert lines.all == []
@@ -97,11 +97,11 @@ def test_at_debug_botocore_still_prints_no_requests(lines):
 
 def test_the_request_id_is_on_every_line_of_the_request(lines):
     structlog.contextvars.bind_contextvars(request_id="r-1")
-    log.get("app").info("ours")
+    log.logger.info("ours")
     logging.getLogger("library").error("theirs")
     assert [line["request_id"] for line in lines.all] == ["r-1", "r-1"]
     structlog.contextvars.clear_contextvars()
-    log.get("app").info("later")
+    log.logger.info("later")
     assert "request_id" not in lines.all[-1]
 
 
@@ -158,7 +158,7 @@ def test_a_request_is_logged_by_its_route_and_answered_id(lines, monkeypatch):
     ids=lambda facts: str(facts)[:60],
 )
 def test_a_secret_is_scrubbed_from_what_is_logged(lines, facts):
-    log.get("app").warning("something", **facts)
+    log.logger.warning("something", **facts)
     assert lines.one["event"] == "something"
     assert_no_secret(lines.text)
 
@@ -171,7 +171,7 @@ def assert_no_secret(text: str) -> None:
 
 @pytest.mark.parametrize("secret", [API_KEY, f"SecretAccessKey: '{SECRET}'", f"token {TOKEN}"])
 def test_a_secret_is_scrubbed_from_events_and_library_lines(lines, secret):
-    log.get("app").warning(f"it said {secret}")
+    log.logger.warning(f"it said {secret}")
     logging.getLogger("library").warning("it said %s", secret)
     logging.getLogger("library").warning({"said": secret})
     assert len(lines.all) == 3
@@ -182,7 +182,7 @@ def test_a_secret_is_scrubbed_from_tracebacks(lines):
     inner = KeyError(API_KEY)
     outer = RuntimeError(f"{{'SecretAccessKey': '{SECRET}'}}")
     outer.__cause__ = inner
-    for logger in (log.get("app"), logging.getLogger("library")):
+    for logger in (log.logger, logging.getLogger("library")):
         logger.error("failed", exc_info=outer)
     ours, theirs = lines.all
     for line in (ours, theirs):
@@ -205,7 +205,7 @@ def test_gunicorns_own_lines_hold_no_links_token(lines):
 
 def test_what_is_no_secret_stays_readable(lines):
     facts = {"access_key_id": "ASIAEXAMPLE", "api_key_id": "01890a5d", "external_id": "dpy-" + "0f" * 32}
-    log.get("app").info("credentials.issued", **facts)
+    log.logger.info("credentials.issued", **facts)
     assert lines.one.items() >= facts.items()
 
 

@@ -12,12 +12,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
-from app import log
 from app.errors import ConflictError
 from app.ids import first_id_at, time_of
+from app.log import logger
 from app.store.database import SYSTEM, Database, Session, database_now
-
-_log = log.get(__name__)
 
 _AHEAD = 3  # months that are made before they begin
 _DEFAULT = "audit_events_default"
@@ -65,7 +63,7 @@ def renew(db: Database, limit: datetime | None) -> int:
         while (done := _step(db, limit)) is not None:
             detached += done
     except ConflictError:
-        _log.info("audit.months_wait")
+        logger.info("audit.months_wait")
     return detached
 
 

@@ -12,10 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app import log
 from app.aws.errors import AWS_ERRORS, Unavailable, is_silence, is_throttling
-
-_log = log.get(__name__)
+from app.log import logger
 
 _FAILURES = 10  # in a row, until the breaker opens
 _OPEN_SECONDS = 3.0  # until one call may try again
@@ -64,11 +62,11 @@ class Breaker:
             self._failures += 1
             self._next_try = time.monotonic() + _OPEN_SECONDS
             if self._failures == _FAILURES:
-                _log.warning("aws.silent", failures=_FAILURES)
+                logger.warning("aws.silent", failures=_FAILURES)
 
     def _answered(self) -> None:
         if self._failures:  # read without the lock: the hot path is the one without failures
             with self._lock:
                 was_open, self._failures = self.is_open, 0
             if was_open:
-                _log.info("aws.back")
+                logger.info("aws.back")

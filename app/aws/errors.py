@@ -12,9 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from app import log
-
-_log = log.get(__name__)
+from app.log import logger
 
 # What botocore's parser raises for an answer that is not as AWS documents it, such as a proxy's.
 _PARSER_ERRORS = (ResponseParserError, LookupError, AttributeError, TypeError, ValueError)
@@ -58,12 +56,12 @@ def classify(error: Exception) -> StsError:
     if not isinstance(error, ClientError):
         # With the traceback for a parser's error, which may be a bug of ours.
         traceback = None if isinstance(error, BotoCoreError | HTTPError) else error
-        _log.warning("aws.unreachable", error=type(error).__name__, exc_info=traceback)
+        logger.warning("aws.unreachable", error=type(error).__name__, exc_info=traceback)
         return Unavailable()
     code = error.response.get("Error", {}).get("Code", "")
     if code == "AccessDenied":
         return Refused()
-    _log.warning("aws.error", code=code, aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId"))
+    logger.warning("aws.error", code=code, aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId"))
     message = str(error.response.get("Error", {}).get("Message", ""))
     if code == "ValidationError":
         return _validation(message)

@@ -17,11 +17,9 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from app import log
 from app.aws.stack_messages import Request
 from app.aws.tls import ca_bundle
-
-_log = log.get(__name__)
+from app.log import logger
 
 _URL_MAX = 8192
 _ATTEMPTS = 2  # the second follows at once, unless AWS refused; a third comes with the message's next delivery
@@ -69,7 +67,7 @@ class StackAnswers:
                 if problem < 500:  # a redirect is not followed; 4xx: the address has expired, or was never signed
                     final = problem >= 400
                     break
-        _log.warning("registration.unanswered", problem=problem, final=final)
+        logger.warning("registration.unanswered", problem=problem, final=final)
         return final
 
 

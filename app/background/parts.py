@@ -8,16 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from app import log, metrics
+from app import metrics
 from app.background.fleet_metrics import FleetMetrics
 from app.connections.proof_queue import Claim, ProofQueue
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.health import key_ages
 from app.health.heartbeats import BEAT_SECONDS, Heartbeat
+from app.log import logger
 from app.onboarding.registrations import Registrations
 from app.services import Services
-
-_log = log.get(__name__)
 
 THREADS = 16  # urgent proofs at once, and as many routine ones; they mostly wait for AWS
 _TICK = 0.5  # seconds between two queries for what is due
@@ -44,7 +43,7 @@ class Part(threading.Thread):
         except BaseException as raised:  # noqa: BLE001  any error ends the background worker
             error = raised
         if not self.end.is_set():
-            _log.critical("worker.part_ended", part=self.name, exc_info=error)
+            logger.critical("worker.part_ended", part=self.name, exc_info=error)
             self._failed()
 
     def stop(self) -> None:
@@ -115,7 +114,7 @@ def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> Non
         try:
             end = end or metrics.serve(bind, look)
         except OSError as error:  # the address of another process, perhaps: proofs go on
-            _log.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
+            logger.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
             part.end.wait(_METRICS_AGAIN)
     if end is not None:
         end()
@@ -140,8 +139,8 @@ def guarded(stop: threading.Event, work: Callable[[], bool]) -> bool:
     try:
         return work()
     except (StoreUnavailableError, AwsUnavailableError):
-        _log.warning("worker.waiting", seconds=_AFTER_FAILURE)
+        logger.warning("worker.waiting", seconds=_AFTER_FAILURE)
     except Exception as error:  # noqa: BLE001  due rows and queued messages come again
-        _log.error("worker.failed", exc_info=error)
+        logger.error("worker.failed", exc_info=error)
     stop.wait(_AFTER_FAILURE)
     return False

@@ -13,9 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app import log
-
-_log = log.get(__name__)
+from app.log import logger
 
 _ANSWER_SECONDS = 0.25  # a cache that is slower than this costs more than it saves
 _LEAVE_ALONE_SECONDS = 2.0  # after a failure, before the next call
@@ -67,14 +65,14 @@ class SharedCache:
             if self.away:
                 return
             self.away, self._changes = True, changes + 1
-        _log.warning("cache.lost", error=type(error).__name__)
+        logger.warning("cache.lost", error=type(error).__name__)
 
     def _came_back(self, changes: int) -> None:
         with self._changing:
             if changes != self._changes or not self.away:
                 return
             self.away, self._changes = False, changes + 1
-        _log.info("cache.back")
+        logger.info("cache.back")
 
     def get(self, name: str) -> bytes | None:
         return self.ask(lambda: cast("bytes | None", self.client.get(name)))

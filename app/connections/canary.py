@@ -17,7 +17,6 @@ from functools import partial
 
 from sqlalchemy import select
 
-from app import log
 from app.audit import Action, Actor, Event, Outcome, log as audit
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
 from app.clock import now
@@ -26,10 +25,9 @@ from app.config import Config
 from app.connections.proof import AWS_SILENT, Check, Finding, check_of, refusal, unproven_by
 from app.health.checks import Finding as Health, failed, ok, warning
 from app.ids import Grant
+from app.log import logger
 from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Verdict, states
-
-_log = log.get(__name__)
 
 _PROBER = Actor("worker", None, "prober")
 _FRESH = 60.0  # seconds for which the canary's answer counts
@@ -133,7 +131,7 @@ class Canary:
     def _tell(self, sight: Sight) -> None:
         """Log a change, and record it unless another process has done so. Raises StoreUnavailableError."""
         action, found = _ACTIONS[sight], _FINDINGS[sight]
-        (_log.info if sight is Sight.SIGHTED else _log.warning)(action.value, seen=found.seen, next=found.next)
+        (logger.info if sight is Sight.SIGHTED else logger.warning)(action.value, seen=found.seen, next=found.next)
         ours = select(AuditEvent.action).where(AuditEvent.action.in_(_ACTIONS.values()), NOT_ISSUED)
         with self._db.write(SYSTEM) as db:
             if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:

@@ -5,13 +5,11 @@ import time
 
 from sqlalchemy import func, select
 
-from app import log
 from app.config import Config
+from app.log import logger
 from app.store.database import Database
 from app.store.models import IN_ROUTINE, Connection
 from app.store.models.proof_schedule import Interval
-
-_log = log.get(__name__)
 
 _KEPT = 60.0  # seconds between two counts of the connections
 
@@ -40,5 +38,5 @@ class Pace:
         before = self._interval
         self._interval = found = Interval.of_fleet(before.wanted, number, self._proofs_a_second)
         if found.seconds not in {before.seconds, found.wanted}:
-            _log.warning("proofs.slowed", seconds=found.seconds, wanted=found.wanted, connections=number)
+            logger.warning("proofs.slowed", seconds=found.seconds, wanted=found.wanted, connections=number)
         self._until = time.monotonic() + _KEPT

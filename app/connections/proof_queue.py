@@ -16,7 +16,6 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, select, true, update
 
-from app import log
 from app.access.callers import OnBehalf
 from app.audit.events import WORKER
 from app.aws.sts import Sts
@@ -27,12 +26,11 @@ from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.limits.rates import Rates
+from app.log import logger
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import IN_ROUTINE, URGENT, Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
 from app.store.models.proof_schedule import next_turn
-
-_log = log.get(__name__)
 
 LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget take
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
@@ -138,7 +136,7 @@ class ProofQueue:
         except (NotFoundError, SuspendedError, ConflictError) as error:
             if not urgent:
                 self._pass_turn(claim, lease)
-            _log.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
+            logger.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
             return False
         return True
 

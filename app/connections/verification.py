@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from app import log, metrics
+from app import metrics
 from app.access import AnyCaller, OnBehalf, owned, tenant_of
 from app.audit import WORKER, Action, Actor, Outcome, log as audit
 from app.aws.sts import Sts, Told
@@ -27,13 +27,12 @@ from app.connections.set_changes import note_set
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
+from app.log import logger
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
 from app.tenants import rotation
-
-_log = log.get(__name__)
 
 PATIENCE = 5.0  # seconds to repeat a refused call with the own ID, when the role may be seconds old
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
@@ -184,7 +183,7 @@ class Verification:
             with self._db.read() as db:
                 found = fleet.lately(db, since, path[1])
         if found.many_refuse:
-            _log.error("proofs.many_refused", tried=found.tried, refusing=found.refusing, tenants=found.tenants)
+            logger.error("proofs.many_refused", tried=found.tried, refusing=found.refusing, tenants=found.tenants)
         return found.many_refuse
 
     def _store(

@@ -10,10 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 
-from app import log
 from app.concurrency.single_flight import SingleFlight
-
-_log = log.get(__name__)
+from app.log import logger
 
 
 class Status(enum.StrEnum):
@@ -96,7 +94,7 @@ class KeptCheck:
         try:
             found = self.check.look()
         except Exception as error:  # noqa: BLE001  a bug of ours is a finding too: each request would repeat it
-            _log.error("check.failed", check=self.check.name, exc_info=error)
+            logger.error("check.failed", check=self.check.name, exc_info=error)
             found = _BROKEN
         self._last = found, time.monotonic() + (self.check.seconds if self.check.counts() else 0.0)
         return found

@@ -15,7 +15,7 @@ from flask import Flask, Response, current_app, g, request
 from marshmallow import fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app import errors, log, metrics
+from app import errors, metrics
 from app.audit.events import Action, Event, Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
@@ -23,8 +23,7 @@ from app.http.current import services
 from app.http.fields import doc, number, string
 from app.http.openapi import example_of
 from app.http.schemas import Answer
-
-_log = log.get(__name__)
+from app.log import logger
 
 # code: status and title. Every AppError's code is here (a test looks), and those that only HTTP knows.
 PROBLEMS: dict[str, tuple[int, str]] = {
@@ -126,7 +125,7 @@ def _app_error(error: AppError) -> Response:
         # Not recorded: a flood would cost a durable commit for each of its requests.
         return _too_often(error)
     if isinstance(error, errors.TryLaterError):
-        _log.warning("request.try_later", code=error.code, exc_info=error)
+        logger.warning("request.try_later", code=error.code, exc_info=error)
     flood = _audit(error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors)
     return flood or problem(error.code, error.detail, error.errors)
 
@@ -158,7 +157,7 @@ def code_of(error: HTTPException) -> str:
 
 def _bug(error: Exception) -> Response:
     """A bug of ours: the answer gives only the request's id, and the log gives everything."""
-    _log.error("request.failed", exc_info=error)
+    logger.error("request.failed", exc_info=error)
     return problem("internal_error", _INTERNAL)
 
 
@@ -213,4 +212,4 @@ def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Map
         event = replace(about, outcome=outcome, details=details)
         services().refusals.record(g.caller.key_id, g.caller.tenant_id, event)
     except StoreUnavailableError:
-        _log.exception("audit.refusal_not_recorded", code=code)
+        logger.exception("audit.refusal_not_recorded", code=code)

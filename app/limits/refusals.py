@@ -16,7 +16,6 @@ from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
 
-from app import log
 from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.concurrency.gevent import spawn
@@ -24,9 +23,8 @@ from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.limits.quotas import count_refusals
 from app.limits.rates import Limit
+from app.log import logger
 from app.store.database import SYSTEM, Database
-
-_log = log.get(__name__)
 
 SINGLY = 10  # of a key, in a second
 OF_TENANT = 20  # of all keys that are bound to one tenant, in a second and in each process
@@ -104,7 +102,7 @@ class Refusals:
             told = self._told.get(key_id, False)
             self._told.setdefault(key_id, True)
         if not told:
-            _log.warning("refusals.flood", api_key_id=str(key_id), most=MOST)
+            logger.warning("refusals.flood", api_key_id=str(key_id), most=MOST)
 
     def _keep(self, place: tuple[UUID, int], event: Event) -> None:
         with self._lock:
@@ -136,7 +134,7 @@ class Refusals:
                     audit.record(db, _summary(rest))
         except StoreUnavailableError:
             told = [(rest.last.actor.id, dict(rest.codes)) for rest in rests]
-            _log.exception("audit.refusal_not_recorded", refusals=told)
+            logger.exception("audit.refusal_not_recorded", refusals=told)
 
 
 def _summary(rest: _Rest) -> Event:

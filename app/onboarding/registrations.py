@@ -18,7 +18,6 @@ from cachetools import TTLCache
 from sqlalchemy import Select, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import log
 from app.audit import Action, Actor, log as audit
 from app.aws.errors import Unavailable
 from app.aws.stack_answers import StackAnswers
@@ -33,14 +32,13 @@ from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimi
 from app.health.heartbeats import QueueState
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
+from app.log import logger
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
 from app.store.models.deployment import deployment_id
 from app.store.models.states import StackState
-
-_log = log.get(__name__)
 
 # One text for every reason, so that it does not tell a stranger whether a tenant exists. The customer's administrator
 # reads it among the stack's events.
@@ -118,12 +116,12 @@ class Registrations:
         try:
             request = Request.parse(body, self._config.registration_topic_arn or "")
         except ValueError:
-            _log.warning("registration.unreadable")
+            logger.warning("registration.unreadable")
             return None
         if self._is_for_another(request):
             return True
         if not self._answers().allows(request.response_url):
-            _log.warning("registration.strange_response_url", account_id=request.account_id)
+            logger.warning("registration.strange_response_url", account_id=request.account_id)
             return None
         return self._answers().send(request, self._refusal(request))
 
@@ -136,7 +134,7 @@ class Registrations:
             if new:
                 self._others[named] = True
         if new:
-            _log.warning("registration.other_deployment", deployment_id=str(named))
+            logger.warning("registration.other_deployment", deployment_id=str(named))
         return True
 
     @cached_property
@@ -151,7 +149,7 @@ class Registrations:
             if answered:
                 self._queue.delete(message)
         except (AppError, SQLAlchemyError, Unavailable) as error:  # SQS delivers it again
-            _log.warning("registration.postponed", error=type(error).__name__)
+            logger.warning("registration.postponed", error=type(error).__name__)
         # Readiness must not degrade because of messages that can't be answered: anybody may publish them.
         self.queue_state.handled(message.id, message.sent_at if answered is False else None)
 
@@ -161,7 +159,7 @@ class Registrations:
             with self._db.write(SYSTEM) as db:
                 self._store(db, told)
         except _Void as void:
-            _log.info("registration.void", cause=str(void), account_id=request.account_id)
+            logger.info("registration.void", cause=str(void), account_id=request.account_id)
             return None if _must_pass(request, void) else REFUSAL
         return None
 

@@ -193,7 +193,7 @@ def logged(monkeypatch):
 
         exception = warning
 
-    monkeypatch.setattr("app.limits.refusals._log", Log())
+    monkeypatch.setattr("app.limits.refusals.logger", Log())
     return lines
 
 

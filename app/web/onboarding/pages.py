@@ -14,13 +14,14 @@ from flask import Blueprint, Response, g, make_response, redirect, render_templa
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from app import errors, log
+from app import errors
 from app.audit.events import Action, Event
 from app.connections.listing import ListPosition
 from app.http.authentication import public
 from app.http.current import services
 from app.http.parsing import whole_body
 from app.http.problems import PROBLEMS, code_of, record_refusal
+from app.log import logger
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
@@ -29,8 +30,6 @@ from app.store.models import ConnectionStatus, Trigger
 from app.tenants.rotation import RotationStatus
 from app.web.onboarding import progress, replacing
 from app.web.onboarding.progress import Counts, Progress
-
-_log = log.get(__name__)
 
 bp = Blueprint("web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates")
 
@@ -294,7 +293,7 @@ def _refused(error: errors.AppError) -> Response:
         ended = services().links.leftovers((request.view_args or {}).get("token", ""))
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
     if isinstance(error, errors.TryLaterError):
-        _log.warning("request.try_later", code=error.code, exc_info=error)
+        logger.warning("request.try_later", code=error.code, exc_info=error)
         return _error(503, detail=f"{_vendor()} can't answer right now.", retry_after=2)
     return _error(PROBLEMS[error.code][0], detail=error.detail)
 
@@ -308,7 +307,7 @@ def _http_error(error: HTTPException) -> Response:
 
 @bp.errorhandler(Exception)
 def _bug(error: Exception) -> Response:
-    _log.error("request.failed", exc_info=error)
+    logger.error("request.failed", exc_info=error)
     return _error(500, detail="Something went wrong on our side. Nothing in your account was changed.")
 
 
