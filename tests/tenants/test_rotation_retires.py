@@ -129,6 +129,20 @@ def test_proofs_alone_take_a_rotation_to_its_end(tenant: Tenant):
     assert tenant.actions()[-1] == "external_id.retired"
 
 
+def test_a_role_that_has_refused_twice_has_its_usual_turns_while_others_are_waited_for(tenant: Tenant):
+    done, slow = tenant.connection(), tenant.connection()
+    tenant.after(hours=1)
+    tenant.start()
+    tenant.switch(done, slow)
+    tenant.complete()
+    tenant.update_role(done)
+    for _ in range(3):
+        tenant.verify(done)
+        tenant.clock.shift(60)
+    assert tenant.state()[0] == "retiring"
+    assert tenant.row(done).due_at >= now() + timedelta(minutes=14)
+
+
 def test_a_search_that_was_given_up_is_not_begun_again_by_a_rotation(tenant: Tenant):
     """Only verified connections are tried within the hour."""
     other = tenant.connection()
