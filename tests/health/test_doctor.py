@@ -12,7 +12,7 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy import select
 
-from app.aws.own_side import OwnSide
+from app.aws import own_side
 from app.cli import commands as cli
 from app.clock import now
 from app.config import Config, ConfigError
@@ -274,7 +274,7 @@ def test_a_bucket_that_does_not_exist(deployment):
 
 def test_a_bucket_in_another_region(deployment, monkeypatch):
     """Which the sandbox does not have: its buckets are in every region."""
-    monkeypatch.setattr(OwnSide, "bucket", lambda _: (301, now()))
+    monkeypatch.setattr(own_side, "bucket", lambda _: (301, now()))
     found = deployment.doctor(2)
     assert wrong(found) == {"bucket": "failed"}
     assert "in another region than us-east-1" in found["bucket"]["seen"]
