@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from app.audit import months
 from app.aws import own_side
@@ -13,6 +13,7 @@ from app.aws.errors import Unavailable
 from app.aws.own_side import AbsentError, MayNotLookError, allowing
 from app.clock import now
 from app.config import ROLE_CHAINING_MAX, Config
+from app.errors import StoreUnavailableError
 from app.health.checks import Check, Finding, failed, ok, skipped, warning
 from app.health.key_ages import age_of_first
 from app.store.database import CLOCKS_APART, Database
@@ -40,6 +41,7 @@ def own_side_checks(config: Config, db: Database) -> list[Check]:
         check("topic", partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", partial(_topic, config)), "aws"),
         check("queue", partial(_guarded, _QUEUE, partial(_queue, config)), "aws"),
         check("dead_letters", partial(_guarded, _QUEUE, partial(_dead_letters, config)), "aws", "queue"),
+        check("rights", partial(_rights, db)),
         check("audit_log", partial(_audit_log, config, db), "migrations"),
         check("cache", partial(_cache, config)),
         check("secret_keys", partial(age_of_first, db, config.secret_keys), "migrations"),
@@ -169,6 +171,30 @@ def _dead_letters(config: Config) -> Finding:
             " Anybody may publish to the topic, so others need nothing.",
         )
     return ok("No message of a stack was given up.")
+
+
+_NO_RIGHTS = """
+SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
+AND relname NOT LIKE 'audit_events_%' AND relname <> 'alembic_version' AND NOT has_table_privilege(oid, 'INSERT')
+ORDER BY relname
+"""  # rows of the log's months are written through audit_events
+
+
+def _rights(db: Database) -> Finding:
+    """Where web processes log in as a role that does not own the tables."""
+    if db.engine.dialect.name != "postgresql":
+        return ok("SQLite has no roles.")
+    try:
+        with db.read() as session:
+            closed = session.scalars(text(_NO_RIGHTS)).all()
+    except StoreUnavailableError:
+        return skipped("The database does not answer.")
+    if closed:
+        return failed(
+            f"This database role may not write into {', '.join(closed[:5])}.",
+            "Grant it its rights again, as after each migrate (docs/operations.md, Who can take events away).",
+        )
+    return ok("This database role may write into every table.")
 
 
 def _audit_log(config: Config, db: Database) -> Finding:

@@ -10,7 +10,7 @@ import click
 import pytest
 import sqlalchemy
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 
 from app.aws import own_side
 from app.cli import commands as cli
@@ -19,7 +19,7 @@ from app.config import Config, ConfigError
 from app.factory import create_app
 from app.health import key_ages
 from app.health.heartbeats import Heartbeat
-from app.ids import first_id_at
+from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, Connection, SecretKey, Trigger
 from dev.stack import ROOT
@@ -27,7 +27,7 @@ from tests.conftest import make_config, publish_templates
 from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, new_database
-from tests.support.rows import connection_row, tenant_row
+from tests.support.rows import ByHand, connection_row, tenant_row
 from tests.support.valkey import Valkey
 
 NOWHERE = "127.0.0.1:1"
@@ -429,6 +429,30 @@ def log_of(deployment: Deployment, *statements: str):
         Heartbeat(database, "flask", Heard()).beat()
         yield {"database_url": url}
         database.engine.dispose()
+
+
+@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(deployment):
+    """Web processes answer 500 then, and are ready. By the guide's statements, before that table was there."""
+    role, admin = f"web_{new_id().hex}", ByHand(deployment.config.database_url)
+    url = make_url(deployment.config.database_url).set(username=role).render_as_string(hide_password=False)
+    admin(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT USAGE ON SCHEMA public TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+    )
+    try:
+        assert deployment.doctor(0, database_url=url)["rights"]["status"] == "ok"
+        admin(f"REVOKE INSERT ON external_id_trials FROM {role}")
+        found = deployment.doctor(2, database_url=url)
+        admin(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
+        nothing = deployment.doctor(2, database_url=url)
+    finally:
+        admin(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    assert wrong(found) == {"rights": "failed"}
+    assert "may not write into external_id_trials." in found["rights"]["seen"]
+    assert "Grant it" in found["rights"]["next"]
+    assert nothing["rights"]["status"] == "failed"
 
 
 @pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
