@@ -6,11 +6,14 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
+import sqlalchemy
 import time_machine
 
 from app.access.callers import Scope
+from app.clock import now
 from app.factory import create_app
 from app.ids import RoleArn
+from app.store.database import SYSTEM
 from app.store.models import Connection
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
@@ -343,6 +346,21 @@ def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
     tried = [one for one in made[1:] if fleet.row(one).tried_at != before[one["id"]]]
     assert len(tried) == 10
     assert fleet.status(made[0]) == "broken"
+
+
+def test_the_others_are_of_as_many_tenants_as_there_are(fleet, faults):
+    """Ten of one tenant would say nothing of the others."""
+    [first], many, few = fleet.connect(tenants=1), fleet.connect(tenants=1, each=11), fleet.connect(tenants=2)
+    fleet.refuse_once(faults, first)
+    faults.add("deny")
+    with fleet.services.db.write(SYSTEM) as db:
+        theirs = Connection.id.in_([UUID(one["id"]) for one in few])
+        db.execute(sqlalchemy.update(Connection).where(theirs).values(due_at=now() + timedelta(hours=5)))
+    before = [fleet.row(one).tried_at for one in (*many, *few)]
+    fleet.prove(first)
+    again = [fleet.row(one).tried_at != tried for one, tried in zip((*many, *few), before, strict=True)]
+    assert (again.count(True), again[-2:]) == (10, [True, True])
+    assert fleet.status(first) == "verified"
 
 
 def test_only_verified_ones_are_tried_because_another_refuses(fleet, faults):
