@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy
+import structlog
 import time_machine
 
 from app.access.callers import Scope
@@ -256,9 +257,13 @@ def test_a_broker_that_lost_its_permission_breaks_no_connection(fleet, faults):
     made = fleet.connect(tenants=3, each=2)
     fleet.pass_time(HOUR)
     faults.add("deny")
-    for _ in range(5):
-        fleet.pass_time(HOUR)
-        fleet.pass_time(61)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(5):
+            fleet.pass_time(HOUR)
+            fleet.pass_time(61)
+    told = [log for log in logs if log["event"] == "proofs.many_refused"]
+    assert told
+    assert all(log["tried"] >= log["refusing"] >= 5 and log["tenants"] == 3 for log in told)
     assert {fleet.status(connection) for connection in made} == {"verified"}
     assert {fleet.row(connection).proof.verdict.value for connection in made} == {"inconclusive"}
     seen, to_do = fleet.services.proof_queue.state()
