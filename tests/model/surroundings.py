@@ -43,8 +43,11 @@ class Surroundings(Deputy):
 
     @rule(which=any_)
     def a_customer_does_as_the_kit_says(self, which: int) -> None:
-        """Twice proven: a connection switches to the next External ID where there is one."""
-        self.a_customer_edits_a_trust_policy(which, HANDS[0], proven=True)
+        """Proven twice at once, which is too soon, and once more: a connection switches to the next External ID where
+        there is one.
+        """
+        for _ in range(2):
+            self.a_customer_edits_a_trust_policy(which, HANDS[0], proven=True)
         self.a_background_worker_comes_back({"minutes": 3})
 
     @precondition(lambda self: len(self.model.roles) < _MOST_ROLES)
