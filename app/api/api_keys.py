@@ -9,7 +9,7 @@ from marshmallow import fields, validate
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.access.callers import Scope, from_bits
 from app.access.families import FamilySummary
-from app.http.blueprint import Blueprint, caller, paged, services
+from app.http.blueprint import Blueprint, caller, paged, services, stopping
 from app.http.fields import Time, doc, line, nested, number, seconds, string, uuid
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.store.models import ApiKey
@@ -83,8 +83,7 @@ def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 
     The successor has the same name, scopes and bounds, and inherits what the old key made. Only this answer shows it.
     """
-    counted = services().quotas.counting_stops(caller())
-    key, made, text = services().api_keys.replace_key(counted, key_id, **body)
+    key, made, text = services().api_keys.replace_key(stopping(), key_id, **body)
     return _shown(key, made) | {"key": text}
 
 
@@ -108,8 +107,7 @@ def revoke_key(key_id: UUID) -> None:
     The keys and onboarding links that it made are revoked with it, and what those keys made. To renew a good key,
     replace it.
     """
-    counted = services().quotas.counting_stops(caller())
-    services().api_keys.revoke_key(counted, key_id)
+    services().api_keys.revoke_key(stopping(), key_id)
 
 
 def _shown(key: ApiKey, made: FamilySummary | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 from app.api.suspension_schemas import SUSPENDED, Reason
 from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
-from app.http.blueprint import Blueprint, Scope, caller, paged, services
+from app.http.blueprint import Blueprint, Scope, caller, paged, services, stopping
 from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
 from app.http.fields import Statuses, Time, doc, flag, line, matching, nested, number, one_of, status, string
 from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of
@@ -44,8 +44,7 @@ class ApprovalIn(Strict):
     )
 
 
-_COUNTS = {"verified": 2, "pending": 1}
-_BY_STATUS = doc(_COUNTS, "How many have each status. A status without connections is left out.")
+_BY_STATUS = doc({"verified": 2, "pending": 1}, "How many have each status. A status without connections is left out.")
 
 
 class ConnectionSummary(Answer):
@@ -185,7 +184,6 @@ bp = Blueprint("connections", __name__, noun="connection", description="Links to
 _ALL = "/v1/tenants/<uuid:tenant_id>/connections"
 _ONE = f"{_ALL}/<uuid:connection_id>"
 _ConnectionPage = page_of(ConnectionOut)
-_ProofPage = page_of(ProofOut)
 
 
 def _filter(query: dict[str, Any]) -> ConnectionFilter:
@@ -214,8 +212,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
 @bp.operation("GET", _ALL, Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery, fails=[404])
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
-    wanted = _filter(query)
-    return paged(query, partial(services().listing.list, caller(), tenant_id, wanted))
+    return paged(query, partial(services().listing.list, caller(), tenant_id, _filter(query)))
 
 
 @bp.operation("GET", f"{_ALL}/summary", Scope.CONNECTIONS_READ, ConnectionSummary, fails=[404])
@@ -229,8 +226,7 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
 @bp.operation("GET", "/v1/connections", Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery)
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
-    wanted = _filter(query)
-    return paged(query, partial(services().listing.list_all, caller(), wanted))
+    return paged(query, partial(services().listing.list_all, caller(), _filter(query)))
 
 
 @bp.operation("GET", _ONE, Scope.CONNECTIONS_READ, ConnectionOut, fails=[404])
@@ -254,8 +250,7 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 @bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204, fails=[404, 429])
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
-    counted = services().quotas.counting_stops(caller())
-    services().connections.delete(counted, tenant_id, connection_id)
+    services().connections.delete(stopping(), tenant_id, connection_id)
 
 
 @bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty, fails=[404, 409, 429])
@@ -276,7 +271,7 @@ def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: U
     return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
 
 
-@bp.operation("GET", f"{_ONE}/proofs", Scope.CONNECTIONS_READ, _ProofPage, takes=PageQuery, fails=[404])
+@bp.operation("GET", f"{_ONE}/proofs", Scope.CONNECTIONS_READ, page_of(ProofOut), takes=PageQuery, fails=[404])
 def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
     """List a connection's proofs, newest first"""
     return paged(query, partial(services().listing.list_proofs, caller(), tenant_id, connection_id))
@@ -285,8 +280,7 @@ def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> 
 @bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason, fails=[404, 409, 429])
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed"""
-    counted = services().quotas.counting_stops(caller())
-    return services().connections.suspend(counted, tenant_id, connection_id, **body)
+    return services().connections.suspend(stopping(), tenant_id, connection_id, **body)
 
 
 @bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason, fails=[404, 409, 429])

@@ -9,7 +9,7 @@ from uuid import UUID
 from marshmallow import ValidationError, fields, validate
 
 from app.api.suspension_schemas import SUSPENDED, Reason
-from app.http.blueprint import Blueprint, Scope, caller, paged, services
+from app.http.blueprint import Blueprint, Scope, caller, paged, services, stopping
 from app.http.examples import ACCOUNT, EXTERNAL_ID
 from app.http.fields import Statuses, Time, doc, line, matching, status, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
@@ -107,8 +107,7 @@ def delete_tenant(tenant_id: UUID) -> None:
 @bp.operation("POST", f"{_ONE}/suspend", Scope.TENANTS_WRITE, TenantOut, takes=Reason, fails=[404, 409, 429])
 def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Suspend a tenant: no credentials are issued for it until it is resumed"""
-    counted = services().quotas.counting_stops(caller())
-    return services().tenants.suspend(counted, tenant_id, **body)
+    return services().tenants.suspend(stopping(), tenant_id, **body)
 
 
 @bp.operation("POST", f"{_ONE}/resume", Scope.TENANTS_WRITE, TenantOut, takes=Reason, fails=[404, 409])

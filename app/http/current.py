@@ -15,3 +15,8 @@ def services() -> Services:
 def caller() -> Caller:
     """Only views behind `requires` have one."""
     return cast("Caller", g.caller)
+
+
+def stopping() -> Caller:
+    """The caller, for one change that stops issuing: it counts against its tenant's quota."""
+    return services().quotas.counting_stops(caller())
