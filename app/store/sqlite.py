@@ -6,11 +6,9 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
-from app.concurrency.gevent import off_hub
-
-Result = TypeVar("Result")
+from app.concurrency.gevent import Result, off_hub
 
 _LOCK_SECONDS = 10  # for which a writer waits for those before it
 PRAGMAS = (
