@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
-from app.settings.checks import SESSION_MAX
 from app.settings.doubts import local_address, unknown_variables, weak_keys
 from app.settings.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, identifies_vendor
 
@@ -80,7 +79,7 @@ class Config:
     permission_sets: Annotated[Path | None, check.folder] = None  # the vendor's own; None: the examples
     default_permission_set: Annotated[str | None, str] = None
     role_prefix: Annotated[str, check.matches(r"[\w+=,.@-]{0,50}")] = "deputy-"
-    max_session_seconds: Annotated[int, check.between(900, SESSION_MAX)] = ROLE_CHAINING_MAX
+    max_session_seconds: Annotated[int, check.between(900, check.SESSION_MAX)] = ROLE_CHAINING_MAX
     # Calls a second for proofs in the background, of all tenants together.
     sts_budget: Annotated[int, check.positive] = 100
     # Seconds for which a proof allows issuing, and between two proofs of a connection.

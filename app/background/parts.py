@@ -12,8 +12,7 @@ from app import metrics
 from app.background.fleet_metrics import FleetMetrics
 from app.connections.proof_queue import Claim, ProofQueue
 from app.errors import AwsUnavailableError, StoreUnavailableError
-from app.health import key_ages
-from app.health.heartbeats import BEAT_SECONDS, Heartbeat
+from app.health import heartbeats, key_ages
 from app.log import logger
 from app.onboarding.registrations import Registrations
 from app.services import Services
@@ -57,7 +56,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
     queue, some listen to stacks.
     """
     registrations = services.registrations
-    heartbeat = Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
+    heartbeat = heartbeats.Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
     parts = [
         Part("heartbeat", partial(_beat, services, heartbeat), failed),
         Part("routine", partial(_prove_routinely, services), failed),
@@ -120,12 +119,12 @@ def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> Non
         end()
 
 
-def _beat(services: Services, heartbeat: Heartbeat, part: Part) -> None:
+def _beat(services: Services, heartbeat: heartbeats.Heartbeat, part: Part) -> None:
     noted = False
     while True:
         noted = noted or guarded(part.end, partial(key_ages.note, services.db, services.config.secret_keys))
         guarded(part.end, heartbeat.beat)
-        if part.end.wait(BEAT_SECONDS):
+        if part.end.wait(heartbeats.BEAT_SECONDS):
             break
     guarded(part.end, heartbeat.end)
 

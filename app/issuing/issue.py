@@ -28,8 +28,7 @@ from app.clock import now
 from app.ids import new_id, session_name
 from app.issuing.authorization import Authorization, Path, VerifiedConnection, lock_verified_connection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
-from app.limits import quotas
-from app.limits.rates import Rates
+from app.limits import quotas, rates
 from app.store.database import SYSTEM, Database, Session as DbSession
 from app.store.models import Connection, Trigger
 
@@ -90,7 +89,7 @@ class CredentialIssuer:
     _sts: Sts
     _authorization: Authorization
     _sessions: SessionCache
-    _rates: Rates
+    _rates: rates.Rates
     _log: AuditLog
     _max_seconds: int
 

@@ -24,9 +24,7 @@ from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import Message, RegistrationQueue, Request
 from app.clock import now
 from app.config import Config
-from app.connections.allowed_roles import allowed_role
-from app.connections.connections import add_pending, to_role
-from app.connections.set_changes import note_set
+from app.connections import allowed_roles, connections, set_changes
 from app.connections.trust_checks import end_of
 from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
 from app.health.heartbeats import QueueState
@@ -169,7 +167,7 @@ class Registrations:
         if named is None:
             raise _VoidToken("token")
         try:
-            role = allowed_role(self._config, request.property("RoleArn"))
+            role = allowed_roles.allowed_role(self._config, request.property("RoleArn"))
         except CallerFaultError as error:
             raise _Void("role") from error
         if (role.partition, role.account_id) != (request.partition, request.account_id):
@@ -199,7 +197,7 @@ class Registrations:
 
     def _act(self, db: Session, told: _CheckedMessage, tenant: Tenant, actor: Actor) -> bool:
         """Returns whether to keep the registration's row. Past the limit per role, the role becomes due without one."""
-        known = to_role(told.token.tenant_id, told.role).with_for_update(of=Connection)
+        known = connections.to_role(told.token.tenant_id, told.role).with_for_update(of=Connection)
         connection = db.scalars(known).one_or_none()
         deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
@@ -225,7 +223,7 @@ class Registrations:
 
     def _note(self, db: Session, actor: Actor, connection: Connection, request: Request) -> None:
         """What the stack says of its role. A proof that may read the role knows better, and comes soon."""
-        note_set(db, self._sets, actor, connection, request.property("PermissionSet"))
+        set_changes.note_set(db, self._sets, actor, connection, request.property("PermissionSet"))
         if "AccessUntil" in request.properties:  # not in templates of older releases
             connection.access_until = end_of([request.property("AccessUntil")])
 
@@ -234,7 +232,7 @@ class Registrations:
         name, _ = read_label(told.request.property("PermissionSet")) or ("", 0)
         chosen = self._sets.get(name) or self._sets.choose(None)
         try:
-            connection = add_pending(db, self._config, tenant, told.role, chosen, approved=False)
+            connection = connections.add_pending(db, self._config, tenant, told.role, chosen, approved=False)
         except RateLimitedError as error:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
