@@ -18,10 +18,7 @@ from app.access import Caller, Scope, digest_of, ensure_room, live_links, one_or
 from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.config import Config
-from app.connections.allowed_roles import allowed_role
-from app.connections.connections import Connections
-from app.connections.kit_names import kit_suffix
-from app.connections.verification import Verification
+from app.connections import allowed_roles, connections, kit_names, verification
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.onboarding.kit import Onboarding
@@ -66,8 +63,8 @@ class Links:
 
     _db: Database
     _onboarding: Onboarding
-    _connections: Connections
-    _verification: Verification
+    _connections: connections.Connections
+    _verification: verification.Verification
     _config: Config
 
     def create(
@@ -159,7 +156,7 @@ class Links:
             if found is None:
                 return None
             region, permission_set, tenant = found
-            suffix = kit_suffix(db, self._config, self._onboarding.sets, tenant.id, permission_set)
+            suffix = kit_names.kit_suffix(db, self._config, self._onboarding.sets, tenant.id, permission_set)
         named = self._config.role_prefix, tenant.id, suffix
         return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
 
@@ -192,7 +189,7 @@ class Links:
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before it reaches the database, which refuses some characters as text.
-        role = allowed_role(self._config, role_arn)
+        role = allowed_roles.allowed_role(self._config, role_arn)
         if known := self._connections.with_role(caller, tenant_id, role):
             return self._verification.verify(caller, tenant_id, known.id, trigger=Trigger.REQUESTED)
         if role_arn != text:
