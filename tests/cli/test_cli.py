@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -241,6 +241,8 @@ def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
         alembic.downgrade(alembic_config(operator.db), earlier)
         assert operator.run("migrate") == f"{earlier} → {head}\n"
         assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
+        reaches = json.loads(operator.run("after-restore", "--json"))["reaches"]
+        assert abs(datetime.fromisoformat(reaches) - now()) < timedelta(minutes=5), "the key's event"
         operator.db.engine.dispose()
 
 
