@@ -28,3 +28,15 @@ def kit_suffix(db: Session, config: Config, sets: PermissionSets, tenant_id: UUI
         Connection.role_arn.endswith(plain, autoescape=True),
     )
     return f"-{name}" if db.scalar(taken.limit(1)) else ""
+
+
+def made_suffix(db: Session, config: Config, tenant_id: UUID, name: str) -> str | None:
+    """What the name of the tenant's newest role of that set ends with, deleted ones too; None if the kit made none."""
+    plain = kit_role_name(config.role_prefix, tenant_id)
+    of_the_kit = select(Connection.role_arn).where(
+        Connection.tenant_id == tenant_id,
+        Connection.permission_set == name,
+        Connection.role_arn.contains(f"/{plain}", autoescape=True),
+    )
+    newest = db.scalar(of_the_kit.order_by(Connection.id.desc()).limit(1))
+    return newest and newest.rpartition("/")[2].removeprefix(plain)

@@ -156,7 +156,9 @@ class Links:
             if found is None:
                 return None
             region, permission_set, tenant = found
-            suffix = kit_names.kit_suffix(db, self._config, self._onboarding.sets, tenant.id, permission_set)
+            suffix = kit_names.made_suffix(db, self._config, tenant.id, permission_set)
+            if suffix is None:
+                suffix = kit_names.kit_suffix(db, self._config, self._onboarding.sets, tenant.id, permission_set)
         named = self._config.role_prefix, tenant.id, suffix
         return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
 

@@ -72,7 +72,12 @@ def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(selle
         moved(world, app, customer, tenant, writes)
         [after] = connections_of(world, tenant)
         assert (after["permission_set"], after["role_arn"]) == (writes, made["role_arn"])
-        assert kit_of(world, tenant, reads)["role_name"] == f"{base_of(tenant)}-{reads}"
+        own = f"{base_of(tenant)}-{reads}"
+        assert kit_of(world, tenant, reads)["role_name"] == own
+        link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+        world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+        gone = app.test_client().get(urlsplit(link["url"]).path).text
+        assert f"<code>{own}</code>" in gone, "what its stack would be called, if it was launched"
 
 
 def test_a_role_is_searched_for_under_the_kits_name(seller: Vendor, customer: Customer):
@@ -80,6 +85,7 @@ def test_a_role_is_searched_for_under_the_kits_name(seller: Vendor, customer: Cu
     with seller.release() as (world, app):
         tenant = world.tenant()
         first = launched(world, app, customer, tenant, seller.reads)
+        earlier = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
     with seller.release(default=seller.writes) as (world, app):
         own = kit_of(world, tenant, seller.writes)["role_name"]
         elsewhere = Customer(world.aws)
@@ -94,12 +100,14 @@ def test_a_role_is_searched_for_under_the_kits_name(seller: Vendor, customer: Cu
         assert names[f"arn:aws:iam::{customer.account}:role/{own}"] == seller.writes
         assert names[first["role_arn"]] == seller.reads
         world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-        assert f"<code>{own}</code>" in app.test_client().get(urlsplit(link["url"]).path).text, "what is left over"
+        for made_with, name in ((link, own), (earlier, base_of(tenant))):
+            gone = app.test_client().get(urlsplit(made_with["url"]).path).text
+            assert f"<code>{name}</code>" in gone, "what is left over"
 
 
 @on_sqlite
 def test_other_tenants_and_other_names_change_nothing(seller: Vendor, customer: Customer):
-    with seller.release() as (world, _):
+    with seller.release() as (world, app):
         tenant, other = world.tenant(), world.tenant()
         kit = kit_of(world, tenant, seller.writes)
         for name in (f"{base_of(tenant)}-eu", base_of(other)):
@@ -108,3 +116,7 @@ def test_other_tenants_and_other_names_change_nothing(seller: Vendor, customer: 
             world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
         for one in (tenant, other):
             assert kit_of(world, one, seller.reads)["role_name"] == base_of(one)
+        world.connect(other, customer.role(f"{base_of(tenant)}-us", kit_of(world, other, seller.reads)["trust_policy"]))
+        link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+        world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+        assert f"<code>{base_of(tenant)}</code>" in app.test_client().get(urlsplit(link["url"]).path).text
