@@ -153,6 +153,19 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     assert "exposed_for_seconds_at_most" not in doubted["details"]
 
 
+def test_an_insecure_connection_is_broken_by_its_second_refusal_as_well(fleet):
+    [connection] = fleet.connect(tenants=1)
+    fleet.loosen(connection)
+    fleet.prove(connection)
+    assert fleet.status(connection) == "insecure"
+    fleet.remove(connection)
+    fleet.prove(connection)
+    row = fleet.row(connection)
+    assert (row.status.value, row.proof.verdict.value) == ("insecure", "inconclusive")
+    fleet.pass_time(61)
+    assert fleet.status(connection) == "broken"
+
+
 def test_a_refusal_sooner_than_a_minute_later_is_no_second_one(fleet):
     [connection] = fleet.connect(tenants=1)
     fleet.remove(connection)
