@@ -1,5 +1,6 @@
 """What a trust policy, once read, does to a finding: the one thing that overrules it, and what is only said."""
 
+import fnmatch
 import time
 from datetime import UTC, datetime
 
@@ -8,10 +9,11 @@ import pytest
 from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.config import Broker
+from app.connections import trust_policy
 from app.connections.proof import Check, Finding, Warning as ProofWarning
 from app.connections.trust_checks import ENDS, RETIRED, judge
 from app.ids import Grant, RoleArn, new_external_id
-from app.onboarding.kit import trust_policy
+from app.onboarding.kit import trust_policy as kit_policy
 from app.store.models import Verdict
 from app.store.models.states import DEMANDS, ONLY_US
 
@@ -19,7 +21,7 @@ BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
 CALLS = (Check("own_external_id_accepted", "passed", "…"),)
 SAID = (ProofWarning("further", "…"),)
-KIT = trust_policy(BROKER, GRANT.external_id)
+KIT = kit_policy(BROKER, GRANT.external_id)
 [ALLOW] = KIT["Statement"]
 HOLE = {**ALLOW, "Condition": {"StringEquals": {"sts:RoleSessionName": "x"}}}
 ODD = {
@@ -68,6 +70,20 @@ def test_what_a_proof_costs_does_not_grow_with_each_rotation():
     found = after_rotations(retired, ALLOW, accepting("x", StringLike={"sts:ExternalId": patterns}))
     assert found.checks
     assert time.process_time() - began < 1
+
+
+def test_an_external_id_that_a_policy_names_is_compared_with_its_patterns_alone(monkeypatch):
+    """Each of them is tried. The customer writes the policy, and 4,096 characters hold hundreds."""
+    compared, read = [], []
+    matches, translate = trust_policy._matches, fnmatch.translate
+    monkeypatch.setattr(trust_policy, "_matches", lambda *asked: compared.append(asked) or matches(*asked))
+    monkeypatch.setattr(fnmatch, "translate", lambda pattern: read.append(pattern) or translate(pattern))
+    ids, patterns = [f"{number:03x}" for number in range(200)], [f"*x{number}" for number in range(20)]
+    like = {**ALLOW, "Condition": {"StringLike": {"sts:ExternalId": patterns}}}
+    assert judged(Verdict.PROVEN, policy(ALLOW, accepting(*ids), like)).verdict is Verdict.INSECURE
+    named = [value for _, value, _ in compared if value in ids]
+    assert len(named) <= 4 * len(ids), "one by one only with what is none of them"
+    assert len(read) <= len(patterns)
 
 
 def outcomes(finding):

@@ -252,6 +252,17 @@ def test_the_kits_own_policy_has_nothing_to_say():
     assert read(kit_policy(BROKER, OWN), BROKER, CUSTOMER, {OWN}) == Reading((), (), (), ())
 
 
+@pytest.mark.parametrize("operator", ["NumericEquals", "DateEquals", "IpAddress", "ArnLike", "ArnEquals", "Bool"])
+def test_an_external_id_under_an_operator_that_compares_no_texts_is_not_understood(operator):
+    found = reading(allow(**{operator: {KEY: "12"}}))
+    assert (found.open, found.unclear) == ((), (1,))
+
+
+def test_an_arn_that_is_written_with_a_variable_may_be_anybodys():
+    some = "arn:aws:iam::444455556666:role/${aws:PrincipalTag/team}"
+    assert some in reading(allow(to="*", only=False, StringNotEquals={ARN: some})).others
+
+
 def test_a_rotations_two_ids_are_this_tenants():
     both = allow(StringEquals={KEY: [OWN, NEXT]})
     assert reading(both) == Reading((), (), (), ())
