@@ -58,11 +58,7 @@ def test_no_audit_event_is_found_by_another_tenants_connection(scene: Scene, que
 @pytest.mark.parametrize("order", ["{ours}&tenant_id={theirs}", "{theirs}&tenant_id={ours}"])
 def test_the_same_filter_twice_opens_nothing(scene: Scene, order: str):
     query = order.format(ours=scene.acme["id"], theirs=scene.globex["id"])
-    response = scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={query}")
-    if response.status_code == 200:
-        assert {event["tenant_id"] for event in response.get_json()["items"]} == {scene.acme["id"]}
-    else:
-        assert response.status_code in {404, 422}
+    problem(scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={query}"), 400, "malformed_request")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The vendor's name, as it is and as the settings take it: in YAML, HCL, shell, HTML and URLs it stays a name."""
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,7 +16,8 @@ from app.aws.templates import render
 from app.config import Config, ConfigError
 from app.factory import create_app
 from app.permissions import permission_sets
-from app.settings.vendor_name import ASCII_PATTERN, ascii_form, identifies_vendor, is_name
+from app.settings.checks import vendor_name
+from app.settings.vendor_name import ASCII_PATTERN, ascii_form, identifies_vendor
 from sandbox.server import Sandbox
 from tests.attacks.evidence import on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader
@@ -44,7 +45,13 @@ def vendor_names():
     """What the settings take: one line of anything printable, of which two letters remain in ASCII."""
     plain = st.sampled_from("aZ7 .+-,'\"&<>${}%#:`;|\\/=*!?()[]@~^_äßÉé東京株😀٣")
     names = st.text(st.one_of(plain, st.characters(categories=["L", "M", "N", "P", "S"])), max_size=64)
-    return names.filter(lambda name: is_name(name) and identifies_vendor(ascii_form(name)))
+    return names.filter(lambda name: _is_taken(name) and identifies_vendor(ascii_form(name)))
+
+
+def _is_taken(name: str) -> bool:
+    with suppress(ValueError):
+        return vendor_name(name) == name
+    return False
 
 
 # Every one of them is allowed.
