@@ -157,6 +157,7 @@ def settings_with(monkeypatch, config: Config, **changes: str) -> Config:
     }
     for variable, value in (given | changes).items():
         monkeypatch.setenv(f"DEPUTY_{variable}", value)
+    monkeypatch.setenv("AWS_REGION", config.region)  # without the sandbox's fixture there is none
     return Config.from_environment()
 
 
