@@ -117,9 +117,13 @@ class Deputy(Watched):
         self, app: int, key: Key, tenant: Tenant, connection: Connection, *, seconds: int = 3600, narrow: bool = False
     ) -> None:
         """Ask for credentials: the answer is the model's."""
+        stale = self.seen["a proof past its shelf life"]
         refusal = self._refusal(key, tenant, connection)
         body = {"duration_seconds": seconds} | ({"session_policy": NARROW} if narrow else {})
         answer = self.stage.ask(app, key, "POST", credentials_path(tenant, connection), body)
+        if self.seen["a proof past its shelf life"] > stale:
+            probed = [call for call in self.stage.calls[self.mark :] if call.role_arn == connection.role.arn]
+            assert any(map(self._is_probe, probed)), "answered on a proof that is too old"
         said = answer.status_code, None if answer.status_code == 200 else answer.get_json()["code"]
         self.seen[f"issue {said[1] or 200}"] += 1
         calls = self.sessions_since(self.mark, connection, key)
