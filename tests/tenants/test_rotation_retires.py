@@ -1,6 +1,7 @@
 """When an External ID retires, and what an emergency withdraws and gives back."""
 
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -217,6 +218,27 @@ def test_an_emergency_also_withdraws_a_retired_one_that_a_connection_still_has(t
     with tenant.services.db.read() as db:
         [row] = db.scalars(sqlalchemy.select(ExternalIdRow).where(ExternalIdRow.value == old))
     assert row.retired_at is not None
+
+
+def test_an_emergency_and_its_end_are_nothing_to_other_tenants(tenant: Tenant, new_tenant: Callable[[], Tenant]):
+    victim, bystander = new_tenant(), new_tenant()
+    abused, untouched = victim.connection(), bystander.connection()
+    victim.start(emergency=True)
+    tenant.start(emergency=True)
+    assert bystander.issue(untouched)
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    tenant.world.admin.refused("POST", path_of(abused, "/credentials"), expect=409, code="external_id_withdrawn")
+
+
+def test_one_that_every_role_was_seen_to_refuse_is_retired_without_a_warning(tenant: Tenant):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.switch(connection)
+    assert tenant.complete()["state"] == "retiring"
+    tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "only verified ones count"})
+    tenant.start()
+    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="external_id.retired")
+    assert (event["details"]["connections_not_seen_to_refuse_it"], event["details"]["warning"]) == (0, None)
 
 
 def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant: Tenant):
