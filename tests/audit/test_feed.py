@@ -234,7 +234,7 @@ def test_a_statement_that_takes_too_long_is_a_503_and_not_a_hang(postgresql, mon
 
 
 def test_migrations_take_as_long_as_they_take(postgresql, monkeypatch):
-    monkeypatch.setattr(store, "LONGEST", 0.02)
+    monkeypatch.setattr(store, "LONGEST", 0.3)
     with pytest.raises(StoreUnavailableError), postgresql.read() as db:
         db.execute(sqlalchemy.text("SELECT pg_sleep(60)"))
     config = alembic_config(postgresql)

@@ -10,6 +10,7 @@ each operation; many, and those at every bound, are in test_schemathesis_at_leng
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,7 +78,7 @@ def described(examples: int, *, every_boundary: bool) -> Any:
         "generation": {"deterministic": True, "database": "none", "max-examples": examples},
         "phases": {"coverage": {"enabled": every_boundary}},
     }
-    document = schemathesis.openapi.from_dict(DOCUMENT, config=schemathesis.Config.from_dict(config))
+    document = schemathesis.openapi.from_dict(deepcopy(DOCUMENT), config=schemathesis.Config.from_dict(config))
     document.app = SERVICE
     return document
 
