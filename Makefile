@@ -36,7 +36,7 @@ bench: $(INSTALLED)
 # Hundreds of the processes that these start would each compile the same modules.
 test mutants: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 5 --dist worksteal $(ARGS)
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 2 -m soak $(ARGS)

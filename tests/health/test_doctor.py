@@ -89,8 +89,9 @@ def cache():
     server.kill()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite"])
 def deployed(request, aws, canary_stack, cache):
+    """On SQLite. What doctor asks the database is tried on PostgreSQL too."""
     with new_database(request.param) as url:
         topic, queue = canary_stack.registration_topic_arn, canary_stack.registration_queue_url
         more = {"registration_topic_arn": topic, "registration_queue_url": queue, **roles_of(canary_stack)}
@@ -99,12 +100,17 @@ def deployed(request, aws, canary_stack, cache):
         made.db.engine.dispose()
 
 
+on_postgresql = pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+on_both = pytest.mark.parametrize("deployed", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
 def deployment(deployed):
     deployed.worker.beat()
     return deployed
 
 
+@on_both
 def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
     found = deployment.doctor(0)
     assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "ok")
@@ -119,6 +125,7 @@ def documented() -> set[str]:
     return set(re.findall(r"^\| `(\w+)` +\|", tables, re.MULTILINE)) - {"errors"}  # a table's head
 
 
+@on_both
 def test_how_much_is_due_is_said(deployment):
     tenant, late = tenant_row(deployment.db), now() - timedelta(seconds=30)
     before = due_in(deployment.doctor(0))
@@ -431,7 +438,7 @@ def log_of(deployment: Deployment, *statements: str):
         database.engine.dispose()
 
 
-@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(deployment):
     """Web processes answer 500 then, and are ready. By the guide's statements, before that table was there."""
     role, admin = f"web_{new_id().hex}", ByHand(deployment.config.database_url)
@@ -455,7 +462,7 @@ def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(depl
     assert nothing["rights"]["status"] == "failed"
 
 
-@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+@on_postgresql
 def test_an_audit_log_whose_months_were_not_made_ahead(deployment):
     coming = (now().replace(day=1) + timedelta(days=31)).strftime("%Y_%m")
     with log_of(deployment, f"DROP TABLE audit_events_{coming}") as settings:
@@ -465,7 +472,7 @@ def test_an_audit_log_whose_months_were_not_made_ahead(deployment):
         assert "background worker" in found["audit_log"]["next"]
 
 
-@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+@on_postgresql
 def test_months_that_wait_for_the_operator(deployment):
     month = now().strftime("%Y_%m")
     with log_of(deployment, f"ALTER TABLE audit_events DETACH PARTITION audit_events_{month}") as settings:
@@ -475,6 +482,7 @@ def test_months_that_wait_for_the_operator(deployment):
         assert "docs/operations.md" in found["audit_log"]["next"]
 
 
+@on_both
 def test_an_audit_log_that_nothing_is_removed_from(deployment):
     event = AuditEvent(
         id=first_id_at(now() - timedelta(days=65)),
@@ -544,6 +552,7 @@ def older(deployment, days: int):
                 row.first_seen_at += timedelta(days=days)
 
 
+@on_both
 def test_a_secret_key_that_is_old(deployment):
     with older(deployment, 365):
         assert deployment.doctor(0)["secret_keys"]["seen"].endswith("for 365 days at least.")
@@ -560,6 +569,7 @@ def test_a_secret_key_that_is_old(deployment):
         assert wrong(deployment.doctor(1)) == {"secret_keys": "warning"}, "one that comes back is as old as it is"
 
 
+@on_both
 def test_no_background_worker(deployment):
     deployment.worker.end()
     found = deployment.doctor(2)

@@ -27,6 +27,7 @@ from tests.support.waiting import until
 NO_HISTORY = "git has no commit with an older schema here (git fetch --unshallow)"
 HANDS = 3  # clients of each release
 MANY = 24  # requests in each phase
+PAUSE = 0.05  # seconds between two of a client's: most of the time is that of processes which start
 _accounts = itertools.count(700000000000)
 
 
@@ -50,7 +51,7 @@ class Pair:
         with contextlib.ExitStack() as closing:
             for client in clients:
                 closing.callback(client.close)
-            with Load(clients, ask or self.ask) as load:
+            with Load(clients, ask or self.ask, pause=PAUSE) as load:
                 yield load
                 load.go_on(MANY * len(on))
         assert load.lost == 0
