@@ -117,6 +117,16 @@ def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
     assert answers == [answers[0]] * 4
 
 
+@on_sqlite
+def test_only_where_credentials_are_issued_the_header_may_hold_the_key_alone(scene: Scene):
+    """As AWS's SDKs send it there (AWS_CONTAINER_AUTHORIZATION_TOKEN)."""
+    bare = {"HTTP_AUTHORIZATION": scene.world.admin.key}
+    anonymous = scene.world.admin.with_key(None)
+    problem(anonymous.raw("GET", "/v1/tenants", environ_overrides=bare), 401, "unauthenticated")
+    path = path_of(scene.ours, "/container-credentials")
+    assert anonymous.raw("GET", path, environ_overrides=bare).status_code == 200
+
+
 @pytest.fixture(scope="session")
 def without(scene: Scene):
     """Keys that have every scope but one."""

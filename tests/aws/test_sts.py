@@ -18,9 +18,9 @@ from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutEr
 
 from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
-from app.aws.sts import INERT_POLICY, Session, Sts
+from app.aws.sts import INERT_POLICY, Session, Sts, _tenant
 from app.config import Broker
-from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id
+from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
 from dev.stack import free_port
 from tests.aws.fake_sts import ACCOUNT, NAMESPACE, SESSION, WHO, FakeSts, assumed, error, identity
 from tests.support.cast import SESSION_NAME
@@ -219,6 +219,13 @@ def test_the_own_id_is_tried_again_by_one_call(door):
 def test_the_missing_probe_sends_no_external_id_at_all(door):
     door.let_in().sts.probe_missing(GRANT)
     assert probes(door) == [("AssumeRole", PROBE)]
+
+
+def test_a_foreign_probe_counts_as_its_tenants_and_no_others():
+    """The breaker opens for all only when several tenants' calls fail."""
+    own, tenant = GRANT.external_id, _tenant(GRANT.role_arn, GRANT.external_id)
+    assert {_tenant(GRANT.role_arn, foreign_external_id(own)) for _ in range(20)} == {tenant}
+    assert _tenant(GRANT.role_arn, new_external_id()) != tenant
 
 
 def test_the_foreign_probe_sends_one_that_was_never_issued(door):

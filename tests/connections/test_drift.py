@@ -135,6 +135,12 @@ def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
     fleet.issue(connection)
 
 
+def test_a_proof_is_recorded_as_what_came_of_it(fleet):
+    [connection] = fleet.connect(tenants=1)
+    assert len(fleet.events(connection, "connection.verified")) == 1
+    assert fleet.events(connection, "connection.awaits_approval") == []
+
+
 def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     [connection] = fleet.connect(tenants=1)
     fleet.remove(connection)
@@ -142,6 +148,7 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     row = fleet.row(connection)
     assert (row.status.value, row.proof.verdict.value) == ("verified", "inconclusive")
     assert row.due_at - row.tried_at == timedelta(minutes=1)
+    assert "asked again in a minute" in row.proof.checks[0]["detail"]
     assert fleet.world.admin("GET", path_of(connection))["issues"]
     fleet.prove(connection)
     row = fleet.row(connection)

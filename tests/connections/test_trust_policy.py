@@ -400,6 +400,7 @@ def test_a_star_crosses_the_colons_of_a_text_and_not_of_an_arn():
     assert reading(DEMANDED, allow(only=False, ArnLike={ARN: within})).open == (2,)
     assert reading(DEMANDED, allow(only=False, ArnLike={ARN: crossing})).open == ()
     assert reading(DEMANDED, allow(only=False, ArnLike={ARN: within.replace("::*:", "::999*:")})).open == ()
+    assert reading(DEMANDED, allow(only=False, ArnLike={ARN: f"{within}:x"})).open == ()
 
 
 @pytest.mark.parametrize(
