@@ -112,6 +112,7 @@ def test_the_verdict_follows_the_rules_for_every_sequence(right_account, same_ro
     roles = ("AROAONE", "AROAONE" if same_role else "AROATWO")
     for script in ALL:
         finding = prove(Door(script, accounts=accounts, roles=roles), GRANT)
+        assert {check.name for check in finding.checks} == set(NAMES)
         expected = verdict_of(script, right_account=right_account, same_role=same_role)
         assert finding.verdict is expected, script
         assert finding.role_unique_id == ("AROAONE" if expected is Verdict.PROVEN else None), script
