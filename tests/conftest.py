@@ -70,15 +70,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Half of xdist's workers begin with folders whose tests wait for the same processes, which so are started once.
+    """Each of xdist's workers begins with folders whose tests wait for the same processes, which so are started once.
 
-    The others keep the processors busy meanwhile. What a worker has left is taken from the end, so the last tests are
-    short ones.
+    What it has left is taken from the end, so the last tests are short ones.
     """
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    first = slow[: (workers + 1) // 2]
-    turns = [*first, *reversed(first)]  # who has the longest folder has the shortest as well
+    turns = [*slow, *reversed(slow)]  # who has the longest folder has the shortest as well
     others: list[pytest.Item] = []
     for item in items:
         place = next((n for n, folder in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{folder}/")), None)
