@@ -309,7 +309,7 @@ def test_how_long_it_takes_and_what_it_costs_is_said_before_anything_is_made(aws
 
 
 def test_make_hands_everything_on():
-    words = ["make", "-n", ""-o", ".venv/installed", "aws-check"]
+    words = ["make", "-n", "--no-print-directory", "-o", ".venv/installed", "aws-check"]
     words += ["VENDOR=one", "CUSTOMER=two", "ARGS=--yes --region x"]
     for more, given in ((["CANARY=three"], ["--canary", "three"]), ([], [])):
         done = subprocess.run([*words, *more], cwd=ROOT, capture_output=True, text=True, check=True)
