@@ -14,6 +14,7 @@ from app.ids import (
     RoleArn,
     first_id_at,
     foreign_external_id,
+    kit_stack_names,
     new_external_id,
     new_id,
     probe_session_name,
@@ -254,6 +255,11 @@ def test_cloudformation_accepts_a_stacks_name_with_any_prefix(prefix, tenant):
 )
 def test_a_stacks_name_begins_as_its_roles_names_do(prefix, name):
     assert stack_name(prefix, "1a") == name
+
+
+def test_the_kits_stacks_are_named_after_the_end_of_the_tenants_id():
+    tenant_id = uuid.UUID("01890000-0000-7000-8000-0000deadbeef")
+    assert kit_stack_names("deputy-", tenant_id, "-x") == ("deputy-deadbeef-x", "deputy-deadbeef-x-organization")
 
 
 def test_a_proofs_session_name_could_be_an_issuances():

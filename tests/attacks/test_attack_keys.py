@@ -118,11 +118,12 @@ def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
 
 
 @on_sqlite
-def test_only_where_credentials_are_issued_the_header_may_hold_the_key_alone(scene: Scene):
+def test_only_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene: Scene):
     """As AWS's SDKs send it there (AWS_CONTAINER_AUTHORIZATION_TOKEN)."""
     bare = {"HTTP_AUTHORIZATION": scene.world.admin.key}
     anonymous = scene.world.admin.with_key(None)
-    problem(anonymous.raw("GET", "/v1/tenants", environ_overrides=bare), 401, "unauthenticated")
+    for method, path in (("GET", "/v1/tenants"), ("POST", path_of(scene.ours, "/credentials"))):
+        problem(anonymous.raw(method, path, environ_overrides=bare), 401, "unauthenticated")
     path = path_of(scene.ours, "/container-credentials")
     assert anonymous.raw("GET", path, environ_overrides=bare).status_code == 200
 
