@@ -12,7 +12,7 @@ from app.store.models import AuditEvent, Configuration
 
 
 def note(db: Database, actor: Actor) -> datetime | None:
-    """Record that the database is an older copy, and make every process read anew what it remembers.
+    """Record that the database is an older copy, and make every process read again what it remembers.
 
     Returns when the copy's newest event was made. Raises StoreUnavailableError.
     """
