@@ -82,7 +82,7 @@ def stack_name(prefix: str, name: str) -> str:
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
-def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str = "") -> tuple[str, str]:
+def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str) -> tuple[str, str]:
     """What a tenant's stack is called unless its administrator chooses another name, and the organisation's stack."""
     own = stack_name(prefix, f"{tenant_id.hex[-TENANT_DIGITS:]}{suffix}")
     return own, f"{own}-organization"

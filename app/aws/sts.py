@@ -280,7 +280,7 @@ def _same_principal(arn: list[str], broker: Broker) -> bool:
         return False
     if broker.is_role:
         return service == "sts" and kind == "assumed-role" and rest.split("/")[0] == broker.name
-    return service == "iam" and kind == "user" and rest.rsplit("/", 1)[-1] == broker.name
+    return service == "iam" and kind == "user" and rest.rpartition("/")[2] == broker.name
 
 
 def _set(role: RoleArn | None) -> RoleArn:

@@ -138,7 +138,7 @@ def test_the_rest_stops_when_the_web_server_dies(data: Path, capsys: pytest.Capt
         assert len(processes(data)) == 2, "the worker, and what the web server left"
         assert serve(stack, threading.Event(), os.getppid()) == 1
     assert capsys.readouterr().err == f"The web process ended by itself; see {data / 'web.log'}\n"
-    assert processes(data) == {}
+    until(lambda: not processes(data), "what was killed has ended")
 
 
 # --- what can't work is one clear line ---
