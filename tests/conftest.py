@@ -12,6 +12,8 @@ import logging
 import shutil
 import threading
 import time
+import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -58,6 +60,12 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
 NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
 _MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
+# Where a database's locks and statements are what is tested, each test runs on both.
+_ON_BOTH = (
+    *("tests/access/", "tests/audit/", "tests/concurrency/", "tests/issuing/", "tests/limits/", "tests/store/"),
+    *("tests/tenants/", "tests/attacks/test_attack_races.py", "tests/attacks/test_attack_revoked_midway.py"),
+    *("tests/connections/test_listing.py", "tests/connections/test_proof_queue.py"),
+)
 _WAITING = ("honesty", "dev", "client", "web", "background", "deploy")  # the longest first
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
@@ -69,7 +77,30 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if [Path(argument).name for argument in config.args] == ["tests"]:
+        _share_out_databases(items)
+    _order(config, items)
+
+
+def _share_out_databases(items: list[pytest.Item]) -> None:
+    """In the whole suite most tests run on one database, by their name: half of them on each, the rest in `make soak`.
+
+    What is named on the command line, a test or a folder, runs on both.
+    """
+    both: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
+    for item in items:
+        engine = item.callspec.params.get("database_url") if hasattr(item, "callspec") else None
+        if engine and not item.nodeid.startswith(_ON_BOTH):
+            both[item.nodeid.replace(engine, "")][engine] = item
+    for name, variants in both.items():
+        if len(variants) == 2:
+            other = ("sqlite", "postgresql")[zlib.crc32(name.encode()) % 2]
+            variants[other].add_marker(pytest.mark.soak)
+
+
+def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Each of xdist's workers begins with folders whose tests wait for the same processes, which so are started once.
 
     What it has left is taken from the end, so the last tests are short ones.
