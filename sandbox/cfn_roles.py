@@ -36,7 +36,7 @@ def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: 
 
 
 def _ensure_may_create(account_id: str, properties: Mapping[str, Any]) -> None:
-    """CloudFormation makes a role with the rights of whoever launches the stack."""
+    """CloudFormation makes a role with the rights of the principal that launches the stack."""
     caller, permissions = acting_in(account_id)
     arn = f"arn:aws:iam::{account_id}:role{properties.get('Path', '/')}{properties.get('RoleName', '')}"
     keys = context_of(caller, **{"iam:PermissionsBoundary": properties.get("PermissionsBoundary")})
