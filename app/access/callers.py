@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
@@ -130,8 +130,7 @@ class Caller:
 _of_key = operator.attrgetter(*[field.name for field in fields(Caller)][:-2])
 
 
-@dataclass(frozen=True, slots=True)
-class OnBehalf:
+class OnBehalf(NamedTuple):
     """Deputy itself, working for one tenant and unable to see any other."""
 
     actor: Actor

@@ -5,8 +5,7 @@ family: revoking the successor also revokes what the old key makes in its grace 
 key, whose family was revoked with it.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, and_, func, or_, select, update
@@ -39,8 +38,7 @@ def _links_of(keys: CTE) -> ColumnElement[bool]:
     return and_(OnboardingLink.made_by.in_(select(keys.c.id)), OnboardingLink.revoked_at.is_(None))
 
 
-@dataclass(frozen=True, slots=True)
-class FamilySummary:
+class FamilySummary(NamedTuple):
     """What revoking a key also revokes: how many live keys and links, and the first of the keys."""
 
     keys: int
@@ -57,8 +55,7 @@ def summarize_family(db: Session, key_id: UUID) -> FamilySummary:
     return FamilySummary(number, db.scalar(links) or 0, first)
 
 
-@dataclass(frozen=True, slots=True)
-class LockingKeys:
+class LockingKeys(NamedTuple):
     """A writer whose transaction changes these keys: it locks their rows and the writer's own at once, by id.
 
     Two keys that revoke each other would otherwise be a deadlock: each holds its own row and waits for the other's. A

@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from app.clock import now
@@ -69,8 +69,7 @@ class Action(enum.StrEnum):
     REQUEST_REFUSED = "request.refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(NamedTuple):
     """Who acts: an API key, the holder of an onboarding link, the operator at the machine, the background worker, or a
     customer's stack that registers its role.
     """

@@ -4,9 +4,8 @@
 change nothing (issuances, refusals) are stored alone, and share a commit with others of the same moment.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, select
@@ -46,8 +45,7 @@ def record_about(
     record(db, Event(actor, action, details or {}, outcome, connection.tenant_id, connection.id))
 
 
-@dataclass(frozen=True, slots=True)
-class EventFilter:
+class EventFilter(NamedTuple):
     """What to look for; None means any."""
 
     tenant_id: UUID | None = None

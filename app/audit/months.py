@@ -7,8 +7,8 @@ partition is detached, and made again, when its newest event is old enough.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import text
 
@@ -32,8 +32,7 @@ _BRIEFLY = "SET LOCAL lock_timeout = '100ms'"
 _ALONE = "SELECT pg_try_advisory_xact_lock(hashtext('deputy audit months'))"
 
 
-@dataclass(frozen=True, slots=True)
-class Months:
+class Months(NamedTuple):
     """What there is of the log. `detached`: tables for the operator."""
 
     attached: list[str]

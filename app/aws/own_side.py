@@ -3,10 +3,9 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore import UNSIGNED
@@ -28,8 +27,7 @@ class AbsentError(Exception):
     """AWS knows no such thing in this region and account."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(NamedTuple):
     arn: str
     policy: dict[str, Any]
     dead_letter_url: str | None

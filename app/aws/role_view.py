@@ -1,8 +1,7 @@
 """What a role says of itself, as plain values: app/aws/own_role.py asks it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.aws.errors import StsError
 from app.clock import now
@@ -12,24 +11,21 @@ TrustPolicy = Any  # parsed JSON; None when it is not JSON as we read it
 Right = tuple[str, str]  # an action, and a resource
 
 
-@dataclass(frozen=True, slots=True)
-class RoleSettings:
+class RoleSettings(NamedTuple):
     trust_policy: TrustPolicy
     max_seconds: int
     boundary: str | None
     permission_set: str | None = None  # its tag: the set's name and version
 
 
-@dataclass(frozen=True, slots=True)
-class RolePolicies:
+class RolePolicies(NamedTuple):
     """What is attached to a role: its inline policies by name, parsed, and the ARNs of its managed policies."""
 
     inline: Mapping[str, Any]
     managed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What IAM says of one right. `untold`: the condition keys that the role's policies compare, and we could not fill."""
 
     allowed: bool
@@ -39,8 +35,7 @@ class Decision:
     untold: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class RoleView:
+class RoleView(NamedTuple):
     """What a role says of itself. Instead of each part there may be the reason why it was not seen."""
 
     settings: RoleSettings | StsError

@@ -11,9 +11,9 @@ the broker. Its refusals count only where the canary lets it in.
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import NamedTuple
 
 from sqlalchemy import select
 
@@ -42,8 +42,7 @@ class Sight(enum.StrEnum):
     UNCLEAR = "unclear"
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
+class _View(NamedTuple):
     """What the canary said. `stranger`: the stranger's session, if the canary let it in."""
 
     sight: Sight

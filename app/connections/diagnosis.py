@@ -7,7 +7,7 @@ role that lets everybody in could be somebody else's, and its content would be s
 import json
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -84,7 +84,7 @@ class Diagnoses:
         policies = None if view is None or isinstance(view.policies, StsError) else view.policies
         lacking = (gap(right, decisions.get(right), statements) for right in askable)
         attached = not_attached(policies, managed) if policies else ()
-        seen = replace(seen, gaps=(*filter(None, lacking), *attached, *unaskable))
+        seen = seen._replace(gaps=(*filter(None, lacking), *attached, *unaskable))
         found = steps(seen)
         for_tenant = for_the_tenant(found)
         after = self._record(caller, connection, for_tenant, view)  # the tenant's keys read the audit log too
@@ -115,11 +115,11 @@ class Diagnoses:
         if not seen.identity:
             return seen
         if (sight := self._canary.sight(self._sts)) is not None:
-            seen = replace(seen, canary=(sight, self._canary.finding(self._sts)))
+            seen = seen._replace(canary=(sight, self._canary.finding(self._sts)))
         try:
             allowed_role(self._config, connection.role_arn)
         except CallerFaultError as error:
-            return replace(seen, not_allowed=error.detail)
+            return seen._replace(not_allowed=error.detail)
         try:
             if connection.role_unique_id is None:
                 self._sts.probe_again(connection.grant)
@@ -128,8 +128,8 @@ class Diagnoses:
         except StsError as error:
             ended = connection.why if connection.status is _ENDED else None
             paired_anew = isinstance(error, Refused) and any(refuses(self._sts, one) is False for one in others)
-            return replace(seen, error=error, ended=ended, accepts_another=paired_anew)
-        return replace(seen, view=view, recreated=view is None)
+            return seen._replace(error=error, ended=ended, accepts_another=paired_anew)
+        return seen._replace(view=view, recreated=view is None)
 
     def _record(self, caller: Caller, tested: Connection, found: Sequence[Step], view: RoleView | None) -> Connection:
         details = {step.name: step.outcome for step in found}

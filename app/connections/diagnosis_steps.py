@@ -6,7 +6,7 @@ Pure functions of what AWS said. `fix` begins with who can do it: the vendor, or
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.aws.errors import Misconfigured, Refused, StsError
 from app.aws.role_view import RoleView
@@ -29,8 +29,7 @@ class Step:
     fix: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What was asked of AWS. What comes after a failure was not asked."""
 
     config: Config

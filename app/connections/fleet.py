@@ -3,8 +3,8 @@
 What counts is each connection's latest attempt, among those that were tried lately.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import and_, case, distinct, func, or_, select
@@ -16,8 +16,7 @@ ENOUGH = 10  # connections that were tried lately, from which more is concluded 
 _REFUSING, _TENANTS = 5, 3
 
 
-@dataclass(frozen=True, slots=True)
-class Lately:
+class Lately(NamedTuple):
     """How many connections were tried, how many of the proven ones refuse their own ID, and of how many tenants."""
 
     tried: int
@@ -29,8 +28,7 @@ class Lately:
         return self.refusing >= _REFUSING and self.tenants >= _TENANTS and 2 * self.refusing > self.tried
 
 
-@dataclass(frozen=True, slots=True)
-class Age:
+class Age(NamedTuple):
     """How many connections are verified, how many of their proofs are past half their shelf life, and the oldest."""
 
     verified: int

@@ -3,6 +3,7 @@
 import enum
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, and_, false, func, or_, select
@@ -14,8 +15,7 @@ from app.store.models import Connection, ConnectionStatus, Proof, live_of
 from app.store.pages import Page, page
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionFilter:
+class ConnectionFilter(NamedTuple):
     """Which connections to list: those in one of the statuses, and with all of the others. Empty means any."""
 
     statuses: tuple[ConnectionStatus, ...] = ()
@@ -64,8 +64,7 @@ class ListPosition:
         return self.urgency.name.lower() + (f"-{self.after.hex}" if self.after else "")
 
 
-@dataclass(frozen=True, slots=True)
-class ByUrgency:
+class ByUrgency(NamedTuple):
     """Some of a tenant's connections, and where the rest of them begins (None after the last)."""
 
     items: list[Connection]

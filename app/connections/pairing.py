@@ -6,8 +6,8 @@ spread a change, and credentials are issued meanwhile. Any other connection take
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import bindparam, select, update
@@ -29,16 +29,14 @@ _ACCEPTS_RETIRED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One External ID of the tenant, and the grant of the role with it."""
 
     id: UUID
     grant: Grant
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Which External IDs to try a role with.
 
     `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified connection is to switch to.
@@ -55,8 +53,7 @@ class Plan:
     rotates: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """The finding, and with which External ID it was made; what came of the upcoming and of the retiring one."""
 
     plan: Plan
@@ -133,7 +130,7 @@ def look_for_retired(sts: Sts, answers: Answers) -> Answers:
         return answers
     own = Check(OWN, "failed", _ACCEPTS_RETIRED)
     checks = tuple(own if check.name == OWN else check for check in answers.finding.checks)
-    return replace(answers, finding=replace(answers.finding, checks=checks))
+    return answers._replace(finding=answers.finding._replace(checks=checks))
 
 
 def note(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[Finding, UUID]:

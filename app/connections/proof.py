@@ -10,9 +10,8 @@ A proof can't see who else the role trusts.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.aws.sts import Misconfigured, Read, Refused, Sts, StsError, Unavailable
 from app.ids import Grant
@@ -57,23 +56,20 @@ _STILL_SPREADING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     name: str
     outcome: CheckOutcome
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Warning:  # noqa: A001  the word of the API
+class Warning(NamedTuple):  # noqa: A001  the word of the API
     """What changes no verdict, and the customer should know."""
 
     name: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting may help.
 
     `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust policy, if read.
@@ -91,7 +87,7 @@ class Finding:
 
     def doubted(self, why: str) -> "Finding":
         """The same refusal, which proves nothing yet."""
-        return replace(self, verdict=Verdict.INCONCLUSIVE, checks=(Check(OWN, "inconclusive", why), *self.checks[1:]))
+        return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(Check(OWN, "inconclusive", why), *self.checks[1:]))
 
 
 # A further question about a role, asked between the refusals and the last acceptance. Its check is None where this

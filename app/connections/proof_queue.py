@@ -10,8 +10,8 @@ longest due go first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, select, true, update
@@ -43,8 +43,7 @@ _ROWS = 8  # times the size of a claim: how many due rows one look reads
 _LOOKS = 4  # the first may show one tenant's rows only; each further one leaves out the tenants seen so far
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One connection to prove. `lease`: the `due_at` that this claim set."""
 
     tenant_id: UUID

@@ -6,7 +6,6 @@ whatever the calls saw. A policy that cannot be read, or not understood, proves 
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 
 from app.aws.sts import Refused, StsError, Told
@@ -44,7 +43,7 @@ def judge(
     if not told or isinstance(told[0], StsError):
         why = _NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
         skipped = (Check(name, "skipped", why) for name in (DEMANDS, ONLY_US))
-        return replace(finding, checks=(*finding.checks, *skipped))
+        return finding._replace(checks=(*finding.checks, *skipped))
     tried = {*external_ids} - {*retired} | {grant.external_id}
     found = read(told[0].trust_policy, broker, grant.role_arn.account_id, tried, retired)
     demands, only_us = _demands(found), _only_us(found)
@@ -55,12 +54,12 @@ def judge(
     text = json.dumps(told[0].trust_policy)
     if named := [it for it in sorted(retired) if it != grant.external_id and it in text]:
         said.append(proof.Warning(RETIRED, f"The role still accepts {', '.join(named)}, which was retired: remove it."))
-    finding = replace(finding, checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
+    finding = finding._replace(checks=(*finding.checks, demands, only_us), warnings=(*finding.warnings, *said))
     until, permission_set = end_of(found.ends), told[0].permission_set
-    finding = replace(finding, reads_trust=True, access_until=until, permission_set=permission_set)
+    finding = finding._replace(reads_trust=True, access_until=until, permission_set=permission_set)
     if not found.open or finding.verdict is Verdict.UNASSUMABLE:
         return finding
-    return replace(finding, verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False)
+    return finding._replace(verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False)
 
 
 def end_of(times: Collection[str]) -> datetime | None:

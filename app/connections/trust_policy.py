@@ -12,9 +12,8 @@ import fnmatch
 import functools
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.config import Broker
 from app.ids import AccountId
@@ -57,8 +56,7 @@ _OPERATOR = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a trust policy says of our broker. Statements count from one; 0 is the policy as a whole."""
 
     open: tuple[int, ...]  # statements that let the broker in without an External ID of the tenant's
@@ -67,8 +65,7 @@ class Reading:
     ends: tuple[str, ...]  # the dates that end the broker's access, as the policy writes them
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     """All requests with these values; from our broker, or from anybody else (None)."""
 
     action: str

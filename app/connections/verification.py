@@ -7,10 +7,9 @@ the one that was tested (invariant 5; docs/architecture.md has the list); otherw
 import math
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from app import metrics
@@ -46,8 +45,7 @@ _MANY = (
 _TRIES = 3  # proofs at most, when the connection changes meanwhile
 
 
-@dataclass(frozen=True, slots=True)
-class _Tested:
+class _Tested(NamedTuple):
     """The connection as it was before the calls were made."""
 
     version: int
@@ -119,7 +117,7 @@ class Verification:
             answers = self._prove_patiently(before, trigger, patience)
             if trigger in ROUTINE and answers.finding.refused and before.may_break:
                 finding = self._doubted(answers.finding, (tenant_id, connection_id), before, sample=sample)
-                answers = replace(answers, finding=finding)
+                answers = answers._replace(finding=finding)
             stored = self._store(caller, (tenant_id, connection_id), before, answers, trigger)
             if stored is not None:
                 metrics.PROOFS.labels(answers.finding.verdict.value, trigger.value).inc()
@@ -244,7 +242,10 @@ def _proof(
 ) -> tuple[Proof, bool]:
     """The row of this proof, and whether it is a new one: a routine proof that finds nothing new counts up the latest."""
     at, latest = now(), connection.proof
-    checks, warnings = [asdict(check) for check in finding.checks], [asdict(warning) for warning in finding.warnings]
+    checks, warnings = (
+        [check._asdict() for check in finding.checks],
+        [warning._asdict() for warning in finding.warnings],
+    )
     same_role = finding.role_unique_id in {None, connection.role_unique_id}
     if counts_up and trigger in ROUTINE and same_role and latest and latest.says(finding.verdict, checks, warnings):
         latest.count += 1

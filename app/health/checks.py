@@ -8,7 +8,7 @@ import enum
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.concurrency.single_flight import SingleFlight
 from app.log import logger
@@ -21,8 +21,7 @@ class Status(enum.StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What a check found: `seen` in numbers and words, and `next`, what to do (empty when nothing is)."""
 
     status: Status
@@ -53,8 +52,7 @@ _NOT_YET = warning("No answer yet.", "Ask again in some seconds.")
 _BROKEN = failed("The check itself failed.", "Look for check.failed in the log.")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """`needed`: this process can't work without it. `counts`: whether a finding may be kept or reused now. `cheap`:
     readiness looks too, not only `doctor`. `after`: checks without which this one would find nothing new.
     """

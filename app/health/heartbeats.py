@@ -6,8 +6,8 @@ Times are the database's, as the clocks of machines differ. The row also says by
 import os
 import socket
 import threading
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from cachetools import TTLCache
 from sqlalchemy import delete, func, select
@@ -69,8 +69,7 @@ class QueueState:
                 self._unanswered[message_id] = unanswered
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """The background workers, as their rows have them."""
 
     at: datetime  # the database's now

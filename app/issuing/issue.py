@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 import orjson
@@ -45,16 +45,14 @@ _COMMIT_SECONDS = 0.3
 _ROUNDS = 2  # after so many changes of the epoch, the event is stored under locks
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(NamedTuple):
     """The session and the role that it is for."""
 
     session: Session
     role_arn: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """What to issue: the caller, the connection, the duration, and the policy that narrows it."""
 
     caller: Caller

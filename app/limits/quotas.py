@@ -7,7 +7,8 @@ subject, which is a tenant, an onboarding link, a connection or an API key.
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -32,8 +33,7 @@ _LOCK = text(
 ).bindparams(bindparam("id", type_=Uuid()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Quota:
+class _Quota(NamedTuple):
     window: SlidingWindow
     refusal: str
 

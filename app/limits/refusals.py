@@ -140,5 +140,5 @@ class Refusals:
 def _summary(rest: _Rest) -> Event:
     """One event, with a time in the second that it is about."""
     last, details = rest.last, {"count": rest.codes.total(), "codes": dict(rest.codes)}
-    actor = replace(last.actor, request_id=None, client_address=None)
+    actor = last.actor._replace(request_id=None, client_address=None)
     return Event(actor, Action.REQUEST_REFUSED, details, outcome="refused", tenant_id=last.tenant_id, at=last.at)

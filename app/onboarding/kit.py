@@ -4,7 +4,7 @@ The customer can edit every parameter of a launch link. The proof tests the role
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, select
@@ -77,8 +77,7 @@ class Kit:
     update: KitUpdate
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(NamedTuple):
     """What a kit makes, or what was made from one: the role, the stack and the organisation's, and the parameters."""
 
     role_name: str

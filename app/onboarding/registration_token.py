@@ -13,7 +13,7 @@ import base64
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from app.cache.sealing import derive_key
@@ -29,8 +29,7 @@ _OLD_GENERATION = 6
 _OLD_LENGTH = _ID + _OLD_GENERATION + _MAC
 
 
-@dataclass(frozen=True, slots=True)
-class TokenIds:
+class TokenIds(NamedTuple):
     """The ids in a token of ours. The rows need not exist."""
 
     tenant_id: UUID

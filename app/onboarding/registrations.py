@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -50,8 +51,7 @@ _CREATION = timedelta(hours=1)  # a stack is created within this: its registrati
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
-@dataclass(frozen=True, slots=True)
-class _CheckedMessage:
+class _CheckedMessage(NamedTuple):
     """A message that passed the checks which need no database."""
 
     request: Request

@@ -1,7 +1,7 @@
 """Which roles are to be updated: to a newer version of their permission set, or to another set that was asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.access.callers import Caller
 from app.onboarding.kit import Kit, Onboarding
@@ -10,8 +10,7 @@ from app.permissions.permission_sets import PermissionSet
 from app.store.models import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class SetUpdate:
+class SetUpdate(NamedTuple):
     """One update, and the connections that it is for. `words`: what it changes; `kit`: how it is made."""
 
     after: PermissionSet

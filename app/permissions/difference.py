@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_files import texts
@@ -11,8 +11,7 @@ from app.permissions.set_files import texts
 _COMPARED = ("Effect", "Action", "Resource", "Condition")
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """What one of the two has, and the other has not."""
 
     actions: list[str]  # that it allows at all; where an action is allowed in more places, the change of a field says
@@ -21,8 +20,7 @@ class Side:
     parameters: list[dict[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A field of a statement that both have under one Sid, of a parameter that both have, or of the set itself."""
 
     field: str

@@ -7,10 +7,9 @@ app/permissions/action_data.py adds those that need AWS's list of actions.
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from re import _parser  # type: ignore[attr-defined]  # how Python itself reads a pattern
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -144,8 +143,7 @@ def _longest(pattern: str) -> int | None:
     return most if most < _parser.MAXREPEAT else None
 
 
-@dataclass(frozen=True, slots=True)
-class SetFile:
+class SetFile(NamedTuple):
     """`data` is empty for a file that can't be read."""
 
     name: str

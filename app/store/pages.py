@@ -1,8 +1,7 @@
 """Keyset pages: a list in parts, each of which begins where the one before ended."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select, union_all
@@ -11,8 +10,7 @@ from sqlalchemy.orm import Session
 Row = TypeVar("Row")
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Row]):
+class Page(NamedTuple, Generic[Row]):
     """One page of a list, and where the next one starts (None after the last)."""
 
     items: list[Row]

@@ -1,8 +1,7 @@
 """Tenants: the vendor's customers. Each is created with an External ID of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select, update
@@ -23,8 +22,7 @@ from app.tenants.accounts import accounts_of, declare
 _REFERENCE_TAKEN = "Another tenant has this reference."
 
 
-@dataclass(frozen=True, slots=True)
-class TenantFilter:
+class TenantFilter(NamedTuple):
     """Which tenants to list; None and () mean any. `name`: a prefix of theirs, in any case."""
 
     reference: str | None = None

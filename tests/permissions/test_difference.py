@@ -1,6 +1,6 @@
 """What two versions of a permission set differ in, in words for the customer's administrator."""
 
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -24,7 +24,7 @@ def words(**changes):
 
 
 def has_anything(found):
-    return any([found.changed, *astuple(found.added), *astuple(found.removed)])
+    return any([found.changed, *found.added, *found.removed])
 
 
 def of_first(**changes):

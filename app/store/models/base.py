@@ -1,9 +1,8 @@
 """What all tables share: names of constraints, types, states as strings with a CHECK, suspensions."""
 
 import enum
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, text
@@ -34,8 +33,7 @@ class Identified:
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id, sort_order=-1)
 
 
-@dataclass(frozen=True, slots=True)
-class Suspension:
+class Suspension(NamedTuple):
     """By what kind of actor, and why. `bound`: by a key that is confined to one tenant."""
 
     by: str

@@ -8,15 +8,14 @@ proven before and is not any more.
 
 import math
 import random
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 _MINUTE = 60  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """Seconds between two routine proofs of a connection: REPROVE_EVERY, and what the STS budget allows for so many."""
 
     wanted: int

@@ -5,7 +5,6 @@ become true together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -51,15 +50,13 @@ _STATUSES = {
 _AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # nothing is shown step by step
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     name: str
     state: StepState
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """`topic`: what the page explains: the check that failed, the fate of the stack, or LOOKING."""
 
     connection: Connection
@@ -88,8 +85,7 @@ class Progress:
         return self.connection.status is ConnectionStatus.VERIFIED and self.topic is None
 
 
-@dataclass(frozen=True, slots=True)
-class _Gone:
+class _Gone(NamedTuple):
     status: str
     headline: str
     note: str
