@@ -68,16 +68,14 @@ _ONE = "/v1/api-keys/<uuid:key_id>"
 _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at")
 
 
-@bp.operation("POST", "/v1/api-keys", Scope.KEYS_WRITE, KeyCreated, takes=KeyIn, status=201, fails=[404, 429])
+@bp.operation("POST", "/v1/api-keys", Scope.KEYS_WRITE, KeyCreated, takes=KeyIn, status=201, fails=[404])
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; only this answer shows it"""
     key, text = services().api_keys.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
     return _shown(key, FamilySummary(0, 0, [])) | {"key": text}
 
 
-@bp.operation(
-    "POST", f"{_ONE}/replace", Scope.KEYS_WRITE, KeyCreated, takes=ReplaceIn, status=201, fails=[404, 409, 429]
-)
+@bp.operation("POST", f"{_ONE}/replace", Scope.KEYS_WRITE, KeyCreated, takes=ReplaceIn, status=201)
 def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     """Replace a key by a successor; the old key ends after the grace period
 
@@ -94,13 +92,13 @@ def list_keys(query: dict[str, Any]) -> dict[str, Any]:
     return found | {"items": [_shown(key) for key in found["items"]]}
 
 
-@bp.operation("GET", _ONE, Scope.KEYS_WRITE, KeyShown, fails=[404])
+@bp.operation("GET", _ONE, Scope.KEYS_WRITE, KeyShown)
 def get_key(key_id: UUID) -> dict[str, Any]:
     """Read an API key, and how many live keys and links are revoked with it"""
     return _shown(*services().api_keys.get_key(caller(), key_id))
 
 
-@bp.operation("DELETE", _ONE, Scope.KEYS_WRITE, status=204, fails=[404, 429])
+@bp.operation("DELETE", _ONE, Scope.KEYS_WRITE, status=204)
 def revoke_key(key_id: UUID) -> None:
     """Revoke an API key: from this answer on, requests with it are refused
 

@@ -191,9 +191,7 @@ def _filter(query: dict[str, Any]) -> ConnectionFilter:
     return ConnectionFilter(statuses, account_id, update_available=query.get("update_available"))
 
 
-@bp.operation(
-    "POST", _ALL, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ConnectionIn, status=201, fails=[404, 409, 429]
-)
+@bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ConnectionIn, status=201)
 def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering
 
@@ -209,13 +207,13 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     return make(caller(), tenant_id, **body)
 
 
-@bp.operation("GET", _ALL, Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery, fails=[404])
+@bp.operation("GET", _ALL, Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery)
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's connections, newest first"""
     return paged(query, partial(services().listing.list, caller(), tenant_id, _filter(query)))
 
 
-@bp.operation("GET", f"{_ALL}/summary", Scope.CONNECTIONS_READ, ConnectionSummary, fails=[404])
+@bp.operation("GET", f"{_ALL}/summary", Scope.CONNECTIONS_READ, ConnectionSummary)
 def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     """Count a tenant's connections by status"""
     counts = services().listing.summary(caller(), tenant_id)
@@ -229,13 +227,13 @@ def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     return paged(query, partial(services().listing.list_all, caller(), _filter(query)))
 
 
-@bp.operation("GET", _ONE, Scope.CONNECTIONS_READ, ConnectionOut, fails=[404])
+@bp.operation("GET", _ONE, Scope.CONNECTIONS_READ, ConnectionOut)
 def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     """Read a connection"""
     return services().connections.get(caller(), tenant_id, connection_id)
 
 
-@bp.operation("PATCH", _ONE, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=SetIn, fails=[404, 409, 429])
+@bp.operation("PATCH", _ONE, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=SetIn)
 def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Ask the customer to move a role to another permission set
 
@@ -247,20 +245,20 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
     return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
 
 
-@bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204, fails=[404, 429])
+@bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
     services().connections.delete(stopping(), tenant_id, connection_id)
 
 
-@bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty, fails=[404, 409, 429])
+@bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now"""
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().verification.verify(caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED)
 
 
-@bp.operation("POST", f"{_ONE}/diagnose", Scope.CONNECTIONS_WRITE, DiagnosisOut, takes=Empty, fails=[404, 409, 429])
+@bp.operation("POST", f"{_ONE}/diagnose", Scope.CONNECTIONS_WRITE, DiagnosisOut, takes=Empty)
 def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Diagnosis:
     """Find out why a connection does not work, and who can repair it
 
@@ -271,26 +269,26 @@ def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: U
     return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
 
 
-@bp.operation("GET", f"{_ONE}/proofs", Scope.CONNECTIONS_READ, page_of(ProofOut), takes=PageQuery, fails=[404])
+@bp.operation("GET", f"{_ONE}/proofs", Scope.CONNECTIONS_READ, page_of(ProofOut), takes=PageQuery)
 def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
     """List a connection's proofs, newest first"""
     return paged(query, partial(services().listing.list_proofs, caller(), tenant_id, connection_id))
 
 
-@bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason, fails=[404, 409, 429])
+@bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed"""
     return services().connections.suspend(stopping(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason, fails=[404, 409, 429])
+@bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering"""
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.resume(caller(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ApprovalIn, fails=[404, 409])
+@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ApprovalIn)
 def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a connection that may write, in an account that was not declared
 
@@ -301,9 +299,7 @@ def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
     return services().connections.approve(caller(), tenant_id, connection_id, **body)
 
 
-@bp.operation(
-    "POST", f"{_ONE}/report-refused", Scope.CREDENTIALS_ISSUE, Empty, takes=Empty, status=202, fails=[404, 429]
-)
+@bp.operation("POST", f"{_ONE}/report-refused", Scope.CREDENTIALS_ISSUE, Empty, takes=Empty, status=202)
 def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
     """Report that AWS refused issued credentials
 

@@ -24,7 +24,7 @@ _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 
 
 @bp.route(f"{_ONE}/credentials", methods=["POST"])
-@requires_from_memory(Scope.CREDENTIALS_ISSUE, fails=[404, 409, 429])
+@requires_from_memory(Scope.CREDENTIALS_ISSUE, fails=[404])
 @bp.arguments(IssueIn)
 @bp.response(200, ProcessCredentials)
 def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Response:
@@ -33,7 +33,7 @@ def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
 
 
 @bp.route(f"{_ONE}/container-credentials", methods=["GET"])
-@requires_from_memory(Scope.CREDENTIALS_ISSUE, bare=True, fails=[404, 409, 422, 429])
+@requires_from_memory(Scope.CREDENTIALS_ISSUE, bare=True, fails=[404, 409, 422])
 @bp.response(200, ContainerCredentials)
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects

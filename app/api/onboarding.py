@@ -70,9 +70,7 @@ class Kit(Answer):
 bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer needs to create the role.")
 
 
-@bp.operation(
-    "GET", "/v1/tenants/<uuid:tenant_id>/onboarding", Scope.CONNECTIONS_READ, Kit, takes=KitQuery, fails=[404]
-)
+@bp.operation("GET", "/v1/tenants/<uuid:tenant_id>/onboarding", Scope.CONNECTIONS_READ, Kit, takes=KitQuery)
 def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
     """The onboarding kit: launch link, template, trust policy, Terraform and AWS CLI"""
     return services().onboarding.kit(caller(), tenant_id, **query)

@@ -45,7 +45,7 @@ bp = Blueprint("onboarding_links", __name__, noun="onboarding_link", description
 _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 
 
-@bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, LinkCreated, takes=LinkIn, status=201, fails=[404, 409])
+@bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, LinkCreated, takes=LinkIn, status=201)
 def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """Create an onboarding link; only this answer shows its URL
 
@@ -56,13 +56,13 @@ def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, A
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
-@bp.operation("GET", _ALL, Scope.CONNECTIONS_WRITE, page_of(LinkOut), takes=PageQuery, fails=[404])
+@bp.operation("GET", _ALL, Scope.CONNECTIONS_WRITE, page_of(LinkOut), takes=PageQuery)
 def list_onboarding_links(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """List a tenant's onboarding links, newest first, without their URLs"""
     return paged(query, partial(services().links.list, caller(), tenant_id))
 
 
-@bp.operation("DELETE", f"{_ALL}/<uuid:link_id>", Scope.CONNECTIONS_WRITE, status=204, fails=[404])
+@bp.operation("DELETE", f"{_ALL}/<uuid:link_id>", Scope.CONNECTIONS_WRITE, status=204)
 def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
     """Revoke an onboarding link: from this answer on, its page is gone"""
     services().links.revoke(caller(), tenant_id, link_id)

@@ -101,20 +101,14 @@ def list_permission_sets() -> dict[str, Any]:
     return {"items": [{name: getattr(one, name) for name in _NAMES} | {"policy": policy} for one, policy in found]}
 
 
-@bp.operation("GET", f"{_ONE}/versions", Scope.CONNECTIONS_READ, PermissionSetVersions, fails=[404], parameters=[_NAME])
+@bp.operation("GET", f"{_ONE}/versions", Scope.CONNECTIONS_READ, PermissionSetVersions, parameters=[_NAME])
 def list_versions(name: str) -> dict[str, Any]:
     """List the versions of a permission set that were published, newest first"""
     return {"items": services().onboarding.versions.list(name)}
 
 
 @bp.operation(
-    "GET",
-    f"{_ONE}/difference",
-    Scope.CONNECTIONS_READ,
-    DifferenceOut,
-    takes=DifferenceQuery,
-    fails=[404],
-    parameters=[_NAME],
+    "GET", f"{_ONE}/difference", Scope.CONNECTIONS_READ, DifferenceOut, takes=DifferenceQuery, parameters=[_NAME]
 )
 def get_difference(query: dict[str, Any], name: str) -> Difference:
     """Compare two versions of a permission set"""

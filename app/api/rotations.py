@@ -41,7 +41,7 @@ bp = Blueprint("rotations", __name__, noun="rotation", description="A tenant's E
 _PATH = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
 
 
-@bp.operation("POST", _PATH, Scope.TENANTS_WRITE, RotationOut, takes=RotationIn, status=201, fails=[404, 409, 429])
+@bp.operation("POST", _PATH, Scope.TENANTS_WRITE, RotationOut, takes=RotationIn, status=201)
 @bp.alt_response(200, schema=RotationOut, description="The rotation that was open already is an emergency now")
 def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatus, int]:
     """Make a tenant's next External ID, which takes the current one's place
@@ -52,7 +52,7 @@ def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatu
     return rotation, 201 if new else 200
 
 
-@bp.operation("GET", _PATH, Scope.TENANTS_READ, RotationOut, fails=[404])
+@bp.operation("GET", _PATH, Scope.TENANTS_READ, RotationOut)
 def get_rotation(tenant_id: UUID) -> RotationStatus:
     """Read a tenant's latest rotation, also when it has ended"""
     rotation = services().rotations.get(caller(), tenant_id)
@@ -61,13 +61,13 @@ def get_rotation(tenant_id: UUID) -> RotationStatus:
     return rotation
 
 
-@bp.operation("POST", f"{_PATH}/complete", Scope.TENANTS_WRITE, RotationOut, takes=Empty, fails=[404, 409])
+@bp.operation("POST", f"{_PATH}/complete", Scope.TENANTS_WRITE, RotationOut, takes=Empty)
 def complete_rotation(_: dict[str, Any], tenant_id: UUID) -> RotationStatus:
     """Make the next External ID current, once all verified connections have switched"""
     return services().rotations.complete(caller(), tenant_id)
 
 
-@bp.operation("DELETE", _PATH, Scope.TENANTS_WRITE, status=204, fails=[404, 409])
+@bp.operation("DELETE", _PATH, Scope.TENANTS_WRITE, status=204)
 def abandon_rotation(tenant_id: UUID) -> None:
     """Abandon a rotation as long as no connection has switched"""
     services().rotations.abandon(caller(), tenant_id)

@@ -73,7 +73,7 @@ bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's cus
 _ONE = "/v1/tenants/<uuid:tenant_id>"
 
 
-@bp.operation("POST", "/v1/tenants", Scope.TENANTS_WRITE, TenantOut, takes=TenantIn, status=201, fails=[409])
+@bp.operation("POST", "/v1/tenants", Scope.TENANTS_WRITE, TenantOut, takes=TenantIn, status=201)
 def create_tenant(body: dict[str, Any]) -> Tenant:
     """Create a tenant, with an External ID of its own"""
     return services().tenants.create(caller(), **body)
@@ -86,31 +86,31 @@ def list_tenants(query: dict[str, Any]) -> dict[str, Any]:
     return paged(query, partial(services().tenants.list, caller(), wanted))
 
 
-@bp.operation("GET", _ONE, Scope.TENANTS_READ, TenantOut, fails=[404])
+@bp.operation("GET", _ONE, Scope.TENANTS_READ, TenantOut)
 def get_tenant(tenant_id: UUID) -> Tenant:
     """Read a tenant"""
     return services().tenants.get(caller(), tenant_id)
 
 
-@bp.operation("PATCH", _ONE, Scope.TENANTS_WRITE, TenantOut, takes=TenantChange, fails=[404, 409])
+@bp.operation("PATCH", _ONE, Scope.TENANTS_WRITE, TenantOut, takes=TenantChange)
 def change_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Change a tenant's name, reference or accounts"""
     return services().tenants.change(caller(), tenant_id, body)
 
 
-@bp.operation("DELETE", _ONE, Scope.TENANTS_WRITE, status=204, fails=[404])
+@bp.operation("DELETE", _ONE, Scope.TENANTS_WRITE, status=204)
 def delete_tenant(tenant_id: UUID) -> None:
     """Delete a tenant: issuing stops at once, and its External ID is never used again"""
     services().tenants.delete(caller(), tenant_id)
 
 
-@bp.operation("POST", f"{_ONE}/suspend", Scope.TENANTS_WRITE, TenantOut, takes=Reason, fails=[404, 409, 429])
+@bp.operation("POST", f"{_ONE}/suspend", Scope.TENANTS_WRITE, TenantOut, takes=Reason)
 def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Suspend a tenant: no credentials are issued for it until it is resumed"""
     return services().tenants.suspend(stopping(), tenant_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/resume", Scope.TENANTS_WRITE, TenantOut, takes=Reason, fails=[404, 409])
+@bp.operation("POST", f"{_ONE}/resume", Scope.TENANTS_WRITE, TenantOut, takes=Reason)
 def resume_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Resume a suspended tenant"""
     return services().tenants.resume(caller(), tenant_id, **body)

@@ -16,7 +16,7 @@ from app.http.current import services
 from app.http.openapi import P, R, document
 
 
-def requires(scope: Scope, *, fails: Sequence[int] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def requires(scope: Scope, *, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Admit only API keys with this scope. Raises UnauthenticatedError, then ForbiddenError."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:

@@ -47,15 +47,18 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     ) -> Callable[[View], View]:
         """A view for API keys with this scope, which is checked before anything of the request is read.
 
-        `takes`: the schema of the query of a GET, of the body otherwise. `fails`: the statuses of the refusals that the
-        view's service raises.
+        `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of refusals beside the 404 of
+        a path that names something, and those of every operation (`complete_operation`).
         """
+        absent = (404,) if "<" in path else ()
 
         def decorate(view: View) -> View:
             view = self.response(status, answer)(view)
             if takes is not None:
                 view = self.arguments(takes, location="query" if method == "GET" else "json")(view)
-            registered: View = self.route(path, methods=[method], **route)(requires(scope, fails=fails)(view))
+            registered: View = self.route(path, methods=[method], **route)(
+                requires(scope, fails=(*fails, *absent))(view)
+            )
             return registered
 
         return decorate

@@ -108,7 +108,7 @@ def _exemplify(doc: dict[str, Any]) -> None:
 def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
     """Keep facts for the OpenAPI document. Generated clients name the operation as the view is named.
 
-    `scope` or `public`, and `fails`: the statuses of the refusals that the view's service raises.
+    `scope` or `public`, and `fails`: the statuses of refusals that not every operation has.
     """
     doc = view.__dict__.setdefault("_apidoc", {})
     _, _, explained = (view.__doc__ or "").partition("\n")
