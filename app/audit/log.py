@@ -24,7 +24,7 @@ ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after 
 PATIENCE = 1.5  # seconds to wait for a commit that others share
 
 
-Details = dict[str, Any] | None
+Details = dict[str, Any]
 
 
 def record(db: Session, event: Event) -> None:
@@ -33,16 +33,10 @@ def record(db: Session, event: Event) -> None:
 
 
 def record_about(
-    db: Session,
-    actor: Actor,
-    action: Action,
-    connection: Connection,
-    details: Details = None,
-    *,
-    outcome: Outcome = "ok",
+    db: Session, actor: Actor, action: Action, connection: Connection, details: Details, *, outcome: Outcome = "ok"
 ) -> None:
     """Append an event about this connection to this transaction."""
-    record(db, Event(actor, action, details or {}, outcome, connection.tenant_id, connection.id))
+    record(db, Event(actor, action, details, outcome, connection.tenant_id, connection.id))
 
 
 class EventFilter(NamedTuple):

@@ -235,7 +235,7 @@ class CredentialIssuer:
             if connection is not None:
                 connection.role_was_recreated()
                 who = asked.caller.actor
-                audit.record_about(db, who, Action.CONNECTION_ROLE_RECREATED, connection, outcome="refused")
+                audit.record_about(db, who, Action.CONNECTION_ROLE_RECREATED, connection, {}, outcome="refused")
         raise errors.ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
 
     @contextmanager

@@ -72,7 +72,7 @@ class Rotations:
                 quotas.count_rotation(db, caller, tenant.id)
                 rotation = _begin(db, caller.actor, tenant.id, rotation)
                 rotation.by_bound = bound
-                _record(db, caller.actor, rotation, Action.ROTATION_STARTED, details)
+                _record(db, caller.actor, rotation, Action.ROTATION_STARTED, **details)
             elif not emergency:
                 state = _status(db, rotation).state.value
                 raise ConflictError(
@@ -80,7 +80,7 @@ class Rotations:
                 )
             elif not rotation.emergency or (rotation.by_bound and not bound):
                 rotation.by_bound = rotation.by_bound and bound
-                _record(db, caller.actor, rotation, Action.ROTATION_MADE_EMERGENCY, details)
+                _record(db, caller.actor, rotation, Action.ROTATION_MADE_EMERGENCY, **details)
             if emergency and not rotation.emergency:
                 _withdraw(db, rotation)
             return _status(db, rotation), new
@@ -167,14 +167,12 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
     if earlier is not None and earlier.old.state is ExternalIdState.RETIRING:
         unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
         warning = "Not every role was seen to refuse it." if unseen else None
-        _retire(db, actor, earlier, {"connections_not_seen_to_refuse_it": unseen, "warning": warning})
+        _retire(db, actor, earlier, connections_not_seen_to_refuse_it=unseen, warning=warning)
     current = current_external_id_id(db, tenant_id)
     new = ExternalIdRow(tenant_id=tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
     db.add(new)
     db.flush()
-    rotation = Rotation(
-        tenant_id=tenant_id, external_id_id=current, next_external_id_id=new.id, emergency=False, started_at=now()
-    )
+    rotation = Rotation(tenant_id=tenant_id, external_id_id=current, next_external_id_id=new.id, emergency=False)
     db.add(rotation)
     db.flush()
     db.refresh(rotation)
@@ -226,7 +224,7 @@ def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
             _complete(db, actor, rotation)
     retiring = rotation.old.state is ExternalIdState.RETIRING
     if retiring and db.scalars(_not_refused_twice(rotation).limit(1)).first() is None:
-        _retire(db, actor, rotation, {})
+        _retire(db, actor, rotation)
 
 
 def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
@@ -236,9 +234,9 @@ def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
     _try_within_the_hour(db, rotation.tenant_id)
 
 
-def _retire(db: Session, actor: Actor, rotation: Rotation, details: dict[str, Any]) -> None:
+def _retire(db: Session, actor: Actor, rotation: Rotation, **details: Any) -> None:
     _become(db, rotation.old, ExternalIdState.RETIRED)
-    _record(db, actor, rotation, Action.EXTERNAL_ID_RETIRED, details)
+    _record(db, actor, rotation, Action.EXTERNAL_ID_RETIRED, **details)
 
 
 def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
@@ -267,8 +265,6 @@ def _status(db: Session, rotation: Rotation) -> RotationStatus:
     return RotationStatus(state, rotation.emergency, old, new, rotation.started_at, counts)
 
 
-def _record(
-    db: Session, actor: Actor, rotation: Rotation, action: Action, details: dict[str, Any] | None = None
-) -> None:
+def _record(db: Session, actor: Actor, rotation: Rotation, action: Action, **details: Any) -> None:
     about = {"external_id": rotation.old.value, "next_external_id": rotation.new.value}
-    audit.record(db, Event(actor, action, about | (details or {}), tenant_id=rotation.tenant_id))
+    audit.record(db, Event(actor, action, about | details, tenant_id=rotation.tenant_id))
