@@ -210,13 +210,8 @@ def live_at(at: datetime) -> ColumnElement[bool]:
 
 def live_links() -> Select[OnboardingLink, Tenant]:
     """Onboarding links that open a page, with their tenants."""
-    return (
-        select(OnboardingLink, Tenant)
-        .join(Tenant)
-        .where(
-            OnboardingLink.revoked_at.is_(None), OnboardingLink.expires_at > now(), Tenant.status == TenantStatus.ACTIVE
-        )
-    )
+    live = OnboardingLink.revoked_at.is_(None), OnboardingLink.expires_at > now(), Tenant.status == TenantStatus.ACTIVE
+    return select(OnboardingLink, Tenant).join(Tenant).where(*live)
 
 
 def _of_live_tenant() -> Select[ApiKey]:

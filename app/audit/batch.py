@@ -119,10 +119,7 @@ class _Postgresql:
 
     def insert(self, events: Sequence[Event]) -> int:
         _ensure_fresh(events)
-        rows = [
-            event.row() | {"valid_at_epoch": event.valid_at_epoch, "details": as_json(event.details)}
-            for event in events
-        ]
+        rows = [one.row() | {"valid_at_epoch": one.valid_at_epoch, "details": as_json(one.details)} for one in events]
         epoch, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
         self._used = time.monotonic()
         if added != sum(event.valid_at_epoch in {None, epoch} for event in events):

@@ -120,12 +120,10 @@ class Listing:
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """How many connections a tenant has in each status, without the zeros. Raises NotFoundError."""
-        counts = (
-            select(Connection.status, func.count().label("n")).where(live_of(tenant_id)).group_by(Connection.status)
-        )
+        counts = select(Connection.status, func.count()).where(live_of(tenant_id)).group_by(Connection.status)
         with self._db.read(long=True) as db:
             tenant_of(db, caller, tenant_id)
-            return {row.status: row.n for row in db.execute(counts)}
+            return dict(db.execute(counts).all())
 
     def list_all(self, caller: Caller, wanted: ConnectionFilter, *, limit: int, after: UUID | None) -> Page[Connection]:
         """All tenants' connections, newest first. Raises ForbiddenError for a bound key."""
@@ -146,9 +144,6 @@ class Listing:
 def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select[Connection]:
     """One range of one index, in its order, so that it costs no more than the rows that are taken."""
     status, refuses = urgency.value
-    query = select(Connection).where(
-        Connection.tenant_id == tenant_id, Connection.status == status, Connection.refuses.is_(refuses)
-    )
-    if after is not None:
-        query = query.where(Connection.id < after)
-    return query.order_by(Connection.id.desc())
+    wanted = Connection.tenant_id == tenant_id, Connection.status == status, Connection.refuses.is_(refuses)
+    query = select(Connection).where(*wanted).order_by(Connection.id.desc())
+    return query if after is None else query.where(Connection.id < after)

@@ -91,12 +91,10 @@ class ProofQueue:
     def backlog(self) -> dict[str, int]:
         """How many connections are due: urgent ones, and those for a routine proof."""
         at = now()
+        lanes = {"urgent": _due(at, _ACTIVE), "routine": _due(at, IN_ROUTINE)}
         with self._db.read(long=True) as db:
-            counted = {"urgent": _ACTIVE, "routine": IN_ROUTINE}.items()
-            return {
-                name: db.scalar(_due(at, lane).order_by(None).with_only_columns(func.count())) or 0
-                for name, lane in counted
-            }
+            counts = {name: due.order_by(None).with_only_columns(func.count()) for name, due in lanes.items()}
+            return {name: db.scalar(count) or 0 for name, count in counts.items()}
 
     def oldest_due(self) -> datetime | None:
         """Since when the longest due connection is due; None when none is."""

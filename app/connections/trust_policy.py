@@ -253,13 +253,8 @@ def texts(value: object) -> list[str]:
 
 
 def _compared(statements: _Statements, key: str) -> set[str]:
-    return {
-        value
-        for it in statements.values()
-        for _, tested, values in comparisons(it)
-        if tested == key
-        for value in values
-    }
+    found = [values for it in statements.values() for _, tested, values in comparisons(it) if tested == key]
+    return set().union(*found)
 
 
 def _others(statements: _Statements, broker: Broker) -> Iterator[str]:
