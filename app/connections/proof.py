@@ -154,15 +154,13 @@ def _accepted_again(
     sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[Check, ...], warnings: tuple[Warning, ...]
 ) -> Finding:
     """Make the last call: without it, the refusals might be those of a role that refuses every call."""
+    spreading = True  # of the role, or of another one in its place
     try:
-        again = sts.probe_again(grant)
+        if sts.probe_again(grant) == role_unique_id:
+            return Finding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
     except StsError as error:
         spreading = isinstance(error, Refused)
-        own = Check(OWN, "inconclusive", _STILL_SPREADING if spreading else AWS_SILENT)
-    else:
-        if again == role_unique_id:
-            return Finding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
-        spreading, own = True, Check(OWN, "inconclusive", _STILL_SPREADING)
+    own = Check(OWN, "inconclusive", _STILL_SPREADING if spreading else AWS_SILENT)
     unproven = (unproven_by(own.detail, check) for check in checks[1:])
     return Finding(Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading, warnings=warnings)
 

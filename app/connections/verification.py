@@ -242,10 +242,8 @@ def _proof(
 ) -> tuple[Proof, bool]:
     """The row of this proof, and whether it is a new one: a routine proof that finds nothing new counts up the latest."""
     at, latest = now(), connection.proof
-    checks, warnings = (
-        [check._asdict() for check in finding.checks],
-        [warning._asdict() for warning in finding.warnings],
-    )
+    checks = [check._asdict() for check in finding.checks]
+    warnings = [warning._asdict() for warning in finding.warnings]
     same_role = finding.role_unique_id in {None, connection.role_unique_id}
     if counts_up and trigger in ROUTINE and same_role and latest and latest.says(finding.verdict, checks, warnings):
         latest.count += 1

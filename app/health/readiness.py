@@ -48,20 +48,16 @@ class Health:
     def examine(self, more: Iterable[Check] = ()) -> Iterator[tuple[str, Finding]]:
         """Every check's name and finding. A check that comes after one that has failed is skipped."""
         checks = {kept.check.name: kept for kept in (*self._checks, *map(KeptCheck, more))}
-        found: dict[str, Finding] = {}
-        stopped: set[str] = set()
+        found: dict[str, tuple[Finding, bool]] = {}  # and whether it stops what comes after it
 
-        def look(name: str) -> Finding:
+        def look(name: str) -> tuple[Finding, bool]:
             if name not in found:
-                first = [
-                    before for before in checks[name].check.after if look(before) is not None and before in stopped
-                ]
-                found[name] = skipped(f"Not looked at: {first[0]} comes first.") if first else checks[name].finding()
-                if first or found[name].status is Status.FAILED:
-                    stopped.add(name)
+                first = next((before for before in checks[name].check.after if look(before)[1]), None)
+                seen = skipped(f"Not looked at: {first} comes first.") if first else checks[name].finding()
+                found[name] = seen, first is not None or seen.status is Status.FAILED
             return found[name]
 
-        yield from ((name, look(name)) for name in checks)
+        yield from ((name, look(name)[0]) for name in checks)
 
 
 def checks(

@@ -273,6 +273,7 @@ def trust_policy(broker: Broker, external_id: str, next_external_id: str | None 
     The principal is the account's root and the broker a condition: AWS stores a principal by its unique id, so deleting
     and remaking the broker would break every customer's role; condition values stay as they are written.
     """
+    accepted = [external_id, next_external_id] if next_external_id else external_id
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -281,9 +282,7 @@ def trust_policy(broker: Broker, external_id: str, next_external_id: str | None 
                 "Principal": {"AWS": f"arn:{broker.partition}:iam::{broker.account_id}:root"},
                 "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
                 "Condition": {
-                    "StringEquals": {
-                        "sts:ExternalId": [external_id, next_external_id] if next_external_id else external_id
-                    },
+                    "StringEquals": {"sts:ExternalId": accepted},
                     "ArnEquals": {"aws:PrincipalArn": broker.arn},
                 },
             }

@@ -52,9 +52,8 @@ class SetVersions:
         """Raises NotFoundError as `list`, and ValidationFailedError for a version that was not published."""
         published = {row.version: row for row in self.list(name)}
         wanted = {"from": before, "to": after}
-        said = (
-            f"Must be one of: {', '.join(map(str, sorted(published)))}." if published else "Nothing was published yet."
-        )
+        known = ", ".join(map(str, sorted(published)))
+        said = f"Must be one of: {known}." if known else "Nothing was published yet."
         if absent := {field: [said] for field, version in wanted.items() if version not in published}:
             raise ValidationFailedError(absent)
         return difference(_set_of(published[before]), _set_of(published[after]))

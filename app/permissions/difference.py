@@ -60,11 +60,8 @@ class Difference:
         before, after = texts(change.before), texts(change.after)
         for verb, chosen, found in (("also", self.after, after), ("no longer", self.before, before)):
             if only := sorted({*found} - ({*before} & {*after})):
-                does = (
-                    "applies to"
-                    if change.field == "Resource"
-                    else _does(_by_name(chosen.statements, "Sid")[change.sid])
-                )
+                statement = _by_name(chosen.statements, "Sid")[change.sid]
+                does = "applies to" if change.field == "Resource" else _does(statement)
                 yield f"{change.sid}: {verb} {does} {', '.join(only)}."
 
 

@@ -16,16 +16,13 @@ _NAMES = (f"{_NOBODYS * 32}/{_NOBODYS * 32}", f"{_NOBODYS * 32}:{_NOBODYS * 32}"
 
 def all_actions(patterns: Iterable[str]) -> list[str]:
     """Those of more than one service, and those that name nothing of one: `*`, `s3:?*`, `*:Get*`."""
-    return [one for one in patterns if _wildcards(one.partition(":")[0]) or not one.partition(":")[2].strip("*?")]
+    parts = ((one, *one.partition(":")) for one in patterns)
+    return [one for one, service, _, name in parts if {"*", "?"} & {*service} or not name.strip("*?")]
 
 
 def all_resources(patterns: Iterable[str]) -> list[str]:
     """Those that name nothing after the service, neither region, account nor resource: `*`, `arn:aws:*`, `arn:aws:s3:::*`."""
     return [one for one in patterns if _is_everything(_ANY.sub("*", one))]
-
-
-def _wildcards(pattern: str) -> bool:
-    return "*" in pattern or "?" in pattern
 
 
 def _is_everything(pattern: str) -> bool:

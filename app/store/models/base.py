@@ -73,9 +73,7 @@ class Suspendable:
     def note_suspension(self, suspension: Suspension | None) -> None:
         """Set the columns for a suspension that begins now, or clear them (None)."""
         self.suspended_at = now() if suspension else None
-        self.suspended_by = suspension.by if suspension else None
-        self.suspended_by_bound = suspension.bound if suspension else None
-        self.suspended_reason = suspension.reason if suspension else None
+        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension or (None, None, None)
 
 
 def state_column(kind: type[enum.StrEnum], name: str) -> Enum:

@@ -345,9 +345,8 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         if self.status is ConnectionStatus.PENDING:
             return schedule.next_search(since, at)
         turn = schedule.next_turn(self.id, at, interval.every)
-        if (
-            self.access_until and at - _LATE < self.access_until < turn
-        ):  # no sum of a date that may be the last there is
+        # No sum of a date that may be the last there is.
+        if self.access_until and at - _LATE < self.access_until < turn:
             turn = self.access_until + _LATE
         if proof.verdict is Verdict.INCONCLUSIVE:
             sooner: datetime | None = at + interval.pause

@@ -49,6 +49,7 @@ HEADERS = {
 }
 POLLED = {"web.static", "web.status"}  # requested often; only their failures are logged
 WAYS = ("stack", "terraform", "cli", "organization")
+_NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
 _FORM = 16 * 1024  # bytes; its one field holds a role's ARN
 _SHOWN = 25  # connections on a page
 _STATUS_SECONDS = {False: 3, True: 30}  # between two updates, by whether everything is connected
@@ -287,9 +288,7 @@ def _refused(error: errors.AppError) -> Response:
     _record(error.code, error)
     if isinstance(error, errors.NotFoundError):
         if g.get("caller") is not None:
-            return _error(
-                404, detail="This role is no longer on the list. Go back to your page to see the current list."
-            )
+            return _error(404, detail=_NOT_LISTED)
         ended = services().links.leftovers((request.view_args or {}).get("token", ""))
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
     if isinstance(error, errors.TryLaterError):

@@ -124,9 +124,7 @@ def progress_of(connection: Connection) -> Progress:
     proof = connection.proof
     checks = {check["name"]: check for check in proof.checks if check["name"] != states.ONLY_US} if proof else {}
     outcomes = {name: check["outcome"] for name, check in checks.items()}
-    unclear = [
-        it["detail"] for it in checks.values() if it["outcome"] == "inconclusive" and it["name"] != states.DEMANDS
-    ]
+    unclear = [name for name, said in outcomes.items() if said == "inconclusive" and name != states.DEMANDS]
     topic, status = _topic(connection, outcomes), connection.status
     settled = status in {ConnectionStatus.VERIFIED, *_AT_REST}
     return Progress(
@@ -135,7 +133,7 @@ def progress_of(connection: Connection) -> Progress:
         status=_words(connection, topic),
         steps=_steps(connection, topic, outcomes),
         topic=topic,
-        unclear=None if settled or not unclear else unclear[0],
+        unclear=None if settled or not unclear else checks[unclear[0]]["detail"],
         warnings=tuple(warning["detail"] for warning in proof.warnings) if proof else (),
     )
 
