@@ -1,7 +1,7 @@
 """The audit log."""
 
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 from marshmallow import fields
 
@@ -10,8 +10,6 @@ from app.http.blueprint import Blueprint, Scope, caller, paged, services
 from app.http.examples import UUID_EXAMPLE
 from app.http.fields import FromSameObject, Time, doc, matching, one_of, string, uuid
 from app.http.schemas import Answer, PageQuery, page_of
-from app.store.models import AuditEvent
-from app.store.pages import Page
 
 
 class AuditQuery(PageQuery):
@@ -54,10 +52,5 @@ def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     that goes on from its last event misses none. Begin with `00000000-0000-0000-0000-000000000000`.
     """
     wanted = EventFilter(**{name: value for name, value in query.items() if name not in {"limit", "cursor", "after"}})
-
-    def fetch(*, limit: int, after: UUID | None) -> Page[AuditEvent]:
-        if "after" in query:
-            return services().audit.feed(caller().tenant_id, wanted, limit=limit, after=after or query["after"])
-        return services().audit.events(caller().tenant_id, wanted, limit=limit, after=after)
-
-    return paged(query, fetch)
+    read = services().audit.feed if "after" in query else services().audit.events
+    return paged(query, partial(read, caller().tenant_id, wanted), begin=query.get("after"))

@@ -16,13 +16,13 @@ from app.http.current import services
 from app.store.pages import Page
 
 
-def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]]) -> dict[str, Any]:
-    """One page of a list: what `fetch(limit=…, after=…)` finds, and the cursor of the next page."""
+def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]], begin: UUID | None = None) -> dict[str, Any]:
+    """One page of a list: what `fetch(limit=…, after=…)` finds, first after `begin`, and the cursor of the next page."""
     filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
     place = json.dumps([request.path, sorted(filters.items())])
     keys = list(reversed(services().config.secret_keys))  # itsdangerous signs with the last
     signer = URLSafeSerializer(keys, salt=f"deputy cursor {place}")
-    after = None
+    after = begin
     if "cursor" in query:
         try:
             after = UUID(signer.loads(query["cursor"]))
