@@ -5,10 +5,9 @@ all of them share (gunicorn.conf.py), so they are of all web processes together;
 The numbers of `deputy_issue_seconds` are also the number of credentials that were issued.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
-from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -29,16 +28,6 @@ for _status in ("broken", "insecure"):  # Prometheus sees no increase in a serie
 POOL_WAIT = Histogram("deputy_pool_wait_seconds", "Time to get a connection to the database.", buckets=_QUICK)
 
 
-class _When(Collector):
-    """What is looked up when somebody reads the metrics."""
-
-    def __init__(self, look: Callable[[], Iterable[Metric]]) -> None:
-        self._look = look
-
-    def collect(self) -> Iterable[Metric]:
-        return self._look()
-
-
 def address(text: str) -> tuple[str, int]:
     """`host:port`; an IPv6 address is in brackets. Raises ValueError."""
     host, colon, port = text.rpartition(":")
@@ -47,10 +36,8 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def serve(
-    bind: tuple[str, int], look: Callable[[], Iterable[Metric]] | None = None, *, shared: bool = False
-) -> Callable[[], None]:
-    """Serve the metrics, and those that `look` returns, on a thread. Returns what ends that.
+def serve(bind: tuple[str, int], more: Collector | None = None, *, shared: bool = False) -> Callable[[], None]:
+    """Serve the metrics, and those that `more` collects, on a thread. Returns what ends that.
 
     `shared`: of all processes that share PROMETHEUS_MULTIPROC_DIR, instead of this one. Raises OSError when the address
     can't be used.
@@ -60,8 +47,8 @@ def serve(
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)
-    if look is not None:
-        registry.register(_When(look))
+    if more is not None:
+        registry.register(more)
     server, thread = start_http_server(bind[1], bind[0], registry)
 
     def end() -> None:

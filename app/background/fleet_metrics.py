@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from app.clock import now
 from app.connections import fleet
@@ -18,13 +19,13 @@ _KEPT = 30.0  # seconds
 _PAST_HALF = "Share of verified connections whose proof is past half of PROOF_MAX_AGE."
 
 
-class FleetMetrics:
+class FleetMetrics(Collector):
     def __init__(self, services: Services) -> None:
         self._services = services
         self._found: list[GaugeMetricFamily] = []
         self._until = 0.0
 
-    def look(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[GaugeMetricFamily]:
         """Nothing while the database is away."""
         if time.monotonic() >= self._until:
             try:

@@ -108,10 +108,10 @@ def _listen(registrations: Registrations, part: Part) -> None:
 
 
 def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:
-    end, look = None, FleetMetrics(services).look
+    end, fleet = None, FleetMetrics(services)
     while not part.end.wait(_AFTER_FAILURE if end else 0.0):
         try:
-            end = end or metrics.serve(bind, look)
+            end = end or metrics.serve(bind, fleet)
         except OSError as error:  # the address of another process, perhaps: proofs go on
             logger.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
             part.end.wait(_METRICS_AGAIN)

@@ -40,7 +40,7 @@ def exported(aws, vendor):
         rows.append(role | {"role_arn": f"{NO_ROLE.arn}-3", "due_at": late, "verified_at": late})
         connection_rows(services.db, tenant_row(services.db), rows)
         port = free_port()
-        end = metrics.serve(("127.0.0.1", port), FleetMetrics(services).look)
+        end = metrics.serve(("127.0.0.1", port), FleetMetrics(services))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
         end()
