@@ -79,25 +79,22 @@ class ContainerCredentials(Answer):
 
 def process(issued: Issued) -> dict[str, Any]:
     """ProcessCredentials, for JSON."""
-    return {
-        "Version": 1,
-        "AccessKeyId": issued.session.access_key_id,
-        "SecretAccessKey": issued.session.secret_access_key,
-        "SessionToken": issued.session.session_token,
-        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
-        "AccountId": issued.session.account_id,
-    }
+    return {"Version": 1} | _shown(issued, "SessionToken")
 
 
 def container(issued: Issued) -> dict[str, Any]:
     """ContainerCredentials, for JSON."""
+    return _shown(issued, "Token") | {"RoleArn": issued.role_arn}
+
+
+def _shown(issued: Issued, token_name: str) -> dict[str, Any]:
+    session = issued.session
     return {
-        "AccessKeyId": issued.session.access_key_id,
-        "SecretAccessKey": issued.session.secret_access_key,
-        "Token": issued.session.session_token,
-        "Expiration": issued.session.expires_at.strftime(EXPIRATION),
-        "AccountId": issued.session.account_id,
-        "RoleArn": issued.role_arn,
+        "AccessKeyId": session.access_key_id,
+        "SecretAccessKey": session.secret_access_key,
+        token_name: session.session_token,
+        "Expiration": session.expires_at.strftime(EXPIRATION),
+        "AccountId": session.account_id,
     }
 
 
