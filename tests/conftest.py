@@ -285,7 +285,7 @@ def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     for app in started:
         services = app.extensions["deputy"]
         services.db.engine.dispose()
-        services.issuer._sts._api.close()
+        services.issuer._sts._api._pool.close()
 
 
 def publish_templates(app: Flask) -> None:

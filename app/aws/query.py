@@ -109,9 +109,6 @@ class QueryApi:
         """The access key id of the service's own credentials. Raises one of AWS_ERRORS when there are none."""
         return self._own_credentials().access_key
 
-    def close(self) -> None:
-        self._pool.close()
-
     def once(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials) -> dict[str, Any]:
         """As `call`, in one attempt."""
         try:

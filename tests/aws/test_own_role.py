@@ -39,8 +39,8 @@ def made(http):
         made = Sts("eu-west-1", BROKER)
         made._api._own_credentials()
     yield made
-    made._api.close()
-    made._own_role._api.close()
+    made._api._pool.close()
+    made._own_role._api._pool.close()
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def sts(http):
         sts = Sts("eu-west-1", PRINCIPAL)
         sts._api._own_credentials()  # they are looked for at the first call
     yield sts
-    sts._api.close()
+    sts._api._pool.close()
 
 
 @pytest.fixture
@@ -590,7 +590,7 @@ def test_a_self_signed_certificate_is_unavailable(environment, impostor, tmp_pat
     sts = Sts("eu-west-1", PRINCIPAL)
     sts.probe_missing(GRANT)
     assert len(impostor.requests) == 1
-    sts._api.close()
+    sts._api._pool.close()
 
 
 def test_it_goes_through_the_proxy_that_it_was_told(public, server):
@@ -603,7 +603,7 @@ def test_it_goes_through_the_proxy_that_it_was_told(public, server):
     assert headers["Host"] == "sts.internal"
     assert headers["Proxy-Authorization"] == "Basic dXM6ZXI="
     assert server.paths == ["http://sts.internal/"]
-    sts._api.close()
+    sts._api._pool.close()
     public(HTTPS_PROXY="http://proxy.internal:3128", AWS_ENDPOINT_URL="https://sts.internal")
     made = Sts("eu-west-1", PRINCIPAL)._api
     assert (made._pool.proxy.host, made._target) == ("proxy.internal", "/")
@@ -795,7 +795,7 @@ def test_a_server_that_is_away_is_unavailable(environment):
     for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT)):
         with pytest.raises(Unavailable):
             call()
-    sts._api.close()
+    sts._api._pool.close()
 
 
 # --- our own credentials ---
@@ -820,7 +820,7 @@ def test_it_recovers_when_the_credentials_endpoint_is_back(environment, server):
     assert sts.is_broker()
     [(_, headers)] = server.requests
     assert "Credential=ASIABROKERBROKER0001/" in headers["Authorization"]
-    sts._api.close()
+    sts._api._pool.close()
 
 
 def test_it_recovers_when_credentials_appear_where_there_were_none(environment, server, tmp_path):
@@ -831,7 +831,7 @@ def test_it_recovers_when_credentials_appear_where_there_were_none(environment, 
         sts.is_broker()
     (tmp_path / "credentials").write_text("[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n")
     assert sts.is_broker()
-    sts._api.close()
+    sts._api._pool.close()
 
 
 def test_threads_that_come_first_together_all_get_through(environment, server):
@@ -844,4 +844,4 @@ def test_threads_that_come_first_together_all_get_through(environment, server):
     for thread in threads:
         thread.join()
     assert found == [SESSION] * 8
-    sts._api.close()
+    sts._api._pool.close()
