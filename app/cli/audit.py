@@ -14,8 +14,7 @@ import click
 from app.audit.events import Action
 from app.audit.log import EventFilter
 from app.cli.finding import connection_called, tenant_id_called
-from app.cli.operator import TENANT, Noun, every, pages, services
-from app.cli.output import Row, columns, row_of
+from app.cli.operator import TENANT, Noun, Row, columns, every, pages, row_of, services
 from app.clock import YEARS, as_given, now
 from app.ids import first_id_at
 from app.settings.checks import SESSION_MAX

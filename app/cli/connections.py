@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from app.cli.finding import connection_called, tenant_called
-from app.cli.operator import REASON, Noun, every, operator, services
-from app.cli.output import Row, columns, lines, row_of, table
+from app.cli.operator import REASON, Noun, Row, columns, every, lines, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger

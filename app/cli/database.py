@@ -8,8 +8,7 @@ from flask.cli import with_appcontext
 from sqlalchemy.exc import OperationalError
 
 from app.audit import restored
-from app.cli.operator import AS_JSON, example_of, in_one_line, operator, services
-from app.cli.output import Row, show
+from app.cli.operator import AS_JSON, Row, example_of, in_one_line, operator, services, show
 from app.store.database import store_errors
 from app.store.revisions import is_newer, revision
 

@@ -10,8 +10,7 @@ from flask.cli import with_appcontext
 
 from app import log
 from app.cli.connections import findings
-from app.cli.operator import AS_JSON, example_of, services
-from app.cli.output import show
+from app.cli.operator import AS_JSON, example_of, services, show
 from app.connections.proof_queue import ProofQueue
 from app.health.checks import Check, Finding, Status, failed, ok
 

@@ -8,8 +8,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.operator import operator, services
-from app.cli.output import Row, row_of, table
+from app.cli.operator import Row, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID_PATTERN

@@ -8,8 +8,7 @@ import click
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key, is_live
 from app.access.callers import Scope, from_bits
 from app.cli.finding import key_called, tenant_called
-from app.cli.operator import Noun, a_line, operator, services
-from app.cli.output import Row, columns, row_of, table
+from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, services, table
 from app.clock import now
 from app.store.models import ApiKey
 

@@ -7,8 +7,7 @@ from uuid import UUID
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import TENANT, Noun, every, operator, services
-from app.cli.output import Row, row_of
+from app.cli.operator import TENANT, Noun, Row, every, operator, row_of, services
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX
 
 noun = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")

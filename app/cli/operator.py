@@ -13,7 +13,7 @@ from flask.cli import AppGroup
 
 from app import log
 from app.access.callers import Operator
-from app.cli.output import Text, lines, show
+from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401  commands import them from here
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
 from app.store.pages import Page

@@ -5,8 +5,7 @@ from dataclasses import asdict
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import REASON, TENANT, Noun, operator, services
-from app.cli.output import Row
+from app.cli.operator import REASON, TENANT, Noun, Row, operator, services
 from app.errors import NotFoundError
 
 noun = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")

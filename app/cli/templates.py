@@ -7,8 +7,7 @@ from flask import current_app
 
 from app.aws.errors import Unavailable
 from app.aws.templates import Published
-from app.cli.operator import Noun, services
-from app.cli.output import Row
+from app.cli.operator import Noun, Row, services
 from app.config import Config, ConfigError
 from app.errors import AppError
 from app.permissions import permission_sets, set_files

@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import REASON, TENANT, Noun, every, operator, services
-from app.cli.output import Row, columns, row_of
+from app.cli.operator import REASON, TENANT, Noun, Row, columns, every, operator, row_of, services
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
