@@ -104,7 +104,7 @@ def _listen(registrations: Registrations, part: Part) -> None:
     On a thread of its own: a stack waits for its answer, and would give up behind slow proofs.
     """
     while not part.end.is_set():
-        guarded(part.end, lambda: registrations.receive(wait_seconds=_LISTEN) > 0)
+        guarded(part.end, lambda: registrations.receive(wait_seconds=_LISTEN))
 
 
 def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:
@@ -129,14 +129,14 @@ def _beat(services: Services, heartbeat: heartbeats.Heartbeat, part: Part) -> No
     guarded(part.end, heartbeat.end)
 
 
-def guarded(stop: threading.Event, work: Callable[[], bool]) -> bool:
+def guarded(stop: threading.Event, work: Callable[[], object]) -> bool:
     """Do the work and survive its errors: an unreachable database or AWS, and bugs of ours.
 
-    A thread that ended would leave a process that looks alive and does nothing. Returns what `work` returns, or False
-    after an error and a pause.
+    A thread that ended would leave a process that looks alive and does nothing. Returns whether `work` returns something
+    true; False after an error and a pause.
     """
     try:
-        return work()
+        return bool(work())
     except (StoreUnavailableError, AwsUnavailableError):
         logger.warning("worker.waiting", seconds=_AFTER_FAILURE)
     except Exception as error:  # noqa: BLE001  due rows and queued messages come again

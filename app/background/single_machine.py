@@ -37,6 +37,6 @@ class SingleMachineWorker:
     def _tidy(self, part: Part) -> None:
         db, days = self._services.db, self._services.config.audit_retention_days
         while True:
-            guarded(part.end, lambda: tidy(db, days, part.end) > 0)
+            guarded(part.end, lambda: tidy(db, days, part.end))
             if part.end.wait(EVERY):
                 break

@@ -89,7 +89,7 @@ class Heartbeat:
         self._id = new_id()
         self._started_at: datetime | None = None
 
-    def beat(self) -> bool:
+    def beat(self) -> None:
         """Write the row. Raises StoreUnavailableError."""
         with self._db.read() as db:
             ahead, at = clock_ahead(db), database_now(db)
@@ -107,13 +107,11 @@ class Heartbeat:
         )
         with self._db.write(SYSTEM) as db:
             db.merge(row)
-        return True
 
-    def end(self) -> bool:
+    def end(self) -> None:
         """Delete the row, as this background worker ends. Raises StoreUnavailableError."""
         with self._db.write(SYSTEM) as db:
             db.execute(delete(BackgroundWorker).where(BackgroundWorker.id == self._id))
-        return True
 
 
 def seen(db: Session) -> Seen:
