@@ -97,8 +97,10 @@ _ONE = "/v1/permission-sets/<name>"
 @bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSets)
 def list_permission_sets() -> dict[str, Any]:
     """List the permission sets: what the vendor can ask for, in words and as policies"""
-    found = services().onboarding.permission_sets()
-    return {"items": [{name: getattr(one, name) for name in _NAMES} | {"policy": policy} for one, policy in found]}
+    sets, partition = services().onboarding.sets.values(), services().config.broker.partition
+    return {
+        "items": [{name: getattr(one, name) for name in _NAMES} | {"policy": one.policy(partition)} for one in sets]
+    }
 
 
 @bp.operation("GET", f"{_ONE}/versions", Scope.CONNECTIONS_READ, PermissionSetVersions, parameters=[_NAME])

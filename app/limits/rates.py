@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -101,11 +101,9 @@ class Rates:
         if wait:
             raise RateLimitedError(limit.refusal, retry_after=max(1, math.ceil(wait)))
 
-    @contextmanager
-    def background_call(self) -> Iterator[None]:
+    def background_call(self) -> AbstractContextManager[None]:
         """Around one call to STS for a proof in the background; waits until STS_BUDGET has room for it."""
-        with self._within(self._sts):
-            yield
+        return self._within(self._sts)
 
     @contextmanager
     def routine_call(self) -> Iterator[None]:

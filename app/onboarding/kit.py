@@ -102,10 +102,6 @@ class Onboarding:
         rendered = self._templates.items()
         self._organization = {name: templates.render_organization(config, role, sets[name]) for name, role in rendered}
 
-    def permission_sets(self) -> list[tuple[PermissionSet, dict[str, Any]]]:
-        """Every set, with its policy as this deployment's partition has it."""
-        return [(chosen, chosen.policy(self._config.broker.partition)) for chosen in self.sets.values()]
-
     def regions(self) -> list[str]:
         """Where a customer's stack may run."""
         return sorted(templates.regions(self._config.broker.partition))

@@ -170,14 +170,14 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
     onboarding, link = services().onboarding, visit.link
     regions, asked = onboarding.regions(), request.args.get("region", "")
     kit = _kit(visit, asked if asked in regions else link.region)
-    wanted, policy = next(found for found in onboarding.permission_sets() if found[0].name == link.permission_set)
+    wanted = onboarding.sets[link.permission_set]
     way = request.args.get("way", "")
     return render_template(
         "onboard/page.html",
         link=link,
         kit=kit,
         permission_set=wanted,
-        policy=policy,
+        policy=wanted.policy(kit.partition),
         managed=wanted.managed_policy_arns(kit.partition),
         regions=regions,
         registering=services().config.registration_region,
