@@ -15,10 +15,8 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, or_, select
 
-from app.access import callers, families
-from app.access.callers import Caller, Operator, Scope
+from app.access import Caller, Operator, Scope, callers, ensure_room, families, one_or_not_found, tenant_of
 from app.access.families import FamilySummary, LockingKeys
-from app.access.tenancy import ensure_room, one_or_not_found, tenant_of
 from app.audit import Action, Actor, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError

@@ -15,9 +15,7 @@ from app.access import Caller, ensure_room, owned, tenant_of
 from app.audit import Action, log as audit
 from app.clock import now
 from app.config import Config
-from app.connections.allowed_roles import allowed_role
-from app.connections.kit_names import kit_suffix
-from app.connections.set_changes import recording_a_move
+from app.connections import allowed_roles, kit_names, set_changes
 from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
 from app.ids import RoleArn, kit_role_name
@@ -108,7 +106,7 @@ class Connections:
         """The ARN of the role that the onboarding kit makes in that account. Raises ValidationFailedError."""
         chosen, config = self._sets.choose(permission_set).name, self._config
         with self._db.read() as db:
-            suffix = kit_suffix(db, config, self._sets, tenant_id, chosen)
+            suffix = kit_names.kit_suffix(db, config, self._sets, tenant_id, chosen)
         name = kit_role_name(config.role_prefix, tenant_id, suffix)
         return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"
 
@@ -129,7 +127,7 @@ class Connections:
         self, caller: Caller, tenant_id: UUID, role_arn: str, permission_set: str | None
     ) -> Iterator[tuple[Session, Connection]]:
         """The transaction that adds a connection. Set inside when it is due."""
-        role = allowed_role(self._config, role_arn)
+        role = allowed_roles.allowed_role(self._config, role_arn)
         chosen = self._sets.choose(permission_set)
         try:
             with self._db.write(caller) as db:
@@ -203,7 +201,7 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
             to_approve = _must_be_approved(db, self._config, tenant, connection.account_id, chosen)
-            with recording_a_move(db, caller.actor, connection):
+            with set_changes.recording_a_move(db, caller.actor, connection):
                 new = connection.ask_for_set(chosen.name, approved=caller.tenant_id is None or not to_approve)
             if new:
                 details = {"permission_set": chosen.name, "awaiting_approval": connection.awaits_approval}
@@ -223,7 +221,7 @@ class Connections:
             caller.require_unbound()
             tenant.ensure_active()
             seen = {name: getattr(connection, name) for name in ("permission_set", "wanted_permission_set")}
-            with recording_a_move(db, caller.actor, connection):
+            with set_changes.recording_a_move(db, caller.actor, connection):
                 connection.approve(now(), permission_set)
             details = {"status": connection.status.value} | seen
             audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)

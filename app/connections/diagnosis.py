@@ -20,12 +20,10 @@ from app.aws.role_view import RoleView, known_keys
 from app.aws.sts import Refused, Sts, StsError
 from app.clock import now
 from app.config import Config
+from app.connections import pairing, role_rights, set_changes
 from app.connections.allowed_roles import allowed_role
 from app.connections.canary import Canary
 from app.connections.diagnosis_steps import UNTOLD, Seen, Step, conclusion, for_the_tenant, steps
-from app.connections.pairing import refuses
-from app.connections.role_rights import Beyond, Gap, beyond, gap, not_attached, rights
-from app.connections.set_changes import note_set
 from app.errors import CallerFaultError
 from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.permissions.permission_sets import PermissionSets
@@ -42,9 +40,9 @@ class Permissions:
 
     set: str
     version: int | None  # of the set, at which the role was made
-    missing: Sequence[Gap]
-    beyond: Sequence[Beyond] | None
-    unknown: Sequence[Gap]
+    missing: Sequence[role_rights.Gap]
+    beyond: Sequence[role_rights.Beyond] | None
+    unknown: Sequence[role_rights.Gap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +73,15 @@ class Diagnoses:
             external_ids = db.scalars(select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)).all()
         role = connection.grant.role_arn
         statements, managed = self._asked_for(connection.permission_set, role.partition)
-        askable, unaskable = rights(statements, known_keys(role))
+        askable, unaskable = role_rights.rights(statements, known_keys(role))
         offered = [row for row in external_ids if row.state in _OFFERED and row.withdrawn_at is None]
         others = [connection.grant_with(row) for row in offered if row.id != connection.external_id_id]
         seen = self._seen(connection, others, askable)
         view = seen.view
         decisions = {} if view is None or isinstance(view.decisions, StsError) else view.decisions
         policies = None if view is None or isinstance(view.policies, StsError) else view.policies
-        lacking = (gap(right, decisions.get(right), statements) for right in askable)
-        attached = not_attached(policies, managed) if policies else ()
+        lacking = (role_rights.gap(right, decisions.get(right), statements) for right in askable)
+        attached = role_rights.not_attached(policies, managed) if policies else ()
         seen = seen._replace(gaps=(*filter(None, lacking), *attached, *unaskable))
         found = steps(seen)
         for_tenant = for_the_tenant(found)
@@ -91,7 +89,7 @@ class Diagnoses:
         found = found if caller.tenant_id is None else for_tenant
         missing = [it for it in seen.gaps if it.cause not in UNTOLD]
         unknown = [it for it in seen.gaps if it.cause in UNTOLD]
-        more = beyond(policies, statements, managed, role) if policies else None
+        more = role_rights.beyond(policies, statements, managed, role) if policies else None
         own_set = connection.permission_set  # what was asked about; its role may have moved by now
         version = (after if after.permission_set == own_set else connection).permission_set_version
         permissions = Permissions(own_set, version, missing, more, unknown)
@@ -127,7 +125,7 @@ class Diagnoses:
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
             ended = connection.why if connection.status is _ENDED else None
-            paired_anew = isinstance(error, Refused) and any(refuses(self._sts, one) is False for one in others)
+            paired_anew = isinstance(error, Refused) and any(pairing.refuses(self._sts, one) is False for one in others)
             return seen._replace(error=error, ended=ended, accepts_another=paired_anew)
         return seen._replace(view=view, recreated=view is None)
 
@@ -136,7 +134,7 @@ class Diagnoses:
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
-                note_set(db, self._sets, caller.actor, connection, view.settings.permission_set)
+                set_changes.note_set(db, self._sets, caller.actor, connection, view.settings.permission_set)
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
             return connection
 

@@ -17,12 +17,11 @@ from app.access import AnyCaller, OnBehalf, owned, tenant_of
 from app.audit import WORKER, Action, Actor, Outcome, log as audit
 from app.aws.sts import Sts, Told
 from app.clock import now
-from app.connections import fleet
+from app.connections import fleet, set_changes
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
 from app.connections.pairing import Answers, Plan, ask, look_for_retired, next_due, note, plan_of
 from app.connections.proof import Finding, prove, prove_routinely
-from app.connections.set_changes import note_set
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
@@ -217,7 +216,7 @@ class Verification:
                 metrics.DRIFT.labels(connection.status.value).observe(drift["exposed_for_seconds_at_most"])
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, drift)
-            note_set(db, self._sets, caller.actor, connection, finding.permission_set)
+            set_changes.note_set(db, self._sets, caller.actor, connection, finding.permission_set)
             if before.plan.rotates:
                 rotation.settle(db, caller.actor, tenant.id)
             db.flush()
