@@ -16,8 +16,7 @@ from sqlalchemy.orm import Session
 from app.aws.sts import Refused, Sts, StsError
 from app.connections.proof import Check, Finding
 from app.ids import Grant
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Trial, Verdict
-from app.store.models.states import OWN
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Trial, Verdict, states
 from app.tenants.rotation import HOURLY
 
 _CONFIRMED_AFTER = timedelta(minutes=2)
@@ -128,8 +127,8 @@ def look_for_retired(sts: Sts, answers: Answers) -> Answers:
     retired = answers.plan.retired if answers.finding.refused else ()
     if not any(refuses(sts, one.grant) is False for one in retired):
         return answers
-    own = Check(OWN, "failed", _ACCEPTS_RETIRED)
-    checks = tuple(own if check.name == OWN else check for check in answers.finding.checks)
+    own = Check(states.OWN, "failed", _ACCEPTS_RETIRED)
+    checks = tuple(own if check.name == states.OWN else check for check in answers.finding.checks)
     return answers._replace(finding=answers.finding._replace(checks=checks))
 
 

@@ -25,8 +25,7 @@ from app.ids import Grant
 from app.issuing.shelf_life import ShelfLife
 from app.store.database import Database, Session
 from app.store.epoch_history import EpochHistory
-from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active
-from app.store.models.states import AWAITING_APPROVAL, WITHDRAWN
+from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active, states
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -109,17 +108,14 @@ class Authorization:
         _, caller = self._caller(lookup_of(text))
         return authenticated(caller, digest_of(text)).for_request(request_id, client_address)
 
-    def authorize_issuance(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID
-    ) -> tuple[int, VerifiedConnection]:
+    def authorize_issuance(self, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
         """The connection, if this caller may have credentials for it, and the epoch at which all of that held.
 
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError,
         ExternalIdWithdrawnError.
         """
         key_epoch, known = self._caller(caller.lookup)
-        _ensure_may_issue(known, caller.digest, tenant_id)
-        path = tenant_id, connection_id
+        _ensure_may_issue(known, caller.digest, path[0])
         epoch, connection = self._known(self._connections, path, lambda db: _verified_at(db, known, path))
         _ensure_permission_set(known, connection)
         return min(key_epoch, epoch), connection
@@ -234,10 +230,10 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
         ensure_active(tenant_status)
         connection.ensure_not_suspended()
         if connection.status is not ConnectionStatus.VERIFIED:
-            why = AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED
+            why = states.AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED
             raise errors.ConnectionNotVerifiedError(why)
         if connection.external_id_row.withdrawn_at is not None:
-            raise errors.ExternalIdWithdrawnError(WITHDRAWN)
+            raise errors.ExternalIdWithdrawnError(states.WITHDRAWN)
     return epoch, VerifiedConnection(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,

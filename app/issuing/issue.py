@@ -135,7 +135,7 @@ class CredentialIssuer:
     def _authorize(self, caller: Caller, path: Path, deadline: float) -> tuple[int, VerifiedConnection, float]:
         """The epoch, the connection with a proof within its shelf life, and the time of day."""
         while True:
-            epoch, connection = self._authorization.authorize_issuance(caller, *path)
+            epoch, connection = self._authorization.authorize_issuance(caller, path)
             at = now().timestamp()
             if self._authorization.is_proven(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
                 return epoch, connection, at
@@ -205,7 +205,7 @@ class CredentialIssuer:
         Raises what is in the way now, if that is another refusal.
         """
         try:
-            _, connection = self._authorization.authorize_issuance(asked.caller, *asked.connection.path)
+            _, connection = self._authorization.authorize_issuance(asked.caller, asked.connection.path)
         except type(refusal):
             return True
         return connection == asked.connection

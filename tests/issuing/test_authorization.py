@@ -540,7 +540,7 @@ def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
         for made in places:
             caller = authorization.authenticate(made.key, None)
             assert (
-                authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)[1].tenant_id
+                authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))[1].tenant_id
                 == made.tenant_id
             )
     sizes = sorted(len(found._things) for found in vars(authorization).values() if hasattr(found, "_things"))
@@ -551,12 +551,12 @@ def test_what_aws_denies_is_read_again(here, by_hand):
     made = place(here)
     authorization = Authorization(here.db, here.authorization._shelf_life)
     caller = authorization.authenticate(made.key, None)
-    _, connection = authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)
+    _, connection = authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))
     seen = statements(here)
-    assert authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)[1] is connection
+    assert authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))[1] is connection
     assert seen == []
     authorization.forget(connection)
-    assert authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)[1] is not connection
+    assert authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))[1] is not connection
     assert seen
 
 
@@ -564,7 +564,7 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(here, monkey
     made = place(here)
     authorization = Authorization(here.db, here.authorization._shelf_life)
     caller = authorization.authenticate(made.key, None)
-    _, connection = authorization.authorize_issuance(caller, made.tenant_id, made.connection_id)
+    _, connection = authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))
     renewed = []
     monkeypatch.setattr(here.authorization._shelf_life, "renew", lambda path, _: renewed.append(path))
     end = connection.proven_at + here.config.proof_max_age
@@ -588,7 +588,7 @@ def test_a_refusal_by_aws_makes_it_look_again(warm: Warm, here, role, faults):
 def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand):
     """A session of the role as it was, and meanwhile a proof has pinned another."""
     caller = here.api_keys.authenticate(warm.place.key, None)
-    _, earlier = here.authorization.authorize_issuance(caller, warm.place.tenant_id, warm.place.connection_id)
+    _, earlier = here.authorization.authorize_issuance(caller, (warm.place.tenant_id, warm.place.connection_id))
     with here.issuer._changing(earlier) as (_, row):
         assert row.id == warm.place.connection_id
     by_hand(f"UPDATE connections SET version = version + 1 WHERE id = '{earlier.connection_id.hex}'")  # noqa: S608
@@ -601,7 +601,7 @@ def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, h
     authorization = Authorization(here.db, here.authorization._shelf_life)
     warm_caller = authorization.authenticate(warm.place.key, None)
     path = (warm.place.tenant_id, warm.place.connection_id)
-    old, _ = authorization.authorize_issuance(warm_caller, *path)
+    old, _ = authorization.authorize_issuance(warm_caller, path)
     there.connections.suspend(ADMIN, *path, reason="x")
     _, text = here.api_keys.create_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=path[0])
     look = authorization._caller
@@ -614,7 +614,7 @@ def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, h
     authorization._caller = slow_neighbour
     caller = here.api_keys.authenticate(text, None)
     with suppress(AppError):  # having looked again is as good
-        assert authorization.authorize_issuance(caller, *path)[0] == old
+        assert authorization.authorize_issuance(caller, path)[0] == old
 
 
 # --- a backup is restored ---
@@ -692,7 +692,7 @@ def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_h
 
     def issue():
         caller = cold.authorization.authenticate(place.key, None)
-        return cold.authorization.authorize_issuance(caller, place.tenant_id, place.connection_id)
+        return cold.authorization.authorize_issuance(caller, (place.tenant_id, place.connection_id))
 
     found = at_once([issue] * 12)
     assert len({connection.connection_id for _, connection in found}) == 1

@@ -74,9 +74,8 @@ def delete(world: World, services, here: TenantRows):
 
 def find_it_recreated(world: World, services, here: TenantRows):
     """As an issuance does, when AWS's session shows another role than the proven one."""
-    _, connection = services.authorization.authorize_issuance(
-        services.api_keys.authenticate(here.key, None), here.tenant_id, here.connection_id
-    )
+    caller = services.api_keys.authenticate(here.key, None)
+    _, connection = services.authorization.authorize_issuance(caller, (here.tenant_id, here.connection_id))
     with services.issuer._changing(connection) as (_, row):
         row.role_was_recreated()
 
