@@ -18,7 +18,7 @@ from app.ids import first_id_at
 from app.store.database import CLOCKS_APART, LONGEST, Database, Session, database_now
 from app.store.epoch_history import EpochHistory
 from app.store.models import ISSUED, NOT_ISSUED, ApiKey, AuditEvent, Connection
-from app.store.pages import Page, page
+from app.store.pages import Page, page, with_values
 
 ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after the other, less than this apart
 PATIENCE = 1.5  # seconds to wait for a commit that others share
@@ -101,7 +101,7 @@ def _matching(bound_to: UUID | None, wanted: EventFilter) -> Select[AuditEvent]:
     if bound_to is not None and wanted.tenant_id not in {None, bound_to}:
         raise NotFoundError
     exact = {"tenant_id": wanted.tenant_id or bound_to, "connection_id": wanted.connection_id, "action": wanted.action}
-    query = select(AuditEvent).filter_by(**{name: value for name, value in exact.items() if value is not None})
+    query = with_values(select(AuditEvent), **exact)
     if wanted.action not in {None, ISSUED}:
         query = query.where(NOT_ISSUED)  # always true here; it lets the partial index answer
     # No index is by time, but each ends with the id, which begins with the time.

@@ -12,7 +12,7 @@ from app.access import Caller, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Proof, live_of
-from app.store.pages import Page, page
+from app.store.pages import Page, page, with_values
 
 
 class ConnectionFilter(NamedTuple):
@@ -133,9 +133,8 @@ class Listing:
             return page(db, self._live(wanted), Connection.id, limit=limit, after=after, either=either)
 
     def _live(self, wanted: ConnectionFilter) -> Select[Connection]:
-        exact = {"account_id": wanted.account_id, "role_arn": wanted.role_arn, "id": wanted.connection_id}
-        given = {name: value for name, value in exact.items() if value is not None}
-        query = select(Connection).where(Connection.status != ConnectionStatus.DELETED).filter_by(**given)
+        live = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
+        query = with_values(live, account_id=wanted.account_id, role_arn=wanted.role_arn, id=wanted.connection_id)
         if wanted.update_available is not None:  # a version that is not known has no update
             query = query.where(func.coalesce(self._has_update, false()) == wanted.update_available)
         return query

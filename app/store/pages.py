@@ -17,6 +17,11 @@ class Page(NamedTuple, Generic[Row]):
     after: UUID | None
 
 
+def with_values(query: Select[Row], **values: object) -> Select[Row]:
+    """The query for those rows whose columns have these values; None means any."""
+    return query.filter_by(**{name: value for name, value in values.items() if value is not None})
+
+
 def page(
     session: Session,
     query: Select[Row],

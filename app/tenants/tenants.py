@@ -16,7 +16,7 @@ from app.ids import new_external_id
 from app.store.database import Database, Session
 from app.store.models import ApiKey, Connection, ExternalIdRow, Tenant, TenantStatus, folded, live_of, states
 from app.store.models.tenant import AFTER_ALL_LETTERS
-from app.store.pages import Page, page
+from app.store.pages import Page, page, with_values
 from app.tenants.accounts import accounts_of, declare
 
 _REFERENCE_TAKEN = "Another tenant has this reference."
@@ -61,9 +61,8 @@ class Tenants:
                 tenant = Tenant(name=name, reference=reference)
                 db.add(tenant)
                 db.flush()
-                db.add(
-                    ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=states.ExternalIdState.CURRENT)
-                )
+                own = new_external_id()
+                db.add(ExternalIdRow(tenant_id=tenant.id, value=own, state=states.ExternalIdState.CURRENT))
                 declare(db, tenant, accounts)
                 details = {"name": name, "reference": reference} | _counted(accounts)
                 _record(db, caller, tenant, Action.TENANT_CREATED, details)
@@ -75,11 +74,8 @@ class Tenants:
 
     def list(self, caller: Caller, wanted: TenantFilter, *, limit: int, after: UUID | None) -> Page[Tenant]:
         """Live tenants, newest first; for a bound key, its own."""
-        query = select(Tenant).where(Tenant.deleted_at.is_(None))
-        if caller.tenant_id is not None:
-            query = query.where(Tenant.id == caller.tenant_id)
-        if wanted.reference is not None:
-            query = query.where(Tenant.reference == wanted.reference)
+        live = select(Tenant).where(Tenant.deleted_at.is_(None))
+        query = with_values(live, id=caller.tenant_id, reference=wanted.reference)
         if wanted.name is not None:
             first = folded(wanted.name)  # a range, not LIKE: no character is special, and any index serves it
             query = query.where(Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS)
