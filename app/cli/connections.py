@@ -88,13 +88,10 @@ def verify(connection: str | None, tenant: str | None, statuses: tuple[str, ...]
                 raise
             return _row(one) | {"why": error.detail}
 
-    with (
-        ThreadPoolExecutor(_AT_ONCE) as pool,
-        click.progressbar(
-            pool.map(proven, found), len(found), "Proving", hidden=len(found) < 2, file=sys.stderr
-        ) as bar,
-    ):
-        return list(bar)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        rows = pool.map(proven, found)
+        with click.progressbar(rows, len(found), "Proving", hidden=len(found) < 2, file=sys.stderr) as bar:
+            return list(bar)
 
 
 def _diagnosis(found: dict[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from app.store.models import ApiKey
 
 noun = Noun("keys", help="API keys. KEY is an id, a name, or the first 20 characters of the key.")
 _KEY = click.argument("key")
+_SCOPES = click.Choice([*(scope.value for scope in Scope), "all"])
 
 
 def _row(key: ApiKey) -> dict[str, Any]:
@@ -51,12 +52,7 @@ def bootstrap() -> str:
 @noun.verb("create", "--name worker --scope credentials:issue --tenant acme --days 90")
 @click.option("--name", required=True, callback=a_line, help="Who or what will use it.")
 @click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    required=True,
-    type=click.Choice([*(scope.value for scope in Scope), "all"]),
-    help="What it may do; repeat for several.",
+    "--scope", "scopes", multiple=True, required=True, type=_SCOPES, help="What it may do; repeat for several."
 )
 @click.option("--tenant", help="Bind it to this tenant: its id, reference or name.")
 @click.option(

@@ -7,7 +7,6 @@ import enum
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
 
@@ -90,6 +89,4 @@ def _cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
     return value.isoformat() if isinstance(value, datetime) else str(value)
