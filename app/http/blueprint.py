@@ -50,15 +50,13 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of refusals beside the 404 of
         a path that names something, and those of every operation (`complete_operation`).
         """
-        absent = (404,) if "<" in path else ()
+        fails = (*fails, 404) if "<" in path else fails
 
         def decorate(view: View) -> View:
             view = self.response(status, answer)(view)
             if takes is not None:
                 view = self.arguments(takes, location="query" if method == "GET" else "json")(view)
-            registered: View = self.route(path, methods=[method], **route)(
-                requires(scope, fails=(*fails, *absent))(view)
-            )
+            registered: View = self.route(path, methods=[method], **route)(requires(scope, fails=fails)(view))
             return registered
 
         return decorate

@@ -187,9 +187,7 @@ class Registrations:
         same = _of_stack(told).where(Registration.request_id == request.request_id)
         if db.scalars(same).one_or_none() is not None:
             return
-        registration = Registration(
-            tenant_id=told.token.tenant_id, stack_id=request.stack_id, request_id=request.request_id
-        )
+        registration = Registration(tenant_id=tenant.id, stack_id=request.stack_id, request_id=request.request_id)
         db.add(registration)
         db.flush()
         if not self._act(db, told, tenant, Actor("registration", str(registration.id), "a customer's stack")):
