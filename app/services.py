@@ -60,7 +60,7 @@ class Services:
         finding = partial(prober.finding, door) if config.canary_role_arn else None
         published, queue, listens = self.onboarding.published, self.proof_queue, self.registrations is not None
         own = own_side_checks(config, db)
-        cheap = checks(db, door, published, queue.oldest_due, queue.state, listens=listens, prober=finding)
+        cheap = checks(db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding)
         self.health = Health([*own, *cheap])
 
 

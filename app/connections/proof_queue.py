@@ -25,6 +25,7 @@ from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
+from app.health.checks import Finding, ok, warning
 from app.limits.rates import Rates
 from app.log import logger
 from app.permissions.permission_sets import PermissionSets
@@ -104,20 +105,21 @@ class ProofQueue:
             oldest = [db.scalar(query) for query in longest]
         return min((since for since in oldest if since), default=None)
 
-    def state(self) -> tuple[str, str]:
-        """For readiness: how often each connection is proven, whether many refuse us, and what to do."""
+    def finding(self) -> Finding:
+        """For readiness: how often each connection is proven, and whether many refuse us."""
         interval = self.pace.interval()
         with self._db.read() as db:
             found = fleet.lately(db, now() - interval.pause)
         if found.many_refuse:
             seen = f"Many roles refuse us at once: {found.refusing} of the {found.tried} that were tried just now."
-            return seen, "Look at the broker's own permissions."
+            return warning(seen, "Look at the broker's own permissions.")
         seen = (
             f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
             f" REPROVE_EVERY is {interval.wanted} s."
         )
-        slow = interval.seconds > interval.wanted
-        return seen, "Raise STS_BUDGET, of which routine proofs get half, or REPROVE_EVERY." if slow else ""
+        if interval.seconds > interval.wanted:
+            return warning(seen, "Raise STS_BUDGET, of which routine proofs get half, or REPROVE_EVERY.")
+        return ok(seen)
 
     def prove(self, claim: Claim) -> bool:
         """Prove one; False when the claim was used already, or the connection can't be proven any more."""

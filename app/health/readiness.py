@@ -65,12 +65,12 @@ def checks(
     sts: Sts,
     templates: Callable[[], list[tuple[str, Published]]],
     oldest_due: Callable[[], datetime | None],
-    proofs: Callable[[], tuple[str, str]],
+    proofs: Callable[[], Finding],
     *,
     listens: bool,
     prober: Callable[[], Finding] | None,
 ) -> list[Check]:
-    """The cheap checks. `listens`: there is a registration queue. `proofs`: what is seen of them, and what to do.
+    """The cheap checks. `listens`: there is a registration queue. `proofs`: what the proof queue says.
     `prober`: what the canary says, if there is one.
     """
     stored = ("migrations",)
@@ -83,7 +83,7 @@ def checks(
         Check("clock", partial(_clock, db), _SECONDS, after=stored),
         Check("workers", partial(_workers, db), _SECONDS, after=stored),
         Check("due", partial(_due, db, oldest_due), _SECONDS, after=stored),
-        Check("proofs", partial(_proofs, proofs), _SECONDS, after=stored),
+        Check("proofs", proofs, _SECONDS, after=stored),
         Check("templates", partial(_templates, templates), _MINUTE, after=("bucket",)),
         Check("prober", prober, _SECONDS, after=("aws", *stored))
         if prober is not None
@@ -181,11 +181,6 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
             "Start more background workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in their logs.",
         )
     return ok(f"The oldest connection that is due has waited {age:.0f} s.")
-
-
-def _proofs(proofs: Callable[[], tuple[str, str]]) -> Finding:
-    seen, to_do = proofs()
-    return warning(seen, to_do) if to_do else ok(seen)
 
 
 def _registrations(db: Database) -> Finding:

@@ -222,9 +222,9 @@ def test_where_turns_come_sooner_than_a_minute_only_what_was_tried_since_counts(
     hasty.prove(made[0])
     assert not {hasty.row(one).tried_at for one in made} & set(before), "all are tried again"
     assert hasty.status(made[0]) == "verified"
-    assert "Many roles refuse us at once" in hasty.services.proof_queue.state()[0]
+    assert "Many roles refuse us at once" in hasty.services.proof_queue.finding().seen
     hasty.clock.shift(25)
-    assert "Many roles" not in hasty.services.proof_queue.state()[0]
+    assert "Many roles" not in hasty.services.proof_queue.finding().seen
 
 
 def test_requests_that_are_refused_do_not_make_it_due_again_and_again(fleet):
@@ -287,7 +287,7 @@ def test_a_broker_that_lost_its_permission_breaks_no_connection(fleet, faults):
     assert all(log["tried"] >= log["refusing"] >= 5 and log["tenants"] == 3 for log in told)
     assert {fleet.status(connection) for connection in made} == {"verified"}
     assert {fleet.row(connection).proof.verdict.value for connection in made} == {"inconclusive"}
-    seen, to_do = fleet.services.proof_queue.state()
+    _, seen, to_do = fleet.services.proof_queue.finding()
     assert "Many roles refuse us at once" in seen
     assert to_do == "Look at the broker's own permissions."
     for connection in made:

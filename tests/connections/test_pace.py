@@ -11,6 +11,7 @@ import structlog
 from app import services as composition
 from app.clock import now
 from app.connections.pace import Pace
+from app.health.checks import ok
 from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
 from app.store.models import Connection, ConnectionStatus, Trigger
@@ -97,9 +98,9 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
 
 def test_readiness_says_how_often_each_connection_is_proven(services, fleet, monkeypatch):
     queue = services.proof_queue
-    assert queue.state() == ("Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s.", "")
+    assert queue.finding() == ok("Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s.")
     monkeypatch.setattr(queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)))
-    seen, to_do = queue.state()
+    _, seen, to_do = queue.finding()
     assert seen == "Each of 1000 connections is proven every 3300 s; REPROVE_EVERY is 600 s."
     assert "STS_BUDGET" in to_do
 
