@@ -10,12 +10,13 @@ from uuid import UUID
 
 from app.access import OnBehalf, owned
 from app.audit.events import Actor
+from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.connections.verification import Verification
 from app.errors import ConflictError, ProofExpiredError
 from app.limits.rates import Rates
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, Trigger
+from app.store.models import Connection, Trigger
 
 _ISSUING = Actor("worker", None, "issuing")
 _CALLS = 3  # to AWS, of one proof
@@ -62,5 +63,5 @@ class ShelfLife:
 
     def _has_expired(self, connection: Connection) -> bool:
         """Of a verified connection: the refusal of any other one is not about its proof's age."""
-        verified = connection.status is ConnectionStatus.VERIFIED
-        return verified and not connection.issues_on_proof(self.seconds)
+        until = connection.proven_until(self.seconds)
+        return until is not None and until <= now()

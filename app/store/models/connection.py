@@ -362,11 +362,6 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
             return None
         return self.verified_at + timedelta(seconds=max_age)
 
-    def issues_on_proof(self, max_age: int) -> bool:
-        """Whether its latest proof allows issuing now."""
-        until = self.proven_until(max_age)
-        return until is not None and now() < until
-
     def _become(self, status: ConnectionStatus) -> None:
         if status is not self.status or status is ConnectionStatus.VERIFIED:
             self.version += 1
