@@ -44,11 +44,8 @@ def look(db: Session) -> Months:
     """The tables of this PostgreSQL."""
     found = [(name, attached) for name, attached in db.execute(text(_TABLES)) if _OURS.fullmatch(name)]
     attached = [name for name, is_attached in found if is_attached]
-    return Months(
-        attached=attached,
-        detached=[name for name, is_attached in found if not is_attached],
-        next_is_made=_name(_next(_month(database_now(db)))) in attached,
-    )
+    detached = [name for name, is_attached in found if not is_attached]
+    return Months(attached, detached, next_is_made=_name(_next(_month(database_now(db)))) in attached)
 
 
 def renew(db: Database, limit: datetime | None) -> int:

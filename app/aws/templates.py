@@ -16,10 +16,9 @@ import json
 import re
 import textwrap
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore import UNSIGNED
@@ -42,8 +41,7 @@ _EXAMPLE_BODY = "TemplateBody: example-template-body\n"
 _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A rendered template: `version` is the start of its content's SHA-256, `key` its name in the bucket."""
 
     permission_set: str

@@ -22,12 +22,7 @@ class ConnectionFilter(NamedTuple):
     account_id: str | None = None
     role_arn: str | None = None  # with its account, which has an index
     connection_id: UUID | None = None
-    update_available: bool | None = None
-
-    @property
-    def takes_long(self) -> bool:
-        """No index tells those with an update apart, so a page may be one way through all of them."""
-        return self.update_available is not None
+    update_available: bool | None = None  # no index tells those apart: a page may be one way through all of them
 
 
 class Urgency(enum.Enum):
@@ -88,7 +83,7 @@ class Listing:
         self, caller: Caller, tenant_id: UUID, wanted: ConnectionFilter, *, limit: int, after: UUID | None
     ) -> Page[Connection]:
         """One tenant's connections, newest first. Raises NotFoundError."""
-        with self._db.read(long=wanted.takes_long) as db:
+        with self._db.read(long=wanted.update_available is not None) as db:
             tenant_of(db, caller, tenant_id)
             query = self._live(wanted).where(Connection.tenant_id == tenant_id)
             if wanted.statuses:  # no index needed: a tenant has some thousand connections at most
@@ -128,7 +123,7 @@ class Listing:
     def list_all(self, caller: Caller, wanted: ConnectionFilter, *, limit: int, after: UUID | None) -> Page[Connection]:
         """All tenants' connections, newest first. Raises ForbiddenError for a bound key."""
         caller.require_unbound()
-        with self._db.read(long=wanted.takes_long) as db:
+        with self._db.read(long=wanted.update_available is not None) as db:
             either = [Connection.status == status for status in wanted.statuses]
             return page(db, self._live(wanted), Connection.id, limit=limit, after=after, either=either)
 

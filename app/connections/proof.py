@@ -21,7 +21,7 @@ from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER
 CheckOutcome = Literal["passed", "failed", "inconclusive", "skipped"]
 
 _REFUSALS = frozenset({OWN, MISSING, FOREIGN, STRANGER})  # the checks that a refusal decides
-_NOT_TRIED = "Not tried, as an earlier check did not pass."
+NOT_TRIED = "Not tried, as an earlier check did not pass."
 AWS_SILENT = "AWS did not give a clear answer; try again in a moment."
 _DETAILS = {
     (OWN, "passed"): "The role accepts this tenant's External ID.",
@@ -187,4 +187,4 @@ def check_of(name: str, outcome: CheckOutcome) -> Check:
 
 
 def _skipped(*names: str) -> tuple[Check, ...]:
-    return tuple(Check(name, "skipped", _NOT_TRIED) for name in names)
+    return tuple(Check(name, "skipped", NOT_TRIED) for name in names)

@@ -20,7 +20,6 @@ from app.store.models.states import DEMANDS, ONLY_US
 ENDS = "trust_policy_ends_access"
 RETIRED = "trust_policy_names_retired_external_id"
 
-_NOT_TRIED = "Not tried, as an earlier check did not pass."
 _MAY_NOT = (
     "The role may not read itself, so its trust policy was not seen. It is worth allowing, with the policy read-itself of"
     " the onboarding kit: the calls of a proof can't find a statement that lets in others, or us under another name."
@@ -41,7 +40,7 @@ def judge(
     tenant's. A policy may still name those in `retired`, which are nobody else's: that is said, and stops nothing.
     """
     if not told or isinstance(told[0], StsError):
-        why = _NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
+        why = proof.NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
         skipped = (Check(name, "skipped", why) for name in (DEMANDS, ONLY_US))
         return finding._replace(checks=(*finding.checks, *skipped))
     tried = {*external_ids} - {*retired} | {grant.external_id}

@@ -62,21 +62,11 @@ class _Asked(NamedTuple):
 
     def cache_key(self) -> CacheKey:
         """All that the session depends on, and the API key that it is for: no session answers another request."""
-        connection = self.connection
-        text = orjson.dumps(
-            [
-                connection.tenant_id.hex,
-                connection.connection_id.hex,
-                connection.version,
-                connection.grant.role_arn.text,
-                connection.grant.external_id,
-                connection.role_unique_id,
-                self.caller.key_id.hex,
-                self.duration_seconds,
-                self.policy,
-            ]
-        )
-        return CacheKey(connection.tenant_id, text)
+        connection, grant = self.connection, self.connection.grant
+        row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
+        role = grant.role_arn.text, grant.external_id, connection.role_unique_id
+        wanted = self.caller.key_id.hex, self.duration_seconds, self.policy
+        return CacheKey(connection.tenant_id, orjson.dumps([*row, *role, *wanted]))
 
 
 @dataclass(eq=False)

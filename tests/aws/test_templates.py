@@ -211,7 +211,7 @@ def test_the_version_is_of_the_content_and_is_in_it():
 def test_a_version_that_looks_like_a_number_stays_text(version):
     """As one hash in two thousand does, and YAML reads it as a number where it stands without quotes."""
     role, whole = (
-        parsed(replace(template, body=template.body.replace(template.version, version)))
+        parsed(template._replace(body=template.body.replace(template.version, version)))
         for template in (render(config(), SETS["inventory"]), organization(SETS["inventory"]))
     )
     assert role["Outputs"]["TemplateVersion"]["Value"] == version
@@ -408,7 +408,7 @@ def test_what_is_published_is_never_overwritten(pipeline, unpublished):
     assert bucket.publish(template) is True
     [first] = objects(pipeline, template.key)
     assert bucket.publish(template) is False
-    assert bucket.publish(replace(template, body="evil: true")) is False
+    assert bucket.publish(template._replace(body="evil: true")) is False
     assert objects(pipeline, template.key) == [first]
     assert requests.get(bucket.url(template), timeout=5).text == template.body
 
@@ -502,7 +502,7 @@ def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline,
 
 def test_a_check_tells_of_a_template_that_differs(pipeline, unpublished):
     template = render(unpublished, SETS["inventory"])
-    assert TemplateBucket(unpublished).publish(replace(template, body=f"{template.body} "))
+    assert TemplateBucket(unpublished).publish(template._replace(body=f"{template.body} "))
     app = create_app(unpublished)
     command(app)
     done = command(app, "--check")
