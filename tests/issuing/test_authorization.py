@@ -722,10 +722,10 @@ def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(co
     cold.authorization.authenticate(made.key, None)
     held, joined = Held(cold, "connections"), joins(cold.authorization._connections.reads)
     with ThreadPoolExecutor(2) as pool:
-        early = pool.submit(cold.authorization.authorize_issuance, caller, made.tenant_id, made.connection_id)
+        early = pool.submit(cold.authorization.authorize_issuance, caller, (made.tenant_id, made.connection_id))
         assert held.begun.wait(60)
         by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
-        late = pool.submit(cold.authorization.authorize_issuance, caller, made.tenant_id, made.connection_id)
+        late = pool.submit(cold.authorization.authorize_issuance, caller, (made.tenant_id, made.connection_id))
         until(lambda: joined == [True, False])
         held.go_on.set()
         with pytest.raises(ConnectionNotVerifiedError):
