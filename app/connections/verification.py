@@ -45,28 +45,16 @@ _TRIES = 3  # proofs at most, when the connection changes meanwhile
 
 
 class _Tested(NamedTuple):
-    """The connection as it was before the calls were made."""
+    """What the calls were about: the connection's row as it was before them, and what a proof makes of it."""
 
-    version: int
-    proof: tuple[UUID, int] | None  # the latest one, and how often it was made
-    due_at: datetime | None
-    role_unique_id: str | None  # of a verified connection
+    row: Connection
     may_break: bool
-    refusing_since: datetime | None
     plan: Plan
 
-    @classmethod
-    def of(cls, db: DbSession, connection: Connection) -> "_Tested":
-        verified = connection.status is ConnectionStatus.VERIFIED
-        return cls(
-            connection.version,
-            _latest(connection),
-            connection.due_at,
-            connection.role_unique_id if verified else None,
-            connection.may_break(),
-            connection.refusing_since,
-            plan_of(db, connection),
-        )
+    @property
+    def role_unique_id(self) -> str | None:
+        """Of a verified connection."""
+        return self.row.role_unique_id if self.row.status is ConnectionStatus.VERIFIED else None
 
     def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
         """Whether a verdict on what was tested may be stored on the connection as it is now.
@@ -74,10 +62,10 @@ class _Tested(NamedTuple):
         A second insecure verdict leaves the version as it is. So the latest proof is compared as well: calls that began
         before it must not overrule it. An equal verdict overrules nothing, and two checks at once both end.
         """
-        if connection.version != self.version:
+        if connection.version != self.row.version:
             return False
         latest = connection.proof
-        return _latest(connection) == self.proof or (latest is not None and latest.verdict is verdict)
+        return _latest(connection) == _latest(self.row) or (latest is not None and latest.verdict is verdict)
 
 
 def _latest(connection: Connection) -> tuple[UUID, int] | None:
@@ -128,7 +116,7 @@ class Verification:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
-            return _Tested.of(db, connection)
+            return _Tested(connection, connection.may_break(), plan_of(db, connection))
 
     def _prove_patiently(self, before: _Tested, trigger: Trigger, patience: float) -> Answers:
         deadline = time.monotonic() + patience
@@ -159,7 +147,8 @@ class Verification:
         asked again after a pause. Then its refusal counts if the canary lets us in, or unless many others refuse as well.
         """
         pause = self._pace.interval().pause
-        if before.refusing_since is None or now() < before.refusing_since + pause:
+        since = before.row.refusing_since
+        if since is None or now() < since + pause:
             return finding.doubted(_ONCE)
         sighted = self._canary.sight(self._sts) is Sight.SIGHTED
         if not sighted and (not sample or self._many_refuse(path, pause)):
@@ -197,7 +186,7 @@ class Verification:
             if not before.still_holds(connection, answers.finding.verdict) or plan_of(db, connection) != before.plan:
                 return None
             # Somebody may have made it due meanwhile, for a reason that came after our calls.
-            asked_again = (connection.due_at, connection.due_for) if connection.due_at != before.due_at else None
+            asked_again = (connection.due_at, connection.due_for) if connection.due_at != before.row.due_at else None
             was = connection.version, connection.status
             read = answers.finding
             connection.access_until = read.access_until if read.reads_trust else connection.access_until

@@ -320,9 +320,8 @@ def sleeps(monkeypatch):
 
 
 def prove_patiently(door, patience: float):
-    before = verification._Tested(
-        1, None, None, None, False, None, Plan((Candidate(new_id(), GRANT),), frozenset(), frozenset())
-    )
+    plan = Plan((Candidate(new_id(), GRANT),), frozenset(), frozenset())
+    before = verification._Tested(Connection(), may_break=False, plan=plan)
     return (
         verification.Verification(None, door, None, NO_CANARY, PermissionSets())
         ._prove_patiently(before, Trigger.CREATED, patience)
