@@ -171,11 +171,6 @@ def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield (".".join(part for part in here[1:] if part != "_schema") or "body", [str(item) for item in value])
 
 
-def _known(fields: Mapping[str, Any]) -> set[str]:
-    """The invalid fields. The name of an unknown one is the caller's text, which may be long or secret."""
-    return {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
-
-
 def _audit(code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: dict[str, Any]) -> Response | None:
     """Record the refusal of an authenticated request. Returns a 429 to send instead when the caller had too many."""
     who = g.get("caller")
@@ -201,7 +196,8 @@ def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Map
     """
     if code == StoreUnavailableError.code:
         return
-    known = sorted(_known(fields))
+    # The name of an unknown field is the caller's text, which may be long or secret.
+    known = sorted({"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()})
     ids = {name: str(value) for name, value in path.items()}
     details: dict[str, Any] = {"code": code, "method": request.method, "route": str(request.url_rule), "path": ids}
     details["fields"] = known[:_NAMED]
