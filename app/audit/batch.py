@@ -85,7 +85,7 @@ class AuditBatch:
     def _forget(self) -> None:
         store, self._store = self._store, None
         if store is not None:
-            store.close()
+            store.connection.close()
 
 
 def _ensure_fresh(events: Sequence[Event]) -> None:
@@ -100,12 +100,12 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
 
 class _Postgresql:
     def __init__(self, db: Database) -> None:
-        self._connection = db.dedicated()
-        self._connection.autocommit = True
-        self._connection.prepare_threshold = 0  # one statement, over and over
+        self.connection = db.dedicated()
+        self.connection.autocommit = True
+        self.connection.prepare_threshold = 0  # one statement, over and over
         # A server that hangs must not hold up the batch for longer than its requests wait.
-        self._connection.execute("SET statement_timeout = '1500ms'")
-        self._cursor = self._connection.cursor()
+        self.connection.execute("SET statement_timeout = '1500ms'")
+        self._cursor = self.connection.cursor()
 
     def is_there(self) -> bool:
         """Tests the connection after a pause, in which a server may restart or a firewall may drop it."""
@@ -130,34 +130,28 @@ class _Postgresql:
         found = self._cursor.execute(_CHANGES.format("%s"), [after, until, MOST_CHANGES])
         return list(found)
 
-    def close(self) -> None:
-        self._connection.close()
-
 
 class _Sqlite:
     def __init__(self, db: Database) -> None:
-        self._connection = db.dedicated()
+        self.connection = db.dedicated()
 
     def is_there(self) -> bool:
         return True
 
     def insert(self, events: Sequence[Event]) -> int:
-        epoch: int = self._connection.in_turn(lambda: self._insert(events))
+        epoch: int = self.connection.in_turn(lambda: self._insert(events))
         return epoch
 
     def _insert(self, events: Sequence[Event]) -> int:
         _ensure_fresh(events)  # again under the write lock, which it may have waited for
-        (epoch,) = self._connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
+        (epoch,) = self.connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
         rows = [_sqlite_row(event) for event in events if event.valid_at_epoch in {None, epoch}]
-        self._connection.executemany(_SQLITE, rows)
+        self.connection.executemany(_SQLITE, rows)
         return int(epoch)
 
     def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
-        found = self._connection.execute(_CHANGES.format("?"), (after, until, MOST_CHANGES))
+        found = self.connection.execute(_CHANGES.format("?"), (after, until, MOST_CHANGES))
         return [(at, UUID(row_id)) for at, row_id in found]
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def _sqlite_row(event: Event) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_a_move_of_the_epoch_counts_for_the_very_next_batch(batch, by_hand, tena
 def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant):
     batch.commit([])
     seen: list[str] = []
-    connection = batch._store._connection
+    connection = batch._store.connection
     if isinstance(connection, sqlite3.Connection):
         connection.set_trace_callback(seen.append)
     for n in range(2):
@@ -210,7 +210,7 @@ def test_many_append_at_once_and_each_is_stored_before_it_is_told(database, by_h
 
 def test_a_commit_is_durable(batch, tenant):
     batch.commit([event(tenant)])
-    connection = batch._store._connection
+    connection = batch._store.connection
     if isinstance(connection, sqlite3.Connection):
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -227,7 +227,7 @@ def test_it_is_durable_where_the_database_says_that_it_need_not_be():
         database = Database(url)
         batch = AuditBatch(database)
         batch.commit([event(new_id())])
-        assert batch._store._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        assert batch._store.connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
         with database.write(SYSTEM) as db:
             assert db.scalar(sqlalchemy.text("SHOW synchronous_commit")) == "on"
         database.engine.dispose()
@@ -238,7 +238,7 @@ def test_it_is_durable_where_the_database_says_that_it_need_not_be():
 
 def lose(batch, by_hand) -> None:
     """Somebody pulls the plug: the server's end of the connection; the file's, where there is no server."""
-    connection = batch._store._connection
+    connection = batch._store.connection
     if isinstance(connection, sqlite3.Connection):
         connection.close()
     else:
@@ -269,22 +269,22 @@ def test_a_connection_lost_while_idle_is_not_even_noticed(batch, by_hand, tenant
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_connection_that_outlived_an_idle_second_is_used_again(batch, tenant, monkeypatch):
     batch.commit([event(tenant)])
-    connection = batch._store._connection
+    connection = batch._store.connection
     monkeypatch.setattr("app.audit.batch._IDLE_SECONDS", -1.0)
     batch.commit([event(tenant)])
-    assert batch._store._connection is connection
+    assert batch._store.connection is connection
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_server_that_hangs_is_unavailable_before_the_callers_give_up(batch, by_hand, tenant):
     batch.commit([])
-    batch._store._connection.execute("SET statement_timeout = '50ms'")
+    batch._store.connection.execute("SET statement_timeout = '50ms'")
     with by_hand.engine.begin() as other:
         other.execute(sqlalchemy.text("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(StoreUnavailableError):
             batch.commit([event(tenant)])
     batch.commit([event(tenant)])
-    assert batch._store._connection.execute("SHOW statement_timeout").fetchone() == ("1500ms",)
+    assert batch._store.connection.execute("SHOW statement_timeout").fetchone() == ("1500ms",)
     assert stored(by_hand, tenant) == [(1,)]
 
 
@@ -298,7 +298,7 @@ def test_a_database_that_is_away_is_unavailable(tmp_path):
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_file_that_another_program_holds_is_unavailable_and_the_next_batch_works(batch, by_hand, tenant):
     batch.commit([event(tenant)])
-    batch._store._connection.execute("PRAGMA busy_timeout = 20")
+    batch._store.connection.execute("PRAGMA busy_timeout = 20")
     with closing(sqlite3.connect(by_hand.engine.url.database)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailableError):
@@ -310,7 +310,7 @@ def test_a_file_that_another_program_holds_is_unavailable_and_the_next_batch_wor
 
 def test_it_is_closed_with_the_engine_and_opened_again_when_used(batch, by_hand, database, tenant):
     batch.commit([event(tenant)])
-    connection = batch._store._connection
+    connection = batch._store.connection
     database.engine.dispose()
     if isinstance(connection, sqlite3.Connection):
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
