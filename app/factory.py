@@ -55,15 +55,11 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
         with self._describing:
             if self.undescribed:
-                self._document = self._described()
+                for describe in self.undescribed:
+                    describe()
+                self.undescribed.clear()
+                self._document: str = super()._openapi_json().get_data(as_text=True)
         return current_app.response_class(self._document, mimetype="application/json")
-
-    def _described(self) -> str:
-        for describe in self.undescribed:
-            describe()
-        self.undescribed.clear()
-        text: str = super()._openapi_json().get_data(as_text=True)
-        return text
 
     def _register_pagination_header(self) -> None:
         """Pages are in bodies."""

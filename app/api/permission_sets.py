@@ -98,9 +98,7 @@ _ONE = "/v1/permission-sets/<name>"
 def list_permission_sets() -> dict[str, Any]:
     """List the permission sets: what the vendor can ask for, in words and as policies"""
     sets, partition = services().onboarding.sets.values(), services().config.broker.partition
-    return {
-        "items": [{name: getattr(one, name) for name in _NAMES} | {"policy": one.policy(partition)} for one in sets]
-    }
+    return {"items": [{name: getattr(it, name) for name in _NAMES} | {"policy": it.policy(partition)} for it in sets]}
 
 
 @bp.operation("GET", f"{_ONE}/versions", Scope.CONNECTIONS_READ, PermissionSetVersions, parameters=[_NAME])

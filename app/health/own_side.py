@@ -24,6 +24,7 @@ _QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
 _SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
 _BEHIND = timedelta(days=33)  # after which no event is older than it may be: a month is detached as a whole
 _STACK = "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these settings"
+_LAUNCH = f"{_STACK}."
 
 
 def own_side_checks(config: Config, db: Database) -> list[Check]:
@@ -113,7 +114,7 @@ def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
     except MayNotLookError:
         return skipped("The broker may not look at it.", f"{_STACK}: this release's template allows it.")
     except AbsentError:
-        return failed(f"There is no {what}, so stacks fail, or wait until they do.", f"{_STACK}.")
+        return failed(f"There is no {what}, so stacks fail, or wait until they do.", _LAUNCH)
     except Unavailable:
         return warning("AWS does not answer.", "Look at the network: SNS and SQS of the region must be reachable.")
 
@@ -130,7 +131,7 @@ def _topic(config: Config) -> Finding:
         return _NO_TOPIC
     policy, queues = own_side.topic(topic)
     if not any(one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")):
-        return failed("The topic's policy does not let customers publish, so their stacks fail.", f"{_STACK}.")
+        return failed("The topic's policy does not let customers publish, so their stacks fail.", _LAUNCH)
     try:
         arn = own_side.queue(config, url).arn
     except AbsentError:
@@ -150,11 +151,9 @@ def _queue(config: Config) -> Finding:
     found = own_side.queue(config, url)
     sends = [one for one in allowing(found.policy, "sqs:SendMessage") if topic in str(one.get("Condition", topic))]
     if not sends:
-        return failed(
-            "The queue's policy does not let the topic send to it, so stacks wait until they fail.", f"{_STACK}."
-        )
+        return failed("The queue's policy does not let the topic send to it, so stacks wait until they fail.", _LAUNCH)
     if found.dead_letter_url is None:
-        return warning("The queue has no dead-letter queue: a message that fails comes again for days.", f"{_STACK}.")
+        return warning("The queue has no dead-letter queue: a message that fails comes again for days.", _LAUNCH)
     return ok(f"The topic may send to the queue, in which {found.messages} messages wait.")
 
 
