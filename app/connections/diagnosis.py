@@ -72,7 +72,9 @@ class Diagnoses:
             connection.ensure_not_suspended()
             external_ids = db.scalars(select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)).all()
         role = connection.grant.role_arn
-        statements, managed = self._asked_for(connection.permission_set, role.partition)
+        chosen = self._sets.get(connection.permission_set)  # None: the deployment has it no more
+        statements = chosen.policy(role.partition)["Statement"] if chosen else []
+        managed = chosen.managed_policy_arns(role.partition) if chosen else []
         askable, unaskable = role_rights.rights(statements, known_keys(role))
         offered = [row for row in external_ids if row.state in _OFFERED and row.withdrawn_at is None]
         others = [connection.grant_with(row) for row in offered if row.id != connection.external_id_id]
@@ -95,11 +97,6 @@ class Diagnoses:
         permissions = Permissions(own_set, version, missing, more, unknown)
         trust_policy = _trust_policy(view, {row.value for row in external_ids})
         return Diagnosis(now(), conclusion(found, connection.why), found, trust_policy, permissions)
-
-    def _asked_for(self, name: str, partition: str) -> tuple[list[dict[str, Any]], list[str]]:
-        """The statements and the managed policies of the set; none if the deployment has it no more."""
-        chosen = self._sets.get(name)
-        return (chosen.policy(partition)["Statement"], chosen.managed_policy_arns(partition)) if chosen else ([], [])
 
     def _seen(self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]) -> Seen:
         """Ask AWS, from our own side to the role, until an answer makes the next question idle.

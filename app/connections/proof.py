@@ -122,9 +122,7 @@ def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None)
     return _accepted_again(sts, grant, role_unique_id, checks, warnings)
 
 
-def prove_routinely(
-    sts: Sts, grant: Grant, role_unique_id: str, extras: Extras = (), read: Read | None = None
-) -> Finding | None:
+def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras, read: Read | None) -> Finding | None:
     """The proof of a role that was proven under this unique id, without the first acceptance.
 
     Returns None for every other outcome than a proven role: a full proof has to judge it.

@@ -254,12 +254,12 @@ def test_a_role_made_again_between_the_calls_proves_nothing():
 def test_only_two_refusals_and_then_the_proven_role_pass_a_routine_proof():
     for script in itertools.product(ANSWERS, repeat=3):
         door = Door((script[2], script[0], script[1], script[2]))
-        finding = prove_routinely(door, GRANT, "AROAONE")
+        finding = prove_routinely(door, GRANT, "AROAONE", (), None)
         assert (finding is not None) == (script == (REFUSED, REFUSED, ACCEPTED)), script
         assert door.calls[:2] == ["missing", "foreign"]
-    finding = prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROAONE")
+    finding = prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROAONE", (), None)
     assert finding == prove(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT)
-    assert prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROATWO") is None
+    assert prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROATWO", (), None) is None
 
 
 @pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "inconclusive", None])
@@ -277,7 +277,7 @@ def test_a_further_question_is_asked_in_both_proofs(outcome):
     assert finding.verdict is verdicts.get(outcome, Verdict.PROVEN)
     assert [check.name for check in finding.checks] == [*NAMES, *(["further"] if outcome else [])]
     assert finding.warnings == (warning,)
-    routine = prove_routinely(Door(script), GRANT, "AROAONE", [further])
+    routine = prove_routinely(Door(script), GRANT, "AROAONE", [further], None)
     assert routine == (finding if finding.verdict is Verdict.PROVEN else None)
     assert prove(Door((ACCEPTED, REFUSED, REFUSED, REFUSED)), GRANT, [further]).warnings == (warning,)
 
