@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 from urllib.parse import urlsplit
 
 from app import metrics
@@ -31,8 +31,7 @@ class ConfigError(Exception):
     """One or more settings are missing or wrong; the message has a line for each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
+class Broker(NamedTuple):
     """The vendor's AWS principal that customers' roles trust: an IAM role (the usual case) or an IAM user."""
 
     arn: str

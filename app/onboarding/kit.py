@@ -3,7 +3,7 @@
 The customer can edit every parameter of a launch link. The proof tests the role as it was made, so edits are found.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -173,7 +173,7 @@ class Onboarding:
         self, region: str, urls: tuple[str, str], values: dict[str, str], role: KitRole, there: _Made
     ) -> KitUpdate:
         """How the role that is there is brought to what the kit asks for. A new parameter needs a value."""
-        role, own = replace(role, name=there.role_name), [parameter["name"] for parameter in role.parameters]
+        role, own = role._replace(name=there.role_name), [parameter["name"] for parameter in role.parameters]
         values = values | {name: f"<{name}>" for name in own if name not in there.parameters}
         kept = tuple(name for name in own if name in there.parameters)
         stack, whole = (

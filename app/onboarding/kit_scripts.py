@@ -9,9 +9,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -45,8 +44,7 @@ _LIMITS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class KitRole:
+class KitRole(NamedTuple):
     """The role that a kit asks for.
 
     `vendor` is the vendor's name for people, `vendor_tag` the one in tags; `region` is any of the partition's,

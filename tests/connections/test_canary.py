@@ -3,7 +3,6 @@
 import copy
 import json
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -329,7 +328,7 @@ def test_a_canary_whose_account_has_switched_sts_off_is_lost(deployment: Deploym
 
 def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary(deployment: Deployment, monkeypatch):
     sts = copy.copy(deployment.services.verification._sts)
-    sts.broker = replace(sts.broker, name="Other")
+    sts.broker = sts.broker._replace(name="Other")
     sts._known = type(sts._known)()
     with trust(deployment, "deputy-canary", of_nobody):
         assert deployment.canary.sight(sts) == "unclear"

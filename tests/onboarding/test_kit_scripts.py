@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ every_role = pytest.mark.parametrize(
 CUSTOMER_ROLE, _ = decode(str(Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml"))
 ROLE = KitRole("deputy-x", "words", "Acme, Inc.", "Acme Inc.", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]})
 
-LIMITED = replace(ROLE, trust=trust_policy(Broker.parse("arn:aws:iam::123456789012:role/AcmeBroker"), EXTERNAL_ID))
+LIMITED = ROLE._replace(trust=trust_policy(Broker.parse("arn:aws:iam::123456789012:role/AcmeBroker"), EXTERNAL_ID))
 LIMITS = ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn")
 NO_LIMITS = {f"var.{name}": "" for name in LIMITS}
 
@@ -176,8 +175,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_in_terraform_any_text_stays_text(text: str):
-    role = replace(
-        ROLE,
+    role = ROLE._replace(
         name=text,
         description=text,
         vendor=text,
@@ -193,7 +191,7 @@ def test_in_terraform_any_text_stays_text(text: str):
 @given(text=st.text(st.sampled_from("$%{}\"\\\n'#/*ab(<~"), max_size=12))
 @example(text="$$$${{")
 def test_in_terraform_no_mixture_of_marks_gets_out(text: str):
-    role = replace(ROLE, vendor=text, description=text, policy={text: text})
+    role = ROLE._replace(vendor=text, description=text, policy={text: text})
     assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
 
 
@@ -238,15 +236,8 @@ def recorder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("text", [text for text in HOSTILE if "\x00" not in text])
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_in_the_script_any_text_stays_text(recorder: Path, text: str, shell: str):
-    role = replace(
-        ROLE,
-        name=text,
-        description=text,
-        vendor=text,
-        vendor_tag=text,
-        region=text,
-        trust={text: text},
-        policy={"x": [text]},
+    role = ROLE._replace(
+        name=text, description=text, vendor=text, vendor_tag=text, region=text, trust={text: text}, policy={"x": [text]}
     )
     subprocess.run(
         [shutil.which(shell)],
