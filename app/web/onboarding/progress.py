@@ -144,11 +144,8 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
         return None
     if status is ConnectionStatus.VERIFIED:
         return gone
-    if outcomes.get(states.OWN) != "passed":
-        if gone:
-            return gone
-        if connection.is_only_an_account:
-            return LOOKING
+    if outcomes.get(states.OWN) != "passed" and (gone or connection.is_only_an_account):
+        return gone or LOOKING
     return next((name for name, outcome in outcomes.items() if outcome == "failed"), None)
 
 
