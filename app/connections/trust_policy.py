@@ -74,11 +74,7 @@ class _Request(NamedTuple):
 
 
 def read(
-    policy: object,
-    broker: Broker,
-    role_account: AccountId,
-    external_ids: Collection[str],
-    retired: Collection[str] = (),
+    policy: object, broker: Broker, role_account: AccountId, external_ids: Collection[str], retired: Collection[str]
 ) -> Reading:
     """`external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are nobody else's: each
     rotation adds one, and none is tried.

@@ -22,7 +22,7 @@ KEY, ARN, NAME, NOW = "sts:ExternalId", "aws:PrincipalArn", "sts:RoleSessionName
 
 
 def reading(*statements, **more) -> Reading:
-    return read({"Version": "2012-10-17", "Statement": list(statements)} | more, BROKER, CUSTOMER, {OWN, NEXT})
+    return read({"Version": "2012-10-17", "Statement": list(statements)} | more, BROKER, CUSTOMER, {OWN, NEXT}, ())
 
 
 def allow(*, to={"AWS": ROOT}, only=True, **conditions):  # noqa: B006  it is only read
@@ -249,7 +249,7 @@ def test_both_at_length(made):
 
 
 def test_the_kits_own_policy_has_nothing_to_say():
-    assert read(kit_policy(BROKER, OWN), BROKER, CUSTOMER, {OWN}) == Reading((), (), (), ())
+    assert read(kit_policy(BROKER, OWN), BROKER, CUSTOMER, {OWN}, ()) == Reading((), (), (), ())
 
 
 @pytest.mark.parametrize("operator", ["NumericEquals", "DateEquals", "IpAddress", "ArnLike", "ArnEquals", "Bool"])
@@ -266,7 +266,7 @@ def test_an_arn_that_is_written_with_a_variable_may_be_anybodys():
 def test_a_rotations_two_ids_are_this_tenants():
     both = allow(StringEquals={KEY: [OWN, NEXT]})
     assert reading(both) == Reading((), (), (), ())
-    assert read({"Statement": both}, BROKER, CUSTOMER, {OWN}).open == (1,)
+    assert read({"Statement": both}, BROKER, CUSTOMER, {OWN}, ()).open == (1,)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_no_service_calls_for_our_broker(key):
 def test_a_broker_that_is_an_iam_user_is_a_user_to_the_policy(kind, is_open):
     user = Broker.parse("arn:aws:iam::111122223333:user/deputy")
     statement = allow(only=False, ArnEquals={ARN: user.arn}, StringEquals={"aws:PrincipalType": kind})
-    found = read({"Version": "2012-10-17", "Statement": [statement]}, user, CUSTOMER, {OWN})
+    found = read({"Version": "2012-10-17", "Statement": [statement]}, user, CUSTOMER, {OWN}, ())
     assert found.open == ((1,) if is_open else ())
 
 
@@ -439,7 +439,7 @@ def test_nor_is_a_statement_of_another_shape(changed):
     ids=json.dumps,
 )
 def test_a_policy_of_another_shape_is_unclear(policy):
-    assert read(policy, BROKER, CUSTOMER, {OWN}) == Reading((), (0,), (), ())
+    assert read(policy, BROKER, CUSTOMER, {OWN}, ()) == Reading((), (0,), (), ())
 
 
 @pytest.mark.parametrize("made", [[], [deny()], [allow(StringEquals={KEY: FOREIGN})], [DEMANDED, deny()]])
