@@ -63,7 +63,5 @@ def on_exit(_server: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Exclude what was loaded, without what it left over: it stays, and scanning it would delay requests."""
-    gc.unfreeze()  # what wsgi.py has excluded
-    gc.collect()
+    """Exclude what was loaded: it stays, and scanning it would delay requests, as once here would delay the start."""
     gc.freeze()
