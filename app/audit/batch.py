@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
 
@@ -100,6 +99,7 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
 
 class _Postgresql:
     def __init__(self, db: Database) -> None:
+        self._broken = db.engine.dialect.loaded_dbapi.OperationalError  # psycopg is not loaded where SQLite serves
         self.connection = db.dedicated()
         self.connection.autocommit = True
         self.connection.prepare_threshold = 0  # one statement, over and over
@@ -113,7 +113,7 @@ class _Postgresql:
             return True
         try:
             self._cursor.execute("SELECT 1")
-        except psycopg.OperationalError:
+        except self._broken:
             return False
         return True
 
