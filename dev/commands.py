@@ -3,7 +3,10 @@
 python -m dev.commands "templates check" migrate "keys bootstrap"
 """
 
+import gc
 import sys
+
+gc.disable()  # as in wsgi.py, which enables it again
 
 from flask.cli import cli
 
