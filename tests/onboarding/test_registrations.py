@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -46,12 +47,17 @@ from tests.support.waiting import until, waiting_for_locks
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
+@cache
+def answering(url: str) -> StackAnswers:
+    """Made once: most of what a message takes would be this."""
+    return StackAnswers("us-east-1", "aws", url)
+
+
 class Desk:
     """One process that handles registrations, and the tenant whose stacks they are."""
 
-    def __init__(self, config, db: Database, queue: RegistrationQueue) -> None:
-        self.config, self.db, self.queue = config, db, queue
-        self.answers = Answers()
+    def __init__(self, config, db: Database, queue: RegistrationQueue, answers: Answers) -> None:
+        self.config, self.db, self.queue, self.answers = config, db, queue, answers
         self.registrations = self.process()
         self.tenant_id = tenant_row(db)
 
@@ -61,7 +67,7 @@ class Desk:
             replace(self.config, **settings),
             permission_sets.load(),
             self.queue,
-            lambda: StackAnswers("us-east-1", "aws", answers or self.answers.url),
+            lambda: answering(answers or self.answers.url),
         )
 
     def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
@@ -117,12 +123,17 @@ def queue(aws, vendor) -> RegistrationQueue:
     return RegistrationQueue("us-east-1", vendor.registration_queue_url)
 
 
+@pytest.fixture(scope="module")
+def answers() -> Iterator[Answers]:
+    with Answers() as made:
+        yield made
+
+
 @pytest.fixture
-def desk(config, vendor, database, queue):
+def desk(config, vendor, database, queue, answers) -> Desk:
     config = replace(config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url)
-    desk = Desk(config, database, queue)
-    yield desk
-    desk.answers.close()
+    answers.got.clear()
+    return Desk(config, database, queue, answers)
 
 
 # --- what a message does ---
