@@ -74,9 +74,12 @@ def stage(aws: Sandbox, canary_stack: VendorStack) -> Iterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS is on this machine. What a role that refuses is given, and what a tenant may ask, other tests are about."""
+    """AWS is on this machine. What a role that refuses is given, what a tenant may ask, and which counts of past seconds
+    are deleted, other tests are about.
+    """
     monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
     monkeypatch.setattr("app.limits.tenant_share.TenantShare.remember", lambda *_: None)
+    monkeypatch.setattr("app.limits.quotas._forget", lambda *_, **__: None)
 
 
 def play(stage: Stage, runs: int, *, seed_: int | None = None) -> Counter[str]:
