@@ -1,15 +1,14 @@
 """An upgrade without a pause, and back: two releases on one database, under load, and no request fails.
 
-The release before is the newest commit with an older schema. Where git does not have it (a shallow clone, an archive),
-this checkout is the older one, and the newer one is made from it: the same code with a migration that expands every table.
-That pair is also tried where git has both.
+The release before is the newest commit with an older schema, where git has it (no shallow clone, no archive). The release
+after is made from this checkout: the same code with a migration that expands every table.
 """
 
 import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +20,13 @@ from dev.stack import ROOT
 from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
 from tests.honesty.front import Aws
 from tests.support import releases
-from tests.support.databases import empty_database
+from tests.support.databases import empty_database, new_database
 from tests.support.waiting import until
 
 NO_HISTORY = "git has no commit with an older schema here (git fetch --unshallow)"
 HANDS = 3  # clients of each release
-MANY = 24  # requests in each phase
-PAUSE = 0.05  # seconds between two of a client's: most of the time is that of processes which start
+MANY = 12  # requests in each phase, two of each kind
+PAUSE = 0.1  # seconds between two of a client's: most of the time is that of processes which start
 _accounts = itertools.count(700000000000)
 
 
@@ -45,13 +44,13 @@ class Pair:
         return deployed(folder, self.older.database_url, self.aws, of.root, of._admin_key)
 
     @contextlib.contextmanager
-    def load(self, *on: Deployment, ask: Callable[[Client, int], Answer] | None = None) -> Iterator[Load]:
-        """Of each kind, or what `ask` asks, on each of them; every request is served."""
+    def load(self, *on: Deployment) -> Iterator[Load]:
+        """Of each kind, on each of them; every request is served."""
         clients = [Client(one.port, self.older._admin_key) for one in on for _ in range(HANDS)]
         with contextlib.ExitStack() as closing:
             for client in clients:
                 closing.callback(client.close)
-            with Load(clients, ask or self.ask, pause=PAUSE) as load:
+            with Load(clients, self.ask, pause=PAUSE) as load:
                 yield load
                 load.go_on(MANY * len(on))
         assert load.lost == 0
@@ -100,86 +99,94 @@ def served(answer: Answer) -> Answer:
     return answer
 
 
-def deployed(folder: Path, url: str, aws: Aws, root: Path, key: str) -> Deployment:
+def issuances(load: Load) -> list[Answer]:
+    return [answer for answer in load.answers if answer.json and "AccessKeyId" in answer.json]
+
+
+def deployed(folder: Path, url: str, aws: Aws, root: Path, key: str | None = None) -> Deployment:
+    """With one web process, as those of the two releases are beside each other."""
     folder.mkdir()
     return Deployment(
-        folder,
-        url,
-        aws,
-        root=root,
-        admin_key=key,
-        BOOTSTRAP_KEY=key,
-        SECRET_KEYS="a-key-of-both-releases-0123456789-abcdefgh",
+        folder, url, aws, workers=1, root=root, admin_key=key, SECRET_KEYS="a-key-of-both-releases-0123456789-abcdefgh"
     )
 
 
-@pytest.fixture(params=["the release before", "the release after"])
-def pair(request, front: Aws, tmp_path: Path) -> Iterator[Pair]:
+@contextlib.contextmanager
+def serving(older: Deployment, newer: Deployment) -> Iterator[Pair]:
     """The older one serves, on its own schema."""
-    roots = (
-        (releases.before(tmp_path / "code"), ROOT)
-        if request.param.endswith("before")
-        else (ROOT, releases.after(tmp_path / "code"))
-    )
-    if roots[0] is None:
+    with older:
+        found = Pair(older, newer, older.aws)
+        found.place = older.place()
+        yield found
+
+
+@pytest.fixture
+def before(front: Aws, tmp_path: Path) -> Iterator[Pair]:
+    """The release before, and this one."""
+    root = releases.before(tmp_path / "code")
+    if root is None:
         pytest.skip(NO_HISTORY)
     key = generate_key()
     with empty_database("postgresql", tmp_path) as url:
-        older, newer = (
-            deployed(tmp_path / name, url, front, root, key) for name, root in zip(("old", "new"), roots, strict=True)
-        )
+        older = deployed(tmp_path / "old", url, front, root, key)
         older.command("migrate")
-        older.command("keys", "bootstrap")
-        with older:
-            found = Pair(older, newer, front)
-            found.place = older.place()
-            yield found
+        older.command("keys", "bootstrap", DEPUTY_BOOTSTRAP_KEY=key)
+        with serving(older, deployed(tmp_path / "new", url, front, ROOT, key)) as pair:
+            yield pair
 
 
-def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(pair: Pair, tmp_path: Path):
+@pytest.fixture
+def after(front: Aws, tmp_path: Path) -> Iterator[Pair]:
+    """This release, and one after it."""
+    root = releases.after(tmp_path / "code")
+    with new_database("postgresql") as url:
+        older, newer = deployed(tmp_path / "old", url, front, ROOT), deployed(tmp_path / "new", url, front, root)
+        with serving(older, newer) as pair:
+            yield pair
+
+
+def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(before: Pair, tmp_path: Path):
     issued: list[tuple[str, str]] = []
 
     def served_by(*on: Deployment, meanwhile=lambda: None) -> None:
-        with pair.load(*on) as load:
+        with before.load(*on) as load:
             meanwhile()
-        issued.extend(answer.issued for answer in load.answers if answer.json and "AccessKeyId" in answer.json)
+        issued.extend(answer.issued for answer in issuances(load))
 
-    served_by(pair.older, meanwhile=lambda: pair.newer.command("migrate"))
-    if pair.older.root == ROOT:
-        ready = pair.older.admin.must("GET", "/readyz")["checks"]
-        assert next(check["status"] for check in ready if check["name"] == "migrations") == "warning"
-    with pair.newer:
-        served_by(pair.older, pair.newer)
-        served_by(pair.newer)
-        with pair.deployment(pair.older, tmp_path / "back") as back:
-            served_by(pair.newer, back)
+    older, newer = before.older, before.newer
+    served_by(older, meanwhile=lambda: newer.command("migrate"))
+    with newer:
+        served_by(older, newer)
+        served_by(newer)
+        with before.deployment(older, tmp_path / "back") as back:
+            served_by(newer, back)
             served_by(back)
         assert len(issued) > MANY
-        assert set(issued) <= set(pair.newer.issued()), "each is in the audit log, whichever release issued it"
+        assert set(issued) <= set(newer.issued()), "each is in the audit log, whichever release issued it"
 
 
-@pytest.mark.parametrize("pair", ["the release after"], indirect=True)
-def test_a_migration_that_waits_for_a_lock_does_not_make_requests_fail(pair: Pair):
+def test_no_request_fails_while_the_next_migration_waits_for_a_lock_nor_on_its_schema(after: Pair, tmp_path: Path):
     """pg_dump holds such a lock on each table until it ends, and all that comes later would wait behind the migration.
 
     Issuing gives up first: SDKs wait two seconds.
     """
-    url, place = pair.older.database_url.replace("+psycopg", ""), pair.place
-    assert place
-    with (
-        psycopg.connect(url, autocommit=False) as backup,
-        pair.load(pair.older, ask=lambda client, turn: served(place.ask(client, turn))) as load,
-    ):
+    older = after.older
+    with psycopg.connect(older.database_url.replace("+psycopg", "")) as backup, after.load(older) as load:
         backup.execute("LOCK TABLE tenants, audit_events, configuration, connections IN ACCESS SHARE MODE")
-        migrating = threading.Thread(target=pair.newer.command, args=("migrate",))
+        migrating = threading.Thread(target=after.newer.command, args=("migrate",))
         migrating.start()
-        until(lambda: waits(pair.older), "the migration wants a lock")
+        until(lambda: waits(older), "the migration wants a lock")
         time.sleep(4)
         assert migrating.is_alive()
         backup.rollback()
         migrating.join(240)
         assert not migrating.is_alive()
-    assert max(answer.seconds for answer in load.answers) < 3
+    assert max(answer.seconds for answer in issuances(load)) < 3
+    with after.deployment(older, tmp_path / "back") as back, after.load(older, back) as load:
+        for one in (older, back):
+            ready = one.admin.must("GET", "/readyz")["checks"]
+            assert next(check["status"] for check in ready if check["name"] == "migrations") == "warning"
+    assert {answer.issued for answer in issuances(load)} <= set(older.issued())
 
 
 def waits(service: Deployment) -> bool:
