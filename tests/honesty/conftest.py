@@ -17,7 +17,7 @@ def front() -> Iterator[Aws]:
 
 def _deployed(engine: str, front: Aws, folders: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = folders.mktemp(engine)
-    with new_database(engine) as url, Deployment(folder, url, front) as service:
+    with new_database(engine) as url, Deployment(folder, url, front, BODY_SECONDS="30") as service:
         yield service
 
 

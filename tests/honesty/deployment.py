@@ -127,8 +127,9 @@ class Deployment:
         }
 
     def twin(self) -> "Deployment":
-        """Another machine of the same deployment: the same database and keys, processes of its own."""
+        """Another machine of the same deployment, with one web process: the same database and keys."""
         other = copy.copy(self)
+        other._workers = 1
         other.port, other.metrics_port = free_port(), free_port()
         other.log = self.log.with_suffix(f".{other.port}.log")
         other._env = self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{other.metrics_port}"}

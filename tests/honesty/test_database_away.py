@@ -48,7 +48,7 @@ class Asking:
 
     def __init__(self, service: Deployment) -> None:
         self._known = service.place()
-        self._unknown = [service.place() for _ in range(16)]
+        self._unknown = [service.place() for _ in range(12)]
         self._seconds, self._lock = itertools.count(900), threading.Lock()
 
     def __call__(self, client: Client, turn: int) -> Answer:
@@ -67,7 +67,7 @@ def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[], None]) -
     ask = Asking(service)
     with ExitStack() as closing_clients:
         by_worker = closing_clients.enter_context(service.clients(HANDS // 2))
-        with Load([*itertools.chain(*by_worker.values())], ask, pause=0.03) as load:
+        with Load([*itertools.chain(*by_worker.values())], ask, pause=0.1) as load:
             load.go_on(HANDS)
             began = time.monotonic()
             trouble()
@@ -201,7 +201,7 @@ def test_two_processes_that_write_one_file_never_fail(service):
         return kinds[turn % len(kinds)](client, turn // len(kinds))
 
     with service.clients(HANDS // 2) as by_worker, Load([*itertools.chain(*by_worker.values())], ask) as load:
-        load.go_on(400)
+        load.go_on(200)
     assert load.lost == 0
     assert {answer.status for answer in load.answers if answer.status >= 500} == set()
     assert {200, 201, 409} <= set(load.statuses)

@@ -29,12 +29,11 @@ def service(front, tmp_path_factory) -> Iterator[Deployment]:
             yield deployed
 
 
-@pytest.fixture(scope="module")
-def roomy(front, tmp_path_factory) -> Iterator[Deployment]:
+@pytest.fixture
+def roomy(on_sqlite: Deployment) -> Deployment:
     """With as many connections as it has by itself, and a body has long to come."""
-    folder = tmp_path_factory.mktemp("roomy")
-    with new_database("sqlite") as url, Deployment(folder, url, front, BODY_SECONDS="30") as deployed:
-        yield deployed
+    on_sqlite.admin.close()
+    return on_sqlite
 
 
 @pytest.fixture(scope="module")

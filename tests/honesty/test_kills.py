@@ -4,16 +4,17 @@ import os
 import signal
 from collections import Counter
 
+import pytest
+
 from tests.honesty.deployment import HANDS, Client, Deployment, Load
 
-KILLS = 2
 
-
-def test_every_answer_is_recorded_though_all_workers_are_killed_again_and_again(service: Deployment):
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.soak)])
+def test_every_answer_is_recorded_though_all_workers_are_killed(service: Deployment, kills: int):
     places = [service.place() for _ in range(4)]
     clients = [Client(service.port) for _ in range(HANDS)]  # they connect again, to any web process that runs
     with Load(clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)) as load:
-        for _ in range(KILLS):
+        for _ in range(kills):
             load.go_on(50)
             killed = service.web_processes()
             for pid in killed:

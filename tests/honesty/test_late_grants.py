@@ -14,7 +14,7 @@ import pytest
 from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Event, Load, ProvenConnection
 from tests.support.waiting import until
 
-LATER = 30  # requests for each that must have begun after its change, and more
+LATER = 15  # requests for each that must have begun after its change, and more
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def test_no_request_that_begins_after_a_change_is_served(service: Deployment, wa
         return answer
 
     with service.clients(HANDS // 2) as by_worker, Load([*chain(*by_worker.values())], ask) as load:
-        load.go_on(8 * len(names))
+        load.go_on(4 * len(names))
         before = {name: found[:] for name, found in answers.items()}
         for name, change in CHANGES.items():
             if way == "api":

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
 
 HANDS = 4
-_THINKS = 0.05  # seconds between two requests of a worker, so that the rest has some of the processor
+_THINKS = 0.1  # seconds between two requests of a worker, so that the rest has some of the processor
+ENGINES = ("sqlite", "postgresql")
 PATIENCE = 120  # seconds, on a machine that stalls
 
 
@@ -136,7 +138,10 @@ def asking(rotating: Rotating) -> Iterator[Load]:
             client.close()
 
 
-@pytest.mark.parametrize("kills", [2, *(pytest.param(kills, marks=pytest.mark.soak) for kills in (0, 10))])
+CASES = [("postgresql", 2), *(pytest.param(*case, marks=pytest.mark.soak) for case in product(ENGINES, (0, 10)))]
+
+
+@pytest.mark.parametrize(("service", "kills"), CASES, indirect=["service"])
 def test_no_worker_is_refused_also_when_processes_are_killed_at_random_moments(rotating: Rotating, kills: int):
     killer, ended = Killer(rotating, kills), threading.Event()
     with asking(rotating) as load:

@@ -43,7 +43,7 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
 
     with (
         service.clients(HANDS // 2) as by_worker,
-        Load([*itertools.chain(*by_worker.values())], ask, pause=0.03) as load,
+        Load([*itertools.chain(*by_worker.values())], ask, pause=0.06) as load,
     ):
         load.go_on(40)
         yield load
