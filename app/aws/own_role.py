@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import urllib3
 from botocore.credentials import ReadOnlyCredentials
+from botocore.session import Session
 
 from app import strict_json
 from app.aws.breaker import Breaker
@@ -39,8 +40,8 @@ def session_policy(role_arn: RoleArn, *more: str) -> str:
 class OwnRole:
     """IAM in the partition of `region`. Made without a call; the connections are opened when they are needed."""
 
-    def __init__(self, region: str) -> None:
-        self._api = QueryApi("iam", region, urllib3.Timeout(total=_SECONDS))
+    def __init__(self, region: str, boto: Session) -> None:
+        self._api = QueryApi("iam", region, boto, urllib3.Timeout(total=_SECONDS))
         self._breaker = Breaker()  # IAM may be silent while STS is not
 
     def settings(self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str) -> RoleSettings:

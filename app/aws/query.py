@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import botocore.session
 import urllib3
 from botocore import UNSIGNED, __version__ as botocore_version
 from botocore.auth import SigV4Auth
@@ -27,6 +26,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.httpsession import ProxyConfiguration, get_cert_path
 from botocore.parsers import QueryParser
 from botocore.retries.quota import RetryQuota
+from botocore.session import Session
 from botocore.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
@@ -61,9 +61,9 @@ class QueryApi:
     profile). The service's own credentials are looked for until there are some, and renew themselves from then on.
     """
 
-    def __init__(self, service: str, region: str, timeouts: urllib3.Timeout = _TIMEOUTS) -> None:
+    def __init__(self, service: str, region: str, boto: Session, timeouts: urllib3.Timeout = _TIMEOUTS) -> None:
         self._service = service
-        self._boto = botocore.session.get_session()
+        self._boto = boto
         self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
         # This client is never called: it resolves the endpoint, from partition, FIPS and the environment.
         self._boto.set_config_variable("sts_regional_endpoints", "regional")

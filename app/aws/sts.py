@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
+from botocore.session import get_session
 
 from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify, is_silence
@@ -84,8 +85,9 @@ class Sts:
         self.broker = broker
         self._canary = canary
         self._stranger = stranger
-        self._api = QueryApi("sts", region)
-        self._own_role = OwnRole(region)
+        boto = get_session()  # one, because each reads botocore's data again
+        self._api = QueryApi("sts", region, boto)
+        self._own_role = OwnRole(region, boto)
         self._breaker = Breaker()
         self._known = _KnownKey()
 
