@@ -64,14 +64,16 @@ class Role:
 
 
 def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor, customer: Customer, shell):
-    ids = set()
-    for version, managed in enumerate(([AUDIT], [], [AUDIT, VIEW], [VIEW]), start=1):
+    """By the script of a new role and by that of an update, which both work on a role that is there; the last one again."""
+    ids, new, update = set(), lambda kit: kit["aws_cli"], lambda kit: kit["update"]["aws_cli"]
+    steps = (([AUDIT], [new]), ([], [new]), ([AUDIT, VIEW], [update]), ([VIEW], [update, new]))
+    for version, (managed, scripts) in enumerate(steps, start=1):
         seller.write(seller.reads, version, READS, managed_policies=managed)
         with seller.release() as (world, _):
             tenant = world.tenant() if version == 1 else tenant  # noqa: F821  of the first round
             kit = kit_of(world, tenant, seller.reads)
-            for script in (kit["aws_cli"], kit["update"]["aws_cli"]):
-                role_arn = shell(script)
+            for script in scripts:
+                role_arn = shell(script(kit))
                 role = Role(world, customer, kit["role_name"])
                 assert role.attached() == {policy["name"] for policy in managed}
                 ids.add(role.unique_id())

@@ -191,10 +191,12 @@ def shown_again_soon(aws, vendor):
 
 
 @pytest.mark.parametrize("idle", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("count", "shares"), [(12, [0.4]), pytest.param(200, [0.2, 0.6], marks=pytest.mark.soak)], ids=["12", "200"]
+)
 @pytest.mark.usefixtures("shown_again_soon")
 def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
-    idle, aws, tmp_path, count
+    idle, aws, tmp_path, count, shares
 ):
     many = [f"4{number:011}" for number in range(count - 1)]  # and the management account
     valkey = Valkey()
@@ -204,7 +206,7 @@ def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and
         after.callback(celery.kill)
         organisation.has(*many)
         organisation.launch()
-        for share in (0.2, 0.6):
+        for share in shares:
             until(lambda share=share: organisation.summary()["total"] >= share * count, seconds=PATIENCE)
             valkey.kill()
             celery.kill()
