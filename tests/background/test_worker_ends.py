@@ -46,14 +46,14 @@ def unprivileged() -> list[str]:
     return [SETPRIV, "--bounding-set=-all", "--inh-caps=-all"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def readonly():
-    """A copy whose files and folders can't be written to."""
+    """A copy whose files and folders can't be written to; with what is compiled, or each process would do that again."""
     folder = Path(tempfile.mkdtemp())
     for name in CHECKOUT:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / name)
         else:
             shutil.copy(source, folder / name)
     for path in (*folder.rglob("*"), folder):

@@ -141,18 +141,18 @@ def working(services):
 
 @pytest.mark.parametrize("services", ["postgresql"], indirect=True)  # and on SQLite by two, below
 def test_the_worker_proves_what_is_due(services, crowd):
-    made = crowd.pending(40)
+    made = crowd.pending(20)
     with working(services):
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 40})
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20})
         more = crowd.pending(3)
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 43})
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 23})
     assert proven_times(services) == dict.fromkeys(made + more, 1)
 
 
 def test_two_workers_do_nothing_twice(services, crowd):
-    made = crowd.pending(60)
+    made = crowd.pending(40)
     with working(services), working(services):
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 60})
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 40})
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 
@@ -238,6 +238,7 @@ def actions(services) -> set[str]:
         return set(db.scalars(sqlalchemy.select(AuditEvent.action)))
 
 
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # no database fails here
 @pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
 def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
     monkeypatch.setattr("app.background.parts._AFTER_FAILURE", 0.05)
@@ -270,6 +271,7 @@ def environment(services, aws, **more):
     }
 
 
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_celery_takes_no_commands_from_its_broker(services):
     """`celery inspect` and `celery control` speak to workers through it."""
     for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
@@ -277,6 +279,7 @@ def test_celery_takes_no_commands_from_its_broker(services):
         assert celery.conf.worker_enable_remote_control is False
 
 
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_a_celery_worker_logs_at_the_level_of_the_settings(services, aws):
     """Its own lines about each task stay out of the log."""
     code = "import logging, celery_app; celery_app.celery.log.setup('ERROR', redirect_stdouts=True); print('printed')"

@@ -75,7 +75,7 @@ def test_its_processes_run_as_its_user_change_no_file_and_are_healthy(image: Ima
     before, port = image.files(), free_port()
     assert image.volumes == ["/tmp"]  # noqa: S108
     with (tmp_path / "log").open("wb") as log:
-        words = [*image.command, "--bind", f"127.0.0.1:{port}", "--workers", "2"]
+        words = [*image.command, "--bind", f"127.0.0.1:{port}", "--workers", "1"]
         web = image.start(
             words, environment | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}, stdout=log, stderr=log
         )

@@ -117,7 +117,7 @@ class Compose:
     def _start_deputy(self, name: str) -> bool:
         words = self._words(name) or self.image.command
         if name == "web":
-            words += ["--bind", f"127.0.0.1:{self.ports[name, 8000]}", "--workers", "2"]
+            words += ["--bind", f"127.0.0.1:{self.ports[name, 8000]}", "--workers", "1"]
         log = self._ends.enter_context((self.folder / f"{name}.log").open("wb"))
         self._keep(name, self.image.start(words, self._environment(name), stdout=log, stderr=log))
         return True
