@@ -1,17 +1,18 @@
 """One `make run` for all who only look at it. Its end is looked at too."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.dev.make_run import PERSONS_AWS, Run, assert_nothing_left, new_key
+from tests.dev.make_run import DOUBTFUL, ODD, PERSONS_AWS, TWINS, Run, assert_nothing_left, new_key
 
 
 @pytest.fixture(scope="package")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Started by a person who has chosen the admin key, and has AWS credentials of their own; ended by Ctrl-C."""
-    key = new_key()
-    with Run("run", tmp_path_factory.mktemp("run") / "data", DEPUTY_BOOTSTRAP_KEY=key, **PERSONS_AWS) as run:
+    """Started by a person with settings and AWS credentials of their own; ended by Ctrl-C. `make demo` has neither."""
+    home, key = tmp_path_factory.mktemp("run"), new_key()
+    with Run("run", home / "data", **given(home, key), **PERSONS_AWS) as run:
         run.ready()
         assert run.admin_key == key
         yield run
@@ -21,3 +22,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         assert_nothing_left(run)
         assert not (run.data / "run.json").exists()
         assert not (run.data / "env").exists()
+
+
+def given(home: Path, key: str) -> dict[str, str]:
+    """Settings, two of them in files, and one variable that is not a setting."""
+    name = "DEPUTY_VENDOR_ACCOUNT_IDS"
+    (home / "ids").write_text(TWINS[name] + "\n")
+    (home / "key").write_text(key + "\n")
+    files = {f"{name}_FILE": str(home / "ids"), "DEPUTY_BOOTSTRAP_KEY_FILE": str(home / "key")}
+    return {**{other: value for other, value in TWINS.items() if other != name}, **files, DOUBTFUL: ODD}

@@ -35,6 +35,18 @@ PERSONS_AWS = {
     "AWS_ENDPOINT_URL_STS": "http://localhost:1/",
 }
 
+# Settings of a person's own: all that broker.yaml has a parameter for, and one with a mistake in its name.
+VENDOR = "555566667777"
+OTHER = "123456789012"
+TWINS = {
+    "DEPUTY_ROLE_PREFIX": "Acme-",
+    "DEPUTY_VENDOR_ACCOUNT_IDS": f"{OTHER},210987654321",
+    "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/AcmeBroker",
+    "DEPUTY_TEMPLATE_BUCKET": "acme.templates",
+}
+DOUBTFUL = "DEPUTY_ISSUE_RAET"
+ODD = 'it\'s $HOME `id` "quoted" \\ and more'
+
 
 def new_key() -> str:
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"

@@ -116,6 +116,7 @@ def test_the_demo_alone_starts_its_own_service_and_leaves_nothing(data: Path, tm
     with Run("demo", data, TMPDIR=str(tmp_path)) as demo:
         assert demo.ended() == 0, demo.output
     assert "No service runs; starting one for the demo" in demo.output
+    assert "note  " not in demo.output, "its settings leave nothing to doubt"
     assert_the_demo_tells_everything(demo.output)
     assert_nothing_left(demo)
     assert not data.exists()

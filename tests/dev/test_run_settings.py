@@ -14,49 +14,46 @@ import yaml
 from dev.demo import aws
 from dev.run import summary
 from dev.stack import Settings, Stack, StackError, exports, vendor_arguments
-from tests.dev.make_run import ROOT, STOPPED, Run, assert_nothing_left, assert_the_story_works, call, new_key, processes
+from tests.dev.make_run import (
+    DOUBTFUL,
+    ODD,
+    PATIENCE,
+    ROOT,
+    STOPPED,
+    TWINS,
+    VENDOR,
+    Run,
+    assert_nothing_left,
+    assert_the_story_works,
+    call,
+    new_key,
+    processes,
+)
 from tests.support.rows import ByHand
 from tests.support.sets import MISTAKEN
-
-VENDOR = "555566667777"
-OTHER = "123456789012"
-DOUBTFUL = "DEPUTY_ISSUE_RAET"
-ODD = 'it\'s $HOME `id` "quoted" \\ and more'
-TWINS = {
-    "DEPUTY_ROLE_PREFIX": "Acme-",
-    "DEPUTY_VENDOR_ACCOUNT_IDS": f"{OTHER},210987654321",
-    "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/AcmeBroker",
-    "DEPUTY_TEMPLATE_BUCKET": "acme.templates",
-}
+from tests.support.waiting import until
 
 
-@pytest.fixture
-def given(tmp_path: Path) -> dict[str, str]:
-    """Settings, two of them in files, and one variable that is not a setting."""
-    (tmp_path / "ids").write_text(TWINS["DEPUTY_VENDOR_ACCOUNT_IDS"] + "\n")
-    (tmp_path / "key").write_text(new_key() + "\n")
-    here = {name: value for name, value in TWINS.items() if name != "DEPUTY_VENDOR_ACCOUNT_IDS"}
-    files = {
-        "DEPUTY_VENDOR_ACCOUNT_IDS_FILE": str(tmp_path / "ids"),
-        "DEPUTY_BOOTSTRAP_KEY_FILE": str(tmp_path / "key"),
-    }
-    return {**here, **files, DOUBTFUL: ODD}
+def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(run: Run):
+    tenant = call(run, run.admin_key, "POST", "/v1/tenants", {"name": "Initech"}, expect=201)
+    kit = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
+    assert kit["role_name"] == kit["stack_name"] == f"Acme-{tenant['id'].replace('-', '')[-8:]}"
+    assert_the_story_works(run, run.admin_key)
+    assert_the_vendors_stack_fits(run)
 
 
-def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(tmp_path: Path, given: dict[str, str]):
-    """And the next start, after this one was killed outright, begins with nothing of it."""
-    key = Path(given["DEPUTY_BOOTSTRAP_KEY_FILE"]).read_text().strip()
-    with Run("run", tmp_path / "data", **given) as run:
-        run.ready()
-        assert run.admin_key == key
-        assert_what_is_doubtful_is_told_once(run)
-        tenant = call(run, key, "POST", "/v1/tenants", {"name": "Initech"}, expect=201)
-        kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
-        assert kit["role_name"] == kit["stack_name"] == f"Acme-{tenant['id'].replace('-', '')[-8:]}"
-        assert_the_story_works(run, key)
-        assert_the_vendors_stack_fits(run)
-        assert_the_environment_file_is_the_services_own(run)
-        assert_commands_work_with_it(run)
+def test_a_file_holds_the_settings_for_commands(run: Run):
+    assert_what_is_doubtful_is_told_once(run)
+    assert_the_environment_file_is_the_services_own(run)
+    assert_commands_work_with_it(run)
+
+
+def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tmp_path: Path):
+    key = new_key()
+    with Run("run", tmp_path / "data", DEPUTY_BOOTSTRAP_KEY=key) as run:
+        until(lambda: "starting  CloudFormation" in run.output, "the sandbox runs", PATIENCE)
+        for note in ("run.json", "env"):
+            (run.data / note).write_text("as of a run that was ready")
         run.process.kill()
         run.process.wait()
         assert_nothing_left(run, STOPPED)
