@@ -5,20 +5,23 @@ session that is used to its end while Deputy is away, and a memory for failures,
 asked by every call of every thread.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import boto3.session
-import botocore.session
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
 
 from deputy_client.errors import ConfigurationError, DeputyError, Unreachable
 from deputy_client.refusals import Gate, watch
 from deputy_client.service import ATTEMPTS, Issued, Question, Service
+
+if TYPE_CHECKING:
+    import boto3.session
 
 # Before the end of a session. In the first window one thread asks and the others go on with what they have. In the
 # second, all wait, and a refusal is raised: it is as long as the clock skew that AWS tolerates, so that what we hold for
@@ -62,6 +65,9 @@ def session(  # noqa: PLR0913  all but the two are options
     Credentials are safe to share among threads. As with any boto3 session, make clients in one thread, or one session
     for each thread.
     """
+    import boto3.session  # noqa: PLC0415  a third of a start, which deputy-credential-process need not wait for
+    import botocore.session  # noqa: PLC0415
+
     question = Question.of(
         tenant_id,
         connection_id,

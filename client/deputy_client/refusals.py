@@ -4,14 +4,18 @@ When a role is deleted, its sessions stop working, and Deputy gets no message. O
 session of Deputy's count.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.awsrequest import AWSRequest
-from botocore.session import Session
+
+if TYPE_CHECKING:
+    from botocore.session import Session
 
 REPORT_SECONDS = 60
 

@@ -208,3 +208,9 @@ def test_closed_it_opens_nothing_where_there_is_no_standard_error(deputy: Deputy
     words = [sys.executable, "-m", "deputy_client.cli", *asked(place), "--fail-closed"]
     done = run("sh", "-c", '"$@" 2>&-', "sh", *words, env=env)
     made_up(done.stdout)
+
+
+def test_it_starts_without_boto3_which_only_sessions_need():
+    """An SDK starts it at each refresh, and waits for it."""
+    program = "import sys, deputy_client.cli; sys.exit('boto3' in sys.modules)"
+    assert run(sys.executable, "-c", program, env=environment()).returncode == 0
