@@ -81,6 +81,7 @@ def service() -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory(prefix="deputy-demo-") as folder:
         own = replace(settings, port=free_port(), sandbox_port=free_port(), data=Path(folder))
         with Stack(own, os.environ) as stack:
+            stack.web_processes = 1  # the demo asks one thing after the other
             stack.prepare()
             stack.start_sandbox()
             stack.publish()
