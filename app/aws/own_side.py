@@ -7,10 +7,10 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+import boto3
 from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import ClientError
-from botocore.session import get_session
 
 from app.aws.errors import AWS_ERRORS, Unavailable
 from app.config import Config
@@ -43,8 +43,7 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
     """
     unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
     try:
-        s3: Any = get_session().create_client("s3", config.region, config=unsigned)
-        with closing(s3):
+        with closing(boto3.session.Session(region_name=config.region).client("s3", config=unsigned)) as s3:
             said: Any = s3.head_bucket(Bucket=config.template_bucket)
     except ClientError as error:
         said = error.response
@@ -56,7 +55,7 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
 
 
 def queue(config: Config, url: str) -> Queue:
-    sqs: Any = get_session().create_client("sqs", config.region, config=_PATIENT)
+    sqs = boto3.session.Session(region_name=config.region).client("sqs", config=_PATIENT)
     found = _asked(sqs, lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
     dead = json.loads(found.get("RedrivePolicy", "{}")).get("deadLetterTargetArn", "").rpartition(":")[2]
     return Queue(
@@ -69,7 +68,7 @@ def queue(config: Config, url: str) -> Queue:
 
 def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
     """Its policy, and the queues that it sends to."""
-    sns: Any = get_session().create_client("sns", arn.split(":")[3], config=_PATIENT)
+    sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
     found, listed = _asked(
         sns, lambda: (sns.get_topic_attributes(TopicArn=arn), sns.list_subscriptions_by_topic(TopicArn=arn))
     )

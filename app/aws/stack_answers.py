@@ -8,12 +8,13 @@ import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import boto3
+import botocore.session
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
-from botocore.session import get_session
 from botocore.utils import get_environ_proxies
 
 from app.aws.stack_messages import Request
@@ -33,7 +34,7 @@ class StackAnswers:
 
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
         self._allowed = _allowed(region, partition, endpoint)
-        ca: Any = ca_bundle(get_session())
+        ca: Any = ca_bundle(botocore.session.get_session())
         proxies = get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}")
         self._http = URLLib3Session(verify=ca, proxies=proxies, timeout=_TIMEOUTS)
 
@@ -72,7 +73,7 @@ class StackAnswers:
 
 def stack_answers(region: str, partition: str) -> StackAnswers:
     """For the topic's region, with the S3 that the environment names."""
-    s3 = get_session().create_client("s3", region, config=BotoConfig(signature_version=UNSIGNED))
+    s3 = boto3.session.Session(region_name=region).client("s3", config=BotoConfig(signature_version=UNSIGNED))
     parts = urlsplit(s3.meta.endpoint_url)
     aws_own = (parts.hostname or "").endswith(f".{_suffix(partition)}")
     return StackAnswers(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
@@ -80,7 +81,7 @@ def stack_answers(region: str, partition: str) -> StackAnswers:
 
 def _suffix(partition: str) -> str:
     """The partition's domain, from botocore's data."""
-    known: Any = get_session().get_data("partitions")
+    known: Any = botocore.session.get_session().get_data("partitions")
     return next(str(found["outputs"]["dnsSuffix"]) for found in known["partitions"] if found["id"] == partition)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
+import boto3
 from botocore.config import Config as BotoConfig
-from botocore.session import get_session
 
 from app import strict_json
 from app.aws.errors import AWS_ERRORS, Unavailable, classify
@@ -149,7 +149,7 @@ class RegistrationQueue:
     def __init__(self, region: str, url: str) -> None:
         self._url = url
         settings = BotoConfig(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5)
-        self._sqs: Any = get_session().create_client("sqs", region, config=settings)
+        self._sqs = boto3.session.Session(region_name=region).client("sqs", config=settings)
 
     def receive(self, wait_seconds: int) -> list[Message]:
         """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises Unavailable."""

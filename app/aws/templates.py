@@ -20,11 +20,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import boto3
 from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 from botocore.parsers import ResponseParserError
-from botocore.session import get_session
 
 from app.aws.errors import Unavailable
 from app.config import Broker, Config
@@ -180,8 +180,7 @@ class TemplateBucket:
 
     def __init__(self, config: Config) -> None:
         self._bucket = config.template_bucket
-        self._region = config.region
-        self._boto: Any = get_session()
+        self._boto = boto3.session.Session(region_name=config.region)
 
     @cached_property
     def _endpoint(self) -> str:
@@ -189,9 +188,7 @@ class TemplateBucket:
 
         Unsigned, because a web process needs only the bucket's address, and has no credentials for the bucket.
         """
-        url: str = self._boto.create_client(
-            "s3", self._region, config=BotoConfig(signature_version=UNSIGNED)
-        ).meta.endpoint_url
+        url: str = self._boto.client("s3", config=BotoConfig(signature_version=UNSIGNED)).meta.endpoint_url
         return url
 
     def url(self, template: Template) -> str:
@@ -201,7 +198,7 @@ class TemplateBucket:
     def publish(self, template: Template) -> bool:
         """Upload the template; False when it exists already, as it is never overwritten. Raises Unavailable."""
         try:
-            with closing(self._boto.create_client("s3", self._region)) as s3:
+            with closing(self._boto.client("s3")) as s3:
                 s3.put_object(
                     Bucket=self._bucket,
                     Key=template.key,
@@ -222,7 +219,7 @@ class TemplateBucket:
         wanted = template.body.encode()
         settings = BotoConfig(signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries=once)
         try:
-            with closing(self._boto.create_client("s3", self._region, config=settings)) as s3:
+            with closing(self._boto.client("s3", config=settings)) as s3:
                 answer = s3.get_object(Bucket=self._bucket, Key=template.key)
                 with closing(answer["Body"]) as body:
                     found = body.read(len(wanted) + 1)
@@ -242,13 +239,13 @@ def _status(error: Exception) -> int | None:
 @cache
 def regions(partition: str) -> frozenset[str]:
     """The regions of a partition in which CloudFormation runs, from botocore's data."""
-    return frozenset(get_session().get_available_regions("cloudformation", partition))
+    return frozenset(boto3.session.Session().get_available_regions("cloudformation", partition))
 
 
 @cache
 def partition_of(region: str) -> str | None:
     """The partition of a region's name, also for a region newer than this botocore; None for another name."""
     try:
-        return get_session().get_partition_for_region(region)
+        return boto3.session.Session().get_partition_for_region(region)
     except UnknownRegionError:
         return None
