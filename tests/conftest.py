@@ -81,10 +81,12 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Around pytest's own choice by marks, which must know the ones added here; the order is of what it leaves."""
     if [Path(argument).name for argument in config.args] == ["tests"]:
         _share_out_databases(items)
+    yield
     _order(config, items)
 
 
