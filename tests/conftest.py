@@ -67,7 +67,7 @@ _MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaS
 # Where a database's locks and statements are what is tested, each test runs on both.
 _ON_BOTH = (
     *("tests/access/", "tests/audit/", "tests/concurrency/", "tests/issuing/", "tests/limits/", "tests/store/"),
-    *("tests/tenants/", "tests/attacks/test_attack_races.py", "tests/attacks/test_attack_revoked_midway.py"),
+    *("tests/tenants/test_rotation.py", "tests/attacks/test_attack_races.py"),
     *("tests/connections/test_listing.py", "tests/connections/test_proof_queue.py"),
 )
 _WAITING = ("honesty", "dev", "client", "web", "background", "deploy")  # the longest first
