@@ -39,10 +39,14 @@ def database(request):
 
 @pytest.fixture
 def later(monkeypatch):
-    """`later(seconds)`: the feed finds the database's clock so far ahead."""
+    """`later(seconds)`: the feed finds the database's clock so far ahead.
+
+    And ten milliseconds more, as what was recorded in this very millisecond has not settled.
+    """
 
     def move(seconds: float) -> None:
-        monkeypatch.setattr(audit, "database_now", lambda db: database_now(db) + timedelta(seconds=seconds))
+        ahead = timedelta(seconds=seconds, milliseconds=10)
+        monkeypatch.setattr(audit, "database_now", lambda db: database_now(db) + ahead)
 
     return move
 
