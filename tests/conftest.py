@@ -66,8 +66,8 @@ NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt
 _MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
 # Where a database's locks and statements are what is tested, each test runs on both.
 _ON_BOTH = (
-    *("tests/access/", "tests/audit/", "tests/concurrency/", "tests/issuing/", "tests/limits/", "tests/store/"),
-    *("tests/tenants/test_rotation.py", "tests/attacks/test_attack_races.py"),
+    *("tests/access/", "tests/audit/", "tests/background/", "tests/concurrency/", "tests/honesty/", "tests/issuing/"),
+    *("tests/limits/", "tests/store/", "tests/tenants/test_rotation.py", "tests/attacks/test_attack_races.py"),
     *("tests/connections/test_listing.py", "tests/connections/test_proof_queue.py"),
 )
 _WAITING = ("honesty", "dev", "client", "web", "background", "deploy")  # the longest first
@@ -97,9 +97,10 @@ def _share_out_databases(items: list[pytest.Item]) -> None:
     """
     both: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
     for item in items:
-        engine = item.callspec.params.get("database_url") if hasattr(item, "callspec") else None
-        if engine and not item.nodeid.startswith(_ON_BOTH):
-            both[item.nodeid.replace(engine, "")][engine] = item
+        params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        for engine in {"sqlite", "postgresql"}.intersection(value for value in params if isinstance(value, str)):
+            if not item.nodeid.startswith(_ON_BOTH):
+                both[item.nodeid.replace(engine, "")][engine] = item
     for name, variants in both.items():
         if len(variants) == 2:
             other = ("sqlite", "postgresql")[zlib.crc32(name.encode()) % 2]

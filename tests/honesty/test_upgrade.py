@@ -26,7 +26,7 @@ from tests.support.waiting import until
 NO_HISTORY = "git has no commit with an older schema here (git fetch --unshallow)"
 HANDS = 3  # clients of each release
 MANY = 12  # requests in each phase, two of each kind
-PAUSE = 0.1  # seconds between two of a client's: most of the time is that of processes which start
+PAUSE = 0.2  # seconds between two of a client's: most of the time is that of processes which start
 _accounts = itertools.count(700000000000)
 
 
