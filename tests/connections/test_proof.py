@@ -18,7 +18,7 @@ from app.connections import verification
 from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.pairing import Candidate, Plan
-from app.connections.proof import Check, Warning as ProofWarning, prove, prove_routinely
+from app.connections.proof import AWS_SILENT, Check, Warning as ProofWarning, prove, prove_routinely
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
@@ -230,6 +230,10 @@ def test_details_are_in_our_words_and_help():
 def test_what_a_customer_must_change_is_said_when_aws_says_it():
     first = prove(Door((MISCONFIGURED,) * 4), GRANT).checks[0]
     assert first.detail == "The account has switched STS off."
+
+
+def test_a_last_call_without_an_answer_says_so_and_not_that_the_role_is_new():
+    assert prove(Door((ACCEPTED, REFUSED, REFUSED, UNAVAILABLE)), GRANT).checks[0].detail == AWS_SILENT
 
 
 def test_waiting_may_help_only_where_iam_may_still_be_spreading():

@@ -485,8 +485,12 @@ def test_a_way_in_for_an_identity_provider_is_named_too():
 
 
 def test_everybody_but_some_is_named_so():
-    everybody = {"Effect": "Allow", "NotPrincipal": {"AWS": "999999999999"}, "Action": "sts:AssumeRole"}
-    assert reading(DEMANDED, everybody).others == ("everybody but 999999999999",)
+    everybody = {
+        "Effect": "Allow",
+        "NotPrincipal": {"AWS": ["999999999999", "888888888888"]},
+        "Action": "sts:AssumeRole",
+    }
+    assert reading(DEMANDED, everybody).others == ("everybody but 999999999999, 888888888888",)
 
 
 @pytest.mark.parametrize(
