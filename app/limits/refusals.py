@@ -61,6 +61,7 @@ class Refusals:
         self._told: TTLCache[UUID, bool] = TTLCache(_KEYS, ttl=_QUIET_SECONDS)
         self._tenants = Limit("refusals", OF_TENANT, 1)
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
 
     def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:
         """Record a refusal. `tenant_id`: of a bound key; its tenant sees the summary of a flood.
@@ -120,14 +121,21 @@ class Refusals:
             self.flush(before=int(now().timestamp()))
 
     def flush(self, *, before: int | None = None) -> None:
-        """Store the summaries of all seconds before this one (None: of all, at the end of the process)."""
-        with self._lock:
-            over = [place for place in self._rests if before is None or place[1] < before]
-            rests = [self._rests.pop(place) for place in over]
-            if not self._rests:
-                atexit.unregister(self.flush)
-        if not rests:
-            return
+        """Store the summaries of all seconds before this one (None: of all, at the end of the process).
+
+        The process's end waits for a flush that has begun: what that one took out would be lost with its thread.
+        """
+        with self._flushing:
+            with self._lock:
+                over = [place for place in self._rests if before is None or place[1] < before]
+                rests = [self._rests.pop(place) for place in over]
+            if rests:
+                self._store(rests)
+            with self._lock:
+                if not self._rests:
+                    atexit.unregister(self.flush)
+
+    def _store(self, rests: list[_Rest]) -> None:
         try:
             with self._db.write(SYSTEM) as db:
                 for rest in rests:

@@ -1,5 +1,6 @@
 """Refusals on record: ten of a key in a second are told one by one, the rest in one event, over all processes together."""
 
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -238,6 +239,35 @@ def test_a_rest_that_can_not_be_stored_is_logged(processes, key, monkeypatch, lo
     processes[0].refusals.flush()
     assert logged == ["audit.refusal_not_recorded"]
     assert not processes[0].refusals._rests
+
+
+def test_the_end_of_the_process_waits_for_what_is_being_stored(processes, key, monkeypatch):
+    refusals, storing, go_on = processes[0].refusals, threading.Event(), threading.Event()
+    store, at_exit = refusals._store, set()
+
+    def slowly(rests):
+        storing.set()
+        assert go_on.wait(60)
+        store(rests)
+
+    monkeypatch.setattr(refusals, "_store", slowly)
+    monkeypatch.setattr("app.limits.refusals.atexit.register", at_exit.add)
+    monkeypatch.setattr("app.limits.refusals.atexit.unregister", at_exit.discard)
+    for _ in range(12):
+        refuse(processes[0], key)
+    with ThreadPoolExecutor() as threads:
+        in_time = threads.submit(refusals.flush)
+        assert storing.wait(60)
+        assert at_exit == {refusals.flush}, "the end of the process would not wait"
+        at_the_end = threads.submit(refusals.flush)
+        with pytest.raises(TimeoutError):
+            at_the_end.result(0.3)
+        go_on.set()
+        at_the_end.result(60)
+        assert in_time.done()
+    assert at_exit == set()
+    [rest] = events(processes[0], key, "request.refused")
+    assert rest.details["count"] == 2
 
 
 def test_it_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypatch):
