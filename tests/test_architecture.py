@@ -301,7 +301,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/key_ages.py", "note"),
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
-        ("app/limits/refusals.py", "flush"),
+        ("app/limits/refusals.py", "_store"),
         ("app/onboarding/registrations.py", "_refusal"),  # a stack's message
         ("app/onboarding/set_versions.py", "record"),  # the operator publishes
         ("app/tenants/tenants.py", "void_registrations"),  # the operator
