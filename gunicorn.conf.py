@@ -5,7 +5,6 @@ shared commit does not delay others. gevent must patch the standard library befo
 a web process starts, and then loads wsgi.py. So do not preload, and do not import the service in this file.
 """
 
-import gc
 import multiprocessing
 import os
 import shutil
@@ -60,8 +59,3 @@ def on_exit(_server: Any) -> None:
     environ = os.environ  # noqa: TID251
     if environ.get("DEPUTY_METRICS_BIND"):
         shutil.rmtree(environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
-
-
-def post_worker_init(_worker: Any) -> None:
-    """Exclude what was loaded: it stays, and scanning it would delay requests, as once here would delay the start."""
-    gc.freeze()
