@@ -1,8 +1,13 @@
-"""moto's SQS, made faster: moto reads the clock for every waiting message, several times in every call."""
+"""moto's SQS, made faster: moto reads the clock for every waiting message, several times in every call.
+
+And one difference from AWS is mended: SetQueueAttributes changes the attributes that it names, and moto also removes
+the queue's policy when the request has none.
+"""
 
 import time
 from datetime import datetime
-from functools import cache
+from functools import cache, wraps
+from typing import Any
 
 from moto.core import utils
 from moto.sqs import models
@@ -13,6 +18,18 @@ def _unix_time_millis(moment: datetime | None = None) -> float:
     return time.time() * 1000 if moment is None else float(utils.unix_time_millis(moment))
 
 
+def _keep_policy(set_attributes: Any) -> Any:
+    @wraps(set_attributes)
+    def keep(queue: models.Queue, attributes: dict[str, Any], now: float | None = None) -> None:
+        had = getattr(queue, "_policy_json", None)  # none while the queue is made
+        set_attributes(queue, attributes, now)
+        if had and "Policy" not in attributes:
+            queue._policy_json = had
+
+    return keep
+
+
 @cache
 def install() -> None:
     models.unix_time_millis = _unix_time_millis
+    models.Queue._set_attributes = _keep_policy(models.Queue._set_attributes)

@@ -182,8 +182,7 @@ def shown_again_soon(aws, vendor):
     def after(seconds: int) -> None:
         with closing(aws.client("sqs", VENDOR_ACCOUNT)) as sqs:
             url = vendor.registration_queue_url
-            kept = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]  # moto forgets it
-            sqs.set_queue_attributes(QueueUrl=url, Attributes=kept | {"VisibilityTimeout": str(seconds)})
+            sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)})
 
     after(SHOWN_AGAIN)
     yield

@@ -105,6 +105,7 @@ def test_buckets_know_their_owner():
         (parsing, ["get_model_map", "parse_and_create_resource", "parse_and_update_resource", "clean_json"]),
         (parsing, ["get_references_from_template", "CustomModel"]),
         (sqs_models, ["unix_time_millis"]),
+        (sqs_models.Queue, ["_set_attributes"]),
         (
             Role,
             ["create_from_cloudformation_json", "update_from_cloudformation_json", "delete_from_cloudformation_json"],
@@ -144,6 +145,7 @@ def test_topics_and_queues():
     sqs = sqs_backends[ACCOUNT]["us-east-1"]
     sqs.create_queue("contract", region="us-east-1")
     sqs.set_queue_attributes("contract", {"Policy": ""})
+    assert "Statement" in sqs.get_queue("contract")._policy_json
 
 
 def test_the_server_is_made_of_these():

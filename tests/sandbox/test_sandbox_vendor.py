@@ -45,6 +45,14 @@ def test_a_stack_that_fails_says_why(people, sandbox, vendor):
         deploy_vendor(sandbox.url, template)
 
 
+def test_another_attribute_of_the_queue_leaves_its_policy(people, vendor):
+    sqs, url = people.client("sqs", VENDOR), vendor.registration_queue_url
+    before = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]
+    assert vendor.registration_topic_arn in before["Policy"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "60"})
+    assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"] == before
+
+
 def test_the_broker_is_a_role_that_may_chain(people, broker, vendor):
     who = people.client("sts", broker).get_caller_identity()["Arn"]
     assert who == f"arn:aws:sts::{VENDOR}:assumed-role/DeputyBroker/deputy"
