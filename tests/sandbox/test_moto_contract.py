@@ -10,6 +10,7 @@ from moto.cloudformation import models, parsing, responses
 from moto.core.responses import BaseResponse
 from moto.iam.models import ManagedPolicy, Role, iam_backends
 from moto.moto_api._internal import moto_api_backend
+from moto.moto_server import werkzeug_app
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sns.models import Topic, sns_backends
@@ -112,6 +113,7 @@ def test_buckets_know_their_owner():
         ),
         (Topic, ["has_cfn_attr", "get_cfn_attribute", "update_from_cloudformation_json"]),
         (moto_api_backend, ["reset"]),
+        (werkzeug_app.backends, ["list_of_moto_modules"]),
     ],
 )
 def test_what_is_patched_or_called_exists(owner, names):
