@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 from app.clock import now
@@ -15,58 +15,74 @@ Outcome = Literal["ok", "refused", "failed"]
 
 @enum.unique
 class Action(enum.StrEnum):
-    """Every action that an event can have (`noun.verb`). docs/api.md says when each is written, and with which details."""
+    """Every action that an event can have (`noun.verb`), and when it is written. docs/api.md has the details of each."""
 
-    TENANT_CREATED = "tenant.created"
-    TENANT_CHANGED = "tenant.changed"
-    TENANT_SUSPENDED = "tenant.suspended"
-    TENANT_RESUMED = "tenant.resumed"
-    TENANT_DELETED = "tenant.deleted"
-    TENANT_REGISTRATIONS_VOIDED = "tenant.registrations_voided"
-    ROTATION_STARTED = "rotation.started"
-    ROTATION_MADE_EMERGENCY = "rotation.made_emergency"
-    ROTATION_READY = "rotation.ready"
-    ROTATION_COMPLETED = "rotation.completed"
-    ROTATION_ABANDONED = "rotation.abandoned"
-    EXTERNAL_ID_RETIRED = "external_id.retired"
-    LINK_CREATED = "onboarding_link.created"
-    LINK_REVOKED = "onboarding_link.revoked"
-    CONNECTION_CREATED = "connection.created"
-    CONNECTION_DELETED = "connection.deleted"
-    CONNECTION_SUSPENDED = "connection.suspended"
-    CONNECTION_RESUMED = "connection.resumed"
-    CONNECTION_APPROVED = "connection.approved"
-    CONNECTION_SET_ASKED = "connection.permission_set_asked"
-    CONNECTION_SET_CHANGED = "connection.permission_set_changed"
-    CONNECTION_VERIFIED = "connection.verified"
-    CONNECTION_AWAITS_APPROVAL = "connection.awaits_approval"
-    CONNECTION_PROOF_FAILED = "connection.proof_failed"
-    CONNECTION_ROLE_RECREATED = "connection.role_recreated"
-    CONNECTION_REGISTERED = "connection.registered"
-    CONNECTION_REGISTERED_AGAIN = "connection.registered_again"
-    CONNECTION_STACK_DELETED = "connection.stack_deleted"
-    CONNECTION_REGISTRATION_IGNORED = "connection.registration_ignored"
-    CONNECTION_REFUSAL_REPORTED = "connection.refusal_reported"
-    CONNECTION_SWITCHED = "connection.external_id_switched"
-    CONNECTION_DIAGNOSED = "connection.diagnosed"
-    PROBER_SIGHTED = "prober.sighted"
-    PROBER_BLINDED = "prober.blinded"
-    PROBER_CANARY_LOST = "prober.canary_lost"
-    DATABASE_RESTORED = "database.restored"
-    CREDENTIALS_ISSUED = ISSUED
-    KEY_CREATED = "api_key.created"
-    KEY_REPLACED = "api_key.replaced"
-    KEY_REVOKED = "api_key.revoked"
-    TENANT_REFUSED = "tenant.refused"
-    ROTATION_REFUSED = "rotation.refused"
-    ONBOARDING_REFUSED = "onboarding.refused"
-    PERMISSION_SET_REFUSED = "permission_set.refused"
-    LINK_REFUSED = "onboarding_link.refused"
-    CONNECTION_REFUSED = "connection.refused"
-    CREDENTIALS_REFUSED = "credentials.refused"
-    KEY_REFUSED = "api_key.refused"
-    AUDIT_EVENT_REFUSED = "audit_event.refused"
-    REQUEST_REFUSED = "request.refused"
+    when: str
+
+    def __new__(cls, value: str, when: str = "") -> Self:
+        action = str.__new__(cls, value)
+        action._value_, action.when = value, when
+        return action
+
+    TENANT_CREATED = "tenant.created", "A tenant was made."
+    TENANT_CHANGED = "tenant.changed", "A tenant's name, reference or declared accounts were changed."
+    TENANT_SUSPENDED = "tenant.suspended", "A tenant was suspended."
+    TENANT_RESUMED = "tenant.resumed", "A tenant was resumed."
+    TENANT_DELETED = "tenant.deleted", "A tenant was deleted, with its connections and the keys that are bound to it."
+    TENANT_REGISTRATIONS_VOIDED = "tenant.registrations_voided", "The operator voided a tenant's registration tokens."
+    ROTATION_STARTED = "rotation.started", "The replacement of a tenant's External ID began."
+    ROTATION_MADE_EMERGENCY = (
+        "rotation.made_emergency",
+        "An open rotation became an emergency: nothing is issued with the old External ID.",
+    )
+    ROTATION_READY = "rotation.ready", "All verified connections of a tenant have switched to the next External ID."
+    ROTATION_COMPLETED = "rotation.completed", "The next External ID became current, and the old one is retiring."
+    ROTATION_ABANDONED = "rotation.abandoned", "A rotation was abandoned, and the next External ID retired."
+    EXTERNAL_ID_RETIRED = "external_id.retired", "An External ID that was replaced was retired: it is never used again."
+    LINK_CREATED = "onboarding_link.created", "An onboarding link was made."
+    LINK_REVOKED = "onboarding_link.revoked", "An onboarding link was revoked."
+    CONNECTION_CREATED = "connection.created", "A connection was added over the API or on an onboarding page."
+    CONNECTION_DELETED = "connection.deleted", "A connection was deleted, or the search for its role was ended."
+    CONNECTION_SUSPENDED = "connection.suspended", "A connection was suspended."
+    CONNECTION_RESUMED = "connection.resumed", "A connection was resumed."
+    CONNECTION_APPROVED = "connection.approved", "The vendor approved a connection that awaited its approval."
+    CONNECTION_SET_ASKED = "connection.permission_set_asked", "A connection's role is to have another permission set."
+    CONNECTION_SET_CHANGED = "connection.permission_set_changed", "A connection moved to the permission set asked for."
+    CONNECTION_VERIFIED = "connection.verified", "A proof passed, and the connection issues credentials."
+    CONNECTION_AWAITS_APPROVAL = "connection.awaits_approval", "A proof passed; the vendor must approve the connection."
+    CONNECTION_PROOF_FAILED = "connection.proof_failed", "A proof failed (`refused`) or was inconclusive (`failed`)."
+    CONNECTION_ROLE_RECREATED = "connection.role_recreated", "A session showed that the role was deleted and remade."
+    CONNECTION_REGISTERED = "connection.registered", "A stack registered a role that the tenant had no connection to."
+    CONNECTION_REGISTERED_AGAIN = "connection.registered_again", "A stack registered a connection's role; it is due."
+    CONNECTION_STACK_DELETED = "connection.stack_deleted", "A connection's stack is being deleted; a proof is due."
+    CONNECTION_REGISTRATION_IGNORED = (
+        "connection.registration_ignored",
+        "A stack registered a role whose connection is suspended or deleted.",
+    )
+    CONNECTION_REFUSAL_REPORTED = "connection.refusal_reported", "A worker reported a refusal by AWS; a proof is due."
+    CONNECTION_SWITCHED = "connection.external_id_switched", "A proof paired a connection with another External ID."
+    CONNECTION_DIAGNOSED = "connection.diagnosed", "Somebody asked why a connection does not work, and Deputy looked."
+    PROBER_SIGHTED = "prober.sighted", "The canary lets the broker in both ways, so refusals of roles count."
+    PROBER_BLINDED = "prober.blinded", "A policy on the vendor's side refuses probes, so proofs are inconclusive."
+    PROBER_CANARY_LOST = "prober.canary_lost", "The canary refuses the broker: it is deleted, changed or unreachable."
+    DATABASE_RESTORED = (
+        "database.restored",
+        "The operator restored a backup; events between `reaches` and this one are lost.",
+    )
+    CREDENTIALS_ISSUED = ISSUED, "Credentials were issued."
+    KEY_CREATED = "api_key.created", "An API key was made."
+    KEY_REPLACED = "api_key.replaced", "An API key was given a successor."
+    KEY_REVOKED = "api_key.revoked", "An API key was revoked, with the keys and links that it made."
+    TENANT_REFUSED = "tenant.refused", "A request about a tenant was refused."
+    ROTATION_REFUSED = "rotation.refused", "A request about a rotation was refused."
+    ONBOARDING_REFUSED = "onboarding.refused", "A request for a kit was refused."
+    PERMISSION_SET_REFUSED = "permission_set.refused", "A request about permission sets was refused."
+    LINK_REFUSED = "onboarding_link.refused", "A request about onboarding links was refused."
+    CONNECTION_REFUSED = "connection.refused", "A request about a connection was refused."
+    CREDENTIALS_REFUSED = "credentials.refused", "A request for credentials was refused."
+    KEY_REFUSED = "api_key.refused", "A request about API keys was refused."
+    AUDIT_EVENT_REFUSED = "audit_event.refused", "A request for audit events was refused."
+    REQUEST_REFUSED = "request.refused", "Further requests of one key were refused within the same second."
 
 
 class Actor(NamedTuple):

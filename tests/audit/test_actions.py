@@ -1,4 +1,4 @@
-"""The registry of audit actions, and docs/api.md, which has the same ones with a sentence on when each is written."""
+"""The registry of audit actions, with a sentence on when each is written, and docs/api.md, which has the same."""
 
 import ast
 import re
@@ -15,14 +15,14 @@ SOURCES = {path: path.read_text() for path in (ROOT / "app").rglob("*.py")}
 
 
 @pytest.mark.parametrize("action", Action)
-def test_each_is_a_noun_and_a_verb(action):
+def test_each_is_a_noun_and_a_verb_with_a_sentence(action):
     assert re.fullmatch(r"[a-z_]{1,31}\.[a-z_]{1,31}", action)
+    assert re.fullmatch(r"[A-Z].+\.", action.when), "a sentence"
 
 
 def test_the_docs_list_them_and_say_when_each_is_written():
     documented = ROW.findall((ROOT / "docs" / "api.md").read_text())
-    assert [name for name, _ in documented] == list(Action)
-    assert [when for _, when in documented if not re.fullmatch(r"[A-Z].+\.", when)] == []
+    assert documented == [(action.value, action.when) for action in Action]
 
 
 def test_each_is_written_somewhere():
