@@ -7,6 +7,7 @@ import ast
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +200,12 @@ def long_functions(trees: Trees, limit: int = 40) -> list[str]:
     ]
 
 
+def same_classes(trees: Trees) -> list[str]:
+    """Names of classes that several modules define. What a class holds inside it (`Meta`) is named by that class."""
+    names = Counter(node.name for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef))
+    return [name for name, number in names.items() if number > 1]
+
+
 # --- the rules can fail ---
 
 
@@ -234,6 +241,10 @@ def long_functions(trees: Trees, limit: int = 40) -> list[str]:
 )
 def test_each_rule_finds_what_it_forbids(rule, source):
     assert len(rule({"bad.py": ast.parse(source)})) == 1
+
+
+def test_two_modules_with_a_class_of_the_same_name_are_found():
+    assert same_classes({name: ast.parse("class A: ...") for name in ("one.py", "other.py")}) == ["A"]
 
 
 # --- the door ---
@@ -338,6 +349,10 @@ def test_nothing_catches_everything():
             "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
         ]
     )
+
+
+def test_a_class_has_a_name_of_its_own():
+    assert same_classes(TREES) == []
 
 
 def test_functions_have_40_lines_at_most():

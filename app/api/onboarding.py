@@ -42,7 +42,7 @@ class KitUpdateOut(Answer):
     aws_cli = string("#!/bin/sh\n...")
 
 
-class Kit(Answer):
+class KitSchema(Answer):
     external_id = string(EXTERNAL_ID)
     next_external_id = string(NEXT_EXTERNAL_ID, "During a rotation the one that roles accept as well.", allow_none=True)
     broker_principal_arn = string(_BROKER)
@@ -70,7 +70,7 @@ class Kit(Answer):
 bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer needs to create the role.")
 
 
-@bp.operation("GET", "/v1/tenants/<uuid:tenant_id>/onboarding", Scope.CONNECTIONS_READ, Kit, takes=KitQuery)
+@bp.operation("GET", "/v1/tenants/<uuid:tenant_id>/onboarding", Scope.CONNECTIONS_READ, KitSchema, takes=KitQuery)
 def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
     """The onboarding kit: launch link, template, trust policy, Terraform and AWS CLI"""
     return services().onboarding.kit(caller(), tenant_id, **query)

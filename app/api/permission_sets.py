@@ -85,7 +85,7 @@ class DifferenceOut(Answer):
     changed = fields.List(fields.Nested(ChangeOut), metadata={"description": "Fields of what both have."})
 
 
-class PermissionSets(Answer):
+class PermissionSetsSchema(Answer):
     items = fields.List(fields.Nested(PermissionSetOut))
 
 
@@ -94,7 +94,7 @@ bp = Blueprint("permission-sets", __name__, noun="permission_set", description="
 _ONE = "/v1/permission-sets/<name>"
 
 
-@bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSets)
+@bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSetsSchema)
 def list_permission_sets() -> dict[str, Any]:
     """List the permission sets: what the vendor can ask for, in words and as policies"""
     sets, partition = services().onboarding.sets.values(), services().config.broker.partition

@@ -25,7 +25,7 @@ from app.background import housekeeping
 from app.background.parts import THREADS, Part, companions, stop_all
 from app.config import Config
 from app.connections.proof_queue import Claim
-from app.health.checks import Finding, failed, ok, skipped
+from app.health.checks import HealthFinding, failed, ok, skipped
 from app.health.own_side import work_queue
 from app.services import Services
 
@@ -141,7 +141,7 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
     return Beside
 
 
-def message_broker(config: Config) -> Finding:
+def message_broker(config: Config) -> HealthFinding:
     """Whether Celery's message broker answers, for `doctor`."""
     if config.celery_url is None:
         return skipped("No message broker is configured: one background worker does the work, without Celery.")

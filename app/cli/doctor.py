@@ -12,7 +12,7 @@ from app import log
 from app.cli.connections import findings
 from app.cli.operator import AS_JSON, example_of, services, show
 from app.connections.proof_queue import ProofQueue
-from app.health.checks import Check, Finding, Status, failed, ok
+from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok
 
 _EXIT = {Status.FAILED: 2, Status.WARNING: 1}
 
@@ -31,7 +31,7 @@ def doctor(*, as_json: bool) -> None:
     sys.exit(max(_EXIT.get(row["status"], 0) for row in found))  # type: ignore[call-overload]
 
 
-def _examined() -> Iterator[tuple[str, Finding]]:
+def _examined() -> Iterator[tuple[str, HealthFinding]]:
     if problem := current_app.config.get("PROBLEM"):
         seen = " ".join(problem.splitlines())
         yield "settings", failed(seen, "Set these variables for every process; the README lists all settings.")
@@ -41,13 +41,13 @@ def _examined() -> Iterator[tuple[str, Finding]]:
     made = services()
     yield from made.health.examine(
         [
-            Check("backlog", partial(_backlog, made.proof_queue), 0.0, after=("migrations",)),
-            Check("celery", partial(message_broker, made.config), 0.0),
+            HealthCheck("backlog", partial(_backlog, made.proof_queue), 0.0, after=("migrations",)),
+            HealthCheck("celery", partial(message_broker, made.config), 0.0),
         ]
     )
 
 
-def _backlog(queue: ProofQueue) -> Finding:
+def _backlog(queue: ProofQueue) -> HealthFinding:
     """Not for readiness: after an outage there may be a million rows to count."""
     waiting = queue.backlog()
     return ok(f"{waiting['urgent']} urgent proofs and {waiting['routine']} routine ones are due.")

@@ -22,8 +22,8 @@ from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavaila
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.config import Config
-from app.connections.proof import AWS_SILENT, Check, Finding, check_of, refusal, unproven_by
-from app.health.checks import Finding as Health, failed, ok, warning
+from app.connections.proof import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal, unproven_by
+from app.health.checks import HealthFinding, failed, ok, warning
 from app.ids import Grant
 from app.log import logger
 from app.store.database import SYSTEM, Database
@@ -66,7 +66,7 @@ class Canary:
         """What the canary said within the last minute; None when there is none. Raises StoreUnavailableError."""
         return self._look(sts).sight if self._has_canary else None
 
-    def judge(self, sts: Sts, finding: Finding) -> Finding:
+    def judge(self, sts: Sts, finding: ProofFinding) -> ProofFinding:
         """The finding, or an inconclusive one where refusals prove nothing. Raises as `sight`.
 
         An accepted stranger proves that a role is insecure, whatever the canary says.
@@ -76,9 +76,9 @@ class Canary:
         if why is None:
             return finding
         checks = tuple(unproven_by(why, check) for check in finding.checks)
-        return Finding(Verdict.INCONCLUSIVE, checks, warnings=finding.warnings)
+        return ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=finding.warnings)
 
-    def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[Check | None, tuple[()]]:
+    def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[ProofCheck | None, tuple[()]]:
         """Whether the role refuses the stranger that sends the right External ID (an Extra of the proof).
 
         The stranger is tried only if the canary let it in within the last minute. Raises as `sight`.
@@ -90,7 +90,7 @@ class Canary:
             return check_of(states.STRANGER, "skipped"), ()
         return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
 
-    def finding(self, sts: Sts) -> Health:
+    def finding(self, sts: Sts) -> HealthFinding:
         """What readiness says. Raises as `sight`."""
         view = self._look(sts)
         if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:

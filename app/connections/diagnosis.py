@@ -23,7 +23,7 @@ from app.config import Config
 from app.connections import pairing, role_rights, set_changes
 from app.connections.allowed_roles import allowed_role
 from app.connections.canary import Canary
-from app.connections.diagnosis_steps import UNTOLD, Seen, Step, conclusion, for_the_tenant, steps
+from app.connections.diagnosis_steps import UNTOLD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
 from app.errors import CallerFaultError
 from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.permissions.permission_sets import PermissionSets
@@ -49,7 +49,7 @@ class Permissions:
 class Diagnosis:
     at: datetime
     conclusion: str
-    steps: Sequence[Step]
+    steps: Sequence[DiagnosisStep]
     trust_policy: dict[str, Any] | None  # None: it was not seen, or is not an object
     permissions: Permissions
 
@@ -98,15 +98,15 @@ class Diagnoses:
         trust_policy = _trust_policy(view, {row.value for row in external_ids})
         return Diagnosis(now(), conclusion(found, connection.why), found, trust_policy, permissions)
 
-    def _seen(self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]) -> Seen:
+    def _seen(self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]) -> Evidence:
         """Ask AWS, from our own side to the role, until an answer makes the next question idle.
 
         `others`: the role with the tenant's other External IDs, which it is to have during a rotation.
         """
         try:
-            seen = Seen(self._config, self._sts.own_identity())
+            seen = Evidence(self._config, self._sts.own_identity())
         except StsError as error:
-            return Seen(self._config, error)
+            return Evidence(self._config, error)
         if not seen.identity:
             return seen
         if (sight := self._canary.sight(self._sts)) is not None:
@@ -126,7 +126,9 @@ class Diagnoses:
             return seen._replace(error=error, ended=ended, accepts_another=paired_anew)
         return seen._replace(view=view, recreated=view is None)
 
-    def _record(self, caller: Caller, tested: Connection, found: Sequence[Step], view: RoleView | None) -> Connection:
+    def _record(
+        self, caller: Caller, tested: Connection, found: Sequence[DiagnosisStep], view: RoleView | None
+    ) -> Connection:
         details = {step.name: step.outcome for step in found}
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)

@@ -14,7 +14,7 @@ from app.config import ROLE_CHAINING_MAX, Config
 from app.connections.canary import Sight
 from app.connections.proof import check_of
 from app.connections.role_rights import Cause, Gap
-from app.health.checks import Finding
+from app.health.checks import HealthFinding
 from app.store.models.states import OWN
 
 Outcome = Literal["ok", "problem", "unknown", "skipped"]
@@ -22,19 +22,19 @@ Said = tuple[Outcome, str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DiagnosisStep:
     name: str
     outcome: Outcome
     detail: str
     fix: str | None = None
 
 
-class Seen(NamedTuple):
+class Evidence(NamedTuple):
     """What was asked of AWS. What comes after a failure was not asked."""
 
     config: Config
     identity: bool | StsError | None  # whether our credentials are the broker's; None: AWS does not accept them
-    canary: tuple[Sight, Finding] | None = None
+    canary: tuple[Sight, HealthFinding] | None = None
     not_allowed: str | None = None  # why the settings forbid to try this role
     error: StsError | None = None  # why the role did not let us in
     ended: str | None = None  # when the access ended, if the customer set that
@@ -49,29 +49,29 @@ class Seen(NamedTuple):
         return isinstance(self.error, Refused) and not self.ended and not self.accepts_another
 
 
-def steps(seen: Seen) -> list[Step]:
-    found: list[Step] = []
+def steps(seen: Evidence) -> list[DiagnosisStep]:
+    found: list[DiagnosisStep] = []
     for name, step in (*_OF_THE_VENDOR.items(), *_OF_THE_ROLE.items()):
         stopped = any(before.name in _NEEDED and before.outcome != "ok" for before in found)
-        found.append(Step(name, *(_NOT_TRIED if stopped else step(seen))))
+        found.append(DiagnosisStep(name, *(_NOT_TRIED if stopped else step(seen))))
     return found
 
 
-def for_the_tenant(found: list[Step]) -> list[Step]:
+def for_the_tenant(found: list[DiagnosisStep]) -> list[DiagnosisStep]:
     """The vendor's steps as one, which says no more than whose turn it is."""
     ours = {step.outcome for step in found if step.name in _OF_THE_VENDOR}
     worst: Outcome = next((outcome for outcome in ("problem", "unknown") if outcome in ours), "ok")
-    return [Step("vendor", worst, *_TOLD_TENANTS[worst]), *(s for s in found if s.name not in _OF_THE_VENDOR)]
+    return [DiagnosisStep("vendor", worst, *_TOLD_TENANTS[worst]), *(s for s in found if s.name not in _OF_THE_VENDOR)]
 
 
-def conclusion(found: list[Step], why: str | None) -> str:
+def conclusion(found: list[DiagnosisStep], why: str | None) -> str:
     """`why`: why no credentials are issued for the connection."""
     by_urgency = [step for outcome in ("problem", "unknown") for step in found if step.outcome == outcome]
     first = next((s for s in by_urgency if s.outcome == "problem" or s.name in {"vendor", *_NEEDED}), None)
     return first.detail if first else why or "Deputy finds nothing that is wrong: the role lets us in."
 
 
-def _credentials(seen: Seen) -> Said:
+def _credentials(seen: Evidence) -> Said:
     if isinstance(seen.identity, StsError):
         return "unknown", "AWS does not answer.", "Vendor: look at the network, and for aws.unreachable in the log."
     if seen.identity is None:
@@ -80,14 +80,14 @@ def _credentials(seen: Seen) -> Said:
     return "ok", "AWS accepts Deputy's own credentials.", None
 
 
-def _identity(seen: Seen) -> Said:
+def _identity(seen: Evidence) -> Said:
     if seen.identity:
         return "ok", "They are those of the broker, which customers' roles trust.", None
     detail = f"Deputy's credentials are not those of {seen.config.broker.arn}, which customers' roles trust."
     return "problem", detail, "Vendor: run this process as the broker, or correct DEPUTY_BROKER_PRINCIPAL_ARN."
 
 
-def _canary(seen: Seen) -> Said:
+def _canary(seen: Evidence) -> Said:
     if seen.canary is None:
         return "skipped", "No canary is configured.", None
     sight, finding = seen.canary
@@ -96,7 +96,7 @@ def _canary(seen: Seen) -> Said:
     return outcome, finding.seen, f"Vendor: {finding.next}" if finding.next else None
 
 
-def _lets_us_try(seen: Seen) -> Said:
+def _lets_us_try(seen: Evidence) -> Said:
     if seen.not_allowed:
         detail = f"The settings do not allow this role. {seen.not_allowed}"
         fix = "Vendor: compare DEPUTY_ROLE_PREFIX and DEPUTY_VENDOR_ACCOUNT_IDS with the parameters of broker.yaml's stack."
@@ -107,7 +107,7 @@ def _lets_us_try(seen: Seen) -> Said:
     return "unknown", detail, "Vendor: try again in a minute; then look for aws.error and aws.unreachable in the log."
 
 
-def _role(seen: Seen) -> Said:
+def _role(seen: Evidence) -> Said:
     if isinstance(seen.error, Refused) and seen.ended:
         fix = "Customer: if the access shall go on, set AccessUntil to a later time, or to none."
         return "problem", seen.ended, fix
@@ -129,7 +129,7 @@ def _role(seen: Seen) -> Said:
     return "ok", check_of(OWN, "passed").detail, None
 
 
-def _duration(seen: Seen) -> Said:
+def _duration(seen: Evidence) -> Said:
     most = seen.config.max_session_seconds
     is_chained = seen.config.broker.is_role and most == ROLE_CHAINING_MAX
     chained = " AWS gives no more to a broker that is itself a role (role chaining)." if is_chained else ""
@@ -145,7 +145,7 @@ def _duration(seen: Seen) -> Said:
     return "ok", f"The role allows sessions of {allows} s, and workers may ask for {most} s.", None
 
 
-def _region(seen: Seen) -> Said:
+def _region(seen: Evidence) -> Said:
     region = seen.config.region
     if seen.error is not None and _region_is_off(seen.error):
         detail = f"The account has switched STS off in {region}, the region that Deputy works from."
@@ -156,7 +156,7 @@ def _region(seen: Seen) -> Said:
     return "ok", f"STS is active in {region} for the account.", None
 
 
-def _mfa(seen: Seen) -> Said:
+def _mfa(seen: Evidence) -> Said:
     if seen.error is not None:
         detail = (
             "A trust policy that demands MFA (aws:MultiFactorAuthPresent) refuses us like this. The broker can never"
@@ -171,7 +171,7 @@ def _mfa(seen: Seen) -> Said:
     return "ok", f"The role lets us in without MFA.{more if 'aws:multifactorauth' in policy else ''}", None
 
 
-def _organization(seen: Seen) -> Said:
+def _organization(seen: Evidence) -> Said:
     account = seen.config.broker.account_id
     if seen.refused_untold:
         detail = (
@@ -186,7 +186,7 @@ def _organization(seen: Seen) -> Said:
     return _ceiling(seen, "organization", "The organisation's policies", fix)
 
 
-def _boundary(seen: Seen) -> Said:
+def _boundary(seen: Evidence) -> Said:
     if seen.error is not None:
         return _NOT_REACHED
     if seen.view is not None and not isinstance(seen.view.settings, StsError) and seen.view.settings.boundary is None:
@@ -195,7 +195,7 @@ def _boundary(seen: Seen) -> Said:
     return _ceiling(seen, "boundary", "The role's permissions boundary", fix)
 
 
-def _ceiling(seen: Seen, cause: Cause, who: str, fix: str) -> Said:
+def _ceiling(seen: Evidence, cause: Cause, who: str, fix: str) -> Said:
     if seen.view is None or isinstance(seen.view.decisions, StsError):
         return _unseen(seen, seen.view and seen.view.decisions)
     denied = [gap for gap in seen.gaps if gap.cause == cause]
@@ -204,7 +204,7 @@ def _ceiling(seen: Seen, cause: Cause, who: str, fix: str) -> Said:
     return "ok", f"{who} keeps the role from nothing that the permission set asks for.", None
 
 
-def _permissions(seen: Seen) -> Said:
+def _permissions(seen: Evidence) -> Said:
     if seen.error is not None:
         return _NOT_REACHED
     if seen.view is None or isinstance(seen.view.decisions, StsError):
@@ -218,7 +218,7 @@ def _permissions(seen: Seen) -> Said:
     return "ok", "The role has all rights of the permission set.", None
 
 
-def _unseen(seen: Seen, why: RoleView | object) -> Said:
+def _unseen(seen: Evidence, why: RoleView | object) -> Said:
     if seen.view is None:
         detail = "The role was not read: Deputy reads a role only after a proof, which shows whose it is."
         return "unknown", detail, "Vendor or customer: verify the connection, then diagnose it again."
@@ -238,13 +238,13 @@ def _region_is_off(error: StsError) -> bool:
     return isinstance(error, Misconfigured) and error.field is None
 
 
-_OF_THE_VENDOR: dict[str, Callable[[Seen], Said]] = {
+_OF_THE_VENDOR: dict[str, Callable[[Evidence], Said]] = {
     "our_credentials": _credentials,
     "our_identity": _identity,
     "canary": _canary,
     "aws_lets_us_try": _lets_us_try,
 }
-_OF_THE_ROLE: dict[str, Callable[[Seen], Said]] = {
+_OF_THE_ROLE: dict[str, Callable[[Evidence], Said]] = {
     "role": _role,
     "session_duration": _duration,
     "region": _region,

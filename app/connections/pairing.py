@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.aws.sts import Refused, Sts, StsError
-from app.connections.proof import Check, Finding
+from app.connections.proof import ProofCheck, ProofFinding
 from app.ids import Grant
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Trial, Verdict, states
 from app.tenants.rotation import HOURLY
@@ -56,9 +56,9 @@ class Answers(NamedTuple):
     """The finding, and with which External ID it was made; what came of the upcoming and of the retiring one."""
 
     plan: Plan
-    finding: Finding
+    finding: ProofFinding
     external_id_id: UUID
-    upcoming: Finding | None = None
+    upcoming: ProofFinding | None = None
     refuses_retiring: bool | None = None  # None: not asked, or no clear answer
 
 
@@ -96,7 +96,7 @@ def plan_of(db: Session, connection: Connection) -> Plan:
     )
 
 
-def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], Finding]) -> Answers:
+def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], ProofFinding]) -> Answers:
     """Make the calls. `prove` makes the proof with one External ID. Opens no transaction."""
     for candidate in plan.own:
         finding = prove(candidate.grant)
@@ -127,12 +127,12 @@ def look_for_retired(sts: Sts, answers: Answers) -> Answers:
     retired = answers.plan.retired if answers.finding.refused else ()
     if not any(refuses(sts, one.grant) is False for one in retired):
         return answers
-    own = Check(states.OWN, "failed", _ACCEPTS_RETIRED)
+    own = ProofCheck(states.OWN, "failed", _ACCEPTS_RETIRED)
     checks = tuple(own if check.name == states.OWN else check for check in answers.finding.checks)
     return answers._replace(finding=answers.finding._replace(checks=checks))
 
 
-def note(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[Finding, UUID]:
+def note(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[ProofFinding, UUID]:
     """Keep what the role said to the External IDs that are not its own: the finding that counts, and the pair after it."""
     plan = answers.plan
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:

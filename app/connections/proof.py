@@ -56,7 +56,7 @@ _STILL_SPREADING = (
 )
 
 
-class Check(NamedTuple):
+class ProofCheck(NamedTuple):
     name: str
     outcome: CheckOutcome
     detail: str
@@ -69,14 +69,14 @@ class Warning(NamedTuple):  # noqa: A001  the word of the API
     detail: str
 
 
-class Finding(NamedTuple):
+class ProofFinding(NamedTuple):
     """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting may help.
 
     `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust policy, if read.
     """
 
     verdict: Verdict
-    checks: tuple[Check, ...]
+    checks: tuple[ProofCheck, ...]
     role_unique_id: str | None = None
     may_be_spreading: bool = False
     warnings: tuple[Warning, ...] = ()
@@ -85,18 +85,20 @@ class Finding(NamedTuple):
     access_until: datetime | None = None
     permission_set: str | None = None  # as the role's tag names it
 
-    def doubted(self, why: str) -> "Finding":
+    def doubted(self, why: str) -> "ProofFinding":
         """The same refusal, which proves nothing yet."""
-        return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(Check(OWN, "inconclusive", why), *self.checks[1:]))
+        return self._replace(
+            verdict=Verdict.INCONCLUSIVE, checks=(ProofCheck(OWN, "inconclusive", why), *self.checks[1:])
+        )
 
 
 # A further question about a role, asked between the refusals and the last acceptance. Its check is None where this
 # deployment can't ask it; one that failed makes the role insecure.
-Extra = Callable[[Grant], tuple[Check | None, tuple[Warning, ...]]]
+Extra = Callable[[Grant], tuple[ProofCheck | None, tuple[Warning, ...]]]
 Extras = Sequence[Extra]
 
 
-def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None) -> Finding:
+def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None) -> ProofFinding:
     """The full proof: make the calls and judge them. Opens no transaction and stores nothing.
 
     `read` is told the trust policy, once, if the role accepts its own ID.
@@ -106,23 +108,25 @@ def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None)
     except StsError as error:
         refused = isinstance(error, Refused)
         why = error.detail if isinstance(error, Misconfigured) else AWS_SILENT
-        own = check_of(OWN, "failed") if refused else Check(OWN, "inconclusive", why)
+        own = check_of(OWN, "failed") if refused else ProofCheck(OWN, "inconclusive", why)
         verdict = Verdict.UNASSUMABLE if refused else Verdict.INCONCLUSIVE
         checks = (own, *_skipped(ACCOUNT, MISSING, FOREIGN))
-        return Finding(verdict, checks, may_be_spreading=refused, refused=refused)
+        return ProofFinding(verdict, checks, may_be_spreading=refused, refused=refused)
     own = check_of(OWN, "passed")
     if account_id != grant.role_arn.account_id:
-        return Finding(Verdict.UNASSUMABLE, (own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)))
+        return ProofFinding(Verdict.UNASSUMABLE, (own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)))
     strangers, warnings = _strangers(sts, grant, extras)
     checks = (own, check_of(ACCOUNT, "passed"), *strangers)
     if any(check.outcome == "failed" for check in strangers):
-        return Finding(Verdict.INSECURE, checks, warnings=warnings)
+        return ProofFinding(Verdict.INSECURE, checks, warnings=warnings)
     if any(check.outcome == "inconclusive" for check in strangers):
-        return Finding(Verdict.INCONCLUSIVE, checks, warnings=warnings)
+        return ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=warnings)
     return _accepted_again(sts, grant, role_unique_id, checks, warnings)
 
 
-def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras, read: Read | None) -> Finding | None:
+def prove_routinely(
+    sts: Sts, grant: Grant, role_unique_id: str, extras: Extras, read: Read | None
+) -> ProofFinding | None:
     """The proof of a role that was proven under this unique id, without the first acceptance.
 
     Returns None for every other outcome than a proven role: a full proof has to judge it.
@@ -137,10 +141,10 @@ def prove_routinely(sts: Sts, grant: Grant, role_unique_id: str, extras: Extras,
         return None
     # The unique id is that of one role in one account, so the account is the proven one.
     ours = check_of(OWN, "passed"), check_of(ACCOUNT, "passed")
-    return Finding(Verdict.PROVEN, (*ours, *strangers), role_unique_id, warnings=warnings)
+    return ProofFinding(Verdict.PROVEN, (*ours, *strangers), role_unique_id, warnings=warnings)
 
 
-def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[Check, ...], tuple[Warning, ...]]:
+def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[ProofCheck, ...], tuple[Warning, ...]]:
     """The calls that the role must refuse, and the further questions."""
     refusals = refusal(MISSING, sts.probe_missing, grant), refusal(FOREIGN, sts.probe_foreign, grant)
     asked = [extra(grant) for extra in extras]
@@ -149,40 +153,40 @@ def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[Check, ...
 
 
 def _accepted_again(
-    sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[Check, ...], warnings: tuple[Warning, ...]
-) -> Finding:
+    sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[ProofCheck, ...], warnings: tuple[Warning, ...]
+) -> ProofFinding:
     """Make the last call: without it, the refusals might be those of a role that refuses every call."""
     spreading = True  # of the role, or of another one in its place
     try:
         if sts.probe_again(grant) == role_unique_id:
-            return Finding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
+            return ProofFinding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
     except StsError as error:
         spreading = isinstance(error, Refused)
-    own = Check(OWN, "inconclusive", _STILL_SPREADING if spreading else AWS_SILENT)
+    own = ProofCheck(OWN, "inconclusive", _STILL_SPREADING if spreading else AWS_SILENT)
     unproven = (unproven_by(own.detail, check) for check in checks[1:])
-    return Finding(Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading, warnings=warnings)
+    return ProofFinding(Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading, warnings=warnings)
 
 
-def unproven_by(why: str, check: Check) -> Check:
+def unproven_by(why: str, check: ProofCheck) -> ProofCheck:
     """The check, or an inconclusive one in the place of a refusal that proves nothing."""
     rests_on_it = check.outcome == ("failed" if check.name == OWN else "passed")
-    return Check(check.name, "inconclusive", why) if check.name in _REFUSALS and rests_on_it else check
+    return ProofCheck(check.name, "inconclusive", why) if check.name in _REFUSALS and rests_on_it else check
 
 
-def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> Check:
+def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofCheck:
     """A stranger's call: accepted is failed, AccessDenied is passed, and anything else is inconclusive."""
     try:
         probe(grant)
     except Refused:
         return check_of(name, "passed")
     except (Misconfigured, Unavailable):
-        return Check(name, "inconclusive", AWS_SILENT)
+        return ProofCheck(name, "inconclusive", AWS_SILENT)
     return check_of(name, "failed")
 
 
-def check_of(name: str, outcome: CheckOutcome) -> Check:
-    return Check(name, outcome, _DETAILS[name, outcome])
+def check_of(name: str, outcome: CheckOutcome) -> ProofCheck:
+    return ProofCheck(name, outcome, _DETAILS[name, outcome])
 
 
-def _skipped(*names: str) -> tuple[Check, ...]:
-    return tuple(Check(name, "skipped", NOT_TRIED) for name in names)
+def _skipped(*names: str) -> tuple[ProofCheck, ...]:
+    return tuple(ProofCheck(name, "skipped", NOT_TRIED) for name in names)

@@ -25,7 +25,7 @@ from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.verification import Verification
 from app.errors import ConflictError, NotFoundError, SuspendedError
-from app.health.checks import Finding, ok, warning
+from app.health.checks import HealthFinding, ok, warning
 from app.limits.rates import Rates
 from app.log import logger
 from app.permissions.permission_sets import PermissionSets
@@ -105,7 +105,7 @@ class ProofQueue:
             oldest = [db.scalar(query) for query in longest]
         return min((since for since in oldest if since), default=None)
 
-    def finding(self) -> Finding:
+    def finding(self) -> HealthFinding:
         """For readiness: how often each connection is proven, and whether many refuse us."""
         interval = self.pace.interval()
         with self._db.read() as db:

@@ -82,7 +82,7 @@ def beyond(
     From the policy on that takes the role's rights past `_MOST_COMPARED`, the content of policies is unknown.
     """
     reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
-    asked_for = [_Asked(it) for it in _allowing([*statements, reads_itself])]
+    asked_for = [_AskedFor(it) for it in _allowing([*statements, reads_itself])]
     found = []
     compared = 0
     for name, document in policies.inline.items():
@@ -97,7 +97,7 @@ def beyond(
     return found + [Beyond(arn) for arn in policies.managed if arn not in managed]
 
 
-class _Asked:
+class _AskedFor:
     """A statement of the set, with its patterns compiled once: a customer's policy may hold a thousand rights."""
 
     def __init__(self, statement: _Statement) -> None:
@@ -113,7 +113,7 @@ class _Asked:
         return any(it.includes(resource) for it in self._resources)
 
 
-def _uncovered(statement: _Statement, asked_for: Sequence[_Asked]) -> Iterator[Right]:
+def _uncovered(statement: _Statement, asked_for: Sequence[_AskedFor]) -> Iterator[Right]:
     """The pairs of a role's statement that no statement of the set gives."""
     resources = texts(statement["Resource"])
     for action in texts(statement["Action"]):

@@ -11,7 +11,7 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from app.aws.sts import Refused, StsError, Told
 from app.config import Broker
 from app.connections import proof
-from app.connections.proof import Check, Finding
+from app.connections.proof import ProofCheck, ProofFinding
 from app.connections.trust_policy import Reading, read
 from app.ids import Grant
 from app.store.models import Verdict
@@ -28,20 +28,20 @@ _SILENT = "AWS did not show the role's trust policy in time. The next proof asks
 
 
 def judge(
-    finding: Finding,
+    finding: ProofFinding,
     told: Sequence[Told],
     grant: Grant,
     broker: Broker,
     external_ids: Collection[str],
     *,
     retired: Collection[str] = (),
-) -> Finding:
+) -> ProofFinding:
     """The finding, with what the trust policy says. `told`: one, if the role let us in; `external_ids`: all of the
     tenant's. A policy may still name those in `retired`, which are nobody else's: that is said, and stops nothing.
     """
     if not told or isinstance(told[0], StsError):
         why = proof.NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
-        skipped = (Check(name, "skipped", why) for name in (DEMANDS, ONLY_US))
+        skipped = (ProofCheck(name, "skipped", why) for name in (DEMANDS, ONLY_US))
         return finding._replace(checks=(*finding.checks, *skipped))
     tried = {*external_ids} - {*retired} | {grant.external_id}
     found = read(told[0].trust_policy, broker, grant.role_arn.account_id, tried, retired)
@@ -73,32 +73,32 @@ def end_of(times: Collection[str]) -> datetime | None:
     return max(ends) if ends and all(MINYEAR < it.year < MAXYEAR for it in ends) else None
 
 
-def _demands(found: Reading) -> Check:
+def _demands(found: Reading) -> ProofCheck:
     if found.open:
         detail = (
             f"{_statements(found.open)} of the role's trust policy lets the broker in without this tenant's External ID."
             ' Add "StringEquals": {"sts:ExternalId": "<External ID>"} to its Condition, or remove it.'
         )
-        return Check(DEMANDS, "failed", detail)
+        return ProofCheck(DEMANDS, "failed", detail)
     if found.unclear:
         detail = (
             f"{_statements(found.unclear)} of the role's trust policy is written in a way that Deputy does not"
             " understand, so only the calls show that the role demands the External ID. The onboarding kit has a trust"
             " policy that Deputy understands."
         )
-        return Check(DEMANDS, "inconclusive", detail)
+        return ProofCheck(DEMANDS, "inconclusive", detail)
     detail = "Every statement of the trust policy that lets the broker in demands this tenant's External ID."
-    return Check(DEMANDS, "passed", detail)
+    return ProofCheck(DEMANDS, "passed", detail)
 
 
-def _only_us(found: Reading) -> Check:
+def _only_us(found: Reading) -> ProofCheck:
     if found.others:
         names = ", ".join(found.others)
         detail = f"The role's trust policy also lets in {names}. Remove each that is not meant to use this role."
-        return Check(ONLY_US, "failed", detail)
+        return ProofCheck(ONLY_US, "failed", detail)
     if 0 in found.unclear:
-        return Check(ONLY_US, "inconclusive", "Deputy does not understand the role's trust policy.")
-    return Check(ONLY_US, "passed", "The trust policy lets nobody in but the broker.")
+        return ProofCheck(ONLY_US, "inconclusive", "Deputy does not understand the role's trust policy.")
+    return ProofCheck(ONLY_US, "passed", "The trust policy lets nobody in but the broker.")
 
 
 def _statements(numbers: tuple[int, ...]) -> str:

@@ -21,7 +21,7 @@ from app.connections import fleet, set_changes
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
 from app.connections.pairing import Answers, Plan, ask, look_for_retired, next_due, note, plan_of
-from app.connections.proof import Finding, prove, prove_routinely
+from app.connections.proof import ProofFinding, prove, prove_routinely
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
 from app.ids import Grant
@@ -128,7 +128,7 @@ class Verification:
             time.sleep(pause)
         return look_for_retired(self._sts, answers)
 
-    def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> Finding:
+    def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> ProofFinding:
         """A routine proof where that is enough, else a full one; with what the trust policy and the canary say."""
         told: list[Told] = []
         own, retired = before.plan.external_ids, before.plan.retired_ids
@@ -142,7 +142,9 @@ class Verification:
             finding = read(prove(self._sts, grant, self._extras, told.append))
         return self._canary.judge(self._sts, finding)
 
-    def _doubted(self, finding: Finding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool) -> Finding:
+    def _doubted(
+        self, finding: ProofFinding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool
+    ) -> ProofFinding:
         """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is
         asked again after a pause. Then its refusal counts if the canary lets us in, or unless many others refuse as well.
         """
@@ -226,7 +228,7 @@ def _record_switch(db: DbSession, actor: Actor, connection: Connection, answers:
 
 
 def _proof(
-    db: DbSession, connection: Connection, finding: Finding, trigger: Trigger, *, counts_up: bool
+    db: DbSession, connection: Connection, finding: ProofFinding, trigger: Trigger, *, counts_up: bool
 ) -> tuple[Proof, bool]:
     """The row of this proof, and whether it is a new one: a routine proof that finds nothing new counts up the latest."""
     at, latest = now(), connection.proof
@@ -255,7 +257,7 @@ def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) ->
     return times | {"exposed_for_seconds_at_most": seconds}
 
 
-def _record(db: DbSession, actor: Actor, connection: Connection, finding: Finding, drift: dict[str, Any]) -> None:
+def _record(db: DbSession, actor: Actor, connection: Connection, finding: ProofFinding, drift: dict[str, Any]) -> None:
     action, outcome = _EVENTS[finding.verdict]
     if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
         action = Action.CONNECTION_AWAITS_APPROVAL

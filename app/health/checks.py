@@ -21,7 +21,7 @@ class Status(enum.StrEnum):
     SKIPPED = "skipped"
 
 
-class Finding(NamedTuple):
+class HealthFinding(NamedTuple):
     """What a check found: `seen` in numbers and words, and `next`, what to do (empty when nothing is)."""
 
     status: Status
@@ -29,36 +29,36 @@ class Finding(NamedTuple):
     next: str = ""
 
 
-def ok(seen: str) -> Finding:
-    return Finding(Status.OK, seen)
+def ok(seen: str) -> HealthFinding:
+    return HealthFinding(Status.OK, seen)
 
 
-def warning(seen: str, to_do: str) -> Finding:
+def warning(seen: str, to_do: str) -> HealthFinding:
     """Something is wrong, and Deputy works without it, or for some time yet."""
-    return Finding(Status.WARNING, seen, to_do)
+    return HealthFinding(Status.WARNING, seen, to_do)
 
 
-def failed(seen: str, to_do: str) -> Finding:
+def failed(seen: str, to_do: str) -> HealthFinding:
     """Something that Deputy is for does not work."""
-    return Finding(Status.FAILED, seen, to_do)
+    return HealthFinding(Status.FAILED, seen, to_do)
 
 
-def skipped(seen: str, to_do: str = "") -> Finding:
+def skipped(seen: str, to_do: str = "") -> HealthFinding:
     """Nothing was looked at: it is not configured, or another check comes first."""
-    return Finding(Status.SKIPPED, seen, to_do)
+    return HealthFinding(Status.SKIPPED, seen, to_do)
 
 
 _NOT_YET = warning("No answer yet.", "Ask again in some seconds.")
 _BROKEN = failed("The check itself failed.", "Look for check.failed in the log.")
 
 
-class Check(NamedTuple):
+class HealthCheck(NamedTuple):
     """`needed`: this process can't work without it. `counts`: whether a finding may be kept or reused now. `cheap`:
     readiness looks too, not only `doctor`. `after`: checks without which this one would find nothing new.
     """
 
     name: str
-    look: Callable[[], Finding]
+    look: Callable[[], HealthFinding]
     seconds: float  # for which a finding is kept
     needed: bool = False
     counts: Callable[[], bool] = lambda: True
@@ -69,12 +69,12 @@ class Check(NamedTuple):
 class KeptCheck:
     """A check and its last finding. Safe to share among threads and greenlets."""
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: HealthCheck) -> None:
         self.check = check
-        self._looks: SingleFlight[str, Finding] = SingleFlight()
+        self._looks: SingleFlight[str, HealthFinding] = SingleFlight()
         self._last = (_NOT_YET, 0.0)  # and until when it is kept
 
-    def finding(self, patience: float | None = None) -> Finding:
+    def finding(self, patience: float | None = None) -> HealthFinding:
         """The kept finding, or a new one. After `patience` seconds (None: no limit) the one before."""
         if found := self._kept():
             return found
@@ -84,11 +84,11 @@ class KeptCheck:
         except FutureTimeoutError:
             return self._last[0]
 
-    def _kept(self) -> Finding | None:
+    def _kept(self) -> HealthFinding | None:
         found, until = self._last
         return found if time.monotonic() < until and self.check.counts() else None
 
-    def _look(self) -> Finding:
+    def _look(self) -> HealthFinding:
         try:
             found = self.check.look()
         except Exception as error:  # noqa: BLE001  a bug of ours is a finding too: each request would repeat it

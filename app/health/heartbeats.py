@@ -69,7 +69,7 @@ class QueueState:
                 self._unanswered[message_id] = unanswered
 
 
-class Seen(NamedTuple):
+class WorkersSeen(NamedTuple):
     """The background workers, as their rows have them."""
 
     at: datetime  # the database's now
@@ -114,13 +114,13 @@ class Heartbeat:
             db.execute(delete(BackgroundWorker).where(BackgroundWorker.id == self._id))
 
 
-def seen(db: Session) -> Seen:
+def seen(db: Session) -> WorkersSeen:
     """The background workers, as their rows have them."""
     at = database_now(db)
     lately = select(BackgroundWorker).where(BackgroundWorker.seen_at > at - SEEN_LATELY)
     rows = list(db.scalars(lately.order_by(BackgroundWorker.seen_at.desc())))
     heard_at = db.scalars(select(func.max(BackgroundWorker.heard_at))).one()
-    return Seen(at, rows, heard_at, min((row.unanswered_at for row in rows if row.unanswered_at), default=None))
+    return WorkersSeen(at, rows, heard_at, min((row.unanswered_at for row in rows if row.unanswered_at), default=None))
 
 
 def delete_old(db: Database) -> int:

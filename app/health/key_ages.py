@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from app.cache.sealing import derive_key
-from app.health.checks import Finding, ok, skipped, warning
+from app.health.checks import HealthFinding, ok, skipped, warning
 from app.store.database import SYSTEM, Database, database_now
 from app.store.models import SecretKey
 
@@ -29,7 +29,7 @@ def note(db: Database, secret_keys: tuple[str, ...]) -> bool:
     return True
 
 
-def age_of_first(db: Database, secret_keys: tuple[str, ...]) -> Finding:
+def age_of_first(db: Database, secret_keys: tuple[str, ...]) -> HealthFinding:
     with db.read() as session:
         row, at = session.get(SecretKey, _fingerprint(secret_keys[0])), database_now(session)
         first_seen_at = row.first_seen_at if row else None

@@ -14,7 +14,7 @@ from app.aws.own_side import AbsentError, MayNotLookError, allowing
 from app.clock import now
 from app.config import ROLE_CHAINING_MAX, Config
 from app.errors import StoreUnavailableError
-from app.health.checks import Check, Finding, failed, ok, skipped, warning
+from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
 from app.health.key_ages import age_of_first
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
@@ -27,11 +27,11 @@ _STACK = "Launch or update the stack of cloudformation/broker.yaml; its outputs 
 _LAUNCH = f"{_STACK}."
 
 
-def own_side_checks(config: Config, db: Database) -> list[Check]:
+def own_side_checks(config: Config, db: Database) -> list[HealthCheck]:
     """The checks of one deployment that readiness leaves out."""
 
-    def check(name: str, look: Callable[[], Finding], *after: str) -> Check:
-        return Check(name, look, _SECONDS, cheap=False, after=after)
+    def check(name: str, look: Callable[[], HealthFinding], *after: str) -> HealthCheck:
+        return HealthCheck(name, look, _SECONDS, cheap=False, after=after)
 
     return [
         check("settings", partial(_settings, config)),
@@ -49,13 +49,13 @@ def own_side_checks(config: Config, db: Database) -> list[Check]:
     ]
 
 
-def _settings(config: Config) -> Finding:
+def _settings(config: Config) -> HealthFinding:
     if config.doubts:
         return warning(" ".join(config.doubts), "Change these settings, and restart every process.")
     return ok("Every setting is valid, and none looks like a mistake.")
 
 
-def _aws_clock(config: Config) -> Finding:
+def _aws_clock(config: Config) -> HealthFinding:
     try:
         _, theirs = own_side.bucket(config)
     except Unavailable:
@@ -71,13 +71,13 @@ def _aws_clock(config: Config) -> Finding:
     return ok(f"This machine's clock agrees with AWS's to {CLOCKS_APART:.0f} s.")
 
 
-def _session_duration(config: Config) -> Finding:
+def _session_duration(config: Config) -> HealthFinding:
     if config.broker.is_role:
         return ok(f"Sessions last {ROLE_CHAINING_MAX} s at most: the broker is a role, and AWS limits role chaining.")
     return ok(f"Sessions last {config.max_session_seconds} s at most: the broker is a user, so no role is chained.")
 
 
-def _may_assume(config: Config, db: Database) -> Finding:
+def _may_assume(config: Config, db: Database) -> HealthFinding:
     with db.read(long=True) as session:
         last = session.scalar(select(func.max(Connection.verified_at)))
     if last is None:
@@ -91,7 +91,7 @@ def _may_assume(config: Config, db: Database) -> Finding:
     return ok(f"A role let the broker in at {last:%Y-%m-%d %H:%M} UTC.")
 
 
-def _bucket(config: Config) -> Finding:
+def _bucket(config: Config) -> HealthFinding:
     try:
         status, _ = own_side.bucket(config)
     except Unavailable:
@@ -107,7 +107,7 @@ def _bucket(config: Config) -> Finding:
     return ok(f"The bucket {name} is there. Whether customers can read it, the check templates says.")
 
 
-def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
+def _guarded(what: str, look: Callable[[], HealthFinding]) -> HealthFinding:
     """A look at something of the vendor's that needs rights, and may not be there."""
     try:
         return look()
@@ -125,7 +125,7 @@ _NO_TOPIC = skipped(
 )
 
 
-def _topic(config: Config) -> Finding:
+def _topic(config: Config) -> HealthFinding:
     topic, url = config.registration_topic_arn, config.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
@@ -144,7 +144,7 @@ def _topic(config: Config) -> Finding:
     return ok("Customers may publish to the topic, and it sends to the queue.")
 
 
-def _queue(config: Config) -> Finding:
+def _queue(config: Config) -> HealthFinding:
     topic, url = config.registration_topic_arn, config.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
@@ -157,7 +157,7 @@ def _queue(config: Config) -> Finding:
     return ok(f"The topic may send to the queue, in which {found.messages} messages wait.")
 
 
-def _dead_letters(config: Config) -> Finding:
+def _dead_letters(config: Config) -> HealthFinding:
     url = config.registration_queue_url
     dead = own_side.queue(config, url).dead_letter_url if url else None
     if dead is None:
@@ -179,7 +179,7 @@ ORDER BY relname
 """  # rows of the log's months are written through audit_events
 
 
-def _rights(db: Database) -> Finding:
+def _rights(db: Database) -> HealthFinding:
     """Where web processes log in as a role that does not own the tables."""
     if db.engine.dialect.name != "postgresql":
         return ok("SQLite has no roles.")
@@ -196,7 +196,7 @@ def _rights(db: Database) -> Finding:
     return ok("This database role may write into every table.")
 
 
-def _audit_log(config: Config, db: Database) -> Finding:
+def _audit_log(config: Config, db: Database) -> HealthFinding:
     """Whether housekeeping makes months ahead and keeps to DEPUTY_AUDIT_RETENTION_DAYS, and what it leaves to do."""
     days = config.audit_retention_days
     with db.read(long=True) as session:
@@ -217,7 +217,7 @@ def _audit_log(config: Config, db: Database) -> Finding:
 _HOUSEKEEPING = "Start a background worker, or look for worker.failed and audit.months_wait in its log."
 
 
-def work_queue(config: Config, url: str) -> Finding:
+def work_queue(config: Config, url: str) -> HealthFinding:
     """The SQS queue that carries Celery's messages."""
     again = "Launch or update cloudformation/broker.yaml with CeleryOverSqs: its output CeleryUrl is DEPUTY_CELERY_URL"
     host = urlsplit(url).hostname or ""
@@ -241,7 +241,7 @@ def work_queue(config: Config, url: str) -> Finding:
     return ok(f"The queue is there, and {waiting} messages wait in it.")
 
 
-def _cache(config: Config) -> Finding:
+def _cache(config: Config) -> HealthFinding:
     if config.cache_url is None:
         return skipped("No shared cache is configured: each process has its own.")
     from app.cache.shared_cache import SharedCache  # noqa: PLC0415  Redis's client, which takes long to load

@@ -13,7 +13,7 @@ from app.aws.sts import Sts, StsError, Unavailable
 from app.aws.templates import Published
 from app.errors import StoreUnavailableError
 from app.health import heartbeats
-from app.health.checks import Check, Finding, KeptCheck, Status, failed, ok, skipped, warning
+from app.health.checks import HealthCheck, HealthFinding, KeptCheck, Status, failed, ok, skipped, warning
 from app.store.database import CLOCKS_APART, Database, database_now
 from app.store.revisions import KNOWN, is_newer, revision
 
@@ -31,7 +31,7 @@ _LATE = 120.0  # seconds; as long as a claim's lease, so that a killed backgroun
 class Health:
     """The checks, in the order in which they are shown."""
 
-    def __init__(self, checks: list[Check]) -> None:
+    def __init__(self, checks: list[HealthCheck]) -> None:
         self._checks = [KeptCheck(check) for check in checks]
 
     def missing(self) -> dict[str, list[str]]:
@@ -39,18 +39,18 @@ class Health:
         found = {kept.check.name: kept.finding() for kept in self._checks if kept.check.needed}
         return {name: [one.seen] for name, one in found.items() if one.status is Status.FAILED}
 
-    def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, Finding]]:
+    def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, HealthFinding]]:
         """Each cheap check's name and finding. One that is not needed gives what is known after `patience` seconds."""
         for kept in self._checks:
             if kept.check.cheap:
                 yield kept.check.name, kept.finding(None if kept.check.needed else patience)
 
-    def examine(self, more: Iterable[Check] = ()) -> Iterator[tuple[str, Finding]]:
+    def examine(self, more: Iterable[HealthCheck] = ()) -> Iterator[tuple[str, HealthFinding]]:
         """Every check's name and finding. A check that comes after one that has failed is skipped."""
         checks = {kept.check.name: kept for kept in (*self._checks, *map(KeptCheck, more))}
-        found: dict[str, tuple[Finding, bool]] = {}  # and whether it stops what comes after it
+        found: dict[str, tuple[HealthFinding, bool]] = {}  # and whether it stops what comes after it
 
-        def look(name: str) -> tuple[Finding, bool]:
+        def look(name: str) -> tuple[HealthFinding, bool]:
             if name not in found:
                 first = next((before for before in checks[name].check.after if look(before)[1]), None)
                 seen = skipped(f"Not looked at: {first} comes first.") if first else checks[name].finding()
@@ -65,32 +65,32 @@ def checks(
     sts: Sts,
     templates: Callable[[], list[tuple[str, Published]]],
     oldest_due: Callable[[], datetime | None],
-    proofs: Callable[[], Finding],
+    proofs: Callable[[], HealthFinding],
     *,
     listens: bool,
-    prober: Callable[[], Finding] | None,
-) -> list[Check]:
+    prober: Callable[[], HealthFinding] | None,
+) -> list[HealthCheck]:
     """The cheap checks. `listens`: there is a registration queue. `proofs`: what the proof queue says.
     `prober`: what the canary says, if there is one.
     """
     stored = ("migrations",)
     found = [
-        Check("database", partial(_database, db), _MOMENT, needed=True),
-        Check("migrations", partial(_migrations, db), _MOMENT, needed=True, after=("database",)),
+        HealthCheck("database", partial(_database, db), _MOMENT, needed=True),
+        HealthCheck("migrations", partial(_migrations, db), _MOMENT, needed=True, after=("database",)),
         # While AWS is silent a kept finding does not count. Requests stay away from a process that is not ready, so
         # readiness itself must find out when AWS is back. The breaker lets few calls through.
-        Check("aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent),
-        Check("clock", partial(_clock, db), _SECONDS, after=stored),
-        Check("workers", partial(_workers, db), _SECONDS, after=stored),
-        Check("due", partial(_due, db, oldest_due), _SECONDS, after=stored),
-        Check("proofs", proofs, _SECONDS, after=stored),
-        Check("templates", partial(_templates, templates), _MINUTE, after=("bucket",)),
-        Check("prober", prober, _SECONDS, after=("aws", *stored))
+        HealthCheck("aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent),
+        HealthCheck("clock", partial(_clock, db), _SECONDS, after=stored),
+        HealthCheck("workers", partial(_workers, db), _SECONDS, after=stored),
+        HealthCheck("due", partial(_due, db, oldest_due), _SECONDS, after=stored),
+        HealthCheck("proofs", proofs, _SECONDS, after=stored),
+        HealthCheck("templates", partial(_templates, templates), _MINUTE, after=("bucket",)),
+        HealthCheck("prober", prober, _SECONDS, after=("aws", *stored))
         if prober is not None
-        else Check("prober", lambda: _NO_CANARY, _MINUTE, cheap=False),
+        else HealthCheck("prober", lambda: _NO_CANARY, _MINUTE, cheap=False),
     ]
     if listens:
-        found.append(Check("registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers")))
+        found.append(HealthCheck("registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers")))
     return found
 
 
@@ -100,7 +100,7 @@ _NO_CANARY = skipped(
 )
 
 
-def _database(db: Database) -> Finding:
+def _database(db: Database) -> HealthFinding:
     try:
         revision(db)
     except StoreUnavailableError as error:
@@ -108,7 +108,7 @@ def _database(db: Database) -> Finding:
     return ok("The database answers.")
 
 
-def _migrations(db: Database) -> Finding:
+def _migrations(db: Database) -> HealthFinding:
     try:
         at = revision(db)
     except StoreUnavailableError:
@@ -126,7 +126,7 @@ def _migrations(db: Database) -> Finding:
     )
 
 
-def _aws(sts: Sts) -> Finding:
+def _aws(sts: Sts) -> HealthFinding:
     arn = sts.broker.arn
     try:
         identity = sts.own_identity()
@@ -145,7 +145,7 @@ def _aws(sts: Sts) -> Finding:
     return ok("Our AWS credentials are those of BROKER_PRINCIPAL_ARN.")
 
 
-def _clock(db: Database) -> Finding:
+def _clock(db: Database) -> HealthFinding:
     with db.read() as session:
         own = heartbeats.clock_ahead(session)
         others = [(row.host, row.clock_ahead) for row in heartbeats.seen(session).lately]
@@ -160,7 +160,7 @@ def _clock(db: Database) -> Finding:
     return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
 
 
-def _workers(db: Database) -> Finding:
+def _workers(db: Database) -> HealthFinding:
     with db.read() as session:
         seen = heartbeats.seen(session)
     if not seen.lately:
@@ -170,7 +170,7 @@ def _workers(db: Database) -> Finding:
     return ok(f"{len(of_kind)} seen in the last minute: {', '.join(of_kind[:10])}{more}.")
 
 
-def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
+def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFinding:
     with db.read() as session:
         at = database_now(session)
     oldest = oldest_due()
@@ -183,7 +183,7 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> Finding:
     return ok(f"The oldest connection that is due has waited {age:.0f} s.")
 
 
-def _registrations(db: Database) -> Finding:
+def _registrations(db: Database) -> HealthFinding:
     with db.read() as session:
         seen = heartbeats.seen(session)
     times = [at for at in (seen.heard_at, seen.unanswered_at) if at is not None]
@@ -198,7 +198,7 @@ def _registrations(db: Database) -> Finding:
     return ok(f"No unanswered message of a stack is older than {age:.0f} s.")
 
 
-def _templates(templates: Callable[[], list[tuple[str, Published]]]) -> Finding:
+def _templates(templates: Callable[[], list[tuple[str, Published]]]) -> HealthFinding:
     try:
         wrong = [f"{url} {state}" for url, state in templates() if state is not Published.YES]
     except Unavailable:

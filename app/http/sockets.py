@@ -83,7 +83,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         current = gevent.getcurrent()
         self._asked_before.add(current)
         sock.settimeout(_ANSWER_SECONDS)
-        answer = Answer(sock)
+        answer = AnswerSocket(sock)
         try:
             try:
                 super().handle_request(listener_name, req, answer, addr)
@@ -127,7 +127,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))
 
 
-class Answer:
+class AnswerSocket:
     """The socket that gunicorn writes one answer to. It sends the header together with the first piece of the body.
 
     gunicorn sends them one after the other: twice the system calls and packets. Any other use of the socket sends what

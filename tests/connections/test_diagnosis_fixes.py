@@ -6,7 +6,7 @@ from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.aws.role_view import RoleSettings, RoleView
 from app.config import Broker
 from app.connections.canary import Sight
-from app.connections.diagnosis_steps import Seen, for_the_tenant, steps
+from app.connections.diagnosis_steps import Evidence, for_the_tenant, steps
 from app.connections.role_rights import Gap
 from app.health.checks import failed, warning
 from tests.conftest import make_config
@@ -21,11 +21,11 @@ UNREAD = RoleView(Refused(), Refused(), Refused())
 SILENT = RoleView(Unavailable(), Unavailable(), Unavailable())
 
 
-def seen(config=CONFIG, *, identity=True, **more) -> Seen:
-    return Seen(config, identity, **more)
+def seen(config=CONFIG, *, identity=True, **more) -> Evidence:
+    return Evidence(config, identity, **more)
 
 
-def lacking(cause) -> Seen:
+def lacking(cause) -> Evidence:
     return seen(view=READ, gaps=(Gap("s3:ListBucket", "*", cause),))
 
 
@@ -62,14 +62,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "outcome", "fix", "what"), CASES)
-def test_a_fix_says_for_whom_it_is(name: str, outcome: str, fix: str, what: Seen):
+def test_a_fix_says_for_whom_it_is(name: str, outcome: str, fix: str, what: Evidence):
     found = next(step for step in steps(what) if step.name == name)
     assert found.outcome == outcome
     assert found.fix.startswith(fix), found
 
 
 @pytest.mark.parametrize(("name", "outcome", "fix", "what"), CASES)
-def test_no_advice_is_without_a_reader_and_no_problem_without_advice(name: str, outcome: str, fix: str, what: Seen):
+def test_no_advice_is_without_a_reader_and_no_problem_without_advice(name: str, outcome: str, fix: str, what: Evidence):
     for found in (steps(what), for_the_tenant(steps(what))):
         for step in found:
             assert step.fix is None or step.fix.startswith(("Vendor: ", "Customer: ", "Vendor or customer: ")), step
@@ -83,7 +83,7 @@ def test_a_duration_may_also_be_asked_for_by_the_vendor():
 
 
 @pytest.mark.parametrize("what", [seen(identity=None), seen(identity=Unavailable())], ids=["problem", "unknown"])
-def test_a_tenant_is_told_to_turn_to_the_vendor(what: Seen):
+def test_a_tenant_is_told_to_turn_to_the_vendor(what: Evidence):
     [own, *_] = for_the_tenant(steps(what))
     assert own.name == "vendor"
     assert own.fix.startswith("Customer: ")

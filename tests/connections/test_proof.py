@@ -18,7 +18,7 @@ from app.connections import verification
 from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.pairing import Candidate, Plan
-from app.connections.proof import AWS_SILENT, Check, Warning as ProofWarning, prove, prove_routinely
+from app.connections.proof import AWS_SILENT, ProofCheck, Warning as ProofWarning, prove, prove_routinely
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
@@ -268,7 +268,7 @@ def test_only_two_refusals_and_then_the_proven_role_pass_a_routine_proof():
 
 @pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "inconclusive", None])
 def test_a_further_question_is_asked_in_both_proofs(outcome):
-    check = None if outcome is None else Check("further", outcome, "What it found.")
+    check = None if outcome is None else ProofCheck("further", outcome, "What it found.")
     warning = ProofWarning("further", "What the customer should know.")
 
     def further(grant):

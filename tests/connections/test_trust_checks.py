@@ -10,7 +10,7 @@ from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.connections import trust_policy
-from app.connections.proof import Check, Finding, Warning as ProofWarning
+from app.connections.proof import ProofCheck, ProofFinding, Warning as ProofWarning
 from app.connections.trust_checks import ENDS, RETIRED, judge
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy as kit_policy
@@ -19,7 +19,7 @@ from app.store.models.states import DEMANDS, ONLY_US
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
-CALLS = (Check("own_external_id_accepted", "passed", "…"),)
+CALLS = (ProofCheck("own_external_id_accepted", "passed", "…"),)
 SAID = (ProofWarning("further", "…"),)
 KIT = kit_policy(BROKER, GRANT.external_id)
 [ALLOW] = KIT["Statement"]
@@ -35,7 +35,7 @@ def policy(*statements):
 
 
 def judged(verdict, *told):
-    finding = Finding(verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID)
+    finding = ProofFinding(verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID)
     told = [it if isinstance(it, StsError) else RoleSettings(it, 3600, None) for it in told]
     return judge(finding, told, GRANT, BROKER, {GRANT.external_id})
 
@@ -47,7 +47,7 @@ def accepting(*external_ids, **conditions):
 
 def after_rotations(retired, *statements):
     """What is found with a tenant that has had those External IDs before."""
-    finding = Finding(Verdict.PROVEN, CALLS, "AROAONE", True, SAID)
+    finding = ProofFinding(Verdict.PROVEN, CALLS, "AROAONE", True, SAID)
     told = [RoleSettings(policy(*statements), 3600, None)]
     return judge(finding, told, GRANT, BROKER, {GRANT.external_id, *retired}, retired=retired)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.health.checks import Check, KeptCheck, Status, ok
+from app.health.checks import HealthCheck, KeptCheck, Status, ok
 from tests.support.rows import at_once
 from tests.support.waiting import until
 
@@ -36,7 +36,7 @@ def slow():
 
 
 def test_threads_that_ask_at_once_share_one_look(slow):
-    kept = KeptCheck(Check("slow", slow, seconds=60))
+    kept = KeptCheck(HealthCheck("slow", slow, seconds=60))
     asked = [0]
 
     def ask():
@@ -53,13 +53,13 @@ GREENLETS = """
 import gevent.monkey
 gevent.monkey.patch_all()
 import gevent, threading
-from app.health.checks import Check, KeptCheck, ok
+from app.health.checks import HealthCheck, KeptCheck, ok
 looks = []
 def look():
     looks.append(threading.get_ident())
     gevent.sleep(0.2)
     return ok("seen")
-kept = KeptCheck(Check("slow", look, seconds=60))
+kept = KeptCheck(HealthCheck("slow", look, seconds=60))
 greenlets = [gevent.spawn(kept.finding) for _ in range(500)]
 gevent.joinall(greenlets, raise_error=True)
 assert all(greenlet.value.seen == "seen" for greenlet in greenlets)
@@ -76,7 +76,7 @@ def test_a_finding_is_kept_for_its_seconds_and_then_looked_for_again(slow, monke
     clock = [100.0]
     monkeypatch.setattr("app.health.checks.time.monotonic", lambda: clock[0])
     slow.go.set()
-    kept = KeptCheck(Check("slow", slow, seconds=5))
+    kept = KeptCheck(HealthCheck("slow", slow, seconds=5))
     seen = []
     for clock[0] in (100.0, 104.9, 105.0, 109.9):
         seen.append(kept.finding().seen)
@@ -86,7 +86,7 @@ def test_a_finding_is_kept_for_its_seconds_and_then_looked_for_again(slow, monke
 def test_a_finding_that_no_longer_counts_is_looked_for_again(slow):
     slow.go.set()
     counts = [True]
-    kept = KeptCheck(Check("slow", slow, seconds=60, counts=lambda: counts[0]))
+    kept = KeptCheck(HealthCheck("slow", slow, seconds=60, counts=lambda: counts[0]))
     assert kept.finding().seen == kept.finding().seen == "look 1"
     counts[0] = False
     assert kept.finding().seen == "look 2"
@@ -96,7 +96,7 @@ def test_a_finding_that_no_longer_counts_is_looked_for_again(slow):
 
 
 def test_who_has_no_patience_is_told_what_was_found_before(slow):
-    kept = KeptCheck(Check("slow", slow, seconds=0))
+    kept = KeptCheck(HealthCheck("slow", slow, seconds=0))
     assert kept.finding(patience=0.0).status is Status.WARNING
     slow.go.set()
     until(lambda: kept.finding(patience=0.0).seen.startswith("look"))
@@ -114,7 +114,7 @@ def test_a_check_with_a_bug_has_failed_and_is_not_asked_again_at_once():
         looks.append(1)
         raise ValueError("a bug")
 
-    kept = KeptCheck(Check("broken", look, seconds=60))
+    kept = KeptCheck(HealthCheck("broken", look, seconds=60))
     with capture_logs() as logged:
         assert {kept.finding().status for _ in range(3)} == {Status.FAILED}
     assert len(looks) == 1

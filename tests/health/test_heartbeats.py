@@ -38,7 +38,7 @@ def rows(database) -> list[BackgroundWorker]:
         return list(db.scalars(sqlalchemy.select(BackgroundWorker)))
 
 
-def seen(database) -> heartbeats.Seen:
+def seen(database) -> heartbeats.WorkersSeen:
     with database.read() as db:
         return heartbeats.seen(db)
 

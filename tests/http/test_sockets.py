@@ -5,17 +5,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.http.sockets import Answer
+from app.http.sockets import AnswerSocket
 
 SIZE = 1024
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Answer, socket.socket]]:
+def ends() -> Iterator[tuple[AnswerSocket, socket.socket]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.settimeout(10)
     with ours, theirs:
-        yield Answer(ours), theirs
+        yield AnswerSocket(ours), theirs
 
 
 def test_the_header_leaves_with_the_first_piece_of_the_body(ends):

@@ -11,7 +11,7 @@ import sqlalchemy
 from app.audit import log as audit
 from app.audit.events import Event
 from app.connections.pairing import Answers
-from app.connections.proof import Finding
+from app.connections.proof import ProofFinding
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
 from app.store.database import SYSTEM
@@ -80,7 +80,7 @@ def find_it_recreated(world: World, services, here: TenantRows):
         row.role_was_recreated()
 
 
-def store(services, path, finding: Finding):
+def store(services, path, finding: ProofFinding):
     """What a proof that began just now found."""
     before = services.verification._to_test(ADMIN, *path)
     answers = Answers(before.plan, finding, before.plan.own[0].id)
@@ -91,7 +91,7 @@ def found(verdict: Verdict, role_unique_id: str | None = None):
     def verify(world: World, services, here: TenantRows):
         """The verdict of a proof, stored as proofs are."""
         path = (here.tenant_id, here.connection_id)
-        assert store(services, path, Finding(verdict, (), role_unique_id))
+        assert store(services, path, ProofFinding(verdict, (), role_unique_id))
 
     return verify
 
@@ -398,7 +398,7 @@ def taken(act):
 def judge(services, here: TenantRows, number: int):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
-    store(services, path, Finding(Verdict.INSECURE, ()))
+    store(services, path, ProofFinding(Verdict.INSECURE, ()))
 
 
 AGAINST = {
@@ -463,7 +463,7 @@ def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_ha
         services.db, here.tenant_id, number=2, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None
     )
     before = by_hand.epoch
-    finding = Finding(Verdict.PROVEN, (), "AROAEXAMPLE")
+    finding = ProofFinding(Verdict.PROVEN, (), "AROAEXAMPLE")
     path = (here.tenant_id, made)
     store(services, path, finding)
     assert services.connections.get(ADMIN, here.tenant_id, made).status is ConnectionStatus.VERIFIED

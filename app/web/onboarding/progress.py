@@ -50,7 +50,7 @@ _STATUSES = {
 _AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # nothing is shown step by step
 
 
-class Step(NamedTuple):
+class ProgressStep(NamedTuple):
     name: str
     state: StepState
     note: str
@@ -62,7 +62,7 @@ class Progress(NamedTuple):
     connection: Connection
     role_name: str
     status: str
-    steps: tuple[Step, ...]
+    steps: tuple[ProgressStep, ...]
     topic: str | None
     unclear: str | None  # why the latest check gave no answer, if so
     warnings: tuple[str, ...]
@@ -101,20 +101,20 @@ _GONE: dict[str | None, _Gone] = {
 }
 
 _DONE = (
-    Step("Your stack", "done", "We know which role to try."),
-    Step("Role found", "done", "It is in the account that its ARN names."),
-    Step("Your External ID accepted", "done", "The role accepted your External ID."),
-    Step("Strangers refused", "done", "It refused us without your External ID, and with another one."),
-    Step("Connected", "done", "All checks passed."),
+    ProgressStep("Your stack", "done", "We know which role to try."),
+    ProgressStep("Role found", "done", "It is in the account that its ARN names."),
+    ProgressStep("Your External ID accepted", "done", "The role accepted your External ID."),
+    ProgressStep("Strangers refused", "done", "It refused us without your External ID, and with another one."),
+    ProgressStep("Connected", "done", "All checks passed."),
 )
 
 
-def _step(number: int, state: StepState, note: str) -> Step:
-    return Step(_DONE[number].name, state, note)
+def _step(number: int, state: StepState, note: str) -> ProgressStep:
+    return ProgressStep(_DONE[number].name, state, note)
 
 
-def _todo(start: int) -> tuple[Step, ...]:
-    return tuple(Step(step.name, "todo", "") for step in _DONE[start:])
+def _todo(start: int) -> tuple[ProgressStep, ...]:
+    return tuple(ProgressStep(step.name, "todo", "") for step in _DONE[start:])
 
 
 WAITING = (_step(0, "now", "No role has arrived yet. Create it as shown above; this page updates itself."), *_todo(1))
@@ -158,7 +158,7 @@ def _words(connection: Connection, topic: str | None) -> str:
     return _GONE[topic].status if topic in _GONE else REFUSED
 
 
-def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) -> tuple[Step, ...]:
+def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) -> tuple[ProgressStep, ...]:
     status = connection.status
     if status in _AT_REST:
         return ()
@@ -192,21 +192,21 @@ def _ago(at: datetime) -> str:
     return "just now"
 
 
-def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[Step, ...]:
+def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[ProgressStep, ...]:
     """The steps of a role that accepted us: whether it refuses strangers, and whether the vendor must approve."""
     if connection.awaiting_approval and connection.proof and connection.proof.verdict is Verdict.PROVEN:
         return (_DONE[3], _step(4, "now", _TO_APPROVE))
     return (_strangers(outcomes), *_todo(4))
 
 
-def _search(connection: Connection) -> Step:
+def _search(connection: Connection) -> ProgressStep:
     """The first step of a role that was named by its account alone."""
     if connection.due_at is None:
         return _step(0, "failed", "We found no role that lets us in, and have stopped looking.")
     return _step(0, "now", "Looking for its role in the account that was entered.")
 
 
-def _looking(outcomes: dict[str, str], *, lost: bool) -> Step:
+def _looking(outcomes: dict[str, str], *, lost: bool) -> ProgressStep:
     """The step of a role that has not let us in."""
     if not outcomes:
         return _step(1, "now", "Being checked.")
@@ -226,7 +226,7 @@ _LETS_IN = {
 }
 
 
-def _strangers(outcomes: dict[str, str]) -> Step:
+def _strangers(outcomes: dict[str, str]) -> ProgressStep:
     failed = next((note for name, note in _LETS_IN.items() if outcomes.get(name) == "failed"), None)
     return _step(3, "failed", failed) if failed else _step(3, "unclear", "AWS gave no clear answer yet.")
 

@@ -2,7 +2,7 @@
 
 from app.store.models.states import RotationState
 from app.tenants.rotation import RotationStatus
-from app.web.onboarding.progress import Step, StepState
+from app.web.onboarding.progress import ProgressStep, StepState
 
 _S = RotationState
 GOES_ON = frozenset({_S.OPEN, _S.READY, _S.RETIRING})
@@ -21,18 +21,20 @@ def headline(rotation: RotationStatus) -> str:
     return f"Your External ID is being replaced: update {roles}."
 
 
-def steps_of(rotation: RotationStatus) -> tuple[Step, ...]:
+def steps_of(rotation: RotationStatus) -> tuple[ProgressStep, ...]:
     retiring = rotation.state is _S.RETIRING
     accepted = retiring or rotation.state is _S.READY
     counts = rotation.connections
     if accepted:
-        update = Step("Role updated", "done", "It accepts your new External ID, and refuses strangers.")
+        update = ProgressStep("Role updated", "done", "It accepts your new External ID, and refuses strangers.")
     else:
         so_far = f"{counts.switched} of {counts.total} so far. " if counts.total > 1 else ""
         note = f"{so_far}After an update we check the role twice, two minutes apart."
-        update = Step("Role updated", "now", note)
+        update = ProgressStep("Role updated", "now", note)
     state: StepState = "done" if retiring else "now" if accepted else "todo"
     note = "The old one is still accepted, for a day at most." if accepted else ""
-    switched = Step("New one in use", state, "Only the new one is used." if retiring else note)
-    removed = Step("Old one removed", "now" if retiring else "todo", "Update the role once more." if retiring else "")
-    return (Step("New External ID", "done", "It is shown below."), update, switched, removed)
+    switched = ProgressStep("New one in use", state, "Only the new one is used." if retiring else note)
+    removed = ProgressStep(
+        "Old one removed", "now" if retiring else "todo", "Update the role once more." if retiring else ""
+    )
+    return (ProgressStep("New External ID", "done", "It is shown below."), update, switched, removed)
