@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
-from app.settings.doubts import local_address, unknown_variables, weak_keys
+from app.settings.likely_mistakes import local_address, unknown_variables, weak_keys
 from app.settings.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, identifies_vendor
 
 _PRINCIPAL = re.compile(

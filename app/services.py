@@ -8,8 +8,8 @@ from app.audit.log import AuditLog
 from app.aws import stack_answers, stack_messages, sts, templates
 from app.config import Config
 from app.connections import canary, connections, diagnosis, listing, pace, proof_queue, verification
-from app.health.own_side import own_side_checks
 from app.health.readiness import Health, checks
+from app.health.vendor_checks import own_side_checks
 from app.issuing import authorization, issue, session_cache, shelf_life
 from app.limits import quotas, rates, refusals, tenant_share
 from app.log import logger

@@ -265,7 +265,7 @@ def test_one_place_makes_sts_clients():
         ("app/aws/templates.py", "s3"),
         ("app/aws/stack_answers.py", "s3"),
         ("app/aws/stack_messages.py", "sqs"),
-        *(("app/aws/own_side.py", service) for service in ("s3", "sns", "sqs")),
+        *(("app/aws/vendor_resources.py", service) for service in ("s3", "sns", "sqs")),
     }
     assert importers(TREES, "app.aws.query") == ["app/aws/own_role.py", "app/aws/sts.py"]
     assert importers(TREES, "app.aws.own_role") == ["app/aws/sts.py"]  # a session of a role's is never seen elsewhere

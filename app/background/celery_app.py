@@ -26,7 +26,7 @@ from app.background.parts import THREADS, Part, companions, stop_all
 from app.config import Config
 from app.connections.proof_queue import Claim
 from app.health.checks import HealthFinding, failed, ok, skipped
-from app.health.own_side import work_queue
+from app.health.vendor_checks import work_queue
 from app.services import Services
 
 _QUEUE = "deputy"

@@ -2,7 +2,7 @@
 
 A process is not ready when a check that it needs has failed. The other checks are about the background; readiness lists
 the cheap ones and stays 200, as another process could not answer the request any better. `doctor` asks all of them, and
-app/health/own_side.py has those that are for it alone.
+app/health/vendor_checks.py has those that are for it alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.ids import ACCOUNT_ID_PATTERN, AccountId
-from app.settings.doubts import DISTINCT, MAKE_ONE, looks_random
+from app.settings.likely_mistakes import DISTINCT, MAKE_ONE, looks_random
 from app.settings.vendor_name import NAME_MAX
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"

@@ -12,7 +12,7 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy import make_url, select
 
-from app.aws import own_side
+from app.aws import vendor_resources
 from app.cli import commands as cli
 from app.clock import now
 from app.config import Config, ConfigError
@@ -225,7 +225,7 @@ def test_credentials_of_somebody_else(deployment, monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "status", "exits"), [(-20, "warning", 1), (20, "warning", 1), (400, "failed", 2)])
 def test_a_clock_that_is_wrong(deployment, monkeypatch, seconds, status, exits):
-    monkeypatch.setattr("app.health.own_side.now", lambda: now() + timedelta(seconds=seconds))
+    monkeypatch.setattr("app.health.vendor_checks.now", lambda: now() + timedelta(seconds=seconds))
     found = deployment.doctor(exits)
     assert wrong(found) == {"aws_clock": status}
     assert ("ahead of" if seconds > 0 else "behind") in found["aws_clock"]["seen"]
@@ -281,7 +281,7 @@ def test_a_bucket_that_does_not_exist(deployment):
 
 def test_a_bucket_in_another_region(deployment, monkeypatch):
     """Which the sandbox does not have: its buckets are in every region."""
-    monkeypatch.setattr(own_side, "bucket", lambda _: (301, now()))
+    monkeypatch.setattr(vendor_resources, "bucket", lambda _: (301, now()))
     found = deployment.doctor(2)
     assert wrong(found) == {"bucket": "failed"}
     assert "in another region than us-east-1" in found["bucket"]["seen"]

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from sqlalchemy import func, select, text
 
 from app.audit import months
-from app.aws import own_side
+from app.aws import vendor_resources
 from app.aws.errors import Unavailable
-from app.aws.own_side import AbsentError, MayNotLookError, allowing
+from app.aws.vendor_resources import AbsentError, MayNotLookError, allowing
 from app.clock import now
 from app.config import ROLE_CHAINING_MAX, Config
 from app.errors import StoreUnavailableError
@@ -57,7 +57,7 @@ def _settings(config: Config) -> HealthFinding:
 
 def _aws_clock(config: Config) -> HealthFinding:
     try:
-        _, theirs = own_side.bucket(config)
+        _, theirs = vendor_resources.bucket(config)
     except Unavailable:
         theirs = None
     if theirs is None:
@@ -93,7 +93,7 @@ def _may_assume(config: Config, db: Database) -> HealthFinding:
 
 def _bucket(config: Config) -> HealthFinding:
     try:
-        status, _ = own_side.bucket(config)
+        status, _ = vendor_resources.bucket(config)
     except Unavailable:
         return failed("S3 does not answer.", "Look at the network: S3 of AWS_REGION must be reachable.")
     name = config.template_bucket
@@ -129,11 +129,11 @@ def _topic(config: Config) -> HealthFinding:
     topic, url = config.registration_topic_arn, config.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
-    policy, queues = own_side.topic(topic)
+    policy, queues = vendor_resources.topic(topic)
     if not any(one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")):
         return failed("The topic's policy does not let customers publish, so their stacks fail.", _LAUNCH)
     try:
-        arn = own_side.queue(config, url).arn
+        arn = vendor_resources.queue(config, url).arn
     except AbsentError:
         return skipped("Not looked at: queue comes first.")
     if arn not in queues:
@@ -148,7 +148,7 @@ def _queue(config: Config) -> HealthFinding:
     topic, url = config.registration_topic_arn, config.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
-    found = own_side.queue(config, url)
+    found = vendor_resources.queue(config, url)
     sends = [one for one in allowing(found.policy, "sqs:SendMessage") if topic in str(one.get("Condition", topic))]
     if not sends:
         return failed("The queue's policy does not let the topic send to it, so stacks wait until they fail.", _LAUNCH)
@@ -159,10 +159,10 @@ def _queue(config: Config) -> HealthFinding:
 
 def _dead_letters(config: Config) -> HealthFinding:
     url = config.registration_queue_url
-    dead = own_side.queue(config, url).dead_letter_url if url else None
+    dead = vendor_resources.queue(config, url).dead_letter_url if url else None
     if dead is None:
         return skipped("There is no dead-letter queue.")
-    messages = own_side.queue(config, dead).messages
+    messages = vendor_resources.queue(config, dead).messages
     if messages:
         return warning(
             f"{messages} messages could not be answered.",
@@ -226,7 +226,7 @@ def work_queue(config: Config, url: str) -> HealthFinding:
             f"The queue of DEPUTY_CELERY_URL is not in {config.region}, so Celery does not reach it.", f"{again}."
         )
     try:
-        waiting = own_side.queue(config, url).messages
+        waiting = vendor_resources.queue(config, url).messages
     except AbsentError:
         return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{again}.")
     except MayNotLookError:
