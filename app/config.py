@@ -110,7 +110,7 @@ class Config:
     # Proxies in front, each of which appends its client's address to X-Forwarded-For.
     proxy_hops: Annotated[int, check.between(0, 10)] = 0
     log_level: Annotated[str, check.matches("DEBUG|INFO|WARNING|ERROR")] = "INFO"
-    doubts: tuple[str, ...] = ()  # what looks like a mistake, a sentence each
+    likely_mistakes: tuple[str, ...] = ()  # what looks like a mistake, a sentence each
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tenant_issue_rate", self.tenant_issue_rate or 5 * self.issue_rate)
@@ -167,12 +167,12 @@ class Config:
         problems += [*_chaining(values), *_registration(values), *_ascii_name(values), *_canary(values)]
         if problems:
             raise ConfigError("\n".join(problems))
-        doubts = unknown_variables(environment, {variable for variable, _, _ in settings.values()})
-        doubts += weak_keys(values["secret_keys"])
-        doubts += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))  # a sandbox's is local too
-        doubts += [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
+        mistakes = unknown_variables(environment, {variable for variable, _, _ in settings.values()})
+        mistakes += weak_keys(values["secret_keys"])
+        mistakes += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))  # a sandbox's is local too
+        mistakes += [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
         values["vendor_account_ids"] |= {values["broker"].account_id}
-        return cls(**values, region=region, doubts=tuple(doubts))
+        return cls(**values, region=region, likely_mistakes=tuple(mistakes))
 
 
 # The broker is the AWS principal that customers' roles trust.

@@ -9,7 +9,7 @@ from app.aws import stack_answers, stack_messages, sts, templates
 from app.config import Config
 from app.connections import canary, connections, diagnosis, listing, pace, proof_queue, verification
 from app.health.readiness import Health, checks
-from app.health.vendor_checks import own_side_checks
+from app.health.vendor_checks import vendor_checks
 from app.issuing import authorization, issue, session_cache, shelf_life
 from app.limits import quotas, rates, refusals, tenant_share
 from app.log import logger
@@ -22,7 +22,7 @@ from app.tenants import rotation, tenants
 def begin(config: Config) -> None:
     """Set up the log, and log what looks like a mistake in the settings. A process calls it first."""
     log.configure(config.log_level)
-    for doubt in config.doubts:
+    for doubt in config.likely_mistakes:
         logger.warning("settings.doubtful", detail=doubt)
 
 
@@ -59,7 +59,7 @@ class Services:
         )
         finding = partial(prober.finding, door) if config.canary_role_arn else None
         published, queue, listens = self.onboarding.published, self.proof_queue, self.registrations is not None
-        own = own_side_checks(config, db)
+        own = vendor_checks(config, db)
         cheap = checks(db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding)
         self.health = Health([*own, *cheap])
 

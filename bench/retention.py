@@ -93,7 +93,7 @@ class _Log:
         """Months on PostgreSQL, rows on SQLite."""
         with self._db.read() as session:
             if self._by_month:
-                return len(months.look(session).attached)
+                return len(months.partitions(session).attached)
             return float(session.scalar(text(_OLD_ROWS)) or 0)
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ def _tidy_without_end(url: str) -> None:
     print("begun", flush=True)
     for end in _MONTHS[1:] if db.engine.dialect.name == "postgresql" else ():
         began = time.monotonic()
-        months.renew(db, time_of(end))
+        months.make_and_detach(db, time_of(end))
         time.sleep(max(0.0, began + _EVERY - time.monotonic()))
     while True:
         tidy(db, _DAYS, Event())

@@ -299,7 +299,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/access/api_keys.py", "install_key"),  # the operator at the machine
         ("app/access/api_keys.py", "revoke_any"),
         ("app/audit/months.py", "_step"),
-        ("app/audit/restored.py", "note"),  # the operator
+        ("app/audit/restored.py", "record_restore"),  # the operator
         ("app/background/housekeeping.py", "_audit_events"),
         ("app/background/housekeeping.py", "_delete_oldest"),
         ("app/connections/canary.py", "_tell"),  # what the canary says of the vendor's own side
@@ -309,7 +309,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/heartbeats.py", "beat"),
         ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
-        ("app/health/key_ages.py", "note"),
+        ("app/health/key_ages.py", "remember_new_keys"),
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
         ("app/limits/refusals.py", "_store"),

@@ -336,10 +336,10 @@ def test_a_role_that_the_broker_could_not_reach_as_it_reaches_customers_is_told(
 
 def test_a_stranger_without_a_canary_is_doubtful(read):
     stranger, canary = {"DEPUTY_STRANGER_ROLE_ARN": CANARY}, {"DEPUTY_CANARY_ROLE_ARN": CANARY}
-    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger).doubts
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger).likely_mistakes
     assert "skips the stranger" in doubt
-    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger, **canary).doubts == ()
-    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **canary).doubts == ()
+    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger, **canary).likely_mistakes == ()
+    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **canary).likely_mistakes == ()
 
 
 # --- Celery's broker ---
@@ -529,7 +529,7 @@ def test_a_first_secret_key_that_nobody_drew_at_random_is_refused_with_a_way_to_
 def test_a_first_secret_key_that_could_be_random_is_taken(read, key):
     config = read(DEPUTY_SECRET_KEYS=key, DEPUTY_PUBLIC_URL=PUBLIC)
     assert config.secret_keys == (key,)
-    assert config.doubts == ()
+    assert config.likely_mistakes == ()
 
 
 def test_hexadecimal_keys_are_as_good_as_any():
@@ -539,7 +539,7 @@ def test_hexadecimal_keys_are_as_good_as_any():
 def test_a_weaker_secret_key_further_back_still_verifies_and_is_warned_of(read):
     config = read(DEPUTY_SECRET_KEYS=f"{KEY},{TYPED},{HEX_KEY}", DEPUTY_PUBLIC_URL=PUBLIC)
     assert config.secret_keys == (KEY, TYPED, HEX_KEY)
-    [doubt] = config.doubts
+    [doubt] = config.likely_mistakes
     assert doubt.startswith("DEPUTY_SECRET_KEYS: key 2 is not random.")
     assert "changeme" not in doubt
 
@@ -559,12 +559,12 @@ def test_a_weaker_secret_key_further_back_still_verifies_and_is_warned_of(read):
     ],
 )
 def test_a_variable_that_does_not_exist_is_named_with_the_nearest_that_does(read, name, meant):
-    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **{name: "secret"}).doubts
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **{name: "secret"}).likely_mistakes
     assert doubt == f"{name} is not a setting, so nothing reads it. Did you mean {meant}?"
 
 
 def test_a_variable_that_resembles_none_sends_to_the_list_of_all(read):
-    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, DEPUTY_XYZZY="1").doubts
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, DEPUTY_XYZZY="1").likely_mistakes
     assert doubt == "DEPUTY_XYZZY is not a setting, so nothing reads it. The README lists all settings."
 
 
@@ -580,7 +580,7 @@ def test_names_that_others_read_are_no_mistakes(read):
         *("DEPUTY_PORT_8000_TCP", "DEPUTY_PORT_8000_TCP_ADDR", "DEPUTY_PORT_8000_TCP_PROTO"),
     }
     given = dict.fromkeys(others | kubernetes | {"DEPUTY_FAIL_CLOSED"}, "x")
-    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **given).doubts == ()
+    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **given).likely_mistakes == ()
 
 
 @pytest.mark.parametrize(
@@ -600,7 +600,7 @@ def test_names_that_others_read_are_no_mistakes(read):
     ],
 )
 def test_a_public_url_of_this_machine_is_doubted_unless_aws_is_on_it_too(read, url, endpoint, doubted):
-    doubts = read(DEPUTY_PUBLIC_URL=url, AWS_ENDPOINT_URL=endpoint).doubts
+    doubts = read(DEPUTY_PUBLIC_URL=url, AWS_ENDPOINT_URL=endpoint).likely_mistakes
     assert [doubt.startswith("DEPUTY_PUBLIC_URL is http://") for doubt in doubts] == [True] * doubted
 
 

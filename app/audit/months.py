@@ -40,7 +40,7 @@ class Months(NamedTuple):
     next_is_made: bool
 
 
-def look(db: Session) -> Months:
+def partitions(db: Session) -> Months:
     """The tables of this PostgreSQL."""
     found = [(name, attached) for name, attached in db.execute(text(_TABLES)) if _OURS.fullmatch(name)]
     attached = [name for name, is_attached in found if is_attached]
@@ -48,7 +48,7 @@ def look(db: Session) -> Months:
     return Months(attached, detached, next_is_made=_name(_next(_month(database_now(db)))) in attached)
 
 
-def renew(db: Database, limit: datetime | None) -> int:
+def make_and_detach(db: Database, limit: datetime | None) -> int:
     """Make what is missing of the next months, and detach those without an event from `limit` on (None: no month).
 
     Returns how many were detached. Any number of background workers may call it at once. If a lock is not free within
@@ -69,7 +69,7 @@ def _step(db: Database, limit: datetime | None) -> int | None:
         session.execute(text(_BRIEFLY))
         if not session.scalar(text(_ALONE)):
             return None  # another background worker does it
-        months = look(session)
+        months = partitions(session)
         if _make_one(session, months):
             return 0
         return 1 if limit is not None and _detach_one(session, months, limit) else None

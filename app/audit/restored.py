@@ -11,7 +11,7 @@ from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, Configuration
 
 
-def note(db: Database, actor: Actor) -> datetime | None:
+def record_restore(db: Database, actor: Actor) -> datetime | None:
     """Record that the database is an older copy, and make every process read again what it remembers.
 
     Returns when the copy's newest event was made. Raises StoreUnavailableError.

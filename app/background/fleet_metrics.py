@@ -38,7 +38,7 @@ class FleetMetrics(Collector):
     def _read(self) -> list[GaugeMetricFamily]:
         at, half = now(), timedelta(seconds=self._services.config.proof_max_age / 2)
         with self._services.db.read(long=True) as db:
-            age = fleet.age(db, at - half)
+            age = fleet.proof_ages(db, at - half)
         queue = self._services.proof_queue
         due = GaugeMetricFamily("deputy_due", "Connections that are due for a proof.", labels=["lane"])
         for lane, number in queue.backlog().items():

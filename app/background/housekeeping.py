@@ -48,7 +48,7 @@ def _audit_events(db: Database, days: int, end: Event) -> int:
         on_sqlite = db.engine.dialect.name == "sqlite"
         told = session.scalar(select(Configuration.audit_kept_days)) if on_sqlite else None
     if not on_sqlite:
-        return months.renew(db, limit)
+        return months.make_and_detach(db, limit)
     if told != days:
         with db.write(SYSTEM) as session:
             session.execute(update(Configuration).values(audit_kept_days=days))

@@ -122,7 +122,9 @@ def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> Non
 def _beat(services: Services, heartbeat: heartbeats.Heartbeat, part: Part) -> None:
     noted = False
     while True:
-        noted = noted or guarded(part.end, partial(key_ages.note, services.db, services.config.secret_keys))
+        noted = noted or guarded(
+            part.end, partial(key_ages.remember_new_keys, services.db, services.config.secret_keys)
+        )
         guarded(part.end, heartbeat.beat)
         if part.end.wait(heartbeats.BEAT_SECONDS):
             break

@@ -154,6 +154,6 @@ def approve(connection: str, permission_set: str | None) -> Row:
         about = row_of(found, "tenant_id", "role_arn", "permission_set", "wanted_permission_set")
         click.echo("\n".join(lines({"tenant": found.tenant.name} | about)), err=True)
         click.confirm("Approve?", abort=True, err=True)
-        permission_set = found.set_to_be
+        permission_set = found.target_set
     approved = services().connections.approve(operator(), found.tenant_id, found.id, permission_set=permission_set)
     return _whole(approved)

@@ -65,7 +65,7 @@ def after_restore(*, as_json: bool) -> None:
     Safe to repeat.
     """
     with in_one_line():
-        newest = restored.note(services().db, operator().actor)
+        newest = restored.record_restore(services().db, operator().actor)
     show({"reaches": newest}, _restored, as_json=as_json)
 
 

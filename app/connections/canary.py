@@ -62,17 +62,17 @@ class Canary:
         self._session: Session | None = None  # the stranger's, kept for as long as it works
         self._told: Sight | None = None
 
-    def sight(self, sts: Sts) -> Sight | None:
+    def ask_canary(self, sts: Sts) -> Sight | None:
         """What the canary said within the last minute; None when there is none. Raises StoreUnavailableError."""
         return self._look(sts).sight if self._has_canary else None
 
-    def judge(self, sts: Sts, finding: ProofFinding) -> ProofFinding:
-        """The finding, or an inconclusive one where refusals prove nothing. Raises as `sight`.
+    def discount_refusals(self, sts: Sts, finding: ProofFinding) -> ProofFinding:
+        """The finding, or an inconclusive one where refusals prove nothing. Raises as `ask_canary`.
 
         An accepted stranger proves that a role is insecure, whatever the canary says.
         """
         rests_on_refusals = finding.verdict in {Verdict.PROVEN, Verdict.UNASSUMABLE}
-        why = _WHY_NOT.get(self.sight(sts)) if rests_on_refusals else None
+        why = _WHY_NOT.get(self.ask_canary(sts)) if rests_on_refusals else None
         if why is None:
             return finding
         checks = tuple(unproven_by(why, check) for check in finding.checks)
@@ -81,7 +81,7 @@ class Canary:
     def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[ProofCheck | None, tuple[()]]:
         """Whether the role refuses the stranger that sends the right External ID (an Extra of the proof).
 
-        The stranger is tried only if the canary let it in within the last minute. Raises as `sight`.
+        The stranger is tried only if the canary let it in within the last minute. Raises as `ask_canary`.
         """
         if not self._has_stranger:
             return None, ()
@@ -91,7 +91,7 @@ class Canary:
         return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
 
     def finding(self, sts: Sts) -> HealthFinding:
-        """What readiness says. Raises as `sight`."""
+        """What readiness says. Raises as `ask_canary`."""
         view = self._look(sts)
         if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:
             return _NO_STRANGER

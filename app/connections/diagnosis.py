@@ -109,7 +109,7 @@ class Diagnoses:
             return Evidence(self._config, error)
         if not seen.identity:
             return seen
-        if (sight := self._canary.sight(self._sts)) is not None:
+        if (sight := self._canary.ask_canary(self._sts)) is not None:
             seen = seen._replace(canary=(sight, self._canary.finding(self._sts)))
         try:
             allowed_role(self._config, connection.role_arn)
@@ -133,7 +133,7 @@ class Diagnoses:
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
-                set_changes.note_set(db, self._sets, caller.actor, connection, view.settings.permission_set)
+                set_changes.apply_set_label(db, self._sets, caller.actor, connection, view.settings.permission_set)
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
             return connection
 

@@ -16,7 +16,7 @@ ENOUGH = 10  # connections that were tried lately, from which more is concluded 
 _REFUSING, _TENANTS = 5, 3
 
 
-class Lately(NamedTuple):
+class RecentAttempts(NamedTuple):
     """How many connections were tried, how many of the proven ones refuse their own ID, and of how many tenants."""
 
     tried: int
@@ -28,7 +28,7 @@ class Lately(NamedTuple):
         return self.refusing >= _REFUSING and self.tenants >= _TENANTS and 2 * self.refusing > self.tried
 
 
-class Age(NamedTuple):
+class ProofAges(NamedTuple):
     """How many connections are verified, how many of their proofs are past half their shelf life, and the oldest."""
 
     verified: int
@@ -36,15 +36,15 @@ class Age(NamedTuple):
     oldest: datetime | None
 
 
-def age(db: Session, half: datetime) -> Age:
+def proof_ages(db: Session, half: datetime) -> ProofAges:
     """`half`: half a shelf life ago. Reads the rows of all verified connections."""
     counts = select(
         func.count(), func.count(case((Connection.verified_at < half, Connection.id))), func.min(Connection.verified_at)
     ).where(Connection.status == ConnectionStatus.VERIFIED)
-    return Age(*db.execute(counts).one())
+    return ProofAges(*db.execute(counts).one())
 
 
-def lately(db: Session, since: datetime, connection_id: UUID | None = None) -> Lately:
+def recent_attempts(db: Session, since: datetime, connection_id: UUID | None = None) -> RecentAttempts:
     """What was tried since then, and this connection, which refuses just now."""
     refuses = and_(Connection.refusing_since.is_not(None), Connection.verified_at.is_not(None))
     counts = select(
@@ -52,10 +52,10 @@ def lately(db: Session, since: datetime, connection_id: UUID | None = None) -> L
         func.count(case((refuses, Connection.id))),
         func.count(distinct(case((refuses, Connection.tenant_id)))),
     ).where(or_(Connection.tried_at > since, Connection.id == connection_id))
-    return Lately(*db.execute(counts).one())
+    return RecentAttempts(*db.execute(counts).one())
 
 
-def others(db: Session, since: datetime, tenant_id: UUID, most: int) -> list[tuple[UUID, UUID]]:
+def connections_to_sample(db: Session, since: datetime, tenant_id: UUID, most: int) -> list[tuple[UUID, UUID]]:
     """Verified connections of other tenants that were not tried since then: as many tenants as there are."""
     in_tenant = func.row_number().over(partition_by=Connection.tenant_id, order_by=Connection.due_at)
     untried = or_(Connection.tried_at.is_(None), Connection.tried_at <= since)

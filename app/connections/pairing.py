@@ -96,7 +96,7 @@ def plan_of(db: Session, connection: Connection) -> Plan:
     )
 
 
-def ask(sts: Sts, plan: Plan, prove: Callable[[Grant], ProofFinding]) -> Answers:
+def try_external_ids(sts: Sts, plan: Plan, prove: Callable[[Grant], ProofFinding]) -> Answers:
     """Make the calls. `prove` makes the proof with one External ID. Opens no transaction."""
     for candidate in plan.own:
         finding = prove(candidate.grant)
@@ -132,7 +132,7 @@ def look_for_retired(sts: Sts, answers: Answers) -> Answers:
     return answers._replace(finding=answers.finding._replace(checks=checks))
 
 
-def note(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[ProofFinding, UUID]:
+def store_trials(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[ProofFinding, UUID]:
     """Keep what the role said to the External IDs that are not its own: the finding that counts, and the pair after it."""
     plan = answers.plan
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:

@@ -109,7 +109,7 @@ class ProofQueue:
         """For readiness: how often each connection is proven, and whether many refuse us."""
         interval = self.pace.interval()
         with self._db.read() as db:
-            found = fleet.lately(db, now() - interval.pause)
+            found = fleet.recent_attempts(db, now() - interval.pause)
         if found.many_refuse:
             seen = f"Many roles refuse us at once: {found.refusing} of the {found.tried} that were tried just now."
             return warning(seen, "Look at the broker's own permissions.")

@@ -10,11 +10,11 @@ from app.permissions.permission_sets import PermissionSets, read_label
 from app.store.models import Connection, PermissionSetVersion
 
 
-def note_set(db: Session, sets: PermissionSets, actor: Actor, connection: Connection, label: str | None) -> None:
+def apply_set_label(db: Session, sets: PermissionSets, actor: Actor, connection: Connection, label: str | None) -> None:
     """`label`: name and version, unverified. It takes effect only for the connection's own set, and one asked for."""
     if (named := read_label(label or "")) and _is_known(db, sets, *named):
         with recording_a_move(db, actor, connection):
-            connection.note_set(*named)
+            connection.role_was_made_from(*named)
 
 
 def _is_known(db: Session, sets: PermissionSets, name: str, version: int) -> bool:

@@ -20,7 +20,7 @@ from app.clock import now
 from app.connections import fleet, set_changes
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
-from app.connections.pairing import Answers, Plan, ask, look_for_retired, next_due, note, plan_of
+from app.connections.pairing import Answers, Plan, look_for_retired, next_due, plan_of, store_trials, try_external_ids
 from app.connections.proof import ProofFinding, prove, prove_routinely
 from app.connections.trust_checks import judge
 from app.errors import AppError, ConflictError
@@ -48,7 +48,7 @@ class _Tested(NamedTuple):
     """What the calls were about: the connection's row as it was before them, and what a proof makes of it."""
 
     row: Connection
-    may_break: bool
+    refusal_would_break_it: bool
     plan: Plan
 
     @property
@@ -102,7 +102,7 @@ class Verification:
         for _ in range(_TRIES):
             before = self._to_test(caller, tenant_id, connection_id)
             answers = self._prove_patiently(before, trigger, patience)
-            if trigger in ROUTINE and answers.finding.refused and before.may_break:
+            if trigger in ROUTINE and answers.finding.refused and before.refusal_would_break_it:
                 finding = self._doubted(answers.finding, (tenant_id, connection_id), before, sample=sample)
                 answers = answers._replace(finding=finding)
             stored = self._store(caller, (tenant_id, connection_id), before, answers, trigger)
@@ -116,12 +116,12 @@ class Verification:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
-            return _Tested(connection, connection.may_break(), plan_of(db, connection))
+            return _Tested(connection, connection.refusal_would_break_it(), plan_of(db, connection))
 
     def _prove_patiently(self, before: _Tested, trigger: Trigger, patience: float) -> Answers:
         deadline = time.monotonic() + patience
         for pause in (*_PAUSES, None):
-            answers = ask(self._sts, before.plan, lambda grant: self._prove(grant, before, trigger))
+            answers = try_external_ids(self._sts, before.plan, lambda grant: self._prove(grant, before, trigger))
             spreading = answers.finding.may_be_spreading
             if pause is None or not spreading or time.monotonic() + pause > deadline:
                 break
@@ -140,7 +140,7 @@ class Verification:
         if finding is None or finding.verdict is not Verdict.PROVEN:
             told.clear()
             finding = read(prove(self._sts, grant, self._extras, told.append))
-        return self._canary.judge(self._sts, finding)
+        return self._canary.discount_refusals(self._sts, finding)
 
     def _doubted(
         self, finding: ProofFinding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool
@@ -152,7 +152,7 @@ class Verification:
         since = before.row.refusing_since
         if since is None or now() < since + pause:
             return finding.doubted(_ONCE)
-        sighted = self._canary.sight(self._sts) is Sight.SIGHTED
+        sighted = self._canary.ask_canary(self._sts) is Sight.SIGHTED
         if not sighted and (not sample or self._many_refuse(path, pause)):
             return finding.doubted(_MANY)
         return finding
@@ -160,16 +160,16 @@ class Verification:
     def _many_refuse(self, path: tuple[UUID, UUID], window: timedelta) -> bool:
         with self._db.read() as db:
             since = now() - window
-            found = fleet.lately(db, since, path[1])
+            found = fleet.recent_attempts(db, since, path[1])
             few = found.tried < fleet.ENOUGH
-            others = fleet.others(db, since, path[0], fleet.ENOUGH) if few else []
+            others = fleet.connections_to_sample(db, since, path[0], fleet.ENOUGH) if few else []
         for tenant_id, connection_id in others:
             with suppress(AppError):  # it is not to be proven any more, or the database is away
                 who = OnBehalf(WORKER, tenant_id)
                 self.verify(who, tenant_id, connection_id, trigger=Trigger.SCHEDULED, sample=False)
         if others:
             with self._db.read() as db:
-                found = fleet.lately(db, since, path[1])
+                found = fleet.recent_attempts(db, since, path[1])
         if found.many_refuse:
             logger.error("proofs.many_refused", tried=found.tried, refusing=found.refusing, tenants=found.tenants)
         return found.many_refuse
@@ -192,7 +192,7 @@ class Verification:
             was = connection.version, connection.status
             read = answers.finding
             connection.access_until = read.access_until if read.reads_trust else connection.access_until
-            finding, pair = note(db, connection, answers, now())
+            finding, pair = store_trials(db, connection, answers, now())
             if pair != connection.external_id_id:
                 connection.pair_with(pair)
                 _record_switch(db, caller.actor, connection, answers)
@@ -207,7 +207,7 @@ class Verification:
                 metrics.DRIFT.labels(connection.status.value).observe(drift["exposed_for_seconds_at_most"])
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, drift)
-            set_changes.note_set(db, self._sets, caller.actor, connection, finding.permission_set)
+            set_changes.apply_set_label(db, self._sets, caller.actor, connection, finding.permission_set)
             if before.plan.rotates:
                 rotation.settle(db, caller.actor, tenant.id)
             db.flush()

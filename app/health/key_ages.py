@@ -17,7 +17,7 @@ from app.store.models import SecretKey
 _LONG = 365  # days
 
 
-def note(db: Database, secret_keys: tuple[str, ...]) -> bool:
+def remember_new_keys(db: Database, secret_keys: tuple[str, ...]) -> bool:
     """Note the keys that are new. Raises StoreUnavailableError."""
     fingerprints = set(map(_fingerprint, secret_keys))
     with db.read() as session:

@@ -27,7 +27,7 @@ _STACK = "Launch or update the stack of cloudformation/broker.yaml; its outputs 
 _LAUNCH = f"{_STACK}."
 
 
-def own_side_checks(config: Config, db: Database) -> list[HealthCheck]:
+def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
     """The checks of one deployment that readiness leaves out."""
 
     def check(name: str, look: Callable[[], HealthFinding], *after: str) -> HealthCheck:
@@ -50,8 +50,8 @@ def own_side_checks(config: Config, db: Database) -> list[HealthCheck]:
 
 
 def _settings(config: Config) -> HealthFinding:
-    if config.doubts:
-        return warning(" ".join(config.doubts), "Change these settings, and restart every process.")
+    if config.likely_mistakes:
+        return warning(" ".join(config.likely_mistakes), "Change these settings, and restart every process.")
     return ok("Every setting is valid, and none looks like a mistake.")
 
 
@@ -201,7 +201,7 @@ def _audit_log(config: Config, db: Database) -> HealthFinding:
     days = config.audit_retention_days
     with db.read(long=True) as session:
         oldest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
-        parts = months.look(session) if db.engine.dialect.name == "postgresql" else None
+        parts = months.partitions(session) if db.engine.dialect.name == "postgresql" else None
     if parts and not parts.next_is_made:
         return warning("The audit log has no partition for the next month.", _HOUSEKEEPING)
     if days and oldest and oldest < now() - timedelta(days=days) - _BEHIND:

@@ -120,9 +120,8 @@ class Authorization:
         _ensure_permission_set(known, connection)
         return min(key_epoch, epoch), connection
 
-    def is_proven(self, connection: VerifiedConnection, at: float, patience: float) -> bool:
-        """Whether its proof allows issuing at this time. If not, returns False after a fresh one, to be authorized
-        again.
+    def ensure_fresh_proof(self, connection: VerifiedConnection, at: float, patience: float) -> bool:
+        """If its proof no longer allows issuing, waits for a fresh one, and returns False: authorize it again.
 
         Raises ProofExpiredError when there is none after so many seconds, and RateLimitedError.
         """

@@ -127,7 +127,7 @@ class CredentialIssuer:
         while True:
             epoch, connection = self._authorization.authorize_issuance(caller, path)
             at = now().timestamp()
-            if self._authorization.is_proven(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
+            if self._authorization.ensure_fresh_proof(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
                 return epoch, connection, at
 
     def _record(self, asked: _Asked, event: Event, deadline: float, *, under_locks: bool) -> bool:
@@ -164,11 +164,11 @@ class CredentialIssuer:
         self._rates.admit_issuance(caller, tenant_id)
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
-            if not (connection.heeds_report(now()) and quotas.has_room_for_report(db, tenant_id)):
+            if not (connection.report_takes_effect(now()) and quotas.has_room_for_report(db, tenant_id)):
                 return
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            if connection.heeds_report(now()) and quotas.admits_report(db, tenant_id):
+            if connection.report_takes_effect(now()) and quotas.admits_report(db, tenant_id):
                 connection.report_refused(now())
                 details = {"status": connection.status.value}
                 audit.record_about(db, caller.actor, Action.CONNECTION_REFUSAL_REPORTED, connection, details)

@@ -79,10 +79,10 @@ class Rates:
         Beyond the burst a call waits for its turn, if that comes soon: a nightly run over a thousand accounts with some
         tens of requests at once must not be refused.
         """
-        wait = self._miss_turns.take(tenant_id, patience=0.0)
+        wait = self._miss_turns.reserve(tenant_id, patience=0.0)
         if wait and self._held.acquire(blocking=False):
             try:
-                wait = self._miss_turns.take(tenant_id, patience=_TURN_SECONDS)
+                wait = self._miss_turns.reserve(tenant_id, patience=_TURN_SECONDS)
                 if wait <= _TURN_SECONDS:
                     time.sleep(wait)
                     wait = 0.0

@@ -23,8 +23,8 @@ class Turns:
         self._used_until: LRUCache[UUID, float] = LRUCache(_SUBJECTS)  # at an even rate; in the future after a burst
         self._lock = threading.Lock()
 
-    def take(self, subject: UUID, *, patience: float) -> float:
-        """The seconds until the next turn. It is taken unless they are more than `patience`."""
+    def reserve(self, subject: UUID, *, patience: float) -> float:
+        """Reserve the next turn, and return the seconds until then. It is not reserved if they are more than `patience`."""
         at = time.monotonic()
         with self._lock:
             until = max(at, self._used_until.get(subject, 0.0)) + self._apart

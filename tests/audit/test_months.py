@@ -78,7 +78,7 @@ def places(by_hand) -> dict[UUID, str]:
 
 def look(database) -> months.Months:
     with database.read() as db:
-        return months.look(db)
+        return months.partitions(db)
 
 
 def old_months(by_hand, *back: int) -> None:
@@ -106,14 +106,14 @@ def test_a_new_database_has_this_month_and_the_next_three(database):
     assert there.attached == sorted([*(name(-ahead) for ahead in range(4)), "audit_events_default"])
     assert there.next_is_made
     assert there.detached == []
-    assert months.renew(database, None) == 0
+    assert months.make_and_detach(database, None) == 0
     assert look(database) == there
 
 
 def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others_are(database, by_hand, at):
     by_hand(f"ALTER TABLE audit_events DETACH PARTITION {name(-1)}")
     at(month(-1) + DAY)
-    assert months.renew(database, None) == 0
+    assert months.make_and_detach(database, None) == 0
     there = look(database)
     assert there.detached == [name(-1)]
     assert name(-4) in there.attached
@@ -129,11 +129,11 @@ def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(da
 
 def test_as_time_goes_by_months_are_made_three_ahead(database, at):
     at(month(-2) + DAY)
-    assert months.renew(database, None) == 0
+    assert months.make_and_detach(database, None) == 0
     assert look(database).attached == sorted([*(name(-ahead) for ahead in range(6)), "audit_events_default"])
     at(month(-5) + 14 * DAY)
     assert not look(database).next_is_made
-    months.renew(database, None)
+    months.make_and_detach(database, None)
     assert look(database).next_is_made
 
 
@@ -143,13 +143,13 @@ def test_without_housekeeping_events_are_stored_and_found_all_the_same(database,
     ids = [write(database, time) for time in times]
     assert [*places(by_hand).values()] == [name(), name(-3), "audit_events_default", "audit_events_default"]
     at(times[-1])
-    months.renew(database, None)
+    months.make_and_detach(database, None)
     made = [name(-number) for number in (0, 1, 2, 3, 7, 8, 9)]  # and not the sixth, which has events elsewhere
     assert look(database).attached == [*made, "audit_events_default"]
     ids += [write(database, month(-6) + 20 * DAY), write(database, month(-7))]
     assert [places(by_hand)[event] for event in ids[-2:]] == ["audit_events_default", name(-7)]
     assert listed(database) == ids[::-1]
-    assert months.renew(database, None) == 0, "and it does not try what can't be done"
+    assert months.make_and_detach(database, None) == 0, "and it does not try what can't be done"
 
 
 @pytest.mark.parametrize("when", [datetime(1970, 1, 2, tzinfo=UTC), datetime(2222, 1, 2, tzinfo=UTC)])
@@ -165,21 +165,21 @@ def test_a_clock_that_is_wrong_by_centuries_stops_no_event(database, by_hand, wh
 def test_a_month_is_detached_when_its_last_event_is_old_enough_and_not_before(database, by_hand):
     old_months(by_hand, 3, 2, 1)
     ids = {number: write(database, month(number) + DAY) for number in (3, 2, 1, 0)}
-    assert months.renew(database, month(2) - timedelta(microseconds=1)) == 0
-    assert months.renew(database, month(2)) == 1
+    assert months.make_and_detach(database, month(2) - timedelta(microseconds=1)) == 0
+    assert months.make_and_detach(database, month(2)) == 1
     assert look(database).detached == [name(3)]
     assert listed(database) == [ids[0], ids[1], ids[2]]
     assert by_hand.rows(f"SELECT id FROM {name(3)}") == [(ids[3],)], "for the operator"  # noqa: S608
-    assert months.renew(database, month(0)) == 2
+    assert months.make_and_detach(database, month(0)) == 2
     assert listed(database) == [ids[0]]
-    assert months.renew(database, None) == 0
+    assert months.make_and_detach(database, None) == 0
     assert look(database).detached == [name(3), name(2), name(1)]
 
 
 def test_a_detached_month_comes_back_as_operations_shows_it(database, by_hand):
     old_months(by_hand, 1)
     event = write(database, month(1) + DAY)
-    months.renew(database, month())
+    months.make_and_detach(database, month())
     assert listed(database) == []
     shown = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     statement = shown[shown.index("ALTER TABLE audit_events ATTACH PARTITION") :].partition(";")[0]
@@ -195,8 +195,8 @@ def test_a_detached_month_comes_back_as_operations_shows_it(database, by_hand):
 
 def test_events_in_the_default_partition_go_when_the_newest_of_them_is_old(database, by_hand):
     ids = [write(database, month(5) + DAY), write(database, month(3) + DAY), write(database, month() + DAY)]
-    assert months.renew(database, month(3) + DAY) == 0
-    assert months.renew(database, month(3) + 2 * DAY) == 1
+    assert months.make_and_detach(database, month(3) + DAY) == 0
+    assert months.make_and_detach(database, month(3) + 2 * DAY) == 1
     assert listed(database) == [ids[2]]
     [detached] = look(database).detached
     assert detached == f"audit_events_default_{month(3) + DAY:%Y_%m_%d}"
@@ -212,7 +212,7 @@ def test_events_of_the_same_day_go_again_while_the_first_ones_wait_for_the_opera
     """As of a machine whose clock begins at the same moment at each start."""
     for again in range(3):
         write(database, month(5) + DAY + timedelta(seconds=again))
-        assert months.renew(database, month(4)) == 1
+        assert months.make_and_detach(database, month(4)) == 1
     detached = f"audit_events_default_{month(5) + DAY:%Y_%m_%d}"
     assert look(database).detached == [detached, f"{detached}_1", f"{detached}_1_1"]
     assert listed(database) == []
@@ -221,9 +221,9 @@ def test_events_of_the_same_day_go_again_while_the_first_ones_wait_for_the_opera
 def test_many_background_workers_at_once_do_it_once(database, by_hand, at):
     old_months(by_hand, 4, 3, 2, 1)
     at(month(-3) + DAY)
-    done = at_once([lambda: months.renew(database, month())] * 6)
+    done = at_once([lambda: months.make_and_detach(database, month())] * 6)
     assert {type(one) for one in done} == {int}
-    months.renew(database, month())  # whoever came second left it to the first
+    months.make_and_detach(database, month())  # whoever came second left it to the first
     assert look(database).detached == [name(number) for number in (4, 3, 2, 1)]
     assert look(database).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
 
@@ -234,9 +234,9 @@ def test_a_background_worker_leaves_it_to_the_one_that_is_at_it(database, by_han
     before = look(database)
     with by_hand.engine.begin() as other:
         other.execute(text(months._ALONE))
-        assert months.renew(database, month()) == 0
+        assert months.make_and_detach(database, month()) == 0
         assert look(database) == before
-    assert months.renew(database, month()) == 1
+    assert months.make_and_detach(database, month()) == 1
 
 
 # --- beside issuing ---
@@ -255,13 +255,15 @@ def test_a_lock_that_is_not_free_is_given_up_soon_and_issuing_goes_on(database, 
     write(database, month(1) + DAY)
     with reading(by_hand), capture_logs() as lines:
         began = time.monotonic()
-        done = at_once([lambda: months.renew(database, month()), *[lambda: time.sleep(0.02) or commit(database)] * 3])
+        done = at_once(
+            [lambda: months.make_and_detach(database, month()), *[lambda: time.sleep(0.02) or commit(database)] * 3]
+        )
         assert done[0] == 0
         assert all(isinstance(epoch, int) for epoch in done[1:]), "nobody who came later was refused"
         assert time.monotonic() - began < 20
         assert look(database).detached == []
     assert [line["event"] for line in lines] == ["audit.months_wait"]
-    assert months.renew(database, month()) == 1
+    assert months.make_and_detach(database, month()) == 1
 
 
 def test_issuing_does_not_wait_for_the_default_partition(database, by_hand):
@@ -276,7 +278,7 @@ def test_issuing_does_not_wait_for_the_default_partition(database, by_hand):
 
 def test_a_database_that_is_away_is_not_taken_for_a_lock():
     with pytest.raises(StoreUnavailableError):
-        months.renew(Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing"), None)
+        months.make_and_detach(Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing"), None)
 
 
 def commit(database) -> int:
@@ -291,7 +293,7 @@ def test_a_prepared_statement_goes_on_while_months_come_and_go(database, by_hand
         made.append(Event(TESTS, Action.CREDENTIALS_ISSUED, {"n": number}))
         batch.commit([made[-1]])
         at(month(-number) + DAY)
-        months.renew(database, month(max(0, 2 - number)))
+        months.make_and_detach(database, month(max(0, 2 - number)))
     assert listed(database) == [event.id for event in made[::-1]]
     assert len(look(database).detached) == 3
 
@@ -318,7 +320,7 @@ def every_table(database, by_hand, at) -> list[str]:
     """The log, and each of its parts: made by the migration and by housekeeping, and the default partitions."""
     at(month(-1) + DAY)
     write(database, month(9))
-    assert months.renew(database, month(5)) == 1
+    assert months.make_and_detach(database, month(5)) == 1
     at(database_time(database))
     return ["audit_events", *look(database).attached]
 
@@ -354,7 +356,7 @@ def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(datab
         f"GRANT USAGE ON SCHEMA public TO {role}",
     )
     at(month(-1) + DAY)
-    months.renew(database, None)  # a month that was made later, by the owner
+    months.make_and_detach(database, None)  # a month that was made later, by the owner
     web = Database(database.engine.url.set(username=role).render_as_string(hide_password=False))
     try:
         AuditBatch(web).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
@@ -414,5 +416,5 @@ def test_a_name_that_is_not_ours_is_left_alone(database, by_hand):
     by_hand("CREATE TABLE audit_events_of_mine (id uuid)")
     there = look(database)
     assert there.detached == []
-    assert months.renew(database, month()) == 0
+    assert months.make_and_detach(database, month()) == 0
     assert sqlalchemy.inspect(database.engine).has_table("audit_events_of_mine")

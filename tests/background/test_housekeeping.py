@@ -17,7 +17,7 @@ from app.background.parts import companions, stop_all
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
 from app.health.checks import Status
-from app.health.key_ages import age_of_first, note
+from app.health.key_ages import age_of_first, remember_new_keys
 from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM
 from app.store.models import Registration, SecretKey
@@ -181,7 +181,7 @@ def test_each_kind_of_worker_notes_the_secret_keys_and_when(services):
         part.start()
     until(lambda: age_of_first(services.db, services.config.secret_keys).status is Status.OK)
     stop_all(parts)
-    assert {*at_once([lambda: note(services.db, ("a" * 40, "b" * 40))] * 6)} == {True}
+    assert {*at_once([lambda: remember_new_keys(services.db, ("a" * 40, "b" * 40))] * 6)} == {True}
     with services.db.read() as db:
         found = db.scalars(sqlalchemy.select(SecretKey)).all()
     assert len(found) == 4

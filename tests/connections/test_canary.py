@@ -51,7 +51,7 @@ class Deployment:
         self._vendors = {stack.broker_principal_arn, stack.stranger_role_arn}
 
     def sight(self) -> Sight | None:
-        return self.canary.sight(self.services.verification._sts)
+        return self.canary.ask_canary(self.services.verification._sts)
 
     def asked(self) -> list[tuple[str, str, bool]]:
         """The calls to the vendor's own two roles: who asked which one, and whether with an External ID."""
@@ -229,7 +229,7 @@ def test_these_calls_count_against_the_sts_budget(deployment: Deployment):
         counted.append(1)
         yield
 
-    deployment.canary.sight(deployment.services.verification._sts.with_budget(budget))
+    deployment.canary.ask_canary(deployment.services.verification._sts.with_budget(budget))
     assert len(counted) == len(deployment.asked()) == 3
 
 
@@ -331,7 +331,7 @@ def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary
     sts.broker = sts.broker._replace(name="Other")
     sts._known = type(sts._known)()
     with trust(deployment, "deputy-canary", of_nobody):
-        assert deployment.canary.sight(sts) == "unclear"
+        assert deployment.canary.ask_canary(sts) == "unclear"
 
 
 # --- unclear ---
@@ -470,10 +470,10 @@ def test_of_several_processes_one_tells(deployment: Deployment, aws, clock: Cloc
     before = len(deployment.told())
     with trust(deployment, "deputy-canary", of_nobody):
         for canary in (deployment.canary, *others):
-            canary.sight(deployment.services.verification._sts)
+            canary.ask_canary(deployment.services.verification._sts)
     clock.move(MINUTE)
     for canary in (*others, deployment.canary):
-        canary.sight(deployment.services.verification._sts)
+        canary.ask_canary(deployment.services.verification._sts)
     assert deployment.told()[before:] == ["prober.canary_lost", "prober.sighted"]
 
 

@@ -325,7 +325,7 @@ def sleeps(monkeypatch):
 
 def prove_patiently(door, patience: float):
     plan = Plan((Candidate(new_id(), GRANT),), frozenset(), frozenset())
-    before = verification._Tested(Connection(), may_break=False, plan=plan)
+    before = verification._Tested(Connection(), refusal_would_break_it=False, plan=plan)
     return (
         verification.Verification(None, door, None, NO_CANARY, PermissionSets())
         ._prove_patiently(before, Trigger.CREATED, patience)

@@ -86,7 +86,7 @@ def test_its_settings_start_the_service_without_a_doubt(alone, task):
     for name, value in {**environment(task), **SECRET}.items():
         alone.setenv(name, value)
     config = Config.from_environment()
-    assert config.doubts == ()
+    assert config.likely_mistakes == ()
     assert config.proxy_hops == 1
     assert config.broker.arn == resolved(TASKS[task]["TaskRoleArn"]), "the broker's role is the task's"
 

@@ -53,7 +53,7 @@ class Deployment:
         self.db = self.app.extensions["deputy"].db
         connection_row(self.db, tenant_row(self.db))
         self.worker = Heartbeat(self.db, "flask", Heard())
-        key_ages.note(self.db, config.secret_keys)
+        key_ages.remember_new_keys(self.db, config.secret_keys)
 
     def doctor(self, exits: int, **changes) -> dict[str, dict[str, str]]:
         """What each check says, with these settings changed."""
@@ -151,7 +151,7 @@ def test_a_deployment_without_customers_has_nothing_wrong(deployment):
     with new_database("sqlite") as url:
         database = Database(url)
         Heartbeat(database, "flask", Heard()).beat()
-        key_ages.note(database, deployment.config.secret_keys)
+        key_ages.remember_new_keys(database, deployment.config.secret_keys)
         database.engine.dispose()
         found = deployment.doctor(0, database_url=url)
     assert found["may_assume"]["status"] == "skipped"
@@ -183,7 +183,7 @@ def test_settings_that_contradict_each_other(monkeypatch):
 
 
 def test_settings_that_look_like_a_mistake(deployment):
-    found = deployment.doctor(1, doubts=("DEPUTY_PROOF_MAXAGE is not a setting.",))
+    found = deployment.doctor(1, likely_mistakes=("DEPUTY_PROOF_MAXAGE is not a setting.",))
     assert wrong(found) == {"settings": "warning"}
     assert "DEPUTY_PROOF_MAXAGE" in found["settings"]["seen"]
 
@@ -563,9 +563,9 @@ def test_a_secret_key_that_is_old(deployment):
         first, second = deployment.config.secret_keys
         new = "a-new-first-secret-key-of-the-tests-9876543210"
         assert deployment.doctor(0, secret_keys=(new, first))["secret_keys"]["status"] == "skipped"
-        key_ages.note(deployment.db, (new, first))
+        key_ages.remember_new_keys(deployment.db, (new, first))
         assert deployment.doctor(0, secret_keys=(new, first))["secret_keys"]["seen"].endswith("for 0 days at least.")
-        key_ages.note(deployment.db, (first, second))
+        key_ages.remember_new_keys(deployment.db, (first, second))
         assert wrong(deployment.doctor(1)) == {"secret_keys": "warning"}, "one that comes back is as old as it is"
 
 

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 
 from app.access.api_keys import ApiKeys
-from app.audit.restored import note
+from app.audit.restored import record_restore
 from app.store.database import Database
 from tests.conftest import OPERATOR
 from tests.honesty.deployment import Answer, Client, Deployment, ProvenConnection
@@ -91,7 +91,7 @@ def restored(service: Deployment, copy: Backup) -> None:
     """As the guide says, except that the web process goes on."""
     restored_alone(service, copy)
     with past_the_service(service) as database:
-        note(database, OPERATOR.actor)
+        record_restore(database, OPERATOR.actor)
 
 
 def restored_alone(service: Deployment, copy: Backup) -> None:

@@ -568,9 +568,9 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(here, monkey
     renewed = []
     monkeypatch.setattr(here.authorization._shelf_life, "renew", lambda path, _: renewed.append(path))
     end = connection.proven_at + here.config.proof_max_age
-    assert authorization.is_proven(connection, end - 0.001, 0.0)
+    assert authorization.ensure_fresh_proof(connection, end - 0.001, 0.0)
     assert renewed == []
-    assert not authorization.is_proven(connection, end, 0.0)
+    assert not authorization.ensure_fresh_proof(connection, end, 0.0)
     assert renewed == [connection.path]
 
 

@@ -20,21 +20,21 @@ def clock(monkeypatch):
 
 def test_a_burst_comes_at_once_and_then_one_waits_for_the_next_turn(clock):
     turns, tenant, other = Turns(RATE, BURST), new_id(), new_id()
-    assert [turns.take(tenant, patience=0.0) for _ in range(RATE * BURST)] == [0.0] * RATE * BURST
-    assert turns.take(tenant, patience=0.0) == pytest.approx(0.01)
-    waits = [turns.take(tenant, patience=1.0) for _ in range(3)]
+    assert [turns.reserve(tenant, patience=0.0) for _ in range(RATE * BURST)] == [0.0] * RATE * BURST
+    assert turns.reserve(tenant, patience=0.0) == pytest.approx(0.01)
+    waits = [turns.reserve(tenant, patience=1.0) for _ in range(3)]
     assert waits == pytest.approx([0.01, 0.02, 0.03]), "each has a turn of its own, and who took none has none"
-    assert turns.take(other, patience=0.0) == 0.0
+    assert turns.reserve(other, patience=0.0) == 0.0
     clock[0] += 1.0
-    assert [turns.take(tenant, patience=0.0) for _ in range(97)] == [0.0] * 97
-    assert turns.take(tenant, patience=0.0) > 0.0
+    assert [turns.reserve(tenant, patience=0.0) for _ in range(97)] == [0.0] * 97
+    assert turns.reserve(tenant, patience=0.0) > 0.0
 
 
 def test_a_pause_gives_no_more_than_a_burst(clock):
     turns, tenant = Turns(RATE, BURST), new_id()
-    turns.take(tenant, patience=0.0)
+    turns.reserve(tenant, patience=0.0)
     clock[0] += 3600
-    taken = [turns.take(tenant, patience=0.0) for _ in range(RATE * BURST + 1)]
+    taken = [turns.reserve(tenant, patience=0.0) for _ in range(RATE * BURST + 1)]
     assert taken[:-1] == [0.0] * RATE * BURST
     assert taken[-1] > 0.0
 
@@ -46,7 +46,7 @@ def test_a_nightly_run_over_a_thousand_accounts_passes(clock, workers):
     asking, left, done = [(begun, worker) for worker in range(workers)], 1000 - workers, []
     while asking:
         clock[0], worker = heapq.heappop(asking)
-        wait = turns.take(tenant, patience=0.8)
+        wait = turns.reserve(tenant, patience=0.8)
         assert wait <= 0.8
         done.append(clock[0] + wait)
         if left:

@@ -474,7 +474,7 @@ def test_nothing_is_due_for_a_suspended_one_until_it_is_resumed():
     it = connection(S.PENDING, permission_set="reads", awaiting_approval=True)
     it.ask_for_set("writes", approved=False)
     it.suspend(WHY)
-    it.note_set("writes", 1)
+    it.role_was_made_from("writes", 1)
     it.approve(NOW)
     assert (it.permission_set, it.awaits_approval, it.status, it.due_at) == ("writes", False, S.SUSPENDED, None)
     it.make_due(NOW, Trigger.REGISTERED)
@@ -495,7 +495,7 @@ def test_asking_for_a_set_says_whether_that_changes_something():
     ]
     changed = [it.ask_for_set(name, approved=approved) for name, approved in asked]
     assert changed == [False, True, False, True, False, True]
-    it.note_set("reads", 1)
+    it.role_was_made_from("reads", 1)
     assert (it.permission_set_version, it.wanted_approved) == (1, False)
 
 

@@ -204,7 +204,7 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         self.due_at = self.due_since = at
         self.due_for = trigger
 
-    def heeds_report(self, at: datetime) -> bool:
+    def report_takes_effect(self, at: datetime) -> bool:
         """Whether a worker's report that AWS refused it takes effect: once a minute, and not while suspended."""
         lately = self.refused_at is not None and self.refused_at > at - _REPORTS_APART
         return self.status is not ConnectionStatus.SUSPENDED and not lately
@@ -239,7 +239,7 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         """Whether a refusal is what the customer set for this time."""
         return self.access_until is not None and self.access_until <= at
 
-    def may_break(self) -> bool:
+    def refusal_would_break_it(self) -> bool:
         """Whether a refusal of its own External ID would change its status, and nobody expects it."""
         return self.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE} and not self.has_ended(now())
 
@@ -281,7 +281,7 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         return self.awaiting_approval or (self.wanted_permission_set is not None and not self.wanted_approved)
 
     @property
-    def set_to_be(self) -> str:
+    def target_set(self) -> str:
         """The permission set that its role is to have: an approval is about this one."""
         return self.wanted_permission_set or self.permission_set
 
@@ -296,7 +296,7 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         self._move()
         return new
 
-    def note_set(self, name: str, version: int) -> None:
+    def role_was_made_from(self, name: str, version: int) -> None:
         """Its stack, or its role itself, says from which set it was made. Only a set that was asked for takes effect."""
         if name == self.permission_set:
             self.permission_set_version, self.wanted_version = version, None
@@ -318,13 +318,15 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         """The vendor approves it, and the set that it is to move to. Verified at once if its latest proof passed, is
         fresh, and was made since the connection was last made due (a resume, a stack's message); otherwise a proof is due.
 
-        `permission_set`: what the vendor saw as `set_to_be`. Raises ConflictError when it is another one by now, or when
+        `permission_set`: what the vendor saw as `target_set`. Raises ConflictError when it is another one by now, or when
         the connection does not await approval.
         """
         if not self.awaits_approval:
             raise ConflictError("This connection does not await approval.")
-        if permission_set not in {None, self.set_to_be}:
-            raise ConflictError(f"The permission set to approve is {self.set_to_be} now; look at the connection again.")
+        if permission_set not in {None, self.target_set}:
+            raise ConflictError(
+                f"The permission set to approve is {self.target_set} now; look at the connection again."
+            )
         self.wanted_approved = self.wanted_permission_set is not None
         self._move()
         if not self.awaiting_approval:
