@@ -50,28 +50,12 @@ _ROUTINE = "due_for = 'scheduled' AND status <> 'pending'"
 _URGENT = "due_for <> 'scheduled' OR status = 'pending'"
 
 
-_S, _V = ConnectionStatus, Verdict
-# Where a verdict takes a connection; any other pair leaves the status as it is.
-_AFTER = {
-    **{(before, _V.PROVEN): _S.VERIFIED for before in (_S.PENDING, _S.BROKEN, _S.INSECURE, _S.ENDED)},
-    **{(before, _V.UNASSUMABLE): _S.BROKEN for before in (_S.VERIFIED, _S.INSECURE, _S.ENDED)},
-    **{(before, _V.INSECURE): _S.INSECURE for before in (_S.PENDING, _S.VERIFIED, _S.BROKEN, _S.ENDED)},
-}
-
-
 class Connection(Identified, TenantOwned, Suspendable, Base):
-    """A tenant's link to one IAM role.
-
-    ::
-
-        pending ──proof──► verified ──role gone or refuses us──► broken ──proof──► verified
-           │                  │  └──role accepts strangers──► insecure ──proof──► verified
-           └──accepts strangers──► insecure                 └──at the time in its trust policy──► ended
-        any ──suspend──► suspended ──resume──► pending          any ──delete──► deleted (the tombstone)
+    """A tenant's link to one IAM role. ConnectionStatus shows its states, and what leads from one to the next.
 
     The role never changes: another role is another connection with a proof of its own. The External ID changes only by
-    a proof (app/connections/pairing.py). `version`
-    moves with everything that a proof or an issuance relies on: a verdict applies only to the version that it tested.
+    a proof (app/connections/pairing.py). `version` moves with everything that a proof or an issuance relies on: a verdict
+    applies only to the version that it tested.
     """
 
     __tablename__ = "connections"
@@ -103,7 +87,9 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     wanted_permission_set: Mapped[str | None] = mapped_column(String(64))
     wanted_version: Mapped[int | None]
     wanted_approved: Mapped[bool] = mapped_column(default=False, server_default=false())
-    status: Mapped[ConnectionStatus] = mapped_column(state_column(ConnectionStatus, "status"), default=_S.PENDING)
+    status: Mapped[ConnectionStatus] = mapped_column(
+        state_column(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
+    )
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     role_unique_id: Mapped[str | None] = mapped_column(String(128))  # AROA…: a recreated role has another
     proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here
@@ -253,16 +239,11 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
         ended = self.has_ended(proof.checked_at)
-        after = _AFTER.get((self.status, proof.verdict), self.status)
-        if ended and proof.verdict is Verdict.UNASSUMABLE:
-            after = ConnectionStatus.ENDED
+        after = states.after_proof(self.status, proof.verdict, ended=ended, approved=not self.awaiting_approval)
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
             self.access_until = None if ended else self.access_until  # taken away, in a role that can't read itself
-            if self.awaiting_approval:
-                after = ConnectionStatus.PENDING
-            else:
-                self.verified_at = proof.checked_at
+            self.verified_at = self.verified_at if self.awaiting_approval else proof.checked_at
         changed = (after, self.role_unique_id) != before
         if changed:
             self._become(after)

@@ -31,20 +31,26 @@ class RotationState(enum.StrEnum):
 
 
 class ConnectionStatus(enum.StrEnum):
+    """The states of a connection. A proof moves it as `after_proof` says; requests do the rest.
+
+    ::
+
+        (made) ──► pending
+        pending, verified, broken, insecure, ended
+          ├──proven──► verified ──its role was made again──► pending
+          ├──proven, but the vendor must approve it──► pending ──approve──► verified
+          ├──lets strangers in──► insecure
+          ├──refuses us, after the end of its access──► ended
+          └──refuses us, before that──► broken; but pending stays pending
+        any ──suspend──► suspended ──resume──► pending       any ──delete──► deleted (the tombstone)
+    """
+
     PENDING = "pending"
     VERIFIED = "verified"
     BROKEN = "broken"
     ENDED = "ended"  # at the time that its trust policy says
     INSECURE = "insecure"
     SUSPENDED = "suspended"
-    DELETED = "deleted"
-
-
-class StackState(enum.StrEnum):
-    """The state of a role's stack according to its messages. The page shows it; no decision depends on it."""
-
-    MADE = "made"
-    ROLLED_BACK = "rolled_back"
     DELETED = "deleted"
 
 
@@ -55,6 +61,31 @@ class Verdict(enum.StrEnum):
     INSECURE = "insecure"
     UNASSUMABLE = "unassumable"
     INCONCLUSIVE = "inconclusive"
+
+
+def after_proof(status: ConnectionStatus, verdict: Verdict, *, ended: bool, approved: bool) -> ConnectionStatus:
+    """Where a proof takes a connection that is neither suspended nor deleted.
+
+    `ended`: it was made after the access's end, as the customer set it. `approved`: no approval is awaited.
+    """
+    match verdict:
+        case Verdict.PROVEN:
+            return ConnectionStatus.VERIFIED if approved else ConnectionStatus.PENDING
+        case Verdict.INSECURE:
+            return ConnectionStatus.INSECURE
+        case Verdict.UNASSUMABLE if ended:
+            return ConnectionStatus.ENDED
+        case Verdict.UNASSUMABLE if status is not ConnectionStatus.PENDING:
+            return ConnectionStatus.BROKEN
+    return status
+
+
+class StackState(enum.StrEnum):
+    """The state of a role's stack according to its messages. The page shows it; no decision depends on it."""
+
+    MADE = "made"
+    ROLLED_BACK = "rolled_back"
+    DELETED = "deleted"
 
 
 class Trigger(enum.StrEnum):
