@@ -1,4 +1,4 @@
-"""What belongs to the deployment and to no tenant: its id and epoch, background workers, quotas, published sets.
+"""What belongs to the deployment and to no tenant: its id and epoch, keys, background workers, published sets.
 
 Several deployments may receive one topic's messages, each through its own queue. The migration makes the id once, at
 random; a copy of the database is the same deployment.
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, String, select, text
+from sqlalchemy import BigInteger, CheckConstraint, String, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.clock import now
@@ -69,19 +69,6 @@ class BackgroundWorker(Identified, Base):
     heard_at: Mapped[datetime | None]
     # When the oldest message was sent that this worker received and has not answered.
     unanswered_at: Mapped[datetime | None]
-
-
-class QuotaUse(Base):
-    """How much of a quota one subject has used lately: a tenant, a link, a connection or a key."""
-
-    __tablename__ = "quota_uses"
-    __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
-
-    name: Mapped[str] = mapped_column(String(16), primary_key=True)
-    id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's, which need not exist
-    number: Mapped[int] = mapped_column(BigInteger)  # of the window: the time, divided by its length
-    counted: Mapped[int]  # in that window
-    counted_before: Mapped[int]  # in the one before
 
 
 class PermissionSetVersion(Base):

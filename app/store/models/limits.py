@@ -1,0 +1,21 @@
+"""The table that quotas are counted in."""
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.store.models.base import Base
+
+
+class QuotaUse(Base):
+    """How much of a quota one subject has used lately: a tenant, a link, a connection or a key."""
+
+    __tablename__ = "quota_uses"
+    __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
+
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's, which need not exist
+    number: Mapped[int] = mapped_column(BigInteger)  # of the window: the time, divided by its length
+    counted: Mapped[int]  # in that window
+    counted_before: Mapped[int]  # in the one before
