@@ -87,9 +87,8 @@ class ProofFinding(NamedTuple):
 
     def doubted(self, why: str) -> "ProofFinding":
         """The same refusal, which proves nothing yet."""
-        return self._replace(
-            verdict=Verdict.INCONCLUSIVE, checks=(ProofCheck(OWN, "inconclusive", why), *self.checks[1:])
-        )
+        own = ProofCheck(OWN, "inconclusive", why)
+        return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(own, *self.checks[1:]))
 
 
 # A further question about a role, asked between the refusals and the last acceptance. Its check is None where this

@@ -43,6 +43,8 @@ _MANY = (
 )
 _TRIES = 3  # proofs at most, when the connection changes meanwhile
 
+_Path = tuple[UUID, UUID]  # tenant and connection
+
 
 class _Tested(NamedTuple):
     """What the calls were about: the connection's row as it was before them, and what a proof makes of it."""
@@ -142,9 +144,7 @@ class Verification:
             finding = read(prove(self._sts, grant, self._extras, told.append))
         return self._canary.discount_refusals(self._sts, finding)
 
-    def _doubted(
-        self, finding: ProofFinding, path: tuple[UUID, UUID], before: _Tested, *, sample: bool
-    ) -> ProofFinding:
+    def _doubted(self, finding: ProofFinding, path: _Path, before: _Tested, *, sample: bool) -> ProofFinding:
         """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is
         asked again after a pause. Then its refusal counts if the canary lets us in, or unless many others refuse as well.
         """
@@ -157,7 +157,7 @@ class Verification:
             return finding.doubted(_MANY)
         return finding
 
-    def _many_refuse(self, path: tuple[UUID, UUID], window: timedelta) -> bool:
+    def _many_refuse(self, path: _Path, window: timedelta) -> bool:
         with self._db.read() as db:
             since = now() - window
             found = fleet.recent_attempts(db, since, path[1])
@@ -175,7 +175,7 @@ class Verification:
         return found.many_refuse
 
     def _store(
-        self, caller: AnyCaller, path: tuple[UUID, UUID], before: _Tested, answers: Answers, trigger: Trigger
+        self, caller: AnyCaller, path: _Path, before: _Tested, answers: Answers, trigger: Trigger
     ) -> Connection | None:
         """Compare-and-set: None when the connection is no longer what was tested."""
         interval = self._pace.interval()
