@@ -6,7 +6,7 @@ import pytest
 
 from app.store.models.states import ConnectionStatus, Verdict, after_proof
 
-# What a proof makes of: pending, verified, broken, insecure, ended.
+# What a proof makes of: pending, verified, broken, insecure, ended. Suspended and deleted stay, whatever it found.
 STATUSES = ("pending", "verified", "broken", "insecure", "ended")
 AFTER = {
     ("proven", "approved"): ("verified",) * 5,
@@ -30,3 +30,5 @@ def test_a_verdict_moves_each_status_as_the_table_says(verdict: Verdict, ended: 
     )
     found = [after_proof(ConnectionStatus(one), verdict, ended=ended, approved=approved) for one in STATUSES]
     assert tuple(found) == AFTER[verdict.value, circumstance]
+    for stopped in (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED):
+        assert after_proof(stopped, verdict, ended=ended, approved=approved) is stopped

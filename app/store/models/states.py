@@ -64,10 +64,12 @@ class Verdict(enum.StrEnum):
 
 
 def after_proof(status: ConnectionStatus, verdict: Verdict, *, ended: bool, approved: bool) -> ConnectionStatus:
-    """Where a proof takes a connection that is neither suspended nor deleted.
+    """Where a proof takes a connection. What is suspended or deleted stays so.
 
     `ended`: it was made after the access's end, as the customer set it. `approved`: no approval is awaited.
     """
+    if status in {ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED}:
+        return status
     match verdict:
         case Verdict.PROVEN:
             return ConnectionStatus.VERIFIED if approved else ConnectionStatus.PENDING
