@@ -280,7 +280,7 @@ def test_only_the_command_line_makes_an_operator():
     assert operators(TREES) == ["app/cli/operator.py"]
 
 
-def test_both_halves_of_a_grant_are_required():
+def test_a_grant_requires_its_two_halves():
     hints = typing.get_type_hints(Grant)
     assert list(hints) == ["role_arn", "external_id"]
     for hint in hints.values():

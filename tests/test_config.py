@@ -61,7 +61,7 @@ def problems(read, **changes) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in str(caught.value).splitlines())
 
 
-def test_it_reads_a_whole_environment(read):
+def test_a_whole_environment_is_read(read):
     config = read(
         DEPUTY_SECRET_KEYS=f"{KEY},{KEY[::-1]}",
         DEPUTY_VENDOR_ACCOUNT_IDS="222233334444,333344445555",
@@ -106,7 +106,7 @@ def test_the_readme_says_each_default(read):
     assert {name: str(getattr(config, name.lower())) for name in said} == said
 
 
-def test_audit_events_may_be_kept_for_ever(read):
+def test_audit_events_may_be_kept_without_a_limit(read):
     assert read().audit_retention_days == 400
     assert read(DEPUTY_AUDIT_RETENTION_DAYS="0").audit_retention_days == 0
 
@@ -261,7 +261,7 @@ def test_a_topic_and_its_queue(read):
         assert config.registration_region is None
 
 
-def test_neither_goes_without_the_other(read):
+def test_a_topic_and_its_queue_are_set_together(read):
     assert [*problems(read, DEPUTY_REGISTRATION_TOPIC_ARN=TOPIC)] == ["DEPUTY_REGISTRATION_QUEUE_URL"]
     assert [*problems(read, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE)] == ["DEPUTY_REGISTRATION_TOPIC_ARN"]
 
@@ -356,7 +356,7 @@ def test_a_stranger_without_a_canary_is_doubtful(read):
         "sqs://localhost:4566/111122223333/deputy-work",
     ],
 )
-def test_what_carries_work(read, url):
+def test_a_url_that_can_carry_work_is_taken(read, url):
     config = read(DEPUTY_CELERY_URL=url)
     assert config.celery_url == url
     assert "hunter2" not in repr(config)
@@ -373,7 +373,7 @@ def test_what_carries_work(read, url):
         ("sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy.fifo", "a queue's URL"),
     ],
 )
-def test_what_cannot_carry_work(read, url, why):
+def test_a_url_that_cannot_carry_work_is_refused(read, url, why):
     found = problems(read, DEPUTY_CELERY_URL=url)
     assert [*found] == ["DEPUTY_CELERY_URL"]
     assert why in found["DEPUTY_CELERY_URL"]

@@ -66,7 +66,7 @@ def is_role_arn(text: str) -> bool:
 
 
 @given(partitions, accounts, paths, names)
-def test_it_takes_every_role_arn_apart_and_keeps_its_text(partition, account, path, name):
+def test_every_role_arn_is_taken_apart_and_keeps_its_text(partition, account, path, name):
     text = f"arn:{partition}:iam::{account}:role{path}{name}"
     assert is_role_arn(text)
     role = RoleArn.parse(text)
@@ -85,12 +85,12 @@ def test_it_takes_every_role_arn_apart_and_keeps_its_text(partition, account, pa
         st.one_of(names, st.text(max_size=70)),
     )
 )
-def test_it_refuses_every_other_form(parts):
+def test_a_text_in_the_form_of_an_arn_is_read_as_the_oracle_reads_it(parts):
     assert_agrees("".join(parts))
 
 
 @given(st.data())
-def test_it_refuses_an_arn_with_one_character_changed_as_the_oracle_does(data):
+def test_an_arn_with_one_character_changed_is_read_as_the_oracle_reads_it(data):
     at = data.draw(st.integers(0, len(GOOD)))
     what = data.draw(st.one_of(st.characters(), st.sampled_from(["", "/", ":", "\n", "\0", "٣", "\uff10", "é"])))
     assert_agrees(GOOD[:at] + what + GOOD[at + data.draw(st.integers(0, 1)) :])
@@ -99,7 +99,7 @@ def test_it_refuses_an_arn_with_one_character_changed_as_the_oracle_does(data):
 @given(st.text())
 @example("")
 @example("role/deputy")
-def test_it_refuses_any_text_that_is_none(text):
+def test_any_text_that_is_no_role_arn_is_refused(text):
     assume(not is_role_arn(text))
     assert_agrees(text)
 
@@ -151,13 +151,13 @@ def assert_agrees(text: str) -> None:
         f"arn:{'aws' + '-a' * 1020}:iam::444455556666:role/n",  # 2,074 characters
     ],
 )
-def test_it_refuses_what_only_looks_like_a_role(text):
+def test_what_only_looks_like_a_role_arn_is_refused(text):
     assert not is_role_arn(text)
     with pytest.raises(ValueError, match=r"role ARN|IAM role"):
         RoleArn.parse(text)
 
 
-def test_it_takes_the_longest_name_and_path():
+def test_the_longest_name_and_path_are_taken():
     assert RoleArn.parse(f"arn:aws:iam::444455556666:role/{'p' * 510}/{'n' * 64}").name == "n" * 64
 
 

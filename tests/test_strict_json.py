@@ -17,14 +17,14 @@ values = st.recursive(
 
 
 @given(values, st.booleans())
-def test_it_reads_what_was_written(value, escaped):
+def test_json_is_read_as_it_was_written(value, escaped):
     text = json.dumps(value, ensure_ascii=escaped)
     assert parse(text) == value
     assert parse(text.encode()) == value
 
 
 @given(st.binary(max_size=30))
-def test_it_raises_nothing_but_value_errors(raw):
+def test_parsing_raises_nothing_but_value_errors(raw):
     try:
         parse(raw)
     except ValueError as error:
@@ -67,7 +67,7 @@ def test_it_raises_nothing_but_value_errors(raw):
         ('"\ud800"', "surrogate"),
     ],
 )
-def test_it_refuses(text, said):
+def test_json_that_only_some_programs_read_is_refused(text, said):
     with pytest.raises(ValueError, match=said):
         parse(text)
 

@@ -77,7 +77,7 @@ def test_a_refusal_about_ones_own_is_recorded_under_the_tenant(world: World):
         "after=",
     ],
 )
-def test_a_bad_filter_is_refused(world: World, query):
+def test_a_bad_filter_of_audit_events_is_refused(world: World, query):
     world.admin.refused("GET", f"/v1/audit-events?{query}", expect=422, code="validation_failed")
 
 

@@ -59,7 +59,7 @@ def _nobody():
     ],
     ids=lambda body: str(body)[:40],
 )
-def test_one_or_the_other_and_well_formed(world, body):
+def test_a_connection_is_made_with_one_well_formed_arn_or_account(world, body):
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}/connections"
     found = world.admin.refused("POST", path, body, expect=422, code="validation_failed")

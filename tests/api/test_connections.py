@@ -83,7 +83,7 @@ def test_a_launched_stack_is_verified(world: World, customer: Customer):
     assert made["verification"]["warnings"] == []
 
 
-def test_a_deleted_connection_can_be_made_anew_and_is_another_one(world: World):
+def test_a_deleted_connection_can_be_made_again_with_another_id(world: World):
     made = world.connection()
     world.admin("DELETE", path_of(made), expect=204)
     world.admin.refused("GET", path_of(made), expect=404, code="not_found")
@@ -169,7 +169,7 @@ def test_lists_filter_by_status_and_account(world: World):
 @pytest.mark.parametrize(
     "query", ["status=deleted", "status=Verified", "status=", "account_id=12", "account_id=١٢٣٤٥٦٧٨٩٠١٢"]
 )
-def test_a_bad_filter_is_refused(world: World, query):
+def test_a_bad_filter_of_connections_is_refused(world: World, query):
     world.admin.refused("GET", f"/v1/connections?{query}", expect=422, code="validation_failed")
 
 

@@ -22,7 +22,7 @@ def connection(world: World):
     return world.connection()
 
 
-def test_it_issues_what_credential_process_prints(world: World, connection):
+def test_a_post_answers_what_credential_process_prints(world: World, connection):
     issued = world.worker(connection_tenant(connection))("POST", path_of(connection, "/credentials"))
     assert sorted(issued) == ["AccessKeyId", "AccountId", "Expiration", "SecretAccessKey", "SessionToken", "Version"]
     assert issued["Version"] == 1
@@ -32,7 +32,7 @@ def test_it_issues_what_credential_process_prints(world: World, connection):
     assert issued["Expiration"].endswith("Z")
 
 
-def test_they_work_in_the_customers_account_and_in_no_other(world: World, settled):
+def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world: World, settled):
     issued = world.admin("POST", path_of(settled, "/credentials"))
     session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
     with closing(session.client("sts", endpoint_url=world.aws.url, region_name="us-east-1")) as sts:
@@ -41,7 +41,7 @@ def test_they_work_in_the_customers_account_and_in_no_other(world: World, settle
     assert who["Arn"].split("/")[1] == settled["role_arn"].rsplit("/", 1)[1]
 
 
-def test_it_answers_what_container_credentials_expects(world: World, settled):
+def test_container_credentials_have_the_fields_that_sdks_expect(world: World, settled):
     got = world.admin("GET", path_of(settled, "/container-credentials"))
     assert sorted(got) == ["AccessKeyId", "AccountId", "Expiration", "RoleArn", "SecretAccessKey", "Token"]
     assert got["AccountId"] == settled["account_id"]
@@ -97,7 +97,7 @@ def test_the_issuance_is_on_record_with_who_what_and_until_when(world: World, co
     assert at == dt.datetime.fromisoformat(issued["Expiration"])
 
 
-def test_its_request_id_joins_answer_and_audit_log(world: World, connection):
+def test_the_request_id_joins_answer_and_audit_log(world: World, connection):
     response = world.admin.raw("POST", path_of(connection, "/credentials"), headers={"X-Request-Id": "mine"})
     event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
     assert event["request_id"] == response.headers["X-Request-Id"] != "mine"

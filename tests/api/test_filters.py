@@ -93,7 +93,7 @@ def test_tenants_by_status_and_name_together(world: World):
         "name=" + "x" * 201,
     ],
 )
-def test_a_bad_filter_is_refused(world: World, query):
+def test_a_bad_filter_of_tenants_is_refused(world: World, query):
     world.admin.refused("GET", f"/v1/tenants?{query}", expect=422, code="validation_failed")
 
 

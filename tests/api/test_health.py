@@ -150,7 +150,7 @@ def ago(seconds: float):
     return now() - timedelta(seconds=seconds)
 
 
-def test_all_is_well_with_a_worker_and_it_is_said_by_name(deployment):
+def test_with_a_background_worker_every_check_is_listed_as_ok(deployment):
     deployment.beat()
     answer = deployment.ready()
     assert answer["status"] == "ok"

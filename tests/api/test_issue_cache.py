@@ -164,7 +164,7 @@ def test_a_policy_is_the_same_however_it_is_written(scene: Scene):
 
 
 @on_sqlite
-def test_another_connection_to_another_role_gets_another_session(scene: Scene):
+def test_connections_to_two_roles_get_different_sessions(scene: Scene):
     other = scene.world.connection(scene.tenant)
     mine = scene.issue()
     theirs = scene.worker("POST", path_of(other, "/credentials"))
@@ -172,7 +172,7 @@ def test_another_connection_to_another_role_gets_another_session(scene: Scene):
 
 
 @on_sqlite
-def test_a_connection_that_was_proven_anew_gets_a_new_session(world: World):
+def test_a_connection_that_was_proven_again_gets_a_new_session(world: World):
     connection = world.connection()
     path = path_of(connection)
     before = world.admin("POST", f"{path}/credentials")
@@ -237,7 +237,7 @@ def test_everything_that_an_answer_depends_on_is_in_the_question(change):
 
 
 @on_sqlite
-def test_both_shapes_are_of_the_same_session(scene: Scene):
+def test_the_two_shapes_of_an_answer_are_of_the_same_session(scene: Scene):
     issued, got = scene.issue(), scene.container()
     assert got["AccessKeyId"] == issued["AccessKeyId"]
     assert got["SecretAccessKey"] == issued["SecretAccessKey"]
@@ -369,7 +369,7 @@ def elsewhere(app) -> Callable[[], None]:
     return lambda: services.api_keys.revoke_any(OPERATOR, other.key_id)
 
 
-def test_it_is_recorded_as_what_it_was_though_the_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
+def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
     """AWS was asked for this very answer, even if another tenant's change came before it was recorded."""
     take_away, event, done = elsewhere(app), issuing._event, []
 
@@ -528,7 +528,7 @@ def test_the_rate_of_a_key_is_counted_over_all_processes(scene: Scene, start):
 
 
 @on_sqlite
-def test_another_keys_rate_is_its_own(scene: Scene, stopped_clock, start):
+def test_a_key_over_its_rate_does_not_hold_up_another_key(scene: Scene, stopped_clock, start):
     one = start(issue_rate=3)
     greedy, modest = one.with_key(scene.worker.key), one.with_key(scene.world.worker(scene.tenant).key)
     statuses = [greedy.raw("POST", path_of(scene.connection, "/credentials")).status_code for _ in range(8)]

@@ -83,7 +83,7 @@ def test_the_launch_link_is_aws_quick_create(world: World):
     assert len(kit["launch_stack_url"]) < 2000
 
 
-def test_another_region_is_another_console(world: World):
+def test_the_launch_link_opens_the_console_of_the_chosen_region(world: World):
     tenant = world.tenant()
     kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region=eu-west-1")
     assert kit["region"] == "eu-west-1"

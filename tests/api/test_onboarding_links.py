@@ -22,7 +22,7 @@ def test_a_link_is_made_with_a_url_and_lasts_thirty_days(world: World):
     assert timedelta(days=30, minutes=-1) < left <= timedelta(days=30)
 
 
-def test_its_token_is_random_and_only_its_hash_is_stored(world: World):
+def test_a_links_token_is_random_and_only_its_hash_is_stored(world: World):
     tenant = world.tenant()
     tokens = [world.admin("POST", links_of(tenant), {}, expect=201)["url"].rpartition("/")[2] for _ in range(20)]
     assert {len(token) for token in tokens} == {43}
@@ -36,7 +36,7 @@ def test_its_token_is_random_and_only_its_hash_is_stored(world: World):
 
 
 @pytest.mark.parametrize("seconds", [60, 7_776_000])
-def test_it_lasts_as_long_as_asked(world: World, seconds):
+def test_a_link_lasts_as_long_as_asked(world: World, seconds):
     made = world.admin("POST", links_of(world.tenant()), {"expires_in": seconds}, expect=201)
     left = datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC)
     assert abs(left.total_seconds() - seconds) < 30

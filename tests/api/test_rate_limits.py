@@ -60,7 +60,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World, stopp
 
 
 @on_sqlite
-def test_both_shapes_of_credentials_count_together(tight: World):
+def test_requests_for_either_shape_of_credentials_count_together(tight: World):
     connection = tight.connection()
     worker = tight.worker({"id": connection["tenant_id"]})
     statuses = [
@@ -71,7 +71,7 @@ def test_both_shapes_of_credentials_count_together(tight: World):
 
 
 @on_sqlite
-def test_another_key_is_not_affected(tight: World):
+def test_a_key_over_its_limit_does_not_affect_another_key(tight: World):
     connection = tight.connection()
     greedy, modest = (tight.worker({"id": connection["tenant_id"]}) for _ in range(2))
     statuses = [greedy.raw("POST", path_of(connection, "/credentials")).status_code for _ in range(4)]

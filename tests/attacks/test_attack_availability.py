@@ -236,7 +236,7 @@ ELSEWHERE = {
     "connections that rest": "honesty/test_hostile_sockets.py::many_idle_connections_that_were_served_hold_nobody_up",
     "lists that cost": "attacks/test_attack_costly_bodies.py::ten_thousand_accounts_cost_little_good_or_bad",
     "bodies that cost": "attacks/test_attack_costly_bodies.py::a_costly_body_is_answered_and_recorded_in_a_few_words",
-    "headers that cost": "honesty/test_unread_requests.py::it_is_refused_with_a_problem_whose_request_id_is_in_the_log",
+    "headers that cost": "honesty/test_unread_requests.py::an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log",
     "the epoch": "issuing/test_authorization.py::issuing_goes_on_though_the_epoch_moves_all_the_time",
     "credentials": "api/test_rate_limits.py::the_keys_of_a_tenant_share_its_limit",
     "calls to STS": "api/test_rate_limits.py::a_tenant_has_a_share_of_the_calls_to_sts",
@@ -259,7 +259,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("what", ELSEWHERE)
-def test_it_is_tried_elsewhere(what: str):
+def test_an_attack_that_is_tried_elsewhere_has_its_test_there(what: str):
     file, _, name = ELSEWHERE[what].partition("::")
     tree = ast.parse((Path(__file__).parents[1] / file).read_text())
     assert f"test_{name}" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -98,7 +98,7 @@ def test_another_tenants_id_in_the_list_is_found_by_reading(world: World, connec
     assert check(made, DEMANDS)["outcome"] == "failed"
 
 
-def test_others_are_a_warning_that_names_them_and_no_verdict(world: World, connect):
+def test_other_principals_are_a_warning_that_names_them_and_no_verdict(world: World, connect):
     tenant = world.tenant()
     others = {**allow(), "Principal": {"AWS": "arn:aws:iam::999999999999:root", "Service": "ec2.amazonaws.com"}}
     del others["Condition"]

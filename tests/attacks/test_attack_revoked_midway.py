@@ -221,7 +221,7 @@ FORMS = ("/connections", "/connections/{connection_id}/verify", "/connections/{c
 PROVING = FORMS[:2]
 
 
-def test_these_are_all_the_forms_there_are(case: Case):
+def test_every_form_of_the_onboarding_page_is_walked_here(case: Case):
     rules = case.world.admin.app.url_map.iter_rules()
     assert {
         re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule).removeprefix("/onboard/<token>")

@@ -121,7 +121,7 @@ def test_what_is_never_assumed_is_refused_before_aws(scene: Scene, name: str):
     never_called(scene.world, NOT_ALLOWED[name], response, "role_not_allowed", calls)
 
 
-def test_it_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scene):
+def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scene):
     """Which roles are allowed is settled before anything is looked up, so the answer tells nothing of the tenant."""
     for arn in ("arn:aws:iam::111122223333:role/deputy-x", "not an ARN but long enough"):
         answers = [

@@ -21,7 +21,7 @@ def everything_stored(app) -> str:
         )
 
 
-def test_neither_credentials_nor_keys_are_stored_or_logged(world: World, app, caplog: pytest.LogCaptureFixture):
+def test_credentials_and_keys_are_never_stored_or_logged(world: World, app, caplog: pytest.LogCaptureFixture):
     made = world.connection()
     worker = world.worker({"id": made["tenant_id"]})
     with caplog.at_level(logging.DEBUG):

@@ -15,17 +15,17 @@ SOURCES = {path: path.read_text() for path in (ROOT / "app").rglob("*.py")}
 
 
 @pytest.mark.parametrize("action", Action)
-def test_each_is_a_noun_and_a_verb_with_a_sentence(action):
+def test_each_action_is_a_noun_and_a_verb_with_a_sentence(action):
     assert re.fullmatch(r"[a-z_]{1,31}\.[a-z_]{1,31}", action)
     assert re.fullmatch(r"[A-Z].+\.", action.when), "a sentence"
 
 
-def test_the_docs_list_them_and_say_when_each_is_written():
+def test_the_docs_list_the_actions_and_say_when_each_is_written():
     documented = ROW.findall((ROOT / "docs" / "api.md").read_text())
     assert documented == [(action.value, action.when) for action in Action]
 
 
-def test_each_is_written_somewhere():
+def test_each_action_is_written_somewhere():
     nouns = {resource.bp.noun for resource in _RESOURCES if resource.bp.noun}
     of_requests = {Action(f"{noun}.refused") for noun in nouns}
     used = {name for text in SOURCES.values() for name in re.findall(r"\bAction\.([A-Z_]+)", text)}

@@ -163,7 +163,7 @@ def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant):
     assert stored(by_hand, tenant) == [(100,)]
 
 
-def test_it_uses_one_connection_for_all(batch, tenant):
+def test_all_batches_use_one_connection(batch, tenant):
     batch.commit([event(tenant)])
     store = batch._store
     batch.commit([event(tenant)])
@@ -219,7 +219,7 @@ def test_a_commit_is_durable(batch, tenant):
         assert connection.autocommit
 
 
-def test_it_is_durable_where_the_database_says_that_it_need_not_be():
+def test_a_commit_is_durable_where_the_database_says_that_it_need_not_be():
     with new_database("postgresql") as url:
         by_hand = ByHand(url)
         by_hand(f"ALTER DATABASE {sqlalchemy.make_url(url).database} SET synchronous_commit = off")
@@ -256,7 +256,7 @@ def test_a_lost_connection_is_unavailable_once(batch, by_hand, tenant):
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_connection_lost_while_idle_is_not_even_noticed(batch, by_hand, tenant, monkeypatch):
+def test_a_batch_does_not_notice_that_its_idle_connection_was_lost(batch, by_hand, tenant, monkeypatch):
     """Asked first whether it is still there, it says no before anything was sent: another one will do."""
     monkeypatch.setattr("app.audit.batch._IDLE_SECONDS", 0.01)
     batch.commit([event(tenant)])
@@ -308,7 +308,7 @@ def test_a_file_that_another_program_holds_is_unavailable_and_the_next_batch_wor
     assert stored(by_hand, tenant) == [(2,)]
 
 
-def test_it_is_closed_with_the_engine_and_opened_again_when_used(batch, by_hand, database, tenant):
+def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_used(batch, by_hand, database, tenant):
     batch.commit([event(tenant)])
     connection = batch._store.connection
     database.engine.dispose()
@@ -321,5 +321,5 @@ def test_it_is_closed_with_the_engine_and_opened_again_when_used(batch, by_hand,
     assert stored(by_hand, tenant) == [(2,)]
 
 
-def test_making_one_connects_to_nothing():
+def test_making_a_batch_connects_to_nothing():
     AuditBatch(Database("sqlite:////nonexistent/deputy.sqlite3"))

@@ -75,7 +75,7 @@ class Consumer:
         return self.seen
 
 
-def test_it_is_in_order_and_complete_page_by_page(database, later):
+def test_the_feed_is_in_order_and_complete_page_by_page(database, later):
     for number in range(5):
         say(database, f"tests.n{number}")
     consumer = Consumer(database)

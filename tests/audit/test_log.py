@@ -209,7 +209,7 @@ def test_since_is_included_and_until_is_not(database, log):
     assert details(found(log, tenant_id=tenant, since=last, until=first)) == []
 
 
-def test_it_is_read_page_by_page(database, log):
+def test_the_log_is_read_page_by_page(database, log):
     tenant = new_id()
     for number in range(5):
         write(database, tenant_id=tenant, details={"n": number})

@@ -133,7 +133,7 @@ def test_throttling_of_one_tenant_shuts_the_others_out_never(error):
     assert breaker.is_open, "and of many tenants it counts each time"
 
 
-def test_one_tenants_calls_without_an_answer_open_it():
+def test_one_tenants_calls_without_an_answer_open_the_breaker():
     """Deputy may serve a single customer, and must not wait for an AWS that is away."""
     breaker = Breaker()
     fail(breaker, EndpointConnectionError(endpoint_url="https://sts"), 10, TENANT)
@@ -159,12 +159,12 @@ def test_what_is_no_word_of_awss_changes_nothing():
     assert breaker.is_open
 
 
-def test_while_it_is_open_nobody_waits(opened):
+def test_while_the_breaker_is_open_no_call_waits(opened):
     assert all(shut_out(opened) for _ in range(1000))
 
 
 @pytest.mark.parametrize("how", [None, ABOUT_ONE[0], ABOUT_ONE[1]], ids=["success", "AccessDenied", "ValidationError"])
-def test_one_answer_closes_it(opened, how, clock):
+def test_one_answer_closes_the_breaker(opened, how, clock):
     clock.move(OPEN)
     if how is None:
         assert not shut_out(opened)
@@ -182,7 +182,7 @@ def test_a_failed_trial_keeps_it_open_for_another_while(opened, clock):
         assert shut_out(opened)
 
 
-def test_one_tries_and_the_others_are_told_at_once(opened, clock):
+def test_one_call_tries_and_the_others_are_refused_at_once(opened, clock):
     clock.move(OPEN)
     trying, go_on = threading.Event(), threading.Event()
 
@@ -219,7 +219,7 @@ def test_of_many_who_come_at_the_same_moment_one_tries(opened, clock):
     assert len(let_in) == 1
 
 
-def test_it_is_logged_once_when_it_opens_and_once_when_it_closes(clock):
+def test_the_breaker_logs_once_when_it_opens_and_once_when_it_closes(clock):
     breaker = Breaker()
     with capture_logs() as lines:
         fail(breaker, SILENCE[0], 10)
@@ -323,7 +323,7 @@ def test_cached_credentials_are_served_meanwhile(own: Own):
 
 
 @on_sqlite
-def test_it_is_ready_again_after_somebody_got_through(own: Own, clock):
+def test_the_service_is_ready_again_after_a_call_got_through(own: Own, clock):
     own.silence()
     own.ready(503)
     own.faults.clear()
@@ -333,7 +333,7 @@ def test_it_is_ready_again_after_somebody_got_through(own: Own, clock):
 
 
 @on_sqlite
-def test_it_is_ready_again_without_anybody_asking_for_credentials(own: Own, clock):
+def test_the_service_is_ready_again_without_anybody_asking_for_credentials(own: Own, clock):
     """A load balancer sends nobody to a process that is not ready, so readiness must find out by itself."""
     own.silence()
     own.ready(503)

@@ -136,7 +136,7 @@ def test_what_is_not_json_is_a_policy_that_cannot_be_read(sts, http, text):
     assert read(sts, http, (200, role(text))) is None
 
 
-def test_it_waits_for_two_seconds_at_most(sts):
+def test_iam_has_two_seconds_to_answer(sts):
     assert sts._own_role._api._pool.timeout.total == 2
 
 
@@ -161,7 +161,7 @@ def test_a_silent_iam_is_left_alone_and_sts_goes_on(sts, http):
         ("eu-west-1", {"AWS_ENDPOINT_URL_STS": "https://sts.internal"}, "https://iam.amazonaws.com/", "us-east-1"),
     ],
 )
-def test_it_finds_iam_where_boto3_finds_it(monkeypatch, region, more, url, signed_for):
+def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, more, url, signed_for):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     for name, value in more.items():
         monkeypatch.setenv(name, value)

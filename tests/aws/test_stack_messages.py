@@ -47,7 +47,7 @@ def test_awss_own_bucket_in_the_topics_region_is_allowed(region, partition, host
 
 
 @pytest.mark.parametrize("url", HOSTILE_URLS)
-def test_any_other_address_is_not(virginia, url):
+def test_an_address_elsewhere_than_in_awss_own_bucket_is_not_allowed(virginia, url):
     assert not virginia.allows(url)
 
 

@@ -479,7 +479,7 @@ USER = Broker.parse("arn:aws:iam::111122223333:user/service/deputy")
         (USER, "arn:aws:sts::111122223333:federated-user/deputy", False),
     ],
 )
-def test_it_knows_whether_we_are_the_broker(door, broker, arn, same):
+def test_the_callers_identity_tells_whether_we_are_the_broker(door, broker, arn, same):
     door.sts.broker = broker
     assert door.is_somebody(arn).sts.is_broker() is same
 
@@ -549,13 +549,13 @@ def test_not_being_the_broker_is_not_remembered(door):
         ("eu-west-1", {"AWS_ENDPOINT_URL_STS": "https://sts.internal"}, "https://sts.internal/"),
     ],
 )
-def test_it_asks_the_regional_endpoint_of_its_partition(environment, monkeypatch, region, more, url):
+def test_sts_is_called_at_the_regional_endpoint_of_its_partition(environment, monkeypatch, region, more, url):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     environment(**more)
     assert Sts(region, PRINCIPAL)._api.url == url
 
 
-def test_it_is_short_tempered_and_ready_for_many(sts):
+def test_sts_has_two_seconds_to_answer_and_256_connections(sts):
     pool = sts._api._pool
     assert (pool.timeout.connect_timeout, pool.timeout.read_timeout) == (1, 2)
     assert pool.pool.maxsize == 256
@@ -593,7 +593,7 @@ def test_a_self_signed_certificate_is_unavailable(environment, impostor, tmp_pat
     sts._api._pool.close()
 
 
-def test_it_goes_through_the_proxy_that_it_was_told(public, server):
+def test_sts_is_called_through_the_proxy_of_the_environment(public, server):
     """Plain HTTP, so that the proxy can be asked what it heard: the whole address, and who is allowed to use it."""
     public(AWS_ENDPOINT_URL="http://sts.internal", HTTP_PROXY=server.url.replace("//", "//us:er@"), **OWN_KEYS)
     server.answers = [(200, assumed())]
@@ -801,14 +801,14 @@ def test_a_server_that_is_away_is_unavailable(environment):
 # --- our own credentials ---
 
 
-def test_it_starts_without_credentials_and_says_so_when_asked(environment):
+def test_sts_starts_without_credentials_and_each_call_is_unavailable(environment):
     sts = Sts("eu-west-1", PRINCIPAL)
     for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT), lambda: sts.probe_own(GRANT)):
         with pytest.raises(Unavailable):
             call()
 
 
-def test_it_recovers_when_the_credentials_endpoint_is_back(environment, server):
+def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, server):
     environment(
         AWS_ENDPOINT_URL=server.url, AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials"
     )
@@ -823,7 +823,7 @@ def test_it_recovers_when_the_credentials_endpoint_is_back(environment, server):
     sts._api._pool.close()
 
 
-def test_it_recovers_when_credentials_appear_where_there_were_none(environment, server, tmp_path):
+def test_sts_is_called_once_credentials_appear_where_there_were_none(environment, server, tmp_path):
     """As after a start at which the instance's metadata did not answer: botocore then finds none, and raises nothing."""
     environment(AWS_ENDPOINT_URL=server.url)
     sts = Sts("eu-west-1", PRINCIPAL)

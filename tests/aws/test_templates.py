@@ -66,7 +66,7 @@ every_set = pytest.mark.parametrize("chosen", SETS.values(), ids=SETS)
         ("bucket-sync", "aws-us-gov", "us-gov-west-1"),
     ],
 )
-def test_it_is_a_template_that_cfn_lint_finds_nothing_wrong_with(name, partition, region):
+def test_cfn_lint_finds_nothing_wrong_with_a_rendered_template(name, partition, region):
     found = lint(render(config(partition), SETS[name]).body, config=ManualArgs(regions=[region]))
     assert [str(fault) for fault in found if fault.rule.severity != "informational"] == []
 
@@ -177,7 +177,7 @@ def test_a_roles_own_maximum_is_one_that_iam_accepts(seconds):
     assert max(seconds, 3600) == made
 
 
-def test_it_says_whose_role_it_is():
+def test_the_template_says_whose_role_it_makes():
     role = role_of(render(config(), SETS["inventory"]))
     assert role["Tags"] == [
         {"Key": "deputy:vendor", "Value": "Acme 24"},

@@ -89,7 +89,7 @@ def test_0_keeps_everything(database, by_hand):
         by_hand("DELETE FROM audit_events")
 
 
-def test_it_may_be_lowered_and_raised(database, by_hand):
+def test_the_retention_may_be_lowered_and_raised(database, by_hand):
     oldest, older, *kept = write(database, 500 * DAY, 200 * DAY, 20 * DAY)
     assert tidy(database, 600) == 0
     assert tidy(database, 400) == 1
@@ -158,7 +158,7 @@ def test_sqlite_itself_deletes_no_younger_event(database, by_hand):
 
 
 @on_sqlite
-def test_an_event_that_says_it_is_young_is_kept_whatever_its_id_says(database):
+def test_an_event_of_a_late_time_is_kept_though_its_id_is_old(database):
     write(database, 500 * DAY)
     kept = write(database, 450 * DAY, at=now() - DAY)
     assert tidy(database, 400) == 1

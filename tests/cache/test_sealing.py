@@ -35,7 +35,7 @@ def test_the_same_secret_is_never_sealed_alike(sealer):
 
 
 @pytest.mark.parametrize("about", [b"", b'["acme", 2]', ABOUT + b" ", ABOUT[:-1]])
-def test_it_opens_for_nothing_else(sealer, about):
+def test_a_sealed_secret_opens_only_for_what_it_was_sealed_for(sealer, about):
     assert sealer.open(sealer.seal(SECRET, ABOUT), about) is None
 
 
@@ -56,7 +56,7 @@ def test_no_part_opens_and_nothing_more(sealer):
 
 
 @pytest.mark.parametrize("version", [0, 2, 255])
-def test_another_version_is_none_of_ours(sealer, version):
+def test_a_sealed_secret_of_another_version_does_not_open(sealer, version):
     assert sealer.open(bytes([version]) + sealer.seal(SECRET, ABOUT)[1:], ABOUT) is None
 
 

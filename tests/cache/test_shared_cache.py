@@ -43,7 +43,7 @@ def soon(monkeypatch):
     monkeypatch.setattr("app.cache.shared_cache._ANSWER_SECONDS", 60)
 
 
-def test_what_one_puts_the_other_gets(cache, other):
+def test_a_value_that_one_process_puts_another_gets(cache, other):
     value = bytes(range(256))
     assert cache.get("a") is None
     cache.put("a", value, 60)
@@ -63,7 +63,7 @@ def test_a_value_ends_in_time(cache):
     assert not cache.away, "a time that has passed is no error"
 
 
-def test_one_holds_the_lock(cache, other):
+def test_one_process_at_a_time_holds_a_lock(cache, other):
     token = cache.lock("l", 60)
     assert token is not None
     assert (cache.lock("l", 60), other.lock("l", 60)) == (None, None)
@@ -108,14 +108,14 @@ def everything(cache: SharedCache) -> list[object]:
     return [cache.get("a"), cache.lock("l", 60), cache.ask(cache.client.ping)]
 
 
-def test_one_that_is_not_there_is_empty_and_gives_no_lock():
+def test_a_cache_that_is_not_there_is_empty_and_gives_no_lock():
     with cache_at(f"redis://127.0.0.1:{free_port()}/0") as cache, logged() as lines:
         assert everything(cache) == [None, None, None]
         assert cache.away
     assert lines == ["cache.lost"]
 
 
-def test_making_one_connects_to_nothing():
+def test_making_a_shared_cache_connects_to_nothing():
     with cache_at(f"redis://127.0.0.1:{free_port()}/0") as cache:
         assert not cache.away
 
@@ -184,7 +184,7 @@ def test_a_failure_of_what_was_asked_before_it_came_back_is_no_new_loss(valkey, 
     assert lines == ["cache.lost", "cache.back"]
 
 
-def test_one_that_is_away_is_left_alone_for_a_while(valkey, cache, monkeypatch):
+def test_a_cache_that_is_away_is_left_alone_for_a_while(valkey, cache, monkeypatch):
     monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 30)
     asked = []
 
@@ -199,7 +199,7 @@ def test_one_that_is_away_is_left_alone_for_a_while(valkey, cache, monkeypatch):
     assert len(asked) == 1
 
 
-def test_one_that_hangs_costs_a_moment_once(valkey, cache, monkeypatch):
+def test_a_cache_that_hangs_costs_a_moment_once(valkey, cache, monkeypatch):
     cache.put("a", b"1", 60)
     monkeypatch.setattr("app.cache.shared_cache._ANSWER_SECONDS", 0.25)
     with cache_at(valkey.url) as impatient:
@@ -211,7 +211,7 @@ def test_one_that_hangs_costs_a_moment_once(valkey, cache, monkeypatch):
         until(lambda: impatient.get("a") == b"1")
 
 
-def test_one_that_is_full_is_lost_until_it_takes_something(cache):
+def test_a_cache_that_is_full_is_lost_until_it_takes_something(cache):
     """It still answers questions, and would be back with each and lost with the next write."""
     cache.put("a", b"1", 60)
     with logged() as lines:

@@ -33,7 +33,7 @@ def asked(place: CustomerAccount) -> tuple[str, ...]:
     return ("--tenant", place.ids[0], "--connection", place.ids[1])
 
 
-def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: CustomerAccount, key_file: Path):
+def test_the_command_prints_the_credentials_and_nothing_else(deputy: Deputy, place: CustomerAccount, key_file: Path):
     done = command(*asked(place), "--url", deputy.url, "--key-file", key_file)
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
@@ -43,7 +43,9 @@ def test_it_prints_the_credentials_and_nothing_else(deputy: Deputy, place: Custo
     assert dt.datetime.fromisoformat(printed["Expiration"]) > dt.datetime.now(dt.UTC)
 
 
-def test_it_takes_its_settings_from_the_environment_too(deputy: Deputy, place: CustomerAccount, key_file: Path):
+def test_the_command_takes_its_settings_from_the_environment_too(
+    deputy: Deputy, place: CustomerAccount, key_file: Path
+):
     for variables in ({"DEPUTY_API_KEY": place.key}, {"DEPUTY_API_KEY_FILE": str(key_file)}):
         done = command(*asked(place), "--duration", "900", "--reason", "nightly", DEPUTY_URL=deputy.url, **variables)
         assert done.returncode == 0, done.stderr
@@ -62,7 +64,7 @@ def test_it_takes_its_settings_from_the_environment_too(deputy: Deputy, place: C
         (["--url", "https://127.0.0.1:9"], 5),
     ],
 )
-def test_its_status_tells_whose_turn_it_is(invocation, extra, status, capsys):
+def test_the_exit_status_tells_whose_turn_it_is(invocation, extra, status, capsys):
     assert main([*invocation, *extra]) == status
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -110,7 +112,7 @@ def made_up(stdout: str) -> str:
         ["--no-such-option"],
     ],
 )
-def test_closed_it_answers_every_failure_with_a_key_that_opens_nothing(invocation, extra, capsys):
+def test_fail_closed_answers_every_failure_with_a_key_that_opens_nothing(invocation, extra, capsys):
     """Wrong settings too: the first try would show nothing, as it would run in the worker's own account."""
     assert main([*invocation, *extra, "--fail-closed"]) == 0
     printed = capsys.readouterr()
@@ -119,7 +121,7 @@ def test_closed_it_answers_every_failure_with_a_key_that_opens_nothing(invocatio
     assert "dpk_" not in printed.err
 
 
-def test_closed_a_bug_opens_nothing_either(invocation, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_fail_closed_answers_a_bug_with_a_key_that_opens_nothing(invocation, capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("deputy_client.cli.Service", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(invocation)
@@ -129,7 +131,7 @@ def test_closed_a_bug_opens_nothing_either(invocation, capsys, monkeypatch: pyte
     assert "ZeroDivisionError" in printed.err
 
 
-def test_closed_it_says_why_and_makes_up_another_key_each_time(deputy: Deputy, place: CustomerAccount):
+def test_fail_closed_says_why_and_makes_up_another_key_each_time(deputy: Deputy, place: CustomerAccount):
     place.admin("/suspend", {"reason": "unpaid"})
     keys = set()
     for variable in ("1", "true"):
@@ -146,7 +148,7 @@ def test_closed_it_says_why_and_makes_up_another_key_each_time(deputy: Deputy, p
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_closed_it_tries_again_first(deputy: Deputy, invocation, pauses: list[float], capsys, status):
+def test_fail_closed_tries_again_first(deputy: Deputy, invocation, pauses: list[float], capsys, status):
     busy = (status, {"Retry-After": "1"}, b"{}")
     deputy.answer_first(busy, busy, busy)
     assert main([*invocation, "--fail-closed"]) == 0
@@ -158,14 +160,14 @@ def test_closed_it_tries_again_first(deputy: Deputy, invocation, pauses: list[fl
     assert sum(pauses) / 2 < 20, "Go waits for a minute"
 
 
-def test_closed_it_changes_nothing_while_deputy_issues(deputy: Deputy, invocation, capsys):
+def test_fail_closed_changes_nothing_while_deputy_issues(deputy: Deputy, invocation, capsys):
     assert main([*invocation, "--fail-closed"]) == 0
     printed = capsys.readouterr()
     assert "AccountId" in json.loads(printed.out)
     assert printed.err == ""
 
 
-def test_its_help_teaches():
+def test_the_help_shows_the_profile_the_settings_and_the_exit_status():
     done = command("--help")
     assert done.returncode == 0
     for taught in (
@@ -189,7 +191,7 @@ def test_the_readme_names_its_options():
 
 
 @pytest.mark.parametrize("joined", [True, False])
-def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(
+def test_fail_closed_gives_a_reason_that_does_not_spoil_the_key_in_mixed_streams(
     deputy: Deputy, place: CustomerAccount, joined
 ):
     """DuckDB's SDK does; it would then go on as the worker's own role."""
@@ -202,7 +204,7 @@ def test_closed_its_reason_does_not_spoil_the_key_for_who_reads_both_streams(
     assert joined or "suspended" in done.stderr
 
 
-def test_closed_it_opens_nothing_where_there_is_no_standard_error(deputy: Deputy, place: CustomerAccount):
+def test_fail_closed_opens_nothing_where_there_is_no_standard_error(deputy: Deputy, place: CustomerAccount):
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     words = [sys.executable, "-m", "deputy_client.cli", *asked(place), "--fail-closed"]
@@ -210,7 +212,7 @@ def test_closed_it_opens_nothing_where_there_is_no_standard_error(deputy: Deputy
     made_up(done.stdout)
 
 
-def test_it_starts_without_boto3_which_only_sessions_need():
+def test_the_command_starts_without_boto3_which_only_sessions_need():
     """An SDK starts it at each refresh, and waits for it."""
     program = "import sys, deputy_client.cli; sys.exit('boto3' in sys.modules)"
     assert run(sys.executable, "-c", program, env=environment()).returncode == 0

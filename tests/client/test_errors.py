@@ -114,7 +114,7 @@ def busy(seconds: str):
     return 429, {"Retry-After": seconds, "Content-Type": "application/problem+json"}, body
 
 
-def test_it_waits_when_told_to_slow_down(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
+def test_the_client_waits_when_told_to_slow_down(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
     deputy.answer_first(busy("1"), (503, {}, b"<html>"), (502, {}, b""))
     assert deputy_client.session(*place.ids, key=place.key)
     assert len(deputy.requests) == 4
@@ -122,7 +122,7 @@ def test_it_waits_when_told_to_slow_down(place: CustomerAccount, deputy: Deputy,
     assert 0.5 <= pauses[1] <= 1 <= pauses[2] <= 2
 
 
-def test_it_does_not_wait_for_long(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
+def test_the_client_does_not_wait_for_long(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
     deputy.answer_first(busy("60"))
     error = refused(deputy_client.Unreachable, place)
     assert (error.retry_after, error.code, error.request_id) == (60, "rate_limited", "r1")

@@ -76,7 +76,7 @@ def suspended(profile: Profile) -> Profile:
 
 
 @each_chain
-def test_they_work_in_the_customers_account_while_deputy_issues(node: Machine, profile: Profile, program):
+def test_the_sdks_work_in_the_customers_account_while_deputy_issues(node: Machine, profile: Profile, program):
     customer = profile.place.customer.account
     assert node.who(*program, **profile()) == customer
     assert node.who(*program, **profile("--fail-closed")) == customer
@@ -153,7 +153,7 @@ def test_from_container_metadata_ignores_the_token_file(node: Machine, profile: 
 
 
 @pytest.mark.parametrize(("program", "attempts"), [(("v3.cjs", "fromHttp"), 4), (("v2.cjs",), 4)], ids=["v3", "v2"])
-def test_they_ask_a_busy_deputy_four_times(node: Machine, profile: Profile, deputy: Deputy, program, attempts):
+def test_the_sdks_ask_a_busy_deputy_several_times(node: Machine, profile: Profile, deputy: Deputy, program, attempts):
     deputy.instead = lambda: (503, {"Retry-After": "1", "Content-Length": "2"}, b"{}")
     said = node.who(*program, **profile.container(), AWS_EC2_METADATA_DISABLED="true")
     assert said.startswith("Credentials")

@@ -29,7 +29,7 @@ def key_of(credentials) -> str:
 
 
 @pytest.mark.parametrize(("duration", "asks"), [(3600, 900), (1800, 900), (1500, 750), (900, 450)])
-def test_it_begins_to_ask_a_quarter_of_an_hour_before_the_end(
+def test_a_session_asks_again_a_quarter_of_an_hour_before_its_end(
     deputy: Deputy, place: CustomerAccount, clock, duration, asks
 ):
     """Of a session that came with less than half an hour, at half of its life."""

@@ -52,7 +52,9 @@ def test_a_role_that_is_gone_is_reported_by_the_call_that_meets_it(deputy: Deput
     assert event["outcome"] == "ok"
 
 
-def test_it_is_reported_once_a_minute_however_many_sessions_meet_it(deputy: Deputy, place: CustomerAccount, moment):
+def test_a_refusal_is_reported_once_a_minute_however_many_sessions_meet_it(
+    deputy: Deputy, place: CustomerAccount, moment
+):
     sessions = [deputy_client.session(*place.ids, key=place.key) for _ in range(2)]
     place.customer.remove_role(place.role_name)
     for session in sessions * 3:

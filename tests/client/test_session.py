@@ -24,7 +24,7 @@ def account_of(session) -> str:
         return sts.get_caller_identity()["Account"]
 
 
-def test_it_works_in_the_customers_account(deputy: Deputy, place: CustomerAccount):
+def test_a_session_works_in_the_customers_account(deputy: Deputy, place: CustomerAccount):
     place.fill(1)
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     with closing(session.client("s3")) as s3:
@@ -43,7 +43,7 @@ def test_ids_may_be_uuids(deputy: Deputy, place: CustomerAccount):
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_it_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerAccount, as_text):
+def test_a_session_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerAccount, as_text):
     narrow = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}}
     session = deputy_client.session(
         *place.ids,
@@ -121,7 +121,7 @@ print(frozen.secret_key, frozen.token, file=sys.stderr)
 """
 
 
-def test_neither_key_nor_credentials_show(deputy: Deputy, place: CustomerAccount):
+def test_a_session_shows_no_key_and_no_credentials(deputy: Deputy, place: CustomerAccount):
     """In a process of its own: in this one, the service logs as well."""
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     done = run(sys.executable, "-c", CHATTY, *place.ids, env=env)
@@ -131,7 +131,7 @@ def test_neither_key_nor_credentials_show(deputy: Deputy, place: CustomerAccount
     assert not [secret for secret in secrets if secret in done.stdout]
 
 
-def test_it_asks_with_its_name_and_for_json(deputy: Deputy, place: CustomerAccount):
+def test_the_client_asks_with_its_name_and_for_json(deputy: Deputy, place: CustomerAccount):
     deputy_client.session(*place.ids, key=place.key)
     (request,) = deputy.requests
     assert request["HTTP_USER_AGENT"].startswith("deputy-client")
@@ -145,7 +145,7 @@ def test_the_expiry_is_deputys(deputy: Deputy, place: CustomerAccount):
     assert 1700 < left.total_seconds() <= 1800
 
 
-def test_it_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy, place: CustomerAccount, monkeypatch):
+def test_a_session_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy, place: CustomerAccount, monkeypatch):
     """DynamoDB's do. With `required`, botocore fails when the credentials do not tell the account."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_ACCOUNT_ID_ENDPOINT_MODE", "required")

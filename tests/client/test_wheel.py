@@ -61,7 +61,7 @@ def link(name: str, site: Path) -> None:
             (site / first).symlink_to(distribution(name).locate_file(first))
 
 
-def test_it_holds_the_package_its_types_and_its_command(wheel: Path):
+def test_the_wheel_holds_the_package_its_types_and_its_command(wheel: Path):
     assert re.fullmatch(r"deputy_client-[\d.]+-py3-none-any\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -74,7 +74,7 @@ def test_it_holds_the_package_its_types_and_its_command(wheel: Path):
     assert "# deputy-client" in text
 
 
-def test_it_works_with_boto3_alone(scratch: Path, deputy: Deputy, place: CustomerAccount):
+def test_the_wheel_works_with_boto3_alone(scratch: Path, deputy: Deputy, place: CustomerAccount):
     program = """
 import sys, deputy_client
 print(deputy_client.__file__)
@@ -96,7 +96,7 @@ print(who["Account"])
     assert re.fullmatch(r"deputy-client/[\d.]+", deputy.requests[0]["HTTP_USER_AGENT"])
 
 
-def test_its_command_is_installed(scratch: Path, deputy: Deputy, place: CustomerAccount):
+def test_the_wheels_command_is_installed(scratch: Path, deputy: Deputy, place: CustomerAccount):
     command = scratch / "deputy-credential-process"
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key, PYTHONPATH="")
     done = run(command, "--tenant", place.ids[0], "--connection", place.ids[1], env=env)

@@ -237,7 +237,7 @@ def test_the_registration_exists_only_with_a_topic(customer):
     }
 
 
-def test_it_makes_a_role_and_a_registration_and_nothing_else(customer):
+def test_the_customers_template_makes_a_role_and_a_registration_and_nothing_else(customer):
     assert list(customer["Resources"]) == ["Role", "Registration"]
     policies = [policy["PolicyName"] for policy in customer["Resources"]["Role"]["Properties"]["Policies"][:2]]
     assert policies == ["permissions", "read-itself"]
@@ -257,7 +257,7 @@ def test_the_role_may_read_itself_and_no_other(role):
     }
 
 
-def test_the_outputs(customer):
+def test_the_customers_template_outputs_role_external_id_and_version(customer):
     outputs = {name: output["Value"] for name, output in customer["Outputs"].items()}
     assert outputs == {
         "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
@@ -285,7 +285,7 @@ def test_the_permissions_between_the_marks_are_those_of_inventory(role):
     assert role["Policies"][0]["PolicyDocument"] == {"Version": "2012-10-17", "Statement": inventory}
 
 
-def test_another_set_can_take_their_place():
+def test_another_permission_set_can_take_the_place_between_the_marks():
     """JSON is YAML, and a string that names the partition or the account needs Fn::Sub."""
 
     def substituted(value):
@@ -327,7 +327,7 @@ def organization():
     return load(CUSTOMER_ORG)
 
 
-def test_it_takes_the_units_and_what_a_single_account_takes(customer, organization):
+def test_the_organizations_template_takes_the_units_and_what_a_single_account_takes(customer, organization):
     """Neither the broker nor a template is a parameter: a link could carry somebody else's."""
     parameters = organization["Parameters"]
     assert list(parameters) == ["OrganizationalUnitIds", "CallAs", *customer["Parameters"]]

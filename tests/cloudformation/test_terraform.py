@@ -73,7 +73,7 @@ def resource(kind: str, name: str = "this") -> dict[str, object]:
     return found
 
 
-def test_it_has_the_files_that_a_module_has():
+def test_the_module_has_the_files_that_a_module_has():
     assert set(FILES) == {"main", "variables", "outputs", "versions"}
     kinds = [kind for item in FILES["main"]["resource"] for kind in item]
     policies = ["aws_iam_role_policy", "aws_iam_role_policy_attachment", *["aws_iam_role_policy"] * 3]
@@ -81,7 +81,7 @@ def test_it_has_the_files_that_a_module_has():
 
 
 @pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)
-def test_terraform_fmt_would_change_nothing(path):
+def test_terraform_fmt_would_change_nothing_in_the_module(path):
     written = path.read_text(encoding="utf-8")
     assert hcl.formatted(written) == written
 
@@ -95,7 +95,7 @@ def test_terraform_fmt_would_change_nothing(path):
         "arn:aws-us-gov:iam::123456789012:user/AcmeBroker",
     ],
 )
-def test_it_makes_the_role_of_the_kit(chosen, arn):
+def test_the_module_makes_the_role_of_the_kit(chosen, arn):
     broker = Broker.parse(arn)
     names = given(arn, json.dumps(chosen.policy(broker.partition)))
     [written] = FILES["main"]["locals"]

@@ -98,7 +98,7 @@ def test_all_who_come_during_a_commit_share_the_next_one(disk, crowd, busy):
     assert disk.batches == [["first"], [f"other {number}" for number in range(20)]]
 
 
-def test_each_is_told_of_the_commit_that_its_own_item_was_in(group, disk):
+def test_each_caller_is_told_of_the_commit_that_its_own_item_was_in(group, disk):
     told = {}
 
     def work(worker: int) -> None:

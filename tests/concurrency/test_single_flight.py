@@ -41,7 +41,7 @@ def result(call: "Future[int]") -> int:
     return call.result(60)
 
 
-def test_requests_that_come_while_it_runs_share_one_call(flights, call):
+def test_requests_that_come_while_a_call_runs_share_it(flights, call):
     joined = at_once([lambda: flights.join("a", call)] * 20)
     call.end.set()
     assert {result(running) for running, _ in joined} == {1}
@@ -86,7 +86,7 @@ def test_an_abandoned_call_goes_on_for_those_who_wait_and_the_next_request_start
     assert result(flights.join("a", lambda: 7)[0]) == 7
 
 
-def test_its_log_lines_name_the_request_that_started_it(flights):
+def test_log_lines_of_a_shared_call_name_the_request_that_started_it(flights):
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         running, _ = flights.join("a", structlog.contextvars.get_contextvars)
     assert running.result(60)["request_id"] == "r1"

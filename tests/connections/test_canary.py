@@ -221,7 +221,7 @@ def test_the_canary_is_asked_as_customers_roles_are(deployment: Deployment, worl
     assert {(call.policy, call.duration) for call in ours} == {(call.policy, call.duration) for call in refused}
 
 
-def test_these_calls_count_against_the_sts_budget(deployment: Deployment):
+def test_calls_to_the_canary_count_against_the_sts_budget(deployment: Deployment):
     counted = []
 
     @contextmanager

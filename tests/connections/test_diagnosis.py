@@ -124,7 +124,7 @@ def test_a_connection_that_works(patient: Patient):
     assert found["permissions"] == {"set": "inventory", "version": None, "missing": [], "beyond": [], "unknown": []}
 
 
-def test_it_stores_no_verdict_and_is_on_record(patient: Patient):
+def test_a_diagnosis_stores_no_verdict_and_is_on_record(patient: Patient):
     connection = patient.connection
     before = patient.world.admin("GET", path_of(connection))
     found = patient.diagnose()
@@ -260,7 +260,7 @@ def test_a_recreated_role_is_another_one_and_is_not_read(patient: Patient):
     assert "role" not in problems(patient.diagnose())
 
 
-def test_a_region_that_is_switched_off(patient: Patient, faults):
+def test_a_region_that_is_switched_off_is_diagnosed(patient: Patient, faults):
     faults.add("region_disabled", role_arn=patient.connection["role_arn"])
     found = patient.diagnose()
     assert problems(found) == ["region"]
@@ -497,6 +497,6 @@ def test_diagnoses_count_with_verifications(patient: Patient, start, stopped_clo
     problem(api.raw("POST", path_of(patient.connection, "/diagnose")), 429, "rate_limited")
 
 
-def test_its_calls_wait_for_the_sts_budget(world: World):
+def test_the_calls_of_a_diagnosis_wait_for_the_sts_budget(world: World):
     services = world.admin.app.extensions["deputy"]
     assert services.diagnoses._sts._api._budget == services.rates.background_call

@@ -374,7 +374,7 @@ def test_at_most_ten_others_are_tried_and_not_twice_in_a_minute(fleet, faults):
     assert fleet.status(made[0]) == "broken"
 
 
-def test_the_others_are_of_as_many_tenants_as_there_are(fleet, faults):
+def test_connections_tried_because_another_refuses_are_of_as_many_tenants_as_there_are(fleet, faults):
     """Ten of one tenant would say nothing of the others."""
     [first], many, few = fleet.connect(tenants=1), fleet.connect(tenants=1, each=11), fleet.connect(tenants=2)
     fleet.refuse_once(faults, first)
@@ -401,7 +401,7 @@ def test_only_verified_ones_are_tried_because_another_refuses(fleet, faults):
     assert again == [True, False, True]
 
 
-def test_others_that_were_tried_just_now_are_not_tried_again(fleet, faults):
+def test_connections_tried_just_now_are_not_tried_again_because_another_refuses(fleet, faults):
     made = fleet.connect(tenants=9)
     fleet.refuse_once(faults, made[0])
     for one in made[1:5]:

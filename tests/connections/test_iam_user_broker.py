@@ -86,7 +86,7 @@ def role_for(world: World, tenant: dict[str, Any], **options: Any) -> dict[str, 
     return world.connect(tenant, world.role(tenant, **options))
 
 
-def test_it_is_ready(users_world: World):
+def test_a_service_whose_broker_is_a_user_is_ready(users_world: World):
     assert users_world.admin.with_key(None)("GET", "/readyz")["status"] == "ok"
 
 

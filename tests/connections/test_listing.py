@@ -85,7 +85,7 @@ def everything(services, tenant, limit):
 
 
 @pytest.mark.parametrize("limit", [1, 4, 7, 100])
-def test_the_parts_together_are_all_connections_in_the_order_of_their_standings(services, limit):
+def test_the_parts_together_are_all_connections_in_the_order_of_urgency(services, limit):
     tenant = populate(services, 3)
     found = everything(services, tenant, limit)
     assert [
@@ -97,7 +97,7 @@ def test_the_parts_together_are_all_connections_in_the_order_of_their_standings(
         assert ids == sorted(ids, reverse=True), "newest first"
 
 
-def test_a_part_may_begin_at_any_standing(services):
+def test_a_part_may_begin_at_any_urgency(services):
     tenant = populate(services, 2)
     part = services.listing.list_by_urgency(ADMIN, tenant.id, limit=3, start=ListPosition(Urgency.WAITING))
     assert [connection.status.value for connection in part.items] == ["pending", "pending", "verified"]

@@ -479,7 +479,7 @@ def test_what_was_deleted_meanwhile_stays_deleted(database, stored):
     assert read(database, stored) == (ConnectionStatus.DELETED, 0)
 
 
-def test_what_was_suspended_and_resumed_meanwhile_is_proven_anew(database, stored):
+def test_what_was_suspended_and_resumed_meanwhile_is_proven_again(database, stored):
     """It looks the same as before; the version says that it isn't."""
 
     def there_and_back(connection: Connection) -> None:

@@ -62,7 +62,7 @@ def old_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("old_model")
-def test_its_rows_are_those_of_a_proof(world: World):
+def test_the_rows_of_a_copied_connection_are_those_of_a_proof(world: World):
     real, short = world.tenant(), world.tenant()
     tried, copied = world.proven(real), world.connection(short)
     expected, found = rows_of(world, real, tried), rows_of(world, short, copied)
@@ -72,7 +72,7 @@ def test_its_rows_are_those_of_a_proof(world: World):
 
 
 @pytest.mark.usefixtures("old_model")
-def test_the_api_says_the_same_of_it(world: World):
+def test_the_api_says_the_same_of_a_copied_connection(world: World):
     tried, copied = world.proven(), world.connection()
     assert set(tried) == set(copied)
     differ = {name for name in tried if tried[name] != copied[name]}
@@ -83,7 +83,7 @@ def test_the_api_says_the_same_of_it(world: World):
 
 
 @pytest.mark.usefixtures("old_model")
-def test_it_is_at_the_role_that_it_names(world: World):
+def test_a_copied_connection_is_at_the_role_that_it_names(world: World):
     """A proof finds the same, and the role lets the broker in for work."""
     copied = world.connection()
     assert world.calls_for(copied["role_arn"]) == []

@@ -92,7 +92,7 @@ def outcomes(finding):
 
 
 @pytest.mark.parametrize("verdict", Verdict)
-def test_a_hole_is_insecure_whatever_the_calls_saw(verdict):
+def test_a_hole_is_insecure_with_every_verdict_of_the_calls(verdict):
     """But for a role that is in another account, or refuses us: that is said first."""
     found = judged(verdict, policy(ALLOW, HOLE))
     assert found.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
@@ -134,7 +134,7 @@ def test_what_is_not_understood_is_a_warning():
         assert found.checks[1].detail.startswith(where)
 
 
-def test_others_and_dates_are_warnings_as_the_policy_writes_them():
+def test_other_principals_and_dates_are_warnings_as_the_policy_writes_them():
     until = {**ALLOW["Condition"], "DateLessThan": {"aws:CurrentTime": "2099-01-01T00:00:00Z"}}
     other = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
     found = judged(Verdict.PROVEN, policy({**ALLOW, "Condition": until}, other))

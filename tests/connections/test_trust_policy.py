@@ -240,7 +240,7 @@ def test_what_it_calls_open_the_sandbox_opens_without_the_id(made):
 @pytest.mark.soak
 @settings(a_few, max_examples=10_000)
 @given(policies)
-def test_both_at_length(made):
+def test_the_reader_agrees_with_the_sandbox_at_length(made):
     test_what_it_passes_the_sandbox_refuses_without_the_id.hypothesis.inner_test(made)
     test_what_it_calls_open_the_sandbox_opens_without_the_id.hypothesis.inner_test(made)
 
@@ -419,7 +419,7 @@ def test_a_star_crosses_the_colons_of_a_text_and_not_of_an_arn():
     ],
     ids=json.dumps,
 )
-def test_nor_is_a_statement_of_another_shape(changed):
+def test_a_statement_of_another_shape_is_unclear(changed):
     found = reading(DEMANDED, allow() | changed)
     assert (found.open, found.unclear) == ((), (2,))
 
@@ -474,7 +474,7 @@ def test_a_policy_that_does_not_explain_why_we_were_let_in_passes_nothing(made):
         ([allow(only=False) | {"Action": "sts:TagSession"}, DEMANDED], ()),
     ],
 )
-def test_others_are_named_as_the_policy_writes_them(made, expected):
+def test_other_principals_are_named_as_the_policy_writes_them(made, expected):
     assert reading(*made).others == expected
 
 

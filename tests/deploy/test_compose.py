@@ -83,7 +83,7 @@ def by_name(readiness: Any) -> dict[str, Any]:
     return {check["name"]: check for check in readiness["checks"]}
 
 
-def test_they_start_in_this_order(composed):
+def test_the_services_start_in_this_order(composed):
     made, _ = composed
     order = [name for name in made.started if name not in {"cache", "worker"}]
     assert order == ["database", "migrate", "web", *(["proxy"] if NGINX else [])]
@@ -186,7 +186,7 @@ def test_the_proxy_bounds_unknown_clients_and_hands_on_whole_requests_alone():
     assert int(directives()["keepalive_timeout"].rstrip("s")) < kept, "it closes idle connections, and not Deputy"
 
 
-def test_they_have_longer_to_end_than_their_requests():
+def test_the_services_have_longer_to_end_than_their_requests():
     graceful = int(re.search(r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
     for name in ("web", "worker"):
         assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > graceful

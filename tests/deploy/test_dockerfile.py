@@ -17,7 +17,7 @@ from tests.support.waiting import until
 IGNORED = Ignored((ROOT / ".dockerignore").read_text())
 
 
-def test_it_has_two_stages_and_only_the_first_installs():
+def test_the_dockerfile_has_two_stages_and_only_the_first_installs():
     names = [name for name, _ in instructions(DOCKERFILE.read_text())]
     last = len(names) - names[::-1].index("FROM")
     assert names.count("FROM") == 2
@@ -25,11 +25,11 @@ def test_it_has_two_stages_and_only_the_first_installs():
     assert "RUN" not in names[last:]
 
 
-def test_its_user_is_a_number_that_is_not_roots(image: Image):
+def test_the_images_user_is_a_number_that_is_not_roots(image: Image):
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", image.user)
 
 
-def test_it_holds_what_the_service_needs_and_nothing_else(image: Image):
+def test_the_image_holds_what_the_service_needs_and_nothing_else(image: Image):
     parts = {PurePosixPath(name).parts for name in image.files()}
     own = {"app", "cloudformation", "migrations", "alembic.ini", "celery_app.py", "gunicorn.conf.py"}
     assert {part[0] for part in parts} == own | {"wsgi.py", "requirements.txt", ".venv", "__pycache__"}
@@ -71,7 +71,7 @@ def asked(image: Image, port: int) -> int:
     return image.start(words, {}, stderr=subprocess.DEVNULL).wait(30)
 
 
-def test_its_processes_run_as_its_user_change_no_file_and_are_healthy(image: Image, environment, tmp_path):
+def test_the_images_processes_run_as_its_user_change_no_file_and_are_healthy(image: Image, environment, tmp_path):
     before, port = image.files(), free_port()
     assert image.volumes == ["/tmp"]  # noqa: S108
     with (tmp_path / "log").open("wb") as log:

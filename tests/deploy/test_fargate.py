@@ -80,7 +80,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_its_settings_start_the_service_without_a_doubt(alone, task):
+def test_a_tasks_settings_start_the_service_without_a_doubt(alone, task):
     secrets = {one["Name"] for one in container(task)["Secrets"]}
     assert secrets == SECRET.keys()
     for name, value in {**environment(task), **SECRET}.items():
@@ -132,7 +132,7 @@ def revision_or_refusal(database: Database) -> str | None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_its_containers_can_write_nothing_and_gain_nothing(task):
+def test_a_tasks_containers_can_write_nothing_and_gain_nothing(task):
     found = container(task)
     assert found["ReadonlyRootFilesystem"] is True
     assert found["LinuxParameters"]["Capabilities"]["Drop"] == ["ALL"]
@@ -161,7 +161,7 @@ def test_a_deployment_keeps_all_tasks_until_new_ones_are_healthy_and_takes_a_bad
     assert TEMPLATE["Parameters"]["WebTasks"]["Default"] == TEMPLATE["Parameters"]["WorkerTasks"]["Default"] == 2
 
 
-def test_its_times_fit_gunicorns():
+def test_the_tasks_times_fit_gunicorns():
     text = (ROOT / "gunicorn.conf.py").read_text()
     graceful, kept = (
         int(re.search(rf"^{name} = (\d+)", text, re.MULTILINE)[1]) for name in ("graceful_timeout", "keepalive")

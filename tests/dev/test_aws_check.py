@@ -363,7 +363,7 @@ def test_who_waits_is_told_so_each_quarter_of_a_minute(monkeypatch, capsys):
     assert all(15 <= later - before <= 21 for before, later in pairwise([0, *waited]))
 
 
-def test_a_stack_that_fails_says_why(aws, check, monkeypatch, capsys):
+def test_a_stack_of_the_check_that_fails_is_named(aws, check, monkeypatch, capsys):
     run = stacks.Run.new()
     with closing(root_client(aws, "s3", "121200000009")) as s3:
         s3.create_bucket(Bucket=f"deputy-check-{run.id}-121200000001")  # the name is global, and taken

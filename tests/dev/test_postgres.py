@@ -35,20 +35,20 @@ def assert_it_works() -> None:
 
 
 @as_root
-def test_it_starts_from_a_checkout_below_a_folder_that_others_can_not_enter(installed, tmp_path):
+def test_postgresql_starts_from_a_checkout_below_a_folder_that_others_can_not_enter(installed, tmp_path):
     (tmp_path / "home").chmod(0o700)
     assert_it_works()
 
 
 @as_root
-def test_it_starts_from_files_that_others_can_not_read(installed):
+def test_postgresql_starts_from_files_that_others_can_not_read(installed):
     for path in (installed, *installed.rglob("*")):
         path.chmod(path.stat().st_mode & 0o700)
     assert_it_works()
 
 
 @as_root
-def test_it_starts_where_the_folder_for_temporary_files_is_private(tmp_path, monkeypatch):
+def test_postgresql_starts_where_the_folder_for_temporary_files_is_private(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir(mode=0o700)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     assert_it_works()

@@ -37,7 +37,7 @@ def taken_port() -> Iterator[int]:
 # --- what runs ---
 
 
-def test_it_says_what_a_person_needs(run: Run):
+def test_make_run_says_what_a_person_needs(run: Run):
     said = run.output
     assert re.search(rf"API +{run.url}/v1$", said, re.MULTILINE)
     assert re.search(rf"API docs +{run.url}/docs/$", said, re.MULTILINE)
@@ -66,7 +66,7 @@ def test_the_docs_are_served(run: Run):
     assert requests.get(f"{run.sandbox_url}/console/", timeout=30).status_code == 200
 
 
-def test_no_header_moves_it(run: Run):
+def test_no_header_moves_the_service(run: Run):
     for name in ("SCRIPT_NAME", "PATH_INFO"):
         answer = requests.get(f"{run.url}/healthz", headers={name: "/elsewhere"}, timeout=30)
         assert answer.status_code == 200, answer.text
@@ -94,7 +94,7 @@ def test_a_second_run_is_refused(run: Run):
     assert requests.get(f"{run.url}/readyz", timeout=30).status_code == 200
 
 
-def test_the_demo_uses_it(run: Run):
+def test_the_demo_uses_the_service_that_runs(run: Run):
     with Run("demo", run.data, **PERSONS_AWS) as demo:
         assert demo.ended() == 0, demo.output
     assert f"Using the service that runs at {run.url}." in demo.output
@@ -123,7 +123,7 @@ def test_the_demo_alone_starts_its_own_service_and_leaves_nothing(data: Path, tm
     assert list(tmp_path.glob("deputy-demo-*")) == []
 
 
-def test_it_stops_when_make_ended_while_it_was_starting(data: Path):
+def test_make_run_stops_when_make_ended_while_it_was_starting(data: Path):
     stack = Stack(Settings(free_port(), free_port(), data), {})
     assert serve(stack, threading.Event(), parent=os.getppid() + 1) == 0
 

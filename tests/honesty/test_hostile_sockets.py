@@ -106,7 +106,7 @@ def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim
             issues(service, victim)
 
 
-def test_whoever_waits_for_a_body_takes_no_place_from_a_request(roomy):
+def test_a_connection_that_waits_for_a_body_takes_no_place_from_a_request(roomy):
     """There is room for all the connections, and for fewer requests; and no body is late yet."""
     victim = roomy.place()
     with sockets(roomy.port, MANY, header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100")):

@@ -10,7 +10,7 @@ from tests.honesty.deployment import HANDS, Client, Deployment, Load
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.soak)])
-def test_every_answer_is_recorded_though_all_workers_are_killed(service: Deployment, kills: int):
+def test_every_answer_is_recorded_though_all_web_processes_are_killed(service: Deployment, kills: int):
     places = [service.place() for _ in range(4)]
     clients = [Client(service.port) for _ in range(HANDS)]  # they connect again, to any web process that runs
     with Load(clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)) as load:

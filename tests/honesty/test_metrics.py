@@ -10,7 +10,7 @@ ISSUED = [f'deputy_issue_seconds_count{{source="{source}"}}' for source in ("sts
 REFUSED = 'deputy_refusals_total{code="not_found"}'
 
 
-def test_they_count_what_all_web_processes_did_and_those_that_were_killed(on_sqlite: Deployment):
+def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed(on_sqlite: Deployment):
     service = on_sqlite  # the counts are in files of gunicorn's first process, and in no database
     place = service.place()
     with service.clients(1) as clients:

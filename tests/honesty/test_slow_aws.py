@@ -113,7 +113,7 @@ def test_a_throttling_aws(service):
             assert answer.status == 200, answer
 
 
-def test_workers_start_patched_and_without_a_warning(service):
+def test_web_processes_start_patched_and_without_a_warning(service):
     """They run under PYTHONWARNINGS=error, in which gevent's warning about a late patch ends them."""
     service.await_workers()
     assert "Using worker: app.http.sockets.WebProcess" in service.said

@@ -55,7 +55,7 @@ def fields(count: int, size: int) -> bytes:
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes) else str(value),
 )
-def test_it_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, sent, status, code):
+def test_an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, sent, status, code):
     found, headers, body = answer_to(service, sent)
     assert found == status
     assert headers["Content-Type"] == "application/problem+json"

@@ -104,7 +104,7 @@ def served() -> set[tuple[str, str]]:
 # --- the document ---
 
 
-def test_it_is_valid_openapi_3_1():
+def test_the_document_is_valid_openapi_3_1():
     assert DOCUMENT["openapi"].startswith("3.1.")
     problems = [
         f"{'/'.join(map(str, error.absolute_path))}: {error.message}"
@@ -113,17 +113,17 @@ def test_it_is_valid_openapi_3_1():
     assert problems == []
 
 
-def test_it_lists_every_route_and_nothing_else():
+def test_the_document_lists_every_route_and_nothing_else():
     assert {(operation.method, operation.path) for operation in OPERATIONS} == served()
 
 
-def test_it_is_what_the_service_serves_and_needs_no_key(app: Flask):
+def test_the_document_is_what_the_service_serves_and_needs_no_key(app: Flask):
     response = app.test_client().get("/openapi.json")
     assert response.content_type == "application/json"
     assert response.get_json() == DOCUMENT
 
 
-def test_whoever_asks_first_at_once_gets_the_same():
+def test_first_requests_at_the_same_moment_get_the_same_document():
     """It is made when it is first asked for."""
     app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
     answers = at_once([lambda: app.test_client().get("/openapi.json")] * 8)
@@ -167,7 +167,7 @@ def test_there_is_one_way_to_authenticate_and_it_is_the_rule():
 
 
 @each
-def test_it_says_whether_a_key_is_needed(operation: Operation):
+def test_an_operation_says_whether_a_key_is_needed(operation: Operation):
     if operation.is_public:
         assert operation.spec["security"] == []
     else:
@@ -175,7 +175,7 @@ def test_it_says_whether_a_key_is_needed(operation: Operation):
 
 
 @each
-def test_it_names_the_scope(operation: Operation):
+def test_an_operation_names_its_scope(operation: Operation):
     """Also where the view explains itself at length: the one text must not replace the other."""
     view = APP.view_functions[endpoint(operation)]
     text = operation.spec.get("description", "")
@@ -211,7 +211,7 @@ def expected_refusals(operation: Operation) -> set[str]:
 
 
 @each
-def test_it_documents_its_refusals(operation: Operation):
+def test_an_operation_documents_its_refusals(operation: Operation):
     assert expected_refusals(operation) <= set(operation.spec["responses"])
 
 
@@ -225,7 +225,7 @@ def test_every_refusal_is_a_problem(operation: Operation):
 
 
 @each
-def test_it_has_one_success_that_says_what_comes_back(operation: Operation):
+def test_an_operation_has_one_success_that_says_what_comes_back(operation: Operation):
     successes = [status for status in operation.spec["responses"] if status.startswith("2")]
     emergency = ["200"] if operation.spec["operationId"] == "start_rotation" else []  # of a rotation that was open
     assert len(successes) == 1 + len(emergency)
@@ -272,7 +272,7 @@ def test_path_parameters_are_ids(operation: Operation):
 
 
 @each
-def test_it_has_a_summary_a_tag_and_a_name_for_generated_clients(operation: Operation):
+def test_an_operation_has_a_summary_a_tag_and_a_name_for_generated_clients(operation: Operation):
     assert 0 < len(operation.spec["summary"]) <= 80
     assert operation.spec["tags"]
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+|healthz|readyz", operation.spec["operationId"])

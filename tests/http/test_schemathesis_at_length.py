@@ -11,5 +11,5 @@ __all__ = ["admin", "home"]  # fixtures
 @pytest.mark.soak
 @described(50, every_boundary=True).parametrize()
 @unhurried
-def test_the_api_is_as_its_document_says(case: schemathesis.Case, home: Home):
+def test_the_api_is_as_its_document_says_at_length(case: schemathesis.Case, home: Home):
     assert_as_documented(case, home)

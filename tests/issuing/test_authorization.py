@@ -340,9 +340,7 @@ def test_what_is_taken_away_between_the_look_and_the_record_wins(warm: Warm, the
     assert warm.issued == issued
 
 
-def test_others_go_on_when_something_is_taken_away_between_the_look_and_the_record(
-    warm: Warm, there, here, monkeypatch
-):
+def test_other_keys_go_on_when_one_is_taken_away_between_the_look_and_the_record(warm: Warm, there, here, monkeypatch):
     event, done, other = issuing._event, [], place(here)
 
     def meanwhile(*args, **kwargs):
@@ -531,7 +529,7 @@ def test_a_tenant_that_is_resumed_issues_at_once(warm: Warm, there, by_hand):
 # --- bounds ---
 
 
-def test_it_remembers_so_many_and_no_more(database_url, here, monkeypatch):
+def test_a_process_remembers_so_many_keys_and_connections_and_no_more(database_url, here, monkeypatch):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
     authorization = Authorization(here.db, here.authorization._shelf_life)

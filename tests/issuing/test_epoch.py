@@ -119,7 +119,7 @@ TAKES_AWAY = {
 
 
 @pytest.mark.parametrize("what", TAKES_AWAY)
-def test_it_moves_with_the_change(world, services, here, by_hand, what):
+def test_the_epoch_moves_with_a_change_that_takes_away(world, services, here, by_hand, what):
     act, table = TAKES_AWAY[what]
     before = by_hand.epoch
     act(world, services, here)
@@ -150,7 +150,7 @@ def full(here, monkeypatch):
 
 @pytest.mark.usefixtures("full")
 @pytest.mark.parametrize("what", [what for what in TAKES_AWAY if "found" not in what])
-def test_it_does_not_move_when_the_change_is_rolled_back(world, services, here, by_hand, what):
+def test_the_epoch_does_not_move_when_a_change_is_rolled_back(world, services, here, by_hand, what):
     before = by_hand.epoch
     with suppress(OwnError, AssertionError):  # an answer of 500 is no 204
         TAKES_AWAY[what][0](world, services, here)
@@ -266,7 +266,7 @@ def values(services, here: TenantRows, *, postgresql: bool) -> dict[str, object]
 
 
 @pytest.mark.parametrize("what", BY_HAND)
-def test_taking_away_by_hand_moves_it_too(services, here, by_hand, what):
+def test_taking_away_by_hand_moves_the_epoch_too(services, here, by_hand, what):
     before = by_hand.epoch
     given = values(services, here, postgresql=by_hand.engine.dialect.name == "postgresql")
     assert by_hand.epoch == before
@@ -276,7 +276,7 @@ def test_taking_away_by_hand_moves_it_too(services, here, by_hand, what):
     assert changed_since(by_hand, before) == {getattr(here, f"{changed}_id")}
 
 
-def test_another_external_id_moves_it_too(services, here, by_hand):
+def test_another_external_id_of_a_connection_moves_the_epoch(services, here, by_hand):
     """As a rotation will do it."""
     with services.db.write(SYSTEM) as db:
         rotated = ExternalIdRow(tenant_id=here.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
@@ -296,7 +296,7 @@ ADDS_BY_HAND = (
 
 
 @pytest.mark.parametrize("statement", ADDS_BY_HAND)
-def test_what_takes_nothing_away_by_hand_does_not(here, by_hand, statement):
+def test_a_change_by_hand_that_takes_nothing_away_moves_no_epoch(here, by_hand, statement):
     before = by_hand.epoch
     by_hand(statement.format(tenant=here.tenant_id.hex, connection=here.connection_id.hex))
     assert by_hand.epoch == before
@@ -315,7 +315,7 @@ def test_many_rows_at_once_move_it_too(services, by_hand, act):
 
 @on_postgresql
 @pytest.mark.parametrize("table", ["api_keys", "connections CASCADE"])
-def test_truncating_a_table_moves_it_too(by_hand, table):
+def test_truncating_a_table_moves_the_epoch(by_hand, table):
     """Looked at inside the transaction, which is then given up: the tables are other tests' too."""
     with by_hand.engine.connect() as connection:
 
@@ -348,7 +348,7 @@ def test_what_the_last_thousand_epochs_moved_for_is_kept(services, by_hand):
 # --- transactions ---
 
 
-def test_it_and_the_change_are_seen_together(services, here, by_hand):
+def test_the_epoch_and_its_change_are_seen_together(services, here, by_hand):
     """Both become visible at the commit."""
     before = by_hand.epoch
     with services.db.write(SYSTEM) as db:

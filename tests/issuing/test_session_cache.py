@@ -206,7 +206,7 @@ def test_what_is_spoiled_in_the_shared_cache_is_asked_for_again(process, aws, sh
     assert process(shared).obtain(asked, aws, PATIENCE)[1] == "cache"
 
 
-def test_it_keeps_so_many_and_no_more(process, aws, monkeypatch):
+def test_a_process_keeps_so_many_sessions_and_no_more(process, aws, monkeypatch):
     monkeypatch.setattr(module, "_KEPT", 3)
     sessions, asked = process(), [question() for _ in range(5)]
     for each in asked:
@@ -264,7 +264,7 @@ def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(pro
         assert [part for part in secret if part in text] == []
 
 
-def test_in_valkey_it_lasts_as_long_as_it_is_good(process, aws, shared):
+def test_a_session_lasts_in_valkey_as_long_as_it_is_good(process, aws, shared):
     asked = question()
     process(shared).obtain(asked, aws, PATIENCE)
     assert 2_090_000 < shared.client.pttl(shared_name(asked)) <= 2_100_000
@@ -293,7 +293,7 @@ def test_a_crowd_makes_one_call(sessions, aws):
     assert sorted(source for _, source in found) == ["cache"] * 47 + ["sts"]
 
 
-def test_one_who_comes_just_as_the_flight_lands_does_not_begin_another(sessions, aws):
+def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(sessions, aws):
     """Between a look into memory and the look for a flight, a whole flight may take place."""
     asked = question()
     look, looked = sessions._held, []
@@ -325,7 +325,7 @@ def test_a_request_that_can_not_wait_is_refused_and_finds_the_answer_later(sessi
     assert aws.calls == 1
 
 
-def test_one_without_any_time_left_does_not_wait_at_all(sessions, aws):
+def test_a_request_without_any_time_left_does_not_wait_at_all(sessions, aws):
     aws.go_on.clear()
     with pytest.raises(AwsUnavailableError):
         sessions.obtain(question(), aws, -3.0)
@@ -359,7 +359,7 @@ def test_a_slow_question_does_not_hold_up_another(sessions, aws):
 
 
 @pytest.mark.parametrize(("seconds", "good"), [(3600, 2100), (43_200, 41_700), (3000, 1500), (1800, 900), (900, 450)])
-def test_it_is_handed_out_while_enough_of_its_life_is_left(process, clock, seconds, good):
+def test_a_session_is_handed_out_while_enough_of_its_life_is_left(process, clock, seconds, good):
     sessions, aws, asked = process(), Aws(seconds), question()
     first, _ = sessions.obtain(asked, aws, PATIENCE)
     kept_of(sessions, asked).renew_at = float("inf")
@@ -372,7 +372,7 @@ def test_it_is_handed_out_while_enough_of_its_life_is_left(process, clock, secon
     assert aws.calls == 2
 
 
-def test_it_is_renewed_at_a_random_moment_of_its_last_good_fifth(process, clock, aws):
+def test_a_session_is_renewed_at_a_random_moment_of_its_last_good_fifth(process, clock, aws):
     sessions, at = process(), now().timestamp()
     moments = []
     for _ in range(60):
@@ -414,7 +414,7 @@ def due(sessions: SessionCache, asked: bytes, clock) -> None:
     clock.move_to(kept.renew_at + 1)
 
 
-def test_it_is_renewed_once_and_in_the_background(process, clock, aws):
+def test_a_session_is_renewed_once_and_in_the_background(process, clock, aws):
     sessions, asked = process(), question()
     first, _ = sessions.obtain(asked, aws, PATIENCE)
     clock.move_to(kept_of(sessions, asked).renew_at - 1)
@@ -507,7 +507,7 @@ def test_a_refusal_has_no_last_resort(process, clock, aws):
 # --- the second level ---
 
 
-def test_another_process_finds_what_one_has_asked_for(process, aws, shared, shared_too):
+def test_a_process_finds_the_session_that_another_has_asked_for(process, aws, shared, shared_too):
     asked, found = question(), Counted("deputy_session_cache_total", found="shared")
     session, source = process(shared).obtain(asked, aws, PATIENCE)
     late = process(shared_too)

@@ -82,7 +82,7 @@ def test_within_its_shelf_life_a_proof_is_not_repeated(scene):
     assert scene.calls == before
 
 
-def test_past_it_a_routine_proof_comes_first_and_once(scene):
+def test_past_the_shelf_life_a_routine_proof_comes_first_and_once(scene):
     first = scene.issue()
     before = scene.calls
     with expired():
@@ -96,7 +96,7 @@ def test_past_it_a_routine_proof_comes_first_and_once(scene):
     assert (proof["count"], proof["trigger"], proof["first_at"]) == (2, "created", scene.connection["verified_at"])
 
 
-def test_its_calls_count_for_the_tenant(scene, monkeypatch):
+def test_the_calls_of_a_proof_for_issuing_count_for_the_tenant(scene, monkeypatch):
     admitted = []
     monkeypatch.setattr(scene.services.rates, "admit_session", admitted.append)
     scene.issue()

@@ -86,7 +86,7 @@ def test_many_threads_of_both_at_once_do_not_exceed_it(processes, clock):
     assert uses(processes[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
 
 
-def test_a_refused_one_writes_nothing_and_does_not_queue_to_write(processes, clock):
+def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(processes, clock):
     one, other = processes
     tenant = new_id()
     visitor = link(tenant)
@@ -113,7 +113,7 @@ def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(processes, clock
     assert uses(processes[1]) == {("attempt", tenant): 60}
 
 
-def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(processes, clock):
+def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(processes, clock):
     one, other = processes
     tenant = new_id()
     one.quotas.admit_attempt(ADMIN, tenant)
@@ -129,7 +129,7 @@ def test_one_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_n
     assert uses(other) == {("attempt", tenant): 60}
 
 
-def test_others_have_their_own(processes, clock):
+def test_other_names_links_and_tenants_have_quotas_of_their_own(processes, clock):
     quotas, tenant, other = processes[0].quotas, new_id(), new_id()
     visitor = link(tenant)
     for _ in range(20):
@@ -186,7 +186,7 @@ def test_a_clock_that_was_wrong_by_far_locks_nobody_out(processes, clock):
     assert admitted(quotas.admit_attempt, ADMIN, tenant)
 
 
-def test_old_rows_do_not_pile_up(processes, clock):
+def test_old_uses_of_quotas_do_not_pile_up(processes, clock):
     quotas = processes[0].quotas
     old = [new_id() for _ in range(30)]
     for tenant in old:

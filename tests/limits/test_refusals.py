@@ -108,7 +108,7 @@ def test_many_threads_of_both_processes_at_once_do_not_exceed_it(processes, key)
     assert sum(event.details["count"] for event in events(processes[0], key, "request.refused")) == 190
 
 
-def test_the_next_second_begins_anew_and_other_keys_have_their_own(processes, key):
+def test_each_second_and_each_key_has_refusals_of_its_own(processes, key):
     for _ in range(250):
         refuse(processes[0], key)
     other = replace(ADMIN, key_id=new_id())
@@ -220,7 +220,7 @@ def test_what_is_kept_of_many_keys_is_bounded(processes, monkeypatch):
     assert refusals._told.maxsize == 10_000
 
 
-def test_old_rows_do_not_pile_up(processes, key):
+def test_old_counts_of_refusals_do_not_pile_up(processes, key):
     for second in range(0, 10, 3):
         refuse(processes[0], replace(key, key_id=new_id()), second)
     with processes[0].db.read() as db:
@@ -270,7 +270,7 @@ def test_the_end_of_the_process_waits_for_what_is_being_stored(processes, key, m
     assert rest.details["count"] == 2
 
 
-def test_it_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypatch):
+def test_the_rest_of_a_flood_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypatch):
     monkeypatch.setattr("app.limits.refusals.spawn", spawn)
     refusals = processes[0].refusals
     for _ in range(40):  # if the second ends meanwhile, more than ten are left all the same

@@ -109,6 +109,6 @@ def test_no_credentials_exist_that_the_model_forbids(stage: Stage):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(1, 11))
-def test_nor_in_many_more_runs(stage: Stage, number: int):
+def test_no_credentials_exist_that_the_model_forbids_in_many_more_runs(stage: Stage, number: int):
     seen = play(stage, _SOAK_RUNS, _SOAK_STEPS, seed_=number)
     assert seen["runs"] >= _SOAK_RUNS

@@ -120,7 +120,7 @@ def test_the_limits_of_terraform_are_the_templates():
 
 
 @every_role
-def test_terraform_fmt_would_change_nothing(role: KitRole):
+def test_terraform_fmt_would_change_nothing_in_a_kits_script(role: KitRole):
     written = kit_scripts.terraform(role)
     assert hcl.formatted(written) == written
 

@@ -279,7 +279,7 @@ def test_the_next_stack_makes_good_what_the_last_one_took_back(desk):
     assert desk.connections()[0].stack is StackState.MADE
 
 
-def test_another_tenants_messages_about_the_stack_are_nothing_to_it(desk):
+def test_another_tenants_messages_about_a_stack_change_nothing_of_its_connection(desk):
     stack, other = desk.stack(), tenant_row(desk.db)
     theirs = desk.stack(stack.role_arn, tenant_id=other)
     theirs.stack_id = stack.stack_id
@@ -305,7 +305,7 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
 
 @pytest.mark.parametrize("kind", ["Create", "Update", "Delete"])
 @pytest.mark.parametrize("status", ["suspended", "deleted"])
-def test_one_that_was_suspended_or_deleted_is_left_at_rest(desk, kind, status):
+def test_a_connection_that_was_suspended_or_deleted_is_left_at_rest(desk, kind, status):
     """The stack is answered well: it is the vendor's decision, and no reason to undo the customer's change."""
     stack = desk.stack()
     gone = {"deleted_at": now()} if status == "deleted" else {}
@@ -440,7 +440,7 @@ def test_an_answer_that_aws_does_not_take_leaves_the_message_and_the_claim(desk)
 # --- void claims ---
 
 
-def test_all_void_claims_get_one_answer_and_leave_no_trace(desk):
+def test_all_void_messages_get_one_answer_and_leave_no_trace(desk):
     role = desk.stack().role_arn
     suspended, gone = tenant_row(desk.db), tenant_row(desk.db)
     desk.change(Tenant, suspended, status=TenantStatus.SUSPENDED)

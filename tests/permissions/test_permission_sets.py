@@ -31,7 +31,7 @@ def test_the_shipped_ones_load():
     assert found.choose(None) is found["inventory"]
 
 
-def test_it_loads_what_the_folder_has(folder):
+def test_every_permission_set_of_the_folder_is_loaded(folder):
     path = folder(inventory=GOOD, more=GOOD | {"name": "more", "access": "write"})
     (path / "README.md").write_text("not a permission set")
     found = permission_sets.load(path, "more")

@@ -40,7 +40,7 @@ def beyond_reading(statement: Statement) -> list[str]:
 
 
 @pytest.mark.parametrize("statement", [pytest.param(statement, id=name) for name, statement in shipped()])
-def test_it_ships_only_sound_statements(statement):
+def test_deputy_ships_only_sound_statements(statement):
     assert mistakes_in(statement) == []
 
 

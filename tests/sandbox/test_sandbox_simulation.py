@@ -41,7 +41,7 @@ def simulate(people):
     return asked
 
 
-def test_it_evaluates_the_roles_own_policies(people, simulate):
+def test_a_simulation_evaluates_the_roles_own_policies(people, simulate):
     deny = statement("s3:GetObjectAcl", effect="Deny", Resource="*")
     role = people.role(VENDOR_ROOT, policies=[READ, deny])
     for action, resource, decision in (
@@ -100,7 +100,7 @@ def test_a_session_may_ask_about_its_own_role_if_it_is_allowed_to(people):
         ({"ActionNames": ["s3:GetObject"], "CallerArn": f"arn:aws:iam::{CUSTOMER}:user/x"}, "SandboxUnsupported"),
     ],
 )
-def test_what_it_does_not_answer(people, asked, code):
+def test_what_a_simulation_does_not_answer(people, asked, code):
     role = people.role(VENDOR_ROOT)
     with pytest.raises(ClientError) as raised:
         people.client("iam", CUSTOMER).simulate_principal_policy(**{"PolicySourceArn": role} | asked)
@@ -116,7 +116,7 @@ class TestOrganisations:
         with pytest.raises(ClientError, match="AccessDenied"):
             iam.list_roles()
 
-    def test_it_binds_the_root_of_an_account_too(self, people):
+    def test_an_organisations_policy_binds_the_root_of_an_account_too(self, people):
         iam = people.client("iam", CUSTOMER)
         deny = statement("iam:*", effect="Deny", Resource="*")
         govern(service_control=[statement("*", Resource="*"), deny])

@@ -215,7 +215,7 @@ class TestSessionPolicies:
             assert status == 403, service
             assert code.startswith("AccessDenied"), service
 
-    def test_it_only_narrows(self, people):
+    def test_a_session_policy_only_narrows(self, people):
         role = people.role(VENDOR_ROOT, policies=[statement("s3:ListAllMyBuckets", Resource="*")])
         widened = people.assume(role, Policy=document(statement("*", Resource="*")))
         assert outcome(people.client("s3", widened).list_buckets) == "allowed"
@@ -292,7 +292,7 @@ def test_secrets_stay_out_of_reprs(sandbox, people):
     assert isinstance(session.caller, Caller)
 
 
-def test_it_is_fast_enough_to_develop_against(people):
+def test_assume_role_is_fast_enough_to_develop_against(people):
     """In CPU time, which a busy neighbour does not change much; a scan of all roles, say, costs more."""
     role, sts = people.role(VENDOR_ROOT), people.client("sts", VENDOR)
     start = time.process_time()

@@ -33,13 +33,13 @@ def broker(sandbox, vendor):
     }
 
 
-def test_the_outputs(vendor, sandbox):
+def test_the_vendors_stack_names_its_broker_and_its_queue(vendor, sandbox):
     assert isinstance(vendor, VendorStack)
     assert vendor.broker_principal_arn == f"arn:aws:iam::{VENDOR}:role/DeputyBroker"
     assert vendor.registration_queue_url.startswith(f"{sandbox.url}/{VENDOR}/")
 
 
-def test_a_stack_that_fails_says_why(people, sandbox, vendor):
+def test_a_vendors_stack_that_fails_says_why(people, sandbox, vendor):
     template = BROKER_YAML.replace("Default: DeputyBroker", "Default: DeputyBroker2")
     with pytest.raises(Exception, match=r"Stack \[deputy-broker\] already exists"):
         deploy_vendor(sandbox.url, template)
@@ -161,7 +161,7 @@ class TestCommand:
             text=True,
         )
 
-    def test_it_starts_and_stops(self):
+    def test_the_command_starts_and_stops(self):
         with self.run("--port", "0") as interrupted, self.run("--port", "0") as terminated:
             for process, number in ((interrupted, signal.SIGINT), (terminated, signal.SIGTERM)):
                 ready = process.stdout.readline()

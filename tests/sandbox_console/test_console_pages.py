@@ -63,7 +63,7 @@ def quick_create(browser, **query):
 # The quick-create page.
 
 
-def test_it_shows_the_template_and_what_the_link_fills_in(browser, upload):
+def test_the_console_shows_the_template_and_what_the_link_fills_in(browser, upload):
     url = upload(CUSTOMER_ROLE)
     page = quick_create(
         browser,
@@ -86,7 +86,7 @@ def test_it_shows_the_template_and_what_the_link_fills_in(browser, upload):
     assert re.search(r'type="submit" disabled>Create stack', page.text)
 
 
-def test_it_ignores_unknown_and_no_echo_parameters_of_a_link(browser, upload):
+def test_the_console_ignores_unknown_and_no_echo_parameters_of_a_link(browser, upload):
     page = quick_create(
         browser, templateURL=upload(TWO_PARAMETERS), param_Nonsense="zzz", param_Secret="sss", param_colour="zzz"
     )
@@ -102,7 +102,7 @@ def test_a_links_value_beats_the_templates_default(browser, upload):
     assert "<option selected>blue</option>" in page.text
 
 
-def test_it_asks_for_no_acknowledgement_that_the_template_does_not_need(browser, upload):
+def test_the_console_asks_for_no_acknowledgement_that_the_template_does_not_need(browser, upload):
     page = quick_create(browser, templateURL=upload(TWO_PARAMETERS))
     assert "acknowledge" not in page.text
     assert re.search(r'type="submit" *>Create stack', page.text)
@@ -114,19 +114,19 @@ def test_a_templates_text_stays_text(browser, upload):
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
 
 
-def test_it_refuses_templates_from_elsewhere(browser):
+def test_the_console_refuses_templates_from_elsewhere(browser):
     page = quick_create(browser, templateURL="https://example.com/template.yaml")
     assert page.status_code == 400
     assert "TemplateURL must be a supported URL." in page.text
 
 
-def test_it_sees_no_template_that_was_not_published(browser, upload):
+def test_the_console_sees_no_template_that_was_not_published(browser, upload):
     page = quick_create(browser, templateURL=upload(CUSTOMER_ROLE, folder="drafts"))
     assert page.status_code == 400
     assert "S3 error: Access Denied" in page.text
 
 
-def test_it_says_that_a_region_is_none(browser, upload):
+def test_the_console_says_that_a_region_does_not_exist(browser, upload):
     page = quick_create(browser, templateURL=upload(CUSTOMER_ROLE), region="nowhere")
     assert page.status_code == 400
     assert "That is no AWS region." in page.text
@@ -144,7 +144,7 @@ def test_pages_are_labelled_and_carry_no_code_of_their_own(browser, upload):
 # Creating, watching and deleting a stack.
 
 
-def test_it_creates_the_stack_in_the_chosen_account_and_no_other(aws, browser, upload, name):
+def test_the_console_creates_the_stack_in_the_chosen_account_and_no_other(aws, browser, upload, name):
     created = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, account=GLOBEX))
 
     assert created.status_code == 201
@@ -160,7 +160,7 @@ def test_it_creates_the_stack_in_the_chosen_account_and_no_other(aws, browser, u
     assert 'data-copy="output-RoleArn"' in page.text
 
 
-def test_it_says_in_awss_words_why_a_stack_was_not_created(browser, upload, name):
+def test_the_console_says_in_awss_words_why_a_stack_was_not_created(browser, upload, name):
     asked = launch(upload(CUSTOMER_ROLE), name)
     assert browser.post(STACKS, json=asked).status_code == 201
     again = browser.post(STACKS, json=asked)
@@ -178,7 +178,7 @@ def test_without_the_acknowledgement_aws_refuses(aws, browser, upload, name):
     assert not has_role(aws, ACME, name)
 
 
-def test_it_creates_nothing_from_a_template_that_was_not_published(aws, browser, upload, name):
+def test_the_console_creates_nothing_from_a_template_that_was_not_published(aws, browser, upload, name):
     refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE, folder="drafts"), name))
 
     assert refused.json == {"code": "ValidationError", "message": "S3 error: Access Denied"}
@@ -198,7 +198,7 @@ def test_it_creates_nothing_from_a_template_that_was_not_published(aws, browser,
         ({"surprise": "x"}, "Unknown field"),
     ],
 )
-def test_it_refuses_what_its_own_page_would_not_send(browser, upload, name, change, message):
+def test_the_console_refuses_what_its_own_page_would_not_send(browser, upload, name, change, message):
     refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, **change))
 
     assert refused.status_code == 400
@@ -382,7 +382,7 @@ def test_without_an_organization_none_is_shown(browser, upload):
 # How it is reached.
 
 
-def test_it_can_be_mounted_by_werkzeug_too(aws):
+def test_werkzeug_can_mount_the_console_too(aws):
     mounted = DispatcherMiddleware(Response("elsewhere", 404), {"/console": console_app(lambda: aws.url)})
     page = Client(mounted).get("/console/")
 

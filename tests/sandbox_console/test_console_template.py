@@ -70,7 +70,7 @@ def test_a_url_longer_than_aws_takes_is_refused():
         object_named_by(f"{SANDBOX}/b/{'k' * 1024}", aws_url=SANDBOX)
 
 
-def test_it_reads_what_customers_launch():
+def test_the_console_reads_the_template_that_customers_launch():
     template = read(CUSTOMER_ROLE.read_text())
 
     assert template.description.startswith("Gives Example Vendor access")
@@ -130,7 +130,7 @@ def test_a_parameter_is_text_however_the_yaml_spells_it():
         ("{Type: AWS::IAM::ManagedPolicy, Properties: {ManagedPolicyName: p}}", "CAPABILITY_NAMED_IAM"),
     ],
 )
-def test_it_knows_which_capability_a_template_needs(resource, capability):
+def test_the_console_knows_which_capability_a_template_needs(resource, capability):
     assert read(f"Resources: {{R: {resource}}}").capability == capability
 
 

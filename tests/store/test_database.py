@@ -308,7 +308,7 @@ def test_a_connection_lost_in_the_middle_is_unavailable_and_the_next_one_works(t
         database.engine.dispose()
 
 
-def test_a_connection_lost_while_idle_is_not_even_noticed(tmp_path):
+def test_a_pooled_connection_lost_while_idle_is_not_even_noticed(tmp_path):
     with empty_database("postgresql", tmp_path) as url:
         database = Database(url)
         with database.read() as db:

@@ -286,7 +286,7 @@ def test_a_state_is_one_of_the_known_words(rows, table, column, word):
         rows.run(update(table).where(mine).values({column: literal_column(f"'{word}'")}))
 
 
-def test_a_reference_is_unique_among_live_tenants(rows):
+def test_the_database_keeps_a_reference_unique_among_live_tenants(rows):
     reference = uuid.uuid4().hex
     first = rows.tenant(reference=reference)
     with refused():

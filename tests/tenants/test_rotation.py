@@ -30,7 +30,7 @@ from tests.tenants.conftest import Tenant, accepting
 RETIRED_WARNING = "Not every role was seen to refuse it."
 
 
-def test_it_makes_the_next_external_id_and_says_how_far_it_is(tenant: Tenant):
+def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant: Tenant):
     connection = tenant.connection()
     made = tenant.start()
     assert made == tenant.rotation()
@@ -100,7 +100,7 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
     assert not [sent for sent in strangers if sent in known], "a stranger's ID was issued to nobody"
 
 
-def test_the_two_minutes_run_from_the_first_acceptance_whatever_is_asked_in_between(
+def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_in_between(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
     connection = tenant.connection()
@@ -154,7 +154,7 @@ def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten
     assert tenant.state() == ("ready", 1, 0)
 
 
-def test_it_completes_by_itself_a_day_after_it_was_ready(tenant: Tenant):
+def test_a_rotation_completes_by_itself_a_day_after_it_was_ready(tenant: Tenant):
     connection = tenant.connection()
     tenant.start()
     tenant.switch(connection)
@@ -166,7 +166,7 @@ def test_it_completes_by_itself_a_day_after_it_was_ready(tenant: Tenant):
     assert event["actor"]["kind"] == "worker"
 
 
-def test_it_is_abandoned_as_long_as_nothing_has_switched(tenant: Tenant):
+def test_a_rotation_can_be_abandoned_as_long_as_nothing_has_switched(tenant: Tenant):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
     tenant.update_role(connection)

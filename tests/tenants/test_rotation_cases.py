@@ -21,7 +21,7 @@ from tests.tenants.conftest import Tenant, accepting
 pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # test_rotation.py is for both databases
 
 
-def test_there_is_one_at_a_time_and_the_refusal_names_it(tenant: Tenant):
+def test_a_tenant_has_one_rotation_at_a_time_and_the_refusal_names_it(tenant: Tenant):
     following = tenant.start()["next_external_id"]
     refused = tenant.world.admin.refused("POST", tenant.path, {"reason": "again"}, expect=409, code="conflict")
     assert following in refused["detail"]
@@ -29,12 +29,12 @@ def test_there_is_one_at_a_time_and_the_refusal_names_it(tenant: Tenant):
     assert tenant.rotation()["next_external_id"] == following
 
 
-def test_without_one_there_is_nothing_to_read_to_complete_or_to_abandon(tenant: Tenant):
+def test_without_a_rotation_there_is_nothing_to_read_to_complete_or_to_abandon(tenant: Tenant):
     for method, what in (("GET", ""), ("POST", "/complete"), ("DELETE", "")):
         tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=404, code="not_found")
 
 
-def test_one_that_has_ended_can_be_read_and_nothing_else(tenant: Tenant):
+def test_a_rotation_that_has_ended_can_be_read_and_nothing_else(tenant: Tenant):
     tenant.start()
     tenant.complete()
     assert tenant.rotation()["state"] == "retired", "no role could still accept the old one"
@@ -42,7 +42,7 @@ def test_one_that_has_ended_can_be_read_and_nothing_else(tenant: Tenant):
         tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=409, code="conflict")
 
 
-def test_a_bound_key_rotates_its_own_tenant_but_not_for_ever(tenant: Tenant, new_tenant: Callable[[], Tenant]):
+def test_a_bound_key_rotates_its_own_tenant_within_a_quota(tenant: Tenant, new_tenant: Callable[[], Tenant]):
     own = tenant.world.key("tenants:write", tenant=tenant.made)
     own.refused("POST", new_tenant().path, {"reason": "x"}, expect=404, code="not_found")
     for _ in range(20):
@@ -92,7 +92,7 @@ def test_a_switch_is_one_version_and_drops_the_sessions_of_the_old_pair(tenant: 
     assert proof["verdict"] == "proven"
 
 
-def test_it_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
+def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
     first, second = tenant.connection(), tenant.connection()
     tenant.start()
     tenant.switch(first)
@@ -108,7 +108,7 @@ def test_it_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
     assert tenant.state()[0] == "retiring"
 
 
-def test_its_last_day_begins_again_when_a_connection_waits_again(tenant: Tenant):
+def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant: Tenant):
     first, before = tenant.connection(), tenant.kit["trust_policy"]
     tenant.start()
     tenant.switch(first)
@@ -196,7 +196,7 @@ def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tena
 
 
 @pytest.mark.parametrize("afterwards", ["suspended", "broken"])
-def test_once_a_connection_has_switched_it_is_never_abandoned_whatever_became_of_that_one(
+def test_a_rotation_is_not_abandoned_once_a_connection_has_switched_also_if_that_one_has_stopped(
     tenant: Tenant, afterwards: str
 ):
     """Its role may accept the next External ID alone by now, and nothing else would let it in again."""
@@ -299,7 +299,7 @@ def test_a_connection_that_was_pending_before_is_proven_with_the_current_one_fir
     assert tenant.state() == ("open", 0, 1), "it waits to switch"
 
 
-def test_one_that_was_broken_is_proven_with_the_retiring_one_last_and_keeps_it_from_retiring(tenant: Tenant):
+def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_from_retiring(tenant: Tenant):
     lost, other = tenant.connection(), tenant.connection()
     before = tenant.kit["trust_policy"]
     tenant.update_role(lost, accepting(before, new_external_id()))
@@ -323,7 +323,7 @@ def test_one_that_was_broken_is_proven_with_the_retiring_one_last_and_keeps_it_f
 
 
 @pytest.mark.parametrize("trigger", [one for one in Trigger if one is not Trigger.CREATED])
-def test_each_proof_tries_the_next_one_whatever_asked_for_it(tenant: Tenant, trigger: Trigger):
+def test_a_proof_of_every_trigger_tries_the_next_external_id(tenant: Tenant, trigger: Trigger):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
     with tenant.services.db.write(SYSTEM) as db:
@@ -379,7 +379,7 @@ def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(
     assert tenant.row(connection).due_at == now() + timedelta(hours=1)
 
 
-def test_each_is_tried_hourly_also_in_a_fleet_that_is_proven_every_ten_hours(
+def test_each_connection_is_tried_hourly_also_in_a_fleet_that_is_proven_every_ten_hours(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
     pace = tenant.services.proof_queue.pace

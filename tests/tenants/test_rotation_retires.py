@@ -35,7 +35,7 @@ def test_an_old_one_that_is_accepted_again_has_to_be_refused_twice_again(tenant:
     assert tenant.state()[0] == "retired"
 
 
-def test_one_that_had_refused_twice_and_accepts_again_keeps_the_old_one(tenant: Tenant):
+def test_a_role_that_had_refused_twice_and_accepts_again_keeps_the_old_external_id(tenant: Tenant):
     fickle, slow = tenant.connection(), tenant.connection()
     old = tenant.start()["external_id"]
     tenant.switch(fickle, slow)
@@ -172,7 +172,7 @@ def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant:
 
 
 @pytest.mark.parametrize("both_first", [True, False])
-def test_one_that_was_proven_with_the_retiring_one_moves_to_the_current_one_without_an_outage(
+def test_a_connection_proven_with_the_retiring_id_moves_to_the_current_one_without_an_outage(
     tenant: Tenant, both_first: bool
 ):
     lost, before = tenant.connection(), tenant.kit["trust_policy"]
@@ -230,7 +230,7 @@ def test_an_emergency_and_its_end_are_nothing_to_other_tenants(tenant: Tenant, n
     tenant.world.admin.refused("POST", path_of(abused, "/credentials"), expect=409, code="external_id_withdrawn")
 
 
-def test_one_that_every_role_was_seen_to_refuse_is_retired_without_a_warning(tenant: Tenant):
+def test_an_external_id_that_every_role_was_seen_to_refuse_is_retired_without_a_warning(tenant: Tenant):
     connection = tenant.connection()
     tenant.start()
     tenant.switch(connection)

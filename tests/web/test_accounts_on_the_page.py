@@ -18,7 +18,7 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_a
     assert world.admin("GET", f"{path}/connections")["items"] == []
 
 
-def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World):
+def test_the_page_says_that_a_role_that_may_write_waits_for_the_vendor(world: World):
     visitor = visit(world, world.tenant(), permission_set=WRITES)
     visitor.paste(world.role(visitor.tenant))
     [made] = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]

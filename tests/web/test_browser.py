@@ -130,7 +130,7 @@ def test_the_tabs_work_with_the_arrow_keys(url: str, browser_page: Page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_is_readable_and_fits_a_small_phone(visitor: Visitor, url: str, browser_page: Page, scheme):
+def test_the_page_is_readable_and_fits_a_small_phone(visitor: Visitor, url: str, browser_page: Page, scheme):
     browser_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
 
     def look(way: str = "stack") -> None:

@@ -13,7 +13,7 @@ from tests.web.conftest import Visitor, many
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def test_it_says_when_and_that_the_customer_set_it(visitor: Visitor):
+def test_the_page_says_when_an_access_ended_and_that_the_customer_set_it(visitor: Visitor):
     made = visitor.world.connection(visitor.tenant)
     at = now() - timedelta(minutes=5)
     services = visitor.world.admin.app.extensions["deputy"]

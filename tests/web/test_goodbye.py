@@ -21,7 +21,7 @@ def later(monkeypatch: pytest.MonkeyPatch, **passed: int) -> None:
     monkeypatch.setattr("app.access.callers.now", lambda: now() + timedelta(**passed))
 
 
-def test_it_says_which_stack_to_delete(visitor: Visitor):
+def test_the_goodbye_says_which_stack_to_delete(visitor: Visitor):
     kit = visitor.world.kit(visitor.tenant)
     offboard(visitor)
     response = visitor.raw()
@@ -44,7 +44,7 @@ def test_the_names_are_those_of_the_launch_links(visitor: Visitor):
     assert f"stackName={kit['stack_name']}-organization&" in kit["organization_launch_url"]
 
 
-def test_nothing_can_be_done_through_it(visitor: Visitor):
+def test_nothing_can_be_done_through_an_offboarded_tenants_link(visitor: Visitor):
     made = visitor.world.connection(visitor.tenant)
     offboard(visitor)
     events, calls = visitor.world.audit(tenant_id=visitor.tenant["id"]), len(visitor.world.aws.sts_calls)
@@ -57,7 +57,7 @@ def test_nothing_can_be_done_through_it(visitor: Visitor):
     assert len(visitor.world.aws.sts_calls) == calls
 
 
-def test_it_ends_after_30_days(visitor: Visitor, monkeypatch):
+def test_the_goodbye_ends_after_30_days(visitor: Visitor, monkeypatch):
     offboard(visitor)
     later(monkeypatch, days=29, hours=23)
     assert visitor.raw().status_code == 410  # though the link itself would have expired by then

@@ -33,7 +33,7 @@ def text_of(found) -> str:
 # --- what it says ---
 
 
-def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
+def test_the_page_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
     page = visitor.page()
     kit = visitor.world.kit(visitor.tenant)
     shown = text_of(page.main)
@@ -56,7 +56,7 @@ def test_it_says_who_asks_for_what_in_words_and_as_policies(visitor: Visitor):
     assert "The checks do not look at what the role permits." in shown
 
 
-def test_it_says_what_it_means_in_these_words(visitor: Visitor):
+def test_the_page_explains_itself_in_these_words(visitor: Visitor):
     waiting = text_of(visitor.page().main)
     made = visitor.world.connection(visitor.tenant)
     connected = text_of(visitor.page().main)

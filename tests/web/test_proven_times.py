@@ -23,7 +23,7 @@ def said(verdict: Verdict = Verdict.PROVEN, **of_proof) -> str:
     return _proven(SimpleNamespace(proof=Proof(verdict=verdict, **given)))
 
 
-def test_it_says_how_often_since_when_and_when_last():
+def test_the_page_says_how_often_since_when_and_when_last_a_role_was_proven():
     an_hour_ago = now() - timedelta(hours=1, minutes=3)
     assert said() == "All checks passed. Proven just now."
     assert said(count=25, checked_at=an_hour_ago) == (

@@ -27,7 +27,7 @@ def test_a_page_without_a_rotation_says_nothing_of_one(visitor: Visitor, rotatio
     assert visitor.page().select("#rotation") == []
 
 
-def test_it_says_how_each_kind_of_role_is_updated_and_which_wait(visitor: Visitor, rotation: str):
+def test_the_page_says_how_each_kind_of_role_is_updated_and_which_wait(visitor: Visitor, rotation: str):
     world = visitor.world
     first = world.proven(visitor.tenant)
     made = world.admin("POST", rotation, {"reason": "x"}, expect=201)

@@ -42,7 +42,7 @@ def change(visitor: Visitor, connection: dict[str, object], **changes) -> None:
             setattr(row, name, value)
 
 
-def test_it_is_looked_for_and_no_stack_is_said_to_be_done(visitor: Visitor):
+def test_a_search_is_shown_as_one_and_no_stack_is_said_to_be_done(visitor: Visitor):
     made = search(visitor)
     for _ in ("before it was tried", "and after"):
         page = visitor.page()
@@ -60,7 +60,7 @@ def test_it_is_looked_for_and_no_stack_is_said_to_be_done(visitor: Visitor):
     assert "no longer tries by itself" in text_of(page.select_one(".looking"))
 
 
-def test_among_many_it_is_looked_for_too_and_can_be_removed(visitor: Visitor):
+def test_among_many_connections_a_search_is_shown_too_and_can_be_removed(visitor: Visitor):
     made = search(visitor)
     visitor.world.connection(visitor.tenant)
     visitor.world.admin("POST", path_of(made, "/verify"))
@@ -73,7 +73,7 @@ def test_among_many_it_is_looked_for_too_and_can_be_removed(visitor: Visitor):
     ]
 
 
-def test_it_comes_after_those_with_something_to_mend(visitor: Visitor):
+def test_a_search_comes_after_connections_with_something_to_mend(visitor: Visitor):
     """Though it was tried in vain as well, and is newer."""
     refused = given_by_its_arn(visitor, Customer(visitor.world.aws))
     made = search(visitor)
@@ -176,7 +176,7 @@ def test_a_search_of_another_tenant_is_as_good_as_absent(visitor: Visitor):
     assert len(items(other)) == 1
 
 
-def test_another_site_can_not_remove_it(visitor: Visitor):
+def test_another_site_can_not_remove_a_search(visitor: Visitor):
     made = search(visitor)
     assert stop(visitor, made, headers=FOREIGN) == 403
     assert len(items(visitor)) == 1

@@ -175,7 +175,9 @@ def test_a_region_that_is_not_allowed(administrator: Administrator, section: Sec
     expect(section.find("region", administrator.launch())).to_contain_text("Choose another region above")
 
 
-def test_a_region_that_is_switched_off(administrator: Administrator, section: Section, visitor: Visitor, faults):
+def test_the_page_explains_a_region_that_is_switched_off(
+    administrator: Administrator, section: Section, visitor: Visitor, faults
+):
     """Nothing of the stack fails; it is our call that AWS refuses."""
     administrator.launch()
     role_arn = f"arn:aws:iam::{administrator.account}:role/{administrator.kit['role_name']}"
