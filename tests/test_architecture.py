@@ -206,6 +206,17 @@ def same_classes(trees: Trees) -> list[str]:
     return [name for name, number in names.items() if number > 1]
 
 
+def leaning_names(trees: Trees) -> list[str]:
+    """Tests of a module whose name begins with a word for something that only the test before it names."""
+    leaning = re.compile(r"test_(it|its|they|these|nor|both|others|one_that|neither|another_one)_")
+    return [
+        f"{name}:{node.lineno} {node.name}"
+        for name, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and leaning.match(node.name)
+    ]
+
+
 # --- the rules can fail ---
 
 
@@ -237,6 +248,7 @@ def same_classes(trees: Trees) -> list[str]:
         (writes_past_the_door, "def f(db): Session(db.engine)"),
         (writes_past_the_door, "def f(db): db._writing"),
         (long_functions, "def f():\n" + "    x = 1\n" * 40),
+        (leaning_names, "def test_nor_is_a_statement_of_another_shape(): pass"),
     ],
 )
 def test_each_rule_finds_what_it_forbids(rule, source):
@@ -362,6 +374,13 @@ def test_functions_have_40_lines_at_most():
 def test_files_have_400_lines_at_most():
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in SOURCES.items()}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_a_tests_name_can_be_read_without_the_one_before_it():
+    tests = {
+        str(path): ast.parse(path.read_text(encoding="utf-8")) for path in Path(__file__).parent.rglob("test_*.py")
+    }
+    assert leaning_names(tests) == []
 
 
 # --- the registries ---
