@@ -27,6 +27,8 @@ NOT_A_KEY = {
     "trailing comma": lambda key: f"Bearer {key},",
     "upper case": lambda key: f"Bearer {key.upper()}",
     "swapped case": lambda key: f"Bearer {key.swapcase()}",
+    "another prefix": lambda key: f"Bearer {key.replace('dpk_', 'dpk-')}",
+    "only the prefix": lambda key: "Bearer dpk__",
     "prefix in upper case": lambda key: f"Bearer DPK{key[3:]}",
     "secret's case swapped": lambda key: f"Bearer {key[:21]}{key[21:].swapcase()}",
     "truncated": lambda key: f"Bearer {key[:-1]}",
@@ -42,6 +44,7 @@ NOT_A_KEY = {
     "quoted": lambda key: f'Bearer "{key}"',
     "full-width digit": lambda key: f"Bearer dpk_\uff10{key[5:]}".encode().decode("latin-1"),
     "umlaut": lambda key: f"Bearer {key}ü",
+    "nothing in ASCII": lambda key: f"Bearer {'é' * 64}",
     "SQL": lambda key: f"Bearer {key[:21]}' OR '1'='1",
     "very long": lambda key: f"Bearer {key}{'A' * 60_000}",
 }
@@ -49,9 +52,9 @@ NOT_A_KEY = {
 
 @on_sqlite
 @pytest.mark.parametrize("name", NOT_A_KEY)
-@pytest.mark.parametrize("route", ["POST /credentials", "GET /container-credentials"])
+@pytest.mark.parametrize("route", ["POST /credentials", "GET /container-credentials", "GET "])
 def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, name: str, route: str):
-    method, what = route.split()
+    method, what = route.split(" ")
     environ = {"HTTP_AUTHORIZATION": NOT_A_KEY[name](scene.mallory.key)}
     last = newest(scene.world, 1)
     anonymous = scene.mallory.with_key(None)
@@ -201,9 +204,10 @@ def test_scopes_are_named_one_by_one(scene: Scene, scopes):
     problem(response, 422, "validation_failed")
 
 
-@pytest.mark.parametrize("how", ["left out", "null"])
+@pytest.mark.parametrize("how", ["left out", "null", "its own"])
 def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene: Scene, how: str):
-    body = {"name": "spare", "scopes": ["audit:read"]} | ({"tenant_id": None} if how == "null" else {})
+    named = {"left out": {}, "null": {"tenant_id": None}, "its own": {"tenant_id": scene.acme["id"]}}
+    body = {"name": "spare", "scopes": ["audit:read"]} | named[how]
     made = scene.mallory("POST", KEYS, body, expect=201)
     assert made["tenant_id"] == scene.acme["id"]
     events = scene.mallory.with_key(made["key"])("GET", "/v1/audit-events?limit=200")["items"]
@@ -246,17 +250,21 @@ def test_a_key_does_not_outlive_its_maker(scene: Scene):
     problem(response, 422, "validation_failed")
 
 
-def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app):
+@pytest.mark.parametrize("bound", [True, False], ids=["bound", "unbound"])
+def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app, bound: bool):
     globex, acme = UUID(scene.globex["id"]), UUID(scene.acme["id"])
     few = frozenset({Scope.KEYS_WRITE})
     keys = {
         "more scopes": issued(app, scopes=few | {Scope.TENANTS_READ}, tenant_id=acme),
         "another scope": issued(app, scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=acme),
-        "another tenant": issued(app, scopes=few, tenant_id=globex),
-        "unbound": issued(app, scopes=few),
     }
-    weak = scene.world.key("keys:write", "audit:read", tenant=scene.acme)
-    listed = {key["id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]}
+    if bound:
+        keys |= {"another tenant": issued(app, scopes=few, tenant_id=globex), "unbound": issued(app, scopes=few)}
+    weak = scene.world.key("keys:write", "audit:read", tenant=scene.acme if bound else None)
+    no_stronger = weak("POST", KEYS, {"name": "spare", "scopes": ["keys:write"]}, expect=201)["id"]
+    listed = {key["id"]: key["tenant_id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]}
+    assert no_stronger in listed
+    assert not bound or set(listed.values()) == {scene.acme["id"]}
     nothing = problem(weak.raw("GET", f"{KEYS}/{absent()}"), 404, "not_found")
     for why, (key, text) in keys.items():
         assert str(key.id) not in listed, why
@@ -266,6 +274,7 @@ def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app):
             assert refusal(scene.world, response)["tenant_id"] is None
         assert scene.world.admin.raw("GET", f"{KEYS}/{key.id}").status_code == 200, why
         assert weak.with_key(text).raw("GET", KEYS).status_code in {200, 403}, why
+    weak("DELETE", f"{KEYS}/{no_stronger}", expect=204)
 
 
 def test_how_long_another_key_lives_does_not_hide_it(scene: Scene, app):

@@ -264,12 +264,16 @@ def test_times_are_shown_in_utc(scene: Scene):
     assert dt.datetime.fromisoformat(made["expires_at"]).utcoffset() == dt.timedelta(0)
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/tenants/%00", "/v1/%ED%A0%80", "/%2e%2e/%2e%2e/etc/passwd", "/v1/tenants/" + "a" * 9000]
-)
-def test_an_odd_path_is_not_found(scene: Scene, path: str):
-    for method in ("GET", "POST", "DELETE"):
-        assert scene.world.admin.raw(method, path).status_code in {404, 405}
+UNKNOWN = ["/", "/v1", "/v2/tenants", "/v1/tenants/", "/v1/tenants/1", "/v1/tenants/x/connections"]
+ODD = ["/v1/tenants/%00", "/v1/%ED%A0%80", "/%2e%2e/%2e%2e/etc/passwd", "/v1/tenants/" + "a" * 9000]
+
+
+@pytest.mark.parametrize("path", [*UNKNOWN, *ODD])
+def test_an_unknown_or_odd_path_is_not_found_with_or_without_a_key(scene: Scene, path: str):
+    for api in (scene.world.admin, scene.world.admin.with_key(None)):
+        problem(api.raw("GET", path), 404, "not_found")
+        for method in ("POST", "DELETE"):
+            assert api.raw(method, path).status_code in {404, 405}
 
 
 def test_the_refusal_of_a_large_request_stays_small_in_the_log(scene: Scene, world: World):

@@ -3,7 +3,7 @@
 Deterministic: the same requests in every run. They carry a real key with every scope, and their ids are those of a
 real tenant with a real, proven connection, so that they reach AWS. All of schemathesis's checks for single requests
 are on; those for sequences (use after free, resource availability, objects of others) have tests of their own, with
-better cases, in test_tenants.py, test_connections.py, test_api_keys.py and test_sweep.py. Here are a few requests for
+better cases, in test_tenants.py, test_connections.py, test_api_keys.py and tests/attacks/. Here are a few requests for
 each operation; many, and those at every bound, are in test_schemathesis_at_length.py (`make soak`).
 """
 
