@@ -475,7 +475,7 @@ def test_the_process_says_what_is_wrong_and_ends(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_gunicorn_ends_instead_of_starting_worker_after_worker():
+def test_gunicorn_ends_instead_of_starting_web_processes_again_and_again():
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
     done = subprocess.run(
         [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "1", "wsgi:app"],

@@ -159,7 +159,7 @@ def test_with_a_background_worker_every_check_is_listed_as_ok(deployment):
     ], "names and words alone"
 
 
-def test_without_a_worker_requests_are_served_and_readiness_says_so(deployment):
+def test_without_a_background_worker_requests_are_served_and_readiness_says_so(deployment):
     """The answer is 200: that goes on in the background is no reason to send requests elsewhere."""
     assert deployment.statuses() | {"workers": "failed", "registrations": "warning"} == deployment.statuses()
     heartbeat = deployment.beat()
@@ -249,7 +249,7 @@ def test_a_clock_that_differs_by_more_than_five_seconds_degrades_readiness(deplo
     assert ("this process is" in deployment.told("clock")["seen"]) == (status == "warning")
 
 
-def test_a_workers_clock_that_differs_degrades_readiness_too(deployment, monkeypatch):
+def test_a_background_workers_clock_that_differs_degrades_readiness_too(deployment, monkeypatch):
     set_clock(monkeypatch, 6)
     deployment.beat()
     set_clock(monkeypatch, 0)

@@ -37,7 +37,7 @@ def test_a_reference_is_unique_among_live_tenants(world: World):
     world.admin.refused("PATCH", f"/v1/tenants/{other['id']}", {"reference": reference}, expect=409, code="conflict")
     assert world.admin("GET", f"/v1/tenants?reference={reference}")["items"] == [listed(first)]
     world.admin("DELETE", f"/v1/tenants/{first['id']}", expect=204)
-    world.admin("POST", "/v1/tenants", {"name": "Anew", "reference": reference}, expect=201)
+    world.admin("POST", "/v1/tenants", {"name": "Later", "reference": reference}, expect=201)
 
 
 def test_a_tenant_can_be_renamed_and_lose_its_reference(world: World):

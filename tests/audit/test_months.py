@@ -223,7 +223,7 @@ def test_many_background_workers_at_once_do_it_once(database, by_hand, at):
     at(month(-3) + DAY)
     done = at_once([lambda: months.make_and_detach(database, month())] * 6)
     assert {type(one) for one in done} == {int}
-    months.make_and_detach(database, month())  # whoever came second left it to the first
+    months.make_and_detach(database, month())  # the others left the work to the first
     assert look(database).detached == [name(number) for number in (4, 3, 2, 1)]
     assert look(database).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
 

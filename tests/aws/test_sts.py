@@ -491,7 +491,7 @@ def test_two_different_accounts_in_two_answers_prove_nothing(door):
 
 
 def test_the_account_is_the_one_that_aws_names_and_not_the_arns(door):
-    """What the ARN says is a claim; comparing is the proof's work."""
+    """A caller sent the ARN; the proof compares its account with the one that AWS names."""
     role = replace(GRANT.role_arn, account_id="777788889999")
     door.let_in().say_who()
     assert door.sts.probe_own(replace(GRANT, role_arn=role))[0] == ACCOUNT

@@ -111,7 +111,7 @@ def test_where_nothing_is_old_housekeeping_does_not_wait_for_writers(services):
 
 
 @pytest.mark.parametrize("shared", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-def test_rows_that_another_worker_deletes_are_not_waited_for(services):
+def test_rows_that_another_background_worker_deletes_are_not_waited_for(services):
     registrations(services, 40 * DAY)
     with holding(services, "DELETE FROM registrations"):
         assert tidy(services.db, 0) == 0
@@ -139,7 +139,7 @@ def holding(services, statement: str):
     assert failed == [None]
 
 
-def test_many_workers_at_once_delete_all_and_do_not_fail(services):
+def test_many_background_workers_at_once_delete_all_and_do_not_fail(services):
     kept = registrations(services, *[40 * DAY] * 50, 1 * DAY)[50:]
     assert {type(found) for found in at_once([lambda: tidy(services.db, 0)] * 6)} == {int}
     assert left(services) == kept
@@ -156,7 +156,7 @@ def keeping(tidied: list, ends: list):
     return kept
 
 
-def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
+def test_the_background_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     monkeypatch.setattr("app.background.parts._TICK", 0.01)
     rounds, tidied, ends = [], [], []
     claim = services.proof_queue.claim
@@ -174,7 +174,7 @@ def test_the_worker_of_one_machine_tidies_seldom(services, monkeypatch):
     assert ends[0].is_set(), "the pauses of housekeeping hold up no stop"
 
 
-def test_each_kind_of_worker_notes_the_secret_keys_and_when(services):
+def test_each_kind_of_background_worker_notes_the_secret_keys_and_when(services):
     assert age_of_first(services.db, services.config.secret_keys).status is Status.SKIPPED
     parts = companions(services, "celery", lambda: None)
     for part in parts:

@@ -121,7 +121,7 @@ def workers(services) -> list:
 
 @on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_its_kill_leaves_no_process(
+def test_an_unprivileged_background_worker_proves_in_a_read_only_checkout_and_its_kill_leaves_no_process(
     services, crowd: Crowd, started, readonly, kind
 ):
     crowd.pending(3)
@@ -150,7 +150,7 @@ def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, valkey, re
 
 @on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_a_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(services, started, kind):
+def test_a_background_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(services, started, kind):
     with started(COMMANDS[kind]) as process:
         until(lambda: workers(services) == [(kind, process.pid)], seconds=120)
         process.terminate()
@@ -193,7 +193,7 @@ def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part
 @on_postgresql
 @pytest.mark.parametrize("part", ["_listen", "_beat"])
 @pytest.mark.parametrize("ends", ["returns", "raises"])
-def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkeypatch, part, ends):
+def test_the_background_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkeypatch, part, ends):
     def end(*_):
         if ends == "raises":
             raise SystemExit
@@ -209,7 +209,7 @@ def test_the_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkey
 
 
 @on_postgresql
-def test_the_command_of_the_worker_of_one_machine_fails_when_a_part_of_it_ends(services, monkeypatch):
+def test_the_command_of_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(services, monkeypatch):
     monkeypatch.setattr("app.background.parts._beat", lambda *_: None)
     monkeypatch.setattr("app.cli.worker.signal.signal", lambda *_: None)
     application = create_app(services.config)

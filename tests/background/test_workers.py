@@ -140,7 +140,7 @@ def working(services):
 
 
 @pytest.mark.parametrize("services", ["postgresql"], indirect=True)  # and on SQLite by two, below
-def test_the_worker_proves_what_is_due(services, crowd):
+def test_the_background_worker_proves_what_is_due(services, crowd):
     made = crowd.pending(20)
     with working(services):
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20})
@@ -149,7 +149,7 @@ def test_the_worker_proves_what_is_due(services, crowd):
     assert proven_times(services) == dict.fromkeys(made + more, 1)
 
 
-def test_two_workers_do_nothing_twice(services, crowd):
+def test_two_background_workers_do_nothing_twice(services, crowd):
     made = crowd.pending(40)
     with working(services), working(services):
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 40})
@@ -240,7 +240,7 @@ def actions(services) -> set[str]:
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # no database fails here
 @pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
-def test_the_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
+def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
     monkeypatch.setattr("app.background.parts._AFTER_FAILURE", 0.05)
     inner, failures = services.proof_queue.claim, iter(range(3))
 
@@ -371,7 +371,9 @@ def proven_once(services, crowd, celery, meanwhile=lambda: None, in_the_end=lamb
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # the broker is what differs
-def test_sqs_carries_what_is_due_and_a_worker_that_it_refuses_ends(services, crowd, aws, work_queue, tmp_path):
+def test_sqs_carries_what_is_due_and_a_background_worker_that_it_refuses_ends(
+    services, crowd, aws, work_queue, tmp_path
+):
     """It does not stay alive and deaf."""
     celery = Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION)
 

@@ -445,11 +445,11 @@ def test_chaining_is_named_where_it_is_the_limit(patient: Patient):
 
 
 def test_a_role_that_no_proof_has_pinned_is_not_read(world: World):
-    """It lets everybody in, so it may be somebody else's, and is only claimed by this tenant."""
+    """It lets everybody in, so it may be somebody else's, and is only named by this tenant."""
     victim, mallory = Patient(world), world.tenant("Mallory")
     victim.customer.retrust(victim.name, without_external_id(victim.kit["trust_policy"]))
-    claimed = world.connect(mallory, victim.connection["role_arn"], status="insecure")
-    found = world.key("connections:write", tenant=mallory)("POST", path_of(claimed, "/diagnose"))
+    named = world.connect(mallory, victim.connection["role_arn"], status="insecure")
+    found = world.key("connections:write", tenant=mallory)("POST", path_of(named, "/diagnose"))
     assert found["trust_policy"] is None
     assert found["permissions"]["beyond"] is None
     assert found["permissions"]["missing"] == []

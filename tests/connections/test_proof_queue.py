@@ -315,7 +315,7 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
     assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
 
 
-def test_the_worker_leaves_alone_what_a_request_is_proving(scene, monkeypatch):
+def test_the_background_worker_leaves_alone_what_a_request_is_proving(scene, monkeypatch):
     """Or each new role would be tried twice at once."""
     tenant, claimed = tenant_row(scene.db), []
     inner = scene.services.verification._prove_patiently

@@ -25,7 +25,7 @@ def test_web_processes_are_killed(service: Deployment, table: list[Row]):
         for _ in range(3):
             for pid in service.web_processes():
                 os.kill(pid, signal.SIGKILL)
-            service.await_workers()
+            service.await_web_processes()
 
     row = suffered(service, "kill -9 of every web process, 3 times", trouble, cut=True)
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}

@@ -55,7 +55,7 @@ class Asking:
         self._seconds, self._lock = itertools.count(900), threading.Lock()
         self.of: dict[str, Callable[[Client, int], Answer]] = {
             KNOWN: lambda client, turn: self._place(turn).ask(client, turn // 4),
-            UNKNOWN: lambda client, turn: self._place(turn).ask_anew(client, self._new()),
+            UNKNOWN: lambda client, turn: self._place(turn).ask_uncached(client, self._new()),
             OPERATOR: lambda client, turn: client.ask("POST", "/v1/tenants", {"name": f"T {turn}"}, key=self._admin),
             PAGE: lambda client, _: client.ask("GET", self._page),
             SUSPENDED: self._suspended.ask,

@@ -48,7 +48,7 @@ def age(database, row_id, seconds: float) -> None:
         db.get_one(BackgroundWorker, row_id).seen_at = now() - timedelta(seconds=seconds)
 
 
-def test_a_worker_has_one_row_which_says_who_it_is_and_when_it_was_seen(database):
+def test_a_background_worker_has_one_row_which_says_who_it_is_and_when_it_was_seen(database):
     heartbeat = Heartbeat(database, "flask", None)
     heartbeat.beat()
     [first] = rows(database)
@@ -65,7 +65,7 @@ def test_a_worker_has_one_row_which_says_who_it_is_and_when_it_was_seen(database
     assert [row.kind for row in rows(database)] == ["celery"]
 
 
-def test_a_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_day(database):
+def test_a_background_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_day(database):
     for _ in range(3):
         Heartbeat(database, "flask", None).beat()
     one, two, three = rows(database)
@@ -78,7 +78,7 @@ def test_a_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_day(databas
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_times_are_the_databases_and_not_the_workers(database, hours):
+def test_times_are_the_databases_and_not_the_background_workers(database, hours):
     with time_machine.travel(now() + timedelta(hours=hours), tick=True):
         Heartbeat(database, "flask", None).beat()
     [row] = seen(database).lately
@@ -121,7 +121,7 @@ def test_what_could_not_be_answered_is_remembered_until_it_is_or_is_a_dead_lette
     assert len(queue_state._unanswered) == 1000, "a flood is not remembered whole"
 
 
-def test_a_dead_worker_tells_of_no_message_and_the_best_hearing_counts(database):
+def test_a_dead_background_worker_tells_of_no_message_and_the_best_hearing_counts(database):
     told = [sent(40), sent(400), None]
     for heard_at, unanswered_at in zip(told, (None, sent(200), sent(500)), strict=True):
         queue_state = SimpleNamespace(heard_at=heard_at, unanswered_at=unanswered_at)

@@ -71,7 +71,7 @@ class ProvenConnection:
             return client.ask("GET", self.container_credentials, key=self.key)
         return client.ask("POST", self.credentials, key=self.key)
 
-    def ask_anew(self, client: Client, seconds: int) -> Answer:
+    def ask_uncached(self, client: Client, seconds: int) -> Answer:
         """A question of its own for each duration, so that nothing is cached for it yet."""
         return client.ask("POST", self.credentials, {"duration_seconds": seconds}, key=self.key)
 
@@ -172,7 +172,7 @@ class Deployment:
                 start_new_session=True,
                 preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
             )
-        self.await_workers()
+        self.await_web_processes()
 
     def kill(self) -> None:
         """gunicorn's first process and all web processes, with SIGKILL."""
@@ -191,7 +191,7 @@ class Deployment:
     def start_background_worker(
         self, command: Sequence[str] = ("flask", "--app", "wsgi", "worker"), **environment: str
     ) -> subprocess.Popen[bytes]:
-        """Beside the service; whoever starts it ends it. `environment` as of the whole deployment."""
+        """Beside the service; the test that starts it ends it. `environment` as of the whole deployment."""
         logged_secrets.watch(self.log.with_suffix(".worker.log"))
         with self.log.with_suffix(".worker.log").open("ab") as output:
             return subprocess.Popen(
@@ -233,7 +233,7 @@ class Deployment:
     def web_processes(self) -> list[int]:
         return sorted(child.pid for child in psutil.Process(self._process.pid).children())
 
-    def await_workers(self) -> list[int]:
+    def await_web_processes(self) -> list[int]:
         """Return when all web processes serve requests."""
 
         def serving() -> bool:

@@ -26,8 +26,8 @@ def burst(service: Deployment, place: ProvenConnection) -> list[Answer]:
         ready.wait(10)
         return place.ask(client, 1)
 
-    with service.clients(BURST // 2) as by_worker, service.aws.slow(0.05), ThreadPoolExecutor(BURST) as pool:
-        return list(pool.map(ask, itertools.chain(*by_worker.values())))
+    with service.clients(BURST // 2) as by_process, service.aws.slow(0.05), ThreadPoolExecutor(BURST) as pool:
+        return list(pool.map(ask, itertools.chain(*by_process.values())))
 
 
 def called_for(service: Deployment, place: ProvenConnection) -> int:
@@ -66,8 +66,8 @@ def test_processes_keep_a_limit_together(limited):
     second's at once; so over some seconds no more than for one second longer.
     """
     place = limited.place()
-    with limited.clients(HANDS // 2) as by_worker:
-        clients = [*itertools.chain(*by_worker.values())]
+    with limited.clients(HANDS // 2) as by_process:
+        clients = [*itertools.chain(*by_process.values())]
         began = time.monotonic()
         with Load(clients, place.ask, pause=0.03) as load:
             time.sleep(2)

@@ -58,7 +58,7 @@ class Asking:
         if kind == 2:
             with self._lock:
                 seconds = next(self._seconds)
-            return self._known.ask_anew(client, seconds)
+            return self._known.ask_uncached(client, seconds)
         return self._unknown[turn % len(self._unknown)].ask(client, 1)
 
 
@@ -66,8 +66,8 @@ def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[], None]) -
     """The answers during the trouble, under load on every web process."""
     ask = Asking(service)
     with ExitStack() as closing_clients:
-        by_worker = closing_clients.enter_context(service.clients(HANDS // 2))
-        with Load([*itertools.chain(*by_worker.values())], ask, pause=0.1) as load:
+        by_process = closing_clients.enter_context(service.clients(HANDS // 2))
+        with Load([*itertools.chain(*by_process.values())], ask, pause=0.1) as load:
             load.go_on(HANDS)
             began = time.monotonic()
             trouble()
@@ -181,7 +181,7 @@ def test_two_processes_that_write_one_file_never_fail(service):
     seconds = itertools.count(900)
 
     def issue(client: Client, turn: int) -> Answer:
-        answer = places[0].ask(client, turn) if turn % 2 else places[0].ask_anew(client, next(seconds))
+        answer = places[0].ask(client, turn) if turn % 2 else places[0].ask_uncached(client, next(seconds))
         assert answer.status == 200, answer
         return answer
 
@@ -200,7 +200,7 @@ def test_two_processes_that_write_one_file_never_fail(service):
     def ask(client: Client, turn: int) -> Answer:
         return kinds[turn % len(kinds)](client, turn // len(kinds))
 
-    with service.clients(HANDS // 2) as by_worker, Load([*itertools.chain(*by_worker.values())], ask) as load:
+    with service.clients(HANDS // 2) as by_process, Load([*itertools.chain(*by_process.values())], ask) as load:
         load.go_on(200)
     assert load.lost == 0
     assert {answer.status for answer in load.answers if answer.status >= 500} == set()

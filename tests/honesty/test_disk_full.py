@@ -39,8 +39,8 @@ def table_that_takes_nothing(service: Deployment):
 def test_a_full_disk(request: pytest.FixtureRequest, engine: str, full_disk):
     service: Deployment = request.getfixturevalue(f"on_{engine}")
     place = service.place()
-    with service.clients(1) as by_worker:
-        clients = [client for own in by_worker.values() for client in own]
+    with service.clients(1) as by_process:
+        clients = [client for own in by_process.values() for client in own]
         before = [place.ask(client) for client in clients]
         with full_disk(service):
             refused = [place.ask(client, turn) for client in clients for turn in range(3)]

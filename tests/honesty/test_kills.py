@@ -19,7 +19,7 @@ def test_every_answer_is_recorded_though_all_web_processes_are_killed(service: D
             killed = service.web_processes()
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
-            assert not set(killed) & set(service.await_workers())
+            assert not set(killed) & set(service.await_web_processes())
         load.go_on(50)
     for client in (*clients, service.admin):  # whose web processes are gone
         client.close()

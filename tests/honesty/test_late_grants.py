@@ -103,7 +103,7 @@ def test_no_request_that_begins_after_a_change_is_served(service: Deployment, wa
         answers[name].append(answer := places[name].ask(client, turn // len(names)))
         return answer
 
-    with service.clients(HANDS // 2) as by_worker, Load([*chain(*by_worker.values())], ask) as load:
+    with service.clients(HANDS // 2) as by_process, Load([*chain(*by_process.values())], ask) as load:
         load.go_on(4 * len(names))
         before = {name: found[:] for name, found in answers.items()}
         for name, change in CHANGES.items():

@@ -22,7 +22,7 @@ def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed
         killed = next(iter(clients))
         os.kill(killed, signal.SIGKILL)
     until(lambda: killed not in service.web_processes(), "the web process is gone")
-    service.await_workers()
+    service.await_web_processes()
     service.admin.close()
     after = service.metrics()
     assert sum(after[name] - before.get(name, 0) for name in ISSUED) == 6

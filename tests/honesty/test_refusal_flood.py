@@ -18,9 +18,9 @@ def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
     with new_database(engine) as url, Deployment(tmp_path, url, front) as service:
         weak = service.place()  # its key may issue, and nothing else
         with (
-            service.clients(4) as by_worker,
+            service.clients(4) as by_process,
             Load(
-                [client for clients in by_worker.values() for client in clients],
+                [client for clients in by_process.values() for client in clients],
                 lambda client, turn: client.ask("POST" if turn % 3 else "GET", "/v1/tenants", key=weak.key),
             ) as load,
         ):

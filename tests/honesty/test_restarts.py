@@ -26,7 +26,7 @@ def test_new_web_processes_take_over(on_sqlite: Deployment):
             on_sqlite.signal(signal.SIGHUP)
             until(lambda: not before & set(on_sqlite.web_processes()), "the old ones end")
             load.go_on(HANDS)
-    on_sqlite.await_workers()
+    on_sqlite.await_web_processes()
     assert_all_were_served(on_sqlite, load)
 
 

@@ -204,8 +204,8 @@ def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_e
 
     mallory = service.admin.must("POST", "/v1/tenants", {"name": "Mallory"}, expect=201)
     path = f"/v1/tenants/{mallory['id']}/connections"
-    claimed = service.admin.must("POST", path, {"role_arn": lost.role_arn}, expect=201)
-    assert claimed["status"] == "pending", "the lost tenant's role trusts its lost External ID alone"
+    registered = service.admin.must("POST", path, {"role_arn": lost.role_arn}, expect=201)
+    assert registered["status"] == "pending", "the lost tenant's role trusts its lost External ID alone"
 
 
 def stored(service: Deployment, id_: str) -> str:

@@ -130,7 +130,7 @@ def asking(rotating: Rotating) -> Iterator[Load]:
     places = rotating.places
     try:
         with Load(
-            clients, lambda client, turn: places[turn % HANDS].ask_anew(client, 900 + turn % 2700), pause=_THINKS
+            clients, lambda client, turn: places[turn % HANDS].ask_uncached(client, 900 + turn % 2700), pause=_THINKS
         ) as load:
             yield load
     finally:
@@ -153,7 +153,7 @@ def test_no_worker_is_refused_also_when_processes_are_killed_at_random_moments(r
         finally:
             ended.set()
             thread.join()
-        rotating.service.await_workers()
+        rotating.service.await_web_processes()
         load.go_on(20)
     assert set(load.statuses) == {200}
     assert kills or not load.lost

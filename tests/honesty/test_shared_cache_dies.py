@@ -39,11 +39,11 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
     place = service.place()
 
     def ask(client: Client, turn: int) -> Answer:
-        return place.ask_anew(client, next(DURATIONS)) if turn % 4 == 0 else place.ask(client, turn)
+        return place.ask_uncached(client, next(DURATIONS)) if turn % 4 == 0 else place.ask(client, turn)
 
     with (
-        service.clients(HANDS // 2) as by_worker,
-        Load([*itertools.chain(*by_worker.values())], ask, pause=0.06) as load,
+        service.clients(HANDS // 2) as by_process,
+        Load([*itertools.chain(*by_process.values())], ask, pause=0.06) as load,
     ):
         load.go_on(40)
         yield load
@@ -67,8 +67,8 @@ def assert_shared(service: Deployment) -> None:
     """What one process fetched, the other serves."""
     place = service.place()
     before = service.aws.assumed(place.role_arn)
-    with service.clients(1) as by_worker:
-        answers = [place.ask(client) for (client,) in by_worker.values()]
+    with service.clients(1) as by_process:
+        answers = [place.ask(client) for (client,) in by_process.values()]
     assert [answer.status for answer in answers] == [200, 200]
     assert service.aws.assumed(place.role_arn) - before == 1
     assert answers[0].json["AccessKeyId"] == answers[1].json["AccessKeyId"]
@@ -120,8 +120,8 @@ def control(valkey: Valkey) -> Iterator[redis.Redis]:
 def test_what_was_put_there_by_somebody_else_is_never_served(service, valkey):
     """Garbage, and sessions that are sealed well but stand under others' names."""
     places = [service.place() for _ in range(4)]
-    with service.clients(1) as by_worker, control(valkey) as client:
-        (one,), (other,) = by_worker.values()
+    with service.clients(1) as by_process, control(valkey) as client:
+        (one,), (other,) = by_process.values()
         client.delete(*client.keys("deputy:session:*"), "nothing")
         first = []
         names: list[bytes] = []
@@ -137,7 +137,7 @@ def test_what_was_put_there_by_somebody_else_is_never_served(service, valkey):
         second = [place.ask(other, 1) for place in places]
         client.delete(*names)
         client.rpush(names[0], "of another kind")
-        third = [place.ask_anew(one, next(DURATIONS)) for place in places]
+        third = [place.ask_uncached(one, next(DURATIONS)) for place in places]
     for place, answers in zip(places, zip(first, second, strict=True), strict=True):
         assert [answer.status for answer in answers] == [200, 200]
         assert [answer.json["RoleArn"] for answer in answers] == [place.role_arn] * 2

@@ -47,30 +47,30 @@ def test_a_silent_aws(service):
     """Two dozen at once wait beside each other; then nobody waits, until AWS is back."""
     hot, cold = service.place(), [service.place() for _ in range(COLD)]
     before, since = {place: service.aws.assumed(place.role_arn) for place in cold}, len(service.said)
-    with service.clients(COLD + 2) as by_worker:
-        waiting = [client for clients in by_worker.values() for client in clients[:COLD]]
-        others = [client for clients in by_worker.values() for client in clients[COLD:-1]]
-        lookouts = [clients[-1] for clients in by_worker.values()]
+    with service.clients(COLD + 2) as by_process:
+        waiting = [client for clients in by_process.values() for client in clients[:COLD]]
+        others = [client for clients in by_process.values() for client in clients[COLD:-1]]
+        lookouts = [clients[-1] for clients in by_process.values()]
         for client in others:
             assert hot.ask(client).status == 200
         with service.aws.silent(), Load(others, hot.ask, pause=0.03) as load:
-            jobs = asking(cold * len(by_worker), waiting)
+            jobs = asking(cold * len(by_process), waiting)
             for answer in all_at_once(jobs):
                 assert_told_to_come_back(answer, BOUND)
-            until(lambda: service.logged("aws.silent", since) == len(by_worker), "the breakers open")
+            until(lambda: service.logged("aws.silent", since) == len(by_process), "the breakers open")
             load.go_on(20)
             asked = len(service.aws.calls)
             for answer in all_at_once(jobs):
                 assert answer.status == 503
             at_once = [answer.seconds < AT_ONCE for answer in all_at_once(jobs)]
-            assert sum(not soon for soon in at_once) <= 2 * len(by_worker), "only those who try for all wait"
-            assert len(service.aws.calls) - asked <= 4 * len(by_worker)
+            assert sum(not soon for soon in at_once) <= 2 * len(by_process), "only those who try for all wait"
+            assert len(service.aws.calls) - asked <= 4 * len(by_process)
             for lookout in lookouts:
                 ready = lookout.ask("GET", "/readyz")
                 assert ready.status == 503
                 assert set(ready.json["errors"]) == {"aws"}
         for place in cold:  # a call and its retry, for each process; and perhaps one that tried for all
-            assert service.aws.assumed(place.role_arn) - before[place] <= 2 * len(by_worker) + 2
+            assert service.aws.assumed(place.role_arn) - before[place] <= 2 * len(by_process) + 2
         assert_all_is_well_again(service, cold[0], lookouts, since)
     assert set(load.statuses) == {200}
     assert max(answer.seconds for answer in load.answers) < AT_ONCE
@@ -87,8 +87,8 @@ def assert_all_is_well_again(service: Deployment, place: ProvenConnection, clien
 def test_an_aws_that_takes_a_second(service):
     """All wait beside each other: one after the other, the second would be too late already."""
     cold = [service.place() for _ in range(COLD)]
-    with service.clients(COLD) as by_worker, service.aws.slow(1):
-        answers = all_at_once(asking(cold * 2, [*itertools.chain(*by_worker.values())]))
+    with service.clients(COLD) as by_process, service.aws.slow(1):
+        answers = all_at_once(asking(cold * 2, [*itertools.chain(*by_process.values())]))
     for answer in answers:
         assert answer.status == 200, answer
         assert 1 <= answer.seconds < BOUND, answer
@@ -97,8 +97,8 @@ def test_an_aws_that_takes_a_second(service):
 def test_a_throttling_aws(service):
     """It answers, and must be left alone: a retry for each, and nothing that lasts."""
     hot, cold = service.place(), [service.place() for _ in range(4)]
-    with service.clients(3) as by_worker:
-        clients, others = [*itertools.chain(*by_worker.values())][:4], [own[-1] for own in by_worker.values()]
+    with service.clients(3) as by_process:
+        clients, others = [*itertools.chain(*by_process.values())][:4], [own[-1] for own in by_process.values()]
         for client in others:
             assert hot.ask(client).status == 200
         before = {place: service.aws.assumed(place.role_arn) for place in cold}
@@ -115,6 +115,6 @@ def test_a_throttling_aws(service):
 
 def test_web_processes_start_patched_and_without_a_warning(service):
     """They run under PYTHONWARNINGS=error, in which gevent's warning about a late patch ends them."""
-    service.await_workers()
+    service.await_web_processes()
     assert "Using worker: app.http.sockets.WebProcess" in service.said
     assert "Warning" not in service.said

@@ -20,7 +20,7 @@ NARROW = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s
 
 
 class Watched(RuleBasedStateMachine):
-    """The model beside Deputy. `seen` counts, over all runs, what happened: a claim about nothing proves nothing."""
+    """The model beside Deputy. `seen` counts, over all runs, what happened: an assertion about nothing proves nothing."""
 
     stage: ClassVar[Stage]
     seen: ClassVar[Counter[str]]

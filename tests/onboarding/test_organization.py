@@ -194,7 +194,7 @@ def shown_again_soon(aws, vendor):
     ("count", "shares"), [(12, [0.4]), pytest.param(200, [0.2, 0.6], marks=pytest.mark.soak)], ids=["12", "200"]
 )
 @pytest.mark.usefixtures("shown_again_soon")
-def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
+def test_killing_broker_and_background_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
     idle, aws, tmp_path, count, shares
 ):
     many = [f"4{number:011}" for number in range(count - 1)]  # and the management account

@@ -33,9 +33,9 @@ HERE, ELSEWHERE = uuid.uuid4(), uuid.uuid4()
 
 def old_token(tenant_id: uuid.UUID, generation: int, key: str = KEYS[0]) -> str:
     """As it was before it named a deployment."""
-    claim = tenant_id.bytes + generation.to_bytes(6, "big")
-    mac = hmac.digest(derive_key(key, "registration tokens")[1], claim, "sha256")
-    return "dpt_" + base64.urlsafe_b64encode(claim + mac).decode()
+    payload = tenant_id.bytes + generation.to_bytes(6, "big")
+    mac = hmac.digest(derive_key(key, "registration tokens")[1], payload, "sha256")
+    return "dpt_" + base64.urlsafe_b64encode(payload + mac).decode()
 
 
 # --- what a token is ---
@@ -99,9 +99,9 @@ def test_the_deployment_is_inside_what_the_mac_covers():
 
 def test_a_form_to_come_names_its_deployment_at_the_same_place_and_is_not_read():
     """A release that does not know it must not take it for its own."""
-    claim = b"\x03" + ELSEWHERE.bytes + uuid.uuid4().bytes + bytes(4) + bytes(18)
-    mac = hmac.digest(derive_key(KEYS[0], "registration tokens")[1], claim, "sha256")
-    token = "dpt_" + base64.urlsafe_b64encode(claim + mac).decode()
+    payload = b"\x03" + ELSEWHERE.bytes + uuid.uuid4().bytes + bytes(4) + bytes(18)
+    mac = hmac.digest(derive_key(KEYS[0], "registration tokens")[1], payload, "sha256")
+    token = "dpt_" + base64.urlsafe_b64encode(payload + mac).decode()
     assert deployment_of(token) == ELSEWHERE
     assert RegistrationTokens(KEYS).read(token) is None
     assert len(token) <= 128

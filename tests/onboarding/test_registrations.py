@@ -426,7 +426,7 @@ def test_a_stack_is_told_success_as_soon_as_the_claim_is_stored(desk):
     assert seen == [1]
 
 
-def test_an_answer_that_aws_does_not_take_leaves_the_message_and_the_claim(desk):
+def test_an_answer_that_aws_does_not_take_leaves_the_message_and_the_registration(desk):
     stack = desk.stack()
     message = stack.message()
     with Answers(500) as down:
@@ -437,7 +437,7 @@ def test_an_answer_that_aws_does_not_take_leaves_the_message_and_the_claim(desk)
     assert desk.actions() == ["connection.registered", "connection.registered_again"]
 
 
-# --- void claims ---
+# --- void messages ---
 
 
 def test_all_void_messages_get_one_answer_and_leave_no_trace(desk):
@@ -630,7 +630,7 @@ def test_a_token_that_does_not_verify_needs_no_database(desk, tmp_path):
     assert desk.answers.statuses == ["FAILED"]
     with pytest.raises(StoreUnavailableError):
         away.handle(desk.stack().message())
-    assert len(desk.answers.statuses) == 1, "no answer before the claim is stored"
+    assert len(desk.answers.statuses) == 1, "no answer before the registration is stored"
 
 
 def test_a_full_tenant_takes_no_more_and_loses_none(desk):

@@ -11,7 +11,7 @@ from tests.support.databases import new_database
 
 # As gunicorn's gevent worker: patched before anything is imported. A long look, and another request's greenlet beside
 # it, which counts its turns; with `write`, one that writes beside more long looks than there are threads for them.
-_WORKER = """
+_WEB_PROCESS = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys, gevent
 from sqlalchemy import text
@@ -50,9 +50,9 @@ def url() -> Iterator[str]:
         yield url
 
 
-def worker(url: str, *words: str) -> int:
+def web_process(url: str, *words: str) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", _WORKER, url, *words],
+        [sys.executable, "-c", _WEB_PROCESS, url, *words],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -66,8 +66,8 @@ def worker(url: str, *words: str) -> int:
 @pytest.mark.parametrize(("what", "rows"), [("sum(x)", "1000000"), ("x", "200000")], ids=["at once", "row by row"])
 def test_other_requests_go_on_beside_a_long_look(url, what, rows):
     """`at once`: all the time goes by until the first row. `row by row`: until the last."""
-    assert worker(url, what, rows) >= 10
+    assert web_process(url, what, rows) >= 10
 
 
 def test_a_writer_does_not_wait_for_long_reads(url):
-    assert worker(url, "write") < 6
+    assert web_process(url, "write") < 6

@@ -202,7 +202,7 @@ class Image:
         self.command = json.loads(words)
 
     def _protect(self) -> None:
-        """Nobody may write, whoever runs this: in the image, the files are root's."""
+        """No user may write, not even the one who runs the tests: in the image, the files are root's."""
         self.at.chmod(0o755)  # the image's user must get in
         for path in (self.root, *self.root.rglob("*")):
             if not path.is_symlink():

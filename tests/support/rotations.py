@@ -15,7 +15,7 @@ _PAUSE = (
 
 
 class PassingMinutes:
-    """Call it again and again: each role's second proof is due now, and so are the leases of whoever was killed."""
+    """Call it again and again: second proofs are due now, and leases of processes that were killed end now."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

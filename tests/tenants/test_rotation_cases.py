@@ -162,7 +162,7 @@ def test_a_pattern_that_only_the_next_one_fits_is_found(tenant: Tenant, readable
 
 
 def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
-    """Whoever replaces instead of adding: waiting two minutes would be an outage."""
+    """The customer replaced the External ID instead of adding one: waiting two minutes would be an outage."""
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
     tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
