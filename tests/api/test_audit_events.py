@@ -45,16 +45,6 @@ def test_filters_narrow_and_times_are_half_open(world: World):
     assert oldest in until
 
 
-def test_a_refusal_about_somebody_elses_is_recorded_under_no_tenant(world: World):
-    acme, theirs = world.tenant("Acme"), world.connection(world.tenant("Globex"))
-    worker = world.worker(acme)
-    problem = worker.refused("POST", path_of(theirs, "/credentials"), expect=404, code="not_found")
-    event = next(e for e in world.audit(action="credentials.refused") if e["request_id"] == problem["request_id"])
-    assert event["outcome"] == "refused"
-    assert event["tenant_id"] is None
-    assert event["details"]["code"] == "not_found"
-
-
 def test_a_refusal_about_ones_own_is_recorded_under_the_tenant(world: World):
     connection = world.connection()
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "x"})

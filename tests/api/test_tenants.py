@@ -81,19 +81,6 @@ def test_suspending_twice_and_resuming_an_active_one_are_conflicts(world: World)
     world.admin.refused("POST", f"{tenant}/suspend", {"reason": "x"}, expect=409, code="conflict")
 
 
-def test_offboarding_ends_everything_of_the_tenants(world: World):
-    connection = world.connection()
-    tenant = {"id": connection["tenant_id"]}
-    worker = world.worker(tenant)
-    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-    worker.refused("POST", path_of(connection, "/credentials"), expect=401, code="unauthenticated")
-    for path in (f"/v1/tenants/{tenant['id']}", path_of(connection), f"/v1/tenants/{tenant['id']}/onboarding"):
-        world.admin.refused("GET", path, expect=404, code="not_found")
-    world.admin.refused("DELETE", f"/v1/tenants/{tenant['id']}", expect=404, code="not_found")
-    event = world.audit(tenant_id=tenant["id"], action="tenant.deleted")[0]
-    assert event["details"] == {"connections_deleted": 1, "api_keys_revoked": 1}
-
-
 def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world: World):
     made = [world.tenant()["id"] for _ in range(5)]
     seen, cursor = [], None

@@ -32,7 +32,7 @@ def test_after_offboarding_nothing_is_issued(world: World, initech, who: str):
         problem(world.admin.raw("POST", path_of(made, what), body), 404, "not_found")
     assert len(world.calls_for(made["role_arn"])) == calls
     event = world.audit(tenant_id=tenant["id"], action="tenant.deleted")[0]
-    assert event["details"]["connections_deleted"] == 1
+    assert event["details"] == {"connections_deleted": 1, "api_keys_revoked": int(who == "worker")}
 
 
 def test_a_deleted_tenant_is_like_one_that_never_was(world: World, initech):
