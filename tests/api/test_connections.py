@@ -104,7 +104,7 @@ def test_a_role_that_asks_for_no_external_id_is_insecure(world: World, customer:
     world.admin.refused("POST", path_of(made, "/credentials"), expect=409, code="connection_not_verified")
 
 
-def test_following_the_advice_makes_it_verified(world: World, customer: Customer):
+def test_following_the_advice_makes_an_insecure_connection_verified(world: World, customer: Customer):
     tenant = world.tenant()
     kit = world.kit(tenant)
     role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))

@@ -84,7 +84,7 @@ def test_a_role_that_is_there_gives_a_new_session_and_stays_verified(world: Worl
     assert world.admin("POST", path_of(connection, "/verify"))["status"] == "verified"
 
 
-def test_once_a_minute_it_takes_effect_and_otherwise_nothing_happens(world: World, by_hand):
+def test_a_report_takes_effect_once_a_minute_and_otherwise_nothing_happens(world: World, by_hand):
     connection = world.connection()
     worker = world.worker({"id": connection["tenant_id"]})
     with time_machine.travel(now(), tick=False) as clock:

@@ -246,7 +246,7 @@ ELSEWHERE = {
     "live keys": "api/test_key_families.py::a_tenant_has_so_many_live_keys",
     "live links": "api/test_key_families.py::a_tenant_has_so_many_live_links",
     "readiness": "api/test_health.py::a_crowd_at_readiness_costs_one_call_to_aws",
-    "refusals": "limits/test_refusals.py::many_threads_of_both_processes_at_once_do_not_exceed_it",
+    "refusals": "limits/test_refusals.py::many_threads_of_both_processes_at_once_record_no_more_than_ten",
     "looks at the audit log": "audit/test_feed.py::a_time_is_looked_up_and_not_looked_for",
     "looks at SQLite": "store/test_sqlite_reads.py::other_requests_go_on_beside_a_long_look",
     "due proofs": "connections/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof",

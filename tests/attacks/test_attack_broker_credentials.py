@@ -27,7 +27,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_without_the_brokers_credentials_it_is_not_ready_and_no_verdict_flips(
+def test_without_the_brokers_credentials_the_service_is_not_ready_and_no_verdict_flips(
     world: World, start, monkeypatch: pytest.MonkeyPatch, way: str
 ):
     verified = world.connection()
@@ -52,7 +52,7 @@ def test_without_the_brokers_credentials_it_is_not_ready_and_no_verdict_flips(
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_with_somebody_elses_credentials_it_is_not_ready(world: World, start):
+def test_with_somebody_elses_credentials_the_service_is_not_ready(world: World, start):
     api = Api(start(environment("123456789012", "sandbox")), world.admin.key)
     problem(api.raw("GET", "/readyz"), 503, "unavailable")
 

@@ -67,10 +67,10 @@ def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, 
     assert newest(scene.world, 1) == last
 
 
-@pytest.mark.parametrize("name", ["NOT_A_KEY", "Bearer twice", "Token", "space before"])
+@pytest.mark.parametrize("name", ["truncated", "Bearer twice", "Token", "space before"])
 def test_a_bare_key_is_taken_only_as_it_is(scene: Scene, name: str):
     key = scene.mallory.key
-    text = {"NOT_A_KEY": key[:-1], "Bearer twice": f"{key} {key}", "Token": f"Token {key}"}.get(name, f" {key}")
+    text = {"truncated": key[:-1], "Bearer twice": f"{key} {key}", "Token": f"Token {key}"}.get(name, f" {key}")
     response = scene.mallory.with_key(None).raw(
         "GET", path_of(scene.ours, "/container-credentials"), environ_overrides={"HTTP_AUTHORIZATION": text}
     )

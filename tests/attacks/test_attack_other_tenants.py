@@ -95,7 +95,7 @@ def test_a_connection_has_no_other_name_than_its_id(scene: Scene, by: str, what:
         "/V1/tenants/{theirs}/connections/{id}/credentials",
     ],
 )
-def test_no_detour_leads_to_it(scene: Scene, detour: str):
+def test_no_detour_leads_to_another_tenants_connection(scene: Scene, detour: str):
     path = detour.format(ours=scene.acme["id"], theirs=scene.globex["id"], id=scene.theirs["id"])
     with untouched(scene.world, scene.theirs):
         response = scene.mallory.raw("POST", path)

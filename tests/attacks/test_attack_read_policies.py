@@ -65,7 +65,9 @@ def test_a_way_in_that_opens_later_stops_issuing_and_closing_it_resumes(world: W
     assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
 
 
-def test_a_routine_proof_reads_it_too_and_a_full_one_judges(world: World, app, customer: Customer, connect):
+def test_a_routine_proof_reads_the_trust_policy_too_and_a_full_one_judges(
+    world: World, app, customer: Customer, connect
+):
     tenant = world.tenant("Drifting")
     made = connect(tenant, demanded(tenant))
     hidden = allow(StringEquals={"sts:SourceIdentity": "ops"})

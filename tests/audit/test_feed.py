@@ -218,7 +218,7 @@ def postgresql(tmp_path):
         database.engine.dispose()
 
 
-def test_every_connection_of_the_service_has_them(postgresql):
+def test_every_connection_of_the_service_has_the_two_timeouts(postgresql):
     assert shown(postgresql, "statement_timeout") == "10s"
     assert shown(postgresql, "transaction_timeout") == "15s"
     dedicated = postgresql.dedicated()

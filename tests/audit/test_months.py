@@ -218,7 +218,7 @@ def test_events_of_the_same_day_go_again_while_the_first_ones_wait_for_the_opera
     assert listed(database) == []
 
 
-def test_many_background_workers_at_once_do_it_once(database, by_hand, at):
+def test_many_background_workers_at_once_detach_the_months_once(database, by_hand, at):
     old_months(by_hand, 4, 3, 2, 1)
     at(month(-3) + DAY)
     done = at_once([lambda: months.make_and_detach(database, month())] * 6)
@@ -228,7 +228,7 @@ def test_many_background_workers_at_once_do_it_once(database, by_hand, at):
     assert look(database).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
 
 
-def test_a_background_worker_leaves_it_to_the_one_that_is_at_it(database, by_hand, at):
+def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(database, by_hand, at):
     old_months(by_hand, 1)
     at(month(-1) + DAY)
     before = look(database)

@@ -104,7 +104,7 @@ def opened() -> Breaker:
 
 
 @pytest.mark.parametrize("error", SILENCE, ids=names)
-def test_ten_silences_in_a_row_open_it(error):
+def test_ten_silences_in_a_row_open_the_breaker(error):
     breaker = Breaker()
     fail(breaker, error, 9)
     assert not breaker.is_open
@@ -174,7 +174,7 @@ def test_one_answer_closes_the_breaker(opened, how, clock):
     assert not shut_out(opened)
 
 
-def test_a_failed_trial_keeps_it_open_for_another_while(opened, clock):
+def test_a_failed_trial_keeps_the_breaker_open_for_another_while(opened, clock):
     for _ in range(2):
         clock.move(OPEN)
         fail(opened, SILENCE[0])

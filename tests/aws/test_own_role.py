@@ -66,7 +66,7 @@ def actions(http):
     return [form["Action"] for form, _ in http.requests]
 
 
-def test_the_roles_own_session_reads_it_and_the_session_may_do_nothing_else(sts, http):
+def test_a_roles_own_session_reads_the_role_and_may_do_nothing_else(sts, http):
     assert read(sts, http, (200, role(json.dumps(TRUST)))) == TRUST
     assert actions(http) == ["AssumeRole", "GetRole", "GetCallerIdentity"]
     (assume, _), (asked, headers), _ = http.requests
@@ -81,7 +81,7 @@ def test_the_roles_own_session_reads_it_and_the_session_may_do_nothing_else(sts,
     assert "/us-east-1/iam/aws4_request" in headers["Authorization"], "IAM is signed for one region of a partition"
 
 
-def test_the_last_call_of_a_routine_proof_reads_it_too(sts, http):
+def test_the_last_call_of_a_routine_proof_reads_the_role_too(sts, http):
     assert read(sts, http, (200, role(json.dumps(TRUST))), again=True) == TRUST
     assert actions(http) == ["AssumeRole", "GetRole"]
 

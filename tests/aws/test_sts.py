@@ -640,7 +640,7 @@ def assume(sts: Sts) -> Session:
     return sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=None)
 
 
-def test_over_http_it_is_what_aws_documents(live, server):
+def test_the_call_over_http_is_what_aws_documents(live, server):
     server.answers = [(200, assumed())]
     assert assume(live) == SESSION
     [(sent, headers)] = server.requests

@@ -471,7 +471,7 @@ def test_without_the_bucket_the_command_says_what_is_wrong(pipeline, unpublished
     assert len(done.output.splitlines()) == 1
 
 
-def test_without_credentials_it_does_so_too(pipeline, unpublished, monkeypatch):
+def test_without_credentials_the_command_says_what_is_wrong(pipeline, unpublished, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
         monkeypatch.delenv(name)
     done = command(create_app(unpublished))

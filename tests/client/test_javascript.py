@@ -107,7 +107,7 @@ def test_the_documented_profile_is_closed(node: Machine, profile: Profile, progr
 
 
 @each_chain
-def test_closed_it_is_awss_own_error(node: Machine, suspended: Profile, deputy: Deputy, program):
+def test_fail_closed_is_awss_own_error(node: Machine, suspended: Profile, deputy: Deputy, program):
     assert node.who(*program, **suspended("--fail-closed")) == NOT_KNOWN
     assert node.who(*program, **suspended(), DEPUTY_FAIL_CLOSED="1") == NOT_KNOWN
     assert {request["PATH_INFO"].rpartition("/")[2] for request in deputy.requests} == {"credentials"}

@@ -80,7 +80,7 @@ def test_the_end_is_read_in_advance_and_a_proof_is_due_just_then(access: Access)
     assert datetime.fromisoformat(found["next_proof_at"]) <= soon + timedelta(seconds=30)
 
 
-def test_past_the_end_it_is_ended_and_says_when_and_issues_nothing(access: Access):
+def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing(access: Access):
     tenant = f"/v1/tenants/{access.tenant['id']}/connections"
     with access.ended() as at:
         found = access.verify()
@@ -106,7 +106,7 @@ def test_a_diagnosis_says_so_and_looks_for_no_other_cause(access: Access):
     assert {steps[name]["outcome"] for name in ("mfa", "organization", "permissions")} == {"skipped"}
 
 
-def test_a_later_end_makes_it_verified_again(access: Access):
+def test_a_later_end_makes_a_connection_verified_again(access: Access):
     with access.ended():
         assert access.verify()["status"] == "ended"
         later = access.until + timedelta(days=1)
@@ -147,7 +147,7 @@ def test_a_role_that_may_not_read_itself_tells_no_end(world: World, customer: Cu
 
 
 @on_sqlite
-def test_the_stack_of_such_a_role_tells_it(aws, vendor, config, tmp_path, customer: Customer):
+def test_a_stack_tells_when_the_access_of_its_role_ends(aws, vendor, config, tmp_path, customer: Customer):
     seller = Vendor(aws, config.database_url, vendor, tmp_path)
     seller.write(seller.reads, 1, READS)
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)

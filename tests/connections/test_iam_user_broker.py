@@ -90,7 +90,7 @@ def test_a_service_whose_broker_is_a_user_is_ready(users_world: World):
     assert users_world.admin.with_key(None)("GET", "/readyz")["status"] == "ok"
 
 
-def test_with_another_users_keys_it_is_not_ready(aws: Sandbox, user: User):
+def test_with_another_users_keys_the_service_is_not_ready(aws: Sandbox, user: User):
     other = make_user(aws, "somebody-else")
     with new_database("sqlite") as url, as_user(other):
         app = create_app(make_config(url, broker=Broker.parse(user.arn)))
@@ -111,7 +111,7 @@ def test_the_kit_asks_customers_to_trust_the_user_for_12_hours(users_world: Worl
     assert user.arn in template
 
 
-def test_a_role_that_allows_it_gives_12_hours(users_world: World, user: User):
+def test_a_role_that_allows_12_hours_gives_them(users_world: World, user: User):
     connection = role_for(users_world, users_world.tenant(), MaxSessionDuration=12 * HOUR)
     issued = users_world.admin("POST", path_of(connection, "/credentials"), {"duration_seconds": 12 * HOUR})
     left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)

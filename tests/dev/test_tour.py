@@ -125,7 +125,7 @@ def create_the_stack(chromium: Browser, link: str, account: str) -> None:
 
 
 @pytest.mark.parametrize("note", [None, '{"url": "http://localhost:1"}'], ids=["no note", "a stale note"])
-def test_without_make_run_it_is_one_sentence(tmp_path: Path, note: str | None):
+def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path, note: str | None):
     data = tmp_path / "data"
     if note:
         data.mkdir()

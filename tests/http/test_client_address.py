@@ -74,7 +74,7 @@ SAID = f"{FORGED}, 192.0.2.1"
 
 
 @on_sqlite
-def test_every_record_of_a_request_has_it(world: World, behind):
+def test_every_record_of_a_request_has_its_address(world: World, behind):
     """A change, a refusal, an issuance on the fast lane and one beside it, and its refusal."""
     api, address = behind
     connection = world.connection()
@@ -95,7 +95,7 @@ def test_every_record_of_a_request_has_it(world: World, behind):
 
 
 @on_sqlite
-def test_a_form_of_an_onboarding_page_holds_it_too(world: World, behind):
+def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world: World, behind):
     api, address = behind
     tenant = world.tenant()
     link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
@@ -116,7 +116,7 @@ def test_what_is_no_request_has_none(world: World):
     assert made["client_address"] is None
 
 
-def test_log_lines_hold_it(behind, caplog):
+def test_log_lines_hold_the_address_of_the_request(behind, caplog):
     api, address = behind
     with caplog.at_level("INFO"):
         asked(api, "GET", "/v1/tenants", SAID)

@@ -130,7 +130,7 @@ def test_first_requests_at_the_same_moment_get_the_same_document():
     assert [answer.get_json() == DOCUMENT for answer in answers] == [True] * 8
 
 
-def test_nothing_in_it_is_unused():
+def test_nothing_in_the_document_is_unused():
     text = json.dumps(DOCUMENT)
     for kind in ("schemas", "responses"):
         for name in DOCUMENT["components"][kind]:

@@ -572,7 +572,7 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(here, monkey
     assert renewed == [connection.path]
 
 
-def test_a_refusal_by_aws_makes_it_look_again(warm: Warm, here, role, faults):
+def test_a_refusal_by_aws_makes_a_process_look_again(warm: Warm, here, role, faults):
     faults.add("deny", role_arn=role.arn, times=1)
     seen = statements(here)
     response = warm.api.raw("POST", warm.place.path(), {"duration_seconds": 1000})

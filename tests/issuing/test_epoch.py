@@ -159,7 +159,7 @@ def test_the_epoch_does_not_move_when_a_change_is_rolled_back(world, services, h
     assert by_hand.one(status) == "verified"
 
 
-def test_real_proofs_move_it_when_they_take_away(world: World, customer, by_hand):
+def test_real_proofs_move_the_epoch_when_they_take_away(world: World, customer, by_hand):
     """From AWS to the epoch: confirmed, recreated, loosened, repaired, gone."""
     tenant = world.tenant()
     connection, kit = world.connect(tenant, world.role(tenant, customer)), world.kit(tenant)
@@ -191,7 +191,7 @@ def test_real_proofs_move_it_when_they_take_away(world: World, customer, by_hand
 # --- what adds ---
 
 
-def test_nothing_that_adds_moves_it(world: World, customer, by_hand):
+def test_nothing_that_adds_moves_the_epoch(world: World, customer, by_hand):
     """Or a million proofs that confirm would make every request read everything again."""
     before, admin = by_hand.epoch, world.admin
     tenant = world.tenant()
@@ -303,7 +303,7 @@ def test_a_change_by_hand_that_takes_nothing_away_moves_no_epoch(here, by_hand, 
 
 
 @pytest.mark.parametrize("act", ["UPDATE connections SET version = version + 1", "DELETE FROM connections"])
-def test_many_rows_at_once_move_it_too(services, by_hand, act):
+def test_many_rows_at_once_move_the_epoch_too(services, by_hand, act):
     """Once for a transaction, on PostgreSQL; SQLite counts rows."""
     here = place(services, connections=5)
     before = by_hand.epoch
@@ -458,7 +458,7 @@ def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, here,
         )
 
 
-def test_a_connection_that_becomes_proven_does_not_move_it(services, here, by_hand):
+def test_a_connection_that_becomes_proven_does_not_move_the_epoch(services, here, by_hand):
     made = connection_row(
         services.db, here.tenant_id, number=2, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None
     )

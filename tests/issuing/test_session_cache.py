@@ -632,7 +632,7 @@ def test_what_is_too_old_in_the_shared_cache_is_not_served(process, clock, aws, 
     assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
 
 
-def test_adopted_from_the_shared_cache_it_is_renewed_in_time_too(process, clock, aws, shared):
+def test_a_session_adopted_from_the_shared_cache_is_renewed_in_time_too(process, clock, aws, shared):
     asked = question()
     process(shared).obtain(asked, aws, PATIENCE)
     clock.shift(1000)

@@ -74,7 +74,7 @@ def test_two_processes_together_admit_exactly_the_limit(processes, clock, name, 
     assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [False] * most
 
 
-def test_many_threads_of_both_at_once_do_not_exceed_it(processes, clock):
+def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(processes, clock):
     """The first ones too, when there is no row that could be locked."""
     tenant = new_id()
     visitor = link(tenant)

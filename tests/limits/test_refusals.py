@@ -98,7 +98,7 @@ def test_ten_of_a_second_are_recorded_singly_and_the_rest_as_one_event_of_each_p
     assert {event.at for event in found} == {NOON}, "all of it is told of the second in which it was"
 
 
-def test_many_threads_of_both_processes_at_once_do_not_exceed_it(processes, key):
+def test_many_threads_of_both_processes_at_once_record_no_more_than_ten(processes, key):
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda turn: refuse(processes[turn % 2], key), range(300)))
     for services in processes:
@@ -137,7 +137,7 @@ def test_a_clock_that_is_behind_by_far_is_never_told_too_often(processes, key):
     assert rest.details["count"] == 300
 
 
-def test_a_flood_asks_the_database_for_a_few_of_them(processes, key):
+def test_a_flood_of_refusals_asks_the_database_a_few_times(processes, key):
     statements = []
     sqlalchemy.event.listen(processes[0].db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     for _ in range(1000):

@@ -93,7 +93,7 @@ def test_a_stack_that_is_deleted_while_it_is_created_tells_nobody(stack, desk):
     assert desk.read() == []
 
 
-def test_an_update_that_no_longer_has_it_tells_nobody(created, desk):
+def test_an_update_that_no_longer_has_the_registration_tells_nobody(created, desk):
     update(created, Topic="")
     assert created.status == "UPDATE_COMPLETE"
     assert desk.read() == []

@@ -146,7 +146,7 @@ def test_a_session_may_do_what_its_role_allows(people, bucket):
     }
 
 
-def test_a_session_policy_narrows_it(people, bucket):
+def test_a_session_policy_narrows_what_a_role_may_do(people, bucket):
     everything = statement("s3:*", Resource="*")
     only_list = policy(statement("s3:ListBucket", Resource="*"))
     s3 = session(people, everything, Policy=only_list)

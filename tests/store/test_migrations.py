@@ -113,7 +113,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(database):
     assert revision(database) is None
 
 
-def test_make_check_says_so(capsys):
+def test_make_check_says_that_the_migrations_match(capsys):
     assert check_migrations.main() == 0
     said = "Migrations match the models, and the release before works on their schema.\n"
     assert capsys.readouterr().out == said

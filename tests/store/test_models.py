@@ -400,7 +400,7 @@ def test_a_verdict_moves_a_connection_along_the_diagram(before, verdict):
     assert it.version == (7 if after is before else 8)
 
 
-def test_the_table_above_is_the_whole_of_it():
+def test_the_table_above_has_every_verdict_and_every_status_that_a_proof_moves():
     assert len(TAKEN) == 5 * len(Verdict)
     assert {before for before, _ in TAKEN} == set(ConnectionStatus) - {S.SUSPENDED, S.DELETED}
 
@@ -417,7 +417,7 @@ def test_only_a_proof_pins_the_role_and_the_time(before):
 
 @pytest.mark.parametrize(("before", "verdict"), TAKEN, ids=lambda value: value.value)
 @pytest.mark.parametrize(("later", "ends"), [(0, True), (-1, True), (1, False)])
-def test_past_its_end_a_refusal_ends_it(before, verdict, later, ends):
+def test_past_its_end_a_refusal_ends_a_connection(before, verdict, later, ends):
     it = connection(before, access_until=NOW + timedelta(seconds=later))
     it.apply_verdict(proof(verdict), "AROAONE" if verdict is V.PROVEN else None, HOUR)
     assert it.status is (S.ENDED if ends and verdict is V.UNASSUMABLE else TAKEN[before, verdict])
@@ -470,7 +470,7 @@ def test_any_state_can_be_suspended_and_comes_back_unproven(before):
     assert (it.status, it.version) == (S.PENDING, 9)
 
 
-def test_nothing_is_due_for_a_suspended_one_until_it_is_resumed():
+def test_nothing_is_due_for_a_suspended_connection_until_it_is_resumed():
     it = connection(S.PENDING, permission_set="reads", awaiting_approval=True)
     it.ask_for_set("writes", approved=False)
     it.suspend(WHY)

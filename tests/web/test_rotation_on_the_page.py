@@ -56,7 +56,7 @@ def test_an_emergency_says_that_the_role_is_not_used(visitor: Visitor, rotation:
     assert "does not use your role until the new one is accepted" in visitor.page().select_one("#rotation").get_text()
 
 
-def test_at_the_end_it_asks_to_remove_the_old_one(visitor: Visitor, rotation: str):
+def test_at_the_end_the_page_asks_to_remove_the_old_external_id(visitor: Visitor, rotation: str):
     world = visitor.world
     world.admin("POST", rotation, {"reason": "x"}, expect=201)
     kit, customer = world.kit(visitor.tenant), Customer(world.aws)
