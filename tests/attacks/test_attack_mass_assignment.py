@@ -19,7 +19,6 @@ EXTRA = {
     "proof_id": "00000000-0000-7000-8000-000000000000",
     "role_unique_id": "AROAXXXXXXXXXXXXXXXX",
     "version": 99,
-    "account_id": "123456789012",
     "external_id": "dpy-x",
     "external_id_id": "00000000-0000-7000-8000-000000000000",
     "created_at": "2020-01-01T00:00:00Z",
@@ -41,9 +40,12 @@ EXTRA = {
 def test_no_route_takes_a_field_that_it_does_not_have(scene: Scene, route: Route):
     path = route.at(tenant_id=scene.acme["id"], connection_id=scene.ours["id"])
     with unchanged(scene.world, scene.ours):
-        for field, value in EXTRA.items():
-            response = scene.world.admin.raw(route.method, path, {**route.body, field: value})
-            assert set(problem(response, 422, "validation_failed")["errors"]) == {field}
+        half = len(EXTRA) // 2  # errors name 20 fields at most
+        # One route has an account_id, in the place of a role_arn.
+        for names in ([*EXTRA][:half], [*EXTRA][half:], ["account_id"]):
+            fields = {name: EXTRA.get(name, "123456789012") for name in names}
+            response = scene.world.admin.raw(route.method, path, {**route.body, **fields})
+            assert set(problem(response, 422, "validation_failed")["errors"]) == fields.keys()
 
 
 @pytest.mark.parametrize("route", [r for r in WITH_BODY if "api-keys" not in r.path], ids=str)
