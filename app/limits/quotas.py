@@ -48,7 +48,7 @@ class _Quota(NamedTuple):
 def _quota(name: str, what: str, rate: int, per: str, *, burst: int = 1) -> _Quota:
     """`rate` per second, minute, hour or day. `burst`: how many of those periods' worth may come at once."""
     window = SlidingWindow(rate * burst, _SECONDS[per] * burst, name)
-    return _Quota(window, f"{what} too often: {rate} per {per} at most.")
+    return _Quota(window, f"Too many {what}: at most {rate} per {per}.")
 
 
 class Quotas:
@@ -57,11 +57,11 @@ class Quotas:
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
         link_rate = config.link_rate
-        self._attempt = _quota("attempt", "Roles of this tenant are tried", config.connection_rate, "minute")
-        self._entered = _quota("paste", "Roles are entered through this link", link_rate, "hour")
-        self._again = _quota("again", "Checks are asked for through this link", link_rate, "hour")
-        self._end_search = _quota("end_search", "Searches are ended through this link", link_rate, "hour")
-        stops = "Keys of this tenant revoke, suspend and delete"
+        self._attempt = _quota("attempt", "checks of this tenant's roles", config.connection_rate, "minute")
+        self._entered = _quota("paste", "roles entered through this link", link_rate, "hour")
+        self._again = _quota("again", "checks through this link", link_rate, "hour")
+        self._end_search = _quota("end_search", "searches ended through this link", link_rate, "hour")
+        stops = "changes that stop issuing, with this tenant's keys"
         self._stop = _quota("stop", stops, config.tenant_revokes, "second", burst=4)
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)  # until when a tenant may stop nothing more
         self._lock = threading.Lock()  # around those
@@ -109,7 +109,7 @@ class Quotas:
         self._count(caller, (self._end_search, caller.key_id))
 
     def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
-        """One of each, or none. The attempt comes last everywhere, so that two requests never deadlock on the rows."""
+        """Counts one in each quota, or raises and counts nothing. The attempt is last everywhere: rows never deadlock."""
         with self._db.read() as db:  # refused requests must not queue for the write lock
             for quota, subject in wanted:
                 _look(db, quota, subject)
@@ -120,10 +120,10 @@ class Quotas:
 
 _REFUSALS = "refusal"
 # A stack sends one message when it is made, changed or deleted. More than these would only fill the audit log.
-_MESSAGES = _quota("registration", "Stacks send messages about this role", 20, "hour")
+_MESSAGES = _quota("registration", "messages of stacks about this role", 20, "hour")
 # Each report that takes effect moves the epoch: other tenants' issuances that are under way check and commit again.
-_REPORTS = _quota("report", "Refusals are reported for this tenant", 60, "minute")
-_ROTATIONS = _quota("rotation", "Keys of this tenant start rotations", 20, "day")
+_REPORTS = _quota("report", "reports of refusals for this tenant", 60, "minute")
+_ROTATIONS = _quota("rotation", "rotations started with this tenant's keys", 20, "day")
 
 
 def admits_message(db: Session, subject: UUID) -> bool:

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from app.limits.shared import SharedLimits
 
 PAGE_RATE = 10  # loads of a link's page per second; an open page asks once in three seconds
-_PAGE_TOO_OFTEN = f"This page is asked for too often: {PAGE_RATE} times per second at most."
+_PAGE_TOO_OFTEN = f"Too many requests for this page: at most {PAGE_RATE} per second."
 _TOO_MANY_NEW = (
-    "This tenant needs too many new sessions: {} per second at most. A session that was handed out can be used until it"
-    " expires."
+    "Too many new sessions for this tenant: at most {} per second. Sessions that were handed out can be used until they"
+    " expire."
 )
 _EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
 _PAUSE = 0.1  # seconds until the next attempt, when it is unknown when there will be room
@@ -49,9 +49,9 @@ class Rates:
     def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
         self._shared = shared
         issue, tenant, miss = config.issue_rate, config.tenant_issue_rate, config.tenant_miss_rate
-        self._key = Limit("issue", issue, 1, f"This key asks for credentials too often: {issue} per second at most.")
+        self._key = Limit("issue", issue, 1, f"Too many credential requests with this key: at most {issue} per second.")
         self._tenant = Limit(
-            "tenant", tenant, 1, f"Credentials of this tenant are asked for too often: {tenant} per second at most."
+            "tenant", tenant, 1, f"Too many credential requests for this tenant: at most {tenant} per second."
         )
         self._miss = SlidingWindow(miss * _MISS_BURST, _MISS_BURST, "miss")
         self._miss_turns, self._held = Turns(miss, _MISS_BURST), threading.BoundedSemaphore(_HELD)

@@ -26,11 +26,9 @@ _WAITING = 64  # requests that wait in a process, at most
 _WAIT_SECONDS = 1.0
 _KEYS = 10_000  # whose tenant is remembered
 _TOO_OFTEN = (
-    f"This tenant's API keys ask too often: {PER_SECOND} requests per second at most, besides those for credentials."
+    f"Too many requests with this tenant's API keys: at most {PER_SECOND} per second, besides those for credentials."
 )
-_TOO_MANY_REFUSED = (
-    f"Too many requests of this tenant for credentials are refused: {REFUSED_PER_SECOND} per second at most."
-)
+_TOO_MANY_REFUSED = f"Too many refused credential requests for this tenant: at most {REFUSED_PER_SECOND} per second."
 
 
 class TenantShare:

@@ -1,4 +1,4 @@
-"""Turns: a limit in the order of asking. Who has to wait is told for how long, and has its turn then.
+"""A rate limit with reservations: `take` returns the seconds until the caller's turn.
 
 Limits that refuse (app/limits/rates.py) leave it to chance who gets a place that becomes free: of many that try again
 and again, some never do.

@@ -23,7 +23,7 @@ def test_a_link_that_is_opened_too_often_is_told_when_to_come_back(world, app, m
         refused = client.get(path)
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["Retry-After"]) <= 2
-        assert "too often" in refused.text
+        assert "Too many requests for this page" in refused.text
         assert refused.content_type.startswith("text/html")
     assert client.get(others).status_code == 200
     assert client.post(f"{token}/connections", data={"role_arn": "x"}).status_code == 422
