@@ -125,10 +125,10 @@ def test_page_and_documents_say_what_a_rule_hides(visitor: Visitor):
     page = visitor.page()
     said = " ".join(page.select_one("#trouble-findings").get_text(" ").split())
     assert (
-        "The rule hides every finding that this role lets in this principal, also if the trust policy no longer demands"
-        " your External ID: a rule can't look at that."
+        "The rule hides findings about this role and this principal. It cannot check the External ID, so it also hides a"
+        " trust policy that no longer requires it"
     ) in said
-    assert "Findings with another principal, or that say “public”, stay." in said
+    assert "Findings about another principal, or with “public”, stay." in said
     documents = " ".join(DOCS.read_text().split())
     assert "The rule hides every finding that this role lets in this principal." in documents
     assert "it also hides a trust policy that no longer demands it" in documents

@@ -51,7 +51,7 @@ def test_the_page_says_who_asks_for_what_in_words_and_as_policies(visitor: Visit
     )
     assert page.find(id="external-id").text == kit["external_id"]
     assert "It is not a password" in shown
-    assert "you may take it out" in shown
+    assert "you may remove it" in shown
     assert "If the role may read itself, they also read its trust policy, and say here who else it trusts." in shown
     assert "The checks do not look at what the role permits." in shown
 
@@ -147,9 +147,9 @@ def test_where_stacks_cannot_register_the_page_offers_the_region_in_which_they_c
     world = World(aws, Api(app, admin.key))
     visitor = visit(world, world.tenant())
     for way in ("stack", "organization"):
-        assert "can't tell us" not in text_of(visitor.page(f"?way={way}").select_one(f".{way}"))
+        assert "cannot register itself" not in text_of(visitor.page(f"?way={way}").select_one(f".{way}"))
         advice = visitor.page(f"?way={way}&region=eu-west-1").select_one(f".{way}")
-        assert "A stack in eu-west-1 can't tell us that it is there. Launch it in us-east-1" in text_of(advice)
+        assert "A stack in eu-west-1 cannot register itself. Launch it in us-east-1" in text_of(advice)
         (offered,) = (link["href"] for link in advice.select("a") if link.text == "Launch it in us-east-1")
         assert f"?way={way}&region=us-east-1#" in offered
     app.extensions["deputy"].db.engine.dispose()
@@ -241,7 +241,7 @@ def test_a_day_without_aws_is_unclear_and_blames_nobody(visitor: Visitor, faults
     page = visitor.page()
     assert page.select_one(".advice") is None
     assert text_of(page.find(id="summary")) == "Not connected yet: AWS gave no clear answer."
-    assert "We also try again by ourselves" in text_of(page.find(id="live"))
+    assert "We also try again automatically" in text_of(page.find(id="live"))
 
 
 def test_a_suspended_connection_is_paused_and_offers_no_check(visitor: Visitor):
@@ -252,7 +252,7 @@ def test_a_suspended_connection_is_paused_and_offers_no_check(visitor: Visitor):
     page = visitor.page()
     assert "unpaid since spring" not in str(page), "the vendor's own words"
     assert page.select("form[action$=verify], .steps") == []
-    assert "Example Vendor has paused it" in text_of(page.find(id="live"))
+    assert "Example Vendor has paused this connection" in text_of(page.find(id="live"))
     assert visitor.raw(f"/connections/{made['id']}/verify", "POST").status_code == 409
 
 

@@ -136,7 +136,7 @@ def test_no_rights_to_create_stacks(administrator: Administrator, section: Secti
 def test_an_organizations_policy(administrator: Administrator, section: Section):
     administrator.govern({"Effect": "Deny", "Action": "iam:Create*", "Resource": "*"})
     to_do = section.find("organization", administrator.launch())
-    expect(to_do).to_contain_text(f"except the role {administrator.kit['role_name']}")
+    expect(to_do).to_contain_text(f"an exception for the role {administrator.kit['role_name']}")
     expect(to_do).to_contain_text(f"an exception for Example Vendor's account {VENDOR}")
 
 
@@ -191,7 +191,7 @@ def test_a_stack_that_was_rolled_back_and_why(administrator: Administrator, sect
     administrator.customer.role(administrator.kit["role_name"], administrator.kit["trust_policy"])
     said = administrator.launch()
     assert said.startswith("ROLLBACK_COMPLETE")
-    expect(section.find("rolled-back", said)).to_contain_text("Its first failure, from the bottom, says CREATE_FAILED")
+    expect(section.find("rolled-back", said)).to_contain_text("Find the lowest line with CREATE_FAILED")
     section.find("role-name", said)  # where the reason leads
 
 
@@ -220,7 +220,7 @@ def test_an_external_id_that_is_another_ones(administrator: Administrator, secti
     [made] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
     found = visitor.world.admin("POST", path_of(made, "/diagnose"))
     assert [step["name"] for step in found["steps"] if step["outcome"] == "problem"] == ["role"]
-    expect(section.page.locator("#trouble-edited p").nth(1)).to_contain_text("the role may be there, and refuse")
+    expect(section.page.locator("#trouble-edited p").nth(1)).to_contain_text("the role may exist but refuses")
 
 
 @pytest.fixture
