@@ -71,9 +71,9 @@ def show(connection: str) -> Row:
 @_TENANT
 @_STATUS
 def verify(connection: str | None, tenant: str | None, statuses: tuple[str, ...]) -> list[Row]:
-    """Prove a connection now, or many.
+    """Prove one connection now, or several.
 
-    With --tenant or --status, all of that tenant or in that status.
+    Give a connection, or select several with --tenant and --status.
     """
     if bool(connection) == bool(tenant or statuses):
         raise click.UsageError("Give either a connection, or --tenant or --status.")
@@ -115,9 +115,9 @@ def findings(rows: list[dict[str, Any]], status: str, seen: str, to_do: str) -> 
 @noun.verb("diagnose", "acme", text=_diagnosis)
 @_CONNECTION
 def diagnose(connection: str) -> Row:
-    """Say why a connection is not verified, or calls fail.
+    """Show why a connection is not verified or its calls fail.
 
-    And who can repair what. Changes nothing.
+    For each problem it says who can repair it, and how. It changes nothing.
     """
     found = connection_called(connection)
     return asdict(services().diagnoses.diagnose(operator(), found.tenant_id, found.id))
@@ -143,11 +143,13 @@ def resume(connection: str, reason: str) -> Row:
 
 @noun.verb("approve", "123456789012 --permission-set bucket-sync")
 @_CONNECTION
-@click.option("--permission-set", help="Do not ask; fail if the connection is to have another one.")
+@click.option(
+    "--permission-set", help="Approve this set without asking; fail if the connection is to have another one."
+)
 def approve(connection: str, permission_set: str | None) -> Row:
-    """Approve a connection that awaits it.
+    """Approve a connection, or the set that it is to move to.
 
-    One that may write, in an account that its tenant did not declare.
+    Needed when that set may write and the tenant did not declare the account.
     """
     found = connection_called(connection)
     if permission_set is None:

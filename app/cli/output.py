@@ -33,7 +33,7 @@ def lines(answer: Any) -> Iterator[str]:
     if isinstance(answer, str):
         yield answer
     elif isinstance(answer, Sequence):
-        yield from table(answer) if answer else ["There are none."]
+        yield from table(answer) if answer else ["None found."]
     else:
         lists = {name: value for name, value in answer.items() if isinstance(value, list) and value}
         inner = {name: value for name, value in lists.items() if isinstance(value[0], Mapping)}

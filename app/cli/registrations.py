@@ -11,7 +11,7 @@ noun = Noun("registrations", help="Registrations: the messages of customers' sta
 def void(tenant: str) -> str:
     """Void a tenant's registration tokens.
 
-    For when one of those that it was given so far got into the wrong hands.
+    Use it when one of them may have leaked.
 
     Launch links and stacks contain the old token. Creating a stack with it fails, and so does adding an account to an
     organisation's StackSet. Updating and deleting a stack still succeed, but register nothing. Connections stay.
@@ -19,7 +19,7 @@ def void(tenant: str) -> str:
     Show the customer the kit again: reload the page, or send the new link. Give existing stacks and StackSets the new
     token as their parameter RegistrationToken.
 
-    If an onboarding link got into the wrong hands, revoke the link instead: that also voids the token on its page.
+    If an onboarding link leaked, revoke the link instead: that also voids the token on its page.
     """
     services().tenants.void_registrations(operator(), tenant_called(tenant).id)
     return (

@@ -24,7 +24,7 @@ def show(tenant: str) -> Row:
 @noun.verb("open", "acme --reason 'the External ID was published'")
 @TENANT
 @REASON
-@click.option("--emergency", is_flag=True, help="Issue nothing with the old External ID any more, from now on.")
+@click.option("--emergency", is_flag=True, help="Stop issuing with the old External ID at once.")
 def open_(tenant: str, reason: str, *, emergency: bool) -> Row:
     """Make a tenant's next External ID.
 
@@ -39,7 +39,7 @@ def open_(tenant: str, reason: str, *, emergency: bool) -> Row:
 def complete(tenant: str) -> Row:
     """Make the next External ID current.
 
-    Once every verified connection has switched to it.
+    Fails until every verified connection has switched to it.
     """
     return asdict(services().rotations.complete(operator(), tenant_called(tenant).id))
 

@@ -121,7 +121,7 @@ def made_by(output: str) -> tuple[str, str]:
         (["keys", "list"], ["revoked and expired"]),
         (["keys", "revoke"], ["KEY", "are refused from then on", "onboarding link that it made", "--yes"]),
         (["registrations"], ["void"]),
-        (["registrations", "void"], ["TENANT", "wrong hands", "kit again", "register nothing"]),
+        (["registrations", "void"], ["TENANT", "may have leaked", "kit again", "register nothing"]),
     ],
     ids=lambda value: " ".join(value) if value and " " not in value[0] else "",
 )

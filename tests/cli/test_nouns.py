@@ -127,7 +127,7 @@ def test_text_that_customers_wrote_cannot_steer_a_terminal(app, cli, world, acme
 
 
 def test_nothing_found_is_said(cli, acme):
-    assert cli.text("links", "list", acme["name"]) == "There are none.\n"
+    assert cli.text("links", "list", acme["name"]) == "None found.\n"
     assert cli("links", "list", acme["name"]) == []
 
 
