@@ -63,7 +63,7 @@ class PermissionSet:
 
 
 class PermissionSets(dict[str, PermissionSet]):
-    """The sets by name. `default` is the name of the one that is meant when none is named."""
+    """The sets by name. `default` is the name of the one that is used when a request names none."""
 
     default: str
 
@@ -110,7 +110,7 @@ def mistakes_in(
     if chosen is None:
         place = f"DEPUTY_PERMISSION_SETS: {folder or FOLDER}"
         lines.append(
-            f"DEPUTY_DEFAULT_PERMISSION_SET: must name one of {', '.join(names)}, the set that is meant when none is named."
+            f"DEPUTY_DEFAULT_PERMISSION_SET: must name one of {', '.join(names)}, the set for requests that name none."
             if names
             else f"{place} holds no permission set (a file with the ending .yaml, .yml or .json)."
         )

@@ -206,7 +206,7 @@ def _mistakes(name: str, data: dict[str, Any]) -> _Said:
 
 def _fields(at: str, given: dict[str, Any], rules: _Rules) -> _Said:
     for key in sorted(given.keys() - rules.keys(), key=str):
-        yield f"{at}{key}", f"Is no field here. The fields are: {', '.join(rules)}."
+        yield f"{at}{key}", f"Unknown field. Allowed fields: {', '.join(rules)}."
     for key, (holds, sentence) in rules.items():
         if not holds(given.get(key)):
             yield f"{at}{key}", sentence
