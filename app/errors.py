@@ -53,7 +53,7 @@ class NotFoundError(CallerFaultError):
     code = "not_found"
 
     def __init__(self) -> None:
-        super().__init__("There is nothing here that this API key can see.")
+        super().__init__("Not found, or not visible to this API key.")
 
 
 class ConflictError(CallerFaultError):

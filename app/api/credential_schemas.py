@@ -22,7 +22,11 @@ _POLICY_OBJECT = {
     "additionalProperties": True,
 }
 _POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
-_NARROWS = doc(_POLICY, "Narrows what this session may do; it never widens.", oneOf=[_POLICY_OBJECT, _POLICY_TEXT])
+_NARROWS = doc(
+    _POLICY,
+    "Limits this session to what both this policy and the role's permissions allow.",
+    oneOf=[_POLICY_OBJECT, _POLICY_TEXT],
+)
 _HOW_LONG = f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
 
 

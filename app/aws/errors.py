@@ -104,8 +104,8 @@ def _status(error: ClientError) -> int:
 def _too_large(message: str) -> Misconfigured:
     """AWS packs session policies in its own way, so only AWS knows how much space one takes."""
     percent = re.search(r"([0-9]{1,6})\s?%", message)
-    taken = f"{percent[1]} % of" if percent else "more than"
-    return Misconfigured(f"Packed by AWS, this policy takes {taken} the space it may; shorten it.", "session_policy")
+    taken = f"{percent[1]} %" if percent else "more than 100 %"
+    return Misconfigured(f"The session policy takes {taken} of AWS's limit when packed. Shorten it.", "session_policy")
 
 
 def _validation(message: str) -> StsError:

@@ -175,7 +175,7 @@ _FINDINGS = {
         " calls that customers' roles should refuse. Proofs that rest on refusals are inconclusive; connections issue"
         " until their last proof is too old.",
         "Remove every condition on sts:ExternalId from the broker's policies, its permissions boundary and its"
-        " organisation's policies. If there is none, compare the canary's trust policy with cloudformation/canary.yaml.",
+        " organisation's policies. If no policy has one, compare the canary's trust policy with cloudformation/canary.yaml.",
     ),
     Sight.LOST: warning(
         "The canary refuses the broker with an External ID and without: the role is deleted or changed, or the broker may"

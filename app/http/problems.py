@@ -50,13 +50,13 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     errors.ProofExpiredError.code: (503, "Proof expired"),
 }
 _CODES = {status: code for code, (status, _) in reversed(PROBLEMS.items())}  # the first that has this status
-_INTERNAL = "Something went wrong here. The log has the reason, under the request id."
+_INTERNAL = "Internal error. Search Deputy's log for the request id."
 _DETAILS = {
     "not_found": errors.NotFoundError().detail,
     "method_not_allowed": "Method not allowed; see the Allow header.",
-    "payload_too_large": "The body may have 256 KiB at most.",
-    "uri_too_long": "Method and URL may have 4094 bytes together.",
-    "headers_too_large": "A request may have 100 header fields, of 16 KiB each and of 32 KiB in all.",
+    "payload_too_large": "The body is larger than 256 KiB.",
+    "uri_too_long": "Method and URL are longer than 4094 bytes together.",
+    "headers_too_large": "Too large a header: at most 100 fields, 16 KiB in each and 32 KiB in all.",
     "validation_failed": errors.ValidationFailedError({}).detail,
 }
 _NAMED = 20  # invalid fields that an answer and its event name; of the others they give the number

@@ -31,7 +31,7 @@ _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
 
-_NOT_VERIFIED = "This connection is not verified; verify it, and see what its verification says."
+_NOT_VERIFIED = "This connection is not verified. Call verify, and read `verification` in the answer."
 
 Name = TypeVar("Name", bound=Hashable)
 Thing = TypeVar("Thing", Caller, "VerifiedConnection")
@@ -170,8 +170,8 @@ class Authorization:
                 memory.reads.abandon(name, call)
                 raise errors.StoreUnavailableError("The database can't be reached right now; try again.") from error
             except (errors.CallerFaultError, errors.CustomerSetupError):
-                # Nothing compares a refusal with the epoch, and a read that was joined may have begun before this
-                # request. So the request joins the next one, which began later.
+                # A refusal is not checked against the epoch, and a read that this request joined may have begun before
+                # it. So the request joins the next read, which began later.
                 if started or began_later:
                     raise
                 began_later = True

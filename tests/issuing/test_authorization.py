@@ -506,7 +506,7 @@ def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
     )
     path = f"/v1/tenants/{made.tenant_id}/connections/{pending}/credentials"
     refused = problem(anybody.raw("POST", path), 409, "connection_not_verified")
-    assert refused["detail"].startswith("This connection is not verified; verify it"), "nobody has to approve it"
+    assert refused["detail"].startswith("This connection is not verified. Call verify"), "nobody has to approve it"
     by_hand(
         f"DELETE FROM connections WHERE id = '{made.connection_id.hex}'",  # noqa: S608
         f"UPDATE connections SET role_arn = '{role.arn}', status = 'verified',"  # noqa: S608
