@@ -117,7 +117,7 @@ def _issued(tenant: str, since: datetime, until: datetime | None = None) -> Iter
 @_SINCE
 @_UNTIL
 def issued(tenant: str, since: datetime | None, until: datetime | None) -> list[Row]:
-    """Say who got credentials for a tenant, and how often.
+    """Show who got credentials for a tenant, and how often.
 
     Since yesterday, unless --since is given.
     """

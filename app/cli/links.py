@@ -24,9 +24,14 @@ def list_all(tenant: str) -> list[Row]:
 
 @noun.verb("create", "acme --days 7")
 @TENANT
-@click.option("--permission-set", help="What the page asks for.")
+@click.option("--permission-set", help="The permission set that the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
-@click.option("--days", type=click.IntRange(1, int(LINK_SECONDS_MAX // _DAY)), default=int(LINK_SECONDS // _DAY))
+@click.option(
+    "--days",
+    type=click.IntRange(1, int(LINK_SECONDS_MAX // _DAY)),
+    default=int(LINK_SECONDS // _DAY),
+    help="Days until it expires.",
+)
 def create(tenant: str, permission_set: str | None, region: str | None, days: int) -> Row:
     """Create an onboarding link and print its URL, once.
 

@@ -14,7 +14,7 @@ noun = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a refe
 @noun.verb("show", "acme")
 @TENANT
 def show(tenant: str) -> Row:
-    """Show a tenant's latest rotation, also one that has ended."""
+    """Show a tenant's latest rotation, even if it has ended."""
     found = services().rotations.get(operator(), tenant_called(tenant).id)
     if found is None:
         raise NotFoundError
@@ -47,6 +47,6 @@ def complete(tenant: str) -> Row:
 @noun.verb("abandon", "acme")
 @TENANT
 def abandon(tenant: str) -> str:
-    """Abandon a rotation as long as no connection has switched."""
+    """Abandon a rotation. Fails once a connection has switched."""
     services().rotations.abandon(operator(), tenant_called(tenant).id)
     return "Abandoned. The External ID stays as it was."

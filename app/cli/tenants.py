@@ -20,7 +20,7 @@ def _row(tenant: Tenant) -> dict[str, Any]:
 
 
 @noun.verb("list", "--name acm", text=columns("id", "reference", "name", "status", "created_at"))
-@click.option("--name", help="The beginning of the name; case does not matter.")
+@click.option("--name", help="How the name begins; case does not matter.")
 @click.option("--status", type=click.Choice(["active", "suspended"]))
 def list_all(name: str | None, status: str | None) -> list[Row]:
     """List tenants, newest first."""
@@ -41,9 +41,10 @@ def show(tenant: str) -> Row:
 @TENANT
 @REASON
 def suspend(tenant: str, reason: str) -> Row:
-    """Stop everything of a tenant. It can be resumed.
+    """Suspend a tenant. It can be resumed.
 
-    From now on no credentials are issued for it. `audit alive` lists the sessions that it has until they expire.
+    From now on no credentials are issued for it, and none of its roles is proven. `audit alive` lists the sessions that
+    it has until they expire.
     """
     return _row(services().tenants.suspend(operator(), tenant_called(tenant).id, reason=reason))
 
