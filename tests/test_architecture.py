@@ -392,6 +392,13 @@ def app() -> Flask:
     return create_app(make_config("sqlite:////nonexistent/deputy.sqlite3"))
 
 
+def test_a_module_that_cites_an_invariant_says_where_the_list_is():
+    modules = [path.read_text(encoding="utf-8") for root in (APP, Path(__file__).parent) for path in root.rglob("*.py")]
+    citing = [text for text in modules if re.search(r"[Ii]nvariants?\s+[0-9]", text)]
+    assert citing
+    assert [text[:80] for text in citing if "docs/architecture.md" not in text] == []
+
+
 def test_every_route_needs_a_scope_or_is_on_the_public_list(app):
     public = set()
     for rule in app.url_map.iter_rules():

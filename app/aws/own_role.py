@@ -1,4 +1,4 @@
-"""A role reads itself: what IAM tells a session of the role that may do nothing else (invariant 6).
+"""A role reads itself: what IAM tells a session of it that may do nothing else (invariant 6; docs/architecture.md).
 
 A proof reads the role's trust policy, and a diagnosis also its policies and which rights they give. Whether IAM answers
 says nothing about who may use the role, so there is one attempt, and a slow or silent IAM costs little.

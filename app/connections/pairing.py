@@ -1,8 +1,9 @@
 """Pairing: with which External IDs a proof tries a role during a rotation, and when its answers change the pair.
 
-A connection is paired with one External ID, and only proofs change which (invariant 14). A verified connection keeps its
-own until its role has accepted the next one and refused strangers in two proofs, two minutes apart: IAM takes a moment to
-spread a change, and credentials are issued meanwhile. Any other connection takes the first one that its role accepts.
+A connection is paired with one External ID, and only proofs change which (invariant 14; docs/architecture.md). A
+verified connection keeps its own until its role has accepted the next one and refused strangers in two proofs, two
+minutes apart: IAM takes a moment to spread a change, and credentials are issued meanwhile. Any other connection takes
+the first one that its role accepts.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 Proofs move single connections to the next External ID (app/connections/proof.py), and nothing here does. Here a rotation
 begins, and goes on once proofs have shown enough: to the end when no verified connection waits any more, and to the old
-one's retirement when every role has refused it (invariant 14).
+one's retirement when every role has refused it (invariant 14; docs/architecture.md).
 """
 
 from contextlib import suppress

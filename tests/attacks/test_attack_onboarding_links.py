@@ -112,7 +112,7 @@ def test_another_tenants_role_is_not_connected_by_pasting_its_arn(scene: Scene):
 
 @pytest.mark.parametrize("what", ["role_arn", "account_id"])
 def test_what_the_vendor_removed_is_not_brought_back_through_a_link(scene: Scene, what: str):
-    """Invariant 12: only POST …/connections with the vendor's key clears a tombstone."""
+    """Invariant 12 (docs/architecture.md): only POST …/connections with the vendor's key clears a tombstone."""
     world = scene.world
     tenant = world.tenant("Mallory")
     connection = world.connection(tenant)

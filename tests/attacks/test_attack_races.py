@@ -120,7 +120,7 @@ def test_a_key_that_expires_meanwhile_gets_nothing(world: World, case: Case, mea
 
 
 def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case, monkeypatch):
-    """Invariant 9. No real part of ours fails on demand just there, so the write itself is made to."""
+    """Invariant 9 (docs/architecture.md). No real part fails on demand just there, so the write itself is made to."""
 
     broken = world.admin.app.extensions["deputy"].db.engine.dialect.loaded_dbapi
 

@@ -91,7 +91,7 @@ class Door:
 
 
 def verdict_of(script, *, right_account=True, same_role=True) -> Verdict:
-    """Invariant 5, in its own words: the oracle."""
+    """Invariant 5 (docs/architecture.md), in its own words: the oracle."""
     own, missing, foreign, again = script
     if own == REFUSED:
         return Verdict.UNASSUMABLE

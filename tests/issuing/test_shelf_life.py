@@ -1,4 +1,7 @@
-"""Past PROOF_MAX_AGE nothing is issued before a fresh proof, whatever is cached (invariant 13). The clock is moved."""
+"""Past PROOF_MAX_AGE nothing is issued before a fresh proof, whatever is cached (invariant 13; docs/architecture.md).
+
+The clock is moved.
+"""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
