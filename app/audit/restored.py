@@ -18,8 +18,8 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
     """
     with db.write(SYSTEM) as session:
         newest = session.scalars(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)).first()
-        # A process that served after the backup remembers what held at later epochs. None of their numbers may come
-        # again with another meaning, also when the same copy is restored twice.
+        # A process that served after the backup remembers what held at later epochs. Their numbers must never be used
+        # again, also when the same copy is restored twice.
         away = 2**40 + secrets.randbelow(2**40)
         session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
         details = {"reaches": newest and newest.isoformat(timespec="seconds")}

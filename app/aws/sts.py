@@ -42,9 +42,9 @@ _KNOWN_SECONDS = 5.0  # for how long, after a refusal, the credentials are still
 
 Result = TypeVar("Result")
 
-# The trust policy that the role's own session read, or why it could not (Refused or Unavailable); and who is told it.
+# The trust policy that the role's own session read, or why it could not (Refused or Unavailable).
 Told = RoleSettings | StsError
-Read = Callable[[Told], None]
+Read = Callable[[Told], None]  # the callback that receives it
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The background worker for several machines: the database says what is due, and Celery carries it to a worker.
+"""The background worker for several machines: the database says what is due, and Celery carries it.
 
 Celery carries urgent proofs alone. In one queue with them, routine proofs that wait for their half of the STS budget
 would take every thread; so each background worker claims those by itself (app/background/parts.py).
@@ -41,7 +41,7 @@ _SETTINGS = {
     "worker_concurrency": THREADS,
     "task_default_queue": _QUEUE,
     "broker_connection_retry_on_startup": True,
-    # With remote control, any sender of messages could stop workers and read what they do.
+    # With remote control, any sender of messages could stop background workers and read what they do.
     "worker_enable_remote_control": False,
     "timezone": "UTC",
     "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file

@@ -60,6 +60,6 @@ def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kw
 
 
 def _is_gevents() -> bool:
-    """Whether this process was patched, as gunicorn's gevent workers are."""
+    """Whether this process was patched, as web processes are."""
     patched: bool = gevent.monkey.is_module_patched("threading")
     return patched

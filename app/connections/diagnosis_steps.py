@@ -58,7 +58,7 @@ def steps(seen: Evidence) -> list[DiagnosisStep]:
 
 
 def for_the_tenant(found: list[DiagnosisStep]) -> list[DiagnosisStep]:
-    """The vendor's steps as one, which says no more than whose turn it is."""
+    """The vendor's steps as one, which hides their details: it says only whether the vendor must act."""
     ours = {step.outcome for step in found if step.name in _OF_THE_VENDOR}
     worst: Outcome = next((outcome for outcome in ("problem", "unknown") if outcome in ours), "ok")
     return [DiagnosisStep("vendor", worst, *_TOLD_TENANTS[worst]), *(s for s in found if s.name not in _OF_THE_VENDOR)]

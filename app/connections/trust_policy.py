@@ -2,8 +2,9 @@
 
 The calls of a proof show what the role answered to them. The policy shows what it would answer to others: under another
 session name, at another time, to another principal. Each statement is tried with every External ID that makes a
-difference: none, those that the policy itself compares with, and any further one. What differs from one of our requests
-to the next is a choice: it is as it must be to get in. What is not understood is neither a demand nor a hole.
+difference: none, those that the policy itself compares with, and any further one. Values that vary from request to
+request are a choice: they are assumed to be whatever the policy admits. A condition that is not understood counts
+neither as requiring the External ID nor as insecure.
 
 Pure functions of a parsed policy. A property test holds them to the sandbox's own evaluator.
 """

@@ -131,7 +131,7 @@ class Verification:
         return look_for_retired(self._sts, answers)
 
     def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> ProofFinding:
-        """A routine proof where that is enough, else a full one; with what the trust policy and the canary say."""
+        """Makes a routine proof, or a full one where that does not suffice; then applies trust policy and canary."""
         told: list[Told] = []
         own, retired = before.plan.external_ids, before.plan.retired_ids
         read = partial(judge, told=told, grant=grant, broker=self._sts.broker, external_ids=own, retired=retired)

@@ -50,5 +50,5 @@ def age_of_first(db: Database, secret_keys: tuple[str, ...]) -> HealthFinding:
 
 
 def _fingerprint(secret: str) -> str:
-    """With a derivation of its own, so it is of no use for what the key signs and seals."""
+    """Derived separately, so a fingerprint does not help to forge or read what the key signs and seals."""
     return derive_key(secret, "age")[1][:16].hex()

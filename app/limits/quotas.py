@@ -109,7 +109,7 @@ class Quotas:
         self._count(caller, (self._end_search, caller.key_id))
 
     def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
-        """Counts one in each quota, or raises and counts nothing. The attempt is last everywhere: rows never deadlock."""
+        """Counts one in each quota, or raises and counts nothing. The attempt is always last, to prevent deadlocks."""
         with self._db.read() as db:  # refused requests must not queue for the write lock
             for quota, subject in wanted:
                 _look(db, quota, subject)

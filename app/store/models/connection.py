@@ -54,8 +54,8 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     """A tenant's link to one IAM role. ConnectionStatus shows its states, and what leads from one to the next.
 
     The role never changes: another role is another connection with a proof of its own. The External ID changes only by
-    a proof (app/connections/pairing.py). `version` moves with everything that a proof or an issuance relies on: a verdict
-    applies only to the version that it tested.
+    a proof (app/connections/pairing.py). `version` moves with everything that a proof or an issuance relies on: a
+    verdict applies only to the version that it tested.
     """
 
     __tablename__ = "connections"
@@ -182,8 +182,8 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     def make_due(self, at: datetime, trigger: Trigger) -> None:
         """Prove it at `at`, and begin its schedule again: something says that the role is there, changed or gone.
 
-        A proven role whose stack is being deleted too: the role stays for some seconds. A suspended one rests: its resume
-        makes it due.
+        The deletion of its stack makes a proven role due as well: the role stays for some seconds, and a later proof
+        finds it gone. A suspended connection becomes due when it is resumed.
         """
         if self.status is ConnectionStatus.SUSPENDED:
             return

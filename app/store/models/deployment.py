@@ -67,7 +67,7 @@ class BackgroundWorker(Identified, Base):
     clock_ahead: Mapped[float]  # the least seconds by which its clock is ahead of the database's
     # Up to here, it has answered every message that it received from the registration queue; null: it has not asked.
     heard_at: Mapped[datetime | None]
-    # When the oldest message was sent that this worker received and has not answered.
+    # When the oldest message was sent that this background worker received and has not answered.
     unanswered_at: Mapped[datetime | None]
 
 
