@@ -99,7 +99,7 @@ class Request:
 
 def _object(text: Any) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > _MESSAGE_MAX:
-        raise ValueError("This is no text, or too long.")
+        raise ValueError("This is not text, or too long.")
     value = strict_json.parse(text)
     if isinstance(value, dict):
         return value

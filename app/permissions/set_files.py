@@ -259,7 +259,7 @@ def _managed(found: list[dict[str, Any]], access: Any) -> _Said:
             yield f"managed_policies[{number}].name", said
         elif access == "read" and not _MANAGED_READING.fullmatch(name):
             said = (
-                f"{name} may write, as its name is none of AWS's for reading (…ReadOnlyAccess, …ViewOnlyAccess,"
+                f"{name} may write, as its name does not end like AWS's reading policies (…ReadOnlyAccess, …ViewOnlyAccess,"
                 " SecurityAudit). Name one of those, or say access: write."
             )
             yield f"managed_policies[{number}].name", said
@@ -281,7 +281,7 @@ def _parameters(data: dict[str, Any]) -> _Said:
     used = list(_variables(data.get("statements", []), "statements"))
     for at, name in used:
         if name not in names | {_PARTITION} and not _OF_IAM.fullmatch(name):
-            yield at, f"${{{name}}} is no parameter of this set. Declare it in parameters."
+            yield at, f"${{{name}}} is not a parameter of this set. Declare it in parameters."
     for name in sorted(names - {name for _, name in used}):
         yield "parameters", f"{name} is used by no statement. Use it as ${{{name}}}, or leave it out."
 

@@ -77,7 +77,7 @@ def _with_port(url: str) -> str:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        raise ValueError("has a port that is no number.") from None  # nor is it said: it may be a password's end
+        raise ValueError("has a port that is not a number.") from None  # nor is it said: it may be a password's end
     return url
 
 

@@ -207,7 +207,9 @@ def _seconds_left(issued: Issued) -> float:
     try:
         left = (_moment(issued.expiration) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):
-        raise ConfigurationError("What answers is not Deputy: its Expiration is no time. Check DEPUTY_URL.") from None
+        raise ConfigurationError(
+            "What answers is not Deputy: its Expiration is not a time. Check DEPUTY_URL."
+        ) from None
     if left <= 0:
         raise ConfigurationError(
             "By this machine's clock the credentials had expired before they came. Set the clock (NTP)."

@@ -83,7 +83,10 @@ def test_a_sets_own_fields_are_checked(tmp_path, change, said):
             "statements[0].Condition: Must be a mapping",
         ),
         ({"Condition": {"${Operator}": {"aws:ResourceTag/team": "x"}}}, "statements[0].Condition: Must be a mapping"),
-        ({"Condition": {"Bool": {"aws:x": ["${No}"]}}}, "statements[0].Condition.Bool.aws:x[0]: ${No} is no parameter"),
+        (
+            {"Condition": {"Bool": {"aws:x": ["${No}"]}}},
+            "statements[0].Condition.Bool.aws:x[0]: ${No} is not a parameter",
+        ),
         ({"why": ""}, "statements[0].why: Must say in words"),
         ({"why": "a\x07b"}, "statements[0].why: Must say in words"),
         ({"Action": "*", "Resource": "*"}, "statements[0]: Allows * on *."),
@@ -98,8 +101,8 @@ def test_a_sets_own_fields_are_checked(tmp_path, change, said):
         ({"Action": "S3:putobject"}, "statements[0].Action: S3:putobject writes, and this set's access is read."),
         ({"Action": "s3:*Object"}, "statements[0].Action: s3:*Object (s3:deleteobject and "),
         ({"Action": "ec2:CreateTags"}, "statements[0].Action: ec2:CreateTags writes"),
-        ({"Resource": "arn:aws:s3:::${Bucket}"}, "statements[0].Resource: ${Bucket} is no parameter of this set."),
-        ({"Resource": ["a", "${AWS::Region}"]}, "statements[0].Resource[1]: ${AWS::Region} is no parameter"),
+        ({"Resource": "arn:aws:s3:::${Bucket}"}, "statements[0].Resource: ${Bucket} is not a parameter of this set."),
+        ({"Resource": ["a", "${AWS::Region}"]}, "statements[0].Resource[1]: ${AWS::Region} is not a parameter"),
     ],
 )
 def test_statements_are_checked(tmp_path, change, said):
