@@ -162,7 +162,7 @@ class ApiKeys:
                 _add(db, operator.actor, ApiKey(name=name, scope_bits=callers.to_bits(Scope)), text)
                 return True
             if not is_live(key, now()) or not hmac.compare_digest(key.digest, callers.digest_of(text)):
-                raise ValueError("A key with these digits exists and is revoked, expired or another; make a new one.")
+                raise ValueError("Another key has these hex digits, or this key is revoked or expired. Make a new one.")
             return False
 
     def all_keys(self) -> list[ApiKey]:
@@ -237,7 +237,7 @@ def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
 def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
     mine = caller.permission_sets
     if mine is not None and (permission_sets is None or not mine.issuperset(permission_sets)):
-        raise ForbiddenError("This API key is for fewer permission sets than that one.")
+        raise ForbiddenError("This API key covers fewer permission sets than that one.")
 
 
 def _visible(caller: Caller, key_id: UUID | None = None) -> Select[ApiKey]:

@@ -109,7 +109,7 @@ def _lets_us_try(seen: Evidence) -> Said:
 
 def _role(seen: Evidence) -> Said:
     if isinstance(seen.error, Refused) and seen.ended:
-        fix = "Customer: if the access shall go on, set AccessUntil to a later time, or to none."
+        fix = "Customer: to continue the access, set AccessUntil to a later time, or to none."
         return "problem", seen.ended, fix
     if seen.accepts_another:
         detail = "The role accepts another of the tenant's External IDs than the one that the last proof found."
@@ -117,12 +117,12 @@ def _role(seen: Evidence) -> Said:
         return "problem", detail, fix
     if isinstance(seen.error, Refused):
         detail = (
-            "The role does not let us in. AWS answers alike for a role that does not exist, one whose trust policy"
-            " refuses us, and one that an organisation's policy keeps us from."
+            "The role does not let us in. AWS gives the same answer if the role does not exist, if its trust policy"
+            " refuses us, and if a policy of the organisation blocks us."
         )
         return "problem", detail, f"Customer: {check_of(OWN, 'failed').detail}"
     if seen.error is not None:
-        return "unknown", "AWS did not get as far as the role.", None
+        return "unknown", "AWS gave no answer about the role.", None
     if seen.recreated:
         detail = "The role under this ARN is not the one that was proven: it was deleted and made again."
         return "problem", detail, "Vendor or customer: verify the connection; a proof pins the new role."
@@ -182,8 +182,8 @@ def _organization(seen: Evidence) -> Said:
         return "unknown", detail, fix
     if seen.error is not None:
         return _NOT_REACHED
-    fix = "Customer: ask the organisation's administrator to let this role do it, or do without."
-    return _ceiling(seen, "organization", "The organisation's policies", fix)
+    fix = "Customer: ask the organisation's administrator to allow it for this role, or work without it."
+    return _ceiling(seen, "organization", "the organisation's policies", fix)
 
 
 def _boundary(seen: Evidence) -> Said:
@@ -192,7 +192,7 @@ def _boundary(seen: Evidence) -> Said:
     if seen.view is not None and not isinstance(seen.view.settings, StsError) and seen.view.settings.boundary is None:
         return "ok", "The role has no permissions boundary.", None
     fix = "Customer: add it to the permissions boundary of the role, or take the boundary off."
-    return _ceiling(seen, "boundary", "The role's permissions boundary", fix)
+    return _ceiling(seen, "boundary", "the role's permissions boundary", fix)
 
 
 def _ceiling(seen: Evidence, cause: Cause, who: str, fix: str) -> Said:
@@ -200,8 +200,8 @@ def _ceiling(seen: Evidence, cause: Cause, who: str, fix: str) -> Said:
         return _unseen(seen, seen.view and seen.view.decisions)
     denied = [gap for gap in seen.gaps if gap.cause == cause]
     if denied:
-        return "problem", f"{who} keeps the role from {_some(denied)}.", fix
-    return "ok", f"{who} keeps the role from nothing that the permission set asks for.", None
+        return "problem", f"Denied by {who}: {_some(denied)}.", fix
+    return "ok", f"Nothing that the permission set asks for is denied by {who}.", None
 
 
 def _permissions(seen: Evidence) -> Said:
@@ -214,7 +214,11 @@ def _permissions(seen: Evidence) -> Said:
         fix = "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding kit, and see permissions."
         return "problem", f"The role lacks {_some(missing)}.", fix
     if seen.gaps:
-        return "ok", f"The role lacks nothing that can be told without a request; unknown: {_some(seen.gaps)}.", None
+        return (
+            "ok",
+            f"The role lacks nothing that Deputy can check without a request; unknown: {_some(seen.gaps)}.",
+            None,
+        )
     return "ok", "The role has all rights of the permission set.", None
 
 

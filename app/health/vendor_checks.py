@@ -101,7 +101,7 @@ def _bucket(config: Config) -> HealthFinding:
         return failed(f"There is no bucket {name}.", f"{_STACK}: compare DEPUTY_TEMPLATE_BUCKET with TemplateBucket.")
     if status not in {200, 403}:
         return failed(
-            f"The bucket {name} is in another region than {config.region}, so launch links lead nowhere.",
+            f"The bucket {name} is not in {config.region}, so launch links do not work.",
             "Set AWS_REGION to the region of the stack of cloudformation/broker.yaml.",
         )
     return ok(f"The bucket {name} is there. Whether customers can read it, the check templates says.")
@@ -167,9 +167,9 @@ def _dead_letters(config: Config) -> HealthFinding:
         return warning(
             f"{messages} messages could not be answered.",
             "Look at them for stacks of accounts that you know, whose launch has failed; then purge the queue."
-            " Anybody may publish to the topic, so others need nothing.",
+            " Anybody may publish to the topic, so ignore the others.",
         )
-    return ok("No message of a stack was given up.")
+    return ok("The dead-letter queue is empty.")
 
 
 _NO_RIGHTS = """

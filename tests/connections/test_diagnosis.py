@@ -212,7 +212,7 @@ def test_an_absent_role_and_a_refusing_one_look_alike(patient: Patient):
     patient.customer.remove_role(patient.name)
     absent = patient.diagnose()
     assert problems(absent) == ["role"]
-    assert "AWS answers alike" in absent["conclusion"]
+    assert "AWS gives the same answer" in absent["conclusion"]
     assert step(absent, "role")["fix"].startswith("Customer: ")
     assert absent["steps"] == refusing["steps"]
     assert outcomes(absent) == dict.fromkeys(STEPS, "ok") | {
@@ -246,7 +246,7 @@ def test_a_role_with_a_retired_external_id_refuses_as_any_other(patient: Patient
     rotation = patient.world.admin("POST", path, {"reason": "it is old"}, expect=201)
     patient.world.admin("DELETE", path, expect=204)
     patient.retrust(StringEquals={"sts:ExternalId": rotation["next_external_id"]})
-    assert "AWS answers alike" in patient.diagnose()["conclusion"]
+    assert "AWS gives the same answer" in patient.diagnose()["conclusion"]
 
 
 def test_a_recreated_role_is_another_one_and_is_not_read(patient: Patient):

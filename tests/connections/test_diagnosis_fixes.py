@@ -42,7 +42,7 @@ CASES = [
     ("canary", "unknown", "Vendor: make it again", seen(canary=(Sight.LOST, warning("It is gone.", "make it again")))),
     ("aws_lets_us_try", "problem", "Vendor: compare DEPUTY_ROLE_PREFIX", seen(not_allowed="Its name.")),
     ("aws_lets_us_try", "unknown", "Vendor: try again in a minute", seen(error=Unavailable())),
-    ("role", "problem", "Customer: if the access shall go on", seen(error=Refused(), ended="It ended.")),
+    ("role", "problem", "Customer: to continue the access", seen(error=Refused(), ended="It ended.")),
     ("role", "problem", "Vendor or customer: verify", seen(error=Refused(), accepts_another=True)),
     ("role", "problem", "Customer: The role can't be assumed", seen(error=Refused())),
     ("role", "problem", "Vendor or customer: verify", seen(recreated=True)),

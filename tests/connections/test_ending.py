@@ -102,7 +102,7 @@ def test_a_diagnosis_says_so_and_looks_for_no_other_cause(access: Access):
         found = access.world.admin("POST", path_of(access.connection, "/diagnose"))
     assert found["conclusion"] == words
     steps = {step["name"]: step for step in found["steps"]}
-    assert steps["role"]["fix"].startswith("Customer: if the access shall go on, set AccessUntil")
+    assert steps["role"]["fix"].startswith("Customer: to continue the access, set AccessUntil")
     assert {steps[name]["outcome"] for name in ("mfa", "organization", "permissions")} == {"skipped"}
 
 

@@ -284,7 +284,7 @@ def test_a_bucket_in_another_region(deployment, monkeypatch):
     monkeypatch.setattr(vendor_resources, "bucket", lambda _: (301, now()))
     found = deployment.doctor(2)
     assert wrong(found) == {"bucket": "failed"}
-    assert "in another region than us-east-1" in found["bucket"]["seen"]
+    assert "is not in us-east-1" in found["bucket"]["seen"]
     assert "AWS_REGION" in found["bucket"]["next"]
 
 
