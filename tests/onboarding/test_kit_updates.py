@@ -132,7 +132,7 @@ def test_the_pages_terraform_is_the_role_that_is_there_with_the_other_permission
         if moves:
             world.admin("PATCH", path_of(made), {"permission_set": seller.writes})
         asked = page_of(world, tenant)
-        assert "Apply this configuration in the place of the one that you have" in asked.get_text()
+        assert "Apply this configuration in place of your current one" in asked.get_text()
         written = asked.select_one("#set-update-1-terraform").get_text()
         before, after = (made_by(text, vendor="Example Vendor") for text in (first["terraform"], written))
         assert (before.name, before.trust, before.external_id) == (after.name, after.trust, after.external_id)
