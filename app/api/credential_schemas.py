@@ -22,11 +22,8 @@ _POLICY_OBJECT = {
     "additionalProperties": True,
 }
 _POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
-_NARROWS = doc(
-    _POLICY,
-    "Limits this session to what both this policy and the role's permissions allow.",
-    oneOf=[_POLICY_OBJECT, _POLICY_TEXT],
-)
+_BOTH = "Limits this session to what both this policy and the role's permissions allow."
+_NARROWS = doc(_POLICY, _BOTH, oneOf=[_POLICY_OBJECT, _POLICY_TEXT])
 _HOW_LONG = f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
 
 

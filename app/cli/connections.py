@@ -143,9 +143,7 @@ def resume(connection: str, reason: str) -> Row:
 
 @noun.verb("approve", "123456789012 --permission-set bucket-sync")
 @_CONNECTION
-@click.option(
-    "--permission-set", help="Approve this set without asking; fail if the connection is to have another one."
-)
+@click.option("--permission-set", help="Approve this set without asking; fail if it is another one by now.")
 def approve(connection: str, permission_set: str | None) -> Row:
     """Approve a connection, or the set that it is to move to.
 

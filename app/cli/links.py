@@ -12,6 +12,7 @@ from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX
 
 noun = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")
 _DAY = timedelta(days=1).total_seconds()
+_DAYS = click.IntRange(1, int(LINK_SECONDS_MAX // _DAY))
 
 
 @noun.verb("list", "acme")
@@ -26,12 +27,7 @@ def list_all(tenant: str) -> list[Row]:
 @TENANT
 @click.option("--permission-set", help="The permission set that the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
-@click.option(
-    "--days",
-    type=click.IntRange(1, int(LINK_SECONDS_MAX // _DAY)),
-    default=int(LINK_SECONDS // _DAY),
-    help="Days until it expires.",
-)
+@click.option("--days", type=_DAYS, default=int(LINK_SECONDS // _DAY), help="Days until it expires.")
 def create(tenant: str, permission_set: str | None, region: str | None, days: int) -> Row:
     """Create an onboarding link and print its URL, once.
 

@@ -214,11 +214,7 @@ def _permissions(seen: Evidence) -> Said:
         fix = "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding kit, and see permissions."
         return "problem", f"The role lacks {_some(missing)}.", fix
     if seen.gaps:
-        return (
-            "ok",
-            f"The role lacks nothing that Deputy can check without a request; unknown: {_some(seen.gaps)}.",
-            None,
-        )
+        return "ok", f"The role lacks nothing that can be checked without a request; unknown: {_some(seen.gaps)}.", None
     return "ok", "The role has all rights of the permission set.", None
 
 

@@ -96,9 +96,7 @@ class Refusals:
             if before < MOST:
                 return before < SINGLY
         self._tell(place[0])
-        raise RateLimitedError(
-            f"Too many refused requests with this API key: at most {MOST} per second.", retry_after=1
-        )
+        raise RateLimitedError(f"Too many refused requests with this key: at most {MOST} per second.", retry_after=1)
 
     def _tell(self, key_id: UUID) -> None:
         with self._lock:
