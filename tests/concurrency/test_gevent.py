@@ -10,11 +10,12 @@ import _socket, socket, time
 import gevent
 from app.concurrency.gevent import off_hub
 
-hanging, real = gevent.event.Event(), gevent.monkey.get_original("time", "sleep")
-_socket.getaddrinfo = lambda *_, **__: real(20)
+hanging, real = [], gevent.monkey.get_original("time", "sleep")
+_socket.getaddrinfo = lambda *_, **__: (hanging.append(True), real(60))
 for _ in range(50):
     gevent.spawn(socket.getaddrinfo, "aws.test", 80)
-gevent.sleep(0.1)
+while len(hanging) < gevent.get_hub().threadpool.maxsize:
+    gevent.sleep(0.005)
 with gevent.Timeout(10):
     print(off_hub(sum, [1, 2]), flush=True)
 import os

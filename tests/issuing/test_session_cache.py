@@ -664,7 +664,7 @@ def test_valkey_may_die_and_come_back_and_no_request_fails(process, aws, valkey,
 
         def happen() -> None:
             try:
-                time.sleep(0.1)
+                until(lambda: len(served) > 40)
                 valkey.kill()
                 before = len(served)
                 until(lambda: len(served) > before + 40)
