@@ -2,6 +2,7 @@
 
 Requests that wait do so for 1.8 s, as SDKs give up after 2. Half of those that wait must be answered by then; every
 one within `BOUND`, which leaves room for what two busy cores add, here and in the service, and for no second wait.
+What requests take on this machine before the trouble comes on top.
 """
 
 import itertools
@@ -24,7 +25,6 @@ from tests.honesty.front import Aws
 from tests.support.databases import migrate
 from tests.support.waiting import until
 
-AWAY = 3  # seconds: more than a request, or two of its waits, may take
 SDK_PATIENCE = 2.0
 BOUND = 2.5
 
@@ -62,19 +62,21 @@ class Asking:
         return self._unknown[turn % len(self._unknown)].ask(client, 1)
 
 
-def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[], None]) -> list[Answer]:
-    """The answers during the trouble, under load on every web process."""
+def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[Load], None]) -> list[Answer]:
+    """The answers during the trouble, under load on every web process. `trouble(load)` returns when it is over."""
     ask = Asking(service)
     with ExitStack() as closing_clients:
         by_process = closing_clients.enter_context(service.clients(HANDS // 2))
         with Load([*itertools.chain(*by_process.values())], ask, pause=0.1) as load:
-            load.go_on(HANDS)
+            load.go_on(2 * HANDS)
+            usual = [answer.seconds for answer in load.answers]
             began = time.monotonic()
-            trouble()
+            trouble(load)
             over = time.monotonic()
             until(lambda: sum(one.began > over and one.status == 200 for one in load.answers[:]) > 20, "recovery")
     assert load.lost == 0
     assert_honest(service, load.answers)
+    assert_in_time(load.answers, usual)
     return [answer for answer in load.answers if began < answer.ended and answer.began < over]
 
 
@@ -88,19 +90,22 @@ def assert_honest(service: Deployment, answers: list[Answer]) -> None:
     recorded = service.issued()
     assert not {answer.issued for answer in answers if answer.status == 200} - set(recorded)
     assert len(set(recorded)) == len(recorded)
+
+
+def assert_in_time(answers: list[Answer], usual: list[float]) -> None:
     waited = [answer.seconds for answer in answers if answer.seconds > 1]
-    assert max(waited, default=0) < BOUND
-    assert statistics.median(waited or [0]) < SDK_PATIENCE
+    assert max(waited, default=0) < BOUND + max(usual)
+    assert statistics.median(waited or [0]) < SDK_PATIENCE + statistics.median(usual)
 
 
 # --- PostgreSQL ---
 
 
 def test_the_audit_table_is_locked_by_another_session(on_own_server):
-    def lock() -> None:
+    def lock(load: Load) -> None:
         with on_own_server.engine.begin() as db:
             db.execute(sqlalchemy.text("LOCK TABLE audit_events"))
-            time.sleep(AWAY)
+            load.go_on(HANDS)
 
     answers = assert_nobody_is_hurt_by(on_own_server, lock)
     assert 503 in {answer.status for answer in answers}, "nobody met the lock"
@@ -109,9 +114,9 @@ def test_the_audit_table_is_locked_by_another_session(on_own_server):
 def test_the_server_hangs(server, on_own_server):
     """The kernel still takes what is sent to it, so no timeout of TCP's ends that wait."""
 
-    def hang() -> None:
+    def hang(load: Load) -> None:
         with stopped(server):
-            time.sleep(AWAY)
+            load.go_on(HANDS)
 
     answers = assert_nobody_is_hurt_by(on_own_server, hang)
     assert 503 in {answer.status for answer in answers}, "nobody met the hanging server"
@@ -133,13 +138,13 @@ def stopped(server: Postgres) -> Iterator[None]:
 
 
 def test_every_connection_is_cut(on_own_server):
-    def cut() -> None:
+    def cut(load: Load) -> None:
         for _ in range(5):
             on_own_server.sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
-            time.sleep(0.1)
+            load.go_on(HANDS)
 
     assert_nobody_is_hurt_by(on_own_server, cut)
 
@@ -148,10 +153,10 @@ def test_the_server_restarts(server, on_own_server):
     """Answers go on at once, without a restart of ours."""
     data, home = str(server._data), str(server._home)
 
-    def restart() -> None:
+    def restart(load: Load) -> None:
         options = shlex.split((server._data / "postmaster.opts").read_text())[3:]  # as it was started
         server._run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
-        time.sleep(0.5)
+        load.go_on(HANDS)
         server._run("pg_ctl", "-D", data, "-w", "-l", f"{home}/log", "-o", shlex.join(options), "start")
 
     answers = assert_nobody_is_hurt_by(on_own_server, restart)
@@ -165,10 +170,10 @@ def test_somebody_else_holds_the_write_lock_of_the_file(on_sqlite):
     """A backup, or a person at a prompt: they know nothing of our turns."""
     path = Path(sqlalchemy.make_url(on_sqlite.database_url).database)
 
-    def hold() -> None:
+    def hold(load: Load) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
             foreign.execute("BEGIN IMMEDIATE")
-            time.sleep(AWAY)
+            load.go_on(HANDS)
             foreign.execute("ROLLBACK")
 
     answers = assert_nobody_is_hurt_by(on_sqlite, hold)
