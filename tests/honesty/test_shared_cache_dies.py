@@ -46,11 +46,12 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
         Load([*itertools.chain(*by_process.values())], ask, pause=0.06) as load,
     ):
         load.go_on(40)
+        usual = max(answer.seconds for answer in load.answers)
         yield load
         load.go_on(40)
     assert load.lost == 0
     assert set(load.statuses) == {200}
-    assert max(answer.seconds for answer in load.answers) < 1.8
+    assert max(answer.seconds for answer in load.answers) < 1.8 + usual, "longer than requests here took before"
     assert not {answer.issued for answer in load.answers} - set(service.issued())
 
 
