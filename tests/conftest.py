@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import logging
 import shutil
-import threading
 import time
 import zlib
 from collections import defaultdict
@@ -28,17 +27,14 @@ from botocore.client import ClientCreator
 from botocore.loaders import Loader
 from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
-from sqlalchemy import Engine, event, make_url
+from sqlalchemy import Engine, make_url
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.pool import Pool
 from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
 from app.access import api_keys
 from app.access.callers import Operator, Scope
 from app.aws import sts
-from app.aws.own_role import OwnRole
-from app.aws.sts import Sts
 from app.config import Broker, Config
 from app.factory import create_app
 from app.limits import refusals
@@ -47,7 +43,7 @@ from app.onboarding.page_links import Links
 from app.onboarding.registration_token import RegistrationTokens
 from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
-from tests.support import logged_secrets
+from tests.support import logged_secrets, open_transactions
 from tests.support.cast import Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
 
@@ -75,7 +71,8 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(logged_secrets)
+    for plugin in (logged_secrets, open_transactions):
+        config.pluginmanager.register(plugin)
     if begin_run():
         config.add_cleanup(end_run)
     gc.freeze()
@@ -370,37 +367,6 @@ def _note_what_is_issued() -> None:
 
 
 _note_what_is_issued()
-
-
-class _OpenConnections(threading.local):
-    count = 0
-
-
-_open = _OpenConnections()
-
-
-@event.listens_for(Pool, "checkout")
-def _checked_out(*_: object) -> None:
-    _open.count += 1
-
-
-@event.listens_for(Pool, "detach")  # the audit log's own, which holds no transaction between its statements
-@event.listens_for(Pool, "checkin")
-def _checked_in(*_: object) -> None:
-    _open.count = max(0, _open.count - 1)
-
-
-@pytest.fixture(autouse=True)
-def no_aws_call_inside_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow AWS must never hold a lock: a call to AWS while a database connection is out fails the test."""
-    for door, name in ((Sts, "_assume_role"), (Sts, "_who_is"), (OwnRole, "settings"), (OwnRole, "view")):
-        inner = getattr(door, name)
-
-        def guarded(*args: object, _inner: object = inner, **kwargs: object) -> object:
-            assert _open.count == 0, "AWS was called while a transaction was open"
-            return _inner(*args, **kwargs)
-
-        monkeypatch.setattr(door, name, guarded)
 
 
 class StoppedClock:

@@ -1,0 +1,42 @@
+"""A test in which AWS is called while a transaction is open fails, whichever way the call takes."""
+
+from contextlib import suppress
+
+import boto3
+import pytest
+import sqlalchemy
+from botocore.credentials import ReadOnlyCredentials
+from botocore.session import get_session
+
+from app.aws.query import QueryApi
+from app.aws.stack_answers import StackAnswers
+from app.aws.stack_messages import RegistrationQueue, Request
+
+KEY = ReadOnlyCredentials("111122223333", "sandbox", None)
+REQUEST = Request("Create", "stack", "aws", "111122223333", "id", "Registration", "x", "https://example.com/", {}, {})
+WAYS = {
+    "QueryApi.call": lambda _: _sts().call("GetCallerIdentity", {}, KEY),
+    "QueryApi.once": lambda _: _sts().once("GetCallerIdentity", {}, KEY),
+    "a queue": lambda vendor: RegistrationQueue("us-east-1", vendor.registration_queue_url).receive(0),
+    "a boto3 client": lambda _: boto3.session.Session().client("sts").get_caller_identity(),
+    "the answer to a stack": lambda _: StackAnswers("us-east-1", "aws", None).send(REQUEST, None),
+}
+
+
+def _sts() -> QueryApi:
+    return QueryApi("sts", "us-east-1", get_session())
+
+
+@pytest.fixture
+def engine():
+    made = sqlalchemy.create_engine("sqlite://")
+    yield made
+    made.dispose()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_aws_may_be_called_only_after_the_transaction(engine, vendor, way):
+    with engine.connect(), pytest.raises(AssertionError, match="while a transaction was open"):
+        WAYS[way](vendor)
+    with suppress(ValueError):  # of an address that is not one of AWS's for answers
+        WAYS[way](vendor)
