@@ -11,26 +11,17 @@ import gc
 import logging
 import shutil
 import time
-import zlib
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import urllib3
-from botocore import hooks, regions
-from botocore.client import ClientCreator
-from botocore.loaders import Loader
 from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
-from sqlalchemy import Engine, make_url
-from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.util import LRUCache
-from werkzeug.routing import Rule
+from sqlalchemy import make_url
 
 from app.access import api_keys
 from app.access.callers import Operator, Scope
@@ -43,7 +34,7 @@ from app.onboarding.page_links import Links
 from app.onboarding.registration_token import RegistrationTokens
 from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
-from tests.support import logged_secrets, open_transactions
+from tests.support import choice, compile_once, logged_secrets, open_transactions
 from tests.support.cast import Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
 
@@ -60,69 +51,15 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
 NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
 _MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
-# Where a database's locks and statements are what is tested, each test runs on both.
-_ON_BOTH = (
-    *("tests/access/", "tests/audit/", "tests/background/", "tests/concurrency/", "tests/honesty/", "tests/limits/"),
-    *("tests/store/", "tests/attacks/test_attack_races.py", "tests/issuing/test_other_processes.py"),
-    *("tests/connections/test_listing.py", "tests/connections/test_proof_queue.py"),
-)
-_WAITING = ("honesty", "dev", "client", "web", "background", "deploy")  # the longest first
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for plugin in (logged_secrets, open_transactions):
+    for plugin in (choice, compile_once, logged_secrets, open_transactions):
         config.pluginmanager.register(plugin)
     if begin_run():
         config.add_cleanup(end_run)
     gc.freeze()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Around pytest's own choice by marks, which must know the ones added here; the order is of what it leaves."""
-    if [Path(argument).name for argument in config.args] == ["tests"]:
-        _share_out_databases(items)
-    yield
-    _order(config, items)
-
-
-def _share_out_databases(items: list[pytest.Item]) -> None:
-    """In the whole suite most tests run on one database, by their name: half of them on each, the rest in `make soak`.
-
-    What is named on the command line, a test or a folder, runs on both.
-    """
-    both: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
-    for item in items:
-        params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        for engine in {"sqlite", "postgresql"}.intersection(value for value in params if isinstance(value, str)):
-            if not item.nodeid.startswith(_ON_BOTH):
-                both[item.nodeid.replace(engine, "")][engine] = item
-    for name, variants in both.items():
-        if len(variants) == 2:
-            other = ("sqlite", "postgresql")[zlib.crc32(name.encode()) % 2]
-            variants[other].add_marker(pytest.mark.soak)
-
-
-def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each of xdist's workers begins with folders whose tests wait for the same processes, which so are started once.
-
-    What it has left is taken from the end, so the last tests are short ones.
-    """
-    workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    turns = [*slow, *reversed(slow)]  # who has the longest folder has the shortest as well
-    others: list[pytest.Item] = []
-    for item in items:
-        place = next((n for n, folder in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{folder}/")), None)
-        (others if place is None else turns[place % len(turns)]).append(item)
-    ordered: list[pytest.Item] = []
-    for number, first in enumerate(slow, 1):
-        ordered += first
-        room = max(0, len(items) * number // workers - len(ordered))
-        ordered += others[:room]
-        del others[:room]
-    items[:] = ordered + others
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -143,52 +80,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for where, reason in _MISSING:
         if count := sum(reason in text for text in skipped):
             terminalreporter.write_line(f"{count} tests {where} were skipped: {reason}.")
-
-
-def once(function: Callable[..., Any], key: Callable[..., Hashable]) -> Callable[..., Any]:
-    """The function, called once for each key of its arguments."""
-    known: dict[Hashable, Any] = {}
-
-    def ask(*args: object, **kwargs: object) -> object:
-        wanted = key(*args, **kwargs)
-        if wanted not in known:
-            known[wanted] = function(*args, **kwargs)
-        return known[wanted]
-
-    return ask
-
-
-@pytest.fixture(scope="session", autouse=True)
-def botocore_reads_its_files_once() -> Iterator[None]:
-    """Each of its sessions reads some megabytes of JSON, inspects its functions and renames its events, and each of its
-    clients makes a model, methods and endpoint rules of that JSON: all the same.
-    """
-    read: dict[object, object] = {}
-    alias = cache(hooks.EventAliaser(None)._alias_event_name)
-    methods = once(ClientCreator._create_methods, lambda _, model: model)
-    with pytest.MonkeyPatch.context() as patch:
-        model = once(ClientCreator._load_service_model, lambda _, *wanted: wanted)
-        patch.setattr(ClientCreator, "_load_service_model", model)
-        patch.setattr(ClientCreator, "_create_methods", lambda *given: dict(methods(*given)))  # boto3 adds some
-        rules = once(regions.EndpointProvider, lambda **given: id(given["ruleset_data"]))  # read once
-        patch.setattr(regions, "EndpointProvider", rules)
-        patch.setattr(Loader, "_cache", property(lambda _: read, lambda *_: None), raising=False)
-        patch.setattr(hooks, "accepts_kwargs", cache(hooks.accepts_kwargs))
-        patch.setattr(hooks.EventAliaser, "_alias_event_name", lambda _, name: alias(name))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def statements_and_routes_are_compiled_once() -> Iterator[None]:
-    """Each service has an engine and routes, and hundreds of tests have a service of their own: all the same."""
-    compiled: LRUCache[object, object] = LRUCache(2000)
-    route = once(Rule._compile_builder, lambda rule, *which: (rule.rule, str(rule._trace), str(rule.defaults), which))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rule, "_compile_builder", route)
-        patch.setattr(Engine, "_compiled_cache", property(lambda _: compiled, lambda *_: None), raising=False)
-        patch.setattr(DefaultDialect, "__eq__", lambda one, other: type(one) is type(other))
-        patch.setattr(DefaultDialect, "__hash__", lambda one: hash(type(one)))
-        yield
 
 
 @pytest.fixture(scope="session")
