@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import make_url
 
 from app.access import api_keys
-from app.access.callers import Operator, Scope
+from app.access.callers import Scope
 from app.aws import sts
 from app.config import Broker, Config
 from app.factory import create_app
@@ -34,8 +34,8 @@ from app.onboarding.page_links import Links
 from app.onboarding.registration_token import RegistrationTokens
 from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
-from tests.support import choice, compile_once, logged_secrets, open_transactions
-from tests.support.cast import Api, Customer, World
+from tests.support import choice, compile_once, fixtures, logged_secrets, open_transactions
+from tests.support.cast import OPERATOR, Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 CANARY_TEMPLATE = BROKER_TEMPLATE.with_name("canary.yaml")
-OPERATOR = Operator("tests")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -55,7 +54,7 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for plugin in (choice, compile_once, logged_secrets, open_transactions):
+    for plugin in (choice, compile_once, fixtures, logged_secrets, open_transactions):
         config.pluginmanager.register(plugin)
     if begin_run():
         config.add_cleanup(end_run)

@@ -14,11 +14,7 @@ from tests.support.cast import Api, Customer, World, path_of
 
 WRITES = "bucket-sync"
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """A role that is not there is not waited for."""
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def path(tenant: dict) -> str:

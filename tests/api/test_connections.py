@@ -7,12 +7,6 @@ import pytest
 from tests.support.cast import Customer, World, path_of, without_external_id
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For roles that never will be assumable: don't wait five seconds for them."""
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
-
-
 def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
     tenant = world.tenant()
     role_arn = world.role(tenant)

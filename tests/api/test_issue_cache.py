@@ -26,7 +26,6 @@ from tests.attacks.evidence import on_postgresql, on_sqlite, problem
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of
 from tests.support.rows import ADMIN, ByHand, Role, at_once, place
-from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
 POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
@@ -444,13 +443,6 @@ def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene: Scene, con
 
 
 # --- with a cache that processes share ---
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    server = Valkey()
-    yield server
-    server.kill()
 
 
 @pytest.fixture

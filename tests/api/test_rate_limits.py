@@ -18,13 +18,12 @@ from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, StoppedClock, make_config
 from tests.support.cast import Api, World, path_of
 
-pytestmark = pytest.mark.usefixtures("no_hurry")
+pytestmark = pytest.mark.usefixtures("no_hurry", "impatient")
 
 
 @pytest.fixture
-def start(aws, vendor, config, monkeypatch, stopped_clock) -> Iterator[Callable[..., World]]:
+def start(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., World]]:
     """`start(limit=…)`: the same service with limits that a test can reach."""
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
     with ExitStack() as stack:
 
         def begin(**limits: int) -> World:

@@ -16,8 +16,7 @@ from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.cast import Api, Customer, World, path_of
-from tests.support.rows import ByHand, at_once, place
-from tests.support.valkey import Valkey
+from tests.support.rows import at_once, place
 
 REPORTED = "connection.refusal_reported"
 
@@ -35,11 +34,6 @@ def due_at(world: World, connection):
     with world.admin.app.extensions["deputy"].db.read() as db:
         query = sqlalchemy.select(Connection.due_at, Connection.version)
         return tuple(db.execute(query.where(Connection.id == UUID(connection["id"]))).one())
-
-
-@pytest.fixture
-def by_hand(config) -> ByHand:
-    return ByHand(config.database_url)
 
 
 def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world: World):
@@ -171,13 +165,6 @@ def test_reports_count_as_requests_for_credentials(world: World, config, stopped
         assert set(found) == {202, 429}
     finally:
         app.extensions["deputy"].db.engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    server = Valkey()
-    yield server
-    server.kill()
 
 
 @pytest.fixture

@@ -20,10 +20,8 @@ SERVICES = "deputy"
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused own-ID call of a new connection is not tried again, and boto3 tries again at once."""
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
-    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+def impatient(impatient: None) -> None:
+    """Every test of this folder is."""
 
 
 @pytest.fixture(scope="session")

@@ -26,18 +26,6 @@ KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-1
 COLUMNS = [column.name for column in AuditEvent.__table__.columns]
 
 
-@pytest.fixture(scope="module")
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def by_hand(database_url) -> ByHand:
-    return ByHand(database_url)
-
-
 @pytest.fixture
 def batch(database):
     """Its connection is closed with the engine's."""

@@ -28,15 +28,6 @@ SETTLED = 15 + 5  # seconds: LONGEST and CLOCKS_APART
 SHORT = 3  # in the place of LONGEST
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request):
-    """One of its own, in whose log is only what the test wrote."""
-    with new_database(request.param) as url:
-        database = Database(url)
-        yield database
-        database.engine.dispose()
-
-
 @pytest.fixture
 def later(monkeypatch):
     """`later(seconds)`: the feed finds the database's clock so far ahead.
@@ -51,7 +42,7 @@ def later(monkeypatch):
     return move
 
 
-on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("own_database", ["postgresql"], indirect=True)
 
 
 def say(database: Database, action: str, **more) -> None:
@@ -75,38 +66,38 @@ class Consumer:
         return self.seen
 
 
-def test_the_feed_is_in_order_and_complete_page_by_page(database, later):
+def test_the_feed_is_in_order_and_complete_page_by_page(own_database, later):
     for number in range(5):
-        say(database, f"tests.n{number}")
-    consumer = Consumer(database)
+        say(own_database, f"tests.n{number}")
+    consumer = Consumer(own_database)
     later(SETTLED)
     for _ in range(3):
         consumer.poll()
     assert consumer.seen == [f"tests.n{number}" for number in range(5)]
     later(0)
-    say(database, "tests.later")
+    say(own_database, "tests.later")
     assert len(consumer.poll()) == 5
     later(SETTLED)
     assert consumer.poll()[5:] == ["tests.later"]
 
 
-def test_an_event_comes_when_it_has_settled_and_not_before(database, monkeypatch):
-    say(database, "tests.wrote")
-    with database.read() as db:
+def test_an_event_comes_when_it_has_settled_and_not_before(own_database, monkeypatch):
+    say(own_database, "tests.wrote")
+    with own_database.read() as db:
         made = time_of(db.scalars(sqlalchemy.select(AuditEvent.id)).one())
     for milliseconds, seen in ((0, []), (1, ["tests.wrote"])):
         at = made + timedelta(seconds=SETTLED, milliseconds=milliseconds)
         monkeypatch.setattr(audit, "database_now", lambda _, at=at: at)
-        assert Consumer(database).poll() == seen
+        assert Consumer(own_database).poll() == seen
 
 
 @on_postgresql
-def test_a_transaction_held_open_while_others_commit_is_not_passed_by(database, later):
+def test_a_transaction_held_open_while_others_commit_is_not_passed_by(own_database, later):
     """It made its event first and commits last, as late as it may."""
-    consumer, begun, go_on = Consumer(database), threading.Event(), threading.Event()
+    consumer, begun, go_on = Consumer(own_database), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with database.write(SYSTEM) as db:
+        with own_database.write(SYSTEM) as db:
             audit.record(db, Event(TESTS, "tests.held"))
             db.flush()
             begun.set()
@@ -116,8 +107,8 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(database, 
     holder.start()
     assert begun.wait(60)
     for number in range(3):
-        say(database, f"tests.n{number}")
-    newest = AuditLog(database).events(None, EventFilter(), limit=50, after=None).items
+        say(own_database, f"tests.n{number}")
+    newest = AuditLog(own_database).events(None, EventFilter(), limit=50, after=None).items
     assert [event.action for event in newest] == ["tests.n2", "tests.n1", "tests.n0"], "others are through"
     later(LONGEST)  # when the database ends it
     assert consumer.poll() == []
@@ -129,47 +120,47 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(database, 
 
 
 @on_postgresql
-def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(database, later, monkeypatch):
+def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(own_database, later, monkeypatch):
     """However long its transaction stays open: the feed must not pass over its event."""
     monkeypatch.setattr(audit, "LONGEST", SHORT)
     later(CLOCKS_APART - 1)
-    consumer = Consumer(database)
+    consumer = Consumer(own_database)
     with monkeypatch.context() as patch:
         patch.setattr(store, "LONGEST", SHORT)
-        connection = database.engine.connect()
+        connection = own_database.engine.connect()
     connection.execute(
         sqlalchemy.insert(AuditEvent).values(
             action="tests.held", outcome="ok", actor_kind="operator", actor_name="x", details={}
         )
     )
-    say(database, "tests.other")
+    say(own_database, "tests.other")
     until(lambda: consumer.poll() == ["tests.other"])
     with pytest.raises(sqlalchemy.exc.DBAPIError):
         connection.commit()
     connection.close()
-    assert [event.action for event in AuditLog(database).events(None, EventFilter(), limit=9, after=None).items] == [
-        "tests.other"
-    ]
+    assert [
+        event.action for event in AuditLog(own_database).events(None, EventFilter(), limit=9, after=None).items
+    ] == ["tests.other"]
 
 
-def test_a_use_case_that_took_too_long_commits_nothing(database, monkeypatch):
+def test_a_use_case_that_took_too_long_commits_nothing(own_database, monkeypatch):
     """Also where the database knows no limit for a whole transaction: SQLite, and PostgreSQL before 17."""
     clock = time.monotonic
 
     def take_too_long() -> None:
-        with database.write(SYSTEM) as db:
+        with own_database.write(SYSTEM) as db:
             audit.record(db, Event(TESTS, "tests.late"))
             monkeypatch.setattr(store.time, "monotonic", lambda: clock() + LONGEST + 1)
 
     with pytest.raises(StoreUnavailableError):
         take_too_long()
     monkeypatch.undo()
-    assert AuditLog(database).events(None, EventFilter(), limit=9, after=None).items == []
+    assert AuditLog(own_database).events(None, EventFilter(), limit=9, after=None).items == []
 
 
-def test_an_event_that_waited_too_long_is_not_stored(database):
+def test_an_event_that_waited_too_long_is_not_stored(own_database):
     """It would be stored behind the feed's back; and nobody waits for it any longer."""
-    log = AuditLog(database)
+    log = AuditLog(own_database)
     old = Event(TESTS, "tests.old", {}, at=datetime.now(UTC) - timedelta(seconds=11))
     with pytest.raises(StoreUnavailableError):
         log.append(old)
@@ -177,26 +168,26 @@ def test_an_event_that_waited_too_long_is_not_stored(database):
     assert [event.action for event in log.events(None, EventFilter(), limit=9, after=None).items] == ["tests.fresh"]
 
 
-def test_filters_hold_for_the_feed_too(database, later):
+def test_filters_hold_for_the_feed_too(own_database, later):
     tenant, other = new_id(), new_id()
     for action, whose in (("tests.a", tenant), ("tests.b", tenant), ("tests.a", other)):
-        say(database, action, tenant_id=whose)
+        say(own_database, action, tenant_id=whose)
     later(SETTLED)
-    assert Consumer(database, EventFilter(tenant_id=tenant)).poll() == ["tests.a", "tests.b"]
-    assert Consumer(database, EventFilter(action="tests.a")).poll() == ["tests.a", "tests.a"]
-    log = AuditLog(database)
+    assert Consumer(own_database, EventFilter(tenant_id=tenant)).poll() == ["tests.a", "tests.b"]
+    assert Consumer(own_database, EventFilter(action="tests.a")).poll() == ["tests.a", "tests.a"]
+    log = AuditLog(own_database)
     assert len(log.feed(tenant, EventFilter(), limit=9, after=BEGINNING).items) == 2
     with pytest.raises(NotFoundError):
         log.feed(tenant, EventFilter(tenant_id=other), limit=9, after=BEGINNING)
 
 
-def test_the_log_is_read_as_what_takes_long(database):
+def test_the_log_is_read_as_what_takes_long(own_database):
     """On SQLite such a look has a thread of its own (tests/store/test_sqlite_reads.py)."""
     long: list[bool] = []
     sqlalchemy.event.listen(
-        database.engine, "begin", lambda begun: long.append(begun.get_execution_options()["deputy_takes_long"])
+        own_database.engine, "begin", lambda begun: long.append(begun.get_execution_options()["deputy_takes_long"])
     )
-    log = AuditLog(database)
+    log = AuditLog(own_database)
     log.events(None, EventFilter(), limit=1, after=None)
     log.feed(None, EventFilter(), limit=1, after=BEGINNING)
     assert long == [True, True]

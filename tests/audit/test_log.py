@@ -13,18 +13,11 @@ from app.audit.log import AuditLog, EventFilter
 from app.clock import now
 from app.errors import NotFoundError
 from app.ids import new_id
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM
 from app.store.models import ISSUED, AuditEvent, Tenant
 
 OPERATOR = Actor("operator", None, "the tests")
 KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-123")
-
-
-@pytest.fixture(scope="module")
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.engine.dispose()
 
 
 @pytest.fixture

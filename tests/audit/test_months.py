@@ -19,7 +19,6 @@ from app.errors import StoreUnavailableError
 from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM, Database, database_now
 from app.store.models import ISSUED, AuditEvent
-from tests.support.databases import new_database
 from tests.support.rows import ByHand, at_once, tenant_row
 from tests.support.waiting import until, waiting_for_locks
 
@@ -29,17 +28,8 @@ TESTS = Actor("operator", None, "tests")
 
 
 @pytest.fixture
-def database():
-    """One of its own, in whose log is only what the test wrote."""
-    with new_database("postgresql") as url:
-        database = Database(url)
-        yield database
-        database.engine.dispose()
-
-
-@pytest.fixture
-def by_hand(database):
-    return ByHand(database.engine.url.render_as_string(hide_password=False))
+def by_hand(own_postgresql) -> ByHand:
+    return ByHand(own_postgresql.engine.url.render_as_string(hide_password=False))
 
 
 @pytest.fixture
@@ -101,86 +91,86 @@ def listed(database) -> list[UUID]:
 # --- ahead ---
 
 
-def test_a_new_database_has_this_month_and_the_next_three(database):
-    there = look(database)
+def test_a_new_database_has_this_month_and_the_next_three(own_postgresql):
+    there = look(own_postgresql)
     assert there.attached == sorted([*(name(-ahead) for ahead in range(4)), "audit_events_default"])
     assert there.next_is_made
     assert there.detached == []
-    assert months.make_and_detach(database, None) == 0
-    assert look(database) == there
+    assert months.make_and_detach(own_postgresql, None) == 0
+    assert look(own_postgresql) == there
 
 
-def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others_are(database, by_hand, at):
+def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others_are(own_postgresql, by_hand, at):
     by_hand(f"ALTER TABLE audit_events DETACH PARTITION {name(-1)}")
     at(month(-1) + DAY)
-    assert months.make_and_detach(database, None) == 0
-    there = look(database)
+    assert months.make_and_detach(own_postgresql, None) == 0
+    there = look(own_postgresql)
     assert there.detached == [name(-1)]
     assert name(-4) in there.attached
 
 
-def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(database, by_hand):
+def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(own_postgresql, by_hand):
     border = first_id_at(month(-1))
-    before = write(database, month(-1) - timedelta(milliseconds=1), UUID(int=border.int - 1))
-    after = write(database, month(-1), border)
+    before = write(own_postgresql, month(-1) - timedelta(milliseconds=1), UUID(int=border.int - 1))
+    after = write(own_postgresql, month(-1), border)
     assert places(by_hand) == {before: name(), after: name(-1)}
-    assert listed(database) == [after, before]
+    assert listed(own_postgresql) == [after, before]
 
 
-def test_as_time_goes_by_months_are_made_three_ahead(database, at):
+def test_as_time_goes_by_months_are_made_three_ahead(own_postgresql, at):
     at(month(-2) + DAY)
-    assert months.make_and_detach(database, None) == 0
-    assert look(database).attached == sorted([*(name(-ahead) for ahead in range(6)), "audit_events_default"])
+    assert months.make_and_detach(own_postgresql, None) == 0
+    assert look(own_postgresql).attached == sorted([*(name(-ahead) for ahead in range(6)), "audit_events_default"])
     at(month(-5) + 14 * DAY)
-    assert not look(database).next_is_made
-    months.make_and_detach(database, None)
-    assert look(database).next_is_made
+    assert not look(own_postgresql).next_is_made
+    months.make_and_detach(own_postgresql, None)
+    assert look(own_postgresql).next_is_made
 
 
-def test_without_housekeeping_events_are_stored_and_found_all_the_same(database, by_hand, at):
+def test_without_housekeeping_events_are_stored_and_found_all_the_same(own_postgresql, by_hand, at):
     """It was away for half a year. Its first round makes the next months, and leaves the events where they are."""
     times = [month(-number) + 3 * DAY for number in (0, 3, 4, 6)]
-    ids = [write(database, time) for time in times]
+    ids = [write(own_postgresql, time) for time in times]
     assert [*places(by_hand).values()] == [name(), name(-3), "audit_events_default", "audit_events_default"]
     at(times[-1])
-    months.make_and_detach(database, None)
+    months.make_and_detach(own_postgresql, None)
     made = [name(-number) for number in (0, 1, 2, 3, 7, 8, 9)]  # and not the sixth, which has events elsewhere
-    assert look(database).attached == [*made, "audit_events_default"]
-    ids += [write(database, month(-6) + 20 * DAY), write(database, month(-7))]
+    assert look(own_postgresql).attached == [*made, "audit_events_default"]
+    ids += [write(own_postgresql, month(-6) + 20 * DAY), write(own_postgresql, month(-7))]
     assert [places(by_hand)[event] for event in ids[-2:]] == ["audit_events_default", name(-7)]
-    assert listed(database) == ids[::-1]
-    assert months.make_and_detach(database, None) == 0, "and it does not try what can't be done"
+    assert listed(own_postgresql) == ids[::-1]
+    assert months.make_and_detach(own_postgresql, None) == 0, "and it does not try what can't be done"
 
 
 @pytest.mark.parametrize("when", [datetime(1970, 1, 2, tzinfo=UTC), datetime(2222, 1, 2, tzinfo=UTC)])
-def test_a_clock_that_is_wrong_by_centuries_stops_no_event(database, by_hand, when):
-    stray, good = write(database, when), write(database, month())
+def test_a_clock_that_is_wrong_by_centuries_stops_no_event(own_postgresql, by_hand, when):
+    stray, good = write(own_postgresql, when), write(own_postgresql, month())
     assert places(by_hand) == {stray: "audit_events_default", good: name()}
-    assert {*listed(database)} == {stray, good}
+    assert {*listed(own_postgresql)} == {stray, good}
 
 
 # --- old months ---
 
 
-def test_a_month_is_detached_when_its_last_event_is_old_enough_and_not_before(database, by_hand):
+def test_a_month_is_detached_when_its_last_event_is_old_enough_and_not_before(own_postgresql, by_hand):
     old_months(by_hand, 3, 2, 1)
-    ids = {number: write(database, month(number) + DAY) for number in (3, 2, 1, 0)}
-    assert months.make_and_detach(database, month(2) - timedelta(microseconds=1)) == 0
-    assert months.make_and_detach(database, month(2)) == 1
-    assert look(database).detached == [name(3)]
-    assert listed(database) == [ids[0], ids[1], ids[2]]
+    ids = {number: write(own_postgresql, month(number) + DAY) for number in (3, 2, 1, 0)}
+    assert months.make_and_detach(own_postgresql, month(2) - timedelta(microseconds=1)) == 0
+    assert months.make_and_detach(own_postgresql, month(2)) == 1
+    assert look(own_postgresql).detached == [name(3)]
+    assert listed(own_postgresql) == [ids[0], ids[1], ids[2]]
     assert by_hand.rows(f"SELECT id FROM {name(3)}") == [(ids[3],)], "for the operator"  # noqa: S608
-    assert months.make_and_detach(database, month(0)) == 2
-    assert listed(database) == [ids[0]]
-    assert months.make_and_detach(database, None) == 0
-    assert look(database).detached == [name(3), name(2), name(1)]
+    assert months.make_and_detach(own_postgresql, month(0)) == 2
+    assert listed(own_postgresql) == [ids[0]]
+    assert months.make_and_detach(own_postgresql, None) == 0
+    assert look(own_postgresql).detached == [name(3), name(2), name(1)]
 
 
-def test_a_detached_month_comes_back_as_operations_shows_it(database, by_hand):
+def test_a_detached_month_comes_back_as_operations_shows_it(own_postgresql, by_hand):
     old_months(by_hand, 1)
-    event = write(database, month(1) + DAY)
-    months.make_and_detach(database, month())
-    assert listed(database) == []
+    event = write(own_postgresql, month(1) + DAY)
+    months.make_and_detach(own_postgresql, month())
+    assert listed(own_postgresql) == []
     shown = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     statement = shown[shown.index("ALTER TABLE audit_events ATTACH PARTITION") :].partition(";")[0]
     of_today = ("2025_09", f"{month(1):%Y_%m}"), ("2025-09-01", f"{month(1):%Y-%m-%d}"), ("2025-10", f"{month():%Y-%m}")
@@ -189,54 +179,58 @@ def test_a_detached_month_comes_back_as_operations_shows_it(database, by_hand):
         statement = statement.replace(example, real)
     with by_hand.engine.begin() as connection:
         connection.exec_driver_sql(statement)
-    assert listed(database) == [event]
+    assert listed(own_postgresql) == [event]
     assert places(by_hand) == {event: name(1)}
 
 
-def test_events_in_the_default_partition_go_when_the_newest_of_them_is_old(database, by_hand):
-    ids = [write(database, month(5) + DAY), write(database, month(3) + DAY), write(database, month() + DAY)]
-    assert months.make_and_detach(database, month(3) + DAY) == 0
-    assert months.make_and_detach(database, month(3) + 2 * DAY) == 1
-    assert listed(database) == [ids[2]]
-    [detached] = look(database).detached
+def test_events_in_the_default_partition_go_when_the_newest_of_them_is_old(own_postgresql, by_hand):
+    ids = [
+        write(own_postgresql, month(5) + DAY),
+        write(own_postgresql, month(3) + DAY),
+        write(own_postgresql, month() + DAY),
+    ]
+    assert months.make_and_detach(own_postgresql, month(3) + DAY) == 0
+    assert months.make_and_detach(own_postgresql, month(3) + 2 * DAY) == 1
+    assert listed(own_postgresql) == [ids[2]]
+    [detached] = look(own_postgresql).detached
     assert detached == f"audit_events_default_{month(3) + DAY:%Y_%m_%d}"
     assert by_hand.rows(f"SELECT id FROM {detached} ORDER BY id") == [(ids[0],), (ids[1],)]  # noqa: S608
     assert by_hand.rows("SELECT id FROM audit_events_default") == []
-    again = write(database, month(5) + DAY)
+    again = write(own_postgresql, month(5) + DAY)
     assert places(by_hand)[again] == "audit_events_default"
     with pytest.raises(DBAPIError, match="append-only"):
         by_hand("TRUNCATE audit_events_default")
 
 
-def test_events_of_the_same_day_go_again_while_the_first_ones_wait_for_the_operator(database):
+def test_events_of_the_same_day_go_again_while_the_first_ones_wait_for_the_operator(own_postgresql):
     """As of a machine whose clock begins at the same moment at each start."""
     for again in range(3):
-        write(database, month(5) + DAY + timedelta(seconds=again))
-        assert months.make_and_detach(database, month(4)) == 1
+        write(own_postgresql, month(5) + DAY + timedelta(seconds=again))
+        assert months.make_and_detach(own_postgresql, month(4)) == 1
     detached = f"audit_events_default_{month(5) + DAY:%Y_%m_%d}"
-    assert look(database).detached == [detached, f"{detached}_1", f"{detached}_1_1"]
-    assert listed(database) == []
+    assert look(own_postgresql).detached == [detached, f"{detached}_1", f"{detached}_1_1"]
+    assert listed(own_postgresql) == []
 
 
-def test_many_background_workers_at_once_detach_the_months_once(database, by_hand, at):
+def test_many_background_workers_at_once_detach_the_months_once(own_postgresql, by_hand, at):
     old_months(by_hand, 4, 3, 2, 1)
     at(month(-3) + DAY)
-    done = at_once([lambda: months.make_and_detach(database, month())] * 6)
+    done = at_once([lambda: months.make_and_detach(own_postgresql, month())] * 6)
     assert {type(one) for one in done} == {int}
-    months.make_and_detach(database, month())  # the others left the work to the first
-    assert look(database).detached == [name(number) for number in (4, 3, 2, 1)]
-    assert look(database).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
+    months.make_and_detach(own_postgresql, month())  # the others left the work to the first
+    assert look(own_postgresql).detached == [name(number) for number in (4, 3, 2, 1)]
+    assert look(own_postgresql).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
 
 
-def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(database, by_hand, at):
+def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(own_postgresql, by_hand, at):
     old_months(by_hand, 1)
     at(month(-1) + DAY)
-    before = look(database)
+    before = look(own_postgresql)
     with by_hand.engine.begin() as other:
         other.execute(text(months._ALONE))
-        assert months.make_and_detach(database, month()) == 0
-        assert look(database) == before
-    assert months.make_and_detach(database, month()) == 1
+        assert months.make_and_detach(own_postgresql, month()) == 0
+        assert look(own_postgresql) == before
+    assert months.make_and_detach(own_postgresql, month()) == 1
 
 
 # --- beside issuing ---
@@ -250,19 +244,19 @@ def reading(by_hand):
         yield
 
 
-def test_a_lock_that_is_not_free_is_given_up_soon_and_issuing_goes_on(database, by_hand):
+def test_a_lock_that_is_not_free_is_given_up_soon_and_issuing_goes_on(own_postgresql, by_hand):
     old_months(by_hand, 1)
-    write(database, month(1) + DAY)
+    write(own_postgresql, month(1) + DAY)
     detached, ended = [], []
 
     def detaching() -> None:
         while len(ended) < 3:
-            detached.append(months.make_and_detach(database, month()))
+            detached.append(months.make_and_detach(own_postgresql, month()))
 
     def later() -> int:
         try:
-            until(lambda: waiting_for_locks(database), "make_and_detach waits for its lock")
-            return commit(database)
+            until(lambda: waiting_for_locks(own_postgresql), "make_and_detach waits for its lock")
+            return commit(own_postgresql)
         finally:
             ended.append(True)
 
@@ -270,14 +264,14 @@ def test_a_lock_that_is_not_free_is_given_up_soon_and_issuing_goes_on(database, 
         _, *done = at_once([detaching, *[later] * 3])
         assert all(isinstance(epoch, int) for epoch in done), "a commit that came later was refused"
         assert set(detached) == {0}
-        assert look(database).detached == []
+        assert look(own_postgresql).detached == []
     assert [line["event"] for line in lines] == ["audit.months_wait"] * len(detached)
-    assert months.make_and_detach(database, month()) == 1
+    assert months.make_and_detach(own_postgresql, month()) == 1
 
 
-def test_issuing_does_not_wait_for_the_default_partition(database, by_hand):
+def test_issuing_does_not_wait_for_the_default_partition(own_postgresql, by_hand):
     """PostgreSQL locks it when a month is made."""
-    batch = AuditBatch(database)
+    batch = AuditBatch(own_postgresql)
     batch.commit([])
     with by_hand.engine.begin() as other:
         other.execute(text("LOCK TABLE audit_events_default IN ACCESS EXCLUSIVE MODE"))
@@ -294,23 +288,29 @@ def commit(database) -> int:
     return AuditBatch(database).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
 
 
-def test_a_prepared_statement_goes_on_while_months_come_and_go(database, by_hand, at):
-    batch, made = AuditBatch(database), []
+def test_a_prepared_statement_goes_on_while_months_come_and_go(own_postgresql, by_hand, at):
+    batch, made = AuditBatch(own_postgresql), []
     for number in range(3, 0, -1):
         old_months(by_hand, number)
     for number in range(6):
         made.append(Event(TESTS, Action.CREDENTIALS_ISSUED, {"n": number}))
         batch.commit([made[-1]])
         at(month(-number) + DAY)
-        months.make_and_detach(database, month(max(0, 2 - number)))
-    assert listed(database) == [event.id for event in made[::-1]]
-    assert len(look(database).detached) == 3
+        months.make_and_detach(own_postgresql, month(max(0, 2 - number)))
+    assert listed(own_postgresql) == [event.id for event in made[::-1]]
+    assert len(look(own_postgresql).detached) == 3
 
 
-def test_a_batch_may_have_events_of_two_months_and_of_none(database, by_hand):
-    batch = AuditBatch(database)
+def test_a_batch_may_have_events_of_two_months_and_of_none(own_postgresql, by_hand):
+    batch = AuditBatch(own_postgresql)
     events = [
-        Event(TESTS, Action.CREDENTIALS_ISSUED, {}, id=UUID(int=first_id_at(time).int + 1), at=database_time(database))
+        Event(
+            TESTS,
+            Action.CREDENTIALS_ISSUED,
+            {},
+            id=UUID(int=first_id_at(time).int + 1),
+            at=database_time(own_postgresql),
+        )
         for time in (month(), month(-1), month(-40))
     ]
     batch.commit(events)
@@ -334,11 +334,11 @@ def every_table(database, by_hand, at) -> list[str]:
     return ["audit_events", *look(database).attached]
 
 
-def test_no_part_of_the_log_lets_an_event_be_changed_or_deleted(database, by_hand, at):
-    tables = every_table(database, by_hand, at)
+def test_no_part_of_the_log_lets_an_event_be_changed_or_deleted(own_postgresql, by_hand, at):
+    tables = every_table(own_postgresql, by_hand, at)
     for number in range(5):
-        write(database, month(-number))
-    write(database, month(9))
+        write(own_postgresql, month(-number))
+    write(own_postgresql, month(9))
     assert len(tables) == 7
     for table in tables:
         assert by_hand.one(f"SELECT count(*) FROM {table}") > 0, table  # noqa: S608
@@ -356,7 +356,7 @@ def test_no_part_of_the_log_lets_an_event_be_changed_or_deleted(database, by_han
     assert by_hand.one("SELECT count(*) FROM audit_events") == 6
 
 
-def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(database, by_hand, at):
+def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(own_postgresql, by_hand, at):
     """What docs/operations.md says of two roles: the web processes' needs no more than these rights."""
     role = f"web_{new_id().hex}"
     by_hand(
@@ -365,8 +365,8 @@ def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(datab
         f"GRANT USAGE ON SCHEMA public TO {role}",
     )
     at(month(-1) + DAY)
-    months.make_and_detach(database, None)  # a month that was made later, by the owner
-    web = Database(database.engine.url.set(username=role).render_as_string(hide_password=False))
+    months.make_and_detach(own_postgresql, None)  # a month that was made later, by the owner
+    web = Database(own_postgresql.engine.url.set(username=role).render_as_string(hide_password=False))
     try:
         AuditBatch(web).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
         tenant_row(web)  # and moves on with the rest
@@ -395,14 +395,14 @@ def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(datab
 # --- reading ---
 
 
-def test_lists_and_the_feed_go_over_the_border_of_a_month(database, by_hand, monkeypatch):
+def test_lists_and_the_feed_go_over_the_border_of_a_month(own_postgresql, by_hand, monkeypatch):
     old_months(by_hand, 2, 1)
     times = [month(1) + timedelta(seconds=number) for number in (-3, -2, -1, 0, 1, 2)] + [month(4)]
     tenant = new_id()
-    ids = sorted(write(database, time, tenant_id=tenant) for time in times)
+    ids = sorted(write(own_postgresql, time, tenant_id=tenant) for time in times)
     assert {*places(by_hand).values()} == {name(2), name(1), "audit_events_default"}
-    assert listed(database) == ids[::-1]
-    log, found, after = AuditLog(database), [], BEGINNING
+    assert listed(own_postgresql) == ids[::-1]
+    log, found, after = AuditLog(own_postgresql), [], BEGINNING
     while page := log.feed(tenant, EventFilter(), limit=2, after=after).items:
         found += [event.id for event in page]
         after = found[-1]
@@ -411,19 +411,19 @@ def test_lists_and_the_feed_go_over_the_border_of_a_month(database, by_hand, mon
     assert [event.id for event in log.events(None, wanted, limit=9, after=None).items] == ids[2:5][::-1]
 
 
-def test_each_month_has_the_logs_indexes(database, by_hand, at):
-    every_table(database, by_hand, at)
+def test_each_month_has_the_logs_indexes(own_postgresql, by_hand, at):
+    every_table(own_postgresql, by_hand, at)
     query = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'audit_events'::regclass AND indisvalid"
     ours = {index for (index,) in by_hand.rows(query)}
     assert ours == {"pk_audit_events", "ix_audit_events_action", "ix_audit_events_connection", "ix_audit_events_tenant"}
     for index in ours:
         parts = by_hand.one(f"SELECT count(*) FROM pg_inherits WHERE inhparent = '{index}'::regclass")  # noqa: S608
-        assert parts == len(look(database).attached), index
+        assert parts == len(look(own_postgresql).attached), index
 
 
-def test_a_name_that_is_not_ours_is_left_alone(database, by_hand):
+def test_a_name_that_is_not_ours_is_left_alone(own_postgresql, by_hand):
     by_hand("CREATE TABLE audit_events_of_mine (id uuid)")
-    there = look(database)
+    there = look(own_postgresql)
     assert there.detached == []
-    assert months.make_and_detach(database, month()) == 0
-    assert sqlalchemy.inspect(database.engine).has_table("audit_events_of_mine")
+    assert months.make_and_detach(own_postgresql, month()) == 0
+    assert sqlalchemy.inspect(own_postgresql.engine).has_table("audit_events_of_mine")

@@ -15,9 +15,8 @@ from app.audit.log import AuditLog, EventFilter
 from app.background import housekeeping
 from app.clock import now
 from app.ids import first_id_at
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM
 from app.store.models import ISSUED, AuditEvent
-from tests.support.databases import new_database
 from tests.support.housekeeping import tidy
 from tests.support.rows import ByHand, at_once
 
@@ -27,23 +26,12 @@ TESTS = Actor("operator", None, "tests")
 MONTHS = 31 * DAY  # a month is detached as a whole
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request):
-    """One of its own, in whose log is only what the test wrote."""
-    with new_database(request.param) as url:
-        database = Database(url)
-        yield database
-        database.engine.dispose()
-
-
 @pytest.fixture
-def by_hand(database):
-    found = ByHand(database.engine.url.render_as_string(hide_password=False))
-    yield found
-    found.engine.dispose()
+def by_hand(own_database) -> ByHand:
+    return ByHand(own_database.engine.url.render_as_string(hide_password=False))
 
 
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("own_database", ["sqlite"], indirect=True)
 
 
 def write(database, *ages: timedelta, at: datetime | None = None) -> list[UUID]:
@@ -73,125 +61,125 @@ def left(database) -> set[UUID]:
     return {event.id for event in log.events(None, EventFilter(), limit=200, after=None).items}
 
 
-def test_what_is_older_leaves_the_log_and_what_is_younger_stays(database):
-    _, *kept = write(database, 400 * DAY + MONTHS + MOMENT, 400 * DAY - MOMENT, 31 * DAY, 0 * DAY)
-    assert tidy(database, 400) == 1
-    assert left(database) == {*kept}
-    assert tidy(database, 400) == 0
-    assert left(database) == {*kept}
+def test_what_is_older_leaves_the_log_and_what_is_younger_stays(own_database):
+    _, *kept = write(own_database, 400 * DAY + MONTHS + MOMENT, 400 * DAY - MOMENT, 31 * DAY, 0 * DAY)
+    assert tidy(own_database, 400) == 1
+    assert left(own_database) == {*kept}
+    assert tidy(own_database, 400) == 0
+    assert left(own_database) == {*kept}
 
 
-def test_0_keeps_everything(database, by_hand):
-    ids = write(database, 4000 * DAY, 0 * DAY)
-    assert tidy(database, 0) == 0
-    assert left(database) == {*ids}
+def test_0_keeps_everything(own_database, by_hand):
+    ids = write(own_database, 4000 * DAY, 0 * DAY)
+    assert tidy(own_database, 0) == 0
+    assert left(own_database) == {*ids}
     with pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"):
         by_hand("DELETE FROM audit_events")
 
 
-def test_the_retention_may_be_lowered_and_raised(database, by_hand):
-    oldest, older, *kept = write(database, 500 * DAY, 200 * DAY, 20 * DAY)
-    assert tidy(database, 600) == 0
-    assert tidy(database, 400) == 1
-    assert left(database) == {older, *kept}
-    assert tidy(database, 600) == 0, "what is gone is gone"
-    assert tidy(database, 100) == 1
-    assert left(database) == {*kept}
-    if database.engine.dialect.name == "postgresql":
+def test_the_retention_may_be_lowered_and_raised(own_database, by_hand):
+    oldest, older, *kept = write(own_database, 500 * DAY, 200 * DAY, 20 * DAY)
+    assert tidy(own_database, 600) == 0
+    assert tidy(own_database, 400) == 1
+    assert left(own_database) == {older, *kept}
+    assert tidy(own_database, 600) == 0, "what is gone is gone"
+    assert tidy(own_database, 100) == 1
+    assert left(own_database) == {*kept}
+    if own_database.engine.dialect.name == "postgresql":
         tables = by_hand.rows("SELECT relname FROM pg_class WHERE relname ~ '^audit_events_.*[0-9]$' AND relkind = 'r'")
         found = [by_hand.rows(f"SELECT id FROM {table}") for (table,) in tables]  # noqa: S608
         assert {row_id for rows in found for (row_id,) in rows} == {oldest, older, *kept}, "nothing is deleted"
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_an_events_time_may_be_some_seconds_younger_than_its_id(database, monkeypatch):
+@pytest.mark.parametrize("own_database", ["postgresql"], indirect=True)
+def test_an_events_time_may_be_some_seconds_younger_than_its_id(own_database, monkeypatch):
     """The last event of a month says that it is of the next one."""
     end = (now() - 60 * DAY).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    [last] = write(database, now() - end + timedelta(milliseconds=1), at=end + timedelta(seconds=4.9))
+    [last] = write(own_database, now() - end + timedelta(milliseconds=1), at=end + timedelta(seconds=4.9))
     for seconds, gone in ((4.9, 0), (5.1, 1)):
         monkeypatch.setattr(housekeeping, "now", lambda later=seconds: end + 30 * DAY + timedelta(seconds=later))
-        assert tidy(database, 30) == gone
-        assert left(database) == ({last} if not gone else set())
+        assert tidy(own_database, 30) == gone
+        assert left(own_database) == ({last} if not gone else set())
 
 
-def test_a_clock_that_is_ahead_ends_nothing(database, monkeypatch):
-    ids = write(database, 300 * DAY, 0 * DAY)
+def test_a_clock_that_is_ahead_ends_nothing(own_database, monkeypatch):
+    ids = write(own_database, 300 * DAY, 0 * DAY)
     for name in ("now", "database_now"):
         with monkeypatch.context() as patch:
             patch.setattr(housekeeping, name, lambda *_: now() + 4000 * DAY)
-            assert tidy(database, 100_000 if name == "now" else 400) == 0
-            assert tidy(database, 400) == 0
-    assert left(database) == {*ids}
+            assert tidy(own_database, 100_000 if name == "now" else 400) == 0
+            assert tidy(own_database, 400) == 0
+    assert left(own_database) == {*ids}
 
 
-def test_many_background_workers_at_once_do_not_fail(database):
-    kept = write(database, *[500 * DAY - timedelta(seconds=n) for n in range(50)], DAY)[50:]
-    assert {type(found) for found in at_once([lambda: tidy(database, 400)] * 6)} == {int}
-    tidy(database, 400)
-    assert left(database) == {*kept}
+def test_many_background_workers_at_once_do_not_fail(own_database):
+    kept = write(own_database, *[500 * DAY - timedelta(seconds=n) for n in range(50)], DAY)[50:]
+    assert {type(found) for found in at_once([lambda: tidy(own_database, 400)] * 6)} == {int}
+    tidy(own_database, 400)
+    assert left(own_database) == {*kept}
 
 
 # --- SQLite: rows ---
 
 
 @on_sqlite
-def test_sqlite_itself_deletes_no_younger_event(database, by_hand):
+def test_sqlite_itself_deletes_no_younger_event(own_database, by_hand):
     """Not by a mistake of ours, and not by hand: by its own clock, and the days that housekeeping last told it."""
-    old, young = write(database, 400 * DAY + MOMENT, 400 * DAY - MOMENT)
+    old, young = write(own_database, 400 * DAY + MOMENT, 400 * DAY - MOMENT)
     by_id = "DELETE FROM audit_events WHERE id = :id"
     for event in (old, young):
         with pytest.raises(IntegrityError, match="append-only"):
             by_hand(by_id, id=event.hex)
-    tidy(database, 100_000)
+    tidy(own_database, 100_000)
     with pytest.raises(IntegrityError, match="append-only"):
         by_hand(by_id, id=old.hex)
     by_hand("UPDATE configuration SET audit_kept_days = 400")
     for statement, values in ((by_id, {"id": young.hex}), ("DELETE FROM audit_events", {})):
         with pytest.raises(IntegrityError, match="append-only"):
             by_hand(statement, **values)
-    assert left(database) == {old, young}
+    assert left(own_database) == {old, young}
     by_hand(by_id, id=old.hex)
     for change in ("outcome = 'failed'", "at = '1970-01-01 00:00:00.000000'"):
         with pytest.raises(IntegrityError, match="append-only"):
             by_hand(f"UPDATE audit_events SET {change}")  # noqa: S608
-    assert left(database) == {young}
+    assert left(own_database) == {young}
 
 
 @on_sqlite
-def test_an_event_of_a_late_time_is_kept_though_its_id_is_old(database):
-    write(database, 500 * DAY)
-    kept = write(database, 450 * DAY, at=now() - DAY)
-    assert tidy(database, 400) == 1
-    assert left(database) == {*kept}
+def test_an_event_of_a_late_time_is_kept_though_its_id_is_old(own_database):
+    write(own_database, 500 * DAY)
+    kept = write(own_database, 450 * DAY, at=now() - DAY)
+    assert tidy(own_database, 400) == 1
+    assert left(own_database) == {*kept}
 
 
 @on_sqlite
-def test_an_old_event_with_a_young_id_waits_until_its_id_is_old(database):
-    write(database, 500 * DAY)
-    kept = write(database, 2 * DAY) + write(database, DAY, at=now() - 900 * DAY)
-    assert tidy(database, 400) == 1
-    assert left(database) == {*kept}
+def test_an_old_event_with_a_young_id_waits_until_its_id_is_old(own_database):
+    write(own_database, 500 * DAY)
+    kept = write(own_database, 2 * DAY) + write(own_database, DAY, at=now() - 900 * DAY)
+    assert tidy(own_database, 400) == 1
+    assert left(own_database) == {*kept}
 
 
 @on_sqlite
-def test_a_few_rows_at_a_time_and_others_write_in_between(database, monkeypatch):
+def test_a_few_rows_at_a_time_and_others_write_in_between(own_database, monkeypatch):
     """Between two transactions it pauses for 19 times as long as the first one took."""
     monkeypatch.setattr(housekeeping, "_TOGETHER", 100)
-    write(database, *[500 * DAY - timedelta(seconds=number) for number in range(2_000)])
-    pauses, batch = [], AuditBatch(database)
+    write(own_database, *[500 * DAY - timedelta(seconds=number) for number in range(2_000)])
+    pauses, batch = [], AuditBatch(own_database)
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
         batch.commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])  # the write lock is free
 
-    assert housekeeping.tidy(database, 400, SimpleNamespace(wait=pause)) == 2_000
+    assert housekeeping.tidy(own_database, 400, SimpleNamespace(wait=pause)) == 2_000
     assert len(pauses) == 20
     assert min(pauses) > 0
-    assert len(left(database)) == 20
+    assert len(left(own_database)) == 20
 
 
 @on_sqlite
-def test_for_15_seconds_at_most_each_time(database, monkeypatch):
+def test_for_15_seconds_at_most_each_time(own_database, monkeypatch):
     class Clock:
         passed, pauses = 0.0, []
 
@@ -205,27 +193,27 @@ def test_for_15_seconds_at_most_each_time(database, monkeypatch):
 
     monkeypatch.setattr(housekeeping, "_TOGETHER", 2)
     monkeypatch.setattr(housekeeping, "time", clock := Clock())
-    write(database, *[500 * DAY - timedelta(seconds=number) for number in range(9)])
-    assert housekeeping.tidy(database, 400, clock) == 8
+    write(own_database, *[500 * DAY - timedelta(seconds=number) for number in range(9)])
+    assert housekeeping.tidy(own_database, 400, clock) == 8
     assert clock.pauses == pytest.approx([3.8, 3.8, 3.8, 2.0]), "the last one only to the end"
-    assert housekeeping.tidy(database, 400, clock) == 1
+    assert housekeeping.tidy(own_database, 400, clock) == 1
 
 
 @on_sqlite
-def test_where_nothing_is_old_no_writer_is_waited_for(database):
-    kept = write(database, DAY)
-    tidy(database, 400)
+def test_where_nothing_is_old_no_writer_is_waited_for(own_database):
+    kept = write(own_database, DAY)
+    tidy(own_database, 400)
     begun, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with database.write(SYSTEM):
+        with own_database.write(SYSTEM):
             begun.set()
             assert done.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
     assert begun.wait(60)
-    assert tidy(database, 400) == 0
+    assert tidy(own_database, 400) == 0
     done.set()
     holder.join()
-    assert left(database) == {*kept}
+    assert left(own_database) == {*kept}

@@ -31,7 +31,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared(request):
+def shared_services(request):
     with new_database(request.param) as url:
         found = composition.Services(make_config(url))
         yield found
@@ -39,12 +39,12 @@ def shared(request):
 
 
 @pytest.fixture
-def services(shared):
+def services(shared_services):
     """With no registrations, and no secret key noted."""
-    with shared.db.write(SYSTEM) as db:
+    with shared_services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.delete(Registration))
         db.execute(sqlalchemy.delete(SecretKey))
-    return shared
+    return shared_services
 
 
 def registrations(services, *ages: timedelta) -> list:
@@ -110,7 +110,7 @@ def test_where_nothing_is_old_housekeeping_does_not_wait_for_writers(services):
     assert left(services) == kept
 
 
-@pytest.mark.parametrize("shared", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize("shared_services", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 def test_rows_that_another_background_worker_deletes_are_not_waited_for(services):
     registrations(services, 40 * DAY)
     with holding(services, "DELETE FROM registrations"):

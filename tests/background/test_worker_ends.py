@@ -21,7 +21,6 @@ from app.factory import create_app
 from app.store.models import ConnectionStatus
 from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses
 from tests.support.rows import ByHand
-from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
 __all__ = ["crowd", "services"]  # fixtures
@@ -66,10 +65,11 @@ def readonly():
 
 
 @pytest.fixture
-def valkey():
-    server = Valkey()
-    yield server
-    server.kill()
+def celery_url(valkey) -> str:
+    """The file's Valkey, without the messages of the test before."""
+    with contextlib.closing(redis.Redis.from_url(valkey.url)) as broker:
+        broker.flushall()
+    return valkey.url
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def listening(services, vendor):
 
 
 @pytest.fixture
-def started(listening, aws, valkey):
+def started(listening, aws, celery_url):
     """Starts a worker's process, the leader of its group."""
 
     @contextlib.contextmanager
@@ -91,7 +91,7 @@ def started(listening, aws, valkey):
         process = subprocess.Popen(
             [*before, sys.executable, *arguments],
             cwd=cwd,
-            env=environment(listening, aws, DEPUTY_CELERY_URL=valkey.url),
+            env=environment(listening, aws, DEPUTY_CELERY_URL=celery_url),
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -137,12 +137,12 @@ def test_an_unprivileged_background_worker_proves_in_a_read_only_checkout_and_it
 
 
 @on_postgresql
-def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, valkey, readonly):
+def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, celery_url, readonly):
     files = sorted(readonly.rglob("*"))
     beat = ["-m", "celery", "--app", "celery_app", "beat"]
     with (
         started(beat, cwd=readonly, before=unprivileged()),
-        contextlib.closing(redis.Redis.from_url(valkey.url)) as broker,
+        contextlib.closing(redis.Redis.from_url(celery_url)) as broker,
     ):
         until(lambda: broker.llen("deputy") > 0, seconds=120)
     assert sorted(readonly.rglob("*")) == files

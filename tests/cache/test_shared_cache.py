@@ -11,15 +11,8 @@ import redis
 from app.cache.shared_cache import SharedCache
 from dev.stack import free_port
 from tests.support.rows import at_once
-from tests.support.valkey import Valkey, cache_at, logged
+from tests.support.valkey import cache_at, logged
 from tests.support.waiting import until
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    server = Valkey()
-    yield server
-    server.kill()
 
 
 @pytest.fixture

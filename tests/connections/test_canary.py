@@ -19,6 +19,8 @@ from tests.support.databases import new_database
 from tests.support.rows import at_once
 from tests.web.conftest import visit
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 FOUR = ["own_external_id_accepted", "account_matches", "missing_external_id_refused", "foreign_external_id_refused"]
 MINUTE = 60  # seconds: what the canary said longer ago does not count
 EVENTS = ("prober.sighted", "prober.blinded", "prober.canary_lost")
@@ -117,11 +119,6 @@ def deployment(_deployment, clock, aws, faults) -> Deployment:
 @pytest.fixture
 def world(deployment) -> World:
     return deployment.world
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch) -> None:
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
 
 
 def diagnosis_of(world: World, made, step: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from tests.attacks.evidence import on_sqlite, problem, shows_nothing
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 
-pytestmark = on_sqlite  # nothing here depends on the database
+pytestmark = [on_sqlite, pytest.mark.usefixtures("impatient")]  # nothing here depends on the database
 
 STEPS = [
     *("our_credentials", "our_identity", "canary", "aws_lets_us_try", "role", "session_duration", "region", "mfa"),
@@ -24,12 +24,6 @@ ALL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 def document(*statements) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch) -> None:
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
-    monkeypatch.setattr("app.aws.query.PAUSE", 0)
 
 
 REPORTS = """

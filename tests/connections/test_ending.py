@@ -19,11 +19,6 @@ from tests.support.versions import READS, Vendor, registered
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
-
-
 class Access:
     """A role with an end, and its connection."""
 

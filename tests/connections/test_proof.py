@@ -22,7 +22,7 @@ from app.connections.proof import AWS_SILENT, ProofCheck, Warning as ProofWarnin
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM
 from app.store.models import (
     AuditEvent,
     Connection,
@@ -390,13 +390,6 @@ class Meanwhile:
 
     def probe_foreign(self, _grant) -> None:
         raise Refused
-
-
-@pytest.fixture(scope="module")
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.engine.dispose()
 
 
 @pytest.fixture

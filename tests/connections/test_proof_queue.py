@@ -314,7 +314,7 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
     assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
 
 
-def test_the_background_worker_leaves_alone_what_a_request_is_proving(scene, monkeypatch):
+def test_the_background_worker_leaves_alone_what_a_request_is_proving(scene, impatient, monkeypatch):
     """Or each new role would be tried twice at once."""
     tenant, claimed = tenant_row(scene.db), []
     inner = scene.services.verification._prove_patiently
@@ -324,7 +324,6 @@ def test_the_background_worker_leaves_alone_what_a_request_is_proving(scene, mon
         return inner(*args)
 
     monkeypatch.setattr(scene.services.verification, "_prove_patiently", proving)
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0)
     made = scene.services.connections.create(ADMIN, tenant, role_arn=scene.nowhere.arn)
     scene.services.connections.suspend(ADMIN, tenant, made.id, reason="a test")
     scene.services.connections.resume(ADMIN, tenant, made.id, reason="a test")

@@ -106,6 +106,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
+    """The one of the service, which all these tests share."""
     server = Valkey()
     yield server
     server.kill()

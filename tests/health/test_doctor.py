@@ -28,7 +28,6 @@ from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, new_database
 from tests.support.rows import ByHand, connection_row, tenant_row
-from tests.support.valkey import Valkey
 
 NOWHERE = "127.0.0.1:1"
 
@@ -82,20 +81,13 @@ def wrong(found: dict[str, dict[str, str]]) -> dict[str, str]:
     return {name: one["status"] for name, one in found.items() if one["status"] in {"warning", "failed"}}
 
 
-@pytest.fixture(scope="module")
-def cache():
-    server = Valkey()
-    yield server
-    server.kill()
-
-
 @pytest.fixture(scope="module", params=["sqlite"])
-def deployed(request, aws, canary_stack, cache):
+def deployed(request, aws, canary_stack, valkey):
     """On SQLite. What doctor asks the database is tried on PostgreSQL too."""
     with new_database(request.param) as url:
         topic, queue = canary_stack.registration_topic_arn, canary_stack.registration_queue_url
         more = {"registration_topic_arn": topic, "registration_queue_url": queue, **roles_of(canary_stack)}
-        made = Deployment(aws, make_config(url, cache_url=cache.url, celery_url=cache.url, **more))
+        made = Deployment(aws, make_config(url, cache_url=valkey.url, celery_url=valkey.url, **more))
         yield made
         made.db.engine.dispose()
 

@@ -17,20 +17,20 @@ DURATIONS = itertools.count(900)  # a question of its own for each
 
 
 @pytest.fixture(scope="module")
-def shared(front: Aws, tmp_path_factory) -> Iterator[tuple[Deployment, Valkey]]:
+def shared_deployment(front: Aws, tmp_path_factory) -> Iterator[tuple[Deployment, Valkey]]:
     with sharing(tmp_path_factory.mktemp("shared"), front) as pair:
         yield pair
 
 
 @pytest.fixture
-def service(shared) -> Deployment:
-    return shared[0]
+def service(shared_deployment) -> Deployment:
+    return shared_deployment[0]
 
 
 @pytest.fixture
-def valkey(shared) -> Valkey:
-    shared[1].revive()
-    return shared[1]
+def valkey(shared_deployment) -> Valkey:
+    shared_deployment[1].revive()
+    return shared_deployment[1]
 
 
 @contextmanager

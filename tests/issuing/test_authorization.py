@@ -40,11 +40,6 @@ from tests.support.waiting import until, waiting_for_locks
 
 
 @pytest.fixture(scope="module")
-def by_hand(database_url) -> ByHand:
-    return ByHand(database_url)
-
-
-@pytest.fixture(scope="module")
 def here(app) -> Services:
     """This process, whose memory is warm."""
     return app.extensions["deputy"]

@@ -21,18 +21,9 @@ from tests.conftest import OPERATOR
 from tests.support.cast import World, path_of, without_external_id
 from tests.support.rows import ADMIN, ByHand, TenantRows, at_once, connection_row, place, tenant_row
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 REASON = {"reason": "an incident"}
-
-
-@pytest.fixture(scope="module")
-def by_hand(database_url) -> ByHand:
-    return ByHand(database_url)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """A role that is absent is not tried again."""
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from app.issuing.session_cache import CacheKey, SessionCache
 from tests.support.flights import joins
 from tests.support.metrics import Counted
 from tests.support.rows import at_once
-from tests.support.valkey import Valkey, cache_at, logged
+from tests.support.valkey import cache_at, logged
 from tests.support.waiting import until
 
 KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
@@ -90,15 +90,8 @@ def sessions(process) -> SessionCache:
     return process()
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    server = Valkey()
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def shared(valkey) -> Iterator[SharedCache]:
+def shared_cache(valkey) -> Iterator[SharedCache]:
     valkey.revive()
     with cache_at(valkey.url) as cache:
         yield cache
@@ -165,11 +158,11 @@ def test_a_session_that_lies_under_another_question_is_not_served(sessions, aws)
     assert now_mine not in was
 
 
-def test_a_session_under_another_question_in_the_shared_cache_is_not_served(process, aws, shared):
+def test_a_session_under_another_question_in_the_shared_cache_is_not_served(process, aws, shared_cache):
     mine, yours = question(), question()
-    writer, reader = process(shared), process(shared)
+    writer, reader = process(shared_cache), process(shared_cache)
     was = [writer.obtain(asked, aws, PATIENCE)[0] for asked in (mine, yours)]
-    shared.put(shared_name(mine), shared.get(shared_name(yours)), 60)
+    shared_cache.put(shared_name(mine), shared_cache.get(shared_name(yours)), 60)
     found, source = reader.obtain(mine, aws, PATIENCE)
     assert source == "sts"
     assert found not in was
@@ -194,16 +187,16 @@ def test_what_is_spoiled_is_asked_for_again(sessions, aws):
         assert aws.calls == number + 2
 
 
-def test_what_is_spoiled_in_the_shared_cache_is_asked_for_again(process, aws, shared):
+def test_what_is_spoiled_in_the_shared_cache_is_asked_for_again(process, aws, shared_cache):
     asked = question()
-    process(shared).obtain(asked, aws, PATIENCE)
-    sealed = shared.get(shared_name(asked))
+    process(shared_cache).obtain(asked, aws, PATIENCE)
+    sealed = shared_cache.get(shared_name(asked))
     for number, junk in enumerate(spoiled(sealed)):
-        shared.put(shared_name(asked), junk, 60)
-        assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+        shared_cache.put(shared_name(asked), junk, 60)
+        assert process(shared_cache).obtain(asked, aws, PATIENCE)[1] == "sts"
         assert aws.calls == number + 2
-    shared.put(shared_name(asked), sealed, 60)
-    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "cache"
+    shared_cache.put(shared_name(asked), sealed, 60)
+    assert process(shared_cache).obtain(asked, aws, PATIENCE)[1] == "cache"
 
 
 def test_a_process_keeps_so_many_sessions_and_no_more(process, aws, monkeypatch):
@@ -246,13 +239,13 @@ def test_a_tenant_whose_sessions_went_has_its_whole_share_again(process, aws, mo
 # --- in clear nowhere ---
 
 
-def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(process, aws, shared, valkey):
+def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(process, aws, shared_cache, valkey):
     asked = CacheKey(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
     with redis.Redis.from_url(valkey.url) as admin, admin.monitor() as monitor:
-        sessions = process(shared)
+        sessions = process(shared_cache)
         session, _ = sessions.obtain(asked, aws, PATIENCE)
-        assert process(shared).obtain(asked, aws, PATIENCE)[0] == session
-        shared.client.echo("the end")
+        assert process(shared_cache).obtain(asked, aws, PATIENCE)[0] == session
+        shared_cache.client.echo("the end")
         commands = list(itertools.takewhile(lambda command: "the end" not in command["command"], monitor.listen()))
         assert any(command["command"].startswith("SET deputy:session:") for command in commands)
         stored = [(name, admin.dump(name)) for name in admin.scan_iter("*")]
@@ -264,10 +257,10 @@ def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(pro
         assert [part for part in secret if part in text] == []
 
 
-def test_a_session_lasts_in_valkey_as_long_as_it_is_good(process, aws, shared):
+def test_a_session_lasts_in_valkey_as_long_as_it_is_good(process, aws, shared_cache):
     asked = question()
-    process(shared).obtain(asked, aws, PATIENCE)
-    assert 2_090_000 < shared.client.pttl(shared_name(asked)) <= 2_100_000
+    process(shared_cache).obtain(asked, aws, PATIENCE)
+    assert 2_090_000 < shared_cache.client.pttl(shared_name(asked)) <= 2_100_000
 
 
 # --- one flight ---
@@ -457,15 +450,15 @@ def test_a_renewal_that_fails_is_tried_again_later_and_the_session_served_on(pro
 
 
 @pytest.mark.parametrize("trouble", [RoleRefusedError("no"), ConnectionNotVerifiedError("another")])
-def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(process, clock, aws, shared, trouble):
-    sessions, asked = process(shared), question()
+def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(process, clock, aws, shared_cache, trouble):
+    sessions, asked = process(shared_cache), question()
     first, _ = sessions.obtain(asked, aws, PATIENCE)
-    assert shared.get(shared_name(asked))
+    assert shared_cache.get(shared_name(asked))
     due(sessions, asked, clock)
     aws.trouble = trouble
     assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache"), "not known yet"
     landed(sessions)
-    assert shared.get(shared_name(asked)) is None
+    assert shared_cache.get(shared_name(asked)) is None
     with pytest.raises(type(trouble)):
         sessions.obtain(asked, aws, PATIENCE)
     assert len(sessions._kept) == 0
@@ -507,9 +500,9 @@ def test_a_refusal_has_no_last_resort(process, clock, aws):
 # --- the second level ---
 
 
-def test_a_process_finds_the_session_that_another_has_asked_for(process, aws, shared, shared_too):
+def test_a_process_finds_the_session_that_another_has_asked_for(process, aws, shared_cache, shared_too):
     asked, found = question(), Counted("deputy_session_cache_total", found="shared")
-    session, source = process(shared).obtain(asked, aws, PATIENCE)
+    session, source = process(shared_cache).obtain(asked, aws, PATIENCE)
     late = process(shared_too)
     assert (source, found.more) == ("sts", 0)
     assert late.obtain(asked, aws, PATIENCE) == (session, "cache")
@@ -518,10 +511,10 @@ def test_a_process_finds_the_session_that_another_has_asked_for(process, aws, sh
     assert aws.calls == 1
 
 
-def test_two_processes_make_one_call_for_both(process, aws, shared, shared_too, monkeypatch):
+def test_two_processes_make_one_call_for_both(process, aws, shared_cache, shared_too, monkeypatch):
     asked = question()
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
-    pair = (process(shared), process(shared_too))
+    pair = (process(shared_cache), process(shared_too))
     joined = [joins(each._calls) for each in pair]
     aws.go_on.clear()
     with ThreadPoolExecutor(16) as pool:
@@ -534,42 +527,42 @@ def test_two_processes_make_one_call_for_both(process, aws, shared, shared_too, 
     assert [source for _, source in found].count("sts") == 1
 
 
-def test_the_lock_is_there_during_the_call_and_gone_after_it(process, aws, shared):
+def test_the_lock_is_there_during_the_call_and_gone_after_it(process, aws, shared_cache):
     asked, left = question(), []
     lock = f"{shared_name(asked)}:lock"
 
     def fetch() -> Session:
-        left.append(shared.client.pttl(lock))
+        left.append(shared_cache.client.pttl(lock))
         return aws()
 
-    process(shared).obtain(asked, fetch, PATIENCE)
+    process(shared_cache).obtain(asked, fetch, PATIENCE)
     assert 7_000 < left[0] <= 8_000
-    assert shared.get(lock) is None
+    assert shared_cache.get(lock) is None
     aws.trouble = RoleRefusedError("no")
     refused = question()
     with pytest.raises(RoleRefusedError):
-        process(shared).obtain(refused, aws, PATIENCE)
-    assert shared.client.keys(f"{shared_name(refused)}*") == []
+        process(shared_cache).obtain(refused, aws, PATIENCE)
+    assert shared_cache.client.keys(f"{shared_name(refused)}*") == []
 
 
-def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(process, aws, shared, shared_too):
+def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(process, aws, shared_cache, shared_too):
     """The process that held the lock released it just between our look and our lock."""
     asked, other = question(), process(shared_too)
-    lock = shared.lock
+    lock = shared_cache.lock
 
     def slow_lock(name: str, seconds: float):
         if not aws.calls:
             other.obtain(asked, aws, PATIENCE)
         return lock(name, seconds)
 
-    shared.lock = slow_lock
-    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "cache"
+    shared_cache.lock = slow_lock
+    assert process(shared_cache).obtain(asked, aws, PATIENCE)[1] == "cache"
     assert aws.calls == 1
-    assert shared.get(f"{shared_name(asked)}:lock") is None
+    assert shared_cache.get(f"{shared_name(asked)}:lock") is None
 
 
 def test_who_waits_for_another_process_takes_its_answer_as_soon_as_it_is_there(
-    process, aws, shared, shared_too, monkeypatch
+    process, aws, shared_cache, shared_too, monkeypatch
 ):
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
     asked, lock, tries = question(), shared_too.lock, []
@@ -581,7 +574,7 @@ def test_who_waits_for_another_process_takes_its_answer_as_soon_as_it_is_there(
     shared_too.lock = counted
     aws.go_on.clear()
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(process(shared).obtain, asked, aws, PATIENCE)
+        first = pool.submit(process(shared_cache).obtain, asked, aws, PATIENCE)
         until(lambda: aws.calls)
         second = pool.submit(process(shared_too).obtain, asked, aws, PATIENCE)
         until(lambda: len(tries) > 2)
@@ -591,25 +584,25 @@ def test_who_waits_for_another_process_takes_its_answer_as_soon_as_it_is_there(
     assert aws.calls == 1
 
 
-def test_the_lock_of_a_killed_process_holds_up_no_other_for_long(process, aws, shared, monkeypatch):
+def test_the_lock_of_a_killed_process_holds_up_no_other_for_long(process, aws, shared_cache, monkeypatch):
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
     asked = question()
-    assert shared.lock(f"{shared_name(asked)}:lock", 0.3)
+    assert shared_cache.lock(f"{shared_name(asked)}:lock", 0.3)
     began = time.monotonic()
-    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+    assert process(shared_cache).obtain(asked, aws, PATIENCE)[1] == "sts"
     assert 0.2 < time.monotonic() - began < 30, "as long as the lock lasts"
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 0.2)
     asked = question()
-    assert shared.lock(f"{shared_name(asked)}:lock", 60)
+    assert shared_cache.lock(f"{shared_name(asked)}:lock", 60)
     began = time.monotonic()
-    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+    assert process(shared_cache).obtain(asked, aws, PATIENCE)[1] == "sts"
     assert 0.15 < time.monotonic() - began < 30, "and no longer than who asks can wait"
-    assert shared.get(f"{shared_name(asked)}:lock"), "it is not ours to give back"
+    assert shared_cache.get(f"{shared_name(asked)}:lock"), "it is not ours to give back"
 
 
-def test_what_another_process_has_renewed_is_not_renewed_again(process, clock, aws, shared, shared_too):
+def test_what_another_process_has_renewed_is_not_renewed_again(process, clock, aws, shared_cache, shared_too):
     asked = question()
-    one, two = process(shared), process(shared_too)
+    one, two = process(shared_cache), process(shared_too)
     first, _ = one.obtain(asked, aws, PATIENCE)
     assert two.obtain(asked, aws, PATIENCE) == (first, "cache")
     due(one, asked, clock)
@@ -623,38 +616,38 @@ def test_what_another_process_has_renewed_is_not_renewed_again(process, clock, a
     assert opened(two, asked) == opened(one, asked) != first
 
 
-def test_what_is_too_old_in_the_shared_cache_is_not_served(process, clock, aws, shared):
+def test_what_is_too_old_in_the_shared_cache_is_not_served(process, clock, aws, shared_cache):
     asked = question()
-    first, _ = process(shared).obtain(asked, aws, PATIENCE)
+    first, _ = process(shared_cache).obtain(asked, aws, PATIENCE)
     clock.shift(2099)
-    assert process(shared).obtain(asked, aws, PATIENCE) == (first, "cache")
+    assert process(shared_cache).obtain(asked, aws, PATIENCE) == (first, "cache")
     clock.shift(2)
-    assert process(shared).obtain(asked, aws, PATIENCE)[1] == "sts"
+    assert process(shared_cache).obtain(asked, aws, PATIENCE)[1] == "sts"
 
 
-def test_a_session_adopted_from_the_shared_cache_is_renewed_in_time_too(process, clock, aws, shared):
+def test_a_session_adopted_from_the_shared_cache_is_renewed_in_time_too(process, clock, aws, shared_cache):
     asked = question()
-    process(shared).obtain(asked, aws, PATIENCE)
+    process(shared_cache).obtain(asked, aws, PATIENCE)
     clock.shift(1000)
-    two = process(shared)
+    two = process(shared_cache)
     two.obtain(asked, aws, PATIENCE)
     kept = kept_of(two, asked)
     assert kept.good_until - 0.2 * 1400 <= kept.renew_at <= kept.good_until
 
 
-def test_keys_are_rotated_without_a_call(process, aws, shared):
+def test_keys_are_rotated_without_a_call(process, aws, shared_cache):
     asked, (new, old) = question(), KEYS
-    session, _ = process(shared, (old,)).obtain(asked, aws, PATIENCE)
-    assert process(shared, (new, old)).obtain(asked, aws, PATIENCE) == (session, "cache")
+    session, _ = process(shared_cache, (old,)).obtain(asked, aws, PATIENCE)
+    assert process(shared_cache, (new, old)).obtain(asked, aws, PATIENCE) == (session, "cache")
     assert aws.calls == 1
-    assert process(shared, (new,)).obtain(asked, aws, PATIENCE)[1] == "sts", "its key is gone"
-    assert process(shared, (new, old)).obtain(asked, aws, PATIENCE)[1] == "cache"
+    assert process(shared_cache, (new,)).obtain(asked, aws, PATIENCE)[1] == "sts", "its key is gone"
+    assert process(shared_cache, (new, old)).obtain(asked, aws, PATIENCE)[1] == "cache"
 
 
-def test_valkey_may_die_and_come_back_and_no_request_fails(process, aws, valkey, shared, monkeypatch):
+def test_valkey_may_die_and_come_back_and_no_request_fails(process, aws, valkey, shared_cache, monkeypatch):
     monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
     with logged() as lines:
-        sessions, stop = process(shared), threading.Event()
+        sessions, stop = process(shared_cache), threading.Event()
         known = [question() for _ in range(4)]
         served: list[str] = []
 
@@ -668,23 +661,23 @@ def test_valkey_may_die_and_come_back_and_no_request_fails(process, aws, valkey,
                 valkey.kill()
                 before = len(served)
                 until(lambda: len(served) > before + 40)
-                assert shared.away
+                assert shared_cache.away
                 valkey.start()
-                until(lambda: not shared.away)
+                until(lambda: not shared_cache.away)
                 before = len(served)
                 until(lambda: len(served) > before + 40)
             finally:
                 stop.set()
 
         assert at_once([load] * 4 + [happen]) == [None] * 5
-        assert shared.get(shared_name(known[0])) is None, "it came back empty"
-        assert process(shared).obtain(asked := question(), aws, PATIENCE)[1] == "sts"
-        assert shared.get(shared_name(asked)), "and is used again"
+        assert shared_cache.get(shared_name(known[0])) is None, "it came back empty"
+        assert process(shared_cache).obtain(asked := question(), aws, PATIENCE)[1] == "sts"
+        assert shared_cache.get(shared_name(asked)), "and is used again"
     assert lines == ["cache.lost", "cache.back"]
 
 
-def test_every_request_is_answered_while_valkey_hangs(process, aws, valkey, shared):
-    sessions = process(shared)
+def test_every_request_is_answered_while_valkey_hangs(process, aws, valkey, shared_cache):
+    sessions = process(shared_cache)
     sessions.obtain(question(), aws, PATIENCE)
     with valkey.hanging():
         began = time.monotonic()

@@ -73,11 +73,10 @@ def stage(aws: Sandbox, canary_stack: VendorStack) -> Iterator[Stage]:
 
 
 @pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def unhurried(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
     """AWS is on this machine. What a role that refuses is given, what a tenant may ask, and which counts of past seconds
     are deleted, other tests are about.
     """
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
     monkeypatch.setattr("app.limits.tenant_share.TenantShare.remember", lambda *_: None)
     monkeypatch.setattr("app.limits.quotas._forget", lambda *_, **__: None)
 

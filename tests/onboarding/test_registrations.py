@@ -112,13 +112,6 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def database(config) -> Iterator[Database]:
-    made = Database(config.database_url)
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture(scope="module")
 def queue(aws, vendor) -> RegistrationQueue:
     return RegistrationQueue("us-east-1", vendor.registration_queue_url)
 

@@ -20,13 +20,6 @@ from dev.stack import free_port
 from tests.support.databases import empty_database, postgresql
 
 
-@pytest.fixture(scope="module")
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.engine.dispose()
-
-
 def tenants(name: str, count: int) -> list[Tenant]:
     return [Tenant(id=new_id(), name=name) for _ in range(count)]
 

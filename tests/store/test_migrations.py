@@ -27,7 +27,7 @@ from tests.support.databases import empty_database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
+def bare_database(request, tmp_path):
     with empty_database(request.param, tmp_path) as url:
         database = Database(url)
         yield database
@@ -62,27 +62,27 @@ def revision(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def test_up_down_and_up_again(database):
-    config = alembic_config(database)
+def test_up_down_and_up_again(bare_database):
+    config = alembic_config(bare_database)
     head = ScriptDirectory.from_config(config).get_current_head()
     for _ in range(2):
         command.upgrade(config, "head")
         command.check(config)
-        assert tables(database) == set(Base.metadata.tables)
-        refusing = [name for name in triggers(database) if not name.endswith("_moves_epoch")]
+        assert tables(bare_database) == set(Base.metadata.tables)
+        refusing = [name for name in triggers(bare_database) if not name.endswith("_moves_epoch")]
         assert {name.rpartition("_refuse_")[0] for name in refusing} == {"audit_events", "external_ids"}
-        truncates = 3 if database.engine.dialect.name == "postgresql" else 0
-        assert len(triggers(database)) - len(refusing) == 7 + truncates
-        assert revision(database) == head
+        truncates = 3 if bare_database.engine.dialect.name == "postgresql" else 0
+        assert len(triggers(bare_database)) - len(refusing) == 7 + truncates
+        assert revision(bare_database) == head
         command.upgrade(config, "head")  # safe to repeat
         command.downgrade(config, "base")
-        assert tables(database) == set()
-        assert triggers(database) == functions(database) == []
-        assert revision(database) is None
+        assert tables(bare_database) == set()
+        assert triggers(bare_database) == functions(bare_database) == []
+        assert revision(bare_database) is None
 
 
-def test_there_is_one_head_and_a_way_back_from_each(database):
-    script = ScriptDirectory.from_config(alembic_config(database))
+def test_there_is_one_head_and_a_way_back_from_each(bare_database):
+    script = ScriptDirectory.from_config(alembic_config(bare_database))
     assert len(script.get_heads()) == 1
     steps = list(script.walk_revisions())
     assert [step.revision for step in reversed(steps)] == KNOWN
@@ -90,8 +90,8 @@ def test_there_is_one_head_and_a_way_back_from_each(database):
         assert callable(step.module.downgrade)
 
 
-def test_a_difference_would_be_found(database):
-    config = alembic_config(database)
+def test_a_difference_would_be_found(bare_database):
+    config = alembic_config(bare_database)
     command.upgrade(config, "head")
     extra = Column("extra", String(8))
     Tenant.__table__.append_column(extra)
@@ -103,14 +103,14 @@ def test_a_difference_would_be_found(database):
     command.check(config)
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(database):
+def test_a_migration_that_fails_leaves_nothing_behind(bare_database):
     """Half a schema would be neither release's. SQLite's DDL is transactional only if it is told to be."""
-    with database.write(SYSTEM) as db:
+    with bare_database.write(SYSTEM) as db:
         db.execute(text("CREATE TABLE connections (mine INTEGER)"))  # in the way of the third table or so
     with pytest.raises(Exception, match="already exists"):
-        command.upgrade(alembic_config(database), "head")
-    assert tables(database) == {"connections"}
-    assert revision(database) is None
+        command.upgrade(alembic_config(bare_database), "head")
+    assert tables(bare_database) == {"connections"}
+    assert revision(bare_database) is None
 
 
 def test_make_check_says_that_the_migrations_match(capsys):
@@ -124,14 +124,14 @@ def test_make_check_says_that_the_migrations_match(capsys):
 _FLEET = 1200
 
 
-def test_the_first_turns_of_a_fleet_that_was_at_rest_are_spread_over_an_hour(database):
+def test_the_first_turns_of_a_fleet_that_was_at_rest_are_spread_over_an_hour(bare_database):
     """Or all of it would be due at once after the deployment."""
-    command.upgrade(alembic_config(database), "0020")
+    command.upgrade(alembic_config(bare_database), "0020")
     at_rest = [status for status in ("verified", "broken", "insecure") for _ in range(_FLEET // 3)]
-    with database.write(SYSTEM) as db:
+    with bare_database.write(SYSTEM) as db:
         before, kept = at_0020(db, [*at_rest, "pending", "suspended", "deleted"])
-    command.upgrade(alembic_config(database), "0021")
-    with database.read() as db:
+    command.upgrade(alembic_config(bare_database), "0021")
+    with bare_database.read() as db:
         query = text("SELECT status, due_at FROM connections ORDER BY role_arn")
         found = db.execute(query.columns(due_at=UtcDateTime())).all()
         after = database_now(db)
@@ -194,11 +194,11 @@ _MANY = {
 
 
 @pytest.mark.parametrize("many", [5_000, pytest.param(100_000, marks=pytest.mark.soak)])
-def test_an_audit_log_of_many_months_comes_through_up_and_down(database, many):
+def test_an_audit_log_of_many_months_comes_through_up_and_down(bare_database, many):
     """Bit for bit, in the default partition; the months that begin later have their own."""
-    config, kind = alembic_config(database), database.engine.dialect.name
+    config, kind = alembic_config(bare_database), bare_database.engine.dialect.name
     command.upgrade(config, "0025")
-    with database.write(SYSTEM) as db:
+    with bare_database.write(SYSTEM) as db:
         db.execute(text(_MANY[kind]), {"many": many, "apart": _SPAN // many})
         far = {"id": "f" * 32, "at": "2222-01-01 00:00:00.000000" + ("" if kind == "sqlite" else "+00")}
         db.execute(
@@ -208,17 +208,17 @@ def test_an_audit_log_of_many_months_comes_through_up_and_down(database, many):
             ),
             far,
         )
-    before = digest(database)
+    before = digest(bare_database)
     assert before[0] == many + 1
     for revision_then in ("head", "0025", "head"):
         (command.downgrade if revision_then == "0025" else command.upgrade)(config, revision_then)
-        assert digest(database) == before
+        assert digest(bare_database) == before
     if kind == "postgresql":
-        with database.read() as db:
+        with bare_database.read() as db:
             assert db.scalar(text("SELECT count(*) FROM audit_events_default")) == many + 1
             query = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'audit_events'::regclass"
             assert db.scalar(text(query)) == 1 + 3
-    with pytest.raises(Exception, match="append-only"), database.write(SYSTEM) as db:
+    with pytest.raises(Exception, match="append-only"), bare_database.write(SYSTEM) as db:
         db.execute(text("DELETE FROM audit_events"))
 
 
@@ -278,21 +278,21 @@ def test_from_0008_on_no_migration_stops_writers_to_the_audit_log(tmp_path):
     assert [statement for statement in statements if _BUILDS.search(statement)] == []
 
 
-def test_the_way_that_contributing_shows_builds_an_index_concurrently(database):
+def test_the_way_that_contributing_shows_builds_an_index_concurrently(bare_database):
     """The lines themselves, from between the marks, on both databases; the second time after a failed attempt."""
     shown = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     lines = re.search(r"```python\n(with op\.get_context\(\).*?)```", shown, re.DOTALL)[1]
-    command.upgrade(alembic_config(database), "head")
+    command.upgrade(alembic_config(bare_database), "head")
     for _ in range(2):
-        with database.engine.connect().execution_options(deputy_writes=True) as connection:
+        with bare_database.engine.connect().execution_options(deputy_writes=True) as connection:
             context = MigrationContext.configure(connection, opts={"transactional_ddl": True})
             with context.begin_transaction():
                 exec(lines, {"op": Operations(context), "sa": sqlalchemy})  # noqa: S102  ours
-    found = {index["name"] for index in inspect(database.engine).get_indexes("audit_events")}
+    found = {index["name"] for index in inspect(bare_database.engine).get_indexes("audit_events")}
     assert "ix_audit_events_outcome" in found
-    if database.engine.dialect.name == "postgresql":
+    if bare_database.engine.dialect.name == "postgresql":
         query = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_audit_events_outcome'::regclass"
-        with database.read() as db:
+        with bare_database.read() as db:
             assert db.scalar(text(query)), "it is the index of every partition"
 
 

@@ -34,13 +34,6 @@ NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 HOUR = Interval(3600, 3600)
 
 
-@pytest.fixture(scope="module")
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.engine.dispose()
-
-
 class Rows:
     """Writes rows without any of the code that guards them, each in a transaction of its own."""
 

@@ -17,6 +17,8 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from flask import Flask
 
+from app.access.callers import Operator
+
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))
 _names = itertools.count(1)
 UNSET = object()
+OPERATOR = Operator("tests")
 SESSION_NAME = r"deputy-([0-9a-f]{32})-[0-9a-f]{24}"  # of issuances and of proofs
 _acting = threading.local()  # `account`: this thread's next request is made as its root
 
@@ -184,7 +187,7 @@ class World:
 
     def connection(self, tenant: dict[str, Any] | None = None, customer: Customer | None = None) -> dict[str, Any]:
         """A verified connection; of a new tenant unless one is given. For tests that are not about its proof."""
-        from tests.support import proven  # noqa: PLC0415  it needs conftest.py, which needs this module
+        from tests.support import proven  # noqa: PLC0415  it needs rows.py, which needs this module
 
         return proven.connection(self, tenant or self.tenant(), customer or Customer(self.aws))
 

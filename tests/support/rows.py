@@ -22,8 +22,7 @@ from app.services import Services
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, OnboardingLink, Tenant
 from app.store.models.deployment import deployment_id
-from tests.conftest import OPERATOR
-from tests.support.cast import Customer
+from tests.support.cast import OPERATOR, Customer
 
 
 class _Rowless(Caller):

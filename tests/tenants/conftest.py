@@ -33,9 +33,8 @@ def deployed(request: pytest.FixtureRequest, aws: object, vendor: object) -> Ite
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A role that refuses its own External ID is not tried again."""
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
+def impatient(impatient: None) -> None:
+    """Every test of this folder is."""
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ _numbers = itertools.count(100_000_000_000)
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A role that refuses its own External ID is not tried again."""
-    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
+def impatient(impatient: None) -> None:
+    """Every test of this folder is."""
 
 
 @dataclass

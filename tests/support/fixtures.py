@@ -1,0 +1,64 @@
+"""A pytest plugin: the fixtures that tests of several folders share.
+
+A folder whose tests are all `impatient` overrides that fixture in its conftest.py, with `autouse`; a file names it in its
+`pytestmark`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from app.store.database import Database
+from tests.support.databases import new_database
+from tests.support.rows import ByHand
+from tests.support.valkey import Valkey
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    """A file's own. Revive it first if a test of the file may have killed it."""
+    server = Valkey()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[Database]:
+    """An engine of the file's own, on the database that all tests share."""
+    with _opened(database_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def by_hand(database_url: str) -> ByHand:
+    """A SQL prompt on the database that all tests share."""
+    return ByHand(database_url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def own_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """The test's own, on both databases: it holds only what the test wrote."""
+    with new_database(request.param) as url, _opened(url) as made:
+        yield made
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[Database]:
+    """The test's own, on PostgreSQL alone."""
+    with new_database("postgresql") as url, _opened(url) as made:
+        yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role that refuses its own External ID is not tried again, and a call that failed is tried again at once."""
+    monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
+    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Database]:
+    made = Database(url)
+    yield made
+    made.engine.dispose()
