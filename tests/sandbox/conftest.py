@@ -1,12 +1,13 @@
 """One sandbox for each test process. Roles and users get fresh names, so that tests do not meet."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
 from sandbox.server import Sandbox
 from tests.sandbox.sandbox_people import VENDOR, People, statement
+from tests.sandbox.sandbox_vendor import Stack, TopicReader
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,16 @@ def people(_people: People, sandbox: Sandbox) -> Iterator[People]:
     sandbox.sts_calls.clear()
     yield _people
     sandbox.faults.clear()
+
+
+@pytest.fixture
+def topic_reader(sandbox: Sandbox) -> Iterator[TopicReader]:
+    """Reads what stacks send to a topic of its own."""
+    with closing(TopicReader(sandbox)) as reader:
+        yield reader
+
+
+@pytest.fixture
+def stack(sandbox: Sandbox, topic_reader: TopicReader) -> Iterator[Stack]:
+    with closing(Stack(sandbox, topic_reader.topic)) as made:
+        yield made

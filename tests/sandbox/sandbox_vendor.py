@@ -1,4 +1,4 @@
-"""For tests of registration: a vendor's desk that answers response URLs, and a customer's stack that comes to it."""
+"""For tests of registration: a vendor's reader of a topic, which answers response URLs, and a customer's stack."""
 
 import itertools
 import json
@@ -45,11 +45,11 @@ Outputs:
 """
 
 
-class Desk:
+class TopicReader:
     """Reads the queue of its own topic. `account` owns both."""
 
     def __init__(self, aws, account="111122223333", region="us-east-1"):
-        name = f"desk{next(_names)}"
+        name = f"reader{next(_names)}"
         self.sns, self.sqs = aws.client("sns", account, region), aws.client("sqs", account, region)
         self.topic = self.sns.create_topic(Name=name)["TopicArn"]
         self.queue = self.sqs.create_queue(QueueName=name)["QueueUrl"]

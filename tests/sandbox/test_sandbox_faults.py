@@ -26,7 +26,7 @@ CONDITION = {"StringEquals": {"sts:ExternalId": OWN}}
 
 
 @pytest.fixture
-def role(people):
+def role_arn(people):
     return people.role(VENDOR_ROOT, CONDITION)
 
 
@@ -41,18 +41,18 @@ def role(people):
         ("packed_policy_too_large", (400, "PackedPolicyTooLarge")),
     ],
 )
-def test_kinds(people, role, kind, answer):
+def test_kinds(people, role_arn, kind, answer):
     people.sandbox.faults.add(kind, times=1)
-    assert people.outcome(role, OWN) == answer
-    assert people.outcome(role, OWN) == "allowed"
+    assert people.outcome(role_arn, OWN) == answer
+    assert people.outcome(role_arn, OWN) == "allowed"
     assert [call.outcome for call in people.sandbox.sts_calls] == [answer[1], "allowed"]
 
 
-def test_a_timeout_hangs_and_drops_the_connection(people, role):
+def test_a_timeout_hangs_and_drops_the_connection(people, role_arn):
     people.sandbox.faults.add("timeout", seconds=0.1, times=1)
     start = time.monotonic()
     with pytest.raises(HTTPClientError):
-        people.assume(role, OWN)
+        people.assume(role_arn, OWN)
     assert time.monotonic() - start >= 0.1
     assert people.sandbox.sts_calls[-1].outcome == "dropped"
 
@@ -60,22 +60,22 @@ def test_a_timeout_hangs_and_drops_the_connection(people, role):
 @pytest.mark.parametrize(
     ("matcher", "struck"), [("own", OWN), ("missing", None), ("foreign", FOREIGN), (FOREIGN, FOREIGN), (OWN, OWN)]
 )
-def test_which_call_is_struck(people, role, matcher, struck):
+def test_which_call_is_struck(people, role_arn, matcher, struck):
     people.sandbox.faults.add("throttle", external_id=matcher)
     for external_id in (OWN, None, FOREIGN):
-        throttled = people.outcome(role, external_id) == (400, "Throttling")
+        throttled = people.outcome(role_arn, external_id) == (400, "Throttling")
         assert throttled == (external_id == struck)
 
 
-def test_which_role_is_struck(people, role):
-    people.sandbox.faults.add("throttle", role_arn=role)
-    assert people.outcome(role, OWN) == (400, "Throttling")
+def test_which_role_is_struck(people, role_arn):
+    people.sandbox.faults.add("throttle", role_arn=role_arn)
+    assert people.outcome(role_arn, OWN) == (400, "Throttling")
     assert people.outcome(people.role(VENDOR_ROOT), OWN) == "allowed"
 
 
-def test_other_calls_can_be_struck(people, role):
+def test_other_calls_can_be_struck(people, role_arn):
     people.sandbox.faults.add("throttle", action="GetCallerIdentity", times=1)
-    assert people.outcome(role, OWN) == "allowed"
+    assert people.outcome(role_arn, OWN) == "allowed"
     sts = people.client("sts", VENDOR)
     assert outcome(sts.get_caller_identity) == (400, "Throttling")
     assert outcome(sts.get_caller_identity) == "allowed"
@@ -108,16 +108,16 @@ def call(sandbox, method, path, body=None):
             return error.code, json.loads(error.read())
 
 
-def test_over_http(people, sandbox, role):
+def test_over_http(people, sandbox, role_arn):
     assert call(sandbox, "GET", "/_sandbox/health") == (200, {"status": "ok"})
-    status, fault = call(sandbox, "POST", "/_sandbox/faults", {"kind": "throttle", "role_arn": role, "times": 5})
+    status, fault = call(sandbox, "POST", "/_sandbox/faults", {"kind": "throttle", "role_arn": role_arn, "times": 5})
     assert (status, fault["kind"], fault["times"]) == (201, "throttle", 5)
-    assert people.outcome(role, OWN) == (400, "Throttling")
+    assert people.outcome(role_arn, OWN) == (400, "Throttling")
     assert call(sandbox, "DELETE", "/_sandbox/faults") == (204, None)
-    assert people.outcome(role, OWN) == "allowed"
+    assert people.outcome(role_arn, OWN) == "allowed"
     recorded = call(sandbox, "GET", "/_sandbox/calls")[1]["sts_calls"]
     assert [made["outcome"] for made in recorded] == ["Throttling", "allowed"]
-    assert recorded[0]["role_arn"] == role
+    assert recorded[0]["role_arn"] == role_arn
 
 
 @pytest.mark.parametrize("body", [{"kind": "flood"}, {"kind": "deny", "colour": "red"}, {}, []])

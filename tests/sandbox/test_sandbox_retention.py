@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.sandbox.sandbox_people import CUSTOMER
-from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, Stack, respond
+from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Stack, respond
 
 BUCKET = """
 Resources:
@@ -30,18 +30,6 @@ def policy(named: str) -> str:
 RETAINED, KEPT_ALWAYS = policy("RetainExceptOnCreate"), policy("Retain")
 
 
-@pytest.fixture
-def desk(sandbox):
-    with closing(Desk(sandbox)) as desk:
-        yield desk
-
-
-@pytest.fixture
-def stack(sandbox, desk):
-    with closing(Stack(sandbox, desk.topic)) as stack:
-        yield stack
-
-
 def create(stack: Stack, template: str = RETAINED, **changes: str) -> None:
     stack.id = stack.cloudformation.create_stack(**stack.options(changes, template))["StackId"]
 
@@ -51,94 +39,94 @@ def update(stack: Stack, template: str = RETAINED, **changes: str) -> None:
 
 
 @pytest.fixture
-def created(stack, desk):
+def created(stack, topic_reader) -> Stack:
     create(stack)
-    respond(desk.next("Create"))
+    respond(topic_reader.next("Create"))
     assert stack.status == "CREATE_COMPLETE"
     return stack
 
 
 @pytest.mark.parametrize("template", [RETAINED, KEPT_ALWAYS])
-def test_the_deletion_of_a_stack_tells_nobody_and_waits_for_nobody(stack, desk, template):
+def test_the_deletion_of_a_stack_tells_nobody_and_waits_for_nobody(stack, topic_reader, template):
     create(stack, template)
-    respond(desk.next("Create"))
+    respond(topic_reader.next("Create"))
     stack.delete()
     assert stack.status == "DELETE_COMPLETE"
     assert stack.description is None
-    assert desk.read() == []
+    assert topic_reader.read() == []
     assert ("Registration", "DELETE_SKIPPED", "") in stack.events()
 
 
-def test_the_rollback_of_a_creation_is_told(stack, desk):
+def test_the_rollback_of_a_creation_is_told(stack, topic_reader):
     create(stack)
-    respond(desk.next("Create"), "FAILED", Reason="No.")
+    respond(topic_reader.next("Create"), "FAILED", Reason="No.")
     assert stack.status == "ROLLBACK_IN_PROGRESS"
-    respond(desk.next("Delete"))
+    respond(topic_reader.next("Delete"))
     assert stack.status == "ROLLBACK_COMPLETE"
     assert stack.description is None
 
 
-def test_what_is_always_retained_is_kept_from_a_rollback_too(stack, desk):
+def test_what_is_always_retained_is_kept_from_a_rollback_too(stack, topic_reader):
     create(stack, KEPT_ALWAYS)
-    respond(desk.next("Create"), "FAILED", Reason="No.")
+    respond(topic_reader.next("Create"), "FAILED", Reason="No.")
     assert stack.status == "ROLLBACK_COMPLETE"
-    assert desk.read() == []
+    assert topic_reader.read() == []
 
 
-def test_a_stack_that_is_deleted_while_it_is_created_tells_nobody(stack, desk):
+def test_a_stack_that_is_deleted_while_it_is_created_tells_nobody(stack, topic_reader):
     create(stack)
-    desk.next("Create")
+    topic_reader.next("Create")
     stack.delete()
     assert stack.status == "DELETE_COMPLETE"
-    assert desk.read() == []
+    assert topic_reader.read() == []
 
 
-def test_an_update_that_no_longer_has_the_registration_tells_nobody(created, desk):
+def test_an_update_that_no_longer_has_the_registration_tells_nobody(created, topic_reader):
     update(created, Topic="")
     assert created.status == "UPDATE_COMPLETE"
-    assert desk.read() == []
+    assert topic_reader.read() == []
 
 
-def test_the_rollback_of_an_update_is_told_of_what_that_update_created(stack, desk):
+def test_the_rollback_of_an_update_is_told_of_what_that_update_created(stack, topic_reader):
     create(stack, Topic="")
     assert stack.status == "CREATE_COMPLETE"
     update(stack)
-    respond(desk.next("Create"), "FAILED", Reason="No.")
-    respond(desk.next("Delete"))
+    respond(topic_reader.next("Create"), "FAILED", Reason="No.")
+    respond(topic_reader.next("Delete"))
     assert stack.status == "UPDATE_ROLLBACK_COMPLETE"
 
 
-def test_what_an_earlier_update_created_is_kept_from_the_rollback_of_a_later_one(created, desk):
+def test_what_an_earlier_update_created_is_kept_from_the_rollback_of_a_later_one(created, topic_reader):
     update(created, Token="second")
-    respond(desk.next("Update"), "FAILED", Reason="No.")
-    respond(desk.next("Update"))
+    respond(topic_reader.next("Update"), "FAILED", Reason="No.")
+    respond(topic_reader.next("Update"))
     assert created.status == "UPDATE_ROLLBACK_COMPLETE"
     created.delete()
     assert created.status == "DELETE_COMPLETE"
-    assert desk.read() == []
+    assert topic_reader.read() == []
 
 
-def test_a_replacement_has_a_policy_of_its_own(created, desk):
+def test_a_replacement_has_a_policy_of_its_own(created, topic_reader):
     update(created, Token="second")
-    respond(desk.next("Update"), PhysicalResourceId="registration-2")
-    old = desk.next("Delete")
+    respond(topic_reader.next("Update"), PhysicalResourceId="registration-2")
+    old = topic_reader.next("Delete")
     assert old["PhysicalResourceId"] == "registration-1"
     respond(old)
     replacing = RETAINED.replace("DeletionPolicy:", "UpdateReplacePolicy: Retain\n    DeletionPolicy:")
     update(created, replacing, Token="third")
-    respond(desk.next("Update"), PhysicalResourceId="registration-3")
+    respond(topic_reader.next("Update"), PhysicalResourceId="registration-3")
     assert created.status == "UPDATE_COMPLETE"
-    assert desk.read() == []
+    assert topic_reader.read() == []
 
 
-def test_a_policy_that_an_update_adds_holds_from_then_on(stack, desk):
+def test_a_policy_that_an_update_adds_holds_from_then_on(stack, topic_reader):
     create(stack, CUSTOMER_STACK)
-    respond(desk.next("Create"))
+    respond(topic_reader.next("Create"))
     update(stack, RETAINED)
     assert stack.status == "UPDATE_COMPLETE"
     stack.delete()
     assert stack.status == "DELETE_COMPLETE"
-    assert desk.read() == []
+    assert topic_reader.read() == []
 
 
 @pytest.mark.parametrize("named", ["Retain", "RetainExceptOnCreate", "Delete"])

@@ -3,13 +3,14 @@
 import itertools
 import json
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from urllib.error import HTTPError
 
 import pytest
 
 from tests.sandbox.sandbox_people import outcome
-from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Desk, respond
+from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, respond
 from tests.support.waiting import until
 
 _names = itertools.count()
@@ -116,12 +117,6 @@ class Organisation:
         return count
 
 
-@pytest.fixture
-def desk(sandbox):
-    with closing(Desk(sandbox)) as desk:
-        yield desk
-
-
 @pytest.fixture(scope="module")
 def template_url(sandbox):
     """World-readable, as a published template is."""
@@ -141,19 +136,19 @@ def template_url(sandbox):
 
 
 @pytest.fixture
-def organisation(sandbox, desk, template_url):
-    made = Organisation(sandbox, template_url, desk.topic)
+def organisation(sandbox, topic_reader, template_url) -> Iterator[Organisation]:
+    made = Organisation(sandbox, template_url, topic_reader.topic)
     with closing(made.cloudformation):
         yield made
     organise(sandbox, {})
 
 
-def test_fifty_accounts_register_each_by_itself(organisation, desk):
+def test_fifty_accounts_register_each_by_itself(organisation, topic_reader):
     members = organisation.members(50)
     organisation.accounts([*members, organisation.account])
     organisation.create()
     assert organisation.status == "CREATE_IN_PROGRESS"
-    asked = desk.serve(lambda: organisation.status == "CREATE_COMPLETE")
+    asked = topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
     assert sorted(request["StackId"].split(":")[4] for request in asked) == members
     assert organisation.instances() == dict.fromkeys(members, "CURRENT")
     assert organisation.roles(members) == 50
@@ -161,27 +156,27 @@ def test_fifty_accounts_register_each_by_itself(organisation, desk):
     assert organisation.stack["Outputs"][0]["OutputValue"].startswith(f"{organisation.name}:")
 
 
-def test_updates_and_deletion_reach_every_account(organisation, desk):
+def test_updates_and_deletion_reach_every_account(organisation, topic_reader):
     members = organisation.members(3)
     organisation.accounts(members)
     organisation.create()
-    desk.serve(lambda: organisation.status == "CREATE_COMPLETE")
+    topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
     organisation.update(Token="second")
-    asked = desk.serve(lambda: organisation.status == "UPDATE_COMPLETE")
+    asked = topic_reader.serve(lambda: organisation.status == "UPDATE_COMPLETE")
     assert [request["ResourceProperties"]["Token"] for request in asked] == ["second"] * 3
     organisation.delete()
-    asked = desk.serve(lambda: organisation.status == "DELETE_COMPLETE")
+    asked = topic_reader.serve(lambda: organisation.status == "DELETE_COMPLETE")
     assert [request["RequestType"] for request in asked] == ["Delete"] * 3
     assert organisation.roles(members) == 0
 
 
-def test_an_account_that_joins_gets_a_stack_and_one_that_leaves_loses_it(organisation, desk):
+def test_an_account_that_joins_gets_a_stack_and_one_that_leaves_loses_it(organisation, topic_reader):
     first, second, third = organisation.members(3)
     organisation.accounts([first, second])
     organisation.create()
-    desk.serve(lambda: organisation.status == "CREATE_COMPLETE")
+    topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
     organisation.accounts([second, third])
-    asked = desk.serve(lambda: organisation.roles([first, third]) == 1 and organisation.roles([first]) == 0)
+    asked = topic_reader.serve(lambda: organisation.roles([first, third]) == 1 and organisation.roles([first]) == 0)
     assert {(request["RequestType"], request["StackId"].split(":")[4]) for request in asked} == {
         ("Delete", first),
         ("Create", third),
@@ -189,25 +184,25 @@ def test_an_account_that_joins_gets_a_stack_and_one_that_leaves_loses_it(organis
     until(lambda: organisation.instances() == {second: "CURRENT", third: "CURRENT"})
 
 
-def test_nobody_joins_a_stack_set_that_is_gone(organisation, desk):
+def test_nobody_joins_a_stack_set_that_is_gone(organisation, topic_reader):
     organisation.accounts(organisation.members(1))
     organisation.create()
-    desk.serve(lambda: organisation.status == "CREATE_COMPLETE")
+    topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
     organisation.delete()
-    desk.serve(lambda: organisation.status == "DELETE_COMPLETE")
+    topic_reader.serve(lambda: organisation.status == "DELETE_COMPLETE")
     organisation.accounts(organisation.members(2))
     assert organisation.roles(organisation.members(2)) == 0
     assert outcome(organisation.instances) == (404, "StackSetNotFoundException")
 
 
 @pytest.mark.parametrize(("tolerated", "outcome"), [("100", "CREATE_COMPLETE"), ("25", "ROLLBACK_COMPLETE")])
-def test_failures_are_tolerated_as_far_as_is_said(organisation, desk, tolerated, outcome):
+def test_failures_are_tolerated_as_far_as_is_said(organisation, topic_reader, tolerated, outcome):
     members = organisation.members(2)
     organisation.accounts(members)
     organisation.create(Tolerated=tolerated)
 
     def answer():
-        for request in desk.read(10):
+        for request in topic_reader.read(10):
             refused = request["RequestType"] == "Create" and request["StackId"].split(":")[4] == members[0]
             respond(request, "FAILED" if refused else "SUCCESS", Reason="No.")
         return not organisation.status.endswith("_IN_PROGRESS")
@@ -219,13 +214,13 @@ def test_failures_are_tolerated_as_far_as_is_said(organisation, desk, tolerated,
         assert organisation.instances() == {members[0]: "OUTDATED", members[1]: "CURRENT"}
 
 
-def test_an_account_that_has_the_role_already_fails_alone(organisation, desk):
+def test_an_account_that_has_the_role_already_fails_alone(organisation, topic_reader):
     members = organisation.members(2)
     with closing(organisation.sandbox.client("iam", members[0])) as iam:
         iam.create_role(RoleName=organisation.name, AssumeRolePolicyDocument="{}")
     organisation.accounts(members)
     organisation.create()
-    asked = desk.serve(lambda: organisation.status == "CREATE_COMPLETE")
+    asked = topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
     assert [request["StackId"].split(":")[4] for request in asked] == members[1:]
 
 
