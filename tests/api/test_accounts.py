@@ -1,6 +1,7 @@
 """Declared accounts, and the vendor's word for roles that may write."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -106,14 +107,14 @@ def test_a_list_that_leaves_out_a_live_connections_account_says_how_many(world: 
 
 
 @pytest.fixture
-def tenant(world: World) -> dict:
+def acme(world: World) -> dict[str, Any]:
     return world.tenant()
 
 
 @pytest.fixture
-def waiting(world: World, tenant) -> dict:
+def waiting(world: World, acme) -> dict:
     """A connection that may write, which a key of the tenant's made in an account that was not declared."""
-    return connect(world, tenant, bound_to(world, tenant))
+    return connect(world, acme, bound_to(world, acme))
 
 
 def connect(world: World, tenant: dict, api: Api, **options) -> dict:
@@ -121,7 +122,7 @@ def connect(world: World, tenant: dict, api: Api, **options) -> dict:
     return api("POST", f"{path(tenant)}/connections", body, expect=201)
 
 
-def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, tenant, waiting):
+def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, acme, waiting):
     assert (waiting["status"], waiting["awaiting_approval"]) == ("pending", True)
     assert (waiting["issues"], waiting["verification"]["verdict"]) == (False, "proven")
     assert "approve" in waiting["why"]
@@ -142,14 +143,14 @@ def test_the_vendor_approves_what_is_proven_and_fresh_and_it_issues_at_once(worl
     world.admin.refused("POST", path_of(waiting, "/approve"), expect=409, code="conflict")
 
 
-def test_an_approval_that_names_a_permission_set_approves_no_other(world: World, tenant, waiting):
+def test_an_approval_that_names_a_permission_set_approves_no_other(world: World, acme, waiting):
     """The tenant's key asks for another set between the vendor's look and the approval."""
     named = {"permission_set": WRITES}
-    bound_to(world, tenant)("PATCH", path_of(waiting), {"permission_set": "inventory"})
+    bound_to(world, acme)("PATCH", path_of(waiting), {"permission_set": "inventory"})
     refused = world.admin.refused("POST", path_of(waiting, "/approve"), named, expect=409, code="conflict")
     assert "inventory" in refused["detail"]
     assert world.admin("GET", path_of(waiting))["awaiting_approval"]
-    bound_to(world, tenant)("PATCH", path_of(waiting), named)
+    bound_to(world, acme)("PATCH", path_of(waiting), named)
     approved = world.admin("POST", path_of(waiting, "/approve"), named)
     assert (approved["status"], approved["awaiting_approval"]) == ("verified", False)
 
@@ -162,8 +163,8 @@ def test_the_audit_log_says_which_permission_set_was_approved(world: World, wait
     assert event["details"] == found
 
 
-def test_asking_for_the_same_permission_set_again_is_no_event(world: World, tenant, waiting):
-    own = bound_to(world, tenant)
+def test_asking_for_the_same_permission_set_again_is_no_event(world: World, acme, waiting):
+    own = bound_to(world, acme)
 
     def asked(api: Api, permission_set: str) -> int:
         api("PATCH", path_of(waiting), {"permission_set": permission_set})
@@ -178,18 +179,18 @@ def test_asking_for_the_same_permission_set_again_is_no_event(world: World, tena
     assert [asked(own, WRITES), asked(own, WRITES)] == [2, 2], "withdrawn"
 
 
-def test_a_bound_key_does_not_approve(world: World, tenant, waiting):
-    bound_to(world, tenant).refused("POST", path_of(waiting, "/approve"), expect=403, code="forbidden")
+def test_a_bound_key_does_not_approve(world: World, acme, waiting):
+    bound_to(world, acme).refused("POST", path_of(waiting, "/approve"), expect=403, code="forbidden")
     stranger = bound_to(world, world.tenant())
     stranger.refused("POST", path_of(waiting, "/approve"), expect=404, code="not_found")
     assert world.admin("GET", path_of(waiting))["awaiting_approval"]
 
 
-def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: World, tenant):
-    kit = world.kit(tenant)
+def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: World, acme):
+    kit = world.kit(acme)
     customer = Customer(world.aws)
     arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
-    made = connect(world, tenant, bound_to(world, tenant), role_arn=arn)
+    made = connect(world, acme, bound_to(world, acme), role_arn=arn)
     approved = world.admin("POST", path_of(made, "/approve"))
     assert (approved["status"], approved["awaiting_approval"]) == ("pending", False)
     customer.role(kit["role_name"], kit["trust_policy"])
@@ -220,14 +221,14 @@ def test_a_suspended_one_is_approved_and_stays_suspended(world: World, waiting):
 
 
 @pytest.mark.parametrize("why", ["the vendor made it", "its account is declared", "it only reads"])
-def test_a_role_that_may_write_does_not_wait_for_the_vendor_when(world: World, tenant, why):
-    arn = world.role(tenant)
-    api = bound_to(world, tenant)
+def test_a_role_that_may_write_does_not_wait_for_the_vendor_when(world: World, acme, why):
+    arn = world.role(acme)
+    api = bound_to(world, acme)
     if why == "its account is declared":
-        declare(world, tenant, arn.split(":")[4])
+        declare(world, acme, arn.split(":")[4])
     made = connect(
         world,
-        tenant,
+        acme,
         world.admin if why == "the vendor made it" else api,
         role_arn=arn,
         permission_set="inventory" if why == "it only reads" else WRITES,
@@ -235,8 +236,8 @@ def test_a_role_that_may_write_does_not_wait_for_the_vendor_when(world: World, t
     assert (made["status"], made["awaiting_approval"]) == ("verified", False)
 
 
-def test_resuming_does_not_stand_in_for_the_vendors_word(world: World, tenant, waiting):
-    api = bound_to(world, tenant)
+def test_resuming_does_not_stand_in_for_the_vendors_word(world: World, acme, waiting):
+    api = bound_to(world, acme)
     api("POST", path_of(waiting, "/suspend"), {"reason": "a trick"})
     resumed = api("POST", path_of(waiting, "/resume"), {"reason": "a trick"})
     assert (resumed["status"], resumed["awaiting_approval"]) == ("pending", True)

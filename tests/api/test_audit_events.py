@@ -88,7 +88,7 @@ BEGINNING = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.fixture
-def settled(world: World):
+def settled_events(world: World):
     """A tenant's five events of half a minute ago, the oldest first; and one of now."""
     tenant = world.tenant()
     began = now() - timedelta(seconds=30)
@@ -100,8 +100,8 @@ def settled(world: World):
     return tenant, [str(event_id) for event_id in ids]
 
 
-def test_after_an_event_the_log_goes_on_oldest_first(world: World, settled):
-    tenant, ids = settled
+def test_after_an_event_the_log_goes_on_oldest_first(world: World, settled_events):
+    tenant, ids = settled_events
     path = f"/v1/audit-events?tenant_id={tenant['id']}"
     assert [event["id"] for event in world.admin("GET", f"{path}&after={BEGINNING}")["items"]] == ids
     after, seen = BEGINNING, []
@@ -112,8 +112,8 @@ def test_after_an_event_the_log_goes_on_oldest_first(world: World, settled):
     assert world.admin("GET", path)["items"][0]["action"] == "tenant.created"
 
 
-def test_a_feed_has_cursors_as_well(world: World, settled):
-    tenant, ids = settled
+def test_a_feed_has_cursors_as_well(world: World, settled_events):
+    tenant, ids = settled_events
     path = f"/v1/audit-events?tenant_id={tenant['id']}&after={ids[0]}&limit=3"
     first = world.admin("GET", path)
     assert [event["id"] for event in first["items"]] == ids[1:4]
@@ -123,8 +123,8 @@ def test_a_feed_has_cursors_as_well(world: World, settled):
     world.admin.refused("GET", f"{other}&cursor={first['next_cursor']}", expect=400, code="malformed_request")
 
 
-def test_a_bound_key_has_a_feed_of_its_own_tenant(world: World, settled):
-    tenant, ids = settled
+def test_a_bound_key_has_a_feed_of_its_own_tenant(world: World, settled_events):
+    tenant, ids = settled_events
     reader = world.key("audit:read", tenant=tenant)
     assert [event["id"] for event in reader("GET", f"/v1/audit-events?after={BEGINNING}")["items"]] == ids
     stranger = world.key("audit:read", tenant=world.tenant())

@@ -18,7 +18,7 @@ def settled(aws, admin):
 
 
 @pytest.fixture
-def connection(world: World):
+def connection(world: World) -> dict:
     return world.connection()
 
 

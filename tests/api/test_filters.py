@@ -135,7 +135,7 @@ def test_folding_is_the_same_twice_and_bounded():
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def full(request):
+def full_database(request):
     """So many rows that an index is worth it."""
     with new_database(request.param) as url:
         database = Database(url)
@@ -175,20 +175,20 @@ def full(request):
         database.engine.dispose()
 
 
-def test_an_index_serves_the_search_by_name(full):
-    tenants = Tenants(full)
+def test_an_index_serves_the_search_by_name(full_database):
+    tenants = Tenants(full_database)
     wanted = TenantFilter(name="TENANT 499")
     names = {one.name for one in tenants.list(ADMIN, wanted, limit=50, after=None).items}
     assert names == {"Tenant 499", *(f"Tenant 499{digit}" for digit in range(10))}
-    assert "ix_tenants_name_folded" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=50, after=None))
+    assert "ix_tenants_name_folded" in plan(full_database, lambda: tenants.list(ADMIN, wanted, limit=50, after=None))
 
 
-def test_an_index_serves_rare_statuses_one_or_several(full):
-    tenants = Tenants(full)
+def test_an_index_serves_rare_statuses_one_or_several(full_database):
+    tenants = Tenants(full_database)
     wanted = TenantFilter(statuses=(TenantStatus.SUSPENDED,))
-    assert "ix_tenants_status" in plan(full, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
-    connections = Listing(full, permission_sets.load())
+    assert "ix_tenants_status" in plan(full_database, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
+    connections = Listing(full_database, permission_sets.load())
     rare = ConnectionFilter((S.BROKEN, S.INSECURE))
-    found = plan(full, lambda: connections.list_all(ADMIN, rare, limit=5, after=None))
+    found = plan(full_database, lambda: connections.list_all(ADMIN, rare, limit=5, after=None))
     assert found.count("ix_connections_status") == 2
     assert len(connections.list_all(ADMIN, rare, limit=50, after=None).items) == 20

@@ -132,7 +132,7 @@ class Deployment:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def deployed(request, aws, vendor):
+def probed(request, aws, vendor):
     with new_database(request.param) as url:
         made = Deployment(make_config(url), vendor)
         publish_templates(made._made[0])
@@ -141,9 +141,9 @@ def deployed(request, aws, vendor):
 
 
 @pytest.fixture
-def deployment(deployed):
-    deployed.rest()
-    return deployed
+def deployment(probed) -> Deployment:
+    probed.rest()
+    return probed
 
 
 def ago(seconds: float):

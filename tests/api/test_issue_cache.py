@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -17,13 +17,12 @@ from limits import RateLimitItemPerHour
 
 from app.api.credential_schemas import ContainerCredentials, ProcessCredentials
 from app.clock import now
-from app.factory import create_app
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.issuing import issue as issuing
 from app.issuing.authorization import VerifiedConnection
 from app.limits.rates import Rates
 from tests.attacks.evidence import on_postgresql, on_sqlite, problem
-from tests.conftest import OPERATOR, make_config
+from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer, World, path_of
 from tests.support.rows import ADMIN, ByHand, Role, at_once, place
 from tests.support.waiting import until
@@ -445,28 +444,9 @@ def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene: Scene, con
 # --- with a cache that processes share ---
 
 
-@pytest.fixture
-def start(aws, vendor, config, valkey, admin) -> Iterator[Callable[..., Api]]:
-    """`start(…)`: one more process of the service, with the same Valkey; the admin's API there."""
-    valkey.revive()
-    started = []
-
-    def begin(**settings: object) -> Api:
-        app = create_app(make_config(config.database_url, cache_url=valkey.url, **settings))
-        app.testing = False
-        started.append(app)
-        return Api(app, admin.key)
-
-    yield begin
-    for app in started:
-        services = app.extensions["deputy"]
-        services.db.engine.dispose()
-        services.issuer._sessions._shared.client.close()
-
-
 @on_sqlite
-def test_two_processes_share_a_session(scene: Scene, start):
-    one, two = (start().with_key(scene.worker.key) for _ in range(2))
+def test_two_processes_share_a_session(scene: Scene, start_api):
+    one, two = (start_api().with_key(scene.worker.key) for _ in range(2))
     first = scene.issue(by=one)
     assert scene.issue(by=two) == first
     assert scene.container(by=two)["AccessKeyId"] == first["AccessKeyId"]
@@ -475,8 +455,8 @@ def test_two_processes_share_a_session(scene: Scene, start):
 
 
 @on_sqlite
-def test_a_crowd_at_two_processes_makes_one_call(scene: Scene, start):
-    one, two = start(), start()
+def test_a_crowd_at_two_processes_makes_one_call(scene: Scene, start_api):
+    one, two = start_api(), start_api()
     apis = [api.with_key(scene.worker.key) for api in (one, two) for _ in range(6)]
     found = at_once([lambda api=api: scene.issue(by=api)["AccessKeyId"] for api in apis])
     assert len(set(found)) == 1
@@ -484,8 +464,8 @@ def test_a_crowd_at_two_processes_makes_one_call(scene: Scene, start):
 
 
 @on_sqlite
-def test_what_one_process_takes_away_is_not_found_in_the_shared_cache_by_another(scene: Scene, start):
-    one, two = (start().with_key(scene.worker.key) for _ in range(2))
+def test_what_one_process_takes_away_is_not_found_in_the_shared_cache_by_another(scene: Scene, start_api):
+    one, two = (start_api().with_key(scene.worker.key) for _ in range(2))
     for api in (one, two):
         scene.issue(by=api)
     scene.world.admin("POST", path_of(scene.connection, "/suspend"), {"reason": "x"})
@@ -508,10 +488,10 @@ RATE = 20
 
 
 @on_sqlite
-def test_the_rate_of_a_key_is_counted_over_all_processes(scene: Scene, stopped_clock, start, monkeypatch):
+def test_the_rate_of_a_key_is_counted_over_all_processes(scene: Scene, stopped_clock, start_api, monkeypatch):
     """Valkey's clock can't be stopped, so there the limit is one for an hour."""
     monkeypatch.setattr("app.limits.shared._item", lambda limit: RateLimitItemPerHour(limit.amount))
-    one, two = (start(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
+    one, two = (start_api(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
     for api in (one, two):
         scene.issue(by=api)
     served = admitted([one, two], path_of(scene.connection, "/credentials"), RATE)
@@ -519,8 +499,8 @@ def test_the_rate_of_a_key_is_counted_over_all_processes(scene: Scene, stopped_c
 
 
 @on_sqlite
-def test_a_key_over_its_rate_does_not_hold_up_another_key(scene: Scene, stopped_clock, start):
-    one = start(issue_rate=3)
+def test_a_key_over_its_rate_does_not_hold_up_another_key(scene: Scene, stopped_clock, start_api):
+    one = start_api(issue_rate=3)
     greedy, modest = one.with_key(scene.worker.key), one.with_key(scene.world.worker(scene.tenant).key)
     statuses = [greedy.raw("POST", path_of(scene.connection, "/credentials")).status_code for _ in range(8)]
     assert 429 in statuses
@@ -528,8 +508,8 @@ def test_a_key_over_its_rate_does_not_hold_up_another_key(scene: Scene, stopped_
 
 
 @on_sqlite
-def test_while_the_cache_is_away_each_process_still_counts_for_itself(scene: Scene, stopped_clock, start, valkey):
-    one, two = (start(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
+def test_while_the_cache_is_away_each_process_still_counts_for_itself(scene: Scene, stopped_clock, start_api, valkey):
+    one, two = (start_api(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
     for api in (one, two):
         scene.issue(by=api)
     valkey.kill()

@@ -1,8 +1,10 @@
 """The kit's script, run in a customer's account by real shells with the real AWS CLI."""
 
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from itertools import cycle
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -17,7 +19,7 @@ pytestmark = on_sqlite  # nothing here depends on the database
 
 
 @pytest.fixture
-def shell(world: World, customer: Customer):
+def shell(world: World, customer: Customer) -> Callable[..., CompletedProcess[str]]:
     """Runs a script in the customer's account."""
     return partial(run_as, world.aws, customer.account)
 

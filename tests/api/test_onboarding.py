@@ -141,7 +141,7 @@ def test_an_organisations_stack_needs_its_units(world: World, customer: Customer
 
 
 @pytest.fixture
-def published(app):
+def published(app) -> None:
     publish_templates(app)
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_hurry", "impatient")
 
 
 @pytest.fixture
-def start(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., World]]:
+def start_limited(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., World]]:
     """`start(limit=…)`: the same service with limits that a test can reach."""
     with ExitStack() as stack:
 
@@ -37,8 +37,8 @@ def start(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., World]]:
 
 
 @pytest.fixture
-def tight(start) -> World:
-    return start(issue_rate=3, connection_rate=3, max_connections=2)
+def tight(start_limited) -> World:
+    return start_limited(issue_rate=3, connection_rate=3, max_connections=2)
 
 
 @on_sqlite
@@ -79,9 +79,9 @@ def test_a_key_over_its_limit_does_not_affect_another_key(tight: World):
 
 
 @pytest.fixture
-def narrow(start) -> World:
+def narrow(start_limited) -> World:
     """A tenant's limits are within a test's reach, and a key's are not."""
-    return start(issue_rate=100, tenant_issue_rate=4, tenant_miss_rate=1)
+    return start_limited(issue_rate=100, tenant_issue_rate=4, tenant_miss_rate=1)
 
 
 def statuses(*asking: Callable[[], TestResponse]) -> list[int]:
@@ -118,9 +118,9 @@ def test_the_keys_of_a_tenant_share_its_limit_for_any_tenant_they_name(narrow: W
 
 
 @on_sqlite
-def test_a_tenant_has_a_share_of_the_calls_to_sts(start, stopped_clock: StoppedClock):
+def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock: StoppedClock):
     """Each session policy is a session of its own. Five seconds' worth may come at once."""
-    world = start(tenant_miss_rate=1)
+    world = start_limited(tenant_miss_rate=1)
     connection, other = world.connection(), world.connection()
     worker = world.worker({"id": connection["tenant_id"]})
     calls = len(world.calls_for(connection["role_arn"]))
@@ -139,9 +139,9 @@ def test_a_tenant_has_a_share_of_the_calls_to_sts(start, stopped_clock: StoppedC
 
 @on_sqlite
 def test_a_call_beyond_a_tenants_share_waits_for_its_turn_where_that_comes_soon(
-    start, stopped_clock: StoppedClock, monkeypatch
+    start_limited, stopped_clock: StoppedClock, monkeypatch
 ):
-    world = start(tenant_miss_rate=2)
+    world = start_limited(tenant_miss_rate=2)
     connection = world.connection()
     worker, slept = world.worker({"id": connection["tenant_id"]}), []
     monkeypatch.setattr(stopped_clock, "sleep", slept.append, raising=False)

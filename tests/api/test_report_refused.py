@@ -1,11 +1,8 @@
 """A worker says that AWS refused it: no process hands that session out again, and the role is proven."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import timedelta
 from uuid import UUID
 
-import pytest
 import sqlalchemy
 import time_machine
 
@@ -167,27 +164,12 @@ def test_reports_count_as_requests_for_credentials(world: World, config, stopped
         app.extensions["deputy"].db.engine.dispose()
 
 
-@pytest.fixture
-def start(aws, vendor, config, valkey, admin) -> Iterator[Callable[[], Api]]:
-    """One more process of the service, with the same Valkey."""
-    with ExitStack() as ends:
-
-        def begin() -> Api:
-            app = create_app(make_config(config.database_url, cache_url=valkey.url))
-            services = app.extensions["deputy"]
-            ends.callback(services.db.engine.dispose)
-            ends.callback(services.issuer._sessions._shared.client.close)
-            return Api(app, admin.key)
-
-        yield begin
-
-
 @on_sqlite
-def test_no_process_hands_the_old_session_out_again(world: World, start):
+def test_no_process_hands_the_old_session_out_again(world: World, start_api):
     connection = world.connection()
     path = path_of(connection, "/credentials")
     worker = world.worker({"id": connection["tenant_id"]})
-    one, two, three = (start().with_key(worker.key) for _ in range(3))
+    one, two, three = (start_api().with_key(worker.key) for _ in range(3))
     [first] = {api("POST", path)["AccessKeyId"] for api in (one, two)}
     report(one, connection)
     again = {api("POST", path)["AccessKeyId"] for api in (two, one, three)}

@@ -16,7 +16,7 @@ SICK = {"throttle": {}, "timeout": {"seconds": 0.05}, "error": {}, "region_disab
 
 
 @pytest.fixture
-def role(world: World):
+def sloppy_role(world: World):
     """A tenant, a role that asks for no External ID at all, and its customer: the worst to take for proven."""
     tenant, customer = world.tenant("Sloppy"), Customer(world.aws)
     kit = world.kit(tenant)
@@ -43,8 +43,8 @@ def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, fa
 
 @on_sqlite
 @pytest.mark.parametrize("kind", ["throttle", "error"])
-def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(world: World, faults, role, kind: str):
-    tenant, arn = role
+def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(world: World, faults, sloppy_role, kind: str):
+    tenant, arn = sloppy_role
     faults.add(kind, role_arn=arn, external_id="missing")
     made = world.connect(tenant, arn, status="insecure")
     assert outcomes(made)[2:] == ["inconclusive", "failed"]

@@ -7,6 +7,7 @@ import yaml
 
 from app.config import Config
 from tests.attacks.evidence import Scene, on_sqlite, problem
+from tests.conftest import publish_templates
 from tests.support.cast import Customer, World
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -181,12 +182,8 @@ def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, conf
 
 
 @pytest.fixture(scope="session")
-def published(aws, app):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
-        patch.setenv("AWS_ACCESS_KEY_ID", "111122223333")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
-        return app.extensions["deputy"].onboarding._bucket.publish(app.extensions["deputy"].onboarding.template(None))
+def published(app) -> None:
+    publish_templates(app)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(config, app, vendor):
+def desk(config, app, vendor) -> Iterator[Desk]:
     with Answers() as answers:
         yield Desk(config, app.extensions["deputy"].db, vendor.registration_queue_url, answers)
 

@@ -92,26 +92,26 @@ def plainly_parsed(config: Config):
 
 
 @pytest.fixture(scope="module")
-def tenant(aws: Sandbox, admin: Api) -> dict[str, Any]:
+def acme(aws: Sandbox, admin: Api) -> dict[str, Any]:
     return World(aws, admin).tenant()
 
 
 @pytest.fixture(scope="module")
-def plain_elements(config: Config, admin: Api, tenant) -> list[tuple[str, list[str]]]:
+def plain_elements(config: Config, admin: Api, acme) -> list[tuple[str, list[str]]]:
     """Of a vendor whose name has nothing in it that anything could take for more than a name."""
     with serving(replace(config, vendor_name="Plain"), admin) as (plain, _):
-        return elements(plain, tenant)
+        return elements(plain, acme)
 
 
 @pytest.mark.parametrize("name", VENDORS)
 def test_a_vendor_name_stays_a_name_on_the_page_and_in_links(
-    config: Config, admin: Api, tenant, plain_elements, name: str
+    config: Config, admin: Api, acme, plain_elements, name: str
 ):
     with serving(replace(config, vendor_name=name), admin) as (api, app):
-        assert elements(api, tenant) == plain_elements
-        page = page_of(api, tenant)
-        assert page.select_one(".who").get_text() == f"{name} for {tenant['name']}"
-        kit = api("GET", f"/v1/tenants/{tenant['id']}/onboarding")
+        assert elements(api, acme) == plain_elements
+        page = page_of(api, acme)
+        assert page.select_one(".who").get_text() == f"{name} for {acme['name']}"
+        kit = api("GET", f"/v1/tenants/{acme['id']}/onboarding")
         assert page.find(id="terraform").get_text() == kit["terraform"]
         assert page.find(id="aws-cli").get_text() == kit["aws_cli"]
         assert app.test_client().get("/openapi.json").get_json()["info"]["contact"]["name"] == name

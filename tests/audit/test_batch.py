@@ -34,7 +34,7 @@ def batch(database):
 
 
 @pytest.fixture
-def tenant():
+def tenant_id():
     """Whose events a test finds again."""
     return new_id()
 
@@ -91,10 +91,10 @@ def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, at, 
         assert db.get(AuditEvent, made.id).details == fields["details"]
 
 
-def test_all_of_a_batch_is_stored(batch, by_hand, tenant):
-    events = [event(tenant, details={"n": n}) for n in range(200)]
+def test_all_of_a_batch_is_stored(batch, by_hand, tenant_id):
+    events = [event(tenant_id, details={"n": n}) for n in range(200)]
     batch.commit(events)
-    found = stored(by_hand, tenant, "details")
+    found = stored(by_hand, tenant_id, "details")
     assert sorted((json.loads(d) if isinstance(d, str) else d)["n"] for (d,) in found) == list(range(200))
 
 
@@ -105,98 +105,98 @@ def test_an_empty_batch_tells_the_epoch(batch, by_hand):
 # --- epochs ---
 
 
-def test_an_event_is_stored_only_under_the_epoch_that_it_is_stamped_with(batch, by_hand, tenant):
+def test_an_event_is_stored_only_under_the_epoch_that_it_is_stamped_with(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
     for valid_at, expected in ((epoch - 1, 0), (epoch + 1, 0), (0, 0), (epoch, 1), (None, 2)):
-        assert batch.commit([event(tenant, valid_at)]) == epoch
-        assert stored(by_hand, tenant) == [(expected,)]
+        assert batch.commit([event(tenant_id, valid_at)]) == epoch
+        assert stored(by_hand, tenant_id) == [(expected,)]
 
 
-def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant):
+def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
     epochs = [epoch, None, epoch - 1, epoch, epoch + 1, None, epoch - 1]
-    events = [event(tenant, valid_at) for valid_at in epochs]
+    events = [event(tenant_id, valid_at) for valid_at in epochs]
     assert batch.commit(events) == epoch
     wanted = {made.id.hex for made in events if made.valid_at_epoch in {None, epoch}}
-    assert {str(found).replace("-", "") for (found,) in stored(by_hand, tenant, "id")} == wanted
+    assert {str(found).replace("-", "") for (found,) in stored(by_hand, tenant_id, "id")} == wanted
     assert len(wanted) == 4
 
 
-def test_a_move_of_the_epoch_counts_for_the_very_next_batch(batch, by_hand, tenant):
+def test_a_move_of_the_epoch_counts_for_the_very_next_batch(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
-    assert batch.commit([event(tenant, epoch)]) == epoch
+    assert batch.commit([event(tenant_id, epoch)]) == epoch
     by_hand("UPDATE configuration SET epoch = epoch + 1")
-    assert batch.commit([event(tenant, epoch), event(tenant, epoch)]) == epoch + 1
-    assert stored(by_hand, tenant) == [(1,)]
+    assert batch.commit([event(tenant_id, epoch), event(tenant_id, epoch)]) == epoch + 1
+    assert stored(by_hand, tenant_id) == [(1,)]
 
 
 # --- one statement, one transaction ---
 
 
-def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant):
+def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant_id):
     batch.commit([])
     seen: list[str] = []
     connection = batch._store.connection
     if isinstance(connection, sqlite3.Connection):
         connection.set_trace_callback(seen.append)
     for n in range(2):
-        batch.commit([event(tenant, details={"n": n}) for _ in range(50)])
+        batch.commit([event(tenant_id, details={"n": n}) for _ in range(50)])
     if seen:
         assert [s.split()[0] for s in seen if "INSERT" not in s] == ["BEGIN", "SELECT", "COMMIT"] * 2
     else:
-        rows = stored(by_hand, tenant, "DISTINCT CAST(xmin AS text), CAST(cmin AS text), details ->> 'n'")
+        rows = stored(by_hand, tenant_id, "DISTINCT CAST(xmin AS text), CAST(cmin AS text), details ->> 'n'")
         assert sorted(n for _, _, n in rows) == ["0", "1"], "each batch: one transaction, and one command of it"
         assert len({transaction for transaction, _, _ in rows}) == 2
-    assert stored(by_hand, tenant) == [(100,)]
+    assert stored(by_hand, tenant_id) == [(100,)]
 
 
-def test_all_batches_use_one_connection(batch, tenant):
-    batch.commit([event(tenant)])
+def test_all_batches_use_one_connection(batch, tenant_id):
+    batch.commit([event(tenant_id)])
     store = batch._store
-    batch.commit([event(tenant)])
+    batch.commit([event(tenant_id)])
     assert batch._store is store
 
 
-def test_a_batch_with_bad_data_stores_nothing_and_the_next_one_works(batch, by_hand, database, tenant):
-    made = event(tenant)
+def test_a_batch_with_bad_data_stores_nothing_and_the_next_one_works(batch, by_hand, database, tenant_id):
+    made = event(tenant_id)
     with pytest.raises(database.engine.dialect.loaded_dbapi.IntegrityError):
-        batch.commit([event(tenant), made, made])
-    assert stored(by_hand, tenant) == [(0,)]
-    batch.commit([event(tenant)])
-    assert stored(by_hand, tenant) == [(1,)]
+        batch.commit([event(tenant_id), made, made])
+    assert stored(by_hand, tenant_id) == [(0,)]
+    batch.commit([event(tenant_id)])
+    assert stored(by_hand, tenant_id) == [(1,)]
 
 
-def test_a_value_that_is_no_json_is_its_senders_trouble_alone(database, by_hand, tenant):
+def test_a_value_that_is_no_json_is_its_senders_trouble_alone(database, by_hand, tenant_id):
     log = AuditLog(database)
-    odd = event(tenant, details={"object": object()})
-    jobs = [lambda n=n: log.append(odd if n == 3 else event(tenant)) for n in range(8)]
+    odd = event(tenant_id, details={"object": object()})
+    jobs = [lambda n=n: log.append(odd if n == 3 else event(tenant_id)) for n in range(8)]
     outcomes = at_once(jobs)
     assert isinstance(outcomes.pop(3), TypeError)
     assert outcomes == [by_hand.epoch] * 7
-    assert stored(by_hand, tenant) == [(7,)]
+    assert stored(by_hand, tenant_id) == [(7,)]
     database.engine.dispose()
 
 
-def test_many_append_at_once_and_each_is_stored_before_it_is_told(database, by_hand, tenant):
+def test_many_append_at_once_and_each_is_stored_before_it_is_told(database, by_hand, tenant_id):
     log, epoch = AuditLog(database), by_hand.epoch
 
     def work(worker: int) -> None:
         for _ in range(10):
-            made = event(tenant, epoch)
+            made = event(tenant_id, epoch)
             assert log.append(made) == epoch
             assert raw(by_hand, made.id)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))
-    assert stored(by_hand, tenant) == [(60,)]
+    assert stored(by_hand, tenant_id) == [(60,)]
     database.engine.dispose()
 
 
 # --- durable ---
 
 
-def test_a_commit_is_durable(batch, tenant):
-    batch.commit([event(tenant)])
+def test_a_commit_is_durable(batch, tenant_id):
+    batch.commit([event(tenant_id)])
     connection = batch._store.connection
     if isinstance(connection, sqlite3.Connection):
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -232,46 +232,46 @@ def lose(batch, by_hand) -> None:
         by_hand(f"SELECT pg_terminate_backend({connection.info.backend_pid}, 60000)")
 
 
-def test_a_lost_connection_is_unavailable_once(batch, by_hand, tenant):
-    batch.commit([event(tenant)])
+def test_a_lost_connection_is_unavailable_once(batch, by_hand, tenant_id):
+    batch.commit([event(tenant_id)])
     lose(batch, by_hand)
     with pytest.raises(StoreUnavailableError) as caught:
-        batch.commit([event(tenant)])
+        batch.commit([event(tenant_id)])
     assert "terminat" not in caught.value.detail
-    batch.commit([event(tenant)])
-    assert stored(by_hand, tenant) == [(2,)]
+    batch.commit([event(tenant_id)])
+    assert stored(by_hand, tenant_id) == [(2,)]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_batch_does_not_notice_that_its_idle_connection_was_lost(batch, by_hand, tenant, monkeypatch):
+def test_a_batch_does_not_notice_that_its_idle_connection_was_lost(batch, by_hand, tenant_id, monkeypatch):
     """Asked first whether it is still there, it says no before anything was sent: another one will do."""
     monkeypatch.setattr("app.audit.batch._IDLE_SECONDS", -1.0)
-    batch.commit([event(tenant)])
+    batch.commit([event(tenant_id)])
     lose(batch, by_hand)
-    batch.commit([event(tenant)])
-    assert stored(by_hand, tenant) == [(2,)]
+    batch.commit([event(tenant_id)])
+    assert stored(by_hand, tenant_id) == [(2,)]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_connection_that_outlived_an_idle_second_is_used_again(batch, tenant, monkeypatch):
-    batch.commit([event(tenant)])
+def test_a_connection_that_outlived_an_idle_second_is_used_again(batch, tenant_id, monkeypatch):
+    batch.commit([event(tenant_id)])
     connection = batch._store.connection
     monkeypatch.setattr("app.audit.batch._IDLE_SECONDS", -1.0)
-    batch.commit([event(tenant)])
+    batch.commit([event(tenant_id)])
     assert batch._store.connection is connection
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_server_that_hangs_is_unavailable_before_the_callers_give_up(batch, by_hand, tenant):
+def test_a_server_that_hangs_is_unavailable_before_the_callers_give_up(batch, by_hand, tenant_id):
     batch.commit([])
     batch._store.connection.execute("SET statement_timeout = '50ms'")
     with by_hand.engine.begin() as other:
         other.execute(sqlalchemy.text("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(StoreUnavailableError):
-            batch.commit([event(tenant)])
-    batch.commit([event(tenant)])
+            batch.commit([event(tenant_id)])
+    batch.commit([event(tenant_id)])
     assert batch._store.connection.execute("SHOW statement_timeout").fetchone() == ("1500ms",)
-    assert stored(by_hand, tenant) == [(1,)]
+    assert stored(by_hand, tenant_id) == [(1,)]
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):
@@ -282,20 +282,22 @@ def test_a_database_that_is_away_is_unavailable(tmp_path):
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_file_that_another_program_holds_is_unavailable_and_the_next_batch_works(batch, by_hand, tenant):
-    batch.commit([event(tenant)])
+def test_a_file_that_another_program_holds_is_unavailable_and_the_next_batch_works(batch, by_hand, tenant_id):
+    batch.commit([event(tenant_id)])
     batch._store.connection.execute("PRAGMA busy_timeout = 20")
     with closing(sqlite3.connect(by_hand.engine.url.database)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailableError):
-            batch.commit([event(tenant)])
+            batch.commit([event(tenant_id)])
         other.rollback()
-    batch.commit([event(tenant)])
-    assert stored(by_hand, tenant) == [(2,)]
+    batch.commit([event(tenant_id)])
+    assert stored(by_hand, tenant_id) == [(2,)]
 
 
-def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_used(batch, by_hand, database, tenant):
-    batch.commit([event(tenant)])
+def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_used(
+    batch, by_hand, database, tenant_id
+):
+    batch.commit([event(tenant_id)])
     connection = batch._store.connection
     database.engine.dispose()
     if isinstance(connection, sqlite3.Connection):
@@ -303,8 +305,8 @@ def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_u
             connection.execute("SELECT 1")
     else:
         assert connection.closed
-    batch.commit([event(tenant)])
-    assert stored(by_hand, tenant) == [(2,)]
+    batch.commit([event(tenant_id)])
+    assert stored(by_hand, tenant_id) == [(2,)]
 
 
 def test_making_a_batch_connects_to_nothing():

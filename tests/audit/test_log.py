@@ -144,7 +144,7 @@ def test_many_write_at_once_and_nothing_is_lost(database, log):
 
 
 @pytest.fixture
-def history(database):
+def mixed_events(database):
     """Two tenants' events and one of nobody's, told apart by their numbers."""
     acme, globex, connection = new_id(), new_id(), new_id()
     action = f"tests.{uuid.uuid4().hex[:20]}"
@@ -156,13 +156,13 @@ def history(database):
     return acme, globex, connection, action
 
 
-def test_an_unbound_key_reads_everything_newest_first(log, history):
-    _, _, _, action = history
+def test_an_unbound_key_reads_everything_newest_first(log, mixed_events):
+    _, _, _, action = mixed_events
     assert details(found(log, action=action)) == [5, 4, 2, 1]
 
 
-def test_filters_narrow_and_go_together(log, history):
-    acme, globex, connection, action = history
+def test_filters_narrow_and_go_together(log, mixed_events):
+    acme, globex, connection, action = mixed_events
     assert details(found(log, tenant_id=acme)) == [3, 2, 1]
     assert details(found(log, tenant_id=globex)) == [4]
     assert details(found(log, connection_id=connection)) == [3, 2]
@@ -172,8 +172,8 @@ def test_filters_narrow_and_go_together(log, history):
     assert details(found(log, tenant_id=acme, action="tests%")) == []
 
 
-def test_a_bound_key_sees_its_tenants_events_only(log, history):
-    acme, globex, connection, action = history
+def test_a_bound_key_sees_its_tenants_events_only(log, mixed_events):
+    acme, globex, connection, action = mixed_events
     assert details(found(log, acme)) == [3, 2, 1]
     assert details(found(log, acme, tenant_id=acme)) == [3, 2, 1]
     assert details(found(log, acme, action=action)) == [2, 1]
@@ -181,8 +181,8 @@ def test_a_bound_key_sees_its_tenants_events_only(log, history):
     assert details(found(log, globex, connection_id=connection)) == [], "another's connection: as if it were none"
 
 
-def test_a_bound_key_that_asks_for_another_tenant_finds_nothing_there(log, history):
-    acme, globex, *_ = history
+def test_a_bound_key_that_asks_for_another_tenant_finds_nothing_there(log, mixed_events):
+    acme, globex, *_ = mixed_events
     for other in (globex, new_id()):
         with pytest.raises(NotFoundError):
             found(log, acme, tenant_id=other)

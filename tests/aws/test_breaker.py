@@ -29,7 +29,7 @@ OPEN = 3.0  # seconds until somebody may try again
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch):
+def stopped_clock(monkeypatch) -> StoppedClock:
     """The breaker's, which stands still until it is moved; and boto's pauses are too long for a test."""
     clock = StoppedClock()
     monkeypatch.setattr("app.aws.breaker.time", clock)
@@ -164,8 +164,8 @@ def test_while_the_breaker_is_open_no_call_waits(opened):
 
 
 @pytest.mark.parametrize("how", [None, ABOUT_ONE[0], ABOUT_ONE[1]], ids=["success", "AccessDenied", "ValidationError"])
-def test_one_answer_closes_the_breaker(opened, how, clock):
-    clock.move(OPEN)
+def test_one_answer_closes_the_breaker(opened, how, stopped_clock):
+    stopped_clock.move(OPEN)
     if how is None:
         assert not shut_out(opened)
     else:
@@ -174,16 +174,16 @@ def test_one_answer_closes_the_breaker(opened, how, clock):
     assert not shut_out(opened)
 
 
-def test_a_failed_trial_keeps_the_breaker_open_for_another_while(opened, clock):
+def test_a_failed_trial_keeps_the_breaker_open_for_another_while(opened, stopped_clock):
     for _ in range(2):
-        clock.move(OPEN)
+        stopped_clock.move(OPEN)
         fail(opened, SILENCE[0])
         assert opened.is_open
         assert shut_out(opened)
 
 
-def test_one_call_tries_and_the_others_are_refused_at_once(opened, clock):
-    clock.move(OPEN)
+def test_one_call_tries_and_the_others_are_refused_at_once(opened, stopped_clock):
+    stopped_clock.move(OPEN)
     trying, go_on = threading.Event(), threading.Event()
 
     def trial() -> None:
@@ -200,8 +200,8 @@ def test_one_call_tries_and_the_others_are_refused_at_once(opened, clock):
     assert not opened.is_open
 
 
-def test_of_many_who_come_at_the_same_moment_one_tries(opened, clock):
-    clock.move(OPEN)
+def test_of_many_who_come_at_the_same_moment_one_tries(opened, stopped_clock):
+    stopped_clock.move(OPEN)
     ready, let_in, go_on = threading.Barrier(16), [], threading.Event()
 
     def come() -> None:
@@ -219,15 +219,15 @@ def test_of_many_who_come_at_the_same_moment_one_tries(opened, clock):
     assert len(let_in) == 1
 
 
-def test_the_breaker_logs_once_when_it_opens_and_once_when_it_closes(clock):
+def test_the_breaker_logs_once_when_it_opens_and_once_when_it_closes(stopped_clock):
     breaker = Breaker()
     with capture_logs() as lines:
         fail(breaker, SILENCE[0], 10)
         for _ in range(20):
             shut_out(breaker)
-        clock.move(OPEN)
+        stopped_clock.move(OPEN)
         fail(breaker, SILENCE[0])
-        clock.move(OPEN)
+        stopped_clock.move(OPEN)
         for _ in range(3):
             assert not shut_out(breaker)
     assert [line["event"] for line in lines] == ["aws.silent", "aws.back"]
@@ -323,22 +323,22 @@ def test_cached_credentials_are_served_meanwhile(own: Own):
 
 
 @on_sqlite
-def test_the_service_is_ready_again_after_a_call_got_through(own: Own, clock):
+def test_the_service_is_ready_again_after_a_call_got_through(own: Own, stopped_clock):
     own.silence()
     own.ready(503)
     own.faults.clear()
-    clock.move(OPEN)
+    stopped_clock.move(OPEN)
     own.ask(own.struck, 200)
     own.ready(200)
 
 
 @on_sqlite
-def test_the_service_is_ready_again_without_anybody_asking_for_credentials(own: Own, clock):
+def test_the_service_is_ready_again_without_anybody_asking_for_credentials(own: Own, stopped_clock):
     """A load balancer sends nobody to a process that is not ready, so readiness must find out by itself."""
     own.silence()
     own.ready(503)
     own.faults.clear()
-    clock.move(OPEN)
+    stopped_clock.move(OPEN)
     own.ready(200)
     own.ask(own.struck, 200)
 

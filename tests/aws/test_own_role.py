@@ -14,20 +14,13 @@ from app.aws.role_view import Decision, RolePolicies, RoleSettings
 from app.aws.sts import INERT_POLICY, Sts
 from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
-from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, FakeSts, assumed, error, role, said
+from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, assumed, error, role, said
 
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}]}
 READS = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
-
-
-@pytest.fixture(scope="module")
-def http():
-    server = FakeSts()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +37,7 @@ def made(http):
 
 
 @pytest.fixture
-def sts(made, http):
+def sts(made, http) -> Sts:
     made._own_role._breaker = Breaker()
     http.requests.clear()
     return made

@@ -6,6 +6,7 @@ Over HTTP, before a server that answers what it is told (tests/aws/fake_sts.py).
 import json
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -91,13 +92,6 @@ class Door:
         return self.sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=policy)
 
 
-@pytest.fixture(scope="module")
-def http():
-    server = FakeSts()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def server(http):
     http.answers, http.requests, http.paths = [(200, WHO)], [], []
@@ -134,7 +128,7 @@ def environment(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def sts(http):
+def sts(http) -> Iterator[Sts]:
     """The door before the server, made once: finding the endpoint takes longer than a test."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**OWN_KEYS, "AWS_ENDPOINT_URL": http.url}.items():

@@ -39,7 +39,7 @@ def shared_services(request):
 
 
 @pytest.fixture
-def services(shared_services):
+def services(shared_services) -> composition.Services:
     """With no registrations, and no secret key noted."""
     with shared_services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.delete(Registration))

@@ -12,6 +12,7 @@ import sys
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ SQS_REGION = "eu-west-1"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def services(request, aws, vendor):
+def services(request, aws, vendor) -> Iterator[composition.Services]:
     with new_database(request.param) as url:
         found = composition.Services(make_config(url, sts_budget=100_000))
         yield found
@@ -184,7 +185,7 @@ class Slow:
 
 
 @pytest.fixture
-def slow(monkeypatch):
+def slow(monkeypatch) -> Iterator[Slow]:
     aws = Slow()
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", aws.url)
     yield aws

@@ -22,7 +22,7 @@ ROLE, EXTERNAL_ID = "arn:aws:iam::444455556666:role/deputy-acme", "dpy-acme"
 
 
 @pytest.fixture(scope="module")
-def sts():
+def instant_sts():
     with InstantSts() as server:
         server.register({ROLE: EXTERNAL_ID})
         yield server
@@ -49,39 +49,39 @@ def assume(broker, **changes):
     "changes",
     [{"ExternalId": None}, {"ExternalId": "dpy-globex"}, {"RoleArn": "arn:aws:iam::444455556666:role/deputy-absent"}],
 )
-def test_the_instant_sts_refuses_as_aws_does_and_counts_it(sts, changes):
-    before = sts.calls()
-    with client(sts) as broker, pytest.raises(ClientError) as caught:
+def test_the_instant_sts_refuses_as_aws_does_and_counts_it(instant_sts, changes):
+    before = instant_sts.calls()
+    with client(instant_sts) as broker, pytest.raises(ClientError) as caught:
         assume(broker, **changes)
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
-    assert sts.calls() == before | {"AssumeRole": before["AssumeRole"] + 1, "refused": before["refused"] + 1}
+    assert instant_sts.calls() == before | {"AssumeRole": before["AssumeRole"] + 1, "refused": before["refused"] + 1}
 
 
-def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(sts):
-    before = sts.calls()
-    with client(sts) as broker:
+def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(instant_sts):
+    before = instant_sts.calls()
+    with client(instant_sts) as broker:
         one, other = assume(broker), assume(broker, DurationSeconds=900)
     assert one["AssumedRoleUser"]["AssumedRoleId"] == other["AssumedRoleUser"]["AssumedRoleId"]
     assert one["Credentials"]["AccessKeyId"] != other["Credentials"]["AccessKeyId"]
     assert 700 <= len(one["Credentials"]["SessionToken"]) <= 900
-    with client(sts, one["Credentials"]["AccessKeyId"], one["Credentials"]["SessionToken"]) as own:
+    with client(instant_sts, one["Credentials"]["AccessKeyId"], one["Credentials"]["SessionToken"]) as own:
         assert own.get_caller_identity()["Account"] == "444455556666"
-    assert sts.calls()["AssumeRole"] == before["AssumeRole"] + 2
-    assert sts.calls()["refused"] == before["refused"]
+    assert instant_sts.calls()["AssumeRole"] == before["AssumeRole"] + 2
+    assert instant_sts.calls()["refused"] == before["refused"]
 
 
-def test_a_session_of_the_instant_sts_reads_the_trust_policy_that_it_came_in_by(sts):
-    with client(sts) as broker:
+def test_a_session_of_the_instant_sts_reads_the_trust_policy_that_it_came_in_by(instant_sts):
+    with client(instant_sts) as broker:
         keys = assume(broker)["Credentials"]
-    with client(sts, keys["AccessKeyId"], keys["SessionToken"], service="iam") as iam:
+    with client(instant_sts, keys["AccessKeyId"], keys["SessionToken"], service="iam") as iam:
         [allowed] = iam.get_role(RoleName="any")["Role"]["AssumeRolePolicyDocument"]["Statement"]
     assert allowed["Condition"]["StringEquals"] == {"sts:ExternalId": EXTERNAL_ID}
 
 
-def test_only_the_broker_and_known_sessions_are_somebody(sts):
-    with client(sts) as broker:
+def test_only_the_broker_and_known_sessions_are_somebody(instant_sts):
+    with client(instant_sts) as broker:
         assert broker.get_caller_identity()["Arn"].startswith("arn:aws:sts::111122223333:assumed-role/DeputyBroker/")
-    with client(sts, "AKIASOMEBODYELSE0000") as stranger:
+    with client(instant_sts, "AKIASOMEBODYELSE0000") as stranger:
         with pytest.raises(ClientError, match="InvalidClientTokenId"):
             stranger.get_caller_identity()
         with pytest.raises(ClientError, match="AccessDenied"):

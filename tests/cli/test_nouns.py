@@ -5,6 +5,7 @@ import json
 import re
 import time
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -47,7 +48,7 @@ def cli(app: Flask) -> Cli:
 
 
 @pytest.fixture
-def acme(world: World):
+def acme(world: World) -> dict[str, Any]:
     """A tenant with a reference and a verified connection."""
     tenant = world.tenant("Acme Ltd")
     name, reference = tenant["name"], f"ref-{tenant['id'][-12:]}"

@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import time_machine
 from flask import Flask
 
 from app.access.callers import Scope
@@ -88,3 +90,10 @@ def secure(_door: Deputy, tmp_path: Path) -> Iterator[Secure]:
     ca, key = self_signed(tmp_path)
     with served(_door, ssl_context=(str(ca), str(key))) as port:
         yield Secure(f"https://localhost:{port}", ca)
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    """It goes on, from where a test moves it."""
+    with time_machine.travel(datetime.now(UTC)) as traveller:
+        yield traveller

@@ -3,7 +3,6 @@
 import datetime as dt
 import logging
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -11,17 +10,10 @@ from pathlib import Path
 import botocore.exceptions
 import deputy_client
 import pytest
-import time_machine
 
 from tests.client.people import CustomerAccount, Deputy, secret_of
 
 DOWN = (503, {}, b"")
-
-
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(dt.datetime.now(dt.UTC)) as coordinates:
-        yield coordinates
 
 
 def key_of(credentials) -> str:

@@ -1,15 +1,12 @@
 """AWS does not take what Deputy issued: the client says so, once a minute, and asks for other credentials."""
 
-import datetime as dt
 import logging
-from collections.abc import Iterator
 from contextlib import closing
 
 import boto3
 import botocore.exceptions
 import deputy_client
 import pytest
-import time_machine
 from deputy_client import credentials, refusals
 
 from tests.client.people import CustomerAccount, Deputy
@@ -22,12 +19,6 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(refusals, "monotonic", lambda: now[0])
     monkeypatch.setattr(credentials, "_reports", refusals.Gate())
     return now
-
-
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(dt.datetime.now(dt.UTC)) as coordinates:
-        yield coordinates
 
 
 def asked(deputy: Deputy) -> list[str]:

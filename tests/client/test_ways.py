@@ -44,7 +44,7 @@ CLIENTS = BOTO3.replace("import boto3", "import deputy_client").replace(
 
 
 @pytest.fixture
-def full(place: CustomerAccount) -> CustomerAccount:
+def filled_place(place: CustomerAccount) -> CustomerAccount:
     """With a bucket of so many pages."""
     place.fill(PAGES)
     return place
@@ -145,7 +145,7 @@ def check_three_hours(done, aws: TickingAws, deputy: Deputy) -> None:
     assert len(deputy.requests) == len(used)
 
 
-@pytest.mark.usefixtures("full")
+@pytest.mark.usefixtures("filled_place")
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
 def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy, hours):
     aws, there = hours
@@ -154,28 +154,37 @@ def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy
 
 
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables"])
-def test_a_boto3_program_runs_for_hours(way, worker: Worker, full: CustomerAccount, deputy: Deputy, hours):
+def test_a_boto3_program_runs_for_hours(way, worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours):
     aws, there = hours
     env = environment(**there, **getattr(worker, way)())
-    check_three_hours(run(sys.executable, "-c", BOTO3, full.bucket, env=env), aws, deputy)
+    check_three_hours(run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env), aws, deputy)
 
 
-def test_a_program_with_the_client_runs_for_hours(worker: Worker, full: CustomerAccount, deputy: Deputy, hours):
+def test_a_program_with_the_client_runs_for_hours(worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours):
     aws, there = hours
-    done = run(sys.executable, "-c", CLIENTS, full.bucket, *full.ids, env=environment(**there, **worker.client()))
+    done = run(
+        sys.executable,
+        "-c",
+        CLIENTS,
+        filled_place.bucket,
+        *filled_place.ids,
+        env=environment(**there, **worker.client()),
+    )
     check_three_hours(done, aws, deputy)
 
 
-def test_without_refreshing_they_would_have_expired(worker: Worker, full: CustomerAccount, deputy: Deputy, hours):
+def test_without_refreshing_they_would_have_expired(
+    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours
+):
     """The proof that the tests above prove something: AWS keeps time, and a session of an hour ends."""
     aws, there = hours
-    issued = full.admin("/credentials")
+    issued = filled_place.admin("/credentials")
     fixed = {
         "AWS_ACCESS_KEY_ID": issued["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": issued["SecretAccessKey"],
         "AWS_SESSION_TOKEN": issued["SessionToken"],
     }
-    done = run(sys.executable, "-c", BOTO3, full.bucket, env=environment(**there, **fixed))
+    done = run(sys.executable, "-c", BOTO3, filled_place.bucket, env=environment(**there, **fixed))
     assert "ExpiredToken" in done.stderr
     assert [answer for _, _, answer in aws.seen] == [200] * 12 + [403]
 
@@ -293,11 +302,11 @@ def test_the_newline_trap(worker: Worker, place: CustomerAccount, deputy: Deputy
     assert deputy.requests == []
 
 
-def test_the_key_may_stand_in_the_variable(worker: Worker, full: CustomerAccount, deputy: Deputy, aws: Sandbox):
+def test_the_key_may_stand_in_the_variable(worker: Worker, filled_place: CustomerAccount, deputy: Deputy, aws: Sandbox):
     variables = worker.container_variables()
     del variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]
-    for token in (full.key, f"Bearer {full.key}"):
+    for token in (filled_place.key, f"Bearer {filled_place.key}"):
         variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = token
         env = environment(AWS_ENDPOINT_URL=aws.url, **variables)
-        done = run(sys.executable, "-c", BOTO3, full.bucket, env=env)
+        done = run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env)
         assert done.stdout.strip() == str(PAGES), done.stderr

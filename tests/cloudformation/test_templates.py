@@ -42,17 +42,17 @@ def load(path):
 
 
 @pytest.fixture(scope="module")
-def customer():
+def customer_template():
     return load(CUSTOMER_ROLE)
 
 
 @pytest.fixture(scope="module")
-def role(customer):
-    return customer["Resources"]["Role"]["Properties"]
+def role_properties(customer_template):
+    return customer_template["Resources"]["Role"]["Properties"]
 
 
 @pytest.fixture(scope="module")
-def broker():
+def broker_resources():
     return load(CLOUDFORMATION / "broker.yaml")["Resources"]
 
 
@@ -85,18 +85,18 @@ def test_no_literal_but_the_brokers_names_an_account():
     assert "DeputyBroker" not in rest
 
 
-def test_the_broker_is_no_parameter(customer):
-    assert list(customer["Parameters"]) == PARAMETERS
+def test_the_broker_is_no_parameter(customer_template):
+    assert list(customer_template["Parameters"]) == PARAMETERS
 
 
-def test_a_link_can_fill_in_every_parameter(customer):
-    for parameter in customer["Parameters"].values():
+def test_a_link_can_fill_in_every_parameter(customer_template):
+    for parameter in customer_template["Parameters"].values():
         assert parameter["Type"] == "String"
         assert "NoEcho" not in parameter
 
 
-def test_only_the_registration_may_be_left_out(customer):
-    defaults = {name: parameter.get("Default") for name, parameter in customer["Parameters"].items()}
+def test_only_the_registration_may_be_left_out(customer_template):
+    defaults = {name: parameter.get("Default") for name, parameter in customer_template["Parameters"].items()}
     assert defaults == dict.fromkeys(PARAMETERS, "") | {"ExternalId": None, "RoleName": None}
 
 
@@ -131,24 +131,24 @@ def test_only_the_registration_may_be_left_out(customer):
         ("PermissionsBoundaryArn", f"{BOUNDARY}*", False),
     ],
 )
-def test_parameters_accept_only_what_they_should(customer, name, value, accepted):
-    parameter = customer["Parameters"][name]
+def test_parameters_accept_only_what_they_should(customer_template, name, value, accepted):
+    parameter = customer_template["Parameters"][name]
     assert parameter["ConstraintDescription"]
     assert bool(re.fullmatch(parameter["AllowedPattern"], value)) is accepted
 
 
-def test_the_console_shows_every_parameter_in_a_group_with_a_label(customer):
-    interface = customer["Metadata"]["AWS::CloudFormation::Interface"]
+def test_the_console_shows_every_parameter_in_a_group_with_a_label(customer_template):
+    interface = customer_template["Metadata"]["AWS::CloudFormation::Interface"]
     grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
 
-    assert grouped == list(customer["Parameters"])
+    assert grouped == list(customer_template["Parameters"])
     assert list(interface["ParameterLabels"]) == grouped
-    assert all(parameter["Description"] for parameter in customer["Parameters"].values())
+    assert all(parameter["Description"] for parameter in customer_template["Parameters"].values())
 
 
-def test_the_trust_policy_is_exactly_this(role):
+def test_the_trust_policy_is_exactly_this(role_properties):
     both = [{"Ref": "ExternalId"}, {"Ref": "NextExternalId"}]
-    assert role["AssumeRolePolicyDocument"] == {
+    assert role_properties["AssumeRolePolicyDocument"] == {
         "Version": "2012-10-17",
         "Statement": [
             {
@@ -175,8 +175,8 @@ def denial(condition, name, test):
     return where(condition, {"PolicyName": name, "PolicyDocument": document})
 
 
-def test_the_limits_deny_and_are_there_when_they_are_given(role):
-    assert role["Policies"][2:] == [
+def test_the_limits_deny_and_are_there_when_they_are_given(role_properties):
+    assert role_properties["Policies"][2:] == [
         denial("HasAccessUntil", "access-until", {"DateGreaterThanEquals": {"aws:CurrentTime": {"Ref": LIMITS[0]}}}),
         denial(
             "HasRevokeSessionsBefore",
@@ -186,31 +186,31 @@ def test_the_limits_deny_and_are_there_when_they_are_given(role):
     ]
 
 
-def test_the_role_names_the_vendor_and_the_tenant(customer, role):
-    assert "Example Vendor" in customer["Description"]
-    assert role["Description"]["Fn::Sub"].startswith("Lets Example Vendor ")
-    assert "${ExternalId}" in role["Description"]["Fn::Sub"]
-    assert role["Tags"] == [
+def test_the_role_names_the_vendor_and_the_tenant(customer_template, role_properties):
+    assert "Example Vendor" in customer_template["Description"]
+    assert role_properties["Description"]["Fn::Sub"].startswith("Lets Example Vendor ")
+    assert "${ExternalId}" in role_properties["Description"]["Fn::Sub"]
+    assert role_properties["Tags"] == [
         {"Key": "deputy:vendor", "Value": "Example Vendor"},
         {"Key": "deputy:external-id", "Value": {"Ref": "ExternalId"}},
         {"Key": "deputy:permission-set", "Value": "example-set@1"},
     ]
-    assert role["MaxSessionDuration"] == 3600
-    assert role["RoleName"] == {"Ref": "RoleName"}
+    assert role_properties["MaxSessionDuration"] == 3600
+    assert role_properties["RoleName"] == {"Ref": "RoleName"}
 
 
-def test_the_descriptions_fit_also_with_a_long_vendor_name(customer, role):
+def test_the_descriptions_fit_also_with_a_long_vendor_name(customer_template, role_properties):
     """CloudFormation's limit is 1,024 bytes for a template, IAM's 1,000 characters for a role; names have at most 64."""
     longest = "V" * 64
-    assert len(customer["Description"].replace("Example Vendor", longest)) <= 1024
-    filled = role["Description"]["Fn::Sub"].replace("${ExternalId}", EXTERNAL_ID)
+    assert len(customer_template["Description"].replace("Example Vendor", longest)) <= 1024
+    filled = role_properties["Description"]["Fn::Sub"].replace("${ExternalId}", EXTERNAL_ID)
     assert len(filled.replace("Example Vendor", longest)) <= 1000
 
 
-def test_the_registration_exists_only_with_a_topic(customer):
-    registration = customer["Resources"]["Registration"]
+def test_the_registration_exists_only_with_a_topic(customer_template):
+    registration = customer_template["Resources"]["Registration"]
 
-    assert customer["Conditions"] == {
+    assert customer_template["Conditions"] == {
         "HasNextExternalId": {"Fn::Not": [{"Fn::Equals": [{"Ref": "NextExternalId"}, ""]}]},
         "HasRegistrationTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RegistrationTopicArn"}, ""]}]},
         "HasAccessUntil": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AccessUntil"}, ""]}]},
@@ -237,15 +237,15 @@ def test_the_registration_exists_only_with_a_topic(customer):
     }
 
 
-def test_the_customers_template_makes_a_role_and_a_registration_and_nothing_else(customer):
-    assert list(customer["Resources"]) == ["Role", "Registration"]
-    policies = [policy["PolicyName"] for policy in customer["Resources"]["Role"]["Properties"]["Policies"][:2]]
+def test_the_customers_template_makes_a_role_and_a_registration_and_nothing_else(customer_template):
+    assert list(customer_template["Resources"]) == ["Role", "Registration"]
+    policies = [policy["PolicyName"] for policy in customer_template["Resources"]["Role"]["Properties"]["Policies"][:2]]
     assert policies == ["permissions", "read-itself"]
-    assert "ManagedPolicyArns" not in customer["Resources"]["Role"]["Properties"]
+    assert "ManagedPolicyArns" not in customer_template["Resources"]["Role"]["Properties"]
 
 
-def test_the_role_may_read_itself_and_no_other(role):
-    assert role["Policies"][1]["PolicyDocument"] == {
+def test_the_role_may_read_itself_and_no_other(role_properties):
+    assert role_properties["Policies"][1]["PolicyDocument"] == {
         "Version": "2012-10-17",
         "Statement": [
             {
@@ -257,8 +257,8 @@ def test_the_role_may_read_itself_and_no_other(role):
     }
 
 
-def test_the_customers_template_outputs_role_external_id_and_version(customer):
-    outputs = {name: output["Value"] for name, output in customer["Outputs"].items()}
+def test_the_customers_template_outputs_role_external_id_and_version(customer_template):
+    outputs = {name: output["Value"] for name, output in customer_template["Outputs"].items()}
     assert outputs == {
         "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
         "ExternalId": {"Ref": "ExternalId"},
@@ -271,7 +271,7 @@ def statements_of(name):
     return [{key: value for key, value in statement.items() if key != "why"} for statement in found]
 
 
-def test_the_permissions_between_the_marks_are_those_of_inventory(role):
+def test_the_permissions_between_the_marks_are_those_of_inventory(role_properties):
     lines = CUSTOMER_ROLE.read_text().splitlines()
     begin, end = (
         [number for number, line in enumerate(lines) if line.strip() == f"# permissions: {word}"]
@@ -282,7 +282,7 @@ def test_the_permissions_between_the_marks_are_those_of_inventory(role):
     inventory = statements_of("inventory")
     block = textwrap.dedent("\n".join(lines[begin[0] + 1 : end[0]]))
     assert yaml.safe_load(block) == inventory
-    assert role["Policies"][0]["PolicyDocument"] == {"Version": "2012-10-17", "Statement": inventory}
+    assert role_properties["Policies"][0]["PolicyDocument"] == {"Version": "2012-10-17", "Statement": inventory}
 
 
 def test_another_permission_set_can_take_the_place_between_the_marks():
@@ -327,11 +327,11 @@ def organization():
     return load(CUSTOMER_ORG)
 
 
-def test_the_organizations_template_takes_the_units_and_what_a_single_account_takes(customer, organization):
+def test_the_organizations_template_takes_the_units_and_what_a_single_account_takes(customer_template, organization):
     """Neither the broker nor a template is a parameter: a link could carry somebody else's."""
     parameters = organization["Parameters"]
-    assert list(parameters) == ["OrganizationalUnitIds", "CallAs", *customer["Parameters"]]
-    for name, parameter in customer["Parameters"].items():
+    assert list(parameters) == ["OrganizationalUnitIds", "CallAs", *customer_template["Parameters"]]
+    for name, parameter in customer_template["Parameters"].items():
         assert parameters[name] == parameter
     assert parameters["OrganizationalUnitIds"]["Type"] == "CommaDelimitedList"
     assert "Default" not in parameters["OrganizationalUnitIds"]
@@ -404,8 +404,8 @@ def test_the_stack_set_is_exactly_this(organization):
 # The vendor's side.
 
 
-def test_the_broker_may_assume_roles_with_the_prefix_and_no_others(broker):
-    allowed = policy_of(broker, "assume-customers-roles")["Statement"][0]
+def test_the_broker_may_assume_roles_with_the_prefix_and_no_others(broker_resources):
+    allowed = policy_of(broker_resources, "assume-customers-roles")["Statement"][0]
     assert allowed == {
         "Sid": "AssumeCustomersRoles",
         "Effect": "Allow",
@@ -417,8 +417,8 @@ def test_the_broker_may_assume_roles_with_the_prefix_and_no_others(broker):
     }
 
 
-def test_the_broker_may_assume_no_role_of_the_vendors_own(broker):
-    denied = [s for s in policy_of(broker, "assume-customers-roles")["Statement"] if s["Effect"] == "Deny"]
+def test_the_broker_may_assume_no_role_of_the_vendors_own(broker_resources):
+    denied = [s for s in policy_of(broker_resources, "assume-customers-roles")["Statement"] if s["Effect"] == "Deny"]
 
     assert {s["Action"] for s in denied} == {"sts:AssumeRole"}
     assert [(s["Resource"], s.get("Condition")) for s in denied] == [
@@ -472,9 +472,9 @@ def condition_of(conditions, values):
     return holds
 
 
-def test_a_published_template_is_never_overwritten(broker):
+def test_a_published_template_is_never_overwritten(broker_resources):
     """`Null: true` holds for requests without the header. The sandbox's S3 shows what that refuses."""
-    denied = broker["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][1]
+    denied = broker_resources["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][1]
     assert denied == {
         "Sid": "PublishedTemplatesStayAsTheyAre",
         "Effect": "Deny",
@@ -485,18 +485,18 @@ def test_a_published_template_is_never_overwritten(broker):
     }
 
 
-def test_the_broker_demands_no_external_id(broker):
+def test_the_broker_demands_no_external_id(broker_resources):
     """Else the vendor's side would refuse the call without one, and every role would look safe."""
-    assert "externalid" not in json.dumps(broker).lower()
+    assert "externalid" not in json.dumps(broker_resources).lower()
 
 
-def test_the_broker_can_do_nothing_else(broker):
-    role = broker["Broker"]["Properties"]
+def test_the_broker_can_do_nothing_else(broker_resources):
+    role = broker_resources["Broker"]["Properties"]
     policies = [policy["PolicyName"] for policy in role["Policies"]]
 
     assert policies == ["assume-customers-roles", "read-registrations"]
     assert "ManagedPolicyArns" not in role
-    assert policy_of(broker, "read-registrations")["Statement"] == [
+    assert policy_of(broker_resources, "read-registrations")["Statement"] == [
         {
             "Effect": "Allow",
             "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"],
@@ -536,8 +536,10 @@ BROKERS_ROOT = {
 }
 
 
-def test_the_canary_trusts_broker_and_stranger_as_a_customers_role_does_but_for_the_external_id(canary, role):
-    [customers] = role["AssumeRolePolicyDocument"]["Statement"]
+def test_the_canary_trusts_broker_and_stranger_as_a_customers_role_does_but_for_the_external_id(
+    canary, role_properties
+):
+    [customers] = role_properties["AssumeRolePolicyDocument"]["Statement"]
     assert trust_of(canary, "Canary") == {
         "Effect": "Allow",
         "Principal": {"AWS": [BROKERS_ROOT, {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}]},
@@ -556,19 +558,19 @@ def test_the_stranger_trusts_the_broker_alone(canary):
     }
 
 
-def test_the_stranger_may_what_the_broker_may_and_the_canary_nothing(canary, broker):
+def test_the_stranger_may_what_the_broker_may_and_the_canary_nothing(canary, broker_resources):
     [allowed] = canary["Resources"]["Stranger"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-    brokers = policy_of(broker, "assume-customers-roles")["Statement"][0]
+    brokers = policy_of(broker_resources, "assume-customers-roles")["Statement"][0]
     assert allowed == {name: brokers[name] for name in ("Effect", "Action", "Resource")}
     assert len(canary["Resources"]["Stranger"]["Properties"]["Policies"]) == 1
     assert {"Policies", "ManagedPolicyArns"}.isdisjoint(canary["Resources"]["Canary"]["Properties"])
 
 
-def test_the_broker_reaches_both_by_its_statement_for_customers(canary, broker):
+def test_the_broker_reaches_both_by_its_statement_for_customers(canary, broker_resources):
     names = [canary["Resources"][name]["Properties"]["RoleName"] for name in ("Canary", "Stranger")]
     assert names == [{"Fn::Sub": "${RolePrefix}canary"}, {"Fn::Sub": "${RolePrefix}stranger"}]
-    assert "canary" not in json.dumps(broker).lower()
-    assert "stranger" not in json.dumps(broker).lower()
+    assert "canary" not in json.dumps(broker_resources).lower()
+    assert "stranger" not in json.dumps(broker_resources).lower()
 
 
 def test_every_prefix_that_the_service_takes_makes_names_that_iam_takes(canary):
@@ -591,9 +593,9 @@ def test_the_broker_may_be_a_role_or_a_user_with_a_path(canary):
         assert not pattern.fullmatch(arn)
 
 
-def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alone(broker):
-    assert broker["WorkQueue"]["Condition"] == broker["CarryWork"]["Condition"] == "HasWorkQueue"
-    policy = broker["CarryWork"]["Properties"]
+def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alone(broker_resources):
+    assert broker_resources["WorkQueue"]["Condition"] == broker_resources["CarryWork"]["Condition"] == "HasWorkQueue"
+    policy = broker_resources["CarryWork"]["Properties"]
     assert policy["Roles"] == [{"Ref": "Broker"}]
     [statement] = policy["PolicyDocument"]["Statement"]
     assert statement["Resource"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
@@ -601,8 +603,8 @@ def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alon
     assert not [action for action in statement["Action"] if "*" in action or "Create" in action or "List" in action]
 
 
-def test_publishing_templates_is_not_the_brokers(broker):
-    publisher = broker["TemplatePublisher"]["Properties"]
+def test_publishing_templates_is_not_the_brokers(broker_resources):
+    publisher = broker_resources["TemplatePublisher"]["Properties"]
 
     assert {"Roles", "Users", "Groups"}.isdisjoint(publisher)
     assert publisher["PolicyDocument"]["Statement"] == [
@@ -610,10 +612,10 @@ def test_publishing_templates_is_not_the_brokers(broker):
     ]
 
 
-def test_only_published_templates_and_the_topic_are_open_to_anyone(broker):
+def test_only_published_templates_and_the_topic_are_open_to_anyone(broker_resources):
     documents = (
         resource["Properties"]["PolicyDocument"]["Statement"]
-        for resource in broker.values()
+        for resource in broker_resources.values()
         if "PolicyDocument" in resource["Properties"]
     )
     to_anyone = [
@@ -626,8 +628,8 @@ def test_only_published_templates_and_the_topic_are_open_to_anyone(broker):
     ]
 
 
-def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(broker):
-    bucket = broker["TemplateBucket"]
+def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(broker_resources):
+    bucket = broker_resources["TemplateBucket"]
     properties = bucket["Properties"]
 
     assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -641,9 +643,9 @@ def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(br
     }
 
 
-def test_only_the_topic_fills_the_queue_and_bad_messages_leave_it(broker):
-    [statement] = broker["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    queue = broker["RegistrationQueue"]["Properties"]
+def test_only_the_topic_fills_the_queue_and_bad_messages_leave_it(broker_resources):
+    [statement] = broker_resources["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    queue = broker_resources["RegistrationQueue"]["Properties"]
 
     assert statement["Principal"] == {"Service": "sns.amazonaws.com"}
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Ref": "RegistrationTopic"}}}
@@ -651,6 +653,6 @@ def test_only_the_topic_fills_the_queue_and_bad_messages_leave_it(broker):
         "deadLetterTargetArn": {"Fn::GetAtt": ["RegistrationDeadLetters", "Arn"]},
         "maxReceiveCount": 5,
     }
-    assert broker["RegistrationTopic"]["Properties"]["Subscription"] == [
+    assert broker_resources["RegistrationTopic"]["Properties"]["Subscription"] == [
         {"Protocol": "sqs", "Endpoint": {"Fn::GetAtt": ["RegistrationQueue", "Arn"]}}
     ]

@@ -53,7 +53,7 @@ def group(disk) -> GroupCommit[str, int]:
 
 
 @pytest.fixture
-def crowd(group, disk):
+def add_in_thread(group, disk):
     """`crowd(item)`: somebody adds it, in a thread of their own; the item has joined when this returns."""
     pool = ThreadPoolExecutor(32)
 
@@ -67,10 +67,10 @@ def crowd(group, disk):
 
 
 @pytest.fixture
-def busy(disk, crowd):
+def busy(disk, add_in_thread):
     """Somebody's commit is under way until the test says `disk.go_on.set()`."""
     disk.go_on.clear()
-    first = crowd("first")
+    first = add_in_thread("first")
     until(lambda: disk.batches)
     yield first
     disk.go_on.set()
@@ -89,8 +89,8 @@ def test_a_lone_item_waits_for_no_other(group, disk):
     assert disk.batches == [["a"], ["b"], ["c"], ["d"], ["e"]]
 
 
-def test_all_who_come_during_a_commit_share_the_next_one(disk, crowd, busy):
-    others = [crowd(f"other {number}") for number in range(20)]
+def test_all_who_come_during_a_commit_share_the_next_one(disk, add_in_thread, busy):
+    others = [add_in_thread(f"other {number}") for number in range(20)]
     assert not any(running.done() for running in (busy, *others))
     disk.go_on.set()
     assert busy.result(60) == 1
@@ -130,8 +130,8 @@ def test_a_crowd_needs_few_commits():
     assert len(commits) <= 2 * items / crowd
 
 
-def test_a_store_that_is_away_fails_each_of_the_batch_and_not_the_next(disk, crowd, busy):
-    others = [crowd(f"other {number}") for number in range(4)]
+def test_a_store_that_is_away_fails_each_of_the_batch_and_not_the_next(disk, add_in_thread, busy):
+    others = [add_in_thread(f"other {number}") for number in range(4)]
     away = StoreUnavailableError("the disk is away")
     disk.trouble = lambda items: away if items[0].startswith("other") else None
     disk.go_on.set()
@@ -139,12 +139,12 @@ def test_a_store_that_is_away_fails_each_of_the_batch_and_not_the_next(disk, cro
     assert {error.detail for error in errors} == {"the disk is away"}
     assert len({id(error) for error in errors}) == 4, "one for all would collect the tracebacks of all"
     assert busy.result(60) == 1
-    assert crowd("next").result(60) == 3
+    assert add_in_thread("next").result(60) == 3
 
 
-def test_an_item_that_can_not_be_stored_fails_alone(disk, crowd, busy):
+def test_an_item_that_can_not_be_stored_fails_alone(disk, add_in_thread, busy):
     items = ("a", "b", "bad", "c")
-    others = [crowd(item) for item in items]
+    others = [add_in_thread(item) for item in items]
     disk.go_on.set()
     with pytest.raises(ValueError, match="bad"):
         others[2].result(60)
@@ -160,8 +160,8 @@ def test_one_bad_item_that_is_alone_is_not_tried_twice(group, disk):
     assert group.add("good", 1.0) == 2
 
 
-def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_stored(disk, crowd, busy):
-    others = [crowd(item) for item in ("a", "bad", "b")]
+def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_stored(disk, add_in_thread, busy):
+    others = [add_in_thread(item) for item in ("a", "bad", "b")]
     disk.trouble = lambda items: StoreUnavailableError("gone now") if items == ["b"] else None
     disk.go_on.set()
     assert (busy.result(60), others[0].result(60)) == (1, 3)
@@ -170,40 +170,40 @@ def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_store
     unavailable(others[2])
 
 
-def test_a_follower_waits_as_long_as_it_has_patience(disk, crowd, busy):
-    leader = crowd("leader")
+def test_a_follower_waits_as_long_as_it_has_patience(disk, add_in_thread, busy):
+    leader = add_in_thread("leader")
     began = time.monotonic()
-    unavailable(crowd("follower", patience=0.05))
+    unavailable(add_in_thread("follower", patience=0.05))
     assert 0.04 < time.monotonic() - began < 30
     disk.go_on.set()
     assert leader.result(60) == 2
     assert disk.batches[1] == ["leader", "follower"], "it may be stored all the same"
 
 
-def test_a_leader_whose_turn_does_not_come_fails_its_followers_too(disk, crowd, busy):
-    leader = crowd("leader", patience=0.3)
-    followers = [crowd(f"follower {number}") for number in range(3)]
+def test_a_leader_whose_turn_does_not_come_fails_its_followers_too(disk, add_in_thread, busy):
+    leader = add_in_thread("leader", patience=0.3)
+    followers = [add_in_thread(f"follower {number}") for number in range(3)]
     for running in (leader, *followers):
         unavailable(running)
     assert not busy.done()
-    later = crowd("later")
+    later = add_in_thread("later")
     disk.go_on.set()
     assert (busy.result(60), later.result(60)) == (1, 2)
     assert disk.batches == [["first"], ["later"]], "what was said to have failed is not stored later on"
 
 
-def test_a_commit_that_is_stopped_holds_up_nobody(disk, crowd, busy):
-    leader, follower = crowd("leader"), crowd("follower")
+def test_a_commit_that_is_stopped_holds_up_nobody(disk, add_in_thread, busy):
+    leader, follower = add_in_thread("leader"), add_in_thread("follower")
     disk.trouble = lambda items: Stopped() if "leader" in items else None
     disk.go_on.set()
     with pytest.raises((Stopped, StoreUnavailableError)):
         leader.result(60)
     unavailable(follower)
-    assert crowd("next").result(60) == 3
+    assert add_in_thread("next").result(60) == 3
     assert disk.batches == [["first"], ["leader", "follower"], ["next"]]
 
 
-def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(group, disk, crowd, busy):
+def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(group, disk, add_in_thread, busy):
     """As gevent kills a greenlet, or a signal a thread: at the place where it waits."""
 
     def stop(*_):
@@ -213,7 +213,7 @@ def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(gr
 
     def follow() -> None:
         until(lambda: group._open.items == ["leader"])
-        followers.append(crowd("follower", patience=120.0))
+        followers.append(add_in_thread("follower", patience=120.0))
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -230,4 +230,4 @@ def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(gr
     assert busy.result(60) == 1
     until(followers[0].done, seconds=60)  # stored or failed, but not left to itself
     assert followers[0].exception() is None or unavailable(followers[0])
-    assert crowd("next").result(60) in {2, 3}
+    assert add_in_thread("next").result(60) in {2, 3}

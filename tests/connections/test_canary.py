@@ -2,11 +2,13 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from flask import Flask
 
 from app.access.callers import Scope
 from app.aws.errors import Misconfigured, Refused, Unavailable
@@ -78,7 +80,7 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def app(aws, canary_stack):
+def app(aws, canary_stack) -> Iterator[Flask]:
     with new_database("sqlite") as url:
         application = create_app(make_config(url, **roles_of(canary_stack)))
         yield application
@@ -95,22 +97,22 @@ def _deployment(aws, app, canary_stack):
 
 
 @pytest.fixture(scope="module")
-def _clock() -> Clock:
+def _canary_clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def clock(_clock, monkeypatch) -> Clock:
-    monkeypatch.setattr("app.connections.canary.time", _clock)
-    return _clock
+def canary_clock(_canary_clock, monkeypatch) -> Clock:
+    monkeypatch.setattr("app.connections.canary.time", _canary_clock)
+    return _canary_clock
 
 
 @pytest.fixture
-def deployment(_deployment, clock, aws, faults) -> Deployment:
+def deployment(_deployment, canary_clock, aws, faults) -> Deployment:
     """Sighted, with an answer that is too old to count."""
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     _deployment.sight()
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     assert _deployment.told()[-1] == "prober.sighted"
     aws.sts_calls.clear()
     return _deployment
@@ -189,7 +191,7 @@ def test_a_diagnosis_says_that_the_canary_lets_us_in(deployment: Deployment, wor
     assert diagnosis_of(world, world.proven(), "canary") == ("ok", deployment.readiness()["seen"])
 
 
-def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment, world: World, clock: Clock):
+def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment, world: World, canary_clock: Clock):
     made = world.proven()
     first = deployment.asked()
     assert sorted(first) == [
@@ -197,11 +199,11 @@ def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment
         ("DeputyBroker", "deputy-canary", True),
         ("deputy-stranger", "deputy-canary", True),
     ], "and the stranger's session was opened before"
-    clock.move(MINUTE - 1)
+    canary_clock.move(MINUTE - 1)
     for _ in range(2):
         world.admin("POST", path_of(made, "/verify"))
     assert deployment.asked() == first
-    clock.move(1)
+    canary_clock.move(1)
     world.admin("POST", path_of(made, "/verify"))
     assert len(deployment.asked()) == 2 * len(first)
 
@@ -241,12 +243,12 @@ def if_exists(policy):
     return changed
 
 
-def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, customer: Customer, clock: Clock):
+def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, customer: Customer, canary_clock: Clock):
     """An unsafe role would look safe: the broker's own policy makes the refusals."""
     verified, tenant = world.proven(), world.tenant()
     kit = world.kit(tenant)
     unsafe = customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     with broker_policy(deployment, DEMANDS_AN_ID):
         made = world.connect(tenant, unsafe, status="pending")
         assert made["verification"]["verdict"] == "inconclusive"
@@ -263,17 +265,19 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
         assert said["status"] == "failed"
         assert "sts:ExternalId" in said["next"]
         assert diagnosis_of(world, verified, "canary") == ("problem", said["seen"])
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure", "what it is"
     assert world.admin("POST", path_of(verified, "/verify"))["verification"]["verdict"] == "proven"
     assert deployment.told()[-2:] == ["prober.blinded", "prober.sighted"]
     assert deployment.readiness()["status"] == "ok"
 
 
-def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(deployment: Deployment, world: World, clock):
+def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(
+    deployment: Deployment, world: World, canary_clock
+):
     made = world.proven()
     Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     with broker_policy(deployment, DEMANDS_AN_ID):
         found = world.admin("POST", path_of(made, "/verify"))
         assert (found["status"], found["verification"]["verdict"]) == ("verified", "inconclusive")
@@ -310,10 +314,10 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
         assert diagnosis_of(world, made, "canary") == ("unknown", said["seen"])
 
 
-def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployment, world: World, clock: Clock):
+def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployment, world: World, canary_clock: Clock):
     made = world.proven()
     Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     with trust(deployment, "deputy-canary", of_nobody):
         assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
 
@@ -334,7 +338,9 @@ def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary
 # --- unclear ---
 
 
-def test_while_aws_is_unclear_about_the_canary_no_proof_counts(deployment: Deployment, world: World, faults, clock):
+def test_while_aws_is_unclear_about_the_canary_no_proof_counts(
+    deployment: Deployment, world: World, faults, canary_clock
+):
     faults.add("throttle", role_arn=deployment.stack.canary_role_arn)
     before = deployment.told()
     made = world.connect(tenant := world.tenant(), world.role(tenant), status="pending")
@@ -344,7 +350,7 @@ def test_while_aws_is_unclear_about_the_canary_no_proof_counts(deployment: Deplo
     assert deployment.readiness()["status"] == "warning"
     assert deployment.told() == before, "it changes nothing that anybody should read"
     faults.clear()
-    clock.move(5)  # and not a minute
+    canary_clock.move(5)  # and not a minute
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
@@ -414,21 +420,23 @@ def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment: Deploymen
         assert "DEPUTY_STRANGER_ROLE_ARN" in said["next"]
 
 
-def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(deployment: Deployment, clock, monkeypatch):
+def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(
+    deployment: Deployment, canary_clock, monkeypatch
+):
     def opened() -> int:
         return len(deployment.world.calls_for(deployment.stack.stranger_role_arn))
 
     deployment.sight()
     assert opened() == 0
     session = deployment.canary._session
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     monkeypatch.setattr("app.connections.canary.now", lambda: session.expires_at - timedelta(seconds=299))
     deployment.sight()
     assert opened() == 1
     assert deployment.canary._session is not session
 
 
-def test_a_stranger_that_was_made_again_gets_a_new_session(deployment: Deployment, clock: Clock):
+def test_a_stranger_that_was_made_again_gets_a_new_session(deployment: Deployment, canary_clock: Clock):
     account = deployment.stack.stranger_role_arn.split(":")[4]
     with closing(root_client(deployment.world.aws, "iam", account)) as iam:
         role = iam.get_role(RoleName="deputy-stranger")["Role"]
@@ -444,7 +452,7 @@ def test_a_stranger_that_was_made_again_gets_a_new_session(deployment: Deploymen
             iam.put_role_policy(
                 RoleName="deputy-stranger", PolicyName="ask-customers-roles", PolicyDocument=json.dumps(policy)
             )
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     deployment.sight()
     assert deployment.canary._last.stranger is not None
 
@@ -461,14 +469,14 @@ def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(deployme
 # --- several processes; other settings ---
 
 
-def test_of_several_processes_one_tells(deployment: Deployment, aws, clock: Clock):
+def test_of_several_processes_one_tells(deployment: Deployment, aws, canary_clock: Clock):
     config = deployment.services.config
     others = [Canary(deployment.services.db, config) for _ in range(3)]
     before = len(deployment.told())
     with trust(deployment, "deputy-canary", of_nobody):
         for canary in (deployment.canary, *others):
             canary.ask_canary(deployment.services.verification._sts)
-    clock.move(MINUTE)
+    canary_clock.move(MINUTE)
     for canary in (*others, deployment.canary):
         canary.ask_canary(deployment.services.verification._sts)
     assert deployment.told()[before:] == ["prober.canary_lost", "prober.sighted"]

@@ -90,7 +90,7 @@ def patient(world: World) -> Patient:
 
 
 @pytest.fixture
-def governed():
+def govern():
     """`governed(account, service_control=…)`: an organisation's policies, for the time of the test."""
     yield organization.govern
     organization._policies.clear()
@@ -279,19 +279,19 @@ def test_a_statement_that_demands_mfa_beside_one_that_does_not(patient: Patient)
     assert "never lets us in" in step(patient.diagnose(), "mfa")["detail"]
 
 
-def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, governed):
+def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, govern):
     outsiders = {"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-customers"}}
     deny = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole", "Resource": "*", "Condition": outsiders}
-    governed(patient.account, resource_control={"Version": "2012-10-17", "Statement": [deny]})
+    govern(patient.account, resource_control={"Version": "2012-10-17", "Statement": [deny]})
     found = patient.diagnose()
     assert problems(found) == ["role"]
     assert outcomes(found)["organization"] == "unknown"
     assert "an exception for account 111122223333" in step(found, "organization")["fix"]
 
 
-def test_a_service_control_policy_that_denies_an_action(patient: Patient, governed):
+def test_a_service_control_policy_that_denies_an_action(patient: Patient, govern):
     deny = {"Effect": "Deny", "Action": "tag:*", "Resource": "*"}
-    governed(patient.account, service_control={"Version": "2012-10-17", "Statement": [ALL, deny]})
+    govern(patient.account, service_control={"Version": "2012-10-17", "Statement": [ALL, deny]})
     found = patient.diagnose()
     assert problems(found) == ["organization", "permissions"]
     assert "tag:GetResources" in found["conclusion"]

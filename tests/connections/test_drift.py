@@ -189,7 +189,7 @@ def test_a_refusal_sooner_than_a_minute_later_is_no_second_one(fleet):
 
 
 @pytest.fixture
-def hasty(aws, vendor) -> Iterator[Fleet]:
+def hasty_fleet(aws, vendor) -> Iterator[Fleet]:
     """It proves each connection every 20 seconds."""
     with new_database("sqlite") as url, time_machine.travel(datetime.now().astimezone()) as clock:
         fleet = Fleet(aws, url, clock, reprove_every=20)
@@ -197,34 +197,34 @@ def hasty(aws, vendor) -> Iterator[Fleet]:
         fleet.services.db.engine.dispose()
 
 
-def test_where_turns_come_sooner_than_a_minute_so_does_the_second_refusal(hasty):
-    [connection] = hasty.connect(tenants=1)
-    hasty.remove(connection)
-    hasty.prove(connection)
-    row = hasty.row(connection)
+def test_where_turns_come_sooner_than_a_minute_so_does_the_second_refusal(hasty_fleet):
+    [connection] = hasty_fleet.connect(tenants=1)
+    hasty_fleet.remove(connection)
+    hasty_fleet.prove(connection)
+    row = hasty_fleet.row(connection)
     assert row.status.value == "verified"
     assert row.due_at - row.tried_at <= timedelta(seconds=20)
-    hasty.pass_time(19)
-    assert hasty.status(connection) == "verified"
-    hasty.pass_time(1.5)
-    hasty.pass_time(20)
-    assert hasty.status(connection) == "broken"
+    hasty_fleet.pass_time(19)
+    assert hasty_fleet.status(connection) == "verified"
+    hasty_fleet.pass_time(1.5)
+    hasty_fleet.pass_time(20)
+    assert hasty_fleet.status(connection) == "broken"
 
 
-def test_where_turns_come_sooner_than_a_minute_only_what_was_tried_since_counts(hasty, faults):
-    made = hasty.connect(tenants=6)
-    hasty.refuse_once(faults, made[0])
+def test_where_turns_come_sooner_than_a_minute_only_what_was_tried_since_counts(hasty_fleet, faults):
+    made = hasty_fleet.connect(tenants=6)
+    hasty_fleet.refuse_once(faults, made[0])
     for one in made[1:4]:
-        hasty.world.admin("POST", path_of(one, "/verify"))
-    hasty.clock.shift(25)
-    before = [hasty.row(one).tried_at for one in made]
+        hasty_fleet.world.admin("POST", path_of(one, "/verify"))
+    hasty_fleet.clock.shift(25)
+    before = [hasty_fleet.row(one).tried_at for one in made]
     faults.add("deny")
-    hasty.prove(made[0])
-    assert not {hasty.row(one).tried_at for one in made} & set(before), "all are tried again"
-    assert hasty.status(made[0]) == "verified"
-    assert "Many roles refuse us at once" in hasty.services.proof_queue.finding().seen
-    hasty.clock.shift(25)
-    assert "Many roles" not in hasty.services.proof_queue.finding().seen
+    hasty_fleet.prove(made[0])
+    assert not {hasty_fleet.row(one).tried_at for one in made} & set(before), "all are tried again"
+    assert hasty_fleet.status(made[0]) == "verified"
+    assert "Many roles refuse us at once" in hasty_fleet.services.proof_queue.finding().seen
+    hasty_fleet.clock.shift(25)
+    assert "Many roles" not in hasty_fleet.services.proof_queue.finding().seen
 
 
 def test_requests_that_are_refused_do_not_make_it_due_again_and_again(fleet):

@@ -1,5 +1,6 @@
 """A tenant's connections by urgency, as its onboarding page lists them: each part is one range of one index."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -22,7 +23,7 @@ KINDS = [("verified", "proven"), ("pending", "unassumable"), ("pending", None), 
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def services(request):
+def services(request) -> Iterator[composition.Services]:
     with new_database(request.param) as url:
         built = composition.Services(make_config(url))
         yield built

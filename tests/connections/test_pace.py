@@ -1,6 +1,7 @@
 """How often connections are proven, and what goes before routine proofs: on both databases."""
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -25,7 +26,7 @@ S = ConnectionStatus
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def services(request, aws, vendor):
+def services(request, aws, vendor) -> Iterator[composition.Services]:
     with new_database(request.param) as url:
         services = composition.Services(make_config(url))
         yield services
@@ -33,7 +34,7 @@ def services(request, aws, vendor):
 
 
 @pytest.fixture(scope="module")
-def fleet(services):
+def late_connections(services):
     """Ten tenants with a hundred proven connections each, all of them late by some seconds."""
     made, at = [], now()
     for _ in range(10):
@@ -51,7 +52,7 @@ def fleet(services):
     return made
 
 
-def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services, fleet):
+def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services, late_connections):
     config = make_config("sqlite://", sts_budget=2, reprove_every=600)
     with structlog.testing.capture_logs() as logs:
         pace = Pace(services.db, config)
@@ -61,7 +62,7 @@ def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services
     assert [log["event"] for log in logs] == ["proofs.slowed"]
 
 
-def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(services, fleet, monkeypatch):
+def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(services, late_connections, monkeypatch):
     pace, counts = Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)), []
     inner = pace._count
     monkeypatch.setattr(pace, "_count", lambda: counts.append(1) or inner())
@@ -77,7 +78,7 @@ def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(s
     assert (len(counts), [log["event"] for log in logs]) == (3, ["proofs.slowed"])
 
 
-def test_a_stranger_makes_each_proof_dearer(services, fleet):
+def test_a_stranger_makes_each_proof_dearer(services, late_connections):
     role = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-stranger")
     config = make_config("sqlite://", sts_budget=2, reprove_every=600, stranger_role_arn=role)
     assert Pace(services.db, config).interval().seconds == 4350, "four calls each and some more"
@@ -96,7 +97,7 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
     assert config.proofs_a_second == urgent
 
 
-def test_readiness_says_how_often_each_connection_is_proven(services, fleet, monkeypatch):
+def test_readiness_says_how_often_each_connection_is_proven(services, late_connections, monkeypatch):
     queue = services.proof_queue
     assert queue.finding() == ok("Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s.")
     monkeypatch.setattr(queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)))
@@ -105,16 +106,16 @@ def test_readiness_says_how_often_each_connection_is_proven(services, fleet, mon
     assert "STS_BUDGET" in to_do
 
 
-def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, fleet):
+def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, late_connections):
     urgent = connection_rows(
         services.db, tenant_row(services.db), [{"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_at": now()}]
     )
     assert [claim.connection_id for claim in services.proof_queue.claim(500)] == urgent
     claims = services.proof_queue.claim_routine(20)
-    assert {claim.connection_id for claim in claims} == {one for k, one in enumerate(fleet) if k % 100 >= 98}
+    assert {claim.connection_id for claim in claims} == {one for k, one in enumerate(late_connections) if k % 100 >= 98}
 
 
-def test_a_claim_reads_a_range_of_one_index(services, fleet):
+def test_a_claim_reads_a_range_of_one_index(services, late_connections):
     with services.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
         db.execute(sqlalchemy.text("ANALYZE"))
     routine = plan(services.db, services.proof_queue.oldest_due, of="connections.due_at")

@@ -1,6 +1,7 @@
 """What is due is claimed by one, proven once, and never lost: on both databases, with real roles."""
 
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -71,7 +72,7 @@ class Scene:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def services(request, aws, vendor):
+def services(request, aws, vendor) -> Iterator[composition.Services]:
     with new_database(request.param) as url:
         made = composition.Services(make_config(url, sts_budget=6000))
         yield made
@@ -79,7 +80,7 @@ def services(request, aws, vendor):
 
 
 @pytest.fixture
-def scene(services, aws):
+def scene(services, aws) -> Scene:
     return Scene(services, aws)
 
 
@@ -401,29 +402,29 @@ def test_a_call_that_fails_gives_its_place_back():
 
 
 @pytest.fixture
-def places(monkeypatch):
+def taken_places(monkeypatch):
     """One for each place that a call took in a budget."""
     taken, found = CallBudget.call, []
     monkeypatch.setattr(CallBudget, "call", lambda self: found.append(1) or taken(self))
     return found
 
 
-def test_every_call_of_a_proof_is_within_the_budget(scene, aws, places):
+def test_every_call_of_a_proof_is_within_the_budget(scene, aws, taken_places):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
     [claim] = scene.claim()
     before = len(aws.sts_times)
     assert scene.due.prove(claim)
-    assert len(places) == len(aws.sts_times) - before == 5
+    assert len(taken_places) == len(aws.sts_times) - before == 5
     scene.make_due(connection)
     [claim] = scene.claim()
-    places.clear()
+    taken_places.clear()
     assert scene.due.prove(claim)
-    assert len(places) == 2 * 3, "each call of a routine proof is within its half as well"
+    assert len(taken_places) == 2 * 3, "each call of a routine proof is within its half as well"
 
 
-def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, places):
+def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, taken_places):
     """A stack's message, a worker's report, and a rotation's next step."""
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
@@ -432,14 +433,14 @@ def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, plac
         scene.make_due(connection, due_for=trigger)
         [claim] = scene.due.claim(1)
         before = len(scene.aws.sts_times)
-        places.clear()
+        taken_places.clear()
         assert scene.due.prove(claim)
-        assert len(places) == len(scene.aws.sts_times) - before > 0, trigger
+        assert len(taken_places) == len(scene.aws.sts_times) - before > 0, trigger
 
 
-def test_a_person_who_asks_waits_for_no_budget(scene, places):
+def test_a_person_who_asks_waits_for_no_budget(scene, taken_places):
     tenant = tenant_row(scene.db)
     connection = scene.pending(tenant=tenant)
     scene.good_role(tenant, connection)
     made = scene.services.verification.verify(ADMIN, tenant, connection, trigger=Trigger.REQUESTED)
-    assert (made.status, places) == (S.VERIFIED, [])
+    assert (made.status, taken_places) == (S.VERIFIED, [])

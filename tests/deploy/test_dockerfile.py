@@ -60,7 +60,7 @@ def test_what_dockerignore_keeps_out(path, ignored):
 
 
 @pytest.fixture
-def environment(settings: dict[str, str]):
+def image_environment(settings: dict[str, str]):
     with new_database("postgresql") as url:
         yield settings | {"DEPUTY_DATABASE_URL": url, "DEPUTY_SECRET_KEYS": "a-key-of-the-tests-0123456789-abcdefghijk"}
 
@@ -71,15 +71,15 @@ def asked(image: Image, port: int) -> int:
     return image.start(words, {}, stderr=subprocess.DEVNULL).wait(30)
 
 
-def test_the_images_processes_run_as_its_user_change_no_file_and_are_healthy(image: Image, environment, tmp_path):
+def test_the_images_processes_run_as_its_user_change_no_file_and_are_healthy(image: Image, image_environment, tmp_path):
     before, port = image.files(), free_port()
     assert image.volumes == ["/tmp"]  # noqa: S108
     with (tmp_path / "log").open("wb") as log:
         words = [*image.command, "--bind", f"127.0.0.1:{port}", "--workers", "1"]
         web = image.start(
-            words, environment | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}, stdout=log, stderr=log
+            words, image_environment | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}, stdout=log, stderr=log
         )
-        worker = image.start(["flask", "--app", "wsgi", "worker"], environment, stdout=log, stderr=log)
+        worker = image.start(["flask", "--app", "wsgi", "worker"], image_environment, stdout=log, stderr=log)
         try:
             assert asked(image, free_port()) == 1
             until(lambda: asked(image, port) == 0 or web.poll() is not None, "the web process is healthy")
@@ -88,7 +88,7 @@ def test_the_images_processes_run_as_its_user_change_no_file_and_are_healthy(ima
                 for process in (web, worker):
                     assert psutil.Process(process.pid).uids().effective == image.uid
             shown = image.start(
-                ["flask", "--app", "wsgi", "keys", "create", "--name", "x", "--scope", "all"], environment
+                ["flask", "--app", "wsgi", "keys", "create", "--name", "x", "--scope", "all"], image_environment
             )
             assert shown.wait(60) == 0
         finally:

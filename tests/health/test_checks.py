@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ class Slow:
 
 
 @pytest.fixture
-def slow():
+def slow() -> Iterator[Slow]:
     made = Slow()
     yield made
     made.go.set()

@@ -82,7 +82,7 @@ def wrong(found: dict[str, dict[str, str]]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", params=["sqlite"])
-def deployed(request, aws, canary_stack, valkey):
+def whole_deployment(request, aws, canary_stack, valkey):
     """On SQLite. What doctor asks the database is tried on PostgreSQL too."""
     with new_database(request.param) as url:
         topic, queue = canary_stack.registration_topic_arn, canary_stack.registration_queue_url
@@ -92,14 +92,14 @@ def deployed(request, aws, canary_stack, valkey):
         made.db.engine.dispose()
 
 
-on_postgresql = pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
-on_both = pytest.mark.parametrize("deployed", ["sqlite", "postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("whole_deployment", ["postgresql"], indirect=True)
+on_both = pytest.mark.parametrize("whole_deployment", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture
-def deployment(deployed):
-    deployed.worker.beat()
-    return deployed
+def deployment(whole_deployment) -> Deployment:
+    whole_deployment.worker.beat()
+    return whole_deployment
 
 
 @on_both
@@ -495,7 +495,7 @@ def test_an_audit_log_that_nothing_is_removed_from(deployment):
 
 
 @pytest.fixture
-def work_queue(deployment):
+def work_queue_url(deployment):
     """An SQS queue of the broker's account for Celery's messages: the setting that names it."""
     with deployment.client("sqs") as sqs:
         url = sqs.create_queue(QueueName="deputy-work")["QueueUrl"]
@@ -503,16 +503,16 @@ def work_queue(deployment):
         sqs.delete_queue(QueueUrl=url)
 
 
-def test_a_queue_of_sqs_that_carries_the_work(deployment, work_queue):
-    assert deployment.doctor(0, celery_url=work_queue)["celery"]["seen"].startswith("The queue is there")
-    found = deployment.doctor(2, celery_url=f"{work_queue}-old")
+def test_a_queue_of_sqs_that_carries_the_work(deployment, work_queue_url):
+    assert deployment.doctor(0, celery_url=work_queue_url)["celery"]["seen"].startswith("The queue is there")
+    found = deployment.doctor(2, celery_url=f"{work_queue_url}-old")
     assert wrong(found) == {"celery": "failed"}
     assert "CeleryOverSqs" in found["celery"]["next"]
 
 
-def test_a_queue_of_sqs_that_the_broker_may_not_use(deployment, work_queue):
+def test_a_queue_of_sqs_that_the_broker_may_not_use(deployment, work_queue_url):
     with hardened(deployment, {"Effect": "Deny", "Action": "sqs:GetQueueAttributes", "Resource": "*"}):
-        found = deployment.doctor(1, celery_url=work_queue)
+        found = deployment.doctor(1, celery_url=work_queue_url)
     assert wrong(found) == {"celery": "warning"}
     assert "CarryWork" in found["celery"]["next"]
 
@@ -523,9 +523,9 @@ def test_a_queue_of_sqs_in_another_region(deployment):
     assert "not in us-east-1" in found["celery"]["seen"]
 
 
-def test_sqs_that_does_not_answer(deployment, work_queue, monkeypatch):
+def test_sqs_that_does_not_answer(deployment, work_queue_url, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://{NOWHERE}")
-    found = deployment.doctor(2, celery_url=work_queue)
+    found = deployment.doctor(2, celery_url=work_queue_url)
     assert found["celery"]["seen"] == "SQS does not answer, so nothing is proven."
 
 

@@ -30,16 +30,16 @@ BOUND = 2.5
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
+def own_server() -> Iterator[Postgres]:
     """One of its own, as nobody else's may be stopped."""
     with Postgres() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def on_own_server(server: Postgres, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
-    migrate(server.url())
-    with Deployment(tmp_path_factory.mktemp("own-postgresql"), server.url(), front) as service:
+def on_own_server(own_server: Postgres, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
+    migrate(own_server.url())
+    with Deployment(tmp_path_factory.mktemp("own-postgresql"), own_server.url(), front) as service:
         yield service
 
 
@@ -111,11 +111,11 @@ def test_the_audit_table_is_locked_by_another_session(on_own_server):
     assert 503 in {answer.status for answer in answers}, "nobody met the lock"
 
 
-def test_the_server_hangs(server, on_own_server):
+def test_the_server_hangs(own_server, on_own_server):
     """The kernel still takes what is sent to it, so no timeout of TCP's ends that wait."""
 
     def hang(load: Load) -> None:
-        with stopped(server):
+        with stopped(own_server):
             load.go_on(HANDS)
 
     answers = assert_nobody_is_hurt_by(on_own_server, hang)
@@ -149,15 +149,15 @@ def test_every_connection_is_cut(on_own_server):
     assert_nobody_is_hurt_by(on_own_server, cut)
 
 
-def test_the_server_restarts(server, on_own_server):
+def test_the_server_restarts(own_server, on_own_server):
     """Answers go on at once, without a restart of ours."""
-    data, home = str(server._data), str(server._home)
+    data, home = str(own_server._data), str(own_server._home)
 
     def restart(load: Load) -> None:
-        options = shlex.split((server._data / "postmaster.opts").read_text())[3:]  # as it was started
-        server._run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+        options = shlex.split((own_server._data / "postmaster.opts").read_text())[3:]  # as it was started
+        own_server._run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
         load.go_on(HANDS)
-        server._run("pg_ctl", "-D", data, "-w", "-l", f"{home}/log", "-o", shlex.join(options), "start")
+        own_server._run("pg_ctl", "-D", data, "-w", "-l", f"{home}/log", "-o", shlex.join(options), "start")
 
     answers = assert_nobody_is_hurt_by(on_own_server, restart)
     assert 503 in {answer.status for answer in answers}, "nobody met the absent server"

@@ -17,20 +17,20 @@ DURATIONS = itertools.count(900)  # a question of its own for each
 
 
 @pytest.fixture(scope="module")
-def shared_deployment(front: Aws, tmp_path_factory) -> Iterator[tuple[Deployment, Valkey]]:
+def deployment_and_valkey(front: Aws, tmp_path_factory) -> Iterator[tuple[Deployment, Valkey]]:
     with sharing(tmp_path_factory.mktemp("shared"), front) as pair:
         yield pair
 
 
 @pytest.fixture
-def service(shared_deployment) -> Deployment:
-    return shared_deployment[0]
+def service(deployment_and_valkey) -> Deployment:
+    return deployment_and_valkey[0]
 
 
 @pytest.fixture
-def valkey(shared_deployment) -> Valkey:
-    shared_deployment[1].revive()
-    return shared_deployment[1]
+def valkey(deployment_and_valkey) -> Valkey:
+    deployment_and_valkey[1].revive()
+    return deployment_and_valkey[1]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from app.connections.pairing import Answers
 from app.connections.proof import ProofFinding
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
+from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import ConnectionStatus, ExternalIdRow, ExternalIdState, Trigger, Verdict
 from tests.attacks.evidence import on_postgresql
@@ -27,12 +28,12 @@ REASON = {"reason": "an incident"}
 
 
 @pytest.fixture
-def services(app):
+def services(app) -> Services:
     return app.extensions["deputy"]
 
 
 @pytest.fixture
-def here(services) -> TenantRows:
+def tenant_rows(services) -> TenantRows:
     return place(services)
 
 
@@ -110,15 +111,23 @@ TAKES_AWAY = {
 
 
 @pytest.mark.parametrize("what", TAKES_AWAY)
-def test_the_epoch_moves_with_a_change_that_takes_away(world, services, here, by_hand, what):
+def test_the_epoch_moves_with_a_change_that_takes_away(world, services, tenant_rows, by_hand, what):
     act, table = TAKES_AWAY[what]
     before = by_hand.epoch
-    act(world, services, here)
+    act(world, services, tenant_rows)
     assert by_hand.epoch > before
-    row_id = {"api_keys": here.key_id, "tenants": here.tenant_id, "connections": here.connection_id}[table]
+    row_id = {
+        "api_keys": tenant_rows.key_id,
+        "tenants": tenant_rows.tenant_id,
+        "connections": tenant_rows.connection_id,
+    }[table]
     assert row_id in changed_since(by_hand, before)
     if by_hand.engine.dialect.name == "postgresql":
-        row = {"api_keys": here.key_id, "tenants": here.tenant_id, "connections": here.connection_id}[table]
+        row = {
+            "api_keys": tenant_rows.key_id,
+            "tenants": tenant_rows.tenant_id,
+            "connections": tenant_rows.connection_id,
+        }[table]
         changed_by = by_hand.one(f"SELECT CAST(xmin AS text) FROM {table} WHERE id = '{row.hex}'")  # noqa: S608
         assert changed_by == by_hand.one("SELECT CAST(xmin AS text) FROM configuration"), "one transaction"
         assert by_hand.epoch == before + 1
@@ -129,7 +138,7 @@ class OwnError(Exception):
 
 
 @pytest.fixture
-def full(here, monkeypatch):
+def unrecordable(tenant_rows, monkeypatch):
     """The event that tells of a change can't be stored, after the change itself was sent."""
 
     def record(db, *_args, **_kwargs):
@@ -139,14 +148,14 @@ def full(here, monkeypatch):
     monkeypatch.setattr(audit, "record", record)
 
 
-@pytest.mark.usefixtures("full")
+@pytest.mark.usefixtures("unrecordable")
 @pytest.mark.parametrize("what", [what for what in TAKES_AWAY if "found" not in what])
-def test_the_epoch_does_not_move_when_a_change_is_rolled_back(world, services, here, by_hand, what):
+def test_the_epoch_does_not_move_when_a_change_is_rolled_back(world, services, tenant_rows, by_hand, what):
     before = by_hand.epoch
     with suppress(OwnError, AssertionError):  # an answer of 500 is no 204
-        TAKES_AWAY[what][0](world, services, here)
+        TAKES_AWAY[what][0](world, services, tenant_rows)
     assert by_hand.epoch == before
-    status = f"SELECT status FROM connections WHERE id = '{here.connection_id.hex}'"  # noqa: S608
+    status = f"SELECT status FROM connections WHERE id = '{tenant_rows.connection_id.hex}'"  # noqa: S608
     assert by_hand.one(status) == "verified"
 
 
@@ -257,24 +266,24 @@ def values(services, here: TenantRows, *, postgresql: bool) -> dict[str, object]
 
 
 @pytest.mark.parametrize("what", BY_HAND)
-def test_taking_away_by_hand_moves_the_epoch_too(services, here, by_hand, what):
+def test_taking_away_by_hand_moves_the_epoch_too(services, tenant_rows, by_hand, what):
     before = by_hand.epoch
-    given = values(services, here, postgresql=by_hand.engine.dialect.name == "postgresql")
+    given = values(services, tenant_rows, postgresql=by_hand.engine.dialect.name == "postgresql")
     assert by_hand.epoch == before
     by_hand(BY_HAND[what], **{name: value for name, value in given.items() if f":{name}" in BY_HAND[what]})
     assert by_hand.epoch == before + 1
     changed = next(name for name in ("key", "tenant", "connection") if BY_HAND[what].endswith(f"id = :{name}"))
-    assert changed_since(by_hand, before) == {getattr(here, f"{changed}_id")}
+    assert changed_since(by_hand, before) == {getattr(tenant_rows, f"{changed}_id")}
 
 
-def test_another_external_id_of_a_connection_moves_the_epoch(services, here, by_hand):
+def test_another_external_id_of_a_connection_moves_the_epoch(services, tenant_rows, by_hand):
     """As a rotation will do it."""
     with services.db.write(SYSTEM) as db:
-        rotated = ExternalIdRow(tenant_id=here.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
+        rotated = ExternalIdRow(tenant_id=tenant_rows.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
         db.add(rotated)
     before = by_hand.epoch
     by_hand(
-        f"UPDATE connections SET external_id_id = '{rotated.id.hex}' WHERE id = '{here.connection_id.hex}'"  # noqa: S608
+        f"UPDATE connections SET external_id_id = '{rotated.id.hex}' WHERE id = '{tenant_rows.connection_id.hex}'"  # noqa: S608
     )
     assert by_hand.epoch == before + 1
 
@@ -287,9 +296,9 @@ ADDS_BY_HAND = (
 
 
 @pytest.mark.parametrize("statement", ADDS_BY_HAND)
-def test_a_change_by_hand_that_takes_nothing_away_moves_no_epoch(here, by_hand, statement):
+def test_a_change_by_hand_that_takes_nothing_away_moves_no_epoch(tenant_rows, by_hand, statement):
     before = by_hand.epoch
-    by_hand(statement.format(tenant=here.tenant_id.hex, connection=here.connection_id.hex))
+    by_hand(statement.format(tenant=tenant_rows.tenant_id.hex, connection=tenant_rows.connection_id.hex))
     assert by_hand.epoch == before
 
 
@@ -339,13 +348,13 @@ def test_what_the_last_thousand_epochs_moved_for_is_kept(services, by_hand):
 # --- transactions ---
 
 
-def test_the_epoch_and_its_change_are_seen_together(services, here, by_hand):
+def test_the_epoch_and_its_change_are_seen_together(services, tenant_rows, by_hand):
     """Both become visible at the commit."""
     before = by_hand.epoch
     with services.db.write(SYSTEM) as db:
-        db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{here.key_id.hex}'"))  # noqa: S608
+        db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{tenant_rows.key_id.hex}'"))  # noqa: S608
         assert by_hand.epoch == before
-        assert services.api_keys.authenticate(here.key, None)
+        assert services.api_keys.authenticate(tenant_rows.key, None)
     assert by_hand.epoch == before + 1
 
 
@@ -361,13 +370,13 @@ SAVEPOINTS = {
 
 
 @pytest.mark.parametrize("what", SAVEPOINTS)
-def test_savepoints_do_not_lose_a_move(here, by_hand, what):
+def test_savepoints_do_not_lose_a_move(tenant_rows, by_hand, what):
     statements, moves = SAVEPOINTS[what]
     postgresql = by_hand.engine.dialect.name == "postgresql"
     filled = [
         statement.format(
-            key=f"UPDATE api_keys SET name = 'x' WHERE id = '{here.key_id.hex}'",  # noqa: S608
-            connection=f"UPDATE connections SET version = 9 WHERE id = '{here.connection_id.hex}'",  # noqa: S608
+            key=f"UPDATE api_keys SET name = 'x' WHERE id = '{tenant_rows.key_id.hex}'",  # noqa: S608
+            connection=f"UPDATE connections SET version = 9 WHERE id = '{tenant_rows.connection_id.hex}'",  # noqa: S608
             now="SET CONSTRAINTS ALL IMMEDIATE" if postgresql else "SELECT 1",
         )
         for statement in statements
@@ -437,25 +446,30 @@ def test_strangers_who_take_away_at_once_only_share_the_epoch(services, by_hand)
     assert by_hand.epoch == before + 12
 
 
-def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, here, by_hand):
+def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, tenant_rows, by_hand):
     """The epoch's row is locked at the commit only: a long transaction of somebody's holds nobody up."""
     epoch = by_hand.epoch
     if by_hand.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     with services.db.write(SYSTEM) as db:
-        db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{here.key_id.hex}'"))  # noqa: S608
+        db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{tenant_rows.key_id.hex}'"))  # noqa: S608
         assert (
             services.audit.append(Event(OPERATOR.actor, "tests.wrote", {}, valid_at_epoch=epoch), patience=5) == epoch
         )
 
 
-def test_a_connection_that_becomes_proven_does_not_move_the_epoch(services, here, by_hand):
+def test_a_connection_that_becomes_proven_does_not_move_the_epoch(services, tenant_rows, by_hand):
     made = connection_row(
-        services.db, here.tenant_id, number=2, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None
+        services.db,
+        tenant_rows.tenant_id,
+        number=2,
+        status=ConnectionStatus.PENDING,
+        role_unique_id=None,
+        verified_at=None,
     )
     before = by_hand.epoch
     finding = ProofFinding(Verdict.PROVEN, (), "AROAEXAMPLE")
-    path = (here.tenant_id, made)
+    path = (tenant_rows.tenant_id, made)
     store(services, path, finding)
-    assert services.connections.get(ADMIN, here.tenant_id, made).status is ConnectionStatus.VERIFIED
+    assert services.connections.get(ADMIN, tenant_rows.tenant_id, made).status is ConnectionStatus.VERIFIED
     assert by_hand.epoch == before

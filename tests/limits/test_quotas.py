@@ -22,7 +22,7 @@ NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def processes(request):
+def two_services(request):
     """Two of them, as two gunicorn workers, on a database of their own."""
     with new_database(request.param) as url:
         config = make_config(url, connection_rate=60, link_rate=20)
@@ -33,14 +33,14 @@ def processes(request):
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """`clock(seconds)`: the time is noon, and so many seconds."""
+def noon_plus(monkeypatch):
+    """`noon_plus(seconds)`: the time is noon, and so many seconds."""
 
-    def at(seconds: float) -> None:
+    def move(seconds: float) -> None:
         monkeypatch.setattr("app.limits.quotas.now", lambda: NOON + timedelta(seconds=seconds))
 
-    at(0)
-    return at
+    move(0)
+    return move
 
 
 def link(tenant_id):
@@ -67,27 +67,27 @@ def uses(services) -> dict:
 
 
 @pytest.mark.parametrize(("name", "most"), [("admit_attempt", 60), ("admit_role", 20), ("admit_check", 20)])
-def test_two_processes_together_admit_exactly_the_limit(processes, clock, name, most):
+def test_two_processes_together_admit_exactly_the_limit(two_services, noon_plus, name, most):
     tenant = new_id()
     visitor = link(tenant)
-    counts = [getattr(services.quotas, name) for services in processes] * most
+    counts = [getattr(services.quotas, name) for services in two_services] * most
     assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [False] * most
 
 
-def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(processes, clock):
+def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(two_services, noon_plus):
     """The first ones too, when there is no row that could be locked."""
     tenant = new_id()
     visitor = link(tenant)
-    first = at_once([lambda s=s: s.quotas.admit_role(visitor, tenant) for s in processes * 6])
+    first = at_once([lambda s=s: s.quotas.admit_role(visitor, tenant) for s in two_services * 6])
     assert first == [None] * 12
     with ThreadPoolExecutor(16) as pool:
-        more = pool.map(lambda n: admitted(processes[n % 2].quotas.admit_role, visitor, tenant), range(40))
+        more = pool.map(lambda n: admitted(two_services[n % 2].quotas.admit_role, visitor, tenant), range(40))
         assert sum(more) == 8
-    assert uses(processes[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
+    assert uses(two_services[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
 
 
-def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(processes, clock):
-    one, other = processes
+def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(two_services, noon_plus):
+    one, other = two_services
     tenant = new_id()
     visitor = link(tenant)
     for _ in range(20):
@@ -103,18 +103,18 @@ def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(processes,
     assert uses(one) == before
 
 
-def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(processes, clock):
-    quotas, tenant = processes[0].quotas, new_id()
+def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(two_services, noon_plus):
+    quotas, tenant = two_services[0].quotas, new_id()
     for _ in range(60):
         quotas.admit_attempt(ADMIN, tenant)
     visitor = link(tenant)
     for count in (quotas.admit_role, quotas.admit_check):
         assert not admitted(count, visitor, tenant)
-    assert uses(processes[1]) == {("attempt", tenant): 60}
+    assert uses(two_services[1]) == {("attempt", tenant): 60}
 
 
-def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(processes, clock):
-    one, other = processes
+def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(two_services, noon_plus):
+    one, other = two_services
     tenant = new_id()
     one.quotas.admit_attempt(ADMIN, tenant)
     with ThreadPoolExecutor(1) as pool:
@@ -129,8 +129,8 @@ def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_le
     assert uses(other) == {("attempt", tenant): 60}
 
 
-def test_other_names_links_and_tenants_have_quotas_of_their_own(processes, clock):
-    quotas, tenant, other = processes[0].quotas, new_id(), new_id()
+def test_other_names_links_and_tenants_have_quotas_of_their_own(two_services, noon_plus):
+    quotas, tenant, other = two_services[0].quotas, new_id(), new_id()
     visitor = link(tenant)
     for _ in range(20):
         quotas.admit_role(visitor, tenant)
@@ -141,88 +141,88 @@ def test_other_names_links_and_tenants_have_quotas_of_their_own(processes, clock
     assert admitted(quotas.admit_attempt, ADMIN, other)
 
 
-def test_a_strangers_key_counts_nothing_for_a_tenant(processes, clock):
+def test_a_strangers_key_counts_nothing_for_a_tenant(two_services, noon_plus):
     mallory = replace(ADMIN, tenant_id=new_id())
-    processes[0].quotas.admit_attempt(mallory, new_id())
-    assert uses(processes[0]) == {}
+    two_services[0].quotas.admit_attempt(mallory, new_id())
+    assert uses(two_services[0]) == {}
 
 
 @pytest.mark.parametrize(("first", "asked"), [(0, 30), (0, 59), (30, 59), (50, 61), (50, 100)])
-def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(processes, clock, first, asked):
-    quotas, tenant = processes[0].quotas, new_id()
-    clock(first)
+def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(two_services, noon_plus, first, asked):
+    quotas, tenant = two_services[0].quotas, new_id()
+    noon_plus(first)
     for _ in range(60):
         quotas.admit_attempt(ADMIN, tenant)
-    clock(asked)
+    noon_plus(asked)
     while admitted(quotas.admit_attempt, ADMIN, tenant):  # what has faded by then
         pass
     wait = retry_after(quotas.admit_attempt, ADMIN, tenant)
     assert 1 <= wait <= 60
-    clock(asked + wait - 1)
+    noon_plus(asked + wait - 1)
     assert not admitted(quotas.admit_attempt, ADMIN, tenant)
-    clock(asked + wait)
+    noon_plus(asked + wait)
     assert admitted(quotas.admit_attempt, ADMIN, tenant)
 
 
-def test_a_machine_whose_clock_is_a_little_behind_holds_the_limit_too(processes, clock):
+def test_a_machine_whose_clock_is_a_little_behind_holds_the_limit_too(two_services, noon_plus):
     """Otherwise two machines on both sides of a minute's end would begin it again in turns."""
-    ahead, behind = (services.quotas for services in processes)
+    ahead, behind = (services.quotas for services in two_services)
     tenant = new_id()
     for _ in range(60):
-        clock(0.5)
+        noon_plus(0.5)
         ahead.admit_attempt(ADMIN, tenant)
-    clock(-0.5)
+    noon_plus(-0.5)
     assert not admitted(behind.admit_attempt, ADMIN, tenant)
-    clock(0.5)
+    noon_plus(0.5)
     assert not admitted(ahead.admit_attempt, ADMIN, tenant)
 
 
-def test_a_clock_that_was_wrong_by_far_locks_nobody_out(processes, clock):
-    quotas, tenant = processes[0].quotas, new_id()
-    clock(86_400)
+def test_a_clock_that_was_wrong_by_far_locks_nobody_out(two_services, noon_plus):
+    quotas, tenant = two_services[0].quotas, new_id()
+    noon_plus(86_400)
     for _ in range(60):
         quotas.admit_attempt(ADMIN, tenant)
-    clock(0)
+    noon_plus(0)
     assert admitted(quotas.admit_attempt, ADMIN, tenant)
 
 
-def test_old_uses_of_quotas_do_not_pile_up(processes, clock):
-    quotas = processes[0].quotas
+def test_old_uses_of_quotas_do_not_pile_up(two_services, noon_plus):
+    quotas = two_services[0].quotas
     old = [new_id() for _ in range(30)]
     for tenant in old:
         quotas.admit_attempt(ADMIN, tenant)
     visitor = link(old[0])
     quotas.admit_role(visitor, old[0])
-    clock(60)
+    noon_plus(60)
     quotas.admit_attempt(ADMIN, new_id())
-    assert len(uses(processes[0])) == 32, "they still count for the window that follows theirs"
-    clock(120)
+    assert len(uses(two_services[0])) == 32, "they still count for the window that follows theirs"
+    noon_plus(120)
     quotas.admit_attempt(ADMIN, new_id())
-    assert len(uses(processes[0])) == 33 - 20, "a few at a time"
+    assert len(uses(two_services[0])) == 33 - 20, "a few at a time"
     mine = new_id()
     for _ in range(2):
         quotas.admit_attempt(ADMIN, mine)
-    assert set(uses(processes[0])) >= {("paste", visitor.key_id), ("attempt", mine)}
-    clock(240)
+    assert set(uses(two_services[0])) >= {("paste", visitor.key_id), ("attempt", mine)}
+    noon_plus(240)
     quotas.admit_attempt(ADMIN, mine)
-    assert uses(processes[0]) == {("paste", visitor.key_id): 1, ("attempt", mine): 1}
+    assert uses(two_services[0]) == {("paste", visitor.key_id): 1, ("attempt", mine): 1}
 
 
-def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(processes, clock):
+def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, noon_plus):
     for _ in range(60):
-        processes[0].quotas.admit_attempt(ADMIN, new_id())
-    clock(120)
+        two_services[0].quotas.admit_attempt(ADMIN, new_id())
+    noon_plus(120)
     tenants = [new_id() for _ in range(16)]
-    jobs = [lambda n=n, t=t: processes[n % 2].quotas.admit_attempt(ADMIN, t) for n, t in enumerate(tenants)]
+    jobs = [lambda n=n, t=t: two_services[n % 2].quotas.admit_attempt(ADMIN, t) for n, t in enumerate(tenants)]
     assert at_once(jobs) == [None] * 16
-    assert uses(processes[0]) == {("attempt", tenant): 1 for tenant in tenants}
+    assert uses(two_services[0]) == {("attempt", tenant): 1 for tenant in tenants}
 
 
-@pytest.mark.parametrize("processes", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(processes, clock):
-    one, other = processes
+@pytest.mark.parametrize("two_services", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(two_services, noon_plus):
+    one, other = two_services
     one.quotas.admit_attempt(ADMIN, new_id())
-    clock(120)
+    noon_plus(120)
     with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
         assert pool.submit(admitted, one.quotas.admit_attempt, ADMIN, new_id()).result(timeout=60)

@@ -27,7 +27,7 @@ def seller(aws, vendor, config, tmp_path) -> Vendor:
 
 
 @pytest.fixture
-def shell(aws, customer: Customer):
+def printed_by(aws, customer: Customer):
     """Runs a script in the customer's account; returns what it prints."""
 
     def run(script: str) -> str:
@@ -63,7 +63,7 @@ class Role:
             return iam.get_role(RoleName=self.name)["Role"]["RoleId"]
 
 
-def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor, customer: Customer, shell):
+def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor, customer: Customer, printed_by):
     """By the script of a new role and by that of an update, which both work on a role that is there; the last one again."""
     ids, new, update = set(), lambda kit: kit["aws_cli"], lambda kit: kit["update"]["aws_cli"]
     steps = (([AUDIT], [new]), ([], [new]), ([AUDIT, VIEW], [update]), ([VIEW], [update, new]))
@@ -73,7 +73,7 @@ def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor
             tenant = world.tenant() if version == 1 else tenant  # noqa: F821  of the first round
             kit = kit_of(world, tenant, seller.reads)
             for script in scripts:
-                role_arn = shell(script(kit))
+                role_arn = printed_by(script(kit))
                 role = Role(world, customer, kit["role_name"])
                 assert role.attached() == {policy["name"] for policy in managed}
                 ids.add(role.unique_id())
@@ -83,11 +83,11 @@ def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor
     assert len(ids) == 1, "it is the same role"
 
 
-def test_the_pages_script_updates_the_role_that_is_there(seller: Vendor, customer: Customer, shell):
+def test_the_pages_script_updates_the_role_that_is_there(seller: Vendor, customer: Customer, printed_by):
     seller.write(seller.reads, 1, READS)
     with seller.release() as (world, _):
         tenant = world.tenant()
-        made = world.connect(tenant, shell(kit_of(world, tenant, seller.reads)["aws_cli"]))
+        made = world.connect(tenant, printed_by(kit_of(world, tenant, seller.reads)["aws_cli"]))
         assert made["permission_set_version"] == 1
         assert page_of(world, tenant).select(".set-update") == []
     seller.write(seller.reads, 2, READS, MORE)
@@ -96,7 +96,7 @@ def test_the_pages_script_updates_the_role_that_is_there(seller: Vendor, custome
         assert "run this script" in asked.select_one("#set-update-1").get_text()
         role = Role(world, customer, made["role_arn"].rpartition("/")[2])
         before = role.unique_id()
-        assert shell(asked.select_one("#set-update-1-cli").get_text()) == made["role_arn"]
+        assert printed_by(asked.select_one("#set-update-1-cli").get_text()) == made["role_arn"]
         assert [one["Sid"] for one in role.policy()["Statement"]] == ["Read", "Tags"]
         assert role.unique_id() == before
         after = world.admin("POST", path_of(made, "/verify"))
@@ -104,28 +104,28 @@ def test_the_pages_script_updates_the_role_that_is_there(seller: Vendor, custome
         assert page_of(world, tenant).select(".set-update") == []
 
 
-def test_the_pages_script_moves_the_role_to_another_set(seller: Vendor, customer: Customer, shell):
+def test_the_pages_script_moves_the_role_to_another_set(seller: Vendor, customer: Customer, printed_by):
     """It keeps its name, which is not that of the other set."""
     seller.write(seller.reads, 1, READS)
     seller.write(seller.writes, 1, READS, WRITES, access="write")
     with seller.release() as (world, _):
         tenant = world.tenant()
-        made = world.connect(tenant, shell(kit_of(world, tenant, seller.reads)["aws_cli"]))
+        made = world.connect(tenant, printed_by(kit_of(world, tenant, seller.reads)["aws_cli"]))
         world.admin("PATCH", path_of(made), {"permission_set": seller.writes})
-        assert shell(page_of(world, tenant).select_one("#set-update-1-cli").get_text()) == made["role_arn"]
+        assert printed_by(page_of(world, tenant).select_one("#set-update-1-cli").get_text()) == made["role_arn"]
         after = world.admin("POST", path_of(made, "/verify"))
         assert (after["permission_set"], after["permission_set_version"]) == (seller.writes, 1)
 
 
 @pytest.mark.parametrize("moves", [False, True])
 def test_the_pages_terraform_is_the_role_that_is_there_with_the_other_permissions(
-    seller: Vendor, customer: Customer, shell, moves: bool
+    seller: Vendor, customer: Customer, printed_by, moves: bool
 ):
     seller.write(seller.reads, 1, READS)
     with seller.release() as (world, _):
         tenant = world.tenant()
         first = kit_of(world, tenant, seller.reads)
-        made = world.connect(tenant, shell(first["aws_cli"]))
+        made = world.connect(tenant, printed_by(first["aws_cli"]))
     seller.write(seller.reads, 2, READS, MORE)
     seller.write(seller.writes, 1, READS, WRITES, access="write", managed_policies=[AUDIT])
     with seller.release() as (world, _):

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from subprocess import CompletedProcess
 
 import boto3
 import pytest
@@ -208,7 +210,7 @@ def test_an_organisations_accounts_get_the_limits_and_each_its_own_boundary(app,
 
 
 @pytest.fixture
-def shell(access: Access):
+def shell(access: Access) -> Callable[..., CompletedProcess[str]]:
     """Runs a script in the customer's account."""
     return partial(run_as, access.aws, access.customer.account)
 

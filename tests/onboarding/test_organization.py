@@ -5,11 +5,13 @@ the STS budget; one that joins later as well; and when the stack is deleted, non
 import contextlib
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import sqlalchemy
+from flask import Flask
 
 from app.access.callers import Scope
 from app.background.single_machine import SingleMachineWorker
@@ -54,7 +56,7 @@ def idle(request, aws, vendor):
 
 
 @pytest.fixture
-def app(idle):
+def app(idle) -> Iterator[Flask]:
     """The same, with its worker."""
     stop = threading.Event()
     worker = threading.Thread(target=SingleMachineWorker(idle.extensions["deputy"], stop).run)
@@ -135,7 +137,7 @@ def organisation_of(app, aws):
 
 
 @pytest.fixture
-def organisation(app, aws):
+def organisation(app, aws) -> Iterator[Organisation]:
     with organisation_of(app, aws) as made:
         yield made
 

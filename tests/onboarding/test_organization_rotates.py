@@ -1,6 +1,7 @@
 """An organisation's External ID is replaced: its one stack is updated twice, and every account follows by its proofs."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def organisation(request, aws, vendor):
+def organisation(request, aws, vendor) -> Iterator[Organisation]:
     with new_database(request.param) as url:
         config = make_config(
             url,

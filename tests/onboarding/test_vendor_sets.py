@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
@@ -174,7 +175,7 @@ def test_the_page_says_why_and_what_to_fill_in(world: World):
 
 
 @pytest.fixture
-def shell(world: World, customer: Customer):
+def shell(world: World, customer: Customer) -> Callable[..., CompletedProcess[str]]:
     """Runs a kit's script in the customer's account."""
     return partial(run_as, world.aws, customer.account)
 

@@ -13,7 +13,7 @@ BUCKET = "console-tests"
 
 
 @pytest.fixture(scope="session")
-def bucket(aws):
+def public_bucket(aws):
     s3 = aws.client("s3", VENDOR)
     s3.create_bucket(Bucket=BUCKET)
     public = {
@@ -38,7 +38,7 @@ def name(_numbers):
 
 
 @pytest.fixture
-def upload(aws, bucket, name):
+def upload(aws, public_bucket, name):
     """Put a template into the bucket, where everyone may read it unless told otherwise, and name its URL."""
 
     def upload(text, folder="templates"):
@@ -52,5 +52,5 @@ def upload(aws, bucket, name):
 
 
 @pytest.fixture
-def browser(aws):
+def console(aws):
     return Client(console_app(lambda: aws.url))

@@ -63,10 +63,10 @@ def quick_create(browser, **query):
 # The quick-create page.
 
 
-def test_the_console_shows_the_template_and_what_the_link_fills_in(browser, upload):
+def test_the_console_shows_the_template_and_what_the_link_fills_in(console, upload):
     url = upload(CUSTOMER_ROLE)
     page = quick_create(
-        browser,
+        console,
         templateURL=url,
         stackName="deputy-acme",
         region="eu-west-1",
@@ -86,9 +86,9 @@ def test_the_console_shows_the_template_and_what_the_link_fills_in(browser, uplo
     assert re.search(r'type="submit" disabled>Create stack', page.text)
 
 
-def test_the_console_ignores_unknown_and_no_echo_parameters_of_a_link(browser, upload):
+def test_the_console_ignores_unknown_and_no_echo_parameters_of_a_link(console, upload):
     page = quick_create(
-        browser, templateURL=upload(TWO_PARAMETERS), param_Nonsense="zzz", param_Secret="sss", param_colour="zzz"
+        console, templateURL=upload(TWO_PARAMETERS), param_Nonsense="zzz", param_Secret="sss", param_colour="zzz"
     )
 
     assert "zzz" not in page.text
@@ -97,45 +97,45 @@ def test_the_console_ignores_unknown_and_no_echo_parameters_of_a_link(browser, u
     assert 'type="password"' in page.text
 
 
-def test_a_links_value_beats_the_templates_default(browser, upload):
-    page = quick_create(browser, templateURL=upload(TWO_PARAMETERS), param_Colour="blue")
+def test_a_links_value_beats_the_templates_default(console, upload):
+    page = quick_create(console, templateURL=upload(TWO_PARAMETERS), param_Colour="blue")
     assert "<option selected>blue</option>" in page.text
 
 
-def test_the_console_asks_for_no_acknowledgement_that_the_template_does_not_need(browser, upload):
-    page = quick_create(browser, templateURL=upload(TWO_PARAMETERS))
+def test_the_console_asks_for_no_acknowledgement_that_the_template_does_not_need(console, upload):
+    page = quick_create(console, templateURL=upload(TWO_PARAMETERS))
     assert "acknowledge" not in page.text
     assert re.search(r'type="submit" *>Create stack', page.text)
 
 
-def test_a_templates_text_stays_text(browser, upload):
-    page = quick_create(browser, templateURL=upload(TWO_PARAMETERS), stackName='"><script>x</script>')
+def test_a_templates_text_stays_text(console, upload):
+    page = quick_create(console, templateURL=upload(TWO_PARAMETERS), stackName='"><script>x</script>')
     assert "<script>" not in page.text
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
 
 
-def test_the_console_refuses_templates_from_elsewhere(browser):
-    page = quick_create(browser, templateURL="https://example.com/template.yaml")
+def test_the_console_refuses_templates_from_elsewhere(console):
+    page = quick_create(console, templateURL="https://example.com/template.yaml")
     assert page.status_code == 400
     assert "TemplateURL must be a supported URL." in page.text
 
 
-def test_the_console_sees_no_template_that_was_not_published(browser, upload):
-    page = quick_create(browser, templateURL=upload(CUSTOMER_ROLE, folder="drafts"))
+def test_the_console_sees_no_template_that_was_not_published(console, upload):
+    page = quick_create(console, templateURL=upload(CUSTOMER_ROLE, folder="drafts"))
     assert page.status_code == 400
     assert "S3 error: Access Denied" in page.text
 
 
-def test_the_console_says_that_a_region_does_not_exist(browser, upload):
-    page = quick_create(browser, templateURL=upload(CUSTOMER_ROLE), region="nowhere")
+def test_the_console_says_that_a_region_does_not_exist(console, upload):
+    page = quick_create(console, templateURL=upload(CUSTOMER_ROLE), region="nowhere")
     assert page.status_code == 400
     assert "That is no AWS region." in page.text
 
 
-def test_pages_are_labelled_and_carry_no_code_of_their_own(browser, upload):
+def test_pages_are_labelled_and_carry_no_code_of_their_own(console, upload):
     query = urlencode({"templateURL": upload(CUSTOMER_ROLE)})
     for path in ("/console/", "/console/cloudformation/home", f"{QUICK_CREATE}?{query}", QUICK_CREATE):
-        text = browser.get(path).text
+        text = console.get(path).text
         assert "Sandbox — not AWS." in text
         assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", text)
         assert set(re.findall(r'(?:src|href)="(https?:|//)', text)) == set()
@@ -144,15 +144,15 @@ def test_pages_are_labelled_and_carry_no_code_of_their_own(browser, upload):
 # Creating, watching and deleting a stack.
 
 
-def test_the_console_creates_the_stack_in_the_chosen_account_and_no_other(aws, browser, upload, name):
-    created = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, account=GLOBEX))
+def test_the_console_creates_the_stack_in_the_chosen_account_and_no_other(aws, console, upload, name):
+    created = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, account=GLOBEX))
 
     assert created.status_code == 201
     assert f":{GLOBEX}:stack/{name}/" in created.json["stack_id"]
     assert has_role(aws, GLOBEX, name)
     assert not has_role(aws, ACME, name)
 
-    page = browser.get(created.json["url"])
+    page = console.get(created.json["url"])
     assert page.status_code == 200
     assert "CREATE_COMPLETE" in page.text
     assert 'data-busy="false"' in page.text
@@ -160,26 +160,26 @@ def test_the_console_creates_the_stack_in_the_chosen_account_and_no_other(aws, b
     assert 'data-copy="output-RoleArn"' in page.text
 
 
-def test_the_console_says_in_awss_words_why_a_stack_was_not_created(browser, upload, name):
+def test_the_console_says_in_awss_words_why_a_stack_was_not_created(console, upload, name):
     asked = launch(upload(CUSTOMER_ROLE), name)
-    assert browser.post(STACKS, json=asked).status_code == 201
-    again = browser.post(STACKS, json=asked)
+    assert console.post(STACKS, json=asked).status_code == 201
+    again = console.post(STACKS, json=asked)
 
     assert again.status_code == 400
     assert again.json["code"] == "AlreadyExistsException"
     assert name in again.json["message"]
 
 
-def test_without_the_acknowledgement_aws_refuses(aws, browser, upload, name):
-    refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, capabilities=[]))
+def test_without_the_acknowledgement_aws_refuses(aws, console, upload, name):
+    refused = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, capabilities=[]))
 
     assert refused.status_code == 400
     assert refused.json["code"] == "InsufficientCapabilitiesException"
     assert not has_role(aws, ACME, name)
 
 
-def test_the_console_creates_nothing_from_a_template_that_was_not_published(aws, browser, upload, name):
-    refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE, folder="drafts"), name))
+def test_the_console_creates_nothing_from_a_template_that_was_not_published(aws, console, upload, name):
+    refused = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE, folder="drafts"), name))
 
     assert refused.json == {"code": "ValidationError", "message": "S3 error: Access Denied"}
     assert not has_role(aws, ACME, name)
@@ -198,25 +198,25 @@ def test_the_console_creates_nothing_from_a_template_that_was_not_published(aws,
         ({"surprise": "x"}, "Unknown field"),
     ],
 )
-def test_the_console_refuses_what_its_own_page_would_not_send(browser, upload, name, change, message):
-    refused = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, **change))
+def test_the_console_refuses_what_its_own_page_would_not_send(console, upload, name, change, message):
+    refused = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, **change))
 
     assert refused.status_code == 400
     assert message in refused.json["message"]
 
 
 @pytest.mark.parametrize("call", [Client.post, Client.put, Client.delete])
-def test_a_form_of_another_page_can_do_nothing(browser, call):
-    assert call(browser, STACKS, data={"account": ACME}).status_code == 415
+def test_a_form_of_another_page_can_do_nothing(console, call):
+    assert call(console, STACKS, data={"account": ACME}).status_code == 415
 
 
 # Changing a stack, and who its role trusts.
 
 
 @pytest.fixture
-def made(browser, upload, name):
+def made_stack(console, upload, name):
     """The address of a stack's page, and how the API names the stack."""
-    created = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name)).json
+    created = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name)).json
     return created["url"], {"account": ACME, "region": "us-east-1", "stack": created["stack_id"]}
 
 
@@ -229,74 +229,74 @@ def trust(aws, role_name):
         return iam.get_role(RoleName=role_name)["Role"]["AssumeRolePolicyDocument"]
 
 
-def test_a_stacks_parameters_can_be_changed(aws, browser, made, name):
-    page, stack = made
-    assert "Update stack</a>" in browser.get(page).text
-    form = browser.get("/console/cloudformation/update", query_string=stack)
+def test_a_stacks_parameters_can_be_changed(aws, console, made_stack, name):
+    page, stack = made_stack
+    assert "Update stack</a>" in console.get(page).text
+    form = console.get("/console/cloudformation/update", query_string=stack)
     assert form.status_code == 200
     assert f'value="{EXTERNAL_ID}"' in form.text
     other = "dpy-" + "1e" * 32
-    answer = update(browser, stack, parameters={"ExternalId": other})
+    answer = update(console, stack, parameters={"ExternalId": other})
     assert answer.status_code == 202
-    assert "UPDATE_COMPLETE" in browser.get(answer.json["url"]).text
+    assert "UPDATE_COMPLETE" in console.get(answer.json["url"]).text
     condition = trust(aws, name)["Statement"][0]["Condition"]
     assert condition["StringEquals"] == {"sts:ExternalId": other}
 
 
-def test_an_update_that_changes_nothing_is_refused_as_aws_does(browser, made):
-    answer = update(browser, made[1])
+def test_an_update_that_changes_nothing_is_refused_as_aws_does(console, made_stack):
+    answer = update(console, made_stack[1])
     assert (answer.status_code, answer.json["message"]) == (400, "No updates are to be performed.")
 
 
-def test_a_secret_parameter_is_not_shown_when_a_stack_is_updated(browser, upload, name):
+def test_a_secret_parameter_is_not_shown_when_a_stack_is_updated(console, upload, name):
     asked = launch(upload(TWO_PARAMETERS), name, parameters={"Secret": "swordfish"}, capabilities=[])
-    stack_id = browser.post(STACKS, json=asked).json["stack_id"]
-    form = browser.get("/console/cloudformation/update", query_string={"account": ACME, "stack": stack_id})
+    stack_id = console.post(STACKS, json=asked).json["stack_id"]
+    form = console.get("/console/cloudformation/update", query_string={"account": ACME, "stack": stack_id})
     assert "swordfish" not in form.text
     assert "****" not in form.text
 
 
-def test_a_roles_trust_policy_can_be_edited(aws, browser, made, name):
-    page = browser.get(made[0]).text
+def test_a_roles_trust_policy_can_be_edited(aws, console, made_stack, name):
+    page = console.get(made_stack[0]).text
     assert "Trust policy" in page
     assert "sts:ExternalId" in page
     policy = trust(aws, name)
     policy["Statement"][0].pop("Condition")
     asked = {"account": ACME, "region": "us-east-1", "role_name": name, "policy": json.dumps(policy)}
-    assert browser.put("/console/api/trust-policy", json=asked).status_code == 200
+    assert console.put("/console/api/trust-policy", json=asked).status_code == 200
     assert trust(aws, name) == policy
-    refused = browser.put("/console/api/trust-policy", json=asked | {"policy": "{"})
+    refused = console.put("/console/api/trust-policy", json=asked | {"policy": "{"})
     assert (refused.status_code, refused.json["code"]) == (400, "MalformedPolicyDocument")
     assert trust(aws, name) == policy
 
 
-def test_a_role_that_was_deleted_by_hand_has_no_trust_policy_to_show(aws, browser, made, name):
+def test_a_role_that_was_deleted_by_hand_has_no_trust_policy_to_show(aws, console, made_stack, name):
     with closing(aws.client("iam", ACME)) as iam:
         for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
             iam.delete_role_policy(RoleName=name, PolicyName=policy)
         iam.delete_role(RoleName=name)
-    page = browser.get(made[0])
+    page = console.get(made_stack[0])
     assert page.status_code == 200
     assert "Trust policy" not in page.text
 
 
-def test_the_mistake_can_be_made(aws, browser, upload, name):
+def test_the_mistake_can_be_made(aws, console, upload, name):
     url = upload(CUSTOMER_ROLE)
-    assert "Make the mistake" in quick_create(browser, templateURL=url).text
-    assert "Make the mistake" not in quick_create(browser, templateURL=upload(TWO_PARAMETERS)).text
+    assert "Make the mistake" in quick_create(console, templateURL=url).text
+    assert "Make the mistake" not in quick_create(console, templateURL=upload(TWO_PARAMETERS)).text
     url = upload(CUSTOMER_ROLE)
-    assert browser.post(STACKS, json=launch(url, name, without_external_id=True)).status_code == 201
+    assert console.post(STACKS, json=launch(url, name, without_external_id=True)).status_code == 201
     [statement] = trust(aws, name)["Statement"]
     assert list(statement["Condition"]) == ["ArnEquals"]
 
 
-def test_a_busy_stack_is_followed_without_scripts_too(aws, browser, upload, name):
+def test_a_busy_stack_is_followed_without_scripts_too(aws, console, upload, name):
     template_account = "111122223333"  # whose topics the template takes, as it lies in the repository
     with closing(aws.client("sns", template_account)) as sns:
         topic = sns.create_topic(Name=name)["TopicArn"]
     asked = launch(upload(CUSTOMER_ROLE), name)
     asked["parameters"]["RegistrationTopicArn"] = topic
-    page = browser.get(browser.post(STACKS, json=asked).json["url"]).text
+    page = console.get(console.post(STACKS, json=asked).json["url"]).text
     assert 'data-busy="true"' in page
     assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in page
     assert "Registration<br>" in page
@@ -305,38 +305,38 @@ def test_a_busy_stack_is_followed_without_scripts_too(aws, browser, upload, name
     assert "Delete stack</button>" in page
 
 
-def test_the_index_lists_stacks_and_they_can_be_deleted(aws, browser, upload, name):
-    created = browser.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name)).json
-    assert f">{name}</a>" in browser.get("/console/").text
+def test_the_index_lists_stacks_and_they_can_be_deleted(aws, console, upload, name):
+    created = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name)).json
+    assert f">{name}</a>" in console.get("/console/").text
 
-    gone = browser.delete(STACKS, json={"account": ACME, "region": "us-east-1", "stack": created["stack_id"]})
+    gone = console.delete(STACKS, json={"account": ACME, "region": "us-east-1", "stack": created["stack_id"]})
 
     assert gone.status_code == 202
-    assert f">{name}</a>" not in browser.get("/console/").text
-    assert "DELETE_COMPLETE" in browser.get(created["url"]).text
+    assert f">{name}</a>" not in console.get("/console/").text
+    assert "DELETE_COMPLETE" in console.get(created["url"]).text
     assert not has_role(aws, ACME, name)
 
 
-def test_the_index_lists_all_stacks_however_many(aws, browser):
+def test_the_index_lists_all_stacks_however_many(aws, console):
     account = "555500001111"
     with closing(aws.client("cloudformation", account)) as cloudformation:
         for number in range(51):  # one more than CloudFormation gives at a time
             cloudformation.create_stack(StackName=f"many-{number}", TemplateBody=TWO_PARAMETERS)
-    page = browser.get("/console/", query_string={"account": account})
+    page = console.get("/console/", query_string={"account": account})
     assert page.text.count(">many-") == 51
 
 
-def test_the_index_shows_the_examples_and_any_account_that_is_asked_for(browser):
-    assert "Acme" in browser.get("/console/").text
-    assert STRANGER not in browser.get("/console/").text
+def test_the_index_shows_the_examples_and_any_account_that_is_asked_for(console):
+    assert "Acme" in console.get("/console/").text
+    assert STRANGER not in console.get("/console/").text
 
-    page = browser.get("/console/", query_string={"account": STRANGER, "region": "eu-west-1"})
+    page = console.get("/console/", query_string={"account": STRANGER, "region": "eu-west-1"})
     assert f"{STRANGER}" in page.text
-    assert STRANGER in browser.get("/console/").text
+    assert STRANGER in console.get("/console/").text
 
 
-def test_a_stack_that_is_not_there(browser):
-    page = browser.get("/console/cloudformation/stack", query_string={"account": ACME, "stack": "nothing"})
+def test_a_stack_that_is_not_there(console):
+    page = console.get("/console/cloudformation/stack", query_string={"account": ACME, "stack": "nothing"})
     assert page.status_code == 400
     assert "Stack with id nothing does not exist" in page.text
 
@@ -358,25 +358,25 @@ def organized():
     organization.clear()
 
 
-def test_the_units_are_offered_where_a_template_asks_for_them(browser, upload, organized):
-    page = quick_create(browser, templateURL=upload(CUSTOMER_ORG))
+def test_the_units_are_offered_where_a_template_asks_for_them(console, upload, organized):
+    page = quick_create(console, templateURL=upload(CUSTOMER_ORG))
     assert re.findall(r'data-unit="([^"]+)"', page.text) == list(ORGANIZATION["ous"])
     assert "Production" in page.text
     assert "ou-acme-production, 2 accounts" in page.text
-    assert "data-unit" not in quick_create(browser, templateURL=upload(CUSTOMER_ROLE)).text
+    assert "data-unit" not in quick_create(console, templateURL=upload(CUSTOMER_ROLE)).text
 
 
-def test_the_index_shows_the_units_and_leads_to_their_accounts(browser, organized):
-    page = browser.get("/console/").text
+def test_the_index_shows_the_units_and_leads_to_their_accounts(console, organized):
+    page = console.get("/console/").text
     for unit in ORGANIZATION["ous"]:
         assert f">{unit}</code>" in page
     for account in MEMBERS:
         assert f"?account={account}" in page
 
 
-def test_without_an_organization_none_is_shown(browser, upload):
-    assert "Organization" not in browser.get("/console/").text
-    assert "data-unit" not in quick_create(browser, templateURL=upload(CUSTOMER_ORG)).text
+def test_without_an_organization_none_is_shown(console, upload):
+    assert "Organization" not in console.get("/console/").text
+    assert "data-unit" not in quick_create(console, templateURL=upload(CUSTOMER_ORG)).text
 
 
 # How it is reached.
@@ -390,8 +390,8 @@ def test_werkzeug_can_mount_the_console_too(aws):
     assert 'href="/console/static/console.css"' in page.text
 
 
-def test_the_bare_path_leads_to_the_index(browser):
-    assert browser.get("/console").location.endswith("/console/")
+def test_the_bare_path_leads_to_the_index(console):
+    assert console.get("/console").location.endswith("/console/")
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")

@@ -59,7 +59,7 @@ else:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def sqlite_url() -> Iterator[str]:
     with new_database("sqlite") as url:
         yield url
 
@@ -80,10 +80,10 @@ def web_process(url: str, *words: str) -> int:
 @pytest.mark.parametrize(
     "statement", ["SELECT held()", "SELECT 1 UNION ALL SELECT held()"], ids=["at once", "row by row"]
 )
-def test_other_requests_go_on_beside_a_long_look(url, statement):
+def test_other_requests_go_on_beside_a_long_look(sqlite_url, statement):
     """`at once`: all the time goes by until the first row. `row by row`: until the last."""
-    assert web_process(url, statement) == 10
+    assert web_process(sqlite_url, statement) == 10
 
 
-def test_a_writer_does_not_wait_for_long_reads(url):
-    assert web_process(url, "write") == 0
+def test_a_writer_does_not_wait_for_long_reads(sqlite_url):
+    assert web_process(sqlite_url, "write") == 0

@@ -4,10 +4,11 @@ that writes down what it is asked. The CLI knows AWS's parameters: with a wrong 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 from threading import Thread
 from urllib.parse import unquote
 
@@ -65,7 +66,7 @@ def analyzer() -> Iterator[Analyzer]:
 
 
 @pytest.fixture
-def shell(aws, customer: Customer, analyzer: Analyzer):
+def shell(aws, customer: Customer, analyzer: Analyzer) -> Callable[..., CompletedProcess[str]]:
     """Runs commands in the customer's account, until one fails."""
     return partial(run_as, aws, customer.account, AWS_ENDPOINT_URL_ACCESSANALYZER=analyzer.url)
 
