@@ -1,4 +1,5 @@
-"""Real parts: a sandbox AWS over HTTP, SQLite and a real PostgreSQL, real API keys. Nothing in app/ is replaced.
+"""Real parts: a sandbox AWS over HTTP, SQLite and a real PostgreSQL, real API keys. Of app/ only limits and deadlines
+are replaced, which tests together would reach and a slow machine would miss.
 
 The fixed cast: Acme and Globex are customers (tenants), each with AWS accounts of their own; `admin` is the vendor's
 key for everything; a worker's key is bound to one tenant and can only issue. Tests share one database per engine
