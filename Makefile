@@ -33,10 +33,10 @@ demo: $(INSTALLED)
 bench: $(INSTALLED)
 	@exec $(BIN)/python -m bench $(ARGS)
 
-# Hundreds of the processes that these start would each compile the same modules. Three keep two cores busy, as tests wait.
+# Hundreds of the processes that these start would each compile the same modules.
 test mutants: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 soak: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 2 -m soak $(ARGS)
