@@ -1,4 +1,4 @@
-"""A rate limit with reservations: `take` returns the seconds until the caller's turn.
+"""A rate limit with reservations: `reserve` returns the seconds until the caller's turn.
 
 Limits that refuse (app/limits/rates.py) leave it to chance who gets a place that becomes free: of many that try again
 and again, some never do.
