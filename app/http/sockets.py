@@ -53,6 +53,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._connections = 0
         # By greenlet, the longest wait first: the exception that ends it.
         self._waiting: dict[Any, BaseException | None] = {}
+        # Told to end, and not gone yet: their answers take a moment. If they counted, each new connection would be closed
+        # in their place.
+        self._ending: set[Any] = set()
         self._asked_before: set[Any] = set()
 
     def load_wsgi(self) -> None:
@@ -71,6 +74,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             super().handle(listener, client, addr)
         finally:
             self._connections -= 1
+            self._ending.discard(gevent.getcurrent())
             self._asked_before.discard(gevent.getcurrent())
 
     def timeout_ctx(self) -> "Wait":
@@ -118,12 +122,13 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._waiting.pop(gevent.getcurrent(), None)
 
     def _is_full(self) -> bool:
-        return self._connections > self.worker_connections - _SPARE
+        return self._connections - len(self._ending) > self.worker_connections - _SPARE
 
     def _close_one(self) -> None:
         """Close the connection that has waited longest. In the hub, so no greenlet runs between check and throw."""
         if self._waiting and self._is_full():
             longest = next(iter(self._waiting))
+            self._ending.add(longest)
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))
 
 
@@ -205,6 +210,8 @@ class Body(RawIOBase):
 
     def drop(self) -> bool:
         """Read and drop what is left, within limits. Returns whether the connection can take another request."""
+        if self._inner.failed:  # its time is over, or the process is full
+            return False
         try:
             for _ in range(_DROPPED // _STEP):
                 if self._left() == 0 or not self._next(_STEP):

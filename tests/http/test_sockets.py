@@ -1,11 +1,13 @@
-"""How the web process writes an answer: each message here is one packet, so it shows what leaves together."""
+"""How the web process writes an answer (each message here is one packet), and which connection it closes when it is full."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import gevent
 import pytest
+from gevent.event import Event
 
-from app.http.sockets import AnswerSocket
+from app.http.sockets import AnswerSocket, Wait, WebProcess
 
 SIZE = 1024
 
@@ -37,3 +39,52 @@ def test_what_is_held_back_leaves_before_any_other_use_of_the_socket(ends):
     answer.sendall(b"header")
     answer.send(b"file")  # as sendfile does, which writes to the socket itself
     assert [client.recv(SIZE), client.recv(SIZE)] == [b"header", b"file"]
+
+
+class FullProcess(WebProcess):
+    """With room for three connections beside those that end, and without gunicorn around it."""
+
+    def __init__(self) -> None:
+        self._connections, self._waiting, self._ending, self._asked_before = 0, {}, set(), set()
+        self.worker_connections = 64 + 3
+
+    def connect(self, serve: Callable[[], str]) -> gevent.Greenlet:
+        """A connection, with all that `handle` does for it."""
+
+        def handled() -> str:
+            self._connections += 1
+            try:
+                return serve()
+            finally:
+                self._connections -= 1
+                self._ending.discard(gevent.getcurrent())
+
+        return gevent.spawn(handled)
+
+
+def test_a_new_connection_is_not_closed_in_the_place_of_those_that_are_being_answered():
+    process, answered = FullProcess(), Event()
+
+    def sends_no_body() -> str:
+        try:
+            with Wait(process, 30, silent=False):
+                gevent.sleep(30)
+        except gevent.Timeout:
+            answered.wait()  # as its refusal takes a moment
+        return "closed"
+
+    def asks() -> str:
+        with Wait(process, 30, silent=True):
+            gevent.sleep(0.01)  # until its header is there
+            return "served"
+        return "closed"
+
+    idle = [process.connect(sends_no_body) for _ in range(6)]
+    gevent.sleep(0)
+    assert [process.connect(asks).get(timeout=10) for _ in range(10)] == ["served"] * 10
+    answered.set()
+    gevent.joinall(idle[:4], timeout=10)
+    assert [one.value for one in idle] == ["closed"] * 4 + [None] * 2, (
+        "those that waited longest, and no more than needed"
+    )
+    gevent.killall(idle)
