@@ -16,7 +16,8 @@ _ON_BOTH = (
     *("tests/store/", "tests/attacks/test_attack_races.py", "tests/issuing/test_other_processes.py"),
     *("tests/connections/test_listing.py", "tests/connections/test_proof_queue.py"),
 )
-_WAITING = ("honesty", "dev", "client", "web", "background", "deploy")  # the longest first
+# Tests that wait for processes and stacks, the longest first.
+_WAITING = ("honesty/", "dev/", "client/", "web/", "onboarding/test_organization", "background/", "deploy/")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,7 +56,7 @@ def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     turns = [*slow, *reversed(slow)]  # who has the longest folder has the shortest as well
     others: list[pytest.Item] = []
     for item in items:
-        place = next((n for n, folder in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{folder}/")), None)
+        place = next((n for n, folder in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{folder}")), None)
         (others if place is None else turns[place % len(turns)]).append(item)
     ordered: list[pytest.Item] = []
     for number, first in enumerate(slow, 1):
