@@ -53,8 +53,8 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._connections = 0
         # By greenlet, the longest wait first: the exception that ends it.
         self._waiting: dict[Any, BaseException | None] = {}
-        # Told to end, and not gone yet: their answers take a moment. If they counted, each new connection would be closed
-        # in their place.
+        # Told to end, while their last answer is made. If they counted, a new connection would be closed in their place.
+        # One that waits again counts again: its client may not take that answer.
         self._ending: set[Any] = set()
         self._asked_before: set[Any] = set()
 
@@ -114,7 +114,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         return answer
 
     def begin_wait(self, end: BaseException | None) -> None:
-        self._waiting[gevent.getcurrent()] = end
+        current = gevent.getcurrent()
+        self._ending.discard(current)
+        self._waiting[current] = end
         if self._is_full():
             gevent.get_hub().loop.run_callback(self._close_one)
 

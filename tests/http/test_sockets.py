@@ -88,3 +88,23 @@ def test_a_new_connection_is_not_closed_in_the_place_of_those_that_are_being_ans
         "those that waited longest, and no more than needed"
     )
     gevent.killall(idle)
+
+
+def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_room():
+    process = FullProcess()
+
+    def takes_no_answer() -> str:
+        with pytest.raises(gevent.Timeout), Wait(process, 30, silent=False):
+            gevent.sleep(30)
+        process.begin_wait(None)
+        with pytest.raises(TimeoutError, match="too many connections"):
+            gevent.sleep(30)
+        return "gone"
+
+    stuck = [process.connect(takes_no_answer) for _ in range(20)]
+    gevent.sleep(0.01)
+    gevent.sleep(0.01)
+    here = [one for one in stuck if not one.ready()]
+    assert len(here) <= 3, "no more than there is room for"
+    gevent.killall(here)
+    assert {one.value for one in stuck if one not in here} == {"gone"}

@@ -47,7 +47,7 @@ def _share_out_databases(items: list[pytest.Item]) -> None:
 
 
 def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each of xdist's workers begins with folders whose tests wait for the same processes, which so are started once.
+    """Each of xdist's workers begins with tests that wait for the same processes, which so are started once.
 
     What it has left is taken from the end, so the last tests are short ones.
     """
@@ -56,7 +56,7 @@ def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     turns = [*slow, *reversed(slow)]  # who has the longest folder has the shortest as well
     others: list[pytest.Item] = []
     for item in items:
-        place = next((n for n, folder in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{folder}")), None)
+        place = next((n for n, start in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{start}")), None)
         (others if place is None else turns[place % len(turns)]).append(item)
     ordered: list[pytest.Item] = []
     for number, first in enumerate(slow, 1):
