@@ -1,7 +1,6 @@
-"""Rows 11 and 12: what a victim is issued beside another tenant's hostile requests, compared with alone.
+"""Row 12: what a victim is issued beside another tenant's hostile bodies and idle sockets, compared with alone.
 
-Row 11: 24 connections make keys and revoke them without a pause, each of which moves the epoch. Row 12: hostile bodies,
-and sockets that send no body. The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to
+The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to
 read, over eight connections that ask again as soon as they are answered. The sockets, 600 at a time, send the header of
 a request that is allowed, with a good key, and nothing else; each that ends is opened again.
 
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 
 from bench import cpu
 from bench.background import Halves, epoch_of
-from bench.goals import HOSTILE, REVOKES, shown
+from bench.goals import HOSTILE, shown
 from bench.hot import warm
 from bench.load import Wrk
 from bench.rounds import Contender, Round, Spread, interleave, ratio
@@ -103,12 +102,6 @@ def _beside(stage: Stage, *attacks: str) -> list[Spread]:
         each.name: each.facts() | {"moves of the epoch a second": Spread.of(each.moves)} for each in (alone, *beside)
     }
     return [ratio(each, alone, lambda found: found.per_second) for each in beside]
-
-
-def revokes(stage: Stage) -> None:
-    """Row 11."""
-    [found] = _beside(stage, "revokes")
-    stage.found.results.append(REVOKES.judge(shown(found), found.median, values={"revokes": found}))
 
 
 def measure(stage: Stage) -> None:

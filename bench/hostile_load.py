@@ -1,5 +1,7 @@
-"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load bodies|sockets|revokes PORT`, the
-key on stdin.
+"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load ATTACK PORT`, the key on stdin.
+
+The attacks are `bodies`, `sockets`, `revokes` and `repeat`. `repeat` sends each further line of stdin (a method and a
+path) over connections of its own.
 """
 
 import asyncio
@@ -32,11 +34,19 @@ _COSTLY = (
 )
 
 
-def _head(key: str, length: int, what: str = "POST /v1/api-keys") -> bytes:
+def head_of(key: str, length: int, what: str = "POST /v1/api-keys") -> bytes:
     return (
         f"{what} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
+
+
+async def answer_of(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The status and the body of the next answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    length = next((line for line in lines if line.startswith(b"content-length")), b":0")
+    return int(lines[0].split(b" ")[1]), await reader.readexactly(int(length.partition(b":")[2]))
 
 
 async def _bodies(port: int, key: str, turn: int) -> None:
@@ -45,19 +55,11 @@ async def _bodies(port: int, key: str, turn: int) -> None:
     try:
         for number in itertools.count(turn):
             body = _COSTLY[number % len(_COSTLY)]
-            writer.write(_head(key, len(body)) + body)
+            writer.write(head_of(key, len(body)) + body)
             await writer.drain()
-            await _answer(reader)
+            await answer_of(reader)
     finally:
         writer.close()
-
-
-async def _answer(reader: asyncio.StreamReader) -> bytes:
-    """The next answer's body."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    lines = head.lower().split(b"\r\n")
-    length = next((line for line in lines if line.startswith(b"content-length")), b":0")
-    return await reader.readexactly(int(length.partition(b":")[2]))
 
 
 async def _revokes(port: int, key: str, _turn: int) -> None:
@@ -68,11 +70,13 @@ async def _revokes(port: int, key: str, _turn: int) -> None:
     body = b'{"name": "hostile", "scopes": ["keys:write"]}'
     try:
         while True:
-            writer.write(_head(key, len(body)) + body)
-            made = json.loads(await _answer(reader))
-            while "id" in made:
-                writer.write(_head(key, 0, f"DELETE /v1/api-keys/{made['id']}"))
-                if not await _answer(reader):  # 204
+            writer.write(head_of(key, len(body)) + body)
+            _, made = await answer_of(reader)
+            key_id = json.loads(made).get("id")
+            while key_id:
+                writer.write(head_of(key, 0, f"DELETE /v1/api-keys/{key_id}"))
+                status, _ = await answer_of(reader)
+                if status == 204:
                     break
     finally:
         writer.close()
@@ -82,16 +86,29 @@ async def _sockets(port: int, key: str, _turn: int) -> None:
     """A header without its body, until the other side gives up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(_head(key, 100))
+        writer.write(head_of(key, 100))
         await reader.read()
     finally:
         writer.close()
 
 
+async def _repeat(port: int, key: str, turn: int) -> None:
+    """One request, again and again."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        while True:
+            writer.write(head_of(key, 0, _REPEATED[turn]))
+            await answer_of(reader)
+    finally:
+        writer.close()
+
+
+_REPEATED: list[str] = []
 _ATTACKS: dict[str, tuple[Callable[[int, str, int], Awaitable[None]], int]] = {
     "bodies": (_bodies, _BODIES),
     "sockets": (_sockets, _SOCKETS),
     "revokes": (_revokes, _REVOKERS),
+    "repeat": (_repeat, 0),
 }
 
 
@@ -104,8 +121,9 @@ async def _again_and_again(attack: str, port: int, key: str) -> None:
                 await one(port, key, turn)
             await asyncio.sleep(_PAUSE)
 
-    await asyncio.gather(*(keep_on(turn) for turn in range(count)))
+    await asyncio.gather(*(keep_on(turn) for turn in range(count or len(_REPEATED))))
 
 
 if __name__ == "__main__":
-    asyncio.run(_again_and_again(sys.argv[1], int(sys.argv[2]), sys.stdin.readline().strip()))
+    key, *_REPEATED = sys.stdin.read().splitlines()
+    asyncio.run(_again_and_again(sys.argv[1], int(sys.argv[2]), key))

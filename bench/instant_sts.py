@@ -5,7 +5,7 @@ connections are proven as in production; each role reads its own trust policy, a
 signatures: the bench measures Deputy, so the STS must be cheap.
 
 Its control API under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay` {"seconds": 0.05} (for calls
-that must overlap), `POST role-ids` [ARN, …] → their unique ids, and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
+that must overlap), `POST denies` {"<role ARN>": statement} (one more in the role's trust policy), `POST role-ids` [ARN, …] → their unique ids, and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ class Roles:
         self.delay = 0.0
         self.calls = {"AssumeRole": 0, "refused": 0, "GetCallerIdentity": 0}
         self._external_ids: dict[str, str] = {}
+        self.denies: dict[str, Any] = {}
         self._numbers: dict[str, int] = {}
         self._arns: list[str] = []
 
@@ -69,7 +70,10 @@ class Roles:
         number = self._of_session(access_key)
         if number is None:
             return None
-        trust = quote(json.dumps(_trust_policy(self._external_ids[self._arns[number]])))
+        arn = self._arns[number]
+        policy = _trust_policy(self._external_ids[arn])
+        policy["Statement"] += [self.denies[arn]] if arn in self.denies else []
+        trust = quote(json.dumps(policy))
         return (
             f"<GetRoleResponse><GetRoleResult><Role><RoleId>{_role_id(number)}</RoleId>"
             f"<AssumeRolePolicyDocument>{trust}</AssumeRolePolicyDocument></Role></GetRoleResult></GetRoleResponse>"
@@ -181,6 +185,8 @@ class Http(asyncio.Protocol):
             self._roles.register(json.loads(body))
         elif path == "/_bench/delay":
             self._roles.delay = float(json.loads(body)["seconds"])
+        elif path == "/_bench/denies":
+            self._roles.denies.update(json.loads(body))
         elif path == "/_bench/role-ids":
             return [self._roles.role_id(arn) for arn in json.loads(body)]
         return self._roles.calls

@@ -93,6 +93,10 @@ class InstantSts(Process):
     def register(self, roles: Mapping[str, str]) -> None:
         self._told("POST", "roles", dict(roles))
 
+    def deny(self, arn: str, statement: Mapping[str, Any]) -> None:
+        """Add a statement to what this role's trust policy says."""
+        self._told("POST", "denies", {arn: statement})
+
     def role_ids(self, arns: Sequence[str]) -> list[str]:
         """Their unique ids."""
         with contextlib.closing(Client(self.port)) as control:

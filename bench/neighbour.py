@@ -1,0 +1,200 @@
+"""Rows 11 and 21: what a victim is issued beside another tenant's requests, compared with alone, on both databases.
+
+Row 11: 24 connections make keys and revoke them without a pause, and each revocation invalidates what processes keep.
+Row 21: four connections repeat one of the costliest requests that a tenant may send: a list of 200 connections, the
+onboarding page, or the proof of a role whose trust policy is slow to read.
+
+The victim is timed from the first second of the attack, when the burst that a tenant may use is whole. So each round has
+a new tenant as the attacker. A Deputy of its own, with two web processes, and its database have one half of the cores.
+The victim's client and the attack have the other half.
+"""
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from bench import cpu
+from bench.background import Halves
+from bench.client import BenchError, Client
+from bench.goals import COSTLY, REVOKES, Goal
+from bench.hot import contender, warm
+from bench.population import role_arn, spread
+from bench.servers import Deputy
+from bench.stage import Populated, Stage
+from bench.victim import TENTH
+from dev.stack import ROOT, end_process, end_with_parent
+
+_CONNECTIONS = 16  # of the victim
+_ALONE_SECONDS, _BESIDE_SECONDS, _REST_SECONDS = 6, 12, 3.0
+_LISTED, _ATTACKERS = 200, 4
+_WORST = round(3 / TENTH)  # tenths of a second
+_SETTINGS = {"GUNICORN_CMD_ARGS": "--workers 2", "DEPUTY_CONNECTION_RATE": "120"}  # the default of this limit
+
+
+class Attack(NamedTuple):
+    """What `bench.hostile_load` is told: its attack, the key, and the requests that it repeats."""
+
+    name: str
+    key: str
+    requests: tuple[str, ...] = ()
+
+
+class Timeline(NamedTuple):
+    answered: list[int]  # in each tenth of a second
+    longest: float  # wait, in seconds
+    refused: int
+
+    @property
+    def median(self) -> float:
+        """Answers in a second."""
+        tenths = round(1 / TENTH)
+        return statistics.median(sum(self.answered[n : n + tenths]) for n in range(0, len(self.answered), tenths))
+
+    @property
+    def worst(self) -> float:
+        """Answers in a second, of the worst three seconds."""
+        windows = (sum(self.answered[n : n + _WORST]) for n in range(len(self.answered) - _WORST + 1))
+        return min(windows) / (_WORST * TENTH)
+
+
+def revokes(stage: Stage) -> None:
+    """Row 11."""
+    _judge(stage, REVOKES, ["revokes"])
+
+
+def costly(stage: Stage) -> None:
+    """Row 21."""
+    _judge(stage, COSTLY, ["list", "page", "verify"])
+
+
+def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
+    found = {
+        f"{kind}, {name}": _beside(stage, populated, name, kind)
+        for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite))
+        for kind in kinds
+    }
+    stage.found.facts[f"hot beside another tenant's {' and '.join(kinds)}"] = found
+    median, worst = (min(one[measure] for one in found.values()) for measure in ("median", "worst 3 s"))
+    figures = (median, worst, max(one["longest wait"] for one in found.values()))[: len(goal.steps)]
+    text = " · ".join(f"{figure:.2f}" for figure in figures)
+    stage.found.results.append(goal.judge(text, *figures, values=found))
+
+
+def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[str, float]:
+    """The figures of the worst of some rounds."""
+    halves, rounds = Halves(), max(1, stage.scale.rounds // 3)
+    stage.say(f"{kind} on {name}: {rounds} rounds alone, and beside the attack from its first second")
+    warm(stage, contender(name, populated))
+    with populated.server.twin("deputy-half", _SETTINGS) as deputy:
+        try:
+            _time(stage, deputy, populated, halves, None)  # warms this one up
+            pairs = []
+            for _ in range(rounds):
+                alone = _time(stage, deputy, populated, halves, None)
+                pairs.append((alone, _time(stage, deputy, populated, halves, _attack(stage, populated, kind))))
+        finally:
+            halves.free(stage)
+    return {
+        "alone a second": statistics.median(alone.median for alone, _ in pairs),
+        "median": statistics.median(beside.median / alone.median for alone, beside in pairs),
+        "worst 3 s": min(beside.worst / alone.median for alone, beside in pairs),
+        "longest wait": max(beside.longest for _, beside in pairs),
+        "refused": sum(beside.refused for _, beside in pairs),
+    }
+
+
+def _time(stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, attack: Attack | None) -> Timeline:
+    database = cpu.family(populated.database) if populated.database else []
+    cpu.keep_on(halves.one, [*deputy.pids(), *database])
+    time.sleep(_REST_SECONDS)  # until what the last attack left behind is done
+    seconds = _BESIDE_SECONDS if attack else _ALONE_SECONDS
+    requests = "".join(f"{place.credentials}\t{place.key}\n" for place in populated.places)
+    command = [sys.executable, "-m", "bench.victim", str(deputy.port), str(_CONNECTIONS), str(seconds)]
+    with halves.on(halves.other), _attacked(deputy, attack):
+        done = subprocess.run(command, input=requests, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"The victim's client failed: {done.stderr[-2000:]}")
+    stage.say(f"  {attack.name if attack else 'alone'}: {done.stdout.strip()[-60:]}")
+    return Timeline(**json.loads(done.stdout))
+
+
+@contextlib.contextmanager
+def _attacked(deputy: Deputy, attack: Attack | None) -> Iterator[None]:
+    if attack is None:
+        yield
+        return
+    command = [sys.executable, "-m", "bench.hostile_load", attack.name, str(deputy.port)]
+    attacker = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
+    )
+    try:
+        if attacker.stdin is not None:
+            attacker.stdin.write("\n".join((attack.key, *attack.requests)).encode())
+            attacker.stdin.close()
+        yield
+    finally:
+        end_process(attacker)
+
+
+def _attack(stage: Stage, populated: Populated, kind: str) -> Attack:
+    with contextlib.closing(populated.server.admin()) as admin:
+        tenant = admin.must("POST", "/v1/tenants", {"name": "Hostile"}, expect=201)
+        key = _key(admin, tenant["id"])
+        if kind == "revokes":
+            return Attack("revokes", key)
+        request = _REQUESTS[kind](stage, populated, admin, tenant)
+        return Attack("repeat", key, (request,) * _ATTACKERS)
+
+
+def _key(admin: Client, tenant_id: str) -> str:
+    scopes = ["keys:write", "connections:read", "connections:write"]
+    wanted = {"name": "hostile", "scopes": scopes, "tenant_id": tenant_id}
+    key: str = admin.must("POST", "/v1/api-keys", wanted, expect=201)["key"]
+    return key
+
+
+def _list(stage: Stage, populated: Populated, _admin: Client, tenant: dict[str, Any]) -> str:
+    arns = [role_arn(tenant["id"], place) for place in range(_LISTED)]
+    stage.sts.register(dict.fromkeys(arns, tenant["external_id"]))
+    path = f"/v1/tenants/{tenant['id']}/connections"
+
+    def connect(client: Client, arn: str) -> None:
+        client.must("POST", path, {"role_arn": arn}, expect=201)
+
+    spread(connect, arns, populated.server.admin)
+    return f"GET {path}?limit={_LISTED}"
+
+
+def _page(_stage: Stage, _populated: Populated, admin: Client, tenant: dict[str, Any]) -> str:
+    link = admin.must("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    return f"HEAD /{link['url'].split('/', 3)[3]}"
+
+
+def _verify(stage: Stage, _populated: Populated, admin: Client, tenant: dict[str, Any]) -> str:
+    arn = role_arn(tenant["id"], 0)
+    stage.sts.register({arn: tenant["external_id"]})
+    stage.sts.deny(arn, _SLOW_DENY)
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    made = admin.must("POST", path, {"role_arn": arn}, expect=201)
+    return f"POST {path}/{made['id']}/verify"
+
+
+# 8,192 characters: many patterns against many External IDs, none of which is anybody's.
+_SLOW_DENY = {
+    "Effect": "Deny",
+    "Principal": {"AWS": "*"},
+    "Action": "sts:AssumeRole",
+    "Condition": {
+        "StringLike": {"sts:ExternalId": [f"*a*b*{number}*" for number in range(250)]},
+        "StringEquals": {"sts:ExternalId": [f"x{number}" for number in range(450)]},
+    },
+}
+_REQUESTS = {"list": _list, "page": _page, "verify": _verify}
