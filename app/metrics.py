@@ -25,6 +25,8 @@ _EXPOSED = "For how long a role that is not as proven may have been so, until th
 DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=_HOURS)
 for _status in ("broken", "insecure"):  # Prometheus sees no increase in a series that begins with its first count
     DRIFT.labels(_status)
+_HELD = "Time for which a transaction held the lock for writing to SQLite; without those of the audit log's batch."
+WRITE_LOCK_SECONDS = Histogram("deputy_write_lock_seconds", _HELD, buckets=_QUICK)
 POOL_WAIT = Histogram("deputy_pool_wait_seconds", "Time to get a connection to the database.", buckets=_QUICK)
 
 

@@ -186,7 +186,7 @@ def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
 
 def writes_past_the_door(trees: Trees) -> list[str]:
     """Where a transaction that may change something is begun in another way."""
-    ways = {"_writing", "begin_writing", "in_turn", "raw_connection", "dedicated"}
+    ways = {"_writing", "begin_writing", "run_batch", "raw_connection", "dedicated"}
     sessions = [name for name, call in nodes(trees, ast.Call) if re.match(r"Session\(.*engine", ast.unparse(call))]
     return [name for name, node in nodes(trees, ast.Attribute) if node.attr in ways] + sessions
 

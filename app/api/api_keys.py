@@ -9,7 +9,7 @@ from marshmallow import fields, validate
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.access.callers import Scope, from_bits
 from app.access.families import FamilySummary
-from app.http.blueprint import Blueprint, caller, paged, services, stopping
+from app.http.blueprint import Blueprint, caller, changing, paged, services
 from app.http.fields import Time, doc, line, nested, number, seconds, string, uuid
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.store.models import ApiKey
@@ -71,7 +71,7 @@ _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at",
 @bp.operation("POST", "/v1/api-keys", Scope.KEYS_WRITE, KeyCreated, takes=KeyIn, status=201, fails=[404])
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; only this answer shows it"""
-    key, text = services().api_keys.create_key(caller(), **(body | {"scopes": frozenset(body["scopes"])}))
+    key, text = services().api_keys.create_key(changing(), **(body | {"scopes": frozenset(body["scopes"])}))
     return _shown(key, FamilySummary(0, 0, [])) | {"key": text}
 
 
@@ -81,7 +81,7 @@ def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 
     The successor has the same name, scopes and bounds, and inherits what the old key made. Only this answer shows it.
     """
-    key, made, text = services().api_keys.replace_key(stopping(), key_id, **body)
+    key, made, text = services().api_keys.replace_key(changing(), key_id, **body)
     return _shown(key, made) | {"key": text}
 
 
@@ -105,7 +105,7 @@ def revoke_key(key_id: UUID) -> None:
     The keys and onboarding links that it made are revoked with it, and what those keys made. To renew a good key,
     replace it.
     """
-    services().api_keys.revoke_key(stopping(), key_id)
+    services().api_keys.revoke_key(caller(), key_id)
 
 
 def _shown(key: ApiKey, made: FamilySummary | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 from app.api.suspension_schemas import SUSPENDED, Reason
 from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
-from app.http.blueprint import Blueprint, Scope, caller, paged, services, stopping
+from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
 from app.http.fields import Statuses, Time, doc, flag, line, matching, nested, number, one_of, status, string
 from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of
@@ -248,7 +248,7 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 @bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once"""
-    services().connections.delete(stopping(), tenant_id, connection_id)
+    services().connections.delete(caller(), tenant_id, connection_id)
 
 
 @bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty)
@@ -278,14 +278,14 @@ def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> 
 @bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed"""
-    return services().connections.suspend(stopping(), tenant_id, connection_id, **body)
+    return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
 
 @bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering"""
     services().quotas.admit_attempt(caller(), tenant_id)
-    return services().connections.resume(caller(), tenant_id, connection_id, **body)
+    return services().connections.resume(changing(), tenant_id, connection_id, **body)
 
 
 @bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ApprovalIn)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from marshmallow import fields
 
-from app.http.blueprint import Blueprint, Scope, caller, paged, services
+from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.fields import Time, line, matching, seconds, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
@@ -52,7 +52,7 @@ def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, A
     The URL alone opens the tenant's onboarding page and connects roles to the tenant: give it only to the customer's
     administrator. It stops working when it expires or is revoked, and while the tenant is suspended.
     """
-    link, url = services().links.create(caller(), tenant_id, **body)
+    link, url = services().links.create(changing(), tenant_id, **body)
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from marshmallow import ValidationError, fields, validate
 
 from app.api.suspension_schemas import SUSPENDED, Reason
-from app.http.blueprint import Blueprint, Scope, caller, paged, services, stopping
+from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID
 from app.http.fields import Statuses, Time, doc, line, matching, status, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
@@ -107,10 +107,10 @@ def delete_tenant(tenant_id: UUID) -> None:
 @bp.operation("POST", f"{_ONE}/suspend", Scope.TENANTS_WRITE, TenantOut, takes=Reason)
 def suspend_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Suspend a tenant: no credentials are issued for it until it is resumed"""
-    return services().tenants.suspend(stopping(), tenant_id, **body)
+    return services().tenants.suspend(caller(), tenant_id, **body)
 
 
 @bp.operation("POST", f"{_ONE}/resume", Scope.TENANTS_WRITE, TenantOut, takes=Reason)
 def resume_tenant(body: dict[str, Any], tenant_id: UUID) -> Tenant:
     """Resume a suspended tenant"""
-    return services().tenants.resume(caller(), tenant_id, **body)
+    return services().tenants.resume(changing(), tenant_id, **body)

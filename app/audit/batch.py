@@ -42,7 +42,12 @@ added AS (
     RETURNING id)
 SELECT epoch, (SELECT count(*) FROM added) FROM now
 """  # noqa: S608  the names are the model's
-_SQLITE = f"INSERT INTO audit_events ({_NAMES}) VALUES (:{_NAMES.replace(', ', ', :')})"  # noqa: S608
+# One statement for all rows: after each, its thread waits until the hub's thread gives up the interpreter.
+_SQLITE = f"""
+INSERT INTO audit_events ({_NAMES})
+SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES.split(", "))} FROM json_each(?)
+WHERE coalesce(json_extract(value, '$.valid_at_epoch') = (SELECT epoch FROM configuration WHERE id = 1), true)
+"""  # noqa: S608
 
 _CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch <= {0} LIMIT {0}"
 
@@ -139,14 +144,14 @@ class _Sqlite:
         return True
 
     def insert(self, events: Sequence[Event]) -> int:
-        epoch: int = self.connection.in_turn(lambda: self._insert(events))
+        rows = as_json([_sqlite_row(event) for event in events])  # not under the lock, for which others wait
+        epoch: int = self.connection.run_batch(lambda: self._insert(events, rows))
         return epoch
 
-    def _insert(self, events: Sequence[Event]) -> int:
+    def _insert(self, events: Sequence[Event], rows: str) -> int:
         _ensure_fresh(events)  # again under the write lock, which it may have waited for
+        self.connection.execute(_SQLITE, [rows])
         (epoch,) = self.connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
-        rows = [_sqlite_row(event) for event in events if event.valid_at_epoch in {None, epoch}]
-        self.connection.executemany(_SQLITE, rows)
         return int(epoch)
 
     def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
@@ -162,4 +167,5 @@ def _sqlite_row(event: Event) -> dict[str, Any]:
         "tenant_id": event.tenant_id.hex if event.tenant_id else None,
         "connection_id": event.connection_id.hex if event.connection_id else None,
         "details": as_json(event.details),
+        "valid_at_epoch": event.valid_at_epoch,
     }

@@ -34,6 +34,7 @@ from urllib3.exceptions import HTTPError
 from app import metrics
 from app.aws.errors import AWS_ERRORS, is_silence, outcome_of
 from app.aws.tls import ca_bundle
+from app.concurrency.places import pause, without_place
 
 _TIMEOUTS = urllib3.Timeout(connect=1, read=2)  # seconds; short, as the vendor's worker waits for the answer
 _CONNECTIONS = 256  # as many as the requests that one web process serves at once
@@ -98,7 +99,7 @@ class QueryApi:
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
-            time.sleep(random.uniform(0, PAUSE))  # noqa: S311  calls that failed together must not retry together
+            pause(random.uniform(0, PAUSE))  # noqa: S311  calls that failed together must not retry together
             with self._budget():
                 answer = self.once(action, form, credentials)
             self._quota.release(_RETRY_COST)
@@ -123,15 +124,16 @@ class QueryApi:
         body = urlencode({"Action": action, "Version": self._model.api_version} | form)
         request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
         SigV4Auth(credentials, self._service, self._region).add_auth(request)
-        response = self._pool.urlopen(
-            "POST",
-            self._target,
-            body=body.encode(),
-            headers=dict(request.headers.items()),
-            retries=False,
-            redirect=False,
-            assert_same_host=False,  # which takes a proxy for another host
-        )
+        with without_place():
+            response = self._pool.urlopen(
+                "POST",
+                self._target,
+                body=body.encode(),
+                headers=dict(request.headers.items()),
+                retries=False,
+                redirect=False,
+                assert_same_host=False,  # which takes a proxy for another host
+            )
         shape: Any = self._model.operation_model(action).output_shape
         answer: dict[str, Any] = self._parser.parse(
             {"status_code": response.status, "headers": response.headers, "body": response.data}, shape

@@ -17,6 +17,7 @@ from app.access import AnyCaller, OnBehalf, owned, tenant_of
 from app.audit import WORKER, Action, Actor, Outcome, log as audit
 from app.aws.sts import Sts, Told
 from app.clock import now
+from app.concurrency.places import pause
 from app.connections import fleet, set_changes
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
@@ -122,12 +123,12 @@ class Verification:
 
     def _prove_patiently(self, before: _Tested, trigger: Trigger, patience: float) -> Answers:
         deadline = time.monotonic() + patience
-        for pause in (*_PAUSES, None):
+        for seconds in (*_PAUSES, None):
             answers = try_external_ids(self._sts, before.plan, lambda grant: self._prove(grant, before, trigger))
             spreading = answers.finding.may_be_spreading
-            if pause is None or not spreading or time.monotonic() + pause > deadline:
+            if seconds is None or not spreading or time.monotonic() + seconds > deadline:
                 break
-            time.sleep(pause)
+            pause(seconds)
         return look_for_retired(self._sts, answers)
 
     def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> ProofFinding:

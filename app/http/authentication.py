@@ -14,24 +14,42 @@ from app.access.callers import Caller, Scope
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
 from app.http.openapi import P, R, document
+from app.http.prices import STOP, price_of
 
 
 def requires(scope: Scope, *, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Admit only API keys with this scope. Raises UnauthenticatedError, then ForbiddenError."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        price = price_of(view.__name__)
+
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = _presented_key()
-            services().tenant_share.admit(key)
-            g.caller = services().api_keys.authenticate(key, g.request_id, g.client_address)
-            services().tenant_share.remember(key, g.caller)
-            g.caller.require(scope)
-            return view(*args, **kwargs)
+            key, share = _presented_key(), services().tenant_share
+            caller, tenant_id = None, share.tenant_of(key)
+            if tenant_id is None:  # not known, or bound to none
+                caller = _authenticate(key)
+                tenant_id = caller.tenant_id
+            with share.stop(tenant_id) if price == STOP else share.request(tenant_id, price):
+                g.caller = caller or _authenticate(key)
+                g.caller.require(scope)
+                return view(*args, **kwargs)
 
         return document(guarded, scope=scope, fails=fails)
 
     return decorate
+
+
+def _authenticate(key: str) -> Caller:
+    """The caller. A key that is no longer good uses up nobody's share from now on. Raises UnauthenticatedError."""
+    share = services().tenant_share
+    try:
+        caller = services().api_keys.authenticate(key, g.request_id, g.client_address)
+    except UnauthenticatedError:
+        share.forget(key)
+        raise
+    share.remember(key, caller)
+    return caller
 
 
 def requires_from_memory(

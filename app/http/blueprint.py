@@ -8,7 +8,7 @@ import flask_smorest
 
 from app.access.callers import Scope
 from app.http.authentication import requires
-from app.http.current import caller, services, stopping  # noqa: F401  resources import them from here
+from app.http.current import caller, changing, services  # noqa: F401  resources import them from here
 from app.http.cursors import paged  # noqa: F401
 from app.http.openapi import complete_operation
 from app.http.parsing import StrictParser

@@ -17,6 +17,6 @@ def caller() -> Caller:
     return cast("Caller", g.caller)
 
 
-def stopping() -> Caller:
-    """The caller, for one change that stops issuing: it counts against its tenant's quota."""
-    return services().quotas.counting_stops(caller())
+def changing() -> Caller:
+    """The caller, for one change that makes or revives: it counts against its tenant's quota."""
+    return services().quotas.counting_changes(caller())

@@ -12,7 +12,8 @@ from flask import request
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from app.errors import MalformedRequestError
-from app.http.current import services
+from app.http.current import caller, services
+from app.limits.tenant_share import MS_PER_ROW
 from app.store.pages import Page
 
 
@@ -29,4 +30,5 @@ def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]], begin: UUID
         except (BadSignature, ValueError) as error:
             raise MalformedRequestError("This cursor is not from this list. Start without a cursor.") from error
     found = fetch(limit=query["limit"], after=after)
+    services().tenant_share.charge(caller().tenant_id, MS_PER_ROW * len(found.items))
     return {"items": found.items, "next_cursor": None if found.after is None else signer.dumps(str(found.after))}

@@ -10,13 +10,15 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from app import strict_json
+from app.concurrency.places import without_place
 
 
 @contextmanager
 def whole_body() -> Iterator[None]:
     """Around the reading of a body. Raises BadRequest when it is late, cut short, or in malformed chunks."""
     try:
-        yield
+        with without_place():
+            yield
     except RequestEntityTooLarge:
         raise
     except Exception as error:  # each server raises others; gunicorn's have no common class

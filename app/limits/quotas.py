@@ -61,17 +61,19 @@ class Quotas:
         self._entered = _quota("paste", "roles entered through this link", link_rate, "hour")
         self._again = _quota("again", "checks through this link", link_rate, "hour")
         self._end_search = _quota("end_search", "searches ended through this link", link_rate, "hour")
-        stops = "changes that stop issuing, with this tenant's keys"
-        self._stop = _quota("stop", stops, config.tenant_revokes, "second", burst=4)
-        self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)  # until when a tenant may stop nothing more
+        changes = "changes of keys, links and suspensions, with this tenant's keys"
+        self._change = _quota("change", changes, config.tenant_revokes, "second", burst=4)
+        self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)  # until when a tenant may change nothing more
         self._lock = threading.Lock()  # around those
 
-    def counting_stops(self, caller: Caller) -> Caller:
-        """The caller, for one change that stops issuing: TENANT_REVOKES per second and tenant; unbound keys: no limit.
+    def counting_changes(self, caller: Caller) -> Caller:
+        """The caller, for one change that makes or revives what a stop takes away: TENANT_REVOKES per second and tenant;
+        unbound keys: no limit.
 
-        Each moves the epoch, and then all tenants' issuances that are under way check and commit again. It is counted
-        in the transaction that makes the change. Until the time that a refusal names, this process refuses the tenant's
-        next ones from memory: asking the database for each would cost others nearly as much as the changes.
+        Each stop moves the epoch, and then all tenants' issuances that are under way check and commit again. A stop is
+        never refused, so what can be stopped is counted, in the transaction that makes it. Until the time that a refusal
+        names, this process refuses the tenant's next ones from memory: asking the database for each would cost others
+        nearly as much as the changes.
         """
         tenant_id = caller.tenant_id
         if tenant_id is None:
@@ -79,12 +81,12 @@ class Quotas:
         with self._lock:
             wait = self._full.get(tenant_id, 0.0) - now().timestamp()
         if wait > 0:
-            raise RateLimitedError(self._stop.refusal, retry_after=math.ceil(wait))
-        return replace(caller, counts=lambda db: self._count_stop(db, tenant_id))
+            raise RateLimitedError(self._change.refusal, retry_after=math.ceil(wait))
+        return replace(caller, counts=lambda db: self._count_change(db, tenant_id))
 
-    def _count_stop(self, db: Session, tenant_id: UUID) -> None:
+    def _count_change(self, db: Session, tenant_id: UUID) -> None:
         try:
-            _take(db, self._stop, tenant_id)
+            _take(db, self._change, tenant_id)
         except RateLimitedError as error:
             with self._lock:
                 self._full[tenant_id] = now().timestamp() + error.retry_after

@@ -23,11 +23,14 @@ class Turns:
         self._used_until: LRUCache[UUID, float] = LRUCache(_SUBJECTS)  # at an even rate; in the future after a burst
         self._lock = threading.Lock()
 
-    def reserve(self, subject: UUID, *, patience: float) -> float:
-        """Reserve the next turn, and return the seconds until then. It is not reserved if they are more than `patience`."""
+    def reserve(self, subject: UUID, *, patience: float, cost: float = 1) -> float:
+        """Reserve the next turn, and return the seconds until then. It is not reserved if they are more than `patience`.
+
+        `cost`: in the unit of `rate`. It counts from the next reservation on: the first one never waits.
+        """
         at = time.monotonic()
         with self._lock:
-            until = max(at, self._used_until.get(subject, 0.0)) + self._apart
+            until = max(at, self._used_until.get(subject, 0.0)) + cost * self._apart
             wait = until - self._burst - at
             wait = wait if wait > _NOTHING else 0.0
             if wait <= patience:

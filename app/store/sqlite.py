@@ -1,13 +1,16 @@
-"""SQLite as a server's database: writers take turns, and slow work on the disk stays off the gevent hub."""
+"""SQLite as a server's database: writers wait for one lock, and slow work on the disk stays off the gevent hub."""
 
 import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
+from app import metrics
 from app.concurrency.gevent import Result, off_hub
 
 _LOCK_SECONDS = 10  # for which a writer waits for those before it
@@ -29,44 +32,90 @@ def create_private(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
-class WriteLock:
-    """The lock for writing to a SQLite file, among all threads of all processes.
+class FileLock:
+    """The lock for writing to a SQLite file, among processes and within one.
 
-    In SQLite, waiting writers sleep and try again, so under load some wait very long; at a file lock the kernel wakes
-    them in order. Only one thread of a process waits at the file: more could occupy every thread that the writer needs
-    to finish.
+    In SQLite, waiting writers sleep and try again, so under load some wait very long. Here the kernel wakes them. It
+    wakes all of them, and a process that has just released a file would often lock it again first. So a writer passes a
+    second file, the turnstile, on its way: whoever has waited in it is next. Each object waits for the others, also for
+    those of its own process. A thread uses one at a time.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = f"{path}.lock"
-        self._in_process = threading.Lock()
-        self._file: int | None = None
+        self._paths = f"{path}.turnstile", f"{path}.lock"
+        self._files: list[int] = []
 
     def acquire(self) -> None:
-        """Wait for the lock. Raises sqlite3.OperationalError after 10 seconds, as SQLite does for a busy database."""
+        """Block the thread until the lock is free. Raises sqlite3.OperationalError when there can be no lock file."""
+        try:
+            for path in self._paths[len(self._files) :]:
+                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            turnstile, lock = self._files
+            fcntl.flock(turnstile, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            finally:
+                fcntl.flock(turnstile, fcntl.LOCK_UN)
+        except OSError as error:
+            raise sqlite3.OperationalError(f"no lock on {self._paths[-1]}: {error.strerror}") from error
+
+    def release(self) -> None:
+        """Let the next writer in. Without effect when the lock is not held."""
+        if len(self._files) == len(self._paths):
+            fcntl.flock(self._files[-1], fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class WriteLock:
+    """The file lock of a process's transactions, except for those of the audit log's batch.
+
+    Only one thread of a process waits at the file: more could occupy every thread that the writer needs to finish. The
+    batch has a file lock of its own, so it waits for one of these transactions at most, and not for the queue.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._in_process = threading.Lock()
+        self._file = FileLock(path)
+
+    def acquire(self, begin: Callable[[], object]) -> None:
+        """Wait for the lock, and begin a transaction. Both in one thread beside the hub: a greenlet between them would
+        hold the lock until the hub gets to it. Raises sqlite3.OperationalError after 10 seconds.
+        """
         if not self._in_process.acquire(timeout=_LOCK_SECONDS):
             raise sqlite3.OperationalError("database is locked")
         try:
-            self._lock_file()
-        except BaseException as error:
-            self._in_process.release()
-            if isinstance(error, OSError):
-                raise sqlite3.OperationalError(f"no lock on {self._path}: {error.strerror}") from error
+            off_hub(self._locked, begin)
+        except BaseException:
+            self.leave()
+            raise
+
+    def _locked(self, begin: Callable[[], object]) -> None:
+        self._file.acquire()
+        self._since = time.perf_counter()
+        try:
+            begin()
+        except BaseException:
+            self.release()
             raise
 
     def release(self) -> None:
-        """Let the next writer in."""
-        if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._in_process.release()
+        """Let another process's writer, or the batch, in. In the thread that ended the transaction."""
+        self._file.release()
+        metrics.WRITE_LOCK_SECONDS.observe(time.perf_counter() - self._since)
 
-    def _lock_file(self) -> None:
-        if self._file is None:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            off_hub(fcntl.flock, self._file, fcntl.LOCK_EX)
+    def leave(self) -> None:
+        """Let the next transaction of this process wait at the file. In the greenlet that called `acquire`."""
+        self._in_process.release()
 
 
 class SqliteConnection(sqlite3.Connection):
@@ -75,6 +124,7 @@ class SqliteConnection(sqlite3.Connection):
     write_lock: WriteLock | None = None  # set for every connection of an engine
     takes_long = False  # set for every transaction: its queries run off the hub
     _holds_lock = False
+    _batch_lock: FileLock | None = None
 
     def cursor(self, *_: Any) -> "SqliteCursor":  # type: ignore[override]  # SQLAlchemy wants no other kind
         """For SQLAlchemy. Statements on the connection itself always run in the calling thread."""
@@ -83,29 +133,24 @@ class SqliteConnection(sqlite3.Connection):
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
         return sqlite3.Cursor(self).execute(sql, parameters)
 
-    def executemany(self, sql: str, parameters: Any) -> sqlite3.Cursor:
-        return sqlite3.Cursor(self).executemany(sql, parameters)
-
     def begin_writing(self) -> None:
         """BEGIN IMMEDIATE under the write lock. Raises sqlite3.OperationalError when the lock is not free in time."""
-        if self.write_lock is not None:
-            self.write_lock.acquire()
-            self._holds_lock = True
-        try:
-            off_hub(self.execute, "BEGIN IMMEDIATE")
-        except BaseException:
-            self._unlock()
-            raise
-
-    def in_turn(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in one writing transaction, under the write lock and off the hub."""
+        begin = partial(self.execute, "BEGIN IMMEDIATE")
         if self.write_lock is None:
+            begin()
+        else:
+            self.write_lock.acquire(begin)
+            self._holds_lock = True
+
+    def run_batch(self, work: Callable[[], Result]) -> Result:
+        """Run `work` in one writing transaction: from the wait for the lock to its release in one thread beside the hub."""
+        return off_hub(self._batch, work)
+
+    def _batch(self, work: Callable[[], Result]) -> Result:
+        if self.write_lock is not None and self._batch_lock is None:
+            self._batch_lock = FileLock(self.write_lock.path)
+        with self._batch_lock or nullcontext():
             return self._transaction(work)
-        self.write_lock.acquire()
-        try:
-            return off_hub(self._transaction, work)
-        finally:
-            self.write_lock.release()
 
     def _transaction(self, work: Callable[[], Result]) -> Result:
         self.execute("BEGIN IMMEDIATE")
@@ -120,29 +165,38 @@ class SqliteConnection(sqlite3.Connection):
 
     def commit(self) -> None:
         try:
-            off_hub(super().commit)
+            off_hub(self._end, super().commit)
         finally:
-            self._unlock()
+            self._leave()
 
     def rollback(self) -> None:
         try:
-            super().rollback()
+            self._end(super().rollback)
         finally:
-            self._unlock()
+            self._leave()
 
     def close(self) -> None:
-        super().close()
-        self._unlock()
+        self._end(super().close)
+        self._leave()
+        if self._batch_lock is not None:
+            self._batch_lock.close()
 
     def __del__(self) -> None:
         """Close the audit log's own connection, which no pool closes: Python 3.13 warns about an open one."""
         with suppress(sqlite3.ProgrammingError):  # it was never opened
             self.close()
 
-    def _unlock(self) -> None:
+    def _end(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        finally:
+            if self._holds_lock and self.write_lock is not None:
+                self.write_lock.release()
+
+    def _leave(self) -> None:
         if self._holds_lock and self.write_lock is not None:
             self._holds_lock = False
-            self.write_lock.release()
+            self.write_lock.leave()
 
 
 class SqliteCursor(sqlite3.Cursor):

@@ -4,9 +4,10 @@ Here is what needs nothing but the API. `ELSEWHERE` names the tests of the other
 """
 
 import ast
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,18 +22,18 @@ from sqlalchemy import select
 
 from app.access.callers import Scope
 from app.audit.events import Event
-from app.errors import RateLimitedError
+from app.concurrency.places import without_place
+from app.http.prices import price_of
 from app.ids import new_id
 from app.limits.refusals import MOST, SINGLY
-from app.limits.tenant_share import AT_ONCE, PER_SECOND, TenantShare
+from app.limits.tenant_share import AT_ONCE, BURST_SECONDS, MS_PER_ROW, MS_PER_SECOND, TenantShare
 from app.store.models import Configuration, QuotaUse
 from tests.attacks.evidence import on_sqlite
 from tests.attacks.routes import ROUTES, Route
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, World, path_of
-from tests.support.rows import ADMIN
 
-SECONDS = AT_ONCE // PER_SECOND  # in which a tenant has its share
+REFUSED = 250  # requests for credentials that may be refused at once
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 
 
@@ -47,17 +48,31 @@ def mallory_of(world: World, connection: dict[str, Any]) -> Api:
     return world.key(*Scope, tenant={"id": connection["tenant_id"]})
 
 
+SPARE, REASON = {"name": "spare", "scopes": ["audit:read"]}, {"reason": "mischief"}
+
+
 def spare_key(api: Api) -> str:
-    made = api("POST", "/v1/api-keys", {"name": "spare", "scopes": ["audit:read"]}, expect=201)
-    return f"/v1/api-keys/{made['id']}"
+    return f"/v1/api-keys/{api('POST', '/v1/api-keys', SPARE, expect=201)['id']}"
+
+
+def tenant_of(connection: dict[str, Any]) -> str:
+    return f"/v1/tenants/{connection['tenant_id']}"
+
+
+@contextmanager
+def held_places(share: TenantShare, tenant_id: UUID) -> Iterator[None]:
+    """All places for a tenant's requests are taken."""
+    with ExitStack() as held:
+        for _ in range(AT_ONCE):
+            held.enter_context(share.request(tenant_id, 0))
+        yield
 
 
 # --- what stops issuing makes every process read again what it knows of all tenants ---
 
 
-def test_a_tenant_that_revokes_without_a_pause_is_held_back(world: World, clock):
+def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_all_of_them(world: World, clock):
     mallory, neighbour = (mallory_of(world, world.connection()) for _ in range(2))
-    spare = [spare_key(mallory) for _ in range(BURST + 3)]
     counted: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -65,58 +80,81 @@ def test_a_tenant_that_revokes_without_a_pause_is_held_back(world: World, clock)
 
     engine = world.admin.app.extensions["deputy"].db.engine
     sqlalchemy.event.listen(engine, "before_cursor_execute", note)
-    statuses = [mallory.raw("DELETE", path).status_code for path in spare]
+    made = [mallory.raw("POST", "/v1/api-keys", SPARE) for _ in range(BURST + 3)]
     sqlalchemy.event.remove(engine, "before_cursor_execute", note)
-    assert statuses == [204] * BURST + [429] * 3
+    assert [response.status_code for response in made] == [201] * BURST + [429] * 3
+    assert int(made[-1].headers["Retry-After"]) >= 1
     assert sum("INTO quota_uses" in one for one in counted) == BURST + 1, "the others are refused from memory"
-    neighbour("DELETE", spare_key(neighbour), expect=204)
-    world.admin("DELETE", spare[-1], expect=204)
+    for response in made[:BURST]:
+        mallory("DELETE", f"/v1/api-keys/{response.get_json()['id']}", expect=204)
+    spare_key(neighbour)
     clock.shift(5)
-    mallory("DELETE", spare[-2], expect=204)
+    spare_key(mallory)
 
 
 @on_sqlite
-def test_the_vendor_revokes_as_often_as_it_likes(world: World, clock):
+def test_the_vendor_makes_as_many_keys_as_it_likes(world: World, clock):
     for _ in range(BURST + 3):
-        world.admin("DELETE", spare_key(world.admin), expect=204)
+        spare_key(world.admin)
 
 
+MAKES: dict[str, Callable[[dict[str, Any], Api], Any]] = {
+    "create a key": lambda _, api: api.raw("POST", "/v1/api-keys", SPARE),
+    "replace a key": lambda connection, api: api.raw("POST", f"/v1/api-keys/{connection['spare']}/replace", {}),
+    "create a link": lambda connection, api: api.raw("POST", f"{tenant_of(connection)}/onboarding-links", {}),
+    "resume a connection": lambda connection, api: api.raw("POST", path_of(connection, "/resume"), REASON),
+    "resume a tenant": lambda connection, api: api.raw("POST", f"{tenant_of(connection)}/resume", REASON),
+}
 STOPS: dict[str, Callable[[dict[str, Any], Api], Any]] = {
-    "revoke a key": lambda _, api: api.raw("DELETE", spare_key(api)),
-    "suspend a connection": lambda connection, api: api.raw(
-        "POST", path_of(connection, "/suspend"), {"reason": "mischief"}
+    "revoke a key": lambda connection, api: api.raw("DELETE", f"/v1/api-keys/{connection['spare']}"),
+    "revoke a link": lambda connection, api: api.raw(
+        "DELETE", f"{tenant_of(connection)}/onboarding-links/{UUID(int=1)}"
     ),
+    "suspend a connection": lambda connection, api: api.raw("POST", path_of(connection, "/suspend"), REASON),
     "delete a connection": lambda connection, api: api.raw("DELETE", path_of(connection)),
-    "suspend a tenant": lambda connection, api: api.raw(
-        "POST", f"/v1/tenants/{connection['tenant_id']}/suspend", {"reason": "mischief"}
-    ),
+    "suspend a tenant": lambda connection, api: api.raw("POST", f"{tenant_of(connection)}/suspend", REASON),
 }
 
 
 @on_sqlite  # the quota itself is tried on both (tests/limits/test_quotas.py)
-@pytest.mark.parametrize("what", STOPS)
-def test_everything_that_stops_issuing_counts_together(world: World, clock, what):
+@pytest.mark.parametrize("what", MAKES)
+def test_everything_that_makes_or_revives_counts_together(world: World, clock, what):
     connection = world.connection()
     mallory = mallory_of(world, connection)
-    for _ in range(BURST):
-        mallory("DELETE", spare_key(mallory), expect=204)
-    epoch = epoch_of(world.admin.app)
-    response = STOPS[what](connection, mallory)
+    connection["spare"] = spare_key(mallory).rpartition("/")[2]
+    for _ in range(BURST - 1):
+        spare_key(mallory)
+    response = MAKES[what](connection, mallory)
     assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
-    assert int(response.headers["Retry-After"]) >= 1
-    assert epoch_of(world.admin.app) == epoch
-    world.admin("POST", path_of(connection, "/credentials"))
+
+
+@on_sqlite
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("what", STOPS)
+def test_no_stop_is_refused_for_rate(world: World, clock, what):
+    """Whoever stole one of a tenant's keys must not use up what the tenant needs to revoke it."""
+    connection = world.connection()
+    mallory, owner = (mallory_of(world, connection) for _ in range(2))
+    connection["spare"] = spare_key(mallory).rpartition("/")[2]
+    while mallory.raw("POST", "/v1/api-keys", SPARE).status_code != 429:
+        pass
+    while mallory.raw("GET", tenant_of(connection)).status_code != 429:
+        pass
+    share = world.admin.app.extensions["deputy"].tenant_share
+    with held_places(share, UUID(connection["tenant_id"])):
+        assert STOPS[what](connection, owner).status_code != 429
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=str)
 def test_a_bound_key_moves_the_epoch_only_where_its_tenant_is_counted(world: World, route: Route):
+    """What a stop takes away was counted when it was made."""
     connection = world.connection()
     mallory = mallory_of(world, connection)
     key_id = spare_key(mallory).rpartition("/")[2]
     before, counted = epoch_of(world.admin.app), uses(world.admin.app, connection["tenant_id"])
     path = route.at(tenant_id=connection["tenant_id"], connection_id=connection["id"], key_id=key_id)
     mallory.raw(route.method, path, *([route.body] if route.body is not None else []))
-    if epoch_of(world.admin.app) != before:
+    if epoch_of(world.admin.app) != before and not (route.method == "DELETE" or route.path.endswith("/suspend")):
         assert uses(world.admin.app, connection["tenant_id"]) > counted, "nothing limits how often"
 
 
@@ -146,23 +184,66 @@ def hasty(monkeypatch) -> None:
     monkeypatch.setattr("app.limits.tenant_share._WAIT_SECONDS", 0.0)
 
 
+PRICE = price_of("get_tenant")
+AFFORDED = int(MS_PER_SECOND * BURST_SECONDS / PRICE)  # at once
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: StoppedClock):
     connection, other = world.connection(), world.connection()
     keys, neighbour = [mallory_of(world, connection) for _ in range(2)], mallory_of(world, other)
-    path = f"/v1/tenants/{connection['tenant_id']}"
-    statuses = [keys[number % 2].raw("GET", path).status_code for number in range(AT_ONCE + 6)]
-    assert statuses.count(429) == 4, "the first request of each key makes known whose it is"
-    assert statuses[-4:] == [429] * 4
+    path = tenant_of(connection)
+    statuses = [keys[number % 2].raw("GET", path).status_code for number in range(AFFORDED + 4)]
+    assert statuses == [200] * AFFORDED + [429] * 4
     response = keys[0].raw("GET", path)
     assert response.get_json()["code"] == "rate_limited"
     wait = int(response.headers["Retry-After"])
-    assert 1 <= wait <= SECONDS + 1
-    neighbour("GET", f"/v1/tenants/{other['tenant_id']}")
+    assert wait == 1
+    neighbour("GET", tenant_of(other))
     world.admin("GET", path)
     keys[0]("POST", path_of(connection, "/credentials"))
     stopped_clock.move(wait)
     keys[0]("GET", path)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClock):
+    connection = world.connection()
+    mallory = mallory_of(world, connection)
+    rows = [world.connection(tenant={"id": connection["tenant_id"]}) for _ in range(3)] + [connection]
+    path = f"{tenant_of(connection)}/connections"
+    statuses = [mallory.raw("GET", path).status_code for _ in range(AFFORDED)]
+    first, row = price_of("list_connections"), MS_PER_ROW * len(rows)  # which are charged afterwards
+    assert statuses.count(200) == math.floor((MS_PER_SECOND * BURST_SECONDS + row) / (first + row))
+
+
+@on_sqlite
+@pytest.mark.usefixtures("hasty")
+def test_two_requests_of_a_tenant_are_worked_on_at_once(world: World, stopped_clock: StoppedClock):
+    connection, other = world.connection(), world.connection()
+    mallory, neighbour = mallory_of(world, connection), mallory_of(world, other)
+    mallory("GET", tenant_of(connection))
+    share = world.admin.app.extensions["deputy"].tenant_share
+    with held_places(share, UUID(connection["tenant_id"])):
+        assert mallory.raw("GET", tenant_of(connection)).get_json()["code"] == "rate_limited"
+        neighbour("GET", tenant_of(other))
+        mallory("POST", path_of(connection, "/credentials"))
+        with without_place():  # the last of those requests waits for AWS, or for a body
+            mallory("GET", tenant_of(connection))
+    mallory("GET", tenant_of(connection))
+
+
+@on_sqlite
+@pytest.mark.usefixtures("hasty")
+def test_a_revoked_key_uses_up_nobodys_share(world: World, stopped_clock: StoppedClock):
+    connection = world.connection()
+    owner = mallory_of(world, connection)
+    made = owner("POST", "/v1/api-keys", {"name": "stolen", "scopes": ["tenants:read"]}, expect=201)
+    mallory = owner.with_key(made["key"])
+    mallory("GET", tenant_of(connection))
+    owner("DELETE", f"/v1/api-keys/{made['id']}", expect=204)
+    assert {mallory.raw("GET", tenant_of(connection)).status_code for _ in range(AFFORDED)} == {401}
+    owner("GET", tenant_of(connection))
 
 
 @pytest.mark.usefixtures("hasty", "stopped_clock")
@@ -190,7 +271,7 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
     weak, keys = [world.key("audit:read", tenant=tenant) for _ in range(5)], iter(range(1_000_000))
     path = path_of(connection, "/credentials") + ("?plain=0" if way == "Flask" else "")
     ask = lambda: weak[next(keys) % 5].raw("POST", path).get_json()["code"]  # noqa: E731
-    assert Counter(ask() for _ in range(AT_ONCE + 5)) == {"forbidden": AT_ONCE, "rate_limited": 5}
+    assert Counter(ask() for _ in range(REFUSED + 5)) == {"forbidden": REFUSED, "rate_limited": 5}
     statements: list[Any] = []
     engine = world.admin.app.extensions["deputy"].db.engine
     sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
@@ -201,32 +282,16 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
         assert free.raw("POST", path_of(other, "/credentials")).get_json()["code"] == "forbidden"
 
 
-def test_a_request_beyond_the_share_waits_for_its_turn(monkeypatch, stopped_clock: StoppedClock):
-    share, caller, slept = TenantShare(), replace(ADMIN, tenant_id=new_id()), []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        stopped_clock.move(seconds)
-
-    monkeypatch.setattr("app.limits.tenant_share.time.sleep", sleep)
-    share.remember("a key", caller)
-    for _ in range(AT_ONCE):
-        share.admit("a key")
+def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, stopped_clock: StoppedClock):
+    share, tenant_id, slept = TenantShare(), new_id(), []
+    monkeypatch.setattr("app.limits.tenant_share.pause", slept.append)
+    for _ in range(AFFORDED):
+        with share.request(tenant_id, PRICE):
+            pass
     assert slept == []
-    stopped_clock.move(SECONDS - 1)
-    share.admit("a key")
-    assert slept == [1.0]
-
-
-def test_not_all_of_a_process_waits(monkeypatch, stopped_clock: StoppedClock):
-    monkeypatch.setattr("app.limits.tenant_share._WAITING", 0)
-    monkeypatch.setattr("app.limits.tenant_share.time.sleep", lambda _: pytest.fail("there is no place to wait"))
-    share = TenantShare()
-    share.remember("a key", replace(ADMIN, tenant_id=new_id()))
-    for _ in range(AT_ONCE):
-        share.admit("a key")
-    with pytest.raises(RateLimitedError):
-        share.admit("a key")
+    with share.request(tenant_id, PRICE):
+        pass
+    assert slept == [pytest.approx(PRICE / MS_PER_SECOND)]
 
 
 # --- the other attacks ---

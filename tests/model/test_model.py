@@ -6,6 +6,7 @@ the same 200 runs each time; `make soak` makes 5,000 others, which are longer.
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -77,7 +78,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
     """AWS is on this machine. What a role that refuses is given, what a tenant may ask, and which counts of past seconds
     are deleted, other tests are about.
     """
-    monkeypatch.setattr("app.limits.tenant_share.TenantShare.remember", lambda *_: None)
+    monkeypatch.setattr("app.limits.tenant_share.TenantShare.request", lambda *_: nullcontext())
     monkeypatch.setattr("app.limits.quotas._forget", lambda *_, **__: None)
 
 

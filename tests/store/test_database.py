@@ -59,9 +59,8 @@ def test_the_files_of_sqlite_are_their_owners_alone(tmp_path, mask):
     database = Database(f"sqlite:///{tmp_path}/deputy.sqlite3")
     with database.write(SYSTEM) as db:
         db.execute(text("CREATE TABLE things (name TEXT)"))
-    assert modes(tmp_path) == dict.fromkeys(
-        ("deputy.sqlite3", "deputy.sqlite3-shm", "deputy.sqlite3-wal", "deputy.sqlite3.lock"), 0o600
-    )
+    suffixes = ("", "-shm", "-wal", ".lock", ".turnstile")
+    assert modes(tmp_path) == dict.fromkeys([f"deputy.sqlite3{suffix}" for suffix in suffixes], 0o600)
     database.engine.dispose()
 
 

@@ -1,0 +1,56 @@
+"""Places: so many work at once, and whoever waits for somebody else has none meanwhile."""
+
+import threading
+
+import pytest
+
+from app.concurrency.places import Places, without_place
+from tests.support.waiting import until
+
+
+class FullError(Exception):
+    pass
+
+
+def is_free(places: Places) -> bool:
+    try:
+        with places.place(0.0, FullError()):
+            return True
+    except FullError:
+        return False
+
+
+def test_further_ones_are_refused_in_time():
+    places = Places(at_once=2, waiting=1)
+    with places.place(0.0, FullError()), places.place(0.0, FullError()):
+        assert not is_free(places)
+    assert is_free(places)
+
+
+def test_one_waits_until_a_place_is_free_and_too_many_do_not():
+    places, worked = Places(at_once=1, waiting=1), []
+
+    def work() -> None:
+        with places.place(None, FullError()):
+            worked.append(True)
+
+    waiter = threading.Thread(target=work)
+    with places.place(None, FullError()):
+        waiter.start()
+        until(lambda: not places._waiting._value)
+        with pytest.raises(FullError), places.place(30, FullError()):
+            pass
+        assert worked == []
+    waiter.join(30)
+    assert worked == [True]
+
+
+def test_a_wait_within_a_wait_gives_up_one_place():
+    places = Places(at_once=1, waiting=1)
+    with without_place(), places.place(0.0, FullError()):
+        with without_place(), without_place():
+            assert is_free(places)
+            with places.place(0.0, FullError()):
+                assert not is_free(places)
+        assert not is_free(places)
+    assert is_free(places)
