@@ -25,6 +25,7 @@ from bench.goals import COSTLY, REVOKES, Goal
 from bench.hot import contender, warm
 from bench.population import role_arn, spread
 from bench.servers import Deputy
+from bench.slow_policies import SLOW_STATEMENTS
 from bench.stage import Populated, Stage
 from bench.victim import TENTH
 from dev.stack import ROOT, end_process, end_with_parent
@@ -181,20 +182,10 @@ def _page(_stage: Stage, _populated: Populated, admin: Client, tenant: dict[str,
 def _verify(stage: Stage, _populated: Populated, admin: Client, tenant: dict[str, Any]) -> str:
     arn = role_arn(tenant["id"], 0)
     stage.sts.register({arn: tenant["external_id"]})
-    stage.sts.deny(arn, _SLOW_DENY)
+    stage.sts.deny(arn, SLOW_STATEMENTS[0])
     path = f"/v1/tenants/{tenant['id']}/connections"
     made = admin.must("POST", path, {"role_arn": arn}, expect=201)
     return f"POST {path}/{made['id']}/verify"
 
 
-# 8,192 characters: many patterns against many External IDs, none of which is anybody's.
-_SLOW_DENY = {
-    "Effect": "Deny",
-    "Principal": {"AWS": "*"},
-    "Action": "sts:AssumeRole",
-    "Condition": {
-        "StringLike": {"sts:ExternalId": [f"*a*b*{number}*" for number in range(250)]},
-        "StringEquals": {"sts:ExternalId": [f"x{number}" for number in range(450)]},
-    },
-}
 _REQUESTS = {"list": _list, "page": _page, "verify": _verify}

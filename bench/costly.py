@@ -1,0 +1,209 @@
+"""Row 22: the CPU time of the costliest request of each route, of one due connection, and of reading a trust policy.
+
+Limits count requests by what they cost (app/http/prices.py, app/limits/tenant_share.py), so this is where their numbers
+come from. One web process is asked by one client, so nothing shares a request's cost.
+"""
+
+import contextlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from bench import cpu
+from bench.client import BenchError, Client
+from bench.goals import CPU
+from bench.population import role_arn, spread
+from bench.servers import Deputy, run_python
+from bench.slow_policies import SLOW_STATEMENTS, slow_policies
+from bench.stage import Populated, Stage
+
+_TIMES, _ROWS = 8, 200
+_ONE_PROCESS = {"GUNICORN_CMD_ARGS": "--workers 1"}
+_TENANT, _CONNECTION = "/v1/tenants/{tenant}", "/v1/tenants/{tenant}/connections/{connection}"
+_ROTATION = f"{_TENANT}/external-id/rotation"
+_ACCOUNTS = [f"{number:012}" for number in range(300_000_000_000, 300_000_010_000)]
+_SESSION_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "x" * 1_900}],
+}
+_WHY = {"reason": "x" * 200}
+_NEW_KEY: dict[str, Any] = {"name": "x" * 100, "scopes": ["keys:write"]}
+
+
+def _long(number: int) -> dict[str, Any]:
+    return {
+        "duration_seconds": 900,
+        "session_policy": {"Statement": [*_SESSION_POLICY["Statement"]], "Id": str(number)},
+    }
+
+
+# The costliest form of each route that a test can name; requests that belong together follow each other.
+# {new} is what the answer before named as `id`. A body may be made anew for each time.
+REQUESTS: tuple[tuple[str, str, Any], ...] = (
+    ("POST", "/v1/tenants", {"name": "x" * 100, "accounts": _ACCOUNTS}),
+    ("GET", "/v1/tenants/{new}", None),
+    ("PATCH", "/v1/tenants/{new}", {"accounts": _ACCOUNTS[1:]}),
+    ("POST", "/v1/tenants/{new}/suspend", _WHY),
+    ("POST", "/v1/tenants/{new}/resume", _WHY),
+    ("DELETE", "/v1/tenants/{new}", None),
+    ("GET", f"/v1/tenants?limit={_ROWS}", None),
+    ("POST", _ROTATION, _WHY),
+    ("GET", _ROTATION, None),
+    ("POST", f"{_ROTATION}/complete", {}),
+    ("DELETE", _ROTATION, None),
+    ("GET", f"{_TENANT}/onboarding", None),
+    ("GET", "/v1/templates/customer-role.yaml", None),
+    ("GET", "/v1/templates/customer-org.yaml", None),
+    ("POST", f"{_TENANT}/onboarding-links", {}),
+    ("DELETE", f"{_TENANT}/onboarding-links/{{new}}", None),
+    ("GET", f"{_TENANT}/onboarding-links?limit={_ROWS}", None),
+    ("GET", "/v1/permission-sets", None),
+    ("GET", "/v1/permission-sets/inventory/versions", None),
+    ("GET", "/v1/permission-sets/inventory/difference?from=1&to=1", None),
+    ("POST", f"{_TENANT}/connections", {"account_id": "300000000000"}),
+    ("GET", f"{_TENANT}/connections?limit={_ROWS}", None),
+    ("GET", f"{_TENANT}/connections/summary", None),
+    ("GET", f"/v1/connections?limit={_ROWS}", None),
+    ("GET", _CONNECTION, None),
+    ("PATCH", _CONNECTION, {"permission_set": "inventory"}),
+    ("POST", f"{_CONNECTION}/verify", {}),
+    ("POST", f"{_CONNECTION}/diagnose", {}),
+    ("GET", f"{_CONNECTION}/proofs?limit={_ROWS}", None),
+    ("POST", f"{_CONNECTION}/approve", {}),
+    ("POST", f"{_CONNECTION}/report-refused", {}),
+    ("POST", f"{_CONNECTION}/credentials", _long),
+    ("GET", f"{_CONNECTION}/container-credentials", None),
+    ("POST", f"{_CONNECTION}/suspend", _WHY),
+    ("POST", f"{_CONNECTION}/resume", _WHY),
+    ("POST", "/v1/api-keys", _NEW_KEY),
+    ("GET", "/v1/api-keys/{new}", None),
+    ("POST", "/v1/api-keys/{new}/replace", {}),
+    ("DELETE", "/v1/api-keys/{new}", None),
+    ("GET", f"/v1/api-keys?limit={_ROWS}", None),
+    ("GET", f"/v1/audit-events?limit={_ROWS}", None),
+    ("GET", "/healthz", None),
+    ("GET", "/readyz", None),
+    ("GET", "/openapi.json", None),
+    ("GET", "/docs/", None),
+    ("GET", "/onboard/static/style.css", None),
+    ("GET", "/onboard/{link}", None),
+    ("GET", "/onboard/{link}/status", None),
+    ("GET", "/onboard/{link}/connections", None),
+    ("POST", "/onboard/{link}/connections", {}),
+    ("POST", "/onboard/{link}/connections/{connection}/verify", {}),
+    ("POST", "/onboard/{link}/connections/{connection}/stop", {}),
+    ("DELETE", f"{_TENANT}/connections/{{spare}}", None),
+)
+
+
+def measure(stage: Stage) -> None:
+    """Row 22."""
+    found: dict[str, dict[str, float]] = {}
+    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
+        stage.say(f"costly: {_TIMES} times the costliest request of each route, on {name}")
+        with populated.server.twin("deputy-costly", _ONE_PROCESS) as deputy:
+            names = _tenant_of_many(stage, populated)
+            found[name] = dict(sorted(_routes(deputy, names).items(), key=lambda one: -one[1]))
+            found[f"{name}, a due connection"] = _due(deputy, names)
+    found["reading"] = {name: _cpu(partial(_read, policy)) for name, policy in slow_policies().items()}
+    stage.found.facts["CPU, ms"] = found
+    figures = [
+        max(value for name, each in found.items() if kind(name) for value in each.values())
+        for kind in (lambda n: n in {"PostgreSQL", "SQLite"}, lambda n: "due" in n, lambda n: n == "reading")
+    ]
+    text = " · ".join(f"{figure:.1f}" for figure in figures)
+    stage.found.results.append(CPU.judge(text, *figures, values=found))
+
+
+def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
+    """A tenant with as many connections, links and keys as one page shows, and what the requests name of it."""
+    with contextlib.closing(populated.server.admin()) as admin:
+        tenant = admin.must("POST", "/v1/tenants", {"name": "Many"}, expect=201)
+        arns = [role_arn(tenant["id"], place) for place in range(_ROWS)]
+        stage.sts.register(dict.fromkeys(arns, tenant["external_id"]))
+        path = f"/v1/tenants/{tenant['id']}"
+
+        def connect(client: Client, arn: str) -> str:
+            made: dict[str, str] = client.must("POST", f"{path}/connections", {"role_arn": arn}, expect=201)
+            return made["id"]
+
+        connections = spread(connect, arns, populated.server.admin)
+        for statement in SLOW_STATEMENTS[:1]:
+            stage.sts.deny(arns[-1], statement)
+        for _ in range(_ROWS - 2 * _TIMES):
+            link = admin.must("POST", f"{path}/onboarding-links", {}, expect=201)
+            admin.must("POST", "/v1/api-keys", {"name": "one of many", "scopes": ["audit:read"]}, expect=201)
+        names = {f"spare {number}": connection for number, connection in enumerate(connections[:_TIMES])}
+        return names | {"tenant": tenant["id"], "connection": connections[-1], "link": link["url"].rsplit("/", 1)[1]}
+
+
+def _routes(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
+    """Milliseconds of CPU time for each of the requests."""
+    used: dict[str, list[float]] = {}
+    with contextlib.closing(deputy.admin()) as admin:
+        for number in range(_TIMES):
+            names["spare"] = names[f"spare {number}"]
+            for method, path, body in REQUESTS:
+                made = body(secrets.randbits(60)) if callable(body) else body
+                before = cpu.seconds(deputy.pids())
+                answer = admin.ask(method, path.format(**names), made)
+                used.setdefault(f"{method} {path}", []).append((cpu.seconds(deputy.pids()) - before) * 1000)
+                if answer.status >= 500:
+                    raise BenchError(f"{method} {path} answered {answer.status}: {answer.body[:200].decode()}")
+                if answer.status == 201 and "id" in (shown := answer.json()):
+                    names["new"] = shown["id"]
+    return {name: sorted(each)[len(each) // 2] for name, each in used.items()}
+
+
+def _due(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
+    """Milliseconds of CPU time that a background worker uses for one due connection."""
+    arguments = ("-m", "bench.costly", names["tenant"], names["connection"])
+    found: dict[str, float] = json.loads(run_python(arguments, deputy.environment).splitlines()[-1])
+    return found
+
+
+def _cpu(work: Callable[[], object]) -> float:
+    """The median of some times, in milliseconds."""
+    used = []
+    for _ in range(_TIMES):
+        began = time.process_time()
+        work()
+        used.append((time.process_time() - began) * 1000)
+    return sorted(used)[len(used) // 2]
+
+
+def _read(policy: object) -> object:
+    from app.config import Broker  # noqa: PLC0415  the bench's own process needs none of the service
+    from app.connections.trust_policy import read  # noqa: PLC0415
+    from app.ids import AccountId  # noqa: PLC0415
+
+    broker = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
+    return read(policy, broker, AccountId("444455556666"), ["dpy-" + "a" * 64], [])
+
+
+def main(tenant: str, connection: str) -> None:
+    """In a process with Deputy's settings, which proves as a background worker does."""
+    from uuid import UUID  # noqa: PLC0415
+
+    from app.access.callers import OnBehalf  # noqa: PLC0415
+    from app.audit import WORKER  # noqa: PLC0415
+    from app.config import Config  # noqa: PLC0415
+    from app.services import Services  # noqa: PLC0415
+    from app.store.models import Trigger  # noqa: PLC0415
+
+    services = Services(Config.from_environment())
+    caller, ids = OnBehalf(WORKER, UUID(tenant)), (UUID(tenant), UUID(connection))
+
+    def proofs() -> Iterator[tuple[str, float]]:
+        for trigger in (Trigger.SCHEDULED, Trigger.REGISTERED):
+            yield f"proof, {trigger.value}", _cpu(partial(services.verification.verify, caller, *ids, trigger=trigger))
+
+    print(json.dumps(dict(proofs())))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

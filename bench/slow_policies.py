@@ -1,0 +1,51 @@
+"""Trust policies of 8,192 characters, the most that IAM allows, that are as slow to read as one can make them."""
+
+import json
+from typing import Any
+
+_LONGEST = 8_192  # characters, after a customer has asked AWS for more than 2,048
+_ALLOW = {
+    "Effect": "Allow",
+    "Principal": {"AWS": "arn:aws:iam::111122223333:root"},
+    "Action": "sts:AssumeRole",
+    "Condition": {"StringEquals": {"sts:ExternalId": "dpy-" + "a" * 64}},
+}
+
+
+def _deny(condition: dict[str, Any]) -> dict[str, Any]:
+    return {"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole", "Condition": condition}
+
+
+def _ids(count: int) -> list[str]:
+    return [f"x{number}" for number in range(count)]
+
+
+_PATTERNS = {
+    "many patterns beside many External IDs": _deny(
+        {
+            "StringLike": {"sts:ExternalId": [f"*a*b*{number}*" for number in range(250)]},
+            "StringEquals": {"sts:ExternalId": _ids(400)},
+        }
+    ),
+    "many stars": _deny(
+        {"StringLike": {"sts:ExternalId": ["*a" * 1_800 + "b"], "aws:PrincipalArn": ["*a" * 1_800 + "b"]}}
+    ),
+    "many principals' ARNs": _deny(
+        {
+            "ArnLike": {"aws:PrincipalArn": [f"arn:*:*:*:*:*{number}*" for number in range(180)]},
+            "ArnEquals": {"aws:PrincipalArn": [f"arn:aws:iam::{number:012}:root" for number in range(90)]},
+        }
+    ),
+}
+SLOW_STATEMENTS = tuple(_PATTERNS.values())
+
+
+def slow_policies() -> dict[str, Any]:
+    """By what makes them slow."""
+    tiny = {"Effect": "Deny", "Principal": "*", "Action": "s*", "Condition": {"Null": {"sts:ExternalId": "true"}}}
+    many = [_ALLOW]
+    while len(json.dumps([*many, tiny], separators=(",", ":"))) < _LONGEST:
+        many.append(tiny)
+    return {name: {"Statement": [_ALLOW, deny]} for name, deny in _PATTERNS.items()} | {
+        "many statements": {"Statement": many}
+    }
