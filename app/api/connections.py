@@ -12,7 +12,7 @@ from app.connections.listing import ConnectionFilter
 from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
 from app.http.fields import Statuses, Time, doc, flag, line, matching, nested, number, one_of, status, string
-from app.http.schemas import Answer, Empty, PageQuery, Strict, page_of
+from app.http.schemas import Answer, AsStored, Empty, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
 
@@ -76,8 +76,8 @@ class WarningOut(Answer):
 
 class VerificationOut(Answer):
     verdict = fields.Enum(Verdict, by_value=True)
-    checks = fields.List(fields.Nested(CheckOut))
-    warnings = fields.List(fields.Nested(WarningOut))
+    checks = AsStored(fields.Nested(CheckOut))
+    warnings = AsStored(fields.Nested(WarningOut))
     checked_at = Time()
 
 
