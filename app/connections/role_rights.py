@@ -1,5 +1,6 @@
 """What a permission set asks for, beside what a role has: missing, beyond, and unknown. Pure functions."""
 
+import fnmatch
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from itertools import product
 from typing import Any, Literal
 
 from app.aws.role_view import Decision, Right, RolePolicies
-from app.connections.trust_policy import comparisons, compiled_glob, statements_of, texts
+from app.connections.policy_statements import comparisons, statements_of, texts
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
 
@@ -116,9 +117,10 @@ class _AskedFor:
 def _uncovered(statement: _Statement, asked_for: Sequence[_AskedFor]) -> Iterator[Right]:
     """The pairs of a role's statement that no statement of the set gives."""
     resources = texts(statement["Resource"])
+    covered = [{resource for resource in resources if it.on(resource)} for it in asked_for]
     for action in texts(statement["Action"]):
-        giving = [it for it in asked_for if it.gives(action, statement.get("Condition"))]
-        yield from ((action, resource) for resource in resources if not any(it.on(resource) for it in giving))
+        giving = [on for it, on in zip(asked_for, covered, strict=True) if it.gives(action, statement.get("Condition"))]
+        yield from ((action, resource) for resource in resources if not any(resource in on for on in giving))
 
 
 def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
@@ -126,7 +128,7 @@ def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
 
 
 def _keys(statements: Collection[_Statement]) -> set[str]:
-    return {key for statement in statements for _, key, _ in comparisons(statement)}
+    return {it.key for statement in statements for it in comparisons(statement)}
 
 
 class _Pattern:
@@ -140,7 +142,9 @@ class _Pattern:
         glob_of_it, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
         self._own = {mark: pattern.count(mark) for mark in "*?"} | {"$": pattern.count("$") - parameters}
         self._has_parameters = parameters > 0
-        self._matches = None if "?" in pattern else compiled_glob(glob_of_it).fullmatch
+        # fnmatch's expressions never go back over what they have matched.
+        expression = re.compile(fnmatch.translate(glob_of_it.replace("[", "[[]")))
+        self._matches = None if "?" in pattern else expression.fullmatch
 
     def includes(self, other: str) -> bool:
         """Whether it matches all that the other pattern matches; a `?` only as the same text."""

@@ -1,60 +1,45 @@
 """Reads a role's trust policy: can our broker get in without this tenant's External ID, and who else is named?
 
 The calls of a proof show what the role answered to them. The policy shows what it would answer to others: under another
-session name, at another time, to another principal. Each statement is tried with every External ID that makes a
-difference: none, those that the policy itself compares with, and any further one. Values that vary from request to
-request are a choice: they are assumed to be whatever the policy admits. A condition that is not understood counts
-neither as requiring the External ID nor as insecure.
+session name, at another time, to another principal. Each statement is judged for every External ID that makes a
+difference: none, those that the policy itself compares with, and any further one. They are judged together, as the bits
+of an integer, so that no policy takes long to read. Values that the caller or its network chooses are a choice: they are
+assumed to be whatever the policy admits. A condition that is not understood counts neither as requiring the External ID
+nor as insecure.
 
-Pure functions of a parsed policy. A property test holds them to the sandbox's own evaluator.
+Pure functions of a parsed policy. Property tests hold them to the sandbox's own evaluator and to a plain reading.
 """
 
-import fnmatch
-import functools
 import re
 from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
-from typing import Any, NamedTuple
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
 
 from app.config import Broker
+from app.connections.globs import Globs
+from app.connections.policy_statements import Comparison, Statement, statement_of, statements_of
+from app.connections.trust_strangers import let_in_anybody
 from app.ids import AccountId
 
-
-class _Answer(Enum):
-    """Whether something in a statement applies to a request."""
-
-    NO = False
-    YES = True
-    CHOICE = 2  # to some such requests, and not to others
-    UNKNOWN = 3
-
-
-class _Other(Enum):
-    """Any value that the policy compares with nowhere."""
-
-    VALUE = 0
-
-
-_NO, _YES, _CHOICE, _UNKNOWN = _Answer
-_Keys = dict[str, str | _Other | None]  # None: the request does not have the key
-_Statements = dict[int, dict[str, Any]]  # by their number, from 1
-_EXTERNAL_ID, _PRINCIPAL_ARN = "sts:externalid", "aws:principalarn"
+_EXTERNAL_ID, _PRINCIPAL_ARN, _USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
 _ASSUME = "sts:assumerole"
 _WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS takes for an External ID
 _ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")  # of two characters at least, as each External ID has
 _SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
-_VARYING = re.compile(
-    r"sts:(rolesessionname|sourceidentity|transitivetagkeys)|aws:((request|principal)tag/.+|tagkeys|sourceidentity"
-    r"|currenttime|epochtime|tokenissuetime|sourceip|vpcsourceip|sourcevpc|sourcevpce|requestedregion|useragent)"
+# What the request, the session or the network of the caller says: another request of the broker may say otherwise.
+_CHOSEN = re.compile(
+    r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds|requestcontext(providers|/.+))"
+    r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime|requestedregion"
+    r"|sourceip|vpcsourceip|sourcevpc|sourcevpcarn|sourcevpce|vpceaccount|vpceorgid|vpceorgpaths|referer|useragent"
+    r"|ec2instancesource.+)|(ec2|ssm):sourceinstancearn|ec2:roledelivery|lambda:sourcefunctionarn",
+    re.DOTALL,
 )
-_ELEMENTS = {"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Condition"}
 _LIKE = {"stringlike", "arnequals", "arnlike"}  # their values are patterns
 _READ = _LIKE | {"stringequals", "stringequalsignorecase", "bool"}
-_OPERATOR = re.compile(
-    r"(?:(forallvalues|foranyvalue):)?(string(?:not)?(?:equals|equalsignorecase|like)|arn(?:not)?(?:equals|like)"
-    r"|(?:numeric|date)(?:(?:not)?equals|(?:less|greater)than(?:equals)?)|(?:not)?ipaddress|bool|null)(ifexists)?"
-)
+_Statements = dict[int, Statement]  # by their number, from 1
 
 
 class Reading(NamedTuple):
@@ -62,16 +47,65 @@ class Reading(NamedTuple):
 
     open: tuple[int, ...]  # statements that let the broker in without an External ID of the tenant's
     unclear: tuple[int, ...]  # statements that may do so, or may not
+    anybody: tuple[int, ...]  # statements that let in every AWS account
     others: tuple[str, ...]  # the other principals that get in, as the policy writes them
     ends: tuple[str, ...]  # the dates that end the broker's access, as the policy writes them
 
 
-class _Request(NamedTuple):
-    """All requests with these values; from our broker, or from anybody else (None)."""
+class _Answer(Enum):
+    """Whether something in a statement applies to a request."""
 
-    action: str
-    keys: _Keys
+    NO = 0
+    YES = 1
+    CHOICE = 2  # to some such requests, and not to others
+    UNKNOWN = 3
+
+
+_NO, _YES, _CHOICE, _UNKNOWN = _Answer
+
+
+class _Answers(NamedTuple):
+    """The answers for many requests: the bits of those with each. The others' is YES."""
+
+    no: int = 0
+    choice: int = 0
+    unknown: int = 0
+
+
+class _Values:
+    """The values of one key, each with the bits of the requests that have it."""
+
+    def __init__(self, globs: Globs, values: Iterable[tuple[str, int]], other: int = 0, absent: int = 0) -> None:
+        self.other, self.absent = other, absent  # a value that the policy compares with nowhere; none
+        self.present = other
+        self.texts: dict[str, int] = {}
+        self.lowered: dict[str, int] = {}
+        self._by_patterns: dict[int, int] = {}
+        for value, bits in values:
+            patterns = globs.matching(value)
+            self.present |= bits
+            self.texts[value] = bits
+            self.lowered[value.lower()] = self.lowered.get(value.lower(), 0) | bits
+            self._by_patterns[patterns] = self._by_patterns.get(patterns, 0) | bits
+
+    def matching(self, patterns: int) -> int:
+        """Return the requests whose value matches one of these patterns."""
+        return sum(bits for matched, bits in self._by_patterns.items() if matched & patterns)
+
+
+class _Requests(NamedTuple):
+    """Requests that differ in one key, each a bit of `everything`; from our broker, or from anybody else (None)."""
+
     broker: Broker | None
+    everything: int
+    keys: dict[str, _Values]
+    globs: Globs
+
+    def spread(self, answer: _Answer) -> _Answers:
+        """Return the same answer for each of them."""
+        if answer is _YES:
+            return _Answers()
+        return _Answers(*(self.everything if answer is it else 0 for it in (_NO, _CHOICE, _UNKNOWN)))
 
 
 def read(
@@ -80,10 +114,66 @@ def read(
     """`external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are nobody else's: each
     rotation adds one, and none is tried.
     """
-    statements = statements_of(policy)
-    if statements is None:
-        return Reading((), (0,), (), ())
-    fixed: _Keys = {
+    parsed = statements_of(policy)
+    if parsed is None:
+        return Reading((), (0,), (), (), ())
+    statements = {n: statement_of(it) for n, it in parsed.items()}
+    globs, actions = Globs(_patterns(statements)), _Actions(statements)
+    ours = sorted(external_ids)
+    theirs = sorted(filter(_SENDABLE.fullmatch, _compared(statements, _EXTERNAL_ID) - {*external_ids, *retired}))
+    requests = _of_broker(broker, role_account, [*ours, *theirs], globs)
+    own = (1 << len(ours)) - 1  # the requests with one of them
+    answers = {n: _answers(it, requests) for n, it in statements.items()}
+    ways = _ways_in(statements, answers, actions, _ASSUME, requests.everything)
+    opened = {n for n, (yes, _) in ways.items() if yes & ~own}
+    maybe = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & ~own}
+    admitting = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & own}
+    return Reading(
+        open=tuple(sorted(opened)),
+        unclear=tuple(sorted(maybe - opened)) if admitting else (0,),  # it let us in: why is not here
+        anybody=let_in_anybody(statements, actions.named),
+        others=tuple(dict.fromkeys(_others(statements, broker, actions, globs))),
+        ends=tuple(dict.fromkeys(_ends(admitting, statements, answers, actions, own))),
+    )
+
+
+def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:
+    for statement in statements.values():
+        for it in statement.comparisons:
+            if it.name in _LIKE:
+                yield from ((value, it.name != "stringlike") for value in it.values if _is_pattern(value))
+
+
+def _is_pattern(value: str) -> bool:
+    return "*" in value or "?" in value
+
+
+class _Actions:
+    """Which statements are about which way into a role."""
+
+    def __init__(self, statements: _Statements) -> None:
+        globs = Globs((action.lower(), False) for it in statements.values() for action in it.actions)
+        self.named: dict[str, set[int]] = {}
+        self._unclear = {n for n, it in statements.items() if not it.actions}
+        for way in _WAYS_IN:
+            matched = globs.matching(way)
+            hits = {pattern for (pattern, _), bit in globs.accepting.items() if matched & bit}
+            self.named[way] = {
+                n
+                for n, it in statements.items()
+                if n not in self._unclear and it.negates_actions == hits.isdisjoint(map(str.lower, it.actions))
+            }
+
+    def answer(self, n: int, way: str) -> _Answer:
+        return _UNKNOWN if n in self._unclear else _YES if n in self.named[way] else _NO
+
+
+def _of_broker(broker: Broker, role_account: AccountId, external_ids: list[str], globs: Globs) -> _Requests:
+    """Return the broker's requests: one with each of these External IDs, one with any other, and one without."""
+    other = 1 << len(external_ids)
+    everything = (other << 2) - 1
+    keys = {_EXTERNAL_ID: _Values(globs, ((it, 1 << n) for n, it in enumerate(external_ids)), other, other << 1)}
+    fixed = {
         _PRINCIPAL_ARN: broker.arn,
         "aws:principalaccount": broker.account_id,
         "aws:principaltype": "AssumedRole" if broker.is_role else "User",
@@ -92,63 +182,41 @@ def read(
         "aws:securetransport": "true",
         "aws:resourceaccount": role_account,
     }
-    theirs = filter(_SENDABLE.fullmatch, _compared(statements, _EXTERNAL_ID) - {*external_ids, *retired})
-    strange, ours = (
-        [_Request(_ASSUME, fixed | {_EXTERNAL_ID: it}, broker) for it in sent]
-        for sent in ((None, _Other.VALUE, *theirs), external_ids)
-    )
-    found = [way for request in strange for way in _ways_in(statements, request).items()]
-    opened = {n for n, answer in found if answer is _YES}
-    admitting = {n for request in ours for n in _ways_in(statements, request)}
-    return Reading(
-        open=tuple(sorted(opened)),
-        unclear=tuple(sorted({n for n, _ in found} - opened)) if admitting else (0,),  # it let us in: why is not here
-        others=tuple(dict.fromkeys(_others(statements, broker))),
-        ends=tuple(dict.fromkeys(_ends(admitting, statements, ours))),
-    )
+    keys |= {key: _Values(globs, [(value, everything)]) for key, value in fixed.items()}
+    return _Requests(broker, everything, keys, globs)
 
 
-def statements_of(policy: object) -> _Statements | None:
-    found = policy.get("Statement") if isinstance(policy, dict) else None
-    statements = [found] if isinstance(found, dict) else found
-    if not isinstance(statements, list) or not all(isinstance(it, dict) for it in statements):
-        return None
-    if any(it.get("Effect") not in ("Allow", "Deny") for it in statements):
-        return None
-    return dict(enumerate(statements, 1))
+def _ways_in(
+    statements: _Statements, answers: dict[int, _Answers], actions: _Actions, way: str, everything: int
+) -> dict[int, tuple[int, int]]:
+    """For each statement that lets somebody in: the requests that surely get in by it, and those that may."""
+    closed = doubtful = 0
+    admitted = {}
+    for n, statement in statements.items():
+        no, choice, unknown = answers[n]
+        named = actions.answer(n, way)
+        applies = 0 if named is _NO else everything & ~no
+        unknown = everything if named is _UNKNOWN else unknown
+        if statement.allows:
+            admitted[n] = applies, unknown
+        else:
+            closed |= applies & ~choice & ~unknown
+            doubtful |= applies & ~choice & unknown
+    split = {n: (applies & ~closed, unknown | doubtful) for n, (applies, unknown) in admitted.items()}
+    return {n: (applies & ~unknown, applies & unknown) for n, (applies, unknown) in split.items() if applies}
 
 
-def _ways_in(statements: _Statements, request: _Request) -> dict[int, _Answer]:
-    """The statements by which such a request gets in: YES, some of them do; UNKNOWN, some may."""
-    applying = {n: _answers(it, request) for n, it in statements.items()}
-    denied = [answers for n, answers in applying.items() if statements[n]["Effect"] == "Deny"]
-    denied = [answers for answers in denied if not {_NO, _CHOICE} & answers]
-    if any(_UNKNOWN not in answers for answers in denied):
-        return {}
-    return {
-        n: _UNKNOWN if denied or _UNKNOWN in answers else _YES
-        for n, answers in applying.items()
-        if statements[n]["Effect"] == "Allow" and _NO not in answers
-    }
+def _answers(statement: Statement, requests: _Requests) -> _Answers:
+    """Return to which requests some part of the statement does not apply, or may not. Its actions are not a part."""
+    parts = [_condition(it, requests) for it in statement.comparisons]
+    parts += [requests.spread(_YES if statement.is_understood else _UNKNOWN), _principal(statement, requests)]
+    return _Answers(*(reduce(or_, column) for column in zip(*parts, strict=True)))
 
 
-def _answers(statement: dict[str, Any], request: _Request) -> set[_Answer]:
-    """Whether each part of the statement applies; all of them must."""
-    known = _YES if statement.keys() <= _ELEMENTS else _UNKNOWN
-    conditions = {_condition(operator, key, values, request) for operator, key, values in comparisons(statement)}
-    return {known, _principal(statement, request), _action(statement, request.action), *conditions}
-
-
-def _any(answers: Iterable[_Answer]) -> _Answer:
-    found = set(answers)
-    return next((it for it in (_YES, _UNKNOWN, _CHOICE) if it in found), _NO)
-
-
-def _principal(statement: dict[str, Any], request: _Request) -> _Answer:
-    names = _names(statement.get("Principal"))
-    if not names:
-        return _UNKNOWN  # NotPrincipal, for example
-    return _any(_named(kind, name, request.broker) for kind, name in names)
+def _principal(statement: Statement, requests: _Requests) -> _Answers:
+    found = {_named(kind, name, requests.broker) for kind, name in statement.names}
+    # NotPrincipal, for example, is not understood.
+    return requests.spread(next((it for it in (_YES, _UNKNOWN, _CHOICE, _NO) if it in found), _UNKNOWN))
 
 
 def _named(kind: str, name: str, broker: Broker | None) -> _Answer:
@@ -169,118 +237,121 @@ def _is_session_of(broker: Broker, name: str) -> bool:
     return name.startswith(f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/")
 
 
-def _names(principal: object) -> list[tuple[str, str]]:
-    """(kind, name) of each principal; none when they are not understood."""
-    if principal == "*":
-        return [("AWS", "*")]
-    kinds = principal if isinstance(principal, dict) else {}
-    return [(kind, name) for kind, names in kinds.items() for name in texts(names)]
+def _condition(it: Comparison, requests: _Requests) -> _Answers:
+    if it.name is None or not it.values:
+        return requests.spread(_UNKNOWN)
+    if it.key == _USER_ID and requests.broker is not None:
+        return requests.spread(_user_id(it, requests.broker))
+    if it.key not in requests.keys:
+        is_choice = requests.broker is None or _CHOSEN.fullmatch(it.key)
+        return requests.spread(_CHOICE if is_choice else _UNKNOWN)
+    have = requests.keys[it.key]
+    if it.name == "null":
+        asked = {value.lower() for value in it.values}
+        if it.operator != it.name or asked not in ({"true"}, {"false"}):
+            return requests.spread(_UNKNOWN)
+        return _Answers(no=have.present if asked == {"true"} else have.absent)
+    yes, choice, unknown = _matching(it, have, requests.globs)
+    present = requests.everything & ~have.absent
+    unknown &= ~yes
+    choice &= ~(yes | unknown)
+    no = yes if it.negated else present & ~(yes | choice | unknown)
+    holds_absent = it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier)
+    return _Answers(no if holds_absent else no | have.absent, choice, unknown)
 
 
-def _action(statement: dict[str, Any], action: str) -> _Answer:
-    patterns = texts(statement.get("Action", statement.get("NotAction")))
-    if not patterns or {"Action", "NotAction"} <= statement.keys():
+def _matching(it: Comparison, have: _Values, globs: Globs) -> tuple[int, int, int]:
+    """Return the requests whose value is one of those compared with; those of which some are; and the unknown."""
+    yes = choice = unknown = patterns = 0
+    for value in it.values:
+        if not _is_read(it, value):
+            unknown = have.present
+        elif it.name in {"bool", "stringequalsignorecase"}:
+            yes |= have.lowered.get(value.lower(), 0)
+            unknown |= have.other
+        else:
+            yes |= have.texts.get(value, 0)
+            if it.name in _LIKE and _is_pattern(value):
+                patterns |= globs.accepting.get((value, it.name != "stringlike"), 0)
+                if it.name == "stringlike" and _ANYTHING.fullmatch(value):
+                    yes |= have.other
+                choice |= have.other
+    if patterns:
+        yes |= have.matching(patterns)
+    return yes, choice, unknown
+
+
+def _is_read(it: Comparison, value: str) -> bool:
+    if it.name == "bool":
+        return value.lower() in {"true", "false"}
+    return it.name in _READ and "${" not in value and (not it.name.startswith("arn") or value.count(":") >= 5)
+
+
+def _user_id(it: Comparison, broker: Broker) -> _Answer:
+    """Judge aws:userid, the unique id of a principal and, for a role, the name of the session, which is a choice.
+
+    We do not know the broker's unique id, only how such ids begin.
+    """
+    if it.operator == "null":
+        asked = {value.lower() for value in it.values}
+        return _NO if asked == {"true"} else _YES if asked == {"false"} else _UNKNOWN
+    if it.name not in {"stringequals", "stringequalsignorecase", "stringlike"}:
         return _UNKNOWN
-    named = any(glob(pattern.lower(), action) for pattern in patterns)
-    return _Answer(named == ("Action" in statement))
+    everybody, some_session = _USER_IDS[broker.is_role]
+    patterns = it.values if it.name == "stringlike" else []
+    if any(map(everybody.fullmatch, patterns)):
+        return _NO if it.negated else _YES
+    return _CHOICE if all(map(some_session.fullmatch, patterns or ["-"])) else _UNKNOWN
 
 
-def comparisons(statement: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """(operator, key, values) of each comparison; without values where it is not understood."""
-    conditions = statement.get("Condition", {})
-    for operator, keys in conditions.items() if isinstance(conditions, dict) else [("", None)]:
-        for key, values in keys.items() if isinstance(keys, dict) and keys else [("", None)]:
-            yield operator.lower(), key.lower(), texts(values)
-
-
-def _condition(operator: str, key: str, values: list[str], request: _Request) -> _Answer:
-    found = _OPERATOR.fullmatch(operator)
-    if found is None or not values:
-        return _UNKNOWN
-    if key not in request.keys:
-        return _CHOICE if request.broker is None or _VARYING.fullmatch(key) else _UNKNOWN
-    quantifier, name, if_exists = found.groups()
-    have, negated = request.keys[key], "not" in name
-    if name == "null":
-        absent = {value.lower() for value in values}
-        clear = operator == name and absent in ({"true"}, {"false"})
-        return _Answer((have is None) == (absent == {"true"})) if clear else _UNKNOWN
-    if have is None:
-        return _Answer(bool(if_exists) or quantifier == "forallvalues" or (negated and not quantifier))
-    wanted = name.replace("not", "")
-    same = key == _EXTERNAL_ID and wanted in {"stringequals", "stringlike"} and have in values  # there may be hundreds
-    answer = _YES if same else _any(_matches(wanted, value, have) for value in values)
-    return {_YES: _NO, _NO: _YES}.get(answer, answer) if negated else answer
-
-
-def _matches(name: str, wanted: str, have: str | _Other) -> _Answer:
-    no_arn = name.startswith("arn") and wanted.count(":") < 5
-    no_bool = name == "bool" and wanted.lower() not in {"true", "false"}
-    if name not in _READ or "${" in wanted or no_arn or no_bool:
-        return _UNKNOWN
-    if name in {"bool", "stringequalsignorecase"}:
-        return _UNKNOWN if isinstance(have, _Other) else _Answer(wanted.lower() == have.lower())
-    if name not in _LIKE or not {"*", "?"} & set(wanted):
-        return _Answer(wanted == have)
-    if isinstance(have, _Other):
-        return _YES if name == "stringlike" and _ANYTHING.fullmatch(wanted) else _CHOICE
-    if name == "stringlike":
-        return _Answer(glob(wanted, have))
-    # An ARN is compared part by part: a star does not reach across a colon before the last part.
-    parts = zip(wanted.split(":", 5), have.split(":", 5), strict=False)
-    return _Answer(have.count(":") >= 5 and all(glob(*part) for part in parts))
-
-
-def glob(pattern: str, text: str) -> bool:
-    return compiled_glob(pattern).fullmatch(text) is not None
-
-
-@functools.lru_cache(512)  # as many as `re` keeps: each External ID that a policy names is compared with its patterns
-def compiled_glob(pattern: str) -> re.Pattern[str]:
-    # Somebody may write a pattern to be slow. fnmatch's expressions never go back over what they have matched.
-    return re.compile(fnmatch.translate(pattern.replace("[", "[[]")))
-
-
-def texts(value: object) -> list[str]:
-    """One value or a list of them, as IAM compares them; none when they are not understood."""
-    items = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str | bool | int | float) for item in items):
-        return []
-    return [str(item).lower() if isinstance(item, bool) else str(item) for item in items]
+_USER_IDS = {
+    True: (re.compile(r"(A|AR|ARO|AROA)?\*+(:\*+)?"), re.compile(r"(A|AR|ARO|AROA)?[*?]*\*[*?]*(:[^:]*|[^:]*)")),
+    False: (re.compile(r"(A|AI|AID|AIDA)?\*+"), re.compile(r"(?!)")),
+}
 
 
 def _compared(statements: _Statements, key: str) -> set[str]:
-    found = [values for it in statements.values() for _, tested, values in comparisons(it) if tested == key]
-    return set().union(*found)
+    return set().union(*(it.compared(key) for it in statements.values()))
 
 
-def _others(statements: _Statements, broker: Broker) -> Iterator[str]:
+def _others(statements: _Statements, broker: Broker, actions: _Actions, globs: Globs) -> Iterator[str]:
     """A condition on aws:PrincipalArn can narrow a principal: then the ARNs in it are named instead."""
-    arns: list[str | _Other] = [_Other.VALUE, *sorted(_compared(statements, _PRINCIPAL_ARN) - {broker.arn})]
-    for arn in arns:
-        keys: _Keys = {_PRINCIPAL_ARN: arn}
-        for n in sorted({n for way in _WAYS_IN for n in _ways_in(statements, _Request(way, keys, None))}):
-            allow = statements[n]
-            if isinstance(arn, str):
-                yield from {arn} & _compared({n: allow}, _PRINCIPAL_ARN)
-            elif "NotPrincipal" in allow:
-                yield "everybody but " + ", ".join(name for _, name in _names(allow["NotPrincipal"]))
-            else:
-                names = [name for _, name in _names(allow.get("Principal"))]
-                yield from (name for name in names if name != broker.arn and not _is_session_of(broker, name))
+    # A value with white space is nobody's ARN.
+    arns = sorted(arn for arn in _compared(statements, _PRINCIPAL_ARN) - {broker.arn} if not re.search(r"\s", arn))
+    bits = {arn: 2 << n for n, arn in enumerate(arns)}
+    keys = {_PRINCIPAL_ARN: _Values(globs, bits.items(), other=1)}
+    requests = _Requests(None, (2 << len(arns)) - 1, keys, globs)
+    answers = {n: _answers(it, requests) for n, it in statements.items()}
+    admitted = dict.fromkeys(statements, 0)
+    for way in _WAYS_IN:
+        for n, (yes, unknown) in _ways_in(statements, answers, actions, way, requests.everything).items():
+            admitted[n] |= yes | unknown
+    for n, statement in statements.items():
+        if not admitted[n] & 1:
+            continue
+        if statement.has_other_names:
+            yield "everybody but " + ", ".join(name for _, name in statement.other_names)
+        else:
+            names = [name for _, name in statement.names]
+            yield from (name for name in names if name != broker.arn and not _is_session_of(broker, name))
+    named = [(admitted[n], it.compared(_PRINCIPAL_ARN)) for n, it in statements.items()]
+    let_in = {arn for bits_of, compared in named for arn in compared if bits_of & bits.get(arn, 0)}
+    yield from sorted(let_in)
 
 
-def _ends(admitting: set[int], statements: _Statements, ours: list[_Request]) -> Iterator[str]:
+def _ends(
+    admitting: set[int], statements: _Statements, answers: dict[int, _Answers], actions: _Actions, own: int
+) -> Iterator[str]:
     """A date in one statement ends nothing while another statement lets us in without one."""
     until = [list(_dates(statements[n], "lessthan")) for n in sorted(admitting)]
     if all(until):
         yield from (date for dates in until for date in dates)
-    for deny in statements.values():
-        if deny["Effect"] == "Deny" and any(_NO not in _answers(deny, request) for request in ours):
-            yield from _dates(deny, "greaterthan")
+    for n, statement in statements.items():
+        if not statement.allows and actions.answer(n, _ASSUME) is not _NO and own & ~answers[n].no:
+            yield from _dates(statement, "greaterthan")
 
 
-def _dates(statement: dict[str, Any], order: str) -> Iterator[str]:
-    for operator, key, values in comparisons(statement):
-        if order in operator and key in {"aws:currenttime", "aws:epochtime"}:
-            yield from values
+def _dates(statement: Statement, order: str) -> Iterator[str]:
+    for it in statement.comparisons:
+        if order in it.operator and it.key in {"aws:currenttime", "aws:epochtime"}:
+            yield from it.values

@@ -1,0 +1,159 @@
+"""A plain reading of a trust policy: each caller against each statement, pattern by pattern. Slow, and easy to check.
+
+app/connections/trust_policy.py judges all callers together; a property test compares the two. aws:userid and statements
+for everybody are left out.
+"""
+
+import fnmatch
+import re
+from enum import Enum
+
+from app.connections.policy_statements import statement_of, statements_of
+from app.connections.trust_policy import _CHOSEN, _SENDABLE, _SOMEBODY, _WAYS_IN
+
+
+class Answer(Enum):
+    NO = 0
+    YES = 1
+    CHOICE = 2
+    UNKNOWN = 3
+
+
+NO, YES, CHOICE, UNKNOWN = Answer
+OTHER = object()
+ID, ARN, ASSUME = "sts:externalid", "aws:principalarn", "sts:assumerole"
+LIKE = {"stringlike", "arnequals", "arnlike"}
+
+
+def plain_reading(policy, broker, role_account, external_ids, retired):
+    """Return open, unclear, others and ends, as in `Reading`."""
+    parsed = statements_of(policy)
+    if parsed is None:
+        return (), (0,), (), ()
+    statements = {n: statement_of(it) for n, it in parsed.items()}
+    fixed = {
+        ARN: broker.arn,
+        "aws:principalaccount": broker.account_id,
+        "aws:principaltype": "AssumedRole" if broker.is_role else "User",
+        "aws:principalisawsservice": "false",
+        "aws:viaawsservice": "false",
+        "aws:securetransport": "true",
+        "aws:resourceaccount": role_account,
+    }
+    theirs = filter(_SENDABLE.fullmatch, compared(statements, ID) - {*external_ids, *retired})
+    strange = [(ASSUME, fixed | {ID: it}, broker) for it in (None, OTHER, *theirs)]
+    ours = [(ASSUME, fixed | {ID: it}, broker) for it in external_ids]
+    found = [way for request in strange for way in ways_in(statements, *request).items()]
+    opened = {n for n, answer in found if answer is YES}
+    admitting = {n for request in ours for n in ways_in(statements, *request)}
+    unclear = tuple(sorted({n for n, _ in found} - opened)) if admitting else (0,)
+    named = tuple(dict.fromkeys(others(statements, broker)))
+    return tuple(sorted(opened)), unclear, named, tuple(dict.fromkeys(ends(statements, admitting, ours)))
+
+
+def compared(statements, key):
+    return {value for it in statements.values() for value in it.compared(key)}
+
+
+def ways_in(statements, way, keys, broker):
+    found = {n: answers(it, way, keys, broker) for n, it in statements.items()}
+    denied = [found[n] for n, it in statements.items() if not it.allows and not {NO, CHOICE} & found[n]]
+    if any(UNKNOWN not in it for it in denied):
+        return {}
+    allowed = {n: found[n] for n, it in statements.items() if it.allows and NO not in found[n]}
+    return {n: UNKNOWN if denied or UNKNOWN in it else YES for n, it in allowed.items()}
+
+
+def answers(statement, way, keys, broker):
+    named = any(glob(pattern.lower(), way) for pattern in statement.actions)
+    action = Answer(named != statement.negates_actions) if statement.actions else UNKNOWN
+    principal = (
+        first(principal_is(kind, name, broker) for kind, name in statement.names) if statement.names else UNKNOWN
+    )
+    conditions = {condition(it, keys, broker) for it in statement.comparisons}
+    return {YES if statement.is_understood else UNKNOWN, principal, action, *conditions}
+
+
+def first(found):
+    found = set(found)
+    return next((it for it in (YES, UNKNOWN, CHOICE) if it in found), NO)
+
+
+def is_session(name, broker):
+    return name.startswith(f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/")
+
+
+def principal_is(kind, name, broker):
+    if (kind, name) == ("AWS", "*"):
+        return YES
+    if broker is None:
+        return CHOICE
+    if kind != "AWS":
+        return NO
+    if name in {broker.arn, broker.account_id, f"arn:{broker.partition}:iam::{broker.account_id}:root"}:
+        return YES
+    return CHOICE if is_session(name, broker) else NO if _SOMEBODY.fullmatch(name) else UNKNOWN
+
+
+def condition(it, keys, broker):
+    if it.name is None or not it.values:
+        return UNKNOWN
+    if it.key not in keys:
+        return CHOICE if broker is None or _CHOSEN.fullmatch(it.key) else UNKNOWN
+    have = keys[it.key]
+    if it.name == "null":
+        absent = {value.lower() for value in it.values}
+        clear = it.operator == "null" and absent in ({"true"}, {"false"})
+        return Answer((have is None) == (absent == {"true"})) if clear else UNKNOWN
+    if have is None:
+        return Answer(it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier))
+    found = first(matches(it.name, value, have) for value in it.values)
+    return {YES: NO, NO: YES}.get(found, found) if it.negated else found
+
+
+def matches(name, wanted, have):
+    no_arn = name.startswith("arn") and wanted.count(":") < 5
+    no_bool = name == "bool" and wanted.lower() not in {"true", "false"}
+    if name not in {*LIKE, "stringequals", "stringequalsignorecase", "bool"} or "${" in wanted or no_arn or no_bool:
+        return UNKNOWN
+    if name in {"bool", "stringequalsignorecase"}:
+        return UNKNOWN if have is OTHER else Answer(wanted.lower() == have.lower())
+    if name not in LIKE or not {"*", "?"} & set(wanted):
+        return Answer(wanted == have)
+    if have is OTHER:
+        return YES if name == "stringlike" and re.fullmatch(r"\*+\?{,2}|\?{1,2}\*+", wanted) else CHOICE
+    if name == "stringlike":
+        return Answer(glob(wanted, have))
+    parts = zip(wanted.split(":", 5), have.split(":", 5), strict=False)
+    return Answer(have.count(":") >= 5 and all(glob(*part) for part in parts))
+
+
+def glob(pattern, text):
+    return re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), text) is not None
+
+
+def others(statements, broker):
+    for arn in (OTHER, *sorted(compared(statements, ARN) - {broker.arn})):
+        for n in sorted({n for way in _WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}):
+            if arn is not OTHER:
+                yield from {arn} & statements[n].compared(ARN)
+            elif statements[n].has_other_names:
+                yield "everybody but " + ", ".join(name for _, name in statements[n].other_names)
+            else:
+                names = [name for _, name in statements[n].names]
+                yield from (name for name in names if name != broker.arn and not is_session(name, broker))
+
+
+def ends(statements, admitting, ours):
+    until = [list(dates(statements[n], "lessthan")) for n in sorted(admitting)]
+    if all(until):
+        yield from (date for found in until for date in found)
+    for deny in statements.values():
+        if not deny.allows and any(NO not in answers(deny, *request) for request in ours):
+            yield from dates(deny, "greaterthan")
+
+
+def dates(statement, order):
+    for it in statement.comparisons:
+        if order in it.operator and it.key in {"aws:currenttime", "aws:epochtime"}:
+            yield from it.values
