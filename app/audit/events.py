@@ -52,6 +52,7 @@ class Action(enum.StrEnum):
     CONNECTION_AWAITS_APPROVAL = "connection.awaits_approval", "A proof passed; the vendor must approve the connection."
     CONNECTION_PROOF_FAILED = "connection.proof_failed", "A proof failed (`refused`) or was inconclusive (`failed`)."
     CONNECTION_ROLE_RECREATED = "connection.role_recreated", "A session showed that the role was deleted and remade."
+    CONNECTION_ROLE_UNREADABLE = "connection.role_unreadable", "A role that could read itself may not any more."
     CONNECTION_REGISTERED = "connection.registered", "A stack registered a role that the tenant had no connection to."
     CONNECTION_REGISTERED_AGAIN = "connection.registered_again", "A stack registered a connection's role; it is due."
     CONNECTION_STACK_DELETED = "connection.stack_deleted", "A connection's stack is being deleted; a proof is due."

@@ -73,6 +73,8 @@ class ProofFinding(NamedTuple):
     """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting may help.
 
     `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust policy, if read.
+    `reads_itself`: whether the role may read itself; None: it was not asked, or did not answer. `let_in_as`: the unique id
+    of the role that accepted the first call.
     """
 
     verdict: Verdict
@@ -84,6 +86,8 @@ class ProofFinding(NamedTuple):
     reads_trust: bool = False
     access_until: datetime | None = None
     permission_set: str | None = None  # as the role's tag names it
+    reads_itself: bool | None = None
+    let_in_as: str | None = None
 
     def doubted(self, why: str) -> "ProofFinding":
         """The same refusal, which proves nothing yet."""
@@ -117,10 +121,12 @@ def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None)
     strangers, warnings = _strangers(sts, grant, extras)
     checks = (own, check_of(ACCOUNT, "passed"), *strangers)
     if any(check.outcome == "failed" for check in strangers):
-        return ProofFinding(Verdict.INSECURE, checks, warnings=warnings)
-    if any(check.outcome == "inconclusive" for check in strangers):
-        return ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=warnings)
-    return _accepted_again(sts, grant, role_unique_id, checks, warnings)
+        finding = ProofFinding(Verdict.INSECURE, checks, warnings=warnings)
+    elif any(check.outcome == "inconclusive" for check in strangers):
+        finding = ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=warnings)
+    else:
+        finding = _accepted_again(sts, grant, role_unique_id, checks, warnings)
+    return finding._replace(let_in_as=role_unique_id)
 
 
 def prove_routinely(

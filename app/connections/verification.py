@@ -23,7 +23,7 @@ from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
 from app.connections.pairing import Answers, Plan, look_for_retired, next_due, plan_of, store_trials, try_external_ids
 from app.connections.proof import ProofFinding, prove, prove_routinely
-from app.connections.trust_checks import judge
+from app.connections.trust_checks import UNREADABLE, judge, without_its_text
 from app.errors import AppError, ConflictError
 from app.ids import Grant
 from app.log import logger
@@ -143,7 +143,12 @@ class Verification:
         if finding is None or finding.verdict is not Verdict.PROVEN:
             told.clear()
             finding = read(prove(self._sts, grant, self._extras, told.append))
-        return self._canary.discount_refusals(self._sts, finding)
+        found = self._canary.discount_refusals(self._sts, finding)
+        found = found._replace(reads_itself=finding.reads_itself)
+        pinned = before.row.role_unique_id
+        if found.verdict is Verdict.PROVEN or (pinned is not None and finding.let_in_as == pinned):
+            return found
+        return without_its_text(found)
 
     def _doubted(self, finding: ProofFinding, path: _Path, before: _Tested, *, sample: bool) -> ProofFinding:
         """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is
@@ -191,9 +196,8 @@ class Verification:
             # Somebody may have made it due meanwhile, for a reason that came after our calls.
             asked_again = (connection.due_at, connection.due_for) if connection.due_at != before.row.due_at else None
             was = connection.version, connection.status
-            read = answers.finding
-            connection.access_until = read.access_until if read.reads_trust else connection.access_until
             finding, pair = store_trials(db, connection, answers, now())
+            finding = _note_reading(db, caller.actor, connection, finding)
             if pair != connection.external_id_id:
                 connection.pair_with(pair)
                 _record_switch(db, caller.actor, connection, answers)
@@ -215,6 +219,19 @@ class Verification:
             if is_new:
                 db.refresh(connection)
             return connection
+
+
+def _note_reading(db: DbSession, actor: Actor, connection: Connection, finding: ProofFinding) -> ProofFinding:
+    """Store when its access ends, and whether it may read itself. The proof that finds a loss of that has a warning."""
+    connection.access_until = finding.access_until if finding.reads_trust else connection.access_until
+    before, after = connection.reads_itself, finding.reads_itself
+    if after is None:
+        return finding
+    connection.reads_itself = after
+    if after or not before:
+        return finding
+    audit.record_about(db, actor, Action.CONNECTION_ROLE_UNREADABLE, connection, {})
+    return finding._replace(warnings=(*finding.warnings, UNREADABLE))
 
 
 def _bring_forward(db: DbSession, connection: Connection, answers: Answers, at: datetime) -> None:

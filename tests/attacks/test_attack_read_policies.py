@@ -7,6 +7,7 @@ from uuid import UUID
 import boto3
 import pytest
 
+from app.aws.sts import Sts, Unavailable
 from app.store.models import ConnectionStatus, Trigger
 from tests.attacks.evidence import check, on_sqlite, outcomes, problem
 from tests.attacks.test_attack_trust_policies import BROKER, INSECURE, KEY, NAME, allow, deny
@@ -43,9 +44,7 @@ def test_a_way_in_under_another_session_name_is_found_by_reading(world: World, c
     made = connect(tenant, demanded(tenant), allow(StringEquals={NAME: "maintenance"}), status="insecure")
     assert outcomes(made) == ["passed"] * 4, "the calls saw nothing"
     assert check(made, DEMANDS)["outcome"] == "failed"
-    assert check(made, DEMANDS)["detail"].startswith(
-        "Statement 2 of the role's trust policy lets the broker in without"
-    )
+    assert check(made, DEMANDS)["detail"].startswith("A part of the role's trust policy lets the broker in without")
     assert made["verification"]["verdict"] == "insecure"
     assert made["verification"]["warnings"] == []
     problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
@@ -58,7 +57,11 @@ def test_a_way_in_that_opens_later_stops_issuing_and_closing_it_resumes(world: W
     name = made["role_arn"].rpartition("/")[2]
     hidden = allow(DateGreaterThan={"aws:CurrentTime": "2035-01-01T00:00:00Z"})
     customer.retrust(name, statements_of(demanded(tenant), hidden))
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
+    found = world.admin("POST", path_of(made, "/verify"))
+    assert found["status"] == "insecure"
+    assert check(found, DEMANDS)["detail"].startswith("Statement 2 of"), (
+        "the role was proven before: it is this tenant's"
+    )
     problem(worker.raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
     customer.retrust(name, statements_of(demanded(tenant)))
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
@@ -111,6 +114,86 @@ def test_other_principals_are_a_warning_that_names_them_and_no_verdict(world: Wo
     assert warning == {"name": ONLY_US, "detail": check(made, ONLY_US)["detail"]}
     assert "arn:aws:iam::999999999999:root, ec2.amazonaws.com" in warning["detail"]
     assert world.worker(tenant)("POST", path_of(made, "/credentials"))["AccessKeyId"]
+
+
+def test_a_role_for_everybody_is_insecure_though_it_demands_the_id(world: World, connect):
+    """No deployment needs a stranger for that."""
+    tenant = world.tenant()
+    everybody = {**allow(), "Principal": "*", "Condition": {"StringEquals": {KEY: tenant["external_id"]}}}
+    made = connect(tenant, everybody, status="insecure")
+    assert check(made, "stranger_refused")["outcome"] == "failed"
+    assert made["why"] == "The role lets in another AWS account than ours."
+    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+
+
+@pytest.mark.parametrize("verdict", ["insecure", "inconclusive"])
+def test_a_tenant_learns_nothing_of_somebody_elses_open_role(
+    world: World, customer: Customer, faults, monkeypatch, verdict: str
+):
+    """It was let in, as everybody is; the role was never proven under this tenant."""
+    globex, tenant = world.tenant("Globex"), world.tenant("Mallory")
+    anybody = {"StringLike": {KEY: "dpy-*"}} if verdict == "insecure" else {"StringEquals": {KEY: "${sts:ExternalId}"}}
+    until = {**anybody, "DateLessThan": {"aws:CurrentTime": "2099-12-31T00:00:00Z"}}
+    people = {
+        "Effect": "Allow",
+        "Principal": {"AWS": "arn:aws:iam::999999999999:root"},
+        "Action": "sts:AssumeRole",
+        "Condition": {"ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::999999999999:role/DueDiligence"}},
+    }
+    sso = {
+        "Effect": "Allow",
+        "Principal": {"Federated": f"arn:aws:iam::{customer.account}:saml-provider/globex-okta"},
+        "Action": "sts:AssumeRoleWithSAML",
+    }
+    tags = [{"Key": "deputy:permission-set", "Value": "inventory@1"}]
+    trust = statements_of(allow(**until), people, sso)
+    role_arn = customer.reading_itself(world.kit(globex)["role_name"], trust, Tags=tags)
+    if verdict == "inconclusive":
+        faults.add("throttle", role_arn=role_arn, external_id="missing")
+        monkeypatch.setattr(Sts, "probe_foreign", lambda *_: (_ for _ in ()).throw(Unavailable()))
+    api = world.key("connections:read", "connections:write", "audit:read", tenant=tenant)
+    made = api("POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201)
+    assert made["verification"]["verdict"] == verdict
+    assert check(made, ONLY_US)["outcome"] == "failed"
+    assert (made["access_until"], made["permission_set_version"], made["verification"]["warnings"]) == (None, None, [])
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
+    page = world.admin.app.test_client().get(link[link.index("/onboard/") :])
+    assert page.status_code == 200
+    again = api("POST", path_of(made, "/verify"))
+    answers = [
+        *(json.dumps(it) for it in (made, again)),
+        json.dumps(api("GET", path_of(made))),
+        json.dumps(api("GET", path_of(made, "/proofs"))),
+        json.dumps(api("POST", path_of(made, "/diagnose"))),
+        json.dumps(api("GET", "/v1/audit-events?limit=200")),
+        page.text,
+    ]
+    for text in answers:
+        assert not [word for word in ("999999999999", "DueDiligence", "okta", "2099", "Statement 1") if word in text]
+
+
+def test_a_role_that_may_no_longer_be_read_is_told_of_once(world: World, customer: Customer, faults, connect):
+    tenant = world.tenant()
+    made = connect(tenant, demanded(tenant))
+    name = made["role_arn"].rpartition("/")[2]
+
+    def verified():
+        found = world.admin("POST", path_of(made, "/verify"))["verification"]["warnings"]
+        events = world.audit(connection_id=made["id"], action="connection.role_unreadable")
+        return [it["name"] for it in found], len(events)
+
+    assert verified() == ([], 0)
+    faults.add("error", action="GetRole", times=1)
+    assert verified() == ([], 0), "IAM's silence is no refusal"
+    with closing(root_client(world.aws, "iam", customer.account)) as iam:
+        reads = iam.get_role_policy(RoleName=name, PolicyName="read-itself")["PolicyDocument"]
+        iam.delete_role_policy(RoleName=name, PolicyName="read-itself")
+        assert verified() == (["role_unreadable"], 1), "after a silence as well"
+        assert verified() == ([], 1)
+        iam.put_role_policy(RoleName=name, PolicyName="read-itself", PolicyDocument=json.dumps(reads))
+        assert verified() == ([], 1)
+        iam.delete_role_policy(RoleName=name, PolicyName="read-itself")
+    assert verified() == (["role_unreadable"], 2)
 
 
 def test_a_date_that_ends_the_access_is_a_warning(world: World, connect):

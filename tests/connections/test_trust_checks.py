@@ -1,5 +1,6 @@
 """What a trust policy, once read, does to a finding: the one thing that overrules it, and what is only said."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -8,12 +9,12 @@ from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.connections.globs import Globs
-from app.connections.proof import ProofCheck, ProofFinding, Warning as ProofWarning
-from app.connections.trust_checks import ENDS, RETIRED, judge
+from app.connections.proof import ProofCheck, ProofFinding, Warning as ProofWarning, check_of
+from app.connections.trust_checks import ENDS, RETIRED, judge, without_its_text
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy as kit_policy
 from app.store.models import Verdict
-from app.store.models.states import DEMANDS, ONLY_US
+from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
@@ -92,6 +93,52 @@ def test_nothing_else_that_is_read_changes_a_verdict(verdict, told):
     assert found.verdict is verdict
     assert (found.role_unique_id, found.may_be_spreading) == ("AROAONE" if verdict is Verdict.PROVEN else None, True)
     assert found.warnings[:1] == SAID
+
+
+EVERYBODY = {**ALLOW, "Principal": "*", "Condition": {"StringEquals": ALLOW["Condition"]["StringEquals"]}}
+
+
+@pytest.mark.parametrize("asked", ["passed", "skipped", None])
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict, asked):
+    calls = CALLS if asked is None else (*CALLS, check_of(STRANGER, asked))
+    told = [RoleSettings(policy(ALLOW, EVERYBODY), 3600, None)]
+    found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, BROKER, {GRANT.external_id})
+    if verdict is Verdict.UNASSUMABLE:
+        assert (found.verdict, found.checks[: len(calls)]) == (verdict, calls)
+        return
+    assert found.verdict is Verdict.INSECURE
+    assert found.role_unique_id is None
+    assert [(it.name, it.outcome) for it in found.checks] == [
+        (CALLS[0].name, "passed"),
+        (STRANGER, "failed"),
+        (DEMANDS, "passed"),
+        (ONLY_US, "failed"),
+    ]
+
+
+def test_of_somebody_elses_role_only_our_own_words_remain():
+    names = ["arn:aws:iam::999999999999:role/Secret", "arn:aws:iam::999999999999:saml-provider/secret"]
+    secrets = {**ALLOW, "Principal": {"AWS": names[0], "Federated": names[1]}, "Condition": {}}
+    until = {
+        "StringEquals": {"aws:PrincipalOrgID": "o-secret"},
+        "DateLessThan": {"aws:CurrentTime": "2099-01-01T00:00:00Z"},
+    }
+    told = [RoleSettings(policy(ALLOW, HOLE, secrets, {**ALLOW, "Condition": until}), 3600, None, "secret@9")]
+    read = judge(ProofFinding(Verdict.PROVEN, CALLS), told, GRANT, BROKER, {GRANT.external_id})
+    found = without_its_text(read)
+    assert [(it.name, it.outcome) for it in found.checks] == [(it.name, it.outcome) for it in read.checks]
+    assert (found.verdict, found.warnings, found.access_until, found.permission_set) == (
+        Verdict.INSECURE,
+        (),
+        None,
+        None,
+    )
+    assert not found.reads_trust
+    text = json.dumps([it.detail for it in found.checks])
+    assert "ecret" not in text
+    assert "2099" not in text
+    assert "Statement" not in text
 
 
 def test_the_kits_policy_passes_both():
