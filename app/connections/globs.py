@@ -4,20 +4,17 @@ The patterns are one automaton whose states are the bits of an integer, one for 
 of a text moves all states by four operations on that integer.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 
 _HEAD = 5  # colons before the last part of an ARN
-_SPACE = re.compile(r"\s")
 
 
 class Globs:
-    """Patterns of `*` and `?`, each compiled once, for texts without white space.
+    """Patterns of `*` and `?`, each compiled once.
 
     `patterns`: each with whether it is an ARN's. ARNs are compared part by part: a wildcard does not reach across a colon
-    before the last part. A pattern with white space matches no such text and is left out: AWS does not count white space
-    in a policy's size, so there may be sixteen times as much of it.
+    before the last part.
     """
 
     def __init__(self, patterns: Iterable[tuple[str, bool]]) -> None:
@@ -26,8 +23,6 @@ class Globs:
         self._next: defaultdict[str, int] = defaultdict(int)  # the states that this very character leads on
         offset = 0
         for pattern in dict.fromkeys(patterns):
-            if _SPACE.search(pattern[0]):
-                continue
             offset = self._add(*pattern, offset)
             self.accepting[pattern] = 1 << offset
             offset += 1

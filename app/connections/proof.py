@@ -74,7 +74,7 @@ class ProofFinding(NamedTuple):
 
     `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust policy, if read.
     `reads_itself`: whether the role may read itself; None: it was not asked, or did not answer. `let_in_as`: the unique id
-    of the role that accepted the first call.
+    of the role that accepted us.
     """
 
     verdict: Verdict
@@ -146,7 +146,8 @@ def prove_routinely(
         return None
     # The unique id is that of one role in one account, so the account is the proven one.
     ours = check_of(OWN, "passed"), check_of(ACCOUNT, "passed")
-    return ProofFinding(Verdict.PROVEN, (*ours, *strangers), role_unique_id, warnings=warnings)
+    checks = (*ours, *strangers)
+    return ProofFinding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings, let_in_as=role_unique_id)
 
 
 def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[ProofCheck, ...], tuple[Warning, ...]]:

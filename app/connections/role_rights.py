@@ -1,13 +1,13 @@
 """What a permission set asks for, beside what a role has: missing, beyond, and unknown. Pure functions."""
 
-import fnmatch
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any, Literal
 
 from app.aws.role_view import Decision, Right, RolePolicies
+from app.connections.globs import Globs
 from app.connections.policy_statements import comparisons, statements_of, texts
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
@@ -17,6 +17,7 @@ _Statement = dict[str, Any]
 # Rights of one role that are compared: AWS lets 10,240 characters of inline policies name 100,000 pairs of an action
 # and a resource, and the comparison would hold up every other request of the process.
 _MOST_COMPARED = 1_000
+_MOST_CHARACTERS = 10_240  # of their texts; AWS does not count white space, so there may be more
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,47 +81,47 @@ def beyond(
 ) -> list[Beyond]:
     """What is not plainly a part of the set, or of the kit's policy read-itself.
 
-    From the policy on that takes the role's rights past `_MOST_COMPARED`, the content of policies is unknown.
+    From the policy on that takes the role's rights past these bounds, the content of policies is unknown.
     """
     reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
-    asked_for = [_AskedFor(it) for it in _allowing([*statements, reads_itself])]
+    asked_for = _AskedFor(list(_allowing([*statements, reads_itself])))
     found = []
-    compared = 0
+    compared = characters = 0
     for name, document in policies.inline.items():
         parsed = statements_of(document)
         inline = None if parsed is None else list(_allowing(parsed.values()))
         if inline is not None and all({"Action", "Resource"} <= statement.keys() for statement in inline):
-            compared += sum(len(texts(it["Action"])) * len(texts(it["Resource"])) for it in inline)
-            if compared <= _MOST_COMPARED:
-                found += [Beyond(name, *pair) for statement in inline for pair in _uncovered(statement, asked_for)]
+            named = [(texts(it["Action"]), texts(it["Resource"]), it.get("Condition")) for it in inline]
+            compared += sum(len(actions) * len(resources) for actions, resources, _ in named)
+            characters += sum(len(text) for actions, resources, _ in named for text in (*actions, *resources))
+            if compared <= _MOST_COMPARED and characters <= _MOST_CHARACTERS:
+                found += [Beyond(name, *pair) for rights in named for pair in asked_for.without(*rights)]
                 continue
         found.append(Beyond(name))
     return found + [Beyond(arn) for arn in policies.managed if arn not in managed]
 
 
 class _AskedFor:
-    """A statement of the set, with its patterns compiled once: a customer's policy may hold a thousand rights."""
+    """The statements of a set that allow, with all their patterns compiled once."""
 
-    def __init__(self, statement: _Statement) -> None:
-        self._condition = statement.get("Condition")
-        self._actions = [_Pattern(action.lower()) for action in texts(statement["Action"])]
-        self._resources = [_Pattern(resource) for resource in texts(statement["Resource"])]
+    def __init__(self, statements: Sequence[_Statement]) -> None:
+        actions = [frozenset(map(str.lower, texts(it["Action"]))) for it in statements]
+        resources = [frozenset(texts(it["Resource"])) for it in statements]
+        self._each = list(zip(actions, resources, (it.get("Condition") for it in statements), strict=True))
+        self._actions, self._resources = _Patterns(chain(*actions)), _Patterns(chain(*resources))
 
-    def gives(self, action: str, condition: object) -> bool:
-        """Whether it gives the action on some resource, under no other condition."""
-        return self._condition in (None, condition) and any(it.includes(action.lower()) for it in self._actions)
-
-    def on(self, resource: str) -> bool:
-        return any(it.includes(resource) for it in self._resources)
-
-
-def _uncovered(statement: _Statement, asked_for: Sequence[_AskedFor]) -> Iterator[Right]:
-    """The pairs of a role's statement that no statement of the set gives."""
-    resources = texts(statement["Resource"])
-    covered = [{resource for resource in resources if it.on(resource)} for it in asked_for]
-    for action in texts(statement["Action"]):
-        giving = [on for it, on in zip(asked_for, covered, strict=True) if it.gives(action, statement.get("Condition"))]
-        yield from ((action, resource) for resource in resources if not any(resource in on for on in giving))
+    def without(self, actions: list[str], resources: list[str], condition: object) -> Iterator[Right]:
+        """Yield the pairs that no statement gives, with no other condition than this one."""
+        including = {it: self._resources.including(it) for it in resources}
+        covered = [{it for it in including if not on.isdisjoint(including[it])} for _, on, _ in self._each]
+        for action in actions:
+            names = self._actions.including(action.lower())
+            giving = [
+                covers
+                for (of, _, only_if), covers in zip(self._each, covered, strict=True)
+                if only_if in (None, condition) and not of.isdisjoint(names)
+            ]
+            yield from ((action, resource) for resource in resources if not any(resource in on for on in giving))
 
 
 def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
@@ -131,23 +132,33 @@ def _keys(statements: Collection[_Statement]) -> set[str]:
     return {it.key for statement in statements for it in comparisons(statement)}
 
 
-class _Pattern:
-    """A pattern of the set: an action in small letters, or a resource.
+class _Patterns:
+    """Patterns of the set: actions in small letters, or resources.
 
     A parameter of the set (`${Bucket}`) has a value that the customer chose, without wildcards and variables.
     """
 
-    def __init__(self, pattern: str) -> None:
-        self._text = pattern
-        glob_of_it, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
-        self._own = {mark: pattern.count(mark) for mark in "*?"} | {"$": pattern.count("$") - parameters}
-        self._has_parameters = parameters > 0
-        # fnmatch's expressions never go back over what they have matched.
-        expression = re.compile(fnmatch.translate(glob_of_it.replace("[", "[[]")))
-        self._matches = None if "?" in pattern else expression.fullmatch
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._exact: set[str] = set()
+        globs: dict[str, list[tuple[str, dict[str, int]]]] = {}
+        for pattern in {*patterns}:
+            glob, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
+            marks = {mark: pattern.count(mark) for mark in "*?"} | {"$": pattern.count("$") - parameters}
+            if not parameters:
+                self._exact.add(pattern)
+            if "?" not in pattern:
+                globs.setdefault(glob, []).append((pattern, marks if parameters else {}))
+        self._globs = Globs((glob, False) for glob in globs)
+        self._of_bit = {bit: globs[glob] for (glob, _), bit in self._globs.accepting.items()}
 
-    def includes(self, other: str) -> bool:
-        """Whether it matches all that the other pattern matches; a `?` only as the same text."""
-        if self._has_parameters and any(other.count(mark) > number for mark, number in self._own.items()):
-            return False
-        return self._text == other or (self._matches is not None and self._matches(other) is not None)
+    def including(self, other: str) -> set[str]:
+        """Return those that match all that the other pattern matches; one with a `?` only if it is the same."""
+        found = {other} & self._exact
+        matched = self._globs.matching(other)
+        while matched:
+            bit = matched & -matched
+            matched ^= bit
+            for pattern, marks in self._of_bit[bit]:
+                if all(other.count(mark) <= number for mark, number in marks.items()):
+                    found.add(pattern)
+        return found

@@ -26,6 +26,7 @@ from app.ids import AccountId
 _EXTERNAL_ID, _PRINCIPAL_ARN, _USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
 _ASSUME = "sts:assumerole"
 _WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
+_SPACE = re.compile(r"\s")
 _SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS takes for an External ID
 _ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")  # of two characters at least, as each External ID has
 _SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
@@ -138,10 +139,18 @@ def read(
 
 
 def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:
+    """Those with white space are left out: no value that is compared has any.
+
+    AWS does not count white space in a policy's size, so a policy may have sixteen times as much of it.
+    """
     for statement in statements.values():
         for it in statement.comparisons:
             if it.name in _LIKE:
-                yield from ((value, it.name != "stringlike") for value in it.values if _is_pattern(value))
+                yield from (
+                    (value, it.name != "stringlike")
+                    for value in it.values
+                    if _is_pattern(value) and not _SPACE.search(value)
+                )
 
 
 def _is_pattern(value: str) -> bool:
@@ -152,7 +161,8 @@ class _Actions:
     """Which statements are about which way into a role."""
 
     def __init__(self, statements: _Statements) -> None:
-        globs = Globs((action.lower(), False) for it in statements.values() for action in it.actions)
+        actions = (action.lower() for it in statements.values() for action in it.actions)
+        globs = Globs((action, False) for action in actions if not _SPACE.search(action))
         self.named: dict[str, set[int]] = {}
         self._unclear = {n for n, it in statements.items() if not it.actions}
         for way in _WAYS_IN:
@@ -317,7 +327,7 @@ def _compared(statements: _Statements, key: str) -> set[str]:
 def _others(statements: _Statements, broker: Broker, actions: _Actions, globs: Globs) -> Iterator[str]:
     """A condition on aws:PrincipalArn can narrow a principal: then the ARNs in it are named instead."""
     # A value with white space is nobody's ARN.
-    arns = sorted(arn for arn in _compared(statements, _PRINCIPAL_ARN) - {broker.arn} if not re.search(r"\s", arn))
+    arns = sorted(arn for arn in _compared(statements, _PRINCIPAL_ARN) - {broker.arn} if not _SPACE.search(arn))
     bits = {arn: 2 << n for n, arn in enumerate(arns)}
     keys = {_PRINCIPAL_ARN: _Values(globs, bits.items(), other=1)}
     requests = _Requests(None, (2 << len(arns)) - 1, keys, globs)

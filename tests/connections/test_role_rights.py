@@ -3,6 +3,7 @@
 import pytest
 
 from app.aws.role_view import Decision, RolePolicies
+from app.connections.globs import Globs
 from app.connections.role_rights import Beyond, beyond, gap, rights
 from app.ids import RoleArn
 
@@ -114,3 +115,19 @@ def test_of_a_thousand_rights_each_is_compared_and_of_more_none():
     assert Beyond("full", "s3:A0", "r24") in found
     found = beyond(RolePolicies({"first": one, "full": full, "last": one}, ()), [allow("s3:A1", "*")], (), ROLE)
     assert found == [Beyond("first", "s3:B", "r"), Beyond("full"), Beyond("last")]
+
+
+def test_text_is_compared_up_to_aws_own_limit():
+    """AWS does not count white space, so a policy may hold 131,072 characters."""
+    role = {"padded": {"Statement": allow("s3:A", "x" + " " * 10_240)}, "after": {"Statement": allow("s3:B", "r")}}
+    assert beyond(RolePolicies(role, ()), [allow("s3:A", "*")], (), ROLE) == [Beyond("padded"), Beyond("after")]
+
+
+def test_each_text_of_a_role_is_compared_once_with_all_patterns_of_the_set(monkeypatch):
+    compared = []
+    matching = Globs.matching
+    monkeypatch.setattr(Globs, "matching", lambda globs, text: compared.append(text) or matching(globs, text))
+    actions, resources = [f"s3:A{n}" for n in range(30)], [f"r{n}" for n in range(30)]
+    asked = [allow([f"s3:*{n}", "s3:B"], [f"*{n}", "x*"]) for n in range(30)]
+    beyond(RolePolicies({"full": {"Statement": allow(actions, resources)}}, ()), asked, (), ROLE)
+    assert len(compared) == len(actions) + len(resources)
