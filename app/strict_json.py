@@ -41,6 +41,21 @@ def parse(text: str | bytes) -> Any:
     return value
 
 
+def parse_accepted(text: str) -> Any:
+    """Read JSON that another service has accepted, such as a role's trust policy.
+
+    What `parse` refuses in a key, a number or a string is kept or replaced here: whoever wrote it must not be able to hide
+    the rest of the document. Raises ValueError where it can't be read at all, or has the same key twice.
+    """
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_number, parse_int=_number
+        )
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    return _storable(value, MAX_DEPTH)
+
+
 _TOO_DEEP = f"JSON nested deeper than {MAX_DEPTH} is not accepted."
 
 
@@ -49,6 +64,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         raise ValueError(f"An object has more than {MAX_KEYS} keys.")
     if any(len(key) > MAX_KEY for key, _ in pairs):
         raise ValueError(f"An object has a key of more than {MAX_KEY} characters.")
+    return _unique(pairs)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("An object has the same key twice.")
@@ -90,3 +109,23 @@ def _check(value: Any, depth: int) -> None:
         raise ValueError(_TOO_DEEP)
     for item in (*value, *value.values()) if isinstance(value, dict) else value:
         _check(item, depth - 1)
+
+
+def _number(text: str) -> int | float | str:
+    """Return a number, or its text where it is too long or too large for one."""
+    try:
+        return _whole(text) if text.lstrip("-").isdigit() else _finite(text)
+    except ValueError:
+        return text
+
+
+def _storable(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value.replace("\0", "\ufffd"))
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        raise ValueError(_TOO_DEEP)
+    if isinstance(value, list):
+        return [_storable(item, depth - 1) for item in value]
+    return _unique([(_storable(key, depth), _storable(item, depth - 1)) for key, item in value.items()])

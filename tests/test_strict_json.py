@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from app.strict_json import MAX_DEPTH, parse
+from app.strict_json import MAX_DEPTH, parse, parse_accepted
 
 # No NUL and no half of a surrogate pair, which are refused below.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
@@ -95,3 +95,30 @@ def test_a_number_of_many_digits_is_refused_in_our_words():
     with pytest.raises(ValueError) as caught:
         parse("1" * 5_000)
     assert "sys." not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("padding", "read"),
+    [
+        (json.dumps({"k" * 300: 1}), {"k" * 300: 1}),
+        (json.dumps(dict.fromkeys(map(str, range(2_000)), 1)), dict.fromkeys(map(str, range(2_000)), 1)),
+        (json.dumps([1] * 30_000), [1] * 30_000),
+        (r'["a\u0000b", "\ud800", "\ud83d\ude00"]', ["a\ufffdb", "\ufffd", "\U0001f600"]),
+        (r'{"\ud800": 1}', {"\ufffd": 1}),
+        ("9" * 5_000, "9" * 5_000),
+        ("[1e999, -1, 1.5]", ["1e999", -1, 1.5]),
+    ],
+    ids=["long-key", "many-keys", "many-values", "characters", "characters-of-a-key", "digits", "large"],
+)
+def test_what_another_service_accepted_hides_nothing_beside_it(padding, read):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse(padding)
+    assert parse_accepted(padding) == read
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "NaN", '{"a": 1, "a": 2}', "[" * 100_000, "[" * 40 + "]" * 40, r'{"\ud800": 1, "\udfff": 2}']
+)
+def test_what_cannot_be_read_at_all_stays_a_value_error(text):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_accepted(text)

@@ -89,7 +89,7 @@ def _settings(ask: _Ask, role: RoleArn, role_unique_id: str) -> RoleSettings:
     def read(answer: dict[str, Any]) -> tuple[str, RoleSettings]:
         found = answer["Role"]
         boundary = found.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
-        document = _parsed(found["AssumeRolePolicyDocument"])
+        document = _parsed(found["AssumeRolePolicyDocument"], strict_json.parse_accepted)
         tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
         seconds = found.get("MaxSessionDuration", 3600)
         return found["RoleId"], RoleSettings(document, seconds, boundary, tags.get(SET_TAG))
@@ -160,8 +160,8 @@ def _pages(ask: _Ask, action: str, form: dict[str, str], items: Callable[[dict[s
         more = {"Marker": marker}
 
 
-def _parsed(document: str) -> Any:
+def _parsed(document: str, parse: Callable[[str], Any] = strict_json.parse) -> Any:
     try:
-        return strict_json.parse(unquote(document))
+        return parse(unquote(document))
     except ValueError:
         return None
