@@ -11,8 +11,7 @@ locals {
         Effect = "Allow"
         # The vendor's AWS account. By itself this would admit every principal in it: the conditions narrow it.
         Principal = { AWS = "arn:${local.broker[1]}:iam::${local.broker[4]}:root" }
-        # The last two only allow session tags and a source identity, which your CloudTrail then shows.
-        Action = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
+        Action    = "sts:AssumeRole"
         Condition = merge({
           # Without this, another customer of the vendor could name your role as theirs and be let in.
           StringEquals = { "sts:ExternalId" = compact([var.external_id, var.next_external_id]) }

@@ -276,7 +276,7 @@ def trust_policy(broker: Broker, external_id: str, next_external_id: str | None 
             {
                 "Effect": "Allow",
                 "Principal": {"AWS": f"arn:{broker.partition}:iam::{broker.account_id}:root"},
-                "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+                "Action": "sts:AssumeRole",
                 "Condition": {
                     "StringEquals": {"sts:ExternalId": accepted},
                     "ArnEquals": {"aws:PrincipalArn": broker.arn},

@@ -69,8 +69,8 @@ def become_broker(stage: Stage) -> None:
     operator = {
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:{vendor.partition}:iam::{vendor.id}:root"},
-        # The last two in case the operator's own session has tags or a source identity.
-        "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+        # A transitive tag or a source identity of the operator's would be refused here, as customers' roles refuse it.
+        "Action": "sts:AssumeRole",
         # Not the ARN: that of a session lacks the path of its role.
         "Condition": {"StringEquals": {"aws:userid": vendor.user_id}},
     }

@@ -59,7 +59,7 @@ def test_the_trust_policy_names_the_broker_and_the_external_id(world: World):
     kit = world.kit(world.tenant())
     (statement,) = kit["trust_policy"]["Statement"]
     assert statement["Principal"] == {"AWS": "arn:aws:iam::111122223333:root"}
-    assert statement["Action"] == ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
+    assert statement["Action"] == "sts:AssumeRole"
     assert statement["Condition"] == {
         "StringEquals": {"sts:ExternalId": kit["external_id"]},
         "ArnEquals": {"aws:PrincipalArn": kit["broker_principal_arn"]},

@@ -13,6 +13,7 @@ from tests.support.cast import SESSION_NAME, Customer, World, path_of, without_e
 
 KEY = "sts:ExternalId"
 NAME = "sts:RoleSessionName"
+EARLIER_ACTIONS = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
 ISSUED_AS = f"deputy-{'?' * 12}7{'?' * 19}-{'?' * 24}"  # a UUIDv7 has a 7 there
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 
@@ -23,7 +24,7 @@ def allow(**conditions):
     return {
         "Effect": "Allow",
         "Principal": {"AWS": "arn:aws:iam::111122223333:root"},
-        "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+        "Action": "sts:AssumeRole",
         "Condition": {"ArnEquals": {"aws:PrincipalArn": BROKER}, **wanted},
     }
 
@@ -125,6 +126,7 @@ def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: Worl
 # What is as good as StringEquals, for the calls alone. Reading (test_attack_read_policies.py) sees who else is trusted.
 PROVEN = {
     "a list with a spare ID": lambda own: [allow(StringEquals={KEY: [own, "dpy-" + "0" * 64]})],
+    "what earlier kits asked for": lambda own: [allow(StringEquals={KEY: own}) | {"Action": EARLIER_ACTIONS}],
     "ForAnyValue:StringEquals": lambda own: [allow(ForAnyValue__StringEquals={KEY: own})],
     "StringLike without a wildcard": lambda own: [like(own)],
     # Accepts DPY-… too. No such ID is ever made, so nobody can be sent with one.

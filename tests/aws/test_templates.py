@@ -79,7 +79,7 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
     assert statement == {
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:{partition}:iam::{OTHER_ACCOUNT}:root"},
-        "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+        "Action": "sts:AssumeRole",
         "Condition": {
             "StringEquals": {
                 "sts:ExternalId": {

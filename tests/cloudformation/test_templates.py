@@ -154,7 +154,7 @@ def test_the_trust_policy_is_exactly_this(role_properties):
             {
                 "Effect": "Allow",
                 "Principal": {"AWS": BROKER_ROOT},
-                "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+                "Action": "sts:AssumeRole",
                 "Condition": {
                     "StringEquals": {"sts:ExternalId": {"Fn::If": ["HasNextExternalId", both, {"Ref": "ExternalId"}]}},
                     "ArnEquals": {"aws:PrincipalArn": BROKER},
@@ -552,6 +552,7 @@ def test_the_canary_trusts_broker_and_stranger_as_a_customers_role_does_but_for_
 
 
 def test_the_stranger_trusts_the_broker_alone(canary):
+    assert trust_of(canary, "Stranger")["Action"] == "sts:AssumeRole"
     assert trust_of(canary, "Stranger")["Principal"] == {"AWS": BROKERS_ROOT}
     assert trust_of(canary, "Stranger")["Condition"] == {
         "ArnEquals": {"aws:PrincipalArn": {"Ref": "BrokerPrincipalArn"}}

@@ -1,5 +1,6 @@
 """What a customer may limit at any time: until when, which sessions, and by which boundary. The role stays the same."""
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -227,12 +228,14 @@ def test_the_kits_update_keeps_the_limits_of_the_stack(access: Access, shell):
     assert access.role()["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
 
 
-def test_the_kits_update_works_for_a_stack_that_has_no_limits_yet(access: Access, shell):
+def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(access: Access, shell):
     """CloudFormation refuses the previous value of a parameter which the stack's own template does not have."""
+    trust = copy.deepcopy(access.kit["trust_policy"])
+    trust["Statement"][0]["Action"] = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
     with closing(root_client(access.aws, "cloudformation", access.customer.account)) as cloudformation:
         role = {
             "Type": "AWS::IAM::Role",
-            "Properties": {"RoleName": {"Ref": "RoleName"}, "AssumeRolePolicyDocument": access.kit["trust_policy"]},
+            "Properties": {"RoleName": {"Ref": "RoleName"}, "AssumeRolePolicyDocument": trust},
         }
         cloudformation.create_stack(
             StackName=access.kit["stack_name"],
@@ -244,6 +247,7 @@ def test_the_kits_update_works_for_a_stack_that_has_no_limits_yet(access: Access
     done = shell(access.kit["update"]["stack"]["aws_cli"])
     assert done.returncode == 0, done.stderr
     assert (access.role()["RoleId"], access.policies()) == (made["RoleId"], ["permissions", "read-itself"])
+    assert access.role()["AssumeRolePolicyDocument"] == access.kit["trust_policy"]
 
 
 def test_the_script_takes_limits_and_keeps_them_until_they_are_taken_away(access: Access, shell):
