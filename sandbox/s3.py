@@ -4,8 +4,10 @@ moto allows every signed request everything, in every account. Here buckets belo
 what its role's policies allow, and unsigned requests read what a bucket policy publishes.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from moto.iam.access_control import PermissionResult
 from moto.s3.models import FakeBucket, s3_backends
@@ -137,8 +139,11 @@ def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
         raise unsupported(f"S3 requests with {', '.join(sorted(unknown))}")
     if not bucket:
         yield "s3:ListAllMyBuckets", "", None
+    elif not key and request.method == "POST" and "delete" in request.args:
+        # AWS refuses or deletes each object by itself. Here the refusal of one refuses the whole request.
+        yield from ((action, bucket, name) for action, name in _deletions(request))
     elif not key:
-        yield _bucket_action(request), bucket, None if request.method != "POST" else "*"
+        yield _bucket_action(request), bucket, None
     else:
         yield _object_action(request), bucket, key
         source = request.headers.get("x-amz-copy-source", "").lstrip("/")
@@ -170,10 +175,17 @@ def _bucket_action(request: HttpRequest) -> str:
             return "s3:CreateBucket"
         case "DELETE":
             return "s3:DeleteBucket"
-        case "POST" if "delete" in request.args:
-            return "s3:DeleteObject"
         case _:
             raise unsupported(f"{request.method} on a bucket")
+
+
+def _deletions(request: HttpRequest) -> Iterator[tuple[str, str]]:
+    """The action and the key for each object that the request deletes. Puts the body back for moto to read."""
+    body = request.get_data(cache=True, parse_form_data=False)
+    request.environ["wsgi.input"] = io.BytesIO(body)
+    for doomed in ET.fromstring(body).iterfind("{*}Object"):  # noqa: S314  of a developer's own
+        version = doomed.findtext("{*}VersionId")
+        yield "s3:DeleteObjectVersion" if version else "s3:DeleteObject", doomed.findtext("{*}Key") or ""
 
 
 def _object_action(request: HttpRequest) -> str:

@@ -54,6 +54,7 @@ class Published(enum.StrEnum):
     """What the bucket serves under a template's name, in words for the operator."""
 
     YES = "published"
+    ALREADY = "there already"
     MISSING = "is missing, or not public"
     DIFFERS = "differs from this configuration's"
 
@@ -195,40 +196,46 @@ class TemplateBucket:
         """The template's public address, in the bucket's partition and region."""
         return f"{self._endpoint}/{self._bucket}/{template.key}"
 
-    def publish(self, template: Template) -> bool:
-        """Upload the template; False when it exists already, as it is never overwritten. Raises Unavailable."""
+    def publish(self, template: Template) -> Published:
+        """Upload the template, unless its name exists. Returns YES, ALREADY or DIFFERS. Raises Unavailable."""
         try:
             with closing(self._boto.client("s3")) as s3:
-                s3.put_object(
-                    Bucket=self._bucket,
-                    Key=template.key,
-                    Body=template.body.encode(),
-                    ContentType="text/yaml; charset=utf-8",
-                    CacheControl="public, max-age=31536000, immutable",
-                    IfNoneMatch="*",
-                )
+                try:
+                    s3.put_object(
+                        Bucket=self._bucket,
+                        Key=template.key,
+                        Body=template.body.encode(),
+                        ContentType="text/yaml; charset=utf-8",
+                        CacheControl="public, max-age=31536000, immutable",
+                        IfNoneMatch="*",
+                    )
+                except ClientError as error:
+                    if _status(error) != 412:
+                        raise
+                    return Published.ALREADY if self._holds(s3, template) else Published.DIFFERS
         except _S3_ERRORS as error:
-            if _status(error) == 412:
-                return False
             raise Unavailable(str(error)) from error
-        return True
+        return Published.YES
 
     def published(self, template: Template) -> Published:
         """What the bucket serves under the template's name, read as customers read it. Raises Unavailable."""
         once: Any = {"total_max_attempts": 1}
-        wanted = template.body.encode()
         settings = BotoConfig(signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries=once)
         try:
             with closing(self._boto.client("s3", config=settings)) as s3:
-                answer = s3.get_object(Bucket=self._bucket, Key=template.key)
-                with closing(answer["Body"]) as body:
-                    found = body.read(len(wanted) + 1)
+                return Published.YES if self._holds(s3, template) else Published.DIFFERS
         except _S3_ERRORS as error:
             # AWS answers 403 for an absent object when the caller may not list the bucket.
             if _status(error) in {403, 404}:
                 return Published.MISSING
             raise Unavailable(str(error)) from error
-        return Published.YES if found == wanted else Published.DIFFERS
+
+    def _holds(self, s3: Any, template: Template) -> bool:
+        """Return whether the content under the template's name is the template's."""
+        wanted = template.body.encode()
+        answer = s3.get_object(Bucket=self._bucket, Key=template.key)
+        with closing(answer["Body"]) as body:
+            return bool(body.read(len(wanted) + 1) == wanted)
 
 
 def _status(error: Exception) -> int | None:

@@ -53,8 +53,9 @@ def publish(*, check: bool) -> list[Row]:
     """Upload each permission set's templates to TEMPLATE_BUCKET.
 
     Run it before the release that links to them, with credentials that may put objects there. An object's name is its
-    content's hash. Published objects are never overwritten, so the links that customers have stay valid. The database
-    records what is asked for under each version: a set that has changed needs a higher one.
+    content's hash. Published objects are never overwritten, so the links that customers have stay valid. If the bucket
+    has other content under such a name, the command fails. The database records what is asked for under each version: a
+    set that has changed needs a higher one.
 
     --check needs no credentials: it reads the templates as customers do.
     """
@@ -63,15 +64,15 @@ def publish(*, check: bool) -> list[Row]:
         _ensure_migrated()
     onboarding = services().onboarding
     try:
-        if not check:
-            states = {True: "published", False: "there already"}
-            return [{"state": states[new], "url": url} for url, new in onboarding.publish()]
-        found: list[Row] = [{"state": state, "url": url} for url, state in onboarding.published()]
-    except AppError as error:  # the database is away, or a set has changed under its version
+        done = onboarding.published() if check else onboarding.publish()
+    except (
+        AppError
+    ) as error:  # the database is away, a set has changed under its version, or the bucket has other content
         raise click.ClickException(error.detail) from error
     except Unavailable as error:
         raise click.ClickException(f"The bucket can't be {'read' if check else 'written to'}: {error}") from error
-    if any(one["state"] is not Published.YES for one in found):
+    found: list[Row] = [{"state": state, "url": url} for url, state in done]
+    if check and any(one["state"] is not Published.YES for one in found):
         said = "Not everything is published. Run: flask --app wsgi templates publish"
         raise click.ClickException("\n".join([said, *map(_line, found)]))
     return found

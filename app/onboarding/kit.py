@@ -14,7 +14,7 @@ from app.aws import templates
 from app.aws.templates import Published, Template, TemplateBucket
 from app.config import Broker, Config
 from app.connections.kit_names import kit_suffix
-from app.errors import ValidationFailedError
+from app.errors import ConflictError, ValidationFailedError
 from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole, update_command
@@ -26,6 +26,10 @@ from app.store.database import Database, Session
 from app.store.models import Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 
+_REPLACED = (
+    "The bucket has other content than this release's under the addresses below, and customers would launch it. Do not"
+    " release until you know who uploaded it, and it is removed."
+)
 # Parameters that an update leaves as they are: a role of another name would be another role.
 KEPT = ("RoleName", "AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn", "OrganizationalUnitIds", "CallAs")
 
@@ -114,13 +118,16 @@ class Onboarding:
         """The one for a whole organisation. Raises ValidationFailedError for an unknown permission set."""
         return self._organization[self.sets.choose(permission_set).name]
 
-    def publish(self) -> list[tuple[str, bool]]:
+    def publish(self) -> list[tuple[str, Published]]:
         """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable.
 
-        Raises ConflictError when a set has changed without a higher version: nothing is uploaded then.
+        Raises ConflictError when a set has changed without a higher version: nothing is uploaded then. Raises it too when
+        the bucket has other content under a template's name: no version is recorded then.
         """
         self.versions.ensure_raised()
         found = [(self._bucket.url(template), self._bucket.publish(template)) for template in self._all()]
+        if replaced := [url for url, state in found if state is Published.DIFFERS]:
+            raise ConflictError("\n".join([_REPLACED, *replaced]))
         self.versions.record()
         return found
 

@@ -24,6 +24,8 @@ EXPECTED = {
     "another object of the bucket, read without credentials": "403",
     "a template, uploaded without If-None-Match": "AccessDenied 403",
     "a published template, uploaded again": "PreconditionFailed 412",
+    "a published template, deleted": "AccessDenied 403",
+    "a lifecycle rule for published templates": "AccessDenied 403",
     "AssumeRole with the External ID": ALLOWED,
     "AssumeRole without an External ID": "AccessDenied 403",
     "AssumeRole with a stranger's External ID": "AccessDenied 403",

@@ -65,6 +65,7 @@ def remove_bucket(account: Account, name: str) -> None:
             return
         raise
     print(f"     deleting the bucket {name} in {account.id} …", flush=True)
+    s3.delete_bucket_policy(Bucket=name, ExpectedBucketOwner=account.id)  # which refuses the deletion of templates
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
         versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         doomed = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]

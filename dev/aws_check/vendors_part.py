@@ -136,6 +136,12 @@ def look_at_templates(stage: Stage) -> None:
 
     answers.ask("a template, uploaded without If-None-Match", upload(f"templates/{other}"))
     answers.ask("a published template, uploaded again", upload(key, IfNoneMatch="*"))
+    answers.ask("a published template, deleted", lambda: s3.delete_object(Bucket=bucket, Key=key))
+    expiry: Any = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "templates/"}, "Expiration": {"Days": 1}}
+    answers.ask(
+        "a lifecycle rule for published templates",
+        lambda: s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]}),
+    )
 
 
 def _status(url: str) -> str:

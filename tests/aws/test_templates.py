@@ -15,7 +15,7 @@ from flask import Flask
 
 from app.aws import templates
 from app.aws.errors import Unavailable
-from app.aws.templates import TemplateBucket, partition_of, regions, render, render_organization
+from app.aws.templates import Published, TemplateBucket, partition_of, regions, render, render_organization
 from app.config import Broker
 from app.factory import create_app
 from app.permissions import permission_sets
@@ -392,7 +392,7 @@ def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished
     url = bucket.url(template)
     assert url.endswith(f"/{TEMPLATE_BUCKET}/{template.key}")
     assert requests.get(url, timeout=5).status_code in {403, 404}
-    assert bucket.publish(template) is True
+    assert bucket.publish(template) is Published.YES
     answer = requests.get(url, timeout=5)
     assert (answer.status_code, answer.text) == (200, template.body)
     assert answer.headers["Content-Type"] == "text/yaml; charset=utf-8"
@@ -405,10 +405,10 @@ def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished
 
 def test_what_is_published_is_never_overwritten(pipeline, unpublished):
     bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
-    assert bucket.publish(template) is True
+    assert bucket.publish(template) is Published.YES
     [first] = objects(pipeline, template.key)
-    assert bucket.publish(template) is False
-    assert bucket.publish(template._replace(body="evil: true")) is False
+    assert bucket.publish(template) is Published.ALREADY
+    assert bucket.publish(template._replace(body="evil: true")) is Published.DIFFERS
     assert objects(pipeline, template.key) == [first]
     assert requests.get(bucket.url(template), timeout=5).text == template.body
 
@@ -416,7 +416,7 @@ def test_what_is_published_is_never_overwritten(pipeline, unpublished):
 def test_links_to_an_older_template_stay_valid(pipeline, unpublished):
     bucket, older = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
     newer = render(replace(unpublished, vendor_name=f"{unpublished.vendor_name[:40]} 2"), SETS["inventory"])
-    assert [bucket.publish(template) for template in (older, newer)] == [True, True]
+    assert [bucket.publish(template) for template in (older, newer)] == [Published.YES] * 2
     for template in (older, newer):
         assert requests.get(bucket.url(template), timeout=5).text == template.body
 
@@ -500,11 +500,18 @@ def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline,
     assert len(states(done)) == 2 * len(SETS)
 
 
-def test_a_check_tells_of_a_template_that_differs(pipeline, unpublished):
+def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpublished):
+    """A thief of the pipeline's credentials knew the name beforehand: it is a hash of what is in the repository."""
     template = render(unpublished, SETS["inventory"])
-    assert TemplateBucket(unpublished).publish(template._replace(body=f"{template.body} "))
+    TemplateBucket(unpublished).publish(template._replace(body=f"{template.body} "))
     app = create_app(unpublished)
-    command(app)
+    for _ in range(2):
+        done = command(app)
+        assert done.exit_code == 1
+        said, *addresses = done.output.splitlines()
+        assert said.startswith("Error: The bucket has other content than this release's under the addresses below")
+        assert addresses == [TemplateBucket(unpublished).url(template)]
+        assert app.extensions["deputy"].onboarding.versions.list("inventory") == [], "nothing is recorded"
     done = command(app, "--check")
     assert (done.exit_code, states(done).count("differs from this configuration's")) == (1, 1)
     assert states(done).count("published") == 2 * len(SETS) - 1

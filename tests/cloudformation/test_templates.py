@@ -472,17 +472,18 @@ def condition_of(conditions, values):
     return holds
 
 
-def test_a_published_template_is_never_overwritten(broker_resources):
+def test_a_published_template_is_neither_overwritten_nor_removed(broker_resources):
     """`Null: true` holds for requests without the header. The sandbox's S3 shows what that refuses."""
-    denied = broker_resources["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][1]
-    assert denied == {
-        "Sid": "PublishedTemplatesStayAsTheyAre",
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:PutObject",
-        "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"},
-        "Condition": {"Null": {"s3:if-none-match": "true"}},
-    }
+    everybody = {"Effect": "Deny", "Principal": "*"}
+    templates = {"Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}}
+    _, *denied = broker_resources["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert [{key: value for key, value in statement.items() if key != "Sid"} for statement in denied] == [
+        everybody | templates | {"Action": "s3:PutObject", "Condition": {"Null": {"s3:if-none-match": "true"}}},
+        everybody
+        | templates
+        | {"Action": ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ReplicateDelete", "s3:ReplicateObject"]},
+        everybody | {"Action": "s3:PutLifecycleConfiguration", "Resource": {"Fn::GetAtt": ["TemplateBucket", "Arn"]}},
+    ]
 
 
 def test_the_broker_demands_no_external_id(broker_resources):
@@ -633,7 +634,8 @@ def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(br
     bucket = broker_resources["TemplateBucket"]
     properties = bucket["Properties"]
 
-    assert (bucket["DeletionPolicy"], bucket["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    for kept in (bucket, broker_resources["TemplateBucketPolicy"]):
+        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("Retain", "Retain")
     assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
     assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     assert properties["PublicAccessBlockConfiguration"] == {

@@ -134,6 +134,30 @@ def test_not_even_the_vendors_administrator_overwrites_a_published_template(peop
     assert get(f"{sandbox.url}/{bucket}/{published}") == {}
 
 
+def test_not_even_the_vendors_administrator_removes_a_published_template(people, sandbox, vendor):
+    """The name would be free for other content."""
+    s3, bucket = people.client("s3", VENDOR), vendor.template_bucket
+    published, draft = "templates/there.yaml", "drafts/there.yaml"
+    version = s3.put_object(Bucket=bucket, Key=published, Body=b"{}", IfNoneMatch="*")["VersionId"]
+    s3.put_object(Bucket=bucket, Key=draft, Body=b"{}")
+
+    def doomed(*objects):
+        return outcome(lambda: s3.delete_objects(Bucket=bucket, Delete={"Objects": list(objects)}))
+
+    expiry = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "templates/"}, "Expiration": {"Days": 1}}
+    assert outcome(lambda: s3.delete_object(Bucket=bucket, Key=published)) == DENIED
+    assert outcome(lambda: s3.delete_object(Bucket=bucket, Key=published, VersionId=version)) == DENIED
+    assert doomed({"Key": draft}, {"Key": published}) == doomed({"Key": published, "VersionId": version}) == DENIED
+    assert doomed({"Key": draft}) == "allowed"
+    assert (
+        outcome(
+            lambda: s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]})
+        )
+        == DENIED
+    )
+    assert get(f"{sandbox.url}/{bucket}/{published}") == {}
+
+
 def test_the_broker_cannot_publish_templates(people, broker, vendor):
     s3 = people.client("s3", broker)
     put = lambda: s3.put_object(Bucket=vendor.template_bucket, Key="templates/evil", Body=b"")  # noqa: E731
