@@ -21,7 +21,7 @@ from app.onboarding.kit_scripts import KitRole, update_command
 from app.onboarding.launch_url import LaunchUrls
 from app.onboarding.registration_token import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
-from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
 from app.store.database import Database, Session
 from app.store.models import Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
@@ -230,7 +230,9 @@ class Onboarding:
         return {"RegistrationTopicArn": topic, "RegistrationToken": token}
 
     def _role(self, name: str, external_id: str, next_external_id: str | None, chosen: PermissionSet) -> KitRole:
-        config = self._config
+        config, partition = self._config, self._config.broker.partition
+        managed = chosen.managed_policy_arns(partition)
+        published = {managed_policy_arn(partition, name) for name in self.versions.managed_policies()}
         return KitRole(
             name=name,
             description=f"Lets {config.vendor_in_aws} reach this account for the customer with External ID {external_id}",
@@ -240,9 +242,10 @@ class Onboarding:
             region=config.region,
             max_seconds=templates.role_seconds(config),
             trust=trust_policy(config.broker, external_id, next_external_id),
-            policy=chosen.policy(config.broker.partition),
+            policy=chosen.policy(partition),
             permission_set=chosen.label,
-            managed=tuple(chosen.managed_policy_arns(config.broker.partition)),
+            managed=tuple(managed),
+            no_longer_managed=tuple(sorted(published - {*managed})),
             parameters=chosen.parameters,
         )
 

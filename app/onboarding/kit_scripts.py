@@ -62,6 +62,7 @@ class KitRole(NamedTuple):
     policy: dict[str, Any]  # with the parameters' names in it
     permission_set: str = ""  # PermissionSet.label
     managed: tuple[str, ...] = ()  # ARNs of AWS's own policies
+    no_longer_managed: tuple[str, ...] = ()  # ARNs of those that only other published versions and sets ask for
     parameters: tuple[dict[str, str], ...] = ()  # what the customer fills in
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from app.clock import now
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
@@ -19,6 +19,7 @@ class SetVersions:
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
         self._sets = sets
+        self._managed: tuple[int, frozenset[str]] = (0, frozenset())  # for this number of published versions
 
     def ensure_raised(self) -> None:
         """Raises ConflictError, with a line for each set that goes against what was published under its name."""
@@ -36,6 +37,21 @@ class SetVersions:
                     row = PermissionSetVersion(name=chosen.name, version=chosen.version, published_at=now())
                     db.add(row)
                 row.content = asdict(chosen)
+
+    def managed_policies(self) -> frozenset[str]:
+        """Return the names of AWS's policies that any published version of any set asked for.
+
+        Versions are never deleted, and publishing refuses to change what one asks for. So their number shows whether
+        there are new ones.
+        """
+        count, names = self._managed
+        with self._db.read() as db:
+            published = db.scalar(select(func.count()).select_from(PermissionSetVersion)) or 0
+            if published != count:
+                lists = db.scalars(select(PermissionSetVersion.content["managed_policies"]))
+                names = frozenset(policy["name"] for policies in lists for policy in policies)
+                self._managed = published, names
+        return names
 
     def list(self, name: str) -> list[PermissionSetVersion]:
         """What was published under the name, newest first. Raises NotFoundError for a name that was never a set's."""

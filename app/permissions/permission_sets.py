@@ -59,7 +59,7 @@ class PermissionSet:
         return {"Version": "2012-10-17", "Statement": json.loads(text)}
 
     def managed_policy_arns(self, partition: str) -> list[str]:
-        return [f"arn:{partition}:iam::aws:policy/{policy['name']}" for policy in self.managed_policies]
+        return [managed_policy_arn(partition, policy["name"]) for policy in self.managed_policies]
 
 
 class PermissionSets(dict[str, PermissionSet]):
@@ -81,6 +81,10 @@ class PermissionSets(dict[str, PermissionSet]):
     def suffix(self, name: str) -> str:
         """What the names of its roles and stacks end with unless that is taken: nothing for the default set."""
         return "" if name == self.default else f"-{name}"
+
+
+def managed_policy_arn(partition: str, name: str) -> str:
+    return f"arn:{partition}:iam::aws:policy/{name}"
 
 
 def read_label(text: str) -> tuple[str, int] | None:

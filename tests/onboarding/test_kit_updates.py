@@ -1,6 +1,7 @@
 """A role that no stack made, from version to version: by the script and the configuration that the page shows then."""
 
 import json
+import re
 from contextlib import closing
 from functools import partial
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from tests.support.versions import MORE, READS, WRITES, Vendor
 pytestmark = on_sqlite  # nothing here depends on the database
 
 AUDIT = {"name": "SecurityAudit", "why": "Reads all settings."}
+OWN = {"name": "IAMReadOnlyAccess"}  # which no set of the tests asks for
 VIEW = {"name": "job-function/ViewOnlyAccess", "why": "Lists all resources."}
 
 
@@ -81,6 +83,29 @@ def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor
             found = world.admin("POST", path_of(made, "/diagnose"))["permissions"]
             assert (found["version"], found["missing"], found["beyond"]) == (version, [], [])
     assert len(ids) == 1, "it is the same role"
+
+
+def test_the_script_detaches_nothing_that_the_vendor_never_asked_for(seller: Vendor, aws, customer: Customer):
+    """AUDIT was of another set of the vendor's, whose file is gone."""
+    own = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}
+    seller.write(seller.reads, 1, READS)
+    seller.write(seller.writes, 1, READS, WRITES, access="write", managed_policies=[AUDIT])
+    with seller.release():
+        """Both sets are published."""
+    seller.withdraw(seller.writes)
+    with seller.release() as (world, _):
+        kit = kit_of(world, world.tenant(), seller.reads)
+        assert run_as(aws, customer.account, kit["aws_cli"]).returncode == 0
+        with closing(root_client(aws, "iam", customer.account)) as iam:
+            guard = iam.create_policy(PolicyName="guard", PolicyDocument=json.dumps(own))["Policy"]["Arn"]
+            for arn in (guard, *(f"arn:aws:iam::aws:policy/{policy['name']}" for policy in (AUDIT, OWN))):
+                iam.attach_role_policy(RoleName=kit["role_name"], PolicyArn=arn)
+            iam.put_role_policy(RoleName=kit["role_name"], PolicyName="guard", PolicyDocument=json.dumps(own))
+            done = run_as(aws, customer.account, kit["aws_cli"])
+            assert done.returncode == 0, done.stderr
+            assert "guard" in iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
+        assert Role(world, customer, kit["role_name"]).attached() == {guard, OWN["name"]}
+        assert re.findall("Detached (.*),", done.stderr) == [f"arn:aws:iam::aws:policy/{AUDIT['name']}"]
 
 
 def test_the_pages_script_updates_the_role_that_is_there(seller: Vendor, customer: Customer, printed_by):

@@ -47,6 +47,10 @@ class Vendor:
         changes = {"version": version, "statements": list(statements), "title": f"Set {version}"} | more
         (self._folder / f"{name}.json").write_text(json.dumps(GOOD | changes))
 
+    def withdraw(self, name: str) -> None:
+        """Remove the set's file. What was published stays recorded."""
+        (self._folder / f"{name}.json").unlink()
+
     @contextmanager
     def release(self, *, publish: bool = True, default: str | None = None) -> Iterator[tuple[World, Flask]]:
         """The service with the folder as it is now; the default set is the one that reads, unless another is named."""
