@@ -6,6 +6,10 @@ statement of its policy; so a refusal there comes from the vendor's side.
 
 The stranger is a second principal of the vendor's, whom no customer trusts: a role that lets it in trusts others than
 the broker. Its refusals count only where the canary lets it in.
+
+A policy may change at any moment. So a verdict that makes a connection issue needs a look at the canary that began after
+the proof's calls. Proofs that wait for one at the same time share it, and a process makes one look at a time. A verdict
+that only confirms a connection uses the look of the last minute, or every routine proof would cost three calls more.
 """
 
 import enum
@@ -27,7 +31,7 @@ from app.health.checks import HealthFinding, failed, ok, warning
 from app.ids import Grant
 from app.log import logger
 from app.store.database import SYSTEM, Database
-from app.store.models import NOT_ISSUED, AuditEvent, Verdict, states
+from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict, states
 
 _PROBER = Actor("worker", None, "prober")
 _FRESH = 60.0  # seconds for which the canary's answer counts
@@ -47,7 +51,15 @@ class _View(NamedTuple):
 
     sight: Sight
     stranger: Session | None
-    until: float  # monotonic seconds
+    began: float  # monotonic seconds, as `until`
+    until: float
+
+    def counts(self, since: float | None) -> bool:
+        """Return whether a proof may use it whose calls had ended at `since` (None: a look of the last minute will do).
+
+        One that voids the proof always counts: after our policy is mended, IAM needs a moment to propagate that.
+        """
+        return since is None or self.began >= since or self.sight in _WHY_NOT
 
 
 class Canary:
@@ -58,7 +70,8 @@ class Canary:
         self._has_canary = config.canary_role_arn is not None
         self._has_stranger = config.stranger_role_arn is not None
         self._looks: SingleFlight[str, _View] = SingleFlight()
-        self._last = _View(Sight.UNCLEAR, None, 0.0)
+        self._last = _View(Sight.UNCLEAR, None, 0.0, 0.0)
+        self._proof_max_age = config.proof_max_age
         self._session: Session | None = None  # the stranger's, kept for as long as it works
         self._told: Sight | None = None
 
@@ -66,17 +79,23 @@ class Canary:
         """What the canary said within the last minute; None when there is none. Raises StoreUnavailableError."""
         return self._look(sts).sight if self._has_canary else None
 
-    def discount_refusals(self, sts: Sts, finding: ProofFinding) -> ProofFinding:
+    def discount_refusals(self, sts: Sts, finding: ProofFinding, confirmed: Connection | None) -> ProofFinding:
         """The finding, or an inconclusive one where refusals prove nothing. Raises as `ask_canary`.
 
-        An accepted stranger proves that a role is insecure, whatever the canary says.
+        An accepted stranger proves that a role is insecure, whatever the canary says. `confirmed`: the connection, if it
+        was proven before with this role and this External ID.
         """
-        rests_on_refusals = finding.verdict in {Verdict.PROVEN, Verdict.UNASSUMABLE}
-        why = _WHY_NOT.get(self.ask_canary(sts)) if rests_on_refusals else None
-        if why is None:
+        if not self._has_canary or finding.verdict not in {Verdict.PROVEN, Verdict.UNASSUMABLE}:
             return finding
-        checks = tuple(unproven_by(why, check) for check in finding.checks)
-        return ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=finding.warnings)
+        until = confirmed.proven_until(self._proof_max_age) if confirmed else None
+        starts_issuing = finding.verdict is Verdict.PROVEN and (until is None or until <= now())
+        view = self._look(sts, time.monotonic() if starts_issuing else None)
+        if why := _WHY_NOT.get(view.sight):
+            checks = tuple(unproven_by(why, check) for check in finding.checks)
+            return ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=finding.warnings)
+        if view.stranger is None:
+            return finding._replace(checks=tuple(map(_without_stranger, finding.checks)))
+        return finding
 
     def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[ProofCheck | None, tuple[()]]:
         """Whether the role refuses the stranger that sends the right External ID (an Extra of the proof).
@@ -97,21 +116,23 @@ class Canary:
             return _NO_STRANGER
         return _FINDINGS[view.sight]
 
-    def _look(self, sts: Sts) -> _View:
-        if kept := self._kept():
-            return kept
-        look, _ = self._looks.join("canary", lambda: self._kept() or self._ask(sts))
-        return look.result()
+    def _look(self, sts: Sts, since: float | None = None) -> _View:
+        view = self._kept(since)
+        while view is None or not view.counts(since):  # again, if the look that runs had begun before `since`
+            look, _ = self._looks.join("canary", lambda: self._kept(since) or self._ask(sts))
+            view = look.result()
+        return view
 
-    def _kept(self) -> _View | None:
-        return self._last if time.monotonic() < self._last.until else None
+    def _kept(self, since: float | None) -> _View | None:
+        last = self._last
+        return last if time.monotonic() < last.until and last.counts(since) else None
 
     def _ask(self, sts: Sts) -> _View:
         began = time.monotonic()
         sight = _sight(lambda with_id: sts.probe_canary(with_id=with_id))
         stranger = self._let_in(sts) if self._has_stranger and sight is not Sight.UNCLEAR else None
         seconds = _UNCLEAR_FRESH if sight is Sight.UNCLEAR else _FRESH
-        self._last = view = _View(sight, stranger, began + seconds)
+        self._last = view = _View(sight, stranger, began, began + seconds)
         if sight not in {Sight.UNCLEAR, self._told}:
             self._tell(sight)
         return view
@@ -138,6 +159,12 @@ class Canary:
                 outcome: Outcome = "ok" if sight is Sight.SIGHTED else "failed"
                 audit.record(db, Event(_PROBER, action, details, outcome))
         self._told = sight
+
+
+def _without_stranger(check: ProofCheck) -> ProofCheck:
+    """Return the check, or a skipped one in the place of a stranger's refusal."""
+    unproven = (check.name, check.outcome) == (states.STRANGER, "passed")
+    return check_of(states.STRANGER, "skipped") if unproven else check
 
 
 def _sight(probe: Callable[[bool], None]) -> Sight:

@@ -143,7 +143,8 @@ class Verification:
         if finding is None or finding.verdict is not Verdict.PROVEN:
             told.clear()
             finding = read(prove(self._sts, grant, self._extras, told.append))
-        found = self._canary.discount_refusals(self._sts, finding)
+        confirms = finding.role_unique_id == before.role_unique_id and grant == before.plan.own[0].grant
+        found = self._canary.discount_refusals(self._sts, finding, before.row if confirms else None)
         found = found._replace(reads_itself=finding.reads_itself)
         pinned = before.row.role_unique_id
         if found.verdict is Verdict.PROVEN or (pinned is not None and finding.let_in_as == pinned):

@@ -3,7 +3,8 @@
 import copy
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -12,13 +13,19 @@ from flask import Flask
 
 from app.access.callers import Scope
 from app.aws.errors import Misconfigured, Refused, Unavailable
+from app.clock import now
+from app.concurrency.single_flight import SingleFlight
 from app.connections.canary import Canary, Sight, _sight
+from app.connections.proof import ProofFinding
 from app.factory import create_app
 from app.ids import RoleArn
+from app.store.models import Verdict
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 from tests.support.databases import new_database
+from tests.support.flights import joins
 from tests.support.rows import at_once
+from tests.support.waiting import until
 from tests.web.conftest import visit
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -56,6 +63,11 @@ class Deployment:
 
     def sight(self) -> Sight | None:
         return self.canary.ask_canary(self.services.verification._sts)
+
+    def judge(self, connection) -> ProofFinding:
+        """A proof of which only the canary's part is left."""
+        proven = ProofFinding(Verdict.PROVEN, (), "AROA")
+        return self.canary.discount_refusals(self.services.verification._sts, proven, connection)
 
     def asked(self) -> list[tuple[str, str, bool]]:
         """The calls to the vendor's own two roles: who asked which one, and whether with an External ID."""
@@ -191,7 +203,9 @@ def test_a_diagnosis_says_that_the_canary_lets_us_in(deployment: Deployment, wor
     assert diagnosis_of(world, world.proven(), "canary") == ("ok", deployment.readiness()["seen"])
 
 
-def test_the_canary_is_asked_once_a_minute_for_all_proofs(deployment: Deployment, world: World, canary_clock: Clock):
+def test_the_canary_is_asked_once_a_minute_for_all_proofs_that_confirm_a_connection(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
     made = world.proven()
     first = deployment.asked()
     assert sorted(first) == [
@@ -270,6 +284,94 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
     assert world.admin("POST", path_of(verified, "/verify"))["verification"]["verdict"] == "proven"
     assert deployment.told()[-2:] == ["prober.blinded", "prober.sighted"]
     assert deployment.readiness()["status"] == "ok"
+
+
+@pytest.fixture
+def unsafe(deployment: Deployment, world: World, customer: Customer):
+    """A tenant, and its role that accepts a call without an External ID."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    return tenant, customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
+
+
+def test_a_policy_of_ours_that_is_newer_than_the_last_look_verifies_no_role(
+    deployment: Deployment, world: World, unsafe, canary_clock: Clock
+):
+    deployment.sight()
+    canary_clock.move(1)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        made = world.connect(*unsafe, status="pending")
+        assert made["verification"]["verdict"] == "inconclusive"
+    canary_clock.move(MINUTE)
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
+
+
+def test_a_policy_of_ours_that_was_removed_before_the_look_verifies_no_role(
+    deployment: Deployment, world: World, unsafe, canary_clock: Clock, monkeypatch
+):
+    """As while IAM propagates the mend. The prober was blind in the last minute."""
+    judge = deployment.canary.discount_refusals
+    with ExitStack() as policies:
+        policies.enter_context(broker_policy(deployment, DEMANDS_AN_ID))
+        assert deployment.sight() is Sight.BLIND
+        canary_clock.move(1)
+
+        def judge_after_the_mend(*args):
+            policies.close()
+            return judge(*args)
+
+        monkeypatch.setattr(deployment.canary, "discount_refusals", judge_after_the_mend)
+        assert world.connect(*unsafe, status="pending")["verification"]["verdict"] == "inconclusive"
+
+
+def test_a_role_that_was_made_again_needs_a_new_look(
+    deployment: Deployment, world: World, customer: Customer, canary_clock: Clock
+):
+    """A full proof would verify the new role in the place of the proven one."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
+    customer.remove_role(kit["role_name"])
+    customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
+    canary_clock.move(1)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        assert world.admin("POST", path_of(made, "/verify"))["verification"]["verdict"] == "inconclusive"
+
+
+@pytest.mark.parametrize(("proven_for", "looks"), [(1, 0), (-1, 1), (None, 1)])
+def test_a_proof_that_makes_a_connection_issue_needs_a_new_look(
+    deployment: Deployment, canary_clock, proven_for, looks
+):
+    """`proven_for`: seconds for which the last proof still allows issuing. None: the connection was not verified."""
+    deployment.sight()
+    canary_clock.move(1)
+    before = len(deployment.asked())
+    end = None if proven_for is None else now() + timedelta(seconds=proven_for)
+    connection = SimpleNamespace(proven_until=lambda _: end)
+    assert deployment.judge(connection).verdict is Verdict.PROVEN
+    assert len(deployment.asked()) - before == 3 * looks
+
+
+def test_proofs_that_wait_share_the_next_look_and_not_the_one_that_had_begun(
+    deployment: Deployment, canary_clock: Clock, monkeypatch
+):
+    looks, proofs = [], []
+    monkeypatch.setattr(deployment.canary, "_looks", SingleFlight())
+    joined = joins(deployment.canary._looks)
+
+    def see(probe):
+        looks.append(1)
+        if len(looks) == 1:
+            canary_clock.move(1)
+            proofs.extend(pool.submit(deployment.judge, None) for _ in range(12))
+            until(lambda: len(joined) == 13, "all proofs wait for this look")
+        return _sight(probe)
+
+    monkeypatch.setattr("app.connections.canary._sight", see)
+    with ThreadPoolExecutor(12) as pool:
+        deployment.sight()
+        assert [proof.result().verdict for proof in proofs] == [Verdict.PROVEN] * 12
+    assert len(looks) == 2
 
 
 def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(
@@ -418,6 +520,17 @@ def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment: Deploymen
         said = deployment.readiness()
         assert said["status"] == "warning"
         assert "DEPUTY_STRANGER_ROLE_ARN" in said["next"]
+
+
+def test_a_strangers_refusal_does_not_count_if_the_canary_refuses_it_afterwards(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
+    deployment.sight()
+    canary_clock.move(1)
+    with trust(deployment, "deputy-canary", without_the_stranger):
+        made = world.proven()
+    assert len([call for call in world.calls_for(made["role_arn"]) if "stranger" in call.caller_arn]) == 1
+    assert outcomes(made)["stranger_refused"] == "skipped"
 
 
 def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(
