@@ -79,26 +79,27 @@ class Config:
     default_permission_set: Annotated[str | None, str] = None
     role_prefix: Annotated[str, check.matches(r"[\w+=,.@-]{0,50}")] = "deputy-"
     max_session_seconds: Annotated[int, check.between(900, check.SESSION_MAX)] = ROLE_CHAINING_MAX
+    # Each number has bounds within which what it limits is still a safeguard.
     # Calls a second for proofs in the background, of all tenants together.
-    sts_budget: Annotated[int, check.positive] = 100
+    sts_budget: Annotated[int, check.between(1, 10_000)] = 100
     # Seconds for which a proof allows issuing, and between two proofs of a connection.
-    proof_max_age: Annotated[int, check.between(5, 1_000_000_000)] = 86_400
-    reprove_every: Annotated[int, check.between(5, 1_000_000_000)] = 3600
-    audit_retention_days: Annotated[int, check.between(0, 36_500)] = 400  # 0: all are kept
+    proof_max_age: Annotated[int, check.between(5, check.WEEK)] = 86_400
+    reprove_every: Annotated[int, check.between(5, check.WEEK)] = 3600
+    audit_retention_days: Annotated[int, check.retention_days] = 400  # 0: all are kept
     # Requests for credentials, per key and second.
-    issue_rate: Annotated[int, check.positive] = 200
-    tenant_issue_rate: Annotated[int, check.positive] = 0  # the same per tenant; five times issue_rate unless set
+    issue_rate: Annotated[int, check.between(1, 100_000)] = 200
+    tenant_issue_rate: Annotated[int, check.between(1, 500_000)] = 0  # per tenant; five times issue_rate unless set
     # Calls to STS for sessions of one tenant, per second; bursts of five seconds' worth.
-    tenant_miss_rate: Annotated[int, check.positive] = 100
+    tenant_miss_rate: Annotated[int, check.between(1, 10_000)] = 100
     # Changes by a tenant's keys that stop issuing, per tenant and second; bursts of four seconds' worth.
-    tenant_revokes: Annotated[int, check.positive] = 5
+    tenant_revokes: Annotated[int, check.between(1, 100)] = 5
     # Connections and verifications over HTTP, per tenant and minute.
-    connection_rate: Annotated[int, check.positive] = 120
-    max_connections: Annotated[int, check.positive] = 10_000  # per tenant
-    tenant_keys: Annotated[int, check.positive] = 1_000  # live API keys that are bound to one tenant
-    tenant_links: Annotated[int, check.positive] = 200  # live onboarding links of one tenant
+    connection_rate: Annotated[int, check.between(1, 6_000)] = 120
+    max_connections: Annotated[int, check.between(1, 1_000_000)] = 10_000  # per tenant
+    tenant_keys: Annotated[int, check.between(1, 100_000)] = 1_000  # live API keys that are bound to one tenant
+    tenant_links: Annotated[int, check.between(1, 10_000)] = 200  # live onboarding links of one tenant
     # Roles entered, and checks asked for, per onboarding link and hour.
-    link_rate: Annotated[int, check.positive] = 20
+    link_rate: Annotated[int, check.between(1, 1_000)] = 20
     # Time limit for a request's header, and from there to the end of its body.
     body_seconds: Annotated[int, check.between(1, 60)] = 10
     registration_topic_arn: Annotated[str | None, check.topic] = None  # with the queue or not at all

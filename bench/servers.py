@@ -164,9 +164,9 @@ class Deputy(Process):
             "DEPUTY_BROKER_PRINCIPAL_ARN": BROKER_ARN,
             "DEPUTY_VENDOR_NAME": "Example Vendor",
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
-            "DEPUTY_ISSUE_RATE": "1000000",
-            "DEPUTY_TENANT_MISS_RATE": "1000000",
-            "DEPUTY_CONNECTION_RATE": "1000000",
+            "DEPUTY_ISSUE_RATE": "100000",
+            "DEPUTY_TENANT_MISS_RATE": "10000",
+            "DEPUTY_CONNECTION_RATE": "6000",
             "DEPUTY_BOOTSTRAP_KEY": f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}",
         }
         environment = PLAIN | sts.environment | deputy

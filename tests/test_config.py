@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -104,6 +105,16 @@ def test_the_readme_says_each_default(read):
     assert {"TENANT_MISS_RATE", "TENANT_REVOKES", "TENANT_KEYS", "TENANT_LINKS", "BODY_SECONDS"} <= said.keys()
     config = read()
     assert {name: str(getattr(config, name.lower())) for name in said} == said
+
+
+@pytest.mark.parametrize("name", [it.name for it in fields(Config) if get_type_hints(Config)[it.name] is int])
+def test_no_number_is_so_large_that_its_safeguard_is_gone(read, name):
+    variable = f"DEPUTY_{name.upper()}"
+    assert [*problems(read, **{variable: "1000001"})] == [variable]
+
+
+def test_a_proof_allows_issuing_for_a_week_at_most(read):
+    assert read(DEPUTY_PROOF_MAX_AGE="604800").proof_max_age == 604_800
 
 
 def test_audit_events_may_be_kept_without_a_limit(read):
@@ -207,6 +218,9 @@ def test_an_empty_environment_names_what_it_needs(read):
         ("DEPUTY_MAX_SESSION_SECONDS", "43201"),
         ("DEPUTY_AUDIT_RETENTION_DAYS", "-1"),
         ("DEPUTY_AUDIT_RETENTION_DAYS", "36501"),
+        ("DEPUTY_AUDIT_RETENTION_DAYS", "29"),
+        ("DEPUTY_PROOF_MAX_AGE", "604801"),
+        ("DEPUTY_REPROVE_EVERY", "604801"),
         ("DEPUTY_AUDIT_RETENTION_DAYS", "400d"),
         ("DEPUTY_PROXY_HOPS", "-1"),
         ("DEPUTY_PROXY_HOPS", "11"),

@@ -19,6 +19,8 @@ _TOPIC = re.compile(
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}  # how their regions begin; no other partition's do
 SESSION_MAX = 43_200  # seconds; the most that any role allows
+WEEK = 604_800  # seconds
+RETENTION_MIN_DAYS = 30
 
 
 def matches(pattern: str) -> Callable[[str], str]:
@@ -45,7 +47,11 @@ def between(least: int, most: int) -> Callable[[str], int]:
     return check
 
 
-positive = between(1, 1_000_000_000)
+def retention_days(text: str) -> int:
+    days = between(0, 36_500)(text)
+    if 0 < days < RETENTION_MIN_DAYS:
+        raise ValueError(f"must be 0, which keeps all, or at least {RETENTION_MIN_DAYS}.")
+    return days
 
 
 def folder(text: str) -> Path:
