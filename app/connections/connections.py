@@ -220,6 +220,7 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
             tenant.ensure_active()
+            db.refresh(connection.external_id_row)  # as old as the wait for the tenant's lock began
             seen = {name: getattr(connection, name) for name in ("permission_set", "wanted_permission_set")}
             with set_changes.recording_a_move(db, caller.actor, connection):
                 connection.approve(now(), permission_set)

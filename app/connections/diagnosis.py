@@ -76,7 +76,7 @@ class Diagnoses:
         statements = chosen.policy(role.partition)["Statement"] if chosen else []
         managed = chosen.managed_policy_arns(role.partition) if chosen else []
         askable, unaskable = role_rights.rights(statements, known_keys(role))
-        offered = [row for row in external_ids if row.state in _OFFERED and row.withdrawn_at is None]
+        offered = [row for row in external_ids if row.state in _OFFERED and not row.is_withdrawn]
         others = [connection.grant_with(row) for row in offered if row.id != connection.external_id_id]
         seen = self._seen(connection, others, askable)
         view = seen.view

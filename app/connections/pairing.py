@@ -73,24 +73,26 @@ def plan_of(db: Session, connection: Connection) -> Plan:
     by_state = {row.state: row for row in rows}
     current, following = by_state.get(ExternalIdState.CURRENT), by_state.get(ExternalIdState.NEXT)
     paired = next(row for row in rows if row.id == connection.external_id_id)
-    verified, target = connection.status is ConnectionStatus.VERIFIED, following or current
+    # One that was retired by a new rotation is never proven again, even where its connection is still verified.
+    keeps_own = connection.status is ConnectionStatus.VERIFIED and paired.state is not ExternalIdState.RETIRED
+    target = following or current
 
     def candidate(row: ExternalIdRow | None) -> Candidate | None:
         return None if row is None else Candidate(row.id, connection.grant_with(row))
 
-    if verified:
+    if keeps_own:
         order = [paired, target]
     else:
         is_new = following and connection.verified_at is None and connection.created_at >= following.created_at
         named = [following, current] if is_new else [current, following, paired]
-        order = [row for row in named if row and row.withdrawn_at is None and row.state is not ExternalIdState.RETIRED]
+        order = [row for row in named if row and not row.is_withdrawn]
     retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
-    lost = [] if verified else sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
+    lost = [] if keeps_own else sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
     return Plan(
         external_ids=frozenset(row.value for row in rows),
         retired_ids=frozenset(row.value for row in retired),
         own=tuple(found for row in dict.fromkeys(order) if (found := candidate(row))),
-        upcoming=candidate(target) if verified and target is not paired else None,
+        upcoming=candidate(target) if keeps_own and target is not paired else None,
         retiring=candidate(by_state.get(ExternalIdState.RETIRING)),
         retired=tuple(Candidate(row.id, connection.grant_with(row)) for row in lost[:_RETIRED_TRIED]),
         rotates=following is not None or ExternalIdState.RETIRING in by_state,

@@ -56,8 +56,9 @@ class _Tested(NamedTuple):
 
     @property
     def role_unique_id(self) -> str | None:
-        """Of a verified connection."""
-        return self.row.role_unique_id if self.row.status is ConnectionStatus.VERIFIED else None
+        """Of a verified connection that is tried with its own External ID first. None calls for a full proof."""
+        keeps_own = self.plan.own[0].id == self.row.external_id_id
+        return self.row.role_unique_id if keeps_own and self.row.status is ConnectionStatus.VERIFIED else None
 
     def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
         """Whether a verdict on what was tested may be stored on the connection as it is now.

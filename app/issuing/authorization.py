@@ -231,7 +231,7 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
         if connection.status is not ConnectionStatus.VERIFIED:
             why = states.AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED
             raise errors.ConnectionNotVerifiedError(why)
-        if connection.external_id_row.withdrawn_at is not None:
+        if connection.external_id_row.is_withdrawn:
             raise errors.ExternalIdWithdrawnError(states.WITHDRAWN)
     return epoch, VerifiedConnection(
         tenant_id=connection.tenant_id,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
 from app.access import Caller, OnBehalf, tenant_of
 from app.audit import WORKER, Action, Actor, Event, log as audit
@@ -168,6 +168,9 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
         unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
         warning = "Not every role was seen to refuse it." if unseen else None
         _retire(db, actor, earlier, connections_not_seen_to_refuse_it=unseen, warning=warning)
+        # Nothing is issued for those that still have it, until a proof pairs them with another one.
+        stopped = _verified_of(tenant_id), Connection.external_id_id == earlier.external_id_id
+        db.execute(update(Connection).where(*stopped).values(due_at=now(), due_for=Trigger.ROTATION))
     current = current_external_id_id(db, tenant_id)
     new = ExternalIdRow(tenant_id=tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
     db.add(new)
@@ -182,19 +185,17 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
 
 def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
     soon = now() + HOURLY
-    verified = Connection.tenant_id == tenant_id, Connection.status == ConnectionStatus.VERIFIED
-    later = update(Connection).where(*verified, Connection.due_at > soon)
+    later = update(Connection).where(_verified_of(tenant_id), Connection.due_at > soon)
     db.execute(later.values(due_at=soon, due_for=Trigger.ROTATION))
 
 
 def _withdraw(db: Session, rotation: Rotation) -> None:
     """Nothing is issued any more with any other External ID than the next one: this moves the epoch."""
     rotation.emergency = True
-    paired = select(Connection.external_id_id).where(live_of(rotation.tenant_id))
     others = update(ExternalIdRow).where(
         ExternalIdRow.tenant_id == rotation.tenant_id,
         ExternalIdRow.id != rotation.next_external_id_id,
-        or_(ExternalIdRow.state != ExternalIdState.RETIRED, ExternalIdRow.id.in_(paired)),
+        ExternalIdRow.state != ExternalIdState.RETIRED,
         ExternalIdRow.withdrawn_at.is_(None),
     )
     db.execute(others.values(withdrawn_at=now()))
@@ -246,8 +247,11 @@ def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
 
 
 def _verified(rotation: Rotation) -> Any:
-    verified = Connection.tenant_id == rotation.tenant_id, Connection.status == ConnectionStatus.VERIFIED
-    return select(Connection.id).where(*verified)
+    return select(Connection.id).where(_verified_of(rotation.tenant_id))
+
+
+def _verified_of(tenant_id: UUID) -> ColumnElement[bool]:
+    return (Connection.tenant_id == tenant_id) & (Connection.status == ConnectionStatus.VERIFIED)
 
 
 def _not_refused_twice(rotation: Rotation) -> Any:

@@ -76,11 +76,15 @@ def _apply(connection: Connection, verdict: str, at: datetime, mark: int) -> Non
         connection.become(after, mark)
 
 
+def _keeps_own(connection: Connection) -> bool:
+    return connection.status == VERIFIED and connection.tenant.external_ids[connection.pair] != RETIRED
+
+
 def _candidates(connection: Connection) -> list[str]:
     """The External IDs that may be, or become, the connection's own, in the order in which they are tried."""
     tenant = connection.tenant
     current, upcoming, own = tenant.current, tenant.with_state(NEXT), connection.pair
-    if connection.status == VERIFIED:
+    if _keeps_own(connection):
         return list(dict.fromkeys([own, upcoming or current]))
     is_new = upcoming is not None and tenant.rotation is not None and connection.proven_at is None
     is_new = is_new and connection.created_at >= tenant.rotation.started_at  # type: ignore[union-attr]
@@ -100,7 +104,7 @@ def _found(connection: Connection, at: datetime) -> Finding:
     tenant = connection.tenant
     upcoming = tenant.with_state(NEXT) or tenant.current
     found = Finding(PROVEN, accepted)
-    if connection.status == VERIFIED and upcoming not in {connection.pair, accepted}:
+    if _keeps_own(connection) and upcoming not in {connection.pair, accepted}:
         if verdicts[upcoming] == INSECURE:
             return Finding(INSECURE, accepted)
         found = _upcoming(connection, upcoming, verdicts[upcoming], found, at)
@@ -136,13 +140,12 @@ def start(tenant: Tenant, new: str, at: datetime) -> None:
     tenant.external_ids[new] = NEXT
 
 
-def withdraw(model: Model, tenant: Tenant, at: datetime) -> None:
+def withdraw(tenant: Tenant, at: datetime) -> None:
     """An emergency: nothing is issued any more with an External ID but the next one."""
     assert tenant.rotation is not None
-    paired = {it.pair for it in model.live(tenant)}
     tenant.rotation.emergency = True
     for external_id, state in tenant.external_ids.items():
-        if external_id != tenant.rotation.new and (state != RETIRED or external_id in paired):
+        if external_id != tenant.rotation.new and state != RETIRED:
             tenant.withdrawn.setdefault(external_id, at)
 
 

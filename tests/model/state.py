@@ -178,7 +178,7 @@ class Model:
             return 409, "suspended"
         if connection.status != VERIFIED:
             return 409, "connection_not_verified"
-        if connection.pair in tenant.withdrawn:
+        if connection.pair in tenant.withdrawn or tenant.external_ids[connection.pair] == RETIRED:
             return 409, "external_id_withdrawn"
         if key.permission_set not in {None, connection.permission_set}:
             return 403, "forbidden"

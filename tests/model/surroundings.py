@@ -195,7 +195,7 @@ class Surroundings(Deputy):
         assert (made["external_id"], made["next_external_id"]) == (rotation.old, rotation.new)
         rotation.by_bound = rotation.by_bound and by == "owner"
         if emergency and not rotation.emergency:
-            proofs.withdraw(self.model, tenant, self.at)
+            proofs.withdraw(tenant, self.at)
 
     @precondition(lambda self: any(it.rotation for it in self.model.tenants))
     @rule(app=app_, whose=any_, by=whose_)

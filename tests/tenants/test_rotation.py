@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from app.access import OnBehalf, tenant_of
 from app.audit import WORKER
 from app.aws.sts import Sts, Unavailable
+from app.clock import now
 from app.factory import create_app
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM
@@ -236,6 +237,72 @@ def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(t
     assert {tenant.issued_ids()[one] for one in (oldest, second, third)} == {"retired", "retiring", "current"}
 
 
+@pytest.fixture
+def left_behind(tenant: Tenant) -> dict[str, Any]:
+    """A verified connection that is paired with a retiring External ID, which alone its role accepts."""
+    lost, other, before = tenant.connection(), tenant.connection(), tenant.kit["trust_policy"]
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    assert tenant.verify(lost)["status"] == "broken"
+    old = tenant.start()["external_id"]
+    tenant.switch(other)
+    assert tenant.complete()["state"] == "retiring"
+    tenant.update_role(lost, before)
+    made = tenant.verify(lost)
+    assert (made["status"], made["external_id"]) == ("verified", old)
+    return made
+
+
+def test_a_retired_external_id_stops_issuing_at_once_and_is_never_proven_again(
+    tenant: Tenant, other_process, left_behind
+):
+    here, elsewhere = tenant.world.admin, Api(other_process, tenant.world.admin.key)
+    credentials, old = path_of(left_behind, "/credentials"), left_behind["external_id"]
+    for api in (here, elsewhere):
+        api("POST", credentials)
+    tenant.start(emergency=True)
+    assert tenant.issued_ids()[old] == "retired"
+    for api in (elsewhere, here):
+        api.refused("POST", credentials, expect=409, code="external_id_withdrawn")
+    assert "withdrawn" in tenant.get(left_behind)["why"]
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    for api in (elsewhere, here):
+        api.refused("POST", credentials, expect=409, code="external_id_withdrawn")
+    made = tenant.verify(left_behind)
+    assert (made["status"], made["issues"]) == ("broken", False)
+    assert tenant.verify(left_behind)["status"] == "broken"
+    tenant.update_role(left_behind)
+    made = tenant.verify(left_behind)
+    assert (made["status"], made["external_id"]) == ("verified", tenant.external_id)
+    for api in (elsewhere, here):
+        api("POST", credentials)
+
+
+def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its_own_is_retired(
+    tenant: Tenant, left_behind
+):
+    """By a full proof: its latest one was made with another External ID."""
+    tenant.update_role(
+        left_behind, accepting(tenant.kit["trust_policy"], left_behind["external_id"], tenant.external_id)
+    )
+    tenant.start()
+    asked = len(tenant.sent(left_behind))
+    tenant.after(seconds=1)
+    made = tenant.get(left_behind)
+    assert (made["issues"], made["external_id"]) == (True, tenant.external_id)
+    sent = tenant.sent(left_behind)[asked:]
+    assert (sent.count(tenant.external_id), left_behind["external_id"] in sent) == (2, False)
+
+
+def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant: Tenant):
+    """A rotation does not wait for a connection that awaits approval."""
+    waiting = tenant.world.awaiting_approval(tenant.made)
+    old = tenant.start()["external_id"]
+    assert tenant.complete()["state"] == "retired"
+    approved = tenant.world.admin("POST", path_of(waiting, "/approve"))
+    assert (approved["status"], approved["external_id"]) == ("pending", old)
+    assert tenant.verify(waiting)["status"] == "pending"
+
+
 def test_the_database_keeps_one_current_and_at_most_one_next(tenant: Tenant):
     tenant.start()
     for state in (ExternalIdState.NEXT, ExternalIdState.CURRENT):
@@ -266,16 +333,15 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant: Tenan
             db.add(wrong)
 
 
-def test_withdrawing_by_hand_moves_the_epoch_and_names_the_row(tenant: Tenant):
+@pytest.mark.parametrize(
+    "change", [{"withdrawn_at": now()}, {"state": ExternalIdState.RETIRED}], ids=["withdrawn", "retired"]
+)
+def test_withdrawing_by_hand_moves_the_epoch_and_names_the_row(tenant: Tenant, change: dict[str, Any]):
     by_hand = ByHand(tenant.services.config.database_url)
     row = tenant.row(tenant.connection())
     before = by_hand.epoch
     with tenant.services.db.write(SYSTEM) as db:
-        db.execute(
-            sqlalchemy.update(ExternalIdRow)
-            .where(ExternalIdRow.id == row.external_id_id)
-            .values(withdrawn_at=row.created_at)
-        )
+        db.execute(sqlalchemy.update(ExternalIdRow).where(ExternalIdRow.id == row.external_id_id).values(**change))
     assert by_hand.epoch == before + 1
     found = by_hand.rows("SELECT row_id FROM epoch_changes WHERE epoch = :epoch", epoch=before + 1)
     assert [str(one).replace("-", "") for (one,) in found] == [row.external_id_id.hex]

@@ -199,27 +199,6 @@ def test_a_connection_proven_with_the_retiring_id_moves_to_the_current_one_witho
     assert tenant.issue(lost)
 
 
-def test_an_emergency_also_withdraws_a_retired_one_that_a_connection_still_has(tenant: Tenant):
-    """A rotation that began before every role refused the old one has retired it, and its connection still issues."""
-    before = tenant.kit["trust_policy"]
-    lost, other = tenant.connection(), tenant.connection()
-    tenant.update_role(lost, accepting(before, new_external_id()))
-    assert tenant.verify(lost)["status"] != "verified"
-    old = tenant.start()["external_id"]
-    tenant.switch(other)
-    tenant.complete()
-    tenant.update_role(lost, before)
-    assert tenant.verify(lost)["status"] == "verified"
-    tenant.start()
-    assert (tenant.issued_ids()[old], tenant.get(lost)["external_id"]) == ("retired", old)
-    assert tenant.issue(lost)
-    tenant.world.admin("POST", tenant.path, {"reason": "it leaked", "emergency": True})
-    tenant.world.admin.refused("POST", path_of(lost, "/credentials"), expect=409, code="external_id_withdrawn")
-    with tenant.services.db.read() as db:
-        [row] = db.scalars(sqlalchemy.select(ExternalIdRow).where(ExternalIdRow.value == old))
-    assert row.retired_at is not None
-
-
 def test_an_emergency_and_its_end_are_nothing_to_other_tenants(tenant: Tenant, new_tenant: Callable[[], Tenant]):
     victim, bystander = new_tenant(), new_tenant()
     abused, untouched = victim.connection(), bystander.connection()

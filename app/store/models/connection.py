@@ -126,7 +126,7 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     @property
     def why(self) -> str | None:
         """Why nothing is issued for it, in words; None where credentials are issued."""
-        withdrawn = self.external_id_row.withdrawn_at is not None
+        withdrawn = self.external_id_row.is_withdrawn
         found = why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval, withdrawn=withdrawn)
         return (self._what_failed() or found) if found == states.SEE_VERIFICATION.get(self.status) else found
 
@@ -317,7 +317,8 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         if self.status is ConnectionStatus.SUSPENDED:
             return
         oldest, proof = max(at - _FRESH, self.due_since or at), self.proof
-        if proof is not None and proof.verdict is Verdict.PROVEN and proof.checked_at >= oldest:
+        passed = proof is not None and proof.verdict is Verdict.PROVEN and not self.external_id_row.is_withdrawn
+        if proof is not None and passed and proof.checked_at >= oldest:
             self._become(ConnectionStatus.VERIFIED)
             self.verified_at = self.due_since = proof.checked_at
             self.due_at, self.due_for = schedule.next_settling(self.verified_at, at) or at, Trigger.SCHEDULED

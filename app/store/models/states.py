@@ -112,7 +112,7 @@ def ensure_active(status: TenantStatus) -> None:
         raise SuspendedError("This tenant is suspended; resume it first.")
 
 
-WITHDRAWN = "Its External ID was withdrawn; update its role, so that it accepts the next one."
+WITHDRAWN = "Its External ID was withdrawn; update its role, so that it accepts the one in the onboarding kit."
 AWAITING_APPROVAL = "It may change things in an account that was not declared; the vendor has to approve it."
 SEE_VERIFICATION = {
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",

@@ -109,7 +109,12 @@ class ExternalIdRow(Identified, TenantOwned, Base):
     state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
     created_at: Mapped[datetime] = mapped_column(default=now)
     retired_at: Mapped[datetime | None]
-    withdrawn_at: Mapped[datetime | None]  # in an emergency: nothing is issued with it; setting it moves the epoch
+    withdrawn_at: Mapped[datetime | None]  # in an emergency
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether nothing is issued with it. Becoming so moves the epoch."""
+        return self.withdrawn_at is not None or self.state is ExternalIdState.RETIRED
 
 
 class TenantAccount(TenantOwned, Base):
