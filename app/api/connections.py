@@ -40,7 +40,7 @@ class SetIn(Strict):
 
 class ApprovalIn(Strict):
     permission_set = line(
-        64, "bucket-sync", "The set that you saw: wanted_permission_set, or permission_set where that is null."
+        64, "bucket-sync", "The set to approve: one of sets_to_approve. Without it, the only one that waits."
     )
 
 
@@ -159,6 +159,9 @@ class ConnectionOut(Answer):
         " did not declare: see approve.",
         attribute="awaits_approval",
     )
+    sets_to_approve = fields.List(
+        fields.String(), metadata=doc(["bucket-sync"], "The permission sets that wait for the vendor's approval.")
+    )
     permission_set = string("inventory")
     permission_set_version = number(
         1, "The version that its role was made from, as its stack or its tag says; null: not known.", allow_none=True
@@ -177,6 +180,10 @@ class ConnectionOut(Answer):
     )
     created_at = Time()
     verified_at = Time("The time of the latest proof that succeeded.", allow_none=True)
+
+
+class ApprovedOut(ConnectionOut):
+    approved = string("bucket-sync", "The permission set that was approved.", attribute="approved_set")
 
 
 bp = Blueprint("connections", __name__, noun="connection", description="Links to IAM roles, and their proofs.")
@@ -288,13 +295,16 @@ def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
     return services().connections.resume(changing(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ApprovalIn)
+@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ApprovedOut, takes=ApprovalIn)
 def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Approve a connection that may write, in an account that was not declared
+    """Approve a permission set that may write, in an account that was not declared
 
-    It needs a key that is bound to no tenant. The connection is verified at once if its latest proof succeeded and is
-    less than a day old; otherwise a proof is due now. With `permission_set` it is refused (409) if the connection is to
-    have another one by now: a key of the tenant can ask for one at any time.
+    It needs a key that is bound to no tenant. It approves one set alone: another one of `sets_to_approve` goes on waiting.
+    The answer is 409 if the named set does not wait, or if none is named and two wait. Send the set that you looked at: a
+    key of the tenant can ask for another one at any time.
+
+    A connection whose own set is approved is verified at once if its latest proof succeeded and is less than a day old;
+    otherwise a proof is due now.
     """
     return services().connections.approve(caller(), tenant_id, connection_id, **body)
 

@@ -33,7 +33,16 @@ def _whole(one: Connection) -> Row:
     proof = one.proof
     return (
         _row(one)
-        | row_of(one, "external_id", "issues", "suspended", "awaiting_approval", "created_at", "verified_at")
+        | row_of(
+            one,
+            "external_id",
+            "issues",
+            "suspended",
+            "awaiting_approval",
+            "sets_to_approve",
+            "created_at",
+            "verified_at",
+        )
         | {"proven_until": one.proven_until(services().config.proof_max_age), "next_proof_at": one.due_at}
         | {"verdict": proof and proof.verdict, "checked_at": proof and proof.checked_at}
         | {"checks": proof.checks if proof else [], "warnings": proof.warnings if proof else []}
@@ -143,17 +152,17 @@ def resume(connection: str, reason: str) -> Row:
 
 @noun.verb("approve", "123456789012 --permission-set bucket-sync")
 @_CONNECTION
-@click.option("--permission-set", help="Approve this set without asking; fail if it is another one by now.")
+@click.option("--permission-set", help="Approve this set without asking; fail if it does not await approval.")
 def approve(connection: str, permission_set: str | None) -> Row:
-    """Approve a connection, or the set that it is to move to.
+    """Approve a connection's permission set, or the one that it is to move to.
 
-    Needed when that set may write and the tenant did not declare the account.
+    Needed when that set may write and the tenant did not declare the account. If both wait, name one.
     """
     found = connection_called(connection)
+    to_approve = found.set_to_approve(permission_set)
     if permission_set is None:
         about = row_of(found, "tenant_id", "role_arn", "permission_set", "wanted_permission_set")
         click.echo("\n".join(lines({"tenant": found.tenant.name} | about)), err=True)
-        click.confirm("Approve?", abort=True, err=True)
-        permission_set = found.target_set
-    approved = services().connections.approve(operator(), found.tenant_id, found.id, permission_set=permission_set)
-    return _whole(approved)
+        click.confirm(f"Approve {to_approve}?", abort=True, err=True)
+    approved = services().connections.approve(operator(), found.tenant_id, found.id, permission_set=to_approve)
+    return {**_whole(approved), "approved": approved.approved_set}

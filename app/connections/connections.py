@@ -204,14 +204,17 @@ class Connections:
             with set_changes.recording_a_move(db, caller.actor, connection):
                 new = connection.ask_for_set(chosen.name, approved=caller.tenant_id is None or not to_approve)
             if new:
-                details = {"permission_set": chosen.name, "awaiting_approval": connection.awaits_approval}
+                details = {
+                    "permission_set": chosen.name,
+                    "awaiting_approval": chosen.name in connection.sets_to_approve,
+                }
                 audit.record_about(db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details)
             return connection
 
     def approve(
         self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str | None = None
     ) -> Connection:
-        """The vendor approves a connection that may write; with `permission_set` only if that is what it is to have.
+        """The vendor approves one set that waits: the one that is named, or the only one.
 
         Raises NotFoundError, ForbiddenError, SuspendedError for the tenant, ConflictError.
         """
@@ -224,7 +227,7 @@ class Connections:
             seen = {name: getattr(connection, name) for name in ("permission_set", "wanted_permission_set")}
             with set_changes.recording_a_move(db, caller.actor, connection):
                 connection.approve(now(), permission_set)
-            details = {"status": connection.status.value} | seen
+            details = {"status": connection.status.value, "approved": connection.approved_set} | seen
             audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
             return connection
 

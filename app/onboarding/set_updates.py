@@ -30,7 +30,7 @@ class SetUpdate(NamedTuple):
 
     @property
     def awaits_approval(self) -> bool:
-        return any(one.awaits_approval for one in self.connections)
+        return any(self.after.name in one.sets_to_approve for one in self.connections)
 
 
 def updates_of(

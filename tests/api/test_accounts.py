@@ -143,24 +143,27 @@ def test_the_vendor_approves_what_is_proven_and_fresh_and_it_issues_at_once(worl
     world.admin.refused("POST", path_of(waiting, "/approve"), expect=409, code="conflict")
 
 
-def test_an_approval_that_names_a_permission_set_approves_no_other(world: World, acme, waiting):
-    """The tenant's key asks for another set between the vendor's look and the approval."""
-    named = {"permission_set": WRITES}
+def test_an_approval_that_names_a_set_that_does_not_wait_approves_nothing(world: World, acme, waiting):
+    """The tenant's key has asked for a set that only reads, under which the connection looks harmless."""
     bound_to(world, acme)("PATCH", path_of(waiting), {"permission_set": "inventory"})
+    assert world.admin("GET", path_of(waiting))["sets_to_approve"] == [WRITES]
+    named = {"permission_set": "inventory"}
     refused = world.admin.refused("POST", path_of(waiting, "/approve"), named, expect=409, code="conflict")
-    assert "inventory" in refused["detail"]
-    assert world.admin("GET", path_of(waiting))["awaiting_approval"]
-    bound_to(world, acme)("PATCH", path_of(waiting), named)
-    approved = world.admin("POST", path_of(waiting, "/approve"), named)
-    assert (approved["status"], approved["awaiting_approval"]) == ("verified", False)
+    assert WRITES in refused["detail"]
+    world.admin.refused("POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified")
+    approved = world.admin("POST", path_of(waiting, "/approve"), {"permission_set": WRITES})
+    assert (approved["status"], approved["approved"], approved["sets_to_approve"]) == ("verified", WRITES, [])
+    assert (approved["permission_set"], approved["wanted_permission_set"]) == (WRITES, "inventory")
 
 
-def test_the_audit_log_says_which_permission_set_was_approved(world: World, waiting):
-    world.admin("PATCH", path_of(waiting), {"permission_set": "inventory"})
-    world.admin("POST", path_of(waiting, "/approve"), {"permission_set": "inventory"})
-    [event] = world.audit(connection_id=waiting["id"], action="connection.approved")
-    found = {"status": "verified", "permission_set": WRITES, "wanted_permission_set": "inventory"}
-    assert event["details"] == found
+def test_the_answer_and_the_audit_log_say_which_permission_set_was_approved(world: World, acme):
+    """Without a name it is the one that waits by then."""
+    made = connect(world, acme, bound_to(world, acme), permission_set="inventory")
+    bound_to(world, acme)("PATCH", path_of(made), {"permission_set": WRITES})
+    assert world.admin("POST", path_of(made, "/approve"))["approved"] == WRITES
+    [event] = world.audit(connection_id=made["id"], action="connection.approved")
+    before = {"permission_set": "inventory", "wanted_permission_set": WRITES}
+    assert event["details"] == {"status": "verified", "approved": WRITES} | before
 
 
 def test_asking_for_the_same_permission_set_again_is_no_event(world: World, acme, waiting):

@@ -24,6 +24,7 @@ def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
         "why",
         "suspended",
         "awaiting_approval",
+        "sets_to_approve",
         "permission_set",
         "permission_set_version",
         "wanted_permission_set",

@@ -179,24 +179,27 @@ def test_a_connection_is_approved(cli, world):
     other = cli.text("connections", "approve", awaiting["id"], "--permission-set", "inventory", fails=1)
     assert "bucket-sync" in other, "what it is now"
     asks = cli.text("connections", "approve", awaiting["id"], fails=1)
-    for told in ("bucket-sync", awaiting["role_arn"], "Approve?"):
+    for told in ("bucket-sync", awaiting["role_arn"], "Approve bucket-sync?"):
         assert told in asks
     assert cli("connections", "show", awaiting["id"])["awaiting_approval"]
     approved = cli("connections", "approve", awaiting["id"], "--permission-set", "bucket-sync")
-    assert approved["status"] == "verified"
+    assert (approved["status"], approved["approved"]) == ("verified", "bucket-sync")
 
 
 def test_what_is_asked_for_after_the_look_is_not_approved_by_the_command(cli, world, monkeypatch):
-    """The tenant's key asks for another set while the operator reads what the command shows."""
-    awaiting = world.awaiting_approval(world.tenant())
+    """The tenant's key withdraws the set, and asks for another, while the operator reads what the command shows."""
+    tenant = world.tenant()
+    made, own = world.connection(tenant), world.key("connections:write", tenant=tenant)
+    own("PATCH", path_of(made), {"permission_set": "bucket-sync"})
 
-    def look(*_: object, **__: object) -> bool:
-        world.admin("PATCH", path_of(awaiting), {"permission_set": "inventory"})
+    def look(question: str, **_: object) -> bool:
+        assert question == "Approve bucket-sync?"
+        own("PATCH", path_of(made), {"permission_set": "inventory"})
         return True
 
     monkeypatch.setattr("click.confirm", look)
-    assert "inventory" in cli.text("connections", "approve", awaiting["id"], fails=1)
-    assert cli("connections", "show", awaiting["id"])["awaiting_approval"]
+    assert "does not await approval" in cli.text("connections", "approve", made["id"], fails=1)
+    assert world.audit(connection_id=made["id"], action="connection.approved") == []
 
 
 def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_no_other(cli, world, acme):

@@ -419,6 +419,25 @@ def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(vendor_o
 
 
 @on_sqlite
+def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(vendor_of_sets: Vendor, customer: Customer):
+    own_set, other_set = vendor_of_sets.writes, f"t{vendor_of_sets.writes}"
+    vendor_of_sets.write(other_set, 1, READS, WRITES, MORE, access="write")
+    with vendor_of_sets.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, own_set)
+        asked = world.key("connections:write", tenant=tenant)("PATCH", path_of(made), {"permission_set": other_set})
+        assert asked["sets_to_approve"] == [own_set, other_set]
+        refused = world.admin.refused("POST", path_of(made, "/approve"), {}, expect=409, code="conflict")
+        assert own_set in refused["detail"]
+        assert other_set in refused["detail"]
+        for named, left, status in ((other_set, own_set, "pending"), (own_set, None, "verified")):
+            approved = world.admin("POST", path_of(made, "/approve"), {"permission_set": named})
+            assert (approved["approved"], approved["status"]) == (named, status)
+            assert approved["sets_to_approve"] == ([left] if left else [])
+        assert (approved["permission_set"], approved["wanted_permission_set"]) == (own_set, other_set)
+
+
+@on_sqlite
 def test_a_new_parameter_must_be_filled_in_and_a_known_one_keeps_its_value(vendor_of_sets: Vendor, customer: Customer):
     name = vendor_of_sets.reads
     bucket = {"name": "Bucket", "pattern": "[a-z0-9.-]{3,63}", "description": "A bucket", "example": "acme-reports"}

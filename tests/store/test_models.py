@@ -468,7 +468,7 @@ def test_nothing_is_due_for_a_suspended_connection_until_it_is_resumed():
     it.ask_for_set("writes", approved=False)
     it.suspend(WHY)
     it.role_was_made_from("writes", 1)
-    it.approve(NOW)
+    it.approve(NOW, "writes")
     assert (it.permission_set, it.awaits_approval, it.status, it.due_at) == ("writes", False, S.SUSPENDED, None)
     it.make_due(NOW, Trigger.REGISTERED)
     assert it.due_at is None

@@ -1,6 +1,6 @@
 """What the page says of accounts that were not declared, and of roles that the vendor has to approve."""
 
-from tests.support.cast import Customer, World
+from tests.support.cast import Customer, World, path_of
 from tests.web.conftest import Visitor, visit
 
 WRITES = "bucket-sync"
@@ -27,5 +27,7 @@ def test_the_page_says_that_a_role_that_may_write_waits_for_the_vendor(world: Wo
     assert "the vendor must approve it" in visitor.page().get_text()
     visitor.raw(f"/connections/{made['id']}/verify", "POST")
     assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")["awaiting_approval"]
-    world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}/approve")
+    world.admin("PATCH", path_of(made), {"permission_set": "inventory"})
+    assert "because the role can then change data" not in visitor.page().get_text(), "the other set only reads"
+    world.admin("POST", path_of(made, "/approve"))
     assert visitor.steps() == ["done"] * 5

@@ -1,7 +1,7 @@
 """A tenant's link to one IAM role: its states, and the proofs that decide them."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, String, UniqueConstraint, false, literal_column, text
@@ -112,6 +112,7 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
+    approved_set = cast("str | None", None)  # no column: the set that `approve` was about
 
     tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
     external_id_row: Mapped[ExternalIdRow] = relationship(lazy="joined", innerjoin=True, viewonly=True)
@@ -258,14 +259,34 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
             self.stack = None  # the role outlived its stack
 
     @property
-    def awaits_approval(self) -> bool:
-        """Whether the vendor must approve it, or the set that it is to move to; until then it keeps its own set."""
-        return self.awaiting_approval or (self.wanted_permission_set is not None and not self.wanted_approved)
+    def sets_to_approve(self) -> list[str]:
+        """The permission sets that wait for the vendor's approval: its own, and the one that its role is to move to.
+
+        Until a move is approved the connection keeps its own set.
+        """
+        own, wanted = self.permission_set, self.wanted_permission_set
+        waiting = [own] if self.awaiting_approval else []
+        return waiting if wanted is None or self.wanted_approved else [*waiting, wanted]
 
     @property
-    def target_set(self) -> str:
-        """The permission set that its role is to have: an approval is about this one."""
-        return self.wanted_permission_set or self.permission_set
+    def awaits_approval(self) -> bool:
+        return bool(self.sets_to_approve)
+
+    def set_to_approve(self, permission_set: str | None) -> str:
+        """The set that an approval is about; `permission_set` is the one that it names.
+
+        Raises ConflictError when no set waits, when the named one does not, and when none is named although two wait.
+        """
+        waiting = self.sets_to_approve
+        if not waiting:
+            raise ConflictError("This connection does not await approval.")
+        if permission_set is None and len(waiting) > 1:
+            raise ConflictError(
+                f"Two permission sets await approval: {' and '.join(waiting)}. Name the one to approve."
+            )
+        if permission_set not in {None, *waiting}:
+            raise ConflictError(f"This permission set does not await approval. Waiting: {', '.join(waiting)}.")
+        return permission_set or waiting[0]
 
     def ask_for_set(self, name: str, *, approved: bool) -> bool:
         """Its role is to move to that set: to its own set means that it is to stay. Returns whether that is new."""
@@ -297,21 +318,15 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
             self.make_due(now(), Trigger.REQUESTED)
 
     def approve(self, at: datetime, permission_set: str | None = None) -> None:
-        """The vendor approves it, and the set that it is to move to. Verified at once if its latest proof passed, is
-        fresh, and was made since the connection was last made due (a resume, a stack's message); otherwise a proof is due.
+        """The vendor approves one set that waits; another one goes on waiting. Raises as `set_to_approve` does.
 
-        `permission_set`: what the vendor saw as `target_set`. Raises ConflictError when it is another one by now, or when
-        the connection does not await approval.
+        With its own set approved, it is verified at once if its latest proof passed, is fresh, and was made since the
+        connection was last made due (a resume, a stack's message); otherwise a proof is due.
         """
-        if not self.awaits_approval:
-            raise ConflictError("This connection does not await approval.")
-        if permission_set not in {None, self.target_set}:
-            raise ConflictError(
-                f"The permission set to approve is {self.target_set} now; look at the connection again."
-            )
-        self.wanted_approved = self.wanted_permission_set is not None
-        self._move()
-        if not self.awaiting_approval:
+        self.approved_set = self.set_to_approve(permission_set)
+        if self.approved_set == self.wanted_permission_set:
+            self.wanted_approved = True
+            self._move()
             return
         self.awaiting_approval = False
         if self.status is ConnectionStatus.SUSPENDED:
