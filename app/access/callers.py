@@ -116,10 +116,15 @@ class Caller:
         if scope not in self.scopes:
             raise ForbiddenError(f"This API key lacks the scope {scope.value}.")
 
-    def require_set(self, permission_set: str) -> None:
-        """Raises ForbiddenError if the key is for other permission sets."""
-        if self.permission_sets is not None and permission_set not in self.permission_sets:
-            raise ForbiddenError("This API key is not for connections of this permission set.")
+    def covers(self, permission_sets: frozenset[str]) -> bool:
+        """Whether the key is for all of these permission sets."""
+        return self.permission_sets is None or permission_sets <= self.permission_sets
+
+    def require_sets(self, permission_sets: frozenset[str]) -> None:
+        """Raises ForbiddenError unless the key is for all of these permission sets."""
+        if not self.covers(permission_sets):
+            lacking = ", ".join(sorted(permission_sets - (self.permission_sets or frozenset())))
+            raise ForbiddenError(f"This API key is not for a permission set that the role has: {lacking}.")
 
     def require_unbound(self) -> None:
         """Raises ForbiddenError for a key that is bound to a tenant. For what concerns all tenants, or the vendor."""

@@ -133,7 +133,8 @@ class Diagnoses:
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
-                set_changes.apply_set_label(db, self._sets, caller.actor, connection, view.settings.permission_set)
+                label = view.settings.permission_set
+                set_changes.apply_set_label(db, self._sets, caller.actor, connection, label, by_tag=True)
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
             return connection
 

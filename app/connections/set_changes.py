@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.audit import Action, Actor, log as audit
@@ -10,18 +11,20 @@ from app.permissions.permission_sets import PermissionSets, read_label
 from app.store.models import Connection, PermissionSetVersion
 
 
-def apply_set_label(db: Session, sets: PermissionSets, actor: Actor, connection: Connection, label: str | None) -> None:
-    """`label`: name and version, unverified. It takes effect only for the connection's own set, and one asked for."""
-    if (named := read_label(label or "")) and _is_known(db, sets, *named):
+def apply_set_label(
+    db: Session, sets: PermissionSets, actor: Actor, connection: Connection, label: str | None, *, by_tag: bool
+) -> None:
+    """Apply the set's name and version that the role's tag (`by_tag`) or its stack's message names.
+
+    A set counts if it is asked for now, or was published; its version as well.
+    """
+    name, version = read_label(label or "") or ("", 0)
+    versions = set(db.scalars(select(PermissionSetVersion.version).where(PermissionSetVersion.name == name)))
+    if (chosen := sets.get(name)) is not None:
+        versions.add(chosen.version)
+    if versions:
         with recording_a_move(db, actor, connection):
-            connection.role_was_made_from(*named)
-
-
-def _is_known(db: Session, sets: PermissionSets, name: str, version: int) -> bool:
-    """Whether that version of the set is asked for now, or was published."""
-    chosen = sets.get(name)
-    asked_for = chosen is not None and chosen.version == version
-    return asked_for or db.get(PermissionSetVersion, (name, version)) is not None
+            connection.role_was_made_from(name, version if version in versions else None, by_tag=by_tag)
 
 
 @contextmanager

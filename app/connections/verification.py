@@ -214,7 +214,7 @@ class Verification:
                 metrics.DRIFT.labels(connection.status.value).observe(drift["exposed_for_seconds_at_most"])
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, drift)
-            set_changes.apply_set_label(db, self._sets, caller.actor, connection, finding.permission_set)
+            set_changes.apply_set_label(db, self._sets, caller.actor, connection, finding.permission_set, by_tag=True)
             if before.plan.rotates:
                 rotation.settle(db, caller.actor, tenant.id)
             db.flush()

@@ -47,7 +47,7 @@ class VerifiedConnection:
     version: int
     grant: Grant
     role_unique_id: str | None
-    permission_set: str
+    permission_sets: frozenset[str]
     external_id_id: UUID
     # Seconds since 1970, as of this reading: later proofs do not move the epoch. A connection that was proven again
     # meanwhile is the same one, so an issuance under locks does not compare it.
@@ -116,8 +116,11 @@ class Authorization:
         """
         key_epoch, known = self._caller(caller.lookup)
         _ensure_may_issue(known, caller.digest, path[0])
-        epoch, connection = self._known(self._connections, path, lambda db: _verified_at(db, known, path))
-        _ensure_permission_set(known, connection)
+        epoch, connection = self._connection(known, path)
+        if not known.covers(connection.permission_sets):  # from memory perhaps, which no commit has compared
+            self._connections.forget(path)
+            epoch, connection = self._connection(known, path)
+        _ensure_permission_sets(known, connection)
         return min(key_epoch, epoch), connection
 
     def ensure_fresh_proof(self, connection: VerifiedConnection, at: float, patience: float) -> bool:
@@ -142,6 +145,9 @@ class Authorization:
     def forget(self, connection: VerifiedConnection) -> None:
         """AWS refused it, or it was proven again: read this connection again at the next request."""
         self._connections.forget(connection.path)
+
+    def _connection(self, known: Caller, path: Path) -> tuple[int, VerifiedConnection]:
+        return self._known(self._connections, path, lambda db: _verified_at(db, known, path))
 
     def _caller(self, lookup: str) -> tuple[int, Caller]:
         return self._known(self._callers, lookup, lambda db: caller_at_epoch(db, lookup))
@@ -190,7 +196,7 @@ def lock_verified_connection(db: Session, caller: Caller, path: Path) -> Verifie
     db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
     db.execute(select(Connection.id).where(Connection.id == connection_id).with_for_update(read=True))
     _, connection = _verified_at(db, known, path)
-    _ensure_permission_set(known, connection)
+    _ensure_permission_sets(known, connection)
     return connection
 
 
@@ -214,9 +220,9 @@ def _ensure_may_issue(known: Caller, digest: bytes, tenant_id: UUID) -> None:
         raise errors.NotFoundError
 
 
-def _ensure_permission_set(caller: Caller, connection: VerifiedConnection) -> None:
+def _ensure_permission_sets(caller: Caller, connection: VerifiedConnection) -> None:
     with refused_about(connection.path):
-        caller.require_set(connection.permission_set)
+        caller.require_sets(connection.permission_sets)
 
 
 def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
@@ -239,7 +245,7 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
         version=connection.version,
         grant=connection.grant,
         role_unique_id=connection.role_unique_id,
-        permission_set=connection.permission_set,
+        permission_sets=connection.permission_sets,
         proven_at=connection.verified_at.timestamp() if connection.verified_at else 0.0,
         external_id_id=connection.external_id_id,
     )

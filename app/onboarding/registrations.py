@@ -221,7 +221,8 @@ class Registrations:
 
     def _note(self, db: Session, actor: Actor, connection: Connection, request: Request) -> None:
         """What the stack says of its role. A proof that may read the role knows better, and comes soon."""
-        set_changes.apply_set_label(db, self._sets, actor, connection, request.property("PermissionSet"))
+        label = request.property("PermissionSet")
+        set_changes.apply_set_label(db, self._sets, actor, connection, label, by_tag=False)
         if "AccessUntil" in request.properties:  # not in templates of older releases
             connection.access_until = end_of([request.property("AccessUntil")])
 

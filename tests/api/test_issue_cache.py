@@ -198,7 +198,7 @@ ISSUABLE = {
     "version": 1,
     "grant": GRANT,
     "role_unique_id": "AROAX",
-    "permission_set": "inventory",
+    "permission_sets": frozenset({"inventory"}),
     "external_id_id": new_id(),
     "proven_at": 0.0,
 }

@@ -243,6 +243,8 @@ BY_HAND = {
     "a connection's role": CONNECTION + "role_arn = role_arn || '-x' WHERE id = :connection",
     "a connection's version": CONNECTION + "version = version + 1 WHERE id = :connection",
     "a connection's permission set": CONNECTION + "permission_set = 'other' WHERE id = :connection",
+    "a role's set by its tag": CONNECTION + "tagged_set = 'other' WHERE id = :connection",
+    "a role's set by its stack": CONNECTION + "stack_set = 'other' WHERE id = :connection",
     "a connection's id": CONNECTION + "id = :fresh WHERE id = :connection",
     "a connection's tenant": CONNECTION + "tenant_id = :other, external_id_id = :others WHERE id = :connection",
     "a connection's end": "DELETE FROM connections WHERE id = :connection",

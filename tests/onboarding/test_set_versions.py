@@ -246,10 +246,10 @@ def moved(world: World, app, customer: Customer, tenant, name: str) -> None:
 
 
 class Workers:
-    """Keys for one set, in two processes, which have issued before, and so remember key and connection."""
+    """Keys for some sets, in two processes, which have issued before, and so remember key and connection."""
 
-    def __init__(self, world: World, other: Flask, made, permission_set: str) -> None:
-        key = world.key("credentials:issue", permission_sets=[permission_set]).key
+    def __init__(self, world: World, other: Flask, made, *permission_sets: str) -> None:
+        key = world.key("credentials:issue", permission_sets=list(permission_sets)).key
         self._apis, self._path = [Api(app, key) for app in (world.admin.app, other)], path_of(made, "/credentials")
         self.work()
 
@@ -257,9 +257,10 @@ class Workers:
         for api in self._apis:
             api("POST", self._path)
 
-    def are_refused(self) -> None:
-        for api in self._apis:
-            api.refused("POST", self._path, expect=403, code="forbidden")
+    def are_refused(self) -> str:
+        """Returns the last refusal's words."""
+        details = [api.refused("POST", self._path, expect=403, code="forbidden")["detail"] for api in self._apis]
+        return details[-1]
 
 
 def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(vendor_of_sets: Vendor, customer: Customer):
@@ -302,7 +303,7 @@ def test_a_move_to_a_set_that_writes_waits_for_the_vendor(vendor_of_sets: Vendor
     with vendor_of_sets.release() as (world, app), vendor_of_sets.release(publish=False) as (_, other):
         tenant = world.tenant()
         made = launched(world, app, customer, tenant, reads)
-        workers = Workers(world, other, made, reads)
+        workers, for_both = Workers(world, other, made, reads), Workers(world, other, made, reads, writes)
         own = world.key("connections:write", "connections:read", tenant=tenant)
         asked = own("PATCH", path_of(made), {"permission_set": writes})
         assert (asked["awaiting_approval"], asked["status"], asked["issues"]) == (True, "verified", True)
@@ -312,12 +313,13 @@ def test_a_move_to_a_set_that_writes_waits_for_the_vendor(vendor_of_sets: Vendor
         workers.work()
         moved(world, app, customer, tenant, writes)
         if not approved_first:
+            assert writes in workers.are_refused(), "the role can do more by now"
+            for_both.work()
             [waiting] = connections_of(world, tenant)
             assert (waiting["permission_set"], waiting["awaiting_approval"]) == (reads, True)
             assert (waiting["status"], waiting["issues"]) == ("verified", True)
             waiting = world.admin("POST", path_of(made, "/verify"))
             assert (waiting["permission_set"], waiting["status"]) == (reads, "verified"), "nor does a proof move it"
-            workers.work()
             world.admin("POST", path_of(made, "/approve"), {})
         [after] = connections_of(world, tenant)
         assert (after["permission_set"], after["awaiting_approval"], after["issues"]) == (writes, False, True)
@@ -346,6 +348,30 @@ def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(vendor_of_sets: Vend
         )
         events = [one["action"] for one in world.audit(connection_id=made["id"])]
         assert ("connection.permission_set_changed" in events) is approved
+
+
+def test_a_key_for_one_set_gets_nothing_while_a_proof_sees_another_in_the_roles_tag(
+    vendor_of_sets: Vendor, customer: Customer
+):
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    with vendor_of_sets.release() as (world, _), vendor_of_sets.release(publish=False) as (_, other):
+        tenant = world.tenant()
+        kit = kit_of(world, tenant, reads)
+        made = world.connect(tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"]))
+        workers, for_both = Workers(world, other, made, reads), Workers(world, other, made, reads, writes)
+        own = world.key("connections:write", tenant=tenant)
+        for asked in (writes, reads):  # and withdrawn, which changes no role
+            own("PATCH", path_of(made), {"permission_set": asked})
+            tag(world, customer, kit["role_name"], f"{writes}@999")
+            assert world.admin("POST", path_of(made, "/verify"))["permission_set"] == reads
+            workers.are_refused()
+            for_both.work()
+        tag(world, customer, kit["role_name"], f"{reads}@1")
+        world.admin("POST", path_of(made, "/verify"))
+        workers.work()
+        tag(world, customer, kit["role_name"], f"{writes}@1")
+        assert world.admin("POST", path_of(made, "/diagnose"))["permissions"]["set"] == reads
+        workers.are_refused()
 
 
 @on_sqlite

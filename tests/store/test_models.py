@@ -467,7 +467,7 @@ def test_nothing_is_due_for_a_suspended_connection_until_it_is_resumed():
     it = connection(S.PENDING, permission_set="reads", awaiting_approval=True)
     it.ask_for_set("writes", approved=False)
     it.suspend(WHY)
-    it.role_was_made_from("writes", 1)
+    it.role_was_made_from("writes", 1, by_tag=True)
     it.approve(NOW, "writes")
     assert (it.permission_set, it.awaits_approval, it.status, it.due_at) == ("writes", False, S.SUSPENDED, None)
     it.make_due(NOW, Trigger.REGISTERED)
@@ -488,8 +488,46 @@ def test_asking_for_a_set_says_whether_that_changes_something():
     ]
     changed = [it.ask_for_set(name, approved=approved) for name, approved in asked]
     assert changed == [False, True, False, True, False, True]
-    it.role_was_made_from("reads", 1)
+    it.role_was_made_from("reads", 1, by_tag=True)
     assert (it.permission_set_version, it.wanted_approved) == (1, False)
+
+
+TAG, MESSAGE = True, False
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([("writes", TAG)], "writes"),
+        ([("writes", MESSAGE)], "writes"),
+        ([("third", TAG)], "third"),
+        ([("third", MESSAGE)], ""),
+        ([("writes", MESSAGE), ("reads", MESSAGE)], ""),
+        ([("writes", MESSAGE), ("reads", TAG)], ""),
+        ([("writes", TAG), ("reads", MESSAGE)], "writes"),
+        ([("third", TAG), ("writes", MESSAGE)], "third writes"),
+        ([("third", TAG), ("writes", MESSAGE), ("reads", TAG)], ""),
+    ],
+)
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_which_sets_a_role_has_by_now_its_tag_and_its_stack_say(told, expected, withdrawn):
+    """A message counts for a set that was asked for, and takes back no tag. To withdraw the request changes no role."""
+    it = connection(S.VERIFIED, permission_set="reads")
+    it.ask_for_set("writes", approved=False)
+    for name, by_tag in told:
+        it.role_was_made_from(name, 1, by_tag=by_tag)
+    if withdrawn:
+        it.ask_for_set("reads", approved=False)
+    assert it.permission_sets == {"reads", *expected.split()}
+
+
+def test_a_role_that_has_moved_has_no_other_set():
+    it = connection(S.VERIFIED, permission_set="reads")
+    it.ask_for_set("writes", approved=False)
+    for by_tag in (TAG, MESSAGE):
+        it.role_was_made_from("writes", 1, by_tag=by_tag)
+    it.approve(NOW)
+    assert (it.permission_set, it.permission_sets) == ("writes", {"writes"})
 
 
 @pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE], ids=lambda s: s.value)

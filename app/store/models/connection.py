@@ -1,7 +1,7 @@
 """A tenant's link to one IAM role: its states, and the proofs that decide them."""
 
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, String, UniqueConstraint, false, literal_column, text
@@ -13,6 +13,7 @@ from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn
 from app.store.models import proof_schedule as schedule, states
 from app.store.models.base import Base, Identified, Suspendable, Suspension, same_tenant, state_column
+from app.store.models.role_sets import RoleSets
 from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
@@ -50,7 +51,7 @@ _ROUTINE = "due_for = 'scheduled' AND status <> 'pending'"
 _URGENT = "due_for <> 'scheduled' OR status = 'pending'"
 
 
-class Connection(Identified, TenantOwned, Suspendable, Base):
+class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     """A tenant's link to one IAM role. ConnectionStatus shows its states, and what leads from one to the next.
 
     The role never changes: another role is another connection with a proof of its own. The External ID changes only by
@@ -81,12 +82,6 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     external_id_id: Mapped[UUID]
     role_arn: Mapped[str] = mapped_column(String(2048))
     account_id: Mapped[str] = mapped_column(String(12))
-    permission_set: Mapped[str] = mapped_column(String(64))
-    permission_set_version: Mapped[int | None]  # that its role was made from, as far as its stack or its tag said
-    # The set that its role is to move to; the version of it that the role has by now; whether the vendor allows that.
-    wanted_permission_set: Mapped[str | None] = mapped_column(String(64))
-    wanted_version: Mapped[int | None]
-    wanted_approved: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[ConnectionStatus] = mapped_column(
         state_column(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
     )
@@ -100,7 +95,6 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     due_for: Mapped[Trigger] = mapped_column(state_column(Trigger, "due_for"), default=Trigger.CREATED)
     # Only the account was given, so Deputy looks for the kit's role there. A tenant may have a few such searches.
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
-    awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # by the vendor
     stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
     # Pending, and the role refused the latest proof: the customer can repair it. False for any other status.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
@@ -112,7 +106,6 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
-    approved_set = cast("str | None", None)  # no column: the set that `approve` was about
 
     tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
     external_id_row: Mapped[ExternalIdRow] = relationship(lazy="joined", innerjoin=True, viewonly=True)
@@ -257,65 +250,6 @@ class Connection(Identified, TenantOwned, Suspendable, Base):
         self.due_at, self.due_for = self._next_due(proof, self.due_since, interval), Trigger.SCHEDULED
         if self.status is ConnectionStatus.VERIFIED and not schedule.next_settling(self.due_since, proof.checked_at):
             self.stack = None  # the role outlived its stack
-
-    @property
-    def sets_to_approve(self) -> list[str]:
-        """The permission sets that wait for the vendor's approval: its own, and the one that its role is to move to.
-
-        Until a move is approved the connection keeps its own set.
-        """
-        own, wanted = self.permission_set, self.wanted_permission_set
-        waiting = [own] if self.awaiting_approval else []
-        return waiting if wanted is None or self.wanted_approved else [*waiting, wanted]
-
-    @property
-    def awaits_approval(self) -> bool:
-        return bool(self.sets_to_approve)
-
-    def set_to_approve(self, permission_set: str | None) -> str:
-        """The set that an approval is about; `permission_set` is the one that it names.
-
-        Raises ConflictError when no set waits, when the named one does not, and when none is named although two wait.
-        """
-        waiting = self.sets_to_approve
-        if not waiting:
-            raise ConflictError("This connection does not await approval.")
-        if permission_set is None and len(waiting) > 1:
-            raise ConflictError(
-                f"Two permission sets await approval: {' and '.join(waiting)}. Name the one to approve."
-            )
-        if permission_set not in {None, *waiting}:
-            raise ConflictError(f"This permission set does not await approval. Waiting: {', '.join(waiting)}.")
-        return permission_set or waiting[0]
-
-    def ask_for_set(self, name: str, *, approved: bool) -> bool:
-        """Its role is to move to that set: to its own set means that it is to stay. Returns whether that is new."""
-        before = self.wanted_permission_set, self.wanted_approved
-        wanted = None if name == self.permission_set else name
-        if wanted != self.wanted_permission_set:
-            self.wanted_permission_set, self.wanted_version, self.wanted_approved = wanted, None, False
-        self.wanted_approved = wanted is not None and (self.wanted_approved or approved)
-        new = before != (self.wanted_permission_set, self.wanted_approved)
-        self._move()
-        return new
-
-    def role_was_made_from(self, name: str, version: int) -> None:
-        """Its stack, or its role itself, says from which set it was made. Only a set that was asked for takes effect."""
-        if name == self.permission_set:
-            self.permission_set_version, self.wanted_version = version, None
-        elif name == self.wanted_permission_set:
-            self.wanted_version = version
-            self._move()
-
-    def _move(self) -> None:
-        """To the set that was asked for, once its role has it and the vendor allows it."""
-        if self.wanted_permission_set is None or self.wanted_version is None or not self.wanted_approved:
-            return
-        self.permission_set, self.permission_set_version = self.wanted_permission_set, self.wanted_version
-        self.wanted_permission_set, self.wanted_version, self.wanted_approved = None, None, False
-        if self.awaiting_approval:
-            self.awaiting_approval = False
-            self.make_due(now(), Trigger.REQUESTED)
 
     def approve(self, at: datetime, permission_set: str | None = None) -> None:
         """The vendor approves one set that waits; another one goes on waiting. Raises as `set_to_approve` does.
