@@ -254,7 +254,10 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 
 @bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
-    """Delete a connection: issuing stops at once"""
+    """Delete a connection: issuing stops at once
+
+    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted it.
+    """
     services().connections.delete(caller(), tenant_id, connection_id)
 
 
@@ -284,7 +287,11 @@ def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> 
 
 @bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Suspend a connection: no credentials are issued for it until it is resumed"""
+    """Suspend a connection: no credentials are issued for it until it is resumed
+
+    If a key that is bound to no tenant does so, the tenant's keys, links and stacks connect no other role in its AWS
+    account until then.
+    """
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
 

@@ -36,9 +36,11 @@ def add_pending(
 ) -> Connection:
     """A new row, pending and due at once. The tenant's row must be locked.
 
-    `approved`: the vendor itself adds it. Raises RateLimitedError when the tenant is full, and RoleNotAllowedError for
-    an undeclared account.
+    `approved`: the vendor itself adds it. Raises RateLimitedError when the tenant is full, RoleNotAllowedError for an
+    undeclared account, and ConflictError for one that the vendor's suspension closes to others.
     """
+    if not approved:
+        allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
     to_approve = _must_be_approved(db, config, tenant, role.account_id, chosen)
     most = config.max_connections
     live = select(func.count()).where(live_of(tenant.id))
@@ -116,7 +118,7 @@ class Connections:
         """A new connection, proven once before it is returned, and pending if the proof did not succeed.
 
         Raises ValidationFailedError, RoleNotAllowedError, NotFoundError, SuspendedError, and ConflictError when the
-        tenant has a live connection to this role.
+        tenant has a live connection to this role, or the vendor deleted it or suspended one in its account.
         """
         with self._insert(caller, tenant_id, role_arn, permission_set) as (_, connection):
             connection.due_at = now() + _OWN_PROOF
@@ -141,14 +143,18 @@ class Connections:
             raise ConflictError(_THERE_ALREADY) from error
 
     def _clear_tombstone(self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn) -> None:
-        """Delete the row of a deleted connection to this role: only an API key may (invariant 12)."""
+        """Delete the row of a deleted connection to this role: only an API key may (invariant 12), and a bound one only
+        after a bound one has deleted it.
+        """
         earlier = db.scalars(to_role(tenant_id, role)).one_or_none()
         if earlier is None:
             return
         if earlier.status is not ConnectionStatus.DELETED:
             raise ConflictError(_THERE_ALREADY)
-        if caller.kind != "api_key":
+        if caller.kind == "onboarding_link":
             raise ConflictError("This connection was removed. Ask the vendor that sent you the link to add it again.")
+        if caller.tenant_id is not None and not earlier.deleted_by_bound:
+            raise ConflictError("The vendor deleted this connection, and has to add it again.")
         db.delete(earlier)
         db.flush()
 
@@ -180,6 +186,8 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
+            if caller.tenant_id is not None:
+                allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)
             never_proven = connection.found_by_account and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
                 # Otherwise suspended searches could pile up and be resumed together.
@@ -235,7 +243,8 @@ class Connections:
         """Stops issuing at once; the row stays as a tombstone. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            connection.ensure_may_undo(bound=caller.tenant_id is not None)
-            connection.delete(now())
+            bound = caller.tenant_id is not None
+            connection.ensure_may_undo(bound=bound)
+            connection.delete(now(), bound=bound)
             details = {"role_arn": connection.role_arn}
             audit.record_about(db, caller.actor, Action.CONNECTION_DELETED, connection, details)

@@ -18,7 +18,7 @@ from app.audit import WORKER, Action, Actor, Outcome, log as audit
 from app.aws.sts import Sts, Told
 from app.clock import now
 from app.concurrency.places import pause
-from app.connections import fleet, set_changes
+from app.connections import allowed_roles, fleet, set_changes
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
 from app.connections.pairing import Answers, Plan, look_for_retired, next_due, plan_of, store_trials, try_external_ids
@@ -101,7 +101,8 @@ class Verification:
 
         `sample`: whether a refusal may be compared with what other roles say, which can make them tried as well.
 
-        Raises NotFoundError, SuspendedError, or ConflictError when the connection keeps changing meanwhile.
+        Raises NotFoundError, SuspendedError, and ConflictError when the connection keeps changing meanwhile, or is in an
+        account that the vendor's suspension closes.
         """
         for _ in range(_TRIES):
             before = self._to_test(caller, tenant_id, connection_id)
@@ -119,7 +120,7 @@ class Verification:
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
-            connection.ensure_not_suspended()
+            _ensure_open(db, caller, connection)
             return _Tested(connection, connection.refusal_would_break_it(), plan_of(db, connection))
 
     def _prove_patiently(self, before: _Tested, trigger: Trigger, patience: float) -> Answers:
@@ -192,7 +193,7 @@ class Verification:
             tenant = tenant_of(db, caller, path[0], lock=True)
             connection = owned(db, caller, *path, lock=True)
             tenant.ensure_active()
-            connection.ensure_not_suspended()
+            _ensure_open(db, caller, connection)
             if not before.still_holds(connection, answers.finding.verdict) or plan_of(db, connection) != before.plan:
                 return None
             # Somebody may have made it due meanwhile, for a reason that came after our calls.
@@ -234,6 +235,15 @@ def _note_reading(db: DbSession, actor: Actor, connection: Connection, finding: 
         return finding
     audit.record_about(db, actor, Action.CONNECTION_ROLE_UNREADABLE, connection, {})
     return finding._replace(warnings=(*finding.warnings, UNREADABLE))
+
+
+def _ensure_open(db: DbSession, caller: AnyCaller, connection: Connection) -> None:
+    """Raises SuspendedError for a suspended connection, and ConflictError for a role that no proof has pinned in an
+    account that the vendor's suspension closes. The vendor itself may ask for its proof.
+    """
+    connection.ensure_not_suspended()
+    if caller.tenant_id is not None and connection.role_unique_id is None:
+        allowed_roles.ensure_account_open(db, connection.tenant_id, connection.account_id)
 
 
 def _bring_forward(db: DbSession, connection: Connection, answers: Answers, at: datetime) -> None:

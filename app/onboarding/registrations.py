@@ -27,7 +27,14 @@ from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, connections, set_changes
 from app.connections.trust_checks import end_of
-from app.errors import AppError, AwsUnavailableError, CallerFaultError, RateLimitedError, RoleNotAllowedError
+from app.errors import (
+    AppError,
+    AwsUnavailableError,
+    CallerFaultError,
+    ConflictError,
+    RateLimitedError,
+    RoleNotAllowedError,
+)
 from app.health.heartbeats import QueueState
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
@@ -236,6 +243,8 @@ class Registrations:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
             raise _Void("undeclared") from error
+        except ConflictError as error:
+            raise _Void("suspended") from error
         connection.make_due(now(), Trigger.REGISTERED)
         return connection
 

@@ -1,11 +1,15 @@
 """What the vendor has stopped, a tenant's key can't start again; and the vendor's reasons stay its own."""
 
 import json
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
+import time_machine
 
 from app.access.callers import Scope
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import OPERATOR, Api, Customer, World, path_of
+from tests.web.conftest import visit
 
 REASON = {"reason": "unpaid since spring, see ticket 4711"}
 
@@ -62,6 +66,103 @@ def test_a_suspended_connection_is_not_deleted_and_added_again_instead(world: Wo
     again = f"/v1/tenants/{connection['tenant_id']}/connections"
     mallory.refused("POST", again, {"role_arn": connection["role_arn"]}, expect=409, code="conflict")
     world.admin("DELETE", path_of(connection), expect=204)
+
+
+@pytest.mark.parametrize("deletes", ["vendor", "operator", "mallory"])
+def test_what_the_vendor_deleted_a_bound_key_does_not_add_again(world: World, connection, mallory, deletes):
+    again, body = f"/v1/tenants/{connection['tenant_id']}/connections", {"role_arn": connection["role_arn"]}
+    if deletes == "operator":
+        ids = UUID(connection["tenant_id"]), UUID(connection["id"])
+        world.admin.app.extensions["deputy"].connections.delete(OPERATOR, *ids)
+    else:
+        (mallory if deletes == "mallory" else world.admin)("DELETE", path_of(connection), expect=204)
+    if deletes == "mallory":
+        assert mallory("POST", again, body, expect=201)["status"] == "verified"
+        return
+    for _ in range(2):
+        refused = mallory.refused("POST", again, body, expect=409, code="conflict")
+        assert "vendor" in refused["detail"]
+    assert world.admin("POST", again, body, expect=201)["status"] == "verified"
+
+
+@pytest.fixture
+def closed(world: World, connection) -> Customer:
+    """The customer whose account the vendor's suspension closes."""
+    world.admin("POST", path_of(connection, "/suspend"), REASON)
+    customer = Customer(world.aws)
+    customer.account = connection["account_id"]
+    return customer
+
+
+def second_role(world: World, customer: Customer, connection: dict) -> str:
+    kit = world.kit({"id": connection["tenant_id"]})
+    return customer.role(f"{kit['role_name']}-second", kit["trust_policy"])
+
+
+def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(world: World, connection, mallory, closed):
+    path, other = f"/v1/tenants/{connection['tenant_id']}/connections", second_role(world, closed, connection)
+    visitor = visit(world, {"id": connection["tenant_id"]}, permission_set="bucket-sync")
+    bodies = {"role_arn": other}, {"account_id": closed.account, "permission_set": "bucket-sync"}
+    for body in bodies:
+        mallory.refused("POST", path, body, expect=409, code="conflict")
+    for text in (other, closed.account):
+        answer = visitor.paste(text)
+        assert answer.status_code == 409
+        assert "The vendor suspended a connection in this AWS account" in answer.text
+    assert [one["id"] for one in world.admin("GET", path)["items"]] == [connection["id"]]
+    assert world.calls_for(other) == []
+    elsewhere = world.role({"id": connection["tenant_id"]})
+    assert mallory("POST", path, {"role_arn": elsewhere}, expect=201)["status"] == "verified"
+    assert world.admin("POST", path, {"role_arn": other}, expect=201)["status"] == "verified", "the vendor may"
+
+
+@pytest.mark.parametrize("prepared", ["pending", "suspended"])
+def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_suspension(
+    world: World, connection, mallory, prepared
+):
+    """Its role was absent then, or a bound key had suspended it."""
+    path, customer = f"/v1/tenants/{connection['tenant_id']}/connections", Customer(world.aws)
+    customer.account = connection["account_id"]
+    name = f"{world.kit({'id': connection['tenant_id']})['role_name']}-second"
+    body = {"role_arn": f"arn:aws:iam::{customer.account}:role/{name}"}
+    made = mallory("POST", path, body, expect=201)
+    if prepared == "suspended":
+        mallory("POST", path_of(made, "/suspend"), {"reason": "until it is needed"})
+    world.admin("POST", path_of(connection, "/suspend"), REASON)
+    second_role(world, customer, connection)
+    if prepared == "suspended":
+        mallory.refused("POST", path_of(made, "/resume"), {"reason": "now"}, expect=409, code="conflict")
+    else:
+        mallory.refused("POST", path_of(made, "/verify"), expect=409, code="conflict")
+        queue = world.admin.app.extensions["deputy"].proof_queue
+        due = datetime.fromisoformat(world.admin("GET", path_of(made))["next_proof_at"])
+        with time_machine.travel(due + timedelta(seconds=1), tick=False):
+            claim = next(claim for claim in queue.claim(500) if str(claim.connection_id) == made["id"])
+            assert queue.prove(claim) is False
+    assert world.admin("GET", path_of(made))["status"] == prepared
+    world.admin("POST", path_of(connection, "/resume"), {"reason": "paid"})
+    again = "/resume" if prepared == "suspended" else "/verify"
+    assert (
+        mallory("POST", path_of(made, again), {"reason": "now"} if again == "/resume" else {})["status"] == "verified"
+    )
+
+
+def test_the_vendors_suspension_leaves_what_was_proven_before_and_other_tenants_as_they_are(
+    world: World, connection, mallory
+):
+    tenant, path = {"id": connection["tenant_id"]}, f"/v1/tenants/{connection['tenant_id']}/connections"
+    customer = Customer(world.aws)
+    customer.account = connection["account_id"]
+    before = world.connect(tenant, second_role(world, customer, connection))
+    mallory("POST", path_of(connection, "/suspend"), {"reason": "a bound key's own suspension closes nothing"})
+    third = customer.role(f"{world.kit(tenant)['role_name']}-third", world.kit(tenant)["trust_policy"])
+    assert mallory("POST", path, {"role_arn": third}, expect=201)["status"] == "verified"
+    world.admin("POST", path_of(connection, "/suspend"), REASON)
+    assert mallory("POST", path_of(before, "/verify"))["status"] == "verified"
+    other = world.tenant()
+    theirs = {"role_arn": world.role(other, customer)}
+    own = world.key("connections:write", tenant=other)
+    assert own("POST", f"/v1/tenants/{other['id']}/connections", theirs, expect=201)["status"] == "verified"
 
 
 def test_a_bound_key_is_not_shown_why_the_vendor_suspended(world: World, connection, mallory):

@@ -466,7 +466,7 @@ def test_what_was_suspended_meanwhile_stays_suspended(database, stored, script):
 
 
 def test_what_was_deleted_meanwhile_stays_deleted(database, stored):
-    door = Meanwhile(database, stored.id, [lambda connection: connection.delete(now())])
+    door = Meanwhile(database, stored.id, [lambda connection: connection.delete(now(), bound=True)])
     with pytest.raises(NotFoundError):
         verify(database, stored, door)
     assert read(database, stored) == (ConnectionStatus.DELETED, 0)

@@ -223,7 +223,9 @@ class Deputy(Watched):
     def _connect(self, app: int, whose: str, tenant: Tenant, role: Role, permission_set: str | None = None) -> None:
         there = self.model.to_role(tenant, role)
         body = {"role_arn": role.arn} | ({"permission_set": permission_set} if permission_set else {})
-        expect = 409 if there or tenant.status == SUSPENDED else 201
+        kept_out = self.model.is_buried(tenant, role) or self.model.is_closed(tenant, role.account)
+        refused = there or tenant.status == SUSPENDED or (kept_out and whose == "owner")
+        expect = 409 if refused else 201
         made = self.do(app, whose, tenant, ("POST", "/connections", body), "connections:write", expect=expect)
         if made is None:
             return
@@ -249,7 +251,8 @@ class Deputy(Watched):
 
     def _verify(self, app: int, connection: Connection, whose: str) -> None:
         tenant = connection.tenant
-        expect = 409 if SUSPENDED in {tenant.status, connection.status} else 200
+        kept_out = whose == "owner" and self.is_kept_out(connection)
+        expect = 409 if SUSPENDED in {tenant.status, connection.status} or kept_out else 200
         path = f"/connections/{connection.id}/verify"
         made = self.do(app, whose, tenant, ("POST", path, {}), "connections:write", expect=expect)
         if made is not None:
@@ -272,11 +275,16 @@ class Deputy(Watched):
         connection = self.connection_named(which)
         tenant, self.at = connection.tenant, self.begin("resume")
         may = tenant.status == ACTIVE and connection.status == SUSPENDED and self._may_undo(connection, whose)
+        may = may and (whose == "vendor" or not self.model.is_closed(tenant, connection.role.account))
         path, expect = f"/connections/{connection.id}/resume", 200 if may else 409
         made = self.do(app, whose, tenant, ("POST", path, _REASON), "connections:write", expect=expect)
         if made is not None:
             connection.become(PENDING, self.mark)
             self._proven(connection, made, routine=False)
+
+    def is_kept_out(self, connection: Connection) -> bool:
+        """Whether nobody but the vendor may have it proven."""
+        return connection.unique_id is None and self.model.is_closed(connection.tenant, connection.role.account)
 
     def _may_undo(self, suspended: Connection | Tenant, whose: str) -> bool:
         """What the vendor suspended, a tenant's key neither resumes nor deletes."""
@@ -290,6 +298,7 @@ class Deputy(Watched):
         path, expect = f"/connections/{connection.id}", 204 if self._may_undo(connection, whose) else 409
         if self.do(app, whose, tenant, ("DELETE", path, None), "connections:write", expect=expect) is not None:
             connection.become(DELETED, self.mark)
+            connection.deleted_by_bound = whose == "owner"
 
     @precondition(lambda self: any(it.awaiting for it in self.model.live()))
     @rule(app=app_, which=any_, whose=whose_)

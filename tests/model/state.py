@@ -117,6 +117,7 @@ class Connection:
     awaiting: bool = False
     status: str = PENDING
     suspended_by_bound: bool | None = None
+    deleted_by_bound: bool | None = None
     proven_at: datetime | None = None  # of the latest proof that counts for issuing
     passed_at: datetime | None = None  # of the latest proof, if it succeeded
     unique_id: str | None = None
@@ -151,6 +152,16 @@ class Model:
 
     def to_role(self, tenant: Tenant, role: Role) -> Connection | None:
         return next((it for it in self.live(tenant) if it.role is role), None)
+
+    def is_buried(self, tenant: Tenant, role: Role) -> bool:
+        """Whether the vendor deleted the tenant's latest connection to the role: only the vendor adds it again."""
+        earlier = [it for it in self.connections if it.tenant is tenant and it.role is role]
+        return bool(earlier) and earlier[-1].status == DELETED and not earlier[-1].deleted_by_bound
+
+    def is_closed(self, tenant: Tenant, account: str) -> bool:
+        """Whether the vendor suspended a connection of the tenant's in the account, which keeps new roles there out."""
+        suspended = (it for it in self.live(tenant) if it.status == SUSPENDED and not it.suspended_by_bound)
+        return any(it.role.account == account for it in suspended)
 
     def other(self, tenant: Tenant) -> Tenant:
         return next(it for it in self.tenants if it is not tenant)

@@ -245,7 +245,7 @@ class Surroundings(Deputy):
                 continue
             connection = next(it for it in self.model.connections if it.id == connection_id)
             pair = connection.pair
-            if connection.tenant.status == ACTIVE:
+            if connection.tenant.status == ACTIVE and not self.is_kept_out(connection):
                 proofs.prove(self.model, connection, self.at, self.mark, routine=why in _ROUTINE)
             connection.tried_at = self.at
             self.seen[f"proven {why}"] += 1

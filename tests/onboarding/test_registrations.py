@@ -604,6 +604,18 @@ def test_a_stack_in_an_account_that_is_not_declared_registers_nothing(desk):
     desk.handle(declared.message())
 
 
+def test_a_stack_registers_no_role_in_an_account_that_the_vendors_suspension_closes(desk):
+    first = desk.stack()
+    desk.handle(first.message())
+    [connection] = desk.connections()
+    other = desk.stack(f"{connection.role_arn}-other")
+    desk.change(Connection, connection.id, status=ConnectionStatus.SUSPENDED, suspended_at=now())
+    desk.handle(other.message(), "FAILED")
+    assert [one.id for one in desk.connections()] == [connection.id]
+    desk.change(Connection, connection.id, suspended_by_bound=True)
+    desk.handle(other.message())
+
+
 @pytest.mark.parametrize("declares", [True, False])
 def test_a_stack_whose_role_may_write_awaits_approval_unless_its_account_is_declared(desk, declares):
     stack = desk.stack()

@@ -541,7 +541,7 @@ def test_only_what_is_suspended_is_resumed(before):
 @pytest.mark.parametrize("before", [*S][:-1], ids=lambda s: s.value)
 def test_any_state_can_be_deleted_and_nothing_is_due_for_it(before):
     it = connection(before)
-    it.delete(NOW)
+    it.delete(NOW, bound=True)
     assert (it.status, it.version, it.deleted_at, it.due_at) == (S.DELETED, 8, NOW, None)
 
 

@@ -106,6 +106,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
+    deleted_by_bound: Mapped[bool | None]  # by a key that is bound to the tenant; otherwise the vendor alone revives it
 
     tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
     external_id_row: Mapped[ExternalIdRow] = relationship(lazy="joined", innerjoin=True, viewonly=True)
@@ -196,9 +197,9 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         self.version += 1
         self.make_due(at, Trigger.ISSUING)
 
-    def delete(self, at: datetime) -> None:
+    def delete(self, at: datetime, *, bound: bool) -> None:
         self._become(ConnectionStatus.DELETED)
-        self.deleted_at = at
+        self.deleted_at, self.deleted_by_bound = at, bound
         self.due_at = None
 
     def role_was_recreated(self) -> None:
