@@ -234,7 +234,7 @@ def digest(database: Database) -> tuple[int, str]:
     return len(found), rows.hexdigest()
 
 
-# --- 0041: the sets that roles have ---
+# --- 0031: the sets that roles have ---
 
 
 def test_what_stacks_said_of_moves_that_wait_is_taken_over(bare_database):
@@ -242,11 +242,11 @@ def test_what_stacks_said_of_moves_that_wait_is_taken_over(bare_database):
     command.upgrade(config, "0020")
     with bare_database.write(SYSTEM) as db:
         at_0020(db, [])
-    command.upgrade(config, "0040")
+    command.upgrade(config, "0030")
     with bare_database.write(SYSTEM) as db:
         db.execute(text("UPDATE connections SET wanted_permission_set = 'bucket-sync', wanted_version = 1"))
-    for revision_then in ("head", "0040", "head"):
-        (command.downgrade if revision_then == "0040" else command.upgrade)(config, revision_then)
+    for revision_then in ("head", "0030", "head"):
+        (command.downgrade if revision_then == "0030" else command.upgrade)(config, revision_then)
     with bare_database.read() as db:
         assert db.execute(text("SELECT tagged_set, stack_set FROM connections")).all() == [(None, "bucket-sync")]
 

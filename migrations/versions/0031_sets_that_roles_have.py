@@ -7,8 +7,8 @@ over; what tags say is read by the next proofs.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0041"
-down_revision = "0040"
+revision = "0031"
+down_revision = "0030"
 branch_labels = None
 depends_on = None
 
