@@ -50,7 +50,7 @@ class Services:
         patient = door.with_budget(self.rates.background_call)
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
         self.onboarding = kit.Onboarding(db, templates.TemplateBucket(config), config, sets)
-        self.links = page_links.Links(db, self.onboarding, self.connections, self.verification, config)
+        self.links = page_links.Links(db, self.onboarding, self.connections, self.verification, config, self.rates)
         self.registrations = _registrations(db, config, sets)
         fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proof_max_age)
         self.authorization = authorization.Authorization(db, fresh)

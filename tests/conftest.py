@@ -30,7 +30,7 @@ from app.aws import sts
 from app.config import Broker, Config
 from app.factory import create_app
 from app.limits import refusals
-from app.limits.rates import Limit
+from app.limits.turns import Turns
 from app.onboarding.page_links import Links
 from app.onboarding.registration_token import RegistrationTokens
 from dev.stack import ONLY_THESE_CREDENTIALS
@@ -180,7 +180,7 @@ def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
     application.testing = False  # exceptions become answers, as in production
     # Tests look at a page more often than people and browsers do; test_page_rate.py has the limit.
     rates = application.extensions["deputy"].rates
-    rates._page = Limit("page", 1_000_000, 1, rates._page.refusal)
+    rates._page_turns = rates._pages_turns = Turns(1_000_000, 1)
     yield application
     application.extensions["deputy"].db.engine.dispose()
 

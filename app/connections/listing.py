@@ -2,6 +2,7 @@
 
 import enum
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
@@ -99,13 +100,24 @@ class Listing:
             query = select(Proof).where(Proof.connection_id == connection_id)
             return page(db, query, Proof.id, limit=limit, after=after)
 
-    def list_by_urgency(self, caller: Caller, tenant_id: UUID, *, limit: int, start: ListPosition | None) -> ByUrgency:
-        """One tenant's connections, the most urgent first, then newest first. Raises NotFoundError."""
+    def list_by_urgency(
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        *,
+        limit: int,
+        start: ListPosition | None,
+        among: Collection[ConnectionStatus] = frozenset(ConnectionStatus),
+    ) -> ByUrgency:
+        """One tenant's connections, the most urgent first, then newest first. Raises NotFoundError.
+
+        `among`: the statuses that there are, where the caller has counted them. Each other one would cost a query.
+        """
         found: list[tuple[Urgency, Connection]] = []
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
             for urgency in _IN_ORDER[_IN_ORDER.index(start.urgency) if start else 0 :]:
-                if len(found) <= limit:
+                if len(found) <= limit and urgency.value[0] in among:
                     after = start.after if start and urgency == start.urgency else None
                     query = _of_urgency(tenant_id, urgency, after).limit(limit + 1 - len(found))
                     found += [(urgency, connection) for connection in db.scalars(query).unique()]

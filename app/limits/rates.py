@@ -1,4 +1,4 @@
-"""Rate limits per second: requests for credentials, loads of onboarding pages, and calls to STS.
+"""Rate limits per second: requests for credentials, requests to onboarding pages, and calls to STS.
 
 They keep one caller from using up what all share: AWS allows an account some 600 STS calls a second, and does not raise
 that. Each process counts in memory; with a shared cache, all processes count together too. Asking the cache for each
@@ -29,8 +29,13 @@ from app.limits.turns import Turns
 if TYPE_CHECKING:
     from app.limits.shared import SharedLimits
 
-PAGE_RATE = 10  # loads of a link's page per second; an open page asks once in three seconds
+# Requests to onboarding pages per second. One takes up to 20 ms of a web process, and an open page asks every three
+# seconds. So thirty open pages of a tenant are within the limit, and they take a fifth of one process.
+PAGE_RATE = 5  # of a link
+TENANT_PAGE_RATE = 10  # of all links of a tenant
+_PAGE_BURST = 2  # seconds of PAGE_RATE that may come at once
 _PAGE_TOO_OFTEN = f"Too many requests for this page: at most {PAGE_RATE} per second."
+_PAGES_TOO_OFTEN = f"Too many requests for your pages: at most {TENANT_PAGE_RATE} per second."
 _TOO_MANY_NEW = (
     "Too many new sessions for this tenant: at most {} per second. Sessions that were handed out can be used until they"
     " expire."
@@ -41,6 +46,7 @@ _SUBJECTS = 10_000  # of a limit: those that were counted last
 _MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once
 _TURN_SECONDS = 0.8  # for which a call waits for its turn; the request that needs it has about 1.5
 _HELD = 64  # calls that wait for their turn in a process, at most: each occupies a place for requests
+_HELD_PAGES = 32  # requests to pages that do
 
 
 class Rates:
@@ -56,13 +62,29 @@ class Rates:
         self._miss = SlidingWindow(miss * _MISS_BURST, _MISS_BURST, "miss")
         self._miss_turns, self._held = Turns(miss, _MISS_BURST), threading.BoundedSemaphore(_HELD)
         self._too_many_new = _TOO_MANY_NEW.format(miss)
-        self._page = Limit("page", PAGE_RATE, 1, _PAGE_TOO_OFTEN)
+        self._page, self._pages = SlidingWindow(PAGE_RATE * 2, 2, "page"), SlidingWindow(TENANT_PAGE_RATE, 1, "pages")
+        self._page_turns, self._pages_turns = Turns(PAGE_RATE, _PAGE_BURST), Turns(TENANT_PAGE_RATE, 1)
+        self._held_pages = threading.BoundedSemaphore(_HELD_PAGES)
         self._sts = _Budget("sts", config.sts_budget)
         self._routine = _Budget("routine", max(1, config.sts_budget // 2))
 
-    def admit_page(self, caller: Caller) -> None:
-        """One load of the page of this onboarding link."""
-        self._admit(self._page, caller.key_id)
+    def admit_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
+        """One request to the page of this onboarding link: PAGE_RATE a second, and TENANT_PAGE_RATE for its tenant.
+
+        Beyond the tenant's rate a request waits for its turn, if that comes soon: a burst is spread over the second.
+        `tenant_id`: None for a link that opens no page.
+        """
+        self._admit_page(self._page, link_id, self._page_turns.reserve(link_id, patience=0.0), _PAGE_TOO_OFTEN)
+        if tenant_id is None:
+            return
+        wait = _in_turn(self._pages_turns, tenant_id, self._held_pages)
+        self._admit_page(self._pages, tenant_id, wait, _PAGES_TOO_OFTEN)
+
+    def _admit_page(self, window: SlidingWindow, who: UUID, wait: float, refusal: str) -> None:
+        if wait == 0 and self._shared is not None and not self._shared.hit(window, who.hex):
+            wait = 1.0
+        if wait:
+            raise RateLimitedError(refusal, retry_after=max(1, math.ceil(wait)))
 
     def admit_issuance(self, caller: Caller, tenant_id: UUID) -> None:
         """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
@@ -79,15 +101,7 @@ class Rates:
         Beyond the burst a call waits for its turn, if that comes soon: a nightly run over a thousand accounts with some
         tens of requests at once must not be refused.
         """
-        wait = self._miss_turns.reserve(tenant_id, patience=0.0)
-        if wait and self._held.acquire(blocking=False):
-            try:
-                wait = self._miss_turns.reserve(tenant_id, patience=_TURN_SECONDS)
-                if wait <= _TURN_SECONDS:
-                    time.sleep(wait)
-                    wait = 0.0
-            finally:
-                self._held.release()
+        wait = _in_turn(self._miss_turns, tenant_id, self._held)
         if wait == 0 and self._shared is not None and not self._shared.hit(self._miss, tenant_id.hex):
             wait = 2.0  # unknown; a process that has used up the burst leaves the others little for some seconds
         if wait:
@@ -117,6 +131,20 @@ class Rates:
             time.sleep(_PAUSE)
         with budget.of_process.call():
             yield
+
+
+def _in_turn(turns: Turns, subject: UUID, held: threading.BoundedSemaphore) -> float:
+    """Wait for the subject's next turn and return 0; or return the seconds until it comes, if it does not come soon."""
+    wait = turns.reserve(subject, patience=0.0)
+    if wait and held.acquire(blocking=False):
+        try:
+            wait = turns.reserve(subject, patience=_TURN_SECONDS)
+            if wait <= _TURN_SECONDS:
+                time.sleep(wait)
+                wait = 0.0
+        finally:
+            held.release()
+    return wait
 
 
 class CallBudget:

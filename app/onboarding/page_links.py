@@ -8,12 +8,14 @@ same 404. For 30 days after a tenant was deleted, its links list what to delete 
 
 import re
 import secrets
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from cachetools import LRUCache
+from sqlalchemy import bindparam, func, or_, select
 
 from app.access import Caller, Scope, digest_of, ensure_room, live_links, one_or_not_found, owned, tenant_of
 from app.audit import Action, Event, log as audit
@@ -22,6 +24,7 @@ from app.config import Config
 from app.connections import allowed_roles, connections, kit_names, verification
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
+from app.limits.rates import Rates
 from app.onboarding.kit import Onboarding
 from app.store.database import Database
 from app.store.models import Connection, OnboardingLink, Tenant, Trigger
@@ -36,6 +39,8 @@ _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
+_LINKS = 10_000  # those that a process remembers
+_BY_DIGEST = select(OnboardingLink.id).where(OnboardingLink.digest == bindparam("digest"))  # made once, for speed
 
 
 class Visit(NamedTuple):
@@ -44,6 +49,13 @@ class Visit(NamedTuple):
     caller: Caller
     tenant: Tenant
     link: OnboardingLink
+
+
+class _KnownLink(NamedTuple):
+    """Whose requests these are. `tenant_id`: None when the link opened no page at the last request."""
+
+    link_id: UUID
+    tenant_id: UUID | None
 
 
 class Leftovers(NamedTuple):
@@ -65,6 +77,10 @@ class Links:
     _connections: connections.Connections
     _verification: verification.Verification
     _config: Config
+    _rates: Rates
+    # By digest, so that requests beyond the limit are refused without the database.
+    _known: LRUCache[bytes, _KnownLink] = field(default_factory=lambda: LRUCache(_LINKS))
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # around those
 
     def create(
         self,
@@ -124,22 +140,51 @@ class Links:
     # What the page of a link can do:
 
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
-        """Raises NotFoundError, the same for every reason that a link does not work."""
+        """Open the page of a link, and count the request.
+
+        Raises NotFoundError, the same for every reason that a link does not work, and RateLimitedError. A link that
+        does not work is counted for itself alone.
+        """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
         # A lookup by digest: its time says nothing about how much of a guessed token was right.
-        query = live_links().where(OnboardingLink.digest == digest_of(token))
+        digest = digest_of(token)
+        known = self._known_link(digest)
+        self._rates.admit_page(*known)
         with self._db.read() as db:
-            found = db.execute(query).unique().one_or_none()
+            found = db.execute(live_links().where(OnboardingLink.digest == digest)).unique().one_or_none()
+        self._remember(digest, known._replace(tenant_id=None if found is None else found[1].id))
         if found is None:
             raise NotFoundError
         link, tenant = found
         return Visit(_caller(link).for_request(request_id, client_address), tenant, link)
 
+    def _known_link(self, digest: bytes) -> _KnownLink:
+        """Find the link in memory or by its index. Raises NotFoundError."""
+        with self._lock:
+            known = self._known.get(digest)
+        if known is None:
+            with self._db.read() as db:
+                link_id = db.scalar(_BY_DIGEST, {"digest": digest})
+            if link_id is None:
+                raise NotFoundError
+            known = _KnownLink(link_id, None)
+        return known
+
+    def _remember(self, digest: bytes, link: _KnownLink) -> None:
+        with self._lock:
+            self._known[digest] = link
+
     def leftovers(self, token: str) -> Leftovers | None:
-        """For a link that worked until its tenant was deleted, at most 30 days ago; None for any other link."""
+        """Return what is left of a tenant that was deleted at most 30 days ago; None for any other link.
+
+        Call it after `open` has refused the token.
+        """
         if not _TOKEN.fullmatch(token):
             return None
+        with self._lock:
+            if digest_of(token) not in self._known:  # no link ever had this token
+                return None
         query = (
             select(OnboardingLink.region, OnboardingLink.permission_set, Tenant)
             .join(Tenant, Tenant.id == OnboardingLink.tenant_id)

@@ -1,38 +1,132 @@
-"""How often a link's page may be looked at: ten times a second, and others' pages are their own."""
+"""How often onboarding pages may be asked for: whatever the method and the path, by link and by tenant."""
 
+import threading
 from urllib.parse import urlsplit
 
-from app.limits.rates import PAGE_RATE, Limit
+import pytest
+from flask import Flask
+from sqlalchemy import event
+
+from app.ids import new_id
+from app.limits.rates import PAGE_RATE, TENANT_PAGE_RATE, Rates
+from app.limits.turns import Turns
+from tests.support.cast import World
+
+NO_ID = "00000000-0000-7000-8000-000000000000"
+RENDERING = [("GET", ""), ("HEAD", ""), ("GET", "/status"), ("HEAD", "/status"), ("GET", "/connections")]
+RENDERING += [
+    ("POST", "/connections"),
+    ("POST", f"/connections/{NO_ID}/verify"),
+    ("POST", f"/connections/{NO_ID}/stop"),
+]
 
 
-def test_a_link_that_is_opened_too_often_is_told_when_to_come_back(world, app, monkeypatch):
-    tenant = world.tenant()
-    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
-    other = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
-    token, others = (urlsplit(url).path for url in (link, other))
-    rates = app.extensions["deputy"].rates
-    monkeypatch.setattr(rates, "_page", Limit("page", PAGE_RATE, 1, rates._page.refusal))
-    assert PAGE_RATE == 10
-    monkeypatch.setattr("app.limits.rates.time.monotonic", lambda: 1_000_000.5)
-    client = app.test_client()
-    looks = [client.get(token), client.get(f"{token}/status"), client.get(f"{token}/connections")] + [
-        client.get(token) for _ in range(7)
-    ]
-    assert {response.status_code for response in looks} <= {200, 303}
-    for path in (token, f"{token}/status", f"{token}/connections"):
-        refused = client.get(path)
+@pytest.fixture
+def rates(app: Flask, monkeypatch: pytest.MonkeyPatch, stopped_clock) -> Rates:
+    """With the real limits, at a clock that stands still. Nothing waits for its turn."""
+    found = app.extensions["deputy"].rates
+    monkeypatch.setattr(found, "_page_turns", Turns(PAGE_RATE, 2))
+    monkeypatch.setattr(found, "_pages_turns", Turns(TENANT_PAGE_RATE, 1))
+    monkeypatch.setattr(found, "_held_pages", threading.BoundedSemaphore(0))
+    return found
+
+
+def link(world: World, tenant) -> str:
+    made = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    return urlsplit(made["url"]).path
+
+
+@pytest.mark.parametrize(("method", "what"), RENDERING)
+def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates, method, what):
+    path, client = link(world, world.tenant()), app.test_client()
+    answers = [client.open(path + what, method=method) for _ in range(2 * PAGE_RATE)]
+    assert 429 not in {answer.status_code for answer in answers}
+    for other_method, other in RENDERING:
+        refused = client.open(path + other, method=other_method)
         assert refused.status_code == 429
-        assert 1 <= int(refused.headers["Retry-After"]) <= 2
-        assert "Too many requests for this page" in refused.text
+        assert refused.headers["Retry-After"] == "1"
         assert refused.content_type.startswith("text/html")
-    assert client.get(others).status_code == 200
-    assert client.post(f"{token}/connections", data={"role_arn": "x"}).status_code == 422
+    assert "Too many requests for this page" in client.get(path).text
+
+
+def test_the_links_of_a_tenant_count_together(world: World, app: Flask, rates: Rates):
+    tenant, client = world.tenant(), app.test_client()
+    links = [link(world, tenant) for _ in range(TENANT_PAGE_RATE + 1)]
+    for path in links:  # a process knows a link's tenant once it has opened the page
+        assert client.head(path).status_code == 200
+    answers = [client.head(path).status_code for path in links]
+    assert answers == [200] * TENANT_PAGE_RATE + [429]
+    assert "Too many requests for your pages" in client.get(links[0]).text
+    assert client.get(link(world, world.tenant())).status_code == 200, "another tenant's pages are its own"
+
+
+def test_beyond_the_tenants_rate_a_request_waits_for_its_turn_where_that_comes_soon(
+    world: World, app: Flask, rates: Rates, stopped_clock, monkeypatch
+):
+    slept: list[float] = []
+    monkeypatch.setattr(stopped_clock, "sleep", slept.append, raising=False)
+    monkeypatch.setattr(rates, "_held_pages", threading.BoundedSemaphore(1))
+    tenant, client = world.tenant(), app.test_client()
+    links = [link(world, tenant) for _ in range(4)]
+    answers = [client.get(path).status_code for _ in range(5) for path in links]
+    assert set(answers) == {200}
+    assert slept == pytest.approx([0.1 * (turn + 1) for turn in range(6)])
+
+
+def test_a_link_that_does_not_work_is_counted_for_itself_alone(world: World, app: Flask, rates: Rates):
+    tenant, client = world.tenant(), app.test_client()
+    revoked, other = link(world, tenant), link(world, tenant)
+    assert client.get(revoked).status_code == 200
+    [made] = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding-links?limit=2")["items"][1:]
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}/onboarding-links/{made['id']}", expect=204)
+    answers = [client.get(revoked).status_code for _ in range(3 * PAGE_RATE)]
+    assert answers == [404] * (2 * PAGE_RATE - 1) + [429] * (PAGE_RATE + 1)
+    assert [client.get(other).status_code for _ in range(PAGE_RATE)] == [200] * PAGE_RATE
+
+
+def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_nothing(
+    world: World, app: Flask, rates: Rates, monkeypatch
+):
+    path, client = link(world, world.tenant()), app.test_client()
+    for _ in range(3 * PAGE_RATE):
+        client.get(path)
+    assert client.get("/onboard/" + "x" * 43).status_code == 404
+    monkeypatch.setattr("app.web.onboarding.pages.render_template", lambda *_, **__: pytest.fail("rendered"))
+    asked: list[str] = []
+
+    def note(_connection, _cursor, statement, *_) -> None:
+        asked.append(statement)
+
+    engine = app.extensions["deputy"].db.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        assert client.get(path).status_code == 429
+        assert client.get("/onboard/short").status_code == 404
+        assert client.options(path).status_code == 404
+        assert asked == []
+        assert client.get("/onboard/" + "y" * 43).status_code == 404
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    [read] = [statement for statement in asked if statement != "BEGIN"]
+    assert read.startswith("SELECT onboarding_links.id \nFROM onboarding_links")
+
+
+def test_twenty_people_with_open_pages_do_not_meet_the_limit(rates: Rates, stopped_clock, monkeypatch):
+    """Ten have the same link open and ten another one. Each page asks every three seconds."""
+    monkeypatch.setattr(stopped_clock, "sleep", lambda _: None, raising=False)
+    monkeypatch.setattr(rates, "_held_pages", threading.BoundedSemaphore(20))
+    tenant, links = new_id(), [new_id(), new_id()]
+    people = [(3 * (number * 0.618 % 1), links[number % 2]) for number in range(20)]
+    requests = sorted((begin + 3 * turn, link_id) for begin, link_id in people for turn in range(20))
+    passed = 0.0
+    for at, link_id in requests:
+        stopped_clock.move(at - passed)
+        passed = at
+        rates.admit_page(link_id, tenant)
 
 
 def test_a_form_of_more_than_an_arn_needs_is_not_read(world, app):
-    tenant = world.tenant()
-    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
-    client, path = app.test_client(), f"{urlsplit(link).path}/connections"
+    path, client = f"{link(world, world.tenant())}/connections", app.test_client()
     form = "application/x-www-form-urlencoded"
     assert client.post(path, data=b"a=1&" * 5000, content_type=form).status_code == 413
     assert client.post(path, data=b"a=1&" * 2000, content_type=form).status_code == 422

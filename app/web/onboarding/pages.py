@@ -6,6 +6,7 @@ cache keeps them, and the log has the route instead of the path.
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -52,6 +53,7 @@ WAYS = ("stack", "terraform", "cli", "organization")
 _NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
 _FORM = 16 * 1024  # bytes; its one field holds a role's ARN
 _SHOWN = 25  # connections on a page
+_MESSAGES = 256  # pages that say why there is nothing else to see, kept as they were rendered last
 _STATUS_SECONDS = {False: 3, True: 30}  # between two updates, by whether everything is connected
 
 
@@ -66,7 +68,8 @@ def page(token: str) -> str:
 @public
 def status(token: str) -> ResponseReturnValue:
     """The part of the page that updates itself; 204 when the browser already has it (`?seen=`)"""
-    live = _live(_visit(token), token)
+    visit = _visit(token)
+    live = _live(visit, token, _kit(visit, visit.link.region))
     if request.args.get("seen") == live["seen"]:
         return "", 204
     return render_template("onboard/live.html", announce=True, **live)
@@ -140,8 +143,6 @@ def _unknown_path() -> Response | None:
 def _visit(token: str) -> Visit:
     visit = services().links.open(token, g.request_id, g.client_address)
     g.caller = visit.caller
-    if request.method == "GET":
-        services().rates.admit_page(visit.caller)
     return visit
 
 
@@ -169,7 +170,8 @@ def _ensure_own_form() -> None:
 def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()) -> str:
     onboarding, link = services().onboarding, visit.link
     regions, asked = onboarding.regions(), request.args.get("region", "")
-    kit = _kit(visit, asked if asked in regions else link.region)
+    first = _kit(visit, link.region)
+    kit = _kit(visit, asked) if asked in regions and asked != link.region else first
     wanted = onboarding.sets[link.permission_set]
     way = request.args.get("way", "")
     return render_template(
@@ -186,7 +188,7 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
         problems=problems,
         vendor_url=services().config.vendor_url,
         archive_commands=progress.archive_commands(kit),
-        **_live(visit, token),
+        **_live(visit, token, first),
     )
 
 
@@ -195,12 +197,12 @@ def _kit(visit: Visit, region: str) -> Kit:
     return services().onboarding.kit(visit.caller, visit.tenant.id, region=region, permission_set=chosen)
 
 
-def _live(visit: Visit, token: str) -> dict[str, Any]:
+def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
     """The part that updates itself, and `seen`, by which the browser says which state it has."""
     listing = services().listing
     counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
-    listed = listing.list_by_urgency(visit.caller, visit.tenant.id, limit=_SHOWN, start=start)
+    listed = listing.list_by_urgency(visit.caller, visit.tenant.id, limit=_SHOWN, start=start, among=counts)
     shown = [progress.progress_of(connection) for connection in listed.items]
     rotation = services().rotations.get(visit.caller, visit.tenant.id)
     if rotation is not None and rotation.state not in replacing.GOES_ON:
@@ -215,7 +217,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
         so_far = "" if connected and rotation.emergency else summary.removesuffix(progress.NOTHING_LEFT)
         summary = f"{so_far} {replacing.headline(rotation)}".strip()
     places = {"token": token, "start": start, "rest": listed.rest}
-    body = _body(visit, counts, shown, rotation, updates=updates, **places)
+    body = _body(kit, counts, shown, rotation, updates=updates, **places)
     return {
         "token": token,
         "start": start,
@@ -230,8 +232,7 @@ def _live(visit: Visit, token: str) -> dict[str, Any]:
     }
 
 
-def _body(visit: Visit, counts: Counts, shown: list[Progress], rotation: RotationStatus | None, **places: Any) -> str:
-    kit = _kit(visit, visit.link.region)
+def _body(kit: Kit, counts: Counts, shown: list[Progress], rotation: RotationStatus | None, **places: Any) -> str:
     return render_template(
         "onboard/progress.html",
         vendor=_vendor(),
@@ -310,6 +311,12 @@ def _bug(error: Exception) -> Response:
     return _error(500, detail="Something went wrong on our side. Nothing in your account was changed.")
 
 
+@lru_cache(_MESSAGES)  # anybody can ask for such a page at any rate
+def _rendered(page: str, **words: Any) -> str:
+    """Render a page that tells no more than these words."""
+    return render_template(f"onboard/{page}.html", **words)
+
+
 def _error(status: int, page: str = "error", *, retry_after: int | None = None, **words: Any) -> Response:
-    body = render_template(f"onboard/{page}.html", vendor=_vendor(), retry_after=retry_after, **words)
+    body = _rendered(page, vendor=_vendor(), retry_after=retry_after, **words)
     return make_response(body, status, {} if retry_after is None else {"Retry-After": str(retry_after)})
