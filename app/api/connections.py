@@ -321,7 +321,7 @@ def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) 
     """Report that AWS refused issued credentials
 
     Deputy drops the cached sessions of the connection and makes a proof due now: at most once a minute for a
-    connection, and 60 times a minute for a tenant. The answer is always 202.
+    connection, and 60 times a minute for a tenant. Further reports also get 202.
     """
     services().issuer.report_refused(caller(), tenant_id, connection_id)
     return {}

@@ -158,16 +158,16 @@ class CredentialIssuer:
     def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
         """A worker reports that AWS refuses its session: no process hands that session out again, and a proof is due.
 
-        Reports beyond one a minute for a connection and 60 a minute for a tenant do nothing. Raises NotFoundError, and
-        RateLimitedError as `issue` does.
+        Reports beyond one a minute for a connection and 60 a minute for a tenant do nothing. Raises NotFoundError,
+        ForbiddenError for a key of other permission sets, and RateLimitedError as `issue` does.
         """
         self._rates.admit_issuance(caller, tenant_id)
         with self._db.read() as db:
-            connection = owned(db, caller, tenant_id, connection_id)
+            connection = _usable(db, caller, tenant_id, connection_id)
             if not (connection.report_takes_effect(now()) and quotas.has_room_for_report(db, tenant_id)):
                 return
         with self._db.write(caller) as db:
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            connection = _usable(db, caller, tenant_id, connection_id, lock=True)
             if connection.report_takes_effect(now()) and quotas.admits_report(db, tenant_id):
                 connection.report_refused(now())
                 details = {"status": connection.status.value}
@@ -235,6 +235,14 @@ class CredentialIssuer:
             connection = db.get(Connection, about.connection_id, with_for_update={"of": Connection})
             current = connection is not None and connection.version == about.version
             yield db, connection if current else None
+
+
+def _usable(db: DbSession, caller: Caller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
+    """The connection, if this caller's key is for its permission set. Raises NotFoundError and ForbiddenError."""
+    connection = owned(db, caller, tenant_id, connection_id, lock=lock)
+    with refused_about((tenant_id, connection_id)):
+        caller.require_set(connection.permission_set)
+    return connection
 
 
 def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_epoch: int) -> Event:

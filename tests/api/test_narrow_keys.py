@@ -66,6 +66,14 @@ def test_a_key_gets_no_credentials_of_another_set(case: Case, method: str, way: 
 
 
 @on_sqlite
+def test_a_key_reports_no_refusal_for_a_connection_of_another_set(case: Case):
+    """A report takes its sessions from those who may have them."""
+    case.scanner.refused("POST", path_of(case.write, "/report-refused"), expect=403, code="forbidden")
+    assert case.world.audit(connection_id=case.write["id"], action="connection.refusal_reported") == []
+    assert case.scanner.raw("POST", path_of(case.read, "/report-refused")).status_code == 202
+
+
+@on_sqlite
 @pytest.mark.parametrize("aimed_at", ["the connection", "the key"])
 def test_a_change_of_sets_takes_effect_at_once_in_every_process(
     case: Case, another: Flask, database_url: str, aimed_at: str
