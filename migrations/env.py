@@ -31,5 +31,9 @@ with engine.connect().execution_options(deputy_writes=True) as connection:
         include_name=include_name,
         transactional_ddl=True,
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        # Not detached before: SQLAlchemy can't set a detached connection to autocommit, which concurrent indexes need.
+        connection.invalidate()

@@ -154,12 +154,11 @@ def postgresql_limits(server_version: int) -> dict[str, float]:
 
 
 def without_limits(connection: Connection) -> None:
-    """Lift the time limits, for migrations. The connection is closed when it is returned.
+    """Lift the time limits, for migrations. Invalidate the connection afterwards, or the pool hands it out again.
 
     A lock is waited for only briefly: all requests that need the table wait behind the migration.
     """
     if connection.dialect.name == "postgresql":
-        connection.detach()
         version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
         for name in postgresql_limits(version):
             connection.exec_driver_sql(f"SET {name} = 0")

@@ -1,11 +1,16 @@
 """The audit log: stored with its change or not at all, by many at once, and read only by the keys that it concerns."""
 
+import re
 import threading
 import uuid
 from datetime import timedelta
+from functools import partial
+from itertools import product
+from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
 
 from app.audit import log as audit
 from app.audit.events import Actor, Event
@@ -15,6 +20,7 @@ from app.errors import NotFoundError
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import ISSUED, AuditEvent, Tenant
+from tests.support.rows import connection_row, tenant_row
 
 OPERATOR = Actor("operator", None, "the tests")
 KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-123")
@@ -216,25 +222,74 @@ def test_the_log_is_read_page_by_page(database, log):
     assert seen == [4, 3, 2, 1, 0]
 
 
-def test_a_rare_action_is_found_by_its_index_in_which_no_issuance_is(database, log):
+# --- by which index ---
+
+RARE = "tests.rare"
+INDEXES = {index.name: [column.name for column in index.columns] for index in AuditEvent.__table__.indexes}
+INDEXES["pk_audit_events"] = ["id"]
+
+
+@pytest.fixture(scope="module")
+def busy(database) -> AuditEvent:
+    """An event of a connection, in a log of many connections of several tenants, with mostly issuances."""
+    tenants, connections = [new_id() for _ in range(8)], [new_id() for _ in range(40)]
+    common = {"outcome": "ok", "actor_kind": "api_key", "actor_name": "a program", "details": {}}
     with database.write(SYSTEM) as db:
-        db.add_all(
-            AuditEvent(action=ISSUED, outcome="ok", actor_kind="api_key", actor_name="a program", details={})
-            for _ in range(2_000)
+        rows = [
+            AuditEvent(
+                action=f"tests.{number % 7}" if number % 20 == 0 else ISSUED,
+                connection_id=connections[number % 40],
+                tenant_id=tenants[number % 8],
+                **common,
+            )
+            for number in range(4_000)
+        ]
+        last = AuditEvent(action=RARE, connection_id=connections[0], tenant_id=tenants[0], **common)
+        db.add_all([*rows, last])
+    if database.engine.dialect.name == "postgresql":  # which does so by itself; nothing makes SQLite do it
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql("ANALYZE audit_events")
+            connection.commit()
+    return last
+
+
+COMBINATIONS = list(product(["anybody's", "a tenant's", "its own"], [False, True], [None, ISSUED, RARE], [False, True]))
+
+
+def test_each_combination_of_filters_is_one_range_of_an_index(database, log, busy):
+    """With an equal value for each column of the index but the id, by which the range is in order."""
+    for whose, of_connection, action, bounded in COMBINATIONS:
+        wanted = EventFilter(
+            tenant_id=busy.tenant_id if whose == "a tenant's" else None,
+            connection_id=busy.connection_id if of_connection else None,
+            action=action,
+            since=busy.at - timedelta(days=1) if bounded else None,
+            until=busy.at + timedelta(days=1) if bounded else None,
         )
-    with database.engine.connect() as connection:
-        connection.exec_driver_sql("ANALYZE audit_events")
-        connection.commit()
-    rare, common = plan(database, log, "tests.rare"), plan(database, log, ISSUED)
-    # PostgreSQL names the index after the partition.
-    index = "ix_audit_events_action" if database.engine.dialect.name == "sqlite" else "_action_id_idx"
-    assert index in rare
-    assert index not in common
-    assert found(log, action=ISSUED)
+        bound_to = busy.tenant_id if whose == "its own" else None
+        owner = "connection_id" if of_connection else None if whose == "anybody's" else "tenant_id"
+        columns = [column for column in (owner, "action" if action == RARE else None, "id") if column]
+        for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
+            index, how = plan(database, *statement_of(database, partial(read, bound_to, wanted, limit=50)))
+            assert (INDEXES[index], "TEMP B-TREE" in how) == (columns, False), f"{whose} {wanted} {how}"
 
 
-def plan(database, log, action) -> str:
-    """How the database looks for events of this action."""
+@pytest.mark.parametrize("bound", [False, True])
+def test_another_tenants_connection_is_not_searched_for_ones_own_events(database, log, bound):
+    of_one, tenant = connection_row(database, tenant_row(database)), tenant_row(database)
+    write(database, connection_id=of_one)
+    wanted = EventFilter(tenant_id=None if bound else tenant, connection_id=of_one)
+    for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
+        statement, _ = statement_of(database, lambda read=read: empty(read(tenant if bound else None, wanted, limit=9)))
+        assert "FROM audit_events" not in statement
+
+
+def empty(found) -> None:
+    assert found == ([], None)
+
+
+def statement_of(database, read) -> tuple[str, Any]:
+    """The last statement that reads events, or else the last one."""
     asked = []
 
     def note(_connection, _cursor, statement, parameters, *_) -> None:
@@ -242,10 +297,24 @@ def plan(database, log, action) -> str:
 
     event.listen(database.engine, "before_cursor_execute", note)
     try:
-        found(log, action=action)
+        read()
     finally:
         event.remove(database.engine, "before_cursor_execute", note)
-    statement, parameters = asked[-1]  # on SQLite, BEGIN comes before it
-    explain = "EXPLAIN QUERY PLAN" if database.engine.dialect.name == "sqlite" else "EXPLAIN"
+    return next((one for one in reversed(asked) if "FROM audit_events" in one[0]), asked[-1])
+
+
+def plan(database, statement: str, parameters: Any) -> tuple[str, str]:
+    """The index by which the database looks for these events, and how it says so."""
     with database.engine.connect() as connection:
-        return str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all())
+        if connection.dialect.name == "sqlite":
+            how = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
+            used = re.search(r"USING (?:COVERING )?INDEX (\w+)", how)[1]
+            return ("pk_audit_events" if used.startswith("sqlite_autoindex") else used), how
+        # A log of so few events would be read and sorted as a whole.
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        connection.exec_driver_sql("SET LOCAL enable_sort = off")
+        how = str(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).all())
+        # Of the partition with the events, as PostgreSQL may do anything with an empty one.
+        used = re.search(rf"using (\w+) on audit_events_{now():%Y_%m}\b", how)[1]
+        whole = text("SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = CAST(:used AS regclass)")
+        return connection.scalars(whole, {"used": used}).one(), how

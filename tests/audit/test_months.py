@@ -415,7 +415,7 @@ def test_each_month_has_the_logs_indexes(own_postgresql, by_hand, at):
     every_table(own_postgresql, by_hand, at)
     query = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'audit_events'::regclass AND indisvalid"
     ours = {index for (index,) in by_hand.rows(query)}
-    assert ours == {"pk_audit_events", "ix_audit_events_action", "ix_audit_events_connection", "ix_audit_events_tenant"}
+    assert ours == {"pk_audit_events", *(index.name for index in AuditEvent.__table__.indexes)}
     for index in ours:
         parts = by_hand.one(f"SELECT count(*) FROM pg_inherits WHERE inhparent = '{index}'::regclass")  # noqa: S608
         assert parts == len(look(own_postgresql).attached), index

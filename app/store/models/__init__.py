@@ -11,7 +11,7 @@ Deleted tenants and connections stay as rows, so that nothing of theirs is ever 
 """
 
 from app.store.models.api_key import ApiKey
-from app.store.models.audit import ISSUED, NOT_ISSUED, AuditEvent
+from app.store.models.audit import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
 from app.store.models.base import Suspension
 from app.store.models.connection import IN_ROUTINE, URGENT, Connection, Proof, live_of
 from app.store.models.deployment import BackgroundWorker, Configuration, PermissionSetVersion, SecretKey
