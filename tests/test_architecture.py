@@ -325,7 +325,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
         ("app/limits/refusals.py", "_store"),
-        ("app/onboarding/registrations.py", "_refusal"),  # a stack's message
+        ("app/onboarding/registrations.py", "_register"),  # a stack's message
         ("app/onboarding/set_versions.py", "record"),  # the operator publishes
         ("app/tenants/tenants.py", "void_registrations"),  # the operator
     ]
@@ -359,6 +359,7 @@ def test_nothing_catches_everything():
             "app/health/checks.py",  # a check that fails is a finding, or it would be asked for by each request
             "app/http/parsing.py",  # what goes wrong while a server reads a body is of no common kind
             "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
+            "app/onboarding/refused_stacks.py",  # a thread that ended would answer nobody
         ]
     )
 

@@ -8,6 +8,7 @@ the message is ever logged. app/aws/stack_answers.py sends the answer.
 import hashlib
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -19,7 +20,8 @@ from app import strict_json
 from app.aws.errors import AWS_ERRORS, Unavailable, classify
 
 LONGEST_WAIT = 20  # seconds; SQS's limit
-_MESSAGE_MAX = 65_536  # characters; CloudFormation's are some 3,000
+BATCH = 10  # messages in one call; SQS's limit
+_MESSAGE_MAX = 16_384  # characters; CloudFormation's are some 3,000
 
 # The fields that the answer repeats, in ASCII and within AWS's lengths: the answer stays below the 4,096 bytes that
 # CloudFormation reads.
@@ -131,14 +133,14 @@ class Message:
     body: str = field(repr=False)
     receipt: str = field(repr=False)
     sent_at: datetime  # by SQS's clock
-    is_first: bool  # it was not delivered before
+    deliveries: int  # with this one
 
     @classmethod
     def of(cls, found: Any) -> "Message":
         """A message in SQS's form. Raises one of AWS_ERRORS when it is not in the form that SQS documents."""
         sent = datetime.fromtimestamp(int(found["Attributes"]["SentTimestamp"]) / 1000, UTC)
-        is_first = found["Attributes"]["ApproximateReceiveCount"] == "1"
-        return cls(found["MessageId"], found["Body"], found["ReceiptHandle"], sent, is_first)
+        deliveries = int(found["Attributes"]["ApproximateReceiveCount"])
+        return cls(found["MessageId"], found["Body"], found["ReceiptHandle"], sent, deliveries)
 
 
 class RegistrationQueue:
@@ -156,7 +158,7 @@ class RegistrationQueue:
         try:
             answer = self._sqs.receive_message(
                 QueueUrl=self._url,
-                MaxNumberOfMessages=10,  # SQS's limit
+                MaxNumberOfMessages=BATCH,
                 WaitTimeSeconds=wait_seconds,
                 MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
             )
@@ -165,10 +167,24 @@ class RegistrationQueue:
             classify(error)
             raise Unavailable from error
 
-    def delete(self, message: Message) -> None:
-        """Delete a message that was handled. Raises Unavailable; SQS then delivers it again."""
+    def delete(self, messages: Sequence[Message]) -> None:
+        """Delete up to ten messages that were handled. Raises Unavailable; SQS delivers again what is not deleted."""
+        entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)]
+        if entries:
+            self._in_batch(self._sqs.delete_message_batch, entries)
+
+    def put_back(self, messages: Sequence[tuple[Message, int]]) -> None:
+        """Have up to ten messages delivered again in so many seconds. Raises Unavailable; then it is in a minute."""
+        entries = [
+            {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
+            for n, (message, seconds) in enumerate(messages)
+        ]
+        if entries:
+            self._in_batch(self._sqs.change_message_visibility_batch, entries)
+
+    def _in_batch(self, call: Callable[..., Any], entries: list[dict[str, Any]]) -> None:
         try:
-            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message.receipt)
+            call(QueueUrl=self._url, Entries=entries)
         except AWS_ERRORS as error:
             classify(error)
             raise Unavailable from error

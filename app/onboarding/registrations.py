@@ -7,12 +7,12 @@ here. The stack is answered as soon as the message is stored, so that a slow pro
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -39,6 +39,8 @@ from app.health.heartbeats import QueueState
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
 from app.log import logger
+from app.onboarding.places import Places
+from app.onboarding.refused_stacks import RefusedStacks
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.store.database import SYSTEM, Database, Session
@@ -54,6 +56,7 @@ REFUSAL = (
 )
 _IGNORED = Action.CONNECTION_REGISTRATION_IGNORED
 _OTHERS, _HOUR = 20, 3600  # the log names at most 20 other deployments in an hour (seconds)
+_VOIDS, _MINUTE = 100, 60  # and at most 100 accounts in a minute whose messages were void
 _CREATION = timedelta(hours=1)  # a stack is created within this: its registration may wait for half of it
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
@@ -64,6 +67,13 @@ class _CheckedMessage(NamedTuple):
     request: Request
     token: TokenIds
     role: RoleArn
+
+
+class _Accepted(NamedTuple):
+    """A message that has one of its tenant's places."""
+
+    message: Message
+    checked: _CheckedMessage
 
 
 class _Void(Exception):  # noqa: N818  the message is ignored
@@ -86,7 +96,14 @@ class Registrations:
     queue_state: QueueState = field(default_factory=QueueState)  # for this background worker's heartbeat
     # The deployments that were logged in the last hour: a stranger may name any number of them.
     _others: TTLCache[UUID, bool] = field(default_factory=lambda: TTLCache(_OTHERS, _HOUR))
-    _logging_others: threading.Lock = field(default_factory=threading.Lock)
+    _voids: TTLCache[tuple[str, str], bool] = field(default_factory=lambda: TTLCache(_VOIDS, _MINUTE))
+    _logging: threading.Lock = field(default_factory=threading.Lock)
+    _places: Places = field(default_factory=Places)
+
+    @cached_property
+    def refused(self) -> RefusedStacks:
+        """Those that this process still has to answer."""
+        return RefusedStacks(self._queue, self._answers)
 
     @cached_property
     def _tokens(self) -> RegistrationTokens:
@@ -95,7 +112,7 @@ class Registrations:
     def receive(self, *, wait_seconds: int = 20) -> int:
         """Ask the queue once, handle its messages in parallel, and return how many there were.
 
-        A bad message does not make it fail. Raises AwsUnavailableError when the queue does not answer and
+        What no row decides is done first, in this thread: some tens of microseconds for a message. A bad message does not make it fail. Raises AwsUnavailableError when the queue does not answer and
         StoreUnavailableError when the database does not: wait a moment, then call again.
         """
         with self._db.read() as db:  # while the database is away, messages stay in the queue, out of the dead letters
@@ -104,11 +121,46 @@ class Registrations:
             messages = self._queue.receive(wait_seconds)
         except Unavailable as error:
             raise AwsUnavailableError("The registration queue does not answer.") from error
-        self.queue_state.received({message.id: message.sent_at for message in messages if message.is_first})
-        if messages:
-            with ThreadPoolExecutor(len(messages)) as pool:
-                list(pool.map(self._take, messages))
+        self.queue_state.received({message.id: message.sent_at for message in messages if message.deliveries == 1})
+        accepted = self._sort(messages)
+        if accepted:
+            with ThreadPoolExecutor(len(accepted)) as pool:
+                handled = list(pool.map(self._take, accepted))
+            self._in_batch(self._queue.delete, [message for message in handled if message is not None])
         return len(messages)
+
+    def _sort(self, messages: Sequence[Message]) -> list[_Accepted]:
+        """Return the messages to work on. Delete, put back or leave the others, or have them refused."""
+        accepted: list[_Accepted] = []
+        others: list[Message] = []
+        early: list[tuple[Message, int]] = []
+        for message in messages:
+            checked: _CheckedMessage | None = None
+            request = self._request(message.body)
+            if isinstance(request, Request):
+                try:
+                    checked = self._check(request)
+                except _Void as void:
+                    self.refused.answer(message, request, self._refusal_for(request, void))
+            elif request:
+                others.append(message)
+            if checked is not None:
+                tenant_id = checked.token.tenant_id
+                if self._places.take(tenant_id, deliveries=message.deliveries):
+                    accepted.append(_Accepted(message, checked))
+                    continue
+                early.append((message, self._places.seconds_until_next(tenant_id)))
+            # Readiness must not degrade because of any of these: anybody may publish them.
+            self.queue_state.handled(message.id, None)
+        self._in_batch(self._queue.delete, others)
+        self._in_batch(self._queue.put_back, early)
+        return accepted
+
+    def _in_batch(self, call: Callable[[list[Any]], None], messages: list[Any]) -> None:
+        try:
+            call(messages)
+        except Unavailable as error:  # SQS delivers them again
+            logger.warning("registration.postponed", error=type(error).__name__)
 
     def handle(self, body: str) -> bool | None:
         """Act on one message and answer its stack; True when the message can be deleted.
@@ -118,6 +170,18 @@ class Registrations:
         few times, then moves it to the dead letters. False: AWS did not take the answer. None: it can't be answered,
         as it can't be read, or its response URL is not AWS's own. Raises StoreUnavailableError.
         """
+        request = self._request(body)
+        if not isinstance(request, Request):
+            return request
+        try:
+            self._register(self._check(request))
+            refusal = None
+        except _Void as void:
+            refusal = self._refusal_for(request, void)
+        return self._answers().send(request, refusal)
+
+    def _request(self, body: str) -> Request | Literal[True] | None:
+        """The request, or what `handle` returns for a message that is not answered."""
         try:
             request = Request.parse(body, self._config.registration_topic_arn or "")
         except ValueError:
@@ -128,13 +192,13 @@ class Registrations:
         if not self._answers().allows(request.response_url):
             logger.warning("registration.strange_response_url", account_id=request.account_id)
             return None
-        return self._answers().send(request, self._refusal(request))
+        return request
 
     def _is_for_another(self, request: Request) -> bool:
         named = deployment_of(request.property("RegistrationToken"))
         if named is None or named == self._own_id:
             return False
-        with self._logging_others:
+        with self._logging:
             new = named not in self._others and len(self._others) < _OTHERS
             if new:
                 self._others[named] = True
@@ -147,26 +211,41 @@ class Registrations:
         with self._db.read() as db:
             return deployment_id(db)
 
-    def _take(self, message: Message) -> None:
-        answered: bool | None = False
+    def _take(self, accepted: _Accepted) -> Message | None:
+        """Register and answer. Returns the message if it is to be deleted."""
+        message, checked = accepted
+        answered = False
         try:
-            answered = self.handle(message.body)
-            if answered:
-                self._queue.delete(message)
-        except (AppError, SQLAlchemyError, Unavailable) as error:  # SQS delivers it again
-            logger.warning("registration.postponed", error=type(error).__name__)
-        # Readiness must not degrade because of messages that can't be answered: anybody may publish them.
-        self.queue_state.handled(message.id, message.sent_at if answered is False else None)
-
-    def _refusal(self, request: Request) -> str | None:
-        try:
-            told = self._check(request)
-            with self._db.write(SYSTEM) as db:
-                self._store(db, told)
+            self._register(checked)
+            answered = self._answers().send(checked.request, None)
         except _Void as void:
-            logger.info("registration.void", cause=str(void), account_id=request.account_id)
-            return None if _must_pass(request, void) else REFUSAL
-        return None
+            self.refused.answer(message, checked.request, self._refusal_for(checked.request, void))
+            self.queue_state.handled(message.id, None)
+            return None
+        except (AppError, SQLAlchemyError) as error:  # SQS delivers it again
+            logger.warning("registration.postponed", error=type(error).__name__)
+        finally:
+            self._places.leave(checked.token.tenant_id)
+        self.queue_state.handled(message.id, None if answered else message.sent_at)
+        return message if answered else None
+
+    def _register(self, told: _CheckedMessage) -> None:
+        """Store what the message registers. Raises _Void."""
+        with self._db.read() as db:  # a token that was voided costs others no turn at the write lock
+            _tenant_of(db, told.token, lock=False)
+        with self._db.write(SYSTEM) as db:
+            self._store(db, told)
+
+    def _refusal_for(self, request: Request, void: _Void) -> str | None:
+        cause = str(void)
+        with self._logging:
+            place = cause, request.account_id
+            new = place not in self._voids and len(self._voids) < _VOIDS
+            if new:
+                self._voids[place] = True
+        if new:
+            logger.info("registration.void", cause=cause, account_id=request.account_id)
+        return None if _must_pass(request, void) else REFUSAL
 
     def _check(self, request: Request) -> _CheckedMessage:
         """Reads no row. Raises _Void."""
@@ -184,13 +263,8 @@ class Registrations:
     def _store(self, db: Session, told: _CheckedMessage) -> None:
         """Once for each request of a stack. Raises _Void."""
         request = told.request
-        if told.token.link_id is not None:
-            _ensure_not_revoked(db, told.token.link_id)  # locks the link before the tenant, as the page's requests do
         # Locked, so that the second of two simultaneous deliveries sees what the first one stored.
-        named = Tenant.id == told.token.tenant_id, Tenant.registration_generation == told.token.generation
-        tenant = db.scalars(select(Tenant).where(*named).with_for_update(of=Tenant)).unique().one_or_none()
-        if tenant is None or tenant.status is not TenantStatus.ACTIVE:
-            raise _VoidToken("tenant")
+        tenant = _tenant_of(db, told.token, lock=True)
         same = _of_stack(told).where(Registration.request_id == request.request_id)
         if db.scalars(same).one_or_none() is not None:
             return
@@ -269,11 +343,23 @@ def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
     return StackState.ROLLED_BACK if told.request.kind == "Create" and earlier else StackState.MADE
 
 
-def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
+def _tenant_of(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
+    """The tenant of a token that is still valid. Raises _VoidToken."""
+    if token.link_id is not None:
+        _ensure_not_revoked(db, token.link_id, lock=lock)  # locks the link before the tenant, as the page's requests do
+    named = Tenant.id == token.tenant_id, Tenant.registration_generation == token.generation
+    query = select(Tenant).where(*named)
+    tenant = db.scalars(query.with_for_update(of=Tenant) if lock else query).unique().one_or_none()
+    if tenant is None or tenant.status is not TenantStatus.ACTIVE:
+        raise _VoidToken("tenant")
+    return tenant
+
+
+def _ensure_not_revoked(db: Session, link_id: UUID, *, lock: bool) -> None:
     """Raises _VoidToken. The token of an expired link stays valid: launched stacks carry it for years."""
     link = select(OnboardingLink.id).where(OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None))
     # Locked: a revocation either waits for this transaction or is seen by it.
-    if db.scalars(link.with_for_update(read=True)).one_or_none() is None:
+    if db.scalars(link.with_for_update(read=True) if lock else link).one_or_none() is None:
         raise _VoidToken("link")
 
 

@@ -21,6 +21,8 @@ from app.aws.stack_messages import RegistrationQueue
 from app.clock import now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
+from app.ids import new_id
+from app.onboarding import places
 from app.onboarding.registrations import REFUSAL, Registrations
 from app.permissions import permission_sets
 from app.store.database import SYSTEM, Database
@@ -722,16 +724,74 @@ def test_what_any_account_publishes_is_received_handled_and_deleted(desk, line):
 
 
 def test_the_messages_of_a_batch_do_not_wait_for_each_other(desk, line, monkeypatch):
-    inner, together = line.registrations.handle, threading.Barrier(3, timeout=60)
+    inner, together = line.registrations._register, threading.Barrier(3, timeout=60)
 
-    def handle(body: str) -> bool | None:
+    def register(checked) -> None:
         together.wait()
-        return inner(body)
+        inner(checked)
 
-    monkeypatch.setattr(line.registrations, "handle", handle)
+    monkeypatch.setattr(line.registrations, "_register", register)
     line.publish(*[desk.stack().request() for _ in range(3)])
     assert line.receive() == 3
     assert desk.answers.statuses == ["SUCCESS"] * 3
+
+
+def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(desk, line, monkeypatch):
+    """Neither do 200 of them: what has no place waits in the queue."""
+    foreign = registration_token(desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id)
+    role, go_on = desk.stack().role_arn, threading.Event()
+    monkeypatch.setattr("app.onboarding.refused_stacks._WAITING", 3)
+
+    class Slow(StackAnswers):
+        def send(self, request, refusal):
+            return (refusal is None or go_on.wait(60)) and super().send(request, refusal)
+
+    line.registrations._answers = cache(lambda: Slow("us-east-1", "aws", desk.answers.url))
+    line.publish(*[Stack(desk.answers.url, foreign, role).request() for _ in range(9)], desk.stack().request())
+    with monkeypatch.context() as patch:
+        patch.setattr(line.registrations, "_register", lambda _: None)
+        patch.setattr(line.registrations._db, "write", lambda _: pytest.fail("a transaction"))
+        assert line.receive() == 10
+        assert desk.answers.statuses == ["SUCCESS"]
+        assert line.registrations.queue_state.unanswered_at is None
+    go_on.set()
+    while line.receive():
+        line.registrations.refused.wait()
+    assert desk.answers.statuses.count("FAILED") >= 9
+    assert (line.left(), line.left(line.dead_letters)) == (0, 0)
+
+
+def test_a_void_token_costs_no_turn_at_the_write_lock(desk, monkeypatch):
+    desk.change(Tenant, desk.tenant_id, registration_generation=2)
+    monkeypatch.setattr(desk.db, "write", lambda _: pytest.fail("a transaction"))
+    desk.handle(desk.stack().message(), "FAILED")
+
+
+def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_again(desk, line, monkeypatch):
+    """They are neither refused nor used up: a message that was put back three times is worked on."""
+    monkeypatch.setattr(places, "AT_ONCE", 2)
+    other, put_back = tenant_row(desk.db), []
+    inner = line.registrations._queue.put_back
+    monkeypatch.setattr(line.registrations._queue, "put_back", lambda some: put_back.extend(some) or inner(some))
+    line.publish(*[desk.stack().request() for _ in range(6)], desk.stack(tenant_id=other).request())
+    assert line.receive() == 7
+    assert (len(desk.connections()), len(desk.connections(other)), len(put_back)) == (2, 1, 4)
+    assert [1 <= seconds <= 4 for _, seconds in put_back] == [True] * 4
+    assert desk.answers.statuses == ["SUCCESS"] * 3
+    monkeypatch.setattr(places, "AT_ONCE", 0)
+    messages = [replace(message, deliveries=4) for message, _ in put_back]
+    monkeypatch.setattr(line.registrations._queue, "receive", lambda _: messages)
+    assert line.receive() == 4
+    assert len(desk.connections()) == 6
+    assert desk.answers.statuses == ["SUCCESS"] * 7
+
+
+def test_the_further_a_tenants_backlog_reaches_the_later_a_message_comes_again():
+    tenant, queued = new_id(), places.Places()
+    waits = [queued.seconds_until_next(tenant) for _ in range(3_000)]
+    assert max(waits[:30]) <= 4
+    assert 95 <= waits[-1] <= 105
+    assert queued.seconds_until_next(new_id()) <= 4
 
 
 def test_poison_becomes_a_dead_letter_and_holds_nobody_up(desk, line):

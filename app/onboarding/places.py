@@ -1,0 +1,48 @@
+"""How many messages of a tenant's stacks a background worker works on at once: the others are put back into the queue.
+
+A tenant's token is known to whoever has one of its kits. Without places, thousands of its messages would be worked on
+before the next tenant's. A message that is put back is not refused: it comes again when it is its turn. SQS counts each
+delivery, and moves a message to the dead letters after five. So from the fourth delivery on it is worked on at once.
+"""
+
+import math
+import random
+import threading
+from collections import Counter
+from uuid import UUID
+
+from app.limits.turns import Turns
+
+AT_ONCE = 20
+PUT_BACK_DELIVERIES = 3  # of a message that may be put back; two are left for failures
+_RATE = 30  # messages a second of a tenant that come again: about as many as one background worker works on
+_JITTER = 2.0  # seconds
+_LONGEST = 600  # seconds; CloudFormation waits for half an hour
+
+
+class Places:
+    """Each tenant's places, and when its next message comes again."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[UUID] = Counter()
+        self._turns = Turns(_RATE, 0)
+        self._lock = threading.Lock()
+
+    def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
+        """Take a place. False: put the message back."""
+        with self._lock:
+            if self._taken[tenant_id] >= AT_ONCE and deliveries <= PUT_BACK_DELIVERIES:
+                return False
+            self._taken[tenant_id] += 1
+            return True
+
+    def leave(self, tenant_id: UUID) -> None:
+        with self._lock:
+            self._taken[tenant_id] -= 1
+            if not self._taken[tenant_id]:
+                del self._taken[tenant_id]
+
+    def seconds_until_next(self, tenant_id: UUID) -> int:
+        """For how long a message is put back."""
+        wait = self._turns.reserve(tenant_id, patience=_LONGEST) + random.uniform(0, _JITTER)  # noqa: S311
+        return max(1, min(_LONGEST, math.ceil(wait)))
