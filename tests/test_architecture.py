@@ -180,7 +180,9 @@ def writes(trees: Trees) -> list[tuple[str, str, str]]:
 
 def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
     """Where no key or link is read again: neither is one the caller's, nor does anybody come before one that is."""
-    asking = re.compile(r"((asked|visit)\.)?caller|LockingKeys\(caller, .+\)")
+    asking = re.compile(
+        r"((asked|visit)\.)?caller|((families\.)?ending|(families\.)?replacing|Making|Ending)\(caller\b.*\)"
+    )
     return sorted({(name, function) for name, function, who in writes(trees) if not asking.fullmatch(who)})
 
 
@@ -243,7 +245,7 @@ def leaning_names(trees: Trees) -> list[str]:
         (catches_everything, "try: f()\nexcept: pass"),
         (writes_for_nobody, "def f(self): self._db.write()"),
         (writes_for_nobody, "def f(self): self._db.write(SYSTEM)"),
-        (writes_for_nobody, "def f(self): self._db.write(LockingKeys(operator, keys))"),
+        (writes_for_nobody, "def f(self): self._db.write(families.ending(operator, key))"),
         (writes_for_nobody, "def f(self): self._db.write(somebody)"),
         (writes_past_the_door, "def f(db): Session(db.engine)"),
         (writes_past_the_door, "def f(db): db._writing"),

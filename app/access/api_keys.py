@@ -13,15 +13,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, select
 
 from app.access import Caller, Operator, Scope, callers, ensure_room, families, one_or_not_found, tenant_of
-from app.access.families import FamilySummary, LockingKeys
+from app.access.families import FamilySummary, Making
 from app.audit import Action, Actor, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
-from app.store.database import Database, Session
+from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey
 from app.store.pages import Page, page
 
@@ -96,7 +96,7 @@ class ApiKeys:
             permission_sets=permission_sets,
             made_by=caller.key_id,
         )
-        with self._db.write(caller) as db:
+        with self._db.write(Making(caller)) as db:
             _ensure_room(db, caller, tenant_id, self._most)
             return _add(db, caller.actor, key, generate_key())
 
@@ -107,18 +107,21 @@ class ApiKeys:
     def get_key(self, caller: Caller, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
         """The key, and what revoking it also revokes.
 
-        Raises NotFoundError for a key that is absent, revoked, or stronger than the caller's.
+        An expired key is shown as well, as what it made may be live. Raises NotFoundError for a key that is absent,
+        revoked, or stronger than the caller's.
         """
         with self._db.read() as db:
-            return one_or_not_found(db, _visible(caller, key_id)), families.summarize_family(db, key_id)
+            return one_or_not_found(db, _one_visible(caller, key_id)), families.summarize_family(db, key_id)
 
+    @until_committed
     def revoke_key(self, caller: Caller, key_id: UUID) -> None:
         """From the commit on, requests with that key, or with a key or link of its family, are refused.
 
         Raises NotFoundError, and ForbiddenError for a key that the caller may see but not revoke.
         """
-        with self._db.write(LockingKeys(caller, families.family_ids(_visible(caller, key_id)))) as db:
-            key = one_or_not_found(db, _visible(caller, key_id))
+        query = _one_visible(caller, key_id)
+        with self._db.write(families.ending(caller, query)) as db:
+            key = one_or_not_found(db, query)
             _ensure_may_end(db, caller, key)
             _record(db, caller.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key.id))
 
@@ -131,15 +134,14 @@ class ApiKeys:
         expires no later than the caller. Raises as revoke_key does, ConflictError for a key that was replaced, and
         RateLimitedError when the tenant has twice TENANT_KEYS live ones.
         """
-        root = _visible(caller, key_id).with_only_columns(ApiKey.id).scalar_subquery()
-        rows = select(ApiKey.id).where(or_(ApiKey.id == root, families.made_by(root)))
-        with self._db.write(LockingKeys(caller, rows)) as db:
-            old = one_or_not_found(db, _visible(caller, key_id))
+        query = _one_visible(caller, key_id).where(callers.live_at(now()))
+        with self._db.write(families.replacing(caller, query)) as db:
+            old = one_or_not_found(db, query)
             _ensure_may_end(db, caller, old)
             if old.replaced_by is not None:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, caller)
-            families.inherit(db, old.id, successor.id)
+            families.inherit(db, old.id, successor.id, by=caller.key_id)
             _ensure_room(db, caller, old.tenant_id, 2 * self._most)  # a tenant that has all its keys can replace them
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
@@ -174,13 +176,15 @@ class ApiKeys:
         with self._db.read() as db:
             return families.summarize_family(db, key_id)
 
+    @until_committed
     def revoke_any(self, operator: Operator, key_id: UUID) -> None:
         """Raises NotFoundError, or ConflictError when it is revoked already."""
-        wanted = select(ApiKey).where(ApiKey.id == key_id)
-        with self._db.write(LockingKeys(operator, families.family_ids(wanted))) as db:
-            key = one_or_not_found(db, wanted)
-            if key.revoked_at is not None:
+        with self._db.read() as db:
+            if one_or_not_found(db, select(ApiKey).where(ApiKey.id == key_id)).revoked_at is not None:
                 raise ConflictError("This key is revoked already.")
+        query = select(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+        with self._db.write(families.ending(operator, query)) as db:
+            key = one_or_not_found(db, query)
             _record(db, operator.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key.id))
 
 
@@ -240,12 +244,19 @@ def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
         raise ForbiddenError("This API key covers fewer permission sets than that one.")
 
 
-def _visible(caller: Caller, key_id: UUID | None = None) -> Select[ApiKey]:
+def _visible(caller: Caller) -> Select[ApiKey]:
     """Live keys whose scopes are a subset of the caller's, and that are bound to its tenant if it is bound."""
+    return _no_stronger(caller).where(callers.live_at(now()))
+
+
+def _one_visible(caller: Caller, key_id: UUID) -> Select[ApiKey]:
+    """As `_visible`, and expired ones: a key that was replaced expires before what it made."""
+    return _no_stronger(caller).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+
+
+def _no_stronger(caller: Caller) -> Select[ApiKey]:
     others = callers.to_bits(frozenset(Scope) - caller.scopes)
-    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_and(others) == 0, callers.live_at(now()))
-    if key_id is not None:
-        query = query.where(ApiKey.id == key_id)
+    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_and(others) == 0)
     return query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
 
 

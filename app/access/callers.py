@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 from app.audit.events import Actor
 from app.clock import now
 from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from app.store import locks
+from app.store.locks import Lock
 from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, Tenant, TenantStatus
 
 KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
@@ -80,6 +82,11 @@ class Caller:
         """Of what this was read from: it is valid for as long as nothing is taken away from any of them."""
         return self.key_id, self.tenant_id
 
+    @property
+    def lock_id(self) -> UUID | None:
+        """Whose lock its writers share. A bound key's and a link's is the tenant's, so its whole family has one."""
+        return self.tenant_id or self.key_id
+
     def suspension(self, reason: str) -> Suspension:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 
@@ -87,17 +94,17 @@ class Caller:
         """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or was revoked, and
         what `counts` raises.
 
-        Takes a shared lock on its row until the transaction ends: a revocation waits for requests that write, and a
-        request that writes waits for a revocation and sees it. The tenant's row stays unlocked, as use cases lock it
-        themselves: two requests that both upgrade a shared lock would be a deadlock.
+        Shares a lock until the transaction ends: a revocation waits for requests that write, and a request that writes
+        waits for a revocation and sees it. No row is locked.
         """
+        locks.share(db, Lock.CALLER, self.lock_id)
         if self.kind == "onboarding_link":
             link = live_links().where(OnboardingLink.id == self.key_id).with_only_columns(OnboardingLink.id)
-            if db.scalar(link.with_for_update(read=True, of=OnboardingLink)) is None:
+            if db.scalar(link) is None:
                 raise NotFoundError
             return
         key = _of_live_tenant().where(ApiKey.id == self.key_id, live_at(now())).with_only_columns(ApiKey.id)
-        if db.scalar(key.with_for_update(read=True)) is None:
+        if db.scalar(key) is None:
             raise UnauthenticatedError(_BAD_KEY)
         if self.counts is not None:
             self.counts(db)

@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session, aliased
 
 from app.access.callers import Caller, live_at
 from app.clock import now
-from app.store.database import Writer
+from app.errors import NotFoundError
+from app.store import locks
+from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink
 
 _SHOWN = 20
@@ -27,10 +29,6 @@ def family(roots: Select[UUID]) -> CTE:
     made = aliased(ApiKey)
     next_ones = select(made.id).join(found, or_(made.made_by == found.c.id, made.replaced_by == found.c.id))
     return found.union(next_ones.where(made.revoked_at.is_(None)))
-
-
-def family_ids(keys: Select[ApiKey]) -> Select[UUID]:
-    return select(family(keys.with_only_columns(ApiKey.id)).c.id)
 
 
 def _links_of(keys: CTE) -> ColumnElement[bool]:
@@ -55,25 +53,64 @@ def summarize_family(db: Session, key_id: UUID) -> FamilySummary:
     return FamilySummary(number, db.scalar(links) or 0, first)
 
 
-class LockingKeys(NamedTuple):
-    """A writer whose transaction changes these keys: it locks their rows and the writer's own at once, by id.
+class Making(NamedTuple):
+    """A writer whose transaction makes a key or a link."""
 
-    Two keys that revoke each other would otherwise be a deadlock: each holds its own row and waits for the other's. A
-    key that is made meanwhile has a later id, so it is locked in order too.
-    """
-
-    writer: Writer
-    keys: Select[UUID]  # read again until it finds no more: a key that is not locked yet may make another
+    writer: Caller
 
     def admit(self, db: Session) -> None:
-        wanted: ColumnElement[bool] = ApiKey.id.in_(self.keys)
-        if isinstance(self.writer, Caller):
-            wanted = or_(wanted, ApiKey.id == self.writer.key_id)
-        query = select(ApiKey.id).where(wanted).order_by(ApiKey.id).with_for_update(key_share=True, of=ApiKey)
-        locked: set[UUID] | None = None
-        while (found := set(db.scalars(query))) != locked:
-            locked = found
+        locks.share(db, Lock.MAKING)
         self.writer.admit(db)
+
+
+class Ending(NamedTuple):
+    """A writer whose transaction ends keys or links: it waits for those who write with them.
+
+    Only what is ended is locked, so that nobody can hold up a tenant whose keys and links they can't see.
+    """
+
+    writer: Caller
+    lock_ids: Select[UUID]  # of what is ended; none: there is no such thing
+    unbound: Select[UUID] | None = (
+        None  # of the keys that are ended, or else replaced, those that are bound to no tenant
+    )
+
+    def admit(self, db: Session) -> None:
+        """Raises NotFoundError when there is nothing to end."""
+        if self.unbound is not None:
+            # A bound key's family acts for its tenant alone, so the tenant's lock keeps it from growing. An unbound one's
+            # may reach all tenants: nobody may make or replace a key, or two that replace each other's would form a ring.
+            (locks.share if db.scalars(self.unbound).first() is None else locks.hold)(db, Lock.MAKING)
+        lock_ids = db.scalars(self.lock_ids).all()
+        if lock_ids:
+            own = () if self.writer.lock_id is None else (self.writer.lock_id,)
+            locks.hold(db, Lock.CALLER, *lock_ids, *own)
+        self.writer.admit(db)
+        if not lock_ids:
+            raise NotFoundError
+
+
+def ending(writer: Caller, key: Select[ApiKey]) -> Ending:
+    """The writer that revokes this key and its family."""
+    return Ending(writer, _lock_ids(family(key.with_only_columns(ApiKey.id))), _unbound(key))
+
+
+def replacing(writer: Caller, key: Select[ApiKey]) -> Ending:
+    """The writer that replaces this key, and makes its successor the maker of what it made."""
+    old = key.with_only_columns(ApiKey.id).scalar_subquery()
+    changed = select(ApiKey.id).where(or_(ApiKey.id == old, made_by(old))).cte("changed")
+    return Ending(writer, _lock_ids(changed), _unbound(key))
+
+
+def _unbound(key: Select[ApiKey]) -> Select[UUID]:
+    return key.where(ApiKey.tenant_id.is_(None)).with_only_columns(ApiKey.id)
+
+
+def _lock_ids(keys: CTE) -> Select[UUID]:
+    """As `Caller.lock_id`, of these keys and of the links that they made."""
+    of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(ApiKey.id.in_(select(keys.c.id)))
+    both = of_keys.union(select(OnboardingLink.tenant_id).where(_links_of(keys))).subquery()
+    return select(both.c.id)
 
 
 def _family_of(key_id: UUID) -> CTE:
@@ -81,14 +118,13 @@ def _family_of(key_id: UUID) -> CTE:
 
 
 def revoke_family(db: Session, key_id: UUID) -> dict[str, Any]:
-    """Revoke the key and its family, whose rows are locked. Returns details for the audit event."""
+    """Revoke the key and its family, in a transaction of `Ending`. Returns details for the audit event."""
     at, found = now(), _family_of(key_id)
     # The links first, while the keys that made them can still be found.
-    links = db.scalars(_locked(_links_of(found))).all()
-    if links:
-        db.execute(update(OnboardingLink).where(_links_of(found)).values(revoked_at=at), _BLIND)
+    revoked_links = update(OnboardingLink).where(_links_of(found)).values(revoked_at=at)
+    links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
     keys = update(ApiKey).where(ApiKey.id.in_(select(found.c.id))).values(revoked_at=at)
-    revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), _BLIND)
+    revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), execution_options=_BLIND)
     live = [one for one, expires_at in revoked if one != key_id and (expires_at is None or expires_at > at)]
     return {
         "keys_revoked": len(live),
@@ -103,15 +139,22 @@ def made_by(key_id: UUID | ScalarSelect[UUID]) -> ColumnElement[bool]:
     return and_(ApiKey.made_by == key_id, ApiKey.revoked_at.is_(None))
 
 
-def inherit(db: Session, old: UUID, successor: UUID) -> None:
-    """Makes the successor the maker of what the old key made. The keys' rows are locked."""
-    keys = update(ApiKey).where(made_by(old), ApiKey.id != successor)
-    db.execute(keys.values(made_by=successor), _BLIND)
-    links = and_(OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None))
-    db.scalars(_locked(links)).all()
-    db.execute(update(OnboardingLink).where(links).values(made_by=successor), _BLIND)
+def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None:
+    """Make the successor the maker of what the old key made.
+
+    A key that asked for this, and what it came from, stay with the old key. Otherwise a child that replaces its maker
+    would be its successor's maker and child, in a ring that the old key's revocation does not reach.
+    """
+    keys = update(ApiKey).where(made_by(old), ApiKey.id != successor, ApiKey.id.not_in(select(_origins(by).c.id)))
+    db.execute(keys.values(made_by=successor), execution_options=_BLIND)
+    links = update(OnboardingLink).where(OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None))
+    db.execute(links.values(made_by=successor), execution_options=_BLIND)
 
 
-def _locked(links: ColumnElement[bool]) -> Select[UUID]:
-    """Locks links in the order of their ids. Everywhere, links are locked after keys and before tenants."""
-    return select(OnboardingLink.id).where(links).order_by(OnboardingLink.id).with_for_update(of=OnboardingLink)
+def _origins(key_id: UUID | None) -> CTE:
+    """The ids of this key, and of those in whose families it is."""
+    columns = ApiKey.id, ApiKey.made_by, ApiKey.replaced_by
+    found = select(*columns).where(ApiKey.id == key_id).cte("origins", recursive=True)
+    origin = aliased(ApiKey)
+    next_ones = select(origin.id, origin.made_by, origin.replaced_by)
+    return found.union(next_ones.join(found, or_(origin.id == found.c.made_by, origin.id == found.c.replaced_by)))

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session, lazyload
 
 from app.access.callers import EPOCH, AnyCaller
 from app.errors import NotFoundError, RateLimitedError
+from app.store import locks
+from app.store.locks import Lock
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 
 _FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
@@ -29,20 +31,30 @@ _OWNED = (
         Tenant.deleted_at.is_(None),
     )
 )
-_LOCKED_TENANT = _TENANT.with_for_update(of=Tenant)
-_LOCKED = _OWNED.with_for_update(of=Connection)
+# "No key update": rows that refer to these can be added meanwhile.
+_LOCKED_TENANT = _TENANT.with_for_update(of=Tenant, key_share=True)
+_LOCKED = _OWNED.with_for_update(of=Connection, key_share=True)
 _AT_EPOCH = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(Tenant.status, EPOCH)
 
 
 def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
     """The live tenant, if this caller can see it. Raises NotFoundError."""
+    if lock and caller.tenant_id in {None, tenant_id}:
+        locks.hold(db, Lock.TENANT, tenant_id)
     return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, _of(caller, tenant_id))
 
 
 def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
     """The tenant's live connection, if this caller can see it (the query names both). Raises NotFoundError."""
     which = _of(caller, tenant_id) | {"connection_id": connection_id}
+    if lock and caller.tenant_id in {None, tenant_id}:
+        locks.hold(db, Lock.CONNECTION, connection_lock_id(tenant_id, connection_id))
     return one_or_not_found(db, _LOCKED if lock else _OWNED, which)
+
+
+def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
+    """Made of both: who names another tenant's connection beside their own tenant does not lock it."""
+    return UUID(int=tenant_id.int ^ connection_id.int)
 
 
 def owned_at_epoch(

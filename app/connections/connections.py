@@ -20,7 +20,7 @@ from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError
 from app.ids import RoleArn, kit_role_name
 from app.permissions.permission_sets import PermissionSet, PermissionSets
-from app.store.database import Database, Session
+from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
 from app.tenants.accounts import is_declared
 from app.tenants.rotation import current_external_id_id
@@ -168,6 +168,7 @@ class Connections:
             tenant_of(db, caller, tenant_id)
             return db.scalars(to_role(tenant_id, role).where(live_of(tenant_id))).one_or_none()
 
+    @until_committed
     def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:
@@ -239,6 +240,7 @@ class Connections:
             audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
             return connection
 
+    @until_committed
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
         """Stops issuing at once; the row stays as a tombstone. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:

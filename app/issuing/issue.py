@@ -21,6 +21,7 @@ import orjson
 
 from app import errors, metrics, strict_json
 from app.access import Caller, owned
+from app.access.tenancy import connection_lock_id
 from app.audit import Action, Event, log as audit
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
@@ -29,7 +30,9 @@ from app.ids import new_id, session_name
 from app.issuing.authorization import Authorization, Path, VerifiedConnection, lock_verified_connection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates
+from app.store import locks
 from app.store.database import SYSTEM, Database, Session as DbSession
+from app.store.locks import Lock
 from app.store.models import Connection, Trigger
 
 DURATION_MIN = 900  # seconds; AWS's minimum
@@ -232,7 +235,9 @@ class CredentialIssuer:
     def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:
         """The connection's row, locked; None if it has another version, as what AWS said is about this one."""
         with self._db.write(SYSTEM) as db:
-            connection = db.get(Connection, about.connection_id, with_for_update={"of": Connection})
+            locks.hold(db, Lock.CONNECTION, connection_lock_id(about.tenant_id, about.connection_id))
+            options: Any = {"of": Connection, "key_share": True}
+            connection = db.get(Connection, about.connection_id, with_for_update=options)
             current = connection is not None and connection.version == about.version
             yield db, connection if current else None
 

@@ -18,6 +18,7 @@ from cachetools import LRUCache
 from sqlalchemy import bindparam, func, or_, select
 
 from app.access import Caller, Scope, digest_of, ensure_room, live_links, one_or_not_found, owned, tenant_of
+from app.access.families import Ending, Making
 from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.config import Config
@@ -26,7 +27,7 @@ from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.limits.rates import Rates
 from app.onboarding.kit import Onboarding
-from app.store.database import Database
+from app.store.database import Database, until_committed
 from app.store.models import Connection, OnboardingLink, Tenant, Trigger
 from app.store.pages import Page, page
 
@@ -99,7 +100,7 @@ class Links:
         # The kit that the page will show: a kit that can't be made is refused here, while the vendor is looking.
         kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
         token = secrets.token_urlsafe(32)
-        with self._db.write(caller) as db:
+        with self._db.write(Making(caller)) as db:
             tenant_of(db, caller, tenant_id, lock=True).ensure_active()
             most = self._config.tenant_links
             live = live_links().where(Tenant.id == tenant_id).with_only_columns(func.count(OnboardingLink.id))
@@ -126,13 +127,16 @@ class Links:
             query = select(OnboardingLink).where(OnboardingLink.tenant_id == tenant_id)
             return page(db, query, OnboardingLink.id, limit=limit, after=after)
 
+    @until_committed
     def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
         """The page is gone once this has committed. Raises NotFoundError, also for a link that is revoked already."""
-        with self._db.write(caller) as db:
+        tenants = OnboardingLink.tenant_id == tenant_id, OnboardingLink.tenant_id == (caller.tenant_id or tenant_id)
+        query = select(OnboardingLink).where(
+            *tenants, OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None)
+        )
+        with self._db.write(Ending(caller, query.with_only_columns(OnboardingLink.tenant_id))) as db:
             tenant_of(db, caller, tenant_id)
-            live = OnboardingLink.tenant_id == tenant_id, OnboardingLink.revoked_at.is_(None)
-            query = select(OnboardingLink).where(OnboardingLink.id == link_id, *live)
-            link = one_or_not_found(db, query.with_for_update())
+            link = one_or_not_found(db, query)
             link.revoked_at = now()
             details = {"onboarding_link_id": str(link.id)}
             audit.record(db, Event(caller.actor, Action.LINK_REVOKED, details, tenant_id=tenant_id))

@@ -43,7 +43,9 @@ from app.onboarding.places import Places
 from app.onboarding.refused_stacks import RefusedStacks
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions.permission_sets import PermissionSets, read_label
+from app.store import locks
 from app.store.database import SYSTEM, Database, Session
+from app.store.locks import Lock
 from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
 from app.store.models.deployment import deployment_id
 from app.store.models.states import StackState
@@ -276,7 +278,7 @@ class Registrations:
 
     def _act(self, db: Session, told: _CheckedMessage, tenant: Tenant, actor: Actor) -> bool:
         """Returns whether to keep the registration's row. Past the limit per role, the role becomes due without one."""
-        known = connections.to_role(told.token.tenant_id, told.role).with_for_update(of=Connection)
+        known = connections.to_role(told.token.tenant_id, told.role).with_for_update(of=Connection, key_share=True)
         connection = db.scalars(known).one_or_none()
         deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
@@ -346,20 +348,24 @@ def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
 def _tenant_of(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
     """The tenant of a token that is still valid. Raises _VoidToken."""
     if token.link_id is not None:
-        _ensure_not_revoked(db, token.link_id, lock=lock)  # locks the link before the tenant, as the page's requests do
+        if lock:
+            locks.share(db, Lock.CALLER, token.tenant_id)  # as the page's requests do: a revocation waits for it
+        _ensure_not_revoked(db, token.link_id)
+    if lock:
+        locks.hold(db, Lock.TENANT, token.tenant_id)
     named = Tenant.id == token.tenant_id, Tenant.registration_generation == token.generation
     query = select(Tenant).where(*named)
-    tenant = db.scalars(query.with_for_update(of=Tenant) if lock else query).unique().one_or_none()
+    query = query.with_for_update(of=Tenant, key_share=True) if lock else query
+    tenant = db.scalars(query).unique().one_or_none()
     if tenant is None or tenant.status is not TenantStatus.ACTIVE:
         raise _VoidToken("tenant")
     return tenant
 
 
-def _ensure_not_revoked(db: Session, link_id: UUID, *, lock: bool) -> None:
+def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
     """Raises _VoidToken. The token of an expired link stays valid: launched stacks carry it for years."""
     link = select(OnboardingLink.id).where(OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None))
-    # Locked: a revocation either waits for this transaction or is seen by it.
-    if db.scalars(link.with_for_update(read=True) if lock else link).one_or_none() is None:
+    if db.scalars(link).one_or_none() is None:
         raise _VoidToken("link")
 
 

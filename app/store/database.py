@@ -6,13 +6,14 @@ reads first and writes later fails at once when another process has written in b
 the gevent hub. No transaction may contain a network call; the tests refuse one.
 """
 
+import functools
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import orjson
 from sqlalchemy import Connection, DateTime, Dialect, Engine, QueuePool, create_engine, event, func, select
@@ -28,6 +29,7 @@ _UNREACHABLE = "The database can't be reached right now; try again."
 # PostgreSQL's serialization_failure, deadlock_detected and lock_not_available
 _COLLISIONS = {"40001", "40P01", "55P03"}
 _COLLIDED = "Another request changed the same things at the same time; try again."
+_TRIES = 4  # of a change that stops something
 # An asynchronous commit is not durable, so synchronous_commit is always on.
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 # Seconds. The feed shows audit events that are older than both together. So no transaction takes longer than LONGEST,
@@ -69,6 +71,26 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return value
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Repeat a use case that stops something when it collided with another: nobody should have to ask for it twice."""
+
+    @functools.wraps(stop)
+    def repeat(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        for _ in range(_TRIES - 1):
+            try:
+                return stop(*args, **kwargs)
+            except ConflictError as error:
+                if not isinstance(error.__cause__, OperationalError):
+                    raise
+        return stop(*args, **kwargs)
+
+    return repeat
 
 
 class Writer(Protocol):

@@ -8,12 +8,12 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.access import Caller, Operator, tenant_of
-from app.access.families import LockingKeys
+from app.access.families import Ending
 from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
-from app.store.database import Database, Session
+from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey, Connection, ExternalIdRow, Tenant, TenantStatus, folded, live_of, states
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.pages import Page, page, with_values
@@ -112,6 +112,7 @@ class Tenants:
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
+    @until_committed
     def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
         """Stops issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
         with self._db.write(caller) as db:
@@ -129,15 +130,18 @@ class Tenants:
             _record(db, caller, tenant, Action.TENANT_RESUMED, {"reason": reason})
             return _whole(db, tenant)
 
+    @until_committed
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
         """Offboards: issuing stops, keys bound to the tenant are revoked, External IDs are retired and never reused."""
-        bound = ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)
-        with self._db.write(LockingKeys(caller, select(ApiKey.id).where(*bound))) as db:
+        with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
             caller.require_unbound()  # it cannot be undone
-            at = now()
-            keys = db.execute(update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)).all()
+        live = Tenant.id == tenant_id, Tenant.deleted_at.is_(None)
+        with self._db.write(Ending(caller, select(Tenant.id).where(*live))) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
+            at = now()
+            bound = ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)
+            keys = db.execute(update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)).all()
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
             gone = {"status": states.ConnectionStatus.DELETED, "deleted_at": at, "due_at": None}
             deleted = update(Connection).where(live_of(tenant_id)).values(version=Connection.version + 1, **gone)
@@ -147,6 +151,7 @@ class Tenants:
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
             _record(db, caller, tenant, Action.TENANT_DELETED, details)
 
+    @until_committed
     def void_registrations(self, operator: Operator, tenant_id: UUID) -> None:
         """Voids the registration tokens that were handed out so far. Raises NotFoundError.
 

@@ -1,7 +1,9 @@
 """Keys that change keys at the same time, on PostgreSQL: each request is answered, and none is in a deadlock."""
 
 import threading
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -10,16 +12,20 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
+from app.access import families, owned, tenant_of
 from app.access.callers import Caller, Scope
-from app.errors import ConflictError
+from app.errors import ConflictError, NotFoundError
 from app.services import Services
-from app.store.database import SYSTEM, store_errors
+from app.store import locks
+from app.store.database import SYSTEM, Session, store_errors
+from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
+from tests.access.test_stops import Place, all_dead
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, World
 from tests.support.rows import at_once, link_row, tenant_row
-from tests.support.waiting import until
+from tests.support.waiting import until, waiting_for_locks
 
 pytestmark = on_postgresql  # SQLite has one writer at a time
 EVERYTHING = {"name": "a program", "scopes": ["keys:write", "tenants:write", "connections:write"]}
@@ -160,25 +166,17 @@ def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", ["api_key", "onboarding_link"])
-def test_a_request_that_writes_locks_its_key_or_link_for_others_to_share_and_no_tenant(services: Services, kind: str):
-    """Requests of one link go on side by side, and a use case of another caller may lock the tenant meanwhile."""
+def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(services: Services, kind: str):
     tenant_id = tenant_row(services.db)
     if kind == "api_key":
-        scopes = frozenset({Scope.TENANTS_READ})
-        table, row_id = (
-            ApiKey,
-            services.api_keys.create_key(OPERATOR, name="x", scopes=scopes, tenant_id=tenant_id)[0].id,
-        )
+        made, _ = services.api_keys.create_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=tenant_id)
+        table, row_id = ApiKey, made.id
     else:
         table, row_id = OnboardingLink, link_row(services.db, tenant_id)
     caller = Caller(row_id, "0" * 16, b"", "x", frozenset(), tenant_id, None, kind=kind)
-    with services.db.write(caller), services.db.write(SYSTEM) as other:
-        own = sqlalchemy.select(table.id).where(table.id == row_id)
-        assert other.scalars(own.with_for_update(read=True, nowait=True)).one() == row_id
-        tenant = sqlalchemy.select(Tenant.id).where(Tenant.id == tenant_id)
-        assert other.scalars(tenant.with_for_update(nowait=True)).one() == tenant_id
-        with pytest.raises(OperationalError):
-            other.scalars(own.with_for_update(nowait=True))
+    with services.db.write(caller), services.db.write(caller), services.db.write(SYSTEM) as other:
+        for row in (sqlalchemy.select(table.id).where(table.id == row_id), sqlalchemy.select(Tenant.id)):
+            assert other.scalars(row.with_for_update(nowait=True)).first()
 
 
 def test_what_postgresql_broke_up_is_a_conflict_and_no_outage():
@@ -187,3 +185,86 @@ def test_what_postgresql_broke_up_is_a_conflict_and_no_outage():
 
     with pytest.raises(ConflictError), store_errors():
         raise OperationalError("UPDATE", None, Broken())
+
+
+# --- whom it holds up ---
+
+
+@pytest.fixture
+def besieged(app: Flask) -> Place:
+    return Place(app.extensions["deputy"])
+
+
+@pytest.fixture
+def elsewhere(besieged: Place) -> uuid.UUID:
+    """A tenant that does not share the lock of the besieged."""
+    own = locks._number(Lock.CALLER, besieged.tenant_id)
+    return next(
+        found for found in iter(lambda: tenant_row(besieged.db), None) if locks._number(Lock.CALLER, found) != own
+    )
+
+
+def write_once(besieged: Place, caller: Caller) -> None:
+    with besieged.db.write(caller):
+        """Its lock is what counts."""
+
+
+def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged: Place, elsewhere: uuid.UUID):
+    stolen, _ = besieged.key(OPERATOR, besieged.tenant_id)
+    neighbour, _ = besieged.key(OPERATOR, elsewhere)
+    key = sqlalchemy.select(ApiKey).where(ApiKey.id == stolen.key_id)
+    with ThreadPoolExecutor(2) as pool:
+        with besieged.db.write(families.ending(besieged.vendor, key)):
+            pool.submit(write_once, besieged, neighbour).result(timeout=30)
+            waiting = pool.submit(write_once, besieged, stolen)
+            until(lambda: waiting_for_locks(besieged.db) or waiting.done())
+            assert not waiting.done()
+        waiting.result(timeout=30)
+
+
+def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(besieged: Place, elsewhere: uuid.UUID):
+    stranger, _ = besieged.key(OPERATOR, elsewhere)
+    with besieged.db.write(besieged.vendor) as db:
+        owned(db, besieged.vendor, besieged.tenant_id, besieged.connection_id, lock=True)
+        tenant_of(db, besieged.vendor, besieged.tenant_id, lock=True)
+        with besieged.db.write(stranger) as other:
+            for tenant_id in (besieged.tenant_id, elsewhere):
+                with pytest.raises(NotFoundError):
+                    owned(other, stranger, tenant_id, besieged.connection_id, lock=True)
+            with pytest.raises(NotFoundError):
+                tenant_of(other, stranger, besieged.tenant_id, lock=True)
+
+
+def test_unbound_keys_are_replaced_one_after_the_other(besieged: Place):
+    """Two at once, each by what the other key made, would be a ring of successors that no revocation reaches."""
+    first, _ = besieged.key(OPERATOR)
+    second, _ = besieged.key(OPERATOR)
+    key = sqlalchemy.select(ApiKey).where(ApiKey.id == first.key_id)
+    with ThreadPoolExecutor(1) as pool:
+        with besieged.db.write(families.replacing(besieged.vendor, key)):
+            replacing = pool.submit(besieged.services.api_keys.replace_key, OPERATOR, second.key_id)
+            until(lambda: waiting_for_locks(besieged.db) or replacing.done())
+            assert not replacing.done()
+        replacing.result(timeout=30)
+
+
+# --- collisions ---
+
+
+def test_a_stop_that_collides_is_tried_again(besieged: Place, monkeypatch: pytest.MonkeyPatch):
+    """No two of our own transactions collide; those of a release before, or of a person at a SQL prompt, may."""
+    stolen, text = besieged.key(OPERATOR)
+    inner, collisions = families.revoke_family, []
+
+    class Broken(psycopg.errors.DeadlockDetected):
+        pass
+
+    def collide_first(db: Session, key_id: uuid.UUID) -> dict[str, Any]:
+        if len(collisions) < 2:
+            collisions.append(None)
+            raise OperationalError("UPDATE", None, Broken())
+        return inner(db, key_id)
+
+    monkeypatch.setattr(families, "revoke_family", collide_first)
+    besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id)
+    assert all_dead(besieged, [text])

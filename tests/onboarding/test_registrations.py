@@ -25,7 +25,9 @@ from app.ids import new_id
 from app.onboarding import places
 from app.onboarding.registrations import REFUSAL, Registrations
 from app.permissions import permission_sets
+from app.store import locks
 from app.store.database import SYSTEM, Database
+from app.store.locks import Lock
 from app.store.models import (
     AuditEvent,
     Connection,
@@ -569,7 +571,8 @@ def test_a_message_waits_for_the_revocation_of_its_link(desk, page):
     stack = page.stack()
     with ThreadPoolExecutor(1) as pool:
         with desk.db.write(SYSTEM) as db:
-            db.get_one(OnboardingLink, page.link.id, with_for_update=True).revoked_at = now()
+            locks.hold(db, Lock.CALLER, desk.tenant_id)  # as a revocation does
+            db.get_one(OnboardingLink, page.link.id).revoked_at = now()
             handling = pool.submit(desk.handle, stack.message(), "FAILED")
             until(lambda: waiting_for_locks(desk.db) or handling.done())
             assert not handling.done()

@@ -1,0 +1,256 @@
+"""A stop beside many who write without a pause: it gets through at once, and nothing is written after it."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy
+from flask import Flask
+
+from app.access import owned, tenant_of
+from app.access.callers import Caller, Scope
+from app.aws.stack_messages import Request
+from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
+from app.onboarding.registrations import REFUSAL, Registrations
+from app.services import Services
+from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
+from app.store.models.deployment import deployment_id
+from tests.attacks.evidence import on_postgresql
+from tests.conftest import OPERATOR
+from tests.support.rows import Role, connection_row, tenant_row
+from tests.support.waiting import until
+
+pytestmark = on_postgresql
+WRITERS = {"postgresql": 24, "sqlite": 12}  # fewer than the connections of the pool
+WARM = 40  # writes until the stop
+SECONDS = 2.0  # a stop's limit; without a fair lock it takes 10, and fails
+EVERYTHING = frozenset(Scope)
+GONE = (UnauthenticatedError, NotFoundError)
+TABLES = (ApiKey, OnboardingLink, Connection, AuditEvent)  # what the writers write
+REASON = "an incident"
+
+
+class Place:
+    """A tenant with a connection, and whom the vendor gave keys and links."""
+
+    def __init__(self, services: Services) -> None:
+        self.services, self.db = services, services.db
+        self.tenant_id = tenant_row(self.db)
+        account = f"{uuid.uuid4().int % 10**12:012d}"
+        self.connection_id = connection_row(self.db, self.tenant_id, Role(f"arn:aws:iam::{account}:role/x", "AROAX"))
+        self.vendor, _ = self.key(OPERATOR)
+
+    def key(self, by: Caller, tenant_id: uuid.UUID | None = None) -> tuple[Caller, str]:
+        _, text = self.services.api_keys.create_key(by, name="x", scopes=EVERYTHING, tenant_id=tenant_id)
+        return self.services.api_keys.authenticate(text), text
+
+    def link(self) -> tuple[Caller, uuid.UUID]:
+        link, url = self.services.links.create(self.vendor, self.tenant_id)
+        return self.services.links.open(url.rpartition("/")[2], None).caller, link.id
+
+    def change(self, caller: Caller) -> None:
+        """A request that writes, locks the tenant and its connection, and needs a tenant that is not suspended."""
+        names = "inventory", "bucket-sync"
+        wanted = names[time.monotonic_ns() % 2]
+        self.services.connections.ask_for_set(caller, self.tenant_id, self.connection_id, permission_set=wanted)
+
+    def add(self, caller: Caller) -> None:
+        """As a request of a link's page that adds a role."""
+        with self.db.write(caller) as db:
+            connection = Connection(
+                tenant_id=self.tenant_id,
+                external_id_id=db.get(Connection, self.connection_id).external_id_id,
+                role_arn=f"arn:aws:iam::123456789012:role/{uuid.uuid4()}",
+                account_id="123456789012",
+                permission_set="inventory",
+            )
+            db.add(connection)
+
+
+@pytest.fixture
+def besieged(app: Flask) -> Place:
+    return Place(app.extensions["deputy"])
+
+
+@pytest.fixture(autouse=True)
+def no_deadlock(besieged: Place) -> Iterator[None]:
+    count = sqlalchemy.text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+
+    def deadlocks() -> int:
+        if besieged.db.engine.dialect.name == "sqlite":
+            return 0
+        with besieged.db.read() as db:
+            db.execute(sqlalchemy.text("SELECT pg_stat_force_next_flush()"))
+            return db.scalar(count)
+
+    before = deadlocks()
+    yield
+    assert deadlocks() == before
+
+
+def rows(besieged: Place) -> list[int]:
+    count = sqlalchemy.func.count()
+    with besieged.db.read() as db:
+        versions = sqlalchemy.select(sqlalchemy.func.sum(Connection.version))
+        return [db.scalar(sqlalchemy.select(count).select_from(table)) for table in TABLES] + [db.scalar(versions)]
+
+
+def stop_beside(besieged: Place, write: Callable[[], Any], stop: Callable[[], Any], refusals: tuple[type, ...]) -> None:
+    """Stop, while many write without a pause. Fails unless that is quick, and final for all of them."""
+    written: list[None] = []
+    failed: list[BaseException] = []
+    end = threading.Event()
+
+    def keep_writing() -> None:
+        while not end.is_set():
+            try:
+                write()
+            except refusals:
+                return
+            except BaseException as error:
+                failed.append(error)
+                raise
+            written.append(None)
+
+    number = WRITERS[besieged.db.engine.dialect.name]
+    with ThreadPoolExecutor(number) as pool:
+        writers = [pool.submit(keep_writing) for _ in range(number)]
+        try:
+            until(lambda: len(written) > WARM or failed)
+            began = time.monotonic()
+            stop()
+            took = time.monotonic() - began
+            after = rows(besieged)
+            for writer in writers:
+                writer.result(timeout=30)  # each was refused
+        finally:
+            end.set()
+    assert took < SECONDS
+    assert rows(besieged) == after
+
+
+def breeding(besieged: Place, stolen: Caller, text: str) -> tuple[Callable[[], None], list[str]]:
+    """What makes one more key, by this key or by one that came of it; and the texts of all of them."""
+    makers, texts = [stolen], [text]
+
+    def breed() -> None:
+        caller, made = besieged.key(makers[len(texts) % len(makers)])
+        makers.append(caller)
+        texts.append(made)
+
+    return breed, texts
+
+
+def all_dead(besieged: Place, texts: list[str]) -> bool:
+    for text in texts:
+        with pytest.raises(UnauthenticatedError):
+            besieged.services.api_keys.authenticate(text)
+    return True
+
+
+def test_a_bound_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged: Place):
+    stolen, text = besieged.key(OPERATOR, besieged.tenant_id)
+    breed, texts = breeding(besieged, stolen, text)
+    stop_beside(besieged, breed, lambda: besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id), GONE)
+    assert all_dead(besieged, texts)
+
+
+def test_the_command_revokes_an_unbound_key_that_makes_keys_without_a_pause(besieged: Place):
+    stolen, text = besieged.key(OPERATOR)
+    breed, texts = breeding(besieged, stolen, text)
+    stop_beside(besieged, breed, lambda: besieged.services.api_keys.revoke_any(OPERATOR, stolen.key_id), GONE)
+    assert all_dead(besieged, texts)
+
+
+def test_a_key_that_changes_a_connection_without_a_pause_is_revoked(besieged: Place):
+    stolen, _ = besieged.key(OPERATOR)
+    stop_beside(
+        besieged,
+        lambda: besieged.change(stolen),
+        lambda: besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id),
+        GONE,
+    )
+
+
+def test_a_key_is_replaced_without_grace_while_it_writes_without_a_pause(besieged: Place):
+    stolen, _ = besieged.key(OPERATOR)
+    stop_beside(
+        besieged,
+        lambda: besieged.change(stolen),
+        lambda: besieged.services.api_keys.replace_key(besieged.vendor, stolen.key_id, grace_seconds=0),
+        GONE,
+    )
+
+
+def test_a_link_whose_holder_writes_without_a_pause_is_revoked(besieged: Place):
+    holder, link_id = besieged.link()
+    stop_beside(
+        besieged,
+        lambda: besieged.add(holder),
+        lambda: besieged.services.links.revoke(besieged.vendor, besieged.tenant_id, link_id),
+        GONE,
+    )
+
+
+def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged: Place):
+    _, link_id = besieged.link()
+    inbox: Any = Registrations(besieged.db, besieged.services.config, besieged.services.onboarding.sets, None, None)  # type: ignore[arg-type]
+    with besieged.db.read() as db:
+        token = inbox._tokens.make(deployment_id(db), besieged.tenant_id, 1, link_id=link_id)
+
+    def register() -> None:
+        number = uuid.uuid4()
+        account = f"{number.int % 10**12:012d}"
+        stack = f"arn:aws:cloudformation:us-east-1:{account}:stack/x/{number}"
+        properties = {"RegistrationToken": token, "RoleArn": f"arn:aws:iam::{account}:role/deputy-x"}
+        message = Request("Create", stack, "aws", account, str(number), "R", "P", "https://x", properties, {})
+        if inbox._refusal(message) == REFUSAL:
+            raise NotFoundError
+
+    stop_beside(
+        besieged, register, lambda: besieged.services.links.revoke(besieged.vendor, besieged.tenant_id, link_id), GONE
+    )
+
+
+def test_a_tenant_is_deleted_while_its_key_writes_without_a_pause(besieged: Place):
+    writer, _ = besieged.key(OPERATOR, besieged.tenant_id)
+    stop_beside(
+        besieged,
+        lambda: besieged.change(writer),
+        lambda: besieged.services.tenants.delete(besieged.vendor, besieged.tenant_id),
+        GONE,
+    )
+
+
+def test_a_tenant_is_suspended_while_a_key_writes_without_a_pause(besieged: Place):
+    writer, _ = besieged.key(OPERATOR)
+    stop_beside(
+        besieged,
+        lambda: besieged.change(writer),
+        lambda: besieged.services.tenants.suspend(besieged.vendor, besieged.tenant_id, reason=REASON),
+        (SuspendedError,),
+    )
+
+
+def test_a_connection_is_suspended_while_a_key_changes_it_without_a_pause(besieged: Place):
+    writer, _ = besieged.key(OPERATOR)
+    path = besieged.tenant_id, besieged.connection_id
+
+    def write() -> None:
+        """As a proof that is stored."""
+        with besieged.db.write(writer) as db:
+            tenant_of(db, writer, besieged.tenant_id, lock=True)
+            connection = owned(db, writer, *path, lock=True)
+            connection.ensure_not_suspended()
+            connection.version += 1
+
+    stop_beside(
+        besieged,
+        write,
+        lambda: besieged.services.connections.suspend(besieged.vendor, *path, reason=REASON),
+        (SuspendedError,),
+    )
