@@ -120,10 +120,13 @@ def answered(service: Deployment, place: ProvenConnection) -> Answer:
     return found[-1]
 
 
+_years = itertools.count(3000)
+
+
 def move_the_epoch(service: Deployment, times: int) -> None:
     """Past the web process, as another process does that takes something away."""
     for _ in range(times):
-        service.sql("UPDATE api_keys SET name = name WHERE name = 'admin'")
+        service.sql(f"UPDATE api_keys SET expires_at = '{next(_years)}-01-01 00:00:00' WHERE name = 'admin'")  # noqa: S608
 
 
 def epoch(service: Deployment) -> int:
