@@ -1,4 +1,8 @@
-"""Finding what an operator means, by id or by another of its names. What could mean several things is listed."""
+"""Finding what an operator means, by id or by another of its names. What could mean several things is listed.
+
+What has the form of an id, or of the first characters of a key, is never a name: anybody may choose a name, also one
+that is another thing's id.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,6 +20,7 @@ from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 
 _MOST = 20  # of what it could mean
+_DIGITS = re.compile("(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII)  # that find a key; also in its whole text
 Found = TypeVar("Found")
 
 
@@ -50,10 +55,15 @@ def connection_called(text: str) -> Connection:
 
 
 def key_called(text: str) -> ApiKey:
-    """The API key with this id, this name, or these first characters of its text."""
-    known = {as_id(text), text, text.removeprefix("dpk_")[:16]}
-    found = [key for key in services().api_keys.all_keys() if known & {key.id, key.name, key.lookup}]
-    return _the_one("key", found, text, lambda key: row_of(key, "id", "name", "tenant_id"))
+    """The API key with this id, these first characters of its text, or else this name."""
+    keys, digits = services().api_keys.all_keys(), _DIGITS.fullmatch(text)
+    if (key_id := as_id(text)) is not None:
+        found = [key for key in keys if key.id == key_id]
+    elif digits:
+        found = [key for key in keys if key.lookup == digits[1]]
+    else:
+        found = [key for key in keys if key.name == text]
+    return _the_one("key", found, text, lambda key: row_of(key, "id", "name", "tenant_id", "expires_at", "revoked_at"))
 
 
 def as_id(text: str) -> UUID | None:
@@ -68,6 +78,8 @@ def _tenants(text: str) -> Sequence[Tenant]:
         with suppress(NotFoundError):
             return [tenants.get(who, tenant_id)]
     found = tenants.list(who, TenantFilter(reference=text), limit=1, after=None).items
+    if tenant_id is not None:
+        return found
     named = tenants.list(who, TenantFilter(name=text), limit=_MOST, after=None).items
     return found + [one for one in named if one.name_folded == folded(text) and one not in found]
 
@@ -76,7 +88,8 @@ def _the_one(noun: str, found: Sequence[Found], text: str, about: Callable[[Foun
     if not found:
         raise click.ClickException(f"There is no such {noun}.")
     if len(found) > 1:
-        could_be = "\n".join(table(map(about, found)))
+        more = [f"… and {len(found) - _MOST} more"] if len(found) > _MOST else []
+        could_be = "\n".join([*table(map(about, found[:_MOST])), *more])
         raise click.ClickException(f"{text} could be one of these; give its id.\n{could_be}")
     return found[0]
 

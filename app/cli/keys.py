@@ -12,7 +12,7 @@ from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, servi
 from app.clock import now
 from app.store.models import ApiKey
 
-noun = Noun("keys", help="API keys. KEY is an id, a name, or the first 20 characters of the key.")
+noun = Noun("keys", help="API keys. KEY is an id, the first 20 characters of the key, or else a name.")
 _KEY = click.argument("key")
 _SCOPES = click.Choice([*(scope.value for scope in Scope), "all"])
 

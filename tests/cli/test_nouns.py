@@ -4,6 +4,7 @@ import getpass
 import json
 import re
 import time
+import uuid
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -102,6 +103,22 @@ def test_a_key_is_found_by_id_by_name_and_by_its_first_characters(cli):
         assert cli("keys", "show", text)["id"] == made["id"]
     cli("keys", "create", "--name", name, "--scope", "audit:read")
     assert "could be one of these" in cli.text("keys", "revoke", name, fails=1)
+
+
+def test_a_name_that_is_an_id_hides_no_key_and_no_tenant(cli, world, acme):
+    """A tenant's key may have any name, and a customer may choose the name of its tenant."""
+    made = cli("keys", "create", "--name", "leaked", "--scope", "audit:read")
+    for name in (made["id"], made["key"][:20], made["key"][4:20], str(uuid.uuid4())):
+        cli("keys", "create", "--name", name, "--scope", "audit:read", "--tenant", acme["id"])
+        if name in made["key"] or name == made["id"]:
+            assert cli("keys", "show", name)["id"] == made["id"]
+        else:
+            assert cli.text("keys", "revoke", name, fails=1) == "Error: There is no such key.\n"
+    for name in (acme["id"], acme["connection"]["id"], str(uuid.uuid4())):
+        world.admin("POST", "/v1/tenants", {"name": name}, expect=201)
+    assert cli("tenants", "show", acme["id"])["id"] == acme["id"]
+    assert cli("connections", "show", acme["connection"]["id"])["id"] == acme["connection"]["id"]
+    assert cli.text("tenants", "suspend", name, "--reason", "x", fails=1).startswith("Error: There is no such tenant.")
 
 
 # --- what is printed ---
