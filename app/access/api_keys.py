@@ -111,7 +111,8 @@ class ApiKeys:
         revoked, or stronger than the caller's.
         """
         with self._db.read() as db:
-            return one_or_not_found(db, _one_visible(caller, key_id)), families.summarize_family(db, key_id)
+            key = one_or_not_found(db, _one_visible(caller, key_id))
+            return key, families.summarize_family(db, key)
 
     @until_committed
     def revoke_key(self, caller: Caller, key_id: UUID) -> None:
@@ -123,7 +124,7 @@ class ApiKeys:
         with self._db.write(families.ending(caller, query)) as db:
             key = one_or_not_found(db, query)
             _ensure_may_end(db, caller, key)
-            _record(db, caller.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key.id))
+            _record(db, caller.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key))
 
     def replace_key(
         self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
@@ -148,7 +149,7 @@ class ApiKeys:
             _, text = _add(db, caller.actor, successor, generate_key())
             details = {"successor_id": str(successor.id), "grace_seconds": grace_seconds}
             _record(db, caller.actor, Action.KEY_REPLACED, old, details)
-            return successor, families.summarize_family(db, successor.id), text
+            return successor, families.summarize_family(db, successor), text
 
     # For the operator: flask --app wsgi keys …
 
@@ -171,10 +172,15 @@ class ApiKeys:
         with self._db.read() as db:
             return list(db.scalars(select(ApiKey).order_by(ApiKey.id)))
 
-    def family_of(self, key_id: UUID) -> FamilySummary:
+    def family_of(self, key: ApiKey) -> FamilySummary:
         """What revoking this key also revokes."""
         with self._db.read() as db:
-            return families.summarize_family(db, key_id)
+            return families.summarize_family(db, key)
+
+    def readable_registrations(self, key: ApiKey) -> list[UUID]:
+        """The live tenants whose registration token the key could read."""
+        with self._db.read() as db:
+            return list(db.scalars(families.readable_registrations(key)))
 
     @until_committed
     def revoke_any(self, operator: Operator, key_id: UUID) -> None:
@@ -185,7 +191,7 @@ class ApiKeys:
         query = select(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
         with self._db.write(families.ending(operator, query)) as db:
             key = one_or_not_found(db, query)
-            _record(db, operator.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key.id))
+            _record(db, operator.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key))
 
 
 def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:

@@ -8,15 +8,15 @@ key, whose family was revoked with it.
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, and_, func, or_, select, update
+from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, and_, false, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.access.callers import Caller, live_at
+from app.access.callers import Caller, Scope, from_bits, live_at
 from app.clock import now
 from app.errors import NotFoundError
 from app.store import locks
 from app.store.locks import Lock
-from app.store.models import ApiKey, OnboardingLink
+from app.store.models import ApiKey, OnboardingLink, Tenant
 
 _SHOWN = 20
 _NAMED = 100  # ids in an audit event
@@ -37,20 +37,37 @@ def _links_of(keys: CTE) -> ColumnElement[bool]:
 
 
 class FamilySummary(NamedTuple):
-    """What revoking a key also revokes: how many live keys and links, and the first of the keys."""
+    """What revoking a key also revokes: how many live keys and links, and the first of the keys.
+
+    `registrations`: of how many live tenants the key could read the registration token. Those stay valid.
+    """
 
     keys: int
     links: int
     some: list[ApiKey]
+    registrations: int
 
 
-def summarize_family(db: Session, key_id: UUID) -> FamilySummary:
+def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
+    key_id = key.id
     at, found = now(), _family_of(key_id)
     keys = select(ApiKey).where(ApiKey.id.in_(select(found.c.id)), ApiKey.id != key_id, live_at(at))
     links = select(func.count()).where(_links_of(found), OnboardingLink.expires_at > at)
     number = db.scalar(keys.with_only_columns(func.count())) or 0
     first = list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN)))
-    return FamilySummary(number, db.scalar(links) or 0, first)
+    return FamilySummary(number, db.scalar(links) or 0, first, _count_registrations(db, key))
+
+
+def readable_registrations(key: ApiKey) -> Select[UUID]:
+    """The live tenants whose registration token the key could read: their kits show it. No key of its family reads more."""
+    live = select(Tenant.id).where(Tenant.deleted_at.is_(None)).order_by(Tenant.id)
+    if Scope.CONNECTIONS_READ not in from_bits(key.scope_bits):
+        return live.where(false())
+    return live if key.tenant_id is None else live.where(Tenant.id == key.tenant_id)
+
+
+def _count_registrations(db: Session, key: ApiKey) -> int:
+    return db.scalar(select(func.count()).select_from(readable_registrations(key).order_by(None).subquery())) or 0
 
 
 class Making(NamedTuple):
@@ -117,9 +134,9 @@ def _family_of(key_id: UUID) -> CTE:
     return family(select(ApiKey.id).where(ApiKey.id == key_id))
 
 
-def revoke_family(db: Session, key_id: UUID) -> dict[str, Any]:
+def revoke_family(db: Session, key: ApiKey) -> dict[str, Any]:
     """Revoke the key and its family, in a transaction of `Ending`. Returns details for the audit event."""
-    at, found = now(), _family_of(key_id)
+    key_id, at, found = key.id, now(), _family_of(key.id)
     # The links first, while the keys that made them can still be found.
     revoked_links = update(OnboardingLink).where(_links_of(found)).values(revoked_at=at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
@@ -129,6 +146,7 @@ def revoke_family(db: Session, key_id: UUID) -> dict[str, Any]:
     return {
         "keys_revoked": len(live),
         "links_revoked": len(links),
+        "registrations": _count_registrations(db, key),
         "api_key_ids": [str(one) for one in sorted(live)[:_NAMED]],
         "onboarding_link_ids": [str(one) for one in sorted(links)[:_NAMED]],
     }

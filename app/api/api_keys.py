@@ -48,10 +48,11 @@ class KeyOut(Answer):
 class MadeOut(Answer):
     keys = number(2)
     links = number(1)
+    registrations = number(1, "Of how many tenants it could read the registration token. These tokens stay valid.")
 
 
 class KeyShown(KeyOut):
-    made = nested(MadeOut, "How many live keys and links are revoked with this key.")
+    made = nested(MadeOut, "How many live keys and links are revoked with this key, and what it could read.")
 
 
 class KeyCreated(KeyShown):
@@ -72,7 +73,7 @@ _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at",
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; only this answer shows it"""
     key, text = services().api_keys.create_key(changing(), **(body | {"scopes": frozenset(body["scopes"])}))
-    return _shown(key, FamilySummary(0, 0, [])) | {"key": text}
+    return _shown(key, FamilySummary(0, 0, [], 0)) | {"key": text}
 
 
 @bp.operation("POST", f"{_ONE}/replace", Scope.KEYS_WRITE, KeyCreated, takes=ReplaceIn, status=201)

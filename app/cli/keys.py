@@ -1,5 +1,6 @@
 """API keys."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from app.access.callers import Scope, from_bits
 from app.cli.finding import key_called, tenant_called
 from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, services, table
 from app.clock import now
+from app.errors import NotFoundError
 from app.store.models import ApiKey
 
 noun = Noun("keys", help="API keys. KEY is an id, the first 20 characters of the key, or else a name.")
@@ -98,7 +100,7 @@ def list_all(tenant: str | None) -> list[Row]:
 def show(key: str) -> Row:
     """Show an API key, and what is revoked with it."""
     found = key_called(key)
-    return _row(found) | {"made": row_of(services().api_keys.family_of(found.id), "keys", "links")}
+    return _row(found) | {"made": row_of(services().api_keys.family_of(found), "keys", "links", "registrations")}
 
 
 @noun.verb("replace", "worker --grace 3600")
@@ -122,14 +124,23 @@ def replace(key: str, grace: int) -> Row:
 @noun.verb("revoke", "dpk_0123456789abcdef")
 @_KEY
 @click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
-def revoke(key: str, *, yes: bool) -> str:
+@click.option(
+    "--void-registrations",
+    is_flag=True,
+    help="Void the registration tokens that the key could read: its tenant's; an unbound key's: all tenants'.",
+)
+def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
     """Revoke an API key and what it made.
 
     Requests with the key, or with a key or onboarding link that it made, are refused from then on. To renew a good key,
     replace it (keys replace): its successor inherits what it made.
+
+    With --void-registrations, customers need new launch links (registrations void). It works for a revoked key too.
     """
     found = key_called(key)
-    made = services().api_keys.family_of(found.id)
+    if found.revoked_at is not None and void_registrations:
+        return _void_registrations(found)
+    made = services().api_keys.family_of(found)
     if made.keys or made.links:
         more = [f"… and {made.keys - len(made.some)} more keys"] if made.keys > len(made.some) else []
         goes = f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}."
@@ -138,4 +149,14 @@ def revoke(key: str, *, yes: bool) -> str:
         if not yes:
             click.confirm("Revoke all of these?", abort=True, err=True)
     services().api_keys.revoke_any(operator(), found.id)
-    return "Revoked."
+    return f"Revoked. {_void_registrations(found)}" if void_registrations else "Revoked."
+
+
+def _void_registrations(key: ApiKey) -> str:
+    """One tenant at a time, after the revocation, which nothing may delay."""
+    voided = 0
+    for tenant_id in services().api_keys.readable_registrations(key):
+        with suppress(NotFoundError):  # deleted meanwhile
+            services().tenants.void_registrations(operator(), tenant_id)
+            voided += 1
+    return f"The registration tokens of {voided} tenant{'' if voided == 1 else 's'} are void."

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import time_machine
+from sqlalchemy import func, select
 
 from app.config import Config
 from app.factory import create_app
+from app.store.models import Tenant
 from tests.support.cast import Api, World
 
 EVERYTHING = ["keys:write", "connections:write", "connections:read", "tenants:read"]
@@ -52,6 +54,11 @@ class Program:
         return bool(self.api.raw("GET", "/v1/tenants?limit=1").status_code == 200)
 
 
+def made(shown: dict[str, Any]) -> tuple[int, int]:
+    """How many keys and links."""
+    return shown["made"]["keys"], shown["made"]["links"]
+
+
 def opens(world: World, page: str) -> bool:
     return bool(world.admin.with_key(None).raw("GET", page).status_code == 200)
 
@@ -69,9 +76,9 @@ def test_a_key_says_who_made_it_and_how_many_it_made(world: World):
     grandchild = child.child()
     child.link(tenant)
     assert grandchild.shown["made_by"] == child.id
-    assert grandchild.shown["made"] == {"keys": 0, "links": 0}
-    assert maker.read()["made"] == {"keys": 2, "links": 1}
-    assert child.read()["made"] == {"keys": 1, "links": 1}
+    assert made(grandchild.shown) == (0, 0)
+    assert made(maker.read()) == (2, 1)
+    assert made(child.read()) == (1, 1)
     assert child.read()["made_by"] == maker.id
     listed = {key["id"]: key["made_by"] for key in world.admin("GET", "/v1/api-keys?limit=200")["items"]}
     assert listed[child.id] == maker.id
@@ -84,9 +91,9 @@ def test_only_live_ones_are_counted(world: World):
     revoked = maker.child()
     maker.api("DELETE", revoked.path, expect=204)
     maker.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201)
-    assert maker.read()["made"] == {"keys": 1, "links": 1}
+    assert made(maker.read()) == (1, 1)
     with time_machine.travel(soon + dt.timedelta(seconds=1)):
-        assert maker.read()["made"] == {"keys": 0, "links": 0}
+        assert made(maker.read()) == (0, 0)
 
 
 def test_a_key_of_the_command_line_has_no_maker(world: World):
@@ -123,6 +130,7 @@ def test_the_event_says_how_many_and_which(world: World):
         "name": "a program",
         "keys_revoked": 2,
         "links_revoked": 1,
+        "registrations": count_tenants(world),
         "api_key_ids": [child.id, grandchild.id],
         "onboarding_link_ids": [link["id"]],
     }
@@ -141,7 +149,7 @@ def test_a_link_that_expired_is_revoked_too_as_its_registration_token_goes_on_to
     tenant, maker = world.tenant(), Program(world)
     maker.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201)
     with time_machine.travel(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=61)):
-        assert maker.read()["made"] == {"keys": 0, "links": 0}
+        assert made(maker.read()) == (0, 0)
         world.admin("DELETE", maker.path, expect=204)
         assert event_of(world, maker, "api_key.revoked")["details"]["links_revoked"] == 1
 
@@ -159,6 +167,17 @@ def test_a_key_that_revokes_its_own_maker_goes_with_it(world: World):
     child.api("DELETE", maker.path, expect=204)
     assert not maker.works()
     assert not child.works()
+
+
+def count_tenants(world: World) -> int:
+    with world.admin.app.extensions["deputy"].db.read() as db:
+        return db.scalar(select(func.count()).select_from(Tenant).where(Tenant.deleted_at.is_(None)))
+
+
+def test_of_how_many_tenants_a_key_could_read_the_registration_token(world: World):
+    tenant = world.tenant()
+    blind, own, every = Program(world, scopes=["tenants:read"]), Program(world, tenant_id=tenant["id"]), Program(world)
+    assert [one.read()["made"]["registrations"] for one in (blind, own, every)] == [0, 1, count_tenants(world)]
 
 
 # --- replacing ---
@@ -213,7 +232,7 @@ def test_replacing_is_no_outage_for_what_the_old_key_made(world: World):
     tenant, old = world.tenant(), Program(world)
     child, page = old.child(), old.link(tenant)
     new = old.replace(grace_seconds=0)
-    assert new.shown["made"] == {"keys": 1, "links": 1}
+    assert made(new.shown) == (1, 1)
     assert child.read()["made_by"] == new.id
     assert child.works()
     assert opens(world, page)
@@ -234,7 +253,7 @@ def test_what_the_old_key_makes_in_its_grace_goes_with_the_successor(world: Worl
     tenant, old = world.tenant(), Program(world)
     new = old.replace()
     late, page = old.child(), old.link(tenant)
-    assert new.read()["made"] == {"keys": 2, "links": 1}  # the old key itself is one of them
+    assert made(new.read()) == (2, 1)  # the old key itself is one of them
     world.admin("DELETE", new.path, expect=204)
     assert [one.works() for one in (old, late)] == [False, False]
     assert not opens(world, page)
@@ -244,7 +263,7 @@ def test_a_leaked_key_that_replaced_itself_takes_its_successor_along(world: Worl
     leaked = Program(world)
     child = leaked.child()
     successor = leaked.replace(leaked.api)
-    assert leaked.read()["made"] == {"keys": 2, "links": 0}
+    assert made(leaked.read()) == (2, 0)
     world.admin("DELETE", leaked.path, expect=204)
     assert [one.works() for one in (leaked, successor, child)] == [False, False, False]
 

@@ -15,7 +15,7 @@ from flask import Flask
 from app.clock import now
 from app.ids import first_id_at
 from app.store.database import SYSTEM
-from app.store.models import AuditEvent
+from app.store.models import AuditEvent, Tenant
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, World, path_of, without_external_id
 
@@ -258,7 +258,7 @@ def test_keys_are_replaced(cli, acme):
     assert {one["tenant_id"] for one in listed.values()} == {acme["id"]}
     assert (listed[made["id"]]["state"], listed[successor["id"]]["state"]) == ("expired", "live")
     assert listed[made["id"]]["replaced_by"] == successor["id"]
-    assert cli("keys", "show", made["id"])["made"] == {"keys": 0, "links": 0}
+    assert cli("keys", "show", made["id"])["made"] == {"keys": 0, "links": 0, "registrations": 0}
 
 
 def test_links_are_made_listed_and_revoked(cli, world, acme):
@@ -379,3 +379,21 @@ def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(app
     monkeypatch.setattr("app.cli.audit.time.sleep", add_one)
     said = cli.text("audit", "tail", "--tenant", tenant["name"], "--since", "10m", "--json").splitlines()
     assert [json.loads(line)["details"]["reason"] for line in said] == [f"event {number}" for number in range(5)]
+
+
+def generations_of(world: World, *tenants: dict[str, Any]) -> list[int]:
+    with world.admin.app.extensions["deputy"].db.read() as db:
+        return [db.get_one(Tenant, uuid.UUID(tenant["id"])).registration_generation for tenant in tenants]
+
+
+@pytest.mark.parametrize("revoked_before", [False, True])
+def test_a_leaked_key_is_revoked_with_the_registration_tokens_that_it_could_read(cli, world, acme, revoked_before):
+    other = world.tenant()
+    made = cli("keys", "create", "--name", "leaked", "--scope", "connections:read", "--tenant", acme["name"])
+    generations = generations_of(world, acme, other)
+    if revoked_before:
+        cli.text("keys", "revoke", made["id"])
+        assert generations_of(world, acme, other) == generations, "off by default"
+    said = cli.text("keys", "revoke", made["id"], "--void-registrations")
+    assert "The registration tokens of 1 tenant are void." in said
+    assert generations_of(world, acme, other) == [generations[0] + 1, generations[1]]
