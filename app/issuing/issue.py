@@ -246,7 +246,7 @@ def _usable(db: DbSession, caller: Caller, tenant_id: UUID, connection_id: UUID,
     """The connection, if this caller's key is for its permission set. Raises NotFoundError and ForbiddenError."""
     connection = owned(db, caller, tenant_id, connection_id, lock=lock)
     with refused_about((tenant_id, connection_id)):
-        caller.require_set(connection.permission_set)
+        caller.require_sets(connection.permission_sets)
     return connection
 
 

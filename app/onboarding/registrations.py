@@ -39,7 +39,7 @@ from app.health.heartbeats import QueueState
 from app.ids import RoleArn
 from app.limits.quotas import admits_message
 from app.log import logger
-from app.onboarding.places import Places
+from app.onboarding.message_places import MessagePlaces
 from app.onboarding.refused_stacks import RefusedStacks
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions.permission_sets import PermissionSets, read_label
@@ -100,7 +100,7 @@ class Registrations:
     _others: TTLCache[UUID, bool] = field(default_factory=lambda: TTLCache(_OTHERS, _HOUR))
     _voids: TTLCache[tuple[str, str], bool] = field(default_factory=lambda: TTLCache(_VOIDS, _MINUTE))
     _logging: threading.Lock = field(default_factory=threading.Lock)
-    _places: Places = field(default_factory=Places)
+    _places: MessagePlaces = field(default_factory=MessagePlaces)
 
     @cached_property
     def refused(self) -> RefusedStacks:

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -11,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from app import metrics
+from app.concurrency.fair_lock import FairLock
 from app.concurrency.gevent import Result, off_hub
 
 _LOCK_SECONDS = 10  # for which a writer waits for those before it
@@ -84,14 +84,14 @@ class WriteLock:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._in_process = threading.Lock()
+        self._in_process = FairLock()
         self._file = FileLock(path)
 
     def acquire(self, begin: Callable[[], object]) -> None:
         """Wait for the lock, and begin a transaction. Both in one thread beside the hub: a greenlet between them would
         hold the lock until the hub gets to it. Raises sqlite3.OperationalError after 10 seconds.
         """
-        if not self._in_process.acquire(timeout=_LOCK_SECONDS):
+        if not self._in_process.acquire(_LOCK_SECONDS):
             raise sqlite3.OperationalError("database is locked")
         try:
             off_hub(self._locked, begin)

@@ -19,12 +19,10 @@ from app.onboarding.registrations import REFUSAL, Registrations
 from app.services import Services
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
 from app.store.models.deployment import deployment_id
-from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.rows import Role, connection_row, tenant_row
 from tests.support.waiting import until
 
-pytestmark = on_postgresql
 WRITERS = {"postgresql": 24, "sqlite": 12}  # fewer than the connections of the pool
 WARM = 40  # writes until the stop
 SECONDS = 2.0  # a stop's limit; without a fair lock it takes 10, and fails

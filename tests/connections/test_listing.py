@@ -202,7 +202,7 @@ def test_only_a_pending_role_that_was_refused_refuses(status, verdict, found_by_
     )
     assert connection.refuses is refuses
     if refuses:
-        connection.delete(AT)
+        connection.delete(AT, bound=False)
         assert not connection.refuses
 
 

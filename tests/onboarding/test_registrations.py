@@ -22,7 +22,7 @@ from app.clock import now
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.ids import new_id
-from app.onboarding import places
+from app.onboarding import message_places
 from app.onboarding.registrations import REFUSAL, Registrations
 from app.permissions import permission_sets
 from app.store import locks
@@ -790,7 +790,7 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
 
 
 def test_the_further_a_tenants_backlog_reaches_the_later_a_message_comes_again():
-    tenant, queued = new_id(), places.Places()
+    tenant, queued = new_id(), message_places.MessagePlaces()
     waits = [queued.seconds_until_next(tenant) for _ in range(3_000)]
     assert max(waits[:30]) <= 4
     assert 95 <= waits[-1] <= 105

@@ -6,8 +6,8 @@ One replacement changed the maker of hundreds of keys, and on SQLite each of the
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0050"
-down_revision = "0028"
+revision = "0034"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 

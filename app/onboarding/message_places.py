@@ -20,7 +20,7 @@ _JITTER = 2.0  # seconds
 _LONGEST = 600  # seconds; CloudFormation waits for half an hour
 
 
-class Places:
+class MessagePlaces:
     """Each tenant's places, and when its next message comes again."""
 
     def __init__(self) -> None:
