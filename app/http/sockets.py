@@ -11,6 +11,7 @@ come with the application.
 
 import resource
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from io import RawIOBase
@@ -31,6 +32,9 @@ _ANSWER_SECONDS = 30  # for a client to take an answer that exceeds the socket's
 _UNTAKEN = 128 * 1024  # the socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
 _DROPPED = 2 * 1024 * 1024  # bytes read from a client after its answer, which it may read only after sending
 _STEP = 64 * 1024
+# For which the hub's thread goes on when another one wants the interpreter. By default 5 ms: so long a thread that holds
+# the lock for writing to SQLite would wait after each statement.
+_SWITCH_SECONDS = 0.0005
 _PIECES = 4096  # chunks of a body; even a chunk of one byte costs some microseconds
 _HEADER = (32 + 8) * 1024  # 32 KiB of a header, and the read of 8 KiB in which it ends
 
@@ -60,6 +64,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn sets it there
         self._seconds = self._app.extensions["deputy"].config.body_seconds
         self._largest = self._app.config["MAX_CONTENT_LENGTH"]

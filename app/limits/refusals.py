@@ -2,9 +2,9 @@
 
 In one clock second at most ten refusals of a key are events of their own, counted over all processes in the database;
 of all keys that are bound to a tenant, twenty in each process. Each is a transaction, for which others wait. The rest
-of that second becomes one event for each key and process, with their number and their codes. It is stored when the
-second is over, or when the process ends; a process that is killed loses what it counted in that second. Above two
-hundred in a second the answer is a 429, and nothing is recorded.
+of that second, and all that were refused for a rate, become one event for each key and process, with their number and
+their codes. It is stored when the second is over, or when the process ends; a process that is killed loses what it
+counted in that second. Above two hundred in a second the answer is a 429, and nothing is recorded.
 """
 
 import atexit
@@ -70,6 +70,9 @@ class Refusals:
         StoreUnavailableError.
         """
         place = key_id, int(event.at.timestamp())
+        if event.details["code"] == RateLimitedError.code:  # its number says all, and others wait for each transaction
+            self._keep(place, replace(event, tenant_id=tenant_id, connection_id=None))
+            return
         with self._lock:
             tally = self._tallies.setdefault(place, _Tally())
         with tally.counting:  # refusals that arrive together share one query

@@ -34,7 +34,7 @@ REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
 AT_ONCE = 2
 BURST_SECONDS = 25
 _REFUSED_BURST_SECONDS = 5
-_WAITING = 64  # requests of one tenant that wait for a place
+_WAITING = 64  # requests of one tenant that wait for a place, or for their share
 _ALL = 1_000_000  # more than a process ever has
 _WAIT_SECONDS = 1.0
 _KEYS = 10_000  # whose tenant is remembered
@@ -53,6 +53,7 @@ class TenantShare:
         self._refused = Turns(REFUSED_PER_SECOND, _REFUSED_BURST_SECONDS)
         self._places: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._stops: LRUCache[UUID, Places] = LRUCache(_TENANTS)
+        self._held: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._tenants: LRUCache[bytes, UUID] = LRUCache(_KEYS)
         self._lock = threading.Lock()  # around those
 
@@ -91,10 +92,15 @@ class TenantShare:
 
     def _spend(self, budget: Turns, tenant_id: UUID, price: float, refusal: str) -> None:
         wait = budget.reserve(tenant_id, patience=_WAIT_SECONDS, cost=price)
+        if wait == 0:
+            return
+        # Also before a refusal: each costs a millisecond or two, and a program may ask again at once.
+        with self._of(self._held, tenant_id, _WAITING, 0).place(
+            0, RateLimitedError(refusal, retry_after=math.ceil(wait))
+        ):
+            pause(min(wait, _WAIT_SECONDS))
         if wait > _WAIT_SECONDS:
-            raise RateLimitedError(refusal, retry_after=math.ceil(wait))
-        if wait:
-            pause(wait)
+            raise RateLimitedError(refusal, retry_after=math.ceil(wait - _WAIT_SECONDS))
 
     def _of(self, places: LRUCache[UUID, Places], tenant_id: UUID, at_once: int, waiting: int) -> Places:
         with self._lock:

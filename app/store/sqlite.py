@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from functools import partial
 from typing import Any
 
 from app import metrics
@@ -14,12 +13,14 @@ from app.concurrency.fair_lock import FairLock
 from app.concurrency.gevent import Result, off_hub
 
 _LOCK_SECONDS = 10  # for which a writer waits for those before it
+_TRIES = 4  # to find the lock free
+_BUSY_TIMEOUT = f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}"
 PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
     "PRAGMA foreign_keys=ON",  # off by default; they carry invariant 3 (docs/architecture.md)
     "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE would delete an audit event past its trigger
-    f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}",
+    _BUSY_TIMEOUT,
 )
 
 
@@ -47,15 +48,28 @@ class FileLock:
 
     def acquire(self) -> None:
         """Block the thread until the lock is free. Raises sqlite3.OperationalError when there can be no lock file."""
+        self._lock(fcntl.LOCK_EX)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free and nobody waits for it."""
+        try:
+            self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _lock(self, operation: int) -> None:
         try:
             for path in self._paths[len(self._files) :]:
                 self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             turnstile, lock = self._files
-            fcntl.flock(turnstile, fcntl.LOCK_EX)
+            fcntl.flock(turnstile, operation)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, operation)
             finally:
                 fcntl.flock(turnstile, fcntl.LOCK_UN)
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise sqlite3.OperationalError(f"no lock on {self._paths[-1]}: {error.strerror}") from error
 
@@ -87,26 +101,26 @@ class WriteLock:
         self._in_process = FairLock()
         self._file = FileLock(path)
 
-    def acquire(self, begin: Callable[[], object]) -> None:
-        """Wait for the lock, and begin a transaction. Both in one thread beside the hub: a greenlet between them would
-        hold the lock until the hub gets to it. Raises sqlite3.OperationalError after 10 seconds.
-        """
+    def acquire(self) -> None:
+        """Wait for the lock. Raises sqlite3.OperationalError after 10 seconds."""
         if not self._in_process.acquire(_LOCK_SECONDS):
             raise sqlite3.OperationalError("database is locked")
         try:
-            off_hub(self._locked, begin)
+            for _ in range(_TRIES):
+                if self._file.try_acquire():
+                    break
+                off_hub(self._wait)
+            else:
+                off_hub(self._file.acquire)
         except BaseException:
             self.leave()
             raise
-
-    def _locked(self, begin: Callable[[], object]) -> None:
-        self._file.acquire()
         self._since = time.perf_counter()
-        try:
-            begin()
-        except BaseException:
-            self.release()
-            raise
+
+    def _wait(self) -> None:
+        """Wait until the lock is free, and leave it so: until the hub gets back to this greenlet, others can use it."""
+        self._file.acquire()
+        self._file.release()
 
     def release(self) -> None:
         """Let another process's writer, or the batch, in. In the thread that ended the transaction."""
@@ -135,12 +149,26 @@ class SqliteConnection(sqlite3.Connection):
 
     def begin_writing(self) -> None:
         """BEGIN IMMEDIATE under the write lock. Raises sqlite3.OperationalError when the lock is not free in time."""
-        begin = partial(self.execute, "BEGIN IMMEDIATE")
-        if self.write_lock is None:
-            begin()
-        else:
-            self.write_lock.acquire(begin)
+        if self.write_lock is not None:
+            self.write_lock.acquire()
             self._holds_lock = True
+        try:
+            self._begin()
+        except BaseException:
+            self._end(lambda: None)
+            self._leave()
+            raise
+
+    def _begin(self) -> None:
+        """Begin in this thread if nobody else holds SQLite's own lock, as somebody at a prompt may; else wait off the hub."""
+        self.execute("PRAGMA busy_timeout=0")
+        try:
+            self.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            self.execute(_BUSY_TIMEOUT)
+            off_hub(self.execute, "BEGIN IMMEDIATE")
+        else:
+            self.execute(_BUSY_TIMEOUT)
 
     def run_batch(self, work: Callable[[], Result]) -> Result:
         """Run `work` in one writing transaction: from the wait for the lock to its release in one thread beside the hub."""
@@ -187,6 +215,7 @@ class SqliteConnection(sqlite3.Connection):
             self.close()
 
     def _end(self, work: Callable[[], object]) -> None:
+        """Do the last work of a transaction, and release the lock in the thread that did it."""
         try:
             work()
         finally:
