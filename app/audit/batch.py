@@ -1,13 +1,15 @@
 """Many audit events in one durable statement, and only those that are still valid.
 
-An event that relies on memory carries the epoch at which memory was read (`valid_at_epoch`). The statement that stores
-it compares that epoch with the configuration's. A change that takes something away moves the epoch before, so nothing
-is issued from outdated memory, and no such issuance is in the log.
+An event that relies on memory carries the epoch at which memory was read, and the ids of the rows. The statement that
+stores it compares that epoch with the configuration's. A change that takes something away moves the epoch before, so
+nothing is issued from outdated memory, and no such issuance is in the log. Where the epoch has moved, the history says
+for which rows: other rows' events are still valid.
 """
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -24,6 +26,7 @@ from app.store.models import AuditEvent
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)  # the statement itself has a limit far below those 5
+_ROUNDS = 5  # against changes that move the epoch meanwhile; then the requests check everything again
 _IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before its next use
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -46,7 +49,6 @@ SELECT epoch, (SELECT count(*) FROM added) FROM now
 _SQLITE = f"""
 INSERT INTO audit_events ({_NAMES})
 SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES.split(", "))} FROM json_each(?)
-WHERE coalesce(json_extract(value, '$.valid_at_epoch') = (SELECT epoch FROM configuration WHERE id = 1), true)
 """  # noqa: S608
 
 _CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch <= {0} LIMIT {0}"
@@ -64,8 +66,8 @@ class AuditBatch:
         self._store: _Postgresql | _Sqlite | None = None
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
-    def commit(self, events: Sequence[Event]) -> int:
-        """Returns the current epoch. Events that are valid at it, or at any epoch, are durable; no others are stored.
+    def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
+        """Store those that are valid. Returns the ids of the others; all that it does not return are durable.
 
         Raises StoreUnavailableError, and the driver's error for data that it can't store.
         """
@@ -75,16 +77,14 @@ class AuditBatch:
                 self._forget()
             if self._store is None:
                 self._store = (_Sqlite if self._db.engine.dialect.name == "sqlite" else _Postgresql)(self._db)
-            epoch = self._store.insert(events)
-            if epoch != self.history.epoch:
-                self.history = self.history.until(epoch, self._store.changes(self.history.epoch, epoch))
+            self.history, lost = self._store.insert(events, self.history)
         except (dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError) as error:
             self._forget()
             raise StoreUnavailableError(_UNREACHABLE) from error
         except BaseException:
             self._forget()  # a transaction may be open
             raise
-        return epoch
+        return frozenset(event.id for event in lost)
 
     def _forget(self) -> None:
         store, self._store = self._store, None
@@ -100,6 +100,17 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
     too_old = now() - _WAITED_TOO_LONG
     if any(event.at < too_old for event in events):
         raise StoreUnavailableError(_UNREACHABLE)
+
+
+def _until(epoch: int, history: EpochHistory, changes: Callable[[int, int], list[tuple[int, UUID]]]) -> EpochHistory:
+    return history if epoch == history.epoch else history.until(epoch, changes(history.epoch, epoch))
+
+
+def _is_valid(event: Event, history: EpochHistory) -> bool:
+    """Whether nothing was taken away, up to the history's epoch, from what the event relies on."""
+    if event.valid_at_epoch is None:
+        return True
+    return history.valid_at(event.valid_at_epoch, event.row_ids) == history.epoch
 
 
 class _Postgresql:
@@ -122,13 +133,26 @@ class _Postgresql:
             return False
         return True
 
-    def insert(self, events: Sequence[Event]) -> int:
+    def insert(self, events: Sequence[Event], history: EpochHistory) -> tuple[EpochHistory, list[Event]]:
         _ensure_fresh(events)
+        pending, lost = list(events), []
+        for _ in range(_ROUNDS):
+            epoch = self._insert(pending)
+            left = [event for event in pending if event.valid_at_epoch not in {None, epoch}]
+            history = _until(epoch, history, self.changes)
+            pending = [replace(event, valid_at_epoch=epoch) for event in left if _is_valid(event, history)]
+            lost += [event for event in left if not _is_valid(event, history)]
+            if not pending:
+                break
+        return history, lost + pending
+
+    def _insert(self, events: Sequence[Event]) -> int:
+        """Store those that are valid at the present epoch, and return that."""
         rows = [one.row() | {"valid_at_epoch": one.valid_at_epoch, "details": as_json(one.details)} for one in events]
         epoch, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
         self._used = time.monotonic()
         if added != sum(event.valid_at_epoch in {None, epoch} for event in events):
-            raise AssertionError("the audit log stored other events than those that hold")
+            raise AssertionError("the audit log stored other events than those that are valid")
         return int(epoch)
 
     def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
@@ -143,16 +167,19 @@ class _Sqlite:
     def is_there(self) -> bool:
         return True
 
-    def insert(self, events: Sequence[Event]) -> int:
-        rows = as_json([_sqlite_row(event) for event in events])  # not under the lock, for which others wait
-        epoch: int = self.connection.run_batch(lambda: self._insert(events, rows))
-        return epoch
+    def insert(self, events: Sequence[Event], history: EpochHistory) -> tuple[EpochHistory, list[Event]]:
+        rows = [(event, _sqlite_row(event)) for event in events]  # not under the lock, for which others wait
+        stored: tuple[EpochHistory, list[Event]] = self.connection.run_batch(lambda: self._insert(rows, history))
+        return stored
 
-    def _insert(self, events: Sequence[Event], rows: str) -> int:
-        _ensure_fresh(events)  # again under the write lock, which it may have waited for
-        self.connection.execute(_SQLITE, [rows])
+    def _insert(
+        self, rows: list[tuple[Event, dict[str, Any]]], history: EpochHistory
+    ) -> tuple[EpochHistory, list[Event]]:
+        _ensure_fresh([event for event, _ in rows])  # under the write lock, for which it may have waited
         (epoch,) = self.connection.execute("SELECT epoch FROM configuration WHERE id = 1").fetchone()
-        return int(epoch)
+        history = _until(epoch, history, self.changes)
+        self.connection.execute(_SQLITE, [as_json([row for event, row in rows if _is_valid(event, history)])])
+        return history, [event for event, _ in rows if not _is_valid(event, history)]
 
     def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
         found = self.connection.execute(_CHANGES.format("?"), (after, until, MOST_CHANGES))
@@ -167,5 +194,4 @@ def _sqlite_row(event: Event) -> dict[str, Any]:
         "tenant_id": event.tenant_id.hex if event.tenant_id else None,
         "connection_id": event.connection_id.hex if event.connection_id else None,
         "details": as_json(event.details),
-        "valid_at_epoch": event.valid_at_epoch,
     }

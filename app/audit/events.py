@@ -103,7 +103,11 @@ WORKER = Actor("worker", None, "background worker")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An audit event to be stored. `valid_at_epoch`: the only epoch at which it may be stored; None: any."""
+    """An audit event to be stored.
+
+    `valid_at_epoch`: the epoch at which what it relies on was read, from rows with these ids. It may be stored as long as
+    nothing was taken away from any of them since. None: always.
+    """
 
     actor: Actor
     action: Action
@@ -112,6 +116,7 @@ class Event:
     tenant_id: UUID | None = None
     connection_id: UUID | None = None
     valid_at_epoch: int | None = None
+    row_ids: tuple[UUID | None, ...] = ()
     id: UUID = field(default_factory=new_id)
     at: datetime = field(default_factory=now)
 

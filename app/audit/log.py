@@ -65,12 +65,12 @@ class AuditLog:
         """What was taken away, as far as this process's last commit knows."""
         return self._batch.history
 
-    def append(self, event: Event, *, patience: float = PATIENCE) -> int:
-        """Store one event, if it is still valid; it is durable when this returns.
+    def append(self, event: Event, *, patience: float = PATIENCE) -> bool:
+        """Store one event, if it is still valid; then it is durable when this returns.
 
-        Returns the current epoch: an event that is valid at another one was not stored. Raises StoreUnavailableError.
+        Returns whether it was stored. Raises StoreUnavailableError.
         """
-        return self._group.add(event, patience)
+        return event.id not in self._group.add(event, patience)
 
     def events(self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
         """Newest first. `bound_to`: the tenant of a bound key, which sees only that tenant's events, and no names,

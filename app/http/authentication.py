@@ -30,7 +30,8 @@ def requires(scope: Scope, *, fails: Sequence[int]) -> Callable[[Callable[P, R]]
             if tenant_id is None:  # not known, or bound to none
                 caller = _authenticate(key)
                 tenant_id = caller.tenant_id
-            with share.stop(tenant_id) if price == STOP else share.request(tenant_id, price):
+            place = share.stop(tenant_id) if price == STOP else share.request(tenant_id, price)
+            with share.slow_refusals(tenant_id), place:
                 g.caller = caller or _authenticate(key)
                 g.caller.require(scope)
                 return view(*args, **kwargs)

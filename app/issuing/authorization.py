@@ -15,19 +15,16 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from cachetools import LRUCache
-from sqlalchemy import select
 
 from app import errors
 from app.access.callers import Caller, Scope, authenticated, caller_at_epoch, digest_of, lookup_of
-from app.access.tenancy import connection_lock_id, owned_at_epoch
+from app.access.tenancy import owned_at_epoch
 from app.concurrency.single_flight import SingleFlight
 from app.ids import Grant
 from app.issuing.shelf_life import ShelfLife
-from app.store import locks
 from app.store.database import Database, Session
 from app.store.epoch_history import EpochHistory
-from app.store.locks import Lock
-from app.store.models import Connection, ConnectionStatus, Tenant, ensure_active, states
+from app.store.models import ConnectionStatus, ensure_active, states
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -183,25 +180,6 @@ class Authorization:
                 if started or began_later:
                     raise
                 began_later = True
-
-
-def lock_verified_connection(db: Session, caller: Caller, path: Path) -> VerifiedConnection:
-    """As `Authorization.authorize_issuance`, from the rows, which stay locked until the transaction ends.
-
-    Changes that would stop issuing wait for the locks; issuances share them. The caller's own row is locked already
-    (`Caller.admit`).
-    """
-    tenant_id, connection_id = path
-    _, known = caller_at_epoch(db, caller.lookup)
-    _ensure_may_issue(known, caller.digest, tenant_id)
-    # The tenant before its connection, as everywhere, or two could wait for each other.
-    locks.share(db, Lock.TENANT, tenant_id)
-    locks.share(db, Lock.CONNECTION, connection_lock_id(tenant_id, connection_id))
-    db.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(read=True))
-    db.execute(select(Connection.id).where(Connection.id == connection_id).with_for_update(read=True))
-    _, connection = _verified_at(db, known, path)
-    _ensure_permission_sets(known, connection)
-    return connection
 
 
 @contextmanager

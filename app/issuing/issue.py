@@ -7,13 +7,12 @@ statement that stores it compares the epoch. After a change that took something 
 is read again (invariants 8 and 9). A session that was not handed out is inert.
 """
 
-import itertools
 import json
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
@@ -26,8 +25,8 @@ from app.audit import Action, Event, log as audit
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now
-from app.ids import new_id, session_name
-from app.issuing.authorization import Authorization, Path, VerifiedConnection, lock_verified_connection, refused_about
+from app.ids import session_name
+from app.issuing.authorization import Authorization, Path, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates
 from app.store import locks
@@ -45,7 +44,6 @@ _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 # SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is the audit log's.
 _ANSWER_SECONDS = 1.8
 _COMMIT_SECONDS = 0.3
-_ROUNDS = 2  # after so many changes of the epoch, the event is stored under locks
 
 
 class Issued(NamedTuple):
@@ -105,7 +103,7 @@ class CredentialIssuer:
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
         fetched = None  # for this request, in an earlier round perhaps
-        for lost in itertools.count():
+        while True:
             epoch, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
             asked = _Asked(caller, connection, duration, policy)
             try:
@@ -118,9 +116,8 @@ class CredentialIssuer:
                 fetched = session
             caller.ensure_live()
             event = _event(asked, session, "sts" if session == fetched else "cache", reason, valid_at_epoch=epoch)
-            if self._record(asked, event, deadline, under_locks=lost >= _ROUNDS):
+            if self._record(event, deadline):
                 return Issued(session, connection.grant.role_arn.text)
-            # Something was taken away meanwhile, perhaps from another tenant, so the event was not stored.
             if time.monotonic() > deadline:
                 break
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
@@ -133,30 +130,13 @@ class CredentialIssuer:
             if self._authorization.ensure_fresh_proof(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
                 return epoch, connection, at
 
-    def _record(self, asked: _Asked, event: Event, deadline: float, *, under_locks: bool) -> bool:
-        if under_locks:
-            recorded = self._record_under_locks(asked, event)
-        else:  # together with those of other requests, and not at all if the epoch moved
-            epoch = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
-            self._authorization.set_history(self._log.history)
-            recorded = epoch == event.valid_at_epoch
+    def _record(self, event: Event, deadline: float) -> bool:
+        """Store the event together with those of other requests. False: it is no longer valid."""
+        recorded = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
+        self._authorization.set_history(self._log.history)
         if recorded:
             metrics.ISSUE_SECONDS[event.details["source"]].observe(_ANSWER_SECONDS - (deadline - time.monotonic()))
         return recorded
-
-    def _record_under_locks(self, asked: _Asked, event: Event) -> bool:
-        """Stores the event while key, tenant and connection are locked. Returns False if the connection has changed.
-
-        Changes of other tenants move the epoch too. Under locks it does not matter, so a tenant that revokes keys all
-        the time does not stop issuing for the others.
-        """
-        with self._db.write(asked.caller) as db:
-            if lock_verified_connection(db, asked.caller, asked.connection.path) != asked.connection:
-                self._authorization.forget(asked.connection)
-                return False
-            # With an id and a time of this transaction, which may have waited: the audit log's feed requires it.
-            audit.record(db, replace(event, id=new_id(), at=now()))
-        return True
 
     def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
         """A worker reports that AWS refuses its session: no process hands that session out again, and a proof is due.
@@ -256,6 +236,7 @@ def _event(asked: _Asked, session: Session, source: Source, reason: str | None, 
         action=Action.CREDENTIALS_ISSUED,
         tenant_id=asked.connection.tenant_id,
         connection_id=asked.connection.connection_id,
+        row_ids=(*asked.caller.row_ids, *asked.connection.row_ids),
         details={
             "access_key_id": session.access_key_id,
             "expires_at": session.expires_at.isoformat(),

@@ -18,7 +18,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -80,6 +80,21 @@ class TenantShare:
         with self._of(self._stops, tenant_id, 1, _ALL).place(None, RateLimitedError(_TOO_MANY_AT_ONCE, retry_after=1)):
             yield
 
+    @contextmanager
+    def slow_refusals(self, tenant_id: UUID | None) -> Iterator[None]:
+        """Around a request: holds it for a second before it is refused for a rate.
+
+        A refusal costs some milliseconds too, and a program may ask again at once. So many are held; others are refused
+        at once.
+        """
+        try:
+            yield
+        except RateLimitedError as refusal:
+            if tenant_id is not None:
+                with suppress(RateLimitedError), self._of(self._held, tenant_id, _WAITING, 0).place(0, refusal):
+                    pause(_WAIT_SECONDS)
+            raise
+
     def charge(self, tenant_id: UUID | None, price: float) -> None:
         """Charge what is known only afterwards, as the rows of a list. The tenant's next requests wait for it."""
         if tenant_id is not None:
@@ -92,15 +107,10 @@ class TenantShare:
 
     def _spend(self, budget: Turns, tenant_id: UUID, price: float, refusal: str) -> None:
         wait = budget.reserve(tenant_id, patience=_WAIT_SECONDS, cost=price)
-        if wait == 0:
-            return
-        # Also before a refusal: each costs a millisecond or two, and a program may ask again at once.
-        with self._of(self._held, tenant_id, _WAITING, 0).place(
-            0, RateLimitedError(refusal, retry_after=math.ceil(wait))
-        ):
-            pause(min(wait, _WAIT_SECONDS))
         if wait > _WAIT_SECONDS:
-            raise RateLimitedError(refusal, retry_after=math.ceil(wait - _WAIT_SECONDS))
+            raise RateLimitedError(refusal, retry_after=math.ceil(wait))
+        if wait:
+            pause(wait)
 
     def _of(self, places: LRUCache[UUID, Places], tenant_id: UUID, at_once: int, waiting: int) -> Places:
         with self._lock:
