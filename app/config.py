@@ -91,7 +91,7 @@ class Config:
     tenant_issue_rate: Annotated[int, check.between(1, 500_000)] = 0  # per tenant; five times issue_rate unless set
     # Calls to STS for sessions of one tenant, per second; bursts of five seconds' worth.
     tenant_miss_rate: Annotated[int, check.between(1, 10_000)] = 100
-    # Changes by a tenant's keys that stop issuing, per tenant and second; bursts of four seconds' worth.
+    # Keys and links that a tenant's keys make, and suspensions that they end, per second; bursts of four seconds' worth.
     tenant_revokes: Annotated[int, check.between(1, 100)] = 5
     # Connections and verifications over HTTP, per tenant and minute.
     connection_rate: Annotated[int, check.between(1, 6_000)] = 120

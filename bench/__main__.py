@@ -31,6 +31,7 @@ from bench import (
     readiness,
     report,
     retention,
+    stops,
 )
 from bench.client import BenchError
 from bench.servers import HOME
@@ -46,6 +47,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "neighbour": (neighbour.costly, "row 21: issuing beside another tenant's costliest requests"),
     "hostile": (hostile.measure, "row 12: issuing beside another tenant's hostile bodies and sockets"),
     "readiness": (readiness.measure, "row 18: STS calls for many that ask for readiness"),
+    "stops": (stops.measure, "row 23: how long a stop takes beside 60 writers of what is stopped"),
     "costly": (costly.measure, "row 22: CPU time of the costliest requests, and of a due connection"),
     "extras": (extras.measure, "what each part of a hot request costs"),
     "memory": (memory.measure, "row 9: memory of a cached credential"),

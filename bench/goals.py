@@ -93,6 +93,12 @@ CPU = Goal(
     ((50, 20, 10), (100, 50, 20), (50, 20, 5)),
     unit=" ms",
 )
+STOPS = Goal(
+    23,
+    "longest stop beside 60 writers of what is stopped: PostgreSQL · SQLite",
+    ((2, 0.5, 0.2), (2, 0.5, 0.2)),
+    unit=" s",
+)
 GOALS = (
     HOT,
     HOT_P99,
@@ -115,6 +121,7 @@ GOALS = (
     RETENTION,
     COSTLY,
     CPU,
+    STOPS,
 )
 
 

@@ -1,7 +1,7 @@
 """Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load ATTACK PORT`, the key on stdin.
 
 The attacks are `bodies`, `sockets`, `revokes` and `repeat`. `repeat` sends each further line of stdin (a method and a
-path) over connections of its own.
+path, and perhaps a tab and a JSON body) again and again, over a connection of its own.
 """
 
 import asyncio
@@ -97,7 +97,8 @@ async def _repeat(port: int, key: str, turn: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         while True:
-            writer.write(head_of(key, 0, _REPEATED[turn]))
+            what, _, body = _REPEATED[turn].partition("\t")
+            writer.write(head_of(key, len(body), what) + body.encode())
             await answer_of(reader)
     finally:
         writer.close()

@@ -116,7 +116,7 @@ def _time(stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, at
     seconds = _BESIDE_SECONDS if attack else _ALONE_SECONDS
     requests = "".join(f"{place.credentials}\t{place.key}\n" for place in populated.places)
     command = [sys.executable, "-m", "bench.victim", str(deputy.port), str(_CONNECTIONS), str(seconds)]
-    with halves.on(halves.other), _attacked(deputy, attack):
+    with halves.on(halves.other), attacked(deputy, attack):
         done = subprocess.run(command, input=requests, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"The victim's client failed: {done.stderr[-2000:]}")
@@ -125,7 +125,7 @@ def _time(stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, at
 
 
 @contextlib.contextmanager
-def _attacked(deputy: Deputy, attack: Attack | None) -> Iterator[None]:
+def attacked(deputy: Deputy, attack: Attack | None) -> Iterator[None]:
     if attack is None:
         yield
         return

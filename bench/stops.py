@@ -1,0 +1,143 @@
+"""Row 23: how long a stop takes while 60 connections write without a pause as, or about, what is stopped.
+
+A stop is a revocation of a key or a link, or the suspension or deletion of a tenant or a connection. After each, what
+was stopped is asked once more, and must be refused.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bench.client import BenchError, Client
+from bench.goals import STOPS
+from bench.neighbour import Attack, attacked
+from bench.population import role_arn
+from bench.stage import Populated, Stage
+
+_WRITERS = 60
+_WARM_SECONDS = 1.5
+_WHY = {"reason": "an incident"}
+_SCOPES = ["tenants:write", "connections:write", "keys:write", "credentials:issue"]
+_SETS = ("inventory", "bucket-sync")  # two of the examples
+
+
+class _Place(NamedTuple):
+    """A tenant with a connection, as paths, and an admin's client."""
+
+    admin: Client
+    tenant: str
+    connection: str
+
+    def key(self, *, bound: bool, **more: object) -> tuple[str, str]:
+        """(path, text) of a new key."""
+        wanted = {
+            "name": "writer",
+            "scopes": _SCOPES,
+            "tenant_id": self.tenant.split("/")[3] if bound else None,
+            **more,
+        }
+        made = self.admin.must("POST", "/v1/api-keys", wanted, expect=201)
+        return f"/v1/api-keys/{made['id']}", made["key"]
+
+    def moves(self) -> list[str]:
+        """Requests that ask for one permission set after the other: each is a write about tenant and connection."""
+        return [f"PATCH {self.connection}\t{json.dumps({'permission_set': name})}" for name in _SETS]
+
+
+class _Stop(NamedTuple):
+    """Whose key writes what; the request that stops it, and one that must be refused from then on."""
+
+    key: str
+    writes: list[str]
+    stop: tuple[str, str]
+    refused: tuple[str, str]
+
+
+def _bound_key(place: _Place) -> _Stop:
+    path, text = place.key(bound=True)
+    return _Stop(text, place.moves(), ("DELETE", path), ("GET", "/v1/api-keys"))
+
+
+def _family(place: _Place) -> _Stop:
+    path, text = place.key(bound=False)
+    makes = [f"POST /v1/api-keys\t{json.dumps({'name': 'child', 'scopes': ['keys:write']})}"]
+    return _Stop(text, makes, ("DELETE", path), ("GET", "/v1/api-keys"))
+
+
+def _link(place: _Place) -> _Stop:
+    made = place.admin.must("POST", f"{place.tenant}/onboarding-links", {}, expect=201)
+    page = f"/{made['url'].split('/', 3)[3]}"
+    return _Stop(
+        "none", [f"POST {page}/connections"], ("DELETE", f"{place.tenant}/onboarding-links/{made['id']}"), ("GET", page)
+    )
+
+
+def _tenant(how: str) -> Callable[[_Place], _Stop]:
+    def stop(place: _Place) -> _Stop:
+        _, text = place.key(bound=False)
+        renames = [f"PATCH {place.tenant}\t{json.dumps({'name': name})}" for name in ("One", "Other")]
+        issue = "POST", f"{place.connection}/credentials"
+        return _Stop(text, renames + place.moves(), _request(how, place.tenant), issue)
+
+    return stop
+
+
+def _connection(how: str) -> Callable[[_Place], _Stop]:
+    def stop(place: _Place) -> _Stop:
+        _, text = place.key(bound=False)
+        return _Stop(text, place.moves(), _request(how, place.connection), ("POST", f"{place.connection}/credentials"))
+
+    return stop
+
+
+def _request(how: str, path: str) -> tuple[str, str]:
+    return ("POST", f"{path}/suspend") if how == "suspend" else ("DELETE", path)
+
+
+_CASES: dict[str, Callable[[_Place], _Stop]] = {
+    "a bound key": _bound_key,
+    "an unbound key that makes keys": _family,
+    "a link": _link,
+    "a tenant, suspended": _tenant("suspend"),
+    "a tenant, deleted": _tenant("delete"),
+    "a connection, suspended": _connection("suspend"),
+    "a connection, deleted": _connection("delete"),
+}
+
+
+def measure(stage: Stage) -> None:
+    """Row 23."""
+    found = {}
+    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
+        stage.say(f"stops on {name}: {len(_CASES)} kinds beside {_WRITERS} writers")
+        found[name] = {what: _seconds(stage, populated, case) for what, case in _CASES.items()}
+    stage.found.facts["a stop beside writers, seconds"] = found
+    longest = [max(each.values()) for each in found.values()]
+    stage.found.results.append(STOPS.judge(" · ".join(f"{one:.2f} s" for one in longest), *longest, values=found))
+
+
+def _seconds(stage: Stage, populated: Populated, case: Callable[[_Place], _Stop]) -> float:
+    deputy = populated.server
+    with contextlib.closing(deputy.admin()) as admin:
+        tenant = admin.must("POST", "/v1/tenants", {"name": "Stopped"}, expect=201)
+        path, arn = f"/v1/tenants/{tenant['id']}", role_arn(tenant["id"], 0)
+        stage.sts.register({arn: tenant["external_id"]})
+        connection = admin.must("POST", f"{path}/connections", {"role_arn": arn}, expect=201)
+        stop = case(_Place(admin, path, f"{path}/connections/{connection['id']}"))
+        writes = tuple(stop.writes[number % len(stop.writes)] for number in range(_WRITERS))
+        with attacked(deputy, Attack("repeat", stop.key, writes)):
+            time.sleep(_WARM_SECONDS)
+            began = time.perf_counter()
+            method, where = stop.stop
+            answer = admin.ask(method, where, _WHY if method == "POST" else None)
+            took = time.perf_counter() - began
+            if answer.status not in {200, 204}:
+                raise BenchError(
+                    f"{method} {where} answered {answer.status} after {took:.1f} s: {answer.body.decode()}"
+                )
+            with contextlib.closing(deputy.client(stop.key)) as writer:
+                if (late := writer.ask(*stop.refused)).status < 400:
+                    raise BenchError(f"{' '.join(stop.refused)} answered {late.status} after the stop")
+        return took
