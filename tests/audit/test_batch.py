@@ -98,8 +98,9 @@ def test_all_of_a_batch_is_stored(batch, by_hand, tenant_id):
     assert sorted((json.loads(d) if isinstance(d, str) else d)["n"] for (d,) in found) == list(range(200))
 
 
-def test_an_empty_batch_tells_the_epoch(batch, by_hand):
-    assert batch.commit([]) == by_hand.epoch
+def test_an_empty_batch_learns_the_epoch(batch, by_hand):
+    assert batch.commit([]) == frozenset()
+    assert batch.history.epoch == by_hand.epoch
 
 
 # --- epochs ---
@@ -108,7 +109,8 @@ def test_an_empty_batch_tells_the_epoch(batch, by_hand):
 def test_an_event_is_stored_only_under_the_epoch_that_it_is_stamped_with(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
     for valid_at, expected in ((epoch - 1, 0), (epoch + 1, 0), (0, 0), (epoch, 1), (None, 2)):
-        assert batch.commit([event(tenant_id, valid_at)]) == epoch
+        made = event(tenant_id, valid_at)
+        assert batch.commit([made]) == (set() if valid_at in {epoch, None} else {made.id})
         assert stored(by_hand, tenant_id) == [(expected,)]
 
 
@@ -116,7 +118,7 @@ def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
     epochs = [epoch, None, epoch - 1, epoch, epoch + 1, None, epoch - 1]
     events = [event(tenant_id, valid_at) for valid_at in epochs]
-    assert batch.commit(events) == epoch
+    assert batch.commit(events) == {made.id for made in events if made.valid_at_epoch not in {None, epoch}}
     wanted = {made.id.hex for made in events if made.valid_at_epoch in {None, epoch}}
     assert {str(found).replace("-", "") for (found,) in stored(by_hand, tenant_id, "id")} == wanted
     assert len(wanted) == 4
@@ -124,10 +126,21 @@ def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant_id):
 
 def test_a_move_of_the_epoch_counts_for_the_very_next_batch(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
-    assert batch.commit([event(tenant_id, epoch)]) == epoch
+    assert batch.commit([event(tenant_id, epoch)]) == frozenset()
     by_hand("UPDATE configuration SET epoch = epoch + 1")
-    assert batch.commit([event(tenant_id, epoch), event(tenant_id, epoch)]) == epoch + 1
+    late = [event(tenant_id, epoch), event(tenant_id, epoch)]
+    assert batch.commit(late) == {made.id for made in late}
     assert stored(by_hand, tenant_id) == [(1,)]
+
+
+def test_what_is_taken_away_from_a_row_stops_the_events_that_rely_on_it_and_no_others(batch, by_hand, tenant_id):
+    batch.commit([])
+    epoch, rows = by_hand.epoch, [new_id() for _ in range(3)]
+    events = [event(tenant_id, epoch, row_ids=(None, row)) for row in rows] + [event(tenant_id)]
+    by_hand("UPDATE configuration SET epoch = epoch + 1")
+    by_hand(f"INSERT INTO epoch_changes (epoch, row_id) VALUES ({epoch + 1}, '{rows[1].hex}')")  # noqa: S608  ours
+    assert batch.commit(events) == {events[1].id}
+    assert stored(by_hand, tenant_id) == [(3,)]
 
 
 # --- one statement, one transaction ---
@@ -172,7 +185,7 @@ def test_a_value_that_is_no_json_is_its_senders_trouble_alone(database, by_hand,
     jobs = [lambda n=n: log.append(odd if n == 3 else event(tenant_id)) for n in range(8)]
     outcomes = at_once(jobs)
     assert isinstance(outcomes.pop(3), TypeError)
-    assert outcomes == [by_hand.epoch] * 7
+    assert outcomes == [True] * 7
     assert stored(by_hand, tenant_id) == [(7,)]
     database.engine.dispose()
 
@@ -183,7 +196,7 @@ def test_many_append_at_once_and_each_is_stored_before_it_is_told(database, by_h
     def work(worker: int) -> None:
         for _ in range(10):
             made = event(tenant_id, epoch)
-            assert log.append(made) == epoch
+            assert log.append(made)
             assert raw(by_hand, made.id)
 
     with ThreadPoolExecutor(6) as pool:

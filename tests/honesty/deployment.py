@@ -112,9 +112,9 @@ class Deployment:
             "BROKER_PRINCIPAL_ARN": BROKER_ARN,
             "VENDOR_NAME": "Example Vendor",
             "TEMPLATE_BUCKET": f"deputy-templates-{ACCOUNT}",
-            "ISSUE_RATE": "1000000",
-            "TENANT_MISS_RATE": "1000000",
-            "CONNECTION_RATE": "1000000",
+            "ISSUE_RATE": "100000",
+            "TENANT_MISS_RATE": "10000",
+            "CONNECTION_RATE": "6000",
             "METRICS_BIND": f"127.0.0.1:{self.metrics_port}",
             **settings,
         }

@@ -60,9 +60,9 @@ def stage(aws: Sandbox, canary_stack: VendorStack) -> Iterator[Stage]:
         config = make_config(
             url,
             canary_role_arn=RoleArn.parse(canary),
-            connection_rate=1_000_000,
-            tenant_revokes=1_000_000,
-            issue_rate=1_000_000,
+            connection_rate=6_000,
+            tenant_revokes=100,
+            issue_rate=100_000,
             log_level="WARNING",
         )
         with pytest.MonkeyPatch.context() as patch:
