@@ -154,9 +154,10 @@ def resume(connection: str, reason: str) -> Row:
 @_CONNECTION
 @click.option("--permission-set", help="Approve this set without asking; fail if it does not await approval.")
 def approve(connection: str, permission_set: str | None) -> Row:
-    """Approve a connection's permission set, or the one that it is to move to.
+    """Approve the permission set of a connection that waits.
 
-    Needed when that set may write and the tenant did not declare the account. If both wait, name one.
+    Needed when that set may write and the tenant did not declare the account. It may also be the set that its role is to
+    move to. If both wait, name one.
     """
     found = connection_called(connection)
     to_approve = found.set_to_approve(permission_set)

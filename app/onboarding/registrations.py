@@ -114,8 +114,9 @@ class Registrations:
     def receive(self, *, wait_seconds: int = 20) -> int:
         """Ask the queue once, handle its messages in parallel, and return how many there were.
 
-        What no row decides is done first, in this thread: some tens of microseconds for a message. A bad message does not make it fail. Raises AwsUnavailableError when the queue does not answer and
-        StoreUnavailableError when the database does not: wait a moment, then call again.
+        What no row decides is done first, in this thread: some tens of microseconds for a message. A bad message does
+        not make it fail. Raises AwsUnavailableError when the queue does not answer and StoreUnavailableError when the
+        database does not: wait a moment, then call again.
         """
         with self._db.read() as db:  # while the database is away, messages stay in the queue, out of the dead letters
             db.execute(select(1))

@@ -318,7 +318,7 @@ ELSEWHERE = {
     "due turns": "connections/test_proof_queue.py::another_tenants_flood_of_turns_does_not_hold_up_a_turn",
     "slow answers to stacks": "background/test_workers.py::a_message_that_takes_long_does_not_hold_up_the_others",
     "stacks' messages": "onboarding/test_registrations.py::a_flood_about_one_role_fills_neither_the_log_nor_the_table",
-    "the hosted page": "web/test_page_rate.py::a_link_that_is_opened_too_often_is_told_when_to_come_back",
+    "the hosted page": "web/test_page_rate.py::the_links_of_a_tenant_count_together",
     "a page of many": "web/test_many_accounts.py::a_look_costs_no_more_statements_for_many_accounts",
 }
 

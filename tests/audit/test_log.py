@@ -230,7 +230,7 @@ INDEXES["pk_audit_events"] = ["id"]
 
 
 @pytest.fixture(scope="module")
-def busy(database) -> AuditEvent:
+def event_of_busy_log(database) -> AuditEvent:
     """An event of a connection, in a log of many connections of several tenants, with mostly issuances."""
     tenants, connections = [new_id() for _ in range(8)], [new_id() for _ in range(40)]
     common = {"outcome": "ok", "actor_kind": "api_key", "actor_name": "a program", "details": {}}
@@ -256,17 +256,17 @@ def busy(database) -> AuditEvent:
 COMBINATIONS = list(product(["anybody's", "a tenant's", "its own"], [False, True], [None, ISSUED, RARE], [False, True]))
 
 
-def test_each_combination_of_filters_is_one_range_of_an_index(database, log, busy):
+def test_each_combination_of_filters_is_one_range_of_an_index(database, log, event_of_busy_log):
     """With an equal value for each column of the index but the id, by which the range is in order."""
     for whose, of_connection, action, bounded in COMBINATIONS:
         wanted = EventFilter(
-            tenant_id=busy.tenant_id if whose == "a tenant's" else None,
-            connection_id=busy.connection_id if of_connection else None,
+            tenant_id=event_of_busy_log.tenant_id if whose == "a tenant's" else None,
+            connection_id=event_of_busy_log.connection_id if of_connection else None,
             action=action,
-            since=busy.at - timedelta(days=1) if bounded else None,
-            until=busy.at + timedelta(days=1) if bounded else None,
+            since=event_of_busy_log.at - timedelta(days=1) if bounded else None,
+            until=event_of_busy_log.at + timedelta(days=1) if bounded else None,
         )
-        bound_to = busy.tenant_id if whose == "its own" else None
+        bound_to = event_of_busy_log.tenant_id if whose == "its own" else None
         owner = "connection_id" if of_connection else None if whose == "anybody's" else "tenant_id"
         columns = [column for column in (owner, "action" if action == RARE else None, "id") if column]
         for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
