@@ -62,8 +62,8 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("DELETE", f"{_TENANT}/onboarding-links/{{new}}", None),
     ("GET", f"{_TENANT}/onboarding-links?limit={_ROWS}", None),
     ("GET", "/v1/permission-sets", None),
-    ("GET", "/v1/permission-sets/inventory/versions", None),
-    ("GET", "/v1/permission-sets/inventory/difference?from=1&to=1", None),
+    ("GET", "/v1/permission-sets/{set}/versions", None),
+    ("GET", "/v1/permission-sets/{set}/difference?from=1&to=1", None),
     ("POST", f"{_TENANT}/connections", {"account_id": "300000000000"}),
     ("GET", f"{_TENANT}/connections?limit={_ROWS}", None),
     ("GET", f"{_TENANT}/connections/summary", None),
@@ -88,8 +88,7 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/openapi.json", None),
-    ("GET", "/docs/", None),
-    ("GET", "/onboard/static/style.css", None),
+    ("GET", "/onboard/static/{file}", None),
     ("GET", "/onboard/{link}", None),
     ("GET", "/onboard/{link}/status", None),
     ("GET", "/onboard/{link}/connections", None),
@@ -138,6 +137,7 @@ def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
             link = admin.must("POST", f"{path}/onboarding-links", {}, expect=201)
             admin.must("POST", "/v1/api-keys", {"name": "one of many", "scopes": ["audit:read"]}, expect=201)
         names = {f"spare {number}": connection for number, connection in enumerate(connections[:_TIMES])}
+        names |= {"set": "inventory", "file": "style.css"}
         return names | {"tenant": tenant["id"], "connection": connections[-1], "link": link["url"].rsplit("/", 1)[1]}
 
 

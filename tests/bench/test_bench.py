@@ -2,6 +2,7 @@
 honesty checks hold for the service, small, on both databases with real gunicorn workers under load.
 """
 
+import re
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 import bench.__main__
-from bench import report
+from app.http import prices
+from bench import costly, report
 from bench.client import BenchError
 from bench.goals import GOALS, GROWTH, HONESTY, HOT, MEMORY, Findings, Level, Result
 from bench.load import Answers, Question
@@ -191,3 +193,15 @@ def test_a_ratio_is_of_the_rounds_that_ran_beside_each_other():
     wrk = Wrk(*map(answers, (50, 100, 300, 150, 60, 100)))
     interleave(wrk, (one, other), rounds=3, seconds=1)
     assert ratio(one, other, lambda done: done.per_second) == Spread(0.5, 0.5, 0.6)
+
+
+def test_the_costliest_request_of_each_route_is_measured(app):
+    """Prices and limits come from there."""
+    measured = {f"{method} {re.sub(r'{[a-z]+}', '<>', path.partition('?')[0])}" for method, path, _ in costly.REQUESTS}
+    rules = [rule for rule in app.url_map.iter_rules() if not rule.rule.startswith("/docs")]
+    routes = {f"{method} {re.sub('<[^>]+>', '<>', rule.rule)}" for rule in rules for method in rule.methods - {"HEAD"}}
+    assert measured == routes
+
+
+def test_each_price_is_of_a_view(app):
+    assert prices._PRICES.keys() <= {view.__name__ for view in app.view_functions.values()}
