@@ -137,7 +137,7 @@ def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
             link = admin.must("POST", f"{path}/onboarding-links", {}, expect=201)
             admin.must("POST", "/v1/api-keys", {"name": "one of many", "scopes": ["audit:read"]}, expect=201)
         names = {f"spare {number}": connection for number, connection in enumerate(connections[:_TIMES])}
-        names |= {"set": "inventory", "file": "style.css"}
+        names |= {"set": "inventory", "file": "pico.min.css"}
         return names | {"tenant": tenant["id"], "connection": connections[-1], "link": link["url"].rsplit("/", 1)[1]}
 
 
