@@ -302,7 +302,7 @@ ELSEWHERE = {
     "lists that cost": "attacks/test_attack_costly_bodies.py::ten_thousand_accounts_cost_little_good_or_bad",
     "bodies that cost": "attacks/test_attack_costly_bodies.py::a_costly_body_is_answered_and_recorded_in_a_few_words",
     "headers that cost": "honesty/test_unread_requests.py::an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log",
-    "the epoch": "issuing/test_authorization.py::issuing_goes_on_though_the_epoch_moves_all_the_time",
+    "the epoch": "issuing/test_authorization.py::issuing_goes_on_though_others_revoke_keys_all_the_time",
     "credentials": "api/test_rate_limits.py::the_keys_of_a_tenant_share_its_limit",
     "calls to STS": "api/test_rate_limits.py::a_tenant_has_a_share_of_the_calls_to_sts",
     "calls to STS that wait": "limits/test_turns.py::a_nightly_run_over_a_thousand_accounts_passes",
