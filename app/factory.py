@@ -28,6 +28,7 @@ from app.api import (
 )
 from app.api.fast_lane import FastLane
 from app.cli.commands import register_commands
+from app.concurrency.places import use_slots
 from app.config import Config
 from app.http import headers, openapi, problems, public_path, unreadable
 from app.http.client_address import client_address
@@ -142,6 +143,7 @@ def _register_hooks(app: Flask) -> None:
         g.request_id = request_id(request.environ)
         g.client_address = client_address(request.environ, hops)
         g.began = time.perf_counter()
+        use_slots(request.environ.get("deputy.slots"))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
         if status := request.environ.get(unreadable.REFUSED_STATUS):

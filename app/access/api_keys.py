@@ -121,6 +121,8 @@ class ApiKeys:
         Raises NotFoundError, and ForbiddenError for a key that the caller may see but not revoke.
         """
         query = _one_visible(caller, key_id)
+        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+            _ensure_may_end(db, caller, one_or_not_found(db, query))
         with self._db.write(families.ending(caller, query)) as db:
             key = one_or_not_found(db, query)
             _ensure_may_end(db, caller, key)

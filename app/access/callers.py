@@ -79,7 +79,7 @@ class Caller:
 
     @property
     def row_ids(self) -> tuple[UUID | None, ...]:
-        """Of what this was read from: it is valid for as long as nothing is taken away from any of them."""
+        """Row ids that this object depends on. Revoking any of them invalidates it."""
         return self.key_id, self.tenant_id
 
     @property

@@ -134,7 +134,6 @@ class _Postgresql:
         return True
 
     def insert(self, events: Sequence[Event], history: EpochHistory) -> tuple[EpochHistory, list[Event]]:
-        _ensure_fresh(events)
         pending, lost = list(events), []
         for _ in range(_ROUNDS):
             epoch = self._insert(pending)
@@ -148,6 +147,7 @@ class _Postgresql:
 
     def _insert(self, events: Sequence[Event]) -> int:
         """Store those that are valid at the present epoch, and return that."""
+        _ensure_fresh(events)
         rows = [one.row() | {"valid_at_epoch": one.valid_at_epoch, "details": as_json(one.details)} for one in events]
         epoch, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
         self._used = time.monotonic()

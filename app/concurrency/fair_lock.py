@@ -1,37 +1,52 @@
-"""A lock that is handed to whoever has waited longest.
+"""A lock that is handed to whoever has waited longest; an urgent request comes before the others.
 
 With threading's own, a thread that releases it and wants it again gets it before those that wait.
 """
 
 import threading
 from collections import deque
+from contextvars import ContextVar
+
+urgent: ContextVar[bool] = ContextVar("urgent", default=False)  # of the present request
 
 
 class FairLock:
-    def __init__(self) -> None:
-        self._held = False
+    """A lock that `holders` threads or greenlets can have at once."""
+
+    def __init__(self, holders: int = 1) -> None:
+        self._free = holders
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
 
-    def acquire(self, timeout: float) -> bool:
+    def acquire(self, timeout: float | None = None) -> bool:
         """Wait for the lock. False: it was not handed over within `timeout` seconds."""
         with self._lock:
-            if not self._held:
-                self._held = True
+            if self._free:
+                self._free -= 1
                 return True
+            if timeout == 0:
+                return False
             handed_over = threading.Event()
-            self._waiting.append(handed_over)
-        if handed_over.wait(timeout):
-            return True
+            (self._waiting.appendleft if urgent.get() else self._waiting.append)(handed_over)
+        try:
+            handed_over.wait(timeout)
+        except BaseException:  # a greenlet that is killed must not be handed the lock
+            if self._leave(handed_over):
+                self.release()
+            raise
+        return self._leave(handed_over)
+
+    def _leave(self, handed_over: threading.Event) -> bool:
+        """Leave the queue. Returns whether the lock was handed over, at the last moment perhaps."""
         with self._lock:
-            if handed_over.is_set():
-                return True
-            self._waiting.remove(handed_over)
-            return False
+            if not handed_over.is_set():
+                self._waiting.remove(handed_over)
+            return handed_over.is_set()
 
     def release(self) -> None:
+        """Hand the lock to the next one."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()
             else:
-                self._held = False
+                self._free += 1

@@ -1,7 +1,8 @@
 """Places for requests: so many of them may work at once, and further ones wait.
 
 A request gives up its place while it waits for somebody else (AWS, or a body that is on its way), so what counts is the
-work that this process does for it.
+work that this process does for it. While it waits for a place it also gives up its slot, of which a web process has 256
+for all tenants (app/http/sockets.py).
 """
 
 import threading
@@ -9,15 +10,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
+from app.concurrency.fair_lock import FairLock
+
+_ROOM = 1_000  # requests that wait in a process; it has 2,000 connections
+
+
+class Slots(Protocol):
+    def acquire(self) -> object: ...
+    def release(self) -> object: ...
+
+
+_room = threading.BoundedSemaphore(_ROOM)
 _place: ContextVar["Places | None"] = ContextVar("place", default=None)  # that the present request has
+_slots: ContextVar[Slots | None] = ContextVar("slots", default=None)  # of one of which it has
 
 
 class Places:
     """`at_once` places, for which at most `waiting` requests wait."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
-        self._free = threading.Semaphore(at_once)
+        self._free = FairLock(at_once)
         self._waiting = threading.Semaphore(waiting)
 
     @contextmanager
@@ -33,12 +47,13 @@ class Places:
             self._free.release()
 
     def _taken(self, timeout: float | None) -> bool:
-        if self._free.acquire(blocking=False):
+        if self._free.acquire(0):
             return True
         if not self._waiting.acquire(blocking=False):
             return False
         try:
-            return self._free.acquire(timeout=timeout)
+            with _waiting_room() as has_room:
+                return has_room and self._free.acquire(timeout)
         finally:
             self._waiting.release()
 
@@ -67,6 +82,31 @@ def without_place() -> Iterator[None]:
 
 
 def pause(seconds: float) -> None:
-    """Sleep without a place."""
-    with without_place():
-        time.sleep(seconds)
+    """Sleep without a place, and without a slot. Return at once when too many wait."""
+    with without_place(), _waiting_room() as has_room:
+        if has_room:
+            time.sleep(seconds)
+
+
+def use_slots(slots: Slots | None) -> None:
+    """Say whose slots the requests of this context have."""
+    _slots.set(slots)
+
+
+@contextmanager
+def _waiting_room() -> Iterator[bool]:
+    """Around a wait. False: the room is full."""
+    if not _room.acquire(blocking=False):
+        yield False
+        return
+    slots = _slots.get()
+    try:
+        if slots is not None:
+            slots.release()
+        try:
+            yield True
+        finally:
+            if slots is not None:
+                slots.acquire()
+    finally:
+        _room.release()

@@ -171,6 +171,8 @@ class Connections:
     @until_committed
     def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""
+        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+            owned(db, caller, tenant_id, connection_id)
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.suspend(caller.suspension(reason))

@@ -11,6 +11,7 @@ from functools import wraps
 from flask import g, request
 
 from app.access.callers import Caller, Scope
+from app.concurrency.fair_lock import urgent
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
 from app.http.openapi import P, R, document
@@ -30,8 +31,9 @@ def requires(scope: Scope, *, fails: Sequence[int]) -> Callable[[Callable[P, R]]
             if tenant_id is None:  # not known, or bound to none
                 caller = _authenticate(key)
                 tenant_id = caller.tenant_id
-            place = share.stop(tenant_id) if price == STOP else share.request(tenant_id, price)
-            with share.slow_refusals(tenant_id), place:
+            # Those who write without a pause must not keep the vendor from stopping them.
+            urgent.set(price == STOP and tenant_id is None)
+            with share.stop(key, tenant_id) if price == STOP else share.request(tenant_id, price):
                 g.caller = caller or _authenticate(key)
                 g.caller.require(scope)
                 return view(*args, **kwargs)

@@ -113,6 +113,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             gevent.sleep(0)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ["deputy.slots"] = self.slots  # which a request gives up while it waits (app/concurrency/places.py)
         with self.slots:
             answer: Iterable[bytes] = self._app(environ, start_response)
         self.begin_wait(None)  # for its client to take the answer

@@ -58,7 +58,7 @@ class VerifiedConnection:
 
     @property
     def row_ids(self) -> tuple[UUID, ...]:
-        """Of what this was read from: it is valid for as long as nothing is taken away from any of them."""
+        """Row ids that this object depends on. Revoking any of them invalidates it."""
         return self.connection_id, self.tenant_id, self.external_id_id
 
 

@@ -8,8 +8,8 @@ those that are refused. A share has two parts:
 - Places: two requests of a tenant are worked on at once, and a third waits for up to a second.
 
 A stop (revoke, suspend, delete) has no price and is never refused: whoever has stolen a key could otherwise use up the
-share, and so keep its tenant from revoking it. Stops have one place of their own for each tenant. So they wait for each
-other, and the others of that tenant do not wait for them.
+share, and so keep its tenant from revoking it. Stops have one place of their own for each key, and one for each tenant:
+they wait for each other, key by key, and other requests do not wait for them.
 
 The tenant of a key is remembered, so a flood is counted without asking the database.
 """
@@ -25,17 +25,19 @@ from cachetools import LRUCache
 
 from app.access.callers import Caller
 from app.concurrency.places import Places, pause
-from app.errors import RateLimitedError
+from app.errors import AppError, RateLimitedError
 from app.limits.turns import Turns
 
 MS_PER_SECOND = 70  # of a tenant's requests, in each process: 7 % of its time
 MS_PER_ROW = 0.2  # of a list
+MS_PER_FAILED_STOP = 7.0
 REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
 AT_ONCE = 2
+_VENDORS_AT_ONCE = 24  # of all keys that are bound to no tenant; there are 32 connections to the database
 BURST_SECONDS = 25
 _REFUSED_BURST_SECONDS = 5
-_WAITING = 64  # requests of one tenant that wait for a place, or for their share
-_ALL = 1_000_000  # more than a process ever has
+_WAITING = 64  # requests of one tenant that wait for a place; and as many that are held
+_ALL = 1_000_000  # as many as there is room for in the process
 _WAIT_SECONDS = 1.0
 _KEYS = 10_000  # whose tenant is remembered
 _TENANTS = 10_000  # whose places are kept
@@ -43,6 +45,7 @@ _TOO_MUCH = (
     f"Too many requests with this tenant's API keys: at most {MS_PER_SECOND} ms of CPU time per second, besides those for"
     " credentials. A list costs more with each row."
 )
+_TOO_MANY = "Too many requests at once; try again."
 _TOO_MANY_REFUSED = f"Too many refused credential requests for this tenant: at most {REFUSED_PER_SECOND} per second."
 _TOO_MANY_AT_ONCE = f"Too many requests with this tenant's API keys at once: {AT_ONCE} are worked on at a time."
 
@@ -51,6 +54,7 @@ class TenantShare:
     def __init__(self) -> None:
         self._spent = Turns(MS_PER_SECOND, BURST_SECONDS)
         self._refused = Turns(REFUSED_PER_SECOND, _REFUSED_BURST_SECONDS)
+        self._vendor = Places(_VENDORS_AT_ONCE, _ALL)
         self._places: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._stops: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._held: LRUCache[UUID, Places] = LRUCache(_TENANTS)
@@ -59,46 +63,54 @@ class TenantShare:
 
     @contextmanager
     def request(self, tenant_id: UUID | None, price: float) -> Iterator[None]:
-        """Around a request of this price in milliseconds. None: a key that is bound to no tenant, which has no limit.
+        """Work on a request of this price in milliseconds. Raises RateLimitedError, after a pause if there is room.
 
-        Raises RateLimitedError.
-        """
-        if tenant_id is None:
-            yield
-            return
-        self._spend(self._spent, tenant_id, price, _TOO_MUCH)
-        places = self._of(self._places, tenant_id, AT_ONCE, _WAITING)
-        with places.place(_WAIT_SECONDS, RateLimitedError(_TOO_MANY_AT_ONCE, retry_after=1)):
-            yield
-
-    @contextmanager
-    def stop(self, tenant_id: UUID | None) -> Iterator[None]:
-        """Around a request that revokes, suspends or deletes."""
-        if tenant_id is None:
-            yield
-            return
-        with self._of(self._stops, tenant_id, 1, _ALL).place(None, RateLimitedError(_TOO_MANY_AT_ONCE, retry_after=1)):
-            yield
-
-    @contextmanager
-    def slow_refusals(self, tenant_id: UUID | None) -> Iterator[None]:
-        """Around a request: holds it for a second before it is refused for a rate.
-
-        A refusal costs some milliseconds too, and a program may ask again at once. So many are held; others are refused
-        at once.
+        `tenant_id`: None for a key that is bound to no tenant. Those have no limit, but leave the process connections to
+        its database for stops.
         """
         try:
-            yield
+            if tenant_id is not None:
+                self._spend(self._spent, tenant_id, price, _TOO_MUCH)
+            busy = RateLimitedError(_TOO_MANY_AT_ONCE if tenant_id else _TOO_MANY, retry_after=1)
+            places = self._vendor if tenant_id is None else self._of(self._places, tenant_id, AT_ONCE, _WAITING)
+            with places.place(None if tenant_id is None else _WAIT_SECONDS, busy):
+                yield
         except RateLimitedError as refusal:
             if tenant_id is not None:
-                with suppress(RateLimitedError), self._of(self._held, tenant_id, _WAITING, 0).place(0, refusal):
-                    pause(_WAIT_SECONDS)
+                self.hold(tenant_id, refusal)
             raise
 
-    def charge(self, tenant_id: UUID | None, price: float) -> None:
-        """Charge what is known only afterwards, as the rows of a list. The tenant's next requests wait for it."""
-        if tenant_id is not None:
-            self._spent.reserve(tenant_id, patience=math.inf, cost=price)
+    @contextmanager
+    def stop(self, key: str, tenant_id: UUID | None) -> Iterator[None]:
+        """Work on a request that revokes, suspends or deletes. The keys of a tenant take turns.
+
+        One that stops nothing is charged, and held while its tenant's share is used up.
+        """
+        if tenant_id is None:
+            yield
+            return
+        no_room, own = RateLimitedError(_TOO_MANY, retry_after=1), UUID(bytes=_digest(key)[:16])
+        try:
+            with (
+                self._of(self._stops, own, 1, _ALL).place(None, no_room),
+                self._of(self._stops, tenant_id, 1, _ALL).place(None, no_room),
+            ):
+                yield
+        except AppError:
+            pause(min(_WAIT_SECONDS, self.charge(tenant_id, MS_PER_FAILED_STOP)))
+            raise
+
+    def hold(self, subject: UUID, refusal: RateLimitedError) -> None:
+        """Hold a request for a second before it is refused: a refusal costs too, and a program may ask again at once.
+
+        So many of a subject's are held. Others are refused at once.
+        """
+        with suppress(RateLimitedError), self._of(self._held, subject, _WAITING, 0).place(0, refusal):
+            pause(_WAIT_SECONDS)
+
+    def charge(self, tenant_id: UUID | None, price: float) -> float:
+        """Charge what is known only afterwards, as the rows of a list. Returns for how long the share is used up."""
+        return 0.0 if tenant_id is None else self._spent.reserve(tenant_id, patience=math.inf, cost=price)
 
     def admit_refusal(self, caller: Caller) -> None:
         """One request for credentials that is refused. Raises RateLimitedError."""

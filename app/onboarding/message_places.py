@@ -2,7 +2,8 @@
 
 A tenant's token is known to whoever has one of its kits. Without places, thousands of its messages would be worked on
 before the next tenant's. A message that is put back is not refused: it comes again when it is its turn. SQS counts each
-delivery, and moves a message to the dead letters after five. So from the fourth delivery on it is worked on at once.
+delivery, and moves a message to the dead letters after five. So from the fourth delivery on there are twice as many
+places.
 """
 
 import math
@@ -31,7 +32,7 @@ class MessagePlaces:
     def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
         """Take a place. False: put the message back."""
         with self._lock:
-            if self._taken[tenant_id] >= AT_ONCE and deliveries <= PUT_BACK_DELIVERIES:
+            if self._taken[tenant_id] >= (AT_ONCE if deliveries <= PUT_BACK_DELIVERIES else 2 * AT_ONCE):
                 return False
             self._taken[tenant_id] += 1
             return True
@@ -44,5 +45,6 @@ class MessagePlaces:
 
     def seconds_until_next(self, tenant_id: UUID) -> int:
         """For how long a message is put back."""
-        wait = self._turns.reserve(tenant_id, patience=_LONGEST) + random.uniform(0, _JITTER)  # noqa: S311
-        return max(1, min(_LONGEST, math.ceil(wait)))
+        wait = self._turns.reserve(tenant_id, patience=_LONGEST)
+        jitter = random.uniform(0, _JITTER) if wait <= _LONGEST else -random.uniform(0, _LONGEST)  # noqa: S311
+        return max(1, min(_LONGEST, math.ceil(min(wait, _LONGEST) + jitter)))

@@ -41,7 +41,10 @@ _NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
 _LINKS = 10_000  # those that a process remembers
-_BY_DIGEST = select(OnboardingLink.id).where(OnboardingLink.digest == bindparam("digest"))  # made once, for speed
+# Made once, for speed.
+_BY_DIGEST = select(
+    OnboardingLink.id, OnboardingLink.tenant_id, OnboardingLink.revoked_at, OnboardingLink.expires_at
+).where(OnboardingLink.digest == bindparam("digest"))
 
 
 class Visit(NamedTuple):
@@ -53,7 +56,7 @@ class Visit(NamedTuple):
 
 
 class _KnownLink(NamedTuple):
-    """Whose requests these are. `tenant_id`: None when the link opened no page at the last request."""
+    """Whose requests these are. `tenant_id`: None for a link that opens no page."""
 
     link_id: UUID
     tenant_id: UUID | None
@@ -134,6 +137,8 @@ class Links:
         query = select(OnboardingLink).where(
             *tenants, OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None)
         )
+        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+            one_or_not_found(db, query)
         with self._db.write(Ending(caller, query.with_only_columns(OnboardingLink.tenant_id))) as db:
             tenant_of(db, caller, tenant_id)
             link = one_or_not_found(db, query)
@@ -169,10 +174,11 @@ class Links:
             known = self._known.get(digest)
         if known is None:
             with self._db.read() as db:
-                link_id = db.scalar(_BY_DIGEST, {"digest": digest})
-            if link_id is None:
+                row = db.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
+            if row is None:
                 raise NotFoundError
-            known = _KnownLink(link_id, None)
+            opens = row.revoked_at is None and row.expires_at > now()
+            known = _KnownLink(row.id, row.tenant_id if opens else None)
         return known
 
     def _remember(self, digest: bytes, link: _KnownLink) -> None:

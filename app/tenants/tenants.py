@@ -115,6 +115,8 @@ class Tenants:
     @until_committed
     def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
         """Stops issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
+        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+            tenant_of(db, caller, tenant_id)
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.suspend(caller.suspension(reason))

@@ -141,7 +141,11 @@ def _unknown_path() -> Response | None:
 
 
 def _visit(token: str) -> Visit:
-    visit = services().links.open(token, g.request_id, g.client_address)
+    try:
+        visit = services().links.open(token, g.request_id, g.client_address)
+    except errors.RateLimitedError as refusal:
+        services().tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]), refusal)
+        raise
     g.caller = visit.caller
     return visit
 

@@ -1,0 +1,46 @@
+"""Who waits longest is next, and nobody who has left is handed the lock."""
+
+import threading
+
+import gevent
+import pytest
+
+from app.concurrency.fair_lock import FairLock, urgent
+from tests.support.waiting import until
+
+
+def waiting(lock: FairLock, order: list[str], name: str, *, hurry: bool = False) -> threading.Thread:
+    def work() -> None:
+        urgent.set(hurry)
+        lock.acquire()
+        order.append(name)
+        lock.release()
+
+    before = len(lock._waiting)
+    thread = threading.Thread(target=work)
+    thread.start()
+    until(lambda: len(lock._waiting) > before)
+    return thread
+
+
+def test_the_lock_is_handed_over_in_the_order_of_asking_but_for_urgent_requests():
+    lock, order = FairLock(), []
+    lock.acquire()
+    threads = [waiting(lock, order, "first"), waiting(lock, order, "second")]
+    threads.append(waiting(lock, order, "urgent", hurry=True))
+    lock.release()
+    assert not lock.acquire(0) or order, "who comes later does not pass those that wait"
+    for thread in threads:
+        thread.join(30)
+    assert order == ["urgent", "first", "second"]
+
+
+def test_who_gave_up_or_was_killed_is_not_handed_the_lock(monkeypatch):
+    lock = FairLock()
+    lock.acquire()
+    assert not lock.acquire(0.001)
+    monkeypatch.setattr(threading.Event, "wait", lambda *_: (_ for _ in ()).throw(gevent.GreenletExit))
+    with pytest.raises(gevent.GreenletExit):
+        lock.acquire()
+    lock.release()
+    assert lock.acquire(0)
