@@ -26,6 +26,7 @@ from app.ids import AccountId
 _EXTERNAL_ID, _PRINCIPAL_ARN, _USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
 _ASSUME = "sts:assumerole"
 _WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
+_UNIQUE_ID = 21  # characters of a role's or user's
 _SPACE = re.compile(r"\s")
 _SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS takes for an External ID
 _ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")  # of two characters at least, as each External ID has
@@ -307,17 +308,31 @@ def _user_id(it: Comparison, broker: Broker) -> _Answer:
         return _NO if asked == {"true"} else _YES if asked == {"false"} else _UNKNOWN
     if it.name not in {"stringequals", "stringequalsignorecase", "stringlike"}:
         return _UNKNOWN
-    everybody, some_session = _USER_IDS[broker.is_role]
-    patterns = it.values if it.name == "stringlike" else []
-    if any(map(everybody.fullmatch, patterns)):
+    found = {_fit(value, broker) for value in it.values} if it.name == "stringlike" else {_UNKNOWN}
+    if _YES in found:
         return _NO if it.negated else _YES
-    return _CHOICE if all(map(some_session.fullmatch, patterns or ["-"])) else _UNKNOWN
+    return _UNKNOWN if _UNKNOWN in found else _CHOICE
 
 
-_USER_IDS = {
-    True: (re.compile(r"(A|AR|ARO|AROA)?\*+(:\*+)?"), re.compile(r"(A|AR|ARO|AROA)?[*?]*\*[*?]*(:[^:]*|[^:]*)")),
-    False: (re.compile(r"(A|AI|AID|AIDA)?\*+"), re.compile(r"(?!)")),
-}
+def _fit(pattern: str, broker: Broker) -> _Answer:
+    """Return whether a pattern fits the aws:userid of every such principal, or each role's sessions of some names."""
+    before, colon, session = pattern.partition(":")
+    start = before[:4].split("*")[0].split("?")[0]
+    if not ("AROA" if broker.is_role else "AIDA").startswith(start):
+        return _UNKNOWN
+    tail = before[len(start) :].lstrip("*?")
+    head = before.removesuffix(tail)
+    least, has_star = len(head) - head.count("*"), "*" in head
+    fits_id = not tail and (least == _UNIQUE_ID or (has_star and least < _UNIQUE_ID))
+    if not broker.is_role:
+        return _YES if fits_id and not colon else _UNKNOWN
+    if colon:
+        if not fits_id or ":" in session:
+            return _UNKNOWN
+        return _YES if _ANYTHING.fullmatch(session) else _CHOICE
+    if not has_star and least <= _UNIQUE_ID:
+        return _UNKNOWN
+    return _YES if has_star and not tail and least <= _UNIQUE_ID else _CHOICE  # a wildcard stands for the colon
 
 
 def _compared(statements: _Statements, key: str) -> set[str]:

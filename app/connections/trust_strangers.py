@@ -31,32 +31,32 @@ def let_in_anybody(statements: Mapping[int, Statement], ways_in: Mapping[str, Co
 
 
 def _admits_strangers(statement: Statement) -> bool:
-    if not statement.is_understood or any(it.name is None or not it.values for it in statement.comparisons):
-        return False
-    return _names_everybody(statement) and not any(map(_narrows, statement.comparisons))
+    """Return whether it may let all of them in. What is not understood in it keeps nobody out."""
+    others = statement.other_names
+    everybody = any(name == "*" for _, name in statement.names)
+    everybody |= statement.has_other_names and ("AWS", "*") not in others
+    return everybody and not any(map(_narrows, statement.comparisons))
 
 
 def _denies_strangers(statement: Statement) -> bool:
-    """Whether it may deny all of them: what is not understood in it may be what closes the role."""
-    return _names_everybody(statement) and all(map(_holds_for_strangers, statement.comparisons))
-
-
-def _names_everybody(statement: Statement) -> bool:
-    if statement.has_other_names:
-        return not any(name == "*" for _, name in statement.other_names)
-    return any(name == "*" for _, name in statement.names)
+    """Return whether it surely denies all of them. What is not understood in it denies nobody."""
+    others = statement.other_names
+    everybody = not any(name == "*" for _, name in others) if others else ("AWS", "*") in statement.names
+    return statement.is_understood and everybody and all(map(_holds_for_strangers, statement.comparisons))
 
 
 def _narrows(it: Comparison) -> bool:
-    if it.key not in _NARROWING or it.negated or it.if_exists or it.quantifier == "forallvalues":
+    if it.negated or it.if_exists or it.quantifier == "forallvalues":
         return False
-    return not any(_admits_a_stranger(it, value) for value in it.values)
+    return _compares_with_no_stranger(it)
 
 
 def _holds_for_strangers(it: Comparison) -> bool:
-    if it.name is None or not it.values:
-        return True
-    if it.key not in _NARROWING or not it.negated or it.quantifier == "foranyvalue":
+    return it.negated and it.quantifier != "foranyvalue" and _compares_with_no_stranger(it)
+
+
+def _compares_with_no_stranger(it: Comparison) -> bool:
+    if it.key not in _NARROWING or not it.values:
         return False
     return not any(_admits_a_stranger(it, value) for value in it.values)
 

@@ -351,6 +351,11 @@ def test_a_broker_that_is_an_iam_user_is_a_user_to_the_policy(kind, is_open):
         ({"StringNotLike": {"aws:userid": "*:*"}}, False),
         ({"StringEquals": {"aws:userid": "AROA0123456789ABCDEF:deputy"}}, None),
         ({"StringLike": {"aws:userid": ["*:ops", "AROA0123456789ABCDEF:*"]}}, None),
+        ({"StringLike": {"aws:userid": f"AROA{'?' * 17}:ops"}}, True),
+        ({"StringLike": {"aws:userid": f"AR{'?' * 20}ops"}}, True),
+        ({"StringNotLike": {"aws:userid": f"AROA{'?' * 17}:*"}}, False),
+        ({"StringLike": {"aws:userid": f"AROA{'?' * 16}:ops"}}, None),
+        ({"StringLike": {"aws:userid": "*:x:"}}, None),
         ({"StringLike": {"aws:userid": "*ABCDEF:ops"}}, None),
         ({"Null": {"aws:userid": "false"}}, True),
         ({"Null": {"aws:userid": "true"}}, False),
@@ -555,6 +560,17 @@ EVERYBODY = [{"Principal": "*"}, {"Principal": {"AWS": [ROOT, "*"]}}, {"NotPrinc
 ACCOUNT, ORGANIZATION, PATHS = "aws:PrincipalAccount", "aws:PrincipalOrgID", "aws:PrincipalOrgPaths"
 
 
+NOT_UNDERSTOOD = [
+    {"ForAllValues:StringEquals": {"aws:TagKeys": []}},
+    {"BinaryEqualsIfExists": {"aws:x": "QQ=="}},
+    {"BinaryEquals": {ACCOUNT: "QQ=="}},
+    {"Bool": {}},
+    {"StringEquals": {KEY: OWN, ACCOUNT: []}},
+    {"StringNotEquals": {ACCOUNT: []}},
+    {"ArnNotEquals": {ARN: [{}]}},
+]
+
+
 def everybody(who=EVERYBODY[0], **conditions):
     made = allow(only=False, **{"StringEquals": {KEY: OWN}} | conditions)
     return {key: value for key, value in made.items() if key != "Principal"} | who
@@ -583,6 +599,7 @@ def everybody(who=EVERYBODY[0], **conditions):
         {"StringEquals": {KEY: OWN, "aws:PrincipalType": "AssumedRole"}},
         {"StringLike": {"aws:userid": "AROA0123456789ABCDEF:*"}},
         {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}},
+        *NOT_UNDERSTOOD,
     ],
     ids=json.dumps,
 )
@@ -617,6 +634,21 @@ def test_a_statement_for_everybody_may_be_narrowed(condition):
         assert reading(DEMANDED, everybody(), deny(**denied)).anybody == ()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"Condition": it} for it in [*NOT_UNDERSTOOD, None]),
+        {"Principal": {"Federated": "*"}},
+        {"NotPrincipal": {"AWS": [{}]}, "Principal": None},
+        {"Resource": "*"},
+    ],
+    ids=json.dumps,
+)
+def test_a_deny_that_is_not_understood_narrows_nothing(change):
+    assert reading(DEMANDED, everybody(), deny() | change).anybody == (2,)
+    assert reading(DEMANDED, everybody(), deny()).anybody == ()
+
+
 def test_a_deny_of_everybody_but_some_narrows_a_statement_for_everybody():
     some = {"Effect": "Deny", "NotPrincipal": {"AWS": [ROOT, BROKER.arn, SESSION]}, "Action": "sts:*"}
     assert reading(DEMANDED, everybody(), some).anybody == ()
@@ -628,18 +660,55 @@ def test_a_deny_of_everybody_but_some_narrows_a_statement_for_everybody():
 more_values = st.lists(
     st.sampled_from(["ab", "aB", "a*", "*b", "a?", "*", 12, "", "${x}", "a b", "x:*:*:*:*:a*"]), max_size=3
 )
+USER_IDS = [
+    *(
+        "true",
+        "false",
+        "ops",
+        "*",
+        "AROA*",
+        "AIDA*",
+        "AR*:*",
+        "*:ops",
+        "AROA*?:o?s",
+        "*ops",
+        "*:??*",
+        "AROAB*:*",
+        "*B:*",
+    ),
+    *("*:x:", "AIDA*?", f"{'?' * 21}", f"AIDA{'?' * 17}", f"AIDA{'?' * 18}*", f"AROA{'?' * 17}:ops", f"{'?' * 21}:*"),
+    *(f"{'?' * 22}ops", f"{'?' * 21}ops", f"{'?' * 21}*:*", f"{'?' * 22}*:*", f"A{'?' * 25}*", f"*{'?' * 22}ops"),
+]
 strange_comparison = st.tuples(
     st.one_of(operators, st.sampled_from(["Null", "NullIfExists", "BinaryEquals", "DateLessThan", "DateGreaterThan"])),
     st.sampled_from([KEY, ARN, NOW, ACCOUNT, ORGANIZATION]),
     more_values,
 )
+user_id_comparison = st.tuples(
+    st.one_of(operators, st.sampled_from(["Null", "StringLike", "StringNotLike"])),
+    st.sampled_from(["aws:userid", "AWS:UserId"]),
+    st.lists(st.sampled_from(USER_IDS), min_size=1, max_size=2),
+)
 strange_statement = statements(
     ["Allow", "Allow", "Deny"],
     [*PRINCIPALS, {}, {"Principal": {"Federated": "x"}}],
     [*ACTIONS, {"Action": []}, {"Action": "*", "NotAction": "x"}, {"NotAction": ["STS:*saml", "x"]}],
-    st.lists(st.one_of(strange_comparison, some_comparison), max_size=3),
+    st.lists(st.one_of(strange_comparison, user_id_comparison, some_comparison), max_size=3),
 )
 strange_policies = st.one_of(policies, st.lists(st.one_of(strange_statement, demands), min_size=1, max_size=4))
+
+
+@pytest.mark.parametrize(
+    "broker", [BROKER, Broker.parse("arn:aws:iam::111122223333:user/deputy")], ids=["role", "user"]
+)
+def test_every_pattern_of_a_user_id_is_read_as_plainly(broker):
+    for operator, value in itertools.product(["StringLike", "StringNotLike"], USER_IDS):
+        condition = {operator: {"aws:userid": value}}
+        demanded, opened = allow(only=False, StringEquals={KEY: OWN}), allow(only=False)
+        for made in ([demanded, allow(only=False, **condition)], [demanded, opened, deny(**condition)]):
+            found = read({"Statement": made}, broker, CUSTOMER, {OWN}, ())
+            plain = plain_reading({"Statement": made}, broker, CUSTOMER, {OWN}, ())
+            assert (found.open, found.unclear) == plain[:2], condition
 
 
 @a_few

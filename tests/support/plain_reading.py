@@ -1,7 +1,7 @@
 """A plain reading of a trust policy: each caller against each statement, pattern by pattern. Slow, and easy to check.
 
-app/connections/trust_policy.py judges all callers together; a property test compares the two. aws:userid and statements
-for everybody are left out.
+app/connections/trust_policy.py judges all callers together; a property test compares the two. Statements for everybody are
+left out. Of aws:userid a few values stand for all.
 """
 
 import fnmatch
@@ -22,6 +22,8 @@ class Answer(Enum):
 NO, YES, CHOICE, UNKNOWN = Answer
 OTHER = object()
 ID, ARN, ASSUME = "sts:externalid", "aws:principalarn", "sts:assumerole"
+USER_ID, UNIQUE = "aws:userid", ["A" * 17, "B" * 17, "0123456789ABCDEFG"]
+SESSIONS = ["xy", "ops", "deputy-x"]  # the names that a test compares with, and others
 LIKE = {"stringlike", "arnequals", "arnlike"}
 
 
@@ -98,6 +100,8 @@ def principal_is(kind, name, broker):
 def condition(it, keys, broker):
     if it.name is None or not it.values:
         return UNKNOWN
+    if it.key == USER_ID and broker is not None:
+        return user_id(it, is_role=broker.is_role)
     if it.key not in keys:
         return CHOICE if broker is None or _CHOSEN.fullmatch(it.key) else UNKNOWN
     have = keys[it.key]
@@ -109,6 +113,20 @@ def condition(it, keys, broker):
         return Answer(it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier))
     found = first(matches(it.name, value, have) for value in it.values)
     return {YES: NO, NO: YES}.get(found, found) if it.negated else found
+
+
+def user_id(it, *, is_role):
+    if it.operator == "null":
+        answers = {value.lower() for value in it.values}
+        return YES if answers == {"false"} else NO if answers == {"true"} else UNKNOWN
+    found = first(fits(value, is_role=is_role) if it.name == "stringlike" else UNKNOWN for value in it.values)
+    return NO if it.negated and found is YES else found
+
+
+def fits(pattern, *, is_role):
+    users = [[f"AROA{unique}:{name}" for name in SESSIONS] if is_role else [f"AIDA{unique}"] for unique in UNIQUE]
+    matched = [[glob(pattern, text) for text in texts] for texts in users]
+    return YES if all(map(all, matched)) else CHOICE if all(map(any, matched)) else UNKNOWN
 
 
 def matches(name, wanted, have):
