@@ -92,7 +92,9 @@ class Canary:
         view = self._look(sts, time.monotonic() if starts_issuing else None)
         if why := _WHY_NOT.get(view.sight):
             checks = tuple(unproven_by(why, check) for check in finding.checks)
-            return ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=finding.warnings)
+            return finding._replace(
+                verdict=Verdict.INCONCLUSIVE, checks=checks, role_unique_id=None, may_be_spreading=False, refused=False
+            )
         if view.stranger is None:
             return finding._replace(checks=tuple(map(_without_stranger, finding.checks)))
         return finding

@@ -30,7 +30,7 @@ from app.log import logger
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
-from app.store.models.states import ROUTINE
+from app.store.models.states import DEMANDS, ROUTINE
 from app.tenants import rotation
 
 PATIENCE = 5.0  # seconds to repeat a refused call with the own ID, when the role may be seconds old
@@ -147,7 +147,6 @@ class Verification:
             finding = read(prove(self._sts, grant, self._extras, told.append))
         confirms = finding.role_unique_id == before.role_unique_id and grant == before.plan.own[0].grant
         found = self._canary.discount_refusals(self._sts, finding, before.row if confirms else None)
-        found = found._replace(reads_itself=finding.reads_itself)
         pinned = before.row.role_unique_id
         if found.verdict is Verdict.PROVEN or (pinned is not None and finding.let_in_as == pinned):
             return found
@@ -228,10 +227,10 @@ def _note_reading(db: DbSession, actor: Actor, connection: Connection, finding: 
     """Store when its access ends, and whether it may read itself. The proof that finds a loss of that has a warning."""
     connection.access_until = finding.access_until if finding.reads_trust else connection.access_until
     before, after = connection.reads_itself, finding.reads_itself
-    if after is None:
-        return finding
-    connection.reads_itself = after
-    if after or not before:
+    if before is None and connection.proof is not None:  # proven last by a release that did not store it
+        before = any(it["name"] == DEMANDS and it["outcome"] != "skipped" for it in connection.proof.checks) or None
+    connection.reads_itself = before if after is None else after
+    if after is not False or not before:
         return finding
     audit.record_about(db, actor, Action.CONNECTION_ROLE_UNREADABLE, connection, {})
     return finding._replace(warnings=(*finding.warnings, UNREADABLE))

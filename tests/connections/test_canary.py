@@ -352,6 +352,15 @@ def test_a_proof_that_makes_a_connection_issue_needs_a_new_look(
     assert len(deployment.asked()) - before == 3 * looks
 
 
+def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment: Deployment):
+    """A key that is limited to other permission sets must stop."""
+    read = {"reads_trust": True, "access_until": now(), "permission_set": "x@1", "reads_itself": True}
+    made = ProofFinding(Verdict.PROVEN, (), "AROA", let_in_as="AROA", **read)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        found = deployment.canary.discount_refusals(deployment.services.verification._sts, made, None)
+    assert found == made._replace(verdict=Verdict.INCONCLUSIVE, role_unique_id=None)
+
+
 def test_proofs_that_wait_share_the_next_look_and_not_the_one_that_had_begun(
     deployment: Deployment, canary_clock: Clock, monkeypatch
 ):
