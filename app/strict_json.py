@@ -45,7 +45,8 @@ def parse_accepted(text: str) -> Any:
     """Read JSON that another service has accepted, such as a role's trust policy.
 
     What `parse` refuses in a key, a number or a string is kept or replaced here: whoever wrote it must not be able to hide
-    the rest of the document. Raises ValueError where it can't be read at all, or has the same key twice.
+    the rest of the document. Keys that become equal by that get a suffix. Raises ValueError where it can't be read at
+    all, or has the same key twice.
     """
     try:
         value = json.loads(
@@ -128,4 +129,10 @@ def _storable(value: Any, depth: int) -> Any:
         raise ValueError(_TOO_DEEP)
     if isinstance(value, list):
         return [_storable(item, depth - 1) for item in value]
-    return _unique([(_storable(key, depth), _storable(item, depth - 1)) for key, item in value.items()])
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        name = _storable(key, depth)
+        while name in found:  # keys that differed only in what was replaced
+            name += str(len(found))
+        found[name] = _storable(item, depth - 1)
+    return found
