@@ -1,8 +1,10 @@
 """Trust policies of 8,192 characters, the most that IAM allows, that are as slow to read as one can make them."""
 
 import json
+import string
 from typing import Any
 
+_LETTERS = string.ascii_letters + string.digits
 _LONGEST = 8_192  # characters, after a customer has asked AWS for more than 2,048
 _ALLOW = {
     "Effect": "Allow",
@@ -35,6 +37,14 @@ _PATTERNS = {
             "ArnLike": {"aws:PrincipalArn": [f"arn:*:*:*:*:*{number}*" for number in range(180)]},
             "ArnEquals": {"aws:PrincipalArn": [f"arn:aws:iam::{number:012}:root" for number in range(90)]},
         }
+    ),
+    "one user id of stars": _deny({"StringLike": {"aws:userid": "AROA" + "*" * 7_800 + ":x:"}}),
+    "many user ids": _deny({"StringLike": {"aws:userid": [f"*?:x{number}*" for number in range(650)]}}),
+    "many short patterns": _deny(
+        {"StringNotLike": {"aws:PrincipalArn": [f"{a}*{b}" for a in _LETTERS for b in _LETTERS][:1_290]}}
+    ),
+    "many characters": _deny(
+        {"StringLike": {"aws:PrincipalArn": [f"*{chr(0x100 + number)}*" for number in range(1_290)]}}
     ),
 }
 SLOW_STATEMENTS = tuple(_PATTERNS.values())

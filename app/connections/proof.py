@@ -6,7 +6,8 @@ has the list). Refusals count only between two acceptances, because a new role r
 propagated it. A routine proof leaves out the first call: the acceptance of the last proof stands for it. Only
 AccessDenied is a refusal; every other error is inconclusive. One accepted stranger makes the verdict insecure.
 
-A proof can't see who else the role trusts.
+The calls can't see who else the role trusts. Its trust policy shows that, if the role may read itself
+(app/connections/trust_checks.py).
 """
 
 from collections.abc import Callable, Sequence
