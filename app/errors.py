@@ -60,6 +60,13 @@ class ConflictError(CallerFaultError):
     code = "conflict"
 
 
+class AccountClosedError(ConflictError):
+    """The vendor's suspension of a connection closes its AWS account to everybody but the vendor."""
+
+    def __init__(self) -> None:
+        super().__init__("The vendor suspended a connection in this AWS account, and has to resume it first.")
+
+
 class ValidationFailedError(CallerFaultError):
     code = "validation_failed"
 

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import false, func, select
 
 from app.config import Config
-from app.errors import ConflictError, RoleNotAllowedError, ValidationFailedError
+from app.errors import AccountClosedError, RoleNotAllowedError, ValidationFailedError
 from app.ids import RoleArn
 from app.store.database import Session
 from app.store.models import Connection, ConnectionStatus
@@ -34,11 +34,11 @@ def allowed_role(config: Config, text: str) -> RoleArn:
 
 
 def ensure_account_open(db: Session, tenant_id: UUID, account_id: str) -> None:
-    """Raise ConflictError while the vendor's suspension of a connection closes its account to everybody but the vendor.
+    """Raise AccountClosedError while the vendor's suspension of a connection closes its account to everybody but the vendor.
 
     Otherwise the tenant could go around the suspension with another role in the account.
     """
     by_vendor = Connection.suspended_at.is_not(None), func.coalesce(Connection.suspended_by_bound, false()) == false()
     suspended = Connection.tenant_id == tenant_id, Connection.status == ConnectionStatus.SUSPENDED, *by_vendor
     if db.scalar(select(Connection.id).where(*suspended, Connection.account_id == account_id).limit(1)) is not None:
-        raise ConflictError("The vendor suspended a connection in this AWS account, and has to resume it first.")
+        raise AccountClosedError

@@ -24,7 +24,7 @@ from app.connections import fleet
 from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.verification import Verification
-from app.errors import ConflictError, NotFoundError, SuspendedError
+from app.errors import AccountClosedError, ConflictError, NotFoundError, SuspendedError
 from app.health.checks import HealthFinding, ok, warning
 from app.limits.rates import Rates
 from app.log import logger
@@ -133,7 +133,8 @@ class ProofQueue:
         try:
             verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:
-            if not urgent:
+            # A closed account stays closed for long, and a tenant may have thousands of roles in it.
+            if not urgent or isinstance(error, AccountClosedError):
                 self._pass_turn(claim, lease)
             logger.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
             return False

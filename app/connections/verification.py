@@ -101,8 +101,8 @@ class Verification:
 
         `sample`: whether a refusal may be compared with what other roles say, which can make them tried as well.
 
-        Raises NotFoundError, SuspendedError, and ConflictError when the connection keeps changing meanwhile, or is in an
-        account that the vendor's suspension closes.
+        Raises NotFoundError, SuspendedError, ConflictError when the connection keeps changing meanwhile, and
+        AccountClosedError.
         """
         for _ in range(_TRIES):
             before = self._to_test(caller, tenant_id, connection_id)
@@ -237,11 +237,13 @@ def _note_reading(db: DbSession, actor: Actor, connection: Connection, finding: 
 
 
 def _ensure_open(db: DbSession, caller: AnyCaller, connection: Connection) -> None:
-    """Raises SuspendedError for a suspended connection, and ConflictError for a role that no proof has pinned in an
-    account that the vendor's suspension closes. The vendor itself may ask for its proof.
+    """Raises SuspendedError for a suspended connection, and AccountClosedError for one that is not verified, in an account
+    that the vendor's suspension closes. The vendor itself may ask for its proof.
+
+    It does not matter whether it was verified before: a tenant can let a role break, and repair it when it needs it.
     """
     connection.ensure_not_suspended()
-    if caller.tenant_id is not None and connection.role_unique_id is None:
+    if caller.tenant_id is not None and connection.status is not ConnectionStatus.VERIFIED:
         allowed_roles.ensure_account_open(db, connection.tenant_id, connection.account_id)
 
 

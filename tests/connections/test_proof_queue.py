@@ -154,6 +154,18 @@ def test_what_is_at_rest_is_not_due(scene):
     assert scene.due.claim(100) == []
 
 
+def test_a_claim_in_an_account_that_the_vendor_closed_waits_for_a_turn(scene):
+    """A tenant can prepare thousands of them, and a suspension lasts."""
+    tenant = tenant_row(scene.db)
+    suspended, waiting = (scene.pending(number=number, tenant=tenant) for number in (1, 2))
+    scene.services.connections.suspend(ADMIN, tenant, suspended, reason="a test")
+    [claim] = scene.due.claim(10)
+    assert claim.connection_id == waiting
+    assert not scene.due.prove(claim)
+    assert scene.calls_for(waiting) == []
+    assert scene.row(waiting).due_at > now() + 5 * LEASE
+
+
 def test_a_claim_that_nobody_finished_is_due_again_after_its_lease(scene):
     connection = scene.pending()
     [lost] = scene.due.claim(1)

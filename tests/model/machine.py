@@ -284,7 +284,7 @@ class Deputy(Watched):
 
     def is_kept_out(self, connection: Connection) -> bool:
         """Whether nobody but the vendor may have it proven."""
-        return connection.unique_id is None and self.model.is_closed(connection.tenant, connection.role.account)
+        return connection.status != VERIFIED and self.model.is_closed(connection.tenant, connection.role.account)
 
     def _may_undo(self, suspended: Connection | Tenant, whose: str) -> bool:
         """What the vendor suspended, a tenant's key neither resumes nor deletes."""
