@@ -246,7 +246,8 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 
     The kit of that set and the onboarding page then show how to update the role. The connection keeps its set, its status
     and its issuing until its stack's message, its role's tag or a diagnosis says that the role has the other set. A set that
-    writes needs approval as a new connection does. With the connection's own set, the request is withdrawn.
+    writes needs approval as a new connection does. With the connection's own set, the request is withdrawn. A key that is
+    limited to permission sets must cover those that the role has.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
@@ -256,7 +257,8 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once
 
-    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted it.
+    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted it. It can also delete
+    what a bound key deleted: then no bound key can connect the role again.
     """
     services().connections.delete(caller(), tenant_id, connection_id)
 
@@ -290,7 +292,7 @@ def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
     """Suspend a connection: no credentials are issued for it until it is resumed
 
     If a key that is bound to no tenant does so, the tenant's keys, links and stacks connect no other role in its AWS
-    account until then.
+    account until then, and have none proven that is not verified. Other verified connections of the account go on.
     """
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 

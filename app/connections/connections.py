@@ -11,13 +11,13 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 
-from app.access import Caller, ensure_room, owned, tenant_of
+from app.access import Caller, ensure_room, one_or_not_found, owned, tenant_of
 from app.audit import Action, log as audit
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, kit_names, set_changes
 from app.connections.verification import PATIENCE, Verification
-from app.errors import ConflictError
+from app.errors import ConflictError, NotFoundError
 from app.ids import RoleArn, kit_role_name
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database, Session, until_committed
@@ -37,7 +37,7 @@ def add_pending(
     """A new row, pending and due at once. The tenant's row must be locked.
 
     `approved`: the vendor itself adds it. Raises RateLimitedError when the tenant is full, RoleNotAllowedError for an
-    undeclared account, and ConflictError for one that the vendor's suspension closes to others.
+    undeclared account, and AccountClosedError.
     """
     if not approved:
         allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
@@ -68,6 +68,13 @@ def _must_be_approved(db: Session, config: Config, tenant: Tenant, account_id: s
 
 def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
     return select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
+
+
+def _deleted_by_bound(db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
+    """The row of a connection that a bound key deleted, of a live tenant. Raises NotFoundError."""
+    tenant_of(db, caller, tenant_id)
+    which = Connection.tenant_id == tenant_id, Connection.id == connection_id, Connection.deleted_by_bound.is_(True)
+    return one_or_not_found(db, select(Connection).where(*which).with_for_update(of=Connection, key_share=True))
 
 
 def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
@@ -146,7 +153,9 @@ class Connections:
         """Delete the row of a deleted connection to this role: only an API key may (invariant 12), and a bound one only
         after a bound one has deleted it.
         """
-        earlier = db.scalars(to_role(tenant_id, role)).one_or_none()
+        # Locked, so that a vendor who deletes it at the same moment is not overlooked.
+        query = to_role(tenant_id, role).with_for_update(of=Connection, key_share=True)
+        earlier = db.scalars(query).one_or_none()
         if earlier is None:
             return
         if earlier.status is not ConnectionStatus.DELETED:
@@ -155,6 +164,7 @@ class Connections:
             raise ConflictError("This connection was removed. Ask the vendor that sent you the link to add it again.")
         if caller.tenant_id is not None and not earlier.deleted_by_bound:
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
+        caller.require_sets(earlier.permission_sets)  # or a key for some sets could give the role another's name
         db.delete(earlier)
         db.flush()
 
@@ -204,12 +214,13 @@ class Connections:
         """The role is to move to that permission set. Until it has moved, the connection keeps its own.
 
         A set that writes needs approval as a new connection does. Raises ValidationFailedError, NotFoundError,
-        SuspendedError for the tenant.
+        ForbiddenError for a key that is not for its sets, SuspendedError for the tenant.
         """
         chosen = self._sets.choose(permission_set)
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            caller.require_sets(connection.permission_sets)
             tenant.ensure_active()
             to_approve = _must_be_approved(db, self._config, tenant, connection.account_id, chosen)
             with set_changes.recording_a_move(db, caller.actor, connection):
@@ -244,10 +255,18 @@ class Connections:
 
     @until_committed
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
-        """Stops issuing at once; the row stays as a tombstone. Raises NotFoundError, ConflictError."""
+        """Stops issuing at once; the row stays as a tombstone. Raises NotFoundError, ConflictError.
+
+        The vendor may also delete what a bound key deleted: from then on only the vendor adds it again.
+        """
         with self._db.write(caller) as db:
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
             bound = caller.tenant_id is not None
+            try:
+                connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            except NotFoundError:
+                if bound:
+                    raise
+                connection = _deleted_by_bound(db, caller, tenant_id, connection_id)
             connection.ensure_may_undo(bound=bound)
             connection.delete(now(), bound=bound)
             details = {"role_arn": connection.role_arn}

@@ -8,7 +8,7 @@ import pytest
 import time_machine
 
 from app.access.callers import Scope
-from tests.support.cast import OPERATOR, Api, Customer, World, path_of
+from tests.support.cast import OPERATOR, Api, Customer, World, path_of, without_external_id
 from tests.web.conftest import visit
 
 REASON = {"reason": "unpaid since spring, see ticket 4711"}
@@ -85,6 +85,21 @@ def test_what_the_vendor_deleted_a_bound_key_does_not_add_again(world: World, co
     assert world.admin("POST", again, body, expect=201)["status"] == "verified"
 
 
+def test_the_vendor_closes_what_a_bound_key_deleted_first(world: World, connection, mallory):
+    """Mallory sees the vendor's deletion coming, and means to add the connection again under another id."""
+    path, body = path_of(connection), {"role_arn": connection["role_arn"]}
+    mallory("DELETE", path, expect=204)
+    for stranger in (mallory, world.key("connections:write", tenant=world.tenant())):
+        stranger.refused("DELETE", path, expect=404, code="not_found")
+    world.admin("DELETE", path, expect=204)
+    world.admin.refused("DELETE", path, expect=404, code="not_found")
+    deleted = world.audit(action="connection.deleted", connection_id=connection["id"])
+    assert [event["details"] for event in deleted] == [body] * 2
+    again = f"/v1/tenants/{connection['tenant_id']}/connections"
+    assert "vendor" in mallory.refused("POST", again, body, expect=409, code="conflict")["detail"]
+    assert world.admin("POST", again, body, expect=201)["status"] == "verified"
+
+
 @pytest.fixture
 def closed(world: World, connection) -> Customer:
     """The customer whose account the vendor's suspension closes."""
@@ -116,20 +131,32 @@ def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(world: 
     assert world.admin("POST", path, {"role_arn": other}, expect=201)["status"] == "verified", "the vendor may"
 
 
-@pytest.mark.parametrize("prepared", ["pending", "suspended"])
+@pytest.mark.parametrize("prepared", ["pending", "suspended", "broken", "insecure"])
 def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_suspension(
     world: World, connection, mallory, prepared
 ):
-    """Its role was absent then, or a bound key had suspended it."""
+    """Its role was absent then, or a bound key had suspended it, or it was proven and then spoilt on purpose."""
     path, customer = f"/v1/tenants/{connection['tenant_id']}/connections", Customer(world.aws)
     customer.account = connection["account_id"]
-    name = f"{world.kit({'id': connection['tenant_id']})['role_name']}-second"
+    kit = world.kit({"id": connection["tenant_id"]})
+    name, trust = f"{kit['role_name']}-second", kit["trust_policy"]
     body = {"role_arn": f"arn:aws:iam::{customer.account}:role/{name}"}
+    others = world.kit(world.tenant())["trust_policy"]
+    spoilt = {"broken": others, "insecure": without_external_id(trust)}.get(prepared)
+    if spoilt:
+        customer.role(name, trust)
     made = mallory("POST", path, body, expect=201)
+    if spoilt:
+        assert made["status"] == "verified"
+        customer.retrust(name, spoilt)
+        assert mallory("POST", path_of(made, "/verify"))["status"] == prepared
     if prepared == "suspended":
         mallory("POST", path_of(made, "/suspend"), {"reason": "until it is needed"})
     world.admin("POST", path_of(connection, "/suspend"), REASON)
-    second_role(world, customer, connection)
+    if spoilt:
+        customer.retrust(name, trust)
+    else:
+        customer.role(name, trust)
     if prepared == "suspended":
         mallory.refused("POST", path_of(made, "/resume"), {"reason": "now"}, expect=409, code="conflict")
     else:
@@ -137,7 +164,8 @@ def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_sus
         queue = world.admin.app.extensions["deputy"].proof_queue
         due = datetime.fromisoformat(world.admin("GET", path_of(made))["next_proof_at"])
         with time_machine.travel(due + timedelta(seconds=1), tick=False):
-            claim = next(claim for claim in queue.claim(500) if str(claim.connection_id) == made["id"])
+            claims = (*queue.claim(500), *queue.claim_routine(500))
+            claim = next(claim for claim in claims if str(claim.connection_id) == made["id"])
             assert queue.prove(claim) is False
     assert world.admin("GET", path_of(made))["status"] == prepared
     world.admin("POST", path_of(connection, "/resume"), {"reason": "paid"})

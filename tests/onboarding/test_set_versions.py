@@ -288,6 +288,8 @@ def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(vendor_of_
         assert (after["permission_set"], after["permission_set_version"]) == (writes, 1)
         assert (after["wanted_permission_set"], after["update_available"]) == (None, False)
         assert (after["role_arn"], after["status"], after["issues"]) == (made["role_arn"], "verified", True)
+        Workers(world, other, made, reads, writes).work()
+        world.admin("POST", path_of(made, "/verify"))  # which reads the role's tag
         workers.are_refused()
         Workers(world, other, made, writes)
         events = [one["action"] for one in world.audit(connection_id=made["id"])]
@@ -323,6 +325,7 @@ def test_a_move_to_a_set_that_writes_waits_for_the_vendor(vendor_of_sets: Vendor
             world.admin("POST", path_of(made, "/approve"), {})
         [after] = connections_of(world, tenant)
         assert (after["permission_set"], after["awaiting_approval"], after["issues"]) == (writes, False, True)
+        world.admin("POST", path_of(made, "/verify"))  # which reads the role's tag
         workers.are_refused()
         Workers(world, other, made, writes)
         world.admin.refused("POST", path_of(made, "/approve"), {}, expect=409, code="conflict")
@@ -372,6 +375,24 @@ def test_a_key_for_one_set_gets_nothing_while_a_proof_sees_another_in_the_roles_
         tag(world, customer, kit["role_name"], f"{writes}@1")
         assert world.admin("POST", path_of(made, "/diagnose"))["permissions"]["set"] == reads
         workers.are_refused()
+
+
+def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(vendor_of_sets: Vendor, customer: Customer):
+    """The role has no tag, so the connection is all that Deputy knows of it."""
+    reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
+    with vendor_of_sets.release() as (world, _):
+        tenant = world.tenant()
+        kit = kit_of(world, tenant, writes)
+        body = {"role_arn": customer.role(kit["role_name"], kit["trust_policy"])}
+        path = f"/v1/tenants/{tenant['id']}/connections"
+        made = world.admin("POST", path, body | {"permission_set": writes}, expect=201)
+        limited = world.key("connections:write", tenant=tenant, permission_sets=[reads])
+        asked = {"permission_set": reads}
+        assert writes in limited.refused("PATCH", path_of(made), asked, expect=403, code="forbidden")["detail"]
+        limited("DELETE", path_of(made), expect=204)
+        assert writes in limited.refused("POST", path, body | asked, expect=403, code="forbidden")["detail"]
+        both = world.key("connections:write", tenant=tenant, permission_sets=[reads, writes])
+        assert both("POST", path, body | asked, expect=201)["permission_set"] == reads
 
 
 @on_sqlite

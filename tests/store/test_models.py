@@ -502,7 +502,7 @@ TAG, MESSAGE = True, False
         ([("writes", MESSAGE)], "writes"),
         ([("third", TAG)], "third"),
         ([("third", MESSAGE)], ""),
-        ([("writes", MESSAGE), ("reads", MESSAGE)], ""),
+        ([("writes", MESSAGE), ("reads", MESSAGE)], "writes"),
         ([("writes", MESSAGE), ("reads", TAG)], ""),
         ([("writes", TAG), ("reads", MESSAGE)], "writes"),
         ([("third", TAG), ("writes", MESSAGE)], "third writes"),
@@ -511,7 +511,7 @@ TAG, MESSAGE = True, False
 )
 @pytest.mark.parametrize("withdrawn", [False, True])
 def test_which_sets_a_role_has_by_now_its_tag_and_its_stack_say(told, expected, withdrawn):
-    """A message counts for a set that was asked for, and takes back no tag. To withdraw the request changes no role."""
+    """A message only adds a set that was asked for, and takes back nothing. To withdraw the request changes no role."""
     it = connection(S.VERIFIED, permission_set="reads")
     it.ask_for_set("writes", approved=False)
     for name, by_tag in told:
@@ -528,6 +528,29 @@ def test_a_role_that_has_moved_has_no_other_set():
         it.role_was_made_from("writes", 1, by_tag=by_tag)
     it.approve(NOW)
     assert (it.permission_set, it.permission_sets) == ("writes", {"writes"})
+
+
+@pytest.mark.parametrize("approved_first", [True, False])
+def test_a_message_that_moves_a_role_whose_tag_is_read_leaves_its_old_set_until_the_tag_says_so(approved_first):
+    it = connection(S.VERIFIED, permission_set="writes", reads_itself=True)
+    it.role_was_made_from("writes", 1, by_tag=True)
+    it.ask_for_set("reads", approved=approved_first)
+    it.role_was_made_from("reads", 1, by_tag=False)
+    if not approved_first:
+        it.approve(NOW)
+    assert (it.permission_set, it.permission_sets) == ("reads", {"reads", "writes"})
+    it.role_was_made_from("reads", 1, by_tag=False)
+    assert it.permission_sets == {"reads", "writes"}, "nor does a second message say so"
+    it.role_was_made_from("reads", 1, by_tag=True)
+    assert it.permission_sets == {"reads"}
+
+
+def test_a_second_request_does_not_make_a_message_take_back_what_an_earlier_one_said():
+    it = connection(S.VERIFIED, permission_set="reads")
+    for name in ("writes", "third"):
+        it.ask_for_set(name, approved=False)
+        it.role_was_made_from(name, 1, by_tag=False)
+    assert it.permission_sets == {"reads", "writes", "third"}
 
 
 @pytest.mark.parametrize("before", [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE], ids=lambda s: s.value)

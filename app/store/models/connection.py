@@ -101,7 +101,6 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     # The latest attempt to prove it; and since when each attempt ended in a refusal of its own External ID.
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
     refusing_since: Mapped[datetime | None]
-    reads_itself: Mapped[bool | None]  # whether its role let itself be read, when that was last known
     access_until: Mapped[datetime | None]  # when its trust policy ends the access, as read last, or as its stack said
     refused_at: Mapped[datetime | None]  # when a worker's report that AWS refused it last took effect
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -27,6 +27,7 @@ class RoleSets:
     # Which other set its role has by now: as its tag said when a proof read it last, and as its stack said since.
     tagged_set: Mapped[str | None] = _name()
     stack_set: Mapped[str | None] = _name()
+    reads_itself: Mapped[bool | None]  # whether its role let itself be read, when that was last known
     awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # of its own set
     approved_set = cast("str | None", None)  # no column: the set that `Connection.approve` was about
 
@@ -83,12 +84,12 @@ class RoleSets:
         """Note from which set its role was made, as its tag or its stack's message says. `version`: None if unknown.
 
         The connection moves only to a set that was asked for. What the tag says outweighs messages, which anybody may
-        send who has the tenant's registration token; those count for sets that were asked for, and take back no tag.
+        send who has the tenant's registration token: those only add a set that was asked for.
         """
         if by_tag:
             self.tagged_set, self.stack_set = name, None
-        elif name in {self.permission_set, self.wanted_permission_set}:
-            self.stack_set = name
+        elif name == self.wanted_permission_set != self.stack_set:
+            self.tagged_set, self.stack_set = self.tagged_set or self.stack_set, name
         self._forget_own_set()
         if version is None:
             return
@@ -99,9 +100,14 @@ class RoleSets:
             self._move()
 
     def _move(self) -> None:
-        """To the set that was asked for, once its role has it and the vendor allows it."""
+        """To the set that was asked for, once its role has it and the vendor allows it.
+
+        If the role's tag can be read and does not name that set yet, the role may still have the old one.
+        """
         if self.wanted_permission_set is None or self.wanted_version is None or not self.wanted_approved:
             return
+        if self.reads_itself:
+            self.tagged_set = self.tagged_set or self.permission_set
         self.permission_set, self.permission_set_version = self.wanted_permission_set, self.wanted_version
         self.wanted_permission_set, self.wanted_version, self.wanted_approved = None, None, False
         self._forget_own_set()
