@@ -10,11 +10,14 @@ The victim's client and the attack have the other half.
 """
 
 import contextlib
+import http.client
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +36,7 @@ from dev.stack import ROOT, end_process, end_with_parent
 _CONNECTIONS = 16  # of the victim
 _ALONE_SECONDS, _BESIDE_SECONDS, _REST_SECONDS = 6, 12, 3.0
 _LISTED, _ATTACKERS = 200, 4
+_HELD = re.compile(r'^deputy_write_lock_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 _WORST = round(3 / TENTH)  # tenths of a second
 _SETTINGS = {"GUNICORN_CMD_ARGS": "--workers 2", "DEPUTY_CONNECTION_RATE": "120"}  # the default of this limit
 
@@ -94,10 +98,11 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
     with populated.server.twin("deputy-half", _SETTINGS) as deputy:
         try:
             _time(stage, deputy, populated, halves, None)  # warms this one up
-            pairs = []
+            pairs, held = [], _held(deputy)
             for _ in range(rounds):
                 alone = _time(stage, deputy, populated, halves, None)
                 pairs.append((alone, _time(stage, deputy, populated, halves, _attack(stage, populated, kind))))
+            held.subtract(_held(deputy))
         finally:
             halves.free(stage)
     return {
@@ -106,7 +111,23 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
         "worst 3 s": min(beside.worst / alone.median for alone, beside in pairs),
         "longest wait": max(beside.longest for _, beside in pairs),
         "refused": sum(beside.refused for _, beside in pairs),
+        "p99 of holding SQLite's lock": _p99(held),
     }
+
+
+def _held(deputy: Deputy) -> Counter[float]:
+    """How many transactions have held SQLite's lock for so many seconds at most, without those of the audit log's batch."""
+    host, _, port = deputy.environment["DEPUTY_METRICS_BIND"].rpartition(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port))) as metrics:
+        metrics.request("GET", "/metrics")
+        text = metrics.getresponse().read().decode()
+    return Counter({float(most): round(float(count)) for most, count in _HELD.findall(text)})
+
+
+def _p99(held: Counter[float]) -> float:
+    """The upper bound of the bucket that it is in. `held`: what was counted before, minus what was counted after."""
+    counts = {most: -count for most, count in held.items()}
+    return min((most for most, count in counts.items() if count >= 0.99 * max(counts.values())), default=0.0)
 
 
 def _time(stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, attack: Attack | None) -> Timeline:
