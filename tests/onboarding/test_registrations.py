@@ -781,7 +781,6 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
     assert (len(desk.connections()), len(desk.connections(other)), len(put_back)) == (2, 1, 4)
     assert [1 <= seconds <= 4 for _, seconds in put_back] == [True] * 4
     assert desk.answers.statuses == ["SUCCESS"] * 3
-    monkeypatch.setattr(message_places, "AT_ONCE", 0)
     messages = [replace(message, deliveries=4) for message, _ in put_back]
     monkeypatch.setattr(line.registrations._queue, "receive", lambda _: messages)
     assert line.receive() == 4
