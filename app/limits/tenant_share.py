@@ -29,7 +29,7 @@ from app.errors import AppError, RateLimitedError
 from app.limits.turns import Turns
 
 MS_PER_SECOND = 70  # of a tenant's requests, in each process: 7 % of its time
-MS_PER_ROW = 0.2  # of a list
+MS_PER_ROW = 0.25  # of a list
 MS_PER_FAILED_STOP = 7.0
 REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
 AT_ONCE = 2

@@ -7,13 +7,21 @@ as the customer's. A tenant without a list may have roles in any account, and no
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Uuid, bindparam, delete, func, select, text
 from sqlalchemy.orm import Session
 
 from app.errors import ConflictError, RoleNotAllowedError
+from app.store.database import as_json
 from app.store.models import Connection, Tenant, TenantAccount, live_of
 
 MOST = 10_000  # accounts of one tenant
+# All rows from one parameter: with one for each row, ten thousand take a quarter of a second, and more on PostgreSQL.
+_ADD = "INSERT INTO tenant_accounts (tenant_id, account_id) SELECT :tenant_id, value FROM "
+_TENANT_ID = bindparam("tenant_id", type_=Uuid())
+_INSERT = {
+    "sqlite": text(_ADD + "json_each(:accounts)").bindparams(_TENANT_ID),
+    "postgresql": text(_ADD + "json_array_elements_text(CAST(:accounts AS json))").bindparams(_TENANT_ID),
+}
 
 
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
@@ -27,8 +35,7 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None
     own = TenantAccount.tenant_id == tenant.id
     db.execute(delete(TenantAccount).where(own))
     if wanted:
-        rows = [{"tenant_id": tenant.id, "account_id": account} for account in sorted(wanted)]
-        db.execute(insert(TenantAccount), rows)
+        db.execute(_INSERT[db.get_bind().dialect.name], {"tenant_id": tenant.id, "accounts": as_json(sorted(wanted))})
     tenant.declares_accounts = accounts is not None
 
 
