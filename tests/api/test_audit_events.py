@@ -33,7 +33,7 @@ def test_an_event_tells_who_what_when_and_whose(world: World):
 
 
 def test_filters_narrow_and_times_are_half_open(world: World):
-    connection = world.connection()
+    connection = world.proven()
     events = world.audit(connection_id=connection["id"])
     assert {event["connection_id"] for event in events} == {connection["id"]}
     newest, oldest = events[0], events[-1]
