@@ -258,7 +258,7 @@ def _visible(caller: Caller) -> Select[ApiKey]:
 
 
 def _one_visible(caller: Caller, key_id: UUID) -> Select[ApiKey]:
-    """As `_visible`, and expired ones: a key that was replaced expires before what it made."""
+    """Return what `_visible` does, and expired keys too: a key that was replaced expires before what it made."""
     return _no_stronger(caller).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
 
 

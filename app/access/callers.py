@@ -124,7 +124,7 @@ class Caller:
             raise ForbiddenError(f"This API key lacks the scope {scope.value}.")
 
     def covers(self, permission_sets: frozenset[str]) -> bool:
-        """Whether the key is for all of these permission sets."""
+        """Say whether the key is for all of these permission sets."""
         return self.permission_sets is None or permission_sets <= self.permission_sets
 
     def require_sets(self, permission_sets: frozenset[str]) -> None:

@@ -132,7 +132,7 @@ def _unbound(key: Select[ApiKey]) -> Select[UUID]:
 
 
 def _lock_ids(keys: CTE) -> Select[UUID]:
-    """As `Caller.lock_id`, of these keys and of the links that they made."""
+    """Return the lock ids of these keys, and of the links that they made."""
     of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(ApiKey.id.in_(select(keys.c.id)))
     both = of_keys.union(select(OnboardingLink.tenant_id).where(_links_of(keys))).subquery()
     return select(both.c.id)

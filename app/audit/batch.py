@@ -107,7 +107,7 @@ def _until(epoch: int, history: EpochHistory, changes: Callable[[int, int], list
 
 
 def _is_valid(event: Event, history: EpochHistory) -> bool:
-    """Whether nothing was taken away, up to the history's epoch, from what the event relies on."""
+    """Say whether nothing was taken away from what the event relies on, up to the history's epoch."""
     if event.valid_at_epoch is None:
         return True
     return history.valid_at(event.valid_at_epoch, event.row_ids) == history.epoch
