@@ -26,6 +26,7 @@ _ONE_PROCESS = {"GUNICORN_CMD_ARGS": "--workers 1"}
 _TENANT, _CONNECTION = "/v1/tenants/{tenant}", "/v1/tenants/{tenant}/connections/{connection}"
 _ROTATION = f"{_TENANT}/external-id/rotation"
 _ACCOUNTS = [f"{number:012}" for number in range(300_000_000_000, 300_000_010_000)]
+_OTHER_ACCOUNTS = [f"{number:012}" for number in range(400_000_000_000, 400_000_010_000)]
 _SESSION_POLICY = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "x" * 1_900}],
@@ -46,7 +47,7 @@ def _long(number: int) -> dict[str, Any]:
 REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/v1/tenants", {"name": "x" * 100, "accounts": _ACCOUNTS}),
     ("GET", "/v1/tenants/{new}", None),
-    ("PATCH", "/v1/tenants/{new}", {"accounts": _ACCOUNTS[1:]}),
+    ("PATCH", "/v1/tenants/{new}", {"accounts": _OTHER_ACCOUNTS}),
     ("POST", "/v1/tenants/{new}/suspend", _WHY),
     ("POST", "/v1/tenants/{new}/resume", _WHY),
     ("DELETE", "/v1/tenants/{new}", None),

@@ -12,7 +12,7 @@ from app.api.suspension_schemas import SUSPENDED, Reason
 from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID
 from app.http.fields import Statuses, Time, doc, line, matching, status, string
-from app.http.schemas import Answer, PageQuery, Strict, page_of
+from app.http.schemas import Answer, AsStored, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.accounts import MOST
@@ -65,7 +65,7 @@ class TenantListed(Answer):
 
 
 class TenantOut(TenantListed):
-    accounts = fields.List(string(ACCOUNT), allow_none=True, metadata=_ACCOUNTS)
+    accounts = AsStored(string(ACCOUNT), allow_none=True, metadata=_ACCOUNTS)
 
 
 bp = Blueprint("tenants", __name__, noun="tenant", description="The vendor's customers.")

@@ -56,6 +56,9 @@ def as_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+_JSON: Any = {"json_serializer": as_json, "json_deserializer": orjson.loads}
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC datetime on every database: SQLite drops the zone, and PostgreSQL answers in the session's."""
 
@@ -200,8 +203,8 @@ def _engine(url: str) -> Engine:
     if url.startswith("sqlite"):
         return _sqlite(url)
     pool: Any = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 1.5, "pool_pre_ping": True}
-    settings: Any = {"poolclass": _TimedPool, "json_serializer": as_json, "connect_args": _POSTGRESQL_WAITS}
-    engine = create_engine(url, **pool, **settings)
+    settings: Any = {"poolclass": _TimedPool, "connect_args": _POSTGRESQL_WAITS}
+    engine = create_engine(url, **_JSON, **pool, **settings)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
@@ -215,7 +218,7 @@ def _engine(url: str) -> Engine:
 
 def _sqlite(url: str) -> Engine:
     settings = {"check_same_thread": False, "factory": SqliteConnection}
-    engine = create_engine(url, connect_args=settings, json_serializer=as_json)
+    engine = create_engine(url, **_JSON, connect_args=settings)
     path = engine.url.database
     lock = WriteLock(path) if path else None
 

@@ -68,7 +68,7 @@ class Tenants:
                 _record(db, caller, tenant, Action.TENANT_CREATED, details)
                 db.flush()
                 db.refresh(tenant)
-                return _whole(db, tenant)
+                return tenant
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
@@ -108,7 +108,7 @@ class Tenants:
                     changes |= _counted(accounts)
                 if changes:
                     _record(db, caller, tenant, Action.TENANT_CHANGED, changes)
-                return _whole(db, tenant)
+                return tenant
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 

@@ -151,7 +151,8 @@ def glob(pattern, text):
 
 
 def others(statements, broker):
-    for arn in (OTHER, *sorted(compared(statements, ARN) - {broker.arn})):
+    arns = {arn for arn in compared(statements, ARN) - {broker.arn} if not re.search(r"\s", arn)}  # no ARN has any
+    for arn in (OTHER, *sorted(arns)):
         for n in sorted({n for way in _WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}):
             if arn is not OTHER:
                 yield from {arn} & statements[n].compared(ARN)

@@ -121,8 +121,10 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     def why(self) -> str | None:
         """Why nothing is issued for it, in words; None where credentials are issued."""
         withdrawn = self.external_id_row.is_withdrawn
-        found = why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval, withdrawn=withdrawn)
-        return (self._what_failed() or found) if found == states.SEE_VERIFICATION.get(self.status) else found
+        reason = why_not(self.tenant.status, self.status, awaiting_approval=self.awaiting_approval, withdrawn=withdrawn)
+        if reason is None or reason != states.SEE_VERIFICATION.get(self.status):
+            return reason
+        return self._what_failed() or reason
 
     def _what_failed(self) -> str | None:
         """What its role does, in the customer's words: "now", if it was proven before."""
