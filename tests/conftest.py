@@ -289,9 +289,13 @@ def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What gives up on a caller after two seconds waits for a slow machine; a test that is about it sets its own."""
+    """What gives up on a caller after two seconds waits for a slow machine, and refusals of a tenant's share are not held.
+
+    A test that is about either sets its own.
+    """
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 60.0)
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 60.0)
+    monkeypatch.setattr("app.limits.tenant_share.pause", lambda _: None)
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ def rates(app: Flask, monkeypatch: pytest.MonkeyPatch, stopped_clock) -> Rates:
     monkeypatch.setattr(found, "_page_turns", Turns(PAGE_RATE, 2))
     monkeypatch.setattr(found, "_pages_turns", Turns(TENANT_PAGE_RATE, 1))
     monkeypatch.setattr(found, "_held_pages", threading.BoundedSemaphore(0))
-    monkeypatch.setattr("app.limits.tenant_share.pause", lambda _: None)
     return found
 
 
