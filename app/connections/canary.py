@@ -66,6 +66,7 @@ class Canary:
     """The canary and the stranger, as this process last saw them. One for all proofs of a process."""
 
     def __init__(self, db: Database, config: Config) -> None:
+        self.own_accounts = config.own_accounts
         self._db = db
         self._has_canary = config.canary_role_arn is not None
         self._has_stranger = config.stranger_role_arn is not None

@@ -3,12 +3,16 @@
 Two things that are read change a verdict, whatever the calls saw. A statement that lets the broker in without the
 External ID is insecure, and so is one that lets in every AWS account. A policy that cannot be read, or not understood,
 proves nothing and stops nothing.
+
+A role that moves to Deputy from another system of the vendor's may list that system's values beside the External ID.
+Nobody is served under them here, so they are a warning. The External ID of another tenant is insecure.
 """
 
 import json
 import re
 from collections.abc import Collection, Sequence
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from typing import NamedTuple
 
 from app.aws.sts import Refused, StsError, Told
 from app.config import Broker
@@ -21,6 +25,7 @@ from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 
 ENDS = "trust_policy_ends_access"
 RETIRED = "trust_policy_names_retired_external_id"
+OTHER_IDS = "trust_policy_lists_other_external_ids"
 UNREADABLE = proof.Warning(
     "role_unreadable",
     "The role could read itself until this proof, and may not any more. From now on Deputy does not see whom its trust"
@@ -36,6 +41,7 @@ _LETS_IN = (
     "of the role's trust policy lets the broker in without this tenant's External ID. Add"
     ' "StringEquals": {"sts:ExternalId": "<External ID>"} to its Condition, or remove it.'
 )
+_OF_ANOTHER = "of the role's trust policy accepts an External ID that belongs to another customer. Remove that value."
 _NOT_UNDERSTOOD = (
     "of the role's trust policy is written in a way that Deputy does not understand, so only the calls show that the role"
     " demands the External ID. The onboarding kit has a trust policy that Deputy understands."
@@ -43,53 +49,70 @@ _NOT_UNDERSTOOD = (
 _OWN_WORDS = {
     (DEMANDS, "failed"): f"A part {_LETS_IN}",
     (DEMANDS, "inconclusive"): f"A part {_NOT_UNDERSTOOD}",
-    (ONLY_US, "failed"): "The role's trust policy also lets in others. Remove each that is not meant to use this role.",
+    (
+        ONLY_US,
+        "failed",
+    ): "The role's trust policy also lets in others. Remove each that neither you nor the vendor needs.",
 }
+_ACCOUNT = re.compile(r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", re.DOTALL)  # of a principal
 
 
-def judge(
-    finding: ProofFinding,
-    told: Sequence[Told],
-    grant: Grant,
-    broker: Broker,
-    external_ids: Collection[str],
-    *,
-    retired: Collection[str] = (),
-) -> ProofFinding:
-    """The finding, with what the trust policy says. `told`: one, if the role let us in; `external_ids`: all of the
-    tenant's. A policy may still name those in `retired`, which are nobody else's: that is said, and stops nothing.
-    """
+class Expected(NamedTuple):
+    """What a trust policy is compared with."""
+
+    broker: Broker
+    own_accounts: Collection[str]  # the vendor's
+    external_ids: Collection[str]  # all of the tenant's
+    retired: Collection[str]  # those of them that a policy may still name, which is a warning
+    of_others: Collection[str]  # those in `named_external_ids` that belong to other tenants
+
+
+def judge(finding: ProofFinding, told: Sequence[Told], grant: Grant, expected: Expected) -> ProofFinding:
+    """Return the finding with what the trust policy says. `told`: one, if the role let us in."""
     if not told or isinstance(told[0], StsError):
         why = proof.NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
         skipped = (ProofCheck(name, "skipped", why) for name in (DEMANDS, ONLY_US))
         reads_itself = False if told and isinstance(told[0], Refused) else None
         return finding._replace(checks=(*finding.checks, *skipped), reads_itself=reads_itself)
+    broker, own_accounts, external_ids, retired, of_others = expected
     tried = {*external_ids} - {*retired} | {grant.external_id}
-    found = read(told[0].trust_policy, broker, grant.role_arn.account_id, tried, retired)
-    demands, only_us = _demands(found), _only_us(found)
-    warned = [it for it, warns in ((demands, demands.outcome == "inconclusive"), (only_us, found.others)) if warns]
-    said = [proof.Warning(it.name, it.detail) for it in warned]
-    if found.ends:
-        said.append(proof.Warning(ENDS, f"The role's trust policy ends this access: {', '.join(found.ends)}."))
-    accepted = re.findall(EXTERNAL_ID_PATTERN, json.dumps(told[0].trust_policy))
-    if named := sorted({*accepted} & {*retired} - {grant.external_id}):
-        said.append(proof.Warning(RETIRED, f"The role still accepts {', '.join(named)}, which was retired: remove it."))
+    reading = read(told[0].trust_policy, broker, grant.role_arn.account_id, tried, retired)
+    demands, only_us = _demands(reading, of_others), _only_us(reading, own_accounts)
+    warnings = [proof.Warning(check.name, check.detail) for check in (demands, only_us) if _warns(check)]
+    if number := len({value for _, value in reading.listed if value.lower() not in of_others}):
+        warnings.append(proof.Warning(OTHER_IDS, _other_ids(number)))
+    if reading.ends:
+        warnings.append(proof.Warning(ENDS, f"The role's trust policy ends this access: {', '.join(reading.ends)}."))
+    if named := sorted(_named(told[0].trust_policy) & {*retired} - {grant.external_id}):
+        detail = f"The role still accepts {', '.join(named)}, which was retired: remove it."
+        warnings.append(proof.Warning(RETIRED, detail))
     finding = finding._replace(
         checks=(*finding.checks, demands, only_us),
-        warnings=(*finding.warnings, *said),
+        warnings=(*finding.warnings, *warnings),
         reads_itself=True,
         reads_trust=True,
-        access_until=end_of(found.ends),
+        access_until=end_of(reading.ends),
         permission_set=told[0].permission_set,
     )
-    return finding if finding.verdict is Verdict.UNASSUMABLE else _judged(finding, found)
-
-
-def _judged(finding: ProofFinding, found: Reading) -> ProofFinding:
-    if not (found.open or found.anybody):
+    if finding.verdict is Verdict.UNASSUMABLE or not (demands.outcome == "failed" or reading.anybody):
         return finding
+    return _insecure(finding, lets_in_anybody=bool(reading.anybody))
+
+
+def named_external_ids(told: Sequence[Told]) -> set[str]:
+    """Return what looks like an External ID of Deputy's in the trust policy, in lower case. AWS bounds their number."""
+    if not told or isinstance(told[0], StsError):
+        return set()
+    return {value.lower() for value in _named(told[0].trust_policy)}
+
+
+def _named(trust_policy: object) -> set[str]:
+    return {*re.findall(EXTERNAL_ID_PATTERN, json.dumps(trust_policy), re.IGNORECASE)}
+
+
+def _insecure(finding: ProofFinding, *, lets_in_anybody: bool) -> ProofFinding:
     checks = finding.checks
-    if found.anybody:
+    if lets_in_anybody:
         *calls, demands, only_us = (check for check in checks if check.name != STRANGER)
         checks = (*calls, check_of(STRANGER, "failed"), demands, only_us)
     return finding._replace(verdict=Verdict.INSECURE, checks=checks, role_unique_id=None, may_be_spreading=False)
@@ -118,23 +141,48 @@ def end_of(times: Collection[str]) -> datetime | None:
     return max(ends) if ends and all(MINYEAR < it.year < MAXYEAR for it in ends) else None
 
 
-def _demands(found: Reading) -> ProofCheck:
-    if found.open:
-        return ProofCheck(DEMANDS, "failed", f"{_statements(found.open)} {_LETS_IN}")
-    if found.unclear:
-        return ProofCheck(DEMANDS, "inconclusive", f"{_statements(found.unclear)} {_NOT_UNDERSTOOD}")
-    detail = "Every statement of the trust policy that lets the broker in demands this tenant's External ID."
+def _demands(reading: Reading, of_others: Collection[str]) -> ProofCheck:
+    with_anothers = tuple(dict.fromkeys(n for n, value in reading.listed if value.lower() in of_others))
+    failures = ((reading.open, _LETS_IN), (with_anothers, _OF_ANOTHER))
+    if details := [f"{_statements(numbers)} {words}" for numbers, words in failures if numbers]:
+        return ProofCheck(DEMANDS, "failed", " ".join(details))
+    if reading.unclear:
+        return ProofCheck(DEMANDS, "inconclusive", f"{_statements(reading.unclear)} {_NOT_UNDERSTOOD}")
+    fixed = "this tenant's External ID or another fixed value" if reading.listed else "this tenant's External ID"
+    detail = f"Every statement of the trust policy that lets the broker in demands {fixed}."
     return ProofCheck(DEMANDS, "passed", detail)
 
 
-def _only_us(found: Reading) -> ProofCheck:
-    if found.others:
-        names = ", ".join(found.others)
-        detail = f"The role's trust policy also lets in {names}. Remove each that is not meant to use this role."
-        return ProofCheck(ONLY_US, "failed", detail)
-    if 0 in found.unclear:
+def _only_us(reading: Reading, own_accounts: Collection[str]) -> ProofCheck:
+    ours = [name for name in reading.others if (parts := _ACCOUNT.fullmatch(name)) and parts[1] in own_accounts]
+    others = [name for name in reading.others if name not in ours]
+    details = []
+    if others:
+        names = ", ".join(others)
+        details.append(f"The role's trust policy also lets in {names}. Remove each that is not meant to use this role.")
+    if ours:
+        names = ", ".join(ours)
+        details.append(
+            f"The role's trust policy also lets in {names} in the vendor's own AWS accounts. Ask the vendor what it still"
+            " needs before you remove anything of it."
+        )
+    if details:
+        return ProofCheck(ONLY_US, "failed", " ".join(details))
+    if 0 in reading.unclear:
         return ProofCheck(ONLY_US, "inconclusive", "Deputy does not understand the role's trust policy.")
     return ProofCheck(ONLY_US, "passed", "The trust policy lets nobody in but the broker.")
+
+
+def _warns(check: ProofCheck) -> bool:
+    return check.outcome == ("inconclusive" if check.name == DEMANDS else "failed")
+
+
+def _other_ids(number: int) -> str:
+    values = "1 fixed value of sts:ExternalId" if number == 1 else f"{number} fixed values of sts:ExternalId"
+    return (
+        f"The role's trust policy also lists {values} beside this tenant's External ID. Deputy sends nothing but this"
+        " tenant's. Ask the vendor what it still needs, as during a move from another system, before you remove anything."
+    )
 
 
 def _statements(numbers: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
 from functools import reduce
+from itertools import chain
 from operator import or_
 from typing import NamedTuple
 
@@ -47,11 +48,12 @@ _Statements = dict[int, Statement]  # by their number, from 1
 class Reading(NamedTuple):
     """What a trust policy says of our broker. Statements count from one; 0 is the policy as a whole."""
 
-    open: tuple[int, ...]  # statements that let the broker in without an External ID of the tenant's
+    open: tuple[int, ...]  # statements that let the broker in without an External ID, or with one that no list names
     unclear: tuple[int, ...]  # statements that may do so, or may not
     anybody: tuple[int, ...]  # statements that let in every AWS account
     others: tuple[str, ...]  # the other principals that get in, as the policy writes them
     ends: tuple[str, ...]  # the dates that end the broker's access, as the policy writes them
+    listed: tuple[tuple[int, str], ...] = ()  # fixed External IDs that are not the tenant's, with their statement
 
 
 class _Answer(Enum):
@@ -113,7 +115,9 @@ class _Requests(NamedTuple):
 def read(
     policy: object, broker: Broker, role_account: AccountId, external_ids: Collection[str], retired: Collection[str]
 ) -> Reading:
-    """`external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are nobody else's: each
+    """Read a policy.
+
+    `external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are nobody else's: each
     rotation adds one, and none is tried.
     """
     parsed = statements_of(policy)
@@ -127,8 +131,13 @@ def read(
     own = (1 << len(ours)) - 1  # the requests with one of them
     answers = {n: _answers(it, requests) for n, it in statements.items()}
     ways = _ways_in(statements, answers, actions, _ASSUME, requests.everything)
-    opened = {n for n, (yes, _) in ways.items() if yes & ~own}
-    maybe = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & ~own}
+    bits = {external_id: 1 << n for n, external_id in enumerate(theirs, len(ours))}
+    listed = {
+        n: [value for value in _equal_ids(statements[n]) if yes & bits.get(value, 0)] for n, (yes, _) in ways.items()
+    }
+    strange = {n: yes & ~own & ~sum(bits[value] for value in listed[n]) for n, (yes, _) in ways.items()}
+    opened = {n for n, yes in strange.items() if yes}
+    maybe = {n for n, (_, unknown) in ways.items() if strange[n] | unknown & ~own}
     admitting = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & own}
     return Reading(
         open=tuple(sorted(opened)),
@@ -136,7 +145,15 @@ def read(
         anybody=let_in_anybody(statements, actions.named),
         others=tuple(dict.fromkeys(_others(statements, broker, actions, globs))),
         ends=tuple(dict.fromkeys(_ends(admitting, statements, answers, actions, own))),
+        listed=tuple((n, value) for n in sorted(listed) for value in listed[n]),
     )
+
+
+def _equal_ids(statement: Statement) -> list[str]:
+    """Return the fixed values to one of which the External ID of each request must be equal."""
+    plain = ("stringequals", "foranyvalue:stringequals")
+    equal = (part.values for part in statement.comparisons if (part.operator in plain and part.key == _EXTERNAL_ID))
+    return sorted({*chain.from_iterable(equal)})
 
 
 def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:

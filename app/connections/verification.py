@@ -6,11 +6,14 @@ the one that was tested (invariant 5; docs/architecture.md has the list); otherw
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from sqlalchemy import select
 
 from app import metrics
 from app.access import AnyCaller, OnBehalf, owned, tenant_of
@@ -23,13 +26,13 @@ from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
 from app.connections.pairing import Answers, Plan, look_for_retired, next_due, plan_of, store_trials, try_external_ids
 from app.connections.proof import ProofFinding, prove, prove_routinely
-from app.connections.trust_checks import UNREADABLE, judge, without_its_text
+from app.connections.trust_checks import UNREADABLE, Expected, judge, named_external_ids, without_its_text
 from app.errors import AppError, ConflictError
 from app.ids import Grant
 from app.log import logger
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database, Session as DbSession
-from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
+from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
 from app.store.models.states import DEMANDS, ROUTINE
 from app.tenants import rotation
 
@@ -136,21 +139,29 @@ class Verification:
     def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> ProofFinding:
         """Makes a routine proof, or a full one where that does not suffice; then applies trust policy and canary."""
         told: list[Told] = []
-        own, retired = before.plan.external_ids, before.plan.retired_ids
-        read = partial(judge, told=told, grant=grant, broker=self._sts.broker, external_ids=own, retired=retired)
         finding = None
         if trigger in ROUTINE and before.role_unique_id is not None and grant == before.plan.own[0].grant:
             finding = prove_routinely(self._sts, grant, before.role_unique_id, self._extras, told.append)
-            finding = finding and read(finding)
+            finding = finding and self._judge(finding, told, grant, before)
         if finding is None or finding.verdict is not Verdict.PROVEN:
             told.clear()
-            finding = read(prove(self._sts, grant, self._extras, told.append))
+            finding = self._judge(prove(self._sts, grant, self._extras, told.append), told, grant, before)
         confirms = finding.role_unique_id == before.role_unique_id and grant == before.plan.own[0].grant
         found = self._canary.discount_refusals(self._sts, finding, before.row if confirms else None)
         pinned = before.row.role_unique_id
         if found.verdict is Verdict.PROVEN or (pinned is not None and finding.let_in_as == pinned):
             return found
         return without_its_text(found)
+
+    def _judge(self, finding: ProofFinding, told: Sequence[Told], grant: Grant, before: _Tested) -> ProofFinding:
+        """Apply the trust policy, after looking up which of the External IDs that it names are other tenants'."""
+        own, retired, of_others = before.plan.external_ids, before.plan.retired_ids, frozenset[str]()
+        if strange := named_external_ids(told) - own:
+            is_anothers = ExternalIdRow.value.in_(strange), ExternalIdRow.tenant_id != before.row.tenant_id
+            with self._db.read() as db:
+                of_others = frozenset(db.scalars(select(ExternalIdRow.value).where(*is_anothers)))
+        expected = Expected(self._sts.broker, self._canary.own_accounts, own, retired, of_others)
+        return judge(finding, told, grant, expected)
 
     def _doubted(self, finding: ProofFinding, path: _Path, before: _Tested, *, sample: bool) -> ProofFinding:
         """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is

@@ -97,13 +97,52 @@ def test_what_the_calls_find_out_is_never_passed_by_reading(world: World, connec
     assert check(made, DEMANDS)["outcome"] in {"failed", "inconclusive"}
 
 
-def test_another_tenants_id_in_the_list_is_found_by_reading(world: World, connect):
-    """No foreign ID of a proof is another tenant's."""
+def a_deleted_tenants(world: World, globex):
+    world.admin("DELETE", f"/v1/tenants/{globex['id']}", expect=204)
+
+
+ANOTHERS = {
+    "among values that are nobody's": lambda own, other: [
+        allow(StringEquals={KEY: [own, *(f"acme-{n}" for n in range(100)), other]})
+    ],
+    "in a statement of its own": lambda own, other: [allow(StringEquals={KEY: own}), allow(StringEquals={KEY: other})],
+    "with ForAnyValue": lambda own, other: [allow(ForAnyValue__StringEquals={KEY: [other, own]})],
+    "in upper case": lambda own, other: [allow(StringEquals={KEY: [own, other.upper()]})],
+    "by a Deny of the rest": lambda own, other: [allow(), deny(StringNotEquals={KEY: [own, other]})],
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "fate"), [*((form, None) for form in ANOTHERS), ("with ForAnyValue", a_deleted_tenants)]
+)
+def test_another_tenants_id_is_found_by_reading(world: World, connect, form, fate):
+    """No foreign ID of a proof is another tenant's. Which tenant it is, or was, no answer tells."""
     globex, tenant = world.tenant("Globex"), world.tenant("Acme")
-    both = allow(StringEquals={KEY: [tenant["external_id"], globex["external_id"]]})
-    made = connect(tenant, both, status="insecure")
+    if fate is not None:
+        fate(world, globex)
+    statements = ANOTHERS[form](tenant["external_id"], globex["external_id"])
+    made = connect(tenant, *statements, status="insecure")
     assert outcomes(made) == ["passed"] * 4
     assert check(made, DEMANDS)["outcome"] == "failed"
+    text = json.dumps(made).lower()
+    assert not any(word in text for word in (globex["external_id"], globex["id"], "globex"))
+    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+
+
+def test_a_role_in_the_middle_of_a_move_is_proven_with_a_warning(world: World, connect):
+    """It lists what another system of the vendor's sends, and lets that system in. Deputy itself never sends it."""
+    tenant = world.tenant()
+    values = [tenant["external_id"], "acme-1", "dpy-" + "0" * 64, tenant["external_id"].upper()]
+    old = {**allow(), "Principal": {"AWS": "arn:aws:iam::111122223333:role/Old"}}
+    old["Condition"] = {"StringEquals": {KEY: "acme-2"}}
+    made = connect(tenant, allow(StringEquals={KEY: values[:2]}), allow(StringEquals={KEY: values[1:]}), old)
+    assert check(made, DEMANDS)["outcome"] == "passed"
+    warnings = {warning["name"]: warning["detail"] for warning in made["verification"]["warnings"]}
+    assert warnings.keys() == {ONLY_US, "trust_policy_lists_other_external_ids"}
+    assert "also lists 3 fixed values" in warnings["trust_policy_lists_other_external_ids"]
+    assert "role/Old in the vendor's own AWS accounts. Ask the vendor" in warnings[ONLY_US]
+    assert world.worker(tenant)("POST", path_of(made, "/credentials"))["AccessKeyId"]
+    assert {call.external_id for call in world.calls_for(made["role_arn"])}.isdisjoint(values[1:])
 
 
 def test_other_principals_are_a_warning_that_names_them_and_no_verdict(world: World, connect):

@@ -53,6 +53,10 @@ def each(make, values):
 
 # Each takes the number of values.
 HOSTILE = {
+    "other-external-ids": lambda n: [{**DEMANDED, "Condition": {"StringEquals": {KEY: PAIRS[:n]}}}],
+    "other-external-id-for-each-statement": lambda n: each(
+        lambda value: {**DEMANDED, "Condition": {"StringEquals": {KEY: value}}}, PAIRS[:n]
+    ),
     "patterns-and-arns": lambda n: [deny(StringNotLike={ARN: BETWEEN[:n]})],
     "patterns-and-ids": lambda n: [deny(StringNotLike={KEY: AROUND[:n]}, StringEquals={KEY: PAIRS[:n]})],
     "numbers": lambda n: [deny(StringEquals={KEY: list(range(10, n + 10))}, StringLike={KEY: AROUND[: n // 4]})],

@@ -10,7 +10,7 @@ from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.connections.globs import Globs
 from app.connections.proof import ProofCheck, ProofFinding, Warning as ProofWarning, check_of
-from app.connections.trust_checks import ENDS, RETIRED, judge, without_its_text
+from app.connections.trust_checks import ENDS, OTHER_IDS, RETIRED, Expected, judge, named_external_ids, without_its_text
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy as kit_policy
 from app.store.models import Verdict
@@ -18,6 +18,8 @@ from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
+OURS = {BROKER.account_id, "222233334444"}
+EXPECTED = Expected(BROKER, OURS, {GRANT.external_id}, (), ())
 CALLS = (ProofCheck("own_external_id_accepted", "passed", "…"),)
 SAID = (ProofWarning("further", "…"),)
 KIT = kit_policy(BROKER, GRANT.external_id)
@@ -33,10 +35,10 @@ def policy(*statements):
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def judged(verdict, *told):
+def judged(verdict, *told, of_others=()):
     finding = ProofFinding(verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID)
     told = [it if isinstance(it, StsError) else RoleSettings(it, 3600, None) for it in told]
-    return judge(finding, told, GRANT, BROKER, {GRANT.external_id})
+    return judge(finding, told, GRANT, EXPECTED._replace(of_others=of_others))
 
 
 def accepting(*external_ids, **conditions):
@@ -48,7 +50,7 @@ def after_rotations(retired, *statements):
     """What is found with a tenant that has had those External IDs before."""
     finding = ProofFinding(Verdict.PROVEN, CALLS, "AROAONE", True, SAID)
     told = [RoleSettings(policy(*statements), 3600, None)]
-    return judge(finding, told, GRANT, BROKER, {GRANT.external_id, *retired}, retired=retired)
+    return judge(finding, told, GRANT, EXPECTED._replace(external_ids={GRANT.external_id, *retired}, retired=retired))
 
 
 def test_a_retired_external_id_is_nobody_elses_and_its_statement_keeps_no_access():
@@ -103,7 +105,7 @@ EVERYBODY = {**ALLOW, "Principal": "*", "Condition": {"StringEquals": ALLOW["Con
 def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict, asked):
     calls = CALLS if asked is None else (*CALLS, check_of(STRANGER, asked))
     told = [RoleSettings(policy(ALLOW, EVERYBODY), 3600, None)]
-    found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, BROKER, {GRANT.external_id})
+    found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, EXPECTED)
     if verdict is Verdict.UNASSUMABLE:
         assert (found.verdict, found.checks[: len(calls)]) == (verdict, calls)
         return
@@ -125,7 +127,7 @@ def test_of_somebody_elses_role_only_our_own_words_remain():
         "DateLessThan": {"aws:CurrentTime": "2099-01-01T00:00:00Z"},
     }
     told = [RoleSettings(policy(ALLOW, HOLE, secrets, {**ALLOW, "Condition": until}), 3600, None, "secret@9")]
-    read = judge(ProofFinding(Verdict.PROVEN, CALLS), told, GRANT, BROKER, {GRANT.external_id})
+    read = judge(ProofFinding(Verdict.PROVEN, CALLS), told, GRANT, EXPECTED)
     found = without_its_text(read)
     assert [(it.name, it.outcome) for it in found.checks] == [(it.name, it.outcome) for it in read.checks]
     assert (found.verdict, found.warnings, found.access_until, found.permission_set) == (
@@ -174,6 +176,50 @@ def test_other_principals_and_dates_are_warnings_as_the_policy_writes_them():
     assert [warning.name for warning in found.warnings[1:]] == [ONLY_US, ENDS]
     assert "ec2.amazonaws.com" in found.warnings[1].detail
     assert "2099-01-01T00:00:00Z" in found.warnings[2].detail
+
+
+def test_a_list_with_other_fixed_values_is_a_warning_that_counts_them():
+    two = judged(Verdict.PROVEN, policy(accepting(GRANT.external_id, "old-1", "old-2"), accepting("old-2")))
+    assert (two.verdict, outcomes(two)) == (Verdict.PROVEN, ["passed", "passed"])
+    assert [warning.name for warning in two.warnings[1:]] == [OTHER_IDS]
+    assert "also lists 2 fixed values of sts:ExternalId" in two.warnings[1].detail
+    assert "before you remove anything" in two.warnings[1].detail
+    one = judged(Verdict.PROVEN, policy(accepting(GRANT.external_id, "old-1")))
+    assert "also lists 1 fixed value of sts:ExternalId" in one.warnings[1].detail
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_another_tenants_external_id_in_the_list_is_insecure(verdict):
+    """In any case, in one statement of several, beside values that are nobody's. No word tells which value it is."""
+    anothers = new_external_id()
+    told = policy(ALLOW, accepting(GRANT.external_id, "old-1", anothers.upper()), HOLE)
+    assert anothers in named_external_ids([RoleSettings(told, 3600, None)])
+    found = judged(verdict, told, of_others={anothers})
+    assert found.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
+    assert outcomes(found)[0] == "failed"
+    hole, list_of_ids = found.checks[1].detail.split(", or remove it. ")
+    assert hole.startswith("Statement 3 of")
+    assert list_of_ids.startswith(
+        "Statement 2 of the role's trust policy accepts an External ID that belongs to another"
+    )
+    assert anothers not in json.dumps([*found.checks, *found.warnings]).lower()
+
+
+def test_the_vendors_own_accounts_are_not_somebody_else():
+    """Nobody is told to remove what the vendor may still need. Everybody else's principals are named as before."""
+    ours = ["arn:aws:iam::111122223333:role/Old", "arn:aws:sts::222233334444:assumed-role/Old/x", "222233334444"]
+    others = ["arn:aws:iam::999999999999:root", "arn:*:iam::111122223333:role/x", "AROAABCDEFGHIJKLMNOP"]
+    both = {"Effect": "Allow", "Principal": {"AWS": [*ours, *others]}, "Action": "sts:AssumeRole"}
+
+    def warned_of(*statements):
+        found = judged(Verdict.PROVEN, policy(*statements))
+        assert outcomes(found)[1] == "failed"
+        return next(warning.detail for warning in found.warnings if warning.name == ONLY_US)
+
+    detail = warned_of(ALLOW, both)
+    assert f"also lets in {', '.join(others)}. Remove each" in detail
+    assert f"also lets in {', '.join(ours)} in the vendor's own AWS accounts. Ask the vendor" in detail
+    assert "Remove" not in warned_of(ALLOW, {**both, "Principal": {"AWS": ours}})
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,8 @@ def test_what_it_passes_the_sandbox_refuses_without_the_id(made):
     if found.open or found.unclear:
         return
     text = json.dumps({"Version": "2012-10-17", "Statement": made})
-    let_in = [context for context in CONTEXTS if lets_in(text, context)]
-    assert let_in == []
+    let_in = {context[KEY] for context in CONTEXTS if lets_in(text, context)}
+    assert let_in <= {value for _, value in found.listed}
 
 
 EVERY_OPERATOR = [
@@ -221,9 +221,9 @@ def test_every_comparison_is_as_the_sandbox_has_it(key, values):
         for made in ([allow(only=False) | {"Condition": tests}], [allow(), deny() | {"Condition": tests}]):
             text, found = json.dumps({"Version": "2012-10-17", "Statement": made}), reading(*made)
             answers = {lets_in(text, context) for context in FOR_EACH_ID}
-            assert found.open or found.unclear or True not in answers, tests
+            assert found.open or found.unclear or found.listed or True not in answers, tests
             if None not in answers and "IgnoreCase" not in operator:
-                assert bool(found.open) == (True in answers), tests
+                assert bool(found.open or found.listed) == (True in answers), tests
 
 
 @a_few
@@ -235,7 +235,9 @@ def test_what_it_calls_open_the_sandbox_opens_without_the_id(made):
     text = json.dumps({"Version": "2012-10-17", "Statement": made})
     varying = any(word in text for word in (NAME, NAME.lower(), "ourceI", "sourcei", NOW, SESSION))
     assume(not varying and sum(text.count(f'"{pattern}"') for pattern in VALUES[KEY][6:10]) <= 1)
-    assert not reading(*made).open or any(lets_in(text, context) is not False for context in CONTEXTS)
+    found, open_to = reading(*made), {context[KEY] for context in CONTEXTS if lets_in(text, context) is not False}
+    assert not found.open or open_to
+    assert {value for _, value in found.listed if value in EXTERNAL_IDS} <= open_to
 
 
 @pytest.mark.soak
@@ -268,7 +270,36 @@ def test_an_arn_that_is_written_with_a_variable_may_be_anybodys():
 def test_a_rotations_two_ids_are_this_tenants():
     both = allow(StringEquals={KEY: [OWN, NEXT]})
     assert reading(both) == Reading((), (), (), (), ())
-    assert read({"Statement": both}, BROKER, CUSTOMER, {OWN}, ()).open == (1,)
+    found = read({"Statement": both}, BROKER, CUSTOMER, {OWN}, ())
+    assert (found.open, found.unclear, found.listed) == ((), (), ((1, NEXT),))
+
+
+@pytest.mark.parametrize("operator", ["StringEquals", "stringEquals", "ForAnyValue:StringEquals"])
+def test_fixed_values_beside_the_tenants_are_listed_with_their_statement(operator):
+    """Also where the tenant's own is in another statement, and where a value would be a pattern elsewhere."""
+    old = allow(**{operator: {KEY: ["old-2", OWN, "old-1", "*", "x y"]}})
+    found = reading(old, allow(StringEquals={KEY: "old-1"}), deny(StringEquals={KEY: "old-2"}))
+    assert (found.open, found.unclear, found.listed) == ((), (), ((1, "old-1"), (2, "old-1")))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringLike": {KEY: [OWN, "old-1"]}},
+        {"StringEquals": {KEY: [OWN, "old-1"], NAME: "x"}, "StringLike": {KEY: "*"}},
+        {"StringEqualsIfExists": {KEY: [OWN, "old-1"]}},
+        {"ForAllValues:StringEquals": {KEY: [OWN, "old-1"]}},
+        {"StringNotEquals": {KEY: "old-1"}},
+        {"StringEquals": {NAME: "x"}},
+        {"ForAnyValue:StringLike": {KEY: ["old-*", OWN]}},
+    ],
+    ids=json.dumps,
+)
+def test_only_a_list_under_string_equals_is_a_list(condition):
+    """Every other way to let in more than the tenant's is a hole; a pattern beside the list adds nothing to it."""
+    found = reading(DEMANDED, allow() | {"Condition": condition})
+    is_list = {"StringEquals", "StringLike"} <= condition.keys()
+    assert (found.open, bool(found.listed)) == (() if is_list else (2,), is_list)
 
 
 @pytest.mark.parametrize(
@@ -717,4 +748,4 @@ def test_all_callers_judged_together_are_judged_as_each_alone(made, retired):
     policy = {"Statement": made}
     found = read(policy, BROKER, CUSTOMER, {OWN, NEXT}, retired)
     plain = plain_reading(policy, BROKER, CUSTOMER, {OWN, NEXT}, retired)
-    assert (found.open, found.unclear, found.others, found.ends) == plain
+    assert (found.open, found.unclear, found.others, found.ends, found.listed) == plain

@@ -28,10 +28,10 @@ LIKE = {"stringlike", "arnequals", "arnlike"}
 
 
 def plain_reading(policy, broker, role_account, external_ids, retired):
-    """Return open, unclear, others and ends, as in `Reading`."""
+    """Return open, unclear, others, ends and listed, as in `Reading`."""
     parsed = statements_of(policy)
     if parsed is None:
-        return (), (0,), (), ()
+        return (), (0,), (), (), ()
     statements = {n: statement_of(it) for n, it in parsed.items()}
     fixed = {
         ARN: broker.arn,
@@ -45,12 +45,21 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
     theirs = filter(_SENDABLE.fullmatch, compared(statements, ID) - {*external_ids, *retired})
     strange = [(ASSUME, fixed | {ID: it}, broker) for it in (None, OTHER, *theirs)]
     ours = [(ASSUME, fixed | {ID: it}, broker) for it in external_ids]
-    found = [way for request in strange for way in ways_in(statements, *request).items()]
+    found = [(n, request[1][ID], answer) for request in strange for n, answer in ways_in(statements, *request).items()]
+    listed = {(n, value) for n, value, answer in found if answer is YES and value in equal_ids(statements[n])}
+    found = [(n, answer) for n, value, answer in found if (n, value) not in listed]
     opened = {n for n, answer in found if answer is YES}
     admitting = {n for request in ours for n in ways_in(statements, *request)}
     unclear = tuple(sorted({n for n, _ in found} - opened)) if admitting else (0,)
     named = tuple(dict.fromkeys(others(statements, broker)))
-    return tuple(sorted(opened)), unclear, named, tuple(dict.fromkeys(ends(statements, admitting, ours)))
+    until = tuple(dict.fromkeys(ends(statements, admitting, ours)))
+    return tuple(sorted(opened)), unclear, named, until, tuple(sorted(listed))
+
+
+def equal_ids(statement):
+    """The values of StringEquals alone, as a list that a person wrote."""
+    plain = {"stringequals", "foranyvalue:stringequals"}
+    return {value for it in statement.comparisons if it.operator in plain and it.key == ID for value in it.values}
 
 
 def compared(statements, key):
