@@ -29,7 +29,7 @@ _DETAILS = {
     (OWN, "failed"): (
         "The role can't be assumed with this tenant's External ID. Check that the role exists under exactly this"
         " ARN, that its trust policy names the broker given in the onboarding kit, and that sts:ExternalId in it"
-        " is exactly the tenant's External ID. A role that was just created can take a minute."
+        " has exactly the tenant's External ID. A role that was just created can take a minute."
     ),
     (ACCOUNT, "passed"): "The role is in the account that its ARN names.",
     (ACCOUNT, "failed"): "AWS says that this role is in another account than its ARN names.",
@@ -46,8 +46,8 @@ _DETAILS = {
     (STRANGER, "passed"): "The role refuses another principal of ours that sends this tenant's External ID.",
     (STRANGER, "failed"): (
         "The role lets in another AWS account that sends this tenant's External ID, which is not a secret. Every"
-        " statement that allows sts:AssumeRole must name the onboarding kit's principal and aws:PrincipalArn, and"
-        ' nobody else: no "*" and no other account.'
+        " statement that allows sts:AssumeRole must name only what the vendor asked for: the onboarding kit's principal"
+        ' and aws:PrincipalArn, no "*" and no account of somebody else.'
     ),
     (STRANGER, "skipped"): "Not tried, because our own test of this check did not pass. The role needs no change.",
 }

@@ -15,6 +15,7 @@ from sandbox.vendor import VENDOR_ACCOUNT
 BROKER = f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"
 _KEY = "sts:ExternalId"
 _SOMEBODY_ELSE = "arn:aws:iam::555566667777:root"
+_OLD_VALUE = "acme-1"  # what another system of the vendor's sends
 # How customers write, or miswrite, a role's trust policy: see `written`.
 HANDS = (
     "as the kit says",
@@ -30,6 +31,7 @@ HANDS = (
     "somebody else's too",
     "somebody else's alone",
     "for another account",
+    "another system's too",
 )
 LOOSE = HANDS[4:8]
 
@@ -55,10 +57,10 @@ class Way:
         return external_id in self.values
 
     def lets_in_more_than(self, external_ids: Collection[str]) -> bool:
-        """Our broker, under any session name, with none of these External IDs."""
+        """Our broker, under any session name, with none of these External IDs. Another system's value is no tenant's."""
         if self.to != BROKER:
             return False
-        return self.compares != "StringEquals" or not set(self.values) <= set(external_ids)
+        return self.compares != "StringEquals" or not set(self.values) <= {_OLD_VALUE, *external_ids}
 
     def statement(self) -> dict[str, Any]:
         condition: dict[str, Any] = {"ArnEquals": {"aws:PrincipalArn": self.to}} if self.to == BROKER else {}
@@ -123,6 +125,7 @@ def written(hand: str, current: str, upcoming: str | None, before: str | None, f
         "open under another name": Trust((equals, Way("the session's name"))),
         "somebody else's too": Trust((Way("StringEquals", (*kit, foreign)),)),
         "somebody else's alone": Trust((Way("StringEquals", (foreign,)),)),
+        "another system's too": Trust((Way("StringEquals", (*kit, _OLD_VALUE)),)),
         "for another account": Trust((Way("StringEquals", kit, _SOMEBODY_ELSE),)),
     }
     return found.get(hand, Trust((equals,)))
