@@ -12,7 +12,8 @@ from app.permissions.difference import Difference
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
 _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
 _SIDE: dict[str, list[Any]] = {"actions": [], "managed_policies": [], "statements": [], "parameters": []}
-_CHANGE = {"sid": "ReadTags", "parameter": None, "field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
+_FIELD = {"field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
+_CHANGE = {"sid": "ReadTags", "why": "Shows the tags.", "parameter": None} | _FIELD
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}  # as IAM has it
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 _NAMES = ("name", "version", "title", "description", "access", "statements", "managed_policies", "parameters")
@@ -69,6 +70,7 @@ class SideOut(Answer):
 
 class ChangeOut(Answer):
     sid = string("ReadTags", "The statement; null for a parameter, and for the set's access.", allow_none=True)
+    why = string("Shows the tags.", "The statement's reason in `to`; null where there is no `sid`.", allow_none=True)
     parameter = string("ReportBucket", "The parameter; null otherwise.", allow_none=True)
     field = one_of("ChangedField", "Effect", "Action", "Resource", "Condition", "pattern", "access")
     before = fields.Raw(data_key="from", allow_none=True, metadata=doc("*", openapi=_ANY))

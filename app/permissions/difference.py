@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from app.permissions.permission_sets import PermissionSet
@@ -28,6 +29,7 @@ class Change(NamedTuple):
     after: Any
     sid: str | None = None
     parameter: str | None = None
+    why: str | None = None  # of the statement, as it is now
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +50,28 @@ class Difference:
             yield from (f"{verb} the statement {one['Sid']}: {one['why']} {_content(one)}" for one in side.statements)
         for verb, side in (("Asks", self.added), ("No longer asks", self.removed)):
             yield from (f"{verb} for {one['name']}: {one['description']}" for one in side.parameters)
-        for change in self.changed:
-            yield from self._words_of(change)
+        for (sid, parameter), changes in groupby(self.changed, lambda change: (change.sid, change.parameter)):
+            fields = list(changes)
+            subject = f"{sid}: {fields[0].why} " if sid else f"{parameter}: " if parameter else ""
+            yield subject + " ".join(sentence for change in fields for sentence in self._sentences_about(change))
 
-    def _words_of(self, change: Change) -> Iterator[str]:
+    def _sentences_about(self, change: Change) -> Iterator[str]:
         if change.field not in {"Action", "Resource"}:
-            whose = change.sid or change.parameter
-            what = f"{whose}: its {change.field}" if whose else f"Its {change.field}"
-            yield f"{what} changes from {_shown(change.before)} to {_shown(change.after)}."
+            yield f"Its {change.field} changes from {_shown(change.before)} to {_shown(change.after)}."
             return
         before, after = texts(change.before), texts(change.after)
-        for verb, chosen, found in (("also", self.after, after), ("no longer", self.before, before)):
-            if only := sorted({*found} - ({*before} & {*after})):
+        for verb, chosen, values in (("also", self.after, after), ("no longer", self.before, before)):
+            if only := sorted({*values} - ({*before} & {*after})):
                 statement = _by_name(chosen.statements, "Sid")[change.sid]
                 does = "applies to" if change.field == "Resource" else _does(statement)
-                yield f"{change.sid}: {verb} {does} {', '.join(only)}."
+                yield f"It {verb} {does} {', '.join(only)}."
 
 
 def difference(before: PermissionSet, after: PermissionSet) -> Difference:
     access = [Change("access", before.access, after.access)] if before.access != after.access else []
     old, new = (_by_name(side.statements, "Sid") for side in (before, after))
     fields = [
-        Change(field, old[sid].get(field), new[sid].get(field), sid=sid)
+        Change(field, old[sid].get(field), new[sid].get(field), sid=sid, why=new[sid]["why"])
         for sid in new
         for field in _COMPARED
         if sid in old and _plain(old[sid].get(field)) != _plain(new[sid].get(field))

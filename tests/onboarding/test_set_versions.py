@@ -158,12 +158,12 @@ def test_the_difference_is_of_actions_policies_statements_and_their_fields(vendo
         assert found["removed"]["managed_policies"] == []
         names = {side: [one["name"] for one in found[side]["parameters"]] for side in ("added", "removed")}
         assert names == {"added": ["More"], "removed": ["Other"]}
-        of_resource = {"field": "Resource", "parameter": None}
+        of_resource = {"field": "Resource", "parameter": None, "why": READS["why"]}
         assert found["changed"] == [
-            {"sid": None, "parameter": None, "field": "access", "from": "write", "to": "read"},
+            {"sid": None, "why": None, "parameter": None, "field": "access", "from": "write", "to": "read"},
             of_resource | {"sid": "Read", "from": "*", "to": "arn:aws:s3:::mine"},
             of_resource | {"sid": "Bucket", "from": uses["Resource"], "to": more},
-            {"sid": None, "parameter": "Bucket", "field": "pattern", "from": "[a-z]{3}", "to": "[a-z]{4}"},
+            {"field": "pattern", "parameter": "Bucket", "sid": None, "why": None, "from": "[a-z]{3}", "to": "[a-z]{4}"},
         ]
         same = world.admin("GET", f"{path}?from=2&to=2")
         assert (same["added"], same["changed"]) == (same["removed"], [])

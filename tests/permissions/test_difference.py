@@ -16,7 +16,7 @@ BUCKET = {"name": "Bucket", "pattern": "[a-z]{3}", "description": "The bucket wi
 GUARD = {"Sid": "Guard", "why": "Keeps us out.", "Effect": "Deny", "Action": ["s3:Get*", "s3:Put*"], "Resource": "*"}
 SECURE = {"Bool": {"aws:SecureTransport": "true"}}
 BASE = replace(SET, statements=(FIRST, GUARD), managed_policies=(AUDIT,), parameters=(BUCKET,))
-READS = FIRST["Sid"]
+READS = f"{FIRST['Sid']}: {FIRST['why']}"
 
 
 def words(**changes):
@@ -42,31 +42,40 @@ def of_guard(**changes):
         ({"managed_policies": ()}, ["Takes away AWS's own policy SecurityAudit: Reads all settings."]),
         (
             of_first(Action=[*FIRST["Action"], "s3:GetBucketAcl"]),
-            ["May use s3:GetBucketAcl.", f"{READS}: also allows s3:GetBucketAcl."],
+            ["May use s3:GetBucketAcl.", f"{READS} It also allows s3:GetBucketAcl."],
         ),
         (
             of_first(Action=FIRST["Action"][1:]),
             [
                 "May no longer use s3:GetAccountPublicAccessBlock.",
-                f"{READS}: no longer allows s3:GetAccountPublicAccessBlock.",
+                f"{READS} It no longer allows s3:GetAccountPublicAccessBlock.",
             ],
         ),
-        (of_guard(Action="s3:Get*"), ["Guard: no longer denies s3:Put*."]),
-        (of_guard(Action=["s3:Get*", "s3:Put*", "s3:List*"]), ["Guard: also denies s3:List*."]),
+        (of_guard(Action="s3:Get*"), ["Guard: Keeps us out. It no longer denies s3:Put*."]),
+        (of_guard(Action=["s3:Get*", "s3:Put*", "s3:List*"]), ["Guard: Keeps us out. It also denies s3:List*."]),
         (
             of_first(Resource=["arn:aws:s3:::a"]),
-            [f"{READS}: also applies to arn:aws:s3:::a.", f"{READS}: no longer applies to *."],
+            [f"{READS} It also applies to arn:aws:s3:::a. It no longer applies to *."],
         ),
         (
             of_first(Condition=SECURE),
-            [f'{READS}: its Condition changes from none to {{"Bool": {{"aws:SecureTransport": "true"}}}}.'],
+            [f'{READS} Its Condition changes from none to {{"Bool": {{"aws:SecureTransport": "true"}}}}.'],
         ),
-        (of_guard(Effect="Allow"), ["May use s3:Get*, s3:Put*.", "Guard: its Effect changes from Deny to Allow."]),
+        (
+            of_guard(Action="s3:Get*", Resource="a", why="Keeps us out of most."),
+            [
+                "Guard: Keeps us out of most. It no longer denies s3:Put*. It also applies to a. It no longer applies to *."
+            ],
+        ),
+        (
+            of_guard(Effect="Allow"),
+            ["May use s3:Get*, s3:Put*.", "Guard: Keeps us out. Its Effect changes from Deny to Allow."],
+        ),
         ({"parameters": ()}, ["No longer asks for Bucket: The bucket with your reports"]),
         ({"parameters": (BUCKET, BUCKET | {"name": "Prefix"})}, ["Asks for Prefix: The bucket with your reports"]),
         (
             {"parameters": (BUCKET | {"pattern": "[a-z]{4}"},)},
-            ["Bucket: its pattern changes from [a-z]{3} to [a-z]{4}."],
+            ["Bucket: Its pattern changes from [a-z]{3} to [a-z]{4}."],
         ),
     ],
 )
@@ -94,7 +103,7 @@ def test_an_action_that_is_allowed_elsewhere_is_told_where_it_widens():
     wide = {"Sid": "All", "why": "x", "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": "*"}
     before = replace(SET, statements=(narrow, wide))
     after = replace(SET, statements=(narrow, wide | {"Action": ["s3:ListBucket", "s3:GetObject"]}))
-    assert list(difference(before, after).words()) == ["All: also allows s3:GetObject."]
+    assert list(difference(before, after).words()) == ["All: x It also allows s3:GetObject."]
 
 
 def test_a_statement_that_goes_or_comes_says_what_it_has():
