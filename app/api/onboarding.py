@@ -54,11 +54,14 @@ class KitSchema(Answer):
     permission_set_version = number(1)
     template_url = string(_TEMPLATE)
     template_version = string("0a1b2c3d4e5f6071")
-    launch_stack_url = string(f"{_CONSOLE}templateURL=...")
+    launch_stack_url = string(
+        f"{_CONSOLE}templateURL=...",
+        "The launch link: AWS's console, where only the permission set's parameters are to be filled in.",
+    )
     organization_launch_url = string(
         f"{_CONSOLE}templateURL=...",
         "The launch link for a whole AWS organisation. Open it in the management account or a delegated administrator's,"
-        " and fill in the organizational units there.",
+        " and fill in the organizational units and the permission set's parameters there.",
     )
     registers_itself = flag("Whether a stack launched by these links tells Deputy the ARN of its role.")
     trust_policy = fields.Dict(metadata=doc(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID)))

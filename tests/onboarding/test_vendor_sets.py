@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from bs4 import BeautifulSoup
 from flask import Flask
 
 from app.access.callers import Scope
@@ -145,6 +146,18 @@ def test_an_organisations_stack_passes_the_parameter_on(world: World):
     assert "ReportBucket: !Ref ReportBucket\n" in own, "so that CloudFormation sends a message when it changes"
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("customer-role", ["ReportBucket"]), ("customer-org", ["OrganizationalUnitIds", "CallAs", "ReportBucket"])],
+)
+def test_what_the_customer_fills_in_comes_first_in_the_template(world: World, name, first):
+    text = world.admin.raw("GET", f"/v1/templates/{name}.yaml?permission_set=invoices").text
+    own = text.partition("TemplateBody: |")[0]
+    groups = re.findall("^          - ([A-Za-z]+)$", own.partition("ParameterLabels:")[0], re.MULTILINE)
+    declared = re.findall("^  ([A-Za-z]+):$", own.partition("\nParameters:\n")[2], re.MULTILINE)
+    assert (groups[: len(first)], declared[: len(first)]) == (first, first)
+
+
 def test_the_permissions_reasons_are_in_the_template(world: World):
     text = world.admin.raw("GET", "/v1/templates/customer-role.yaml?permission_set=posture").text
     assert "# Shows which disks and databases have backups." in text
@@ -172,6 +185,38 @@ def test_the_page_says_why_and_what_to_fill_in(world: World):
         page = world.admin.app.test_client().get(urlsplit(link["url"]).path).text
         for text in words:
             assert text in page
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "posture",
+            {
+                "stack": "opens there with everything filled in that is needed: review it,",
+                "organization": "Fill in the units, and which of the two accounts you are in: these come first.",
+                "cli": "run sh connect.sh with permission",
+            },
+        ),
+        (
+            "invoices",
+            {
+                "stack": "Fill in ReportBucket , which comes first, and leave the other fields as they are.",
+                "organization": "Fill in the units, which of the two accounts you are in, and ReportBucket : these come first.",
+                "terraform": "Terraform asks you for ReportBucket .",
+                "cli": "run ReportBucket=… sh connect.sh with your value and permission",
+            },
+        ),
+    ],
+)
+def test_each_way_says_which_fields_are_left_to_fill_in(world: World, name: str, says: dict[str, str]):
+    tenant = world.tenant()
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"permission_set": name}, expect=201)
+    page = BeautifulSoup(world.admin.app.test_client().get(urlsplit(link["url"]).path).text, "html.parser")
+    for way, words in says.items():
+        text = " ".join(page.select_one(f"section.way.{way}").get_text(" ").split())
+        assert words in text
+        assert ("everything filled in" in text) is (name == "posture" and way == "stack")
 
 
 @pytest.fixture
