@@ -46,6 +46,15 @@ class StackUpdate:
     aws_cli: str
     parameters: dict[str, str]
 
+    @property
+    def to_fill_in(self) -> list[str]:
+        """The names of the parameters whose values the customer gives."""
+        return [name for name, value in self.parameters.items() if value == _to_fill_in(name)]
+
+
+def _to_fill_in(name: str) -> str:
+    return f"<{name}>"
+
 
 @dataclass(frozen=True, slots=True)
 class KitUpdate:
@@ -181,7 +190,7 @@ class Onboarding:
     ) -> KitUpdate:
         """How the role that is there is brought to what the kit asks for. A new parameter needs a value."""
         role, own = role._replace(name=there.role_name), [parameter["name"] for parameter in role.parameters]
-        values = values | {name: f"<{name}>" for name in own if name not in there.parameters}
+        values = {name: _to_fill_in(name) for name in own if name not in there.parameters} | values
         kept = tuple(name for name in own if name in there.parameters)
         stack, whole = (
             StackUpdate(

@@ -295,7 +295,9 @@ class Registrations:
         else:
             connection.make_due(now(), Trigger.REGISTERED)
             connection.stack = stack
-            if not deleting:
+            if deleting:
+                connection.stack_id = None
+            else:
                 self._note(db, actor, connection, told.request)
             action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
         kept = admits_message(db, connection.id)
@@ -305,6 +307,7 @@ class Registrations:
 
     def _note(self, db: Session, actor: Actor, connection: Connection, request: Request) -> None:
         """What the stack says of its role. A proof that may read the role knows better, and comes soon."""
+        connection.stack_id = request.stack_id
         label = request.property("PermissionSet")
         set_changes.apply_set_label(db, self._sets, actor, connection, label, by_tag=False)
         if "AccessUntil" in request.properties:  # not in templates of older releases

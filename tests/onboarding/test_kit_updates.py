@@ -4,17 +4,15 @@ import json
 import re
 from contextlib import closing
 from functools import partial
-from urllib.parse import urlsplit
 
 import pytest
-from bs4 import BeautifulSoup
 
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.test_kit_scripts import made_by
 from tests.onboarding.test_set_versions import kit_of
 from tests.support.cast import Customer, World, path_of, root_client
 from tests.support.shells import run_as
-from tests.support.versions import MORE, READS, WRITES, Vendor
+from tests.support.versions import MORE, READS, WRITES, Vendor, page_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -38,11 +36,6 @@ def printed_by(aws, customer: Customer):
         return done.stdout.strip()
 
     return run
-
-
-def page_of(world: World, tenant) -> BeautifulSoup:
-    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
-    return BeautifulSoup(world.admin.app.test_client().get(urlsplit(link["url"]).path).text, "html.parser")
 
 
 class Role:

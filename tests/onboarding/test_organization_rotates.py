@@ -12,6 +12,7 @@ from tests.onboarding.test_organization import PATIENCE, Organisation, organisat
 from tests.support.databases import new_database
 from tests.support.rotations import PassingMinutes
 from tests.support.shells import run_as
+from tests.support.versions import page_of
 from tests.support.waiting import until
 
 
@@ -69,6 +70,8 @@ def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, co
         until(there, f"{switched} have switched, and it is {state}", seconds=PATIENCE)
 
     following = admin("POST", path, {"reason": "it is old"}, expect=201)["next_external_id"]
+    [opened] = page_of(organisation.world, organisation.tenant).select("#rotation details[open] > summary")
+    assert opened.get_text() == "You launched a stack for a whole organization"
     update_as_the_kit_says(organisation)
     await_state("ready", count)
     admin("POST", f"{path}/complete")

@@ -221,6 +221,7 @@ def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of
         account_id=stack.account,
         status=ConnectionStatus(status),
         permission_set="bucket-sync",
+        stack_id="arn:aws:cloudformation:us-east-1:123456789012:stack/earlier/1",
         due_at=LONG_AGO.replace(year=2040),
     )
     [before] = desk.connections()
@@ -228,11 +229,12 @@ def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of
     [after] = desk.connections()
     assert after.id == row
     assert after.stack is (StackState.DELETED if kind == "Delete" else StackState.MADE)
+    assert after.stack_id == (None if kind == "Delete" else stack.stack_id)
     assert after.due_at <= now()
     columns = [
         column.key
         for column in Connection.__mapper__.column_attrs
-        if column.key not in {"due_at", "due_since", "due_for", "stack"}
+        if column.key not in {"due_at", "due_since", "due_for", "stack", "stack_id"}
     ]
     assert [getattr(after, name) for name in columns] == [getattr(before, name) for name in columns]
     [event] = desk.events()

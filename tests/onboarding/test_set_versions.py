@@ -14,7 +14,7 @@ from app.errors import ConflictError
 from app.store.models import PermissionSetVersion
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, Customer, World, path_of, root_client
-from tests.support.versions import MORE, READS, WRITES, Vendor, registered
+from tests.support.versions import MORE, READS, WRITES, Vendor, page_of, registered
 
 
 @pytest.fixture
@@ -496,6 +496,10 @@ def test_a_new_parameter_must_be_filled_in_and_a_known_one_keeps_its_value(vendo
     with vendor_of_sets.release() as (world, app):
         kit = kit_of(world, tenant, name)
         assert '"ParameterValue": "<Bucket>"' in kit["update"]["stack"]["aws_cli"]
+        [shown] = page_of(world, tenant).select("#set-update-1 details[open]")
+        words = " ".join(shown.get_text(" ").split())
+        assert words.index("Bucket : for you to fill in") < words.index("ExternalId")
+        assert "Or run one command with the AWS CLI, with your value in the place of <Bucket>" in words
         with pytest.raises(ClientError, match="Bucket"):
             update(world, customer, kit)
         update(world, customer, kit, Bucket="acme-reports")

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from bs4 import BeautifulSoup
 from flask import Flask
 
 from app.access.callers import Scope
@@ -33,6 +35,12 @@ def registered(world: World, app: Flask, customer: Customer) -> None:
         return not any(stack["StackStatus"].endswith("_IN_PROGRESS") for stack in stacks)
 
     until(done, "the stacks are done")
+
+
+def page_of(world: World, tenant: dict[str, Any]) -> BeautifulSoup:
+    """The onboarding page of a new link."""
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    return BeautifulSoup(world.admin.app.test_client().get(urlsplit(link["url"]).path).text, "html.parser")
 
 
 class Vendor:

@@ -1,4 +1,4 @@
-"""What the page says of a stack that was rolled back or deleted."""
+"""What the page says of a stack that was rolled back or deleted, and of updating the role of one that is there."""
 
 from uuid import UUID
 
@@ -65,6 +65,31 @@ def test_what_the_role_itself_shows_counts_for_more(visitor: Visitor):
     page = visitor.page()
     assert "Your role can be used without your External ID." in text_of(page.find(id="summary"))
     assert visitor.steps() == ["done", "done", "done", "failed", "todo"]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "opened"),
+    [
+        ([None], []),
+        (["{name}"], ["You launched a stack"]),
+        (["an-own-name"], ["You launched a stack"]),
+        (["{name}-organization", "StackSet-{name}-organization-5f"], ["You launched a stack for a whole organization"]),
+        (["StackSet-an-own-one-5f"], []),
+        (["{name}", None], []),
+        (["{name}", "StackSet-{name}-organization-5f"], []),
+    ],
+)
+def test_the_update_that_fits_how_the_roles_were_made_is_open(visitor: Visitor, stacks, opened):
+    """None is where Deputy does not know it, or where they were made in several ways."""
+    world, name = visitor.world, visitor.world.kit(visitor.tenant)["stack_name"]
+    for stack in stacks:
+        made = world.connection(visitor.tenant)
+        stack_id = stack and f"arn:aws:cloudformation:us-east-1:{made['account_id']}:stack/{stack.format(name=name)}/5f"
+        with world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+            db.get(Connection, UUID(made["id"])).stack_id = stack_id
+    world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
+    found = visitor.page().select("#rotation details[open] > summary")
+    assert [text_of(summary) for summary in found] == opened
 
 
 def test_among_many_each_is_named(visitor: Visitor):

@@ -96,6 +96,8 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     # Only the account was given, so Deputy looks for the kit's role there. A tenant may have a few such searches.
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
     stack: Mapped[states.StackState | None] = mapped_column(state_column(states.StackState, "stack"))
+    # The stack that last said that it has the role. Deputy does not know how other roles were made.
+    stack_id: Mapped[str | None] = mapped_column(String(512))
     # Pending, and the role refused the latest proof: the customer can repair it. False for any other status.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
     # The latest attempt to prove it; and since when each attempt ended in a refusal of its own External ID.

@@ -245,6 +245,7 @@ def _body(kit: Kit, counts: Counts, shown: list[Progress], rotation: RotationSta
         counts=progress.counted(counts),
         total=sum(counts.values()),
         topics=progress.accounts_by_topic(shown),
+        made_by=progress.made_by,
         searching=any(one.connection.due_at for one in shown if not one.settled),
         unclear=next((one.unclear for one in shown if one.unclear), None),
         kit=kit,

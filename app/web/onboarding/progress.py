@@ -17,6 +17,7 @@ from app.store.models import Connection, ConnectionStatus, Verdict, states
 
 Counts = dict[ConnectionStatus, int]  # of connections, by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
+Way = Literal["stack", "organization"]
 
 REFUSED = "No access yet"  # a pending role that was tried
 LOOKING = "looking"
@@ -229,6 +230,20 @@ _LETS_IN = {
 def _strangers(outcomes: dict[str, str]) -> ProgressStep:
     failed = next((note for name, note in _LETS_IN.items() if outcomes.get(name) == "failed"), None)
     return _step(3, "failed", failed) if failed else _step(3, "unclear", "AWS gave no clear answer yet.")
+
+
+def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
+    """Return how all of these roles were made. None where no stack registered one of them, or they differ."""
+    ways = {_way_of(connection.stack_id or "", kit.update.stack_set.name) for connection in connections}
+    return ways.pop() if len(ways) == 1 else None
+
+
+def _way_of(stack_id: str, organization: str) -> Way | None:
+    """`organization`: the name of the kit's stack for a whole organization, and of its StackSet."""
+    _, _, name = stack_id.partition(":stack/")
+    if name.startswith((f"{organization}/", f"StackSet-{organization}-")):
+        return "organization"
+    return None if not name or name.startswith("StackSet-") else "stack"
 
 
 def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
