@@ -205,9 +205,9 @@ def test_what_only_reading_finds_is_told_and_turns_green_and_others_are_named(vi
     visitor.paste(customer.reading_itself(kit["role_name"], {"Version": "2012-10-17", "Statement": [own, hidden]}))
     page = visitor.page()
     assert page.find(id="summary").text.startswith("Your role can be used without your External ID.")
-    assert "The role's trust policy has a statement that lets us in without your External ID." in text_of(
-        page.select_one(".advice.urgent")
-    )
+    advice = text_of(page.select_one(".advice.urgent"))
+    assert "lets us in without your External ID, or with another customer's." in advice
+    assert "replace everything, but keep what Example Vendor asked you to keep for now" in advice
     other = {**own, "Principal": {"AWS": "arn:aws:iam::999999999999:root"}}
     customer.retrust(kit["role_name"], {"Version": "2012-10-17", "Statement": [own, other]})
     visitor.raw(again(page), "POST")

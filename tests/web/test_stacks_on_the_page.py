@@ -32,6 +32,13 @@ def say(visitor: Visitor, connection: dict[str, object], stack: StackState) -> N
         db.get(Connection, UUID(str(connection["id"]))).stack = stack
 
 
+def of_stack(visitor: Visitor, connection: dict[str, object], name: str | None) -> None:
+    """As the stack of that name registers it."""
+    stack_id = name and f"arn:aws:cloudformation:us-east-1:{connection['account_id']}:stack/{name}/5f"
+    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+        db.get(Connection, UUID(str(connection["id"]))).stack_id = stack_id
+
+
 @every_end
 def test_a_stack_that_ended_does_not_read_as_a_refusal(visitor: Visitor, stack, words):
     made = pasted(visitor, Customer(visitor.world.aws))
@@ -83,13 +90,23 @@ def test_the_update_that_fits_how_the_roles_were_made_is_open(visitor: Visitor, 
     """None is where Deputy does not know it, or where they were made in several ways."""
     world, name = visitor.world, visitor.world.kit(visitor.tenant)["stack_name"]
     for stack in stacks:
-        made = world.connection(visitor.tenant)
-        stack_id = stack and f"arn:aws:cloudformation:us-east-1:{made['account_id']}:stack/{stack.format(name=name)}/5f"
-        with world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
-            db.get(Connection, UUID(made["id"])).stack_id = stack_id
+        of_stack(visitor, world.connection(visitor.tenant), stack and stack.format(name=name))
     world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
     found = visitor.page().select("#rotation details[open] > summary")
     assert [text_of(summary) for summary in found] == opened
+
+
+def test_a_role_that_was_gone_may_have_come_back_in_another_way(visitor: Visitor):
+    """The deletion of a stack sends no message."""
+    world, customer, kit = visitor.world, Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    made = world.connect(visitor.tenant, customer.role(kit["role_name"], kit["trust_policy"]))
+    of_stack(visitor, made, kit["stack_name"])
+    customer.remove_role(kit["role_name"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
+    customer.role(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
+    assert visitor.page().select("#rotation details[open]") == []
 
 
 def test_among_many_each_is_named(visitor: Visitor):

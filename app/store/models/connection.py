@@ -246,6 +246,8 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         changed = (after, self.role_unique_id) != before
         if changed:
             self._become(after)
+        if self.status is ConnectionStatus.BROKEN:
+            self.stack_id = None  # its stack may be deleted, and the role come back in another way
         # Before there is a stack, the customer has nothing to repair.
         refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
         self.refuses = refused and not self.is_only_an_account
