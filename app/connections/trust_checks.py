@@ -49,10 +49,7 @@ _NOT_UNDERSTOOD = (
 _OWN_WORDS = {
     (DEMANDS, "failed"): f"A part {_LETS_IN}",
     (DEMANDS, "inconclusive"): f"A part {_NOT_UNDERSTOOD}",
-    (
-        ONLY_US,
-        "failed",
-    ): "The role's trust policy also lets in others. Remove each that neither you nor the vendor needs.",
+    (ONLY_US, "failed"): "The role's trust policy also lets in others. Remove what neither you nor the vendor needs.",
 }
 _ACCOUNT = re.compile(r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", re.DOTALL)  # of a principal
 
