@@ -10,11 +10,16 @@ from app.http.blueprint import Blueprint, Scope, caller, paged, services
 from app.http.examples import UUID_EXAMPLE
 from app.http.fields import FromSameObject, Time, doc, matching, one_of, string, uuid
 from app.http.schemas import Answer, PageQuery, page_of
+from app.ids import ACCESS_KEY_ID
+
+_ACCESS_KEY = "Of a session: the issuances in which a web process handed it out for the first time."
 
 
 class AuditQuery(PageQuery):
     tenant_id = fields.UUID()
     connection_id = fields.UUID()
+    api_key_id = uuid("That acted. A page may be short, or empty, before the last one; not with `after`.")
+    access_key_id = matching(ACCESS_KEY_ID.pattern, "ASIAIOSFODNN7EXAMPLE", _ACCESS_KEY)
     action = matching(r"[a-z_]{1,31}\.[a-z_]{1,31}", "connection.suspended")
     since = Time()
     until = Time()
@@ -51,6 +56,7 @@ def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     that one. An event enters the feed about 20 seconds after it was made and never before an older one, so a reader
     that goes on from its last event misses none. Begin with `00000000-0000-0000-0000-000000000000`.
     """
-    wanted = EventFilter(**{name: value for name, value in query.items() if name not in {"limit", "cursor", "after"}})
+    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor", "after", "action"}}
+    wanted = EventFilter(**filters, actions=(query["action"],) if "action" in query else ())
     read = services().audit.feed if "after" in query else services().audit.events
     return paged(query, partial(read, caller().tenant_id, wanted), begin=query.get("after"))

@@ -107,6 +107,7 @@ class Event:
 
     `valid_at_epoch`: the epoch at which what it relies on was read, from rows with these ids. It may be stored as long as
     nothing was taken away from any of them since. None: always.
+    `access_key_id`: of the session that this event is found by.
     """
 
     actor: Actor
@@ -117,6 +118,7 @@ class Event:
     connection_id: UUID | None = None
     valid_at_epoch: int | None = None
     row_ids: tuple[UUID | None, ...] = ()
+    access_key_id: str | None = None
     id: UUID = field(default_factory=new_id)
     at: datetime = field(default_factory=now)
 
@@ -135,4 +137,5 @@ class Event:
             "request_id": self.actor.request_id,
             "client_address": self.actor.client_address,
             "details": self.details,
+            "access_key_id": self.access_key_id,
         }

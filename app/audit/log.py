@@ -4,16 +4,17 @@
 change nothing (issuances, refusals) are stored alone, and share a commit with others of the same moment.
 """
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, func, literal, select
+from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
 from app.audit.batch import AuditBatch
 from app.audit.events import Action, Actor, Event, Outcome
 from app.concurrency.group_commit import GroupCommit
-from app.errors import NotFoundError
+from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
 from app.store.database import CLOCKS_APART, LONGEST, Database, Session, database_now
 from app.store.epoch_history import EpochHistory
@@ -22,6 +23,7 @@ from app.store.pages import Page, page
 
 ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after the other, less than this apart
 PATIENCE = 1.5  # seconds to wait for a commit that others share
+_WINDOW = 5_000  # events that are read for a page of those that no index tells apart
 
 
 Details = dict[str, Any]
@@ -40,13 +42,21 @@ def record_about(
 
 
 class EventFilter(NamedTuple):
-    """What to look for; None means any."""
+    """What to look for; None and () mean any. `access_key_id`: of a session that is handed out for the first time."""
 
     tenant_id: UUID | None = None
     connection_id: UUID | None = None
-    action: str | None = None
+    actions: tuple[str, ...] = ()
+    access_key_id: str | None = None
+    api_key_id: UUID | None = None  # that acted
+    client_address: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def has_no_index(self) -> bool:
+        """Say whether events have to be read to know whether they match."""
+        return self.api_key_id is not None or self.client_address is not None
 
 
 _VENDORS_DETAILS = frozenset({"reason"})  # which a bound key does not see
@@ -75,14 +85,21 @@ class AuditLog:
     def events(self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
         """Newest first. `bound_to`: the tenant of a bound key, which sees only that tenant's events, and no names,
         addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for another tenant's.
+
+        A page of an API key's or an address's events may be short, or empty, before the last one.
         """
         wanted = _as_allowed(bound_to, wanted)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, wanted):
                 return Page([], None)
             before, end = _ids(wanted)
-            query = _matching(db, wanted).where(AuditEvent.id > before)
-            found = page(db, query, AuditEvent.id, limit=limit, after=min(after or end, end))
+            first, last = min(after or end, end), None
+            if wanted.has_no_index:
+                last = _end_of_window(db, wanted, before, first)
+            query = _matching(db, wanted).where(AuditEvent.id > (last or before), *_without_index(wanted))
+            found = page(db, query, AuditEvent.id, limit=limit, after=first, either=_either(wanted))
+            if found.after is None:
+                found = found._replace(after=last and UUID(int=last.int + 1))
             return _as_seen_by(db, bound_to, found)
 
     def feed(self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID) -> Page[AuditEvent]:
@@ -90,8 +107,11 @@ class AuditLog:
 
         Ids are in order of creation, but transactions commit in another order. So an event is shown once it is older,
         by the database's clock, than any open transaction can be. No event with a lower id appears later, so a consumer
-        that goes on from its last event misses none.
+        that goes on from its last event misses none. Raises ValidationFailedError for a filter that has no index: an
+        empty page would have no last event to go on from.
         """
+        if wanted.has_no_index:
+            raise ValidationFailedError({"after": ["A feed has all API keys; leave out either after or api_key_id."]})
         wanted = _as_allowed(bound_to, wanted)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, wanted):
@@ -100,7 +120,8 @@ class AuditLog:
             settled = database_now(db) - timedelta(seconds=LONGEST + CLOCKS_APART)
             before, end = _ids(wanted)
             query = _matching(db, wanted, oldest_first=True).where(AuditEvent.id < min(end, first_id_at(settled)))
-            found = page(db, query, AuditEvent.id, limit=limit, after=max(after, before), oldest_first=True)
+            first, either = max(after, before), _either(wanted)
+            found = page(db, query, AuditEvent.id, limit=limit, after=first, either=either, oldest_first=True)
             return _as_seen_by(db, bound_to, found)
 
 
@@ -112,23 +133,63 @@ def _as_allowed(bound_to: UUID | None, wanted: EventFilter) -> EventFilter:
 
 
 def _matching(db: Session, wanted: EventFilter, *, oldest_first: bool = False) -> Select[AuditEvent]:
-    query, owner = select(AuditEvent), AuditEvent.tenant_id
-    if wanted.connection_id is not None:
-        owner = AuditEvent.connection_id
-        if wanted.tenant_id is not None:  # compared with true, which is no condition for an index
-            query = query.where((AuditEvent.tenant_id == wanted.tenant_id).is_(True))
-    owner_id = wanted.connection_id or wanted.tenant_id
-    if owner_id is not None:
-        query = query.where(_is_first(db, owner, owner_id)).order_by(owner.asc() if oldest_first else owner.desc())
-    if wanted.action is not None:
-        query = query.where(AuditEvent.action == wanted.action)
-    if wanted.action not in {None, ISSUED}:  # always true here; it lets a partial index answer
-        query = query.where(NOT_ISSUED if owner_id is None else NOT_ISSUED_TO)
+    """One range of an index. Of several actions, and of what has no index, it holds other events too."""
+    query, owner = select(AuditEvent), _owner(wanted)
+    for name in ("access_key_id", "connection_id", "tenant_id"):
+        column, value = getattr(AuditEvent, name), getattr(wanted, name)
+        if value is not None and column is owner:
+            query = query.where(_is_first(db, column, value)).order_by(column.asc() if oldest_first else column.desc())
+        elif value is not None:  # compared with true, which is no condition for an index
+            query = query.where((column == value).is_(True))
+    if len(wanted.actions) == 1:
+        query = query.where(_has_action(wanted, wanted.actions[0]))
     if wanted.since is not None:
         query = query.where(AuditEvent.at >= wanted.since)
     if wanted.until is not None:
         query = query.where(AuditEvent.at < wanted.until)
     return query
+
+
+def _owner(wanted: EventFilter) -> Any:
+    """The column by whose index the events are found; None: by that of all."""
+    if wanted.access_key_id is not None:
+        return AuditEvent.access_key_id
+    if wanted.connection_id is not None:
+        return AuditEvent.connection_id
+    return None if wanted.tenant_id is None else AuditEvent.tenant_id
+
+
+def _has_action(wanted: EventFilter, action: str) -> ColumnElement[bool]:
+    condition = AuditEvent.action == action
+    if action == ISSUED or wanted.access_key_id is not None:
+        return condition
+    # Always true here; it lets a partial index answer.
+    return and_(condition, NOT_ISSUED if _owner(wanted) is None else NOT_ISSUED_TO)
+
+
+def _either(wanted: EventFilter) -> list[ColumnElement[bool]]:
+    """One condition for each of several actions."""
+    return [_has_action(wanted, action) for action in wanted.actions] if len(wanted.actions) > 1 else []
+
+
+def _without_index(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
+    """What each event of the range is compared with."""
+    if wanted.api_key_id is not None:
+        yield AuditEvent.actor_kind == "api_key"
+        yield AuditEvent.actor_id == str(wanted.api_key_id)
+    if wanted.client_address is not None:
+        yield AuditEvent.client_address == wanted.client_address
+
+
+def _end_of_window(db: Session, wanted: EventFilter, before: UUID, first: UUID) -> UUID | None:
+    """Return the id below the last event that is read for one page; None if all events of the range are read.
+
+    A statement that read a range to its end could take longer than the database allows.
+    """
+    query = _matching(db, wanted).where(AuditEvent.id > before, AuditEvent.id < first)
+    ids = query.with_only_columns(AuditEvent.id).order_by(AuditEvent.id.desc())
+    last = db.scalar(ids.offset(_WINDOW - 1).limit(1))
+    return last and UUID(int=last.int - 1)
 
 
 def _ids(wanted: EventFilter) -> tuple[UUID, UUID]:
@@ -144,7 +205,7 @@ def _ids(wanted: EventFilter) -> tuple[UUID, UUID]:
     return before, end
 
 
-def _is_first(db: Session, column: Any, value: UUID) -> ColumnElement[bool]:
+def _is_first(db: Session, column: Any, value: Any) -> ColumnElement[bool]:
     """Whether the column has this value, for a list that is in order of this column first.
 
     PostgreSQL would otherwise go through the ids alone for the events of whoever has many of them. It would read all
@@ -153,7 +214,7 @@ def _is_first(db: Session, column: Any, value: UUID) -> ColumnElement[bool]:
     """
     if db.get_bind().dialect.name == "sqlite":
         return cast("ColumnElement[bool]", column == value)
-    return cast("ColumnElement[bool]", column == func.any(literal([value], ARRAY(Uuid))))
+    return cast("ColumnElement[bool]", column == func.any(literal([value], ARRAY(column.type))))
 
 
 def _is_in_vain(db: Session, wanted: EventFilter) -> bool:

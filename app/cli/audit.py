@@ -13,10 +13,11 @@ import click
 
 from app.audit.events import Action
 from app.audit.log import EventFilter
-from app.cli.finding import connection_called, tenant_id_called
+from app.cli.finding import connection_called, key_called, tenant_id_called
 from app.cli.operator import TENANT, Noun, Row, columns, every, pages, row_of, services
 from app.clock import YEARS, as_given, now
-from app.ids import first_id_at
+from app.http.client_address import address_of
+from app.ids import ACCESS_KEY_ID, first_id_at
 from app.settings.checks import SESSION_MAX
 from app.store.models import AuditEvent
 
@@ -44,12 +45,35 @@ class _When(click.ParamType[datetime]):
             self.fail(words, param, ctx)
 
 
+class _Address(click.ParamType[str]):
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        address = address_of(value)
+        if address is None:
+            self.fail("must be one IP address, such as 203.0.113.9. A network can't be searched for.", param, ctx)
+        return address
+
+
+def _access_key_id(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not ACCESS_KEY_ID.fullmatch(value):
+        raise click.BadParameter("must be an access key id: 16 to 128 letters and digits, beginning with ASIA.")
+    return value
+
+
 _OF_TENANT = click.option("--tenant", help="Its id (also of a deleted one), reference or name.")
 _OF_CONNECTION = click.option("--connection", help="Its id, its role's ARN or its account.")
 _SINCE = click.option("--since", type=_When(), help="yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC).")
 _UNTIL = click.option("--until", type=_When(), help="As --since; not included.")
-_ACTION = click.option("--action", type=click.Choice([action.value for action in Action]), metavar="NOUN.VERB")
-_EVENTS = columns("at", "action", "outcome", "actor", "connection_id", "details")
+_ACTIONS = click.option(
+    "--action",
+    "actions",
+    multiple=True,
+    type=click.Choice([action.value for action in Action]),
+    metavar="NOUN.VERB",
+    help="Repeat for several.",
+)
+_EVENTS = columns("at", "action", "outcome", "actor", "tenant_id", "connection_id", "details")
 
 
 def _row(event: AuditEvent) -> Row:
@@ -66,16 +90,24 @@ def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventF
     return EventFilter(tenant_id=tenant_id, connection_id=connection_id, **wanted)
 
 
-@noun.verb("search", "--tenant acme --action connection.suspended --since 7d", text=_EVENTS)
+@noun.verb("search", "--tenant acme --action connection.suspended --action connection.resumed --since 7d", text=_EVENTS)
 @_OF_TENANT
 @_OF_CONNECTION
-@_ACTION
+@click.option("--key", help="The API key that acted: its id, its first 20 characters, or else its name.")
+@click.option("--access-key-id", callback=_access_key_id, help="Of a session: its first hand-out by each web process.")
+@click.option("--address", "client_address", type=_Address(), help="The IP address of the request.")
+@_ACTIONS
 @_SINCE
 @_UNTIL
 @click.option("--limit", type=click.IntRange(1, _MOST), default=100, show_default=True)
-def search(limit: int, **wanted: Any) -> list[Row]:
-    """Find audit events, newest first."""
-    found = every(partial(services().audit.events, None, _filter(**wanted)))
+def search(limit: int, key: str | None, **wanted: Any) -> list[Row]:
+    """Find audit events, newest first.
+
+    Events of a key or an address have no index: the search reads all events of that tenant, connection and time.
+    `audit who` also finds the later hand-outs of a session.
+    """
+    api_key_id = None if key is None else key_called(key).id
+    found = every(partial(services().audit.events, None, _filter(api_key_id=api_key_id, **wanted)))
     rows = [_row(event) for event in islice(found, limit)]
     if next(found, None) is not None:
         click.echo(f"There are more than {limit}: set --limit, --since or --until.", err=True)
@@ -85,7 +117,7 @@ def search(limit: int, **wanted: Any) -> list[Row]:
 @noun.verb("tail", "--tenant acme --since 10m", text=_EVENTS)
 @_OF_TENANT
 @_OF_CONNECTION
-@_ACTION
+@_ACTIONS
 @_SINCE
 def tail(since: datetime | None, **wanted: Any) -> Iterator[list[Row]]:
     """Print audit events as they come, oldest first, until Ctrl-C.
@@ -108,7 +140,7 @@ def _follow(feed: Any, after: UUID) -> Iterator[list[Row]]:
 
 
 def _issued(tenant: str, since: datetime, until: datetime | None = None) -> Iterator[AuditEvent]:
-    wanted = _filter(tenant, None, action=Action.CREDENTIALS_ISSUED.value, since=since, until=until)
+    wanted = _filter(tenant, None, actions=(Action.CREDENTIALS_ISSUED.value,), since=since, until=until)
     return every(partial(services().audit.events, None, wanted))
 
 

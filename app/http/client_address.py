@@ -18,12 +18,12 @@ def client_address(environ: dict[str, Any], proxy_hops: int) -> str | None:
     if proxy_hops and "HTTP_X_FORWARDED_FOR" in environ:
         places = environ["HTTP_X_FORWARDED_FOR"].rsplit(",", proxy_hops)
         if len(places) >= proxy_hops:
-            return _address(places[-proxy_hops].strip()[:_LONGEST])
-    return _address(environ.get("REMOTE_ADDR", ""))
+            return address_of(places[-proxy_hops].strip()[:_LONGEST])
+    return address_of(environ.get("REMOTE_ADDR", ""))
 
 
 @functools.lru_cache(10_000)  # each issued credential needs it
-def _address(text: str) -> str | None:
+def address_of(text: str) -> str | None:
     """The address in its short form, without the port that some proxies add; None if the text is not an address."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]

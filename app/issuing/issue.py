@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
@@ -44,6 +44,8 @@ _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 # SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is the audit log's.
 _ANSWER_SECONDS = 1.8
 _COMMIT_SECONDS = 0.3
+
+_INDEXED_MAX = 50_000  # sessions, as many as a process keeps
 
 
 class Issued(NamedTuple):
@@ -81,6 +83,9 @@ class CredentialIssuer:
     _rates: rates.Rates
     _log: AuditLog
     _max_seconds: int
+    # Access key ids by which the log finds a hand-out of this process. The first hand-out of a session may well come from
+    # the cache: a renewal, another process or a request that gave up has put it there.
+    _indexed: set[str] = field(default_factory=set)
 
     def issue(
         self,
@@ -132,8 +137,16 @@ class CredentialIssuer:
 
     def _record(self, event: Event, deadline: float) -> bool:
         """Store the event together with those of other requests. False: it is no longer valid."""
+        access_key_id: str = event.details["access_key_id"]
+        is_first = access_key_id not in self._indexed
+        if is_first:
+            event = replace(event, access_key_id=access_key_id)
         recorded = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
         self._authorization.set_history(self._log.history)
+        if recorded and is_first:
+            if len(self._indexed) >= _INDEXED_MAX:
+                self._indexed.clear()  # costs each session one more entry of the index
+            self._indexed.add(access_key_id)
         if recorded:
             metrics.ISSUE_SECONDS[event.details["source"]].observe(_ANSWER_SECONDS - (deadline - time.monotonic()))
         return recorded

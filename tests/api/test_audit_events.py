@@ -45,6 +45,30 @@ def test_filters_narrow_and_times_are_half_open(world: World):
     assert oldest in until
 
 
+def test_a_session_and_a_key_are_looked_for_within_ones_own_tenant(world: World):
+    """A key that is bound to a tenant finds the vendor's key in its own events, and another tenant's session never."""
+    mine, others = world.connection(), world.connection()
+    worker = world.key("credentials:issue")
+    sessions = [worker("POST", path_of(one, "/credentials"))["AccessKeyId"] for one in (mine, others)]
+    issued = [world.audit(connection_id=one["id"], action="credentials.issued")[0]["id"] for one in (mine, others)]
+    reader = world.key("audit:read", tenant={"id": mine["tenant_id"]})
+
+    def ids(api, query: str) -> list[str]:
+        return [event["id"] for event in api("GET", f"/v1/audit-events?{query}")["items"]]
+
+    assert [ids(world.admin, f"access_key_id={session}") for session in sessions] == [[issued[0]], [issued[1]]]
+    assert [ids(reader, f"access_key_id={session}") for session in sessions] == [[issued[0]], []]
+    actor = world.audit(access_key_id=sessions[0])[0]["actor"]["id"]
+    assert ids(world.admin, f"api_key_id={actor}") == issued[::-1]
+    assert ids(world.admin, f"api_key_id={actor}&tenant_id={others['tenant_id']}") == issued[1:]
+    assert ids(reader, f"api_key_id={actor}") == issued[:1]
+
+
+def test_a_feed_of_one_key_is_refused_and_not_narrowed_in_part(world: World):
+    query = f"after={BEGINNING}&api_key_id={BEGINNING}"
+    world.admin.refused("GET", f"/v1/audit-events?{query}", expect=422, code="validation_failed")
+
+
 def test_a_refusal_about_ones_own_is_recorded_under_the_tenant(world: World):
     connection = world.connection()
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "x"})
@@ -64,6 +88,8 @@ def test_a_refusal_about_ones_own_is_recorded_under_the_tenant(world: World):
         "who=me",
         "since=2026-01-01T00:00:00",
         "after=1",
+        "access_key_id=%25",
+        "api_key_id=1",
         "after=",
     ],
 )

@@ -17,6 +17,7 @@ from limits import RateLimitItemPerHour
 
 from app.api.credential_schemas import ContainerCredentials, ProcessCredentials
 from app.clock import now
+from app.errors import StoreUnavailableError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.issuing import issue as issuing
 from app.issuing.authorization import VerifiedConnection
@@ -69,6 +70,13 @@ class Scene:
         return self.world.audit(connection_id=self.connection["id"], action="credentials.issued")[::-1]
 
     @property
+    def first_hand_outs(self) -> list[dict]:
+        """By each web process, of each session that was handed out; oldest first."""
+        sessions = {event["details"]["access_key_id"] for event in self.events}
+        firsts = [event for session in sessions for event in self.world.audit(access_key_id=session)]
+        return sorted(firsts, key=lambda event: event["id"])
+
+    @property
     def sources(self) -> list[str]:
         return [event["details"]["source"] for event in self.events]
 
@@ -102,6 +110,26 @@ def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene:
         assert event["details"]["session_name"] == scene.session_names[0]
         assert event["details"]["expires_at"].startswith(first["Expiration"].rstrip("Z"))
         assert event["details"]["duration_seconds"] == 3600
+    assert scene.first_hand_outs == scene.events[:1]
+
+
+def test_a_session_whose_first_hand_out_was_not_recorded_is_found_by_the_next(scene: Scene, app, monkeypatch):
+    def fail(*_args, **_options) -> bool:
+        raise StoreUnavailableError("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.extensions["deputy"].audit, "append", fail)
+        problem(scene.worker.raw("POST", path_of(scene.connection, "/credentials")), 503, "unavailable")
+    scene.issue(), scene.issue()
+    assert scene.sources == ["cache", "cache"]
+    assert scene.first_hand_outs == scene.events[:1]
+
+
+def test_a_process_that_forgot_its_sessions_indexes_them_once_more(scene: Scene, monkeypatch):
+    monkeypatch.setattr(issuing, "_INDEXED_MAX", 1)
+    for _ in range(2):
+        scene.issue(), scene.issue({"duration_seconds": 900})
+    assert scene.first_hand_outs == scene.events
 
 
 @on_sqlite
@@ -424,6 +452,7 @@ def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene: Sc
     scene.issue()
     assert len(scene.session_names) == 2, "the one that hung, and boto's second try"
     assert scene.sources == ["cache"]
+    assert scene.first_hand_outs == scene.events
 
 
 @on_postgresql
@@ -451,6 +480,7 @@ def test_two_processes_share_a_session(scene: Scene, start_api):
     assert scene.issue(by=two) == first
     assert scene.container(by=two)["AccessKeyId"] == first["AccessKeyId"]
     assert scene.sources == ["sts", "cache", "cache"]
+    assert scene.first_hand_outs == scene.events[:2]
     assert len(scene.session_names) == 1
 
 

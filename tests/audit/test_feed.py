@@ -174,7 +174,7 @@ def test_filters_hold_for_the_feed_too(own_database, later):
         say(own_database, action, tenant_id=whose)
     later(SETTLED)
     assert Consumer(own_database, EventFilter(tenant_id=tenant)).poll() == ["tests.a", "tests.b"]
-    assert Consumer(own_database, EventFilter(action="tests.a")).poll() == ["tests.a", "tests.a"]
+    assert Consumer(own_database, EventFilter(actions=("tests.a",))).poll() == ["tests.a", "tests.a"]
     log = AuditLog(own_database)
     assert len(log.feed(tenant, EventFilter(), limit=9, after=BEGINNING).items) == 2
     with pytest.raises(NotFoundError):
@@ -293,7 +293,7 @@ def test_a_time_is_looked_up_and_not_looked_for(long_log, who):
     """An hour in the middle: both of its ends are bounds of the index that serves the rest of the question."""
     database, begin, tenants = long_log
     log, hour = AuditLog(database), begin + timedelta(hours=24)
-    more = {"all": {}, "tenant": {"tenant_id": tenants[0]}, "action": {"action": "tests.rare"}}[who]
+    more = {"all": {}, "tenant": {"tenant_id": tenants[0]}, "action": {"actions": ("tests.rare",)}}[who]
     wanted = EventFilter(since=hour, until=hour + timedelta(hours=1), **more)
     how = plan(database, lambda: log.events(None, wanted, limit=50, after=None), of="audit_events")
     if database.engine.dialect.name == "sqlite":

@@ -36,7 +36,8 @@ def write(database, action="tests.wrote", *, actor=OPERATOR, **fields) -> None:
         audit.record(db, Event(actor, action, **fields))
 
 
-def found(log, confined_to=None, **wanted) -> list[AuditEvent]:
+def found(log, confined_to=None, action=None, **wanted) -> list[AuditEvent]:
+    wanted |= {} if action is None else {"actions": (action,)}
     return log.events(confined_to, EventFilter(**wanted), limit=200, after=None).items
 
 
@@ -225,6 +226,7 @@ def test_the_log_is_read_page_by_page(database, log):
 # --- by which index ---
 
 RARE = "tests.rare"
+SESSION = "ASIAEXAMPLEEXAMPLE00"
 INDEXES = {index.name: [column.name for column in index.columns] for index in AuditEvent.__table__.indexes}
 INDEXES["pk_audit_events"] = ["id"]
 
@@ -240,11 +242,14 @@ def event_of_busy_log(database) -> AuditEvent:
                 action=f"tests.{number % 7}" if number % 20 == 0 else ISSUED,
                 connection_id=connections[number % 40],
                 tenant_id=tenants[number % 8],
+                access_key_id=f"ASIA{number:016}" if number % 10 == 1 else None,
                 **common,
             )
             for number in range(4_000)
         ]
-        last = AuditEvent(action=RARE, connection_id=connections[0], tenant_id=tenants[0], **common)
+        last = AuditEvent(
+            action=RARE, connection_id=connections[0], tenant_id=tenants[0], access_key_id=SESSION, **common
+        )
         db.add_all([*rows, last])
     if database.engine.dialect.name == "postgresql":  # which does so by itself; nothing makes SQLite do it
         with database.engine.connect() as connection:
@@ -253,25 +258,74 @@ def event_of_busy_log(database) -> AuditEvent:
     return last
 
 
-COMBINATIONS = list(product(["anybody's", "a tenant's", "its own"], [False, True], [None, ISSUED, RARE], [False, True]))
+BOTH = [False, True]
+COMBINATIONS = list(product(["anybody's", "a tenant's", "its own"], BOTH, BOTH, [None, ISSUED, RARE], BOTH))
 
 
 def test_each_combination_of_filters_is_one_range_of_an_index(database, log, event_of_busy_log):
     """With an equal value for each column of the index but the id, by which the range is in order."""
-    for whose, of_connection, action, bounded in COMBINATIONS:
+    for whose, of_connection, of_session, action, bounded in COMBINATIONS:
         wanted = EventFilter(
             tenant_id=event_of_busy_log.tenant_id if whose == "a tenant's" else None,
             connection_id=event_of_busy_log.connection_id if of_connection else None,
-            action=action,
+            actions=() if action is None else (action,),
+            access_key_id=SESSION if of_session else None,
             since=event_of_busy_log.at - timedelta(days=1) if bounded else None,
             until=event_of_busy_log.at + timedelta(days=1) if bounded else None,
         )
         bound_to = event_of_busy_log.tenant_id if whose == "its own" else None
         owner = "connection_id" if of_connection else None if whose == "anybody's" else "tenant_id"
         columns = [column for column in (owner, "action" if action == RARE else None, "id") if column]
+        if of_session:
+            columns = ["access_key_id", "id"]
         for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
             index, how = plan(database, *statement_of(database, partial(read, bound_to, wanted, limit=50)))
             assert (INDEXES[index], "TEMP B-TREE" in how) == (columns, False), f"{whose} {wanted} {how}"
+
+
+@pytest.mark.parametrize("window", [2, 5_000])
+def test_the_events_of_a_key_or_an_address_are_found_whole_though_pages_are_short(database, log, monkeypatch, window):
+    monkeypatch.setattr(audit, "_WINDOW", window)
+    tenant, mine = new_id(), new_id()
+    actors = [KEY, KEY._replace(id=str(mine), client_address="203.0.113.9"), KEY._replace(client_address="203.0.113.8")]
+    for number in range(12):
+        write(database, f"tests.n{number % 4}", actor=actors[number % 3], tenant_id=tenant, details={"n": number})
+    write(database, "tests.n1", actor=actors[1], tenant_id=new_id())
+
+    def whole(**wanted) -> list[object]:
+        events, after = [], None
+        while True:
+            page = log.events(None, EventFilter(tenant_id=tenant, **wanted), limit=3, after=after)
+            events, after = [*events, *page.items], page.after
+            if after is None:
+                return details(events)
+
+    assert whole(api_key_id=mine) == [10, 7, 4, 1]
+    assert whole(client_address="203.0.113.8") == [11, 8, 5, 2]
+    assert whole(api_key_id=mine, actions=("tests.n1", "tests.n2")) == [10, 1]
+    assert whole(api_key_id=mine, actions=("tests.n0",)) == [4]
+    assert whole(api_key_id=new_id()) == []
+    assert whole(actions=("tests.n1", "tests.n2")) == [10, 9, 6, 5, 2, 1]
+
+
+def test_a_search_without_an_index_reads_a_bounded_part_of_the_log_for_a_page(
+    database, event_of_busy_log, log, monkeypatch
+):
+    """Or a key that never acted would cost one way through all events of its tenant, and time out."""
+    monkeypatch.setattr(audit, "_WINDOW", 100)
+    nobody = EventFilter(tenant_id=event_of_busy_log.tenant_id, api_key_id=new_id())
+    pages, statements = [], []
+    read = partial(log.events, None, nobody, limit=50)
+    statements.append(statement_of(database, lambda: pages.append(read(after=None))))
+    statements.append(statement_of(database, lambda: pages.append(read(after=pages[0].after))))
+    ids = [event.id for event in found(log, tenant_id=event_of_busy_log.tenant_id)]
+    assert [(page.items, page.after) for page in pages] == [([], ids[99]), ([], ids[199])]
+    for (statement, parameters), last in zip(statements, (ids[99], ids[199]), strict=True):
+        index, _ = plan(database, statement, parameters)
+        assert INDEXES[index] == ["tenant_id", "id"]
+        assert statement.count("audit_events.id >") == 1, "SQLite would choose one of two bounds"
+        below = UUID(int=last.int - 1)
+        assert below in given(parameters) or below.hex in given(parameters)
 
 
 @pytest.mark.parametrize("bound", [False, True])
@@ -286,6 +340,10 @@ def test_another_tenants_connection_is_not_searched_for_ones_own_events(database
 
 def empty(found) -> None:
     assert found == ([], None)
+
+
+def given(parameters: Any) -> list[Any]:
+    return [*(parameters.values() if isinstance(parameters, dict) else parameters)]
 
 
 def statement_of(database, read) -> tuple[str, Any]:

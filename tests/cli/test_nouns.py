@@ -341,6 +341,39 @@ def test_what_is_alive_for_a_customer(app, cli, world, acme):
     ]
 
 
+def test_a_search_takes_a_key_an_address_a_session_and_several_actions_together(app, cli, world, acme):
+    worker = world.worker(acme)
+    first = worker("POST", path_of(acme["connection"], "/credentials"), {})["AccessKeyId"]
+    worker("POST", path_of(acme["connection"], "/credentials"), {})
+    worker.refused("GET", "/v1/tenants", expect=403, code="forbidden")
+    [issued, *_] = cli("audit", "search", "--tenant", acme["name"], "--action", "credentials.issued")
+    by_key = ["audit", "search", "--key", issued["actor_id"]]
+    actions = ["credentials.issued", "credentials.issued", "tenant.refused"]
+    assert sorted(event["action"] for event in cli(*by_key)) == actions
+    assert {event["tenant_id"] for event in cli(*by_key, "--tenant", acme["name"])} == {acme["id"]}
+    assert len(cli(*by_key, "--action", "credentials.issued", "--action", "tenant.refused")) == 3
+    assert len(cli(*by_key, "--action", "tenant.created", "--action", "tenant.refused")) == 1
+    assert len(cli(*by_key, "--access-key-id", first)) == 1
+    assert cli("audit", "search", "--access-key-id", first, "--tenant", world.tenant()["id"]) == []
+    assert len(cli(*by_key, "--address", "::ffff:127.0.0.1")) == 3, "as it is stored: 127.0.0.1"
+    assert cli(*by_key, "--address", "127.0.0.2") == []
+    assert re.search(rf"\b{acme['id']}\b", cli.text(*by_key)), "whose it is"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--address", "203.0.113.0/24", "one IP address"),
+        ("--address", "", "one IP address"),
+        ("--access-key-id", "ASIA%", "an access key id"),
+        ("--key", "nobody's", "There is no such key"),
+        ("--action", "tenant.*", "is not one of"),
+    ],
+)
+def test_a_search_refuses_what_it_can_not_look_for(cli, option, value, words):
+    assert words in re.sub(r"[\s│]+", " ", cli.text("audit", "search", option, value, fails=1 + (option != "--key")))
+
+
 def test_a_search_says_when_there_is_more(cli, acme):
     assert "more than 1: set --limit" in cli.text("audit", "search", "--tenant", acme["name"], "--limit", "1")
     assert "more than" not in cli.text("audit", "search", "--tenant", acme["name"], "--limit", "200")

@@ -25,5 +25,6 @@ class ApiKey(Identified, Base):
     made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
     replaced_by: Mapped[UUID | None] = mapped_column(index=True)  # the key that inherited what this one made
     created_at: Mapped[datetime] = mapped_column(default=now)
+    last_used_at: Mapped[datetime | None]  # the hour; moves no epoch (app/access/key_uses.py)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -36,6 +36,7 @@ class AuditEvent(Identified, Base):
         _partial("ix_audit_events_action", "action", "id", where=NOT_ISSUED),
         _partial("ix_audit_events_tenant_action", "tenant_id", "action", "id", where=NOT_ISSUED_TO),
         _partial("ix_audit_events_connection_action", "connection_id", "action", "id", where=NOT_ISSUED_TO),
+        _partial("ix_audit_events_access_key", "access_key_id", "id", where=text("access_key_id IS NOT NULL")),
         {"postgresql_partition_by": "RANGE (id)"},  # app/audit/months.py
     )
 
@@ -51,3 +52,6 @@ class AuditEvent(Identified, Base):
     request_id: Mapped[str | None] = mapped_column(String(64))
     client_address: Mapped[str | None] = mapped_column(String(45))
     details: Mapped[dict[str, Any]]
+    # Of a session that this web process handed out for the first time; None when it hands the session out again, so
+    # that the hot path writes into no further index.
+    access_key_id: Mapped[str | None] = mapped_column(String(128))
