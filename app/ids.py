@@ -32,7 +32,7 @@ _ROLE_ARN = re.compile(
 ROLE_ARN_PATTERN = re.sub(r"\?P<\w+>", "?:", _ROLE_ARN.pattern)
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
-_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; keys in use are at most so old
+_SESSION_NAME = re.compile(r"deputy-([0-9a-f]{32})-[0-9a-f]{24}", re.ASCII)
 
 
 def new_id() -> UUID:
@@ -40,19 +40,18 @@ def new_id() -> UUID:
     return uuid7()
 
 
-def session_name(key_id: UUID) -> str:
-    """`deputy-<key id>-<issuance>`: the customer's CloudTrail tells which key it was. Exactly AWS's 64 characters."""
-    return f"deputy-{key_id.hex}-{secrets.token_hex(12)}"
+def session_name(key_id: UUID, digits: str | None = None) -> str:
+    """`deputy-<key id>-<issuance>`: the customer's CloudTrail tells which key it was. Exactly AWS's 64 characters.
 
-
-def probe_session_name() -> str:
-    """A name such as `session_name` gives, of a key that does not exist.
-
-    A trust policy can compare session names (`sts:RoleSessionName`). It must not know proofs by theirs, or a role could
-    be closed to proofs alone. So the id's time is that of some moment in the past, as a key's is.
+    `digits`: hex digits for the second part, of which the first 24 count; without, they are random.
     """
-    made = UUID(int=new_id().int - (secrets.randbelow(_KEY_AGES) << 80))
-    return session_name(made)
+    return f"deputy-{key_id.hex}-{digits or secrets.token_hex(12):.24}"
+
+
+def key_id_in(name: str) -> UUID | None:
+    """Return the key's id in a session's name; None if the name has not the form that `session_name` gives."""
+    match = _SESSION_NAME.fullmatch(name)
+    return UUID(match[1]) if match else None
 
 
 def first_id_at(at: datetime) -> UUID:

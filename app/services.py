@@ -5,7 +5,7 @@ from functools import cache, partial
 from app import log
 from app.access.api_keys import ApiKeys
 from app.audit.log import AuditLog
-from app.aws import stack_answers, stack_messages, sts, templates
+from app.aws import proof_names, stack_answers, stack_messages, sts, templates
 from app.config import Config
 from app.connections import canary, connections, diagnosis, listing, pace, proof_queue, verification
 from app.health.readiness import Health, checks
@@ -33,7 +33,8 @@ class Services:
         self.config = config
         self.db = db = Database(config.database_url)
         sets = permission_sets.load(config.permission_sets, config.default_permission_set, config.role_prefix)
-        door = sts.Sts(config.region, config.broker, config.canary_role_arn, config.stranger_role_arn)
+        names = proof_names.ProofNames(config.secret_keys)
+        door = sts.Sts(config.region, config.broker, names, config.canary_role_arn, config.stranger_role_arn)
         tempo, prober = pace.Pace(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = quotas.Quotas(db, config)

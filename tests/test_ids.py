@@ -17,12 +17,9 @@ from app.ids import (
     kit_stack_names,
     new_external_id,
     new_id,
-    probe_session_name,
-    session_name,
     stack_name,
     time_of,
 )
-from tests.support.cast import SESSION_NAME
 
 DIGITS = string.digits
 NAME = string.ascii_letters + string.digits + "_+=,.@-"
@@ -260,17 +257,3 @@ def test_a_stacks_name_begins_as_its_roles_names_do(prefix, name):
 def test_the_kits_stacks_are_named_after_the_end_of_the_tenants_id():
     tenant_id = uuid.UUID("01890000-0000-7000-8000-0000deadbeef")
     assert kit_stack_names("deputy-", tenant_id, "-x") == ("deputy-deadbeef-x", "deputy-deadbeef-x-organization")
-
-
-def test_a_proofs_session_name_could_be_an_issuances():
-    """Not even the id's time tells: it is a key's of the last two years, and another each time."""
-    names = [probe_session_name() for _ in range(200)]
-    ids = [uuid.UUID(re.fullmatch(SESSION_NAME, name)[1]) for name in names]
-    assert re.fullmatch(SESSION_NAME, session_name(new_id()))
-    assert {(made.version, made.variant) for made in ids} == {(7, new_id().variant)}
-    newest = new_id().int >> 80
-    ages = [(newest - (made.int >> 80)) / 86_400_000 for made in ids]  # days
-    assert min(ages) >= 0
-    assert max(ages) <= 730
-    assert max(ages) - min(ages) > 365
-    assert len(set(ids)) == len({name[-24:] for name in names}) == 200

@@ -26,10 +26,11 @@ from botocore.session import get_session
 from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify, is_silence
 from app.aws.own_role import OwnRole, session_policy
+from app.aws.proof_names import ProofNames
 from app.aws.query import Budget, QueryApi
 from app.aws.role_view import Right, RoleSettings, RoleView
 from app.config import Broker
-from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id, probe_session_name
+from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id
 from app.permissions.permission_sets import SIMULATION
 
 # A session under this policy can only ask who it is, which AWS never denies (invariant 6).
@@ -80,9 +81,15 @@ class Sts:
     """
 
     def __init__(
-        self, region: str, broker: Broker, canary: RoleArn | None = None, stranger: RoleArn | None = None
+        self,
+        region: str,
+        broker: Broker,
+        proof_names: ProofNames,
+        canary: RoleArn | None = None,
+        stranger: RoleArn | None = None,
     ) -> None:
         self.broker = broker
+        self._proof_names = proof_names
         self._canary = canary
         self._stranger = stranger
         boto = get_session()  # one, because each reads botocore's data again
@@ -130,7 +137,7 @@ class Sts:
 
         Raises Refused, Misconfigured or Unavailable.
         """
-        session = self._with_own_id(grant, _of_probe(session_policy(grant.role_arn, SIMULATION)))
+        session = self._with_own_id(grant, self._of_probe(grant.role_arn, session_policy(grant.role_arn, SIMULATION)))
         if session.role_unique_id != role_unique_id:
             return None
         return self._own_role.view(session.credentials, grant, role_unique_id, rights)
@@ -149,8 +156,9 @@ class Sts:
 
     def open_stranger(self) -> Session:
         """A session of the stranger, whose role must be configured. Raises as `probe_canary`."""
-        terms = _terms(probe_session_name(), _STRANGER_SECONDS, None)
-        return self._as_broker(lambda: self._assume_role(_set(self._stranger), None, terms))
+        stranger = _set(self._stranger)
+        terms = _terms(self._proof_names.make(stranger), _STRANGER_SECONDS, None)
+        return self._as_broker(lambda: self._assume_role(stranger, None, terms))
 
     def probe_canary(self, *, with_id: bool) -> None:
         """Try the canary, which must be configured, with an External ID or without. Returns when it accepted the call.
@@ -186,7 +194,8 @@ class Sts:
 
     def _probe_session(self, grant: Grant, read: Read | None) -> Session:
         """A session for a proof: inert, or with `read` confined to reading its own role, which happens here alone."""
-        session = self._with_own_id(grant, _of_probe(session_policy(grant.role_arn) if read else INERT_POLICY))
+        policy = session_policy(grant.role_arn) if read else INERT_POLICY
+        session = self._with_own_id(grant, self._of_probe(grant.role_arn, policy))
         if read:
             try:
                 read(self._own_role.settings(session.credentials, grant, session.role_unique_id))
@@ -225,7 +234,10 @@ class Sts:
         self, role_arn: RoleArn, external_id: ExternalId | None, credentials: ReadOnlyCredentials | None = None
     ) -> None:
         """A call for its outcome alone. The session of a role that accepts it is inert, and is dropped here."""
-        self._assume_role(role_arn, external_id, _of_probe(INERT_POLICY), credentials)
+        self._assume_role(role_arn, external_id, self._of_probe(role_arn, INERT_POLICY), credentials)
+
+    def _of_probe(self, role_arn: RoleArn, policy: str) -> dict[str, str]:
+        return _terms(self._proof_names.make(role_arn), PROBE_SECONDS, policy)
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
         """The account of these credentials (None: our own), and the six parts of their ARN.
@@ -263,10 +275,6 @@ def _terms(session_name: str, seconds: int, policy: str | None) -> dict[str, str
     """Of a session: its name, for how long, and the policy that narrows it."""
     terms = {"RoleSessionName": session_name, "DurationSeconds": str(seconds)}
     return terms | {"Policy": policy} if policy else terms
-
-
-def _of_probe(policy: str) -> dict[str, str]:
-    return _terms(probe_session_name(), PROBE_SECONDS, policy)
 
 
 def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:

@@ -12,11 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
+from app.aws.proof_names import ProofNames
 from app.aws.sts import Session
 
 ACCOUNT = "444455556666"
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SESSION = Session("ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-session")
+PROOF_NAMES = ProofNames(("a secret key for the tests of STS",))
 NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
 
 

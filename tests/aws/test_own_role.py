@@ -14,7 +14,7 @@ from app.aws.role_view import Decision, RolePolicies, RoleSettings
 from app.aws.sts import INERT_POLICY, Sts
 from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
-from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, assumed, error, role, said
+from tests.aws.fake_sts import ACCOUNT, PROOF_NAMES, SESSION, WHO, assumed, error, role, said
 
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
@@ -29,7 +29,7 @@ def made(http):
         for name, value in {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}.items():
             patch.setenv(name, value)
         patch.setenv("AWS_ENDPOINT_URL", http.url)
-        made = Sts("eu-west-1", BROKER)
+        made = Sts("eu-west-1", BROKER, PROOF_NAMES)
         made._api._own_credentials()
     yield made
     made._api._pool.close()
@@ -158,7 +158,7 @@ def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, more, url, sign
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     for name, value in more.items():
         monkeypatch.setenv(name, value)
-    api = Sts(region, BROKER)._own_role._api
+    api = Sts(region, BROKER, PROOF_NAMES)._own_role._api
     assert (api.url, api._region) == (url, signed_for)
 
 

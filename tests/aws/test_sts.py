@@ -23,8 +23,7 @@ from app.aws.sts import INERT_POLICY, Session, Sts, _tenant
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
 from dev.stack import free_port
-from tests.aws.fake_sts import ACCOUNT, NAMESPACE, SESSION, WHO, FakeSts, assumed, error, identity
-from tests.support.cast import SESSION_NAME
+from tests.aws.fake_sts import ACCOUNT, NAMESPACE, PROOF_NAMES, SESSION, WHO, FakeSts, assumed, error, identity
 from tests.support.certificates import self_signed
 
 PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
@@ -133,7 +132,7 @@ def sts(http) -> Iterator[Sts]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**OWN_KEYS, "AWS_ENDPOINT_URL": http.url}.items():
             patch.setenv(name, value)
-        sts = Sts("eu-west-1", PRINCIPAL)
+        sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
         sts._api._own_credentials()  # they are looked for at the first call
     yield sts
     sts._api._pool.close()
@@ -193,7 +192,8 @@ def probes(door) -> list[tuple[str, dict[str, str]]]:
     """What was sent, without the probes' session names, each of which is looked at."""
     calls = [(name, dict(sent)) for name, sent in door.calls]
     for name, sent in calls:
-        assert name != "AssumeRole" or re.fullmatch(SESSION_NAME, sent.pop("RoleSessionName"))
+        if name == "AssumeRole":
+            assert PROOF_NAMES.recognizes(sent.pop("RoleSessionName"), sent["RoleArn"])
     return calls
 
 
@@ -546,7 +546,7 @@ def test_not_being_the_broker_is_not_remembered(door):
 def test_sts_is_called_at_the_regional_endpoint_of_its_partition(environment, monkeypatch, region, more, url):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     environment(**more)
-    assert Sts(region, PRINCIPAL)._api.url == url
+    assert Sts(region, PRINCIPAL, PROOF_NAMES)._api.url == url
 
 
 def test_sts_has_two_seconds_to_answer_and_256_connections(sts):
@@ -564,24 +564,24 @@ def public(environment, monkeypatch):
 
 
 def test_certificates_are_checked_with_the_cas_that_it_was_told(public, tmp_path):
-    pool = Sts("eu-west-1", PRINCIPAL)._api._pool
+    pool = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)._api._pool
     assert pool.cert_reqs == "CERT_REQUIRED"
     assert Path(pool.ca_certs).is_file()
     for name in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):  # the last one wins
         public(**{name: f"{tmp_path}/{name}"})
-        pool = Sts("eu-west-1", PRINCIPAL)._api._pool
+        pool = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)._api._pool
         assert (pool.cert_reqs, pool.ca_certs) == ("CERT_REQUIRED", f"{tmp_path}/{name}")
 
 
 def test_a_self_signed_certificate_is_unavailable(environment, impostor, tmp_path):
     """A proxy could otherwise claim that a role refuses strangers."""
     environment(AWS_ENDPOINT_URL=impostor.url, **OWN_KEYS)
-    sts = Sts("eu-west-1", PRINCIPAL)
+    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     with pytest.raises(Unavailable):
         sts.probe_missing(GRANT)
     assert impostor.requests == []
     environment(AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
-    sts = Sts("eu-west-1", PRINCIPAL)
+    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     sts.probe_missing(GRANT)
     assert len(impostor.requests) == 1
     sts._api._pool.close()
@@ -591,7 +591,7 @@ def test_sts_is_called_through_the_proxy_of_the_environment(public, server):
     """Plain HTTP, so that the proxy can be asked what it heard: the whole address, and who is allowed to use it."""
     public(AWS_ENDPOINT_URL="http://sts.internal", HTTP_PROXY=server.url.replace("//", "//us:er@"), **OWN_KEYS)
     server.answers = [(200, assumed())]
-    sts = Sts("eu-west-1", PRINCIPAL)
+    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     assert assume(sts) == SESSION
     [(_, headers)] = server.requests
     assert headers["Host"] == "sts.internal"
@@ -599,7 +599,7 @@ def test_sts_is_called_through_the_proxy_of_the_environment(public, server):
     assert server.paths == ["http://sts.internal/"]
     sts._api._pool.close()
     public(HTTPS_PROXY="http://proxy.internal:3128", AWS_ENDPOINT_URL="https://sts.internal")
-    made = Sts("eu-west-1", PRINCIPAL)._api
+    made = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)._api
     assert (made._pool.proxy.host, made._target) == ("proxy.internal", "/")
 
 
@@ -785,7 +785,7 @@ def test_a_failed_connection_is_unavailable_after_two_attempts(live, monkeypatch
 def test_a_server_that_is_away_is_unavailable(environment):
     url = f"http://127.0.0.1:{free_port()}"
     environment(AWS_ENDPOINT_URL=url, **OWN_KEYS)
-    sts = Sts("eu-west-1", PRINCIPAL)
+    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT)):
         with pytest.raises(Unavailable):
             call()
@@ -796,7 +796,7 @@ def test_a_server_that_is_away_is_unavailable(environment):
 
 
 def test_sts_starts_without_credentials_and_each_call_is_unavailable(environment):
-    sts = Sts("eu-west-1", PRINCIPAL)
+    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT), lambda: sts.probe_own(GRANT)):
         with pytest.raises(Unavailable):
             call()
@@ -806,7 +806,7 @@ def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, 
     environment(
         AWS_ENDPOINT_URL=server.url, AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials"
     )
-    sts = Sts("eu-west-1", PRINCIPAL)
+    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     for _ in range(2):
         with pytest.raises(Unavailable):
             sts.is_broker()
@@ -820,7 +820,7 @@ def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, 
 def test_sts_is_called_once_credentials_appear_where_there_were_none(environment, server, tmp_path):
     """As after a start at which the instance's metadata did not answer: botocore then finds none, and raises nothing."""
     environment(AWS_ENDPOINT_URL=server.url)
-    sts = Sts("eu-west-1", PRINCIPAL)
+    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     with pytest.raises(Unavailable):
         sts.is_broker()
     (tmp_path / "credentials").write_text("[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n")
@@ -831,7 +831,7 @@ def test_sts_is_called_once_credentials_appear_where_there_were_none(environment
 def test_threads_that_come_first_together_all_get_through(environment, server):
     environment(AWS_ENDPOINT_URL=server.url, **OWN_KEYS)
     server.answers = [(200, assumed())]
-    sts, found = Sts("eu-west-1", PRINCIPAL), []
+    sts, found = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES), []
     threads = [threading.Thread(target=lambda: found.append(assume(sts))) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -1,0 +1,60 @@
+"""The names of proofs' sessions: no role can tell them from issuances, and Deputy can."""
+
+import re
+import uuid
+
+import pytest
+
+from app.aws.proof_names import ProofNames
+from app.ids import RoleArn, new_id, session_name
+from tests.support.cast import SESSION_NAME
+
+ROLE = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd")
+OTHER = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abce")
+OLD, NEW = "o" * 40, "n" * 40
+
+
+def test_a_proofs_session_name_could_be_an_issuances():
+    """Not even the id's time tells: it is a key's of the last two years, and another each time."""
+    names = [ProofNames((NEW,)).make(ROLE) for _ in range(200)]
+    ids = [uuid.UUID(re.fullmatch(SESSION_NAME, name)[1]) for name in names]
+    assert re.fullmatch(SESSION_NAME, session_name(new_id()))
+    assert {(made.version, made.variant) for made in ids} == {(7, new_id().variant)}
+    newest = new_id().int >> 80
+    ages = [(newest - (made.int >> 80)) / 86_400_000 for made in ids]  # days
+    assert min(ages) >= 0
+    assert max(ages) <= 730
+    assert max(ages) - min(ages) > 365
+    assert len(set(ids)) == len({name[-24:] for name in names}) == 200
+
+
+def test_each_secret_key_recognizes_what_it_signed_and_the_first_signs():
+    before, during, after = ProofNames((OLD,)), ProofNames((NEW, OLD)), ProofNames((NEW,))
+    for names, recognized_by in ((before, (before, during)), (during, (during, after)), (after, (during, after))):
+        name = names.make(ROLE)
+        assert [each for each in (before, during, after) if each.recognizes(name, ROLE.text)] == [*recognized_by]
+
+
+def test_a_name_counts_for_the_role_that_it_was_made_for_alone():
+    names = ProofNames((NEW,))
+    name = names.make(ROLE)
+    assert not names.recognizes(name, OTHER.text)
+    assert not names.recognizes(name, f"{ROLE.text} ")
+    assert not names.recognizes(name, "")
+
+
+def test_a_name_that_differs_in_one_digit_is_not_recognized():
+    names = ProofNames((NEW,))
+    name = names.make(ROLE)
+    for place in (7, 38, 40, 63):
+        changed = name[:place] + ("0" if name[place] != "0" else "1") + name[place + 1 :]
+        assert not names.recognizes(changed, ROLE.text)
+
+
+@pytest.mark.parametrize("text", ["", "deputy-", "\udcff", "٣" * 64, "a\0b"])
+def test_other_text_is_not_recognized(text):
+    assert not ProofNames((NEW,)).recognizes(text, ROLE.text)
+
+
+def test_an_issuances_name_is_not_recognized():
+    assert not ProofNames((NEW,)).recognizes(session_name(new_id()), ROLE.text)
