@@ -4,6 +4,7 @@ from functools import cache, partial
 
 from app import log
 from app.access.api_keys import ApiKeys
+from app.access.key_uses import KeyUses
 from app.audit.log import AuditLog
 from app.aws import proof_names, stack_answers, stack_messages, sts, templates
 from app.config import Config
@@ -41,7 +42,8 @@ class Services:
         self.tenant_share = tenant_share.TenantShare()
         self.audit = AuditLog(db)
         self.refusals = refusals.Refusals(db)
-        self.api_keys = ApiKeys(db, most=config.tenant_keys, sets=sets)
+        self.key_uses = KeyUses(db)
+        self.api_keys = ApiKeys(db, self.key_uses, most=config.tenant_keys, sets=sets)
         self.tenants = tenants.Tenants(db)
         self.rotations = rotation.Rotations(db)
         self.listing = listing.Listing(db, sets)
@@ -54,7 +56,7 @@ class Services:
         self.links = page_links.Links(db, self.onboarding, self.connections, self.verification, config, self.rates)
         self.registrations = _registrations(db, config, sets)
         fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proof_max_age)
-        self.authorization = authorization.Authorization(db, fresh)
+        self.authorization = authorization.Authorization(db, fresh, self.key_uses)
         self.issuer = issue.CredentialIssuer(
             db, door, self.authorization, sessions, self.rates, self.audit, config.max_session_seconds
         )

@@ -26,6 +26,7 @@ from sqlalchemy import make_url
 
 from app.access import api_keys
 from app.access.callers import Scope
+from app.access.key_uses import KeyUses
 from app.aws import sts
 from app.config import Broker, Config
 from app.factory import create_app
@@ -238,6 +239,8 @@ def customer(aws: Sandbox) -> Customer:
 
 
 refusals.OF_TENANT = 1_000_000  # before a service is made
+schedule_key_uses = KeyUses._schedule
+KeyUses._schedule = lambda _: None  # a minute later, and when the process ends, the test's database is gone
 
 
 @pytest.fixture(autouse=True)

@@ -312,6 +312,7 @@ def test_only_deputy_itself_writes_for_nobody():
     assert writes_for_nobody(TREES) == [
         ("app/access/api_keys.py", "install_key"),  # the operator at the machine
         ("app/access/api_keys.py", "revoke_any"),
+        ("app/access/key_uses.py", "_store"),  # no request waits for it
         ("app/audit/months.py", "_step"),
         ("app/audit/restored.py", "record_restore"),  # the operator
         ("app/background/housekeeping.py", "_audit_events"),

@@ -17,6 +17,7 @@ from sqlalchemy import Select, func, select
 
 from app.access import Caller, Operator, Scope, callers, ensure_room, families, one_or_not_found, tenant_of
 from app.access.families import FamilySummary, Making
+from app.access.key_uses import KeyUses
 from app.audit import Action, Actor, Event, log as audit
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
@@ -51,8 +52,9 @@ def generate_key() -> str:
 class ApiKeys:
     """`most`: how many live keys may be bound to one tenant. `sets`: the names of all permission sets."""
 
-    def __init__(self, db: Database, *, most: int, sets: Collection[str]) -> None:
+    def __init__(self, db: Database, uses: KeyUses, *, most: int, sets: Collection[str]) -> None:
         self._db = db
+        self._uses = uses
         self._most = most
         self._sets = sets
 
@@ -61,7 +63,9 @@ class ApiKeys:
         lookup = callers.lookup_of(text)
         with self._db.read() as db:
             _, caller = callers.caller_at_epoch(db, lookup)
-        return callers.authenticated(caller, callers.digest_of(text)).for_request(request_id, client_address)
+        caller = callers.authenticated(caller, callers.digest_of(text))
+        self._uses.note(lookup)
+        return caller.for_request(request_id, client_address)
 
     def create_key(
         self,

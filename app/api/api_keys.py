@@ -43,6 +43,7 @@ class KeyOut(Answer):
     made_by = uuid("The key that made it; null: the command line.", allow_none=True)
     expires_at = Time(allow_none=True)
     created_at = Time()
+    last_used_at = Time("The hour in which it was last used; null: never, as far as is known.", allow_none=True)
 
 
 class MadeOut(Answer):
@@ -66,7 +67,7 @@ class ReplaceIn(Strict):
 _ABOUT = "Keys for programs and people, no stronger than the key that makes them."
 bp = Blueprint("api_keys", __name__, noun="api_key", description=_ABOUT)
 _ONE = "/v1/api-keys/<uuid:key_id>"
-_SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at")
+_SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at", "last_used_at")
 
 
 @bp.operation("POST", "/v1/api-keys", Scope.KEYS_WRITE, KeyCreated, takes=KeyIn, status=201, fails=[404])

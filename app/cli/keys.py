@@ -24,7 +24,17 @@ def _row(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "state": "revoked" if key.revoked_at is not None else "live" if is_live(key, now()) else "expired",
-        **row_of(key, "expires_at", "name", "tenant_id", "created_at", "made_by", "replaced_by", "permission_sets"),
+        **row_of(
+            key,
+            "expires_at",
+            "name",
+            "tenant_id",
+            "created_at",
+            "last_used_at",
+            "made_by",
+            "replaced_by",
+            "permission_sets",
+        ),
         "scopes": ["all"] if scopes == frozenset(Scope) else sorted(scopes),
     }
 
@@ -84,12 +94,12 @@ def _shown_once(key: ApiKey, text: str) -> Row:
     return {"id": key.id, "key": text}
 
 
-@noun.verb("list", text=columns("id", "state", "expires_at", "name", "tenant_id", "scopes"))
+@noun.verb("list", text=columns("id", "state", "expires_at", "last_used_at", "name", "tenant_id", "scopes"))
 @click.option("--tenant", help="Those that are bound to this tenant: its id, reference or name.")
 def list_all(tenant: str | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
 
-    A key without a tenant is for every tenant.
+    A key without a tenant is for every tenant. A key's last use is known to the hour, a minute later.
     """
     bound_to = tenant_called(tenant).id if tenant is not None else None
     return [_row(key) for key in services().api_keys.all_keys() if bound_to in {None, key.tenant_id}]

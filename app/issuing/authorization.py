@@ -18,6 +18,7 @@ from cachetools import LRUCache
 
 from app import errors
 from app.access.callers import Caller, Scope, authenticated, caller_at_epoch, digest_of, lookup_of
+from app.access.key_uses import KeyUses
 from app.access.tenancy import owned_at_epoch
 from app.concurrency.single_flight import SingleFlight
 from app.ids import Grant
@@ -95,8 +96,9 @@ class _Memory(Generic[Name, Thing]):
 class Authorization:
     """Answers from memory what is still valid of what the database said, as far as this process knows."""
 
-    def __init__(self, db: Database, shelf_life: ShelfLife) -> None:
+    def __init__(self, db: Database, shelf_life: ShelfLife, key_uses: KeyUses) -> None:
         self._db = db
+        self._key_uses = key_uses
         self._shelf_life = shelf_life
         self._history = EpochHistory()
         self._callers: _Memory[str, Caller] = _Memory(_KEYS)
@@ -105,7 +107,9 @@ class Authorization:
     def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
         """As ApiKeys.authenticate, from memory: use it only for what is compared with the epoch before it counts."""
         _, caller = self._caller(lookup_of(text))
-        return authenticated(caller, digest_of(text)).for_request(request_id, client_address)
+        caller = authenticated(caller, digest_of(text))
+        self._key_uses.note(caller.lookup)
+        return caller.for_request(request_id, client_address)
 
     def authorize_issuance(self, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
         """The connection, if this caller may have credentials for it, and the epoch at which all of that held.

@@ -25,6 +25,7 @@ import psutil
 import sqlalchemy
 
 from app.access.api_keys import ApiKeys, generate_key
+from app.access.key_uses import KeyUses
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
@@ -138,7 +139,7 @@ class Deployment:
     def __enter__(self) -> Self:
         if not self._installed:
             database = Database(self.database_url)
-            ApiKeys(database, most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
+            ApiKeys(database, KeyUses(database), most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
             database.engine.dispose()
         self.engine = sqlalchemy.create_engine(self.database_url)  # past the service
         try:

@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy
 
 from app.access.api_keys import ApiKeys
+from app.access.key_uses import KeyUses
 from app.audit.restored import record_restore
 from app.store.database import Database
 from tests.conftest import OPERATOR
@@ -160,7 +161,7 @@ def test_a_key_that_is_revoked_again_after_the_restore_is_refused(service: Deplo
     restored(service, copy)
     assert answered(service, place).status == 200, "as the guide warns"
     with past_the_service(service) as database:
-        ApiKeys(database, most=1, sets=()).revoke_any(OPERATOR, UUID(place.key_id))
+        ApiKeys(database, KeyUses(database), most=1, sets=()).revoke_any(OPERATOR, UUID(place.key_id))
     assert answered(service, place).status == 401
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from app.access.api_keys import generate_key
 from app.access.callers import Scope
+from app.access.key_uses import KeyUses
 from app.audit.log import AuditLog
 from app.clock import now
 from app.errors import AppError, ConnectionNotVerifiedError, StoreUnavailableError, UnauthenticatedError
@@ -462,7 +463,7 @@ def test_a_tenant_that_is_resumed_issues_at_once(warm: Warm, there, by_hand):
 def test_a_process_remembers_so_many_keys_and_connections_and_no_more(database_url, here, monkeypatch):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
-    authorization = Authorization(here.db, here.authorization._shelf_life)
+    authorization = Authorization(here.db, here.authorization._shelf_life, KeyUses(here.db))
     places = [place(here) for _ in range(6)]
     for _ in range(2):
         for made in places:
@@ -477,7 +478,7 @@ def test_a_process_remembers_so_many_keys_and_connections_and_no_more(database_u
 
 def test_what_aws_denies_is_read_again(here, by_hand):
     made = place(here)
-    authorization = Authorization(here.db, here.authorization._shelf_life)
+    authorization = Authorization(here.db, here.authorization._shelf_life, KeyUses(here.db))
     caller = authorization.authenticate(made.key, None)
     _, connection = authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))
     seen = statements(here)
@@ -490,7 +491,7 @@ def test_what_aws_denies_is_read_again(here, by_hand):
 
 def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(here, monkeypatch):
     made = place(here)
-    authorization = Authorization(here.db, here.authorization._shelf_life)
+    authorization = Authorization(here.db, here.authorization._shelf_life, KeyUses(here.db))
     caller = authorization.authenticate(made.key, None)
     _, connection = authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))
     renewed = []
@@ -526,7 +527,7 @@ def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand)
 
 def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, here, there):
     """Its word makes old memory look right; but the key was read at the new epoch, and the earlier one counts."""
-    authorization = Authorization(here.db, here.authorization._shelf_life)
+    authorization = Authorization(here.db, here.authorization._shelf_life, KeyUses(here.db))
     warm_caller = authorization.authenticate(warm.place.key, None)
     path = (warm.place.tenant_id, warm.place.connection_id)
     old, _ = authorization.authorize_issuance(warm_caller, path)

@@ -1,0 +1,78 @@
+"""In which hour each API key was last used, for those who look for keys that nobody uses any more.
+
+Requests note keys in memory. A minute later the notes are stored, for each key once an hour by each process. A process
+that ends stores its notes; one that is killed loses those of its last minute.
+"""
+
+import atexit
+import threading
+import time
+from datetime import datetime
+
+from cachetools import LRUCache
+from sqlalchemy import or_, select, update
+
+from app.clock import now
+from app.concurrency.gevent import spawn
+from app.errors import ConflictError, StoreUnavailableError
+from app.log import logger
+from app.store.database import SYSTEM, Database
+from app.store.models import ApiKey
+
+_SECONDS = 60.0  # from the first note until all are stored
+_TOGETHER = 200  # rows in one transaction, for which other writers wait
+_KEYS = 10_000  # whose stored hour a process remembers
+
+
+class KeyUses:
+    """The uses of keys in this process. Keys are named by the lookup digits in their texts."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._noted: dict[str, datetime] = {}
+        self._stored: LRUCache[str, datetime] = LRUCache(_KEYS)
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+
+    def note(self, lookup: str) -> None:
+        """Note that this key was presented, and was good."""
+        if lookup in self._noted:  # without a lock, as each request for credentials comes here
+            return
+        with self._lock:
+            is_first = not self._noted
+            self._noted[lookup] = now().replace(minute=0, second=0, microsecond=0)
+        if is_first:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        atexit.register(self.flush)
+        spawn(self._flush_later)
+
+    def _flush_later(self) -> None:
+        time.sleep(_SECONDS)
+        self.flush()
+
+    def flush(self) -> None:
+        """Store the notes. While the database is away they are lost: a key that is in use is noted again."""
+        with self._flushing:
+            with self._lock:
+                noted, self._noted = self._noted, {}
+            new = [(lookup, hour) for lookup, hour in noted.items() if self._stored.get(lookup) != hour]
+            try:
+                for start in range(0, len(new), _TOGETHER):
+                    self._store(dict(new[start : start + _TOGETHER]))
+            except (StoreUnavailableError, ConflictError) as error:
+                logger.warning("key_uses.not_stored", keys=len(new), error=type(error).__name__)
+            with self._lock:
+                if not self._noted:
+                    atexit.unregister(self.flush)
+
+    def _store(self, hours: dict[str, datetime]) -> None:
+        with self._db.write(SYSTEM) as db:
+            for hour in set(hours.values()):
+                lookups = [lookup for lookup in hours if hours[lookup] == hour]
+                is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
+                # Whoever holds a row's lock stores the same hour, or revokes the key, and need not wait for this.
+                rows = select(ApiKey.id).where(ApiKey.lookup.in_(lookups), is_older).with_for_update(skip_locked=True)
+                db.execute(update(ApiKey).where(ApiKey.id.in_(rows)).values(last_used_at=hour))
+        self._stored.update(hours)
