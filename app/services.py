@@ -11,7 +11,7 @@ from app.config import Config
 from app.connections import canary, connections, diagnosis, listing, pace, proof_queue, verification
 from app.health.readiness import Health, checks
 from app.health.vendor_checks import vendor_checks
-from app.issuing import authorization, issue, session_cache, shelf_life
+from app.issuing import authorization, issue, session_cache, session_origins, shelf_life
 from app.limits import quotas, rates, refusals, tenant_share
 from app.log import logger
 from app.onboarding import kit, page_links, registrations
@@ -60,6 +60,8 @@ class Services:
         self.issuer = issue.CredentialIssuer(
             db, door, self.authorization, sessions, self.rates, self.audit, config.max_session_seconds
         )
+        own_roles = tuple(role for role in (config.canary_role_arn, config.stranger_role_arn) if role is not None)
+        self.session_origins = session_origins.SessionOrigins(db, self.audit, names, own_roles)
         finding = partial(prober.finding, door) if config.canary_role_arn else None
         published, queue, listens = self.onboarding.published, self.proof_queue, self.registrations is not None
         own = vendor_checks(config, db)

@@ -5,7 +5,6 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
-from uuid import UUID
 
 import click
 from flask import current_app
@@ -16,10 +15,9 @@ from app.access.callers import Operator
 from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401  commands import them from here
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
-from app.store.pages import Page
+from app.store.pages import every, pages  # noqa: F401
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-_PAGE = 200
 
 
 def services() -> Services:
@@ -88,19 +86,3 @@ def a_line(_context: click.Context, _option: click.Parameter, value: str) -> str
 
 REASON = click.option("--reason", required=True, callback=a_line, help="For the audit log.")
 TENANT = click.argument("tenant")
-
-
-def pages(fetch: Callable[..., Page[Any]], after: UUID | None = None) -> Iterator[list[Any]]:
-    """All pages of a list."""
-    while True:
-        page = fetch(limit=_PAGE, after=after)
-        yield page.items
-        if page.after is None:
-            return
-        after = page.after
-
-
-def every(fetch: Callable[..., Page[Any]]) -> Iterator[Any]:
-    """Everything in a list."""
-    for items in pages(fetch):
-        yield from items

@@ -1,6 +1,6 @@
 """Keyset pages: a list in parts, each of which begins where the one before ended."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, select, union_all
 from sqlalchemy.orm import Session
 
 Row = TypeVar("Row")
+_PAGE = 200  # rows of one page, where all are read
 
 
 class Page(NamedTuple, Generic[Row]):
@@ -49,3 +50,19 @@ def page(
     more = len(rows) > limit
     rows = rows[:limit]
     return Page(rows, getattr(rows[-1], key.key) if more else None)
+
+
+def pages(fetch: Callable[..., Page[Row]], after: UUID | None = None) -> Iterator[list[Row]]:
+    """Return all pages of a list, one after the other."""
+    while True:
+        part = fetch(limit=_PAGE, after=after)
+        yield part.items
+        if part.after is None:
+            return
+        after = part.after
+
+
+def every(fetch: Callable[..., Page[Row]]) -> Iterator[Row]:
+    """Return everything in a list."""
+    for items in pages(fetch):
+        yield from items

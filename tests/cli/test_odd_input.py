@@ -49,7 +49,7 @@ def test_a_command_refuses_odd_input_in_a_line(app: Flask, world: World, monkeyp
 
     monkeypatch.setattr("app.cli.audit.time.sleep", interrupted)
     tenant = world.tenant()
-    others = {"tenant": tenant["id"], "connection": tenant["id"], "key": "x", "link_id": tenant["id"]}
+    others = {"tenant": tenant["id"], "connection": tenant["id"], "key": "x", "link_id": tenant["id"], "session": "x"}
     others |= {"reason": "x", "name": "x", "scopes": "all"}
     for where in takes_text(ALL[path]):
         for odd in ODD:

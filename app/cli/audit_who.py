@@ -1,0 +1,156 @@
+"""`audit who`: whose a session in a line of CloudTrail is."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from app.cli.audit import noun
+from app.cli.operator import Row, lines, row_of, services
+from app.ids import RoleArn, key_id_in
+from app.issuing.session_origins import HAND_OUTS_MAX
+from app.store.models import AuditEvent
+
+_SHOWN = 20  # hand-outs
+_ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)
+_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # whatever STS takes
+
+_ISSUED = "Deputy handed out credentials of this session."
+_PROOF = "Deputy proved or diagnosed the role with this session, and handed it to nobody."
+_NOT_HANDED_OUT = "The name has the id of an API key, but no hand-out of such a session is on record."
+_NO_SUCH_SESSION = "No hand-out of a session with this access key id is on record."
+_NOT_OURS = "Deputy did not make this name with the secret keys that it has now."
+_OTHER_FORM = "Deputy did not make this name: its names are deputy-, 32 hex digits, - and 24 hex digits."
+
+_OLDER = (
+    " Older events have left the log: look into the months that you archived"
+    " (docs/operations.md, How long the audit log is kept)."
+)
+_IS_IT_THE_SAME = "The name of a session is its caller's choice. The line is about this session only if its accessKeyId is the one above."
+_IS_IT_A_PROOF = (
+    "The name of a session is its caller's choice, and this one may have been copied. The line is about a proof only if the"
+    " session was opened from the account {accounts}, and did nothing but ask who it is and read its own role."
+    " Otherwise somebody else is let in by the role: see docs/operations.md, A customer sees odd access."
+)
+_WHO_KNOWS_THE_KEY = (
+    "A session that was opened and given to nobody makes no calls. If it made calls after log_begins_at, none of your"
+    " programs made them, unless they were before the last restore of a backup: everybody who reads the customer's"
+    f" CloudTrail knows the key's id. See docs/operations.md, A customer sees odd access.{_OLDER}"
+)
+_ASK_BY_NAME = (
+    "Ask with the session's name and --role as well: sessions of proofs, and those from before revision 0037, are found"
+    " by their names alone. If neither is found and the session began after log_begins_at, Deputy did not hand it out:"
+    f" see docs/operations.md, A customer sees odd access.{_OLDER}"
+)
+_ASK_WITH_OLD_KEYS = (
+    "If a key was removed from DEPUTY_SECRET_KEYS since, ask again with that key at the end of the list, for this command"
+    " alone. Proofs from before revision 0037 have names that nobody can recognize. Otherwise the caller is not Deputy:"
+    " see docs/operations.md, A customer sees odd access."
+)
+_NOT_DEPUTY = "The caller is not Deputy: see docs/operations.md, A customer sees odd access."
+
+
+def _role(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else RoleArn.parse(value).text
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _text(row: Row) -> Iterator[str]:
+    values = {name: value for name, value in row.items() if name not in {"answer", "to_do"}}
+    yield from (row["answer"], "", *lines(values), "", *textwrap.wrap(row["to_do"], 100))
+
+
+@noun.verb("who", "deputy-0190…-3f2a… --role arn:aws:iam::123456789012:role/deputy-0123abcd", text=_text)
+@click.argument("session")
+@click.option(
+    "--role", callback=_role, help="The role's ARN: roleArn in the line of AssumeRole. Makes the search short."
+)
+def who(session: str, role: str | None) -> Row:
+    """Say whose a session in a line of CloudTrail is.
+
+    SESSION is an access key id (accessKeyId) or a session's name (roleSessionName), which is also the end of the session's
+    ARN. Deputy handed it out, or proved a role with it, or has nothing to do with it.
+    """
+    if _ACCESS_KEY_ID.fullmatch(session):
+        hand_outs = services().session_origins.hand_outs(session)
+        return _issued(hand_outs, role) if hand_outs else _unknown(_NO_SUCH_SESSION, _ASK_BY_NAME)
+    name = re.split("[/:]", session)[-1]
+    if not _SESSION_NAME.fullmatch(name):
+        raise click.BadParameter("must be an access key id, or the name of a session.", param_hint="SESSION")
+    return _named(name, role)
+
+
+def _named(name: str, role: str | None) -> Row:
+    origins, key_id = services().session_origins, key_id_in(name)
+    if key_id is None:
+        return _unknown(_OTHER_FORM, _NOT_DEPUTY)
+    if (key := origins.key(key_id)) is None:
+        proven = (role and origins.proven_role(name, role)) or origins.proven_role(name, None)
+        return _proof(name, proven, role) if proven else _unknown(_NOT_OURS, _ASK_WITH_OLD_KEYS)
+    if role is None and key.tenant_id is None:
+        click.echo("Reading what all tenants were issued. --role makes the search short.", err=True)
+    if hand_outs := origins.hand_outs_named(name, role):
+        return _issued(hand_outs, role)
+    return {**_unknown(_NOT_HANDED_OUT, _WHO_KNOWS_THE_KEY), "api_key": key.name, "api_key_id": key.id}
+
+
+def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
+    """`hand_outs`: the newest first."""
+    last = hand_outs[0]
+    connection = services().session_origins.connection(last.connection_id)
+    role_arn = connection.role_arn if connection else None
+    _ensure_role(role_arn, role)
+    number = len(hand_outs)
+    shown: list[Any] = [row_of(each, "at", "client_address", "request_id") | _why(each) for each in hand_outs[:_SHOWN]]
+    return {
+        "answer": _ISSUED,
+        "to_do": _IS_IT_THE_SAME,
+        **{name: last.details[name] for name in ("access_key_id", "session_name", "expires_at")},
+        "api_key": last.actor_name,
+        "api_key_id": last.actor_id,
+        "tenant": connection and connection.tenant.name,
+        **row_of(last, "tenant_id", "connection_id"),
+        "role_arn": role_arn,
+        "hand_outs": f"{number} or more" if number == HAND_OUTS_MAX else number,
+        "latest": shown,
+    }
+
+
+def _why(hand_out: AuditEvent) -> dict[str, Any]:
+    return {name: hand_out.details[name] for name in ("source", "reason")}
+
+
+def _ensure_role(role_arn: str | None, role: str | None) -> None:
+    if role not in {None, role_arn}:
+        raise click.ClickException(
+            f"The session is Deputy's, but of another role than --role: {role_arn}. Check the line."
+        )
+
+
+def _proof(name: str, role_arn: str, role: str | None) -> Row:
+    _ensure_role(role_arn, role)
+    config = services().config
+    accounts = " or ".join(
+        [config.broker.account_id, *([config.stranger_role_arn.account_id] if config.stranger_role_arn else [])]
+    )
+    own = {config.canary_role_arn: "the canary", config.stranger_role_arn: "the stranger"}
+    connections = [
+        {"connection_id": each.id, "tenant": each.tenant.name, "tenant_id": each.tenant_id, "status": each.status}
+        for each in services().session_origins.connections_to(role_arn)
+    ]
+    return {
+        "answer": _PROOF,
+        "to_do": _IS_IT_A_PROOF.format(accounts=accounts),
+        "session_name": name,
+        "role_arn": role_arn,
+        "role": own.get(RoleArn.parse(role_arn), "a customer's"),
+        "connections": connections,
+    }
+
+
+def _unknown(answer: str, to_do: str) -> dict[str, Any]:
+    return {"answer": answer, "to_do": to_do, "log_begins_at": services().session_origins.log_begins_at()}

@@ -1,0 +1,107 @@
+"""Where a session of a customer's role came from: a hand-out of credentials, a proof, or neither.
+
+The caller of AssumeRole chooses the session's name, so another caller can copy a name of ours. An access key id is
+AWS's. Proofs' access key ids are not recorded, as their sessions are never handed out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.audit.log import AuditLog, EventFilter
+from app.aws.proof_names import ProofNames
+from app.ids import RoleArn, key_id_in, time_of
+from app.store.database import CLOCKS_APART, Database
+from app.store.models import ISSUED, ApiKey, AuditEvent, Connection
+from app.store.pages import every
+
+HAND_OUTS_MAX = 10_000  # of one session that are counted
+_CLOCKS = timedelta(seconds=2 * CLOCKS_APART)  # AWS's clock beside ours
+_ROLES = 5_000  # of connections that are read at once
+
+
+@dataclass(frozen=True)
+class SessionOrigins:
+    """Reads the audit log and the connections, of all tenants: for the operator alone."""
+
+    _db: Database
+    _log: AuditLog
+    _proof_names: ProofNames
+    _own_roles: tuple[RoleArn, ...]  # the canary and the stranger
+
+    def hand_outs(self, access_key_id: str) -> list[AuditEvent]:
+        """Return a session's hand-outs, newest first, at most HAND_OUTS_MAX."""
+        first = next(self._issued(EventFilter(access_key_id=access_key_id)), None)
+        return [] if first is None else self._same_session(first)
+
+    def hand_outs_named(self, name: str, role_arn: str | None) -> list[AuditEvent]:
+        """As `hand_outs`, by the session's name, which has no index. `role_arn`: read the events of that role alone."""
+        key_id = key_id_in(name)
+        key = None if key_id is None else self.key(key_id)
+        if key is None:
+            return []
+        of_key = EventFilter(tenant_id=key.tenant_id, api_key_id=key.id, since=time_of(key.id) - _CLOCKS)
+        filters = [of_key]
+        if role_arn is not None:
+            filters = [of_key._replace(connection_id=each.id) for each in self.connections_to(role_arn)]
+        issued = (event for wanted in filters for event in self._issued(wanted))
+        same = next((event for event in issued if event.details.get("session_name") == name), None)
+        return [] if same is None else self._same_session(same)
+
+    def proven_role(self, name: str, role_arn: str | None) -> str | None:
+        """Return the ARN of the role for whose proof a secret key signed this name. `role_arn`: try that role alone."""
+        role_arns = self._role_arns() if role_arn is None else [role_arn]
+        return next((each for each in role_arns if self._proof_names.recognizes(name, each)), None)
+
+    def connections_to(self, role_arn: str) -> list[Connection]:
+        """Return all tenants' connections to a role, deleted ones too."""
+        account_id = RoleArn.parse(role_arn).account_id  # which has an index
+        query = select(Connection).where(Connection.account_id == account_id, Connection.role_arn == role_arn)
+        with self._db.read() as db:
+            return list(db.scalars(query.order_by(Connection.id)))
+
+    def connection(self, connection_id: UUID | None) -> Connection | None:
+        """Return a connection, also a deleted one."""
+        with self._db.read() as db:
+            return db.scalar(select(Connection).where(Connection.id == connection_id))
+
+    def key(self, key_id: UUID) -> ApiKey | None:
+        """Return an API key, also a revoked one."""
+        with self._db.read() as db:
+            return db.get(ApiKey, key_id)
+
+    def log_begins_at(self) -> datetime | None:
+        """Return the time of the oldest event in the log."""
+        with self._db.read() as db:
+            return db.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
+
+    def _issued(self, wanted: EventFilter) -> Iterator[AuditEvent]:
+        return every(partial(self._log.events, None, wanted._replace(actions=(ISSUED,))))
+
+    def _same_session(self, event: AuditEvent) -> list[AuditEvent]:
+        """Return all hand-outs of the session of this one, which lie within its life."""
+        details, expires_at = event.details, datetime.fromisoformat(event.details["expires_at"])
+        wanted = EventFilter(
+            connection_id=event.connection_id,
+            since=expires_at - timedelta(seconds=details["duration_seconds"]) - _CLOCKS,
+            until=expires_at + _CLOCKS,
+        )
+        events = (each for each in self._issued(wanted) if each.details["access_key_id"] == details["access_key_id"])
+        return list(islice(events, HAND_OUTS_MAX))
+
+    def _role_arns(self) -> Iterator[str]:
+        yield from (role_arn.text for role_arn in self._own_roles)
+        after = UUID(int=0)
+        while True:
+            query = select(Connection.id, Connection.role_arn).where(Connection.id > after)
+            with self._db.read() as db:
+                rows = db.execute(query.order_by(Connection.id).limit(_ROLES)).all()
+            yield from (row.role_arn for row in rows)
+            if len(rows) < _ROLES:
+                return
+            after = rows[-1].id
