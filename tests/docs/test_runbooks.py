@@ -15,7 +15,8 @@ from flask import Flask
 from app.cli.commands import COMMANDS
 from tests.docs.test_documents import DOCUMENTS
 
-OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+OPERATIONS = (DOCS / "operations.md").read_text()
 RUNBOOKS = OPERATIONS.partition("\n## At three in the morning\n")[2].partition("\n## ")[0]
 
 
@@ -31,9 +32,25 @@ def scopes_used(app: Flask) -> set[str]:
 
 
 def test_the_recommended_key_has_the_scopes_that_the_runbooks_use_and_no_other(app: Flask):
-    recommended = RUNBOOKS.partition("**No key at hand.**")[2].partition("```sh\n")[2].partition("```")[0]
+    recommended = RUNBOOKS.partition("### No key at hand")[2].partition("```sh\n")[2].partition("```")[0]
     assert set(re.findall(r"--scope (\S+)", recommended)) == scopes_used(app)
     assert "tenants:read" in recommended
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_index_at_the_top_has_every_runbook_and_each_of_its_links_leads_somewhere():
+    index = OPERATIONS.partition("\n## ")[2].partition("\n## ")[0]
+    assert index.startswith("What to do when")
+    links = re.findall(r"\]\(([^)#]*)#([^)]+)\)", index)
+    runbooks = {anchor(heading) for heading in re.findall(r"^### (.+)$", RUNBOOKS, re.MULTILINE)}
+    assert len(runbooks) > 20
+    assert runbooks <= {place for document, place in links if not document}
+    for document, place in links:
+        text = (DOCS / (document or "operations.md")).read_text()
+        assert place in {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}, place
 
 
 ALL = click.Group("flask", commands={command.name: command for command in COMMANDS})
