@@ -118,10 +118,10 @@ class Caller:
         if self.expires_at is not None and self.expires_at <= now():
             raise UnauthenticatedError(_BAD_KEY)
 
-    def require(self, scope: Scope) -> None:
-        """Raises ForbiddenError unless the key has the scope. Call it before any lookup."""
-        if scope not in self.scopes:
-            raise ForbiddenError(f"This API key lacks the scope {scope.value}.")
+    def require(self, *scopes: Scope) -> None:
+        """Raises ForbiddenError unless the key has one of the scopes. Call it before any lookup."""
+        if self.scopes.isdisjoint(scopes):
+            raise ForbiddenError(f"This API key lacks the scope {' or '.join(scopes)}.")
 
     def covers(self, permission_sets: frozenset[str]) -> bool:
         """Say whether the key is for all of these permission sets."""

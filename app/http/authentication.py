@@ -1,6 +1,6 @@
 """Who calls, and with which scope.
 
-Every view is either `public` or wrapped by `requires(scope)` right below its route (`Blueprint.operation`): the key and
+Every view is either `public` or wrapped by `requires(scope, …)` right below its route (`Blueprint.operation`): the key and
 its scope are checked before anything of the request is parsed and before the database is asked whether a thing exists.
 """
 
@@ -18,8 +18,8 @@ from app.http.openapi import P, R, document
 from app.http.prices import STOP, price_of
 
 
-def requires(scope: Scope, *, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Admit only API keys with this scope. Raises UnauthenticatedError, then ForbiddenError."""
+def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Admit only API keys with one of these scopes. Raises UnauthenticatedError, then ForbiddenError."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         price = price_of(view.__name__)
@@ -35,10 +35,10 @@ def requires(scope: Scope, *, fails: Sequence[int]) -> Callable[[Callable[P, R]]
             urgent.set(price == STOP and tenant_id is None)
             with share.stop(key, tenant_id) if price == STOP else share.request(tenant_id, price):
                 g.caller = caller or _authenticate(key)
-                g.caller.require(scope)
+                g.caller.require(*scopes)
                 return view(*args, **kwargs)
 
-        return document(guarded, scope=scope, fails=fails)
+        return document(guarded, scopes=scopes, fails=fails)
 
     return decorate
 
@@ -73,7 +73,7 @@ def requires_from_memory(
                 g.caller.require(scope)
                 return view(*args, **kwargs)
 
-        return document(guarded, scope=scope, fails=fails)
+        return document(guarded, scopes=(scope,), fails=fails)
 
     return decorate
 

@@ -37,7 +37,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         self,
         method: str,
         path: str,
-        scope: Scope,
+        scopes: Scope | tuple[Scope, ...],
         answer: Any = None,
         *,
         takes: Any = None,
@@ -45,18 +45,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         fails: Sequence[int] = (),
         **route: Any,
     ) -> Callable[[View], View]:
-        """A view for API keys with this scope, which is checked before anything of the request is read.
+        """A view for API keys with this scope, or one of these, which is checked before anything of the request is read.
 
         `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of refusals beside the 404 of
         a path that names something, and those of every operation (`complete_operation`).
         """
         fails = (*fails, 404) if "<" in path else fails
+        either = scopes if isinstance(scopes, tuple) else (scopes,)
 
         def decorate(view: View) -> View:
             view = self.response(status, answer)(view)
             if takes is not None:
                 view = self.arguments(takes, location="query" if method == "GET" else "json")(view)
-            registered: View = self.route(path, methods=[method], **route)(requires(scope, fails=fails)(view))
+            registered: View = self.route(path, methods=[method], **route)(requires(*either, fails=fails)(view))
             return registered
 
         return decorate

@@ -108,11 +108,12 @@ def _exemplify(doc: dict[str, Any]) -> None:
 def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
     """Keep facts for the OpenAPI document. Generated clients name the operation as the view is named.
 
-    `scope` or `public`, and `fails`: the statuses of refusals that not every operation has.
+    `scopes`, of which a key needs one, or `public`; and `fails`: the statuses of refusals that not every operation has.
     """
     doc = view.__dict__.setdefault("_apidoc", {})
     _, _, explained = (view.__doc__ or "").partition("\n")
-    scope = f"Scope: `{facts['scope'].value}`." if "scope" in facts else "Needs no API key."
-    description = f"{inspect.cleandoc(explained)}\n\n{scope}".strip()
+    scopes = " or ".join(f"`{scope}`" for scope in facts.get("scopes", ()))
+    access = f"Scope: {scopes}." if scopes else "Needs no API key."
+    description = f"{inspect.cleandoc(explained)}\n\n{access}".strip()
     doc |= facts | {"manual_doc": {"operationId": view.__name__, "description": description}}
     return view
