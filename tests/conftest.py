@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import make_url
 
 from app.access import api_keys
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.access.key_uses import KeyUses
 from app.aws import sts
 from app.config import Broker, Config
@@ -190,7 +190,7 @@ def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
 def admin(app: Flask) -> Api:
     """The vendor's key with every scope."""
     _, text = app.extensions["deputy"].api_keys.create_key(
-        OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
     return Api(app, text)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app.access import api_keys
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from tests.conftest import OPERATOR
 from tests.support import logged_secrets
 from tests.support.cast import path_of
@@ -63,7 +63,7 @@ def test_what_is_issued_is_known(app, world, config):
     tenant = world.tenant()
     connection = world.connection(tenant)
     _, key = app.extensions["deputy"].api_keys.create_key(
-        OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
     session = world.worker(tenant)("POST", path_of(connection, "/credentials"))
     link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]

@@ -4,6 +4,10 @@ A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, 
 makes, sees and revokes only keys that are no stronger: their scopes are a subset of its own, and they are bound to its
 tenant if it is bound. A key that it makes expires no later than itself. Revoking a key revokes its family
 (app/access/families.py); replacing one hands its family to the successor.
+
+A key with keys:delegate makes, sees and revokes keys with the scopes in its `may_give`, which are bound to tenants that
+its family made within the last 24 hours. A key makes, sees, replaces and revokes such a key only if its own scopes
+include that `may_give`.
 """
 
 import hmac
@@ -16,6 +20,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 
 from app.access import Caller, Operator, Scope, callers, ensure_room, families, one_or_not_found, tenant_of
+from app.access.callers import ALL_SCOPES, MAKES_KEYS
 from app.access.families import FamilySummary, Making
 from app.access.key_uses import KeyUses
 from app.audit import Action, Actor, Event, log as audit
@@ -23,7 +28,7 @@ from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
 from app.store.database import Database, Session, until_committed
-from app.store.models import ApiKey
+from app.store.models import ApiKey, Tenant
 from app.store.pages import Page, page
 
 GRACE_SECONDS = 86_400  # how long a replaced key goes on, unless the request says otherwise
@@ -73,18 +78,19 @@ class ApiKeys:
         *,
         name: str,
         scopes: frozenset[Scope],
+        may_give: frozenset[Scope] = frozenset(),
         tenant_id: UUID | None = None,
         expires_at: datetime | None = None,
         permission_sets: list[str] | None = None,
     ) -> tuple[ApiKey, str]:
         """A new key and its text, which is shown this once. A bound that is not given is the caller's own.
 
-        Raises ForbiddenError for a scope or a permission set that the caller lacks, NotFoundError for a tenant that it
-        can't see, ValidationFailedError for a permission set that does not exist and for an expiry that has passed or
-        is later than the caller's own, and RateLimitedError when the tenant has TENANT_KEYS live ones.
+        Raises ForbiddenError for a scope or a permission set that the caller can't give, NotFoundError for a tenant
+        that it can't see or make keys for, ValidationFailedError for a permission set that does not exist, for fields
+        that don't go together, and for an expiry that has passed or is later than the caller's own, and RateLimitedError
+        when the tenant has TENANT_KEYS live ones.
         """
-        if missing := scopes - caller.scopes:
-            raise ForbiddenError(f"This API key lacks {', '.join(sorted(missing))}, so it can't give it away.")
+        _ensure_giveable(caller, scopes, may_give, tenant_id)
         if permission_sets is None and caller.permission_sets is not None:
             permission_sets = sorted(caller.permission_sets)
         if not set(permission_sets or ()) <= set(self._sets):
@@ -95,6 +101,7 @@ class ApiKeys:
         key = ApiKey(
             name=name,
             scope_bits=callers.to_bits(scopes),
+            may_give_bits=callers.to_bits(may_give),
             tenant_id=tenant_id,
             expires_at=_bounded(expires_at, caller.expires_at),
             permission_sets=permission_sets,
@@ -160,7 +167,7 @@ class ApiKeys:
     # For the operator: flask --app wsgi keys …
 
     def install_key(self, operator: Operator, text: str, *, name: str) -> bool:
-        """Install a given key with every scope; False when it is there already. Raises ValueError for a weak one.
+        """Install a given key with ALL_SCOPES; False when it is there already. Raises ValueError for a weak one.
 
         A revoked key stays revoked.
         """
@@ -168,7 +175,7 @@ class ApiKeys:
         with self._db.write(operator) as db:
             key = db.scalars(select(ApiKey).where(ApiKey.lookup == lookup)).one_or_none()
             if key is None:
-                _add(db, operator.actor, ApiKey(name=name, scope_bits=callers.to_bits(Scope)), text)
+                _add(db, operator.actor, ApiKey(name=name, scope_bits=callers.to_bits(ALL_SCOPES)), text)
                 return True
             if not is_live(key, now()) or not hmac.compare_digest(key.digest, callers.digest_of(text)):
                 raise ValueError("Another key has these hex digits, or this key is revoked or expired. Make a new one.")
@@ -204,7 +211,11 @@ def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str
     key.lookup, key.digest = text[4:20], callers.digest_of(text)
     db.add(key)
     db.flush()
-    details = {"scopes": sorted(callers.from_bits(key.scope_bits)), "permission_sets": key.permission_sets}
+    details = {
+        "scopes": sorted(callers.from_bits(key.scope_bits)),
+        "may_give": sorted(callers.from_bits(key.may_give_bits)) or None,
+        "permission_sets": key.permission_sets,
+    }
     _record(db, actor, Action.KEY_CREATED, key, details)
     return key, text
 
@@ -220,6 +231,7 @@ def _successor(old: ApiKey, caller: Caller) -> ApiKey:
         id=new_id(),
         name=old.name,
         scope_bits=old.scope_bits,
+        may_give_bits=old.may_give_bits,
         tenant_id=old.tenant_id,
         permission_sets=old.permission_sets,
         made_by=caller.key_id,  # which was given its text: revoking that key revokes this one
@@ -232,10 +244,15 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
 
 
 def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int) -> None:
-    """Locks the tenant, if there is one: of two requests at once only one takes the last place."""
+    """Locks the tenant, if there is one: of two requests at once only one takes the last place.
+
+    Raises NotFoundError for a tenant that the caller makes no keys for, RateLimitedError for one that has that many.
+    """
     if tenant_id is None:
         return
     tenant_of(db, caller, tenant_id, lock=True)
+    if caller.delegates:  # compared with the clock now, as the wait for the lock may have been long
+        one_or_not_found(db, families.delegated_tenants(caller.key_id).where(Tenant.id == tenant_id))
     live = select(func.count()).select_from(ApiKey).where(ApiKey.tenant_id == tenant_id, callers.live_at(now()))
     ensure_room(db, live, most, f"A tenant may have {most} live API keys; revoke one first.")
 
@@ -256,8 +273,31 @@ def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
         raise ForbiddenError("This API key covers fewer permission sets than that one.")
 
 
+def _ensure_giveable(
+    caller: Caller, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
+) -> None:
+    """Raises ForbiddenError for more than the caller may give, and ValidationFailedError for what no key can have."""
+    if missing := (scopes | may_give) - caller.giveable_scopes:
+        raise ForbiddenError(f"This API key lacks {', '.join(sorted(missing))}, so it can't give it away.")
+    if caller.delegates and tenant_id is None:
+        raise ForbiddenError("This API key makes only keys that are bound to a tenant: name it in tenant_id.")
+    problems = {}
+    if Scope.KEYS_DELEGATE not in scopes:
+        problems = {"may_give": "Only a key with the scope keys:delegate has this."} if may_give else {}
+    elif Scope.KEYS_WRITE in scopes:
+        problems = {"scopes": "keys:delegate does not go together with keys:write: leave one of them out."}
+    elif tenant_id is not None:
+        problems = {"tenant_id": "A key with keys:delegate can't be bound to a tenant: leave it out."}
+    elif not may_give or may_give & MAKES_KEYS:
+        problems = {
+            "may_give": "keys:delegate needs the scopes that it may give here, without keys:write and keys:delegate."
+        }
+    if problems:
+        raise ValidationFailedError({field: [message] for field, message in problems.items()})
+
+
 def _visible(caller: Caller) -> Select[ApiKey]:
-    """Live keys whose scopes are a subset of the caller's, and that are bound to its tenant if it is bound."""
+    """Live keys that the caller could make, with any permission sets."""
     return _no_stronger(caller).where(callers.live_at(now()))
 
 
@@ -267,8 +307,10 @@ def _one_visible(caller: Caller, key_id: UUID) -> Select[ApiKey]:
 
 
 def _no_stronger(caller: Caller) -> Select[ApiKey]:
-    others = callers.to_bits(frozenset(Scope) - caller.scopes)
-    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_and(others) == 0)
+    others = callers.to_bits(frozenset(Scope) - caller.giveable_scopes)
+    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_or(ApiKey.may_give_bits).bitwise_and(others) == 0)
+    if caller.delegates:
+        return query.where(ApiKey.tenant_id.in_(families.delegated_tenants(caller.key_id)))
     return query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
 
 

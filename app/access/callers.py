@@ -40,7 +40,12 @@ class Scope(enum.StrEnum):
     AUDIT_READ = "audit:read"
     WEBHOOKS_WRITE = "webhooks:write"
     KEYS_WRITE = "keys:write"
+    KEYS_DELEGATE = "keys:delegate"
 
+
+MAKES_KEYS = frozenset({Scope.KEYS_WRITE, Scope.KEYS_DELEGATE})
+# What `all` stands for: keys:delegate does not go together with keys:write.
+ALL_SCOPES = frozenset(Scope) - {Scope.KEYS_DELEGATE}
 
 # Read in the same statement as a row, so that no change comes between the two.
 EPOCH = select(Configuration.epoch).scalar_subquery()
@@ -69,6 +74,7 @@ class Caller:
     expires_at: datetime | None
     kind: Literal["api_key", "onboarding_link", "operator"] = "api_key"
     permission_sets: frozenset[str] | None = None  # whose connections it may have credentials for; None: any
+    may_give: frozenset[Scope] = frozenset()  # with keys:delegate
     counts: Callable[[Session], None] | None = field(default=None, repr=False)  # in the transaction that it writes in
     request_id: str | None = None  # the request's fields come last, for `for_request`
     client_address: str | None = None
@@ -86,6 +92,21 @@ class Caller:
     def lock_id(self) -> UUID | None:
         """Whose lock its writers share. A bound key's and a link's is the tenant's, so its whole family has one."""
         return self.tenant_id or self.key_id
+
+    @property
+    def delegates(self) -> bool:
+        """Say whether the keys that it makes have scopes out of `may_give`, and not out of its own."""
+        return Scope.KEYS_WRITE not in self.scopes
+
+    @property
+    def giveable_scopes(self) -> frozenset[Scope]:
+        """The scopes that keys of its making can have, or have in `may_give`. It sees and ends no other keys.
+
+        An unbound key with keys:write could make every key that a key with keys:delegate of its making makes.
+        """
+        if self.delegates:
+            return self.may_give
+        return self.scopes if self.tenant_id is not None else self.scopes | {Scope.KEYS_DELEGATE}
 
     def suspension(self, reason: str) -> Suspension:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
@@ -202,6 +223,7 @@ def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
         tenant_id=row.tenant_id,
         expires_at=row.expires_at,
         permission_sets=None if row.permission_sets is None else frozenset(row.permission_sets),
+        may_give=from_bits(row.may_give_bits),
     )
 
 

@@ -3,8 +3,12 @@
 A key that leaked may have made others, so revoking a key revokes its family. A replaced key belongs to its successor's
 family: revoking the successor also revokes what the old key makes in its grace period. The search stops at a revoked
 key, whose family was revoked with it.
+
+Tenants that a key made are not revoked with it. For a key with keys:delegate, its family's tenants are those that it
+made, or that a key made which it succeeded. Its family has no other keys that could make one, as it makes bound keys.
 """
 
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,6 +22,7 @@ from app.store import locks
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 
+DELEGATION_HOURS = 24  # for so long after it made a tenant, a key with keys:delegate makes keys for it
 _SHOWN = 20
 _NAMED = 100  # ids in an audit event
 _BLIND: Any = {"synchronize_session": False}
@@ -66,11 +71,24 @@ def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
 
 
 def readable_registrations(key: ApiKey) -> Select[UUID]:
-    """The live tenants whose registration token the key could read: their kits show it. No key of its family reads more."""
+    """The live tenants whose registration token the key, or one of its family, could read: their kits show it."""
     live = select(Tenant.id).where(Tenant.deleted_at.is_(None)).order_by(Tenant.id)
-    if Scope.CONNECTIONS_READ not in from_bits(key.scope_bits):
-        return live.where(false())
-    return live if key.tenant_id is None else live.where(Tenant.id == key.tenant_id)
+    if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
+        return live if key.tenant_id is None else live.where(Tenant.id == key.tenant_id)
+    return live.where(_tenants_of(key.id) if Scope.CONNECTIONS_READ in from_bits(key.may_give_bits) else false())
+
+
+def delegated_tenants(key_id: UUID) -> Select[UUID]:
+    """Return the live tenants for which this key, if it has keys:delegate, makes keys."""
+    since = now() - timedelta(hours=DELEGATION_HOURS)
+    return select(Tenant.id).where(_tenants_of(key_id), Tenant.created_at > since, Tenant.deleted_at.is_(None))
+
+
+def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
+    """Tenants that this key made, or one that it succeeded: also one that was revoked after it was replaced."""
+    makers = select(ApiKey.id).where(ApiKey.id == key_id).cte("makers", recursive=True)
+    makers = makers.union(select(ApiKey.id).join(makers, ApiKey.replaced_by == makers.c.id))
+    return Tenant.made_by.in_(select(makers.c.id))
 
 
 def _count_registrations(db: Session, key: ApiKey) -> int:

@@ -15,10 +15,13 @@ from app.http.schemas import Answer, PageQuery, Strict, page_of
 from app.store.models import ApiKey
 
 
-def scopes(**options: Any) -> fields.List[Any]:
-    return fields.List(fields.Enum(Scope, by_value=True), metadata=doc(["credentials:issue"]), **options)
+def scope_list(description: str | None = None, **options: Any) -> fields.List[Any]:
+    metadata = doc(["credentials:issue"], description)
+    return fields.List(fields.Enum(Scope, by_value=True), metadata=metadata, **options)
 
 
+_SOME = validate.Length(1, len(Scope))
+_MAY_GIVE = "With `keys:delegate`: the scopes of the keys that it makes."
 _SETS = "Credentials only for connections of these permission sets; null: of any."
 
 
@@ -26,7 +29,8 @@ class KeyIn(Strict):
     EXAMPLE: ClassVar = {"name": "nightly worker", "scopes": ["credentials:issue"]}
 
     name = line(200, "nightly worker", required=True)
-    scopes = scopes(required=True, validate=validate.Length(1, len(Scope)))
+    scopes = scope_list(required=True, validate=_SOME)
+    may_give = scope_list(_MAY_GIVE, allow_none=True, validate=_SOME)
     tenant_id = uuid("Bind the key to one tenant.", allow_none=True)
     expires_at = Time(allow_none=True)
     permission_sets = fields.List(
@@ -37,7 +41,8 @@ class KeyIn(Strict):
 class KeyOut(Answer):
     id = fields.UUID()
     name = string("nightly worker")
-    scopes = scopes()
+    scopes = scope_list()
+    may_give = scope_list(_MAY_GIVE, allow_none=True)
     tenant_id = fields.UUID(allow_none=True)
     permission_sets = fields.List(string("inventory"), allow_none=True)
     made_by = uuid("The key that made it; null: the command line.", allow_none=True)
@@ -64,16 +69,22 @@ class ReplaceIn(Strict):
     grace_seconds = seconds(GRACE_SECONDS, 0, GRACE_SECONDS_MAX, "How long the old key keeps working.")
 
 
-_ABOUT = "Keys for programs and people, no stronger than the key that makes them."
+_ABOUT = """Keys for programs and people, no stronger than the key that makes them.
+
+A key with `keys:delegate` makes, reads, lists and revokes keys with the scopes in its `may_give`, which are bound to
+tenants that its family made within the last 24 hours.
+"""
 bp = Blueprint("api_keys", __name__, noun="api_key", description=_ABOUT)
 _ONE = "/v1/api-keys/<uuid:key_id>"
+_EITHER = (Scope.KEYS_WRITE, Scope.KEYS_DELEGATE)
 _SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at", "last_used_at")
 
 
-@bp.operation("POST", "/v1/api-keys", Scope.KEYS_WRITE, KeyCreated, takes=KeyIn, status=201, fails=[404])
+@bp.operation("POST", "/v1/api-keys", _EITHER, KeyCreated, takes=KeyIn, status=201, fails=[404])
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create an API key; only this answer shows it"""
-    key, text = services().api_keys.create_key(changing(), **(body | {"scopes": frozenset(body["scopes"])}))
+    given = {"scopes": frozenset(body["scopes"]), "may_give": frozenset(body.get("may_give") or ())}
+    key, text = services().api_keys.create_key(changing(), **(body | given))
     return _shown(key, FamilySummary(0, 0, [], 0)) | {"key": text}
 
 
@@ -81,26 +92,27 @@ def create_key(body: dict[str, Any]) -> dict[str, Any]:
 def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     """Replace a key by a successor; the old key ends after the grace period
 
-    The successor has the same name, scopes and bounds, and inherits what the old key made. Only this answer shows it.
+    The successor has the same name, scopes, `may_give` and bounds, and inherits what the old key made. Only this answer
+    shows it.
     """
     key, made, text = services().api_keys.replace_key(changing(), key_id, **body)
     return _shown(key, made) | {"key": text}
 
 
-@bp.operation("GET", "/v1/api-keys", Scope.KEYS_WRITE, page_of(KeyOut), takes=PageQuery)
+@bp.operation("GET", "/v1/api-keys", _EITHER, page_of(KeyOut), takes=PageQuery)
 def list_keys(query: dict[str, Any]) -> dict[str, Any]:
-    """List live API keys that are no stronger than the one in use, newest first"""
+    """List live API keys that the one in use could make, newest first"""
     found = paged(query, partial(services().api_keys.list_keys, caller()))
     return found | {"items": [_shown(key) for key in found["items"]]}
 
 
-@bp.operation("GET", _ONE, Scope.KEYS_WRITE, KeyShown)
+@bp.operation("GET", _ONE, _EITHER, KeyShown)
 def get_key(key_id: UUID) -> dict[str, Any]:
     """Read an API key, and how many live keys and links are revoked with it"""
     return _shown(*services().api_keys.get_key(caller(), key_id))
 
 
-@bp.operation("DELETE", _ONE, Scope.KEYS_WRITE, status=204)
+@bp.operation("DELETE", _ONE, _EITHER, status=204)
 def revoke_key(key_id: UUID) -> None:
     """Revoke an API key: from this answer on, requests with it are refused
 
@@ -111,5 +123,6 @@ def revoke_key(key_id: UUID) -> None:
 
 
 def _shown(key: ApiKey, made: FamilySummary | None = None) -> dict[str, Any]:
-    shown = {name: getattr(key, name) for name in _SHOWN} | {"scopes": sorted(from_bits(key.scope_bits))}
+    scopes, may_give = sorted(from_bits(key.scope_bits)), sorted(from_bits(key.may_give_bits))
+    shown = {name: getattr(key, name) for name in _SHOWN} | {"scopes": scopes, "may_give": may_give or None}
     return shown if made is None else shown | {"made": made}

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key, is_live
-from app.access.callers import Scope, from_bits
+from app.access.callers import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
 from app.cli.finding import key_called, tenant_called
 from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, services, table
 from app.clock import now
@@ -17,6 +17,7 @@ from app.store.models import ApiKey
 noun = Noun("keys", help="API keys. KEY is an id, the first 20 characters of the key, or else a name.")
 _KEY = click.argument("key")
 _SCOPES = click.Choice([*(scope.value for scope in Scope), "all"])
+_MAY_GIVE = click.Choice([scope.value for scope in Scope if scope not in MAKES_KEYS])
 
 
 def _row(key: ApiKey) -> dict[str, Any]:
@@ -35,7 +36,8 @@ def _row(key: ApiKey) -> dict[str, Any]:
             "replaced_by",
             "permission_sets",
         ),
-        "scopes": ["all"] if scopes == frozenset(Scope) else sorted(scopes),
+        "scopes": ["all"] if scopes == ALL_SCOPES else sorted(scopes),
+        "may_give": sorted(from_bits(key.may_give_bits)) or None,
     }
 
 
@@ -66,6 +68,12 @@ def bootstrap() -> str:
 @click.option(
     "--scope", "scopes", multiple=True, required=True, type=_SCOPES, help="What it may do; repeat for several."
 )
+@click.option(
+    "--may-give",
+    multiple=True,
+    type=_MAY_GIVE,
+    help="With --scope keys:delegate: a scope of the keys that it makes; repeat for several.",
+)
 @click.option("--tenant", help="Bind it to this tenant: its id, reference or name.")
 @click.option(
     "--permission-set",
@@ -75,13 +83,24 @@ def bootstrap() -> str:
 )
 @click.option("--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never).")
 def create(
-    name: str, scopes: tuple[str, ...], tenant: str | None, permission_sets: tuple[str, ...], days: int | None
+    name: str,
+    *,
+    scopes: tuple[str, ...],
+    may_give: tuple[str, ...],
+    tenant: str | None,
+    permission_sets: tuple[str, ...],
+    days: int | None,
 ) -> Row:
-    """Create an API key and print it, once."""
+    """Create an API key and print it, once.
+
+    `all` is every scope but keys:delegate. A key with keys:delegate makes keys with the scopes of --may-give, for
+    tenants that it has made itself, for 24 hours. It needs tenants:write too.
+    """
     key, text = services().api_keys.create_key(
         operator(),
         name=name,
-        scopes=frozenset(Scope) if "all" in scopes else frozenset(Scope(scope) for scope in scopes),
+        scopes=frozenset(map(Scope, set(scopes) - {"all"})) | (ALL_SCOPES if "all" in scopes else frozenset()),
+        may_give=frozenset(map(Scope, may_give)),
         tenant_id=tenant_called(tenant).id if tenant is not None else None,
         expires_at=now() + timedelta(days=days) if days else None,
         permission_sets=list(permission_sets) or None,
@@ -94,7 +113,7 @@ def _shown_once(key: ApiKey, text: str) -> Row:
     return {"id": key.id, "key": text}
 
 
-@noun.verb("list", text=columns("id", "state", "expires_at", "last_used_at", "name", "tenant_id", "scopes"))
+@noun.verb("list", text=columns("id", "state", "expires_at", "last_used_at", "name", "tenant_id", "scopes", "may_give"))
 @click.option("--tenant", help="Those that are bound to this tenant: its id, reference or name.")
 def list_all(tenant: str | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
@@ -125,7 +144,7 @@ def show(key: str) -> Row:
 def replace(key: str, grace: int) -> Row:
     """Replace an API key by a successor and print that, once.
 
-    The successor has the same name, scopes and bounds, and inherits what the old key made.
+    The successor has the same name, scopes and bounds, and inherits what the old key made, which goes on working.
     """
     successor, made, text = services().api_keys.replace_key(operator(), key_called(key).id, grace_seconds=grace)
     return {**_shown_once(successor, text), "inherited": row_of(made, "keys", "links")}

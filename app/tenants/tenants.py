@@ -58,7 +58,7 @@ class Tenants:
         caller.require_unbound()
         try:
             with self._db.write(caller) as db:
-                tenant = Tenant(name=name, reference=reference)
+                tenant = Tenant(name=name, reference=reference, made_by=caller.key_id)
                 db.add(tenant)
                 db.flush()
                 own = new_external_id()

@@ -7,13 +7,13 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from app.access.callers import Caller, Scope
+from app.access.callers import ALL_SCOPES, Caller
 from app.errors import AppError, UnauthenticatedError
 from app.services import Services
 from tests.conftest import OPERATOR
 from tests.support.rows import tenant_row
 
-EVERYTHING = frozenset(Scope)
+EVERYTHING = ALL_SCOPES
 KEYS = st.integers(0, 11)  # a place among the keys that there are by then
 STEPS = st.lists(
     st.one_of(

@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy.exc import OperationalError
 
 from app.access import families, owned, tenant_of
-from app.access.callers import Caller, Scope
+from app.access.callers import ALL_SCOPES, Caller
 from app.errors import ConflictError, NotFoundError
 from app.services import Services
 from app.store import locks
@@ -169,7 +169,7 @@ def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pyt
 def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(services: Services, kind: str):
     tenant_id = tenant_row(services.db)
     if kind == "api_key":
-        made, _ = services.api_keys.create_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=tenant_id)
+        made, _ = services.api_keys.create_key(OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=tenant_id)
         table, row_id = ApiKey, made.id
     else:
         table, row_id = OnboardingLink, link_row(services.db, tenant_id)

@@ -12,7 +12,7 @@ import sqlalchemy
 from flask import Flask
 
 from app.access import owned, tenant_of
-from app.access.callers import Caller, Scope
+from app.access.callers import ALL_SCOPES, Caller
 from app.aws.stack_messages import Request
 from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
 from app.onboarding.registrations import Registrations, _VoidToken as VoidToken
@@ -26,7 +26,7 @@ from tests.support.waiting import until
 WRITERS = {"postgresql": 24, "sqlite": 12}  # fewer than the connections of the pool
 WARM = 40  # writes until the stop
 SECONDS = 2.0  # a stop's limit; without a fair lock it takes 10, and fails
-EVERYTHING = frozenset(Scope)
+EVERYTHING = ALL_SCOPES
 GONE = (UnauthenticatedError, NotFoundError)
 TABLES = (ApiKey, OnboardingLink, Connection, AuditEvent)  # what the writers write
 REASON = "an incident"

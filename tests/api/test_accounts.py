@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
@@ -23,7 +23,7 @@ def path(tenant: dict) -> str:
 
 
 def bound_to(world: World, tenant: dict) -> Api:
-    return world.key(*Scope, tenant=tenant)
+    return world.key(*ALL_SCOPES, tenant=tenant)
 
 
 def declare(world: World, tenant: dict, *accounts: str) -> None:

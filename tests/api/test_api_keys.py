@@ -34,7 +34,7 @@ def make(world: World, by=None, *, expect: int = 201, **fields):
 def test_a_key_is_shown_once_and_kept_as_a_hash(world: World):
     made = make(world)
     assert set(made) == {
-        *("id", "name", "scopes", "tenant_id", "permission_sets", "made_by", "made"),
+        *("id", "name", "scopes", "tenant_id", "may_give", "permission_sets", "made_by", "made"),
         *("expires_at", "created_at", "last_used_at", "key"),
     }
     assert re.fullmatch(r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", made["key"])

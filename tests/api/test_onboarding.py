@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.config import Broker, ConfigError
 from app.factory import create_app
 from app.ids import RoleArn
@@ -154,7 +154,7 @@ def deploy(aws, config):
         app = create_app(make_config(config.database_url, **changes))
         apps.append(app)
         _, key = app.extensions["deputy"].api_keys.create_key(
-            OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+            OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
         )
         return World(aws, Api(app, key))
 

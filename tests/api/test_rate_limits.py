@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, StoppedClock, make_config
@@ -30,7 +30,7 @@ def start_limited(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., 
             app: Flask = create_app(make_config(config.database_url, **limits))
             services = app.extensions["deputy"]
             stack.callback(services.db.engine.dispose)
-            _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=frozenset(Scope))
+            _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
             return World(aws, Api(app, key))
 
         yield begin
@@ -167,7 +167,7 @@ def test_trying_roles_is_limited_for_each_tenant(tight: World):
 
 def test_a_stranger_can_not_use_up_a_tenants_tries(tight: World):
     victim = tight.connection()
-    mallory = tight.key(*Scope, tenant=tight.tenant("Mallory"))
+    mallory = tight.key(*ALL_SCOPES, tenant=tight.tenant("Mallory"))
     for _ in range(6):
         mallory.refused("POST", path_of(victim, "/verify"), expect=404, code="not_found")
     tight.admin("POST", path_of(victim, "/verify"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.aws.sts import Sts
 from sandbox.server import Sandbox
 from tests.attacks.evidence import Scene
@@ -35,7 +35,7 @@ def scene(aws: Sandbox, admin: Api) -> Scene:
         globex=globex,
         ours=world.connection(acme),
         theirs=world.connection(globex),
-        mallory=world.key(*Scope, tenant=acme),
+        mallory=world.key(*ALL_SCOPES, tenant=acme),
     )
 
 

@@ -20,7 +20,7 @@ import time_machine
 from flask import Flask
 from sqlalchemy import select
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.audit.events import Event
 from app.concurrency.places import without_place
 from app.http.prices import price_of
@@ -45,7 +45,7 @@ def clock() -> Iterator[time_machine.Traveller]:
 
 
 def mallory_of(world: World, connection: dict[str, Any]) -> Api:
-    return world.key(*Scope, tenant={"id": connection["tenant_id"]})
+    return world.key(*ALL_SCOPES, tenant={"id": connection["tenant_id"]})
 
 
 SPARE, REASON = {"name": "spare", "scopes": ["audit:read"]}, {"reason": "mischief"}

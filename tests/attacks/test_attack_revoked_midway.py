@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from app.access.api_keys import ApiKeys
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.issuing.authorization import Authorization
 from app.onboarding.page_links import Links
 from app.store.models.base import Base
@@ -49,7 +49,7 @@ class Case:
     def __init__(self, world: World) -> None:
         self.world = world
         self.tenant = world.tenant()
-        self.key = self.made(*Scope)
+        self.key = self.made(*ALL_SCOPES)
 
     @cached_property
     def connection(self) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def test_a_key_that_ends_by_hand_meanwhile_makes_no_key(case: Case, database_url
 
 
 def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(case: Case, admitted: Callable[..., list[Any]]):
-    bound = case.world.key(*Scope, tenant=case.tenant)
+    bound = case.world.key(*ALL_SCOPES, tenant=case.tenant)
     admitted(
         bound.key,
         lambda: case.world.admin.with_key(case.world.admin.key)(

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from tests.support.cast import OPERATOR, Api, Customer, World, path_of, without_external_id
 from tests.web.conftest import visit
 
@@ -22,7 +22,7 @@ def connection(world: World) -> dict:
 @pytest.fixture
 def mallory(world: World, connection) -> Api:
     """A key of the tenant's with every scope."""
-    return world.key(*Scope, tenant={"id": connection["tenant_id"]})
+    return world.key(*ALL_SCOPES, tenant={"id": connection["tenant_id"]})
 
 
 def paths(connection: dict) -> dict[str, str]:
@@ -261,7 +261,7 @@ def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
     world: World, connection, mallory, order, monkeypatch
 ):
     monkeypatch.setattr("app.audit.log.LONGEST", -3600)  # the feed shows at once what was just made
-    vendors = world.key(*Scope, name="Jane Doe's laptop")
+    vendors = world.key(*ALL_SCOPES, name="Jane Doe's laptop")
     vendors("POST", path_of(connection, "/credentials"), {"reason": "incident 7"})
     vendors("POST", path_of(connection, "/suspend"), REASON)
     world.admin.app.test_cli_runner().invoke(args=["registrations", "void", connection["tenant_id"]])

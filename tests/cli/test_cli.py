@@ -22,7 +22,7 @@ from sqlalchemy import select
 
 from app.access import callers as access
 from app.access.api_keys import ApiKeys, generate_key
-from app.access.callers import Scope, from_bits
+from app.access.callers import ALL_SCOPES, Scope, from_bits
 from app.cli import commands as cli
 from app.clock import now
 from app.errors import UnauthenticatedError
@@ -302,7 +302,7 @@ def test_bootstrap_installs_the_given_key_once(with_bootstrap):
     assert operator.run("keys", "bootstrap") == "The bootstrap key is installed.\n"
     assert operator.run("keys", "bootstrap") == "The bootstrap key is already installed.\n"
     caller = operator.api_keys.authenticate(text, None)
-    assert caller.scopes == frozenset(Scope)
+    assert caller.scopes == ALL_SCOPES
     assert (caller.tenant_id, caller.expires_at) == (None, None)
     [event] = operator.events(operator.key(text))
     assert (event.action, event.outcome) == ("api_key.created", "ok")
@@ -403,7 +403,7 @@ def test_only_a_hash_of_the_key_is_stored(operator):
     key = operator.key(text)
     assert key.digest == access.digest_of(text)
     assert text[21:] not in repr(vars(key))
-    assert from_bits(key.scope_bits) == frozenset(Scope)
+    assert from_bits(key.scope_bits) == ALL_SCOPES
 
 
 def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
@@ -464,24 +464,27 @@ def test_list_shows_every_key_and_its_state_and_no_secret(operator):
     old_id, old = made_by(
         operator.run("keys", "create", "--name", "an old one", "--scope", "keys:write", "--days", "1")
     )
+    words = ["--scope", "keys:delegate", "--may-give", "credentials:issue", "--may-give", "audit:read"]
+    maker_id, maker = made_by(operator.run("keys", "create", "--name", "sign-up", *words))
     operator.run("keys", "revoke", gone_id)
     with operator.db.write(SYSTEM) as db:
         db.get(ApiKey, uuid.UUID(old_id)).expires_at = now() - timedelta(seconds=1)
     output = operator.run("keys", "list")
     lines = {line.split()[0]: line for line in output.splitlines()}
     for key_id, state, name, scopes in (
-        (live_id, "live", "a live one", "all"),
-        (gone_id, "revoked", "a gone one", "audit:read"),
-        (old_id, "expired", "an old one", "keys:write"),
+        (live_id, "live", "a live one", "all  -"),
+        (gone_id, "revoked", "a gone one", "audit:read  -"),
+        (old_id, "expired", "an old one", "keys:write  -"),
+        (maker_id, "live", "sign-up", "keys:delegate  audit:read credentials:issue"),
     ):
         assert lines[key_id].split()[1] == state
         assert name in lines[key_id]
-        assert lines[key_id].endswith(f"  {scopes}")
+        assert re.sub(" {2,}", "  ", lines[key_id]).endswith(f"  {scopes}")
     assert f"expired  {now() - timedelta(seconds=1):%Y-%m-%d}" in lines[old_id]
     assert "live     -  " in lines[live_id]
     names = [("a live one", live_id), ("a gone one", gone_id), ("an old one", old_id)]
     assert len({lines[key_id].index(name) for name, key_id in names}) == 1
-    for text in (live, gone, old):
+    for text in (live, gone, old, maker):
         assert text[21:] not in output
     assert (operator.works(live), operator.works(gone), operator.works(old)) == (True, False, False)
 

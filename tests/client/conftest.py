@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from flask import Flask
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack
@@ -35,7 +35,7 @@ def app(aws: Sandbox, vendor: VendorStack) -> Iterator[Flask]:
 @pytest.fixture(scope="session")
 def admin(app: Flask) -> Api:
     _, text = app.extensions["deputy"].api_keys.create_key(
-        OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
     return Api(app, text)
 

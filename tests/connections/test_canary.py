@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from flask import Flask
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
@@ -54,7 +54,7 @@ class Deployment:
     def __init__(self, aws, app, stack) -> None:
         self.services = app.extensions["deputy"]
         _, key = self.services.api_keys.create_key(
-            OPERATOR, name="tests' admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+            OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
         )
         self.world = World(aws, Api(app, key))
         self.stack = stack

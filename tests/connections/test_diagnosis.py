@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.factory import create_app
 from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite, problem, shows_nothing
@@ -383,7 +383,7 @@ def test_a_set_with_a_managed_policy_and_a_parameter(aws, vendor, database_url, 
     (tmp_path / "reports.yaml").write_text(REPORTS)
     app = create_app(make_config(database_url, permission_sets=tmp_path))
     publish_templates(app)
-    _, key = app.extensions["deputy"].api_keys.create_key(OPERATOR, name="admin", scopes=frozenset(Scope))
+    _, key = app.extensions["deputy"].api_keys.create_key(OPERATOR, name="admin", scopes=ALL_SCOPES)
     world, customer = World(aws, Api(app, key)), Customer(aws)
     tenant = world.tenant()
     role_arn = customer.launch(world.kit(tenant)["launch_stack_url"], Bucket="acme")

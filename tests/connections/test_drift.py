@@ -10,7 +10,7 @@ import sqlalchemy
 import structlog
 import time_machine
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.clock import now
 from app.factory import create_app
 from app.ids import RoleArn
@@ -30,7 +30,7 @@ class Fleet:
         app = create_app(make_config(url, sts_budget=6000, **settings))
         app.testing = False
         self.services, self.clock = app.extensions["deputy"], clock
-        _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None)
+        _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None)
         self.world = World(aws, Api(app, key))
         self.made: list[dict] = []
 

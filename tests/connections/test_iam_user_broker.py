@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.config import Broker
 from app.factory import create_app
 from sandbox.vendor import VENDOR_ACCOUNT
@@ -57,7 +57,7 @@ def users_world(aws: Sandbox, user: User) -> Iterator[World]:
         app = create_app(make_config(url, broker=Broker.parse(user.arn), max_session_seconds=12 * HOUR))
         services = app.extensions["deputy"]
         _, key = services.api_keys.create_key(
-            OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+            OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
         )
         admin = Api(app, key)
         with as_user(user):  # its AWS client is made at the first call, with the credentials of that moment

@@ -13,7 +13,7 @@ import time_machine
 from sqlalchemy import select
 
 from app.access.api_keys import generate_key
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES, Scope
 from app.access.key_uses import KeyUses
 from app.audit.log import AuditLog
 from app.clock import now
@@ -532,7 +532,7 @@ def test_a_slow_neighbour_who_tells_of_an_older_epoch_does_no_harm(warm: Warm, h
     path = (warm.place.tenant_id, warm.place.connection_id)
     old, _ = authorization.authorize_issuance(warm_caller, path)
     there.connections.suspend(ADMIN, *path, reason="x")
-    _, text = here.api_keys.create_key(OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=path[0])
+    _, text = here.api_keys.create_key(OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=path[0])
     look = authorization._caller
 
     def slow_neighbour(lookup: str):

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 import sqlalchemy
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.audit import log as audit
 from app.audit.events import Event
 from app.connections.pairing import Answers
@@ -287,6 +287,7 @@ DECISIVE = {
     "lookup": "lookup = :digits",
     "digest": "digest = :digest",
     "scope_bits": "scope_bits = 1",
+    "may_give_bits": "may_give_bits = 1",
     "tenant_id": "tenant_id = :other",
     "permission_sets": "permission_sets = '[]'",
     "expires_at": "expires_at = '2020-01-01 00:00:00'",
@@ -308,10 +309,10 @@ def test_of_a_keys_columns_those_move_the_epoch_that_take_away(services, tenant_
 
 def test_a_replacement_moves_the_epoch_once_however_many_keys_are_inherited(services, by_hand):
     """For the old key, whose end it sets."""
-    old, text = services.api_keys.create_key(OPERATOR, name="x", scopes=frozenset(Scope))
+    old, text = services.api_keys.create_key(OPERATOR, name="x", scopes=ALL_SCOPES)
     caller = services.api_keys.authenticate(text)
     for _ in range(3):
-        services.api_keys.create_key(caller, name="x", scopes=frozenset(Scope))
+        services.api_keys.create_key(caller, name="x", scopes=ALL_SCOPES)
     before = by_hand.epoch
     services.api_keys.replace_key(OPERATOR, old.id)
     assert by_hand.epoch == before + 1

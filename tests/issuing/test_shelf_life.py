@@ -11,7 +11,7 @@ import pytest
 import time_machine
 
 from app import services as composition
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.clock import now
 from app.factory import create_app
 from app.store.models import Trigger
@@ -32,7 +32,7 @@ class Scene:
         app = create_app(config)
         app.testing = False
         self.services, self.others = app.extensions["deputy"], composition.Services(config)
-        _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=frozenset(Scope), tenant_id=None)
+        _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None)
         self.world = World(aws, Api(app, key))
         self.customer = Customer(aws)
         self.renew()

@@ -17,7 +17,7 @@ from moto.iam.models import iam_backends
 from sqlalchemy import update
 from werkzeug.test import run_wsgi_app
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES, Scope
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection as Row, ExternalIdRow, ExternalIdState
@@ -31,7 +31,7 @@ from tests.model.trust import Trust
 from tests.support.cast import Api
 from tests.support.housekeeping import tidy
 
-ALL = frozenset(scope.value for scope in Scope)
+ALL = frozenset(scope.value for scope in ALL_SCOPES)
 _READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
 _PATIENCE = 60.0
 _numbers = itertools.count(1)

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
 from app.factory import create_app
@@ -72,7 +72,7 @@ class Organisation:
     def __init__(self, app, aws):
         self.aws, self.services = aws, app.extensions["deputy"]
         _, key = self.services.api_keys.create_key(
-            OPERATOR, name="tests", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+            OPERATOR, name="tests", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
         )
         self.world = World(aws, Api(app, key))
         self.tenant = self.world.tenant("An organisation")

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from bs4 import BeautifulSoup
 from flask import Flask
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.config import ConfigError
 from app.factory import create_app
 from sandbox.vendor import VENDOR_ACCOUNT
@@ -56,7 +56,7 @@ def vendor_app(aws, vendor, config) -> Iterator[Flask]:
 @pytest.fixture
 def world(aws, vendor_app) -> World:
     _, key = vendor_app.extensions["deputy"].api_keys.create_key(
-        OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
     return World(aws, Api(vendor_app, key))
 

@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from app.access.callers import Caller, Scope
+from app.access.callers import ALL_SCOPES, Caller, Scope
 from app.audit.events import Actor
 from app.clock import now
 from app.ids import RoleArn, new_external_id, new_id
@@ -37,7 +37,7 @@ ADMIN = _Rowless(
     lookup="0" * 16,
     digest=b"",
     name="the tests",
-    scopes=frozenset(Scope),
+    scopes=ALL_SCOPES,
     tenant_id=None,
     expires_at=None,
     request_id=None,

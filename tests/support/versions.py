@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from bs4 import BeautifulSoup
 from flask import Flask
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.factory import create_app
 from app.ids import new_id
 from tests.conftest import OPERATOR, make_config, publish_templates
@@ -77,7 +77,7 @@ class Vendor:
             if publish:
                 publish_templates(app)
             _, key = services.api_keys.create_key(
-                OPERATOR, name="x", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+                OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
             )
             yield World(self._aws, Api(app, key)), app
         finally:

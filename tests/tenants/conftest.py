@@ -11,7 +11,7 @@ import sqlalchemy
 import time_machine
 from flask import Flask
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.clock import now
 from app.factory import create_app
 from app.services import Services
@@ -162,7 +162,7 @@ class Tenant:
 @pytest.fixture
 def world(aws: Any, deployed: Flask) -> World:
     _, key = deployed.extensions["deputy"].api_keys.create_key(
-        OPERATOR, name="tests", scopes=frozenset(Scope), tenant_id=None, expires_at=None
+        OPERATOR, name="tests", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
     return World(aws, Api(deployed, key))
 

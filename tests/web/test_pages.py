@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
-from app.access.callers import Scope
+from app.access.callers import ALL_SCOPES
 from app.errors import StoreUnavailableError
 from app.factory import create_app
 from app.store.models.base import Base
@@ -340,7 +340,7 @@ def test_what_a_visitor_does_is_audited_as_the_links(visitor: Visitor):
 
 def test_roles_and_checks_are_limited_for_each_link(aws: Sandbox, vendor, config, stopped_clock):
     app = create_app(make_config(config.database_url, link_rate=3))
-    _, key = app.extensions["deputy"].api_keys.create_key(OPERATOR, name="tight", scopes=frozenset(Scope))
+    _, key = app.extensions["deputy"].api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
     world = World(aws, Api(app, key))
     visitor = visit(world, world.tenant())
     made = world.connection(visitor.tenant)

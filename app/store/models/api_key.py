@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, ForeignKey, String
+from sqlalchemy import JSON, ForeignKey, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.clock import now
@@ -20,6 +20,7 @@ class ApiKey(Identified, Base):
     digest: Mapped[bytes]
     name: Mapped[str] = mapped_column(String(200))
     scope_bits: Mapped[int]  # see access.Scope: a subset test is then one comparison, in SQL too
+    may_give_bits: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # likewise; with keys:delegate
     tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"), index=True)  # set: confined to it
     permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))  # names; None: any
     made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones

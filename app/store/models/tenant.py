@@ -45,6 +45,7 @@ class Tenant(Identified, Suspendable, Base):
     reference: Mapped[str | None] = mapped_column(String(200))
     status: Mapped[TenantStatus] = mapped_column(state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(default=now)
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
     deleted_at: Mapped[datetime | None]
     # What its registration tokens must name; raising it voids those that customers hold.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))

@@ -1,0 +1,222 @@
+"""A sign-up service's key: it makes keys for the tenants that it has just made, with scopes that it lacks itself."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+import time_machine
+
+from app.services import Services
+from tests.conftest import OPERATOR
+from tests.support.cast import Api, World, path_of
+
+KEYS = "/v1/api-keys"
+SCOPES = ["tenants:write", "keys:delegate"]
+WORKER = {"name": "a worker", "scopes": ["credentials:issue"]}
+
+
+class SignUp:
+    """A sign-up service: it makes tenants, and keys for their workers."""
+
+    def __init__(self, world: World, made: dict[str, Any] | None = None, **more: Any) -> None:
+        wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"], **more}
+        self.shown = made or world.admin("POST", KEYS, wanted, expect=201)
+        self.world, self.path = world, f"{KEYS}/{self.shown['id']}"
+        self.api = world.admin.with_key(self.shown["key"])
+
+    def tenant(self, **more: Any) -> dict[str, Any]:
+        return self.api("POST", "/v1/tenants", {"name": "Acme", **more}, expect=201)
+
+    def worker(self, tenant: dict[str, Any], *, expect: int = 201, **more: Any) -> dict[str, Any]:
+        return self.api("POST", KEYS, WORKER | {"tenant_id": tenant["id"], **more}, expect=expect)
+
+    def replace(self) -> "SignUp":
+        return SignUp(self.world, self.world.admin("POST", f"{self.path}/replace", expect=201))
+
+    def listed(self) -> list[str]:
+        return [key["id"] for key in self.api("GET", f"{KEYS}?limit=200")["items"]]
+
+
+@pytest.fixture
+def sign_up(world: World) -> SignUp:
+    return SignUp(world)
+
+
+def works(api: Api, key: dict[str, Any]) -> bool:
+    return bool(api.with_key(key["key"]).raw("GET", "/v1/tenants").status_code == 403)  # and not 401
+
+
+def test_a_delegating_key_makes_one_that_issues_and_issues_nothing_itself(world: World, sign_up: SignUp):
+    tenant = sign_up.tenant()
+    made, connection = sign_up.worker(tenant), world.connection(tenant)
+    assert (made["scopes"], made["may_give"]) == (["credentials:issue"], None)
+    assert (made["tenant_id"], made["made_by"]) == (tenant["id"], sign_up.shown["id"])
+    world.admin.with_key(made["key"])("POST", path_of(connection, "/credentials"))
+    for method, way in (("POST", "/credentials"), ("GET", "/container-credentials")):
+        sign_up.api.refused(method, path_of(connection, way), expect=403, code="forbidden")
+
+
+def test_what_a_key_may_give_is_in_answers_lists_and_events(world: World):
+    made = SignUp(world, may_give=["credentials:issue", "audit:read"]).shown
+    listed = next(key for key in world.admin("GET", KEYS)["items"] if key["id"] == made["id"])
+    for shown in (made, listed, world.admin("GET", f"{KEYS}/{made['id']}")):
+        assert shown["may_give"] == ["audit:read", "credentials:issue"]
+    (event,) = [e for e in world.audit(action="api_key.created") if e["details"]["api_key_id"] == made["id"]]
+    assert event["details"]["may_give"] == ["audit:read", "credentials:issue"]
+
+
+def test_a_delegating_key_lists_reads_and_revokes_what_it_could_make(world: World, sign_up: SignUp):
+    tenant = sign_up.tenant()
+    own, vendors = (
+        by("POST", KEYS, WORKER | {"tenant_id": tenant["id"]}, expect=201) for by in (sign_up.api, world.admin)
+    )
+    assert sign_up.listed() == [vendors["id"], own["id"]]
+    for key in (own, vendors):
+        path = f"{KEYS}/{key['id']}"
+        assert sign_up.api("GET", path)["id"] == key["id"]
+        sign_up.api("DELETE", path, expect=204)
+        assert not works(world.admin, key)
+
+
+def test_a_delegating_key_replaces_none(world: World, sign_up: SignUp):
+    made = sign_up.worker(sign_up.tenant())
+    for path in (f"{KEYS}/{made['id']}/replace", f"{sign_up.path}/replace"):
+        sign_up.api.refused("POST", path, {"grace_seconds": 0}, expect=403, code="forbidden")
+    assert works(world.admin, made)
+
+
+BOTH = ["tenants:write", "keys:write", "keys:delegate"]
+
+
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [
+        ("may_give", {"may_give": None}),
+        ("may_give", {"may_give": []}),
+        ("may_give", {"may_give": ["keys:write"]}),
+        ("may_give", {"may_give": ["credentials:issue", "keys:delegate"]}),
+        ("may_give.0", {"may_give": ["*"]}),
+        ("may_give", {"scopes": ["tenants:write"]}),
+        ("scopes", {"scopes": BOTH}),
+        ("tenant_id", {"tenant_id": "a tenant"}),
+    ],
+)
+def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(world: World, field: str, body: Any):
+    if "tenant_id" in body:
+        body = {"tenant_id": world.tenant()["id"]}
+    wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"], **body}
+    found = world.admin.refused("POST", KEYS, wanted, expect=422, code="validation_failed")
+    assert list(found["errors"]) == [field]
+
+
+def test_a_bound_key_makes_no_such_key(world: World):
+    bound = world.key("tenants:write", "keys:write", "credentials:issue", tenant=world.tenant())
+    wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"]}
+    bound.refused("POST", KEYS, wanted, expect=403, code="forbidden")
+
+
+def test_what_a_key_may_give_counts_as_scopes_of_its_own(world: World, sign_up: SignUp):
+    wanted = {"name": "another", "scopes": SCOPES, "may_give": ["credentials:issue"]}
+    weak = world.key("keys:write", "tenants:write", "audit:read")
+    weak.refused("POST", KEYS, wanted, expect=403, code="forbidden")
+    assert sign_up.shown["id"] not in [key["id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]]
+    for method, what in (("GET", ""), ("POST", "/replace"), ("DELETE", "")):
+        weak.refused(method, sign_up.path + what, expect=404, code="not_found")
+    strong = world.key("keys:write", "tenants:write", "credentials:issue")
+    strong("POST", KEYS, wanted, expect=201)
+    strong("POST", f"{sign_up.path}/replace", expect=201)
+    strong("DELETE", sign_up.path, expect=204)
+
+
+DAY = dt.timedelta(hours=24)
+MOMENT = dt.timedelta(microseconds=1)
+
+
+def test_a_delegating_key_makes_sees_and_revokes_keys_of_a_tenant_for_24_hours(world: World, sign_up: SignUp):
+    noon = dt.datetime.now(dt.UTC)
+    with time_machine.travel(noon, tick=False):
+        tenant = sign_up.tenant()
+    with time_machine.travel(noon + DAY - MOMENT, tick=False):
+        made = sign_up.worker(tenant)
+        assert sign_up.listed() == [made["id"]]
+    with time_machine.travel(noon + DAY, tick=False):
+        sign_up.worker(tenant, expect=404)
+        assert sign_up.listed() == []
+        for method in ("GET", "DELETE"):
+            sign_up.api.refused(method, f"{KEYS}/{made['id']}", expect=404, code="not_found")
+        assert works(world.admin, made)
+
+
+def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
+    world: World, sign_up: SignUp, monkeypatch: pytest.MonkeyPatch
+):
+    """They are compared with the clock in the transaction that stores the key, once the tenant is locked."""
+    from app.access import api_keys  # noqa: PLC0415
+
+    tenant, lock_tenant = sign_up.tenant(), api_keys.tenant_of
+    with time_machine.travel(dt.datetime.now(dt.UTC) + DAY - dt.timedelta(minutes=1), tick=False) as clock:
+
+        def lock_for_long(*args: Any, **kwargs: Any) -> Any:
+            locked = lock_tenant(*args, **kwargs)
+            clock.shift(dt.timedelta(minutes=1))
+            return locked
+
+        sign_up.worker(tenant)
+        monkeypatch.setattr(api_keys, "tenant_of", lock_for_long)
+        sign_up.worker(tenant, expect=404)
+
+
+# --- leaks and renewals ---
+
+
+def test_revoking_a_delegating_key_revokes_the_keys_that_it_made(world: World, sign_up: SignUp):
+    tenant = sign_up.tenant()
+    made = sign_up.worker(tenant)
+    assert world.admin("GET", sign_up.path)["made"]["keys"] == 1
+    world.admin("DELETE", sign_up.path, expect=204)
+    assert not works(world.admin, made)
+    assert world.admin("GET", f"/v1/tenants/{tenant['id']}")["status"] == "active"
+
+
+def test_revoking_the_maker_of_a_delegating_key_revokes_both_and_what_they_made(world: World):
+    maker = world.admin("POST", KEYS, {"name": "maker", "scopes": [*BOTH[:2], "credentials:issue"]}, expect=201)
+    wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"]}
+    sign_up = SignUp(world, world.admin.with_key(maker["key"])("POST", KEYS, wanted, expect=201))
+    made = sign_up.worker(sign_up.tenant())
+    world.admin("DELETE", f"{KEYS}/{maker['id']}", expect=204)
+    assert not works(world.admin, made)
+    sign_up.api.refused("GET", KEYS, expect=401, code="unauthenticated")
+
+
+def test_renewing_a_delegating_key_loses_no_key_and_no_tenant(world: World, sign_up: SignUp):
+    tenant = sign_up.tenant()
+    made, successor = sign_up.worker(tenant), sign_up.replace()
+    assert successor.shown["may_give"] == ["credentials:issue"]
+    in_grace = sign_up.tenant()
+    sign_up.worker(tenant)
+    latest = successor.replace()
+    world.admin("DELETE", sign_up.path, expect=204)
+    assert works(world.admin, made)
+    for newer in (successor, latest):
+        for one in (tenant, in_grace):
+            assert works(world.admin, newer.worker(one))
+    assert made["id"] in latest.listed()
+
+
+def test_of_how_many_tenants_a_delegating_keys_family_could_read_the_registration_token(world: World, sign_up: SignUp):
+    reader = SignUp(world, may_give=["connections:read"])
+    for one in (sign_up, reader):
+        one.tenant()
+    successor = reader.replace()
+    successor.tenant()
+    of = {one.path: world.admin("GET", one.path)["made"]["registrations"] for one in (sign_up, reader, successor)}
+    assert list(of.values()) == [0, 1, 2]
+    world.admin("DELETE", successor.path, expect=204)
+    event = world.audit(action="api_key.revoked")[0]
+    assert event["details"]["registrations"] == 2
+
+
+def test_a_tenant_that_the_command_line_made_is_nobodys(world: World, sign_up: SignUp):
+    services: Services = world.admin.app.extensions["deputy"]
+    tenant = services.tenants.create(OPERATOR, name="Acme")
+    sign_up.worker({"id": str(tenant.id)}, expect=404)

@@ -1,0 +1,102 @@
+"""A stolen sign-up key: what it gives, to which tenants, and what it learns of others."""
+
+from typing import Any
+
+import pytest
+
+from app.access.callers import Scope
+from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
+from tests.attacks.evidence import Scene, absent, problem, refusal, untouched
+from tests.support.cast import Api
+
+
+@pytest.fixture
+def stolen(scene: Scene) -> SignUp:
+    return SignUp(scene.world)
+
+
+@pytest.mark.parametrize("scope", sorted(set(Scope) - {"credentials:issue"}))
+def test_a_delegating_key_gives_nothing_but_what_it_may_give_not_even_its_own_scopes(stolen: SignUp, scope: str):
+    tenant = stolen.tenant()
+    for scopes in ([scope], ["credentials:issue", scope]):
+        body = {"name": "stronger", "scopes": scopes, "tenant_id": tenant["id"]}
+        for more in ({}, {"may_give": ["credentials:issue"]}):
+            problem(stolen.api.raw("POST", KEYS, body | more), 403, "forbidden")
+    assert stolen.listed() == []
+
+
+@pytest.mark.parametrize("tenant_id", [{}, {"tenant_id": None}])
+def test_a_delegating_key_makes_none_for_all_tenants(stolen: SignUp, tenant_id: dict[str, Any]):
+    problem(stolen.api.raw("POST", KEYS, WORKER | tenant_id), 403, "forbidden")
+
+
+def tenants_of_others(scene: Scene, stolen: SignUp) -> dict[str, str]:
+    """Tenants that the key did not make, by why."""
+    world, sibling = scene.world, SignUp(scene.world)
+    gone = stolen.tenant(reference=absent())
+    world.admin("DELETE", f"/v1/tenants/{gone['id']}", expect=204)
+    again = {"name": "Acme", "reference": gone["reference"]}
+    return {
+        "absent": absent(),
+        "the vendor's": scene.acme["id"],
+        "another sign-up key's, with the same maker": sibling.tenant()["id"],
+        "its successor's": stolen.replace().tenant()["id"],
+        "its own, deleted": gone["id"],
+        "with its deleted tenant's reference": world.admin("POST", "/v1/tenants", again, expect=201)["id"],
+    }
+
+
+def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene: Scene, stolen: SignUp):
+    answers, tenants = [], tenants_of_others(scene, stolen)
+    key = scene.world.admin("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}, expect=201)
+    with untouched(scene.world, scene.ours, scene.theirs):
+        for why, tenant_id in tenants.items():
+            response = stolen.api.raw("POST", KEYS, WORKER | {"tenant_id": tenant_id})
+            assert (why, response.status_code) == (why, 404)
+            answers.append(problem(response, 404, "not_found"))
+            assert refusal(scene.world, response)["tenant_id"] is None
+        for method in ("GET", "DELETE"):
+            response = stolen.api.raw(method, f"{KEYS}/{key['id']}")
+            answers.append(problem(response, 404, "not_found"))
+    assert answers == [answers[0]] * len(answers)
+    assert stolen.listed() == []
+
+
+def test_a_full_tenant_of_others_is_like_none_at_all(scene: Scene, stolen: SignUp, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scene.world.admin.app.extensions["deputy"].api_keys, "_most", 0)
+    own = WORKER | {"tenant_id": stolen.tenant()["id"]}
+    problem(stolen.api.raw("POST", KEYS, own), 429, "rate_limited")
+    problem(stolen.api.raw("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}), 404, "not_found")
+
+
+def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene: Scene, stolen: SignUp):
+    tenant = stolen.tenant()
+    for scopes in (["connections:read"], ["credentials:issue", "connections:read"], ["keys:write"]):
+        body = {"name": "stronger", "scopes": scopes, "tenant_id": tenant["id"]}
+        made = scene.world.admin("POST", KEYS, body, expect=201)
+        for method in ("GET", "DELETE"):
+            problem(stolen.api.raw(method, f"{KEYS}/{made['id']}"), 404, "not_found")
+    assert stolen.listed() == []
+
+
+def test_who_made_a_tenant_and_when_is_not_chosen(scene: Scene, stolen: SignUp):
+    for field, value in (("made_by", stolen.shown["id"]), ("created_at", "2099-01-01T00:00:00Z")):
+        for method, path in (("POST", "/v1/tenants"), ("PATCH", f"/v1/tenants/{scene.acme['id']}")):
+            response = stolen.api.raw(method, path, {"name": scene.acme["name"], field: value})
+            assert field in problem(response, 422, "validation_failed")["errors"]
+
+
+def test_a_delegated_key_is_no_wider_and_lives_no_longer(scene: Scene):
+    stolen = SignUp(scene.world, permission_sets=["inventory"], expires_at="2099-01-01T00:00:00Z")
+    tenant = stolen.tenant()
+    made = stolen.worker(tenant)
+    assert (made["permission_sets"], made["expires_at"][:4]) == (["inventory"], "2099")
+    body = WORKER | {"tenant_id": tenant["id"]}
+    problem(stolen.api.raw("POST", KEYS, body | {"permission_sets": ["bucket-sync"]}), 403, "forbidden")
+    problem(stolen.api.raw("POST", KEYS, body | {"expires_at": "2099-01-02T00:00:00Z"}), 422, "validation_failed")
+
+
+def test_a_delegated_key_makes_nothing_more(scene: Scene, stolen: SignUp):
+    worker: Api = stolen.api.with_key(stolen.worker(stolen.tenant())["key"])
+    problem(worker.raw("POST", KEYS, WORKER), 403, "forbidden")
+    problem(worker.raw("GET", KEYS), 403, "forbidden")
