@@ -6,10 +6,13 @@ on one clock for the worker, the service and AWS, which refuses credentials that
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,6 +31,7 @@ from tests.client.people import (
     secret_of,
     served,
 )
+from tests.support.cast import World, path_of
 
 PAGES = 36  # three hours, on sessions of one
 PAGE_SECONDS = 300
@@ -310,3 +314,19 @@ def test_the_key_may_stand_in_the_variable(worker: Worker, filled_place: Custome
         env = environment(AWS_ENDPOINT_URL=aws.url, **variables)
         done = run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env)
         assert done.stdout.strip() == str(PAGES), done.stderr
+
+
+def test_a_sign_up_service_has_no_key_that_issues(world: World, deputy: Deputy, tmp_path: Path):
+    command = block("sh", "keys create --name sign-up").replace("\\\n", "")
+    words = shlex.split(command.removeprefix("flask --app wsgi "))
+    made = json.loads(world.admin.app.test_cli_runner().invoke(args=[*words, "--json"]).stdout)
+    key_file = tmp_path / "sign-up-key"
+    key_file.write_text(made["key"])
+    program: dict[str, Any] = {}
+    exec(block("python", "def sign_up").replace("/run/secrets/sign-up-key", str(key_file)), program)  # noqa: S102  it is ours
+    link, worker = program["sign_up"]("Acme", "customer-42")
+    assert world.admin.with_key(None).raw("GET", urlsplit(link).path).status_code == 200
+    (tenant,) = world.admin("GET", "/v1/tenants?reference=customer-42")["items"]
+    issue = path_of(world.connection(tenant), "/credentials")
+    world.admin.with_key(worker)("POST", issue)
+    world.admin.with_key(made["key"]).refused("POST", issue, expect=403, code="forbidden")

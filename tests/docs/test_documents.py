@@ -55,7 +55,7 @@ def test_of_each_attacker_it_says_what_it_can_and_can_not_achieve_and_what_shows
 
 
 def test_each_attacker_is_there():
-    assert len(ATTACKERS) == 9
+    assert len(ATTACKERS) == 10
 
 
 def test_reliabilitys_table_has_each_fault_that_is_tried():
