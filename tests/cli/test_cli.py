@@ -443,6 +443,10 @@ def test_create_needs_a_tenant_that_is_there(operator, deleted):
         ["--name", "", "--scope", "all"],
         ["--name", "x" * 201, "--scope", "all"],
         ["--name", "two\nlines", "--scope", "all"],
+        ["--name", "x", "--scope", "keys:delegate"],
+        ["--name", "x", "--scope", "all", "--may-give", "audit:read"],
+        ["--name", "x", "--scope", "all", "--scope", "keys:delegate", "--may-give", "audit:read"],
+        ["--name", "x", "--scope", "keys:delegate", "--may-give", "keys:write"],
     ],
     ids=lambda words: " ".join(words)[:40].replace("\n", "-") or "nothing",
 )
