@@ -19,7 +19,7 @@ _DECISIVE = ("id", "lookup", "digest", "scope_bits", "tenant_id", "permission_se
 def upgrade() -> None:
     op.add_column("api_keys", sa.Column("may_give_bits", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("tenants", sa.Column("made_by", sa.Uuid(), nullable=True))
-    op.create_index("ix_tenants_made_by", "tenants", ["made_by"])
+    op.create_index("ix_tenants_made_by", "tenants", ["made_by", "created_at"])
     _move_epoch_for(*_DECISIVE, "may_give_bits")
 
 

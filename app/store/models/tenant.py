@@ -38,6 +38,7 @@ class Tenant(Identified, Suspendable, Base):
         unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),
         Index("ix_tenants_name_folded", "name_folded", "id"),
         Index("ix_tenants_status", "status", "id"),
+        Index("ix_tenants_made_by", "made_by", "created_at"),
     )
 
     name: Mapped[str] = mapped_column(String(NAME_MAX))
@@ -45,7 +46,7 @@ class Tenant(Identified, Suspendable, Base):
     reference: Mapped[str | None] = mapped_column(String(200))
     status: Mapped[TenantStatus] = mapped_column(state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(default=now)
-    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
+    made_by: Mapped[UUID | None]  # the key; None for the operator's, and old ones
     deleted_at: Mapped[datetime | None]
     # What its registration tokens must name; raising it voids those that customers hold.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
