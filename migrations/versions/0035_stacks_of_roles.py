@@ -6,7 +6,7 @@ Rows from before do not know it until their stack sends its next message.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0038"
+revision = "0035"
 down_revision = "0034"
 branch_labels = None
 depends_on = None
