@@ -28,6 +28,7 @@ from tests.model.watching import NARROW, Watched
 _ACCOUNTS = ("411111111111", "422222222222")
 _ROUTINE = {"scheduled", "issuing", "rotation"}
 _ISSUE = frozenset({"credentials:issue"})
+SIGN_UP = frozenset({"tenants:write", "keys:delegate"})
 _REASON = {"reason": "the model"}
 _WORKERS = 0.6  # of those who ask after a step
 _A_TURN = timedelta(hours=1.3)  # of routine proofs, at most
@@ -59,11 +60,16 @@ _ATTACKS_ON_TENANTS = [
 class Deputy(Watched):
     @initialize(reads=st.booleans(), luck=st.integers(0, 2**32))
     def two_tenants(self, reads: bool, luck: int) -> None:
-        """Acme has a connection, as its kit says. Each tenant has a key with every right in it, and a worker's."""
+        """Acme has a connection, as its kit says. Each tenant has a key with every right in it, and a worker's.
+
+        A sign-up service's key made each.
+        """
         self.begin("initialized")
         self.dice = Random(luck)  # noqa: S311  no secret
-        for name, account in zip(("Acme", "Globex"), _ACCOUNTS, strict=True):
-            tenant = self.stage.new_tenant(name)
+        makers = [self.stage.new_key(None, SIGN_UP) for _ in _ACCOUNTS]
+        self.model.keys += makers
+        for name, account, maker in zip(("Acme", "Globex"), _ACCOUNTS, makers, strict=True):
+            tenant = self.stage.new_tenant(name, maker)
             self.model.tenants.append(tenant)
             self.model.keys += [self.stage.new_key(tenant, ALL), self.stage.new_key(tenant, _ISSUE)]
             trust = written("as the kit says", tenant.current, None, None, "")

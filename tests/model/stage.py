@@ -101,15 +101,16 @@ class Stage:
             assert time.monotonic() < deadline, "a renewal does not end"
             time.sleep(0.0005)
 
-    def new_tenant(self, name: str) -> Tenant:
-        made = self.services.tenants.create(OPERATOR, name=name)
+    def new_tenant(self, name: str, by: Key) -> Tenant:
+        made = self.services.tenants.create(self.services.api_keys.authenticate(by.text), name=name)
         assert made.external_id is not None
-        return Tenant(str(made.id), name, {made.external_id: "current"})
+        return Tenant(str(made.id), name, {made.external_id: "current"}, made_by=by, made_at=made.created_at)
 
     def new_key(self, tenant: Tenant | None, scopes: frozenset[str]) -> Key:
         tenant_id = None if tenant is None else uuid.UUID(tenant.id)
+        may_give = frozenset({Scope.CREDENTIALS_ISSUE} if Scope.KEYS_DELEGATE in scopes else ())
         key, text = self.services.api_keys.create_key(
-            OPERATOR, name="a program", scopes=frozenset(map(Scope, scopes)), tenant_id=tenant_id
+            OPERATOR, name="a program", scopes=frozenset(map(Scope, scopes)), tenant_id=tenant_id, may_give=may_give
         )
         return Key(str(key.id), text, scopes, tenant)
 

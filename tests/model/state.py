@@ -56,6 +56,8 @@ class Tenant:
     rotation: Rotation | None = None
     status: str = ACTIVE
     suspended_by_bound: bool | None = None
+    made_by: "Key | None" = None
+    made_at: datetime | None = None
 
     def with_state(self, state: str) -> str | None:
         return next((value for value, known in self.external_ids.items() if known == state), None)
@@ -100,6 +102,13 @@ class Key:
         if scope not in self.scopes:
             return 403
         return 404 if not self.may_see(tenant) or tenant.status == ENDED else None
+
+    def may_sign_up(self, tenant: Tenant, at: datetime) -> bool:
+        """Whether the tenant was made within 24 hours, by this key or by one that it succeeded."""
+        maker = tenant.made_by
+        while maker is not None and maker is not self:
+            maker = maker.replaced_by
+        return maker is self and tenant.made_at is not None and at < tenant.made_at + timedelta(hours=24)
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.model import proofs
-from tests.model.machine import _A_TURN, _ISSUE, _REASON, _ROUTINE, Deputy, any_, app_, whose_
+from tests.model.machine import _A_TURN, _ISSUE, _REASON, _ROUTINE, SIGN_UP, Deputy, any_, app_, whose_
 from tests.model.stage import ALL
 from tests.model.state import ACTIVE, ENDED, NEXT, RETIRED, RETIRING, SUSPENDED, VERIFIED, WRITES, Key, Tenant
 from tests.model.trust import HANDS, LOOSE, Trust, written
@@ -118,6 +118,21 @@ class Surroundings(Deputy):
         if answer.status_code == 201:
             made = answer.get_json()
             self.model.keys.append(Key(made["id"], made["key"], scopes, tenant, ends, permission_set, maker))
+
+    @rule(app=app_, whose=any_, which=any_, scopes=st.sampled_from([_ISSUE, _ISSUE, ALL]))
+    def a_sign_up_service_makes_a_key(self, app: int, whose: int, which: int, scopes: Any) -> None:
+        tenant, at = self.tenant_named(whose), self.begin("signed up")
+        makers = [it for it in self.model.keys if it.scopes == SIGN_UP]
+        maker = makers[which % len(makers)]
+        body = {"name": "a program", "scopes": sorted(scopes), "tenant_id": tenant.id}
+        answer = self.stage.ask(app, maker, "POST", "/v1/api-keys", body)
+        may = tenant.status != ENDED and maker.may_sign_up(tenant, at)
+        expect = 401 if not maker.is_live(at) else 403 if scopes != _ISSUE else 201 if may else 404
+        assert answer.status_code == expect, f"{answer.status_code} instead of {expect}: {answer.text}"
+        self.seen[f"signed up {expect}"] += 1
+        if expect == 201:
+            made = answer.get_json()
+            self.model.keys.append(Key(made["id"], made["key"], scopes, tenant, maker.expires_at, None, maker))
 
     def _key_named(self, place: int) -> Key:
         """Any but the vendor's own."""

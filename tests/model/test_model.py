@@ -36,6 +36,7 @@ _HAPPENED = {
     "switched",
     "approved verified",
     "POST complete 200",
+    *(f"signed up {status}" for status in (201, 403, 404)),
     "attack 403",
     "attack 404",
     *(
