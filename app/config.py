@@ -7,10 +7,10 @@ come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of `DEPUTY
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, Self, get_type_hints
 from urllib.parse import urlsplit
 
 from app import metrics
@@ -52,33 +52,50 @@ class Broker(NamedTuple):
         return cls(text, found["partition"], AccountId(found["account"]), found["kind"] == "role", found["name"])
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """All settings. Times are in seconds. Made by `Config.from_environment`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateConfig:
+    """The settings that templates are rendered and published from. `from_environment` makes it.
 
     A setting is declared with what parses its text. Its variable is the field's name in capitals, after `DEPUTY_`,
-    unless it names another.
+    unless it names another. Times are in seconds.
     """
 
-    # Those without a repr may hold a password or a key.
-    database_url: Annotated[str, check.database_url] = field(repr=False)
-    secret_keys: Annotated[tuple[str, ...], check.secret_keys] = field(repr=False)  # the first signs, all verify
     broker: Annotated[Broker, Broker.parse, "DEPUTY_BROKER_PRINCIPAL_ARN"]
     vendor_name: Annotated[str, check.vendor_name]
     template_bucket: Annotated[str, check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")]
     region: str  # AWS_REGION, or AWS_DEFAULT_REGION
+    vendor_name_ascii: Annotated[str | None, check.matches(ASCII_PATTERN)] = None
+    permission_sets: Annotated[Path | None, check.folder] = None  # the vendor's own; None: the examples
+    default_permission_set: Annotated[str | None, str] = None
+    role_prefix: Annotated[str, check.matches(r"[\w+=,.@-]{0,50}")] = "deputy-"
+    max_session_seconds: Annotated[int, check.between(900, check.SESSION_MAX)] = ROLE_CHAINING_MAX
+
+    @property
+    def vendor_in_aws(self) -> str:
+        """The vendor's name in templates, and in descriptions and tags of roles."""
+        return self.vendor_name_ascii or ascii_form(self.vendor_name)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Raises ConfigError that names every bad variable of this class."""
+        values = _values(cls, [_chaining, _ascii_name])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(TemplateConfig):
+    """All settings."""
+
+    # Those without a repr may hold a password or a key.
+    database_url: Annotated[str, check.database_url] = field(repr=False)
+    secret_keys: Annotated[tuple[str, ...], check.secret_keys] = field(repr=False)  # the first signs, all verify
     vendor_account_ids: Annotated[frozenset[AccountId], check.account_ids] = frozenset()  # the broker's is added
     metrics_bind: Annotated[tuple[str, int] | None, metrics.address] = None
     cache_url: Annotated[str | None, check.cache_url] = field(default=None, repr=False)
     celery_url: Annotated[str | None, check.celery_url] = field(default=None, repr=False)
     public_url: Annotated[str, check.public_url] = "http://localhost:8000"
-    vendor_name_ascii: Annotated[str | None, check.matches(ASCII_PATTERN)] = None
     vendor_url: Annotated[str | None, check.http_url] = None
     console_url: Annotated[str | None, check.console_url] = None
-    permission_sets: Annotated[Path | None, check.folder] = None  # the vendor's own; None: the examples
-    default_permission_set: Annotated[str | None, str] = None
-    role_prefix: Annotated[str, check.matches(r"[\w+=,.@-]{0,50}")] = "deputy-"
-    max_session_seconds: Annotated[int, check.between(900, check.SESSION_MAX)] = ROLE_CHAINING_MAX
     # Each number has bounds within which what it limits is still a safeguard.
     # Calls a second for proofs in the background, of all tenants together.
     sts_budget: Annotated[int, check.between(1, 10_000)] = 100
@@ -122,11 +139,6 @@ class Config:
         return urlsplit(self.public_url).path
 
     @property
-    def vendor_in_aws(self) -> str:
-        """The vendor's name in templates, and in descriptions and tags of roles."""
-        return self.vendor_name_ascii or ascii_form(self.vendor_name)
-
-    @property
     def own_accounts(self) -> frozenset[AccountId]:
         """The accounts in which no role is a customer's."""
         roles = self.canary_role_arn, self.stranger_role_arn
@@ -150,34 +162,44 @@ class Config:
         return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
 
     @classmethod
-    def from_environment(cls) -> "Config":
+    def from_environment(cls) -> Self:
         """Raises ConfigError that names every bad variable."""
         environment = os.environ  # noqa: TID251  this is app/config.py
-        settings, values, bad = _settings(cls), {}, []
-        for name, (variable, parse, default) in settings.items():
-            try:
-                values[name] = _parsed(environment, variable, parse, default)
-            except ValueError as error:
-                values[name] = MISSING
-                bad.append(f"{variable}: {error}")
-        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
-        problems = sorted(bad)
-        problems += [f"{old}: this setting is called {new} now." for old, new in _RENAMED.items() if old in environment]
-        if not re.fullmatch(check.REGION, region):
-            problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
-        problems += [*_chaining(values), *_registration(values), *_ascii_name(values), *_canary(values)]
-        if problems:
-            raise ConfigError("\n".join(problems))
-        mistakes = unknown_variables(environment, {variable for variable, _, _ in settings.values()})
+        values = _values(cls, [_chaining, _registration, _ascii_name, _canary])
+        mistakes = unknown_variables(environment, {variable for variable, _, _ in _settings(cls).values()})
         mistakes += weak_keys(values["secret_keys"])
         mistakes += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))  # a sandbox's is local too
         mistakes += [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
         values["vendor_account_ids"] |= {values["broker"].account_id}
-        return cls(**values, region=region, likely_mistakes=tuple(mistakes))
+        return cls(**values, likely_mistakes=tuple(mistakes))
 
 
 # The broker is the AWS principal that customers' roles trust.
 _RENAMED = {"DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL", "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE"}
+
+
+def _values(config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[str]]]) -> dict[str, Any]:
+    """Return the value of each of that class's settings. `rules` name what is wrong with several together.
+
+    Raises ConfigError that names every bad variable.
+    """
+    environment = os.environ  # noqa: TID251  this is app/config.py
+    values, bad = {}, []
+    for name, (variable, parse, default) in _settings(config).items():
+        try:
+            values[name] = _parsed(environment, variable, parse, default)
+        except ValueError as error:
+            values[name] = MISSING
+            bad.append(f"{variable}: {error}")
+    problems = sorted(bad)
+    problems += [f"{old}: this setting is called {new} now." for old, new in _RENAMED.items() if old in environment]
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
+    if not re.fullmatch(check.REGION, region):
+        problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
+    problems += [problem for rule in rules for problem in rule(values)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return values | {"region": region}
 
 
 def _settings(config: Any) -> dict[str, tuple[str, Callable[[str], Any], Any]]:

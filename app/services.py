@@ -6,7 +6,7 @@ from app import log
 from app.access.api_keys import ApiKeys
 from app.access.key_uses import KeyUses
 from app.audit.log import AuditLog
-from app.aws import proof_names, stack_answers, stack_messages, sts, templates
+from app.aws import proof_names, stack_answers, stack_messages, sts
 from app.config import Config
 from app.connections import canary, connections, diagnosis, listing, pace, proof_queue, verification
 from app.health.readiness import Health, checks
@@ -14,7 +14,7 @@ from app.health.vendor_checks import vendor_checks
 from app.issuing import authorization, issue, session_cache, session_origins, shelf_life
 from app.limits import quotas, rates, refusals, tenant_share
 from app.log import logger
-from app.onboarding import kit, page_links, registrations
+from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets
 from app.store.database import Database
 from app.tenants import rotation, tenants
@@ -52,7 +52,8 @@ class Services:
         self.proof_queue = proof_queue.ProofQueue(db, door, self.rates, tempo, prober, sets=sets)
         patient = door.with_budget(self.rates.background_call)
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
-        self.onboarding = kit.Onboarding(db, templates.TemplateBucket(config), config, sets)
+        self.publication = publication.Publication(config, sets)
+        self.onboarding = kit.Onboarding(db, self.publication, config, sets)
         self.links = page_links.Links(db, self.onboarding, self.connections, self.verification, config, self.rates)
         self.registrations = _registrations(db, config, sets)
         fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proof_max_age)
@@ -63,7 +64,8 @@ class Services:
         own_roles = tuple(role for role in (config.canary_role_arn, config.stranger_role_arn) if role is not None)
         self.session_origins = session_origins.SessionOrigins(db, self.audit, names, own_roles)
         finding = partial(prober.finding, door) if config.canary_role_arn else None
-        published, queue, listens = self.onboarding.published, self.proof_queue, self.registrations is not None
+        published = self.publication.published, self.onboarding.versions.refusals
+        queue, listens = self.proof_queue, self.registrations is not None
         own = vendor_checks(config, db)
         cheap = checks(db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding)
         self.health = Health([*own, *cheap])

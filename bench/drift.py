@@ -26,7 +26,15 @@ _PLACE = 1 + _CALL  # seconds that a call has its place in the budget (app/limit
 
 def measure(stage: Stage) -> None:
     stage.say(f"drift: {_CONNECTIONS:,} connections on a simulated clock")
-    config = Config("sqlite://", (), Broker.parse(_BROKER), "Acme", "bucket", "us-east-1", sts_budget=_BUDGET)
+    config = Config(
+        database_url="sqlite://",
+        secret_keys=(),
+        broker=Broker.parse(_BROKER),
+        vendor_name="Acme",
+        template_bucket="bucket",
+        region="us-east-1",
+        sts_budget=_BUDGET,
+    )
     interval = Interval.of_fleet(config.reprove_every, _CONNECTIONS, config.routine_proofs_a_second)
     found = sorted(seconds / 3600 for seconds in _unnoticed(interval))
     p99 = found[int(len(found) * 0.99)]

@@ -13,6 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -218,13 +219,22 @@ def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         services.issuer._sts._api._pool.close()
 
 
-def publish_templates(app: Flask) -> None:
-    """As the vendor's deploy pipeline does it: with credentials that may write to the bucket."""
+@contextmanager
+def as_the_pipeline() -> Iterator[None]:
+    """With credentials that may write to the template bucket."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
         patch.setenv("AWS_ACCESS_KEY_ID", VENDOR_ACCOUNT)
         patch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
-        app.extensions["deputy"].onboarding.publish()
+        yield
+
+
+def publish_templates(app: Flask) -> None:
+    """As the vendor's deploy pipeline and a background worker do it: one writes to the bucket, and one records."""
+    services = app.extensions["deputy"]
+    with as_the_pipeline():
+        services.publication.publish()
+    assert services.onboarding.versions.record_published(services.publication.serves)
 
 
 @pytest.fixture

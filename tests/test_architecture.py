@@ -329,7 +329,7 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
         ("app/limits/refusals.py", "_store"),
         ("app/onboarding/registrations.py", "_register"),  # a stack's message
-        ("app/onboarding/set_versions.py", "record"),  # the operator publishes
+        ("app/onboarding/set_versions.py", "_record"),  # the background worker, once the bucket serves it
         ("app/tenants/tenants.py", "void_registrations"),  # the operator
     ]
     assert len(writes(TREES)) > 20

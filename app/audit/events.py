@@ -74,6 +74,10 @@ class Action(enum.StrEnum):
     KEY_CREATED = "api_key.created", "An API key was made."
     KEY_REPLACED = "api_key.replaced", "An API key was given a successor."
     KEY_REVOKED = "api_key.revoked", "An API key was revoked, with the keys and links that it made."
+    PERMISSION_SET_PUBLISHED = (
+        "permission_set.published",
+        "A version of a permission set was recorded, once the bucket served it.",
+    )
     TENANT_REFUSED = "tenant.refused", "A request about a tenant was refused."
     ROTATION_REFUSED = "rotation.refused", "A request about a rotation was refused."
     ONBOARDING_REFUSED = "onboarding.refused", "A request for a kit was refused."

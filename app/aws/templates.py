@@ -1,4 +1,4 @@
-"""The templates that customers launch: rendered from the files in cloudformation/, and published to S3.
+"""The templates that customers launch, and the documents of permission sets beside them: rendered from the files in cloudformation/, and published to S3.
 
 customer-role.yaml makes the role in one account. customer-org.yaml makes it in every account of an organisation; its
 text contains the rendered customer-role.yaml, so that no link can put another template in its place.
@@ -27,8 +27,9 @@ from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 from botocore.parsers import ResponseParserError
 
 from app.aws.errors import Unavailable
-from app.config import Broker, Config
+from app.config import Broker, TemplateConfig
 from app.permissions.permission_sets import PermissionSet
+from app.permissions.set_document import document
 
 _FOLDER = Path(__file__).parents[2] / "cloudformation"
 _SOURCE = _FOLDER / "customer-role.yaml"
@@ -38,11 +39,16 @@ _VENDOR = "Example Vendor"
 _TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
 _EXAMPLE_VERSION, _EXAMPLE_SET = "example-version", "example-set@1"
 _EXAMPLE_BODY = "TemplateBody: example-template-body\n"
+_DOCUMENT = re.compile(r"([1-9][0-9]{0,5})\.json", re.ASCII)
+_DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below
 _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
 
 class Template(NamedTuple):
-    """A rendered template: `version` is the start of its content's SHA-256, `key` its name in the bucket."""
+    """An object of the bucket: `key` is its name there.
+
+    `version` is the start of the content's SHA-256, or of a permission set's document the set's version.
+    """
 
     permission_set: str
     version: str
@@ -59,7 +65,7 @@ class Published(enum.StrEnum):
     DIFFERS = "differs from this configuration's"
 
 
-def render(config: Config, permission_set: PermissionSet) -> Template:
+def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
     """The template for one permission set. Raises ValueError when the source lacks a value that must be replaced."""
     broker = config.broker
     text = _SOURCE.read_text(encoding="utf-8")
@@ -76,7 +82,7 @@ def render(config: Config, permission_set: PermissionSet) -> Template:
     return _versioned(text, _SOURCE.stem, permission_set.name)
 
 
-def render_organization(config: Config, role: Template, permission_set: PermissionSet) -> Template:
+def render_organization(config: TemplateConfig, role: Template, permission_set: PermissionSet) -> Template:
     """The template for a whole organisation around the rendered `role`. Raises ValueError as `render` does."""
     text = _ORGANIZATION_SOURCE.read_text(encoding="utf-8")
     for example, value in ((_TOPICS, _topics_of(config.broker)), (_VENDOR, config.vendor_in_aws)):
@@ -88,6 +94,16 @@ def render_organization(config: Config, role: Template, permission_set: Permissi
     body = textwrap.indent(role.body, " " * 8)
     text = _must_contain(text, _EXAMPLE_BODY).replace(_EXAMPLE_BODY, f"TemplateBody: |\n{body}")
     return _versioned(text, _ORGANIZATION_SOURCE.stem, permission_set.name)
+
+
+def render_document(permission_set: PermissionSet) -> Template:
+    """Return the document of a permission set under its name in the bucket."""
+    name, version = permission_set.name, str(permission_set.version)
+    return Template(name, version, f"{_documents_of(name)}{version}.json", document(permission_set))
+
+
+def _documents_of(name: str) -> str:
+    return f"templates/sets/{name}/"
 
 
 def _topics_of(broker: Broker) -> str:
@@ -107,7 +123,7 @@ def _section(text: str, name: str) -> str:
     return re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0].rstrip() + "\n"
 
 
-def role_seconds(config: Config) -> int:
+def role_seconds(config: TemplateConfig) -> int:
     """The role's MaxSessionDuration: the longest session that Deputy issues, but at least IAM's minimum."""
     return max(3600, config.max_session_seconds)
 
@@ -179,7 +195,7 @@ def _with_sub(value: Any) -> Any:
 class TemplateBucket:
     """The bucket that launch links point into."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: TemplateConfig) -> None:
         self._bucket = config.template_bucket
         self._boto = boto3.session.Session(region_name=config.region)
 
@@ -205,7 +221,9 @@ class TemplateBucket:
                         Bucket=self._bucket,
                         Key=template.key,
                         Body=template.body.encode(),
-                        ContentType="text/yaml; charset=utf-8",
+                        ContentType="application/json"
+                        if template.key.endswith(".json")
+                        else "text/yaml; charset=utf-8",
                         CacheControl="public, max-age=31536000, immutable",
                         IfNoneMatch="*",
                     )
@@ -229,6 +247,27 @@ class TemplateBucket:
             if _status(error) in {403, 404}:
                 return Published.MISSING
             raise Unavailable(str(error)) from error
+
+    def documents(self, name: str) -> dict[int, str]:
+        """Return the documents of a permission set's published versions. Raises Unavailable.
+
+        The bucket's content is not trusted. So what is read of each is bounded.
+        """
+        prefix = _documents_of(name)
+        try:
+            with closing(self._boto.client("s3")) as s3:
+                pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+                keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+                versions = {int(match[1]): key for key in keys if (match := _DOCUMENT.fullmatch(key, len(prefix)))}
+                return {version: self._text(s3, key) for version, key in versions.items()}
+        except _S3_ERRORS as error:
+            raise Unavailable(str(error)) from error
+
+    def _text(self, s3: Any, key: str) -> str:
+        answer = s3.get_object(Bucket=self._bucket, Key=key)
+        with closing(answer["Body"]) as body:
+            content: bytes = body.read(_DOCUMENT_MAX)
+        return content.decode(errors="replace")
 
     def _holds(self, s3: Any, template: Template) -> bool:
         """Return whether the content under the template's name is the template's."""

@@ -1,5 +1,5 @@
-"""The threads that both kinds of background workers have beside urgent proofs: routine proofs, heartbeats, and listening
-to stacks.
+"""The threads that both kinds of background workers have beside urgent proofs: routine proofs, heartbeats, listening to
+stacks, and recording what is published.
 """
 
 import threading
@@ -23,6 +23,7 @@ _AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
 _METRICS_AGAIN = 60.0  # seconds until the address of the metrics is tried again
 LISTENERS = 4  # a message that takes long holds up only those of its own batch
 _LISTEN = 2  # seconds of long polling; stopping a background worker waits no longer for it
+_PUBLISHED_AGAIN = 15.0  # seconds until the bucket is read again for what is not recorded yet
 _ENDING = 20.0  # seconds that stopping waits, at most, for what a thread has begun
 
 
@@ -52,14 +53,15 @@ class Part(threading.Thread):
 
 
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
-    """The parts that run beside urgent proofs: one makes routine ones, one writes the heartbeat, and, if there is a
-    queue, some listen to stacks.
+    """The parts that run beside urgent proofs: one makes routine ones, one writes the heartbeat, one records
+    what is published, and, if there is a queue, some listen to stacks.
     """
     registrations = services.registrations
     heartbeat = heartbeats.Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
     parts = [
         Part("heartbeat", partial(_beat, services, heartbeat), failed),
         Part("routine", partial(_prove_routinely, services), failed),
+        Part("publication", partial(_record_published, services), failed),
     ]
     if services.config.metrics_bind is not None:
         parts.append(Part("metrics", partial(_serve_metrics, services, services.config.metrics_bind), failed))
@@ -105,6 +107,15 @@ def _listen(registrations: Registrations, part: Part) -> None:
     """
     while not part.end.is_set():
         guarded(part.end, lambda: registrations.receive(wait_seconds=_LISTEN))
+
+
+def _record_published(services: Services, part: Part) -> None:
+    """Record this configuration's permission sets, each once the bucket serves it."""
+    versions, publication = services.onboarding.versions, services.publication
+    while not guarded(part.end, lambda: versions.record_published(publication.serves)):
+        if part.end.wait(_PUBLISHED_AGAIN):
+            return
+    part.end.wait()
 
 
 def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:

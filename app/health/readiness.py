@@ -63,7 +63,7 @@ class Health:
 def checks(
     db: Database,
     sts: Sts,
-    templates: Callable[[], list[tuple[str, Published]]],
+    templates: tuple[Callable[[], list[tuple[str, Published]]], Callable[[], dict[str, str]]],
     oldest_due: Callable[[], datetime | None],
     proofs: Callable[[], HealthFinding],
     *,
@@ -71,6 +71,7 @@ def checks(
     prober: Callable[[], HealthFinding] | None,
 ) -> list[HealthCheck]:
     """The cheap checks. `listens`: there is a registration queue. `proofs`: what the proof queue says.
+    `templates`: what the bucket has of them, and the versions of permission sets that can't be recorded.
     `prober`: what the canary says, if there is one.
     """
     stored = ("migrations",)
@@ -84,7 +85,7 @@ def checks(
         HealthCheck("workers", partial(_workers, db), _SECONDS, after=stored),
         HealthCheck("due", partial(_due, db, oldest_due), _SECONDS, after=stored),
         HealthCheck("proofs", proofs, _SECONDS, after=stored),
-        HealthCheck("templates", partial(_templates, templates), _MINUTE, after=("bucket",)),
+        HealthCheck("templates", partial(_templates, *templates), _MINUTE, after=("bucket", *stored)),
         HealthCheck("prober", prober, _SECONDS, after=("aws", *stored))
         if prober is not None
         else HealthCheck("prober", lambda: _NO_CANARY, _MINUTE, cheap=False),
@@ -198,11 +199,22 @@ def _registrations(db: Database) -> HealthFinding:
     return ok(f"No unanswered message of a stack is older than {age:.0f} s.")
 
 
-def _templates(templates: Callable[[], list[tuple[str, Published]]]) -> HealthFinding:
+def _templates(
+    templates: Callable[[], list[tuple[str, Published]]], refusals: Callable[[], dict[str, str]]
+) -> HealthFinding:
     try:
         wrong = [f"{url} {state}" for url, state in templates() if state is not Published.YES]
     except Unavailable:
         return warning("The template bucket does not answer.", "Look at the network and the bucket.")
     if wrong:
         return failed(f"{'; '.join(wrong)}.", _PUBLISH)
+    try:
+        unrecorded = refusals()
+    except StoreUnavailableError:
+        return skipped("The database does not answer.")
+    if unrecorded:
+        return failed(
+            f"Published, and not recorded: {' '.join(unrecorded.values())}",
+            "Correct the file of the permission set, and publish again.",
+        )
     return ok("The templates of this configuration are published.")

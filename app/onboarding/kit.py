@@ -11,14 +11,15 @@ from sqlalchemy import Row, select
 
 from app.access import Caller, tenant_of
 from app.aws import templates
-from app.aws.templates import Published, Template, TemplateBucket
+from app.aws.templates import Template
 from app.config import Broker, Config
 from app.connections.kit_names import kit_suffix
-from app.errors import ConflictError, ValidationFailedError
+from app.errors import ValidationFailedError
 from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole, update_command
 from app.onboarding.launch_url import LaunchUrls
+from app.onboarding.publication import Publication
 from app.onboarding.registration_token import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
@@ -26,10 +27,6 @@ from app.store.database import Database, Session
 from app.store.models import Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 
-_REPLACED = (
-    "The bucket has other content than this release's under the addresses below, and customers would launch it. Do not"
-    " release until you know who uploaded it, and it is removed."
-)
 # Parameters that an update leaves as they are: a role of another name would be another role.
 KEPT = ("RoleName", "AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn", "OrganizationalUnitIds", "CallAs")
 
@@ -99,21 +96,17 @@ class _Made(NamedTuple):
 
 
 class Onboarding:
-    """Makes kits, renders templates and publishes them."""
+    """Makes kits."""
 
-    def __init__(self, db: Database, bucket: TemplateBucket, config: Config, sets: PermissionSets) -> None:
+    def __init__(self, db: Database, publication: Publication, config: Config, sets: PermissionSets) -> None:
         """Raises ConfigError when the settings lead to no console, or to two partitions."""
         self._db = db
-        self._bucket = bucket
+        self._publication = publication
         self._config = config
         self._launch_urls = LaunchUrls(config)
         self.sets = sets
         self.versions = SetVersions(db, sets)
         self._tokens = RegistrationTokens(config.secret_keys)
-        # Rendered once: the settings and the permission sets stay the same while the process lives.
-        self._templates = {name: templates.render(config, chosen) for name, chosen in sets.items()}
-        rendered = self._templates.items()
-        self._organization = {name: templates.render_organization(config, role, sets[name]) for name, role in rendered}
 
     def regions(self) -> list[str]:
         """Where a customer's stack may run."""
@@ -121,31 +114,11 @@ class Onboarding:
 
     def template(self, permission_set: str | None = None) -> Template:
         """Raises ValidationFailedError for an unknown permission set."""
-        return self._templates[self.sets.choose(permission_set).name]
+        return self._publication.roles[self.sets.choose(permission_set).name]
 
     def organization_template(self, permission_set: str | None = None) -> Template:
         """The one for a whole organisation. Raises ValidationFailedError for an unknown permission set."""
-        return self._organization[self.sets.choose(permission_set).name]
-
-    def publish(self) -> list[tuple[str, Published]]:
-        """Upload every template: its URL, and whether it is new. Raises app.aws.errors.Unavailable.
-
-        Raises ConflictError when a set has changed without a higher version: nothing is uploaded then. Raises it too when
-        the bucket has other content under a template's name: no version is recorded then.
-        """
-        self.versions.ensure_raised()
-        found = [(self._bucket.url(template), self._bucket.publish(template)) for template in self._all()]
-        if replaced := [url for url, state in found if state is Published.DIFFERS]:
-            raise ConflictError("\n".join([_REPLACED, *replaced]))
-        self.versions.record()
-        return found
-
-    def published(self) -> list[tuple[str, Published]]:
-        """What each template's URL serves, read without credentials. Raises app.aws.errors.Unavailable."""
-        return [(self._bucket.url(template), self._bucket.published(template)) for template in self._all()]
-
-    def _all(self) -> list[Template]:
-        return [*self._templates.values(), *self._organization.values()]
+        return self._publication.organizations[self.sets.choose(permission_set).name]
 
     def kit(
         self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None
@@ -153,8 +126,9 @@ class Onboarding:
         """The kit of one tenant, with its next External ID during a rotation. Raises NotFoundError, ValidationFailedError."""
         region, chosen = self._region(region), self.sets.choose(permission_set)
         tenant, next_external_id, token, suffix, there = self._read(caller, tenant_id, chosen)
-        template, whole = self._templates[chosen.name], self._organization[chosen.name]
-        urls = self._bucket.url(template), self._bucket.url(whole)
+        publication = self._publication
+        template, whole = publication.roles[chosen.name], publication.organizations[chosen.name]
+        urls = publication.bucket.url(template), publication.bucket.url(whole)
         new = self._new(tenant.id, suffix, chosen)
         made = self._there(tenant.id, suffix, there) if there else new
         role = self._role(new.role_name, tenant.external_id or "", next_external_id, chosen)

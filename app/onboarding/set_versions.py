@@ -1,14 +1,24 @@
-"""The versions of permission sets: publishing records each, and nothing else changes what was published."""
+"""The versions of permission sets: Deputy records each once it is published, and nothing else changes what was published.
 
+What the bucket has is compared with what this configuration renders, and is never stored.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 
+from app.audit.events import WORKER, Action, Event
+from app.audit.log import record
 from app.clock import now
-from app.errors import ConflictError, NotFoundError, ValidationFailedError
+from app.errors import NotFoundError, ValidationFailedError
+from app.log import logger
 from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
+from app.permissions.set_document import access_of, document
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
 
@@ -20,23 +30,47 @@ class SetVersions:
         self._db = db
         self._sets = sets
         self._managed: tuple[int, frozenset[str]] = (0, frozenset())  # for this number of published versions
+        self._refused: set[str] = set()  # names whose refusal this process has logged
 
-    def ensure_raised(self) -> None:
-        """Raises ConflictError, with a line for each set that goes against what was published under its name."""
+    def refusals(self) -> dict[str, str]:
+        """Return why a set's version can't be recorded, for each set that goes against what was recorded before."""
         with self._db.read() as db:
-            refused = [said for chosen in self._sets.values() if (said := _refusal(db, chosen))]
-        if refused:
-            raise ConflictError("\n".join(refused))
+            found = {name: refusal(chosen, _documents(db, name)) for name, chosen in self._sets.items()}
+        return {name: sentence for name, sentence in found.items() if sentence}
 
-    def record(self) -> None:
-        """Every set as it was just published."""
+    def record_published(self, serves: Callable[[str], bool]) -> bool:
+        """Record each set's version that is published. Return whether nothing is left to record.
+
+        `serves`: whether the bucket has exactly what this configuration renders of a set. Raises StoreUnavailableError.
+        """
+        refusals = self.refusals()
+        for name in refusals.keys() - self._refused:
+            logger.error("permission_set.not_recorded", permission_set=name, detail=refusals[name])
+        self._refused |= refusals.keys()
+        missing = [chosen for name, chosen in self._sets.items() if name not in refusals and not self._has(chosen)]
+        published = [chosen for chosen in missing if serves(chosen.name)]
+        for chosen in published:
+            with suppress(IntegrityError):  # another background worker recorded it just now
+                self._record(chosen)
+        return len(published) == len(missing)
+
+    def _has(self, chosen: PermissionSet) -> bool:
+        with self._db.read() as db:
+            row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
+            return row is not None and _set_of(row) == chosen
+
+    def _record(self, chosen: PermissionSet) -> None:
+        """Store the version with its event. Of a version that is there already, only the words change."""
         with self._db.write(SYSTEM) as db:
-            for chosen in self._sets.values():
-                row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
-                if row is None:
-                    row = PermissionSetVersion(name=chosen.name, version=chosen.version, published_at=now())
-                    db.add(row)
-                row.content = asdict(chosen)
+            if refusal(chosen, _documents(db, chosen.name)):
+                return
+            row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
+            if row is None:
+                row = PermissionSetVersion(name=chosen.name, version=chosen.version, published_at=now())
+                db.add(row)
+                details = {"permission_set": chosen.name, "version": chosen.version, "access": chosen.access}
+                record(db, Event(WORKER, Action.PERMISSION_SET_PUBLISHED, details))
+            row.content = asdict(chosen)
 
     def managed_policies(self) -> frozenset[str]:
         """Return the names of AWS's policies that any published version of any set asked for.
@@ -84,23 +118,28 @@ class SetVersions:
         return now_asked if row is None else _set_of(row)
 
 
-def _refusal(db: Session, chosen: PermissionSet) -> str | None:
-    rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == chosen.name)).all()
-    published = {row.version: row for row in rows}
-    if chosen.access == "write" and (reading := [row.version for row in rows if row.content["access"] == "read"]):
+def refusal(chosen: PermissionSet, documents: Mapping[int, str]) -> str | None:
+    """Return why the set can't be published under its version beside these published versions. None if it can."""
+    reading = [version for version, text in documents.items() if access_of(text) == "read"]
+    if chosen.access == "write" and reading:
         return (
             f"{chosen.name}: access: Version {max(reading)} was published with access: read. The vendor's approval, and"
             " keys that are limited to some sets, rely on that word. Give the file of the set that writes another name,"
             " and ask for it with PATCH …/connections/{c}."
         )
-    latest, same = max(published, default=0), published.get(chosen.version)
-    if same is not None and any(difference(_set_of(same), chosen).words()):
-        found = f"What it asks for has changed since version {chosen.version} was published."
+    latest, same = max(documents, default=0), documents.get(chosen.version)
+    if same is not None and same != document(chosen):
+        sentence = f"What it asks for has changed since version {chosen.version} was published."
     elif same is None and chosen.version < latest:
-        found = f"Version {latest} was published already."
+        sentence = f"Version {latest} was published already."
     else:
         return None
-    return f"{chosen.name}: version: {found} Raise version to {latest + 1}."
+    return f"{chosen.name}: version: {sentence} Raise version to {latest + 1}."
+
+
+def _documents(db: Session, name: str) -> dict[int, str]:
+    rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == name))
+    return {row.version: document(_set_of(row)) for row in rows}
 
 
 def _set_of(row: PermissionSetVersion) -> PermissionSet:

@@ -375,22 +375,28 @@ def pipeline(aws, vendor, monkeypatch):
 
 
 @pytest.fixture
-def unpublished():
-    """A deployment whose templates nobody has published: its content is its own."""
-    with new_database("sqlite") as url:
-        yield make_config(url, vendor_name=f"Vendor {uuid.uuid4().hex}")
-
-
-def objects(aws, key: str) -> list[dict]:
-    """Every version that the bucket has of this key."""
+def unpublished(aws, vendor):
+    """A deployment with a bucket of its own, which has the policy of broker.yaml and is empty."""
+    name = f"deputy-{uuid.uuid4().hex}"
     with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        return s3.list_object_versions(Bucket=TEMPLATE_BUCKET, Prefix=key).get("Versions", [])
+        s3.create_bucket(Bucket=name)
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        policy = s3.get_bucket_policy(Bucket=TEMPLATE_BUCKET)["Policy"]
+        s3.put_bucket_policy(Bucket=name, Policy=policy.replace(TEMPLATE_BUCKET, name))
+    with new_database("sqlite") as url:
+        yield make_config(url, vendor_name=f"Vendor {uuid.uuid4().hex}", template_bucket=name)
+
+
+def objects(aws, config, key: str) -> list[dict]:
+    """Every version that the deployment's bucket has of this key."""
+    with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
+        return s3.list_object_versions(Bucket=config.template_bucket, Prefix=key).get("Versions", [])
 
 
 def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished):
     bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
     url = bucket.url(template)
-    assert url.endswith(f"/{TEMPLATE_BUCKET}/{template.key}")
+    assert url.endswith(f"/{unpublished.template_bucket}/{template.key}")
     assert requests.get(url, timeout=5).status_code in {403, 404}
     assert bucket.publish(template) is Published.YES
     answer = requests.get(url, timeout=5)
@@ -398,7 +404,7 @@ def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished
     assert answer.headers["Content-Type"] == "text/yaml; charset=utf-8"
     assert "immutable" in answer.headers["Cache-Control"]
     with closing(root_client(pipeline, "s3", VENDOR_ACCOUNT)) as s3:
-        s3.put_object(Bucket=TEMPLATE_BUCKET, Key="private.txt", Body=b"x")
+        s3.put_object(Bucket=unpublished.template_bucket, Key="private.txt", Body=b"x")
     assert requests.get(url.replace(template.key, "private.txt"), timeout=5).status_code == 403
     assert requests.get(url.replace(template.key, ""), timeout=5).status_code == 403
 
@@ -406,10 +412,10 @@ def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished
 def test_what_is_published_is_never_overwritten(pipeline, unpublished):
     bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
     assert bucket.publish(template) is Published.YES
-    [first] = objects(pipeline, template.key)
+    [first] = objects(pipeline, unpublished, template.key)
     assert bucket.publish(template) is Published.ALREADY
     assert bucket.publish(template._replace(body="evil: true")) is Published.DIFFERS
-    assert objects(pipeline, template.key) == [first]
+    assert objects(pipeline, unpublished, template.key) == [first]
     assert requests.get(bucket.url(template), timeout=5).text == template.body
 
 
@@ -454,7 +460,7 @@ def test_the_command_publishes_every_set_and_may_be_repeated(pipeline, unpublish
     first, second = command(app), command(app)
     assert (first.exit_code, second.exit_code) == (0, 0)
     urls = [line.split() for line in first.output.splitlines()]
-    wanted = [f"/{kind}/{name}/" for kind in ("customer-role", "customer-org") for name in SETS]
+    wanted = [f"/{kind}/{name}/" for kind in ("customer-role", "customer-org", "sets") for name in SETS]
     assert [words[0] for words in urls] == ["published"] * len(wanted)
     assert [line.split("  ")[0] for line in second.output.splitlines()] == ["there already"] * len(wanted)
     for (_, url), part in zip(urls, wanted, strict=True):
@@ -490,14 +496,14 @@ def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline,
     assert (done.exit_code, set(states(done))) == (1, {"is missing, or not public"})
     assert "Run: flask --app wsgi templates publish" in done.output
     made = [render(unpublished, one) for one in SETS.values()]
-    assert [objects(pipeline, template.key) for template in made] == [[]] * len(made)
+    assert [objects(pipeline, unpublished, template.key) for template in made] == [[]] * len(made)
 
     command(app)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
         monkeypatch.delenv(name)
     done = command(app, "--check")
     assert (done.exit_code, set(states(done))) == (0, {"published"}), "it needs no credentials"
-    assert len(states(done)) == 2 * len(SETS)
+    assert len(states(done)) == 3 * len(SETS)
 
 
 def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpublished):
@@ -511,10 +517,10 @@ def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpubl
         said, *addresses = done.output.splitlines()
         assert said.startswith("Error: The bucket has other content than this release's under the addresses below")
         assert addresses == [TemplateBucket(unpublished).url(template)]
-        assert app.extensions["deputy"].onboarding.versions.list("inventory") == [], "nothing is recorded"
+        assert objects(pipeline, unpublished, "templates/sets/") == [], "no version is published"
     done = command(app, "--check")
     assert (done.exit_code, states(done).count("differs from this configuration's")) == (1, 1)
-    assert states(done).count("published") == 2 * len(SETS) - 1
+    assert (states(done).count("published"), states(done).count("is missing, or not public")) == (3, 2)
 
 
 def test_a_check_of_a_bucket_that_does_not_answer_fails(unpublished, monkeypatch):

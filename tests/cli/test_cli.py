@@ -168,9 +168,16 @@ def test_help_needs_no_settings_at_any_level():
     for words in every_command(app):
         done = app.test_cli_runner().invoke(args=[*words, "--help"])
         assert (done.exit_code, done.output[:6]) == (0, "Usage:"), words
-    for words in (["migrate"], ["worker"], ["templates", "publish"], ["keys", "list"], ["keys", "bootstrap"]):
+    for words in (["migrate"], ["worker"], ["keys", "list"], ["keys", "bootstrap"]):
         done = app.test_cli_runner().invoke(args=words)
         assert (done.exit_code, done.output) == (1, "Error: these settings are bad\n"), words
+    done = app.test_cli_runner().invoke(args=["templates", "publish"], env={"DEPUTY_VENDOR_NAME": "Acme"})
+    said, *missing = done.output.splitlines()
+    assert (done.exit_code, said) == (1, "Error: Templates can't be rendered with these settings:")
+    assert [line.partition(":")[0] for line in missing if line.startswith("DEPUTY_")] == [
+        "DEPUTY_BROKER_PRINCIPAL_ARN",
+        "DEPUTY_TEMPLATE_BUCKET",
+    ]
     run = click.Context(click.Command("run"), parent=click.Context(click.Group("flask")))
     with run, pytest.raises(SystemExit):
         cli.without_settings("these settings are bad")

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from app.errors import ConflictError
 from app.store.models import PermissionSetVersion
 from tests.attacks.evidence import on_sqlite
+from tests.conftest import as_the_pipeline
 from tests.support.cast import Api, Customer, World, path_of, root_client
 from tests.support.versions import MORE, READS, WRITES, Vendor, page_of, registered
 
@@ -76,11 +77,11 @@ def test_a_changed_set_needs_a_higher_version(vendor_of_sets: Vendor):
         f"{name}: version: What it asks for has changed since version 1 was published. Raise version to 2."
     )
     with vendor_of_sets.release(publish=False) as (world, app):
-        onboarding = app.extensions["deputy"].onboarding
+        publication = app.extensions["deputy"].publication
         with app.extensions["deputy"].db.read() as db:
             query = select(PermissionSetVersion.content).where(PermissionSetVersion.name == name)
             assert [len(content["statements"]) for content in db.scalars(query)] == [1], "nothing of it is recorded"
-        missing = [url for url, state in onboarding.published() if state.value.startswith("is missing")]
+        missing = [url for url, state in publication.published() if state.value.startswith("is missing")]
         assert any(f"/{name}/" in url for url in missing), "nothing of it is published"
     vendor_of_sets.write(name, 3, READS, MORE)
     with vendor_of_sets.release() as (world, _):
@@ -116,8 +117,11 @@ def test_a_name_that_stood_for_reading_never_writes(vendor_of_sets: Vendor, writ
 
 def refusal_of(vendor_of_sets: Vendor) -> str:
     """What publishing the folder says."""
-    with vendor_of_sets.release(publish=False) as (_, app), pytest.raises(ConflictError) as caught:
-        app.extensions["deputy"].onboarding.publish()
+    with vendor_of_sets.release(publish=False) as (_, app):
+        with pytest.raises(ConflictError) as caught, as_the_pipeline():
+            app.extensions["deputy"].publication.publish()
+        recorded = app.extensions["deputy"].onboarding.versions.refusals()
+        assert list(recorded.values()) == [caught.value.detail], "Deputy itself would not record it either"
     return caught.value.detail
 
 
@@ -126,7 +130,8 @@ def test_the_command_says_so_in_one_line(vendor_of_sets: Vendor, monkeypatch):
     with vendor_of_sets.release():
         vendor_of_sets.write(vendor_of_sets.reads, 1, READS, MORE)
     with vendor_of_sets.release(publish=False) as (_, app):
-        done = app.test_cli_runner().invoke(args=["templates", "publish"])
+        with as_the_pipeline():
+            done = app.test_cli_runner().invoke(args=["templates", "publish"])
         assert done.exit_code == 1
         assert "Raise version to 2." in done.output
         assert "Traceback" not in done.output

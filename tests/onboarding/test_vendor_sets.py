@@ -20,7 +20,7 @@ from app.config import ConfigError
 from app.factory import create_app
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import OPERATOR, make_config
+from tests.conftest import OPERATOR, as_the_pipeline, make_config
 from tests.support import hcl
 from tests.support.cast import Api, Customer, World, path_of, root_client
 from tests.support.sets import MISTAKEN, VENDOR
@@ -36,10 +36,7 @@ def app_with(config, folder: Path, default: str | None = None) -> Flask:
 
 
 def publish(app: Flask, *, fails: int = 0) -> str:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
-        patch.setenv("AWS_ACCESS_KEY_ID", VENDOR_ACCOUNT)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
+    with as_the_pipeline():
         done = app.test_cli_runner().invoke(args=["templates", "publish"])
     assert done.exit_code == fails, done.output
     return done.output
@@ -48,7 +45,7 @@ def publish(app: Flask, *, fails: int = 0) -> str:
 @pytest.fixture(scope="module")
 def vendor_app(aws, vendor, config) -> Iterator[Flask]:
     app = app_with(config, VENDOR, "posture")
-    assert len(publish(app).splitlines()) == 6
+    assert len(publish(app).splitlines()) == 9
     yield app
     app.extensions["deputy"].db.engine.dispose()
 

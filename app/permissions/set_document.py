@@ -1,0 +1,41 @@
+"""The document of a permission set: what a version asks for, without the words, in one exact form.
+
+Publishing puts it beside the templates. Two sets ask for the same if, and only if, their documents are equal. What was
+published is compared with it byte by byte, so its form must never change.
+"""
+
+import json
+from typing import Any
+
+from app.permissions.permission_sets import PermissionSet
+from app.permissions.set_files import texts
+
+_COMPARED = ("Effect", "Action", "Resource", "Condition")
+
+
+def document(permission_set: PermissionSet) -> str:
+    """Return the document of a permission set."""
+    content = {
+        "access": permission_set.access,
+        "managed_policies": sorted(policy["name"] for policy in permission_set.managed_policies),
+        "parameters": {parameter["name"]: parameter["pattern"] for parameter in permission_set.parameters},
+        "permission_set": permission_set.name,
+        "statements": {statement["Sid"]: _compared(statement) for statement in permission_set.statements},
+        "version": permission_set.version,
+    }
+    return json.dumps(content, sort_keys=True, indent=1) + "\n"
+
+
+def access_of(text: str) -> str | None:
+    """Return the access that a document asks for. None for other text."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    access = content.get("access") if isinstance(content, dict) else None
+    return access if isinstance(access, str) else None
+
+
+def _compared(statement: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that decide. A single text and a list of it are the same, in any order."""
+    return {field: sorted({*texts(statement.get(field))}) or statement.get(field) or None for field in _COMPARED}

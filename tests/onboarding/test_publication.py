@@ -1,0 +1,288 @@
+"""Publishing needs the bucket alone; Deputy records what it then finds there, if it is what it renders itself."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from app import services as composition
+from app.aws.templates import TemplateBucket, render_document
+from app.background.parts import companions, stop_all
+from app.config import Config, TemplateConfig, _settings
+from app.errors import ConflictError
+from app.permissions.difference import difference
+from app.permissions.permission_sets import PermissionSet, load
+from app.permissions.set_document import access_of, document
+from app.store.database import SYSTEM
+from app.store.models import AuditEvent, PermissionSetVersion
+from dev.stack import ROOT
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.attacks.evidence import on_sqlite
+from tests.conftest import as_the_pipeline
+from tests.support.cast import root_client
+from tests.support.versions import MORE, READS, Vendor
+from tests.support.waiting import until
+
+SETTINGS = ("broker", "vendor_name", "template_bucket", "vendor_name_ascii", "permission_sets")
+SETTINGS += ("default_permission_set", "role_prefix", "max_session_seconds")
+
+
+class Deployment:
+    """One vendor's folder of permission sets, the deployment's services, and its bucket as anybody could change it."""
+
+    def __init__(self, aws, vendor, config: Config, folder: Path) -> None:
+        self.aws, self._config, self._folder = aws, config, folder
+        self.files = Vendor(aws, config.database_url, vendor, folder)
+        self.name = self.files.reads
+        self._started: list[composition.Services] = []
+
+    def start(self) -> composition.Services:
+        """A process with the folder as it is now."""
+        config = replace(self._config, permission_sets=self._folder, default_permission_set=self.name)
+        self._started.append(composition.Services(config))
+        return self._started[-1]
+
+    def publish(self) -> composition.Services:
+        started = self.start()
+        with as_the_pipeline():
+            started.publication.publish()
+        return started
+
+    def record(self, started: composition.Services) -> bool:
+        return started.onboarding.versions.record_published(started.publication.serves)
+
+    def put(self, key: str, body: str) -> None:
+        """As a thief of the pipeline's credentials puts it there."""
+        with closing(root_client(self.aws, "s3", VENDOR_ACCOUNT)) as s3:
+            s3.put_object(Bucket=self._config.template_bucket, Key=key, Body=body.encode(), IfNoneMatch="*")
+
+    def keys(self) -> list[str]:
+        with closing(root_client(self.aws, "s3", VENDOR_ACCOUNT)) as s3:
+            listed = s3.list_objects_v2(Bucket=self._config.template_bucket).get("Contents", [])
+        return [item["Key"] for item in listed if f"/{self.name}/" in item["Key"]]
+
+    def recorded(self) -> list[int]:
+        with self._started[-1].db.read() as db:
+            rows = db.query(PermissionSetVersion).filter_by(name=self.name)
+            return sorted(row.version for row in rows)
+
+    def events(self) -> list[dict]:
+        with self._started[-1].db.read() as db:
+            rows = db.query(AuditEvent).filter_by(action="permission_set.published", actor_kind="worker")
+            return [row.details for row in rows if row.details["permission_set"] == self.name]
+
+    def end(self) -> None:
+        for started in self._started:
+            started.db.engine.dispose()
+
+
+@pytest.fixture
+def deployment(aws, vendor, config, tmp_path):
+    made = Deployment(aws, vendor, config, tmp_path)
+    made.files.write(made.name, 1, READS)
+    yield made
+    made.end()
+
+
+# --- publishing ---
+
+
+def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alone(aws, vendor, deployment, tmp_path):
+    given = {
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": aws.url,
+        "AWS_ACCESS_KEY_ID": VENDOR_ACCOUNT,
+        "AWS_SECRET_ACCESS_KEY": "sandbox",
+        "DEPUTY_BROKER_PRINCIPAL_ARN": vendor.broker_principal_arn,
+        "DEPUTY_VENDOR_NAME": "Example Vendor",
+        "DEPUTY_TEMPLATE_BUCKET": vendor.template_bucket,
+        "DEPUTY_PERMISSION_SETS": str(tmp_path),
+    }
+    words = [sys.executable, "-m", "flask", "--app", "wsgi", "templates", "publish"]
+    done = subprocess.run(
+        words, cwd=ROOT, env={"PATH": os.environ["PATH"]} | given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    kinds = [line.split("/templates/")[1].partition("/")[0] for line in done.stdout.splitlines()]
+    assert kinds == ["customer-role", "customer-org", "sets"]
+    started = deployment.start()
+    assert started.publication.serves(deployment.name), "the service renders the same of its own settings"
+
+
+def test_publishing_reads_only_settings_that_templates_are_rendered_from():
+    assert tuple(_settings(TemplateConfig)) == SETTINGS
+    assert not {"database_url", "secret_keys"} & set(SETTINGS)
+
+
+def test_the_document_of_a_version_is_never_replaced(deployment):
+    key = render_document(load(deployment.publish().config.permission_sets)[deployment.name]).key
+    assert key == f"templates/sets/{deployment.name}/1.json"
+    deployment.files.write(deployment.name, 1, READS, MORE)
+    with pytest.raises(ConflictError, match=r"has changed since version 1 was published\. Raise version to 2\."):
+        deployment.publish()
+    deployment.files.write(deployment.name, 3, READS)
+    deployment.publish()
+    deployment.files.write(deployment.name, 2, READS)
+    with pytest.raises(ConflictError, match=r"Version 3 was published already\. Raise version to 4\."):
+        deployment.publish()
+    documents = [key for key in deployment.keys() if key.startswith("templates/sets/")]  # noqa: SIM118
+    assert documents == [key, key.replace("1.json", "3.json")]
+
+
+def test_two_pipelines_publish_one_version_and_the_second_is_told(deployment, monkeypatch):
+    """Both looked before either had published."""
+    monkeypatch.setattr(TemplateBucket, "documents", lambda *_: documents.pop(0))
+    documents: list[dict[int, str]] = [{}]
+    deployment.publish()
+    deployment.files.write(deployment.name, 1, READS, MORE)
+    documents += [{}, {1: "what the first one published"}]
+    with pytest.raises(ConflictError, match="Raise version to 2"):
+        deployment.publish()
+
+
+# --- recording ---
+
+
+def test_a_version_is_recorded_with_one_event_once_the_bucket_serves_all_of_it(deployment):
+    before = deployment.start()
+    assert not deployment.record(before)
+    assert (deployment.recorded(), deployment.events()) == ([], [])
+    deployment.publish()
+    for started in (before, deployment.start(), deployment.start()):
+        assert deployment.record(started)
+    assert deployment.recorded() == [1]
+    assert deployment.events() == [{"permission_set": deployment.name, "version": 1, "access": "read"}]
+
+
+def test_other_words_of_a_version_are_recorded_without_an_event(deployment):
+    assert deployment.record(deployment.publish())
+    deployment.files.write(deployment.name, 1, READS | {"why": "In other words."})
+    assert deployment.record(deployment.publish())
+    with deployment.start().db.read() as db:
+        row = db.get_one(PermissionSetVersion, (deployment.name, 1))
+        assert row.content["statements"][0]["why"] == "In other words."
+    assert len(deployment.events()) == 1
+
+
+@pytest.mark.parametrize("part", ["document", "role"])
+@pytest.mark.parametrize(
+    "body", ["{{}}", "{0} ", '{{"access": "write", "version": 1}}'], ids=["empty", "longer", "own"]
+)
+def test_what_somebody_else_put_there_is_never_recorded(deployment, part, body):
+    started = deployment.start()
+    publication = started.publication
+    template = (
+        render_document(started.onboarding.sets[deployment.name])
+        if part == "document"
+        else publication.roles[deployment.name]
+    )
+    deployment.put(template.key, body.format(template.body))
+    with pytest.raises(ConflictError):
+        deployment.publish()
+    assert not deployment.record(started)
+    assert (deployment.recorded(), deployment.events()) == ([], [])
+
+
+def test_a_version_that_deputy_knows_otherwise_is_not_recorded_whatever_the_bucket_has(deployment):
+    """The bucket is another one, or it was emptied."""
+    started = deployment.start()
+    with started.db.write(SYSTEM) as db:
+        content = asdict(a_set(name=deployment.name, version=2))
+        db.add(PermissionSetVersion(name=deployment.name, version=2, content=content))
+    started = deployment.publish()
+    assert deployment.record(started), "nothing is left to do"
+    assert (deployment.recorded(), deployment.events()) == ([2], [])
+    [finding] = [finding for name, finding in started.health.findings(None) if name == "templates"]
+    assert finding.seen == (
+        f"Published, and not recorded: {deployment.name}: version: Version 2 was published already. Raise version to 3."
+    )
+
+
+def test_of_the_bucket_no_more_is_read_than_could_be_right(deployment, monkeypatch):
+    started = deployment.start()
+    key = f"templates/sets/{deployment.name}/1.json"
+    deployment.put(key, "[" * 1_000_000)
+    with as_the_pipeline():
+        [text] = TemplateBucket(started.config).documents(deployment.name).values()
+    assert len(text) == 65_536
+    assert access_of(text) is None
+    assert not started.publication.serves(deployment.name)
+
+
+def test_a_background_worker_records_what_is_published_after_its_start(deployment, monkeypatch):
+    monkeypatch.setattr("app.background.parts._PUBLISHED_AGAIN", 0.05)
+    started = deployment.start()
+    ended: list[bool] = []
+    parts = [part for part in companions(started, "flask", lambda: ended.append(True)) if part.name == "publication"]
+    for part in parts:
+        part.start()
+    try:
+        deployment.publish()
+        until(lambda: deployment.recorded() == [1], "the version is recorded")
+    finally:
+        stop_all(parts)
+    assert not ended
+    assert len(deployment.events()) == 1
+
+
+@on_sqlite
+def test_a_bucket_that_does_not_answer_records_nothing(deployment, monkeypatch):
+    started = deployment.publish()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert not deployment.record(started)
+
+
+# --- the document ---
+
+
+def a_set(**changes) -> PermissionSet:
+    fields = {"name": "x", "version": 1, "title": "x", "description": "x", "access": "read"}
+    listed = {"Sid": "A", "Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*", "why": "x"}
+    return PermissionSet(**(fields | {"statements": (listed, listed | {"Sid": "B"})} | changes))  # type: ignore[arg-type]
+
+
+STATEMENT = a_set().statements[0]
+PARAMETER = {"name": "Bucket", "pattern": "[a-z]{3}", "description": "x", "example": "abc"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"title": "y", "description": "y"},
+        {"statements": (STATEMENT | {"why": "y"}, STATEMENT | {"Sid": "B"})},
+        {"statements": (STATEMENT | {"Sid": "B"}, STATEMENT)},
+        {"statements": (STATEMENT | {"Resource": ["*"]}, STATEMENT | {"Sid": "B", "Condition": {}})},
+        {"statements": (STATEMENT | {"Action": ["s3:ListBucket", "s3:GetObject"]}, STATEMENT | {"Sid": "B"})},
+        {"statements": (STATEMENT,)},
+        {"statements": (STATEMENT | {"Action": "s3:GetObject"}, STATEMENT | {"Sid": "B"})},
+        {"statements": (STATEMENT | {"Effect": "Deny"}, STATEMENT | {"Sid": "B"})},
+        {"statements": (STATEMENT | {"Condition": {"Bool": {"aws:x": True}}}, STATEMENT | {"Sid": "B"})},
+        {"statements": (STATEMENT | {"Condition": {"Bool": {"aws:x": 1}}}, STATEMENT | {"Sid": "B"})},
+        {"access": "write"},
+        {"managed_policies": ({"name": "SecurityAudit", "why": "x"},)},
+        {"parameters": (PARAMETER,)},
+    ],
+    ids=str,
+)
+def test_two_documents_are_equal_exactly_if_the_sets_ask_for_the_same(changes):
+    """As the difference of two versions says it."""
+    other = a_set(**changes)
+    assert (document(a_set()) == document(other)) is (not any(difference(a_set(), other).words()))
+
+
+def test_the_documents_form_never_changes():
+    """Documents of earlier releases are compared with those of this one."""
+    expected = (
+        '{\n "access": "read",\n "managed_policies": [],\n "parameters": {},\n "permission_set": "x",\n "statements": {\n'
+        '  "A": {\n   "Action": [\n    "s3:GetObject",\n    "s3:ListBucket"\n   ],\n   "Condition": null,\n'
+        '   "Effect": [\n    "Allow"\n   ],\n   "Resource": [\n    "*"\n   ]\n  }\n },\n "version": 1\n}\n'
+    )
+    assert document(a_set(statements=(STATEMENT,))) == expected
+    assert access_of(expected) == "read"
+    assert [access_of(text) for text in ("[]", "{", '{"access": 1}', json.dumps({}))] == [None] * 4
