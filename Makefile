@@ -18,7 +18,7 @@ help:
 	@echo "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>]"
 	@echo "             the whole story once on real AWS, in accounts of yours; asks first, and cleans up at its end"
 	@echo "make format  format with ruff, and apply its fixes"
-	@echo "make lock    pin requirements.in and requirements-dev.in again"
+	@echo "make lock    pin requirements.in, requirements-publish.in and requirements-dev.in again"
 	@echo "make clean   remove the virtual environment, the data and what was measured"
 
 $(INSTALLED): requirements-dev.txt dev/setup.py
@@ -66,6 +66,7 @@ format: $(INSTALLED)
 
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-strip-extras --python-version 3.11 requirements.in -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-strip-extras --python-version 3.11 requirements-publish.in -o requirements-publish.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-strip-extras --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
 clean:

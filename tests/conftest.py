@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 CANARY_TEMPLATE = BROKER_TEMPLATE.with_name("canary.yaml")
+_VENDOR = Vendor(parameters={"VendorAccountIds": OTHER_VENDOR_ACCOUNT})
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -124,8 +125,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def vendor(aws: Sandbox) -> VendorStack:
     """The vendor's side, as broker.yaml makes it."""
-    others = Vendor(parameters={"VendorAccountIds": OTHER_VENDOR_ACCOUNT})
-    deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), others)
+    deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), _VENDOR)
     aws.use_vendor(deployed)
     return deployed
 
@@ -133,7 +133,7 @@ def vendor(aws: Sandbox) -> VendorStack:
 @pytest.fixture(scope="session")
 def canary_stack(aws: Sandbox, vendor: VendorStack) -> VendorStack:
     """The vendor's side with the canary and the stranger, as canary.yaml makes them; no service uses them by itself."""
-    return deploy_canary(aws.url, CANARY_TEMPLATE.read_text(), vendor)
+    return deploy_canary(aws.url, CANARY_TEMPLATE.read_text(), vendor, _VENDOR)
 
 
 @pytest.fixture

@@ -451,7 +451,13 @@ def test_the_service_gets_the_broker_for_this_account_alone_where_it_says_for_wh
         chosen[name] = yes if holds(condition) else no
     demanded = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
     assert chosen["Action"] == actions
-    assert chosen["Condition"] == (demanded if demands_the_account else {"Ref": "AWS::NoValue"})
+    if not demands_the_account:
+        assert chosen["Condition"] == {"Ref": "AWS::NoValue"}
+        return
+    condition, yes, no = chosen["Condition"].pop("ArnLike")["Fn::If"]
+    assert chosen["Condition"] == demanded
+    of_ecs = {"aws:SourceArn": {"Fn::Sub": "arn:${AWS::Partition}:ecs:*:${AWS::AccountId}:*"}}
+    assert (yes if holds(condition) else no) == (of_ecs if service.startswith("ecs") else {"Ref": "AWS::NoValue"})
 
 
 def condition_of(conditions, values):
@@ -476,7 +482,7 @@ def test_a_published_template_is_neither_overwritten_nor_removed(broker_resource
     """`Null: true` holds for requests without the header. The sandbox's S3 shows what that refuses."""
     everybody = {"Effect": "Deny", "Principal": "*"}
     templates = {"Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}}
-    _, *denied = broker_resources["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    _, *denied, _ = broker_resources["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert [{key: value for key, value in statement.items() if key != "Sid"} for statement in denied] == [
         everybody | templates | {"Action": "s3:PutObject", "Condition": {"Null": {"s3:if-none-match": "true"}}},
         everybody
@@ -561,9 +567,16 @@ def test_the_stranger_trusts_the_broker_alone(canary):
 
 
 def test_the_stranger_may_what_the_broker_may_and_the_canary_nothing(canary, broker_resources):
-    [allowed] = canary["Resources"]["Stranger"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-    brokers = policy_of(broker_resources, "assume-customers-roles")["Statement"][0]
+    allowed, *denied = canary["Resources"]["Stranger"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    brokers, *brokers_denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
     assert allowed == {name: brokers[name] for name in ("Effect", "Action", "Resource")}
+    account = BROKERS_ROOT["Fn::Sub"][1]["Account"]
+    assert [(one["Effect"], one["Resource"], one.get("Condition")) for one in denied] == [
+        ("Deny", "*", {"StringEquals": {"aws:ResourceAccount": account}}),
+        ("Deny", {"Fn::Sub": ["arn:${AWS::Partition}:iam::${Account}:role/*", {"Account": account}]}, None),
+        ("Deny", "*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "VendorAccountIds"}}}),
+    ]
+    assert len(denied) == len(brokers_denied)
     assert len(canary["Resources"]["Stranger"]["Properties"]["Policies"]) == 1
     assert {"Policies", "ManagedPolicyArns"}.isdisjoint(canary["Resources"]["Canary"]["Properties"])
 
@@ -610,8 +623,29 @@ def test_publishing_templates_is_not_the_brokers(broker_resources):
 
     assert {"Roles", "Users", "Groups"}.isdisjoint(publisher)
     assert publisher["PolicyDocument"]["Statement"] == [
-        {"Effect": "Allow", "Action": "s3:PutObject", "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}}
+        {"Effect": "Allow", "Action": "s3:PutObject", "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}},
+        {
+            "Effect": "Allow",
+            "Action": "s3:ListBucket",
+            "Resource": {"Fn::GetAtt": ["TemplateBucket", "Arn"]},
+            "Condition": {"StringLike": {"s3:prefix": "templates/sets/*"}},
+        },
     ]
+
+
+def test_bucket_topic_and_queues_refuse_what_comes_without_tls(broker_resources):
+    kinds = ("AWS::S3::Bucket", "AWS::SNS::Topic", "AWS::SQS::Queue")
+    open_to_requests = {name for name, one in broker_resources.items() if one["Type"] in kinds}
+    refusing = {}
+    for one in broker_resources.values():
+        for statement in one["Properties"].get("PolicyDocument", {}).get("Statement", ()):
+            if statement.get("Sid") == "OnlyOverTls":
+                assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+                assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+                [name] = {*re.findall(r"'(?:Ref|Fn::GetAtt|Fn::Sub)': \[?'(?:\$\{)?(\w+)", str(statement["Resource"]))}
+                refusing[name] = statement["Action"]
+    actions = {"TemplateBucket": "s3:*", "RegistrationTopic": "sns:Publish"}
+    assert refusing == {name: actions.get(name, "sqs:*") for name in open_to_requests}
 
 
 def test_only_published_templates_and_the_topic_are_open_to_anyone(broker_resources):
@@ -647,7 +681,7 @@ def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(br
 
 
 def test_only_the_topic_fills_the_queue_and_bad_messages_leave_it(broker_resources):
-    [statement] = broker_resources["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    statement, _ = broker_resources["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
     queue = broker_resources["RegistrationQueue"]["Properties"]
 
     assert statement["Principal"] == {"Service": "sns.amazonaws.com"}

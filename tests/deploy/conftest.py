@@ -1,18 +1,27 @@
-"""The image of deploy/Dockerfile, built once; the tests of this folder start what it runs."""
+"""The images of deploy/Dockerfile, built once; the tests of this folder start what they run, by the guide's commands."""
 
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from dev.postgres import others_can_enter
 from dev.stack import ROOT
+from sandbox.vendor import VENDOR_ACCOUNT
 from tests.honesty.front import Aws
+from tests.support.cast import root_client
 from tests.support.image import Image
+
+DOCUMENT = (ROOT / "docs" / "deployment.md").read_text()
+
+
+def commands(name: str) -> str:
+    """The commands of the guide below the comment of that name."""
+    return re.search(rf"<!-- {name} -->\n+```sh\n(.*?)```", DOCUMENT, re.DOTALL)[1]
 
 
 @contextmanager
@@ -36,14 +45,34 @@ def image() -> Iterator[Image]:
 
 
 @pytest.fixture(scope="package")
+def publish_image() -> Iterator[Image]:
+    with open_folder() as folder:
+        yield Image(folder, "publish").build()
+
+
+@pytest.fixture(scope="package")
+def pipeline(aws, vendor) -> dict[str, str]:
+    """Credentials of a user who has the policy TemplatePublisher of broker.yaml, and no other."""
+    with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
+        policies = iam.list_policies(Scope="Local")["Policies"]
+        [arn] = [policy["Arn"] for policy in policies if "TemplatePublisher" in policy["PolicyName"]]
+        iam.create_user(UserName="pipeline")
+        iam.attach_user_policy(UserName="pipeline", PolicyArn=arn)
+        key = iam.create_access_key(UserName="pipeline")["AccessKey"]
+    return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+@pytest.fixture(scope="package")
 def front() -> Iterator[Aws]:
     with Aws() as front:
         yield front
 
 
 @pytest.fixture(scope="package")
-def settings(front: Aws) -> dict[str, str]:
-    """What settings.env has, and what leads to the tests' AWS."""
+def settings(aws, vendor, front: Aws) -> dict[str, str]:
+    """What settings.env has, and what leads to the tests' AWS: its S3 is the sandbox."""
     example = (ROOT / "deploy" / "settings.env.example").read_text()
     lines = [line for line in example.splitlines() if line and not line.startswith("#") and "…" not in line]
-    return dict(re.sub("[<>]", "", line).split("=", 1) for line in lines) | front.environment
+    given = dict(re.sub('[<>"]', "", line).split("=", 1) for line in lines)
+    bucket = {"AWS_ENDPOINT_URL_S3": aws.url, "DEPUTY_TEMPLATE_BUCKET": vendor.template_bucket}
+    return given | front.environment | bucket

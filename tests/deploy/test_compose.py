@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -12,19 +13,19 @@ from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 
 from dev.stack import ROOT
 from tests.conftest import NGINX
-from tests.deploy.conftest import open_folder
+from tests.deploy.conftest import DOCUMENT, commands, open_folder
 from tests.honesty.front import Aws
 from tests.support.certificates import self_signed
-from tests.support.compose import DEPLOY, SECRETS, SERVICES, Compose
+from tests.support.compose import BY_HAND, DEPLOY, NETWORKS, SECRETS, SERVICES, Compose
 from tests.support.image import Image
 from tests.support.waiting import until
 
-DOCUMENT = (ROOT / "docs" / "deployment.md").read_text()
 SELF = "127.0.0.2"  # the client, beside the proxy at 127.0.0.1
 ROLE = "arn:aws:iam::444455556666:role/deputy-composed"
 
@@ -32,23 +33,47 @@ ROLE = "arn:aws:iam::444455556666:role/deputy-composed"
 def make_secrets(folder: Path) -> Path:
     """By the guide's own commands, in a copy of deploy/. Returns the certificate of its authority."""
     shutil.copytree(DEPLOY, folder / "deploy")
-    script = re.search(r"<!-- secrets -->\n+```sh\n(.*?)```", DOCUMENT, re.DOTALL)[1]
     certificate, key = self_signed(folder)
+    script = commands("secrets")
     script = script.replace("/path/to/fullchain.pem", str(certificate)).replace("/path/to/privkey.pem", str(key))
     script = re.sub(r"(?m)^sudo " if os.geteuid() == 0 else r"(?m)^sudo .*$", "", script)
-    subprocess.run(["sh", "-eu", "-c", script], cwd=folder, check=True)
+    docker = folder / "docker"  # which this machine need not have: it prints a digest
+    docker.write_text(f"#!/bin/sh\necho sha256:{'0' * 64}\n")
+    docker.chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-eu", "-c", script], cwd=folder, env={"PATH": path}, check=True)
+    made = {path for path in (folder / "deploy").rglob("*") if path.is_file() and not (DEPLOY / path.name).exists()}
+    assert {path.stat().st_mode & 0o777 for path in made - {*(folder / "deploy").glob("systemd/*")}} == {0o600}
     return certificate
+
+
+def walk(composed: Compose, name: str, pipeline: dict[str, str]) -> str:
+    """Give the guide's commands, in their order. Returns the key that one of them printed."""
+    key = ""
+    for line in commands(name).splitlines():
+        match shlex.split(line):
+            case ["compose", "run", "--rm", "--build", "publish"]:
+                assert "customer-role" in composed.run("publish", env=pipeline)
+            case ["compose", "run", "--rm", "operator", *words]:
+                printed = composed.run("operator", *words, ends=(0, 1, 2) if words[-1] == "doctor" else (0,))
+                key = printed.split()[-1] if "create" in words else key
+            case ["compose", "up", "--build", "--detach"]:
+                composed.up()
+            case ["compose()" | "export", *_]:
+                pass
+            case other:
+                raise AssertionError(other)
+    return key
 
 
 class Site:
     """What a customer and a program see: nginx with its certificate, or web processes where there is no nginx."""
 
-    def __init__(self, composed: Compose, certificate: Path) -> None:
+    def __init__(self, composed: Compose, certificate: Path, key: str) -> None:
         self._proxied = "proxy" in composed.started
         self._port = composed.ports["proxy", 443] if self._proxied else composed.ports["web", 8000]
         self._tls = ssl.create_default_context(cafile=certificate)
-        made = composed.run("web", "flask", "--app", "wsgi", "keys", "create", "--name", "admin", "--scope", "all")
-        self.key = made.split()[-1]
+        self.key = key
 
     def ask(self, method: str, path: str, body: Any = None, claimed: str = "") -> str:
         """`claimed`: what the client says of its own address, which is SELF."""
@@ -72,11 +97,16 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def composed(image: Image, settings: dict[str, str]) -> Iterator[tuple[Compose, Site]]:
+def composed(
+    image: Image, publish_image: Image, settings: dict[str, str], pipeline: dict[str, str]
+) -> Iterator[tuple[Compose, Site]]:
+    """After its first launch."""
     with open_folder() as folder:
         certificate = make_secrets(folder)
-        with Compose(folder / "deploy", image, settings) as made:
-            yield made, Site(made, certificate)
+        images = {"deputy": image, "deputy-publish": publish_image}
+        with Compose(folder / "deploy", images, settings) as made:
+            key = walk(made, "one machine", pipeline)
+            yield made, Site(made, certificate, key)
 
 
 def by_name(readiness: Any) -> dict[str, Any]:
@@ -86,9 +116,37 @@ def by_name(readiness: Any) -> dict[str, Any]:
 def test_the_services_start_in_this_order(composed):
     made, _ = composed
     order = [name for name in made.started if name not in {"cache", "worker"}]
-    assert order == ["database", "migrate", "web", *(["proxy"] if NGINX else [])]
+    proxy = ["proxy"] if NGINX else []
+    assert order == ["publish", "database", "roles", "migrate", "web", *proxy, "operator", "operator"]
     assert made.started.index("cache") < made.started.index("web")
     assert set(made.started) | {"proxy"} == set(SERVICES)
+
+
+def test_the_worker_has_recorded_what_was_published(composed):
+    _, site = composed
+    until(lambda: site.api("GET", "/v1/permission-sets/inventory/versions")["items"], "the version is recorded")
+    [event] = site.api("GET", "/v1/audit-events?action=permission_set.published&limit=200")["items"][-1:]
+    assert event["actor"]["kind"] == "worker"
+
+
+def test_web_processes_own_nothing_and_the_worker_owns_the_months(composed):
+    made, _ = composed
+    logins = {}
+    for name in ("web", "operator", "worker", "migrate"):
+        url = Path(made._environment(name)["DEPUTY_DATABASE_URL_FILE"]).read_text()
+        with psycopg.connect(url.replace("+psycopg", "")) as db:
+            logins[name] = db.info.user
+            owned = db.execute("SELECT count(*) FROM pg_tables WHERE tableowner = current_user").fetchone()
+            assert (owned[0] > 10) is (name in {"worker", "migrate"}), name
+            superuser = db.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+            assert superuser == (False,)
+            if name == "web":
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    db.execute("ALTER TABLE audit_events DISABLE TRIGGER ALL")
+    assert logins == {"web": "deputy_web", "operator": "deputy_web", "worker": "deputy", "migrate": "deputy"}
+    report = json.loads(made.run("operator", *["flask", "--app", "wsgi", "doctor", "--json"], ends=(0, 1, 2)))
+    states = {check["name"]: check["status"] for check in report["checks"]}
+    assert (states["rights"], states["templates"], states["aws"]) == ("ok", "ok", "ok")
 
 
 def test_a_customers_page_and_an_api_call_answer(composed, front: Aws):
@@ -124,6 +182,22 @@ def test_the_clients_address_is_the_proxys_client_and_not_what_it_claims(compose
     assert event["client_address"] == SELF
 
 
+def test_a_later_launch_publishes_before_the_new_processes_start(composed, pipeline):
+    """Of a release whose templates are others."""
+    made, site = composed
+    before = len(made.started)
+    made.settings["DEPUTY_VENDOR_NAME"] = "Example Vendor 2"
+    walk(made, "one machine, later", pipeline)
+    order = [name for name in made.started[before:] if name != "worker"]
+    assert order == ["publish", "roles", "migrate", "web", "operator"]
+
+    def serves_them() -> bool:
+        checks = by_name(site.api("GET", "/readyz"))
+        return (checks["templates"]["status"], checks["workers"]["status"]) == ("ok", "ok")
+
+    until(serves_them, "the new templates are served")
+
+
 # --- the definitions themselves ---
 
 
@@ -132,33 +206,75 @@ def of_deputy() -> dict[str, dict[str, Any]]:
 
 
 def test_deputys_own_services_can_write_nothing_and_gain_nothing():
-    assert len(of_deputy()) == 3
+    assert len(of_deputy()) == 4
     for one in of_deputy().values():
-        assert one["read_only"]
         assert one["tmpfs"] == ["/tmp"]  # noqa: S108
-        assert one["cap_drop"] == ["ALL"]
-        assert one["security_opt"] == ["no-new-privileges:true"]
         assert "user" not in one, "the image's own"
+
+
+def test_no_service_can_write_or_gain_anything():
+    for one in SERVICES.values():
+        assert one["read_only"]
+        assert one["cap_drop"] == ["ALL"]
+        assert "cap_add" not in one
+        assert one["security_opt"] == ["no-new-privileges:true"]
+        assert "build" in one or not re.match("0|root", str(one["user"]))
+
+
+def test_each_image_is_named_by_a_digest_that_somebody_has_looked_up():
+    for one in SERVICES.values():
+        named = one["build"]["args"]["PYTHON_DIGEST"] if "build" in one else one["image"].partition("@")[2]
+        assert re.fullmatch(r"\$\{(PYTHON|POSTGRES|VALKEY|NGINX)_DIGEST:\?see docs/deployment.md, One machine\}", named)
+
+
+def test_only_what_needs_the_brokers_credentials_reaches_the_metadata_service():
+    """It answers the machine's own network alone: the guide sets its hop limit to 1, and demands IMDSv2."""
+    on_host = {name for name, one in SERVICES.items() if one.get("network_mode") == "host"}
+    assert on_host == {"web", "worker", "operator"}
+    assert SERVICES["migrate"]["networks"] == ["data"]
+    assert "--http-tokens required" in DOCUMENT
+    assert re.findall(r"hop-limit (\d+)", DOCUMENT) == ["1"]
+
+
+def test_nothing_keeps_the_key_that_a_command_prints():
+    assert SERVICES["operator"]["logging"] == {"driver": "none"}
+    printing = re.findall(
+        r"^(.*flask --app wsgi (?:keys|links) (?:create|replace|generate).*)$", DOCUMENT, re.MULTILINE
+    )
+    assert {line.partition("flask --app")[0].removeprefix("new_key() { ") for line in printing} == {
+        'docker run --rm --log-driver none "$IMAGE" ',
+        "compose run --rm operator ",
+        ".venv/bin/",  # in a root shell
+    }
+
+
+def test_publishing_gets_none_of_deputys_secrets():
+    assert not SERVICES["publish"].get("secrets")
+    assert SERVICES["publish"]["env_file"] == ["settings.env"]
+    assert {"publish", "operator"} == BY_HAND
 
 
 def test_no_process_works_on_a_schema_that_is_not_there_yet():
     for name in ("web", "worker"):
         assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
-    assert SERVICES["migrate"]["depends_on"]["database"] == {"condition": "service_healthy"}
+    assert SERVICES["migrate"]["depends_on"]["roles"] == {"condition": "service_completed_successfully"}
+    assert SERVICES["roles"]["depends_on"]["database"] == {"condition": "service_healthy"}
 
 
 def test_only_the_proxy_is_reached_from_outside():
     assert [name for name, one in SERVICES.items() if "ports" in one] == ["proxy"]
     for name in ("database", "cache"):
-        assert SERVICES[name]["networks"] == ["inside"]
+        assert list(SERVICES[name]["networks"]) == ["data"]
+    assert NETWORKS["data"]["internal"] is NETWORKS["front"]["internal"] is True
 
 
 def test_no_secret_is_in_an_environment_and_each_is_somebodys():
-    names = [name for one in SERVICES.values() for name in one.get("environment", ())]
-    secret = [name for name in names if re.search("PASSWORD|KEY|DATABASE_URL", name)]
-    assert len(secret) == 7
+    named = [one["environment"] for one in SERVICES.values() if isinstance(one.get("environment"), dict)]
+    secret = [name for names in named for name in names if re.search("PASSWORD|KEY|DATABASE_URL", name)]
+    assert len(secret) == 11
     assert [name for name in secret if not name.endswith("_FILE")] == []
-    assert {name for one in SERVICES.values() for name in one.get("secrets", ())} == set(SECRETS)
+    listed = [secret for one in SERVICES.values() for secret in one.get("secrets", ())]
+    assert {one if isinstance(one, str) else one["source"] for one in listed} == set(SECRETS)
 
 
 def directives() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""requirements.txt and requirements-dev.txt, as pip reads them."""
+"""The locks, as pip reads them."""
 
 import re
 from importlib.metadata import distributions
@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-publish.txt", "requirements-dev.txt"])
 def test_an_extra_that_a_package_needs_is_pinned_with_it(lock):
     """pip before 23.3 takes the newest `coverage[toml]` though `coverage` is pinned, and then refuses it for its hash:
     an install that worked yesterday fails on the day of a release."""
@@ -27,3 +27,16 @@ def test_an_extra_that_a_package_needs_is_pinned_with_it(lock):
     }
     assert pins
     assert not missing
+
+
+def pins_of(lock: str) -> set[str]:
+    """Without extras and markers, which differ with what else is pinned."""
+    return {
+        re.sub(r"\[.*?\]| ;.*", "", pin)
+        for pin in re.findall(r"^[^\s#].*?(?= \\$)", (ROOT / lock).read_text(), re.MULTILINE)
+    }
+
+
+def test_publishing_and_development_have_the_services_own_versions_and_more():
+    service, publishing, development = (pins_of(f"requirements{name}.txt") for name in ("", "-publish", "-dev"))
+    assert service < publishing < development

@@ -63,6 +63,7 @@ class Image:
     """`build` it, and then `start` what it runs. `at`: the folder that is the file system's root."""
 
     at: Path
+    target: str = ""  # the stage; otherwise the last one
     full: bool = False  # install from the package index; otherwise from what is installed here
     env: dict[str, str] = field(default_factory=dict)
     workdir: str = "/"
@@ -77,6 +78,8 @@ class Image:
 
     def build(self) -> "Image":
         for name, words in instructions(DOCKERFILE.read_text()):
+            if name == "FROM" and self.target and self._stage == self.target:
+                break
             getattr(self, f"_{name.lower()}")(words)
         self._protect()
         return self
@@ -135,11 +138,16 @@ class Image:
         self._args[name] = default
 
     def _from(self, words: str) -> None:
-        """A new root; the last one is kept for COPY --from."""
-        assert "${PYTHON}" in words
+        """A new root, or a copy of a stage's; the last one is kept for COPY --from."""
         if self._stage:
             self.root.rename(self.at / self._stage)
             self._stages[self._stage] = self.at / self._stage
+        source = self._stages.get(words.partition(" ")[0])
+        if source is not None:
+            shutil.copytree(source, self.root, copy_function=os.link, symlinks=True)
+            self._stage = words.rpartition(" AS ")[2]
+            return
+        assert words.partition(" ")[0].endswith("@${PYTHON_DIGEST}")
         self.root.mkdir(parents=True)
         self._stage = words.rpartition(" AS ")[2] if " AS " in words else "final"
         self.env, self.workdir, self.user = {}, "/", "0"
@@ -172,7 +180,7 @@ class Image:
         assert self.user == "0", "the Dockerfile runs commands before USER alone"
         if " install " in words and not self.full:
             assert "--require-hashes" in words
-            return _install(Path(self.here(self.workdir)), self.here(".venv"))
+            return _install(Path(self.here(self.workdir)), self.here(".venv"), words.rpartition("--requirement ")[2])
         done = subprocess.run(
             ["/bin/sh", "-c", self.here(words)],
             cwd=self.here(self.workdir),
@@ -244,16 +252,19 @@ def _context(source: PurePosixPath) -> list[PurePosixPath]:
     return [path for path in found or [source] if not ignored(path)]
 
 
-def _install(folder: Path, venv: str) -> None:
-    """What requirements.txt pins, and nothing else, out of this environment: pip would take half a minute for it."""
+def _install(folder: Path, venv: str, lock: str) -> None:
+    """What the lock pins, and nothing else, out of this environment: pip would take half a minute for it."""
     packages = next((folder / venv).glob("lib/python*/site-packages"))
-    for pin in re.findall(r"^[^\s#].*?(?= \\$)", (folder / "requirements.txt").read_text(), re.MULTILINE):
+    for pin in re.findall(r"^[^\s#].*?(?= \\$)", (folder / lock).read_text(), re.MULTILINE):
         wanted = Requirement(pin)
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         found = importlib.metadata.distribution(wanted.name)
         assert found.version in wanted.specifier, f"{wanted} is pinned, and {found.version} is installed"
-        for name in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+        names = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
+        if all((packages / name).exists() for name in names):
+            continue  # by the stage before
+        for name in names:
             _share(Path(str(found.locate_file(name))), packages / name)
         for script in found.entry_points.select(group="console_scripts"):
             _script(folder / venv / "bin", script)
