@@ -75,11 +75,14 @@ def publish(*, check: bool) -> list[Row]:
     --check needs no credentials: it reads the templates as customers do.
     """
     config = _settings()
-    _ensure_good(config)
-    sets = permission_sets.load(config.permission_sets, config.default_permission_set, config.role_prefix)
-    publication = Publication(config, sets)
+    if not check:
+        _ensure_good(config)
     try:
+        sets = permission_sets.load(config.permission_sets, config.default_permission_set, config.role_prefix)
+        publication = Publication(config, sets)
         done = publication.published() if check else publication.publish()
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
     except AppError as error:  # a set has changed under its version, or the bucket has other content
         raise click.ClickException(error.detail) from error
     except Unavailable as error:

@@ -17,12 +17,20 @@ from tests.support.waiting import until
 IGNORED = Ignored((ROOT / ".dockerignore").read_text())
 
 
-def test_the_dockerfile_has_two_stages_and_only_the_first_installs():
+def test_the_last_stage_installs_nothing_and_is_made_of_the_first():
     names = [name for name, _ in instructions(DOCKERFILE.read_text())]
     last = len(names) - names[::-1].index("FROM")
-    assert names.count("FROM") == 2
+    assert names.count("FROM") == 3
     assert "RUN" in names[:last]
     assert "RUN" not in names[last:]
+    assert re.findall(r"^COPY --from=(\S+)", DOCKERFILE.read_text(), re.MULTILINE) == ["build"]
+
+
+def test_no_base_image_is_taken_by_its_tag():
+    """Docker refuses a name that ends in @, so a build without the digest fails."""
+    sources = [words.partition(" ")[0] for name, words in instructions(DOCKERFILE.read_text()) if name == "FROM"]
+    assert sources == [python := "docker.io/library/python:3.11-slim@${PYTHON_DIGEST}", "build", python]
+    assert ("ARG", "PYTHON_DIGEST") in instructions(DOCKERFILE.read_text())
 
 
 def test_the_images_user_is_a_number_that_is_not_roots(image: Image):
@@ -35,9 +43,37 @@ def test_the_image_holds_what_the_service_needs_and_nothing_else(image: Image):
     assert {part[0] for part in parts} == own | {"wsgi.py", "requirements.txt", ".venv", "__pycache__"}
     tracked = subprocess.run(["git", "ls-files", "app"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     assert {name for name in tracked.splitlines() if (ROOT / name).exists()} <= image.files().keys()
-    packages = {part[4] for part in parts if part[:2] == (".venv", "lib") and len(part) > 4}
-    assert {"flask", "gunicorn", "psycopg", "celery"} <= packages
-    assert not {"pytest", "moto", "pip"} & packages
+    assert {"flask", "gunicorn", "psycopg", "celery"} <= packages_of(image)
+    assert not {"pytest", "moto", "pip"} & packages_of(image)
+
+
+def packages_of(image: Image) -> set[str]:
+    parts = {PurePosixPath(name).parts for name in image.files()}
+    return {part[4] for part in parts if part[:2] == (".venv", "lib") and len(part) > 4}
+
+
+def test_what_only_publishing_needs_is_in_the_image_that_publishes_alone(image: Image, publish_image: Image):
+    publishing = {"policy_sentry", "bs4", "requests"}
+    assert publishing <= packages_of(publish_image) - packages_of(image)
+    assert "requirements-publish.txt" in publish_image.files()
+    assert publish_image.user == image.user
+    command = image.start(["flask", "--app", "wsgi", "templates", "check"], TEMPLATES, stderr=subprocess.PIPE)
+    _, said = command.communicate(timeout=60)
+    assert (command.returncode, b"stage `publish`" in said) == (1, True)
+    looks = image.start(
+        ["flask", "--app", "wsgi", "templates", "publish", "--check"], TEMPLATES, stderr=subprocess.PIPE
+    )
+    _, said = looks.communicate(timeout=60)
+    assert b"The bucket can't be read" in said, "to look is for every image"
+
+
+TEMPLATES = {
+    "AWS_REGION": "us-east-1",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "DEPUTY_BROKER_PRINCIPAL_ARN": "arn:aws:iam::111122223333:role/DeputyBroker",
+    "DEPUTY_VENDOR_NAME": "Example Vendor",
+    "DEPUTY_TEMPLATE_BUCKET": "example-deputy-templates",
+}
 
 
 @pytest.mark.parametrize(

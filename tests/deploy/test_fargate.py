@@ -1,19 +1,32 @@
-"""deploy/fargate.yaml: its tasks' settings start the service, and its times and groups fit it. `make check` lints it."""
+"""deploy/fargate.yaml: its tasks' settings start the service, in the guide's order, and its times and groups fit it.
+`make check` lints it.
+"""
 
 import os
 import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import psycopg
 import pytest
 from cfnlint.decode import decode
 
+from app.access.api_keys import generate_key
 from app.config import Config, _settings
 from app.errors import StoreUnavailableError
 from app.store.database import Database
 from app.store.revisions import revision
 from dev.postgres import Postgres
-from dev.stack import ROOT
+from dev.stack import ROOT, end_process
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.deploy.conftest import commands
+from tests.support.compose import make_roles
+from tests.support.image import Image
+from tests.support.waiting import until
 
 TEMPLATE, _ = decode(str(ROOT / "deploy" / "fargate.yaml"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
@@ -67,8 +80,11 @@ def resolved(value: Any) -> Any:
 
 
 def environment(task: str) -> dict[str, str]:
-    listed = [one["Fn::If"][1] if "Fn::If" in one else one for one in container(task)["Environment"]]
-    return {one["Name"]: resolved(one["Value"]) for one in listed}
+    return {one["Name"]: resolved(one["Value"]) for one in listed(task, "Environment")}
+
+
+def listed(task: str, name: str) -> list[dict[str, Any]]:
+    return [one["Fn::If"][1] if "Fn::If" in one else one for one in container(task)[name]]
 
 
 @pytest.fixture
@@ -81,20 +97,45 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_tasks_settings_start_the_service_without_a_doubt(alone, task):
-    secrets = {one["Name"] for one in container(task)["Secrets"]}
-    assert secrets == SECRET.keys()
+    secrets = {one["Name"] for one in listed(task, "Secrets")}
+    assert secrets - {"DEPUTY_BOOTSTRAP_KEY"} == SECRET.keys()
+    assert ("DEPUTY_BOOTSTRAP_KEY" in secrets) is (task == "MigrateTask")
     for name, value in {**environment(task), **SECRET}.items():
         alone.setenv(name, value)
     config = Config.from_environment()
     assert config.likely_mistakes == ()
     assert config.proxy_hops == 1
-    assert config.broker.arn == resolved(TASKS[task]["TaskRoleArn"]), "the broker's role is the task's"
+    role = TASKS[task].get("TaskRoleArn")
+    assert role is None if task == "MigrateTask" else resolved(role) == config.broker.arn
 
 
-def test_all_tasks_have_the_same_settings():
+def test_all_tasks_have_the_same_settings_but_for_the_role_in_the_database():
+    """Web tasks own nothing. Background workers own the months of the audit log, and the migration makes the tables."""
     first, *others = (environment(task) for task in TASKS)
-    assert len(others) == 2
-    assert all(other == first for other in others)
+    logins = {task: environment(task)["DEPUTY_DATABASE_URL"].partition("://")[2].partition("@")[0] for task in TASKS}
+    assert logins == {"WebTask": "deputy_web", "WorkerTask": "deputy", "MigrateTask": "deputy"}
+    assert first.pop("DEPUTY_DATABASE_URL").replace("deputy_web", "deputy") == others[0].pop("DEPUTY_DATABASE_URL")
+    others[1].pop("DEPUTY_DATABASE_URL")
+    assert first == others[0] == others[1]
+    passwords = {task: listed(task, "Secrets")[0]["ValueFrom"]["Fn::Sub"] for task in TASKS}
+    owner = "${DatabaseSecret}:password::"
+    assert passwords == {"WebTask": "${WebDatabaseSecret}:password::", "WorkerTask": owner, "MigrateTask": owner}
+
+
+def test_an_image_is_named_by_its_digest():
+    for name in ("Image", "MigrationImage"):
+        pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
+        assert re.fullmatch(pattern, f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/deputy@sha256:{'0a' * 32}")
+        for other in ("deputy:1", "deputy", f"deputy@sha256:{'0a' * 31}"):
+            assert not re.fullmatch(pattern, other)
+
+
+def test_ecs_uses_the_execution_role_for_this_account_alone():
+    [trusted] = RESOURCES["ExecutionRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trusted["Condition"] == {
+        "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
+        "ArnLike": {"aws:SourceArn": {"Fn::Sub": "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:*"}},
+    }
 
 
 def test_every_setting_is_set_or_left_for_a_reason():
@@ -110,8 +151,8 @@ def test_the_databases_password_comes_from_its_own_variable(alone):
     """ECS can't put a secret into the middle of DEPUTY_DATABASE_URL; libpq reads PGPASSWORD."""
     with Postgres() as server:
         with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as db:
-            db.execute("CREATE ROLE deputy LOGIN PASSWORD 'password'")
-            db.execute("CREATE DATABASE deputy OWNER deputy")
+            db.execute("CREATE ROLE deputy_web LOGIN PASSWORD 'password'")
+            db.execute("CREATE DATABASE deputy")
             (server._data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
             db.execute("SELECT pg_reload_conf()")
         url = environment("WebTask")["DEPUTY_DATABASE_URL"].replace(":5432", f":{server.port}")
@@ -185,3 +226,124 @@ def test_each_part_is_reached_by_the_one_before_it_alone():
     assert sources("DatabaseGroup") == sources("CacheGroup") == {"TaskGroup"}
     for service in services():
         assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
+
+
+# --- the guide's order ---
+
+
+class Stack:
+    """What the guide's commands make: the database's roles, tasks that end, and the services' background worker."""
+
+    def __init__(self, server: Postgres, images: dict[str, Image], given: dict[str, str], redis: str) -> None:
+        self.server, self._images, self._given, self._redis = server, images, given, redis
+        self.steps: list[str] = []
+        self.printed: list[str] = []
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    def walk(self, name: str, pipeline: dict[str, str]) -> None:
+        for line in commands(name).partition("\n\n")[2].splitlines() or commands(name).splitlines():
+            match shlex.split(line, comments=True):
+                case ["task", task, *words]:
+                    self.task({"$MIGRATE_TASK": "MigrateTask", "$WEB_TASK": "WebTask"}[task], words)
+                case ["publish"]:
+                    self.publish(pipeline)
+                case ["psql", *_]:
+                    self.make_roles()
+                case ["stack", *changes]:
+                    starts = (
+                        any(it.startswith(("WebTasks=", "Image=")) for it in changes) and "WebTasks=0" not in changes
+                    )
+                    self.steps.append("services" if starts else "stack")
+                    if starts:
+                        self.start_worker()
+                case other:
+                    raise AssertionError(other)
+
+    def environment(self, task: str) -> dict[str, str]:
+        """With the credentials of AWS only where the task has a role."""
+        credentials = {name: value for name, value in self._given.items() if "AWS_" in name}
+        aws = credentials if "TaskRoleArn" in TASKS[task] else {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+        template = environment(task)
+        url = template["DEPUTY_DATABASE_URL"].replace(":5432", f":{self.server.port}").replace("=require", "=prefer")
+        own = {"DEPUTY_DATABASE_URL": url, "DEPUTY_CELERY_URL": self._redis, "DEPUTY_TEMPLATE_BUCKET": BUCKET}
+        secrets = {"PGPASSWORD": PASSWORDS[url.partition("://")[2].partition("@")[0]], "DEPUTY_CACHE_URL": self._redis}
+        bootstrap = {"DEPUTY_BOOTSTRAP_KEY": KEY} if task == "MigrateTask" else {}
+        return template | own | SECRET | secrets | bootstrap | aws
+
+    def task(self, task: str, words: list[str]) -> None:
+        self.steps.append(words[-1])
+        command = self._images["deputy"].start(words, self.environment(task), stdout=PIPE, stderr=PIPE)
+        printed, said = command.communicate(timeout=120)
+        assert command.returncode == 0 or (words[-1] == "doctor" and command.returncode in {1, 2}), said.decode()
+        self.printed.append(printed.decode() + said.decode())
+
+    def publish(self, pipeline: dict[str, str]) -> None:
+        """With the variables that the guide's `docker run` passes on, and no other."""
+        self.steps.append("publish")
+        passed = re.findall(r"--env (\w+)", commands("fargate").partition("publish()")[2])
+        known = {**environment("WebTask"), "AWS_REGION": "us-east-1", "DEPUTY_TEMPLATE_BUCKET": BUCKET, **pipeline}
+        given = {name: known[name] for name in passed if name in known}
+        endpoint = {"AWS_ENDPOINT_URL": self._given["AWS_ENDPOINT_URL_S3"]}
+        image = self._images["publish"]
+        command = image.start(image.command, given | endpoint, stdout=PIPE, stderr=PIPE)
+        _, said = command.communicate(timeout=120)
+        assert command.returncode == 0, said.decode()
+
+    def make_roles(self) -> None:
+        """As the administrator, who is no superuser and owns the database."""
+        self.steps.append("roles")
+        files = {"OWNER_PASSWORD_FILE": self._file("deputy"), "WEB_PASSWORD_FILE": self._file("deputy_web")}
+        login = f"host=127.0.0.1 port={self.server.port} user=deputy dbname=deputy password={PASSWORDS['deputy']}"
+        make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), files)
+
+    def _file(self, role: str) -> Path:
+        path = self.server._home / f"{role}-password"
+        path.write_text(PASSWORDS[role])
+        return path
+
+    def start_worker(self) -> None:
+        if self.worker is not None:
+            end_process(self.worker)
+        words, given = container("WorkerTask")["Command"], self.environment("WorkerTask")
+        self.worker = self._images["deputy"].start(words, given, stdout=DEVNULL, stderr=DEVNULL)
+
+    def recorded(self) -> list[tuple[str, int]]:
+        with psycopg.connect(self.server.url("deputy").replace("+psycopg", "")) as db:
+            return db.execute("SELECT name, version FROM permission_set_versions").fetchall()
+
+
+PASSWORDS = {"deputy": "the-owners", "deputy_web": "the-webs"}
+KEY = generate_key()
+BUCKET = f"deputy-templates-{VENDOR_ACCOUNT}"
+
+
+@pytest.fixture
+def stack(image, publish_image, settings, valkey) -> Iterator[Stack]:
+    """With the database that the template makes, and before any of the guide's commands."""
+    with Postgres() as server:
+        with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as db:
+            db.execute(f"CREATE ROLE deputy LOGIN CREATEROLE CREATEDB PASSWORD '{PASSWORDS['deputy']}'")
+            db.execute("CREATE DATABASE deputy OWNER deputy")
+            hosts = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            (server._data / "pg_hba.conf").write_text(hosts)
+            db.execute("SELECT pg_reload_conf()")
+        made = Stack(server, {"deputy": image, "publish": publish_image}, settings, valkey.url)
+        yield made
+        if made.worker is not None:
+            end_process(made.worker)
+
+
+def test_the_guides_order_launches_the_stack_and_updates_it(stack: Stack, pipeline):
+    stack.walk("fargate", pipeline)
+    assert stack.steps == ["stack", "roles", "migrate", "bootstrap", "publish", "services", "doctor"]
+    until(stack.recorded, "the background worker has recorded what was published")
+    assert "ok        templates" in re.sub(" +", " ", stack.printed[-1]) or "templates" in stack.printed[-1]
+    logged = "".join(stack.printed)
+    assert "The bootstrap key is installed." in logged
+    assert KEY not in logged
+    with psycopg.connect(stack.server.url("deputy").replace("+psycopg", "")) as db:
+        owners = db.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        assert owners == [("deputy",)]
+    stack.steps.clear()
+    stack.walk("fargate, later", pipeline)
+    assert stack.steps == ["stack", "migrate", "publish", "services", "doctor", "services"]
