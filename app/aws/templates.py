@@ -1,7 +1,8 @@
-"""The templates that customers launch, and the documents of permission sets beside them: rendered from the files in cloudformation/, and published to S3.
+"""The templates that customers launch, and permission sets' documents beside them: rendered, and published to S3.
 
-customer-role.yaml makes the role in one account. customer-org.yaml makes it in every account of an organisation; its
-text contains the rendered customer-role.yaml, so that no link can put another template in its place.
+Their files are in cloudformation/. customer-role.yaml makes the role in one account. customer-org.yaml makes it in every
+account of an organisation; its text contains the rendered customer-role.yaml, so that no link can put another template
+in its place.
 
 The files in the repository are valid templates with example values, and rendering replaces each value. The broker's ARN
 is written into the template instead of being a parameter: with a parameter, anybody could send a victim a link to the

@@ -69,8 +69,8 @@ def publish(*, check: bool) -> list[Row]:
     DEPUTY_MAX_SESSION_SECONDS that the service has; neither the database nor the secret keys.
 
     A template's name is its content's hash. Published objects are never overwritten, so the links that customers have
-    stay valid. Beside them is a document of what each version asks for: a set that has changed needs a higher version. If
-    the bucket has other content under a name, the command fails.
+    stay valid. Beside them is a document of what each version asks for, so a set that has changed needs a higher version.
+    If the bucket has other content under a name, the command fails.
 
     --check needs no credentials: it reads the templates as customers do.
     """

@@ -1,4 +1,4 @@
-"""The versions of permission sets: Deputy records each once it is published, and nothing else changes what was published.
+"""The versions of permission sets: Deputy records each once it is published, and nothing else changes the record.
 
 What the bucket has is compared with what this configuration renders, and is never stored.
 """
@@ -35,8 +35,8 @@ class SetVersions:
     def refusals(self) -> dict[str, str]:
         """Return why a set's version can't be recorded, for each set that goes against what was recorded before."""
         with self._db.read() as db:
-            found = {name: refusal(chosen, _documents(db, name)) for name, chosen in self._sets.items()}
-        return {name: sentence for name, sentence in found.items() if sentence}
+            sentences = {name: refusal(chosen, _documents(db, name)) for name, chosen in self._sets.items()}
+        return {name: sentence for name, sentence in sentences.items() if sentence}
 
     def record_published(self, serves: Callable[[str], bool]) -> bool:
         """Record each set's version that is published. Return whether nothing is left to record.

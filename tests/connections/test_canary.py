@@ -8,7 +8,9 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 from flask import Flask
 
 from app.access.callers import ALL_SCOPES
@@ -18,9 +20,10 @@ from app.concurrency.single_flight import SingleFlight
 from app.connections.canary import Canary, Sight, _sight
 from app.connections.proof import ProofFinding
 from app.factory import create_app
-from app.ids import RoleArn
+from app.ids import RoleArn, new_id
 from app.store.models import Verdict
-from tests.conftest import OPERATOR, make_config
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.conftest import OPERATOR, OTHER_VENDOR_ACCOUNT, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 from tests.support.databases import new_database
 from tests.support.flights import joins
@@ -622,3 +625,20 @@ def test_no_role_of_their_account_is_a_customers(deployment: Deployment, world: 
     for body in ({"role_arn": f"arn:aws:iam::{account}:role/deputy-{name}"}, {"account_id": account}):
         path = f"/v1/tenants/{tenant['id']}/connections"
         world.admin.refused("POST", path, body, expect=422, code="role_not_allowed")
+
+
+@pytest.mark.parametrize(("account", "lets_in"), [(None, True), (VENDOR_ACCOUNT, False), (OTHER_VENDOR_ACCOUNT, False)])
+def test_the_stranger_gets_into_no_role_of_the_vendors_own(deployment, aws, account, lets_in):
+    """Not even into one whose name has the prefix, and which trusts everybody."""
+    owner = Customer(aws)
+    owner.account = account or owner.account
+    everybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+    role_arn = owner.role(f"deputy-{new_id().hex[-8:]}", {"Version": "2012-10-17", "Statement": [everybody]})
+    stranger = deployment.services.verification._sts.open_stranger()
+    keys = stranger.access_key_id, stranger.secret_access_key, stranger.session_token
+    with closing(boto3.session.Session(*keys).client("sts", endpoint_url=aws.url, region_name="us-east-1")) as sts:
+        if lets_in:
+            assert sts.assume_role(RoleArn=role_arn, RoleSessionName="stranger")["Credentials"]
+        else:
+            with pytest.raises(ClientError, match="AccessDenied"):
+                sts.assume_role(RoleArn=role_arn, RoleSessionName="stranger")

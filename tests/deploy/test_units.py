@@ -1,0 +1,191 @@
+"""deploy/systemd/: the units' commands, started in the guide's order with what systemd would give each of them."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from urllib.request import Request, urlopen
+
+import psycopg
+import pytest
+
+from dev.postgres import Postgres
+from dev.stack import ROOT, end_process, free_port
+from tests.deploy.conftest import commands, open_folder
+from tests.support.compose import BROKERS, make_roles
+from tests.support.image import Image
+from tests.support.waiting import until
+
+UNITS = {path.stem: path.read_text() for path in sorted((ROOT / "deploy" / "systemd").iterdir())}
+
+
+def values(unit: str, name: str) -> list[str]:
+    return re.findall(rf"^{name}=(.*)$", UNITS[unit], re.MULTILINE)
+
+
+class Machine:
+    """Without systemd: `etc` stands for /etc/deputy, and an image's root for the machine's."""
+
+    def __init__(self, folder: Path, server: Postgres, images: dict[str, Image], settings: dict[str, str]) -> None:
+        self.folder, self.etc, self._server, self._images = folder, folder / "etc", server, images
+        self.port, self.steps = free_port(), list[str]()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._make_files(settings)
+        logins = {f"{role.upper()}_PASSWORD_FILE": self.etc / f"{role}_password" for role in ("owner", "web")}
+        login = f"host=127.0.0.1 port={server.port} user=postgres dbname=deputy"
+        make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), logins)
+
+    def _make_files(self, settings: dict[str, str]) -> None:
+        """By the guide's own commands; then settings.env and broker.env as an operator fills them in."""
+        script = commands("files without containers").replace("/etc/deputy", str(self.etc))
+        script = script.replace("/opt/deputy", str(ROOT)).replace(":5432/", f":{self._server.port}/")
+        subprocess.run(["sh", "-eu", "-c", script], check=True)
+        assert {path.stat().st_mode & 0o777 for path in self.etc.iterdir()} == {0o600}
+        broker = {name: value for name, value in settings.items() if name in BROKERS}
+        own = {name: value for name, value in settings.items() if name not in BROKERS}
+        for name, given in (("settings.env", own), ("broker.env", broker)):
+            (self.etc / name).write_text("".join(f"{key}={json.dumps(value)}\n" for key, value in given.items()))
+
+    def walk(self, name: str, pipeline: dict[str, str]) -> None:
+        for line in commands(name).splitlines():
+            match shlex.split(line):
+                case ["systemctl", "start", "deputy-migrate"]:
+                    assert self.start("deputy-migrate").wait(120) == 0
+                case ["systemctl", *words]:
+                    for unit in words[words.index("restart") + 1 :] if "restart" in words else words[2:]:
+                        if unit in self._running:
+                            end_process(self._running.pop(unit))
+                        self._running[unit] = self.start(unit)
+                case [".venv/bin/flask", *words]:
+                    self.publish(words, pipeline)
+                case other:
+                    raise AssertionError(other)
+
+    def publish(self, words: list[str], pipeline: dict[str, str]) -> None:
+        self.steps.append(words[-1])
+        given = self._read("settings.env") | pipeline
+        command = self._images["publish"].start(["flask", *words], given, stdout=DEVNULL, stderr=PIPE)
+        _, said = command.communicate(timeout=120)
+        assert command.returncode == 0, said.decode()
+
+    def start(self, unit: str) -> "subprocess.Popen[bytes]":
+        self.steps.append(unit)
+        [command] = values(unit, "ExecStart")
+        words = shlex.split(command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port} --workers 1"))
+        assert values(unit, "WorkingDirectory") == ["/opt/deputy"]
+        with (self.folder / f"{unit}.log").open("ab") as log:
+            return self._images["deputy"].start(words, self.environment(unit), stdout=log, stderr=log)
+
+    def environment(self, unit: str) -> dict[str, str]:
+        """The environment files, the credentials that the unit loads, and its own variables."""
+        found: dict[str, str] = {}
+        for file in values(unit, "EnvironmentFile"):
+            found |= self._read(Path(file.removeprefix("-")).name)
+        loaded = self.folder / "credentials" / unit
+        loaded.mkdir(parents=True, exist_ok=True)
+        for credential in values(unit, "LoadCredential"):
+            name, _, path = credential.partition(":")
+            shutil.copy(self.etc / Path(path).name, loaded / name)
+            (loaded / name).chmod(0o444)  # systemd gives it to the unit's user alone
+        for line in values(unit, "Environment"):
+            found |= dict(pair.replace("%d", str(loaded)).split("=", 1) for pair in line.split())
+        return found
+
+    def _read(self, name: str) -> dict[str, str]:
+        lines = (self.etc / name).read_text().splitlines()
+        return {key: json.loads(value) for key, _, value in (line.partition("=") for line in lines)}
+
+    def operate(self) -> tuple[str, dict]:
+        """The operator's commands, in a shell: what the first one printed, and what doctor did."""
+        script = commands("commands without containers").replace("/etc/deputy", str(self.etc))
+        image = self._images["deputy"]
+        script = script.replace("doctor", "doctor --json || true").replace(".venv/bin/flask", "flask")
+        path = image._variables()["PATH"]
+        done = subprocess.run(
+            ["sh", "-eu", "-c", script], cwd=image.here("/opt/deputy"), env=image._variables() | {"PATH": path},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("{")[0], json.loads("{" + done.stdout.partition("{")[2])
+
+    def ask(self, path: str, key: str) -> dict:
+        request = Request(f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {key}"})
+        with urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def end(self) -> list[int]:
+        for process in self._running.values():
+            end_process(process)
+        return [process.returncode for process in self._running.values()]
+
+
+@pytest.fixture
+def machine(image, publish_image, settings) -> Iterator[Machine]:
+    with open_folder() as folder, Postgres() as server:
+        with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as db:
+            db.execute("CREATE DATABASE deputy")
+        made = Machine(folder, server, {"deputy": image, "publish": publish_image}, settings)
+        yield made
+        made.end()
+
+
+def test_the_guides_order_starts_the_units_and_restarts_them(machine: Machine, pipeline):
+    machine.walk("without containers", pipeline)
+    assert machine.steps == ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
+    printed, report = machine.operate()
+    key = printed.split()[-1]
+    until(lambda: is_healthy(machine, key), "the web process answers and sees the background worker")
+    states = {check["name"]: check["status"] for check in report["checks"]}
+    assert (states["rights"], states["aws"]) == ("ok", "ok")
+    until(lambda: machine.ask("/v1/permission-sets/inventory/versions", key)["items"], "the version is recorded")
+    machine.steps.clear()
+    machine.walk("without containers, later", pipeline)
+    assert machine.steps == ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
+    until(lambda: is_healthy(machine, key), "the new ones too")
+    assert machine.end() == [0, 0]
+    assert key not in "".join(path.read_text() for path in machine.folder.glob("*.log"))
+
+
+def is_healthy(machine: Machine, key: str) -> bool:
+    try:
+        checks = {check["name"]: check["status"] for check in machine.ask("/readyz", key)["checks"]}
+    except OSError:
+        return False
+    return (checks["workers"], checks["templates"]) == ("ok", "ok")
+
+
+def test_each_unit_has_the_secrets_and_credentials_that_it_needs():
+    databases = {unit: values(unit, "LoadCredential")[0] for unit in UNITS}
+    assert databases == {
+        "deputy-migrate": "database_url:/etc/deputy/owner_database_url",
+        "deputy-web": "database_url:/etc/deputy/web_database_url",
+        "deputy-worker": "database_url:/etc/deputy/owner_database_url",  # it owns the months of the audit log
+    }
+    with_broker = [unit for unit in UNITS if "-/etc/deputy/broker.env" in values(unit, "EnvironmentFile")]
+    assert with_broker == ["deputy-web", "deputy-worker"]
+    assert values("deputy-migrate", "IPAddressDeny") == ["169.254.169.254 fd00:ec2::254"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_units_process_can_write_nothing_and_gain_nothing(unit):
+    protections = ("DynamicUser", "NoNewPrivileges", "CapabilityBoundingSet", "ProtectSystem", "UMask")
+    assert [values(unit, name) for name in protections] == [["yes"], ["yes"], [""], ["strict"], ["0077"]]
+    graceful = int(re.search(r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
+    assert unit == "deputy-migrate" or int(values(unit, "TimeoutStopSec")[0]) > graceful
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")
+def test_systemd_understands_the_units(tmp_path):
+    """The programs are not where the units say."""
+    for name, text in UNITS.items():
+        (tmp_path / f"{name}.service").write_text(re.sub(r"/opt/deputy/\S+", "/bin/true", text))
+    files = [str(tmp_path / f"{name}.service") for name in UNITS]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert [line for line in done.stderr.splitlines() if str(tmp_path) in line] == []
