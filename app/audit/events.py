@@ -50,7 +50,14 @@ class Action(enum.StrEnum):
     CONNECTION_SET_CHANGED = "connection.permission_set_changed", "A connection moved to the permission set asked for."
     CONNECTION_VERIFIED = "connection.verified", "A proof passed, and the connection issues credentials."
     CONNECTION_AWAITS_APPROVAL = "connection.awaits_approval", "A proof passed; the vendor must approve the connection."
-    CONNECTION_PROOF_FAILED = "connection.proof_failed", "A proof failed (`refused`) or was inconclusive (`failed`)."
+    CONNECTION_PROOF_FAILED = (
+        "connection.proof_failed",
+        "A proof failed: the role refuses the tenant's External ID, or accepts callers without it.",
+    )
+    CONNECTION_PROOF_INCONCLUSIVE = (
+        "connection.proof_inconclusive",
+        "A proof was inconclusive: AWS gave no clear answer, and the connection stays as it was.",
+    )
     CONNECTION_ROLE_RECREATED = "connection.role_recreated", "A session showed that the role was deleted and remade."
     CONNECTION_ROLE_UNREADABLE = "connection.role_unreadable", "A role that could read itself may not any more."
     CONNECTION_REGISTERED = "connection.registered", "A stack registered a role that the tenant had no connection to."

@@ -312,5 +312,5 @@ _EVENTS: dict[Verdict, tuple[Action, Outcome]] = {
     Verdict.PROVEN: (Action.CONNECTION_VERIFIED, "ok"),
     Verdict.INSECURE: (Action.CONNECTION_PROOF_FAILED, "refused"),
     Verdict.UNASSUMABLE: (Action.CONNECTION_PROOF_FAILED, "refused"),
-    Verdict.INCONCLUSIVE: (Action.CONNECTION_PROOF_FAILED, "failed"),
+    Verdict.INCONCLUSIVE: (Action.CONNECTION_PROOF_INCONCLUSIVE, "failed"),
 }

@@ -36,7 +36,7 @@ def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, fa
     assert check(made, f"{stranger}_external_id_refused")["outcome"] == "inconclusive"
     assert made["verified_at"] is None
     shows_nothing(json.dumps(made))
-    event = world.audit(connection_id=made["id"], action="connection.proof_failed")[0]
+    event = world.audit(connection_id=made["id"], action="connection.proof_inconclusive")[0]
     assert (event["outcome"], event["details"]["status"]) == ("failed", "pending")
     problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
 

@@ -218,6 +218,7 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tm
                 sns.publish(TopicArn=topic, Message=json.dumps(stack.request()))
             until(lambda: "connection.registered" in actions(services))
             assert "connection.proof_failed" not in actions(services)
+            assert "connection.proof_inconclusive" not in actions(services)
             slow.close()
         services.db.engine.dispose()
 

@@ -141,6 +141,19 @@ def test_a_proof_is_recorded_as_what_came_of_it(fleet):
     assert fleet.events(connection, "connection.awaits_approval") == []
 
 
+def test_a_role_that_fails_every_hour_has_one_event(fleet):
+    loose, gone = fleet.connect(tenants=2)
+    fleet.loosen(loose)
+    fleet.remove(gone)
+    for _ in range(3):
+        fleet.pass_time(2 * HOUR)
+    for connection, status, inconclusive in ((loose, "insecure", 0), (gone, "broken", 1)):
+        assert fleet.status(connection) == status
+        assert fleet.row(connection).proof.count >= 2, "it was proven again"
+        assert len(fleet.events(connection, "connection.proof_failed")) == 1
+        assert len(fleet.events(connection, "connection.proof_inconclusive")) == inconclusive
+
+
 def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     [connection] = fleet.connect(tenants=1)
     fleet.remove(connection)
@@ -155,7 +168,8 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     row = fleet.row(connection)
     assert row.status.value == "broken"
     assert row.why == "The role now refuses this tenant's External ID, or was deleted."
-    [broken, doubted] = fleet.events(connection, "connection.proof_failed")
+    [broken] = fleet.events(connection, "connection.proof_failed")
+    [doubted] = fleet.events(connection, "connection.proof_inconclusive")
     assert (broken["outcome"], doubted["outcome"]) == ("refused", "failed")
     assert "exposed_for_seconds_at_most" in broken["details"]
     assert "exposed_for_seconds_at_most" not in doubted["details"]
@@ -291,7 +305,8 @@ def test_a_broker_that_lost_its_permission_breaks_no_connection(fleet, faults):
     assert "Many roles refuse us at once" in seen
     assert to_do == "Look at the broker's own permissions."
     for connection in made:
-        assert len(fleet.events(connection, "connection.proof_failed")) <= 2, "an unchanged finding counts up"
+        assert len(fleet.events(connection, "connection.proof_inconclusive")) <= 2, "an unchanged finding counts up"
+        assert fleet.events(connection, "connection.proof_failed") == []
     faults.clear()
     fleet.pass_time(61)
     fleet.pass_time(61)
