@@ -54,6 +54,14 @@ def on_starting(_server: Any) -> None:
             return
 
 
+def post_worker_init(_worker: Any) -> None:
+    """Log which release a web process runs. It has loaded the service by then, and set up the log."""
+    from app import VERSION  # noqa: PLC0415
+    from app.log import logger  # noqa: PLC0415
+
+    logger.info("process.started", kind="web", version=VERSION)
+
+
 def on_exit(_server: Any) -> None:
     """From the environment, as gunicorn has read this file again after each SIGHUP."""
     environ = os.environ  # noqa: TID251

@@ -15,7 +15,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
 
-from app import metrics, services
+from app import VERSION, metrics, services
 from app.api import (
     api_keys,
     audit_events,
@@ -100,7 +100,7 @@ def create_app(config: Config) -> Flask:
         MAX_CONTENT_LENGTH=_MAX_BODY,
         PROVIDE_AUTOMATIC_OPTIONS=False,  # OPTIONS is a 405, like every other method that a route does not have
         API_TITLE="Deputy",
-        API_VERSION="v1",
+        API_VERSION=VERSION,
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from app import metrics
+from app import VERSION, metrics
 from app.background.fleet_metrics import FleetMetrics
 from app.connections.proof_queue import Claim, ProofQueue
 from app.errors import AwsUnavailableError, StoreUnavailableError
@@ -56,6 +56,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
     """The parts that run beside urgent proofs: one makes routine ones, one writes the heartbeat, one records
     what is published, and, if there is a queue, some listen to stacks.
     """
+    logger.info("process.started", kind=kind, version=VERSION)
     registrations = services.registrations
     heartbeat = heartbeats.Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
     parts = [

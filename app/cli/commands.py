@@ -9,10 +9,11 @@ import click
 from flask import Flask
 
 from app.cli import audit_who, connections, database, doctor, keys, links, registrations, rotation, templates, tenants
+from app.cli.version import version
 from app.cli.worker import worker
 
 _NOUNS = [module.noun for module in (tenants, connections, keys, links, rotation, audit_who, templates, registrations)]
-COMMANDS = (doctor.doctor, database.migrate, database.after_restore, worker, *_NOUNS)
+COMMANDS = (version, doctor.doctor, database.migrate, database.after_restore, worker, *_NOUNS)
 _NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
 
 

@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import select
 
+from app import VERSION
 from app.access import callers as access
 from app.access.api_keys import ApiKeys, generate_key
 from app.access.callers import ALL_SCOPES, Scope, from_bits
@@ -32,7 +33,7 @@ from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.migrations import alembic_config
 from app.store.models import ApiKey, AuditEvent, Tenant
-from app.store.revisions import revision
+from app.store.revisions import KNOWN, revision
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.databases import empty_database
@@ -107,7 +108,21 @@ def made_by(output: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], ["migrate", "tenants", "connections", "keys", "links", "rotation", "audit", "templates", "registrations"]),
+        (
+            [],
+            [
+                "version",
+                "migrate",
+                "tenants",
+                "connections",
+                "keys",
+                "links",
+                "rotation",
+                "audit",
+                "templates",
+                "registrations",
+            ],
+        ),
         (["migrate"], ["Bring the database's schema to this release's", "Safe to repeat"]),
         (["templates"], ["publish"]),
         (["templates", "publish"], ["TEMPLATE_BUCKET", "never overwritten"]),
@@ -230,6 +245,15 @@ def test_what_a_command_does_well_is_no_line_of_the_log(app, monkeypatch, words,
         root.removeHandler(handler)
         root.setLevel(before)
     assert seen == shown
+
+
+def test_the_version_is_that_of_the_release_and_needs_no_settings():
+    with click.Context(click.Group("flask")):
+        app = cli.without_settings("these settings are bad")
+    said = app.test_cli_runner().invoke(args=["version"])
+    assert (said.exit_code, said.output) == (0, f"Deputy {VERSION}, database schema {KNOWN[-1]}\n")
+    in_json = app.test_cli_runner().invoke(args=["version", "--json"])
+    assert json.loads(in_json.output) == {"version": VERSION, "schema": KNOWN[-1]}
 
 
 # --- migrate ---

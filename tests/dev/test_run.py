@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 import requests
 
+from app import VERSION
 from dev.run import serve
 from dev.stack import Settings, Stack, StackError, free_port
 from tests.dev.make_run import PERSONS_AWS, Run, assert_nothing_left, processes
@@ -54,6 +55,15 @@ def test_make_run_says_what_a_person_needs(run: Run):
         "a first customer's onboarding link",
     ]
     assert re.search(rf"onboarding +{run.url}/onboard/[A-Za-z0-9_-]{{43}}$", said, re.MULTILINE)
+
+
+def test_each_process_logs_once_which_release_it_is(run: Run):
+    for name, kind, processes_of_it in (("web", "web", 2), ("worker", "flask", 1)):
+        lines = (run.data / f"{name}.log").read_text().splitlines()
+        started = [json.loads(line) for line in lines if '"process.started"' in line]
+        assert [(line["kind"], line["version"]) for line in started] == [(kind, VERSION)] * processes_of_it
+    for path in ("/healthz", "/readyz"):
+        assert VERSION not in requests.get(f"{run.url}{path}", timeout=30).text, "both are public"
 
 
 def test_the_docs_are_served(run: Run):

@@ -13,6 +13,7 @@ from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from app import VERSION
 from app.factory import create_app
 from app.http.blueprint import Blueprint
 from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
@@ -57,6 +58,11 @@ OPERATIONS = [
 WITH_BODY = [operation for operation in OPERATIONS if "requestBody" in operation.spec]
 each = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 each_with_body = pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+
+
+def test_the_document_says_which_release_serves_it():
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", VERSION)
+    assert DOCUMENT["info"]["version"] == VERSION
 
 
 def resolve(value: dict[str, Any]) -> dict[str, Any]:
