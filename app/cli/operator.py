@@ -77,9 +77,9 @@ def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
         raise click.ClickException(error.detail) from error
 
 
-def a_line(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    """The API's rule for names and reasons, which lists and the audit log show on one line."""
-    if not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip():
+def a_line(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Check the API's rule for names and reasons, which lists and the audit log show on one line. None: not given."""
+    if value is not None and (not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip()):
         raise click.BadParameter("must be one line of 1 to 200 printable characters.")
     return value
 

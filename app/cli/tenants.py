@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import REASON, TENANT, Noun, Row, columns, every, operator, row_of, services
+from app.cli.operator import REASON, TENANT, Noun, Row, a_line, columns, every, lines, operator, row_of, services
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
@@ -37,6 +37,31 @@ def show(tenant: str) -> Row:
     return _row(found) | {"accounts": found.accounts, "connections": {status.value: n for status, n in counts.items()}}
 
 
+def _accounts(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, account, re.ASCII) for account in given):
+        raise click.BadParameter("must be AWS account ids of 12 digits.")
+    return given
+
+
+@noun.verb("create", "--name 'Acme Ltd' --reference customer-42")
+@click.option("--name", required=True, callback=a_line, help="The customer's name.")
+@click.option("--reference", callback=a_line, help="Your own id for it; unique.")
+@click.option(
+    "--account",
+    "accounts",
+    multiple=True,
+    callback=_accounts,
+    help="Allow roles in this account alone; repeat for several (default: any account).",
+)
+def create(name: str, reference: str | None, accounts: tuple[str, ...]) -> Row:
+    """Create a tenant, with an External ID of its own.
+
+    Then make its onboarding link: links create.
+    """
+    made = services().tenants.create(operator(), name=name, reference=reference, accounts=list(accounts) or None)
+    return _row(made) | {"accounts": "any" if made.accounts is None else made.accounts}
+
+
 @noun.verb("suspend", "acme --reason 'asked by the customer, ticket 123'")
 @TENANT
 @REASON
@@ -57,12 +82,6 @@ def resume(tenant: str, reason: str) -> Row:
     return _row(services().tenants.resume(operator(), tenant_called(tenant).id, reason=reason))
 
 
-def _accounts(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, account, re.ASCII) for account in given):
-        raise click.BadParameter("must be AWS account ids of 12 digits.")
-    return given
-
-
 @noun.verb("accounts", "acme --only 123456789012 --only 210987654321")
 @TENANT
 @click.option("--only", multiple=True, callback=_accounts, help="Allow this account; repeat for several.")
@@ -76,3 +95,22 @@ def accounts(tenant: str, only: tuple[str, ...], *, any_account: bool) -> Row:
         services().tenants.change(operator(), found, {"accounts": None if any_account else list(only)})
     allowed = services().tenants.get(operator(), found).accounts
     return {"tenant_id": found, "accounts": "any" if allowed is None else allowed}
+
+
+@noun.verb("delete", "acme")
+@TENANT
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(tenant: str, *, yes: bool) -> str:
+    """Delete a tenant for good, with its connections.
+
+    Issuing stops at once. The keys that are bound to it are revoked, and its External ID is never used again. Sessions
+    that it has end by themselves: `audit alive` with its id lists them. To stop a customer for a while, suspend it.
+    """
+    found = tenant_called(tenant)
+    if not yes:
+        counts = services().listing.summary(operator(), found.id)
+        about = row_of(found, "id", "reference", "name") | {"connections": sum(counts.values())}
+        click.echo("\n".join(lines(about)), err=True)
+        click.confirm("Delete this tenant? It can't be undone.", abort=True, err=True)
+    services().tenants.delete(operator(), found.id)
+    return f"Deleted: {found.id}"

@@ -168,6 +168,31 @@ def test_everything_of_a_customer_is_stopped_by_one_command_and_resumed(cli, wor
         assert "--reason" in cli.text("tenants", "suspend", acme["name"], "--reason", reason, fails=2)
 
 
+def test_a_tenant_is_created_with_its_accounts(cli, world):
+    name, account = f"New {time.time_ns()}", "123456789012"
+    made = cli("tenants", "create", "--name", name, "--reference", f"ref of {name}", "--account", account)
+    found = world.admin("GET", f"/v1/tenants/{made['id']}")
+    assert (found["name"], found["reference"], found["accounts"]) == (name, f"ref of {name}", [account])
+    assert found["external_id"] == made["external_id"]
+    again = ("tenants", "create", "--name", "Another", "--reference", f"ref of {name}")
+    assert cli.text(*again, fails=1) == "Error: Another tenant has this reference.\n"
+    assert cli("tenants", "create", "--name", name)["accounts"] == "any"
+    for odd in (("--name", ""), ("--name", "x", "--reference", " "), ("--name", "x", "--account", "1")):
+        cli.text("tenants", "create", *odd, fails=2)
+
+
+def test_a_tenant_is_deleted_only_after_a_question(app, cli, acme):
+    asked = app.test_cli_runner().invoke(args=["tenants", "delete", acme["reference"]], input="n\n")
+    assert asked.exit_code == 1
+    assert re.search(rf"^id +{acme['id']}$", asked.output, re.MULTILINE)
+    assert re.search(r"^connections +1$", asked.output, re.MULTILINE)
+    assert cli("tenants", "show", acme["id"])["status"] == "active"
+    assert cli.text("tenants", "delete", acme["reference"], "--yes") == f"Deleted: {acme['id']}\n"
+    assert cli.text("tenants", "show", acme["id"], fails=1) == "Error: There is no such tenant.\n"
+    [event] = cli("audit", "search", "--tenant", acme["id"], "--action", "tenant.deleted")
+    assert event["details"]["connections_deleted"] == 1
+
+
 def test_the_accounts_of_a_tenant_are_shown_and_replaced(cli, world):
     tenant = world.tenant()
     assert cli("tenants", "accounts", tenant["id"])["accounts"] == "any"
